@@ -1,0 +1,310 @@
+//! What operators ask of the plane, over the bus (and, as JSON, what the web page reads). One call, one result.
+
+use alloc::{string::String, vec::Vec};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{FleetId, NodeId},
+    member::Role,
+    message::{HostFacts, Ledger, Resources, RunState},
+    plan::ComponentRole,
+};
+
+/// A request to the plane. Variants are only ever appended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ApiCall {
+    /// What fleet and plane is this?
+    Info,
+    /// Makes an enrolment string.
+    TokenCreate {
+        /// What its holders become.
+        role: Role,
+        /// The name its (only) holder gets; `None` lets the candidate choose.
+        name: Option<String>,
+        /// How often it can be used.
+        uses: u32,
+        /// How long it can be used.
+        ttl_s: u64,
+    },
+    /// All daemons.
+    DaemonList,
+    /// One daemon, by name or id.
+    DaemonShow(String),
+    /// Checks a workflow text; changes nothing.
+    WorkflowValidate {
+        /// TOML.
+        text: String,
+    },
+    /// Stores a workflow as a new revision and deploys it.
+    WorkflowApply {
+        /// TOML.
+        text: String,
+        /// Refuse if the current revision is another one (0: there is none yet).
+        expect_revision: Option<u32>,
+    },
+    /// All workflows.
+    WorkflowList,
+    /// One workflow with its text.
+    WorkflowShow(String),
+    /// Stops and forgets a workflow; revisions are kept.
+    WorkflowDelete(String),
+    /// How a workflow is doing, daemon by daemon, with its streams.
+    WorkflowStatus(String),
+    /// Every stream's account.
+    Ledger,
+    /// Component catalog.
+    Components,
+    /// The broker's access list in another broker's language.
+    AccessList(BrokerKind),
+}
+
+/// For whom to write an access list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BrokerKind {
+    /// Eclipse Mosquitto's acl_file.
+    Mosquitto,
+    /// nats-server's authorization block.
+    Nats,
+}
+
+/// The plane's answer. Variants are only ever appended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ApiResult {
+    /// It did not work.
+    Failed(Failure),
+    /// For [`ApiCall::Info`].
+    Info(PlaneInfo),
+    /// For [`ApiCall::TokenCreate`]: the enrolment string.
+    Token(String),
+    /// For [`ApiCall::DaemonList`].
+    Daemons(Vec<DaemonView>),
+    /// For [`ApiCall::DaemonShow`].
+    Daemon(DaemonDetail),
+    /// For [`ApiCall::WorkflowValidate`]: everything that is wrong; empty when nothing is.
+    Problems(Vec<Problem>),
+    /// For [`ApiCall::WorkflowApply`] and [`ApiCall::WorkflowDelete`]: the revision now current.
+    Revision(u32),
+    /// For [`ApiCall::WorkflowList`].
+    Workflows(Vec<WorkflowView>),
+    /// For [`ApiCall::WorkflowShow`].
+    Workflow {
+        /// The list's line about it.
+        view: WorkflowView,
+        /// TOML.
+        text: String,
+    },
+    /// For [`ApiCall::WorkflowStatus`].
+    Status {
+        /// The list's line about it.
+        view: WorkflowView,
+        /// Per daemon.
+        parts: Vec<WorkflowPart>,
+        /// Per stream.
+        streams: Vec<StreamView>,
+    },
+    /// For [`ApiCall::Ledger`].
+    Ledger(Vec<StreamView>),
+    /// For [`ApiCall::Components`].
+    Components(Vec<ComponentView>),
+    /// For [`ApiCall::AccessList`].
+    AccessList(String),
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind of failure; decides the exit code.
+    pub kind: FailureKind,
+    /// What failed.
+    pub message: String,
+    /// What to do about it; may be empty.
+    pub hint: String,
+    /// Every problem of a workflow, when that is what failed.
+    pub problems: Vec<Problem>,
+}
+
+/// Kinds of failures. Variants are only ever appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The request makes no sense as it is.
+    Invalid,
+    /// No such thing.
+    NotFound,
+    /// Somebody else changed it first.
+    Conflict,
+    /// The caller may not.
+    Forbidden,
+    /// The plane could not.
+    Internal,
+}
+
+/// One thing that is wrong in a workflow, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Where: `sources.db.path`, or empty for the whole.
+    pub place: String,
+    /// Line in the text, from 1; 0 when unknown.
+    pub line: u32,
+    /// What is wrong.
+    pub message: String,
+    /// What to do; may be empty.
+    pub hint: String,
+}
+
+/// The plane, in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaneInfo {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// The plane's node id.
+    pub plane: NodeId,
+    /// Its version.
+    pub version: String,
+    /// Roster version.
+    pub roster_version: u64,
+    /// Members by role: daemons.
+    pub daemons: u32,
+    /// Members by role: operators.
+    pub operators: u32,
+    /// Workflows.
+    pub workflows: u32,
+    /// Where its web page listens.
+    pub http: String,
+}
+
+/// Whether a daemon is there. Variants are only ever appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// Enrolled, never heard since the plane started.
+    Unknown,
+    /// Its lease holds.
+    Online,
+    /// The lease ran out a moment ago.
+    Late,
+    /// The lease ran out long ago.
+    Offline,
+}
+
+/// A daemon in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonView {
+    /// Name.
+    pub name: String,
+    /// Id.
+    pub node: NodeId,
+    /// Is it there?
+    pub presence: Presence,
+    /// Milliseconds since it was last heard; `None` when never since the plane started.
+    pub last_seen_ms: Option<u64>,
+    /// Version of `myceliald`.
+    pub version: String,
+    /// The plan it runs.
+    pub plan_version: u64,
+    /// The plan it should run.
+    pub plan_wanted: u64,
+    /// Workflows on it that are not running well.
+    pub troubled: u32,
+    /// What it uses.
+    pub resources: Resources,
+}
+
+/// A daemon with everything known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonDetail {
+    /// The list's line about it.
+    pub view: DaemonView,
+    /// Its host.
+    pub host: HostFacts,
+    /// Fingerprint of its signing key.
+    pub fingerprint: String,
+    /// Starts since it was enrolled.
+    pub boot: u64,
+    /// Since start.
+    pub uptime_ms: u64,
+    /// Its wall clock minus the plane's, in milliseconds.
+    pub clock_offset_ms: i64,
+    /// Why its newest plan is not applied; empty when it is.
+    pub plan_error: String,
+    /// Messages it refused since start.
+    pub refused: u64,
+    /// Its workflows.
+    pub parts: Vec<WorkflowPart>,
+    /// Its components: role and name.
+    pub components: Vec<ComponentView>,
+}
+
+/// A component in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentView {
+    /// What it does.
+    pub role: ComponentRole,
+    /// Type name.
+    pub name: String,
+    /// One line.
+    pub summary: String,
+    /// JSON Schema of its config.
+    pub schema: String,
+    /// Working example.
+    pub example: String,
+}
+
+/// A workflow in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowView {
+    /// Name.
+    pub name: String,
+    /// Current revision.
+    pub revision: u32,
+    /// Who applied it.
+    pub by: String,
+    /// When, milliseconds since 1970.
+    pub at_unix_ms: i64,
+    /// Daemons it runs on, by name.
+    pub daemons: Vec<String>,
+    /// The worst state of its parts; `None` when no daemon has reported yet.
+    pub state: Option<RunState>,
+}
+
+/// A workflow's part on one daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowPart {
+    /// The workflow.
+    pub workflow: String,
+    /// The daemon.
+    pub daemon: String,
+    /// The revision it runs; 0 when it runs none.
+    pub revision: u32,
+    /// How it is doing; `None` when not reported yet.
+    pub state: Option<RunState>,
+    /// Why.
+    pub cause: String,
+}
+
+/// A stream's account, both ends put together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamView {
+    /// The workflow's name.
+    pub workflow: String,
+    /// `<from>-><to>`.
+    pub edge: String,
+    /// Producing daemon's name.
+    pub producer: String,
+    /// Consuming daemon's name.
+    pub consumer: String,
+    /// The stream's epoch.
+    pub epoch: u64,
+    /// The account: what is produced and buffered is the producer's word, what is delivered the consumer's.
+    pub ledger: Ledger,
+    /// Whether the account balances.
+    pub balances: bool,
+    /// Bytes waiting.
+    pub buffered_bytes: u64,
+    /// Records a second, over the last reports.
+    pub rate: u32,
+    /// What keeps it from flowing; empty when nothing does.
+    pub trouble: String,
+}

@@ -1,0 +1,54 @@
+//! Every limit of the wire in one place, each with its unit in its name. Nothing here is configurable:
+//! both ends of the bus rely on the same numbers.
+
+/// Longest token of a subject, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 32;
+/// Most tokens in a subject.
+pub const SUBJECT_TOKENS_MAX: usize = 8;
+/// Longest rendered subject, in bytes.
+pub const SUBJECT_BYTES_MAX: usize = 128;
+
+/// Largest plaintext payload of one envelope, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Largest control message after its parts are put together, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a control message in one part, leaving room for the part's own heading.
+pub const PART_BYTES: usize = 60 * 1024;
+/// Largest frame handed to a broker, in bytes: payload, header, tag, signature and room for growth.
+pub const FRAME_BYTES_MAX: usize = 96 * 1024;
+
+/// Width of the replay window: how far out of order a sender's messages may arrive.
+pub const REPLAY_WINDOW: u64 = 1024;
+
+/// Longest human-readable name (daemon, workflow, component id), in bytes.
+pub const NAME_BYTES_MAX: usize = 32;
+/// Longest free text a message carries (causes, hints), in bytes.
+pub const TEXT_BYTES_MAX: usize = 2 * 1024;
+
+/// Most columns in a batch.
+pub const COLUMNS_MAX: usize = 1024;
+/// Most rows in a batch.
+pub const ROWS_MAX: usize = 65_536;
+/// Largest single record after encoding, in bytes. A larger one goes to the dead letters.
+pub const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Encoded size at which a batch is closed and becomes one frame, in bytes.
+pub const BATCH_BYTES_TARGET: usize = 56 * 1024;
+
+/// Frames a producer may have on the way to a consumer.
+pub const CREDIT_FRAMES: u64 = 16;
+
+/// Most nodes in one workflow.
+pub const WORKFLOW_NODES_MAX: usize = 256;
+/// Most workflows in one daemon's plan.
+pub const PLAN_WORKFLOWS_MAX: usize = 256;
+/// Longest source position, in bytes.
+pub const POSITION_BYTES_MAX: usize = 16 * 1024;
+/// Most members on a roster.
+pub const ROSTER_MEMBERS_MAX: usize = 4_096;
+
+/// How often a daemon reports its status, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 5_000;
+/// How long a status keeps a daemon "online", in milliseconds: three heartbeats and a little.
+pub const LEASE_MS: u64 = 17_000;
+/// Default deadline of a request, in milliseconds.
+pub const REQUEST_MS: u64 = 10_000;

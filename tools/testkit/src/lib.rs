@@ -1,0 +1,51 @@
+//! What a Mycelial test stands on: real brokers and databases on free ports of 127.0.0.1, processes, network faults,
+//! certificates, and assertions that say what they waited for.
+//!
+//! Everything here is synchronous and usable from any test, async ones included. What a value starts, its `Drop` stops:
+//! politely first, with SIGKILL after a grace period, by process id and never by name. A server that is not installed
+//! is a failing test that prints the command to install it: nothing is skipped and nothing is mocked.
+//!
+//! | to get | use |
+//! |---|---|
+//! | a broker or database | [`Mosquitto`], [`Nats`], [`Postgres`]; common controls on [`Service`] |
+//! | certificates | [`Tls`] |
+//! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`] |
+//! | a bad network, or what went over it | [`Link`] |
+//! | to wait | [`wait_until`], [`wait_ok`] |
+//! | the books of a stream | [`Ledger`] |
+//!
+//! Helpers panic instead of returning errors, because the only thing a test can do with one is to fail. Linux only.
+
+mod bins;
+mod ledger;
+mod link;
+mod mosquitto;
+mod nats;
+mod ports;
+mod postgres;
+mod proc;
+mod service;
+mod tls;
+mod wait;
+
+pub use bins::{bin, find_program};
+pub use ledger::Ledger;
+pub use link::{Capture, Link};
+pub use mosquitto::{Mosquitto, MosquittoBuilder};
+pub use nats::{Nats, NatsBuilder};
+pub use ports::free_port;
+pub use postgres::{NULL, Postgres, PostgresBuilder};
+pub use proc::{Cmd, Finished, Proc, Signal};
+pub use service::Service;
+pub use tempfile::TempDir;
+pub use tls::{CertFiles, Tls};
+pub use wait::{wait_ok, wait_until};
+
+/// A fresh empty directory under the system's temporary directory, removed when dropped. `label` appears in its name.
+#[must_use]
+pub fn temp_dir(label: &str) -> TempDir {
+    tempfile::Builder::new()
+        .prefix(&format!("mycelial-{label}-"))
+        .tempdir()
+        .unwrap_or_else(|e| panic!("cannot create a temporary directory for {label}: {e}"))
+}

@@ -227,6 +227,12 @@ impl<'a> Envelope<'a> {
         Ok((public, value))
     }
 
+    /// Opens with a key that only one other party can hold, before that party's signing key is known. Whoever calls this
+    /// learns the key from the plaintext and must then [`Envelope::verify`].
+    pub fn open_unverified(&self, subject: &Subject, key: &SecretKey) -> Result<Vec<u8>, EnvelopeError> {
+        self.decrypt(subject, key)
+    }
+
     fn decrypt(&self, subject: &Subject, key: &SecretKey) -> Result<Vec<u8>, EnvelopeError> {
         let aad = associated(subject, self.header_bytes);
         XChaCha20Poly1305::new(key.expose().into())

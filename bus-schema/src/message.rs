@@ -374,7 +374,7 @@ pub struct StreamOpen {
 pub struct StreamAck {
     /// Which stream.
     pub stream: StreamId,
-    /// Which epoch of it.
+    /// Which epoch of it; 0 when the consumer does not know the stream's key (any more): open it, please.
     pub epoch: u64,
     /// Highest seq durable at the destination; everything up to it may be deleted.
     pub watermark: u64,
@@ -382,7 +382,9 @@ pub struct StreamAck {
     pub received: u64,
     /// The producer may send up to this seq.
     pub credit: u64,
-    /// Records among those up to the watermark that went to the consumer's dead letters, in this epoch.
+    /// A frame after `received` was lost on the way: go back to it now, do not wait for a time-out.
+    pub rewind: bool,
+    /// Records of this stream that went to the consumer's dead letters.
     pub dead: u64,
     /// What holds the consumer up, in words; empty when nothing does.
     pub trouble: String,
@@ -403,8 +405,10 @@ pub enum Frame {
         #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
-    /// Records the producer gave up by policy or to damage: they will never come.
+    /// Frames that will never come: given up by policy, or lost to damage. Ends at this frame's own seq.
     Gap {
+        /// The first of them.
+        first_seq: u64,
         /// How many records.
         records: u64,
         /// Why.

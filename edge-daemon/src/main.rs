@@ -1,2 +1,42 @@
-//! Placeholder.
-fn main() {}
+//! `myceliald`: runs workflows next to the data. Parses the command line, then hands over.
+
+mod agent;
+mod assemble;
+mod board;
+mod command;
+mod config;
+mod letters;
+mod logging;
+mod memory;
+mod resources;
+mod standalone;
+mod streams;
+mod supervisor;
+mod taps;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // First of all: the allocator's limits hold only for what is allocated after.
+    memory::keep_small();
+    let arguments = command::Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .thread_stack_size(512 * 1024)
+        .max_blocking_threads(16)
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("myceliald: cannot start: {error}");
+            return ExitCode::from(command::EXIT_FAILED);
+        }
+    };
+    let code = runtime.block_on(command::run(arguments));
+    // A component that hangs in a blocking call must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    code
+}

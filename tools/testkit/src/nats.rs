@@ -324,7 +324,50 @@ fn base64url(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpStream;
+    use std::time::Duration;
+
     use super::*;
+
+    /// Answers the server's challenge and returns what it says to a PING.
+    fn login(server: &Nats, seed: &str, who: &Value) -> String {
+        let mut socket = TcpStream::connect(server.addr()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut lines = BufReader::new(socket.try_clone().unwrap());
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        let info: Value = serde_json::from_str(line.strip_prefix("INFO ").unwrap()).unwrap();
+        let nonce = info["nonce"].as_str().unwrap();
+        let signature = KeyPair::from_seed(seed).unwrap().sign(nonce.as_bytes()).unwrap();
+        let mut connect = who.clone();
+        connect["sig"] = json!(base64url(&signature));
+        connect["verbose"] = json!(false);
+        write!(socket, "CONNECT {connect}\r\nPING\r\n").unwrap();
+        line.clear();
+        lines.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    #[test]
+    fn nkey_user() {
+        let server = Nats::builder().nkey().start();
+        let public = KeyPair::from_seed(server.nkey_seed()).unwrap().public_key();
+        assert_eq!(login(&server, server.nkey_seed(), &json!({ "nkey": public })), "PONG");
+        let stranger = KeyPair::new_user().seed().unwrap();
+        assert!(login(&server, &stranger, &json!({ "nkey": public })).contains("Authorization Violation"));
+    }
+
+    #[test]
+    fn credentials_file() {
+        let server = Nats::builder().creds().start();
+        let creds = fs::read_to_string(server.creds_file()).unwrap();
+        let mut texts = creds.lines().filter(|line| !line.is_empty() && !line.starts_with('-'));
+        let (token, seed) = (texts.next().unwrap(), texts.next().unwrap());
+        assert_eq!(login(&server, seed, &json!({ "jwt": token })), "PONG");
+        let other = Nats::builder().creds().start();
+        assert!(login(&other, seed, &json!({ "jwt": token })).contains("Authorization Violation"));
+    }
 
     #[test]
     fn base64url_table() {

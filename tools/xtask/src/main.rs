@@ -1,2 +1,45 @@
-//! Placeholder.
-fn main() {}
+//! What people type in this repository: `cargo xtask <task>`. Each task is one file with its `Args` and a `run`; this
+//! file only chooses between them.
+
+mod cmd;
+mod lint;
+mod metadata;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Mycelial's development tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what development needs and this machine lacks
+    Setup(setup::Args),
+    /// Check everything that can be checked without running the product
+    Lint(lint::Args),
+    /// Run every test against real servers
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Setup(args) => setup::run(&args),
+        Task::Lint(args) => lint::run(&args),
+        Task::Test(args) => test::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

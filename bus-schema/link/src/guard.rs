@@ -1,0 +1,179 @@
+//! The replay window: has this very message been seen before? Pure state, no clock.
+//! A sender's epoch goes up at every start and its counter with every message, per lane, so old frames are recognised
+//! without trusting anybody's clock.
+
+use std::collections::HashMap;
+
+use bus_schema::{id::NodeId, limits::REPLAY_WINDOW, subject::Lane};
+
+const WORDS: usize = (REPLAY_WINDOW / 64) as usize;
+
+/// Why a message is not fresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Stale {
+    /// Seen already, or too far behind to tell.
+    #[error("an old message was repeated")]
+    Replayed,
+    /// From before the sender's last known start: a replay, or a restored copy of the sender's data directory.
+    #[error("the sender's epoch went backwards: a repeated message, or its data directory was copied or restored")]
+    OldEpoch,
+}
+
+/// The highest message seen of one sender on one lane; what has to survive a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The sender.
+    pub sender: NodeId,
+    /// The lane.
+    pub lane: Lane,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The highest counter.
+    pub counter: u64,
+}
+
+#[derive(Debug)]
+struct Window {
+    epoch: u64,
+    highest: u64,
+    /// Bit `n` of word 0 upwards: counter `highest - n` was seen.
+    bits: [u64; WORDS],
+}
+
+impl Window {
+    fn new(epoch: u64) -> Self {
+        Self { epoch, highest: 0, bits: [0; WORDS] }
+    }
+
+    fn shift(&mut self, by: u64) {
+        if by >= REPLAY_WINDOW {
+            self.bits = [0; WORDS];
+            return;
+        }
+        let (words, bits) = ((by / 64) as usize, by % 64);
+        for index in (0..WORDS).rev() {
+            let low = index.checked_sub(words).map_or(0, |from| self.bits[from]);
+            let carried = index.checked_sub(words + 1).map_or(0, |from| self.bits[from]);
+            self.bits[index] = if bits == 0 { low } else { low << bits | carried >> (64 - bits) };
+        }
+    }
+
+    fn accept(&mut self, counter: u64) -> Result<(), Stale> {
+        if counter > self.highest {
+            self.shift(counter - self.highest);
+            self.highest = counter;
+        }
+        let behind = self.highest - counter;
+        let (word, bit) = ((behind / 64) as usize, behind % 64);
+        let slot = self.bits.get_mut(word).ok_or(Stale::Replayed)?;
+        if *slot >> bit & 1 == 1 {
+            return Err(Stale::Replayed);
+        }
+        *slot |= 1 << bit;
+        Ok(())
+    }
+}
+
+/// What has been seen of every sender.
+#[derive(Debug, Default)]
+pub struct Guard {
+    windows: HashMap<(NodeId, Lane), Window>,
+    changed: bool,
+}
+
+impl Guard {
+    /// Goes on after a restart: everything up to what had been seen counts as seen.
+    pub fn restore(seen: impl IntoIterator<Item = Seen>) -> Self {
+        let windows = seen.into_iter().map(|seen| {
+            let window = Window { epoch: seen.epoch, highest: seen.counter, bits: [u64::MAX; WORDS] };
+            ((seen.sender, seen.lane), window)
+        });
+        Self { windows: windows.collect(), changed: false }
+    }
+
+    /// Accepts a message once. Call only after its signature has been verified.
+    pub fn accept(&mut self, sender: NodeId, lane: Lane, epoch: u64, counter: u64) -> Result<(), Stale> {
+        let window = self.windows.entry((sender, lane)).or_insert_with(|| Window::new(epoch));
+        if epoch < window.epoch {
+            return Err(Stale::OldEpoch);
+        }
+        if epoch > window.epoch {
+            *window = Window::new(epoch);
+        }
+        window.accept(counter)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    /// What to store, if anything was accepted since the last call.
+    pub fn changes(&mut self) -> Option<Vec<Seen>> {
+        std::mem::take(&mut self.changed).then(|| {
+            let seen = |(key, window): (&(NodeId, Lane), &Window)| Seen {
+                sender: key.0,
+                lane: key.1,
+                epoch: window.epoch,
+                counter: window.highest,
+            };
+            self.windows.iter().map(seen).collect()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn node() -> NodeId {
+        NodeId::from_hash(&[1; 32])
+    }
+
+    #[test]
+    fn each_message_once_whatever_the_order() {
+        let mut guard = Guard::default();
+        for (epoch, counter, expected) in [
+            (5, 1, Ok(())),
+            (5, 1, Err(Stale::Replayed)),
+            (5, 3, Ok(())),
+            (5, 2, Ok(())),
+            (5, 2, Err(Stale::Replayed)),
+            (5, 3000, Ok(())),
+            (5, 3000 - 1023, Ok(())),
+            (5, 3000 - 1024, Err(Stale::Replayed)),
+            (4, 9000, Err(Stale::OldEpoch)),
+            (6, 1, Ok(())),
+            (5, 3001, Err(Stale::OldEpoch)),
+        ] {
+            assert_eq!(guard.accept(node(), Lane::Control, epoch, counter), expected, "{epoch}/{counter}");
+        }
+        assert_eq!(guard.accept(node(), Lane::Ack, 5, 1), Ok(()), "lanes count for themselves");
+    }
+
+    #[test]
+    fn a_restart_forgets_nothing() {
+        let mut guard = Guard::default();
+        guard.accept(node(), Lane::Control, 7, 10).unwrap();
+        let seen = guard.changes().unwrap();
+        assert_eq!(guard.changes(), None);
+        let mut again = Guard::restore(seen);
+        assert_eq!(again.accept(node(), Lane::Control, 7, 10), Err(Stale::Replayed));
+        assert_eq!(again.accept(node(), Lane::Control, 7, 9), Err(Stale::Replayed));
+        assert_eq!(again.accept(node(), Lane::Control, 7, 11), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_set(counters in proptest::collection::vec(1u64..3000, 1..400)) {
+            let mut guard = Guard::default();
+            let (mut seen, mut highest) = (HashSet::new(), 0);
+            for counter in counters {
+                highest = highest.max(counter);
+                let fresh = highest - counter < REPLAY_WINDOW && seen.insert(counter);
+                prop_assert_eq!(guard.accept(node(), Lane::Control, 1, counter).is_ok(), fresh);
+            }
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! Sealing and opening: the member's side of every envelope. Knows keys, the roster and the replay guard; no connection.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bus_schema::{
+    envelope::{self, Envelope, EnvelopeError, Header, Lock, NONCE_BYTES},
+    id::{FleetId, NodeId, StreamId},
+    key::{Identity, PublicKeys, SecretKey},
+    member::{Certificate, DocumentError, GroupKey, Role, Roster, Signed},
+    subject::{Lane, Subject},
+};
+
+use crate::{
+    guard::{Guard, Seen, Stale},
+    home::Membership,
+};
+
+/// Why a frame was refused or could not be sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum SecureError {
+    /// See [`EnvelopeError`].
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// See [`Stale`].
+    #[error("from '{sender}': {cause}")]
+    Stale {
+        /// Who.
+        sender: NodeId,
+        /// Why.
+        cause: Stale,
+    },
+    /// Not on the roster, or revoked.
+    #[error("'{0}' is not a member of this fleet (unknown, or revoked)")]
+    Stranger(NodeId),
+    /// Published under another name, or addressed to somebody else.
+    #[error("the message does not belong on subject '{0}'")]
+    Misplaced(Subject),
+    /// The group key it was sealed with is not at hand.
+    #[error("sealed with group key {0}, which this member does not have (yet)")]
+    GroupKey(u32),
+    /// A stream frame on another lane, or the other way round.
+    #[error("a lock of the wrong kind for its lane")]
+    WrongLock,
+    /// No randomness.
+    #[error("the operating system gives no randomness: {0}")]
+    Random(getrandom::Error),
+}
+
+/// Why a newer roster was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RosterError {
+    /// Not by the fleet's root key.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// Of another fleet.
+    #[error("the roster is of another fleet")]
+    Foreign,
+}
+
+/// A message that was opened and found genuine, fresh and in its place.
+#[derive(Debug)]
+pub struct Opened {
+    /// Who sent it.
+    pub sender: Arc<Certificate>,
+    /// On which lane.
+    pub lane: Lane,
+    /// The subject's tokens after the sender.
+    pub rest: Vec<String>,
+    /// The sender's epoch.
+    pub epoch: u64,
+    /// The body's bytes.
+    pub plaintext: Vec<u8>,
+}
+
+struct Trust {
+    roster: Roster,
+    signed: Signed<Roster>,
+    members: HashMap<NodeId, Vec<Arc<Certificate>>>,
+    /// The newest group key first; the one before it still opens what was under way.
+    groups: Vec<GroupKey>,
+    /// Derived keys: (peer's X25519 key, whether this member sends).
+    pairs: HashMap<([u8; 32], bool), SecretKey>,
+}
+
+impl Trust {
+    fn new(roster: Roster, signed: Signed<Roster>, groups: Vec<GroupKey>) -> Self {
+        let mut members: HashMap<NodeId, Vec<Arc<Certificate>>> = HashMap::new();
+        for member in &roster.members {
+            members.entry(member.node).or_default();
+        }
+        for (node, certificates) in &mut members {
+            *certificates = roster.of(node).cloned().map(Arc::new).collect();
+        }
+        Self { roster, signed, members, groups, pairs: HashMap::new() }
+    }
+
+    fn certificates(&self, node: &NodeId) -> &[Arc<Certificate>] {
+        self.members.get(node).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// This member's keys and everybody's certificates.
+pub struct Secure {
+    identity: Identity,
+    me: Certificate,
+    root: [u8; 32],
+    epoch: u64,
+    counters: [AtomicU64; Lane::ALL.len()],
+    trust: Mutex<Trust>,
+    guard: Mutex<Guard>,
+    refused: AtomicU64,
+}
+
+/// A panic while one of these locks was held cannot leave half a change behind: each change is one assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn nonce() -> Result<[u8; NONCE_BYTES], SecureError> {
+    let mut nonce = [0; NONCE_BYTES];
+    getrandom::fill(&mut nonce).map_err(SecureError::Random)?;
+    Ok(nonce)
+}
+
+impl Secure {
+    /// A member at the start of `epoch` (which must be higher than at any start before), having `seen` what it has seen.
+    pub fn new(
+        identity: Identity,
+        membership: &Membership,
+        epoch: u64,
+        seen: impl IntoIterator<Item = Seen>,
+    ) -> Result<Self, DocumentError> {
+        let me = membership.certificate.open(&membership.root)?;
+        let roster = membership.roster.open(&membership.root)?;
+        Ok(Self {
+            identity,
+            me,
+            root: membership.root,
+            epoch,
+            counters: Default::default(),
+            trust: Mutex::new(Trust::new(roster, membership.roster.clone(), vec![membership.group.clone()])),
+            guard: Mutex::new(Guard::restore(seen)),
+            refused: AtomicU64::new(0),
+        })
+    }
+
+    /// This member's certificate.
+    pub fn me(&self) -> &Certificate {
+        &self.me
+    }
+
+    /// This member's id.
+    pub fn node(&self) -> &NodeId {
+        &self.me.node
+    }
+
+    /// The fleet.
+    pub fn fleet(&self) -> &FleetId {
+        &self.me.fleet
+    }
+
+    /// This start's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// This member's keys.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The roster in force: its version and its signed form.
+    pub fn roster(&self) -> (u64, Signed<Roster>) {
+        let trust = lock(&self.trust);
+        (trust.roster.version, trust.signed.clone())
+    }
+
+    /// The newest group key.
+    pub fn group(&self) -> Option<GroupKey> {
+        lock(&self.trust).groups.first().cloned()
+    }
+
+    /// The newest certificate of a member; `None` when it is a stranger or revoked.
+    pub fn member(&self, node: &NodeId) -> Option<Arc<Certificate>> {
+        lock(&self.trust).certificates(node).first().cloned()
+    }
+
+    /// The plane's certificate.
+    pub fn plane(&self) -> Option<Arc<Certificate>> {
+        let trust = lock(&self.trust);
+        let plane = trust.roster.members.iter().find(|member| member.role == Role::Plane)?.node;
+        trust.certificates(&plane).first().cloned()
+    }
+
+    /// Frames refused since start.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Takes a newer roster and group key. `false` when the one in force is as new.
+    pub fn update(&self, signed: Signed<Roster>, group: GroupKey) -> Result<bool, RosterError> {
+        let roster = signed.open(&self.root)?;
+        if roster.fleet != self.me.fleet {
+            return Err(RosterError::Foreign);
+        }
+        let mut trust = lock(&self.trust);
+        if roster.version <= trust.roster.version {
+            return Ok(false);
+        }
+        let mut groups = std::mem::take(&mut trust.groups);
+        groups.retain(|old| old.key_epoch < group.key_epoch);
+        groups.insert(0, group);
+        groups.truncate(2);
+        *trust = Trust::new(roster, signed, groups);
+        Ok(true)
+    }
+
+    /// What the replay guard has to remember over a restart, if that changed.
+    pub fn seen_changes(&self) -> Option<Vec<Seen>> {
+        lock(&self.guard).changes()
+    }
+
+    fn header(&self, lock: Lock, epoch: u64, counter: u64) -> Result<Header, SecureError> {
+        Ok(Header {
+            version: envelope::VERSION,
+            suite: envelope::SUITE,
+            lock,
+            sender: self.me.node,
+            key_epoch: self.me.key_epoch,
+            epoch,
+            counter,
+            nonce: nonce()?,
+        })
+    }
+
+    fn count(&self, lane: Lane) -> u64 {
+        let index = Lane::ALL.iter().position(|each| *each == lane).unwrap_or(0);
+        self.counters[index].fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn pair_key(&self, peer: &Certificate, sending: bool) -> Result<SecretKey, SecureError> {
+        let mut trust = lock(&self.trust);
+        if let Some(key) = trust.pairs.get(&(peer.keys.seal, sending)) {
+            return Ok(key.clone());
+        }
+        let (sender, recipient) = if sending { (&self.me.node, &peer.node) } else { (&peer.node, &self.me.node) };
+        let key = self.identity.pair_key(&peer.keys, sender, recipient);
+        let key = key.ok_or(EnvelopeError::Key { sender: *sender })?;
+        trust.pairs.insert((peer.keys.seal, sending), key.clone());
+        Ok(key)
+    }
+
+    /// Seals for one member.
+    pub fn seal_pair(
+        &self,
+        recipient: &NodeId,
+        lane: Lane,
+        subject: &Subject,
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>, SecureError> {
+        let peer = self.member(recipient).ok_or(SecureError::Stranger(*recipient))?;
+        self.seal_for(&peer, lane, subject, plaintext)
+    }
+
+    /// Seals for the holder of a certificate, on the roster or not yet (an enrolment answer).
+    pub fn seal_for(
+        &self,
+        peer: &Certificate,
+        lane: Lane,
+        subject: &Subject,
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>, SecureError> {
+        let key = self.pair_key(peer, true)?;
+        let header = self.header(Lock::Pair { recipient: peer.node }, self.epoch, self.count(lane))?;
+        Ok(envelope::seal(subject, &header, &key, &self.identity, plaintext)?)
+    }
+
+    /// Seals for everybody in the fleet.
+    pub fn seal_group(&self, lane: Lane, subject: &Subject, plaintext: &[u8]) -> Result<Vec<u8>, SecureError> {
+        let group = self.group().ok_or(SecureError::GroupKey(0))?;
+        let header = self.header(Lock::Group { key_epoch: group.key_epoch }, self.epoch, self.count(lane))?;
+        Ok(envelope::seal(subject, &header, &group.key, &self.identity, plaintext)?)
+    }
+
+    /// Seals a frame of a stream.
+    pub fn seal_frame(
+        &self,
+        subject: &Subject,
+        stream: &StreamId,
+        key: &SecretKey,
+        epoch: u64,
+        seq: u64,
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>, SecureError> {
+        let header = self.header(Lock::Stream { stream: *stream }, epoch, seq)?;
+        Ok(envelope::seal(subject, &header, key, &self.identity, plaintext)?)
+    }
+
+    /// Opens a control, acknowledgement or app message: genuine, by a member, for this member, in its place, and fresh.
+    pub fn open(&self, subject: &Subject, frame: &[u8]) -> Result<Opened, SecureError> {
+        self.counted(self.try_open(subject, frame))
+    }
+
+    fn counted<T>(&self, result: Result<T, SecureError>) -> Result<T, SecureError> {
+        if result.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn try_open(&self, subject: &Subject, frame: &[u8]) -> Result<Opened, SecureError> {
+        let misplaced = || SecureError::Misplaced(subject.clone());
+        let address = subject.address().map_err(|_| misplaced())?;
+        let envelope = Envelope::parse(frame)?;
+        let Header { sender, epoch, counter, lock: sealed_with, .. } = envelope.header().clone();
+        if address.fleet != self.me.fleet || address.sender != sender.as_str() {
+            return Err(misplaced());
+        }
+        let certificate = self.certificate_of(envelope.header())?;
+        let verified = envelope.verify(subject, &certificate.keys)?;
+        let key = match (&sealed_with, address.lane) {
+            (Lock::Pair { recipient }, Lane::Control | Lane::Ack) => {
+                if *recipient != self.me.node {
+                    return Err(misplaced());
+                }
+                self.pair_key(&certificate, false)?
+            }
+            (Lock::Group { key_epoch }, Lane::App) => {
+                let trust = lock(&self.trust);
+                let group = trust.groups.iter().find(|group| group.key_epoch == *key_epoch);
+                group.ok_or(SecureError::GroupKey(*key_epoch))?.key.clone()
+            }
+            _ => return Err(SecureError::WrongLock),
+        };
+        let plaintext = verified.open(&key)?;
+        lock(&self.guard)
+            .accept(sender, address.lane, epoch, counter)
+            .map_err(|cause| SecureError::Stale { sender, cause })?;
+        Ok(Opened { sender: certificate, lane: address.lane, rest: address.rest, epoch, plaintext })
+    }
+
+    fn certificate_of(&self, header: &Header) -> Result<Arc<Certificate>, SecureError> {
+        let trust = lock(&self.trust);
+        let found = trust.certificates(&header.sender).iter().find(|c| c.key_epoch == header.key_epoch);
+        found.cloned().ok_or(SecureError::Stranger(header.sender))
+    }
+
+    /// Opens a frame of a stream whose key is at hand. Freshness is the stream's own business: frames are replayed on
+    /// purpose, and its seq tells. Returns the stream's epoch, the frame's seq, and the plaintext.
+    pub fn open_frame(
+        &self,
+        subject: &Subject,
+        frame: &[u8],
+        stream: &StreamId,
+        key: &SecretKey,
+    ) -> Result<(u64, u64, Vec<u8>), SecureError> {
+        self.counted(self.try_open_frame(subject, frame, stream, key))
+    }
+
+    fn try_open_frame(
+        &self,
+        subject: &Subject,
+        frame: &[u8],
+        stream: &StreamId,
+        key: &SecretKey,
+    ) -> Result<(u64, u64, Vec<u8>), SecureError> {
+        let envelope = Envelope::parse(frame)?;
+        let header = envelope.header().clone();
+        let address = subject.address().map_err(|_| SecureError::Misplaced(subject.clone()))?;
+        if address.lane != Lane::Data || address.sender != header.sender.as_str() {
+            return Err(SecureError::Misplaced(subject.clone()));
+        }
+        if header.lock != (Lock::Stream { stream: *stream }) {
+            return Err(SecureError::WrongLock);
+        }
+        let certificate = self.certificate_of(&header)?;
+        let plaintext = envelope.verify(subject, &certificate.keys)?.open(key)?;
+        Ok((header.epoch, header.counter, plaintext))
+    }
+
+    /// Opens a candidate's sealed box. `keys` reads the candidate's keys out of the plaintext.
+    pub fn open_box<T>(
+        &self,
+        subject: &Subject,
+        frame: &[u8],
+        keys: impl FnOnce(&[u8]) -> Option<(PublicKeys, T)>,
+    ) -> Result<(PublicKeys, T), SecureError> {
+        let open = || Ok(Envelope::parse(frame)?.open_box(subject, &self.identity, keys)?);
+        self.counted(open())
+    }
+}

@@ -1,0 +1,440 @@
+//! The secure session: typed messages between members over one bus connection. Seals and opens, ties replies to requests,
+//! splits long messages and puts them together. Never blocks on a slow owner: control messages that nobody takes in time
+//! are dropped and counted, and everything on the control lane is sent again by design.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bus_schema::{
+    id::NodeId,
+    limits::{MESSAGE_BYTES_MAX, PART_BYTES},
+    member::Certificate,
+    message::{Body, BodyError, Exchange, Message},
+    subject::{self, Lane, Pattern, Subject, SubjectError},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use crate::{
+    Bus, BusConfig, Event, PublishError,
+    secure::{Opened, Secure, SecureError},
+};
+
+/// Messages waiting for the owner.
+const INCOMING_MAX: usize = 256;
+/// Long messages being put together at one time.
+const PARTIAL_MAX: usize = 16;
+/// How long the parts of one message may take.
+const PARTIAL_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// A message could not be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// See [`PublishError`].
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// See [`SecureError`].
+    #[error(transparent)]
+    Secure(#[from] SecureError),
+    /// See [`SubjectError`].
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
+    /// Longer than any message may be.
+    #[error("a message of {bytes} bytes is over the limit of {MESSAGE_BYTES_MAX}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+}
+
+/// A request got no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// See [`SendError`].
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// No answer within the deadline.
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// An answer of an unexpected kind.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+}
+
+/// A message for the owner of the session.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// Who sent it.
+    pub sender: Arc<Certificate>,
+    /// On which lane.
+    pub lane: Lane,
+    /// The subject's tokens after the sender (an app message's topic).
+    pub rest: Vec<String>,
+    /// The sender's epoch.
+    pub epoch: u64,
+    /// Which message.
+    pub kind: u16,
+    /// Which version of it.
+    pub ver: u8,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+    /// Set when the sender waits for an answer.
+    correlation: Option<u64>,
+}
+
+impl Incoming {
+    /// Reads the message as an `M`; the error says so when it is another kind or version.
+    pub fn read<M: Message>(&self) -> Result<M, BodyError> {
+        M::from_payload(self.kind, self.ver, &self.payload)
+    }
+
+    /// Whether it is an `M`.
+    pub fn is<M: Message>(&self) -> bool {
+        (self.kind, self.ver) == (M::KIND, M::VER)
+    }
+
+    /// Whether the sender waits for an answer.
+    pub fn wants_reply(&self) -> bool {
+        self.correlation.is_some()
+    }
+}
+
+/// What happens on a session.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// Connected and subscribed.
+    Up {
+        /// Where.
+        address: String,
+    },
+    /// Not connected any more, and why.
+    Down {
+        /// In words.
+        cause: String,
+    },
+    /// A genuine, fresh message.
+    Message(Incoming),
+    /// A candidate's sealed box, unopened (planes only).
+    Candidate {
+        /// Its subject.
+        subject: Subject,
+        /// The frame.
+        frame: Vec<u8>,
+    },
+    /// A frame of a stream or an acknowledgement, unopened (data connections only).
+    Stream {
+        /// Its subject.
+        subject: Subject,
+        /// The frame.
+        frame: Vec<u8>,
+    },
+    /// A frame was refused.
+    Refused {
+        /// Where it came in.
+        subject: Subject,
+        /// Why.
+        cause: String,
+    },
+}
+
+struct Partial {
+    started: Instant,
+    parts: Vec<Option<Vec<u8>>>,
+}
+
+/// Long messages on their way in, by sender and correlation.
+#[derive(Default)]
+struct Assembly(HashMap<(NodeId, u64), Partial>);
+
+impl Assembly {
+    /// Takes a part; returns the message when it was the last one missing.
+    fn take(&mut self, sender: NodeId, body: &Body<'_>, now: Instant) -> Option<Vec<u8>> {
+        let count = usize::from(body.parts);
+        if count <= 1 {
+            return Some(body.payload.to_vec());
+        }
+        if count > MESSAGE_BYTES_MAX.div_ceil(PART_BYTES) || usize::from(body.part) >= count {
+            return None;
+        }
+        self.0.retain(|_, partial| now.duration_since(partial.started) < PARTIAL_AGE_MAX);
+        let key = (sender, body.correlation);
+        if self.0.len() >= PARTIAL_MAX && !self.0.contains_key(&key) {
+            return None;
+        }
+        let partial = self.0.entry(key).or_insert_with(|| Partial { started: now, parts: vec![None; count] });
+        if let Some(slot) = partial.parts.get_mut(usize::from(body.part)) {
+            *slot = Some(body.payload.to_vec());
+        }
+        if partial.parts.iter().any(Option::is_none) {
+            return None;
+        }
+        let partial = self.0.remove(&key)?;
+        Some(partial.parts.into_iter().flatten().collect::<Vec<_>>().concat())
+    }
+}
+
+struct Reply {
+    kind: u16,
+    ver: u8,
+    payload: Vec<u8>,
+}
+
+type Pending = Mutex<HashMap<u64, (NodeId, oneshot::Sender<Reply>)>>;
+
+/// A connection on which members talk in typed messages.
+pub struct Session {
+    secure: Arc<Secure>,
+    bus: Bus,
+    pending: Arc<Pending>,
+    correlation: AtomicU64,
+}
+
+impl Session {
+    /// Starts connecting in the background. `subscriptions` besides what is addressed to this member.
+    pub fn start(
+        secure: Arc<Secure>,
+        config: BusConfig,
+        subscriptions: Vec<Pattern>,
+    ) -> (Arc<Self>, mpsc::Receiver<SessionEvent>) {
+        let (bus, events) = Bus::start(config, subscriptions);
+        let pending = Arc::new(Pending::default());
+        let (out, incoming) = mpsc::channel(INCOMING_MAX);
+        tokio::spawn(receive(Arc::clone(&secure), events, Arc::clone(&pending), out));
+        (Arc::new(Self { secure, bus, pending, correlation: AtomicU64::new(1) }), incoming)
+    }
+
+    /// The subscription every member has on its control connection.
+    pub fn own_control(secure: &Secure) -> Pattern {
+        subject::control_to(secure.fleet(), secure.node())
+    }
+
+    /// The keys behind it.
+    pub fn secure(&self) -> &Arc<Secure> {
+        &self.secure
+    }
+
+    /// The connection below it.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    fn next_correlation(&self) -> u64 {
+        self.correlation.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sends a message to one member.
+    pub async fn send<M: Message>(&self, to: &NodeId, message: &M) -> Result<(), SendError> {
+        let peer = self.secure.member(to).ok_or(SecureError::Stranger(*to))?;
+        self.put(&peer, None, M::KIND, M::VER, Exchange::OneWay, self.next_correlation(), &message.to_payload()).await
+    }
+
+    /// Sends a message to the holder of a certificate on a subject of its own (an enrolment answer).
+    pub async fn send_on<M: Message>(
+        &self,
+        peer: &Certificate,
+        subject: Subject,
+        message: &M,
+    ) -> Result<(), SendError> {
+        let payload = message.to_payload();
+        self.put(peer, Some(subject), M::KIND, M::VER, Exchange::OneWay, self.next_correlation(), &payload).await
+    }
+
+    /// Sends a request and waits for its reply.
+    pub async fn request<M: Message, R: Message>(
+        &self,
+        to: &NodeId,
+        message: &M,
+        deadline: Duration,
+    ) -> Result<R, RequestError> {
+        let peer = self.secure.member(to).ok_or(SecureError::Stranger(*to)).map_err(SendError::from)?;
+        let correlation = self.next_correlation();
+        let (answer, answered) = oneshot::channel();
+        self.lock_pending().insert(correlation, (*to, answer));
+        let exchange = Exchange::Request { deadline_ms: deadline.as_millis().min(u128::from(u32::MAX)) as u32 };
+        let asked = async {
+            self.put(&peer, None, M::KIND, M::VER, exchange, correlation, &message.to_payload()).await?;
+            Ok(answered.await.ok())
+        };
+        let reply = tokio::time::timeout(deadline, asked).await;
+        self.lock_pending().remove(&correlation);
+        match reply {
+            Ok(Ok(Some(reply))) => Ok(R::from_payload(reply.kind, reply.ver, &reply.payload)?),
+            Ok(Err(error)) => Err(RequestError::Send(error)),
+            Ok(Ok(None)) | Err(_) => Err(RequestError::Timeout(deadline)),
+        }
+    }
+
+    /// Answers a request. Does nothing when the sender does not wait for an answer.
+    pub async fn reply<M: Message>(&self, to: &Incoming, message: &M) -> Result<(), SendError> {
+        let Some(correlation) = to.correlation else { return Ok(()) };
+        self.put(&to.sender, None, M::KIND, M::VER, Exchange::Reply, correlation, &message.to_payload()).await
+    }
+
+    /// Publishes a user's message to the fleet.
+    pub async fn publish_app<M: Message>(&self, topic: &str, message: &M) -> Result<(), SendError> {
+        let subject = subject::app(self.secure.fleet(), self.secure.node(), topic)?;
+        let payload = message.to_payload();
+        for body in parts(M::KIND, M::VER, Exchange::OneWay, self.next_correlation(), &payload)? {
+            let frame = self.secure.seal_group(Lane::App, &subject, &body)?;
+            self.bus.publish(&subject, frame).await?;
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the one place where all of an outgoing message comes together")]
+    async fn put(
+        &self,
+        peer: &Certificate,
+        subject: Option<Subject>,
+        kind: u16,
+        ver: u8,
+        exchange: Exchange,
+        correlation: u64,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let subject =
+            subject.unwrap_or_else(|| subject::control(self.secure.fleet(), self.secure.node(), &peer.node));
+        for body in parts(kind, ver, exchange, correlation, payload)? {
+            let frame = self.secure.seal_for(peer, Lane::Control, &subject, &body)?;
+            self.bus.publish(&subject, frame).await?;
+        }
+        Ok(())
+    }
+
+    fn lock_pending(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (NodeId, oneshot::Sender<Reply>)>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Flushes and disconnects.
+    pub async fn close(&self) {
+        self.bus.close().await;
+    }
+}
+
+/// A message as the bodies of one or more envelopes.
+fn parts(
+    kind: u16,
+    ver: u8,
+    exchange: Exchange,
+    correlation: u64,
+    payload: &[u8],
+) -> Result<Vec<Vec<u8>>, SendError> {
+    if payload.len() > MESSAGE_BYTES_MAX {
+        return Err(SendError::TooLarge { bytes: payload.len() });
+    }
+    let count = payload.len().div_ceil(PART_BYTES).max(1) as u16;
+    let body = |part: u16| {
+        let start = usize::from(part) * PART_BYTES;
+        let end = payload.len().min(start + PART_BYTES);
+        Body { kind, ver, exchange, correlation, part, parts: count, payload: &payload[start..end] }.encode()
+    };
+    Ok((0..count).map(body).collect())
+}
+
+async fn receive(
+    secure: Arc<Secure>,
+    mut events: mpsc::Receiver<Event>,
+    pending: Arc<Pending>,
+    out: mpsc::Sender<SessionEvent>,
+) {
+    let mut assembly = Assembly::default();
+    while let Some(event) = events.recv().await {
+        let event = match event {
+            Event::Up { address } => SessionEvent::Up { address: address.to_string() },
+            Event::Down { cause } => SessionEvent::Down { cause },
+            Event::Message { subject, payload } => {
+                match message(&secure, &pending, &mut assembly, subject, payload) {
+                    Some(event) => event,
+                    None => continue,
+                }
+            }
+        };
+        // Frames of streams wait for their owner (that is back-pressure); nothing else may be held up by it.
+        let sent = match event {
+            SessionEvent::Message(_) | SessionEvent::Candidate { .. } | SessionEvent::Refused { .. } => {
+                !matches!(out.try_send(event), Err(mpsc::error::TrySendError::Closed(_)))
+            }
+            event => out.send(event).await.is_ok(),
+        };
+        if !sent {
+            return;
+        }
+    }
+}
+
+fn message(
+    secure: &Secure,
+    pending: &Pending,
+    assembly: &mut Assembly,
+    subject: Subject,
+    frame: Vec<u8>,
+) -> Option<SessionEvent> {
+    match subject.address().map(|address| address.lane) {
+        Ok(Lane::Enrol) => return Some(SessionEvent::Candidate { subject, frame }),
+        Ok(Lane::Data | Lane::Ack) => return Some(SessionEvent::Stream { subject, frame }),
+        Ok(Lane::Control | Lane::App) => {}
+        Err(error) => return Some(SessionEvent::Refused { subject, cause: error.to_string() }),
+    }
+    let refused = |cause: String| Some(SessionEvent::Refused { subject: subject.clone(), cause });
+    let opened = match secure.open(&subject, &frame) {
+        Ok(opened) => opened,
+        Err(error) => return refused(error.to_string()),
+    };
+    let Opened { sender, lane, rest, epoch, plaintext } = opened;
+    let body = match Body::decode(&plaintext) {
+        Ok(body) => body,
+        Err(error) => return refused(error.to_string()),
+    };
+    let payload = assembly.take(sender.node, &body, Instant::now())?;
+    let (kind, ver) = (body.kind, body.ver);
+    let correlation = match body.exchange {
+        Exchange::OneWay => None,
+        Exchange::Request { .. } => Some(body.correlation),
+        Exchange::Reply => {
+            let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+            // Only the one who was asked may answer.
+            if pending.get(&body.correlation).is_some_and(|(asked, _)| *asked == sender.node)
+                && let Some((_, answer)) = pending.remove(&body.correlation)
+            {
+                let _ = answer.send(Reply { kind, ver, payload });
+            }
+            return None;
+        }
+    };
+    Some(SessionEvent::Message(Incoming { sender, lane, rest, epoch, kind, ver, payload, correlation }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_messages_come_together_in_any_order_and_bounded() {
+        let payload: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
+        let bodies = parts(1, 1, Exchange::OneWay, 7, &payload).unwrap();
+        assert_eq!(bodies.len(), 4);
+        let sender = NodeId::from_hash(&[1; 32]);
+        let (mut assembly, now) = (Assembly::default(), Instant::now());
+        let mut whole = None;
+        for body in bodies.iter().rev() {
+            assert_eq!(whole, None);
+            whole = assembly.take(sender, &Body::decode(body).unwrap(), now);
+        }
+        assert_eq!(whole, Some(payload));
+        assert!(assembly.0.is_empty());
+        for correlation in 0..100 {
+            let first = &parts(1, 1, Exchange::OneWay, correlation, &[0; 100_000]).unwrap()[0];
+            assembly.take(sender, &Body::decode(first).unwrap(), now);
+        }
+        assert_eq!(assembly.0.len(), PARTIAL_MAX);
+        assert!(parts(1, 1, Exchange::OneWay, 1, &vec![0; MESSAGE_BYTES_MAX + 1]).is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! What a workflow is checked against: the daemons there are, and what each of them can run. Plain data.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bus_schema::{
+    id::NodeId,
+    plan::{ComponentRole, Descriptor},
+};
+
+/// The daemons a workflow may name.
+#[derive(Debug, Clone, Default)]
+pub struct Fleet {
+    daemons: BTreeMap<String, Daemon>,
+    default_daemon: Option<String>,
+}
+
+/// One daemon.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    /// Its id.
+    pub node: NodeId,
+    /// What it can run; `None` when it has never announced it.
+    pub components: Option<Arc<[Descriptor]>>,
+}
+
+impl Fleet {
+    /// No daemons.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One daemon, on which every node runs that does not name another: for a workflow on one machine without a plane.
+    pub fn single(name: &str, node: NodeId, components: Arc<[Descriptor]>) -> Self {
+        let mut fleet = Self::new();
+        fleet.insert(name, node, Some(components));
+        fleet.default_daemon = Some(name.to_string());
+        fleet
+    }
+
+    /// Adds a daemon. Daemons of one version may share their component list.
+    pub fn insert(&mut self, name: &str, node: NodeId, components: Option<Arc<[Descriptor]>>) {
+        self.daemons.insert(name.to_string(), Daemon { node, components });
+    }
+
+    /// A daemon by its name.
+    pub fn daemon(&self, name: &str) -> Option<&Daemon> {
+        self.daemons.get(name)
+    }
+
+    /// Where nodes run that name no daemon.
+    pub fn default_daemon(&self) -> Option<&str> {
+        self.default_daemon.as_deref()
+    }
+
+    /// All names, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.daemons.keys().map(String::as_str)
+    }
+
+    /// Every component of the fleet with the name of a daemon that has it.
+    pub(crate) fn components(&self) -> impl Iterator<Item = (&str, &Descriptor)> {
+        self.daemons
+            .iter()
+            .flat_map(|(name, daemon)| daemon.components.iter().flat_map(|c| c.iter()).map(|d| (name.as_str(), d)))
+    }
+}
+
+impl Daemon {
+    /// Its component of this role and name.
+    pub(crate) fn find(&self, role: ComponentRole, name: &str) -> Option<&Descriptor> {
+        self.components.as_ref()?.iter().find(|descriptor| descriptor.role == role && descriptor.name == name)
+    }
+}

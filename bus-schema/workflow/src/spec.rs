@@ -1,0 +1,186 @@
+//! A workflow as it was written: nodes, where they shall run, what they read from, and on which line each key stands.
+//! Holds what the text says; never what a fleet makes of it.
+
+use std::{collections::BTreeMap, fmt};
+
+use bus_schema::{
+    api::Problem,
+    id::WorkflowId,
+    plan::{ComponentRole, SpoolPolicy},
+};
+use serde_json::{Map, Value};
+
+use crate::words::clip;
+
+/// A workflow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    /// Its name.
+    pub name: String,
+    /// Its nodes, in the order of the text within their section: sources, transforms, destinations.
+    pub nodes: Vec<Node>,
+    pub(crate) lines: Lines,
+}
+
+/// One component in a workflow.
+#[derive(Clone, PartialEq)]
+pub struct Node {
+    /// Its name, unique in the workflow.
+    pub id: String,
+    /// What it does.
+    pub role: ComponentRole,
+    /// Its component's type name. Empty only while problems are being collected.
+    pub component: String,
+    /// Where it runs, if the text says so. Empty only while problems are being collected.
+    pub daemon: Option<String>,
+    /// Whose records it takes, by node name; empty for sources.
+    pub from: Vec<String>,
+    /// How the streams into it are buffered, if the text says so.
+    pub spool: Option<SpoolPolicy>,
+    /// The component's own keys.
+    pub config: Map<String, Value>,
+}
+
+/// Configs may hold passwords: shows their keys only.
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("id", &self.id)
+            .field("role", &self.role)
+            .field("component", &self.component)
+            .field("daemon", &self.daemon)
+            .field("from", &self.from)
+            .field("spool", &self.spool)
+            .field("config", &self.config.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+impl Spec {
+    /// Its id within a fleet.
+    pub fn id(&self) -> WorkflowId {
+        WorkflowId::of_name(&self.name)
+    }
+
+    /// The daemons the text names, each once.
+    pub fn daemons(&self) -> impl Iterator<Item = &str> {
+        let named = self.nodes.iter().enumerate().filter_map(|(index, node)| {
+            let name = node.daemon.as_deref()?;
+            let is_first = self.nodes[..index].iter().all(|earlier| earlier.daemon.as_deref() != Some(name));
+            is_first.then_some(name)
+        });
+        named.filter(|name| !name.is_empty())
+    }
+
+    /// A node by its name.
+    pub fn node(&self, id: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// Index of the node of this name.
+    pub(crate) fn index_of(&self, id: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.id == id)
+    }
+
+    /// A problem at a place, with the line of the innermost key that the text has there.
+    pub(crate) fn problem(&self, place: &Place, message: impl Into<String>, hint: impl Into<String>) -> Problem {
+        place.problem(self.lines.line_of(&place.0), message, hint)
+    }
+}
+
+impl Node {
+    /// `sources.db`.
+    pub(crate) fn place(&self) -> Place {
+        Place::root().key(section(self.role)).key(&self.id)
+    }
+}
+
+/// The section of a role's nodes.
+pub(crate) const fn section(role: ComponentRole) -> &'static str {
+    match role {
+        ComponentRole::Source => "sources",
+        ComponentRole::Transform => "transforms",
+        ComponentRole::Destination => "destinations",
+    }
+}
+
+/// One step of a [`Place`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Part {
+    Key(String),
+    Item(usize),
+}
+
+/// Where in the text something stands.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Place(pub(crate) Vec<Part>);
+
+impl Place {
+    pub(crate) fn root() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn key(&self, key: &str) -> Self {
+        self.with(Part::Key(key.to_string()))
+    }
+
+    pub(crate) fn item(&self, index: usize) -> Self {
+        self.with(Part::Item(index))
+    }
+
+    fn with(&self, part: Part) -> Self {
+        let mut parts = self.0.clone();
+        parts.push(part);
+        Self(parts)
+    }
+
+    pub(crate) fn problem(&self, line: u32, message: impl Into<String>, hint: impl Into<String>) -> Problem {
+        Problem { place: self.to_string(), line, message: message.into(), hint: hint.into() }
+    }
+}
+
+/// As one would write the key in TOML: `sources.db.headers."content-type"`, items as `[0]`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, part) in self.0.iter().enumerate() {
+            let dot = if index > 0 { "." } else { "" };
+            match part {
+                Part::Item(item) => write!(f, "[{item}]")?,
+                Part::Key(key) if is_bare(key) => write!(f, "{dot}{}", clip(key))?,
+                Part::Key(key) => write!(f, "{dot}\"{}\"", clip(key))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a TOML key needs no quotes.
+fn is_bare(key: &str) -> bool {
+    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// The lines of a value and of all that is in it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Lines {
+    pub(crate) line: u32,
+    pub(crate) keys: BTreeMap<String, Lines>,
+    pub(crate) items: Vec<Lines>,
+}
+
+impl Lines {
+    /// The line of the innermost part of a path that is known; 0 when not even its first is.
+    pub(crate) fn line_of(&self, path: &[Part]) -> u32 {
+        let mut here = self;
+        for part in path {
+            let inner = match part {
+                Part::Key(key) => here.keys.get(key),
+                Part::Item(index) => here.items.get(*index),
+            };
+            match inner {
+                Some(inner) => here = inner,
+                None => break,
+            }
+        }
+        here.line
+    }
+}

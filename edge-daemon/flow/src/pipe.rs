@@ -1,0 +1,168 @@
+//! A pipe as the runner takes it: one source, a tree of transforms, and the sinks at its leaves. Also what the runner
+//! needs from the daemon around it: where dead letters and checkpoints go, and who watches.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use bus_schema::{
+    data::{Batch, Origin},
+    id::StreamId,
+    message::{Ledger, RunState},
+};
+use tokio::sync::Mutex;
+
+use crate::{Fault, sink::Sink, sink::Watermark, source::Source, transform::Transform};
+
+/// A sink that pipes can share (fan-in): whoever holds the lock writes and commits.
+#[derive(Clone)]
+pub struct Shared(pub(crate) Arc<Mutex<Opened>>);
+
+pub(crate) struct Opened {
+    pub(crate) sink: Box<dyn Sink>,
+    pub(crate) is_open: bool,
+}
+
+impl Shared {
+    /// Wraps a sink that is not open yet.
+    pub fn new(sink: Box<dyn Sink>) -> Self {
+        Self(Arc::new(Mutex::new(Opened { sink, is_open: false })))
+    }
+
+    /// Closes the sink, once every pipe that used it has ended.
+    pub async fn close(&self) {
+        let mut opened = self.0.lock().await;
+        if std::mem::take(&mut opened.is_open) {
+            opened.sink.close().await;
+        }
+    }
+}
+
+/// A transform in its place.
+pub struct Stage {
+    /// The stage it reads from, by index; `None` reads from the source. Always a lower index than its own.
+    pub after: Option<usize>,
+    /// Its name in the workflow.
+    pub node: String,
+    /// What it does.
+    pub transform: Box<dyn Transform>,
+}
+
+/// A sink in its place.
+pub struct Leaf {
+    /// The stage it reads from; `None` reads from the source.
+    pub after: Option<usize>,
+    /// Its name in the workflow.
+    pub node: String,
+    /// The lineage under which it keeps its watermark.
+    pub stream: StreamId,
+    /// The sink.
+    pub sink: Shared,
+    /// Its account.
+    pub meter: Arc<Meter>,
+}
+
+/// From one source to its sinks.
+pub struct Pipe {
+    /// The source's name in the workflow.
+    pub node: String,
+    /// The source.
+    pub source: Box<dyn Source>,
+    /// Makes the origin of a batch; `None` keeps the origin a batch came with (an incoming stream).
+    pub origin: Option<Arc<dyn Fn() -> Origin + Send + Sync>>,
+    /// Transforms, each after the one it reads from.
+    pub stages: Vec<Stage>,
+    /// Sinks; at least one. More than one only if each can [`Sink::rewind`].
+    pub leaves: Vec<Leaf>,
+}
+
+/// What one leaf has handled. Readable at any time, always balanced.
+#[derive(Debug, Default)]
+pub struct Meter {
+    delivered: AtomicU64,
+    dead: AtomicU64,
+    in_flight: AtomicU64,
+    seq: AtomicU64,
+}
+
+/// A meter's reading.
+pub type Account = Ledger;
+
+impl Meter {
+    /// The account now. What is in flight counts as buffered: the source still has it.
+    pub fn account(&self) -> Account {
+        let [delivered, dead, buffered] =
+            [&self.delivered, &self.dead, &self.in_flight].map(|counter| counter.load(Ordering::Relaxed));
+        Ledger { produced: delivered + dead + buffered, buffered, delivered, dead, ..Ledger::default() }
+    }
+
+    /// The last durable delivery's number.
+    pub fn seq(&self) -> u64 {
+        self.seq.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, mark: &Watermark, in_flight: u64) {
+        self.delivered.store(mark.delivered, Ordering::Relaxed);
+        self.dead.store(mark.dead, Ordering::Relaxed);
+        self.in_flight.store(in_flight, Ordering::Relaxed);
+        self.seq.store(mark.seq, Ordering::Relaxed);
+    }
+
+    pub(crate) fn entered(&self, records: u64) {
+        self.in_flight.fetch_add(records, Ordering::Relaxed);
+    }
+
+    pub(crate) fn left(&self, records: u64) -> u64 {
+        self.in_flight.fetch_sub(records, Ordering::Relaxed) - records
+    }
+}
+
+/// Where a dead letter was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TapPoint {
+    /// The source's input could not be decoded.
+    Source,
+    /// A transform failed on the record.
+    Transform,
+    /// The destination cannot hold the record.
+    Destination,
+}
+
+/// A record that could not be delivered, with the reason; kept until a person decides.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// At which kind of node.
+    pub point: TapPoint,
+    /// Which node.
+    pub node: String,
+    /// Why.
+    pub reason: String,
+    /// The record: a batch of one row, encoded; or a source's original bytes.
+    pub record: Vec<u8>,
+}
+
+/// Keeps dead letters. May get one twice when a crash falls between it and the commit after it.
+#[async_trait]
+pub trait DeadLetters: Send + Sync {
+    /// Durable when it returns.
+    async fn put(&self, letters: Vec<DeadLetter>) -> Result<(), Fault>;
+}
+
+/// Keeps the watermarks of sinks that cannot.
+#[async_trait]
+pub trait Checkpoints: Send + Sync {
+    /// The last one saved.
+    async fn load(&self, stream: &StreamId) -> Result<Option<Watermark>, Fault>;
+    /// Durable when it returns.
+    async fn save(&self, stream: &StreamId, mark: &Watermark) -> Result<(), Fault>;
+}
+
+/// Watches a pipe.
+pub trait Observer: Send + Sync {
+    /// How it is doing; called on every change.
+    fn state(&self, state: RunState, cause: &str);
+    /// Records that left a node (or, for a sink, arrived there). Called for every batch: must return at once.
+    fn passed(&self, node: &str, batch: &Batch);
+}

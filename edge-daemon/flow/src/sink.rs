@@ -1,0 +1,117 @@
+//! Where records go.
+
+use async_trait::async_trait;
+use bus_schema::{data::Batch, id::StreamId};
+use serde::{Deserialize, Serialize};
+
+use crate::{Fault, source::Position};
+
+/// One batch on its way into a sink.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The lineage: every batch of one pipe into one sink has the same, and each lineage has its own watermark.
+    pub stream: StreamId,
+    /// Number of the batch within the lineage, rising by at least 1.
+    pub seq: u64,
+    /// The pipe's source position after this batch, to be stored with the watermark.
+    pub position: Position,
+    /// The records.
+    pub batch: Batch,
+    /// Records of this delivery that went to the dead letters before they came here.
+    pub dead: u64,
+}
+
+/// A record the destination cannot hold. Its neighbours pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Which delivery of the call, by index.
+    pub delivery: usize,
+    /// Which row of its batch.
+    pub row: usize,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+/// How far a lineage has come in a sink. Sinks with transactions store it in the same transaction as the records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermark {
+    /// The last durable delivery's seq.
+    pub seq: u64,
+    /// Its position.
+    #[serde(with = "position_bytes")]
+    pub position: Position,
+    /// Records made durable so far.
+    pub delivered: u64,
+    /// Records rejected so far.
+    pub dead: u64,
+}
+
+impl Watermark {
+    /// The watermark after `delivery`, of whose rows the sink rejected `rejected`.
+    #[must_use]
+    pub fn after(&self, delivery: &Delivery, rejected: u64) -> Self {
+        Self {
+            seq: delivery.seq,
+            position: delivery.position.clone(),
+            delivered: self.delivered + (delivery.batch.rows() as u64).saturating_sub(rejected),
+            dead: self.dead + delivery.dead + rejected,
+        }
+    }
+}
+
+mod position_bytes {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Position;
+
+    pub fn serialize<S: Serializer>(position: &Position, serializer: S) -> Result<S::Ok, S::Error> {
+        position.as_bytes().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Position, D::Error> {
+        Vec::<u8>::deserialize(deserializer).map(Position::new)
+    }
+}
+
+/// Writes records to a system, in two steps: `write` takes them, `commit` makes them durable.
+///
+/// The runner calls one method at a time: `open`, `watermark` for each lineage, then `write`, `commit`, `write`, ….
+/// After any fault it calls `close` and `open`, reads the watermarks again, and repeats what is above them.
+#[async_trait]
+pub trait Sink: Send {
+    /// Connects; creates or checks what has to exist. An unfinished earlier `write` is undone.
+    async fn open(&mut self) -> Result<(), Fault>;
+
+    /// How far this lineage has come, read from the destination itself; `None` when it never delivered anything.
+    /// Sinks that cannot keep it there leave [`Sink::keeps_watermark`] false, and the runner keeps it for them.
+    async fn watermark(&mut self, stream: &StreamId) -> Result<Option<Watermark>, Fault> {
+        let _ = stream;
+        Ok(None)
+    }
+
+    /// Whether the watermark is stored with the records (exactly once) or by the runner (at least once).
+    fn keeps_watermark(&self) -> bool {
+        false
+    }
+
+    /// Takes deliveries in order, and with them the watermarks they lead to (see [`Watermark::after`]), without making
+    /// anything visible that a crash now would leave behind, where the system allows that.
+    /// Returns the records it cannot hold; the runner puts them into the dead letters before it calls `commit`.
+    async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault>;
+
+    /// Makes everything written durable. When this returns, power may fail.
+    async fn commit(&mut self) -> Result<(), Fault>;
+
+    /// Undoes what a lineage holds above `seq`. Only sinks that can share a source with others (spools) need it: after a
+    /// crash between two of them, the one that is ahead goes back.
+    async fn rewind(&mut self, stream: &StreamId, seq: u64) -> Result<(), Fault> {
+        let _ = (stream, seq);
+        Err(Fault::stop("this destination cannot share a source with another one without a spool between them"))
+    }
+
+    /// Recovery is over, this sink and its siblings stand at the same mark: what it holds may go out.
+    fn recovered(&mut self) {}
+
+    /// Lets go of connections and files.
+    async fn close(&mut self) {}
+}

@@ -1,0 +1,27 @@
+//! What happens to records on the way: pure functions over batches.
+
+use bus_schema::data::Batch;
+
+use crate::Fault;
+
+/// The result of one transform on one batch.
+#[derive(Debug, Clone)]
+pub struct Transformed {
+    /// The records that go on; may be empty.
+    pub batch: Batch,
+    /// Rows of the *incoming* batch that could not be transformed, with the reason: they go to the dead letters.
+    pub rejected: Vec<(usize, String)>,
+}
+
+impl From<Batch> for Transformed {
+    fn from(batch: Batch) -> Self {
+        Self { batch, rejected: Vec::new() }
+    }
+}
+
+/// Changes or drops records. No I/O, no clock, no waiting. Must give the same result for the same batch: a batch may come
+/// again after a crash.
+pub trait Transform: Send {
+    /// Transforms a batch. A fault is about the config, not about a record.
+    fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault>;
+}

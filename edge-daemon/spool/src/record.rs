@@ -1,0 +1,706 @@
+//! What the cells say: frames, marks, the start of a segment, the ledger; and which of the cells found in a segment
+//! count. Pure: performs no I/O.
+
+use crate::cell::Reader;
+use crate::{Hole, Mark};
+
+/// Cumulative amounts since the stream began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub frames: u64,
+    pub records: u64,
+    /// Payload bytes: what was handed in as frames.
+    pub bytes: u64,
+}
+
+impl Counters {
+    pub fn plus(self, frames: u64, records: u64, bytes: u64) -> Self {
+        Self {
+            frames: self.frames.saturating_add(frames),
+            records: self.records.saturating_add(records),
+            bytes: self.bytes.saturating_add(bytes),
+        }
+    }
+
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            frames: self.frames.saturating_sub(other.frames),
+            records: self.records.saturating_sub(other.records),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    /// Field by field the greater one.
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            frames: self.frames.max(other.frames),
+            records: self.records.max(other.records),
+            bytes: self.bytes.max(other.bytes),
+        }
+    }
+
+    pub fn write(self, out: &mut Vec<u8>) {
+        for value in [self.frames, self.records, self.bytes] {
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+    }
+
+    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            frames: reader.u64()?,
+            records: reader.u64()?,
+            bytes: reader.u64()?,
+        })
+    }
+}
+
+fn write_mark(mark: Option<&Mark>, out: &mut Vec<u8>) {
+    match mark {
+        None => out.push(0),
+        Some(mark) => {
+            out.push(1);
+            out.extend_from_slice(&mark.root_seq.to_be_bytes());
+            out.extend_from_slice(&(mark.position.len() as u32).to_be_bytes());
+            out.extend_from_slice(&mark.position);
+        }
+    }
+}
+
+fn read_mark(reader: &mut Reader<'_>) -> Option<Option<Mark>> {
+    if reader.u8()? == 0 {
+        return Some(None);
+    }
+    let root_seq = reader.u64()?;
+    let len = reader.u32()? as usize;
+    Some(Some(Mark {
+        root_seq,
+        position: reader.take(len)?.to_vec(),
+    }))
+}
+
+/// The front of a frame's cell; it always fits in the first chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameHead {
+    pub records: u64,
+    /// Amounts before this frame.
+    pub before: Counters,
+    /// Root seq of the mark this frame carries, if it ends a group.
+    pub root_seq: Option<u64>,
+    position_bytes: u32,
+}
+
+impl FrameHead {
+    /// Bytes the head of a frame with a mark takes, without the position.
+    pub const BYTES_MAX: usize = 8 + 24 + 1 + 8 + 4;
+
+    /// Encodes a frame's cell.
+    pub fn encode(bytes: &[u8], records: u64, before: Counters, mark: Option<&Mark>) -> Vec<u8> {
+        let position = mark.map_or(0, |mark| mark.position.len());
+        let mut out = Vec::with_capacity(Self::BYTES_MAX + position + bytes.len());
+        out.extend_from_slice(&records.to_be_bytes());
+        before.write(&mut out);
+        write_mark(mark, &mut out);
+        out.extend_from_slice(bytes);
+        out
+    }
+
+    /// Reads the head from the first chunk's data.
+    pub fn read(data: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(data);
+        let (records, before) = (reader.u64()?, Counters::read(&mut reader)?);
+        let (root_seq, position_bytes) = match reader.u8()? {
+            0 => (None, 0),
+            _ => (Some(reader.u64()?), reader.u32()?),
+        };
+        Some(Self {
+            records,
+            before,
+            root_seq,
+            position_bytes,
+        })
+    }
+
+    /// Where the frame's own bytes begin in its cell.
+    pub fn body_at(&self) -> usize {
+        8 + 24
+            + 1
+            + if self.root_seq.is_some() {
+                12 + self.position_bytes as usize
+            } else {
+                0
+            }
+    }
+
+    /// The frame's own bytes, given the whole cell.
+    pub fn body<'a>(&self, payload: &'a [u8]) -> Option<&'a [u8]> {
+        payload.get(self.body_at()..)
+    }
+
+    /// The mark, given the whole cell.
+    pub fn mark(&self, payload: &[u8]) -> Option<Mark> {
+        let root_seq = self.root_seq?;
+        let end = self.body_at();
+        let position = payload.get(end - self.position_bytes as usize..end)?.to_vec();
+        Some(Mark { root_seq, position })
+    }
+}
+
+/// A mark stored by itself: a group without frames, or a cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MarkRecord {
+    /// Last seq before it.
+    pub after_seq: u64,
+    /// `None` only for a cut back to before the first mark.
+    pub mark: Option<Mark>,
+}
+
+impl MarkRecord {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = self.after_seq.to_be_bytes().to_vec();
+        write_mark(self.mark.as_ref(), &mut out);
+        out
+    }
+
+    pub fn read(payload: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(payload);
+        Some(Self {
+            after_seq: reader.u64()?,
+            mark: read_mark(&mut reader)?,
+        })
+    }
+
+    fn root_seq(&self) -> u64 {
+        self.mark.as_ref().map_or(0, |mark| mark.root_seq)
+    }
+}
+
+/// What became of the frames below the floor, and how far that reaches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    /// Highest seq the consumer has reported durable.
+    pub watermark: u64,
+    /// Highest seq settled one way or another: nothing at or below it is held any more. Never below the watermark.
+    pub floor: u64,
+    /// Amounts up to and including the floor.
+    pub settled: Counters,
+    /// Records delivered, at or below the floor.
+    pub delivered: u64,
+    /// Records dropped by the quota's policy, at or below the floor.
+    pub dropped: u64,
+    /// Records lost to damage, at or below the floor.
+    pub lost: u64,
+}
+
+impl Ledger {
+    /// Everything before `first_seq` counts as delivered.
+    pub fn all_delivered_before(first_seq: u64, before: Counters) -> Self {
+        let floor = first_seq.saturating_sub(1);
+        Self {
+            watermark: floor,
+            floor,
+            settled: before,
+            delivered: before.records,
+            dropped: 0,
+            lost: 0,
+        }
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.watermark.to_be_bytes());
+        out.extend_from_slice(&self.floor.to_be_bytes());
+        self.settled.write(out);
+        for value in [self.delivered, self.dropped, self.lost] {
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+    }
+
+    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            watermark: reader.u64()?,
+            floor: reader.u64()?,
+            settled: Counters::read(reader)?,
+            delivered: reader.u64()?,
+            dropped: reader.u64()?,
+            lost: reader.u64()?,
+        })
+    }
+}
+
+/// The state a segment begins with: all that is needed once the older segments are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub before: Counters,
+    pub ledger: Ledger,
+    pub mark: Option<Mark>,
+}
+
+impl Start {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.before.write(&mut out);
+        self.ledger.write(&mut out);
+        write_mark(self.mark.as_ref(), &mut out);
+        out
+    }
+
+    pub fn read(payload: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(payload);
+        let (before, ledger) = (Counters::read(&mut reader)?, Ledger::read(&mut reader)?);
+        Some(Self {
+            before,
+            ledger,
+            mark: read_mark(&mut reader)?,
+        })
+    }
+}
+
+/// A frame found in a segment, without its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameInfo {
+    pub seq: u64,
+    pub stamp: u32,
+    /// Length of the frame itself.
+    pub bytes: u64,
+    pub head: FrameHead,
+}
+
+impl FrameInfo {
+    /// Amounts after this frame.
+    pub fn after(&self) -> Counters {
+        self.head.before.plus(1, self.head.records, self.bytes)
+    }
+}
+
+/// Everything intact that was found in one segment, in any order, stale versions included.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub start: Option<Start>,
+    pub ledger: Option<Ledger>,
+    pub frames: Vec<FrameInfo>,
+    /// With the stamp each was written under.
+    pub marks: Vec<(u32, MarkRecord)>,
+    pub stamp_max: u32,
+    /// Slot for the next mark without frames.
+    pub mark_slot: u8,
+}
+
+/// Where the newest mark of a segment is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MarkAt {
+    /// In the cell of this frame.
+    Frame { seq: u64, root_seq: u64 },
+    /// On its own (or the copy in the segment's start).
+    Alone(MarkRecord),
+}
+
+impl MarkAt {
+    /// Last seq the mark covers.
+    pub fn after_seq(&self) -> u64 {
+        match self {
+            Self::Frame { seq, .. } => *seq,
+            Self::Alone(record) => record.after_seq,
+        }
+    }
+
+    /// Root seq; `None` means "before the first mark".
+    pub fn root_seq(&self) -> Option<u64> {
+        match self {
+            Self::Frame { root_seq, .. } => Some(*root_seq),
+            Self::Alone(record) => record.mark.as_ref().map(|mark| mark.root_seq),
+        }
+    }
+}
+
+/// What of a segment's contents counts.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub first_seq: u64,
+    /// In order, each seq once.
+    pub frames: Vec<FrameInfo>,
+    /// In order of age; the first is the copy made when the segment was begun, if that was readable.
+    pub marks: Vec<MarkAt>,
+    pub ledger: Option<Ledger>,
+    pub start: Option<Start>,
+    /// Amounts before the first frame.
+    pub before: Counters,
+    /// Frames of groups that were never completed.
+    pub cut_frames: u64,
+    pub stamp_max: u32,
+    pub mark_slot: u8,
+}
+
+impl Settled {
+    /// Seq after the last frame.
+    pub fn end_seq(&self) -> u64 {
+        self.frames.last().map_or(self.first_seq, |frame| frame.seq + 1)
+    }
+
+    /// Amounts after the last frame.
+    pub fn end(&self) -> Counters {
+        self.frames.last().map_or(self.before, FrameInfo::after)
+    }
+
+    /// Amounts up to and including `seq`.
+    pub fn amounts_at(&self, seq: u64) -> Counters {
+        match self.frames.partition_point(|frame| frame.seq <= seq) {
+            0 => self.before,
+            index => self.frames[index - 1].after(),
+        }
+    }
+}
+
+/// The frames missing from a segment that should hold `first_seq..end_seq`, going from the amounts `before` to `end`.
+pub(crate) fn holes_in(
+    first_seq: u64,
+    before: Counters,
+    frames: &[FrameInfo],
+    end_seq: u64,
+    end: Counters,
+) -> Vec<Hole> {
+    let mut holes = Vec::new();
+    let (mut next_seq, mut amounts) = (first_seq, before);
+    for frame in frames {
+        holes.extend(hole_between(next_seq, amounts, frame.seq, frame.head.before));
+        (next_seq, amounts) = (frame.seq + 1, frame.after());
+    }
+    holes.extend(hole_between(next_seq, amounts, end_seq, end));
+    holes
+}
+
+/// The hole between two neighbours, if frames are missing there (a seq that was skipped on purpose is none).
+pub(crate) fn hole_between(next_seq: u64, amounts: Counters, found_seq: u64, found: Counters) -> Option<Hole> {
+    let missing = found.minus(amounts);
+    (found_seq > next_seq && missing.frames > 0).then(|| Hole {
+        first_seq: next_seq,
+        last_seq: found_seq - 1,
+        frames: missing.frames,
+        records: missing.records,
+        bytes: missing.bytes,
+    })
+}
+
+/// Decides what counts.
+///
+/// `end_max`: nothing at or above this seq belongs to the segment. `acknowledged_below`: frames below it were reported
+/// durable, so they stay even if the mark that ended their group is gone; those above it without a later mark are an
+/// append that a crash interrupted.
+pub(crate) fn settle(contents: Contents, first_seq: u64, end_max: Option<u64>, acknowledged_below: u64) -> Settled {
+    let end_max = end_max.unwrap_or(u64::MAX);
+    let Contents {
+        start,
+        ledger,
+        mut frames,
+        mut marks,
+        stamp_max,
+        mark_slot,
+    } = contents;
+    frames.retain(|frame| (first_seq..end_max).contains(&frame.seq));
+    marks.retain(|(_, record)| record.after_seq.saturating_add(1) >= first_seq && record.after_seq < end_max);
+
+    let mut events: Vec<((u64, u64), u32, Event)> = frames
+        .into_iter()
+        .map(|frame| ((frame.seq, 0), frame.stamp, Event::Frame(frame)))
+        .chain(marks.into_iter().map(|(stamp, record)| {
+            (
+                (record.after_seq, record.root_seq().saturating_add(1)),
+                stamp,
+                Event::Mark(record),
+            )
+        }))
+        .collect();
+    events.sort_by_key(|(position, stamp, _)| (*position, *stamp));
+
+    // Stamps never fall along a stream: what is older than something before it was written over or cut off.
+    let mut newest = 0;
+    events.retain(|(_, stamp, _)| {
+        newest = newest.max(*stamp);
+        *stamp == newest
+    });
+
+    let mut kept: Vec<FrameInfo> = Vec::new();
+    let mut history: Vec<MarkAt> = Vec::new();
+    if let Some(start) = &start {
+        let after_seq = first_seq.saturating_sub(1);
+        history.push(MarkAt::Alone(MarkRecord {
+            after_seq,
+            mark: start.mark.clone(),
+        }));
+    }
+    for (_, _, event) in events {
+        match event {
+            Event::Frame(frame) => {
+                kept.pop_if(|last| last.seq == frame.seq);
+                kept.push(frame);
+                if let Some(root_seq) = frame.head.root_seq {
+                    history.push(MarkAt::Frame {
+                        seq: frame.seq,
+                        root_seq,
+                    });
+                }
+            }
+            Event::Mark(record) => history.push(MarkAt::Alone(record)),
+        }
+    }
+    let committed = history.last().map_or(first_seq.saturating_sub(1), MarkAt::after_seq);
+    let before_cut = kept.len();
+    kept.retain(|frame| frame.seq <= committed || frame.seq < acknowledged_below);
+    let cut_frames = (before_cut - kept.len()) as u64;
+
+    let before = start
+        .as_ref()
+        .map(|start| start.before)
+        .or_else(|| kept.first().map(|frame| frame.head.before));
+    let ledger = ledger
+        .into_iter()
+        .chain(start.as_ref().map(|start| start.ledger))
+        .max_by_key(|ledger| ledger.floor);
+    Settled {
+        first_seq,
+        frames: kept,
+        marks: history,
+        ledger,
+        start,
+        before: before.unwrap_or_default(),
+        cut_frames,
+        stamp_max,
+        mark_slot,
+    }
+}
+
+enum Event {
+    Frame(FrameInfo),
+    Mark(MarkRecord),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(seq: u64, stamp: u32, root_seq: Option<u64>) -> FrameInfo {
+        let before = Counters {
+            frames: seq - 1,
+            records: (seq - 1) * 10,
+            bytes: (seq - 1) * 100,
+        };
+        FrameInfo {
+            seq,
+            stamp,
+            bytes: 100,
+            head: FrameHead {
+                records: 10,
+                before,
+                root_seq,
+                position_bytes: 0,
+            },
+        }
+    }
+
+    fn mark(after_seq: u64, root_seq: u64) -> MarkRecord {
+        MarkRecord {
+            after_seq,
+            mark: (root_seq > 0).then(|| Mark {
+                root_seq,
+                position: vec![1],
+            }),
+        }
+    }
+
+    #[test]
+    fn payloads_come_back() {
+        for (position, bytes) in [(vec![], vec![]), (vec![1, 2, 3], vec![9; 50]), (vec![7; 5000], vec![])] {
+            let before = Counters {
+                frames: 1,
+                records: 2,
+                bytes: 3,
+            };
+            for mark in [None, Some(Mark { root_seq: 4, position })] {
+                let payload = FrameHead::encode(&bytes, 12, before, mark.as_ref());
+                let head = FrameHead::read(&payload).unwrap();
+                assert_eq!((head.records, head.before), (12, before));
+                assert_eq!(
+                    (head.body(&payload).unwrap(), head.mark(&payload)),
+                    (&bytes[..], mark.clone())
+                );
+                let record = MarkRecord {
+                    after_seq: 9,
+                    mark: mark.clone(),
+                };
+                assert_eq!(MarkRecord::read(&record.encode()), Some(record));
+                let ledger = Ledger {
+                    watermark: 1,
+                    floor: 2,
+                    settled: before,
+                    delivered: 3,
+                    dropped: 4,
+                    lost: 5,
+                };
+                let start = Start { before, ledger, mark };
+                assert_eq!(Start::read(&start.encode()), Some(start));
+            }
+        }
+        assert_eq!(
+            (FrameHead::read(&[1; 20]), Start::read(&[0; 9]), MarkRecord::read(&[])),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn what_counts() {
+        struct Case {
+            name: &'static str,
+            frames: Vec<FrameInfo>,
+            marks: Vec<(u32, MarkRecord)>,
+            end_max: Option<u64>,
+            acknowledged_below: u64,
+            seqs: Vec<u64>,
+            cut: u64,
+            root: Option<u64>,
+        }
+        let cases = [
+            Case {
+                name: "complete groups",
+                frames: vec![frame(1, 1, None), frame(2, 1, Some(5)), frame(3, 1, Some(6))],
+                marks: vec![(1, mark(3, 7))],
+                end_max: None,
+                acknowledged_below: 0,
+                seqs: vec![1, 2, 3],
+                cut: 0,
+                root: Some(7),
+            },
+            Case {
+                name: "an interrupted group is cut",
+                frames: vec![frame(1, 1, Some(5)), frame(2, 1, None), frame(3, 1, None)],
+                marks: vec![],
+                end_max: None,
+                acknowledged_below: 2,
+                seqs: vec![1],
+                cut: 2,
+                root: Some(5),
+            },
+            Case {
+                name: "acknowledged frames stay though the mark behind them is lost",
+                frames: vec![frame(1, 1, Some(5)), frame(2, 1, None)],
+                marks: vec![],
+                end_max: None,
+                acknowledged_below: 4,
+                seqs: vec![1, 2],
+                cut: 0,
+                root: Some(5),
+            },
+            Case {
+                name: "left-overs of an abandoned append lose against its successor",
+                frames: vec![
+                    frame(1, 1, Some(5)),
+                    frame(2, 1, None),
+                    frame(3, 1, None),
+                    frame(4, 1, Some(6)),
+                    frame(2, 2, None),
+                    frame(3, 2, Some(6)),
+                ],
+                marks: vec![],
+                end_max: None,
+                acknowledged_below: 0,
+                seqs: vec![1, 2, 3],
+                cut: 0,
+                root: Some(6),
+            },
+            Case {
+                name: "a cut removes the groups and the marks behind it",
+                frames: vec![frame(1, 1, Some(5)), frame(2, 1, Some(6)), frame(3, 1, Some(8))],
+                marks: vec![(1, mark(1, 5)), (1, mark(2, 7)), (2, mark(1, 5))],
+                end_max: None,
+                acknowledged_below: 0,
+                seqs: vec![1],
+                cut: 0,
+                root: Some(5),
+            },
+            Case {
+                name: "a cut between two marks behind the same frame",
+                frames: vec![frame(1, 1, Some(5))],
+                marks: vec![(1, mark(1, 6)), (1, mark(1, 7)), (2, mark(1, 6))],
+                end_max: None,
+                acknowledged_below: 0,
+                seqs: vec![1],
+                cut: 0,
+                root: Some(6),
+            },
+            Case {
+                name: "a cut back to nothing",
+                frames: vec![frame(1, 1, Some(5))],
+                marks: vec![(2, mark(0, 0))],
+                end_max: None,
+                acknowledged_below: 0,
+                seqs: vec![],
+                cut: 0,
+                root: None,
+            },
+            Case {
+                name: "the next segment's frames are not ours",
+                frames: vec![frame(1, 1, Some(5)), frame(2, 1, Some(6)), frame(3, 1, Some(7))],
+                marks: vec![],
+                end_max: Some(2),
+                acknowledged_below: u64::MAX,
+                seqs: vec![1],
+                cut: 0,
+                root: Some(5),
+            },
+        ];
+        for case in cases {
+            let start = Start {
+                before: Counters::default(),
+                ledger: Ledger::default(),
+                mark: None,
+            };
+            let contents = Contents {
+                start: Some(start),
+                ledger: None,
+                frames: case.frames,
+                marks: case.marks,
+                stamp_max: 2,
+                mark_slot: 0,
+            };
+            let settled = settle(contents, 1, case.end_max, case.acknowledged_below);
+            let seqs: Vec<u64> = settled.frames.iter().map(|frame| frame.seq).collect();
+            assert_eq!(seqs, case.seqs, "{}", case.name);
+            assert_eq!(settled.cut_frames, case.cut, "{}", case.name);
+            assert_eq!(settled.marks.last().unwrap().root_seq(), case.root, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn holes_are_measured_by_the_counters() {
+        let frames = [frame(3, 1, None), frame(4, 1, None), frame(8, 1, Some(1))];
+        let end = Counters {
+            frames: 9,
+            records: 90,
+            bytes: 900,
+        };
+        let holes = holes_in(1, Counters::default(), &frames, 20, end);
+        assert_eq!(
+            holes,
+            [
+                Hole {
+                    first_seq: 1,
+                    last_seq: 2,
+                    frames: 2,
+                    records: 20,
+                    bytes: 200
+                },
+                Hole {
+                    first_seq: 5,
+                    last_seq: 7,
+                    frames: 3,
+                    records: 30,
+                    bytes: 300
+                },
+                Hole {
+                    first_seq: 9,
+                    last_seq: 19,
+                    frames: 1,
+                    records: 10,
+                    bytes: 100
+                }
+            ]
+        );
+    }
+}

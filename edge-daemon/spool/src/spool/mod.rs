@@ -1,0 +1,449 @@
+//! The stream across its segments: opening, state, and the bookkeeping the other parts share.
+//! Appending is in `write`, reading in `read`, giving up frames in `settle`, rolling back in `truncate`.
+
+mod open;
+mod read;
+mod settle;
+mod truncate;
+mod write;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use crate::disk::{self, BALLAST_BYTES, High, HighFile, Seal, segment_name};
+use crate::error::Error;
+use crate::fault::Fault;
+use crate::record::{Counters, FrameInfo, Ledger, MarkRecord, Start, hole_between, holes_in};
+use crate::recover::{Ask, Found, Loaded, load};
+use crate::segment::{MARKS_ALONE_MAX, Segment};
+use crate::types::{Hole, Limits, Mark, Repair, State};
+
+/// Bytes of a segment's directory beside its database file, about.
+const SEGMENT_FILES_BYTES: u64 = 4 * 1024;
+
+/// Frames lately read whose amounts are remembered, so that a watermark on them costs no look-up.
+const RECENT_MAX: usize = 2048;
+
+/// Store-and-forward for one stream; see the [crate's front page](crate).
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    limits: Limits,
+    high: HighFile,
+    /// Every segment by first seq. The last one is the tail, which is appended to.
+    segments: BTreeMap<u64, Meta>,
+    /// Open unless an error made us let go of it.
+    tail: Option<Segment>,
+    /// The segment being read, if that is not the tail.
+    head: Option<Segment>,
+    next_seq: u64,
+    produced: Counters,
+    mark: Option<Mark>,
+    ledger: Ledger,
+    /// The ledger in memory is newer than the one stored.
+    ledger_dirty: bool,
+    /// Rises at every open and roll-back; see [`crate::cell::CellId::stamp`].
+    stamp: u32,
+    mark_slot: u8,
+    /// The tail may hold more than `next_seq` and `mark` admit: a cut must be stored before anything else.
+    cut_pending: bool,
+    /// Above the floor, by first seq.
+    holes: BTreeMap<u64, Hole>,
+    /// Amounts up to and including frames lately read.
+    recent: BTreeMap<u64, Counters>,
+    repairs: Vec<Repair>,
+    /// Bytes of all closed segments.
+    closed_bytes: u64,
+    /// Bytes of everything that is not a segment.
+    other_bytes: u64,
+    quarantined: u64,
+    /// Released last, when everything else is closed.
+    _lock: File,
+}
+
+/// What is known of a segment while it is closed. For the tail only `before` counts.
+#[derive(Debug, Clone, Copy)]
+struct Meta {
+    before: Counters,
+    end_seq: u64,
+    end: Counters,
+    disk_bytes: u64,
+}
+
+impl Spool {
+    /// Where the spool stands.
+    pub fn state(&self) -> State {
+        let lost_ahead = self
+            .holes
+            .values()
+            .fold(Counters::default(), |sum, hole| plus_hole(sum, hole));
+        let held = self.produced.minus(self.ledger.settled).minus(lost_ahead);
+        State {
+            first_seq: self.first_held(),
+            next_seq: self.next_seq,
+            watermark_seq: self.ledger.watermark,
+            mark: self.mark.clone(),
+            produced_records: self.produced.records,
+            delivered_records: self.ledger.delivered,
+            dropped_records: self.ledger.dropped,
+            lost_records: self.ledger.lost + lost_ahead.records,
+            held_records: held.records,
+            held_frames: held.frames,
+            held_payload_bytes: held.bytes,
+            disk_bytes: self.disk_bytes(),
+            segments: self.segments.len() as u64,
+            quarantined: self.quarantined,
+        }
+    }
+
+    /// Frames missing above the watermark, in order. Reading skips them; the consumer is to be told.
+    pub fn holes(&self) -> Vec<Hole> {
+        self.holes.values().copied().collect()
+    }
+
+    /// Segments found damaged since the last call, beginning with those found when opening.
+    pub fn take_repairs(&mut self) -> Vec<Repair> {
+        std::mem::take(&mut self.repairs)
+    }
+
+    /// Stores what is only in memory (the watermark) and seals the open segments, so that the next open is quick.
+    /// Dropping the spool does the same, but has no way to report an error.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.shut()
+    }
+
+    fn shut(&mut self) -> Result<(), Error> {
+        let stored = if self.tail.is_some() && self.ledger_dirty {
+            self.store_ledger()
+        } else {
+            Ok(())
+        };
+        self.recent.clear();
+        if let Some(head) = self.head.take() {
+            self.seal(head);
+        }
+        if let Some(tail) = self.tail.take()
+            && stored.is_ok()
+            && !self.cut_pending
+        {
+            self.seal(tail);
+        }
+        stored
+    }
+
+    /// Closes a segment and seals it. A seal that cannot be written is no error: the next open looks more closely.
+    fn seal(&self, segment: Segment) {
+        let (first_seq, dir) = (segment.first_seq, segment.dir().to_owned());
+        drop(segment);
+        let Some(meta) = self.segments.get(&first_seq) else {
+            return;
+        };
+        let (end_seq, end) = self.end_of(first_seq, meta);
+        let holes = self
+            .holes
+            .range(first_seq..end_seq.max(first_seq))
+            .map(|(_, hole)| *hole)
+            .collect();
+        if let Err(error) = Seal::write(&dir, meta.before, end_seq, end, holes) {
+            tracing::debug!(segment = first_seq, %error, "segment not sealed");
+        }
+    }
+
+    fn end_of(&self, first_seq: u64, meta: &Meta) -> (u64, Counters) {
+        if first_seq == self.tail_first() {
+            (self.next_seq, self.produced)
+        } else {
+            (meta.end_seq, meta.end)
+        }
+    }
+
+    fn first_held(&self) -> u64 {
+        let mut first = self.ledger.floor + 1;
+        for hole in self.holes.values() {
+            if hole.first_seq > first {
+                break;
+            }
+            first = first.max(hole.last_seq + 1);
+        }
+        first.min(self.next_seq)
+    }
+
+    fn tail_first(&self) -> u64 {
+        self.segments
+            .last_key_value()
+            .map_or(self.next_seq, |(first_seq, _)| *first_seq)
+    }
+
+    fn segment_dir(&self, first_seq: u64) -> PathBuf {
+        self.dir.join(segment_name(first_seq))
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        let tail = match &self.tail {
+            Some(tail) => tail.db_bytes() + SEGMENT_FILES_BYTES,
+            None => self.segments.last_key_value().map_or(0, |(_, meta)| meta.disk_bytes),
+        };
+        self.closed_bytes + tail + self.other_bytes
+    }
+
+    /// Measures again what no running total covers.
+    fn measure(&mut self) {
+        let tail_first = self.tail_first();
+        self.closed_bytes = self
+            .segments
+            .iter()
+            .filter(|(first, _)| **first != tail_first)
+            .map(|(_, meta)| meta.disk_bytes)
+            .sum();
+        let bad = disk::Listing::read(&self.dir)
+            .map(|listing| listing.bad)
+            .unwrap_or_default();
+        self.quarantined = bad.len() as u64;
+        self.other_bytes = BALLAST_BYTES + bad.iter().map(|path| disk::bytes_below(path)).sum::<u64>();
+    }
+
+    fn write_high(&self) {
+        let root_seq = self.mark.as_ref().map_or(0, |mark| mark.root_seq);
+        if let Err(error) = self.high.write(High {
+            next_seq: self.next_seq,
+            amounts: self.produced,
+            root_seq,
+        }) {
+            tracing::debug!(spool = %self.dir.display(), %error, "high-water hint not written");
+        }
+    }
+
+    /// Loads a segment; if the disk is full, the ballast is given up for it.
+    fn load(&self, ask: Ask) -> Result<Found, Error> {
+        let mut result = load(&self.dir, ask);
+        if result.as_ref().is_err_and(Fault::is_disk_full) && disk::drop_ballast(&self.dir) {
+            tracing::warn!(spool = %self.dir.display(), "the disk is full: reserved space given up to open a segment");
+            result = load(&self.dir, ask);
+        }
+        result.map_err(|fault| in_segment("open the spool's segment", &self.segment_dir(ask.first_seq), fault))
+    }
+
+    /// Opens the tail if an error made us let go of it. Does not write.
+    fn open_tail(&mut self) -> Result<&mut Segment, Error> {
+        if self.tail.is_none() {
+            match self.segments.last_key_value().map(|(first_seq, _)| *first_seq) {
+                Some(first_seq) => self.reopen_tail(first_seq, false)?,
+                None => self.create_tail()?,
+            }
+        }
+        match &mut self.tail {
+            Some(tail) => Ok(tail),
+            None => Err(in_segment(
+                "open",
+                &self.dir,
+                Fault::Damaged("there is no tail".to_owned()),
+            )),
+        }
+    }
+
+    fn reopen_tail(&mut self, first_seq: u64, distrust: bool) -> Result<(), Error> {
+        self.tail = None;
+        let ask = Ask {
+            first_seq,
+            end_max: Some(self.next_seq),
+            acknowledged_below: u64::MAX,
+            list: true,
+            distrust,
+            used: true,
+        };
+        let before = self.segments.get(&first_seq).map_or(self.produced, |meta| meta.before);
+        match self.load(ask)? {
+            Found::Open(Loaded {
+                segment,
+                settled,
+                repair,
+            }) => {
+                let frames = settled.as_ref().map_or(&[][..], |settled| &settled.frames);
+                self.set_holes(first_seq, before, frames, self.next_seq, self.produced);
+                if let Some(settled) = settled {
+                    self.stamp = self.stamp.max(settled.stamp_max.saturating_add(1));
+                    self.mark_slot = settled.mark_slot;
+                }
+                self.cut_pending |= repair.is_some();
+                self.note_repair(repair);
+                Seal::remove(segment.dir()).map_err(disk_error("unseal", segment.dir()))?;
+                self.tail = Some(segment);
+            }
+            Found::Unfinished => self.replace_tail(first_seq, before)?,
+            Found::Gone(repair) => {
+                self.note_repair(Some(repair));
+                self.replace_tail(first_seq, before)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with an empty tail where the old one could not be saved.
+    fn replace_tail(&mut self, first_seq: u64, before: Counters) -> Result<(), Error> {
+        self.segments.remove(&first_seq);
+        self.set_holes(first_seq, before, &[], self.next_seq, self.produced);
+        self.retire(&[first_seq]);
+        self.create_tail()
+    }
+
+    /// Creates the segment that begins at `next_seq` and makes it the tail.
+    fn create_tail(&mut self) -> Result<(), Error> {
+        let first_seq = self.next_seq;
+        let dir = self.segment_dir(first_seq);
+        if fs::symlink_metadata(&dir).is_ok() {
+            // Left over from a creation that failed half-way.
+            self.retire(&[first_seq]);
+        }
+        let start = Start {
+            before: self.produced,
+            ledger: self.ledger,
+            mark: self.mark.clone(),
+        };
+        let tail = Segment::create(&dir, first_seq, self.stamp, &start).map_err(|fault| {
+            let _best_effort = disk::remove(&dir);
+            in_segment("create the spool's segment", &dir, fault)
+        })?;
+        self.segments.insert(
+            first_seq,
+            Meta {
+                before: self.produced,
+                end_seq: first_seq,
+                end: self.produced,
+                disk_bytes: 0,
+            },
+        );
+        self.tail = Some(tail);
+        self.mark_slot = 0;
+        self.cut_pending = false;
+        self.ledger_dirty = false;
+        self.measure();
+        Ok(())
+    }
+
+    /// Opens the tail and stores a cut if one is pending: after this it holds what we say it holds.
+    fn make_writable(&mut self) -> Result<(), Error> {
+        self.open_tail()?;
+        if self.cut_pending {
+            self.stamp += 1;
+            let record = MarkRecord {
+                after_seq: self.next_seq - 1,
+                mark: self.mark.clone(),
+            };
+            let slot = self.next_mark_slot();
+            let stamp = self.stamp;
+            self.on_tail("write to the spool's segment", |tail| {
+                tail.put_mark(slot, stamp, &record)?;
+                tail.sync()
+            })?;
+            self.cut_pending = false;
+        }
+        Ok(())
+    }
+
+    fn next_mark_slot(&mut self) -> u8 {
+        let slot = self.mark_slot;
+        self.mark_slot = (slot + 1) % MARKS_ALONE_MAX;
+        slot
+    }
+
+    /// Runs something on the open tail; after an error the tail is let go of, since sled refuses everything from then
+    /// on.
+    fn on_tail<T>(
+        &mut self,
+        action: &'static str,
+        run: impl FnOnce(&mut Segment) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        let tail = self.open_tail()?;
+        match run(tail) {
+            Ok(value) => Ok(value),
+            Err(fault) => {
+                let error = in_segment(action, tail.dir(), fault);
+                self.tail = None;
+                self.cut_pending = true;
+                Err(error)
+            }
+        }
+    }
+
+    fn note_repair(&mut self, repair: Option<Repair>) {
+        if let Some(repair) = repair {
+            self.repairs.push(repair);
+            self.measure();
+        }
+    }
+
+    /// Replaces the known holes of one segment.
+    fn set_holes(&mut self, first_seq: u64, before: Counters, frames: &[FrameInfo], end_seq: u64, end: Counters) {
+        self.holes.retain(|first, _| !(first_seq..end_seq).contains(first));
+        for hole in holes_in(first_seq, before, frames, end_seq, end) {
+            self.add_hole(hole);
+        }
+    }
+
+    /// Notes what is missing between two segments.
+    fn add_gap(&mut self, next_seq: u64, amounts: Counters, found_seq: u64, found: Counters) {
+        if let Some(hole) = hole_between(next_seq, amounts, found_seq, found) {
+            self.add_hole(hole);
+        }
+    }
+
+    fn add_hole(&mut self, hole: Hole) {
+        if hole.last_seq > self.ledger.floor {
+            self.holes.insert(hole.first_seq, hole);
+        }
+    }
+
+    /// Renames segments out of the way and removes them. What cannot be removed now is at the next open.
+    fn retire(&mut self, first_seqs: &[u64]) {
+        for first_seq in first_seqs {
+            if self.head.as_ref().is_some_and(|head| head.first_seq == *first_seq) {
+                self.head = None;
+            }
+            if self.tail.as_ref().is_some_and(|tail| tail.first_seq == *first_seq) {
+                self.tail = None;
+            }
+            let dead = disk::free_name(&self.dir, "dead");
+            let removed = fs::rename(self.segment_dir(*first_seq), &dead).and_then(|()| disk::remove(&dead));
+            if let Err(error) = removed
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(segment = first_seq, %error, "spool segment not removed");
+            }
+            self.segments.remove(first_seq);
+        }
+        disk::put_ballast(&self.dir);
+        self.measure();
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if let Err(error) = self.shut() {
+            tracing::warn!(spool = %self.dir.display(), %error, "the spool's watermark could not be stored");
+        }
+    }
+}
+
+fn plus_hole(sum: Counters, hole: &Hole) -> Counters {
+    sum.plus(hole.frames, hole.records, hole.bytes)
+}
+
+fn disk_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Disk { action, path, source }
+}
+
+fn in_segment(action: &'static str, path: &Path, fault: Fault) -> Error {
+    match fault {
+        Fault::Io(source) => Error::Disk {
+            action,
+            path: path.to_owned(),
+            source,
+        },
+        Fault::Damaged(reason) => Error::Damaged {
+            path: path.to_owned(),
+            reason,
+        },
+    }
+}

@@ -1,0 +1,151 @@
+//! Rolling back the newest groups, for when a crash came between the appends of two streams of one pipe.
+
+use super::open::{middle, read_mark};
+use super::{Spool, disk_error, in_segment};
+use crate::disk::Seal;
+use crate::error::Error;
+use crate::fault::Fault;
+use crate::record::{Counters, Settled, settle};
+use crate::recover::{Found, Loaded};
+use crate::segment::Segment;
+use crate::types::Mark;
+
+impl Spool {
+    /// Removes every group whose mark's root seq is above `root_seq`; durable when it returns. Gives the number of
+    /// frames removed; their seqs will be used again, so none of them may have been sent.
+    ///
+    /// The mark may end up older than asked, since of marks without frames only some are kept: compare
+    /// [`Spool::state`], and if it is older, roll the sibling streams back to it too.
+    pub fn truncate_after(&mut self, root_seq: u64) -> Result<u64, Error> {
+        if self.mark.as_ref().is_none_or(|mark| mark.root_seq <= root_seq) {
+            return Ok(0);
+        }
+        self.make_writable()?;
+        let target = self.find_cut(root_seq)?;
+        if target.after_seq < self.ledger.floor {
+            let oldest = target.mark.map(|mark| mark.root_seq);
+            return Err(Error::TruncateTooFar { root_seq, oldest });
+        }
+        let removed = self.produced.minus(target.amounts).frames;
+        // The hint goes first: were it left ahead of the truth, the next open would take the cut for damage.
+        (self.next_seq, self.produced, self.mark) = (target.after_seq + 1, target.amounts, target.mark);
+        self.write_high();
+        self.high
+            .sync()
+            .map_err(disk_error("make durable a file in", &self.dir))?;
+        // From the newest back, so that a crash in between leaves a shorter stream, never one with a gap.
+        let newer: Vec<u64> = self
+            .segments
+            .range(target.first_seq + 1..)
+            .rev()
+            .map(|(first_seq, _)| *first_seq)
+            .collect();
+        if !newer.is_empty() {
+            self.head = None;
+            Seal::remove(&self.segment_dir(target.first_seq))
+                .map_err(disk_error("unseal the spool's segment in", &self.dir))?;
+            self.retire(&newer);
+        }
+        let next_seq = self.next_seq;
+        self.holes.retain(|first_seq, _| *first_seq < next_seq);
+        self.recent.retain(|seq, _| *seq < next_seq);
+        self.cut_pending = true;
+        self.make_writable()?;
+        self.measure();
+        Ok(removed)
+    }
+
+    /// Finds the newest mark that is not above `root_seq`, going back through the segments.
+    fn find_cut(&mut self, root_seq: u64) -> Result<Cut, Error> {
+        let mut oldest = None;
+        self.close_head();
+        let firsts: Vec<u64> = self.segments.keys().rev().copied().collect();
+        for first_seq in firsts {
+            let (end_seq, is_tail) = match self.segments.get(&first_seq) {
+                Some(meta) => (self.end_of(first_seq, meta).0, first_seq == self.tail_first()),
+                None => continue,
+            };
+            let cut = if is_tail {
+                let settled = self.list_tail(end_seq)?;
+                match &self.tail {
+                    Some(tail) => cut_in(tail, &settled, root_seq, &mut oldest)?,
+                    None => None,
+                }
+            } else {
+                match self.load(middle(first_seq, end_seq, true))? {
+                    Found::Open(Loaded {
+                        segment,
+                        settled: Some(settled),
+                        repair,
+                    }) => {
+                        self.note_repair(repair);
+                        cut_in(&segment, &settled, root_seq, &mut oldest)?
+                    }
+                    _ => None,
+                }
+            };
+            if let Some(cut) = cut {
+                return Ok(cut);
+            }
+        }
+        Err(Error::TruncateTooFar { root_seq, oldest })
+    }
+
+    fn list_tail(&mut self, end_seq: u64) -> Result<Settled, Error> {
+        let tail = self.open_tail()?;
+        let contents = tail
+            .contents()
+            .map_err(|fault| in_segment("read the spool's segment", tail.dir(), fault))?;
+        Ok(settle(contents, tail.first_seq, Some(end_seq), u64::MAX))
+    }
+
+    /// Runs something on the segment that begins at `first_seq`; `None` if nothing of it could be saved.
+    pub(super) fn with_segment<T>(
+        &mut self,
+        first_seq: u64,
+        run: impl FnOnce(&Segment) -> Result<T, Fault>,
+    ) -> Result<Option<T>, Error> {
+        if !self.open_for_reading(first_seq)? {
+            return Ok(None);
+        }
+        let is_tail = first_seq == self.tail_first();
+        let Some(segment) = (if is_tail {
+            self.tail.as_ref()
+        } else {
+            self.head.as_ref()
+        }) else {
+            return Ok(None);
+        };
+        run(segment)
+            .map(Some)
+            .map_err(|fault| in_segment("read the spool's segment", segment.dir(), fault))
+    }
+}
+
+/// Where to cut.
+struct Cut {
+    /// Segment that becomes the tail.
+    first_seq: u64,
+    after_seq: u64,
+    amounts: Counters,
+    mark: Option<Mark>,
+}
+
+fn cut_in(segment: &Segment, settled: &Settled, root_seq: u64, oldest: &mut Option<u64>) -> Result<Option<Cut>, Error> {
+    *oldest = settled.marks.iter().find_map(|mark| mark.root_seq()).or(*oldest);
+    let Some(at) = settled
+        .marks
+        .iter()
+        .rev()
+        .find(|mark| mark.root_seq().is_none_or(|found| found <= root_seq))
+    else {
+        return Ok(None);
+    };
+    let after_seq = at.after_seq();
+    Ok(Some(Cut {
+        first_seq: settled.first_seq,
+        after_seq,
+        amounts: settled.amounts_at(after_seq),
+        mark: read_mark(segment, Some(at))?,
+    }))
+}

@@ -1,0 +1,322 @@
+//! Random calls, clean reopens and kills, against a model that keeps everything in a `Vec`.
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::{LIMITS, assert_balanced, copy_tree, frame, mark, read_all};
+use proptest::prelude::*;
+use spool::{Error, Frame, Group, Mark, Recovery, Spool};
+
+#[derive(Debug, Clone)]
+enum Call {
+    /// Groups, each with the sizes of its frames.
+    Append(Vec<Vec<usize>>),
+    Read {
+        from: u64,
+        frames_max: usize,
+        bytes_max: usize,
+    },
+    /// Up to this share of what is held, in percent.
+    Trim(u64),
+    /// Back by so many root seqs.
+    Truncate(u64),
+    DropOldest(u64),
+    AdvanceBy(u64),
+    Reopen,
+    /// What a kill leaves: the files as they are, nothing closed.
+    Kill,
+}
+
+fn calls() -> impl Strategy<Value = Vec<Call>> {
+    let size = prop_oneof![3 => 0usize..300, 2 => 5_000usize..14_000, 1 => 60_000usize..98_304];
+    let group = prop::collection::vec(size, 0..4);
+    let call = prop_oneof![
+        8 => prop::collection::vec(group, 1..4).prop_map(Call::Append),
+        4 => (any::<u16>(), 0usize..40, 0usize..300_000).prop_map(|(from, frames_max, bytes_max)| Call::Read {
+            from: u64::from(from),
+            frames_max,
+            bytes_max
+        }),
+        3 => (0u64..=100).prop_map(Call::Trim),
+        1 => (0u64..8).prop_map(Call::Truncate),
+        1 => (0u64..500_000).prop_map(Call::DropOldest),
+        1 => (0u64..20_000).prop_map(Call::AdvanceBy),
+        1 => Just(Call::Reopen),
+        2 => Just(Call::Kill),
+    ];
+    prop::collection::vec(call, 1..40)
+}
+
+#[derive(Debug, Clone)]
+struct Kept {
+    seq: u64,
+    root_seq: u64,
+    records: u64,
+    bytes: Vec<u8>,
+}
+
+struct Model {
+    dir: PathBuf,
+    home: tempfile::TempDir,
+    kills: u32,
+    spool: Option<Spool>,
+    /// Every frame ever appended and not rolled back.
+    frames: Vec<Kept>,
+    /// Root seqs stored, with what `next_seq` was after each.
+    roots: Vec<(u64, u64)>,
+    next_root: u64,
+    next_seq: u64,
+    watermark: u64,
+    floor: u64,
+    delivered: u64,
+    dropped: u64,
+    tag: u64,
+}
+
+impl Model {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("spool");
+        let spool = Some(Spool::open(&dir, LIMITS).unwrap().0);
+        let (frames, roots) = (Vec::new(), Vec::new());
+        Self {
+            dir,
+            home,
+            kills: 0,
+            spool,
+            frames,
+            roots,
+            next_root: 1,
+            next_seq: 1,
+            watermark: 0,
+            floor: 0,
+            delivered: 0,
+            dropped: 0,
+            tag: 0,
+        }
+    }
+
+    fn spool(&mut self) -> &mut Spool {
+        self.spool.as_mut().unwrap()
+    }
+
+    fn run(&mut self, call: &Call) {
+        match call {
+            Call::Append(groups) => self.append(groups),
+            Call::Read {
+                from,
+                frames_max,
+                bytes_max,
+            } => self.read(*from, *frames_max, *bytes_max),
+            Call::Trim(percent) => {
+                let watermark = self.floor + (self.next_seq - 1 - self.floor) * percent / 100;
+                self.spool().trim(watermark).unwrap();
+                self.watermark = self.watermark.max(watermark);
+                self.delivered += self.settle(watermark);
+            }
+            Call::Truncate(back) => self.truncate(*back),
+            Call::DropOldest(bytes) => {
+                let dropped = self.spool().drop_oldest(*bytes).unwrap();
+                let records = self.settle(dropped.last_seq);
+                assert_eq!(dropped.records, records);
+                self.dropped += records;
+            }
+            Call::AdvanceBy(seqs) => {
+                let to = self.next_seq + seqs;
+                self.spool().advance_to(to).unwrap();
+                self.next_seq = to;
+            }
+            Call::Reopen => {
+                self.spool.take().unwrap().close().unwrap();
+                self.open();
+                assert_eq!(self.spool().state().watermark_seq, self.watermark);
+            }
+            Call::Kill => {
+                self.kills += 1;
+                let copy = self.home.path().join(format!("killed {}", self.kills));
+                copy_tree(&self.dir, &copy);
+                drop(self.spool.take());
+                self.dir = copy;
+                self.open();
+                assert!(self.spool().state().watermark_seq <= self.watermark);
+                let watermark = self.watermark;
+                self.spool().trim(watermark).unwrap();
+            }
+        }
+        self.compare();
+    }
+
+    fn open(&mut self) {
+        let (spool, recovery) = Spool::open(&self.dir, LIMITS).unwrap();
+        assert_eq!(recovery, Recovery::default(), "nothing was interrupted or damaged");
+        self.spool = Some(spool);
+    }
+
+    fn append(&mut self, groups: &[Vec<usize>]) {
+        let mut bytes = Vec::new();
+        for sizes in groups {
+            bytes.push(
+                sizes
+                    .iter()
+                    .map(|size| (frame(self.tag + *size as u64, *size), *size as u64 % 9))
+                    .collect::<Vec<_>>(),
+            );
+            self.tag += 1;
+        }
+        let frames: Vec<Vec<Frame<'_>>> = bytes
+            .iter()
+            .map(|group| {
+                group
+                    .iter()
+                    .map(|(bytes, records)| Frame {
+                        bytes,
+                        records: *records,
+                    })
+                    .collect()
+            })
+            .collect();
+        let marks: Vec<Mark> = (0..groups.len() as u64)
+            .map(|index| mark(self.next_root + index))
+            .collect();
+        let all: Vec<Group<'_>> = frames
+            .iter()
+            .zip(&marks)
+            .map(|(frames, mark)| Group { frames, mark })
+            .collect();
+        let first = self.next_seq;
+        let seqs = self.spool().append_groups(&all).unwrap();
+        for (group, mark) in bytes.into_iter().zip(&marks) {
+            for (bytes, records) in group {
+                self.frames.push(Kept {
+                    seq: self.next_seq,
+                    root_seq: mark.root_seq,
+                    records,
+                    bytes,
+                });
+                self.next_seq += 1;
+            }
+            self.roots.push((mark.root_seq, self.next_seq));
+        }
+        assert_eq!(seqs, first..self.next_seq);
+        self.next_root += groups.len() as u64;
+    }
+
+    fn read(&mut self, from: u64, frames_max: usize, bytes_max: usize) {
+        let from = from % (self.next_seq + 3);
+        let got = self.spool().read(from, frames_max, bytes_max).unwrap();
+        let floor = self.floor;
+        let mut bytes = 0;
+        let mut expected = Vec::new();
+        for kept in self.frames.iter().filter(|kept| kept.seq > floor && kept.seq >= from) {
+            if expected.len() >= frames_max || (!expected.is_empty() && bytes + kept.bytes.len() > bytes_max) {
+                break;
+            }
+            bytes += kept.bytes.len();
+            expected.push((kept.seq, &kept.bytes));
+        }
+        assert_eq!(
+            got.iter().map(|stored| (stored.seq, &stored.bytes)).collect::<Vec<_>>(),
+            expected
+        );
+    }
+
+    fn truncate(&mut self, back: u64) {
+        let root_seq = (self.next_root - 1).saturating_sub(back);
+        match self.spool().truncate_after(root_seq) {
+            Ok(removed) => {
+                let kept_root = self.spool().state().mark.map_or(0, |mark| mark.root_seq);
+                assert!(kept_root <= root_seq);
+                let before = self.frames.len();
+                self.frames.retain(|kept| kept.root_seq <= root_seq);
+                assert_eq!(removed, (before - self.frames.len()) as u64);
+                assert!(
+                    self.frames.iter().all(|kept| kept.root_seq <= kept_root),
+                    "no group without its mark"
+                );
+                if before > self.frames.len() || kept_root < self.next_root - 1 {
+                    self.roots.retain(|(root, _)| *root <= kept_root);
+                    self.next_seq = self.spool().state().next_seq;
+                    assert!(self.frames.last().is_none_or(|kept| kept.seq < self.next_seq));
+                    self.next_root = kept_root + 1;
+                }
+            }
+            Err(Error::TruncateTooFar { .. }) => {
+                // A group that is still held has its mark with it, so going back to it cannot be refused.
+                let floor = self.floor;
+                let held = self
+                    .frames
+                    .iter()
+                    .rev()
+                    .find(|kept| kept.root_seq <= root_seq && kept.seq > floor);
+                assert!(
+                    held.is_none() && floor > 0,
+                    "refused to go back to {root_seq}, held: {held:?}"
+                );
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn settle(&mut self, floor: u64) -> u64 {
+        let old = self.floor;
+        self.floor = old.max(floor);
+        let settled = self.frames.iter().filter(|kept| kept.seq > old && kept.seq <= floor);
+        settled.map(|kept| kept.records).sum()
+    }
+
+    fn compare(&mut self) {
+        let (floor, next_seq, delivered, dropped) = (self.floor, self.next_seq, self.delivered, self.dropped);
+        let produced: u64 = self.frames.iter().map(|kept| kept.records).sum();
+        let held: Vec<&Kept> = self.frames.iter().filter(|kept| kept.seq > floor).collect();
+        let (records, bytes) = held
+            .iter()
+            .fold((0, 0), |sum, kept| (sum.0 + kept.records, sum.1 + kept.bytes.len()));
+        let frames = held.len() as u64;
+        let root_seq = self.roots.last().map(|(root, _)| *root);
+        let state = self.spool().state();
+        assert_balanced(&state);
+        assert_eq!(
+            (state.next_seq, state.produced_records, state.delivered_records),
+            (next_seq, produced, delivered)
+        );
+        assert_eq!((state.dropped_records, state.lost_records), (dropped, 0));
+        assert_eq!(
+            (state.held_frames, state.held_records, state.held_payload_bytes),
+            (frames, records, bytes as u64)
+        );
+        assert_eq!(state.mark.as_ref().map(|mark| mark.root_seq), root_seq);
+        if let Some(found) = &state.mark {
+            assert_eq!(found, &mark(found.root_seq), "the position belongs to the root seq");
+        }
+    }
+
+    fn finish(mut self) {
+        self.run(&Call::Reopen);
+        let got: Vec<(u64, Vec<u8>)> = read_all(self.spool())
+            .into_iter()
+            .map(|stored| (stored.seq, stored.bytes))
+            .collect();
+        let floor = self.floor;
+        let expected: Vec<_> = self
+            .frames
+            .iter()
+            .filter(|kept| kept.seq > floor)
+            .map(|kept| (kept.seq, kept.bytes.clone()))
+            .collect();
+        assert_eq!(got, expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_spool_behaves_like_a_list(calls in calls()) {
+        let mut model = Model::new();
+        for call in &calls {
+            model.run(call);
+        }
+        model.finish();
+    }
+}

@@ -1,0 +1,431 @@
+//! The daemon as a member of its fleet: reports its status, takes plans and rosters, answers questions. Converges to the
+//! highest plan it has seen, and to the cached one when nobody is there.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bus_link::{
+    home::{Home, HomeError, Membership},
+    place::{BusSection, Known, PlaceError},
+    secure::Secure,
+    session::{Incoming, Session, SessionEvent},
+};
+use bus_schema::{
+    id::{NodeId, hash},
+    limits::{HEARTBEAT_MS, LEASE_MS},
+    member::{DocumentError, Role, Signed},
+    message::{
+        CatalogAsk, CatalogPage, Ping, PlanPut, Pong, RosterPut, Status, StreamOpen, StreamReport, StreamReports, TapOpen,
+        TapSample,
+    },
+    plan::{Descriptor, Plan},
+};
+use flow::Registry;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    assemble::{Workshop, unix_ms},
+    board::Board,
+    letters::MarkFiles,
+    resources,
+    streams::{Road, Streams},
+    supervisor::Supervisor,
+    taps::Taps,
+};
+
+/// Stream accounts per message.
+const REPORTS_PER_MESSAGE: usize = 200;
+/// How often what has been seen is written down.
+const SEEN_EVERY: Duration = Duration::from_secs(2);
+/// After a change of state, how long others may join it in one status.
+const STATUS_SOON: Duration = Duration::from_millis(200);
+/// Name of the cached plan in the member's directory.
+const PLAN: &str = "plan";
+
+/// The agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// See [`HomeError`].
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The membership does not verify.
+    #[error("the membership is damaged: {0}; enrol again")]
+    Membership(#[from] DocumentError),
+    /// See [`PlaceError`].
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+}
+
+/// Why a plan was not taken.
+#[derive(Debug, thiserror::Error)]
+enum PlanError {
+    #[error("the plane is not on the roster")]
+    NoPlane,
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error("it is for another daemon")]
+    Misaddressed,
+    #[error("version {offered} is not newer than {current}")]
+    Old { offered: u64, current: u64 },
+    #[error("it could not be stored: {0}")]
+    Store(#[from] HomeError),
+}
+
+/// What an agent is made from.
+pub struct Setup {
+    /// The member's files.
+    pub home: Arc<Home>,
+    /// From enrolment.
+    pub membership: Membership,
+    /// `[bus]`.
+    pub bus: BusSection,
+    /// What this daemon can run.
+    pub registry: Arc<Registry>,
+    /// Where relative paths in configs start.
+    pub base_dir: PathBuf,
+    /// Uniform random numbers, for jitter.
+    pub random: fn() -> u64,
+}
+
+/// The running daemon.
+pub struct Agent {
+    home: Arc<Home>,
+    membership: Membership,
+    secure: Arc<Secure>,
+    session: Arc<Session>,
+    data: Arc<Session>,
+    streams: Arc<Streams>,
+    supervisor: Supervisor,
+    board: Arc<Board>,
+    taps: Arc<Taps>,
+    catalog: ([u8; 32], Vec<Descriptor>),
+    plan: Option<Plan>,
+    plan_error: String,
+    started: Instant,
+    random: fn() -> u64,
+}
+
+/// What the agent hears besides its session.
+pub struct Ears {
+    events: mpsc::Receiver<SessionEvent>,
+    samples: mpsc::Receiver<(NodeId, TapSample)>,
+}
+
+impl Agent {
+    /// Counts this start, connects, and starts the cached plan.
+    pub async fn start(setup: Setup) -> Result<(Self, Ears), AgentError> {
+        let Setup { home, membership, bus, registry, base_dir, random } = setup;
+        let epoch = home.next_epoch()?;
+        let secure = Arc::new(Secure::new(home.identity()?, &membership, epoch, home.seen())?);
+        let known = Known::from(&membership);
+        let client = secure.node().to_string();
+        let control = bus.resolve(&known, &format!("{client}-c"))?;
+        let data = bus.resolve(&known, &format!("{client}-d"))?;
+        let (session, events) =
+            Session::start(Arc::clone(&secure), control, vec![Session::own_control(&secure)]);
+        let (data, data_events) = Session::start(Arc::clone(&secure), data, Vec::new());
+        let road = Road { control: Arc::clone(&session), data: Arc::clone(&data) };
+        let streams = Streams::new(Arc::clone(&secure), Some(road));
+        tokio::spawn(Arc::clone(&streams).listen(data_events));
+        let (taps, samples) = Taps::new();
+        let taps = Arc::new(taps);
+        let board = Board::new(Arc::clone(&taps));
+        let started = Instant::now();
+        let components: Vec<Descriptor> = registry.descriptors().cloned().collect();
+        let catalog = (hash("mycelial catalog v1", &[&bus_schema::encode(&components)]), components);
+        let checkpoints = Arc::new(MarkFiles::new(Arc::clone(&home))?);
+        let workshop = Workshop {
+            registry,
+            home: Arc::clone(&home),
+            secure: Arc::clone(&secure),
+            streams: Arc::clone(&streams),
+            base_dir,
+            started,
+        };
+        let supervisor = Supervisor::new(workshop, Arc::clone(&board), checkpoints, random);
+        let mut agent = Self {
+            home,
+            membership,
+            secure,
+            session,
+            data,
+            streams,
+            supervisor,
+            board,
+            taps,
+            catalog,
+            plan: None,
+            plan_error: String::new(),
+            started,
+            random,
+        };
+        agent.resume().await;
+        Ok((agent, Ears { events, samples }))
+    }
+
+    /// Runs the plan that was in force before the restart.
+    async fn resume(&mut self) {
+        let cached = match self.home.load(PLAN) {
+            Ok(cached) => cached.and_then(|bytes| bus_schema::decode::<Signed<Plan>>(&bytes)),
+            Err(error) => {
+                tracing::error!(%error, "the cached plan is lost; the plane will send it again");
+                None
+            }
+        };
+        match cached.map(|signed| self.check(&signed)) {
+            Some(Ok(plan)) => {
+                tracing::info!(version = plan.version, workflows = plan.workflows.len(), "resuming the cached plan");
+                self.supervisor.converge(&plan.workflows).await;
+                self.plan = Some(plan);
+            }
+            Some(Err(error)) => tracing::error!(%error, "the cached plan is not used; the plane will send it again"),
+            None => tracing::info!("no plan yet: waiting for the plane"),
+        }
+    }
+
+    fn plan_version(&self) -> u64 {
+        self.plan.as_ref().map_or(0, |plan| plan.version)
+    }
+
+    fn check(&self, signed: &Signed<Plan>) -> Result<Plan, PlanError> {
+        let plane = self.secure.plane().ok_or(PlanError::NoPlane)?;
+        let plan = signed.open(&plane.keys.sign)?;
+        if plan.fleet != *self.secure.fleet() || plan.daemon != *self.secure.node() {
+            return Err(PlanError::Misaddressed);
+        }
+        let current = self.plan_version();
+        if plan.version <= current {
+            return Err(PlanError::Old { offered: plan.version, current });
+        }
+        Ok(plan)
+    }
+
+    /// Serves until told to stop.
+    pub async fn run(&mut self, ears: Ears, mut stop: watch::Receiver<bool>) {
+        let Ears { mut events, mut samples } = ears;
+        let mut seen = tokio::time::interval(SEEN_EVERY);
+        let mut next_status = tokio::time::Instant::now();
+        let board = Arc::clone(&self.board);
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                () = tokio::time::sleep_until(next_status) => {
+                    self.report().await;
+                    // A tenth of jitter keeps a thousand daemons apart.
+                    let jitter = (self.random)() % (HEARTBEAT_MS / 10);
+                    next_status = tokio::time::Instant::now() + Duration::from_millis(HEARTBEAT_MS - jitter);
+                }
+                () = board.changed() => {
+                    next_status = next_status.min(tokio::time::Instant::now() + STATUS_SOON);
+                }
+                _ = seen.tick() => self.save_seen(),
+                Some((operator, sample)) = samples.recv() => {
+                    let _ = self.session.send(&operator, &sample).await;
+                }
+                event = events.recv() => match event {
+                    Some(event) => {
+                        if self.happened(event).await {
+                            next_status = tokio::time::Instant::now();
+                        }
+                    }
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// Stops workflows, says good-bye, disconnects.
+    pub async fn shut_down(mut self) {
+        self.supervisor.shut_down().await;
+        self.save_seen();
+        self.report().await;
+        let closing = async { tokio::join!(self.session.close(), self.data.close()) };
+        if tokio::time::timeout(Duration::from_secs(3), closing).await.is_err() {
+            tracing::warn!("the broker did not let go in time");
+        }
+    }
+
+    fn save_seen(&self) {
+        if let Some(seen) = self.secure.seen_changes()
+            && let Err(error) = self.home.save_seen(&seen)
+        {
+            tracing::warn!(%error, "cannot write down what has been seen");
+        }
+    }
+
+    /// Handles an event; `true` when the plane should hear of it at once.
+    async fn happened(&mut self, event: SessionEvent) -> bool {
+        match event {
+            SessionEvent::Up { address } => {
+                tracing::info!(address, "connected");
+                true
+            }
+            SessionEvent::Down { cause } => {
+                tracing::warn!(cause, "not connected; workflows go on and buffer");
+                false
+            }
+            SessionEvent::Refused { subject, cause } => {
+                tracing::warn!(%subject, cause, "a message was refused");
+                false
+            }
+            SessionEvent::Message(message) => self.message(message).await,
+            SessionEvent::Candidate { .. } | SessionEvent::Stream { .. } => false,
+        }
+    }
+
+    async fn message(&mut self, message: Incoming) -> bool {
+        let handled = if message.is::<StreamOpen>() {
+            message.read::<StreamOpen>().map(|open| {
+                self.streams.opened(&message.sender.node, &open);
+                false
+            })
+        } else if message.is::<PlanPut>() {
+            message.read::<PlanPut>().map(Some).map(|put| put.is_some_and(|put| self.offered(put)))
+        } else if message.is::<RosterPut>() {
+            message.read::<RosterPut>().map(|put| self.roster(put))
+        } else if message.is::<CatalogAsk>() {
+            let page = CatalogPage { catalog: self.catalog.0, components: self.catalog.1.clone() };
+            if let Err(error) = self.session.send(&message.sender.node, &page).await {
+                tracing::debug!(%error, "the catalog could not be sent");
+            }
+            Ok(false)
+        } else if message.is::<TapOpen>() {
+            let wish = message.read::<TapOpen>();
+            if let Ok(wish) = &wish {
+                self.tap(&message, wish).await;
+            }
+            wish.map(|_| false)
+        } else if message.is::<Ping>() {
+            let ping = message.read::<Ping>();
+            if let Ok(ping) = &ping {
+                self.pong(&message, ping.nonce).await;
+            }
+            ping.map(|_| false)
+        } else {
+            Err(bus_schema::message::BodyError::Unknown { kind: message.kind, ver: message.ver })
+        };
+        let changed = handled.unwrap_or_else(|error| {
+            tracing::warn!(from = message.sender.name, %error, "a message was not understood");
+            false
+        });
+        if changed {
+            self.converge().await;
+        }
+        changed
+    }
+
+    /// Takes a plan if it is one for this daemon and newer. Stored before it is acted on.
+    fn offered(&mut self, put: PlanPut) -> bool {
+        let taken = self.check(&put.plan).and_then(|plan| {
+            self.home.store(PLAN, &bus_schema::encode(&put.plan))?;
+            Ok(plan)
+        });
+        match taken {
+            Ok(plan) => {
+                tracing::info!(version = plan.version, workflows = plan.workflows.len(), "new plan");
+                self.plan = Some(plan);
+                self.plan_error.clear();
+                true
+            }
+            Err(PlanError::Old { offered, current }) => {
+                tracing::debug!(offered, current, "an older plan was offered");
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, "a plan was not taken");
+                self.plan_error = error.to_string();
+                false
+            }
+        }
+    }
+
+    async fn converge(&mut self) {
+        let workflows = self.plan.as_ref().map(|plan| plan.workflows.clone()).unwrap_or_default();
+        self.supervisor.converge(&workflows).await;
+    }
+
+    fn roster(&mut self, put: RosterPut) -> bool {
+        match self.secure.update(put.roster.clone(), put.group.clone()) {
+            Ok(true) => {
+                self.membership.roster = put.roster;
+                self.membership.group = put.group;
+                if let Err(error) = self.home.save_membership(&self.membership) {
+                    tracing::warn!(%error, "the roster could not be stored");
+                }
+                tracing::info!(version = self.secure.roster().0, "new roster");
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                tracing::warn!(%error, "a roster was refused");
+                false
+            }
+        }
+    }
+
+    async fn tap(&self, message: &Incoming, wish: &TapOpen) {
+        let known = self.plan.as_ref().is_some_and(|plan| plan.workflows.iter().any(|w| w.id == wish.workflow));
+        let refused = if message.sender.role != Role::Operator {
+            Some("only operators may tap".to_string())
+        } else if !known {
+            Some("this daemon does not run that workflow".to_string())
+        } else {
+            self.taps.open(message.sender.node, wish, Instant::now()).err()
+        };
+        if let Some(refused) = refused {
+            let (workflow, node) = (wish.workflow, wish.node.clone());
+            let sample = TapSample { workflow, node, batch: Vec::new(), skipped: 0, refused };
+            let _ = self.session.send(&message.sender.node, &sample).await;
+        } else {
+            tracing::info!(operator = message.sender.name, node = wish.node, "tap opened");
+        }
+    }
+
+    async fn pong(&self, message: &Incoming, nonce: u64) {
+        let me = self.secure.me();
+        let version = env!("CARGO_PKG_VERSION").to_string();
+        let pong = Pong { nonce, node: me.node, fleet: me.fleet, role: me.role, version };
+        let _ = self.session.reply(message, &pong).await;
+    }
+
+    /// Sends the status and the streams' accounts, if somebody can hear them.
+    async fn report(&self) {
+        if !self.session.bus().is_up() {
+            return;
+        }
+        let Some(plane) = self.secure.plane() else { return };
+        let mut streams = self.streams.reports();
+        streams.extend(self.supervisor.direct_reports().await);
+        let status = self.status(&streams);
+        if let Err(error) = self.session.send(&plane.node, &status).await {
+            tracing::debug!(%error, "the status could not be sent");
+        }
+        for streams in streams.chunks(REPORTS_PER_MESSAGE) {
+            let reports = StreamReports { boot: self.secure.epoch(), streams: streams.to_vec() };
+            if let Err(error) = self.session.send(&plane.node, &reports).await {
+                tracing::debug!(%error, "the accounts could not be sent");
+            }
+        }
+    }
+
+    fn status(&self, streams: &[StreamReport]) -> Status {
+        let spool_bytes = streams.iter().map(|stream| stream.buffered_bytes).sum();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            boot: self.secure.epoch(),
+            uptime_ms: self.started.elapsed().as_millis() as u64,
+            unix_ms: unix_ms(),
+            lease_ms: LEASE_MS,
+            plan_version: self.plan_version(),
+            plan_error: self.plan_error.clone(),
+            roster_version: self.secure.roster().0,
+            catalog: self.catalog.0,
+            workflows: self.board.statuses(),
+            resources: resources::measure(self.home.dir(), spool_bytes),
+            refused: self.secure.refused(),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! From a workflow's plan to pipes that can run: builds components, opens spools, ties streams to sources and sinks.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bus_link::{home::Home, secure::Secure};
+use bus_schema::{
+    data::Origin,
+    id::StreamId,
+    message::{Side, StreamReport},
+    plan::{Action, ComponentRole, Pipe as PipePlan, PlanNode, PlanWorkflow, Root, StreamSpec},
+};
+use flow::{Build, BuildContext, ConfigError, Fault, Leaf, Meter, Pipe, Registry, Shared, Sink, Source, Stage, Transform};
+
+use crate::streams::{Incoming, Outgoing, Streams};
+
+/// What assembling needs of the daemon.
+#[derive(Clone)]
+pub struct Workshop {
+    /// What can be built.
+    pub registry: Arc<Registry>,
+    /// The member's files.
+    pub home: Arc<Home>,
+    /// Its keys.
+    pub secure: Arc<Secure>,
+    /// Its streams.
+    pub streams: Arc<Streams>,
+    /// Where relative paths in configs start.
+    pub base_dir: PathBuf,
+    /// When the daemon started.
+    pub started: Instant,
+}
+
+/// A workflow's pipes and what belongs to them.
+pub struct Assembled {
+    /// The pipes, in the plan's order.
+    pub pipes: Vec<Pipe>,
+    /// Their sinks, to be closed last.
+    pub sinks: Vec<Shared>,
+    /// Streams that begin here.
+    pub outgoing: Vec<Arc<Outgoing>>,
+    /// Streams that end here.
+    pub incoming: Vec<Arc<Incoming>>,
+    /// Accounts of pipes that go from a source straight to a destination.
+    pub direct: Vec<Direct>,
+}
+
+/// The account of a pipe without streams.
+#[derive(Clone)]
+pub struct Direct {
+    report: StreamReport,
+    meter: Arc<Meter>,
+}
+
+impl Direct {
+    /// The account now.
+    pub fn report(&self) -> StreamReport {
+        StreamReport { watermark: self.meter.seq(), ledger: self.meter.account(), ..self.report.clone() }
+    }
+}
+
+/// Streams of a workflow, without opening anything.
+pub fn stream_specs(plan: &PlanWorkflow) -> Vec<StreamSpec> {
+    let mut specs = Vec::new();
+    for pipe in &plan.pipes {
+        if let Root::Stream(spec) = &pipe.root {
+            specs.push(spec.clone());
+        }
+        specs.extend(pipe.steps.iter().filter_map(|step| match &step.action {
+            Action::Stream(spec) => Some(spec.clone()),
+            _ => None,
+        }));
+    }
+    specs
+}
+
+impl Workshop {
+    /// Builds all pipes of a workflow. Blocks on opening spools.
+    pub fn assemble(&self, plan: &PlanWorkflow) -> Result<Assembled, Fault> {
+        let mut out = Assembled {
+            pipes: Vec::new(),
+            sinks: Vec::new(),
+            outgoing: Vec::new(),
+            incoming: Vec::new(),
+            direct: Vec::new(),
+        };
+        let mut shared = HashMap::new();
+        for pipe in &plan.pipes {
+            let built = self.pipe(plan, pipe, &mut shared, &mut out)?;
+            out.pipes.push(built);
+        }
+        out.sinks = shared.into_values().collect();
+        Ok(out)
+    }
+
+    fn pipe(
+        &self,
+        plan: &PlanWorkflow,
+        pipe: &PipePlan,
+        shared: &mut HashMap<u16, Shared>,
+        out: &mut Assembled,
+    ) -> Result<Pipe, Fault> {
+        let mut stages: Vec<Stage> = Vec::new();
+        let mut leaves = Vec::new();
+        // Steps are numbered with leaves among them, stages without.
+        let mut stage_of_step = HashMap::new();
+        for (number, step) in pipe.steps.iter().enumerate() {
+            let after = match step.after {
+                None => None,
+                Some(before) => {
+                    Some(*stage_of_step.get(&before).ok_or_else(|| broken(plan, "a step follows none before it"))?)
+                }
+            };
+            match &step.action {
+                Action::Transform(index) => {
+                    let node = node(plan, *index)?;
+                    let transform = self.transform(plan, node)?;
+                    stage_of_step.insert(number as u16, stages.len());
+                    stages.push(Stage { after, node: node.id.clone(), transform });
+                }
+                Action::Sink(index) => {
+                    let node = node(plan, *index)?;
+                    let sink = match shared.get(index) {
+                        Some(sink) => sink.clone(),
+                        None => {
+                            let sink = Shared::new(self.sink(plan, node)?);
+                            shared.insert(*index, sink.clone());
+                            sink
+                        }
+                    };
+                    let stream = self.lineage(plan, pipe, node)?;
+                    leaves.push(Leaf { after, node: node.id.clone(), stream, sink, meter: Arc::default() });
+                }
+                Action::Stream(spec) => {
+                    let outgoing =
+                        Outgoing::open(&self.home, self.home.dir(), Arc::clone(&self.secure), plan.id, spec.clone())?;
+                    let sink = Shared::new(outgoing.sink());
+                    leaves.push(Leaf {
+                        after,
+                        node: spec.edge.clone(),
+                        stream: spec.stream,
+                        sink,
+                        meter: Arc::default(),
+                    });
+                    out.outgoing.push(outgoing);
+                }
+            }
+        }
+        let first = leaves.first().ok_or_else(|| broken(plan, "a pipe without an end"))?;
+        let (node, source, origin) = match &pipe.root {
+            Root::Source(index) => {
+                let node = node(plan, *index)?;
+                if let Some(direct) = direct(plan, pipe, node, first, self.secure.epoch()) {
+                    out.direct.push(direct);
+                }
+                (node.id.clone(), self.source(plan, node)?, Some(self.origin(&node.id)))
+            }
+            Root::Stream(spec) => {
+                let (secure, meter) = (Arc::clone(&self.secure), Arc::clone(&first.meter));
+                let incoming = Incoming::new(secure, plan.id, spec.clone(), meter);
+                let source = incoming.source(Arc::clone(&self.streams));
+                out.incoming.push(incoming);
+                (spec.edge.clone(), source, None)
+            }
+        };
+        Ok(Pipe { node, source, origin, stages, leaves })
+    }
+
+    /// Under which id a destination keeps the watermark of what comes from one root.
+    fn lineage(&self, plan: &PlanWorkflow, pipe: &PipePlan, sink: &PlanNode) -> Result<StreamId, Fault> {
+        let (root, producer) = match &pipe.root {
+            Root::Source(index) => (node(plan, *index)?.id.clone(), *self.secure.node()),
+            Root::Stream(spec) => (spec.edge.clone(), spec.producer),
+        };
+        let edge = format!("{root}=>{}", sink.id);
+        Ok(StreamId::of_edge(&plan.id, &edge, &producer, self.secure.node()))
+    }
+
+    fn origin(&self, source: &str) -> Arc<dyn Fn() -> Origin + Send + Sync> {
+        let (source, boot, started) = (source.to_string(), self.secure.epoch(), self.started);
+        Arc::new(move || Origin {
+            source: source.clone(),
+            boot,
+            uptime_ms: started.elapsed().as_millis() as u64,
+            unix_ms: unix_ms(),
+        })
+    }
+
+    fn context(&self, plan: &PlanWorkflow, node: &PlanNode) -> BuildContext {
+        BuildContext {
+            workflow: plan.name.clone(),
+            node: node.id.clone(),
+            daemon: self.secure.me().name.clone(),
+            base_dir: self.base_dir.clone(),
+        }
+    }
+
+    fn source(&self, plan: &PlanWorkflow, node: &PlanNode) -> Result<Box<dyn Source>, Fault> {
+        match self.registry.find(ComponentRole::Source, &node.component) {
+            Some(Build::Source(build)) => {
+                build(&node.config, &self.context(plan, node)).map_err(|error| misfit(node, &error))
+            }
+            _ => Err(unknown(node)),
+        }
+    }
+
+    fn transform(&self, plan: &PlanWorkflow, node: &PlanNode) -> Result<Box<dyn Transform>, Fault> {
+        match self.registry.find(ComponentRole::Transform, &node.component) {
+            Some(Build::Transform(build)) => {
+                build(&node.config, &self.context(plan, node)).map_err(|error| misfit(node, &error))
+            }
+            _ => Err(unknown(node)),
+        }
+    }
+
+    fn sink(&self, plan: &PlanWorkflow, node: &PlanNode) -> Result<Box<dyn Sink>, Fault> {
+        match self.registry.find(ComponentRole::Destination, &node.component) {
+            Some(Build::Sink(build)) => {
+                build(&node.config, &self.context(plan, node)).map_err(|error| misfit(node, &error))
+            }
+            _ => Err(unknown(node)),
+        }
+    }
+}
+
+/// Milliseconds since 1970 by this host's clock, which may be wrong.
+pub fn unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+fn direct(plan: &PlanWorkflow, pipe: &PipePlan, source: &PlanNode, leaf: &Leaf, epoch: u64) -> Option<Direct> {
+    let is_direct = pipe.steps.iter().any(|step| matches!(step.action, Action::Sink(_)));
+    is_direct.then(|| Direct {
+        report: StreamReport {
+            stream: leaf.stream,
+            workflow: plan.id,
+            edge: format!("{}->{}", source.id, leaf.node),
+            side: Side::Direct,
+            epoch,
+            watermark: 0,
+            ledger: flow::Account::default(),
+            buffered_bytes: 0,
+            trouble: String::new(),
+        },
+        meter: Arc::clone(&leaf.meter),
+    })
+}
+
+fn node(plan: &PlanWorkflow, index: u16) -> Result<&PlanNode, Fault> {
+    plan.nodes.get(usize::from(index)).ok_or_else(|| broken(plan, "a step names no node"))
+}
+
+fn broken(plan: &PlanWorkflow, what: &str) -> Fault {
+    Fault::stop(format!("the plan of workflow '{}' contradicts itself: {what}; apply the workflow again", plan.name))
+}
+
+fn misfit(node: &PlanNode, error: &ConfigError) -> Fault {
+    Fault::stop(format!("{}: {error}", node.id))
+}
+
+fn unknown(node: &PlanNode) -> Fault {
+    Fault::stop(format!(
+        "{}: this daemon has no {} '{}'; update myceliald, or see: myceliald components",
+        node.id, node.role, node.component
+    ))
+}
+
+/// Where a workflow's relative paths start when nothing else is said.
+pub fn base_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("files")
+}

@@ -1,0 +1,120 @@
+//! How every workflow on this daemon is doing, pipe by pipe. Written by pipes, read by the heartbeat.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use bus_schema::{
+    data::Batch,
+    id::WorkflowId,
+    limits::TEXT_BYTES_MAX,
+    message::{RunState, WorkflowStatus},
+};
+use flow::Observer;
+use tokio::sync::Notify;
+
+use crate::taps::Taps;
+
+struct Entry {
+    revision: u32,
+    pipes: BTreeMap<usize, (RunState, String)>,
+}
+
+/// The board.
+pub struct Board {
+    entries: Mutex<BTreeMap<WorkflowId, Entry>>,
+    changed: Notify,
+    taps: Arc<Taps>,
+}
+
+/// Badness, for the state of a whole from those of its parts.
+fn badness(state: RunState) -> u8 {
+    match state {
+        RunState::Finished => 0,
+        RunState::Running => 1,
+        RunState::Starting => 2,
+        RunState::Stopping => 3,
+        RunState::Retrying => 4,
+        RunState::Failed => 5,
+    }
+}
+
+impl Board {
+    /// An empty board.
+    pub fn new(taps: Arc<Taps>) -> Arc<Self> {
+        Arc::new(Self { entries: Mutex::default(), changed: Notify::new(), taps })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkflowId, Entry>> {
+        // Plain values: a panic leaves nothing half done.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A workflow begins (again), with this many pipes.
+    pub fn begin(&self, workflow: WorkflowId, revision: u32, pipes: usize) {
+        let pipes = (0..pipes.max(1)).map(|pipe| (pipe, (RunState::Starting, String::new()))).collect();
+        self.lock().insert(workflow, Entry { revision, pipes });
+        self.changed.notify_one();
+    }
+
+    /// The same workflow under another revision number.
+    pub fn renumber(&self, workflow: WorkflowId, revision: u32) {
+        if let Some(entry) = self.lock().get_mut(&workflow) {
+            entry.revision = revision;
+        }
+    }
+
+    /// A workflow is gone.
+    pub fn remove(&self, workflow: &WorkflowId) {
+        self.lock().remove(workflow);
+        self.changed.notify_one();
+    }
+
+    /// How one pipe is doing.
+    pub fn set(&self, workflow: WorkflowId, pipe: usize, state: RunState, cause: &str) {
+        let mut cause = cause.to_string();
+        let end = (0..=TEXT_BYTES_MAX.min(cause.len())).rev().find(|at| cause.is_char_boundary(*at));
+        cause.truncate(end.unwrap_or(0));
+        if let Some(entry) = self.lock().get_mut(&workflow) {
+            entry.pipes.insert(pipe, (state, cause));
+        }
+        self.changed.notify_one();
+    }
+
+    /// Resolves after a change.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Every workflow's state: the worst of its pipes.
+    pub fn statuses(&self) -> Vec<WorkflowStatus> {
+        let worst = |(workflow, entry): (&WorkflowId, &Entry)| {
+            let (state, cause) = entry.pipes.values().max_by_key(|(state, _)| badness(*state)).cloned()?;
+            Some(WorkflowStatus { workflow: *workflow, revision: entry.revision, state, cause })
+        };
+        self.lock().iter().filter_map(worst).collect()
+    }
+
+    /// The observer of one pipe.
+    pub fn observer(self: &Arc<Self>, workflow: WorkflowId, pipe: usize) -> Arc<dyn Observer> {
+        Arc::new(Watching { board: Arc::clone(self), workflow, pipe })
+    }
+}
+
+struct Watching {
+    board: Arc<Board>,
+    workflow: WorkflowId,
+    pipe: usize,
+}
+
+impl Observer for Watching {
+    fn state(&self, state: RunState, cause: &str) {
+        self.board.set(self.workflow, self.pipe, state, cause);
+    }
+
+    fn passed(&self, node: &str, batch: &Batch) {
+        self.board.taps.passed(self.workflow, node, batch, Instant::now());
+    }
+}

@@ -1,0 +1,387 @@
+//! The command line: what can be asked of `myceliald`, and what comes back as an exit code.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use bus_link::{
+    enrol::{EnrolError, enrol},
+    home::{Home, Membership},
+    place::Known,
+};
+use bus_schema::member::{Invitation, is_name};
+use clap::{Parser, Subcommand};
+use flow::Registry;
+use tokio::sync::watch;
+
+use crate::{
+    agent::{Agent, Setup},
+    assemble::base_dir,
+    config::Config,
+    logging::{self, LogControl},
+    resources, standalone,
+};
+
+/// Something went wrong while running.
+pub const EXIT_FAILED: u8 = 1;
+/// The command line, the configuration or a workflow is wrong.
+pub const EXIT_USAGE: u8 = 2;
+/// Enrolment did not work.
+pub const EXIT_ENROL: u8 = 3;
+
+/// Where the settings are when nothing else is said.
+const CONFIG_PATH: &str = "/etc/mycelial/config.toml";
+/// How long enrolment waits for the plane.
+const ENROL_PATIENCE: Duration = Duration::from_secs(60);
+
+const EXAMPLES: &str = "\
+Examples:
+  myceliald enrol myc1…                    become a member of a fleet, once
+  myceliald start                          run what the plane says
+  myceliald run workflow.toml              run one workflow here, without any plane or bus
+";
+
+const EXITS: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong command line, configuration or workflow, 3 enrolment refused or unanswered.
+Signals: SIGTERM and Ctrl-C drain and stop; SIGHUP reads the configuration again.";
+
+/// Runs workflows next to the data.
+#[derive(Debug, Parser)]
+#[command(name = "myceliald", version, before_help = EXAMPLES, after_help = EXITS)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Settings file.
+    #[arg(long, global = true, env = "MYCELIAL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data directory, instead of the one in the settings.
+    #[arg(long, global = true, env = "MYCELIAL_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run as a member of the fleet.
+    Start {
+        /// Enrol with this string first, if this daemon is not a member yet.
+        #[arg(long, env = "MYCELIAL_ENROL", value_name = "STRING", hide_env_values = true)]
+        enrol: Option<String>,
+    },
+    /// Become a member of a fleet with the string from `mycelial token create`.
+    Enrol {
+        /// The enrolment string.
+        #[arg(value_name = "STRING")]
+        string: String,
+        /// The daemon's name; the settings' or the host's by default.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Run one workflow on this machine, without plane or bus, until its sources end or Ctrl-C.
+    Run {
+        /// The workflow.
+        #[arg(value_name = "FILE")]
+        workflow: PathBuf,
+        /// Where positions and buffers are kept between runs; beside the workflow by default.
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+    },
+    /// Show the components this daemon has, or one of them with its settings and an example.
+    Components {
+        /// Its type name.
+        name: Option<String>,
+    },
+    /// Read the settings and say what is wrong with them.
+    Check,
+}
+
+/// A failure with its exit code.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl ToString) -> Self {
+        Self { code, message: message.to_string() }
+    }
+}
+
+/// Everything this daemon can run.
+pub fn registry() -> Arc<Registry> {
+    Arc::new(Registry::new(connectors::components().into_iter().chain(transforms::components())))
+}
+
+/// Uniform random numbers; only for jitter.
+pub fn random() -> u64 {
+    getrandom::u64().unwrap_or(0)
+}
+
+/// Does what the command line says.
+pub async fn run(arguments: Arguments) -> ExitCode {
+    match dispatch(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("myceliald: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { command, config: path, data_dir } = arguments;
+    match command {
+        Command::Components { name } => return components(name.as_deref()),
+        Command::Run { workflow, state } => {
+            let config = settings(path.as_deref(), data_dir)?;
+            logging::start(&config.log).map_err(|error| Failure::new(EXIT_USAGE, error))?;
+            let stop = stop_signal()?;
+            return standalone::run(&workflow, state, registry(), stop)
+                .await
+                .map_err(|error| Failure::new(error.exit_code(), error));
+        }
+        _ => {}
+    }
+    let config = settings(path.as_deref(), data_dir.clone())?;
+    match command {
+        Command::Enrol { string, name } => {
+            logging::start(&config.log).map_err(|error| Failure::new(EXIT_USAGE, error))?;
+            let home = open_home(&config)?;
+            let membership = become_member(&home, &config, &string, name).await?;
+            welcome(&membership, &config)
+        }
+        Command::Start { enrol } => {
+            let log = logging::start(&config.log).map_err(|error| Failure::new(EXIT_USAGE, error))?;
+            serve(config, path, data_dir, enrol, &log).await
+        }
+        _ => {
+            println!("the settings are good");
+            Ok(())
+        }
+    }
+}
+
+/// The settings: those named, else those at the usual place if there are any, else defaults.
+fn settings(path: Option<&Path>, data_dir: Option<PathBuf>) -> Result<Config, Failure> {
+    let usual = Path::new(CONFIG_PATH);
+    let mut config = match path {
+        Some(path) => Config::read(path).map_err(|error| Failure::new(EXIT_USAGE, error))?,
+        None if usual.exists() => Config::read(usual).map_err(|error| Failure::new(EXIT_USAGE, error))?,
+        None => Config::default(),
+    };
+    if let Some(dir) = data_dir {
+        config.data_dir = dir;
+    }
+    Ok(config)
+}
+
+fn open_home(config: &Config) -> Result<Arc<Home>, Failure> {
+    Home::open(&config.data_dir).map(Arc::new).map_err(|error| Failure::new(EXIT_FAILED, error))
+}
+
+async fn become_member(
+    home: &Home,
+    config: &Config,
+    string: &str,
+    name: Option<String>,
+) -> Result<Membership, Failure> {
+    let invitation = Invitation::decode(string).map_err(|error| Failure::new(EXIT_USAGE, error))?;
+    let failed = |error: &dyn std::fmt::Display| Failure::new(EXIT_FAILED, error);
+    if let Some(member) = home.membership().map_err(|error| failed(&error))? {
+        let message = format!(
+            "this daemon is a member of fleet {} already; to enrol it anew, choose another --data-dir or remove {}",
+            member.fleet,
+            home.dir().display()
+        );
+        return Err(Failure::new(EXIT_ENROL, message));
+    }
+    let name = name.or_else(|| config.name.clone()).unwrap_or_else(resources::name_from_host);
+    if !is_name(&name) {
+        let hint = "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit";
+        return Err(Failure::new(EXIT_USAGE, format!("'{name}' cannot be a daemon's name: {hint}")));
+    }
+    let identity = home.identity().map_err(|error| failed(&error))?;
+    let client = format!("enrol-{}", identity.public().node_id());
+    let place = config.bus.resolve(&Known::from(&invitation), &client);
+    let place = place.map_err(|error| Failure::new(EXIT_USAGE, error))?;
+    let host = resources::host_facts();
+    let membership = enrol(&invitation, place, &identity, &name, host, ENROL_PATIENCE).await.map_err(|error| {
+        let code = if matches!(error, EnrolError::Ask(_)) { EXIT_FAILED } else { EXIT_ENROL };
+        Failure::new(code, error)
+    })?;
+    home.save_membership(&membership).map_err(|error| failed(&error))?;
+    Ok(membership)
+}
+
+fn welcome(membership: &Membership, config: &Config) -> Result<(), Failure> {
+    let me = membership.certificate.open(&membership.root).map_err(|error| Failure::new(EXIT_ENROL, error))?;
+    eprintln!("enrolled as '{}' ({}) in fleet {}", me.name, me.node, me.fleet);
+    eprintln!("next: myceliald start --data-dir {}", config.data_dir.display());
+    Ok(())
+}
+
+/// Runs as a member; starts over with new settings on SIGHUP.
+async fn serve(
+    mut config: Config,
+    path: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
+    string: Option<String>,
+    log: &LogControl,
+) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::new(EXIT_FAILED, error);
+    let home = open_home(&config)?;
+    let membership = match (home.membership().map_err(|error| failed(&error))?, string) {
+        (Some(membership), _) => membership,
+        (None, Some(string)) => become_member(&home, &config, &string, None).await?,
+        (None, None) => {
+            let hint = "enrol it with the string from: mycelial token create\n  myceliald enrol myc1…";
+            return Err(Failure::new(EXIT_ENROL, format!("this daemon is not a member of a fleet yet; {hint}")));
+        }
+    };
+    let stop = stop_signal()?;
+    let mut hangup = Hangup::new()?;
+    let mut membership = Some(membership);
+    loop {
+        let member = match membership.take() {
+            Some(member) => member,
+            None => home.membership().map_err(|error| failed(&error))?.ok_or_else(|| failed(&"membership is gone"))?,
+        };
+        let files = base_dir(home.dir());
+        std::fs::create_dir_all(&files).map_err(|error| failed(&error))?;
+        let setup = Setup {
+            home: Arc::clone(&home),
+            membership: member,
+            bus: config.bus.clone(),
+            registry: registry(),
+            base_dir: files,
+            random,
+        };
+        let (mut agent, ears) = Agent::start(setup).await.map_err(|error| failed(&error))?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "myceliald runs");
+        let (end, ended) = watch::channel(false);
+        let again = {
+            let mut stop = stop.clone();
+            let watch_signals = async {
+                loop {
+                    tokio::select! {
+                        _ = stop.wait_for(|stop| *stop) => return false,
+                        () = hangup.recv() => {
+                            if let Some(changed) = reload(&config, path.as_deref(), data_dir.clone(), log) {
+                                config = changed;
+                                return true;
+                            }
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                again = watch_signals => again,
+                () = agent.run(ears, ended) => false,
+            }
+        };
+        end.send_replace(true);
+        tracing::info!("draining");
+        agent.shut_down().await;
+        if !again {
+            tracing::info!("stopped");
+            return Ok(());
+        }
+    }
+}
+
+/// Reads the settings again. `Some` when the daemon has to start over with them; a mistake keeps the old ones.
+fn reload(old: &Config, path: Option<&Path>, data_dir: Option<PathBuf>, log: &LogControl) -> Option<Config> {
+    let new = match settings(path, data_dir) {
+        Ok(new) => new,
+        Err(failure) => {
+            tracing::error!(error = failure.message, "the settings are wrong; going on with the old ones");
+            return None;
+        }
+    };
+    if let Err(error) = log.set_level(&new.log.level) {
+        tracing::error!(error, "the settings are wrong; going on with the old ones");
+        return None;
+    }
+    if new.data_dir != old.data_dir {
+        tracing::warn!("a new data_dir takes effect after a restart only");
+    }
+    if new.bus == old.bus {
+        tracing::info!("settings read again; the bus is the same");
+        return None;
+    }
+    tracing::info!("settings read again; reconnecting");
+    Some(Config { data_dir: old.data_dir.clone(), ..new })
+}
+
+fn components(name: Option<&str>) -> Result<(), Failure> {
+    let registry = registry();
+    let mut found = false;
+    for component in registry.descriptors() {
+        match name {
+            None => println!("{:<12} {:<14} {}", component.role, component.name, component.summary),
+            Some(name) if name == component.name => {
+                println!("{} {}: {}\n\n{}\n", component.role, component.name, component.summary, component.example);
+                println!("settings (JSON Schema):\n{}\n", component.schema);
+            }
+            Some(_) => continue,
+        }
+        found = true;
+    }
+    if found {
+        return Ok(());
+    }
+    let wrong = name.unwrap_or_default();
+    let names = registry.descriptors().map(|component| component.name.as_str());
+    let hint = bus_link::settings::nearest(wrong, names);
+    let hint = hint.map_or_else(|| "see: myceliald components".to_string(), |near| format!("did you mean '{near}'?"));
+    Err(Failure::new(EXIT_USAGE, format!("there is no component '{wrong}'; {hint}")))
+}
+
+/// Becomes true on SIGTERM or Ctrl-C.
+fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
+    let (stop, stopped) = watch::channel(false);
+    #[cfg(unix)]
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(|error| Failure::new(EXIT_FAILED, error))?;
+    tokio::spawn(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+        stop.send_replace(true);
+        // Keeps the channel open, so that nobody mistakes its end for a signal.
+        std::future::pending::<()>().await;
+    });
+    Ok(stopped)
+}
+
+/// SIGHUP, where there is such a thing.
+struct Hangup {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+impl Hangup {
+    #[cfg(unix)]
+    fn new() -> Result<Self, Failure> {
+        let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+        Ok(Self { signal: signal.map_err(|error| Failure::new(EXIT_FAILED, error))? })
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> Result<Self, Failure> {
+        Ok(Self {})
+    }
+
+    async fn recv(&mut self) {
+        #[cfg(unix)]
+        self.signal.recv().await;
+        #[cfg(not(unix))]
+        std::future::pending::<()>().await
+    }
+}

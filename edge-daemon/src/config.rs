@@ -1,0 +1,109 @@
+//! The daemon's settings: `config.toml`, read strictly. Holds no state and opens nothing but that file.
+
+use std::path::{Path, PathBuf};
+
+use bus_link::{
+    place::BusSection,
+    settings::{self, SettingsError},
+};
+use serde::Deserialize;
+
+/// `config.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The name to ask for at enrolment; the host's name by default.
+    pub name: Option<String>,
+    /// Where keys, plan, buffers and dead letters live.
+    pub data_dir: PathBuf,
+    /// The bus, where it differs from what the enrolment string says.
+    pub bus: BusSection,
+    /// Logs.
+    pub log: LogSection,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: None,
+            data_dir: PathBuf::from("/var/lib/mycelial"),
+            bus: BusSection::default(),
+            log: LogSection::default(),
+        }
+    }
+}
+
+/// How logs look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines, a JSON object a line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSection {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,spool=debug`.
+    pub level: String,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_string() }
+    }
+}
+
+impl Config {
+    /// Reads `config.toml`, or takes the defaults when there is none at the default place.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let config: Config = settings::read(path)?;
+        config.checked(path)
+    }
+
+    fn checked(self, path: &Path) -> Result<Self, SettingsError> {
+        let wrong = |message: &str, hint: &str| SettingsError {
+            file: path.display().to_string(),
+            line: 0,
+            message: message.to_string(),
+            hint: hint.to_string(),
+        };
+        if let Some(name) = &self.name
+            && !bus_schema::member::is_name(name)
+        {
+            let message = format!("name: '{name}' cannot be a daemon's name");
+            return Err(wrong(&message, "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit"));
+        }
+        if let Err(error) = self.bus.check() {
+            return Err(wrong(&error.to_string(), ""));
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, expected) in [
+            ("data_dri = '/x'", "config.toml:1: unknown field `data_dri`"),
+            ("[bus]\naddreses = []", "did you mean `addresses`?"),
+            ("[log]\nformat = 'jsn'", "did you mean `json`?"),
+            ("name = 'Big Gateway'", "cannot be a daemon's name"),
+            ("[bus]\naddresses = ['http://x']", "bus.addresses"),
+            ("[bus]\nuser = 'x'", "belong together"),
+        ] {
+            let parsed = settings::parse::<Config>("config.toml", text);
+            let error = parsed.and_then(|config| config.checked(Path::new("config.toml"))).unwrap_err();
+            assert!(error.to_string().contains(expected), "{text}: {error}");
+        }
+    }
+}

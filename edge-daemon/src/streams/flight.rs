@@ -1,0 +1,253 @@
+//! What the producer of a stream does next: open it, send frames, or wait. Pure: events and the time come in.
+//!
+//! Cumulative acknowledgements and go-back-N: after a loss everything from the first missing frame is sent again, byte for
+//! byte. Credit bounds what is on the way; only a watermark lets anything be deleted.
+
+use std::time::{Duration, Instant};
+
+use bus_schema::message::StreamAck;
+
+/// No progress for this long with frames on the way: ask where the consumer is.
+const PROGRESS_MAX: Duration = Duration::from_secs(3);
+/// Received but not durable for this long: ask whether the consumer is still there.
+const DURABLE_MAX: Duration = Duration::from_secs(15);
+/// First and longest wait for an answer to an opening.
+const OPEN_WAIT_FIRST: Duration = Duration::from_millis(500);
+const OPEN_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Rewinds closer together than this answer one and the same loss.
+const REWIND_APART: Duration = Duration::from_millis(200);
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Send a `StreamOpen`.
+    Open,
+    /// Send these frames.
+    Send {
+        /// First seq.
+        from: u64,
+        /// Last seq.
+        to: u64,
+    },
+    /// Nothing until an event, or until this long from now.
+    Wait(Option<Duration>),
+}
+
+/// Where a stream's producer stands towards its consumer.
+#[derive(Debug)]
+pub struct Flight {
+    epoch: u64,
+    connected: bool,
+    /// The consumer has answered since the last opening.
+    answered: bool,
+    open_at: Instant,
+    open_wait: Duration,
+    /// Frames up to this seq may leave.
+    released: u64,
+    next: u64,
+    credit: u64,
+    received: u64,
+    watermark: u64,
+    progress_at: Instant,
+    rewound_at: Option<Instant>,
+}
+
+impl Flight {
+    /// A stream whose frames up to `watermark` are known to be durable at the consumer.
+    pub fn new(epoch: u64, watermark: u64, now: Instant) -> Self {
+        Self {
+            epoch,
+            connected: false,
+            answered: false,
+            open_at: now,
+            open_wait: OPEN_WAIT_FIRST,
+            released: watermark,
+            next: watermark + 1,
+            credit: 0,
+            received: watermark,
+            watermark,
+            progress_at: now,
+            rewound_at: None,
+        }
+    }
+
+    /// The connection came or went.
+    pub fn connected(&mut self, connected: bool, now: Instant) {
+        self.connected = connected;
+        self.open_wait = OPEN_WAIT_FIRST;
+        self.ask(now);
+    }
+
+    fn ask(&mut self, now: Instant) {
+        self.answered = false;
+        self.open_at = now;
+    }
+
+    /// Frames up to this seq may leave.
+    pub fn released(&mut self, seq: u64) {
+        self.released = self.released.max(seq);
+    }
+
+    /// The consumer spoke. Returns whether the watermark rose.
+    pub fn acked(&mut self, ack: &StreamAck, now: Instant) -> bool {
+        if ack.epoch == 0 {
+            self.ask(now);
+            return false;
+        }
+        // What was never released cannot have been received: such an ack is about another life of this stream.
+        if ack.epoch != self.epoch || ack.received > self.released || ack.watermark > ack.received {
+            return false;
+        }
+        let just_answered = !std::mem::replace(&mut self.answered, true);
+        self.open_wait = OPEN_WAIT_FIRST;
+        let rewinds_again = self.rewound_at.is_none_or(|at| now.duration_since(at) >= REWIND_APART);
+        if just_answered || (ack.rewind && rewinds_again) {
+            self.rewound_at = Some(now);
+            self.next = ack.received + 1;
+        }
+        self.next = self.next.max(ack.received + 1);
+        let progress = just_answered || ack.received > self.received || ack.watermark > self.watermark;
+        if progress {
+            self.progress_at = now;
+        }
+        let durable = ack.watermark > self.watermark;
+        self.received = ack.received;
+        self.watermark = self.watermark.max(ack.watermark);
+        self.credit = ack.credit;
+        durable
+    }
+
+    /// An opening left.
+    pub fn opened(&mut self, now: Instant) {
+        self.open_at = now + self.open_wait;
+        self.open_wait = (self.open_wait * 2).min(OPEN_WAIT_MAX);
+    }
+
+    /// Frames up to this seq left.
+    pub fn sent(&mut self, through: u64, now: Instant) {
+        if self.next == self.received + 1 {
+            self.progress_at = now;
+        }
+        self.next = self.next.max(through + 1);
+    }
+
+    /// Highest seq known to be durable at the consumer.
+    pub fn watermark(&self) -> u64 {
+        self.watermark
+    }
+
+    /// Whether the consumer answers.
+    pub fn is_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// What to do next. A question that is due is asked by this very call.
+    pub fn action(&mut self, now: Instant) -> Action {
+        if !self.connected {
+            return Action::Wait(None);
+        }
+        let silent = now.saturating_duration_since(self.progress_at);
+        let patience = match (self.next > self.received + 1, self.received > self.watermark) {
+            (true, _) => Some(PROGRESS_MAX),
+            (false, true) => Some(DURABLE_MAX),
+            (false, false) => None,
+        };
+        if self.answered && patience.is_some_and(|patience| silent >= patience) {
+            self.ask(now);
+            self.progress_at = now;
+        }
+        if !self.answered {
+            let wait = self.open_at.saturating_duration_since(now);
+            return if wait.is_zero() { Action::Open } else { Action::Wait(Some(wait)) };
+        }
+        let to = self.released.min(self.credit);
+        if self.next <= to {
+            return Action::Send { from: self.next, to };
+        }
+        Action::Wait(patience.map(|patience| patience.saturating_sub(silent)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bus_schema::id::StreamId;
+
+    use super::*;
+
+    fn ack(watermark: u64, received: u64, credit: u64) -> StreamAck {
+        let stream = StreamId::from_hash(&[1; 32]);
+        StreamAck { stream, epoch: 1, watermark, received, credit, rewind: false, dead: 0, trouble: String::new() }
+    }
+
+    #[test]
+    fn a_stream_opens_flows_and_waits() {
+        let t = Instant::now();
+        let mut flight = Flight::new(1, 0, t);
+        flight.released(40);
+        assert_eq!(flight.action(t), Action::Wait(None));
+        flight.connected(true, t);
+        assert_eq!(flight.action(t), Action::Open);
+        flight.opened(t);
+        assert_eq!(flight.action(t), Action::Wait(Some(OPEN_WAIT_FIRST)));
+        assert_eq!(flight.action(t + OPEN_WAIT_FIRST), Action::Open);
+        assert!(!flight.acked(&ack(0, 0, 16), t));
+        assert_eq!(flight.action(t), Action::Send { from: 1, to: 16 });
+        flight.sent(16, t);
+        assert_eq!(flight.action(t), Action::Wait(Some(PROGRESS_MAX)));
+        assert!(flight.acked(&ack(8, 16, 32), t));
+        assert_eq!(flight.action(t), Action::Send { from: 17, to: 32 });
+        flight.sent(32, t);
+        flight.acked(&ack(32, 32, 48), t);
+        assert_eq!(flight.action(t), Action::Send { from: 33, to: 40 });
+        flight.sent(40, t);
+        flight.acked(&ack(40, 40, 56), t);
+        assert_eq!(flight.action(t), Action::Wait(None));
+    }
+
+    #[test]
+    fn losses_are_sent_again() {
+        let t = Instant::now();
+        let mut flight = Flight::new(1, 0, t);
+        flight.released(10);
+        flight.connected(true, t);
+        flight.acked(&ack(0, 0, 16), t);
+        flight.sent(10, t);
+        // The consumer noticed a hole after 4: at once, but once.
+        let rewind = StreamAck { rewind: true, ..ack(0, 4, 20) };
+        flight.acked(&rewind, t + REWIND_APART);
+        assert_eq!(flight.action(t), Action::Send { from: 5, to: 10 });
+        flight.sent(10, t);
+        flight.acked(&rewind, t + REWIND_APART);
+        assert!(matches!(flight.action(t + REWIND_APART), Action::Wait(_)));
+        // Silence: ask, and go back to what the answer says.
+        let later = t + PROGRESS_MAX * 2;
+        assert_eq!(flight.action(later), Action::Open);
+        flight.opened(later);
+        flight.acked(&ack(4, 6, 22), later);
+        assert_eq!(flight.action(later), Action::Send { from: 7, to: 10 });
+        // A consumer that restarted knows no key.
+        flight.acked(&StreamAck { epoch: 0, ..ack(0, 0, 0) }, later);
+        assert_eq!(flight.action(later), Action::Open);
+        // A reconnect asks as well.
+        flight.acked(&ack(4, 6, 22), later);
+        flight.connected(false, later);
+        flight.connected(true, later);
+        assert_eq!(flight.action(later), Action::Open);
+    }
+
+    #[test]
+    fn nonsense_is_ignored() {
+        let t = Instant::now();
+        let mut flight = Flight::new(7, 5, t);
+        flight.released(8);
+        flight.connected(true, t);
+        for wrong in [
+            ack(8, 8, 20),
+            StreamAck { epoch: 7, ..ack(9, 9, 20) },
+            StreamAck { epoch: 7, ..ack(8, 7, 20) },
+        ] {
+            assert!(!flight.acked(&wrong, t));
+            assert_eq!(flight.watermark(), 5);
+        }
+    }
+}

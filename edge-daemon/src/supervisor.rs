@@ -1,0 +1,298 @@
+//! Makes what runs equal to what the plan says: starts, keeps and stops workflows by difference. Never talks to the bus.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use bus_schema::{
+    id::WorkflowId,
+    message::{RunState, StreamReport},
+    plan::PlanWorkflow,
+};
+use flow::{Backoff, Checkpoints, Fault, Outcome, Surroundings};
+use tokio::{
+    sync::{Mutex, watch},
+    task::{Id, JoinError, JoinHandle, JoinSet},
+};
+
+use crate::{
+    assemble::{Assembled, Direct, Workshop},
+    board::Board,
+    letters::LetterBox,
+};
+
+/// How long pipes may take to finish what is in their hands.
+const DRAIN_MAX: Duration = Duration::from_secs(8);
+
+struct Running {
+    plan: PlanWorkflow,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+    direct: Arc<Mutex<Vec<Direct>>>,
+}
+
+/// What has to change for a plan to be true.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Stop these.
+    pub stop: Vec<WorkflowId>,
+    /// Start these, after the stops.
+    pub start: Vec<WorkflowId>,
+    /// Only the revision number changes.
+    pub renumber: Vec<WorkflowId>,
+}
+
+/// Compares what runs with what is wanted. Pure.
+pub fn difference<'a>(
+    running: impl IntoIterator<Item = &'a PlanWorkflow>,
+    wanted: impl IntoIterator<Item = &'a PlanWorkflow>,
+) -> Difference {
+    let running: BTreeMap<_, _> = running.into_iter().map(|workflow| (workflow.id, workflow)).collect();
+    let wanted: BTreeMap<_, _> = wanted.into_iter().map(|workflow| (workflow.id, workflow)).collect();
+    let mut difference = Difference::default();
+    for (id, now) in &running {
+        match wanted.get(id) {
+            None => difference.stop.push(*id),
+            Some(then) if (&then.nodes, &then.pipes) != (&now.nodes, &now.pipes) => {
+                difference.stop.push(*id);
+                difference.start.push(*id);
+            }
+            Some(then) if then.revision != now.revision => difference.renumber.push(*id),
+            Some(_) => {}
+        }
+    }
+    difference.start.extend(wanted.keys().filter(|id| !running.contains_key(id)));
+    difference
+}
+
+/// Runs workflows.
+pub struct Supervisor {
+    workshop: Workshop,
+    board: Arc<Board>,
+    checkpoints: Arc<dyn Checkpoints>,
+    random: fn() -> u64,
+    running: BTreeMap<WorkflowId, Running>,
+}
+
+impl Supervisor {
+    /// Nothing runs yet.
+    pub fn new(
+        workshop: Workshop,
+        board: Arc<Board>,
+        checkpoints: Arc<dyn Checkpoints>,
+        random: fn() -> u64,
+    ) -> Self {
+        Self { workshop, board, checkpoints, random, running: BTreeMap::new() }
+    }
+
+    /// Makes exactly these workflows run.
+    pub async fn converge(&mut self, wanted: &[PlanWorkflow]) {
+        let difference = difference(self.running.values().map(|running| &running.plan), wanted);
+        self.stop(&difference.stop).await;
+        for workflow in wanted {
+            if difference.renumber.contains(&workflow.id)
+                && let Some(running) = self.running.get_mut(&workflow.id)
+            {
+                running.plan.revision = workflow.revision;
+                self.board.renumber(workflow.id, workflow.revision);
+            }
+            if difference.start.contains(&workflow.id) {
+                self.start(workflow.clone());
+            }
+        }
+    }
+
+    fn start(&mut self, plan: PlanWorkflow) {
+        tracing::info!(workflow = plan.name, revision = plan.revision, "starting");
+        self.board.begin(plan.id, plan.revision, plan.pipes.len());
+        let (stop, stopped) = watch::channel(false);
+        let direct = Arc::<Mutex<Vec<Direct>>>::default();
+        let work = Work {
+            workshop: self.workshop.clone(),
+            board: Arc::clone(&self.board),
+            checkpoints: Arc::clone(&self.checkpoints),
+            random: self.random,
+            plan: plan.clone(),
+            stop: stopped,
+            direct: Arc::clone(&direct),
+        };
+        let task = tokio::spawn(work.run());
+        self.running.insert(plan.id, Running { plan, stop, task, direct });
+    }
+
+    async fn stop(&mut self, workflows: &[WorkflowId]) {
+        let stopping: Vec<_> = workflows.iter().filter_map(|id| self.running.remove(id)).collect();
+        for running in &stopping {
+            tracing::info!(workflow = running.plan.name, "stopping");
+            running.stop.send_replace(true);
+        }
+        for running in stopping {
+            // The task bounds its own draining; this only guards against a bug in it.
+            let mut task = running.task;
+            if tokio::time::timeout(DRAIN_MAX * 2, &mut task).await.is_err() {
+                tracing::error!(workflow = running.plan.name, "did not stop in time and was cut off");
+                task.abort();
+            }
+            self.board.remove(&running.plan.id);
+        }
+    }
+
+    /// Stops everything, in its own time.
+    pub async fn shut_down(&mut self) {
+        let all: Vec<_> = self.running.keys().copied().collect();
+        self.stop(&all).await;
+    }
+
+    /// Accounts of pipes without streams.
+    pub async fn direct_reports(&self) -> Vec<StreamReport> {
+        let mut reports = Vec::new();
+        for running in self.running.values() {
+            reports.extend(running.direct.lock().await.iter().map(Direct::report));
+        }
+        reports
+    }
+}
+
+/// One workflow at work.
+struct Work {
+    workshop: Workshop,
+    board: Arc<Board>,
+    checkpoints: Arc<dyn Checkpoints>,
+    random: fn() -> u64,
+    plan: PlanWorkflow,
+    stop: watch::Receiver<bool>,
+    direct: Arc<Mutex<Vec<Direct>>>,
+}
+
+impl Work {
+    async fn run(mut self) {
+        let Some(assembled) = self.assemble().await else { return };
+        let Assembled { pipes, sinks, outgoing, incoming, direct } = assembled;
+        *self.direct.lock().await = direct;
+        let specs = crate::assemble::stream_specs(&self.plan);
+        let streams = Arc::clone(&self.workshop.streams);
+        for stream in incoming {
+            streams.add_incoming(stream).await;
+        }
+        let mut couriers = Vec::new();
+        for stream in outgoing {
+            couriers.push(streams.add_outgoing(stream).await);
+        }
+        let mut tasks = JoinSet::new();
+        let mut numbers = HashMap::new();
+        for (number, pipe) in pipes.into_iter().enumerate() {
+            let task = tasks.spawn(flow::run(pipe, self.surroundings(number)));
+            numbers.insert(task.id(), number);
+        }
+        let mut stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                Some(ended) = tasks.join_next_with_id() => self.ended(&numbers, ended),
+            }
+        }
+        self.drain(&mut tasks).await;
+        couriers.iter().for_each(JoinHandle::abort);
+        streams.remove(&specs).await;
+        for sink in sinks {
+            sink.close().await;
+        }
+    }
+
+    /// A pipe reports its own end; only a panic has to be told for it.
+    fn ended(&self, numbers: &HashMap<Id, usize>, ended: Result<(Id, Outcome), JoinError>) {
+        if let Err(error) = ended
+            && let Some(number) = numbers.get(&error.id())
+        {
+            tracing::error!(workflow = self.plan.name, %error, "a component panicked");
+            self.board.set(self.plan.id, *number, RunState::Failed, "a component panicked; see the daemon's log");
+        }
+    }
+
+    fn surroundings(&self, pipe: usize) -> Surroundings {
+        Surroundings {
+            dead_letters: Arc::new(LetterBox::new(self.workshop.home.dir(), &self.plan.name)),
+            checkpoints: Arc::clone(&self.checkpoints),
+            observer: self.board.observer(self.plan.id, pipe),
+            random: self.random,
+            stop: self.stop.clone(),
+        }
+    }
+
+    /// Builds the pipes, trying again while that may help. `None` when told to stop.
+    async fn assemble(&mut self) -> Option<Assembled> {
+        let mut backoff = Backoff::default();
+        loop {
+            let (workshop, plan) = (self.workshop.clone(), self.plan.clone());
+            let built = tokio::task::spawn_blocking(move || workshop.assemble(&plan)).await;
+            let fault = match built {
+                Ok(Ok(assembled)) => return Some(assembled),
+                Ok(Err(fault)) => fault,
+                Err(panic) => Fault::stop(format!("a component could not be built: {panic}")),
+            };
+            let wait = match &fault {
+                Fault::Retry { cause, .. } => {
+                    tracing::warn!(workflow = self.plan.name, cause, "cannot start yet");
+                    self.board.set(self.plan.id, 0, RunState::Retrying, cause);
+                    Some(backoff.next((self.random)()))
+                }
+                Fault::Stop { cause } => {
+                    tracing::error!(workflow = self.plan.name, cause, "cannot start");
+                    self.board.set(self.plan.id, 0, RunState::Failed, cause);
+                    None
+                }
+            };
+            tokio::select! {
+                stopped = self.stop.wait_for(|stop| *stop) => { drop(stopped); return None; }
+                () = async { match wait { Some(wait) => tokio::time::sleep(wait).await, None => std::future::pending().await } } => {}
+            }
+        }
+    }
+
+    /// Waits for the pipes to finish what they hold; cuts off and names those that do not.
+    async fn drain(&self, tasks: &mut JoinSet<Outcome>) {
+        let drained = tokio::time::timeout(DRAIN_MAX, async { while tasks.join_next().await.is_some() {} }).await;
+        if drained.is_err() {
+            tracing::warn!(
+                workflow = self.plan.name,
+                pipes = tasks.len(),
+                "did not drain in time; what was under way is still at the source or in the buffer"
+            );
+            tasks.shutdown().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workflow(name: &str, revision: u32, pipes: usize) -> PlanWorkflow {
+        let pipe = bus_schema::plan::Pipe { root: bus_schema::plan::Root::Source(0), steps: Vec::new() };
+        PlanWorkflow {
+            id: WorkflowId::of_name(name),
+            name: name.to_string(),
+            revision,
+            nodes: Vec::new(),
+            pipes: vec![pipe; pipes],
+        }
+    }
+
+    #[test]
+    fn only_what_differs_is_touched() {
+        let (a, b) = (WorkflowId::of_name("a"), WorkflowId::of_name("b"));
+        let running = [workflow("a", 1, 1), workflow("b", 1, 1)];
+        for (wanted, stop, start, renumber) in [
+            (vec![workflow("a", 1, 1), workflow("b", 1, 1)], vec![], vec![], vec![]),
+            (vec![workflow("a", 2, 1), workflow("b", 1, 1)], vec![], vec![], vec![a]),
+            (vec![workflow("a", 2, 2), workflow("b", 1, 1)], vec![a], vec![a], vec![]),
+            (vec![workflow("b", 1, 1)], vec![a], vec![], vec![]),
+            (vec![], { let mut all = vec![a, b]; all.sort(); all }, vec![], vec![]),
+        ] {
+            assert_eq!(difference(&running, &wanted), Difference { stop, start, renumber });
+        }
+        assert_eq!(difference(&[], &running).start.len(), 2);
+    }
+}

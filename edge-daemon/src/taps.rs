@@ -1,0 +1,158 @@
+//! Taps: an operator looks at some records of one node for a while. A forgotten tap ends by itself and costs nothing
+//! when there is none.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bus_schema::{
+    data::Batch,
+    id::{NodeId, WorkflowId},
+    message::{TapOpen, TapSample},
+};
+use tokio::sync::mpsc;
+
+/// Taps at one time.
+const TAPS_MAX: usize = 8;
+/// Longest lease of a tap.
+const LEASE_MAX: Duration = Duration::from_secs(600);
+/// Most records a second through one tap.
+const RATE_MAX: u32 = 200;
+/// Samples waiting to be sent.
+const SAMPLES_MAX: usize = 16;
+/// Bytes of a sample; larger records are skipped and counted.
+const SAMPLE_BYTES_MAX: usize = 48 * 1024;
+
+struct Tap {
+    operator: NodeId,
+    workflow: WorkflowId,
+    node: String,
+    rate_max: u32,
+    until: Instant,
+    second: Instant,
+    shown: u32,
+    skipped: u64,
+}
+
+/// All taps of this daemon.
+pub struct Taps {
+    open: AtomicUsize,
+    taps: Mutex<Vec<Tap>>,
+    samples: mpsc::Sender<(NodeId, TapSample)>,
+}
+
+impl Taps {
+    /// Taps whose samples come out of the receiver, with the operator they are for.
+    pub fn new() -> (Self, mpsc::Receiver<(NodeId, TapSample)>) {
+        let (samples, receiver) = mpsc::channel(SAMPLES_MAX);
+        (Self { open: AtomicUsize::new(0), taps: Mutex::default(), samples }, receiver)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Tap>> {
+        // Plain values: a panic leaves nothing half done.
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a tap, or prolongs it.
+    pub fn open(&self, operator: NodeId, wish: &TapOpen, now: Instant) -> Result<(), String> {
+        let mut taps = self.lock();
+        taps.retain(|tap| tap.until > now);
+        let until = now + Duration::from_millis(u64::from(wish.lease_ms)).min(LEASE_MAX);
+        let same = |tap: &&mut Tap| tap.operator == operator && tap.workflow == wish.workflow && tap.node == wish.node;
+        if let Some(tap) = taps.iter_mut().find(same) {
+            tap.until = until;
+        } else if taps.len() >= TAPS_MAX {
+            return Err(format!("{TAPS_MAX} taps are open on this daemon already; wait until one ends"));
+        } else {
+            taps.push(Tap {
+                operator,
+                workflow: wish.workflow,
+                node: wish.node.clone(),
+                rate_max: wish.rate_max.clamp(1, RATE_MAX),
+                until,
+                second: now,
+                shown: 0,
+                skipped: 0,
+            });
+        }
+        self.open.store(taps.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Records passed a node.
+    pub fn passed(&self, workflow: WorkflowId, node: &str, batch: &Batch, now: Instant) {
+        if self.open.load(Ordering::Relaxed) == 0 || batch.rows() == 0 {
+            return;
+        }
+        let mut taps = self.lock();
+        taps.retain(|tap| tap.until > now);
+        self.open.store(taps.len(), Ordering::Relaxed);
+        for tap in taps.iter_mut().filter(|tap| tap.workflow == workflow && tap.node == node) {
+            if let Some((operator, sample)) = tap.sample(batch, now)
+                && self.samples.try_send((operator, sample)).is_err()
+            {
+                // The bus is slower than the tap: what is not shown is counted with the next sample.
+                tap.skipped += batch.rows() as u64;
+            }
+        }
+    }
+}
+
+impl Tap {
+    fn sample(&mut self, batch: &Batch, now: Instant) -> Option<(NodeId, TapSample)> {
+        if now.duration_since(self.second) >= Duration::from_secs(1) {
+            self.second = now;
+            self.shown = 0;
+        }
+        let rows = batch.rows().min((self.rate_max - self.shown) as usize);
+        let shown = batch.slice(0..rows).encode();
+        if rows == 0 || shown.len() > SAMPLE_BYTES_MAX {
+            self.skipped += batch.rows() as u64;
+            return None;
+        }
+        self.shown += rows as u32;
+        let skipped = std::mem::take(&mut self.skipped) + (batch.rows() - rows) as u64;
+        let (workflow, node) = (self.workflow, self.node.clone());
+        Some((self.operator, TapSample { workflow, node, batch: shown, skipped, refused: String::new() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bus_schema::data::{BatchBuilder, Cell, Field, Op, Origin, Schema, Type};
+
+    use super::*;
+
+    fn batch(rows: i64) -> Batch {
+        let schema = Schema { collection: "t".into(), fields: vec![Field::new("n", Type::I64)] };
+        let mut builder = BatchBuilder::new(Arc::new(schema));
+        (0..rows).for_each(|n| builder.push(Op::Insert, &[Cell::I64(n)]).unwrap());
+        builder.finish(Origin::default())
+    }
+
+    #[test]
+    fn a_tap_is_rated_and_ends_by_itself() {
+        let (taps, mut samples) = Taps::new();
+        let (operator, workflow) = (NodeId::from_hash(&[1; 32]), WorkflowId::of_name("w"));
+        let now = Instant::now();
+        taps.passed(workflow, "a", &batch(5), now);
+        assert!(samples.try_recv().is_err());
+        let wish = TapOpen { workflow, node: "a".into(), rate_max: 10, lease_ms: 5000 };
+        taps.open(operator, &wish, now).unwrap();
+        taps.passed(workflow, "a", &batch(8), now);
+        taps.passed(workflow, "a", &batch(8), now);
+        taps.passed(workflow, "b", &batch(8), now);
+        let shown: Vec<_> = std::iter::from_fn(|| samples.try_recv().ok()).collect();
+        let rows: Vec<_> = shown.iter().map(|(_, s)| Batch::decode(&s.batch).unwrap().rows()).collect();
+        assert_eq!((rows, shown[1].1.skipped), (vec![8, 2], 6));
+        taps.passed(workflow, "a", &batch(1), now + Duration::from_secs(6));
+        assert!(samples.try_recv().is_err());
+        assert_eq!(taps.open.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,332 @@
+//! `cargo xtask setup`: installs what is missing when it may, else prints the exact command. Changes nothing when
+//! everything is here, and never touches a service it did not install.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::cmd;
+
+/// What `cargo xtask setup` can be told.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only say what is missing; exit 1 when anything is
+    #[arg(long)]
+    check: bool,
+}
+
+/// Something development needs.
+struct Need {
+    what: &'static str,
+    from: Source,
+    /// Whether building needs it, as opposed to running tests.
+    to_build: bool,
+}
+
+enum Source {
+    Apt {
+        /// All of these must be found.
+        programs: &'static [&'static str],
+        /// The Debian packages that bring them.
+        packages: &'static [&'static str],
+        /// Debian starts this after installing it; we only want the programs.
+        service: Option<&'static str>,
+    },
+    /// A component of the Rust toolchain. rustup leaves a program of its name in PATH even where it is not installed,
+    /// so the cargo subcommand it brings is asked instead.
+    Rustup {
+        subcommand: &'static str,
+        component: &'static str,
+    },
+}
+
+const NEEDS: &[Need] = &[
+    Need {
+        what: "C compiler",
+        from: Source::Apt {
+            programs: &["cc"],
+            packages: &["gcc", "libc6-dev"],
+            service: None,
+        },
+        to_build: true,
+    },
+    Need {
+        what: "rustfmt",
+        from: Source::Rustup {
+            subcommand: "fmt",
+            component: "rustfmt",
+        },
+        to_build: true,
+    },
+    Need {
+        what: "clippy",
+        from: Source::Rustup {
+            subcommand: "clippy",
+            component: "clippy",
+        },
+        to_build: true,
+    },
+    Need {
+        what: "mosquitto",
+        from: Source::Apt {
+            programs: &["mosquitto", "mosquitto_passwd"],
+            packages: &["mosquitto"],
+            service: Some("mosquitto.service"),
+        },
+        to_build: false,
+    },
+    Need {
+        what: "nats-server",
+        from: Source::Apt {
+            programs: &["nats-server"],
+            packages: &["nats-server"],
+            service: Some("nats-server.service"),
+        },
+        to_build: false,
+    },
+    Need {
+        what: "PostgreSQL",
+        from: Source::Apt {
+            programs: &["postgres", "initdb", "psql"],
+            packages: &["postgresql"],
+            service: Some("postgresql.service"),
+        },
+        to_build: false,
+    },
+    Need {
+        what: "iproute2",
+        from: Source::Apt {
+            programs: &["ip"],
+            packages: &["iproute2"],
+            service: None,
+        },
+        to_build: false,
+    },
+];
+
+/// Where servers live that are not in an ordinary user's PATH.
+const EXTRA_DIRS: &[&str] = &[
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+/// Debian keeps the database's own programs beside each version.
+const POSTGRES_ROOT: &str = "/usr/lib/postgresql";
+
+/// Runs the task.
+pub fn run(args: &Args) -> Result<()> {
+    let missing = missing(NEEDS.iter(), &search_dirs());
+    if missing.is_empty() {
+        println!("setup: everything is here ({})", names(NEEDS.iter()));
+        return Ok(());
+    }
+    if args.check {
+        bail!("missing: {}; `cargo xtask setup` installs it", names(missing));
+    }
+    install(&missing)
+}
+
+/// Makes sure of what building needs. Quiet when it is all here.
+pub fn ensure_build_tools() -> Result<()> {
+    ensure(NEEDS.iter().filter(|need| need.to_build))
+}
+
+/// Makes sure of everything. Quiet when it is all here.
+pub fn ensure_all() -> Result<()> {
+    ensure(NEEDS.iter())
+}
+
+fn ensure<'n>(needs: impl Iterator<Item = &'n Need>) -> Result<()> {
+    let missing = missing(needs, &search_dirs());
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
+fn install(missing: &[&Need]) -> Result<()> {
+    println!("setup: missing: {}", names(missing.iter().copied()));
+    let (mut packages, mut components, mut services) = (Vec::new(), Vec::new(), Vec::new());
+    for need in missing {
+        match need.from {
+            Source::Apt {
+                packages: these,
+                service,
+                ..
+            } => {
+                packages.extend(these);
+                services.extend(service);
+            }
+            Source::Rustup { component, .. } => components.push(component),
+        }
+    }
+    // Both are tried, so that one run says everything there is to do by hand.
+    let by_rustup = if components.is_empty() {
+        Ok(())
+    } else {
+        install_components(&components)
+    };
+    let by_apt = if packages.is_empty() {
+        Ok(())
+    } else {
+        install_packages(&packages)
+    };
+    if by_apt.is_ok() {
+        silence(&services);
+    }
+    match (by_rustup, by_apt) {
+        (Ok(()), Ok(())) => {}
+        (Err(e), Ok(())) | (Ok(()), Err(e)) => return Err(e),
+        (Err(first), Err(second)) => bail!("{first:#}\nand {second:#}"),
+    }
+    let still = self::missing(missing.iter().copied(), &search_dirs());
+    if !still.is_empty() {
+        bail!("installed without an error, but still not found: {}", names(still));
+    }
+    println!("setup: installed {}", names(missing.iter().copied()));
+    Ok(())
+}
+
+fn install_components(components: &[&str]) -> Result<()> {
+    let mut rustup = cmd::program("rustup");
+    rustup.args(["component", "add"]).args(components);
+    if cmd::run(&mut rustup).is_err() {
+        bail!(
+            "cannot install {} here; run:\n\n    rustup component add {}\n",
+            components.join(", "),
+            components.join(" ")
+        );
+    }
+    Ok(())
+}
+
+fn install_packages(packages: &[&str]) -> Result<()> {
+    let by_hand = format!(
+        "    sudo apt-get update\n    sudo apt-get install -y --no-install-recommends {}\n",
+        packages.join(" ")
+    );
+    if find("apt-get", &search_dirs()).is_none() {
+        bail!(
+            "this system has no apt-get. Install the equivalents of these Debian packages with its own package \
+             manager, then run this again: {}",
+            packages.join(" ")
+        );
+    }
+    let Some(prefix) = privileged() else {
+        bail!("this needs root, and sudo asks for a password. Run:\n\n{by_hand}\nthen this again");
+    };
+    let apt = |args: &[&str]| {
+        // Arguments of `env`, because sudo passes no environment on.
+        let line = [prefix, &["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"], args].concat();
+        let mut command = cmd::program(line[0]);
+        command.args(&line[1..]);
+        cmd::run(&mut command)
+    };
+    // Without a network the packages may still be in apt's cache.
+    if let Err(e) = apt(&["update", "-q"]) {
+        eprintln!("setup: {e:#}; trying to install anyway");
+    }
+    if let Err(e) = apt(&[&["install", "-y", "-q", "--no-install-recommends"], packages].concat()) {
+        bail!("{e:#}. To see why, run:\n\n{by_hand}");
+    }
+    Ok(())
+}
+
+/// How to become root without being asked anything: nothing to do, sudo, or not at all.
+fn privileged() -> Option<&'static [&'static str]> {
+    let is_root = || {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+        Some(uids.split_whitespace().nth(1)? == "0")
+    };
+    if is_root().unwrap_or(false) {
+        return Some(&[]);
+    }
+    let sudo = cmd::output(cmd::program("sudo").args(["-n", "true"]));
+    sudo.is_ok_and(|output| output.status.success())
+        .then_some(&["sudo", "-n"])
+}
+
+/// Stops and disables services Debian started for the packages just installed.
+fn silence(services: &[&str]) {
+    if !Path::new("/run/systemd/system").exists() {
+        return;
+    }
+    let Some(prefix) = privileged() else { return };
+    for service in services {
+        let line = [prefix, &["systemctl", "disable", "--now", "--quiet", service]].concat();
+        if let Err(e) = cmd::run(cmd::program(line[0]).args(&line[1..])) {
+            eprintln!("setup: {service} runs though nothing here needs it to: {e:#}");
+        }
+    }
+}
+
+fn missing<'n>(needs: impl Iterator<Item = &'n Need>, dirs: &[PathBuf]) -> Vec<&'n Need> {
+    needs
+        .filter(|need| match need.from {
+            Source::Apt { programs, .. } => programs.iter().any(|program| find(program, dirs).is_none()),
+            Source::Rustup { subcommand, .. } => !cmd::has_cargo(subcommand),
+        })
+        .collect()
+}
+
+fn find(program: &str, dirs: &[PathBuf]) -> Option<PathBuf> {
+    dirs.iter().map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+fn search_dirs() -> Vec<PathBuf> {
+    let mut dirs: Vec<PathBuf> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    dirs.extend(EXTRA_DIRS.iter().map(PathBuf::from));
+    let versions = fs::read_dir(POSTGRES_ROOT).into_iter().flatten().flatten();
+    dirs.extend(versions.map(|entry| entry.path().join("bin")));
+    dirs
+}
+
+fn names<'n>(needs: impl IntoIterator<Item = &'n Need>) -> String {
+    needs.into_iter().map(|need| need.what).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_what_is_missing() {
+        let root = env::temp_dir().join(format!("mycelial-xtask-setup-{}", std::process::id()));
+        let (bin, sbin) = (root.join("bin"), root.join("sbin"));
+        for dir in [&bin, &sbin] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let dirs = [bin.clone(), sbin.clone()];
+        let from_apt = || NEEDS.iter().filter(|need| matches!(need.from, Source::Apt { .. }));
+
+        assert_eq!(
+            names(missing(from_apt(), &dirs)),
+            "C compiler, mosquitto, nats-server, PostgreSQL, iproute2"
+        );
+        for path in [
+            bin.join("cc"),
+            sbin.join("nats-server"),
+            sbin.join("mosquitto"),
+            bin.join("mosquitto_passwd"),
+        ] {
+            fs::write(path, "").unwrap();
+        }
+        // Half of a package is not the package.
+        fs::write(bin.join("psql"), "").unwrap();
+        // A directory of that name is not the program.
+        fs::create_dir(bin.join("ip")).unwrap();
+        assert_eq!(names(missing(from_apt(), &dirs)), "PostgreSQL, iproute2");
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn building_needs_no_server() {
+        assert_eq!(
+            names(NEEDS.iter().filter(|need| need.to_build)),
+            "C compiler, rustfmt, clippy"
+        );
+    }
+}

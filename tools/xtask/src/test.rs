@@ -1,0 +1,71 @@
+//! `cargo xtask test`: builds the binaries, then runs every test of the workspace against real servers. Has no list of
+//! tests of its own.
+
+use anyhow::Result;
+
+use crate::metadata::Metadata;
+use crate::{cmd, setup};
+
+/// What `cargo xtask test` can be told.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Passed on to the test runner: `-p spool`, a part of a test's name, …
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// Runs the task. The last lines are the test runner's own summary.
+pub fn run(args: &Args) -> Result<()> {
+    setup::ensure_all()?;
+    // Tests start the binaries, and cargo would not build those for tests of other crates.
+    cmd::run(cmd::cargo().args(["build", "--workspace", "--bins"]))?;
+    let bin_dir = Metadata::load()?.target_directory.join("debug");
+
+    let nextest = cmd::has_cargo("nextest");
+    let scope = scope(&args.rest);
+    if nextest && args.rest.is_empty() {
+        // nextest runs no doc tests. They come first, so that the summary of the others is the last thing said.
+        cmd::run(cmd::cargo().args(["test", "--doc", "--workspace", "--no-fail-fast"]))?;
+    }
+    let runner: &[&str] = if nextest {
+        &["nextest", "run"]
+    } else {
+        &["test", "--no-fail-fast"]
+    };
+    cmd::run(
+        cmd::cargo()
+            .args(runner)
+            .args(scope)
+            .args(&args.rest)
+            .env("MYCELIAL_BIN_DIR", bin_dir),
+    )
+}
+
+/// The whole workspace, unless the arguments name packages.
+fn scope(args: &[String]) -> Option<&'static str> {
+    let names_packages = args
+        .iter()
+        .take_while(|arg| *arg != "--")
+        .any(|arg| arg == "-p" || arg == "--package" || arg.starts_with("--package=") || arg.starts_with("-p="));
+    (!names_packages).then_some("--workspace")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes() {
+        let cases: &[(&[&str], Option<&str>)] = &[
+            (&[], Some("--workspace")),
+            (&["some_test"], Some("--workspace")),
+            (&["-p", "spool"], None),
+            (&["--package=spool", "a_test"], None),
+            (&["--", "-p"], Some("--workspace")),
+        ];
+        for (args, want) in cases {
+            let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+            assert_eq!(scope(&args), *want, "{args:?}");
+        }
+    }
+}

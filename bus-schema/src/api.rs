@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{FleetId, NodeId},
     member::Role,
-    message::{HostFacts, Ledger, Resources, RunState},
+    message::{HostFacts, Ledger, Resources, RosterPut, RunState},
     plan::ComponentRole,
 };
 
@@ -57,6 +57,8 @@ pub enum ApiCall {
     Components,
     /// The broker's access list in another broker's language.
     AccessList(BrokerKind),
+    /// The newest roster and group key: an operator's commands talk to daemons themselves too.
+    Roster,
 }
 
 /// For whom to write an access list.
@@ -110,6 +112,8 @@ pub enum ApiResult {
     Components(Vec<ComponentView>),
     /// For [`ApiCall::AccessList`].
     AccessList(String),
+    /// For [`ApiCall::Roster`].
+    Roster(RosterPut),
 }
 
 /// Why a call failed.

@@ -37,6 +37,9 @@ pub const BATCH_BYTES_TARGET: usize = 56 * 1024;
 /// Frames a producer may have on the way to a consumer.
 pub const CREDIT_FRAMES: u64 = 16;
 
+/// Smallest quota of a stream's spool, in bytes: below it a few segments would not fit.
+pub const SPOOL_QUOTA_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
 /// Most nodes in one workflow.
 pub const WORKFLOW_NODES_MAX: usize = 256;
 /// Most workflows in one daemon's plan.

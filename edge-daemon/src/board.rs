@@ -97,6 +97,11 @@ impl Board {
         self.lock().iter().filter_map(worst).collect()
     }
 
+    /// How each pipe of a workflow is doing, and why.
+    pub fn pipes(&self, workflow: &WorkflowId) -> Vec<(RunState, String)> {
+        self.lock().get(workflow).map(|entry| entry.pipes.values().cloned().collect()).unwrap_or_default()
+    }
+
     /// The observer of one pipe.
     pub fn observer(self: &Arc<Self>, workflow: WorkflowId, pipe: usize) -> Arc<dyn Observer> {
         Arc::new(Watching { board: Arc::clone(self), workflow, pipe })

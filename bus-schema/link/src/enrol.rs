@@ -21,7 +21,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
     /// Nobody answered in time.
-    #[error("no answer from the plane in {seconds} s ({last}); is mycelial-plane running and connected to this broker?")]
+    #[error(
+        "no answer from the plane in {seconds} s ({last}); is mycelial-plane running and connected to this broker?"
+    )]
     Timeout {
         /// How long it was tried.
         seconds: u64,
@@ -49,8 +51,10 @@ pub async fn enrol(
     patience: Duration,
 ) -> Result<Membership, EnrolError> {
     let fleet = invitation.fleet();
-    let (ask, answer) =
-        (subject::enrol_ask(&fleet, &invitation.token), subject::enrol_answer(&fleet, &invitation.token));
+    let (ask, answer) = (
+        subject::enrol_ask(&fleet, &invitation.token),
+        subject::enrol_answer(&fleet, &invitation.token),
+    );
     let (bus, mut events) = Bus::start(config, vec![answer.into()]);
     let deadline = Instant::now() + patience;
     let mut again = tokio::time::interval(ASK_AGAIN);
@@ -99,7 +103,12 @@ fn question(
 ) -> Result<Vec<u8>, EnrolError> {
     let keys = identity.public();
     let proof = invitation.proof(&keys, name);
-    let ask = EnrolAsk { keys, name: name.to_string(), proof, host: host.clone() };
+    let ask = EnrolAsk {
+        keys,
+        name: name.to_string(),
+        proof,
+        host: host.clone(),
+    };
     let payload = ask.to_payload();
     let body = Body {
         kind: EnrolAsk::KIND,
@@ -112,8 +121,13 @@ fn question(
     };
     let mut random = [0; 32 + NONCE_BYTES];
     getrandom::fill(&mut random).map_err(|error| EnrolError::Ask(error.to_string()))?;
-    let (ephemeral, nonce) = random.split_first_chunk::<32>().ok_or(EnrolError::Ask("random".into()))?;
-    let plane = bus_schema::key::PublicKeys { sign: [0; 32], seal: invitation.plane_seal };
+    let (ephemeral, nonce) = random
+        .split_first_chunk::<32>()
+        .ok_or(EnrolError::Ask("random".into()))?;
+    let plane = bus_schema::key::PublicKeys {
+        sign: [0; 32],
+        seal: invitation.plane_seal,
+    };
     let (lock, key) = envelope::seal_box(&plane, *ephemeral)
         .ok_or_else(|| EnrolError::Ask("the enrolment string holds an unusable key".into()))?;
     let header = Header {
@@ -142,15 +156,24 @@ fn answered(
     let envelope = Envelope::parse(frame).map_err(|error| not(&error))?;
     let me = identity.public().node_id();
     match envelope.header() {
-        Header { lock: Lock::Pair { recipient }, sender, .. } if *sender == invitation.plane => {
+        Header {
+            lock: Lock::Pair { recipient },
+            sender,
+            ..
+        } if *sender == invitation.plane => {
             if *recipient != me {
                 return Ok(None);
             }
         }
         _ => return Err(not(&"another sender")),
     }
-    let plane = bus_schema::key::PublicKeys { sign: [0; 32], seal: invitation.plane_seal };
-    let key = identity.pair_key(&plane, &invitation.plane, &me).ok_or_else(|| not(&"unusable key"))?;
+    let plane = bus_schema::key::PublicKeys {
+        sign: [0; 32],
+        seal: invitation.plane_seal,
+    };
+    let key = identity
+        .pair_key(&plane, &invitation.plane, &me)
+        .ok_or_else(|| not(&"unusable key"))?;
     let plaintext = envelope.open_unverified(subject, &key).map_err(|error| not(&error))?;
     let body = Body::decode(&plaintext).map_err(|error| not(&error))?;
     let answer = EnrolAnswer::from_payload(body.kind, body.ver, body.payload).map_err(|error| not(&error))?;
@@ -159,7 +182,10 @@ fn answered(
             return Err(not(&"another root key"));
         }
         let roster = roster.open(root).map_err(|error| not(&error))?;
-        let plane = roster.of(&invitation.plane).next().ok_or_else(|| not(&"the plane is not on the roster"))?;
+        let plane = roster
+            .of(&invitation.plane)
+            .next()
+            .ok_or_else(|| not(&"the plane is not on the roster"))?;
         Envelope::parse(frame)
             .and_then(|envelope| envelope.verify(subject, &plane.keys))
             .map_err(|error| not(&error))?;
@@ -169,10 +195,18 @@ fn answered(
 
 fn accept(invitation: &Invitation, identity: &Identity, answer: EnrolAnswer) -> Result<Membership, EnrolError> {
     let (root, certificate, roster, group, login) = match answer {
-        EnrolAnswer::Granted { root, certificate, roster, group, login } => (root, certificate, roster, group, login),
+        EnrolAnswer::Granted {
+            root,
+            certificate,
+            roster,
+            group,
+            login,
+        } => (root, certificate, roster, group, login),
         EnrolAnswer::Refused(reason) => return Err(EnrolError::Refused(reason)),
     };
-    let mine: Certificate = certificate.open(&root).map_err(|error| EnrolError::NotThePlane(error.to_string()))?;
+    let mine: Certificate = certificate
+        .open(&root)
+        .map_err(|error| EnrolError::NotThePlane(error.to_string()))?;
     let me: NodeId = identity.public().node_id();
     if mine.node != me || mine.keys != identity.public() || mine.fleet != invitation.fleet() {
         return Err(EnrolError::NotThePlane("the certificate is somebody else's".into()));

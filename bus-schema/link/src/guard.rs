@@ -1,11 +1,14 @@
 //! The replay window: has this very message been seen before? Pure state, no clock.
 //! A sender's epoch goes up at every start and its counter with every message, per lane, so old frames are recognised
-//! without trusting anybody's clock.
+//! without trusting anybody's clock. A few epochs of one sender may live side by side: an operator runs several commands
+//! at once, and the last words of a daemon that restarts may arrive after its first new ones.
 
 use std::collections::HashMap;
 
 use bus_schema::{id::NodeId, limits::REPLAY_WINDOW, subject::Lane};
 
+/// Epochs of one sender that are told apart; messages of older ones are refused.
+const EPOCHS_MAX: usize = 4;
 const WORDS: usize = (REPLAY_WINDOW / 64) as usize;
 
 /// Why a message is not fresh.
@@ -14,7 +17,7 @@ pub enum Stale {
     /// Seen already, or too far behind to tell.
     #[error("an old message was repeated")]
     Replayed,
-    /// From before the sender's last known start: a replay, or a restored copy of the sender's data directory.
+    /// From long before the sender's last known start: a replay, or a restored copy of the sender's data directory.
     #[error("the sender's epoch went backwards: a repeated message, or its data directory was copied or restored")]
     OldEpoch,
 }
@@ -42,7 +45,11 @@ struct Window {
 
 impl Window {
     fn new(epoch: u64) -> Self {
-        Self { epoch, highest: 0, bits: [0; WORDS] }
+        Self {
+            epoch,
+            highest: 0,
+            bits: [0; WORDS],
+        }
     }
 
     fn shift(&mut self, by: u64) {
@@ -54,7 +61,11 @@ impl Window {
         for index in (0..WORDS).rev() {
             let low = index.checked_sub(words).map_or(0, |from| self.bits[from]);
             let carried = index.checked_sub(words + 1).map_or(0, |from| self.bits[from]);
-            self.bits[index] = if bits == 0 { low } else { low << bits | carried >> (64 - bits) };
+            self.bits[index] = if bits == 0 {
+                low
+            } else {
+                low << bits | carried >> (64 - bits)
+            };
         }
     }
 
@@ -77,29 +88,43 @@ impl Window {
 /// What has been seen of every sender.
 #[derive(Debug, Default)]
 pub struct Guard {
-    windows: HashMap<(NodeId, Lane), Window>,
+    /// Newest epoch first.
+    windows: HashMap<(NodeId, Lane), Vec<Window>>,
     changed: bool,
 }
 
 impl Guard {
     /// Goes on after a restart: everything up to what had been seen counts as seen.
     pub fn restore(seen: impl IntoIterator<Item = Seen>) -> Self {
-        let windows = seen.into_iter().map(|seen| {
-            let window = Window { epoch: seen.epoch, highest: seen.counter, bits: [u64::MAX; WORDS] };
-            ((seen.sender, seen.lane), window)
-        });
-        Self { windows: windows.collect(), changed: false }
+        let mut windows: HashMap<_, Vec<Window>> = HashMap::new();
+        for seen in seen {
+            let window = Window {
+                epoch: seen.epoch,
+                highest: seen.counter,
+                bits: [u64::MAX; WORDS],
+            };
+            let of_sender = windows.entry((seen.sender, seen.lane)).or_default();
+            of_sender.push(window);
+            of_sender.sort_by_key(|window| std::cmp::Reverse(window.epoch));
+        }
+        Self {
+            windows,
+            changed: false,
+        }
     }
 
     /// Accepts a message once. Call only after its signature has been verified.
     pub fn accept(&mut self, sender: NodeId, lane: Lane, epoch: u64, counter: u64) -> Result<(), Stale> {
-        let window = self.windows.entry((sender, lane)).or_insert_with(|| Window::new(epoch));
-        if epoch < window.epoch {
-            return Err(Stale::OldEpoch);
+        let windows = self.windows.entry((sender, lane)).or_default();
+        let index = windows.partition_point(|window| window.epoch > epoch);
+        if windows.get(index).is_none_or(|window| window.epoch != epoch) {
+            if index >= EPOCHS_MAX {
+                return Err(Stale::OldEpoch);
+            }
+            windows.insert(index, Window::new(epoch));
+            windows.truncate(EPOCHS_MAX);
         }
-        if epoch > window.epoch {
-            *window = Window::new(epoch);
-        }
+        let window = windows.get_mut(index).ok_or(Stale::OldEpoch)?;
         window.accept(counter)?;
         self.changed = true;
         Ok(())
@@ -108,13 +133,17 @@ impl Guard {
     /// What to store, if anything was accepted since the last call.
     pub fn changes(&mut self) -> Option<Vec<Seen>> {
         std::mem::take(&mut self.changed).then(|| {
-            let seen = |(key, window): (&(NodeId, Lane), &Window)| Seen {
-                sender: key.0,
-                lane: key.1,
-                epoch: window.epoch,
-                counter: window.highest,
+            let each = |(key, windows): (&(NodeId, Lane), &Vec<Window>)| {
+                let (sender, lane) = *key;
+                let seen = |w: &Window| Seen {
+                    sender,
+                    lane,
+                    epoch: w.epoch,
+                    counter: w.highest,
+                };
+                windows.iter().map(seen).collect::<Vec<_>>()
             };
-            self.windows.iter().map(seen).collect()
+            self.windows.iter().flat_map(each).collect()
         })
     }
 }
@@ -143,13 +172,25 @@ mod tests {
             (5, 3000, Ok(())),
             (5, 3000 - 1023, Ok(())),
             (5, 3000 - 1024, Err(Stale::Replayed)),
-            (4, 9000, Err(Stale::OldEpoch)),
             (6, 1, Ok(())),
-            (5, 3001, Err(Stale::OldEpoch)),
+            (5, 3001, Ok(())),
+            (5, 3001, Err(Stale::Replayed)),
+            (9, 1, Ok(())),
+            (8, 1, Ok(())),
+            (5, 3002, Err(Stale::OldEpoch)),
+            (6, 1, Err(Stale::Replayed)),
         ] {
-            assert_eq!(guard.accept(node(), Lane::Control, epoch, counter), expected, "{epoch}/{counter}");
+            assert_eq!(
+                guard.accept(node(), Lane::Control, epoch, counter),
+                expected,
+                "{epoch}/{counter}"
+            );
         }
-        assert_eq!(guard.accept(node(), Lane::Ack, 5, 1), Ok(()), "lanes count for themselves");
+        assert_eq!(
+            guard.accept(node(), Lane::Ack, 5, 1),
+            Ok(()),
+            "lanes count for themselves"
+        );
     }
 
     #[test]

@@ -74,7 +74,8 @@ pub struct Membership {
 #[derive(Debug)]
 pub struct Home {
     dir: PathBuf,
-    _lock: File,
+    /// Held as long as the directory belongs to this process alone.
+    lock: Option<File>,
 }
 
 const KEYS: &str = "keys";
@@ -108,7 +109,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Makes renames and new files in a directory survive a power cut.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     // Other systems cannot open a directory as a file; their renames are journalled.
-    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+    if cfg!(unix) {
+        File::open(dir)?.sync_all()
+    } else {
+        Ok(())
+    }
 }
 
 impl Home {
@@ -128,10 +133,19 @@ impl Home {
             .open(&path)
             .map_err(io_error("open", &path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { dir: dir.to_path_buf(), _lock: lock }),
+            Ok(()) => Ok(Self {
+                dir: dir.to_path_buf(),
+                lock: Some(lock),
+            }),
             Err(fs::TryLockError::WouldBlock) => Err(HomeError::InUse(dir.display().to_string())),
             Err(fs::TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
         }
+    }
+
+    /// Lets other processes open the directory too, once this one has counted its start: an operator's commands run side
+    /// by side, each in an epoch of its own.
+    pub fn share(&mut self) {
+        self.lock = None;
     }
 
     /// The directory.
@@ -155,9 +169,17 @@ impl Home {
 
     /// Reads a file that ends with a checksum of the rest.
     pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>, HomeError> {
-        let Some(mut bytes) = self.read(name)? else { return Ok(None) };
-        let damaged = |cause| HomeError::Damaged { path: self.dir.join(name).display().to_string(), cause };
-        let cut = bytes.len().checked_sub(CHECK_BYTES).ok_or_else(|| damaged("too short"))?;
+        let Some(mut bytes) = self.read(name)? else {
+            return Ok(None);
+        };
+        let damaged = |cause| HomeError::Damaged {
+            path: self.dir.join(name).display().to_string(),
+            cause,
+        };
+        let cut = bytes
+            .len()
+            .checked_sub(CHECK_BYTES)
+            .ok_or_else(|| damaged("too short"))?;
         if hash(name, &[&bytes[..cut]]) != bytes[cut..] {
             return Err(damaged("wrong checksum"));
         }
@@ -174,8 +196,10 @@ impl Home {
     pub fn identity(&self) -> Result<Identity, HomeError> {
         if let Some(bytes) = self.load(KEYS)?.map(Zeroizing::new) {
             let path = self.dir.join(KEYS).display().to_string();
-            let bytes: &[u8; Identity::BYTES] =
-                bytes.as_slice().try_into().map_err(|_| HomeError::Damaged { path, cause: "wrong length" })?;
+            let bytes: &[u8; Identity::BYTES] = bytes.as_slice().try_into().map_err(|_| HomeError::Damaged {
+                path,
+                cause: "wrong length",
+            })?;
             return Ok(Identity::from_bytes(bytes));
         }
         let mut bytes = Zeroizing::new([0; Identity::BYTES]);
@@ -205,9 +229,14 @@ impl Home {
 
     /// What enrolment gave; `None` before it.
     pub fn membership(&self) -> Result<Option<Membership>, HomeError> {
-        let Some(bytes) = self.load(MEMBERSHIP)? else { return Ok(None) };
+        let Some(bytes) = self.load(MEMBERSHIP)? else {
+            return Ok(None);
+        };
         let path = self.dir.join(MEMBERSHIP).display().to_string();
-        let membership = bus_schema::decode(&bytes).ok_or(HomeError::Damaged { path, cause: "unreadable" })?;
+        let membership = bus_schema::decode(&bytes).ok_or(HomeError::Damaged {
+            path,
+            cause: "unreadable",
+        })?;
         Ok(Some(membership))
     }
 
@@ -222,7 +251,12 @@ impl Home {
         let seen: Vec<(NodeId, u8, u64, u64)> = bus_schema::decode(&bytes).unwrap_or_default();
         let seen = seen.into_iter().filter_map(|(sender, lane, epoch, counter)| {
             let lane = *Lane::ALL.get(usize::from(lane))?;
-            Some(Seen { sender, lane, epoch, counter })
+            Some(Seen {
+                sender,
+                lane,
+                epoch,
+                counter,
+            })
         });
         seen.collect()
     }
@@ -230,7 +264,10 @@ impl Home {
     /// Stores what has been seen.
     pub fn save_seen(&self, seen: &[Seen]) -> Result<(), HomeError> {
         let position = |lane: Lane| Lane::ALL.iter().position(|each| *each == lane).unwrap_or(0) as u8;
-        let rows: Vec<_> = seen.iter().map(|s| (s.sender, position(s.lane), s.epoch, s.counter)).collect();
+        let rows: Vec<_> = seen
+            .iter()
+            .map(|s| (s.sender, position(s.lane), s.epoch, s.counter))
+            .collect();
         self.store(SEEN, &bus_schema::encode(&rows))
     }
 }
@@ -250,7 +287,12 @@ mod tests {
         let home = Home::open(dir.path()).unwrap();
         assert_eq!(home.identity().unwrap().public(), public);
         assert_eq!(home.next_epoch().unwrap(), 3);
-        let seen = Seen { sender: NodeId::from_hash(&[1; 32]), lane: Lane::Ack, epoch: 3, counter: 9 };
+        let seen = Seen {
+            sender: NodeId::from_hash(&[1; 32]),
+            lane: Lane::Ack,
+            epoch: 3,
+            counter: 9,
+        };
         home.save_seen(&[seen]).unwrap();
         assert_eq!(home.seen(), [seen]);
     }

@@ -1,8 +1,20 @@
-//! The bus, as members of a fleet use it. [`Bus`] moves bytes over NATS, MQTT or memory.
+//! The bus, as members of a fleet use it. [`Bus`] moves bytes over NATS, MQTT or memory; [`secure`] seals and opens them;
+//! [`session`] makes typed messages, requests and replies of them. [`home`], [`enrol`], [`place`] and [`settings`] are
+//! what every member needs besides: its own files, becoming a member, finding the bus, reading strict settings.
+//!
+//! Knows no workflow, no stream and no storage but a member's own few small files.
 
 mod bus;
 
+pub mod enrol;
+pub mod guard;
+pub mod home;
+pub mod place;
+pub mod secure;
+pub mod session;
+pub mod settings;
+
 pub use bus::{
-    AddressError, Bus, BusAddress, BusConfig, ConfigError, Counters, Credentials, Event, Protocol, PublishError, Secret,
-    Status, Tls, TlsError, memory,
+    AddressError, Bus, BusAddress, BusConfig, ConfigError, Counters, Credentials, Event, Protocol, PublishError,
+    Secret, Status, Tls, TlsError, memory,
 };

@@ -46,14 +46,22 @@ pub struct Known {
 impl From<&Invitation> for Known {
     fn from(invitation: &Invitation) -> Self {
         let Invitation { bus, ca, login, .. } = invitation.clone();
-        Self { addresses: bus, ca, login }
+        Self {
+            addresses: bus,
+            ca,
+            login,
+        }
     }
 }
 
 impl From<&Membership> for Known {
     fn from(membership: &Membership) -> Self {
         let Membership { bus, ca, login, .. } = membership.clone();
-        Self { addresses: bus, ca, login }
+        Self {
+            addresses: bus,
+            ca,
+            login,
+        }
     }
 }
 
@@ -75,16 +83,27 @@ impl BusSection {
     }
 
     fn parsed_addresses(&self, texts: &[String]) -> Result<Vec<BusAddress>, PlaceError> {
-        let parse = |text: &String| text.parse().map_err(|error| PlaceError(format!("bus.addresses: {error}")));
+        let parse = |text: &String| {
+            text.parse()
+                .map_err(|error| PlaceError(format!("bus.addresses: {error}")))
+        };
         texts.iter().map(parse).collect()
     }
 
     /// How to connect, under this client name. Reads the files the section names.
     pub fn resolve(&self, known: &Known, client: &str) -> Result<BusConfig, PlaceError> {
         self.check()?;
-        let texts = if self.addresses.is_empty() { &known.addresses } else { &self.addresses };
-        let config =
-            BusConfig::new(self.parsed_addresses(texts)?, client, self.credentials(known)?, self.tls(known)?);
+        let texts = if self.addresses.is_empty() {
+            &known.addresses
+        } else {
+            &self.addresses
+        };
+        let config = BusConfig::new(
+            self.parsed_addresses(texts)?,
+            client,
+            self.credentials(known)?,
+            self.tls(known)?,
+        );
         config.map_err(|error| PlaceError(error.to_string()))
     }
 
@@ -92,15 +111,21 @@ impl BusSection {
         if let (Some(user), Some(path)) = (&self.user, &self.password_file) {
             let text = read("bus.password_file", path)?;
             let password = Secret::from(text.lines().next().unwrap_or_default());
-            return Ok(Credentials::UserPassword { user: user.clone(), password });
+            return Ok(Credentials::UserPassword {
+                user: user.clone(),
+                password,
+            });
         }
         if let Some(path) = &self.nats_creds {
             return Ok(Credentials::NatsCreds(read("bus.nats_creds", path)?.into()));
         }
-        Ok(known.login.as_ref().map_or(Credentials::None, |login| Credentials::UserPassword {
-            user: login.user.clone(),
-            password: login.password.as_str().into(),
-        }))
+        Ok(known
+            .login
+            .as_ref()
+            .map_or(Credentials::None, |login| Credentials::UserPassword {
+                user: login.user.clone(),
+                password: login.password.as_str().into(),
+            }))
     }
 
     fn tls(&self, known: &Known) -> Result<Tls, PlaceError> {
@@ -109,7 +134,10 @@ impl BusSection {
         let ca = file("bus.ca", &self.ca)?;
         let cert = file("bus.client_cert", &self.client_cert)?;
         let key = file("bus.client_key", &self.client_key)?;
-        let client = cert.as_deref().zip(key.as_deref()).map(|(cert, key)| (cert.as_bytes(), key.as_bytes()));
+        let client = cert
+            .as_deref()
+            .zip(key.as_deref())
+            .map(|(cert, key)| (cert.as_bytes(), key.as_bytes()));
         match (&ca, client, &known.ca) {
             (None, None, Some(der)) => Tls::from_ca_der(der).map_err(failed),
             (None, None, None) => Ok(Tls::default()),

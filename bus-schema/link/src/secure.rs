@@ -97,7 +97,13 @@ impl Trust {
         for (node, certificates) in &mut members {
             *certificates = roster.of(node).cloned().map(Arc::new).collect();
         }
-        Self { roster, signed, members, groups, pairs: HashMap::new() }
+        Self {
+            roster,
+            signed,
+            members,
+            groups,
+            pairs: HashMap::new(),
+        }
     }
 
     fn certificates(&self, node: &NodeId) -> &[Arc<Certificate>] {
@@ -144,7 +150,11 @@ impl Secure {
             root: membership.root,
             epoch,
             counters: Default::default(),
-            trust: Mutex::new(Trust::new(roster, membership.roster.clone(), vec![membership.group.clone()])),
+            trust: Mutex::new(Trust::new(
+                roster,
+                membership.roster.clone(),
+                vec![membership.group.clone()],
+            )),
             guard: Mutex::new(Guard::restore(seen)),
             refused: AtomicU64::new(0),
         })
@@ -194,7 +204,12 @@ impl Secure {
     /// The plane's certificate.
     pub fn plane(&self) -> Option<Arc<Certificate>> {
         let trust = lock(&self.trust);
-        let plane = trust.roster.members.iter().find(|member| member.role == Role::Plane)?.node;
+        let plane = trust
+            .roster
+            .members
+            .iter()
+            .find(|member| member.role == Role::Plane)?
+            .node;
         trust.certificates(&plane).first().cloned()
     }
 
@@ -249,7 +264,11 @@ impl Secure {
         if let Some(key) = trust.pairs.get(&(peer.keys.seal, sending)) {
             return Ok(key.clone());
         }
-        let (sender, recipient) = if sending { (&self.me.node, &peer.node) } else { (&peer.node, &self.me.node) };
+        let (sender, recipient) = if sending {
+            (&self.me.node, &peer.node)
+        } else {
+            (&peer.node, &self.me.node)
+        };
         let key = self.identity.pair_key(&peer.keys, sender, recipient);
         let key = key.ok_or(EnvelopeError::Key { sender: *sender })?;
         trust.pairs.insert((peer.keys.seal, sending), key.clone());
@@ -284,7 +303,13 @@ impl Secure {
     /// Seals for everybody in the fleet.
     pub fn seal_group(&self, lane: Lane, subject: &Subject, plaintext: &[u8]) -> Result<Vec<u8>, SecureError> {
         let group = self.group().ok_or(SecureError::GroupKey(0))?;
-        let header = self.header(Lock::Group { key_epoch: group.key_epoch }, self.epoch, self.count(lane))?;
+        let header = self.header(
+            Lock::Group {
+                key_epoch: group.key_epoch,
+            },
+            self.epoch,
+            self.count(lane),
+        )?;
         Ok(envelope::seal(subject, &header, &group.key, &self.identity, plaintext)?)
     }
 
@@ -318,7 +343,13 @@ impl Secure {
         let misplaced = || SecureError::Misplaced(subject.clone());
         let address = subject.address().map_err(|_| misplaced())?;
         let envelope = Envelope::parse(frame)?;
-        let Header { sender, epoch, counter, lock: sealed_with, .. } = envelope.header().clone();
+        let Header {
+            sender,
+            epoch,
+            counter,
+            lock: sealed_with,
+            ..
+        } = envelope.header().clone();
         if address.fleet != self.me.fleet || address.sender != sender.as_str() {
             return Err(misplaced());
         }
@@ -342,12 +373,21 @@ impl Secure {
         lock(&self.guard)
             .accept(sender, address.lane, epoch, counter)
             .map_err(|cause| SecureError::Stale { sender, cause })?;
-        Ok(Opened { sender: certificate, lane: address.lane, rest: address.rest, epoch, plaintext })
+        Ok(Opened {
+            sender: certificate,
+            lane: address.lane,
+            rest: address.rest,
+            epoch,
+            plaintext,
+        })
     }
 
     fn certificate_of(&self, header: &Header) -> Result<Arc<Certificate>, SecureError> {
         let trust = lock(&self.trust);
-        let found = trust.certificates(&header.sender).iter().find(|c| c.key_epoch == header.key_epoch);
+        let found = trust
+            .certificates(&header.sender)
+            .iter()
+            .find(|c| c.key_epoch == header.key_epoch);
         found.cloned().ok_or(SecureError::Stranger(header.sender))
     }
 

@@ -164,12 +164,16 @@ impl Assembly {
         if count > MESSAGE_BYTES_MAX.div_ceil(PART_BYTES) || usize::from(body.part) >= count {
             return None;
         }
-        self.0.retain(|_, partial| now.duration_since(partial.started) < PARTIAL_AGE_MAX);
+        self.0
+            .retain(|_, partial| now.duration_since(partial.started) < PARTIAL_AGE_MAX);
         let key = (sender, body.correlation);
         if self.0.len() >= PARTIAL_MAX && !self.0.contains_key(&key) {
             return None;
         }
-        let partial = self.0.entry(key).or_insert_with(|| Partial { started: now, parts: vec![None; count] });
+        let partial = self.0.entry(key).or_insert_with(|| Partial {
+            started: now,
+            parts: vec![None; count],
+        });
         if let Some(slot) = partial.parts.get_mut(usize::from(body.part)) {
             *slot = Some(body.payload.to_vec());
         }
@@ -204,11 +208,21 @@ impl Session {
         config: BusConfig,
         subscriptions: Vec<Pattern>,
     ) -> (Arc<Self>, mpsc::Receiver<SessionEvent>) {
+        // Several processes may speak for one operator: a reply must not fit another's request.
+        let first = getrandom::u64().unwrap_or(1) >> 1;
         let (bus, events) = Bus::start(config, subscriptions);
         let pending = Arc::new(Pending::default());
         let (out, incoming) = mpsc::channel(INCOMING_MAX);
         tokio::spawn(receive(Arc::clone(&secure), events, Arc::clone(&pending), out));
-        (Arc::new(Self { secure, bus, pending, correlation: AtomicU64::new(1) }), incoming)
+        (
+            Arc::new(Self {
+                secure,
+                bus,
+                pending,
+                correlation: AtomicU64::new(first),
+            }),
+            incoming,
+        )
     }
 
     /// The subscription every member has on its control connection.
@@ -233,7 +247,16 @@ impl Session {
     /// Sends a message to one member.
     pub async fn send<M: Message>(&self, to: &NodeId, message: &M) -> Result<(), SendError> {
         let peer = self.secure.member(to).ok_or(SecureError::Stranger(*to))?;
-        self.put(&peer, None, M::KIND, M::VER, Exchange::OneWay, self.next_correlation(), &message.to_payload()).await
+        self.put(
+            &peer,
+            None,
+            M::KIND,
+            M::VER,
+            Exchange::OneWay,
+            self.next_correlation(),
+            &message.to_payload(),
+        )
+        .await
     }
 
     /// Sends a message to the holder of a certificate on a subject of its own (an enrolment answer).
@@ -244,7 +267,16 @@ impl Session {
         message: &M,
     ) -> Result<(), SendError> {
         let payload = message.to_payload();
-        self.put(peer, Some(subject), M::KIND, M::VER, Exchange::OneWay, self.next_correlation(), &payload).await
+        self.put(
+            peer,
+            Some(subject),
+            M::KIND,
+            M::VER,
+            Exchange::OneWay,
+            self.next_correlation(),
+            &payload,
+        )
+        .await
     }
 
     /// Sends a request and waits for its reply.
@@ -254,13 +286,28 @@ impl Session {
         message: &M,
         deadline: Duration,
     ) -> Result<R, RequestError> {
-        let peer = self.secure.member(to).ok_or(SecureError::Stranger(*to)).map_err(SendError::from)?;
+        let peer = self
+            .secure
+            .member(to)
+            .ok_or(SecureError::Stranger(*to))
+            .map_err(SendError::from)?;
         let correlation = self.next_correlation();
         let (answer, answered) = oneshot::channel();
         self.lock_pending().insert(correlation, (*to, answer));
-        let exchange = Exchange::Request { deadline_ms: deadline.as_millis().min(u128::from(u32::MAX)) as u32 };
+        let exchange = Exchange::Request {
+            deadline_ms: deadline.as_millis().min(u128::from(u32::MAX)) as u32,
+        };
         let asked = async {
-            self.put(&peer, None, M::KIND, M::VER, exchange, correlation, &message.to_payload()).await?;
+            self.put(
+                &peer,
+                None,
+                M::KIND,
+                M::VER,
+                exchange,
+                correlation,
+                &message.to_payload(),
+            )
+            .await?;
             Ok(answered.await.ok())
         };
         let reply = tokio::time::timeout(deadline, asked).await;
@@ -274,8 +321,19 @@ impl Session {
 
     /// Answers a request. Does nothing when the sender does not wait for an answer.
     pub async fn reply<M: Message>(&self, to: &Incoming, message: &M) -> Result<(), SendError> {
-        let Some(correlation) = to.correlation else { return Ok(()) };
-        self.put(&to.sender, None, M::KIND, M::VER, Exchange::Reply, correlation, &message.to_payload()).await
+        let Some(correlation) = to.correlation else {
+            return Ok(());
+        };
+        self.put(
+            &to.sender,
+            None,
+            M::KIND,
+            M::VER,
+            Exchange::Reply,
+            correlation,
+            &message.to_payload(),
+        )
+        .await
     }
 
     /// Publishes a user's message to the fleet.
@@ -289,7 +347,10 @@ impl Session {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the one place where all of an outgoing message comes together")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the one place where all of an outgoing message comes together"
+    )]
     async fn put(
         &self,
         peer: &Certificate,
@@ -300,8 +361,7 @@ impl Session {
         correlation: u64,
         payload: &[u8],
     ) -> Result<(), SendError> {
-        let subject =
-            subject.unwrap_or_else(|| subject::control(self.secure.fleet(), self.secure.node(), &peer.node));
+        let subject = subject.unwrap_or_else(|| subject::control(self.secure.fleet(), self.secure.node(), &peer.node));
         for body in parts(kind, ver, exchange, correlation, payload)? {
             let frame = self.secure.seal_for(peer, Lane::Control, &subject, &body)?;
             self.bus.publish(&subject, frame).await?;
@@ -320,13 +380,7 @@ impl Session {
 }
 
 /// A message as the bodies of one or more envelopes.
-fn parts(
-    kind: u16,
-    ver: u8,
-    exchange: Exchange,
-    correlation: u64,
-    payload: &[u8],
-) -> Result<Vec<Vec<u8>>, SendError> {
+fn parts(kind: u16, ver: u8, exchange: Exchange, correlation: u64, payload: &[u8]) -> Result<Vec<Vec<u8>>, SendError> {
     if payload.len() > MESSAGE_BYTES_MAX {
         return Err(SendError::TooLarge { bytes: payload.len() });
     }
@@ -334,7 +388,16 @@ fn parts(
     let body = |part: u16| {
         let start = usize::from(part) * PART_BYTES;
         let end = payload.len().min(start + PART_BYTES);
-        Body { kind, ver, exchange, correlation, part, parts: count, payload: &payload[start..end] }.encode()
+        Body {
+            kind,
+            ver,
+            exchange,
+            correlation,
+            part,
+            parts: count,
+            payload: &payload[start..end],
+        }
+        .encode()
     };
     Ok((0..count).map(body).collect())
 }
@@ -348,14 +411,14 @@ async fn receive(
     let mut assembly = Assembly::default();
     while let Some(event) = events.recv().await {
         let event = match event {
-            Event::Up { address } => SessionEvent::Up { address: address.to_string() },
+            Event::Up { address } => SessionEvent::Up {
+                address: address.to_string(),
+            },
             Event::Down { cause } => SessionEvent::Down { cause },
-            Event::Message { subject, payload } => {
-                match message(&secure, &pending, &mut assembly, subject, payload) {
-                    Some(event) => event,
-                    None => continue,
-                }
-            }
+            Event::Message { subject, payload } => match message(&secure, &pending, &mut assembly, subject, payload) {
+                Some(event) => event,
+                None => continue,
+            },
         };
         // Frames of streams wait for their owner (that is back-pressure); nothing else may be held up by it.
         let sent = match event {
@@ -381,14 +444,30 @@ fn message(
         Ok(Lane::Enrol) => return Some(SessionEvent::Candidate { subject, frame }),
         Ok(Lane::Data | Lane::Ack) => return Some(SessionEvent::Stream { subject, frame }),
         Ok(Lane::Control | Lane::App) => {}
-        Err(error) => return Some(SessionEvent::Refused { subject, cause: error.to_string() }),
+        Err(error) => {
+            return Some(SessionEvent::Refused {
+                subject,
+                cause: error.to_string(),
+            });
+        }
     }
-    let refused = |cause: String| Some(SessionEvent::Refused { subject: subject.clone(), cause });
+    let refused = |cause: String| {
+        Some(SessionEvent::Refused {
+            subject: subject.clone(),
+            cause,
+        })
+    };
     let opened = match secure.open(&subject, &frame) {
         Ok(opened) => opened,
         Err(error) => return refused(error.to_string()),
     };
-    let Opened { sender, lane, rest, epoch, plaintext } = opened;
+    let Opened {
+        sender,
+        lane,
+        rest,
+        epoch,
+        plaintext,
+    } = opened;
     let body = match Body::decode(&plaintext) {
         Ok(body) => body,
         Err(error) => return refused(error.to_string()),
@@ -401,7 +480,9 @@ fn message(
         Exchange::Reply => {
             let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
             // Only the one who was asked may answer.
-            if pending.get(&body.correlation).is_some_and(|(asked, _)| *asked == sender.node)
+            if pending
+                .get(&body.correlation)
+                .is_some_and(|(asked, _)| *asked == sender.node)
                 && let Some((_, answer)) = pending.remove(&body.correlation)
             {
                 let _ = answer.send(Reply { kind, ver, payload });
@@ -409,7 +490,16 @@ fn message(
             return None;
         }
     };
-    Some(SessionEvent::Message(Incoming { sender, lane, rest, epoch, kind, ver, payload, correlation }))
+    Some(SessionEvent::Message(Incoming {
+        sender,
+        lane,
+        rest,
+        epoch,
+        kind,
+        ver,
+        payload,
+        correlation,
+    }))
 }
 
 #[cfg(test)]

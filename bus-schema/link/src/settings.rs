@@ -48,17 +48,26 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, SettingsError> {
 /// Reads settings from a text; `file` is only for messages.
 pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, SettingsError> {
     toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        let line = error
+            .span()
+            .map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         let message = error.message().lines().collect::<Vec<_>>().join("; ");
         let hint = hint(&message);
-        SettingsError { file: file.to_string(), line, message, hint }
+        SettingsError {
+            file: file.to_string(),
+            line,
+            message,
+            hint,
+        }
     })
 }
 
 /// serde lists what it would have taken; name the closest.
 fn hint(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
-    let Some(wrong) = quoted.next() else { return String::new() };
+    let Some(wrong) = quoted.next() else {
+        return String::new();
+    };
     if !(message.starts_with("unknown field") || message.starts_with("unknown variant")) {
         return String::new();
     }
@@ -74,7 +83,11 @@ pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -
         let distance = edits(wrong, candidate);
         (distance <= candidate.len().max(wrong.len()).div_ceil(3)).then_some((distance, candidate))
     };
-    candidates.into_iter().filter_map(close).min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
+    candidates
+        .into_iter()
+        .filter_map(close)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
 }
 
 /// Levenshtein distance, ignoring case (Wagner and Fischer, 1974).
@@ -121,8 +134,18 @@ mod tests {
     #[test]
     fn a_mistake_names_its_place_and_the_nearest_key() {
         for (text, line, message, hint) in [
-            ("name = 'a'\nretrys = 1", 2, "unknown field `retrys`", "did you mean `retries`?"),
-            ("name = 'a'\n\n[log]\nlevle = 'x'", 4, "unknown field `levle`", "did you mean `level`?"),
+            (
+                "name = 'a'\nretrys = 1",
+                2,
+                "unknown field `retrys`",
+                "did you mean `retries`?",
+            ),
+            (
+                "name = 'a'\n\n[log]\nlevle = 'x'",
+                4,
+                "unknown field `levle`",
+                "did you mean `level`?",
+            ),
             ("name = 'a'\nretries = 300", 2, "u8", ""),
             ("retries = 3", 1, "missing field `name`", ""),
             ("name = ", 1, "", ""),

@@ -23,6 +23,13 @@ pub struct Daemon {
     pub components: Option<Arc<[Descriptor]>>,
 }
 
+/// A daemon with its name: where a node runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site<'a> {
+    pub name: &'a str,
+    pub daemon: &'a Daemon,
+}
+
 impl Fleet {
     /// No daemons.
     pub fn new() -> Self {
@@ -52,6 +59,13 @@ impl Fleet {
         self.default_daemon.as_deref()
     }
 
+    /// A daemon by its name, with the name.
+    pub(crate) fn site(&self, name: &str) -> Option<Site<'_>> {
+        self.daemons
+            .get_key_value(name)
+            .map(|(name, daemon)| Site { name, daemon })
+    }
+
     /// All names, in order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.daemons.keys().map(String::as_str)
@@ -59,15 +73,22 @@ impl Fleet {
 
     /// Every component of the fleet with the name of a daemon that has it.
     pub(crate) fn components(&self) -> impl Iterator<Item = (&str, &Descriptor)> {
-        self.daemons
-            .iter()
-            .flat_map(|(name, daemon)| daemon.components.iter().flat_map(|c| c.iter()).map(|d| (name.as_str(), d)))
+        self.daemons.iter().flat_map(|(name, daemon)| {
+            daemon
+                .components
+                .iter()
+                .flat_map(|c| c.iter())
+                .map(|d| (name.as_str(), d))
+        })
     }
 }
 
 impl Daemon {
     /// Its component of this role and name.
     pub(crate) fn find(&self, role: ComponentRole, name: &str) -> Option<&Descriptor> {
-        self.components.as_ref()?.iter().find(|descriptor| descriptor.role == role && descriptor.name == name)
+        self.components
+            .as_ref()?
+            .iter()
+            .find(|descriptor| descriptor.role == role && descriptor.name == name)
     }
 }

@@ -1,1 +1,113 @@
-//! Placeholder.
+//! Workflow texts to validated graphs to per-daemon plans. Pure: no I/O, no clock, no randomness.
+//!
+//! ```toml
+//! name = "orders"
+//!
+//! [sources.db]
+//! type = "sqlite"
+//! daemon = "gateway"
+//! path = "/data/shop.db"            # all other keys belong to the component
+//!
+//! [transforms.keep]
+//! type = "filter"
+//! from = "db"                       # a name, or a list of names; runs where its input is
+//! expression = "amount > 10"
+//!
+//! [destinations.warehouse]
+//! type = "postgres"
+//! daemon = "hub"
+//! from = ["keep"]
+//! spool = { quota = "1GiB", when_full = "block" }   # buffer of the stream into this node
+//! ```
+//!
+//! [`validate`] tells everything that is wrong at once; [`compile`] cuts a workflow into one [`PlanWorkflow`] per daemon.
+//!
+//! [`PlanWorkflow`]: bus_schema::plan::PlanWorkflow
+
+mod check;
+mod compile;
+mod fleet;
+mod graph;
+mod parse;
+mod schema;
+mod spec;
+mod words;
+
+use bus_schema::api::Problem;
+
+pub use compile::{Compiled, Part};
+pub use fleet::{Daemon, Fleet};
+pub use parse::RESERVED_KEYS;
+pub use spec::{Node, Spec};
+pub use words::nearest;
+
+/// Longest text of a workflow, in bytes.
+pub const TEXT_BYTES_MAX: usize = 256 * 1024;
+/// Most problems told at once.
+pub const PROBLEMS_MAX: usize = 100;
+/// Most ways from sources to nodes, counted over all nodes: a node behind a merge of three counts three times.
+pub const WAYS_MAX: usize = 1024;
+/// Largest part of one workflow on one daemon, encoded, in bytes: a daemon's whole plan must fit one message.
+pub const PART_BYTES_MAX: usize = bus_schema::limits::MESSAGE_BYTES_MAX / 2;
+
+/// Reads a text. Fails with everything that is wrong with it whoever shall run it, in the order of the text.
+pub fn parse(text: &str) -> Result<Spec, Vec<Problem>> {
+    let reading = parse::read(text);
+    let mut problems = reading.problems;
+    if reading.is_toml {
+        problems.extend(graph::check(&reading.spec));
+    }
+    if problems.is_empty() {
+        Ok(reading.spec)
+    } else {
+        Err(in_order(problems))
+    }
+}
+
+/// Everything that keeps this fleet from running the workflow, in the order of the text; empty when nothing does.
+pub fn check(spec: &Spec, fleet: &Fleet) -> Vec<Problem> {
+    in_order(check::check(spec, fleet).0)
+}
+
+/// [`parse`] and [`check`] in one, so that a text's own mistakes do not hide what the fleet cannot do. A spec that comes
+/// back compiles.
+pub fn validate(text: &str, fleet: &Fleet) -> Result<Spec, Vec<Problem>> {
+    let reading = parse::read(text);
+    let mut problems = reading.problems;
+    if reading.is_toml {
+        problems.extend(graph::check(&reading.spec));
+        problems.extend(check::check(&reading.spec, fleet).0);
+    }
+    if !problems.is_empty() {
+        return Err(in_order(problems));
+    }
+    compile(&reading.spec, fleet, 0)?;
+    Ok(reading.spec)
+}
+
+/// Cuts a workflow into what each daemon runs. Fails with the problems of [`check`], or when a part is too large.
+pub fn compile(spec: &Spec, fleet: &Fleet, revision: u32) -> Result<Compiled, Vec<Problem>> {
+    let (problems, sites) = check::check(spec, fleet);
+    let sites: Option<Vec<_>> = sites.into_iter().collect();
+    match sites {
+        Some(sites) if problems.is_empty() => compile::cut(spec, &sites, revision).map_err(in_order),
+        _ => Err(in_order(problems)),
+    }
+}
+
+/// Top to bottom, and not without end.
+fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by_key(|problem| problem.line);
+    let more = problems.len().saturating_sub(PROBLEMS_MAX);
+    if more > 0 {
+        problems.truncate(PROBLEMS_MAX);
+        let message = format!("and {more} more problems");
+        problems.push(Problem {
+            place: String::new(),
+            line: 0,
+            message,
+            hint: String::new(),
+        });
+    }
+    problems
+}

@@ -16,14 +16,18 @@ use toml::{
 use crate::{
     TEXT_BYTES_MAX,
     spec::{Lines, Node, Part, Place, Spec, section},
-    words::{clip, joined, size_bytes, size_text, suggest},
+    words::{clip, joined, nearest, size_bytes, size_text, suggest},
 };
 
 /// Keys of a node that are Mycelial's own; all others belong to the component.
 pub const RESERVED_KEYS: [&str; 4] = ["type", "daemon", "from", "spool"];
 
 const TOP_KEYS: [&str; 4] = ["name", "sources", "transforms", "destinations"];
-const ROLES: [ComponentRole; 3] = [ComponentRole::Source, ComponentRole::Transform, ComponentRole::Destination];
+const ROLES: [ComponentRole; 3] = [
+    ComponentRole::Source,
+    ComponentRole::Transform,
+    ComponentRole::Destination,
+];
 const NAME_RULE: &str = "use 1 to 32 of a-z, 0-9, '_' and '-', beginning with a letter or a digit";
 
 /// What could be read.
@@ -38,25 +42,54 @@ pub(crate) struct Reading {
 
 /// Reads a text as far as it goes.
 pub(crate) fn read(text: &str) -> Reading {
-    let mut reader = Reader { line_starts: line_starts(text), problems: Vec::new(), lines: Lines::default() };
-    let mut spec = Spec { name: String::new(), nodes: Vec::new(), lines: Lines::default() };
+    let mut reader = Reader {
+        line_starts: line_starts(text),
+        problems: Vec::new(),
+        lines: Lines::default(),
+    };
+    let mut spec = Spec {
+        name: String::new(),
+        nodes: Vec::new(),
+        lines: Lines::default(),
+    };
     if text.len() > TEXT_BYTES_MAX {
-        let message = format!("the text has {} bytes; a workflow has at most {TEXT_BYTES_MAX}", text.len());
-        reader.problems.push(Place::root().problem(0, message, "split it into several workflows"));
-        return Reading { spec, problems: reader.problems, is_toml: false };
+        let message = format!(
+            "the text has {} bytes; a workflow has at most {TEXT_BYTES_MAX}",
+            text.len()
+        );
+        reader
+            .problems
+            .push(Place::root().problem(0, message, "split it into several workflows"));
+        return Reading {
+            spec,
+            problems: reader.problems,
+            is_toml: false,
+        };
     }
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         let problems = errors.iter().map(|error| reader.syntax(text, error)).collect();
-        return Reading { spec, problems, is_toml: false };
+        return Reading {
+            spec,
+            problems,
+            is_toml: false,
+        };
     }
     reader.workflow(table.get_ref(), &mut spec);
     spec.lines = reader.lines;
-    Reading { spec, problems: reader.problems, is_toml: true }
+    Reading {
+        spec,
+        problems: reader.problems,
+        is_toml: true,
+    }
 }
 
 fn line_starts(text: &str) -> Vec<usize> {
-    let after_breaks = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
+    let after_breaks = text
+        .bytes()
+        .enumerate()
+        .filter(|(_, b)| *b == b'\n')
+        .map(|(at, _)| at + 1);
     std::iter::once(0).chain(after_breaks).collect()
 }
 
@@ -74,7 +107,13 @@ impl Reader {
     fn syntax(&self, text: &str, error: &toml::de::Error) -> Problem {
         let at = error.span().map(|span| span.start);
         // At the end of the text the interesting line is the last one with something on it.
-        let at = at.map(|at| if at >= text.len() { text.trim_end().len().saturating_sub(1) } else { at });
+        let at = at.map(|at| {
+            if at >= text.len() {
+                text.trim_end().len().saturating_sub(1)
+            } else {
+                at
+            }
+        });
         let line = at.map_or(0, |at| self.line_at(at));
         let message = format!("the text is not TOML here: {}", error.message().replace('\n', ", "));
         Place::root().problem(line, message, "")
@@ -88,33 +127,47 @@ impl Reader {
 
     fn workflow(&mut self, table: &DeTable<'_>, spec: &mut Spec) {
         let root = Place::root();
-        let mut sections = [None; 3];
+        let mut sections = Vec::new();
         let mut name = None;
         for (key, value) in table {
-            let line = self.line_at(key.span().start);
-            self.lines.keys.insert(key.get_ref().to_string(), Lines { line, ..Lines::default() });
-            match key.get_ref().as_ref() {
-                "name" => name = Some(value.get_ref()),
-                other => match ROLES.iter().position(|role| section(*role) == other) {
-                    Some(index) => sections[index] = Some(value.get_ref()),
-                    None => {
-                        let hint = suggest(other, "a workflow has", TOP_KEYS);
-                        self.wrong(&root.key(other), format!("unknown key '{}'", clip(other)), hint);
-                    }
-                },
+            let (key, line, value) = (key.get_ref().as_ref(), self.line_at(key.span().start), value.get_ref());
+            self.lines.keys.entry(key.to_string()).or_default().line = line;
+            if key == "name" {
+                name = Some(value);
+                continue;
             }
+            let mut meant = Some(key);
+            if !TOP_KEYS.contains(&key) {
+                let hint = suggest(key, "a workflow has", TOP_KEYS);
+                self.wrong(&root.key(key), format!("unknown key '{}'", clip(key)), hint);
+                // A misspelt section is read all the same, or its nodes would be missed everywhere else.
+                meant = nearest(key, TOP_KEYS);
+            }
+            let role = ROLES.into_iter().find(|role| Some(section(*role)) == meant);
+            sections.extend(role.map(|role| (role, value)));
         }
+        // Sources first: of two nodes with one name it is the later that is told.
+        sections.sort_by_key(|(role, _)| *role);
         match name {
-            None => self.wrong(&root, "the workflow has no name", "begin the text with, for example: name = \"orders\""),
-            Some(value) => spec.name = self.name(&root.key("name"), value, "a workflow's name").unwrap_or_default(),
-        }
-        for (role, value) in ROLES.into_iter().zip(sections) {
-            if let Some(value) = value {
-                self.section(role, value, &mut spec.nodes);
+            None => self.wrong(
+                &root,
+                "the workflow has no name",
+                "begin the text with, for example: name = \"orders\"",
+            ),
+            Some(value) => {
+                spec.name = self
+                    .name(&root.key("name"), value, "a workflow's name")
+                    .unwrap_or_default()
             }
+        }
+        for (role, value) in sections {
+            self.section(role, value, &mut spec.nodes);
         }
         if spec.nodes.len() > WORKFLOW_NODES_MAX {
-            let message = format!("the workflow has {} nodes; at most {WORKFLOW_NODES_MAX} fit", spec.nodes.len());
+            let message = format!(
+                "the workflow has {} nodes; at most {WORKFLOW_NODES_MAX} fit",
+                spec.nodes.len()
+            );
             self.wrong(&root, message, "split it into several workflows");
             spec.nodes.truncate(WORKFLOW_NODES_MAX);
         }
@@ -124,28 +177,39 @@ impl Reader {
         let place = Place::root().key(section(role));
         let shape = format!("write [{place}.<name>], with a name of your choice, and the {role}'s keys below it");
         let DeValue::Table(table) = value else {
-            return self.wrong(&place, format!("'{place}' must hold tables, not {}", kind(value)), shape);
+            return self.wrong(
+                &place,
+                format!("'{place}' must hold tables, not {}", kind(value)),
+                shape,
+            );
         };
         for (key, value) in table {
             let id = key.get_ref().as_ref();
             let place = place.key(id);
             let lines = self.lines_of(key.span().start, value);
-            if let Some(section) = self.lines.keys.get_mut(section(role)) {
-                section.keys.insert(id.to_string(), lines);
-            }
+            let section = self.lines.keys.entry(section(role).to_string()).or_default();
+            section.keys.insert(id.to_string(), lines);
             let DeValue::Table(table) = value.get_ref() else {
                 let message = format!("'{}' must be a table, not {}", clip(id), kind(value.get_ref()));
                 self.wrong(&place, message, shape.as_str());
                 continue;
             };
             if !is_name(id) {
-                self.wrong(&place, format!("'{}' cannot be the name of a node", clip(id)), NAME_RULE);
+                self.wrong(
+                    &place,
+                    format!("'{}' cannot be the name of a node", clip(id)),
+                    NAME_RULE,
+                );
             }
             if let Some(earlier) = nodes.iter().find(|node| node.id == id) {
                 let earlier = earlier.place();
                 let line = self.lines.line_of(&earlier.0);
                 let message = format!("there is already a node '{}': {earlier} on line {line}", clip(id));
-                self.wrong(&place, message, "give one of them another name: names are unique in a workflow");
+                self.wrong(
+                    &place,
+                    message,
+                    "give one of them another name: names are unique in a workflow",
+                );
             }
             let node = self.node(role, id, &place, table);
             nodes.push(node);
@@ -154,16 +218,22 @@ impl Reader {
 
     /// Lines of a value and everything in it.
     fn lines_of(&self, offset: usize, value: &Spanned<DeValue<'_>>) -> Lines {
-        let mut lines = Lines { line: self.line_at(offset), ..Lines::default() };
+        let mut lines = Lines {
+            line: self.line_at(offset),
+            ..Lines::default()
+        };
         match value.get_ref() {
             DeValue::Table(table) => {
-                let inner = table.iter().map(|(key, value)| {
-                    (key.get_ref().to_string(), self.lines_of(key.span().start, value))
-                });
+                let inner = table
+                    .iter()
+                    .map(|(key, value)| (key.get_ref().to_string(), self.lines_of(key.span().start, value)));
                 lines.keys = inner.collect();
             }
             DeValue::Array(items) => {
-                lines.items = items.iter().map(|item| self.lines_of(item.span().start, item)).collect();
+                lines.items = items
+                    .iter()
+                    .map(|item| self.lines_of(item.span().start, item))
+                    .collect();
             }
             _ => {}
         }
@@ -171,29 +241,54 @@ impl Reader {
     }
 
     fn node(&mut self, role: ComponentRole, id: &str, place: &Place, table: &DeTable<'_>) -> Node {
-        let get = |name: &str| table.iter().find(|(key, _)| key.get_ref().as_ref() == name).map(|(_, v)| v.get_ref());
+        let get = |name: &str| {
+            table
+                .iter()
+                .find(|(key, _)| key.get_ref().as_ref() == name)
+                .map(|(_, v)| v.get_ref())
+        };
         let component = match get("type") {
             Some(value) => self.text(&place.key("type"), value).unwrap_or_default(),
             None => {
-                self.wrong(place, "'type' is missing", format!("say which {role} it is, for example: {}", sample(role)));
+                self.wrong(
+                    place,
+                    "'type' is missing",
+                    format!("say which {role} it is, for example: {}", sample(role)),
+                );
                 String::new()
             }
         };
-        let daemon = get("daemon")
-            .map(|value| self.name(&place.key("daemon"), value, "a daemon's name").unwrap_or_default());
+        let daemon = get("daemon").map(|value| {
+            self.name(&place.key("daemon"), value, "a daemon's name")
+                .unwrap_or_default()
+        });
         let from = self.from(role, place, get("from"));
         let spool = match get("spool") {
             None => None,
             Some(_) if role == ComponentRole::Source => {
                 let hint = "buffers belong to the node that reads: put 'spool' there";
-                self.wrong(&place.key("spool"), "nothing flows into a source that could be buffered", hint);
+                self.wrong(
+                    &place.key("spool"),
+                    "nothing flows into a source that could be buffered",
+                    hint,
+                );
                 None
             }
             Some(value) => Some(self.spool(&place.key("spool"), value)),
         };
-        let config = table.iter().filter(|(key, _)| !RESERVED_KEYS.contains(&key.get_ref().as_ref()));
-        let config = self.json_table(place, config);
-        Node { id: id.to_string(), role, component, daemon, from, spool, config }
+        let config = table
+            .iter()
+            .filter(|(key, _)| !RESERVED_KEYS.contains(&key.get_ref().as_ref()));
+        let config = self.json_table(&mut place.clone(), config);
+        Node {
+            id: id.to_string(),
+            role,
+            component,
+            daemon,
+            from,
+            spool,
+            config,
+        }
     }
 
     fn from(&mut self, role: ComponentRole, place: &Place, value: Option<&DeValue<'_>>) -> Vec<String> {
@@ -217,10 +312,16 @@ impl Reader {
             }
             Some(DeValue::Array(items)) => {
                 let items = items.iter().enumerate();
-                items.filter_map(|(index, item)| self.text(&at.item(index), item.get_ref())).collect()
+                items
+                    .filter_map(|(index, item)| self.text(&at.item(index), item.get_ref()))
+                    .collect()
             }
             Some(other) => {
-                self.wrong(&at, format!("'from' must be a name or a list of names, not {}", kind(other)), example);
+                self.wrong(
+                    &at,
+                    format!("'from' must be a name or a list of names, not {}", kind(other)),
+                    example,
+                );
                 Vec::new()
             }
         }
@@ -251,20 +352,28 @@ impl Reader {
     fn quota(&mut self, place: &Place, value: &DeValue<'_>) -> Option<u64> {
         let bytes = match value {
             DeValue::String(text) => size_bytes(text),
-            DeValue::Integer(number) => {
-                i64::from_str_radix(number.as_str(), number.radix()).ok().and_then(|n| u64::try_from(n).ok())
-            }
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .ok()
+                .and_then(|n| u64::try_from(n).ok()),
             _ => None,
         };
         match bytes {
             None => {
-                let found = if let DeValue::String(text) = value { format!("'{}'", clip(text)) } else { kind(value) };
+                let found = if let DeValue::String(text) = value {
+                    format!("'{}'", clip(text))
+                } else {
+                    kind(value)
+                };
                 let hint = "write a number of bytes or text such as \"500MB\" or \"1GiB\"";
                 self.wrong(place, format!("'quota' must be a size, not {found}"), hint);
             }
             Some(bytes) if bytes < SPOOL_QUOTA_BYTES_MIN => {
                 let hint = format!("the smallest quota is {}", size_text(SPOOL_QUOTA_BYTES_MIN));
-                self.wrong(place, format!("a quota of {} is too small for a spool", size_text(bytes)), hint);
+                self.wrong(
+                    place,
+                    format!("a quota of {} is too small for a spool", size_text(bytes)),
+                    hint,
+                );
             }
             Some(_) => {}
         }
@@ -278,7 +387,10 @@ impl Reader {
             ("drop_newest", WhenFull::DropNewest),
         ];
         let text = self.text(place, value)?;
-        let found = CHOICES.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+        let found = CHOICES
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, choice)| *choice);
         if found.is_none() {
             let names = CHOICES.map(|(name, _)| name);
             let expected = joined(&names.map(|name| format!("'{name}'")), "or");
@@ -298,7 +410,11 @@ impl Reader {
             }
             other => {
                 let hint = "put it in quotes";
-                self.wrong(place, format!("'{}' must be text, not {}", last_key(place), kind(other)), hint);
+                self.wrong(
+                    place,
+                    format!("'{}' must be text, not {}", last_key(place), kind(other)),
+                    hint,
+                );
                 None
             }
         }
@@ -316,19 +432,21 @@ impl Reader {
 
     fn json_table<'a, 'i: 'a>(
         &mut self,
-        place: &Place,
+        place: &mut Place,
         entries: impl Iterator<Item = (&'a Spanned<std::borrow::Cow<'i, str>>, &'a Spanned<DeValue<'i>>)>,
     ) -> Map<String, Value> {
         let inner = entries.map(|(key, value)| {
             let key = key.get_ref().to_string();
-            let value = self.json(&place.key(&key), value.get_ref());
+            place.0.push(Part::Key(key.clone()));
+            let value = self.json(place, value.get_ref());
+            place.0.pop();
             (key, value)
         });
         inner.collect()
     }
 
     /// A config value as JSON. Dates become text; numbers that JSON cannot hold are problems.
-    fn json(&mut self, place: &Place, value: &DeValue<'_>) -> Value {
+    fn json(&mut self, place: &mut Place, value: &DeValue<'_>) -> Value {
         match value {
             DeValue::String(text) => Value::String(text.to_string()),
             DeValue::Boolean(flag) => Value::Bool(*flag),
@@ -339,7 +457,11 @@ impl Reader {
                 match signed.or_else(|_| u64::from_str_radix(digits, radix).map(Number::from)) {
                     Ok(number) => Value::Number(number),
                     Err(_) => {
-                        self.wrong(place, "the number is too large", "whole numbers reach from -2^63 to 2^64 - 1");
+                        self.wrong(
+                            place,
+                            "the number is too large",
+                            "whole numbers reach from -2^63 to 2^64 - 1",
+                        );
                         Value::from(0)
                     }
                 }
@@ -347,13 +469,22 @@ impl Reader {
             DeValue::Float(number) => match number.as_str().parse().ok().and_then(Number::from_f64) {
                 Some(number) => Value::Number(number),
                 None => {
-                    self.wrong(place, format!("'{}' is no number a config can hold", clip(number.as_str())), "");
+                    self.wrong(
+                        place,
+                        format!("'{}' is no number a config can hold", clip(number.as_str())),
+                        "",
+                    );
                     Value::from(0.0)
                 }
             },
             DeValue::Array(items) => {
-                let items = items.iter().enumerate();
-                Value::Array(items.map(|(index, item)| self.json(&place.item(index), item.get_ref())).collect())
+                let items = items.iter().enumerate().map(|(index, item)| {
+                    place.0.push(Part::Item(index));
+                    let item = self.json(place, item.get_ref());
+                    place.0.pop();
+                    item
+                });
+                Value::Array(items.collect())
             }
             DeValue::Table(table) => Value::Object(self.json_table(place, table.iter())),
         }

@@ -12,13 +12,11 @@ use serde_json::{Map, Value};
 
 use crate::words::clip;
 
-/// A workflow.
+/// A workflow whose text has been read without a problem: names are unique, edges lead somewhere, nothing goes in circles.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
-    /// Its name.
-    pub name: String,
-    /// Its nodes, in the order of the text within their section: sources, transforms, destinations.
-    pub nodes: Vec<Node>,
+    pub(crate) name: String,
+    pub(crate) nodes: Vec<Node>,
     pub(crate) lines: Lines,
 }
 
@@ -57,6 +55,16 @@ impl fmt::Debug for Node {
 }
 
 impl Spec {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its nodes: sources, transforms, destinations, each in the order of the text.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
     /// Its id within a fleet.
     pub fn id(&self) -> WorkflowId {
         WorkflowId::of_name(&self.name)
@@ -66,7 +74,9 @@ impl Spec {
     pub fn daemons(&self) -> impl Iterator<Item = &str> {
         let named = self.nodes.iter().enumerate().filter_map(|(index, node)| {
             let name = node.daemon.as_deref()?;
-            let is_first = self.nodes[..index].iter().all(|earlier| earlier.daemon.as_deref() != Some(name));
+            let is_first = self.nodes[..index]
+                .iter()
+                .all(|earlier| earlier.daemon.as_deref() != Some(name));
             is_first.then_some(name)
         });
         named.filter(|name| !name.is_empty())
@@ -135,7 +145,12 @@ impl Place {
     }
 
     pub(crate) fn problem(&self, line: u32, message: impl Into<String>, hint: impl Into<String>) -> Problem {
-        Problem { place: self.to_string(), line, message: message.into(), hint: hint.into() }
+        Problem {
+            place: self.to_string(),
+            line,
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 }
 

@@ -7,16 +7,26 @@ const QUOTE_CHARS_MAX: usize = 48;
 ///
 /// Counts insertions, deletions, replacements and swapped neighbours (optimal string alignment), ignoring case.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let word: Vec<char> = word.chars().take(QUOTE_CHARS_MAX).flat_map(char::to_lowercase).collect();
+    let word: Vec<char> = word
+        .chars()
+        .take(QUOTE_CHARS_MAX)
+        .flat_map(char::to_lowercase)
+        .collect();
     let scored = candidates.into_iter().filter_map(|candidate| {
-        let letters: Vec<char> = candidate.chars().take(QUOTE_CHARS_MAX).flat_map(char::to_lowercase).collect();
+        let letters: Vec<char> = candidate
+            .chars()
+            .take(QUOTE_CHARS_MAX)
+            .flat_map(char::to_lowercase)
+            .collect();
         let distance = distance(&word, &letters);
         let longer = word.len().max(letters.len());
         // One slip in a short word is likely; in a word of two letters it is another word.
         let allowed = (longer / 3).max(usize::from(longer > 2));
         (distance <= allowed).then_some((distance, candidate))
     });
-    scored.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
+    scored
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
 }
 
 fn distance(a: &[char], b: &[char]) -> usize {
@@ -51,12 +61,22 @@ fn some(names: &[&str]) -> String {
     const NAMES_MAX: usize = 20;
     let shown: Vec<String> = names.iter().take(NAMES_MAX).map(|name| clip(name)).collect();
     let more = names.len().saturating_sub(NAMES_MAX);
-    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
+    if more > 0 {
+        format!("{} and {more} more", shown.join(", "))
+    } else {
+        shown.join(", ")
+    }
 }
 
 /// `'a', 'b' and 'c'`.
 pub(crate) fn quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    joined(&names.into_iter().map(|name| format!("'{}'", clip(name))).collect::<Vec<_>>(), "and")
+    joined(
+        &names
+            .into_iter()
+            .map(|name| format!("'{}'", clip(name)))
+            .collect::<Vec<_>>(),
+        "and",
+    )
 }
 
 /// `a, b or c`.
@@ -70,7 +90,11 @@ pub(crate) fn joined(parts: &[String], last: &str) -> String {
 
 /// A user's text, shortened so that it cannot flood a message, and without control characters.
 pub(crate) fn clip(text: &str) -> String {
-    let mut out: String = text.chars().take(QUOTE_CHARS_MAX).map(|c| if c.is_control() { '?' } else { c }).collect();
+    let mut out: String = text
+        .chars()
+        .take(QUOTE_CHARS_MAX)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
     if text.chars().nth(QUOTE_CHARS_MAX).is_some() {
         out.push('…');
     }
@@ -80,7 +104,9 @@ pub(crate) fn clip(text: &str) -> String {
 /// Bytes of a size such as `500MB` or `1.5 GiB`; a bare number is bytes. `None` when it is no size or over 2^63.
 pub(crate) fn size_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let unit = unit.trim_start();
     let scale: u64 = match unit.to_ascii_lowercase().as_str() {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum WriteMode {
-    /// It adds a row; updates and deletes need the row they are about to exist.
+    /// It adds a row. An update of a row that is not there is rejected; a delete of one does nothing.
     #[default]
     Insert,
     /// It adds a row or, when there is one with the same key, changes that; updates do so too.

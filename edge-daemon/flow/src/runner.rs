@@ -407,7 +407,8 @@ impl Outlet<'_> {
             if !fresh.is_empty() || phase == Phase::Commit {
                 opened.sink.commit().await?;
             }
-            self.settle(opened, deliveries, fresh, around).await?;
+            let keeps_watermark = opened.sink.keeps_watermark();
+            self.settle(keeps_watermark, deliveries, fresh, around).await?;
         }
         Ok(())
     }
@@ -415,7 +416,7 @@ impl Outlet<'_> {
     /// Brings the watermark, the meter, and for sinks that cannot keep it the checkpoint, up to what is durable now.
     async fn settle(
         &mut self,
-        opened: &Opened,
+        keeps_watermark: bool,
         deliveries: &[Delivery],
         fresh: &[Delivery],
         around: &Surroundings,
@@ -426,7 +427,7 @@ impl Outlet<'_> {
             mark = mark.after(delivery, lost as u64);
             around.observer.passed(&self.leaf.node, &delivery.batch);
         }
-        if !opened.sink.keeps_watermark() {
+        if !keeps_watermark {
             around.checkpoints.save(&self.leaf.stream, &mark).await?;
         }
         let records = deliveries.iter().map(|delivery| delivery.batch.rows() as u64 + delivery.dead).sum();

@@ -189,6 +189,23 @@ impl Seal {
         Ok(())
     }
 
+    /// Gives back what reading has added: sled clears the space behind the end of its log when it opens, which makes
+    /// the file longer. Without that, draining a full disk would need more of it.
+    pub fn shrink(dir: &Path) {
+        let Some(seal) = Self::read(dir) else { return };
+        let file = OpenOptions::new().write(true).open(dir.join(DB_FILE));
+        let shrunk = file.and_then(|file| {
+            if file.metadata()?.len() > seal.db_bytes {
+                file.set_len(seal.db_bytes)
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(error) = shrunk {
+            tracing::debug!(segment = %dir.display(), %error, "segment not shrunk");
+        }
+    }
+
     /// True if the database file is bit for bit the one that was sealed.
     pub fn matches(&self, dir: &Path) -> bool {
         checksum(&dir.join(DB_FILE)).is_ok_and(|found| found == (self.db_bytes, self.db_crc))

@@ -4,6 +4,9 @@
 use crate::cell::Reader;
 use crate::{Hole, Mark};
 
+/// Most bytes a power cut can tear: what is written between two fsyncs, twice over to be on the safe side.
+const TORN_BYTES_MAX: u64 = 2 * crate::segment::UNSYNCED_BYTES_MAX;
+
 /// Cumulative amounts since the stream began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -426,10 +429,27 @@ pub(crate) fn settle(contents: Contents, first_seq: u64, end_max: Option<u64>, a
             mark: start.mark.clone(),
         }));
     }
-    for (_, _, event) in events {
+    // Of two versions of a frame the newer one comes last.
+    events.dedup_by(|later, earlier| {
+        let same = matches!((&later.2, &earlier.2), (Event::Frame(a), Event::Frame(b)) if a.seq == b.seq);
+        if same {
+            std::mem::swap(later, earlier);
+        }
+        same
+    });
+    let found_frames = events
+        .iter()
+        .filter(|(.., event)| matches!(event, Event::Frame(_)))
+        .count();
+    let newest_end = events.iter().rev().find_map(|(.., event)| event.amounts_after());
+    let (mut expected_seq, mut amounts) = (first_seq, start.as_ref().map(|start| start.before));
+    for (.., event) in events {
+        if is_torn(&event, expected_seq, amounts, newest_end, acknowledged_below) {
+            break;
+        }
         match event {
             Event::Frame(frame) => {
-                kept.pop_if(|last| last.seq == frame.seq);
+                (expected_seq, amounts) = (frame.seq + 1, Some(frame.after()));
                 kept.push(frame);
                 if let Some(root_seq) = frame.head.root_seq {
                     history.push(MarkAt::Frame {
@@ -442,9 +462,8 @@ pub(crate) fn settle(contents: Contents, first_seq: u64, end_max: Option<u64>, a
         }
     }
     let committed = history.last().map_or(first_seq.saturating_sub(1), MarkAt::after_seq);
-    let before_cut = kept.len();
     kept.retain(|frame| frame.seq <= committed || frame.seq < acknowledged_below);
-    let cut_frames = (before_cut - kept.len()) as u64;
+    let cut_frames = (found_frames - kept.len()) as u64;
 
     let before = start
         .as_ref()
@@ -470,6 +489,37 @@ pub(crate) fn settle(contents: Contents, first_seq: u64, end_max: Option<u64>, a
 enum Event {
     Frame(FrameInfo),
     Mark(MarkRecord),
+}
+
+impl Event {
+    fn amounts_after(&self) -> Option<Counters> {
+        if let Self::Frame(frame) = self {
+            Some(frame.after())
+        } else {
+            None
+        }
+    }
+}
+
+/// True if frames are missing before `event` because power failed before the fsync of the append they belong to: then
+/// none of that append counts. Otherwise what is missing was acknowledged, and is a hole.
+///
+/// What was acknowledged is known exactly after a kill. After a power cut it may be more than we know; then the amount
+/// tells, since no more than a window is ever written without an fsync.
+fn is_torn(
+    event: &Event,
+    expected_seq: u64,
+    amounts: Option<Counters>,
+    newest_end: Option<Counters>,
+    acknowledged_below: u64,
+) -> bool {
+    match event {
+        Event::Frame(frame) if frame.seq > expected_seq && frame.seq >= acknowledged_below => {
+            matches!((amounts, newest_end), (Some(from), Some(to)) if to.minus(from).bytes <= TORN_BYTES_MAX)
+        }
+        Event::Mark(record) => record.after_seq >= expected_seq && record.after_seq >= acknowledged_below,
+        Event::Frame(_) => false,
+    }
 }
 
 #[cfg(test)]
@@ -633,6 +683,52 @@ mod tests {
                 seqs: vec![],
                 cut: 0,
                 root: None,
+            },
+            Case {
+                name: "a torn group does not count, though its mark is there",
+                frames: vec![frame(1, 1, Some(5)), frame(2, 1, None), frame(4, 1, Some(6))],
+                marks: vec![(1, mark(4, 7))],
+                end_max: None,
+                acknowledged_below: 2,
+                seqs: vec![1],
+                cut: 2,
+                root: Some(5),
+            },
+            Case {
+                name: "nor does a mark whose frames are missing",
+                frames: vec![frame(1, 1, Some(5))],
+                marks: vec![(1, mark(3, 7))],
+                end_max: None,
+                acknowledged_below: 2,
+                seqs: vec![1],
+                cut: 0,
+                root: Some(5),
+            },
+            Case {
+                name: "what is missing from acknowledged groups is a hole",
+                frames: vec![frame(1, 1, Some(5)), frame(2, 1, None), frame(4, 1, Some(6))],
+                marks: vec![(1, mark(6, 7))],
+                end_max: None,
+                acknowledged_below: 7,
+                seqs: vec![1, 2, 4],
+                cut: 0,
+                root: Some(7),
+            },
+            Case {
+                name: "more than one window is missing: it was acknowledged before the power cut",
+                frames: vec![
+                    frame(1, 1, Some(5)),
+                    FrameInfo {
+                        bytes: 3 * TORN_BYTES_MAX,
+                        ..frame(4, 1, Some(6))
+                    },
+                ],
+                marks: vec![],
+                end_max: None,
+                acknowledged_below: 2,
+                seqs: vec![1, 4],
+                cut: 0,
+                root: Some(6),
             },
             Case {
                 name: "the next segment's frames are not ours",

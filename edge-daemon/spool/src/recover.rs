@@ -38,6 +38,8 @@ pub(crate) struct Ask {
     pub list: bool,
     /// Do not believe the seal: reading went wrong.
     pub distrust: bool,
+    /// Copy the file aside before opening it, if it may be damaged. Only left out when the disk has no room at all.
+    pub copy: bool,
     /// Something in the segment is known to have been acknowledged.
     pub used: bool,
 }
@@ -104,7 +106,7 @@ pub(crate) fn load(spool_dir: &Path, ask: Ask) -> Result<Found, Fault> {
         }
     }
 
-    let kept = keep_copy(&dir);
+    let kept = if ask.copy { keep_copy(&dir) } else { None };
     let raw = RawFile::scan(kept.as_deref().unwrap_or(&dir.join(DB_FILE))).ok();
     let found = raw.as_ref().filter(|raw| !raw.is_empty());
     let Some(found) = found else {

@@ -136,11 +136,6 @@ impl Flight {
         self.watermark
     }
 
-    /// Whether the consumer answers.
-    pub fn is_answered(&self) -> bool {
-        self.answered
-    }
-
     /// What to do next. A question that is due is asked by this very call.
     pub fn action(&mut self, now: Instant) -> Action {
         if !self.connected {

@@ -121,7 +121,8 @@ impl Assembly {
     }
 
     /// Whether the last frame taken completed everything before it.
-    pub fn is_idle(&self) -> bool {
+    #[cfg(test)]
+    fn is_idle(&self) -> bool {
         self.next == 0
     }
 

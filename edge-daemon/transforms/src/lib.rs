@@ -1,5 +1,52 @@
-//! Transforms, one file each. Pure functions over batches: no I/O, no clock.
+//! Transforms, one file each, one line each in [`components`]. Pure functions over batches: no I/O, no clock.
 
+mod cast;
+mod columns;
 pub mod convert;
+mod derive;
 mod engine;
+mod expression;
+mod filter;
+mod merge;
+mod ordered;
+mod quick;
+#[cfg(test)]
+mod testing;
 pub mod text;
+
+use flow::Component;
+
+/// Every transform of this build.
+pub fn components() -> Vec<Component> {
+    vec![
+        filter::FILTER,
+        derive::DERIVE,
+        columns::SELECT,
+        columns::RENAME,
+        cast::CAST,
+        merge::MERGE,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use bus_schema::plan::ComponentRole;
+
+    #[test]
+    fn descriptors_are_whole() {
+        let mut names = Vec::new();
+        for component in super::components() {
+            let descriptor = (component.descriptor)();
+            assert_eq!(descriptor.role, ComponentRole::Transform);
+            assert!(
+                descriptor.schema.contains("\"additionalProperties\":false"),
+                "{}: {}",
+                descriptor.name,
+                descriptor.schema
+            );
+            assert!(descriptor.example.contains(&descriptor.name), "{}", descriptor.example);
+            names.push(descriptor.name);
+        }
+        assert_eq!(names, ["filter", "derive", "select", "rename", "cast", "merge"]);
+    }
+}

@@ -101,7 +101,10 @@ pub fn judge(token: Option<&Token>, ask: &EnrolAsk, members: &Members, now_unix_
 
 #[cfg(test)]
 mod tests {
-    use bus_schema::{member::Signed, message::HostFacts};
+    use bus_schema::{
+        member::{Roster, Signed},
+        message::HostFacts,
+    };
 
     use super::*;
     use crate::domain::{
@@ -136,7 +139,9 @@ mod tests {
             let signed = Signed::new(&certificate, &identity(0));
             members.insert(Member { certificate, signed, host: HostFacts::default(), enrolled_unix_ms: 0 });
         }
-        members.set_roster(1, vec![identity(3).public().node_id()]);
+        let revoked = vec![identity(3).public().node_id()];
+        let roster = Roster { fleet: certificate(1, "hub", Role::Daemon).fleet, version: 1, members: Vec::new(), revoked };
+        members.set_roster(&roster, Signed::new(&roster, &identity(0)));
         members
     }
 

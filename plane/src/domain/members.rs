@@ -29,12 +29,13 @@ pub struct Members {
     by_node: BTreeMap<NodeId, Arc<Member>>,
     revoked: Vec<NodeId>,
     version: u64,
+    signed: Option<Signed<Roster>>,
 }
 
 impl Members {
     /// Nobody yet.
     pub fn new(fleet: FleetId) -> Self {
-        Self { fleet, by_node: BTreeMap::new(), revoked: Vec::new(), version: 0 }
+        Self { fleet, by_node: BTreeMap::new(), revoked: Vec::new(), version: 0, signed: None }
     }
 
     /// The roster's version.
@@ -90,15 +91,23 @@ impl Members {
         self.by_node.insert(member.certificate.node, Arc::new(member));
     }
 
-    /// A roster of this version and with these revocations is in force.
-    pub fn set_roster(&mut self, version: u64, revoked: Vec<NodeId>) {
-        self.version = self.version.max(version);
-        self.revoked = revoked;
+    /// The roster in force, signed; `None` before there is one.
+    pub fn signed_roster(&self) -> Option<&Signed<Roster>> {
+        self.signed.as_ref()
+    }
+
+    /// A roster is in force. An older one than that changes nothing.
+    pub fn set_roster(&mut self, roster: &Roster, signed: Signed<Roster>) {
+        if roster.version >= self.version {
+            self.version = roster.version;
+            self.revoked.clone_from(&roster.revoked);
+            self.signed = Some(signed);
+        }
     }
 
     /// Takes over members from a roster that knows more than the store: the store was lost or is an old copy.
     /// Certificates are signed anew; what hosts said is gone until they say it again. Returns who is new.
-    pub fn adopt(&mut self, roster: &Roster, root: &Identity) -> Vec<Member> {
+    pub fn adopt(&mut self, roster: &Roster, signed: Signed<Roster>, root: &Identity) -> Vec<Member> {
         let mut adopted = Vec::new();
         for certificate in &roster.members {
             if self.by_node.contains_key(&certificate.node) || roster.revoked.contains(&certificate.node) {
@@ -113,7 +122,7 @@ impl Members {
             self.insert(member.clone());
             adopted.push(member);
         }
-        self.set_roster(roster.version, roster.revoked.clone());
+        self.set_roster(roster, signed);
         adopted
     }
 }
@@ -138,7 +147,7 @@ mod tests {
             let roster = members.roster_with(&new.certificate);
             assert_eq!((roster.version, roster.members.len()), (u64::from(n), usize::from(n)));
             members.insert(new);
-            members.set_roster(roster.version, roster.revoked);
+            members.set_roster(&roster, Signed::new(&roster, &identity(0)));
         }
         assert_eq!(members.named("b").map(|member| member.certificate.node), Some(member(2, "b").certificate.node));
         assert!(members.named("c").is_none());
@@ -155,7 +164,7 @@ mod tests {
         };
         let mut members = Members::new(roster.fleet);
         members.insert(a.clone());
-        let adopted = members.adopt(&roster, &identity(0));
+        let adopted = members.adopt(&roster, Signed::new(&roster, &identity(0)), &identity(0));
         assert_eq!(adopted.iter().map(|member| member.certificate.name.as_str()).collect::<Vec<_>>(), ["b"]);
         assert_eq!(members.version(), 9);
         assert!(members.is_revoked(&c.certificate.node));

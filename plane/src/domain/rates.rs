@@ -24,8 +24,9 @@ impl Rate {
         if self.samples.back().is_some_and(|(_, last)| count < *last) {
             self.samples.clear();
         }
+        let is_first = self.samples.len() < 2;
         match self.samples.back_mut() {
-            Some((at, last)) if self.samples.len() > 1 && now_ms.saturating_sub(*at) < APART_MS => *last = count,
+            Some((at, last)) if !is_first && now_ms.saturating_sub(*at) < APART_MS => *last = count,
             _ => self.samples.push_back((now_ms, count)),
         }
         while self.samples.len() > SAMPLES_MAX + 1

@@ -113,7 +113,10 @@ pub enum LogFormat {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_string() }
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_string(),
+        }
     }
 }
 
@@ -177,7 +180,11 @@ impl Config {
     /// What no single value shows: key, what is wrong with it, and what to do.
     fn check(&self) -> Result<(), (&'static str, String, &'static str)> {
         if self.listen.is_empty() && self.tls.as_ref().is_none_or(|tls| tls.listen.is_empty()) {
-            return Err(("listen", "there is nowhere to listen".into(), "name an address here or under `tls`"));
+            return Err((
+                "listen",
+                "there is nowhere to listen".into(),
+                "name an address here or under `tls`",
+            ));
         }
         if !(1..=CLIENTS_MAX).contains(&self.max_clients) {
             let message = format!("{} is not between 1 and {CLIENTS_MAX}", self.max_clients);
@@ -188,7 +195,11 @@ impl Config {
                 "{} bytes are less than one packet, {PACKET_BYTES_MAX} bytes",
                 self.max_queued_bytes_per_client
             );
-            return Err(("max_queued_bytes_per_client", message, "8388608 (8 MiB) is a good start"));
+            return Err((
+                "max_queued_bytes_per_client",
+                message,
+                "8388608 (8 MiB) is a good start",
+            ));
         }
         Ok(())
     }
@@ -196,7 +207,12 @@ impl Config {
     /// Reads the secret file, refusing one that others may read.
     pub fn secret(&self) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
         let path = &self.secret_file;
-        let wrong = |message: String, hint: String| ConfigError { file: path.clone(), line: 0, message, hint };
+        let wrong = |message: String, hint: String| ConfigError {
+            file: path.clone(),
+            line: 0,
+            message,
+            hint,
+        };
         let unreadable = |error: std::io::Error| {
             wrong(
                 format!("cannot read the broker's secret: {error}"),
@@ -215,12 +231,15 @@ impl Config {
         let mut text = Zeroizing::new(String::new());
         file.read_to_string(&mut text).map_err(unreadable)?;
         let bytes = from_base32(text.trim_end()).map(Zeroizing::new);
-        bytes.and_then(|bytes| bytes.as_slice().try_into().ok()).map(Zeroizing::new).ok_or_else(|| {
-            wrong(
-                "this is not a broker's secret: expected 52 characters of a-z and 2-7".to_string(),
-                "`mycelial-plane init` makes one".to_string(),
-            )
-        })
+        bytes
+            .and_then(|bytes| bytes.as_slice().try_into().ok())
+            .map(Zeroizing::new)
+            .ok_or_else(|| {
+                wrong(
+                    "this is not a broker's secret: expected 52 characters of a-z and 2-7".to_string(),
+                    "`mycelial-plane init` makes one".to_string(),
+                )
+            })
     }
 }
 
@@ -257,7 +276,9 @@ fn mistake(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let said = error.message().lines().collect::<Vec<_>>().join("; ");
     let unknown = said.starts_with("unknown field") || said.starts_with("unknown variant");
     let missing = said.starts_with("missing field");
-    let key = start.filter(|_| !unknown && !missing).and_then(|start| key_before(text, start));
+    let key = start
+        .filter(|_| !unknown && !missing)
+        .and_then(|start| key_before(text, start));
     ConfigError {
         file: file.to_path_buf(),
         line: match start {
@@ -277,20 +298,29 @@ fn mistake(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
 fn key_before(text: &str, start: usize) -> Option<&str> {
     let line = text[..start].rsplit('\n').next()?;
     let (before, _) = line.rsplit_once('=')?;
-    let key = before.trim_end().rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).next()?;
+    let key = before
+        .trim_end()
+        .rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
+        .next()?;
     (!key.is_empty()).then_some(key)
 }
 
 /// The line, from 1, that sets a top-level key; 0 when none does.
 fn line_of_key(text: &str, key: &str) -> usize {
-    let sets = |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+    let sets = |line: &str| {
+        line.trim_start()
+            .strip_prefix(key)
+            .is_some_and(|rest| rest.trim_start().starts_with('='))
+    };
     text.lines().position(sets).map_or(0, |index| index + 1)
 }
 
 /// serde lists what it would have taken, all in backticks: names the closest to what was there.
 fn nearest(said: &str) -> String {
     let mut quoted = said.split('`').skip(1).step_by(2);
-    let Some(wrong) = quoted.next() else { return String::new() };
+    let Some(wrong) = quoted.next() else {
+        return String::new();
+    };
     let close = quoted.map(|right| (edits(wrong, right), right)).min();
     match close {
         Some((distance, right)) if distance <= wrong.len().max(right.len()).div_ceil(3) => {
@@ -351,7 +381,9 @@ mod tests {
         let shown = parse(crate::EXAMPLE).unwrap();
         let expected = Config::new(shown.fleet, shown.plane, "/etc/mycelial/broker.secret");
         assert_eq!(shown, expected, "the example shows the defaults");
-        let uncommented = crate::EXAMPLE.replace("# tls = ", "tls = ").replace("# data_dir = ", "data_dir = ");
+        let uncommented = crate::EXAMPLE
+            .replace("# tls = ", "tls = ")
+            .replace("# data_dir = ", "data_dir = ");
         let config = parse(&uncommented).unwrap();
         assert!(config.tls.is_some() && config.data_dir.is_some());
     }
@@ -359,36 +391,105 @@ mod tests {
     #[test]
     fn a_mistake_names_line_key_and_what_was_meant() {
         for (rest, line, message, hint) in [
-            ("lisen = '127.0.0.1:1'", 4, "unknown field `lisen`", "did you mean `listen`?"),
-            ("\nmax_client = 3", 5, "unknown field `max_client`", "did you mean `max_clients`?"),
+            (
+                "lisen = '127.0.0.1:1'",
+                4,
+                "unknown field `lisen`",
+                "did you mean `listen`?",
+            ),
+            (
+                "\nmax_client = 3",
+                5,
+                "unknown field `max_client`",
+                "did you mean `max_clients`?",
+            ),
             ("zzzzzzzzz = 3", 4, "unknown field `zzzzzzzzz`", ""),
-            ("listen = 'localhost'", 4, "listen: 'localhost' is not an address and a port", ""),
+            (
+                "listen = 'localhost'",
+                4,
+                "listen: 'localhost' is not an address and a port",
+                "",
+            ),
             ("listen = ['127.0.0.1:1', 'x']", 4, "listen: 'x' is not an address", ""),
             ("listen = 1883", 4, "listen: invalid type", ""),
             ("listen = []", 4, "listen: there is nowhere to listen", "under `tls`"),
-            ("listen = []\ntls = { listen = [], cert = 'c', key = 'k' }", 4, "nowhere to listen", "under `tls`"),
-            ("tls = { listen = '127.0.0.1:1', cert = 'c' }", 4, "missing field `key`", ""),
-            ("tls = { listen = 'x', cert = 'c', key = 'k' }", 4, "listen: 'x' is not", ""),
-            ("tls = { lstn = 'x' }", 4, "unknown field `lstn`", "did you mean `listen`?"),
-            ("max_clients = 0", 4, "max_clients: 0 is not between 1 and 100000", "two connections"),
+            (
+                "listen = []\ntls = { listen = [], cert = 'c', key = 'k' }",
+                4,
+                "nowhere to listen",
+                "under `tls`",
+            ),
+            (
+                "tls = { listen = '127.0.0.1:1', cert = 'c' }",
+                4,
+                "missing field `key`",
+                "",
+            ),
+            (
+                "tls = { listen = 'x', cert = 'c', key = 'k' }",
+                4,
+                "listen: 'x' is not",
+                "",
+            ),
+            (
+                "tls = { lstn = 'x' }",
+                4,
+                "unknown field `lstn`",
+                "did you mean `listen`?",
+            ),
+            (
+                "max_clients = 0",
+                4,
+                "max_clients: 0 is not between 1 and 100000",
+                "two connections",
+            ),
             ("max_clients = -1", 4, "max_clients: invalid value", ""),
             ("max_clients = 'many'", 4, "max_clients: invalid type", ""),
-            ("max_queued_bytes_per_client = 5", 4, "max_queued_bytes_per_client: 5 bytes are less", "8388608"),
-            ("log = { format = 'jsn' }", 4, "unknown variant `jsn`", "did you mean `json`?"),
-            ("[log]\nlevle = 'x'", 5, "unknown field `levle`", "did you mean `level`?"),
+            (
+                "max_queued_bytes_per_client = 5",
+                4,
+                "max_queued_bytes_per_client: 5 bytes are less",
+                "8388608",
+            ),
+            (
+                "log = { format = 'jsn' }",
+                4,
+                "unknown variant `jsn`",
+                "did you mean `json`?",
+            ),
+            (
+                "[log]\nlevle = 'x'",
+                5,
+                "unknown field `levle`",
+                "did you mean `level`?",
+            ),
             ("fleet = 'x'", 4, "duplicate key", ""),
             ("listen = ", 4, "", ""),
         ] {
             let error = parse(&format!("{MINIMAL}{rest}")).unwrap_err();
             assert_eq!(error.line, line, "{rest}: {error}");
             assert!(error.message.contains(message), "{rest}: {error}");
-            assert!(error.hint.contains(hint) && error.hint.is_empty() == hint.is_empty(), "{rest}: {error}");
-            assert!(error.to_string().starts_with(&format!("/etc/mycelial/broker.toml:{line}: ")), "{error}");
+            assert!(
+                error.hint.contains(hint) && error.hint.is_empty() == hint.is_empty(),
+                "{rest}: {error}"
+            );
+            assert!(
+                error
+                    .to_string()
+                    .starts_with(&format!("/etc/mycelial/broker.toml:{line}: ")),
+                "{error}"
+            );
         }
         for (text, message) in [
             ("", "/etc/mycelial/broker.toml: missing field `fleet`"),
-            ("fleet = 'Nope'", "/etc/mycelial/broker.toml:1: fleet: 'Nope' is not a fleet id"),
-            ("fleet = 'aaaaaaaaaaaaaaaa'\nplane = 7", "/etc/mycelial/broker.toml:2: plane: invalid type"),
+            (
+                "fleet = 'Nope'",
+                "/etc/mycelial/broker.toml:1: fleet: 'Nope' is not a fleet id",
+            ),
+            (
+                "fleet = 'aaaaaaaaaaaaaaaa'\nplane = 7",
+                "/etc/mycelial/broker.toml:2: plane: invalid type",
+            ),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");
@@ -402,7 +503,11 @@ mod tests {
         for (text, mode, expected) in [
             (format!("{good}\n"), 0o600, None),
             (good.clone(), 0o400, None),
-            (good.clone(), 0o640, Some("others can read the broker's secret (mode 640)")),
+            (
+                good.clone(),
+                0o640,
+                Some("others can read the broker's secret (mode 640)"),
+            ),
             (good.clone(), 0o604, Some("chmod 600")),
             (good[1..].to_string(), 0o600, Some("not a broker's secret")),
             (format!("{good}{good}"), 0o600, Some("not a broker's secret")),
@@ -413,7 +518,10 @@ mod tests {
             drop(fs::remove_file(&path));
             fs::write(&path, &text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let config = Config { secret_file: path, ..parse(MINIMAL).unwrap() };
+            let config = Config {
+                secret_file: path,
+                ..parse(MINIMAL).unwrap()
+            };
             match (config.secret(), expected) {
                 (Ok(secret), None) => assert_eq!(*secret, [7; 32]),
                 (Err(error), Some(expected)) => {
@@ -425,6 +533,9 @@ mod tests {
             }
         }
         let error = parse(MINIMAL).unwrap().secret().unwrap_err().to_string();
-        assert!(error.starts_with("/etc/mycelial/s: cannot read the broker's secret"), "{error}");
+        assert!(
+            error.starts_with("/etc/mycelial/s: cannot read the broker's secret"),
+            "{error}"
+        );
     }
 }

@@ -59,20 +59,35 @@ struct Refusal {
 impl Gate {
     /// A gate that remembers the rules of at most `known_max` users.
     pub(crate) fn new(fleet: FleetId, plane: NodeId, secret: Zeroizing<[u8; 32]>, known_max: usize) -> Self {
-        Self { fleet, plane, secret, known: Mutex::default(), known_max }
+        Self {
+            fleet,
+            plane,
+            secret,
+            known: Mutex::default(),
+            known_max,
+        }
     }
 
     fn admit(&self, connect: &ConnectPacket) -> Result<User, Refusal> {
         let refuse = |code, why| Err(Refusal { code, why });
         let (Some(name), Some(password)) = (&connect.username, &connect.password) else {
-            return refuse(ReasonCode::BadUsernameOrPassword, "a user name and a password are needed");
+            return refuse(
+                ReasonCode::BadUsernameOrPassword,
+                "a user name and a password are needed",
+            );
         };
         let Some(user) = User::parse(name) else {
-            return refuse(ReasonCode::BadUsernameOrPassword, "the user name is neither a node id nor 'enrol-' and a token id");
+            return refuse(
+                ReasonCode::BadUsernameOrPassword,
+                "the user name is neither a node id nor 'enrol-' and a token id",
+            );
         };
         let expected = Zeroizing::new(user.password(&self.secret));
         if !same(expected.as_bytes(), password) {
-            return refuse(ReasonCode::BadUsernameOrPassword, "wrong password: was the broker's secret changed?");
+            return refuse(
+                ReasonCode::BadUsernameOrPassword,
+                "wrong password: was the broker's secret changed?",
+            );
         }
         let id = connect.client_id.as_str();
         let plain = id == name;
@@ -85,8 +100,15 @@ impl Gate {
             let why = "only a client whose id is the user name alone may keep a session (clean session off)";
             return refuse(ReasonCode::ClientIdentifierNotValid, why);
         }
-        if connect.will.as_ref().is_some_and(|will| !self.may_publish(name, &will.topic)) {
-            return refuse(ReasonCode::NotAuthorized, "its last will is on a subject it may not publish on");
+        if connect
+            .will
+            .as_ref()
+            .is_some_and(|will| !self.may_publish(name, &will.topic))
+        {
+            return refuse(
+                ReasonCode::NotAuthorized,
+                "its last will is on a subject it may not publish on",
+            );
         }
         Ok(user)
     }
@@ -121,7 +143,10 @@ impl Gate {
             // Only reached by connections that came and went half-way; what is still needed comes back by itself.
             known.clear();
         }
-        let entry = Arc::new(Known { rules: rules(&self.fleet, &self.plane, &user), refused: AtomicU64::new(0) });
+        let entry = Arc::new(Known {
+            rules: rules(&self.fleet, &self.plane, &user),
+            refused: AtomicU64::new(0),
+        });
         known.insert(name.to_string(), Arc::clone(&entry));
         Some(entry)
     }
@@ -147,14 +172,20 @@ fn same(expected: &[u8], given: &[u8]) -> bool {
     if expected.len() != given.len() {
         return false;
     }
-    let difference = expected.iter().zip(given).fold(0, |all, (a, b)| black_box(all | (a ^ b)));
+    let difference = expected
+        .iter()
+        .zip(given)
+        .fold(0, |all, (a, b)| black_box(all | (a ^ b)));
     black_box(difference) == 0
 }
 
 /// Whether the session is to outlive the connection.
 fn keeps_session(connect: &ConnectPacket) -> bool {
     match connect.protocol_version {
-        5 => connect.properties.get_session_expiry_interval().is_some_and(|seconds| seconds > 0),
+        5 => connect
+            .properties
+            .get_session_expiry_interval()
+            .is_some_and(|seconds| seconds > 0),
         _ => !connect.clean_start,
     }
 }
@@ -174,7 +205,11 @@ fn pattern_from_mqtt(filter: &str) -> Option<Pattern> {
 }
 
 impl AuthProvider for Gate {
-    fn authenticate<'a>(&'a self, connect: &'a ConnectPacket, peer: SocketAddr) -> Later<'a, mqtt5::Result<AuthResult>> {
+    fn authenticate<'a>(
+        &'a self,
+        connect: &'a ConnectPacket,
+        peer: SocketAddr,
+    ) -> Later<'a, mqtt5::Result<AuthResult>> {
         let result = match self.admit(connect) {
             Ok(user) => AuthResult::success_with_user(user.name()),
             Err(Refusal { code, why }) => {
@@ -248,7 +283,14 @@ mod tests {
         let fleet = FleetId::from_hash(&[1; 32]);
         let [plane, a, b] = [2, 3, 4].map(|n| NodeId::from_hash(&[n; 32]));
         let gate = Gate::new(fleet, plane, Zeroizing::new([9; 32]), 2);
-        Fleet { gate, fleet, plane, a, b, token: TokenId::from_hash(&[5; 32]) }
+        Fleet {
+            gate,
+            fleet,
+            plane,
+            a,
+            b,
+            token: TokenId::from_hash(&[5; 32]),
+        }
     }
 
     fn connect(user: User, client_id: &str) -> ConnectPacket {
@@ -271,25 +313,57 @@ mod tests {
         let bad_id = Some(ReasonCode::ClientIdentifierNotValid);
         for (what, packet, refused) in [
             ("right", with(|_| ()), None),
-            ("candidate", connect(User::Candidate(token), &User::Candidate(token).name()), None),
+            (
+                "candidate",
+                connect(User::Candidate(token), &User::Candidate(token).name()),
+                None,
+            ),
             ("no password", with(|packet| packet.password = None), bad_password),
             ("no user", with(|packet| packet.username = None), bad_password),
-            ("empty password", with(|packet| packet.password = Some(vec![])), bad_password),
-            ("longer password", with(|packet| packet.password.as_mut().unwrap().push(b'a')), bad_password),
-            ("first byte", with(|packet| packet.password.as_mut().unwrap()[0] ^= 1), bad_password),
-            ("last byte", with(|packet| *packet.password.as_mut().unwrap().last_mut().unwrap() ^= 1), bad_password),
-            ("foreign name", with(|packet| packet.username = Some("admin".into())), bad_password),
+            (
+                "empty password",
+                with(|packet| packet.password = Some(vec![])),
+                bad_password,
+            ),
+            (
+                "longer password",
+                with(|packet| packet.password.as_mut().unwrap().push(b'a')),
+                bad_password,
+            ),
+            (
+                "first byte",
+                with(|packet| packet.password.as_mut().unwrap()[0] ^= 1),
+                bad_password,
+            ),
+            (
+                "last byte",
+                with(|packet| *packet.password.as_mut().unwrap().last_mut().unwrap() ^= 1),
+                bad_password,
+            ),
+            (
+                "foreign name",
+                with(|packet| packet.username = Some("admin".into())),
+                bad_password,
+            ),
             ("suffix", connect(node, &format!("{a}-data")), None),
             ("suffix without '-'", connect(node, &format!("{a}data")), bad_id),
             ("another's client id", connect(node, b.as_str()), bad_id),
-            ("made up by the broker", connect(node, "auto-0123456789abcdef0123456789abcdef"), None),
+            (
+                "made up by the broker",
+                connect(node, "auto-0123456789abcdef0123456789abcdef"),
+                None,
+            ),
         ] {
             let found = gate.admit(&packet).err().map(|refusal| refusal.code);
             assert_eq!(found, refused, "{what}");
         }
         let mut borrowed = connect(User::Node(b), a.as_str());
         borrowed.username = Some(a.to_string());
-        assert_eq!(gate.admit(&borrowed).err().map(|refusal| refusal.code), bad_password, "another's password");
+        assert_eq!(
+            gate.admit(&borrowed).err().map(|refusal| refusal.code),
+            bad_password,
+            "another's password"
+        );
     }
 
     #[test]
@@ -311,7 +385,11 @@ mod tests {
             if let Some(seconds) = expiry {
                 packet.properties.set_session_expiry_interval(seconds);
             }
-            assert_eq!(gate.admit(&packet).is_err(), refused, "{id} {version} {clean_start} {expiry:?}");
+            assert_eq!(
+                gate.admit(&packet).is_err(),
+                refused,
+                "{id} {version} {clean_start} {expiry:?}"
+            );
         }
     }
 
@@ -328,7 +406,14 @@ mod tests {
 
     #[test]
     fn publishes_in_its_own_name_only() {
-        let Fleet { gate, fleet, plane, a, b, token } = fleet();
+        let Fleet {
+            gate,
+            fleet,
+            plane,
+            a,
+            b,
+            token,
+        } = fleet();
         let candidate = User::Candidate(token).name();
         for (user, topic, allowed) in [
             (a.as_str(), format!("myc/v1/{fleet}/ctl/{a}/{b}"), true),
@@ -352,7 +437,14 @@ mod tests {
 
     #[test]
     fn hears_what_is_meant_for_it() {
-        let Fleet { gate, fleet, plane, a, b, token } = fleet();
+        let Fleet {
+            gate,
+            fleet,
+            plane,
+            a,
+            b,
+            token,
+        } = fleet();
         let candidate = User::Candidate(token).name();
         for (user, filter, allowed) in [
             (a.as_str(), format!("myc/v1/{fleet}/ctl/+/{a}"), true),
@@ -407,11 +499,14 @@ mod tests {
             correlation_data: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut act = |retain| runtime.block_on(Doorkeeper.on_client_publish(event(retain)));
+        let act = |retain| runtime.block_on(Doorkeeper.on_client_publish(event(retain)));
         assert!(matches!(act(false), PublishAction::Continue));
         match act(true) {
             PublishAction::Transform(packet) => {
-                assert_eq!((packet.retain, packet.packet_id, &*packet.payload), (false, Some(7), b"x".as_slice()));
+                assert_eq!(
+                    (packet.retain, packet.packet_id, &*packet.payload),
+                    (false, Some(7), b"x".as_slice())
+                );
             }
             _ => panic!("the flag stays on"),
         }

@@ -16,6 +16,7 @@
 //!
 //! Helpers panic instead of returning errors, because the only thing a test can do with one is to fail. Linux only.
 
+pub mod shop;
 mod bins;
 mod ledger;
 mod link;

@@ -6,6 +6,7 @@ mod lint;
 mod metadata;
 mod setup;
 mod test;
+mod up;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build everything, start it, move real data, and say where to look
+    Up(up::Args),
     /// Install what development needs and this machine lacks
     Setup(setup::Args),
     /// Check everything that can be checked without running the product
@@ -31,6 +34,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
+        Task::Up(args) => up::run(&args),
         Task::Setup(args) => setup::run(&args),
         Task::Lint(args) => lint::run(&args),
         Task::Test(args) => test::run(&args),

@@ -64,7 +64,9 @@ pub enum AddressError {
         scheme: String,
     },
     /// The host is empty or holds characters no host has.
-    #[error("'{host}' in '{text}' is not a host name or address: write for example 'broker.example.org', '10.0.0.7' or '[fe80::7]'")]
+    #[error(
+        "'{host}' in '{text}' is not a host name or address: write for example 'broker.example.org', '10.0.0.7' or '[fe80::7]'"
+    )]
     Host {
         /// The offending part.
         host: String,
@@ -113,14 +115,18 @@ impl BusAddress {
     }
 
     fn scheme(&self) -> &'static str {
-        let canonical = SCHEMES.iter().find(|(_, protocol, tls, _)| (*protocol, *tls) == (self.protocol, self.tls));
+        let canonical = SCHEMES
+            .iter()
+            .find(|(_, protocol, tls, _)| (*protocol, *tls) == (self.protocol, self.tls));
         canonical.map_or("memory", |(scheme, ..)| scheme)
     }
 }
 
 impl fmt::Display for BusAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, host, port, .. } = self;
+        let Self {
+            protocol, host, port, ..
+        } = self;
         match protocol {
             Protocol::Memory => write!(f, "{}://{host}", self.scheme()),
             _ if host.contains(':') => write!(f, "{}://[{host}]:{port}", self.scheme()),
@@ -134,11 +140,14 @@ impl FromStr for BusAddress {
 
     fn from_str(given: &str) -> Result<Self, Self::Err> {
         let given = given.trim();
-        let (scheme, rest) =
-            given.split_once("://").ok_or_else(|| AddressError::NoScheme { text: without_user(given) })?;
+        let (scheme, rest) = given.split_once("://").ok_or_else(|| AddressError::NoScheme {
+            text: without_user(given),
+        })?;
         let scheme = scheme.to_ascii_lowercase();
         let Some(&(_, protocol, tls, usual_port)) = SCHEMES.iter().find(|(name, ..)| *name == scheme) else {
-            return Err(AddressError::Scheme { scheme: without_user(&scheme) });
+            return Err(AddressError::Scheme {
+                scheme: without_user(&scheme),
+            });
         };
         if rest.contains('@') {
             return Err(AddressError::Credentials { scheme });
@@ -146,7 +155,10 @@ impl FromStr for BusAddress {
         let text = || given.to_owned();
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if let Some(at) = authority.find(['/', '?', '#']) {
-            return Err(AddressError::Rest { rest: authority[at..].to_owned(), text: text() });
+            return Err(AddressError::Rest {
+                rest: authority[at..].to_owned(),
+                text: text(),
+            });
         }
         let (host, port) = split_port(authority);
         if !host_is_good(&host, authority.starts_with('[')) {
@@ -155,18 +167,30 @@ impl FromStr for BusAddress {
         let port = match (protocol, port) {
             (Protocol::Memory, None) => 0,
             (Protocol::Memory, Some(port)) => {
-                return Err(AddressError::Rest { rest: format!(":{port}"), text: text() });
+                return Err(AddressError::Rest {
+                    rest: format!(":{port}"),
+                    text: text(),
+                });
             }
             (_, None) => usual_port,
             (_, Some(port)) => match port.parse() {
                 Ok(number) if number > 0 => number,
                 _ => {
                     let example = format!("{scheme}://{host}:{usual_port}");
-                    return Err(AddressError::Port { port: port.to_owned(), text: text(), example });
+                    return Err(AddressError::Port {
+                        port: port.to_owned(),
+                        text: text(),
+                        example,
+                    });
                 }
             },
         };
-        Ok(Self { protocol, tls, host: host.to_ascii_lowercase(), port })
+        Ok(Self {
+            protocol,
+            tls,
+            host: host.to_ascii_lowercase(),
+            port,
+        })
     }
 }
 
@@ -191,7 +215,9 @@ fn host_is_good(host: &str, bracketed: bool) -> bool {
         return host.parse::<std::net::Ipv6Addr>().is_ok();
     }
     let fits = (1..=HOST_BYTES_MAX).contains(&host.len());
-    fits && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+    fits && host
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 /// The text without whatever may be a password, for an error.
@@ -251,7 +277,11 @@ mod tests {
 
     #[test]
     fn passwords_are_never_repeated() {
-        for text in ["mqtt://ann:hunter2@broker", "ann:hunter2@broker", "ann:hunter2@x://broker"] {
+        for text in [
+            "mqtt://ann:hunter2@broker",
+            "ann:hunter2@broker",
+            "ann:hunter2@x://broker",
+        ] {
             let error = text.parse::<BusAddress>().unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }

@@ -34,7 +34,10 @@ impl Peer {
 
     /// The broker does not let this client subscribe.
     pub(super) fn subscription_refused(&self, what: &str) -> String {
-        format!("the broker at {} refused the subscription to {what}: its access list must allow it", self.address)
+        format!(
+            "the broker at {} refused the subscription to {what}: its access list must allow it",
+            self.address
+        )
     }
 
     /// The broker does not let this client in.
@@ -44,7 +47,10 @@ impl Peer {
                 "the broker at {} refused user '{user}': wrong password, unknown user, or not allowed to connect",
                 self.address
             ),
-            None => format!("the broker at {} refused to let this client in: it wants other credentials", self.address),
+            None => format!(
+                "the broker at {} refused to let this client in: it wants other credentials",
+                self.address
+            ),
         }
     }
 
@@ -63,9 +69,9 @@ impl Peer {
             ConnectionError::NetworkTimeout => self.no_answer(),
             ConnectionError::FlushTimeout | ConnectionError::MqttState(StateError::AwaitPingResp) => self.silent(),
             ConnectionError::MqttState(StateError::ConnectionAborted) => self.hung_up(),
-            ConnectionError::MqttState(StateError::Deserialization(
-                mqttbytes::Error::PayloadSizeLimitExceeded(bytes),
-            )) => format!("the broker at {address} sent a message of {bytes} bytes, more than any member may send"),
+            ConnectionError::MqttState(StateError::Deserialization(mqttbytes::Error::PayloadSizeLimitExceeded(
+                bytes,
+            ))) => format!("the broker at {address} sent a message of {bytes} bytes, more than any member may send"),
             error => self.any(error),
         }
     }
@@ -141,7 +147,9 @@ impl Peer {
                 | CertificateError::ExpiredContext { .. }
                 | CertificateError::NotValidYet
                 | CertificateError::NotValidYetContext { .. } => {
-                    format!("the certificate of {address} is not valid now ({cause}): renew it, or set this clock right")
+                    format!(
+                        "the certificate of {address} is not valid now ({cause}): renew it, or set this clock right"
+                    )
                 }
                 cause => format!("the certificate of {address} is not acceptable: {cause}"),
             },
@@ -170,7 +178,10 @@ mod tests {
 
     #[test]
     fn causes_read_well() {
-        let peer = Peer { address: "mqtts://broker".parse().unwrap(), user: Some("ann".into()) };
+        let peer = Peer {
+            address: "mqtts://broker".parse().unwrap(),
+            user: Some("ann".into()),
+        };
         let tls = |error: rustls::Error| ConnectionError::Io(io::Error::new(io::ErrorKind::InvalidData, error));
         let kind = |kind: io::ErrorKind| ConnectionError::Io(kind.into());
         let state = ConnectionError::MqttState;
@@ -179,21 +190,53 @@ mod tests {
                 ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized),
                 "the broker at mqtts://broker:8883 refused user 'ann'",
             ),
-            (kind(io::ErrorKind::ConnectionRefused), "nothing listens at mqtts://broker:8883"),
-            (kind(io::ErrorKind::ConnectionReset), "the broker at mqtts://broker:8883 closed the connection"),
-            (kind(io::ErrorKind::NetworkUnreachable), "there is no way to mqtts://broker:8883"),
-            (ConnectionError::Io(io::Error::other("failed to lookup address information: x")), "cannot find the host 'broker'"),
-            (ConnectionError::Io(io::Error::other("whatever")), "mqtts://broker:8883: I/O: whatever"),
-            (state(StateError::AwaitPingResp), "the broker at mqtts://broker:8883 has stopped answering"),
-            (state(StateError::Io(io::ErrorKind::BrokenPipe.into())), "the broker at mqtts://broker:8883 closed"),
             (
-                state(StateError::Deserialization(mqttbytes::Error::Io(io::ErrorKind::ConnectionReset.into()))),
+                kind(io::ErrorKind::ConnectionRefused),
+                "nothing listens at mqtts://broker:8883",
+            ),
+            (
+                kind(io::ErrorKind::ConnectionReset),
+                "the broker at mqtts://broker:8883 closed the connection",
+            ),
+            (
+                kind(io::ErrorKind::NetworkUnreachable),
+                "there is no way to mqtts://broker:8883",
+            ),
+            (
+                ConnectionError::Io(io::Error::other("failed to lookup address information: x")),
+                "cannot find the host 'broker'",
+            ),
+            (
+                ConnectionError::Io(io::Error::other("whatever")),
+                "mqtts://broker:8883: I/O: whatever",
+            ),
+            (
+                state(StateError::AwaitPingResp),
+                "the broker at mqtts://broker:8883 has stopped answering",
+            ),
+            (
+                state(StateError::Io(io::ErrorKind::BrokenPipe.into())),
                 "the broker at mqtts://broker:8883 closed",
             ),
-            (tls(CertificateError::UnknownIssuer.into()), "the certificate of mqtts://broker:8883 was issued by nobody"),
-            (tls(CertificateError::NotValidForName.into()), "the certificate of mqtts://broker:8883 is for another"),
+            (
+                state(StateError::Deserialization(mqttbytes::Error::Io(
+                    io::ErrorKind::ConnectionReset.into(),
+                ))),
+                "the broker at mqtts://broker:8883 closed",
+            ),
+            (
+                tls(CertificateError::UnknownIssuer.into()),
+                "the certificate of mqtts://broker:8883 was issued by nobody",
+            ),
+            (
+                tls(CertificateError::NotValidForName.into()),
+                "the certificate of mqtts://broker:8883 is for another",
+            ),
             (tls(CertificateError::Expired.into()), "set this clock right"),
-            (tls(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)), "or wants one"),
+            (
+                tls(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)),
+                "or wants one",
+            ),
         ] {
             let cause = peer.mqtt(&error);
             assert!(cause.contains(expected), "{cause}");

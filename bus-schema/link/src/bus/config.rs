@@ -74,7 +74,9 @@ impl Credentials {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// No address, or far too many.
-    #[error("a bus needs between 1 and {ADDRESSES_MAX} addresses, not {count}; for example 'mqtts://broker.example.org:8883'")]
+    #[error(
+        "a bus needs between 1 and {ADDRESSES_MAX} addresses, not {count}; for example 'mqtts://broker.example.org:8883'"
+    )]
     Addresses {
         /// How many were given.
         count: usize,
@@ -98,7 +100,9 @@ pub enum ConfigError {
         cause: String,
     },
     /// A user name or password no broker can take.
-    #[error("the broker's user name and password must be at most {LOGIN_BYTES_MAX} bytes each, and the user name not empty")]
+    #[error(
+        "the broker's user name and password must be at most {LOGIN_BYTES_MAX} bytes each, and the user name not empty"
+    )]
     Login,
 }
 
@@ -135,20 +139,34 @@ impl BusConfig {
             }
             Credentials::NatsCreds(text) => {
                 if let Some(address) = addresses.iter().find(|address| address.protocol() == Protocol::Mqtt) {
-                    return Err(ConfigError::NotNats { address: address.to_string() });
+                    return Err(ConfigError::NotNats {
+                        address: address.to_string(),
+                    });
                 }
-                async_nats::ConnectOptions::with_credentials(text.expose())
-                    .map_err(|error| ConfigError::Creds { cause: error.to_string() })?;
+                async_nats::ConnectOptions::with_credentials(text.expose()).map_err(|error| ConfigError::Creds {
+                    cause: error.to_string(),
+                })?;
             }
         }
-        Self { addresses, client: String::new(), credentials, tls }.with_client(client)
+        Self {
+            addresses,
+            client: String::new(),
+            credentials,
+            tls,
+        }
+        .with_client(client)
     }
 
     /// The same bus under another client name, for a second connection.
     pub fn with_client(mut self, client: impl Into<String>) -> Result<Self, ConfigError> {
         self.client = client.into();
         let fits = (1..=CLIENT_BYTES_MAX).contains(&self.client.len());
-        if fits && self.client.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
+        if fits
+            && self
+                .client
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        {
             Ok(self)
         } else {
             Err(ConfigError::Client { client: self.client })
@@ -171,7 +189,10 @@ mod tests {
     use super::*;
 
     fn login(user: &str, password: &str) -> Credentials {
-        Credentials::UserPassword { user: user.into(), password: password.into() }
+        Credentials::UserPassword {
+            user: user.into(),
+            password: password.into(),
+        }
     }
 
     #[test]
@@ -185,11 +206,23 @@ mod tests {
             (mqtt, "a b", Credentials::None, "'a b'"),
             (mqtt, &long, Credentials::None, "1 to 64"),
             (mqtt, "c", login("", "p"), "not empty"),
-            (mqtt, "c", Credentials::NatsCreds("x".into()), "mqtt://broker:1883 cannot use NATS credentials"),
-            (&["nats://a"], "c", Credentials::NatsCreds("x".into()), "whole text of the .creds file"),
+            (
+                mqtt,
+                "c",
+                Credentials::NatsCreds("x".into()),
+                "mqtt://broker:1883 cannot use NATS credentials",
+            ),
+            (
+                &["nats://a"],
+                "c",
+                Credentials::NatsCreds("x".into()),
+                "whole text of the .creds file",
+            ),
         ] {
             let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-            let error = BusConfig::new(addresses, client, credentials, Tls::default()).unwrap_err().to_string();
+            let error = BusConfig::new(addresses, client, credentials, Tls::default())
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(needle), "{error}");
         }
     }

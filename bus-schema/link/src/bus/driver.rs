@@ -34,7 +34,12 @@ struct Leave;
 pub(super) async fn drive(shared: Arc<Shared>, config: BusConfig, events: mpsc::Sender<Event>) {
     // Also on a panic: nobody may wait for ever for a bus that has ended.
     let _ended = Ended(Arc::clone(&shared));
-    let mut driver = Driver { closing: shared.closing.subscribe(), shared, config, events };
+    let mut driver = Driver {
+        closing: shared.closing.subscribe(),
+        shared,
+        config,
+        events,
+    };
     let (mut at, mut failures) = (0, 0u32);
     loop {
         let address = driver.config.addresses[at].clone();
@@ -72,7 +77,10 @@ struct Driver {
 impl Driver {
     /// One connection, from the attempt to its loss: the cause, and whether it had been up.
     async fn connect_and_serve(&mut self, address: &BusAddress) -> Result<(String, bool), Leave> {
-        let peer = Peer { address: address.clone(), user: self.config.credentials.user().map(str::to_owned) };
+        let peer = Peer {
+            address: address.clone(),
+            user: self.config.credentials.user().map(str::to_owned),
+        };
         let (inbox, held) = Inbox::new(Arc::clone(&self.shared.tally));
         let config = self.config.clone();
         let connecting = timeout(CONNECT_MAX, connect(&config, peer.clone(), inbox));
@@ -85,7 +93,10 @@ impl Driver {
         let mut wanted = self.shared.wanted.subscribe();
         let mut active = BTreeSet::new();
         let now_wanted = wanted.borrow_and_update().clone();
-        match self.unless_leaving(reconcile(&live, &peer, &mut active, now_wanted)).await {
+        match self
+            .unless_leaving(reconcile(&live, &peer, &mut active, now_wanted))
+            .await
+        {
             Ok(Ok(())) => {}
             Ok(Err(Lost)) => return Ok((live.fate.wait().await.clone(), false)),
             Err(Leave) => {
@@ -95,7 +106,9 @@ impl Driver {
         }
         self.shared.active.send_replace(Some(active.clone()));
         self.shared.set_live(Some(live.clone()));
-        self.shared.status.send_replace(Status::Up { address: address.clone() });
+        self.shared.status.send_replace(Status::Up {
+            address: address.clone(),
+        });
         info!(%address, "bus is up");
         let left = self.serve(&live, &peer, address, active, &mut wanted, held).await;
         self.shared.set_live(None);
@@ -117,7 +130,9 @@ impl Driver {
         wanted: &mut watch::Receiver<BTreeSet<Pattern>>,
         held: mpsc::Receiver<Held>,
     ) -> Result<(), Leave> {
-        let up = Event::Up { address: address.clone() };
+        let up = Event::Up {
+            address: address.clone(),
+        };
         let mut pump = Pump(tokio::spawn(pump(live.clone(), held, self.events.clone(), up)));
         loop {
             let changed = async {
@@ -132,7 +147,11 @@ impl Driver {
                 break;
             }
             let now_wanted = wanted.borrow_and_update().clone();
-            if self.unless_leaving(reconcile(live, peer, &mut active, now_wanted)).await?.is_err() {
+            if self
+                .unless_leaving(reconcile(live, peer, &mut active, now_wanted))
+                .await?
+                .is_err()
+            {
                 break;
             }
             self.shared.active.send_replace(Some(active.clone()));
@@ -190,7 +209,11 @@ async fn connect(config: &BusConfig, peer: Peer, inbox: Inbox) -> Result<Live, S
         true => {
             let tls = config.tls.clone();
             let built = tokio::task::spawn_blocking(move || tls.client_config()).await;
-            Some(built.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?)
+            Some(
+                built
+                    .map_err(|error| error.to_string())?
+                    .map_err(|error| error.to_string())?,
+            )
         }
         false => None,
     };
@@ -228,7 +251,9 @@ async fn reconcile(
     match outcome {
         Ok(()) => *active = wanted,
         Err(Lost) => {
-            let _ = live.fate.set(format!("the broker at {} did not confirm a subscription", peer.address));
+            let _ = live
+                .fate
+                .set(format!("the broker at {} did not confirm a subscription", peer.address));
         }
     }
     outcome
@@ -249,7 +274,9 @@ async fn pump(live: Live, mut held: mpsc::Receiver<Held>, events: mpsc::Sender<E
                 continue;
             }
         };
-        let Some(Held { message, receipt, .. }) = next else { return };
+        let Some(Held { message, receipt, .. }) = next else {
+            return;
+        };
         if let Some((subject, payload)) = message
             && events.send(Event::Message { subject, payload }).await.is_err()
         {
@@ -280,7 +307,9 @@ impl Drop for Ended {
     fn drop(&mut self) {
         self.0.set_live(None);
         self.0.active.send_replace(None);
-        self.0.status.send_replace(Status::Down { cause: "the bus was closed".to_owned() });
+        self.0.status.send_replace(Status::Down {
+            cause: "the bus was closed".to_owned(),
+        });
         let _ = self.0.ended.set(());
     }
 }

@@ -6,11 +6,15 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use bus_schema::subject::{Dialect, Subject};
+use bus_schema::{
+    limits::PAYLOAD_BYTES_MAX,
+    subject::{Dialect, Subject},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Received payload waiting for the owner of one bus, in bytes: the whole credit of one stream.
-const RECEIVE_BYTES_MAX: usize = 1024 * 1024;
+/// Received payload waiting for the owner of one bus, in bytes: what mosquitto sends unacknowledged by default (20
+/// messages), if each holds a whole payload. With less, a slow owner would cost messages instead of time.
+const RECEIVE_BYTES_MAX: usize = 21 * PAYLOAD_BYTES_MAX;
 /// What a message costs besides its payload, in bytes, so that a flood of empty ones is bounded too.
 const MESSAGE_BYTES: usize = 256;
 /// As many receipts as MQTT can have open (one per packet id), and messages besides. Memory is only used by what is
@@ -38,7 +42,10 @@ impl Tally {
     }
 
     pub(super) fn read(&self) -> Counters {
-        Counters { foreign: self.foreign.load(Ordering::Relaxed), dropped: self.dropped.load(Ordering::Relaxed) }
+        Counters {
+            foreign: self.foreign.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -64,7 +71,14 @@ impl Inbox {
     /// An empty inbox and the end to take from.
     pub(super) fn new(tally: Arc<Tally>) -> (Self, mpsc::Receiver<Held>) {
         let (queue, held) = mpsc::channel(ENTRIES_MAX);
-        (Self { queue, room: Arc::new(Semaphore::new(RECEIVE_BYTES_MAX)), tally }, held)
+        (
+            Self {
+                queue,
+                room: Arc::new(Semaphore::new(RECEIVE_BYTES_MAX)),
+                tally,
+            },
+            held,
+        )
     }
 
     /// Where what this inbox cannot see is counted too.
@@ -94,7 +108,16 @@ impl Inbox {
         }
         let was_message = message.is_some();
         // Only a broker that reuses open packet ids can fill the queue; when it is closed nobody listens any more.
-        if self.queue.try_send(Held { message, receipt, _room: room }).is_err() && was_message {
+        if self
+            .queue
+            .try_send(Held {
+                message,
+                receipt,
+                _room: room,
+            })
+            .is_err()
+            && was_message
+        {
             self.tally.count_dropped();
         }
     }
@@ -112,25 +135,29 @@ mod tests {
     async fn holds_no_more_than_its_bound_and_recovers() {
         let (inbox, mut held) = inbox();
         let frame = vec![7; 64 * 1024];
-        for _ in 0..20 {
+        for _ in 0..25 {
             inbox.offer("a.b", Dialect::Nats, &frame, None);
         }
-        assert_eq!(inbox.tally.read().dropped, 5);
-        assert_eq!(held.len(), 15);
+        assert_eq!((held.len(), inbox.tally.read().dropped), (20, 5));
         drop(held.recv().await);
         inbox.offer("a.b", Dialect::Nats, &frame, None);
-        assert_eq!((held.len(), inbox.tally.read().dropped), (15, 5));
+        assert_eq!((held.len(), inbox.tally.read().dropped), (20, 5));
         let (many, held) = super::Inbox::new(Arc::default());
-        for _ in 0..5000 {
+        for _ in 0..6000 {
             many.offer("a.b", Dialect::Nats, &[], None);
         }
-        assert_eq!((held.len(), many.tally.read().dropped), (4096, 904));
+        assert_eq!((held.len(), many.tally.read().dropped), (5376, 624));
     }
 
     #[tokio::test]
     async fn what_is_dropped_is_still_receipted() {
         let (inbox, mut held) = inbox();
-        for (subject, receipt) in [("a/$sys", Some(3)), ("a/$sys", None), ("a//b", Some(4)), ("a/b", Some(5))] {
+        for (subject, receipt) in [
+            ("a/$sys", Some(3)),
+            ("a/$sys", None),
+            ("a//b", Some(4)),
+            ("a/b", Some(5)),
+        ] {
             inbox.offer(subject, Dialect::Mqtt, b"x", receipt);
         }
         assert_eq!(inbox.tally.read(), Counters { foreign: 3, dropped: 0 });

@@ -55,7 +55,9 @@ impl Hub {
     pub fn named(name: &str) -> Self {
         static HUBS: Mutex<BTreeMap<String, Hub>> = Mutex::new(BTreeMap::new());
         let mut hubs = HUBS.lock().unwrap_or_else(PoisonError::into_inner);
-        hubs.entry(name.to_owned()).or_insert_with(|| Hub { state: Arc::default() }).clone()
+        hubs.entry(name.to_owned())
+            .or_insert_with(|| Hub { state: Arc::default() })
+            .clone()
     }
 
     /// Hangs up on everybody and lets nobody in until [`Hub::start`].
@@ -95,8 +97,18 @@ impl State {
     }
 
     fn publish(&mut self, subject: &Subject, payload: &[u8]) {
-        let matching = |client: &Client| client.patterns.iter().filter(|pattern| pattern.matches(subject)).count();
-        let copies: Vec<_> = self.clients.iter().map(|(id, client)| (*id, matching(client))).collect();
+        let matching = |client: &Client| {
+            client
+                .patterns
+                .iter()
+                .filter(|pattern| pattern.matches(subject))
+                .count()
+        };
+        let copies: Vec<_> = self
+            .clients
+            .iter()
+            .map(|(id, client)| (*id, matching(client)))
+            .collect();
         for (id, copies) in copies {
             for _ in 0..copies {
                 self.deliver(id, subject, payload);
@@ -105,10 +117,18 @@ impl State {
     }
 
     fn deliver(&mut self, id: u64, subject: &Subject, payload: &[u8]) {
-        let Faults { drop_per_mille, duplicate_per_mille, reorder_per_mille, .. } = self.faults;
+        let Faults {
+            drop_per_mille,
+            duplicate_per_mille,
+            reorder_per_mille,
+            ..
+        } = self.faults;
         // All dice are cast each time, so that one fault's rate does not change where another strikes.
-        let [lost, twice, late] = [drop_per_mille, duplicate_per_mille, reorder_per_mille].map(|often| self.roll(often));
-        let Some(client) = self.clients.get_mut(&id) else { return };
+        let [lost, twice, late] =
+            [drop_per_mille, duplicate_per_mille, reorder_per_mille].map(|often| self.roll(often));
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
         if lost {
             return;
         }
@@ -142,7 +162,13 @@ pub(super) fn connect(peer: &Peer, inbox: Inbox, fate: Fate) -> Result<MemoryLin
     }
     state.next_client += 1;
     let id = state.next_client;
-    let client = Client { inbox, fate, peer: peer.clone(), patterns: BTreeSet::new(), late: None };
+    let client = Client {
+        inbox,
+        fate,
+        peer: peer.clone(),
+        patterns: BTreeSet::new(),
+        late: None,
+    };
     state.clients.insert(id, client);
     drop(state);
     Ok(MemoryLink { hub, id })

@@ -125,7 +125,9 @@ impl Bus {
     /// Subscribes, now and after every reconnect. Returns once the broker has taken it, or at once while there is no
     /// connection. A broker that refuses it is disconnected from, with that cause.
     pub async fn subscribe(&self, pattern: Pattern) {
-        self.shared.wanted.send_if_modified(|wanted| wanted.insert(pattern.clone()));
+        self.shared
+            .wanted
+            .send_if_modified(|wanted| wanted.insert(pattern.clone()));
         self.shared.settled(|active| active.contains(&pattern)).await;
     }
 
@@ -139,7 +141,10 @@ impl Bus {
     /// recipient's own answer proves that it arrived. May be cancelled: then the message was not sent.
     pub async fn publish(&self, subject: &Subject, payload: Vec<u8>) -> Result<(), PublishError> {
         if payload.len() > FRAME_BYTES_MAX {
-            return Err(PublishError::TooLarge { bytes: payload.len(), subject: subject.clone() });
+            return Err(PublishError::TooLarge {
+                bytes: payload.len(),
+                subject: subject.clone(),
+            });
         }
         let Live { link, fate } = self.shared.live().ok_or(PublishError::Offline)?;
         tokio::select! {
@@ -190,7 +195,9 @@ impl Shared {
         Self {
             wanted: watch::Sender::new(wanted),
             active: watch::Sender::new(None),
-            status: watch::Sender::new(Status::Down { cause: "not connected yet".to_owned() }),
+            status: watch::Sender::new(Status::Down {
+                cause: "not connected yet".to_owned(),
+            }),
             live: Mutex::new(None),
             closing: watch::Sender::new(false),
             ended: SetOnce::new(),
@@ -209,7 +216,11 @@ impl Shared {
     /// Waits until the connection, if there is one, has done what was asked.
     async fn settled(&self, done: impl Fn(&BTreeSet<Pattern>) -> bool) {
         // The sender is in `self`, so this cannot fail.
-        let _ = self.active.subscribe().wait_for(|active| active.as_ref().is_none_or(&done)).await;
+        let _ = self
+            .active
+            .subscribe()
+            .wait_for(|active| active.as_ref().is_none_or(&done))
+            .await;
     }
 }
 

@@ -79,7 +79,10 @@ impl Window {
     async fn room(&self, bytes: usize) -> Result<Slot, Lost> {
         let bytes = u32::try_from(bytes).map_err(|_| Lost)?;
         let count = Arc::clone(&self.count).acquire_owned().await.map_err(|_| Lost)?;
-        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(|_| Lost)?;
+        let bytes = Arc::clone(&self.bytes)
+            .acquire_many_owned(bytes)
+            .await
+            .map_err(|_| Lost)?;
         Ok((count, bytes))
     }
 
@@ -129,7 +132,6 @@ pub(super) async fn connect(
     eventloop.poll().await.map_err(|error| peer.mqtt(&error))?;
     let (window, answer) = (Arc::new(Window::new()), Answer::default());
     let poller = Poller {
-        client: client.clone(),
         window: Arc::clone(&window),
         answer: Arc::clone(&answer),
         inbox,
@@ -141,7 +143,14 @@ pub(super) async fn connect(
             let _ = fate.set(poller.run(eventloop).await);
         })
     };
-    Ok(MqttLink { client, window, answer, fate, peer, _poller: poller })
+    Ok(MqttLink {
+        client,
+        window,
+        answer,
+        fate,
+        peer,
+        _poller: poller,
+    })
 }
 
 fn options(config: &BusConfig, tls: Option<Arc<ClientConfig>>, peer: &Peer) -> MqttOptions {
@@ -161,7 +170,6 @@ fn options(config: &BusConfig, tls: Option<Arc<ClientConfig>>, peer: &Peer) -> M
 }
 
 struct Poller {
-    client: AsyncClient,
     window: Arc<Window>,
     answer: Answer,
     inbox: Inbox,
@@ -195,7 +203,8 @@ impl Poller {
         match packet {
             Packet::Publish(publish) => {
                 let receipt = (publish.qos == QoS::AtLeastOnce).then_some(publish.pkid);
-                self.inbox.offer(&publish.topic, Dialect::Mqtt, &publish.payload, receipt);
+                self.inbox
+                    .offer(&publish.topic, Dialect::Mqtt, &publish.payload, receipt);
             }
             Packet::PubAck(ack) => self.window.acknowledged(ack.pkid),
             Packet::SubAck(ack) => answer(&self.answer, ack.return_codes),
@@ -207,7 +216,10 @@ impl Poller {
 
 impl MqttLink {
     /// Sends a request for (un)subscription and waits for its answer. Only the driver asks, one thing at a time.
-    async fn ask(&self, send: impl Future<Output = Result<(), rumqttc::ClientError>>) -> Result<Vec<SubscribeReasonCode>, Lost> {
+    async fn ask(
+        &self,
+        send: impl Future<Output = Result<(), rumqttc::ClientError>>,
+    ) -> Result<Vec<SubscribeReasonCode>, Lost> {
         let (asked, answered) = oneshot::channel();
         *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
         send.await.map_err(|_| Lost)?;
@@ -220,7 +232,9 @@ impl Link for MqttLink {
     async fn subscribe(&self, patterns: &[Pattern]) -> Result<(), Lost> {
         for patterns in patterns.chunks(PATTERNS_PER_PACKET) {
             let filter = |pattern: &Pattern| SubscribeFilter::new(pattern.render(Dialect::Mqtt), QoS::AtLeastOnce);
-            let codes = self.ask(self.client.subscribe_many(patterns.iter().map(filter))).await?;
+            let codes = self
+                .ask(self.client.subscribe_many(patterns.iter().map(filter)))
+                .await?;
             let refused = |(_, code): &(&Pattern, &SubscribeReasonCode)| **code == SubscribeReasonCode::Failure;
             if let Some((pattern, _)) = patterns.iter().zip(&codes).find(refused) {
                 let _ = self.fate.set(self.peer.subscription_refused(&format!("'{pattern}'")));
@@ -243,7 +257,9 @@ impl Link for MqttLink {
         let mut slots = self.window.slots();
         let topic = subject.render(Dialect::Mqtt);
         // There is always room, so this fails only when the event loop is gone.
-        self.client.try_publish(topic, QoS::AtLeastOnce, false, payload).map_err(|_| Lost)?;
+        self.client
+            .try_publish(topic, QoS::AtLeastOnce, false, payload)
+            .map_err(|_| Lost)?;
         slots.queued.push_back(slot);
         Ok(())
     }

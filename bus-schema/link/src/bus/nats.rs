@@ -7,10 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::Ordering,
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -26,9 +23,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    Background, BusConfig, Credentials, Fate, Link, Lost, PING, SEND_BYTES_MAX, SILENCE_MAX,
-    cause::Peer,
-    inbox::Inbox,
+    Background, BusConfig, Credentials, Fate, Link, Lost, PING, SEND_BYTES_MAX, SILENCE_MAX, cause::Peer, inbox::Inbox,
 };
 
 /// Messages under way to the server. async-nats holds as many again in its write buffer, and knows no bytes: with the
@@ -106,7 +101,12 @@ pub(super) async fn connect(
     let watch = Background::spawn(async move {
         let _ = fate.set(watch.await);
     });
-    Ok(NatsLink { client, inbox, subscriptions: Mutex::default(), _watch: watch })
+    Ok(NatsLink {
+        client,
+        inbox,
+        subscriptions: Mutex::default(),
+        _watch: watch,
+    })
 }
 
 fn url(peer: &Peer) -> String {
@@ -169,7 +169,11 @@ fn refusal(error: &ServerError) -> Option<Refusal> {
     let ServerError::Other(text) = error else { return None };
     // Case differs between versions; the length stays the same, subjects are ASCII.
     let lower = text.to_ascii_lowercase();
-    let after = |start: &str| lower.strip_prefix(start).map(|rest| text[text.len() - rest.len()..].to_owned());
+    let after = |start: &str| {
+        lower
+            .strip_prefix(start)
+            .map(|rest| text[text.len() - rest.len()..].to_owned())
+    };
     after("permissions violation for subscription to ")
         .map(Refusal::Subscription)
         .or_else(|| after("permissions violation for publish to ").map(Refusal::Publication))
@@ -185,9 +189,16 @@ async fn forward(mut subscriber: Subscriber, inbox: Inbox) {
 impl Link for NatsLink {
     async fn subscribe(&self, patterns: &[Pattern]) -> Result<(), Lost> {
         for pattern in patterns {
-            let subscriber = self.client.subscribe(pattern.render(Dialect::Nats)).await.map_err(|_| Lost)?;
+            let subscriber = self
+                .client
+                .subscribe(pattern.render(Dialect::Nats))
+                .await
+                .map_err(|_| Lost)?;
             let task = Background::spawn(forward(subscriber, self.inbox.clone()));
-            self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner).insert(pattern.clone(), task);
+            self.subscriptions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(pattern.clone(), task);
         }
         self.client.flush().await.map_err(|_| Lost)
     }
@@ -195,14 +206,20 @@ impl Link for NatsLink {
     async fn unsubscribe(&self, patterns: &[Pattern]) -> Result<(), Lost> {
         for pattern in patterns {
             // Its end drops the subscriber, and that unsubscribes.
-            self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner).remove(pattern);
+            self.subscriptions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(pattern);
         }
         tokio::task::yield_now().await;
         self.client.flush().await.map_err(|_| Lost)
     }
 
     async fn publish(&self, subject: &Subject, payload: Vec<u8>) -> Result<(), Lost> {
-        self.client.publish(subject.render(Dialect::Nats), payload.into()).await.map_err(|_| Lost)
+        self.client
+            .publish(subject.render(Dialect::Nats), payload.into())
+            .await
+            .map_err(|_| Lost)
     }
 
     async fn close(&self) {

@@ -64,7 +64,10 @@ impl Tls {
     /// From PEM texts. `ca`: one or more certificates. `client`: a certificate chain, leaf first, and its private key.
     pub fn from_pem(ca: Option<&[u8]>, client: Option<(&[u8], &[u8])>) -> Result<Self, TlsError> {
         let roots = match ca {
-            Some(pem) => Some(roots_of("the certificate authority", certificates("the certificate authority", pem)?)?),
+            Some(pem) => Some(roots_of(
+                "the certificate authority",
+                certificates("the certificate authority", pem)?,
+            )?),
             None => None,
         };
         let client = match client {
@@ -89,7 +92,9 @@ impl Tls {
             (None, Some(_)) => system_roots()?,
             (None, None) => return Ok(Self::default()),
         };
-        Ok(Self { config: Some(Arc::new(client_config(roots, client)?)) })
+        Ok(Self {
+            config: Some(Arc::new(client_config(roots, client)?)),
+        })
     }
 
     /// Whether an authority or a client certificate was given.
@@ -118,7 +123,9 @@ fn client_config(
     roots: RootCertStore,
     client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 ) -> Result<ClientConfig, TlsError> {
-    let unusable = |error: rustls::Error| TlsError::Client { cause: error.to_string() };
+    let unusable = |error: rustls::Error| TlsError::Client {
+        cause: error.to_string(),
+    };
     // The provider is named, not looked up: a process may have none, or another one, installed as its default.
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -135,7 +142,10 @@ fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'st
     match found {
         Ok(found) if found.is_empty() => Err(TlsError::NoCertificate { what }),
         Ok(found) => Ok(found),
-        Err(error) => Err(TlsError::Damaged { what, cause: error.to_string() }),
+        Err(error) => Err(TlsError::Damaged {
+            what,
+            cause: error.to_string(),
+        }),
     }
 }
 
@@ -146,7 +156,10 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
 fn roots_of(what: &'static str, certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
-        roots.add(certificate).map_err(|error| TlsError::Damaged { what, cause: error.to_string() })?;
+        roots.add(certificate).map_err(|error| TlsError::Damaged {
+            what,
+            cause: error.to_string(),
+        })?;
     }
     Ok(roots)
 }
@@ -157,7 +170,10 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     // One unreadable file in the system's list must not hide the others.
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        let cause = found.errors.first().map_or(String::new(), |error| format!(" ({error})"));
+        let cause = found
+            .errors
+            .first()
+            .map_or(String::new(), |error| format!(" ({error})"));
         return Err(TlsError::NoSystemRoots { cause });
     }
     Ok(roots)
@@ -180,10 +196,18 @@ mod tests {
             (Some("hello"), None, "-----BEGIN CERTIFICATE-----"),
             (Some(broken), None, "the certificate authority cannot be read"),
             (Some(empty), None, "the certificate authority cannot be read"),
-            (None, Some(("", key.as_str())), "the client certificate holds no certificate"),
+            (
+                None,
+                Some(("", key.as_str())),
+                "the client certificate holds no certificate",
+            ),
             (None, Some((cert.as_str(), "")), "holds no private key"),
             (None, Some((cert.as_str(), cert.as_str())), "holds no private key"),
-            (Some(cert.as_str()), Some((cert.as_str(), other_key.as_str())), "cannot be used together"),
+            (
+                Some(cert.as_str()),
+                Some((cert.as_str(), other_key.as_str())),
+                "cannot be used together",
+            ),
         ] {
             let client = client.map(|(chain, key)| (chain.as_bytes(), key.as_bytes()));
             let error = Tls::from_pem(ca.map(str::as_bytes), client).unwrap_err().to_string();

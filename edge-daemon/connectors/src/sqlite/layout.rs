@@ -30,12 +30,10 @@ pub(super) enum Subject {
 pub(super) struct Layout {
     /// Collection and columns.
     pub schema: Arc<Schema>,
-    /// The cursor column, as positions name it.
+    /// The cursor column, as positions name it; `rowid` whatever other name it has.
     pub cursor: String,
     /// Each row's first values are for the bookmark: the cursor value, then (when there can be ties) the rowid.
     pub leading: usize,
-    /// The cursor is the rowid.
-    pub by_rowid: bool,
     /// The first rows. Takes: most rows.
     pub start: String,
     /// Rows after a cursor value. Takes: it, most rows.
@@ -56,6 +54,13 @@ struct Cursor {
     tie: Option<String>,
     by_rowid: bool,
     nullable: bool,
+}
+
+impl Cursor {
+    /// The rowid, written as `sql`.
+    fn rowid(sql: String) -> Self {
+        Self { name: "rowid".to_string(), sql, tie: None, by_rowid: true, nullable: false }
+    }
 }
 
 impl Layout {
@@ -116,7 +121,6 @@ impl Layout {
         Self {
             cursor: name,
             leading: 1 + usize::from(tie.is_some()),
-            by_rowid,
             start: format!("{select}{only_values} ORDER BY {order} LIMIT ?1"),
             after: format!("{select} WHERE {c} > ?1 ORDER BY {order} LIMIT ?2"),
             ties: tie.as_ref().map(|rowid| format!("{select} WHERE {c} = ?1 AND {rowid} > ?2 ORDER BY {rowid} LIMIT ?3")),
@@ -147,13 +151,7 @@ fn table_cursor(conn: &Connection, path: &Path, info: &TableInfo, wanted: Option
     let is_rowid = |name: &str| ROWID_NAMES.iter().any(|rowid| rowid.eq_ignore_ascii_case(name));
     let column = wanted.and_then(|wanted| info.column(wanted));
     match (wanted, column, rowid) {
-        (_, Some(column), _) if column.rowid => Ok(Cursor {
-            name: column.name.clone(),
-            sql: quote(&column.name),
-            tie: None,
-            by_rowid: true,
-            nullable: false,
-        }),
+        (_, Some(column), Some(rowid)) if column.rowid => Ok(Cursor::rowid(rowid)),
         (_, Some(column), Some(rowid)) => Ok(Cursor {
             name: column.name.clone(),
             sql: quote(&column.name),
@@ -175,10 +173,8 @@ fn table_cursor(conn: &Connection, path: &Path, info: &TableInfo, wanted: Option
             let sql = quote(&column.name);
             Ok(Cursor { name: column.name.clone(), sql, tie: None, by_rowid: false, nullable: info.view })
         }
-        (None, None, Some(rowid)) => Ok(Cursor { name: "rowid".into(), sql: rowid, tie: None, by_rowid: true, nullable: false }),
-        (Some(wanted), None, Some(rowid)) if is_rowid(wanted) => {
-            Ok(Cursor { name: "rowid".into(), sql: rowid, tie: None, by_rowid: true, nullable: false })
-        }
+        (None, None, Some(rowid)) => Ok(Cursor::rowid(rowid)),
+        (Some(wanted), None, Some(rowid)) if is_rowid(wanted) => Ok(Cursor::rowid(rowid)),
         (None, None, None) => {
             Err(Fault::stop(format!("'{table}' has no rowid to read by: set cursor to a column whose values only rise")))
         }

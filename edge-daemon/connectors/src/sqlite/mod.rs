@@ -183,6 +183,9 @@ pub(crate) fn fault(doing: &str, path: &Path, error: &rusqlite::Error) -> Fault 
             }
             _ => Fault::retry(format!("cannot {doing}: there is no file {shown}")),
         },
+        Some(ErrorCode::CannotOpen) => Fault::retry(format!(
+            "cannot {doing}: the daemon may not open {shown}, or (in WAL mode) not create the files -wal and -shm beside it"
+        )),
         _ => Fault::retry(format!("cannot {doing} in {shown}: {error}")),
     }
 }

@@ -267,7 +267,7 @@ impl Reader {
         }
         let path = self.path.clone();
         let failed = |error: rusqlite::Error| fault("read rows", &path, &error);
-        if self.conn.is_autocommit() && self.caught_up == Some(pragma(&self.conn, "data_version").map_err(failed)?) {
+        if self.caught_up == Some(pragma(&self.conn, "data_version").map_err(failed)?) {
             return Ok(None);
         }
 
@@ -351,11 +351,16 @@ fn fill(conn: &Connection, layout: &Layout, page: &mut Page<'_>) -> rusqlite::Re
             run(&mut statement, 2, page)?;
         }
     } else {
-        run(&mut conn.prepare_cached(&layout.start)?, 1, page)?;
+        let mut statement = conn.prepare_cached(&layout.start)?;
+        run(&mut statement, 1, page)?;
     }
     if let (false, Some(sql)) = (page.full, &layout.nulls) {
         let mut statement = conn.prepare_cached(sql)?;
-        statement.raw_bind_parameter(1, page.bookmark.nulls.unwrap_or(i64::MIN))?;
+        match page.bookmark.nulls {
+            Some(rowid) => statement.raw_bind_parameter(1, rowid)?,
+            // Below every rowid, the lowest included.
+            None => statement.raw_bind_parameter(1, f64::NEG_INFINITY)?,
+        }
         run(&mut statement, 2, page)?;
     }
     Ok(())

@@ -219,7 +219,7 @@ impl Spool {
         let mut result = load(&self.dir, ask);
         if result.as_ref().is_err_and(Fault::is_disk_full) && disk::drop_ballast(&self.dir) {
             tracing::warn!(spool = %self.dir.display(), "the disk is full: reserved space given up to open a segment");
-            result = load(&self.dir, ask);
+            result = load(&self.dir, Ask { copy: false, ..ask });
         }
         result.map_err(|fault| in_segment("open the spool's segment", &self.segment_dir(ask.first_seq), fault))
     }
@@ -250,6 +250,7 @@ impl Spool {
             acknowledged_below: u64::MAX,
             list: true,
             distrust,
+            copy: true,
             used: true,
         };
         let before = self.segments.get(&first_seq).map_or(self.produced, |meta| meta.before);

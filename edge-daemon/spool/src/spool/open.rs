@@ -99,7 +99,7 @@ impl Spool {
         }
         recovery.mark_rewound = high.root_seq > self.mark.as_ref().map_or(0, |mark| mark.root_seq);
         self.load_others(&names)?;
-        self.settle_ledger(ledger);
+        self.settle_ledger(ledger, tail.lost_first.is_some() || start_lost);
         if self.ledger.watermark >= self.next_seq {
             go_on_at = go_on_at.max(self.ledger.watermark + 1);
         }
@@ -133,6 +133,7 @@ impl Spool {
                 },
                 list: true,
                 distrust: false,
+                copy: true,
                 used: hint.is_some_and(|high| high.next_seq > first_seq),
             };
             match self.load(ask)? {
@@ -233,13 +234,23 @@ impl Spool {
     }
 
     /// Decides what became of the frames before the first segment.
-    fn settle_ledger(&mut self, stored: Option<Ledger>) {
-        self.ledger_dirty = stored.is_none();
+    ///
+    /// `stale`: the newest ledger was lost and this is an older one. Segments are only ever removed once they are
+    /// settled, so what is missing at the front was, most likely, delivered since.
+    fn settle_ledger(&mut self, stored: Option<Ledger>, stale: bool) {
+        self.ledger_dirty = stored.is_none() || stale;
         self.ledger = stored.unwrap_or_else(|| match self.segments.first_key_value() {
             Some((first_seq, meta)) => Ledger::all_delivered_before(*first_seq, meta.before),
             // Nothing is left to tell what was delivered: all of it will count as lost.
             None => Ledger::default(),
         });
+        if let Some((first_seq, meta)) = self.segments.first_key_value().filter(|_| stale)
+            && *first_seq > self.ledger.floor + 1
+        {
+            self.ledger.delivered += meta.before.minus(self.ledger.settled).records;
+            (self.ledger.floor, self.ledger.settled) = (first_seq - 1, meta.before);
+            self.ledger.watermark = self.ledger.watermark.max(self.ledger.floor);
+        }
         let floor = self.ledger.floor;
         self.holes.retain(|_, hole| hole.last_seq > floor);
     }

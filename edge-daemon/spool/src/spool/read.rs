@@ -2,7 +2,7 @@
 
 use super::open::middle;
 use super::{RECENT_MAX, Spool, in_segment};
-use crate::disk;
+use crate::disk::{self, Seal};
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::recover::{Ask, Found, Loaded};
@@ -150,8 +150,9 @@ impl Spool {
 
     pub(super) fn close_head(&mut self) {
         if let Some(head) = self.head.take() {
-            let first_seq = head.first_seq;
+            let (first_seq, dir) = (head.first_seq, head.dir().to_owned());
             drop(head);
+            Seal::shrink(&dir);
             self.remeasure(first_seq);
         }
     }

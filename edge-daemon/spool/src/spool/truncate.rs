@@ -41,9 +41,7 @@ impl Spool {
             .map(|(first_seq, _)| *first_seq)
             .collect();
         if !newer.is_empty() {
-            self.head = None;
-            Seal::remove(&self.segment_dir(target.first_seq))
-                .map_err(disk_error("unseal the spool's segment in", &self.dir))?;
+            self.hand_ledger_to(target.first_seq)?;
             self.retire(&newer);
         }
         let next_seq = self.next_seq;
@@ -53,6 +51,21 @@ impl Spool {
         self.make_writable()?;
         self.measure();
         Ok(removed)
+    }
+
+    /// Stores the ledger in the segment that is to be the tail, before the newer ones that have it are removed.
+    fn hand_ledger_to(&mut self, first_seq: u64) -> Result<(), Error> {
+        let dir = self.segment_dir(first_seq);
+        Seal::remove(&dir).map_err(disk_error("unseal the spool's segment", &dir))?;
+        if self.open_for_reading(first_seq)?
+            && let Some(head) = &mut self.head
+        {
+            let stored = head.put_ledger(self.stamp, &self.ledger).and_then(|()| head.sync());
+            stored.map_err(|fault| in_segment("write to the spool's segment", &dir, fault))?;
+        }
+        self.head = None;
+        self.ledger_dirty = false;
+        Ok(())
     }
 
     /// Finds the newest mark that is not above `root_seq`, going back through the segments.

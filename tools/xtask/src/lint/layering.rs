@@ -21,7 +21,7 @@ const BUS_CLIENTS: &[&str] = &["async-nats", "rumqttc", "rustls", "tokio-postgre
 #[rustfmt::skip]
 const LAYERS: &[Layer] = &[
     Layer { name: "bus-schema",  uses: &[], tests_use: &[], never: &["tokio", "serde_json", "tracing"] },
-    Layer { name: "bus-link",    uses: &["bus-schema"], tests_use: &[], never: &["rusqlite", "sled", "toml"] },
+    Layer { name: "bus-link",    uses: &["bus-schema"], tests_use: &[], never: &["rusqlite", "sled"] },
     Layer { name: "workflow",    uses: &["bus-schema"], tests_use: &[], never: &["tokio", "rusqlite", "sled"] },
     Layer { name: "flow",        uses: &["bus-schema"], tests_use: &[], never: &["async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
     Layer { name: "spool",       uses: &[], tests_use: &[], never: &["tokio", "async-nats", "rumqttc", "rustls", "rusqlite"] },

@@ -1,0 +1,311 @@
+//! What is wrong with a workflow for a given fleet: daemons, components, inputs, configs; and where each node runs.
+
+use bus_schema::{
+    api::Problem,
+    plan::{ComponentRole, Descriptor},
+};
+
+use crate::{
+    fleet::{Fleet, Site},
+    graph,
+    parse::RESERVED_KEYS,
+    schema,
+    spec::{Node, Place, Spec},
+    words::{clip, joined, quoted, suggest},
+};
+
+/// Everything wrong, and the site of every node whose site is known. Works on specs with holes.
+pub(crate) fn check<'a>(spec: &'a Spec, fleet: &'a Fleet) -> (Vec<Problem>, Vec<Option<Site<'a>>>) {
+    let mut checker = Checker {
+        spec,
+        fleet,
+        problems: Vec::new(),
+        sites: vec![None; spec.nodes.len()],
+    };
+    checker.sites();
+    checker.announced();
+    for index in 0..spec.nodes.len() {
+        checker.node(index);
+    }
+    (checker.problems, checker.sites)
+}
+
+struct Checker<'a> {
+    spec: &'a Spec,
+    fleet: &'a Fleet,
+    problems: Vec<Problem>,
+    sites: Vec<Option<Site<'a>>>,
+}
+
+impl<'a> Checker<'a> {
+    fn wrong(&mut self, place: &Place, message: impl Into<String>, hint: impl Into<String>) {
+        self.problems.push(self.spec.problem(place, message, hint));
+    }
+
+    /// Sources and destinations say where they run; a transform runs where its input is unless it says otherwise.
+    fn sites(&mut self) {
+        for index in 0..self.spec.nodes.len() {
+            let node = &self.spec.nodes[index];
+            self.sites[index] = match &node.daemon {
+                Some(name) => self.named(node, name),
+                None if node.role == ComponentRole::Transform => None,
+                None => self.by_default(node),
+            };
+        }
+        let in_cycle: Vec<usize> = graph::cycles(self.spec).concat();
+        let mut settled: Vec<bool> = self.spec.nodes.iter().map(|node| !follows_input(node)).collect();
+        // Each round settles at least one transform whose inputs are all settled, or there is none left.
+        loop {
+            let ready = (0..settled.len()).find(|at| {
+                !settled[*at] && !in_cycle.contains(at) && self.inputs(*at).all(|input| settled[input] || input == *at)
+            });
+            let Some(index) = ready else { break };
+            settled[index] = true;
+            self.sites[index] = self.where_input_is(index);
+        }
+    }
+
+    fn inputs(&self, index: usize) -> impl Iterator<Item = usize> {
+        self.spec.nodes[index]
+            .from
+            .iter()
+            .filter_map(|from| self.spec.index_of(from))
+    }
+
+    fn named(&mut self, node: &Node, name: &str) -> Option<Site<'a>> {
+        let fleet = self.fleet;
+        // The text's own mistake, told already.
+        if name.is_empty() {
+            return None;
+        }
+        let found = fleet.site(name);
+        if found.is_none() {
+            let hint = match fleet.default_daemon() {
+                Some(default) => format!("leave 'daemon' out: everything runs here, on '{default}'"),
+                None => no_daemon_hint(suggest(name, "daemons of this fleet", fleet.names())),
+            };
+            self.wrong(
+                &node.place().key("daemon"),
+                format!("there is no daemon '{}'", clip(name)),
+                hint,
+            );
+        }
+        found
+    }
+
+    fn by_default(&mut self, node: &Node) -> Option<Site<'a>> {
+        let fleet = self.fleet;
+        if let Some(default) = fleet.default_daemon() {
+            return fleet.site(default);
+        }
+        let names: Vec<&str> = fleet.names().collect();
+        let hint = match names.first() {
+            Some(first) => format!("say where it runs, for example: daemon = \"{first}\""),
+            None => no_daemon_hint(String::new()),
+        };
+        self.wrong(&node.place(), "'daemon' is missing", hint);
+        None
+    }
+
+    fn where_input_is(&mut self, index: usize) -> Option<Site<'a>> {
+        let node = &self.spec.nodes[index];
+        let mut names: Vec<&str> = Vec::new();
+        let mut site = None;
+        for input in self.inputs(index).collect::<Vec<_>>() {
+            let input = self.sites[input]?;
+            if !names.contains(&input.name) {
+                names.push(input.name);
+            }
+            site = Some(input);
+        }
+        if names.len() > 1 {
+            let message = format!(
+                "the inputs of '{}' are on different daemons: {}",
+                clip(&node.id),
+                quoted(names)
+            );
+            self.wrong(&node.place(), message, "say where it runs with 'daemon'");
+            return None;
+        }
+        site
+    }
+
+    /// Each daemon in use has said what it can run.
+    fn announced(&mut self) {
+        let mut told: Vec<&str> = Vec::new();
+        for index in 0..self.spec.nodes.len() {
+            let node = &self.spec.nodes[index];
+            let Some(site) = self.sites[index] else { continue };
+            if site.daemon.components.is_some() || told.contains(&site.name) {
+                continue;
+            }
+            told.push(site.name);
+            let place = if node.daemon.is_some() {
+                node.place().key("daemon")
+            } else {
+                node.place()
+            };
+            let message = format!("daemon '{}' has not announced its components yet", site.name);
+            self.wrong(&place, message, "start it, wait until it is online, and try again");
+        }
+    }
+
+    fn node(&mut self, index: usize) {
+        let node = &self.spec.nodes[index];
+        self.spool(index);
+        if node.component.is_empty() {
+            return;
+        }
+        let descriptor = match self.sites[index] {
+            Some(site) => match site.daemon.find(node.role, &node.component) {
+                // Unknown because its daemon is: the daemon is the problem.
+                None if site.daemon.components.is_none() => return,
+                None => return self.no_such_component(node, site),
+                Some(descriptor) => descriptor,
+            },
+            // The daemon is unknown. What every daemon that has the component says of it is near enough.
+            None => match self
+                .fleet
+                .components()
+                .find(|(_, d)| d.role == node.role && d.name == node.component)
+            {
+                Some((_, descriptor)) => descriptor,
+                None => return,
+            },
+        };
+        self.inputs_fit(node, descriptor);
+        self.config(node, descriptor);
+    }
+
+    /// A buffer needs a stream: an edge from another daemon, or the last edge before a destination.
+    fn spool(&mut self, index: usize) {
+        let node = &self.spec.nodes[index];
+        let (Some(_), ComponentRole::Transform, Some(here)) = (node.spool, node.role, self.sites[index]) else {
+            return;
+        };
+        let inputs: Vec<_> = self.inputs(index).collect();
+        if inputs
+            .iter()
+            .all(|input| self.sites[*input].is_some_and(|site| site.name == here.name))
+        {
+            let message = format!("'spool' has no effect: '{}' runs where its input is", clip(&node.id));
+            self.wrong(
+                &node.place().key("spool"),
+                message,
+                "buffers stand before destinations and between daemons",
+            );
+        }
+    }
+
+    fn no_such_component(&mut self, node: &Node, site: Site<'_>) {
+        let (role, name) = (node.role, clip(&node.component));
+        let place = node.place().key("type");
+        let elsewhere = |wanted: &dyn Fn(&Descriptor) -> bool| {
+            let mut names: Vec<&str> = self
+                .fleet
+                .components()
+                .filter(|(_, d)| wanted(d))
+                .map(|(n, _)| n)
+                .collect();
+            names.dedup();
+            names
+        };
+        let having = elsewhere(&|d| d.role == role && d.name == node.component);
+        if !having.is_empty() {
+            let message = format!("daemon '{}' has no {role} '{name}'", site.name);
+            return self.wrong(&place, message, format!("it runs on {}", quoted(having)));
+        }
+        let here = |role| {
+            let all = site.daemon.components.iter().flat_map(|components| components.iter());
+            all.filter(move |d| d.role == role).map(|d| d.name.as_str())
+        };
+        let other_roles: Vec<String> = [
+            ComponentRole::Source,
+            ComponentRole::Transform,
+            ComponentRole::Destination,
+        ]
+        .into_iter()
+        .filter(|other| !elsewhere(&|d| d.role == *other && d.name == node.component).is_empty())
+        .map(|other| format!("a {other}"))
+        .collect();
+        let list = format!("{role}s here");
+        if other_roles.is_empty() {
+            let hint = suggest(&node.component, &list, here(role));
+            self.wrong(&place, format!("there is no {role} '{name}'"), hint);
+        } else {
+            let names: Vec<&str> = here(role).collect();
+            let hint = if names.is_empty() {
+                String::new()
+            } else {
+                format!("{list}: {}", names.join(", "))
+            };
+            self.wrong(
+                &place,
+                format!("'{name}' is {}, not a {role}", joined(&other_roles, "and")),
+                hint,
+            );
+        }
+    }
+
+    fn inputs_fit(&mut self, node: &Node, descriptor: &Descriptor) {
+        let (count, most) = (node.from.len(), usize::from(descriptor.inputs_max));
+        if node.role == ComponentRole::Source || most == 0 || count <= most {
+            return;
+        }
+        let takes = if most == 1 {
+            "one input".to_string()
+        } else {
+            format!("at most {most} inputs")
+        };
+        let from = quoted(node.from.iter().map(String::as_str));
+        let message = format!(
+            "'{}' takes {takes}, but '{}' reads from {from}",
+            clip(&node.component),
+            clip(&node.id)
+        );
+        let merge = self
+            .fleet
+            .components()
+            .find(|(_, d)| d.role == ComponentRole::Transform && d.inputs_max == 0);
+        let hint = match merge {
+            Some((_, merge)) => format!("put a '{}' before it, or use one for each input", merge.name),
+            None => "use one for each input".to_string(),
+        };
+        self.wrong(&node.place().key("from"), message, hint);
+    }
+
+    fn config(&mut self, node: &Node, descriptor: &Descriptor) {
+        let place = node.place();
+        let schema = serde_json::from_str(&descriptor.schema);
+        let findings = match &schema {
+            Ok(schema) => schema::check(schema, &node.config, &place, &RESERVED_KEYS).ok(),
+            Err(_) => None,
+        };
+        let Some(findings) = findings else {
+            let message = format!(
+                "the config of {} '{}' cannot be checked: its schema is broken",
+                node.role, descriptor.name
+            );
+            return self.wrong(
+                &place.key("type"),
+                message,
+                "update the daemon, and tell whoever wrote the component",
+            );
+        };
+        for finding in findings {
+            self.wrong(&finding.place, finding.message, finding.hint);
+        }
+    }
+}
+
+fn follows_input(node: &Node) -> bool {
+    node.role == ComponentRole::Transform && node.daemon.is_none()
+}
+
+fn no_daemon_hint(hint: String) -> String {
+    if hint.is_empty() {
+        "the fleet has no daemon yet; enrol one with: mycelial token create".to_string()
+    } else {
+        hint
+    }
+}

@@ -1,0 +1,288 @@
+//! Cuts a checked workflow into pipes and streams, daemon by daemon.
+//!
+//! From every source, and from every stream that comes in, records go through a tree of local transforms. The tree's leaves
+//! decide: a single leaf that is a destination here is reached directly; every other leaf is a stream, to another daemon or,
+//! spooled, to this one. A node with several inputs stands once in the tree for every way that leads to it.
+
+use std::collections::VecDeque;
+
+use bus_schema::{
+    api::Problem,
+    encode,
+    id::{NodeId, StreamId, WorkflowId},
+    plan::{Action, ComponentRole, Pipe, PlanNode, PlanWorkflow, Root, Step, StreamSpec},
+};
+
+use crate::{
+    PART_BYTES_MAX,
+    fleet::Site,
+    graph,
+    spec::{Place, Spec},
+};
+
+/// A workflow, cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// Its id.
+    pub id: WorkflowId,
+    /// Its name.
+    pub name: String,
+    /// What each daemon runs; ordered by daemon name, none without nodes.
+    pub parts: Vec<Part>,
+}
+
+/// What one daemon runs of a workflow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The daemon's name.
+    pub daemon: String,
+    /// The daemon's id.
+    pub node: NodeId,
+    /// For its plan.
+    pub workflow: PlanWorkflow,
+}
+
+impl Compiled {
+    /// Every stream, once; those inside one daemon too.
+    pub fn streams(&self) -> impl Iterator<Item = &StreamSpec> {
+        let pipes = self.parts.iter().flat_map(|part| &part.workflow.pipes);
+        pipes.filter_map(|pipe| match &pipe.root {
+            Root::Stream(stream) => Some(stream),
+            Root::Source(_) => None,
+        })
+    }
+}
+
+/// Cuts. `sites` says where each node runs.
+pub(crate) fn cut(spec: &Spec, sites: &[Site<'_>], revision: u32) -> Result<Compiled, Vec<Problem>> {
+    let mut cutter = Cutter::new(spec, sites, revision);
+    for (index, node) in spec.nodes.iter().enumerate() {
+        if node.role == ComponentRole::Source {
+            let first = cutter.readers[index].clone();
+            let root = Root::Source(cutter.local[index]);
+            let spot = Spot { after: None, node: index, merged: None };
+            cutter.todo.push_back(Todo { part: cutter.part_of[index], root, spot, first });
+        }
+    }
+    while let Some(todo) = cutter.todo.pop_front() {
+        cutter.pipe(todo);
+    }
+    let too_large = cutter
+        .parts
+        .iter()
+        .filter(|part| encode(&part.workflow).len() > PART_BYTES_MAX);
+    let problems: Vec<Problem> = too_large
+        .map(|part| {
+            let message = format!("what daemon '{}' would run is over {PART_BYTES_MAX} bytes", part.daemon);
+            spec.problem(&Place::root(), message, "shorten the configs, or split the workflow")
+        })
+        .collect();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(Compiled {
+        id: spec.id(),
+        name: spec.name.clone(),
+        parts: cutter.parts,
+    })
+}
+
+/// A pipe to be built.
+struct Todo {
+    /// On which part.
+    part: usize,
+    root: Root,
+    /// What the root gives.
+    spot: Spot,
+    /// The nodes that read from the root here.
+    first: Vec<usize>,
+}
+
+/// A point of a tree from which records flow on.
+#[derive(Clone)]
+struct Spot {
+    /// The step that gives them; `None` for the root.
+    after: Option<u16>,
+    /// The node whose output they are.
+    node: usize,
+    /// The way since the first merge, once there was one: see [`Cutter::edge`].
+    merged: Option<String>,
+}
+
+/// An edge that ends a tree.
+struct Leaf {
+    spot: Spot,
+    to: usize,
+}
+
+/// A pipe being built.
+struct Tree {
+    part: usize,
+    steps: Vec<Step>,
+    leaves: Vec<Leaf>,
+}
+
+struct Cutter<'a> {
+    spec: &'a Spec,
+    sites: &'a [Site<'a>],
+    parts: Vec<Part>,
+    /// Which part each node is in.
+    part_of: Vec<usize>,
+    /// Each node's index in its part.
+    local: Vec<u16>,
+    readers: Vec<Vec<usize>>,
+    /// Transforms that can have several inputs.
+    merges: Vec<bool>,
+    todo: VecDeque<Todo>,
+}
+
+impl<'a> Cutter<'a> {
+    fn new(spec: &'a Spec, sites: &'a [Site<'a>], revision: u32) -> Self {
+        let mut names: Vec<&str> = sites.iter().map(|site| site.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        let empty = |nodes| PlanWorkflow {
+            id: spec.id(),
+            name: spec.name.clone(),
+            revision,
+            nodes,
+            pipes: Vec::new(),
+        };
+        let mut parts = Vec::new();
+        let (mut part_of, mut local) = (vec![0; sites.len()], vec![0; sites.len()]);
+        for name in names {
+            let mut nodes = Vec::new();
+            let mut id = None;
+            for (index, site) in sites.iter().enumerate().filter(|(_, site)| site.name == name) {
+                part_of[index] = parts.len();
+                // WORKFLOW_NODES_MAX is far below u16::MAX.
+                local[index] = nodes.len() as u16;
+                nodes.push(plan_node(spec, index));
+                id = Some(site.daemon.node);
+            }
+            parts.extend(id.map(|node| Part {
+                daemon: name.to_string(),
+                node,
+                workflow: empty(nodes),
+            }));
+        }
+        let merges = spec.nodes.iter().zip(sites).map(|(node, site)| {
+            let descriptor = site.daemon.find(node.role, &node.component);
+            node.role == ComponentRole::Transform && descriptor.is_some_and(|found| found.inputs_max != 1)
+        });
+        let (readers, merges) = (graph::readers(spec), merges.collect());
+        Self {
+            spec,
+            sites,
+            parts,
+            part_of,
+            local,
+            readers,
+            merges,
+            todo: VecDeque::new(),
+        }
+    }
+
+    fn pipe(&mut self, todo: Todo) {
+        let Todo {
+            part,
+            root,
+            spot,
+            first,
+        } = todo;
+        let mut tree = Tree {
+            part,
+            steps: Vec::new(),
+            leaves: Vec::new(),
+        };
+        self.grow(&mut tree, &spot, &first);
+        let Tree { mut steps, leaves, .. } = tree;
+        match leaves.as_slice() {
+            [leaf] if self.part_of[leaf.to] == part && !self.wants_spool(leaf, &root) => {
+                steps.push(Step {
+                    after: leaf.spot.after,
+                    action: Action::Sink(self.local[leaf.to]),
+                });
+            }
+            _ => leaves.into_iter().for_each(|leaf| steps.push(self.stream(leaf))),
+        }
+        self.parts[part].workflow.pipes.push(Pipe { root, steps });
+    }
+
+    /// Adds what reads from one spot: transforms of this part as steps, everything else as leaves.
+    fn grow(&self, tree: &mut Tree, spot: &Spot, readers: &[usize]) {
+        for to in readers.iter().copied() {
+            if self.part_of[to] != tree.part || self.spec.nodes[to].role == ComponentRole::Destination {
+                tree.leaves.push(Leaf { spot: spot.clone(), to });
+                continue;
+            }
+            // WAYS_MAX keeps the number of steps far below u16::MAX.
+            let step = tree.steps.len() as u16;
+            tree.steps.push(Step {
+                after: spot.after,
+                action: Action::Transform(self.local[to]),
+            });
+            // What could merge counts already with one input, so that a second one renames nothing.
+            let is_merged = spot.merged.is_some() || self.merges[to];
+            let merged = is_merged.then(|| self.edge(spot, to));
+            self.grow(
+                tree,
+                &Spot {
+                    after: Some(step),
+                    node: to,
+                    merged,
+                },
+                &self.readers[to],
+            );
+        }
+    }
+
+    /// Whether a buffer before a destination is asked for, though its input is here and not itself a stream.
+    fn wants_spool(&self, leaf: &Leaf, root: &Root) -> bool {
+        let fed_by_stream = leaf.spot.after.is_none() && matches!(root, Root::Stream(_));
+        self.spec.nodes[leaf.to].spool.is_some() && !fed_by_stream
+    }
+
+    /// Ends a tree with a stream, and begins a pipe where the stream comes out.
+    fn stream(&mut self, leaf: Leaf) -> Step {
+        let Leaf { spot, to } = leaf;
+        let edge = self.edge(&spot, to);
+        let [producer, consumer] = [spot.node, to].map(|node| self.sites[node].daemon.node);
+        let stream = StreamSpec {
+            stream: StreamId::of_edge(&self.spec.id(), &edge, &producer, &consumer),
+            edge,
+            producer,
+            consumer,
+            spool: self.spec.nodes[to].spool.unwrap_or_default(),
+        };
+        let step = Step {
+            after: spot.after,
+            action: Action::Stream(stream.clone()),
+        };
+        let spot = Spot { after: None, ..spot };
+        self.todo.push_back(Todo {
+            part: self.part_of[to],
+            root: Root::Stream(stream),
+            spot,
+            first: vec![to],
+        });
+        step
+    }
+
+    /// What an edge is called: `<from>-><to>`. Behind a merge the same edge stands on several ways, each a stream of its own:
+    /// there the name begins with the edge into the first merge on the way, `<input>-><merge>->…-><from>-><to>`.
+    fn edge(&self, spot: &Spot, to: usize) -> String {
+        let way = spot.merged.as_deref().unwrap_or(self.spec.nodes[spot.node].id.as_str());
+        format!("{way}->{}", self.spec.nodes[to].id)
+    }
+}
+
+fn plan_node(spec: &Spec, index: usize) -> PlanNode {
+    let node = &spec.nodes[index];
+    PlanNode {
+        id: node.id.clone(),
+        role: node.role,
+        component: node.component.clone(),
+        config: serde_json::Value::Object(node.config.clone()).to_string(),
+    }
+}

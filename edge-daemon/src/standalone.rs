@@ -1,0 +1,201 @@
+//! `myceliald run`: one workflow on this machine, without plane or bus, by the same engine. Positions and buffers are kept
+//! in a state directory, so that a second run goes on where the first one stopped.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bus_link::{
+    home::{Home, HomeError, Membership},
+    secure::Secure,
+};
+use bus_schema::{
+    api::Problem,
+    id::FleetId,
+    key::{Identity, SecretKey},
+    member::{Certificate, DocumentError, GroupKey, Role, Roster, Signed},
+    message::{RunState, StreamReport},
+    plan::{Descriptor, PlanWorkflow, Root},
+};
+use flow::Registry;
+use tokio::sync::watch;
+
+use crate::{
+    assemble::Workshop, board::Board, command, letters::MarkFiles, streams::Streams, supervisor::Supervisor, taps::Taps,
+};
+
+/// The name of this machine in messages.
+const LOCAL: &str = "local";
+/// How often the end is looked for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A run cannot start, or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which file.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The workflow is wrong.
+    #[error("{0}")]
+    Problems(String),
+    /// See [`HomeError`].
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// See [`DocumentError`].
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// A part of the workflow failed.
+    #[error("the workflow failed: {0}")]
+    Failed(String),
+}
+
+impl RunError {
+    /// The exit code that tells this error from others.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RunError::Read { .. } | RunError::Problems(_) => command::EXIT_USAGE,
+            RunError::Home(_) | RunError::Document(_) | RunError::Failed(_) => command::EXIT_FAILED,
+        }
+    }
+}
+
+/// A fleet of one: its own root, for as long as there is nobody else.
+fn alone(identity: &Identity) -> Membership {
+    let keys = identity.public();
+    let fleet = FleetId::of_root(&keys.sign);
+    let me = Certificate {
+        fleet,
+        node: keys.node_id(),
+        name: LOCAL.to_string(),
+        role: Role::Daemon,
+        keys,
+        key_epoch: 0,
+    };
+    let roster = Roster { fleet, version: 1, members: vec![me.clone()], revoked: Vec::new() };
+    Membership {
+        fleet,
+        root: keys.sign,
+        plane: me.node,
+        certificate: Signed::new(&me, identity),
+        roster: Signed::new(&roster, identity),
+        group: GroupKey { key_epoch: 0, key: SecretKey::new([0; 32]) },
+        login: None,
+        bus: Vec::new(),
+        ca: None,
+    }
+}
+
+/// Every problem, one a line: `file:line: place: message`, the hint below.
+fn listed(file: &Path, problems: &[Problem]) -> String {
+    let mut text = format!("{} has {} problem(s):", file.display(), problems.len());
+    for problem in problems {
+        let line = if problem.line > 0 { format!(":{}", problem.line) } else { String::new() };
+        let place = if problem.place.is_empty() { String::new() } else { format!("{}: ", problem.place) };
+        text.push_str(&format!("\n  {}{line}: {place}{}", file.display(), problem.message));
+        if !problem.hint.is_empty() {
+            text.push_str(&format!("\n    hint: {}", problem.hint));
+        }
+    }
+    text
+}
+
+/// Runs a workflow until its sources end, it fails, or it is told to stop.
+pub async fn run(
+    file: &Path,
+    state: Option<PathBuf>,
+    registry: Arc<Registry>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|source| RunError::Read { path: file.display().to_string(), source })?;
+    let state = state.unwrap_or_else(|| file.with_extension("state"));
+    let home = Arc::new(Home::open(&state)?);
+    let identity = home.identity()?;
+    let membership = alone(&identity);
+    let components: Arc<[Descriptor]> = registry.descriptors().cloned().collect();
+    let fleet = workflow::Fleet::single(LOCAL, identity.public().node_id(), components);
+    let plan = compile(&text, &fleet).map_err(|problems| RunError::Problems(listed(file, &problems)))?;
+
+    let secure = Arc::new(Secure::new(identity, &membership, home.next_epoch()?, [])?);
+    let streams = Streams::new(Arc::clone(&secure), None);
+    let board = Board::new(Arc::new(Taps::new().0));
+    let base_dir = file.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_default();
+    let workshop = Workshop {
+        registry,
+        home: Arc::clone(&home),
+        secure,
+        streams: Arc::clone(&streams),
+        base_dir,
+        started: Instant::now(),
+    };
+    let marks = Arc::new(MarkFiles::new(home)?);
+    let mut supervisor = Supervisor::new(workshop, Arc::clone(&board), marks, command::random);
+    let sources: Vec<usize> = plan
+        .pipes
+        .iter()
+        .enumerate()
+        .filter(|(_, pipe)| matches!(pipe.root, Root::Source(_)))
+        .map(|(number, _)| number)
+        .collect();
+    let id = plan.id;
+    supervisor.converge(&[plan]).await;
+    let mut look = tokio::time::interval(LOOK);
+    let failed = loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break None,
+            _ = look.tick() => {}
+        }
+        let pipes = board.pipes(&id);
+        if let Some((_, cause)) = pipes.iter().find(|(state, _)| *state == RunState::Failed) {
+            break Some(cause.clone());
+        }
+        let read = sources.iter().all(|n| pipes.get(*n).is_some_and(|(state, _)| *state == RunState::Finished));
+        let drained = streams.reports().iter().all(|report| report.ledger.buffered == 0);
+        if read && drained {
+            break None;
+        }
+    };
+    let mut reports = streams.reports();
+    reports.extend(supervisor.direct_reports().await);
+    supervisor.shut_down().await;
+    eprint!("{}", ledger(&reports));
+    failed.map_or(Ok(()), |cause| Err(RunError::Failed(cause)))
+}
+
+fn compile(text: &str, fleet: &workflow::Fleet) -> Result<PlanWorkflow, Vec<Problem>> {
+    let spec = workflow::validate(text, fleet)?;
+    let compiled = workflow::compile(&spec, fleet, 1)?;
+    let local = compiled.parts.into_iter().next().map(|part| part.workflow);
+    local.ok_or_else(|| {
+        vec![Problem { place: String::new(), line: 0, message: "nothing to run".into(), hint: String::new() }]
+    })
+}
+
+/// The streams' accounts as a table.
+fn ledger(reports: &[StreamReport]) -> String {
+    let mut text = format!(
+        "{:<32} {:>12} {:>12} {:>10} {:>10} {:>10}\n",
+        "stream", "produced", "delivered", "buffered", "dropped", "dead"
+    );
+    for report in reports {
+        let account = &report.ledger;
+        text.push_str(&format!(
+            "{:<32} {:>12} {:>12} {:>10} {:>10} {:>10}{}\n",
+            report.edge,
+            account.produced,
+            account.delivered,
+            account.buffered,
+            account.dropped,
+            account.dead,
+            if account.balances() { "" } else { "   does not balance" },
+        ));
+    }
+    text
+}

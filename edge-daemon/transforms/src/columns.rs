@@ -1,0 +1,242 @@
+//! Transforms `select` and `rename`: which columns go on, in what order and under what name. They never look at values.
+
+use std::{collections::HashSet, sync::Arc};
+
+use bus_schema::{
+    data::{Batch, Column, Field, Schema},
+    plan::{ComponentRole, Descriptor},
+};
+use flow::{Build, BuildContext, Component, ConfigError, Fault, Transform, Transformed, describe, parse_config};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::ordered::Ordered;
+
+/// Keeps some columns, or drops some. Give one of the two.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SelectConfig {
+    /// The columns to keep, in this order. One that a batch does not have is missing afterwards too.
+    columns: Option<Vec<String>>,
+    /// The columns to drop; the others stay in their order.
+    except: Option<Vec<String>>,
+}
+
+/// Gives columns other names.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RenameConfig {
+    /// Old name = new name. A column that a batch does not have is passed over.
+    columns: Ordered<String>,
+}
+
+/// The registry lines.
+pub(crate) const SELECT: Component = Component {
+    descriptor: select_descriptor,
+    build: Build::Transform(build_select),
+};
+pub(crate) const RENAME: Component = Component {
+    descriptor: rename_descriptor,
+    build: Build::Transform(build_rename),
+};
+
+fn select_descriptor() -> Descriptor {
+    let example = "component = \"select\"\nconfig.columns = [\"time\", \"line\", \"temperature\"]\n";
+    describe::<SelectConfig>(
+        ComponentRole::Transform,
+        "select",
+        "Keeps some columns, or drops some",
+        example,
+    )
+}
+
+fn rename_descriptor() -> Descriptor {
+    let example = "component = \"rename\"\nconfig.columns = { temp = \"temperature\" }\n";
+    describe::<RenameConfig>(ComponentRole::Transform, "rename", "Gives columns other names", example)
+}
+
+fn build_select(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigError> {
+    let config: SelectConfig = parse_config(config)?;
+    let (key, names) = match (&config.columns, &config.except) {
+        (Some(names), None) => ("columns", names),
+        (None, Some(names)) => ("except", names),
+        (Some(_), Some(_)) => return Err(ConfigError::at("except", "give either columns or except, not both")),
+        (None, None) => {
+            return Err(ConfigError::at(
+                "columns",
+                "say which columns to keep (columns) or to drop (except)",
+            ));
+        }
+    };
+    if names.is_empty() {
+        return Err(ConfigError::at(key, "name at least one column"));
+    }
+    if let Some(twice) = first_twice(names.iter()) {
+        return Err(ConfigError::at(key, format!("'{twice}' stands here twice")));
+    }
+    Ok(Box::new(Select {
+        keep: config.columns,
+        drop: config.except.unwrap_or_default(),
+    }))
+}
+
+fn build_rename(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigError> {
+    let config: RenameConfig = parse_config(config)?;
+    let pairs = config.columns.0;
+    if pairs.is_empty() {
+        return Err(ConfigError::at("columns", "name at least one column"));
+    }
+    if let Some((old, _)) = pairs.iter().find(|(_, new)| new.is_empty()) {
+        return Err(ConfigError::at(format!("columns.{old}"), "the new name is empty"));
+    }
+    if let Some(twice) = first_twice(pairs.iter().map(|(_, new)| new)) {
+        return Err(ConfigError::at(
+            "columns",
+            format!("two columns would be called '{twice}'"),
+        ));
+    }
+    Ok(Box::new(Rename { pairs }))
+}
+
+fn first_twice<'a>(mut names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    let mut seen = HashSet::new();
+    names.find(|name| !seen.insert(*name))
+}
+
+struct Select {
+    keep: Option<Vec<String>>,
+    drop: Vec<String>,
+}
+
+impl Transform for Select {
+    fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault> {
+        let schema = batch.schema();
+        let places: Vec<usize> = match &self.keep {
+            Some(names) => names.iter().filter_map(|name| schema.index_of(name)).collect(),
+            None => (0..schema.fields.len())
+                .filter(|place| !self.drop.contains(&schema.fields[*place].name))
+                .collect(),
+        };
+        if places.is_empty() && batch.rows() > 0 {
+            // A record without any field cannot be told from no record.
+            let had = schema
+                .fields
+                .iter()
+                .map(|field| field.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ");
+            let reason = format!("none of its fields is selected; it has {had}");
+            let rejected = (0..batch.rows()).map(|row| (row, reason.clone())).collect();
+            return Ok(Transformed {
+                batch: batch.take(&[]),
+                rejected,
+            });
+        }
+        let fields: Vec<Field> = places.iter().map(|place| schema.fields[*place].clone()).collect();
+        let columns: Vec<Column> = places.iter().map(|place| batch.columns()[*place].clone()).collect();
+        reshaped(&batch, fields, columns)
+    }
+}
+
+struct Rename {
+    pairs: Vec<(String, String)>,
+}
+
+impl Transform for Rename {
+    fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault> {
+        let mut fields = batch.schema().fields.clone();
+        for field in &mut fields {
+            if let Some((_, new)) = self.pairs.iter().find(|(old, _)| *old == field.name) {
+                field.name.clone_from(new);
+            }
+        }
+        if let Some(twice) = first_twice(fields.iter().map(|field| &field.name)) {
+            let collection = &batch.schema().collection;
+            return Err(Fault::stop(format!(
+                "two columns of '{collection}' would be called '{twice}': rename or drop the other one first"
+            )));
+        }
+        let columns = batch.columns().to_vec();
+        reshaped(&batch, fields, columns)
+    }
+}
+
+fn reshaped(batch: &Batch, fields: Vec<Field>, columns: Vec<Column>) -> Result<Transformed, Fault> {
+    let schema = Schema {
+        collection: batch.schema().collection.clone(),
+        fields,
+    };
+    let batch = batch
+        .with_columns(Arc::new(schema), columns)
+        .map_err(|error| Fault::stop(error.to_string()))?;
+    Ok(batch.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{check, check_config, shown, shown_schema, table, transform};
+
+    #[test]
+    fn shapes() {
+        let input = table(&["a:i64", "b:text", "c:bool"], &["1|x|true", "~|?|="]);
+        for (component, config, schema, rows) in [
+            (&SELECT, r#"{"columns": ["c", "a"]}"#, "c:bool a:i64", "true|1\n=|~"),
+            (&SELECT, r#"{"columns": ["b", "none"]}"#, "b:text", "x\n?"),
+            (&SELECT, r#"{"except": ["b", "none"]}"#, "a:i64 c:bool", "1|true\n~|="),
+            (
+                &RENAME,
+                r#"{"columns": {"a": "b", "b": "a"}}"#,
+                "b:i64 a:text c:bool",
+                "1|x|true\n~|?|=",
+            ),
+            (
+                &RENAME,
+                r#"{"columns": {"none": "z", "c": "d"}}"#,
+                "a:i64 b:text d:bool",
+                "1|x|true\n~|?|=",
+            ),
+        ] {
+            let done = transform(component, config).apply(input.clone()).unwrap();
+            assert_eq!(
+                (shown_schema(&done.batch).as_str(), shown(&done.batch).as_str()),
+                (schema, rows),
+                "{config}"
+            );
+            assert!(done.rejected.is_empty());
+        }
+        check(
+            &SELECT,
+            r#"{"columns": ["none"]}"#,
+            input.clone(),
+            "",
+            "0: none of its fields is selected\n1: none",
+        );
+        let clash = transform(&RENAME, r#"{"columns": {"a": "b"}}"#)
+            .apply(input)
+            .unwrap_err();
+        assert!(
+            clash.to_string().contains("two columns of 't' would be called 'b'"),
+            "{clash}"
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (component, config, wanted) in [
+            (&SELECT, r#"{}"#, "columns: say which"),
+            (&SELECT, r#"{"columns": ["a"], "except": ["b"]}"#, "except: give either"),
+            (&SELECT, r#"{"columns": []}"#, "columns: name at least one"),
+            (&SELECT, r#"{"except": ["a", "a"]}"#, "except: 'a' stands here twice"),
+            (&RENAME, r#"{"columns": {}}"#, "columns: name at least one"),
+            (&RENAME, r#"{"columns": {"a": ""}}"#, "columns.a: the new name is empty"),
+            (
+                &RENAME,
+                r#"{"columns": {"a": "x", "b": "x"}}"#,
+                "columns: two columns would be called 'x'",
+            ),
+        ] {
+            check_config(component, config, wanted);
+        }
+    }
+}

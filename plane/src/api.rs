@@ -1,0 +1,207 @@
+//! The one place where an operator's call becomes a decision, whether it came over the bus or from the web page.
+//! Decides only: what changes is made durable and applied by the caller.
+
+use bus_schema::{
+    api::{ApiCall, ApiResult, Failure, FailureKind, Problem},
+    member::{GroupKey, Role},
+    message::RosterPut,
+};
+use workflow::nearest;
+
+use crate::{
+    domain::{
+        Change, Now, State,
+        change::Signer,
+        workflows::{Moved, Revision, WORKFLOWS_MAX},
+    },
+    invite::{Inviter, TOKEN_RANDOM_BYTES, Wish, mint},
+};
+
+/// What a decision may use besides the state.
+#[derive(Debug)]
+pub struct Env<'a> {
+    /// The time.
+    pub now: Now,
+    /// Who signs.
+    pub signer: &'a Signer,
+    /// The fleet's group key.
+    pub group: &'a GroupKey,
+    /// Who invites.
+    pub inviter: &'a Inviter,
+    /// Where the web page listens.
+    pub http: &'a str,
+    /// Fresh randomness, used at most once.
+    pub random: &'a [u8; TOKEN_RANDOM_BYTES],
+}
+
+/// The answer to a call, true once `changes` are durable.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// What changes.
+    pub changes: Vec<Change>,
+    /// The answer.
+    pub result: ApiResult,
+}
+
+impl From<ApiResult> for Outcome {
+    fn from(result: ApiResult) -> Self {
+        Self { changes: Vec::new(), result }
+    }
+}
+
+fn failure(kind: FailureKind, message: String, hint: String) -> Failure {
+    Failure { kind, message, hint, problems: Vec::new() }
+}
+
+/// A failure as a whole answer.
+pub fn failed(kind: FailureKind, message: impl Into<String>, hint: impl Into<String>) -> ApiResult {
+    ApiResult::Failed(failure(kind, message.into(), hint.into()))
+}
+
+/// What everybody gets who is not an operator.
+pub fn forbidden(role: Role) -> ApiResult {
+    failed(FailureKind::Forbidden, format!("a {role} may not do this"), "use an operator's identity: mycelial init")
+}
+
+/// Answers a call by `caller` (an operator's name).
+pub fn handle(state: &State, caller: &str, call: ApiCall, env: &Env<'_>) -> Outcome {
+    decide(state, caller, call, env).unwrap_or_else(|failure| ApiResult::Failed(failure).into())
+}
+
+fn decide(state: &State, caller: &str, call: ApiCall, env: &Env<'_>) -> Result<Outcome, Failure> {
+    let now = env.now;
+    let result = match call {
+        ApiCall::Info => ApiResult::Info(state.info(env.http)),
+        ApiCall::TokenCreate { role, name, uses, ttl_s } => {
+            let token = mint(Wish { role, name, uses, ttl_s }, env.random, now.unix_ms)?;
+            if let Some(taken) = token.name.as_deref().filter(|name| state.members.named(name).is_some()) {
+                let message = format!("the name '{taken}' is taken");
+                return Err(failure(FailureKind::Conflict, message, "choose another".into()));
+            }
+            let text = env.inviter.invitation(&token).encode();
+            return Ok(Outcome { changes: vec![Change::Token(token)], result: ApiResult::Token(text) });
+        }
+        ApiCall::DaemonList => ApiResult::Daemons(state.daemon_views(now)),
+        ApiCall::DaemonShow(key) => {
+            let detail = state.daemon_detail(&key, now);
+            ApiResult::Daemon(detail.ok_or_else(|| {
+                let names = state.daemons().map(|(member, _)| member.certificate.name.as_str());
+                not_found("daemon", &key, names, "daemon list")
+            })?)
+        }
+        ApiCall::WorkflowValidate { text } => match workflow::validate(&text, &fleet(state)) {
+            Ok(_) => ApiResult::Problems(Vec::new()),
+            Err(problems) => ApiResult::Problems(problems),
+        },
+        ApiCall::WorkflowApply { text, expect_revision } => return apply(state, caller, text, expect_revision, env),
+        ApiCall::WorkflowList => ApiResult::Workflows(state.workflow_views(now)),
+        ApiCall::WorkflowShow(name) => {
+            let revision = current(state, &name)?;
+            ApiResult::Workflow { view: state.workflow_view(revision, now), text: revision.text.clone() }
+        }
+        ApiCall::WorkflowDelete(name) => return delete(state, &name, env),
+        ApiCall::WorkflowStatus(name) => {
+            let revision = current(state, &name)?;
+            ApiResult::Status {
+                view: state.workflow_view(revision, now),
+                parts: state.parts_of(&name, now),
+                streams: state.stream_views(Some(&name), now),
+            }
+        }
+        ApiCall::Ledger => ApiResult::Ledger(state.stream_views(None, now)),
+        ApiCall::Components => ApiResult::Components(state.component_views()),
+        ApiCall::AccessList(broker) => ApiResult::AccessList(state.access_list(broker)),
+        ApiCall::Roster => {
+            let none = || failure(FailureKind::Internal, "there is no roster yet".into(), "try again".into());
+            let roster = state.members.signed_roster().cloned().ok_or_else(none)?;
+            ApiResult::Roster(RosterPut { roster, group: env.group.clone() })
+        }
+    };
+    Ok(result.into())
+}
+
+fn fleet(state: &State) -> workflow::Fleet {
+    let mut fleet = workflow::Fleet::new();
+    for (name, node, components) in state.placeable() {
+        fleet.insert(name, node, components);
+    }
+    fleet
+}
+
+fn not_found<'a>(what: &str, key: &str, known: impl IntoIterator<Item = &'a str>, list: &str) -> Failure {
+    let key: String = key.chars().take(64).collect();
+    let hint = match nearest(&key, known) {
+        Some(name) => format!("did you mean '{name}'?"),
+        None => format!("see: mycelial {list}"),
+    };
+    failure(FailureKind::NotFound, format!("there is no {what} '{key}'"), hint)
+}
+
+fn current<'a>(state: &'a State, name: &str) -> Result<&'a Revision, Failure> {
+    state.workflows.get(name).ok_or_else(|| not_found("workflow", name, state.workflows.names(), "workflow list"))
+}
+
+fn faulty(problems: Vec<Problem>) -> Failure {
+    let message = match problems.len() {
+        1 => "the workflow has a problem; nothing was changed".to_string(),
+        count => format!("the workflow has {count} problems; nothing was changed"),
+    };
+    Failure { kind: FailureKind::Invalid, message, hint: String::new(), problems }
+}
+
+fn apply(
+    state: &State,
+    caller: &str,
+    text: String,
+    expected: Option<u32>,
+    env: &Env<'_>,
+) -> Result<Outcome, Failure> {
+    let fleet = fleet(state);
+    let spec = workflow::validate(&text, &fleet).map_err(faulty)?;
+    let name = spec.name().to_string();
+    state.workflows.expect(&name, expected).map_err(|moved| conflict(state, &name, expected, moved))?;
+    let before = state.workflows.get(&name);
+    // The same text again is not another revision; but it is compiled anew, because daemons may have changed.
+    let unchanged = before.filter(|revision| revision.text == text);
+    let number = unchanged.map_or_else(|| state.workflows.next_number(&name), |revision| revision.number);
+    if before.is_none() && state.workflows.len() >= WORKFLOWS_MAX {
+        let message = format!("a fleet has at most {WORKFLOWS_MAX} workflows");
+        return Err(failure(FailureKind::Invalid, message, "delete one first".into()));
+    }
+    let compiled = workflow::compile(&spec, &fleet, number).map_err(faulty)?;
+    let parts = compiled.parts.into_iter().map(|part| (part.node, part.workflow)).collect();
+    let mut changes = state.place(&compiled.id, parts, env.signer).map_err(|large| {
+        let message = format!("daemon '{}' cannot take it: {}", large.daemon, large.cause);
+        failure(FailureKind::Invalid, message, "place some of it on another daemon".into())
+    })?;
+    if unchanged.is_none() {
+        let by = caller.to_string();
+        changes.push(Change::Revision(Revision { workflow: name, number, text, by, at_unix_ms: env.now.unix_ms }));
+    }
+    Ok(Outcome { changes, result: ApiResult::Revision(number) })
+}
+
+fn conflict(state: &State, name: &str, expected: Option<u32>, moved: Moved) -> Failure {
+    let expected = expected.unwrap_or_default();
+    let message = match (moved.current, state.workflows.get(name)) {
+        (0, _) => format!("there is no workflow '{name}' (any more); revision {expected} was expected"),
+        (current, Some(revision)) if expected == 0 => {
+            format!("workflow '{name}' exists already: revision {current} by {}", revision.by)
+        }
+        (current, Some(revision)) => format!(
+            "workflow '{name}' was changed meanwhile: it is at revision {current} by {}, not {expected}",
+            revision.by
+        ),
+        (current, None) => format!("workflow '{name}' is at revision {current}"),
+    };
+    failure(FailureKind::Conflict, message, "look at what is there now, then apply again".into())
+}
+
+fn delete(state: &State, name: &str, env: &Env<'_>) -> Result<Outcome, Failure> {
+    let revision = current(state, name)?;
+    let id = bus_schema::id::WorkflowId::of_name(name);
+    let too_large = |_| failure(FailureKind::Internal, "the smaller plan is too large".into(), String::new());
+    let mut changes = state.place(&id, Default::default(), env.signer).map_err(too_large)?;
+    changes.push(Change::Retired(revision.workflow.clone()));
+    Ok(Outcome { changes, result: ApiResult::Revision(0) })
+}

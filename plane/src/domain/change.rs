@@ -1,0 +1,83 @@
+//! What a decision changes for good, and what it makes the rim do. A change is durable before it is applied.
+
+use bus_schema::{
+    id::{NodeId, TokenId},
+    key::Identity,
+    member::{Roster, Signed},
+};
+
+use super::{daemon::Catalog, enrol::Token, members::Member, plans::Deployed, workflows::Revision};
+
+/// Something that was decided. All changes of one decision become durable together or not at all.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// There is a new token.
+    Token(Token),
+    /// A token was used once, by this node.
+    TokenUsed {
+        /// Which token.
+        token: TokenId,
+        /// By whom.
+        node: NodeId,
+    },
+    /// There is a new member.
+    Member(Box<Member>),
+    /// A new roster is in force.
+    Roster {
+        /// What it says.
+        roster: Roster,
+        /// The same, signed by the root key.
+        signed: Signed<Roster>,
+    },
+    /// A revision is current.
+    Revision(Revision),
+    /// A workflow is deleted.
+    Retired(String),
+    /// A daemon has a new plan.
+    Plan {
+        /// Which daemon.
+        node: NodeId,
+        /// Its plan.
+        plan: Deployed,
+    },
+    /// Plan versions up to this one are taken.
+    PlanFloor(u64),
+    /// A daemon has told its components.
+    Catalog {
+        /// Which daemon.
+        node: NodeId,
+        /// The hash it announced.
+        hash: [u8; 32],
+        /// The components.
+        catalog: Catalog,
+    },
+}
+
+/// Something for the rim to do. None of it has to succeed: whatever is still due is asked for again by the next status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Send a daemon its plan.
+    SendPlan(NodeId),
+    /// Send a member the roster and the group key.
+    SendRoster(NodeId),
+    /// Ask a daemon for its components.
+    AskCatalog {
+        /// Which daemon.
+        node: NodeId,
+        /// The hash it announced.
+        hash: [u8; 32],
+    },
+    /// Deploy a daemon's plan again under a higher version, see [`super::State::reissue`].
+    Reissue(NodeId),
+    /// Take the roster of this version into force for the plane itself.
+    TakeRoster(Signed<Roster>),
+}
+
+/// Who signs.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    /// The fleet's root key: certificates and rosters.
+    pub root: Identity,
+    /// The plane's own: plans.
+    pub plane: Identity,
+}

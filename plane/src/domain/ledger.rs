@@ -1,0 +1,436 @@
+//! Every stream's account, put together from what its two ends report at different moments.
+//!
+//! The producer's word is consistent in itself: `produced = delivered + buffered + dropped + dead`, where *delivered* and
+//! *dead* follow from the consumer's signed watermark as far as it has heard it. The consumer's word about what is durable
+//! is the truth, and usually a moment ahead or behind. Both carry the watermark they speak of, so:
+//!
+//! | watermarks | the account | can be wrong when |
+//! |---|---|---|
+//! | equal | *delivered* and *dead* by the consumer, the rest by the producer | the sums differ: lost or counted twice |
+//! | consumer ahead | what it has settled beyond the producer's word moves from *buffered* to *delivered*; more than was buffered must have been produced since | the consumer has settled less than the producer knows of |
+//! | producer ahead | the producer's: the consumer's report is the older one | the consumer has settled more than the producer knows of |
+//!
+//! So an account in motion is derived and always adds up, and an account at rest is compared, number by number.
+//! Ends that speak of different epochs are not mixed: the higher epoch counts, alone. Performs no I/O.
+
+use std::collections::BTreeMap;
+
+use bus_schema::{
+    id::{NodeId, StreamId, WorkflowId},
+    message::{Ledger, Side, StreamReport},
+    plan::{Action, PlanWorkflow, Root, StreamSpec},
+};
+
+use super::{clip, rates::Rate};
+
+/// Most streams kept of one daemon's reports.
+pub const STREAMS_PER_DAEMON_MAX: usize = 4_096;
+/// A report is forgotten when its daemon has gone on without repeating it for this long, in milliseconds.
+const STALE_MS: u64 = 60_000;
+
+/// The account of a stream, both ends put together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The stream's epoch.
+    pub epoch: u64,
+    /// The numbers.
+    pub ledger: Ledger,
+    /// Whether they add up and both ends agree. Never true without the producer's word.
+    pub balances: bool,
+}
+
+fn settled(ledger: &Ledger) -> u64 {
+    ledger.delivered.saturating_add(ledger.dead)
+}
+
+/// Puts two ends together; see the table above.
+pub fn merge(producer: Option<&StreamReport>, consumer: Option<&StreamReport>) -> Account {
+    let newest = producer.map_or(0, |p| p.epoch).max(consumer.map_or(0, |c| c.epoch));
+    let of_newest = |report: Option<&StreamReport>| report.filter(|r| r.epoch == newest).map(|r| (r.watermark, r.ledger));
+    match (of_newest(producer), of_newest(consumer)) {
+        (None, None) => Account { epoch: newest, ledger: Ledger::default(), balances: false },
+        (Some((_, ledger)), None) => Account { epoch: newest, ledger, balances: ledger.balances() },
+        // What is at the destination was produced, and of the rest nobody has spoken.
+        (None, Some((_, c))) => {
+            let produced = settled(&c).saturating_add(c.dropped);
+            let ledger = Ledger { produced, buffered: 0, ..c };
+            Account { epoch: newest, ledger, balances: false }
+        }
+        (Some((p_mark, p)), Some((c_mark, c))) => {
+            let (ledger, agree) = merge_both(p_mark, p, c_mark, c);
+            Account { epoch: newest, ledger, balances: agree && p.balances() && ledger.balances() }
+        }
+    }
+}
+
+fn merge_both(p_mark: u64, p: Ledger, c_mark: u64, c: Ledger) -> (Ledger, bool) {
+    let duplicates = p.duplicates.max(c.duplicates);
+    let (by_producer, by_consumer) = (settled(&p), settled(&c));
+    if p_mark > c_mark {
+        return (Ledger { duplicates, ..p }, by_consumer <= by_producer);
+    }
+    let told = Ledger { delivered: c.delivered, dead: c.dead, duplicates, ..p };
+    if p_mark == c_mark || by_consumer < by_producer {
+        return (told, by_consumer == by_producer);
+    }
+    let beyond = by_consumer - by_producer;
+    let from_buffer = beyond.min(p.buffered);
+    let since = beyond - from_buffer;
+    let ledger =
+        Ledger { produced: p.produced.saturating_add(since), buffered: p.buffered - from_buffer, ..told };
+    (ledger, true)
+}
+
+#[derive(Debug, Clone)]
+struct Heard {
+    node: NodeId,
+    boot: u64,
+    at_ms: u64,
+    report: StreamReport,
+}
+
+/// One stream: what the plan says of it, and what its ends have said.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    workflow: WorkflowId,
+    edge: String,
+    planned: Option<(NodeId, NodeId)>,
+    producer: Option<Heard>,
+    consumer: Option<Heard>,
+    rate: Rate,
+}
+
+impl Stream {
+    /// Its workflow.
+    pub fn workflow(&self) -> &WorkflowId {
+        &self.workflow
+    }
+
+    /// `<from>-><to>`.
+    pub fn edge(&self) -> &str {
+        &self.edge
+    }
+
+    /// Its ends, as far as they are known: by plan, else by who has spoken.
+    pub fn ends(&self) -> (Option<NodeId>, Option<NodeId>) {
+        let direct = |heard: &Heard| (heard.report.side == Side::Direct).then_some(heard.node);
+        let producer = self.producer.as_ref();
+        (
+            self.planned.map(|(from, _)| from).or(producer.map(|heard| heard.node)),
+            self.planned
+                .map(|(_, to)| to)
+                .or(self.consumer.as_ref().map(|heard| heard.node))
+                .or(producer.and_then(direct)),
+        )
+    }
+
+    fn reports(&self) -> (Option<&StreamReport>, Option<&StreamReport>) {
+        (self.producer.as_ref().map(|heard| &heard.report), self.consumer.as_ref().map(|heard| &heard.report))
+    }
+
+    /// Its account.
+    pub fn account(&self) -> Account {
+        let (producer, consumer) = self.reports();
+        merge(producer, consumer)
+    }
+
+    /// Whether the producer (or the one daemon that is both ends) has spoken.
+    pub fn is_accounted(&self) -> bool {
+        self.producer.is_some()
+    }
+
+    /// Bytes waiting at the producer.
+    pub fn buffered_bytes(&self) -> u64 {
+        self.producer.as_ref().map_or(0, |heard| heard.report.buffered_bytes)
+    }
+
+    /// Records settled a second.
+    pub fn rate(&self, now_ms: u64) -> u32 {
+        self.rate.per_second(now_ms)
+    }
+
+    /// What keeps it from flowing, by either end; empty when nothing does.
+    pub fn trouble(&self) -> String {
+        let (producer, consumer) = self.reports();
+        let mut texts: Vec<&str> = [producer, consumer].into_iter().flatten().map(|r| r.trouble.as_str()).collect();
+        texts.retain(|text| !text.is_empty());
+        texts.dedup();
+        texts.join("; ")
+    }
+}
+
+/// All streams of the fleet.
+#[derive(Debug, Clone, Default)]
+pub struct Streams {
+    by_id: BTreeMap<StreamId, Stream>,
+}
+
+/// The streams a part of a workflow has on its daemon, incoming and outgoing.
+pub fn streams_of(part: &PlanWorkflow) -> impl Iterator<Item = &StreamSpec> {
+    part.pipes.iter().flat_map(|pipe| {
+        let root = match &pipe.root {
+            Root::Stream(spec) => Some(spec),
+            Root::Source(_) => None,
+        };
+        let leaves = pipe.steps.iter().filter_map(|step| match &step.action {
+            Action::Stream(spec) => Some(spec),
+            Action::Transform(_) | Action::Sink(_) => None,
+        });
+        root.into_iter().chain(leaves)
+    })
+}
+
+impl Streams {
+    /// All streams, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&StreamId, &Stream)> {
+        self.by_id.iter()
+    }
+
+    /// The plans of all daemons are now these.
+    pub fn plan<'a>(&mut self, parts: impl Iterator<Item = &'a PlanWorkflow>) {
+        self.by_id.values_mut().for_each(|stream| stream.planned = None);
+        for part in parts {
+            for spec in streams_of(part) {
+                let planned = Some((spec.producer, spec.consumer));
+                let new = || Stream {
+                    workflow: part.id,
+                    edge: spec.edge.clone(),
+                    planned,
+                    producer: None,
+                    consumer: None,
+                    rate: Rate::default(),
+                };
+                self.by_id.entry(spec.stream).or_insert_with(new).planned = planned;
+            }
+        }
+        self.by_id.retain(|_, stream| stream.planned.is_some() || stream.producer.is_some() || stream.consumer.is_some());
+    }
+
+    /// A daemon reports.
+    pub fn report(&mut self, node: NodeId, boot: u64, reports: Vec<StreamReport>, now_ms: u64) {
+        let room = STREAMS_PER_DAEMON_MAX.saturating_sub(self.count_of(&node));
+        let mut added = 0;
+        for mut report in reports {
+            let known = self.by_id.contains_key(&report.stream);
+            if !known && added >= room {
+                continue;
+            }
+            report.trouble = clip(&report.trouble);
+            report.edge = clip(&report.edge);
+            added += usize::from(!known);
+            self.report_one(Heard { node, boot, at_ms: now_ms, report }, now_ms);
+        }
+    }
+
+    fn count_of(&self, node: &NodeId) -> usize {
+        let speaks = |heard: &Option<Heard>| heard.as_ref().is_some_and(|heard| heard.node == *node);
+        self.by_id.values().filter(|stream| speaks(&stream.producer) || speaks(&stream.consumer)).count()
+    }
+
+    fn report_one(&mut self, heard: Heard, now_ms: u64) {
+        let stream = self.by_id.entry(heard.report.stream).or_insert_with(|| Stream {
+            workflow: heard.report.workflow,
+            edge: heard.report.edge.clone(),
+            planned: None,
+            producer: None,
+            consumer: None,
+            rate: Rate::default(),
+        });
+        let (slot, planned) = match heard.report.side {
+            Side::Producer | Side::Direct => (&mut stream.producer, stream.planned.map(|(from, _)| from)),
+            Side::Consumer => (&mut stream.consumer, stream.planned.map(|(_, to)| to)),
+        };
+        // An end belongs to whom the plan names; without a plan, to who spoke first. Nobody speaks for another.
+        let owner = planned.or(slot.as_ref().map(|before| before.node));
+        if owner.is_some_and(|owner| owner != heard.node) {
+            return;
+        }
+        // Messages can overtake each other: an older word never replaces a newer one of the same start and epoch.
+        let outdated = slot.as_ref().is_some_and(|before| {
+            before.node == heard.node
+                && (heard.boot < before.boot
+                    || heard.boot == before.boot
+                        && heard.report.epoch == before.report.epoch
+                        && (heard.report.watermark < before.report.watermark
+                            || heard.report.ledger.produced < before.report.ledger.produced))
+        });
+        if outdated {
+            return;
+        }
+        *slot = Some(heard);
+        let account = stream.account();
+        stream.rate.sample(now_ms, settled(&account.ledger));
+    }
+
+    /// A daemon was heard of: what it has not repeated for long is over.
+    pub fn prune(&mut self, node: &NodeId, now_ms: u64) {
+        let over = |heard: &Heard| heard.node == *node && now_ms.saturating_sub(heard.at_ms) > STALE_MS;
+        for stream in self.by_id.values_mut() {
+            stream.producer.take_if(|heard| over(heard));
+            stream.consumer.take_if(|heard| over(heard));
+        }
+        self.by_id.retain(|_, stream| stream.planned.is_some() || stream.producer.is_some() || stream.consumer.is_some());
+    }
+
+    /// A workflow was deleted: its accounts are closed.
+    pub fn forget(&mut self, workflow: &WorkflowId) {
+        self.by_id.retain(|_, stream| stream.workflow != *workflow);
+    }
+
+    /// What a daemon has reported last, for storing.
+    pub fn reports_of(&self, node: &NodeId) -> Vec<StreamReport> {
+        let ends = self.by_id.values().flat_map(|stream| [&stream.producer, &stream.consumer]);
+        ends.flatten().filter(|heard| heard.node == *node).map(|heard| heard.report.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::testing::node;
+
+    fn stream() -> StreamId {
+        StreamId::from_hash(&[1; 32])
+    }
+
+    fn report(side: Side, epoch: u64, watermark: u64, ledger: Ledger) -> StreamReport {
+        StreamReport {
+            stream: stream(),
+            workflow: WorkflowId::of_name("w"),
+            edge: "a->b".into(),
+            side,
+            epoch,
+            watermark,
+            ledger,
+            buffered_bytes: 0,
+            trouble: String::new(),
+        }
+    }
+
+    /// produced, buffered, delivered, dropped, dead
+    fn ledger([produced, buffered, delivered, dropped, dead]: [u64; 5]) -> Ledger {
+        Ledger { produced, buffered, delivered, dropped, dead, duplicates: 0 }
+    }
+
+    #[test]
+    fn two_words_become_one_account() {
+        // (what, (epoch, watermark, ledger) of the producer, of the consumer, account, balances)
+        #[allow(clippy::type_complexity, reason = "a table")]
+        let cases: &[(&str, Option<(u64, u64, [u64; 5])>, Option<(u64, u64, [u64; 5])>, [u64; 5], bool)] = &[
+            ("nobody has spoken", None, None, [0; 5], false),
+            ("only the producer", Some((1, 2, [10, 6, 4, 0, 0])), None, [10, 6, 4, 0, 0], true),
+            ("the producer does not add up", Some((1, 2, [10, 5, 4, 0, 0])), None, [10, 5, 4, 0, 0], false),
+            ("only the consumer", None, Some((1, 2, [0, 0, 4, 1, 1])), [6, 0, 4, 1, 1], false),
+            ("at rest", Some((1, 9, [10, 0, 9, 0, 1])), Some((1, 9, [10, 0, 9, 0, 1])), [10, 0, 9, 0, 1], true),
+            ("at rest, the split is the consumer's", Some((1, 9, [10, 0, 10, 0, 0])), Some((1, 9, [0, 0, 9, 0, 1])), [10, 0, 9, 0, 1], true),
+            ("at rest, one is missing", Some((1, 9, [10, 0, 10, 0, 0])), Some((1, 9, [0, 0, 9, 0, 0])), [10, 0, 9, 0, 0], false),
+            ("at rest, one is twice", Some((1, 9, [10, 0, 10, 0, 0])), Some((1, 9, [0, 0, 11, 0, 0])), [10, 0, 11, 0, 0], false),
+            ("consumer ahead", Some((1, 2, [10, 6, 4, 0, 0])), Some((1, 4, [0, 0, 7, 0, 1])), [10, 2, 7, 0, 1], true),
+            ("consumer ahead of what was produced", Some((1, 2, [10, 6, 4, 0, 0])), Some((1, 8, [0, 0, 14, 0, 0])), [14, 0, 14, 0, 0], true),
+            ("consumer ahead, with drops", Some((1, 2, [12, 6, 4, 2, 0])), Some((1, 4, [0, 0, 6, 0, 0])), [12, 4, 6, 2, 0], true),
+            ("consumer ahead with less", Some((1, 2, [10, 6, 4, 0, 0])), Some((1, 4, [0, 0, 3, 0, 0])), [10, 6, 3, 0, 0], false),
+            ("producer ahead", Some((1, 4, [10, 2, 8, 0, 0])), Some((1, 2, [0, 0, 4, 0, 0])), [10, 2, 8, 0, 0], true),
+            ("producer ahead with less", Some((1, 4, [10, 2, 8, 0, 0])), Some((1, 2, [0, 0, 9, 0, 0])), [10, 2, 8, 0, 0], false),
+            ("the producer lost its spool", Some((2, 0, [3, 3, 0, 0, 0])), Some((1, 9, [0, 0, 90, 0, 0])), [3, 3, 0, 0, 0], true),
+            ("the producer's word is of before", Some((1, 9, [90, 0, 90, 0, 0])), Some((2, 1, [0, 0, 2, 0, 0])), [2, 0, 2, 0, 0], false),
+        ];
+        for (what, producer, consumer, expected, balances) in cases {
+            let of = |side, word: &Option<(u64, u64, [u64; 5])>| {
+                word.map(|(epoch, watermark, numbers)| report(side, epoch, watermark, ledger(numbers)))
+            };
+            let account = merge(of(Side::Producer, producer).as_ref(), of(Side::Consumer, consumer).as_ref());
+            assert_eq!((account.ledger, account.balances), (ledger(*expected), *balances), "{what}");
+        }
+    }
+
+    #[test]
+    fn nobody_speaks_for_another() {
+        let mut streams = Streams::default();
+        let word = |n| vec![report(Side::Producer, 1, n, ledger([n, 0, n, 0, 0]))];
+        streams.report(node(1), 1, word(5), 0);
+        streams.report(node(2), 1, word(9), 0);
+        assert_eq!(streams.by_id[&stream()].account().ledger.delivered, 5);
+        // An older word, overtaken on the way; then a restart, which may go back.
+        streams.report(node(1), 1, word(4), 1);
+        assert_eq!(streams.by_id[&stream()].account().ledger.delivered, 5);
+        streams.report(node(1), 2, word(3), 2);
+        assert_eq!(streams.by_id[&stream()].account().ledger.delivered, 3);
+        streams.report(node(1), 1, word(8), 3);
+        assert_eq!(streams.by_id[&stream()].account().ledger.delivered, 3, "from before the restart");
+    }
+
+    #[test]
+    fn what_is_not_repeated_is_forgotten() {
+        let mut streams = Streams::default();
+        streams.report(node(1), 1, vec![report(Side::Direct, 1, 5, ledger([5, 0, 5, 0, 0]))], 0);
+        assert_eq!(streams.by_id[&stream()].ends(), (Some(node(1)), Some(node(1))));
+        streams.prune(&node(2), 10 * STALE_MS);
+        streams.prune(&node(1), STALE_MS);
+        assert_eq!(streams.iter().count(), 1);
+        streams.prune(&node(1), STALE_MS + 1);
+        assert_eq!(streams.iter().count(), 0);
+    }
+
+    #[test]
+    fn a_daemon_cannot_fill_the_memory() {
+        let mut streams = Streams::default();
+        for n in 0..(STREAMS_PER_DAEMON_MAX as u32 + 10) {
+            let mut hash = [0; 32];
+            hash[..4].copy_from_slice(&n.to_le_bytes());
+            let stream = StreamId::from_hash(&hash);
+            let one = StreamReport { stream, trouble: "x".repeat(100_000), ..report(Side::Producer, 1, 1, ledger([0; 5])) };
+            if n.is_multiple_of(512) || n > STREAMS_PER_DAEMON_MAX as u32 {
+                streams.report(node(1), 1, vec![one], 0);
+            } else {
+                streams.report(node(1), 1, vec![StreamReport { trouble: String::new(), ..one }], 0);
+            }
+        }
+        assert_eq!(streams.iter().count(), STREAMS_PER_DAEMON_MAX);
+        assert!(streams.iter().all(|(_, stream)| stream.trouble().len() <= bus_schema::limits::TEXT_BYTES_MAX));
+    }
+
+    proptest! {
+        /// Two honest ends, whose reports are as old as they like, never give an account that does not balance.
+        #[test]
+        fn honest_ends_always_balance(
+            steps in proptest::collection::vec((0u64..50, 0u64..4, 0u64..3, any::<bool>(), any::<bool>(), any::<bool>()), 1..80),
+        ) {
+            let mut frames: Vec<u64> = Vec::new();
+            let (mut durable, mut acked, mut dead, mut dead_at) = (0usize, 0usize, 0u64, vec![0u64]);
+            let (mut producer, mut consumer) = (None, None);
+            for (records, settle, rejected, ack, tell_p, tell_c) in steps {
+                if records > 0 {
+                    frames.push(records);
+                }
+                for _ in 0..settle {
+                    if durable < frames.len() {
+                        dead += rejected.min(frames[durable]);
+                        durable += 1;
+                        dead_at.push(dead);
+                    }
+                }
+                if ack {
+                    acked = durable;
+                }
+                let sum = |upto: usize| frames[..upto].iter().sum::<u64>();
+                if tell_p {
+                    let (produced, done) = (sum(frames.len()), sum(acked));
+                    let numbers = [produced, produced - done, done - dead_at[acked], 0, dead_at[acked]];
+                    producer = Some(report(Side::Producer, 1, acked as u64, ledger(numbers)));
+                }
+                if tell_c {
+                    let numbers = [0, 0, sum(durable) - dead, 0, dead];
+                    consumer = Some(report(Side::Consumer, 1, durable as u64, ledger(numbers)));
+                }
+                let account = merge(producer.as_ref(), consumer.as_ref());
+                prop_assert_eq!(account.balances, producer.is_some(), "{:?} {:?}", producer, consumer);
+                if producer.is_some() {
+                    prop_assert!(account.ledger.balances());
+                }
+                prop_assert!(account.ledger.delivered <= sum(durable) - dead_at[durable], "never more than is durable");
+            }
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! The picture as operators see it: the same for the command line and the web page. Derives, never decides.
+
+use std::collections::BTreeMap;
+
+use bus_schema::{
+    api::{
+        ComponentView, DaemonDetail, DaemonView, PlaneInfo, Presence, StreamView, WorkflowPart, WorkflowView,
+    },
+    id::{NodeId, WorkflowId},
+    member::Role,
+    message::RunState,
+    plan::Descriptor,
+};
+
+use super::{
+    Now, State,
+    daemon::{Catalog, Daemon},
+    ledger::Stream,
+    members::Member,
+    workflows::Revision,
+};
+
+/// A plan that a daemon which is there has not applied after this long, in milliseconds, is trouble and said to be.
+pub const APPLY_MS_MAX: u64 = 60_000;
+
+/// A time span for people: `45 s`, `3 min`, `2 h`, `5 days`.
+pub fn span(ms: u64) -> String {
+    let s = ms / 1_000;
+    match s {
+        0..120 => format!("{s} s"),
+        120..7_200 => format!("{} min", s / 60),
+        7_200..172_800 => format!("{} h", s / 3_600),
+        _ => format!("{} days", s / 86_400),
+    }
+}
+
+fn word(state: RunState) -> &'static str {
+    match state {
+        RunState::Starting => "starting",
+        RunState::Running => "running",
+        RunState::Retrying => "retrying",
+        RunState::Failed => "failed",
+        RunState::Finished => "finished",
+        RunState::Stopping => "stopping",
+    }
+}
+
+/// The worse a state, the higher.
+fn badness(state: RunState) -> u8 {
+    match state {
+        RunState::Failed => 5,
+        RunState::Retrying => 4,
+        RunState::Starting => 3,
+        RunState::Stopping => 2,
+        RunState::Running => 1,
+        RunState::Finished => 0,
+    }
+}
+
+fn presence_word(presence: Presence) -> &'static str {
+    match presence {
+        Presence::Unknown => "not heard since the plane started",
+        Presence::Online => "online",
+        Presence::Late => "late",
+        Presence::Offline => "offline",
+    }
+}
+
+fn component(descriptor: &Descriptor) -> ComponentView {
+    ComponentView {
+        role: descriptor.role,
+        name: descriptor.name.clone(),
+        summary: descriptor.summary.clone(),
+        schema: descriptor.schema.clone(),
+        example: descriptor.example.clone(),
+    }
+}
+
+impl State {
+    /// The plane, in short.
+    pub fn info(&self, http: &str) -> PlaneInfo {
+        let count = |role| u32::try_from(self.members.of_role(role).count()).unwrap_or(u32::MAX);
+        PlaneInfo {
+            fleet: self.fleet,
+            plane: self.plane,
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            roster_version: self.members.version(),
+            daemons: count(Role::Daemon),
+            operators: count(Role::Operator),
+            workflows: u32::try_from(self.workflows.len()).unwrap_or(u32::MAX),
+            http: http.to_string(),
+        }
+    }
+
+    /// All daemons, by name.
+    pub fn daemon_views(&self, now: Now) -> Vec<DaemonView> {
+        let mut views: Vec<_> = self.daemons().map(|(member, daemon)| self.daemon_view(member, daemon, now)).collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+
+    fn daemon_view(&self, member: &Member, daemon: Option<&Daemon>, now: Now) -> DaemonView {
+        let node = member.certificate.node;
+        let last = daemon.and_then(Daemon::last);
+        let troubled = |part: &WorkflowPart| matches!(part.state, Some(RunState::Failed | RunState::Retrying));
+        let parts = self.parts_on(&node, now);
+        let stuck = u32::from(!self.plan_error(&node, now).is_empty());
+        DaemonView {
+            name: member.certificate.name.clone(),
+            node,
+            presence: daemon.map_or(Presence::Unknown, Daemon::presence),
+            last_seen_ms: daemon.and_then(|daemon| daemon.silent_ms(now)),
+            version: last.map_or_else(|| member.host.version.clone(), |last| last.version.clone()),
+            plan_version: last.map_or(0, |last| last.plan_version),
+            plan_wanted: self.plans.of(&node).map_or(0, |plan| plan.version),
+            troubled: u32::try_from(parts.iter().filter(|part| troubled(part)).count()).unwrap_or(u32::MAX) + stuck,
+            resources: last.map_or_else(Default::default, |last| last.resources.clone()),
+        }
+    }
+
+    /// One daemon, by name or id.
+    pub fn daemon_detail(&self, key: &str, now: Now) -> Option<DaemonDetail> {
+        let by_id = || key.parse().ok().and_then(|node: NodeId| self.members.get(&node));
+        let member = self.members.named(key).or_else(by_id)?;
+        if member.certificate.role != Role::Daemon {
+            return None;
+        }
+        let node = member.certificate.node;
+        let daemon = self.daemon(&node);
+        let last = daemon.and_then(Daemon::last);
+        let mut components: Vec<_> =
+            daemon.and_then(Daemon::catalog).map_or(Vec::new(), |catalog| catalog.iter().map(component).collect());
+        components.sort_by(|a, b| (a.role, &a.name).cmp(&(b.role, &b.name)));
+        Some(DaemonDetail {
+            view: self.daemon_view(member, daemon, now),
+            host: member.host.clone(),
+            fingerprint: member.certificate.keys.fingerprint(),
+            boot: last.map_or(0, |last| last.boot),
+            uptime_ms: last.map_or(0, |last| last.uptime_ms),
+            clock_offset_ms: daemon.map_or(0, Daemon::clock_offset_ms),
+            plan_error: self.plan_error(&node, now),
+            refused: last.map_or(0, |last| last.refused),
+            parts: self.parts_on(&node, now),
+            components,
+        })
+    }
+
+    /// Why a daemon's newest plan is not applied; empty when it is, or when that may still be on its way.
+    fn plan_error(&self, node: &NodeId, now: Now) -> String {
+        let Some(daemon) = self.daemon(node) else { return String::new() };
+        let Some(last) = daemon.last() else { return String::new() };
+        if !last.plan_error.is_empty() {
+            return last.plan_error.clone();
+        }
+        if self.plans.is_foreign(node, last.plan_version) {
+            return format!(
+                "runs plan {}, which this plane does not know (was its store lost or restored?); it is left alone until a \
+                 workflow on this daemon is applied",
+                last.plan_version
+            );
+        }
+        match self.plans.waiting_ms(node, now.mono_ms) {
+            Some(waiting) if waiting > APPLY_MS_MAX && daemon.presence() == Presence::Online => format!(
+                "plan {} has not been applied for {} although the daemon is online; see its log",
+                self.plans.of(node).map_or(0, |plan| plan.version),
+                span(waiting)
+            ),
+            _ => String::new(),
+        }
+    }
+
+    fn parts_on(&self, node: &NodeId, now: Now) -> Vec<WorkflowPart> {
+        let planned = self.plans.of(node).map_or(&[][..], |plan| &plan.workflows);
+        let mut parts: Vec<_> =
+            planned.iter().map(|part| self.part(node, &part.id, &part.name, part.revision, now)).collect();
+        // What it still runs without being asked to, or what a plane without memory does not know of.
+        let last = self.daemon(node).and_then(Daemon::last);
+        for extra in last.map_or(&[][..], |last| &last.workflows) {
+            if planned.iter().all(|part| part.id != extra.workflow) {
+                let name = self.workflow_name(&extra.workflow);
+                parts.push(self.part(node, &extra.workflow, &name, extra.revision, now));
+            }
+        }
+        parts
+    }
+
+    fn workflow_name(&self, id: &WorkflowId) -> String {
+        self.workflows.name_of(id).map_or_else(|| id.to_string(), str::to_string)
+    }
+
+    fn part(&self, node: &NodeId, id: &WorkflowId, name: &str, wanted: u32, now: Now) -> WorkflowPart {
+        let daemon = self.daemon(node);
+        let said = daemon.and_then(|daemon| daemon.workflow(id));
+        let mut part = WorkflowPart {
+            workflow: name.to_string(),
+            daemon: self.members.name_of(node),
+            revision: said.map_or(0, |said| said.revision),
+            state: None,
+            cause: String::new(),
+        };
+        let Some(daemon) = daemon.filter(|daemon| daemon.last().is_some()) else {
+            part.cause = "the daemon has not reported yet".to_string();
+            return part;
+        };
+        if !daemon.is_believed() {
+            // Stale words are not passed off as the state of things.
+            let seen = daemon.silent_ms(now).map_or(String::new(), |ms| format!(", last seen {} ago", span(ms)));
+            let was = said.map_or(String::new(), |said| format!("; it was {}", word(said.state)));
+            part.cause = format!("the daemon is {}{seen}{was}", presence_word(daemon.presence()));
+            return part;
+        }
+        let error = self.plan_error(node, now);
+        match said {
+            Some(said) => {
+                part.state = Some(said.state);
+                part.cause = said.cause.clone();
+                if part.cause.is_empty() && said.revision != wanted {
+                    part.cause = if error.is_empty() { format!("revision {wanted} is on its way") } else { error };
+                }
+            }
+            None if error.is_empty() => part.cause = "its plan is on the way to the daemon".to_string(),
+            None => part.cause = error,
+        }
+        part
+    }
+
+    /// All workflows, by name.
+    pub fn workflow_views(&self, now: Now) -> Vec<WorkflowView> {
+        self.workflows.iter().map(|revision| self.workflow_view(revision, now)).collect()
+    }
+
+    /// One workflow.
+    pub fn workflow_view(&self, revision: &Revision, now: Now) -> WorkflowView {
+        let parts = self.parts_of(&revision.workflow, now);
+        let mut daemons: Vec<_> = parts.iter().map(|part| part.daemon.clone()).collect();
+        daemons.sort();
+        WorkflowView {
+            name: revision.workflow.clone(),
+            revision: revision.number,
+            by: revision.by.clone(),
+            at_unix_ms: revision.at_unix_ms,
+            daemons,
+            state: overall(&parts, revision.number),
+        }
+    }
+
+    /// A workflow's parts, by daemon name.
+    pub fn parts_of(&self, workflow: &str, now: Now) -> Vec<WorkflowPart> {
+        let id = WorkflowId::of_name(workflow);
+        let planned = self.plans.parts_of(&id);
+        let mut parts: Vec<_> =
+            planned.map(|(node, part)| self.part(node, &id, workflow, part.revision, now)).collect();
+        parts.sort_by(|a, b| a.daemon.cmp(&b.daemon));
+        parts
+    }
+
+    /// Stream accounts, of one workflow or of all, by workflow and edge.
+    pub fn stream_views(&self, workflow: Option<&str>, now: Now) -> Vec<StreamView> {
+        let id = workflow.map(WorkflowId::of_name);
+        let streams = self.streams.iter().map(|(_, stream)| stream);
+        let mut views: Vec<_> = streams
+            .filter(|stream| id.is_none_or(|id| *stream.workflow() == id))
+            .map(|stream| self.stream_view(stream, now))
+            .collect();
+        views.sort_by(|a, b| (&a.workflow, &a.edge, &a.producer).cmp(&(&b.workflow, &b.edge, &b.producer)));
+        views
+    }
+
+    fn stream_view(&self, stream: &Stream, now: Now) -> StreamView {
+        let account = stream.account();
+        let (producer, consumer) = stream.ends();
+        let name = |node: Option<NodeId>| node.map_or(String::new(), |node| self.members.name_of(&node));
+        let mut trouble = stream.trouble();
+        if trouble.is_empty() && !stream.is_accounted() {
+            trouble = format!("no account from '{}' yet", name(producer));
+        }
+        StreamView {
+            workflow: self.workflow_name(stream.workflow()),
+            edge: stream.edge().to_string(),
+            producer: name(producer),
+            consumer: name(consumer),
+            epoch: account.epoch,
+            ledger: account.ledger,
+            balances: account.balances,
+            buffered_bytes: stream.buffered_bytes(),
+            rate: stream.rate(now.mono_ms),
+            trouble,
+        }
+    }
+
+    /// Every component any daemon carries, by role and name.
+    pub fn component_views(&self) -> Vec<ComponentView> {
+        let mut all = BTreeMap::new();
+        let catalogs = self.daemons().filter_map(|(_, daemon)| daemon.and_then(Daemon::catalog));
+        for descriptor in catalogs.flat_map(|catalog| catalog.iter()) {
+            all.entry((descriptor.role, descriptor.name.as_str())).or_insert(descriptor);
+        }
+        all.into_values().map(component).collect()
+    }
+
+    /// What workflows are checked against: names, ids and components of all daemons.
+    pub fn placeable(&self) -> impl Iterator<Item = (&str, NodeId, Option<Catalog>)> {
+        self.daemons().map(|(member, daemon)| {
+            let certificate = &member.certificate;
+            (certificate.name.as_str(), certificate.node, daemon.and_then(Daemon::catalog).cloned())
+        })
+    }
+}
+
+/// The worst state of all parts. As long as one of them is not known, and no other is in trouble, nothing is claimed.
+fn overall(parts: &[WorkflowPart], revision: u32) -> Option<RunState> {
+    let seen = |part: &WorkflowPart| match part.state {
+        // An older revision that runs well is not what was asked for.
+        Some(RunState::Running | RunState::Finished) if part.revision != revision => Some(RunState::Starting),
+        state => state,
+    };
+    let worst = parts.iter().filter_map(seen).max_by_key(|state| badness(*state))?;
+    let unknown = parts.iter().any(|part| part.state.is_none());
+    let trouble = matches!(worst, RunState::Failed | RunState::Retrying);
+    (trouble || !unknown).then_some(worst)
+}
+
+#[cfg(test)]
+mod tests {
+    use bus_schema::message::{HostFacts, Status, WorkflowStatus};
+
+    use super::*;
+    use crate::domain::{
+        Change,
+        change::Signer,
+        members::Member,
+        testing::{certificate, fleet, identity, node, part, status},
+        workflows::Revision,
+    };
+
+    fn at(mono_ms: u64) -> Now {
+        Now { mono_ms, unix_ms: mono_ms as i64 }
+    }
+
+    /// Daemons `gw` (1) and `hub` (2), a workflow `a` in revision 1 on both, under plan 1.
+    fn state() -> State {
+        let mut state = State::new(fleet(), node(100));
+        for (n, name, role) in [(1, "gw", Role::Daemon), (2, "hub", Role::Daemon), (3, "anna", Role::Operator)] {
+            let certificate = certificate(n, name, role);
+            let signed = bus_schema::member::Signed::new(&certificate, &identity(0));
+            let host = HostFacts { version: "0.0.9".into(), ..HostFacts::default() };
+            state.members.insert(Member { certificate, signed, host, enrolled_unix_ms: 0 });
+        }
+        let signer = Signer { root: identity(0), plane: identity(100) };
+        let parts = [(node(1), part("a", 1)), (node(2), part("a", 1))].into();
+        let mut changes = state.place(&WorkflowId::of_name("a"), parts, &signer).unwrap();
+        changes.push(Change::Revision(Revision {
+            workflow: "a".into(),
+            number: 1,
+            text: "name = 'a'".into(),
+            by: "anna".into(),
+            at_unix_ms: 5,
+        }));
+        state.apply(changes, true, at(0));
+        state
+    }
+
+    fn says(state: &mut State, n: u8, revision: u32, run: RunState, now: u64) {
+        let workflow = WorkflowId::of_name("a");
+        let workflows = vec![WorkflowStatus { workflow, revision, state: run, cause: String::new() }];
+        state.on_status(node(n), Status { workflows, ..status(1, now, 1) }, at(now));
+    }
+
+    #[test]
+    fn a_workflow_is_as_good_as_its_worst_part_and_never_better_than_known() {
+        use RunState::{Failed, Finished, Retrying, Running, Starting};
+        // (gw's revision and state, hub's, overall)
+        for (gw, hub, expected) in [
+            (None, None, None),
+            (Some((1, Running)), None, None),
+            (Some((1, Failed)), None, Some(Failed)),
+            (Some((1, Running)), Some((1, Running)), Some(Running)),
+            (Some((1, Running)), Some((1, Finished)), Some(Running)),
+            (Some((1, Finished)), Some((1, Finished)), Some(Finished)),
+            (Some((1, Retrying)), Some((1, Starting)), Some(Retrying)),
+            (Some((0, Running)), Some((1, Running)), Some(Starting)),
+        ] {
+            let mut state = state();
+            for (n, said) in [(1, gw), (2, hub)] {
+                if let Some((revision, run)) = said {
+                    says(&mut state, n, revision, run, 10);
+                }
+            }
+            let views = state.workflow_views(at(20));
+            assert_eq!(views.len(), 1);
+            assert_eq!(views[0].state, expected, "{gw:?} {hub:?}");
+            assert_eq!(views[0].daemons, ["gw", "hub"]);
+        }
+    }
+
+    #[test]
+    fn stale_green_is_not_shown() {
+        let mut state = state();
+        says(&mut state, 1, 1, RunState::Running, 0);
+        says(&mut state, 2, 1, RunState::Running, 0);
+        assert_eq!(state.workflow_views(at(0))[0].state, Some(RunState::Running));
+        state.tick(at(200_000));
+        assert_eq!(state.workflow_views(at(200_000))[0].state, None);
+        let parts = state.parts_of("a", at(200_000));
+        assert_eq!(parts[0].cause, "the daemon is offline, last seen 3 min ago; it was running");
+        let daemon = &state.daemon_views(at(200_000))[0];
+        assert_eq!((daemon.presence, daemon.last_seen_ms), (Presence::Offline, Some(200_000)));
+    }
+
+    #[test]
+    fn a_deployment_that_hangs_is_trouble() {
+        let mut state = state();
+        let beat = |state: &mut State, now| state.on_status(node(1), status(1, now, 0), at(now));
+        beat(&mut state, 0);
+        let detail = state.daemon_detail("gw", at(1_000)).unwrap();
+        assert_eq!((detail.view.troubled, detail.plan_error.as_str()), (0, ""));
+        assert_eq!(detail.parts[0].cause, "its plan is on the way to the daemon");
+        for now in (5_000..=65_000).step_by(5_000) {
+            beat(&mut state, now);
+        }
+        let detail = state.daemon_detail("gw", at(65_000)).unwrap();
+        assert_eq!(detail.view.troubled, 1);
+        assert!(detail.plan_error.starts_with("plan 1 has not been applied for 65 s"), "{}", detail.plan_error);
+        assert_eq!((detail.view.plan_version, detail.view.plan_wanted), (0, 1));
+    }
+
+    #[test]
+    fn daemons_by_name_or_id_and_only_daemons() {
+        let state = state();
+        let id = node(2).to_string();
+        for (key, found) in [("gw", Some("gw")), (id.as_str(), Some("hub")), ("anna", None), ("x", None), ("", None)] {
+            let detail = state.daemon_detail(key, at(0));
+            assert_eq!(detail.as_ref().map(|detail| detail.view.name.as_str()), found, "{key}");
+        }
+        let view = &state.daemon_views(at(0))[0];
+        assert_eq!((view.presence, view.last_seen_ms, view.version.as_str()), (Presence::Unknown, None, "0.0.9"));
+        let info = state.info("127.0.0.1:7777");
+        assert_eq!((info.daemons, info.operators, info.workflows), (2, 1, 1));
+    }
+
+    #[test]
+    fn what_runs_unasked_is_shown() {
+        let mut state = state();
+        let stranger = WorkflowId::of_name("from elsewhere");
+        let workflows =
+            vec![WorkflowStatus { workflow: stranger, revision: 4, state: RunState::Running, cause: String::new() }];
+        state.on_status(node(1), Status { workflows, ..status(1, 0, 9) }, at(0));
+        let parts = state.daemon_detail("gw", at(0)).unwrap().parts;
+        assert_eq!(parts.len(), 2);
+        assert_eq!((parts[1].workflow.as_str(), parts[1].revision), (stranger.as_str(), 4));
+    }
+
+    #[test]
+    fn spans() {
+        for (ms, text) in
+            [(0, "0 s"), (119_999, "119 s"), (120_000, "2 min"), (7_200_000, "2 h"), (172_800_000, "2 days")]
+        {
+            assert_eq!(span(ms), text);
+        }
+    }
+}

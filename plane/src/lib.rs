@@ -1,0 +1,9 @@
+pub mod api;
+pub mod clock;
+pub mod disk;
+pub mod domain;
+pub mod invite;
+pub mod live;
+pub mod outbox;
+pub mod service;
+pub mod store;

@@ -1,0 +1,450 @@
+//! The plane on the bus: takes what members say, asks the domain, makes its decisions durable, and does what follows.
+//! One loop, one event at a time; nothing in it waits for the network. Decides nothing itself.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bus_link::session::{Incoming, Session, SessionEvent};
+use bus_schema::{
+    api::{ApiCall, ApiResult, FailureKind},
+    id::{FleetId, NodeId, TokenId},
+    member::{Certificate, GroupKey, Role},
+    message::{
+        Body, BodyError, CatalogPage, EnrolAnswer, EnrolAsk, Message as _, Ping, Pong, Status, StreamReports,
+    },
+    subject::{self, Pattern, Subject},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    api::{self, Env, failed, forbidden},
+    clock::Clock,
+    disk::{Closed, Disk, Files},
+    domain::{Change, Effect, State, change::Signer, members::Member, state::Enrolment},
+    invite::{Inviter, TOKEN_RANDOM_BYTES},
+    live::Live,
+    outbox::{Outbox, Outgoing},
+};
+
+/// How often presence is looked at, the replay guard is saved and the live picture is renewed.
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks between two times daemons' last words are stored.
+const SAVE_TICKS: u32 = 15;
+/// Calls from the web page waiting for the loop.
+const CALLS_MAX: usize = 32;
+
+/// A call from the web page.
+#[derive(Debug)]
+struct Call {
+    caller: String,
+    call: ApiCall,
+    answer: oneshot::Sender<ApiResult>,
+}
+
+/// How the web page reaches the service.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    calls: mpsc::Sender<Call>,
+}
+
+impl Handle {
+    /// Makes a call in the name of `caller`.
+    pub async fn call(&self, caller: &str, call: ApiCall) -> ApiResult {
+        let (answer, answered) = oneshot::channel();
+        let stopping = || failed(FailureKind::Internal, "the plane is shutting down", "try again in a moment");
+        if self.calls.send(Call { caller: caller.to_string(), call, answer }).await.is_err() {
+            return stopping();
+        }
+        answered.await.unwrap_or_else(|_| stopping())
+    }
+}
+
+/// What the service is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Everything that was decided before.
+    pub state: State,
+    /// Who signs.
+    pub signer: Signer,
+    /// The fleet's group key.
+    pub group: GroupKey,
+    /// Who invites.
+    pub inviter: Inviter,
+    /// Where the web page listens.
+    pub http: String,
+    /// The clock.
+    pub clock: Clock,
+    /// The disk.
+    pub disk: Disk,
+    /// Who watches the live picture.
+    pub live: Live,
+}
+
+/// The service, before it runs.
+pub struct Service {
+    parts: Parts,
+    session: Arc<Session>,
+    outbox: Outbox,
+    floor_saved: u64,
+    refused_told: u64,
+}
+
+/// What the plane subscribes to on its control connection.
+pub fn subscriptions(fleet: &FleetId, plane: &NodeId) -> Vec<Pattern> {
+    vec![subject::control_to(fleet, plane), subject::enrol_asks(fleet)]
+}
+
+/// Waits until `stop` turns true (or its sender has gone).
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Starts the service on a session. It ends when `stop` turns true, having stored what it knew.
+pub fn start(
+    parts: Parts,
+    session: Arc<Session>,
+    events: mpsc::Receiver<SessionEvent>,
+    stop: watch::Receiver<bool>,
+) -> (Handle, tokio::task::JoinHandle<()>) {
+    let (calls, incoming) = mpsc::channel(CALLS_MAX);
+    let floor_saved = parts.state.plans.floor();
+    let outbox = Outbox::start(Arc::clone(&session));
+    let service = Service { parts, session, outbox, floor_saved, refused_told: 0 };
+    (Handle { calls }, tokio::spawn(service.run(events, incoming, stop)))
+}
+
+impl Service {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<SessionEvent>,
+        mut calls: mpsc::Receiver<Call>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut ticks = 0u32;
+        let outcome = loop {
+            let done = tokio::select! {
+                biased;
+                () = stopped(&mut stop) => break Ok(()),
+                _ = tick.tick() => {
+                    ticks = ticks.wrapping_add(1);
+                    self.tick(ticks.is_multiple_of(SAVE_TICKS)).await
+                }
+                Some(call) = calls.recv() => {
+                    let result = self.call(&call.caller, call.call).await;
+                    // Whoever asked may have gone away.
+                    let _ = call.answer.send(result);
+                    Ok(())
+                }
+                event = events.recv() => match event {
+                    Some(event) => self.event(event).await,
+                    None => break Ok(()),
+                },
+            };
+            if done.is_err() {
+                break done;
+            }
+        };
+        if outcome.is_err() || self.tick(true).await.is_err() {
+            error!("the store was closed before the service");
+        }
+        self.outbox.finish().await;
+    }
+
+    async fn tick(&mut self, save: bool) -> Result<(), Closed> {
+        let now = self.parts.clock.now();
+        for (node, presence) in self.parts.state.tick(now) {
+            info!(daemon = self.parts.state.members.name_of(&node), ?presence, "presence changed");
+        }
+        self.save_seen().await?;
+        if save {
+            self.save_words().await?;
+            let refused = self.session.secure().refused();
+            if refused > self.refused_told {
+                warn!(count = refused - self.refused_told, "messages were refused (see debug logs for each)");
+                self.refused_told = refused;
+            }
+        }
+        self.parts.live.publish(&self.parts.state, &self.parts.http, now);
+        Ok(())
+    }
+
+    /// What was seen must not be taken for new after a restart.
+    async fn save_seen(&self) -> Result<(), Closed> {
+        let Some(seen) = self.session.secure().seen_changes() else { return Ok(()) };
+        let saved = self.parts.disk.run(move |files| files.home.save_seen(&seen)).await?;
+        if let Err(cause) = saved {
+            error!(%cause, "cannot save what was seen");
+        }
+        Ok(())
+    }
+
+    async fn save_words(&mut self) -> Result<(), Closed> {
+        let floor = self.parts.state.plans.floor();
+        let changes = if floor > self.floor_saved { vec![Change::PlanFloor(floor)] } else { Vec::new() };
+        let words = self.parts.state.take_unsaved();
+        if words.is_empty() && changes.is_empty() {
+            return Ok(());
+        }
+        let save = move |files: &mut Files| files.store.commit(&changes).and_then(|()| files.store.save_words(&words));
+        match self.parts.disk.run(save).await? {
+            Ok(()) => self.floor_saved = floor,
+            Err(cause) => error!(%cause, "cannot store what daemons have said"),
+        }
+        Ok(())
+    }
+
+    async fn event(&mut self, event: SessionEvent) -> Result<(), Closed> {
+        match event {
+            SessionEvent::Up { address } => info!(bus = address, "connected"),
+            SessionEvent::Down { cause } => warn!(cause, "not connected to the bus; trying again"),
+            SessionEvent::Message(message) => self.message(message).await?,
+            SessionEvent::Candidate { subject, frame } => self.candidate(&subject, &frame).await?,
+            SessionEvent::Stream { .. } => {}
+            SessionEvent::Refused { subject, cause } => debug!(%subject, cause, "refused a message"),
+        }
+        Ok(())
+    }
+
+    async fn message(&mut self, message: Incoming) -> Result<(), Closed> {
+        if message.is::<ApiCall>() {
+            return self.operator(message).await;
+        }
+        let handled = match message.sender.role {
+            Role::Daemon => self.daemon(&message).await?,
+            Role::Operator | Role::Plane => Err(BodyError::Unknown { kind: message.kind, ver: message.ver }),
+        };
+        match handled {
+            Ok(()) => {}
+            Err(_) if message.is::<Ping>() => self.ping(message),
+            Err(cause) => debug!(sender = message.sender.name, %cause, "ignored a message"),
+        }
+        Ok(())
+    }
+
+    /// What a daemon says. The outer error ends the service, the inner one concerns the message.
+    async fn daemon(&mut self, message: &Incoming) -> Result<Result<(), BodyError>, Closed> {
+        let (node, now) = (message.sender.node, self.parts.clock.now());
+        let state = &mut self.parts.state;
+        if message.is::<Status>() {
+            let Ok(status) = message.read::<Status>() else { return Ok(message.read::<Status>().map(drop)) };
+            let before = state.daemon(&node).map(|daemon| daemon.presence());
+            let effects = state.on_status(node, status, now);
+            let presence = state.daemon(&node).map(|daemon| daemon.presence());
+            if let Some(presence) = presence.filter(|_| presence != before) {
+                info!(daemon = message.sender.name, ?presence, "presence changed");
+            }
+            self.follow(effects).await?;
+            return Ok(Ok(()));
+        }
+        if message.is::<StreamReports>() {
+            return Ok(message.read::<StreamReports>().map(|reports| {
+                state.on_reports(node, reports.boot, reports.streams, now);
+            }));
+        }
+        match message.read::<CatalogPage>() {
+            Ok(CatalogPage { catalog, components }) => {
+                let changes = state.on_catalog(node, catalog, components);
+                if let Err(cause) = self.decide(changes).await? {
+                    error!(cause, daemon = message.sender.name, "cannot store the component catalog");
+                }
+                Ok(Ok(()))
+            }
+            Err(cause) => Ok(Err(cause)),
+        }
+    }
+
+    fn ping(&self, message: Incoming) {
+        let Ok(Ping { nonce }) = message.read::<Ping>() else { return };
+        let me = self.session.secure().me();
+        let version = env!("CARGO_PKG_VERSION").to_string();
+        let pong = Pong { nonce, node: me.node, fleet: me.fleet, role: me.role, version };
+        self.outbox.put(Outgoing::Pong { to: Box::new(message), pong });
+    }
+
+    async fn operator(&mut self, message: Incoming) -> Result<(), Closed> {
+        let sender = Arc::clone(&message.sender);
+        let result = if sender.role != Role::Operator {
+            warn!(sender = sender.name, role = %sender.role, "refused an operator's call by somebody else");
+            forbidden(sender.role)
+        } else {
+            match message.read::<ApiCall>() {
+                Ok(call) => {
+                    // A repeated call must be recognised even if the plane dies right after acting on it.
+                    self.save_seen().await?;
+                    self.call(&sender.name, call).await
+                }
+                Err(cause) => failed(FailureKind::Invalid, cause.to_string(), "use the same version of both programs"),
+            }
+        };
+        self.outbox.put(Outgoing::Answer { to: Box::new(message), result: Box::new(result) });
+        Ok(())
+    }
+
+    /// An operator's call, from wherever: decided, made durable, done.
+    async fn call(&mut self, caller: &str, call: ApiCall) -> ApiResult {
+        let mut random = [0; TOKEN_RANDOM_BYTES];
+        if let Err(cause) = getrandom::fill(&mut random) {
+            return failed(FailureKind::Internal, format!("the operating system gives no randomness: {cause}"), "");
+        }
+        let parts = &self.parts;
+        let env = Env {
+            now: parts.clock.now(),
+            signer: &parts.signer,
+            group: &parts.group,
+            inviter: &parts.inviter,
+            http: &parts.http,
+            random: &random,
+        };
+        let outcome = api::handle(&parts.state, caller, call, &env);
+        match self.decide(outcome.changes).await {
+            Ok(Ok(())) => outcome.result,
+            Ok(Err(cause)) => failed(FailureKind::Internal, cause, "look at the plane's log and its disk"),
+            Err(Closed) => failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down"),
+        }
+    }
+
+    /// Makes changes durable, applies them and does what follows. The inner error is the store's.
+    async fn decide(&mut self, changes: Vec<Change>) -> Result<Result<(), String>, Closed> {
+        if changes.is_empty() {
+            return Ok(Ok(()));
+        }
+        let stored = self.parts.disk.run(move |files| files.store.commit(&changes).map(|()| changes)).await?;
+        match stored {
+            Ok(changes) => {
+                for change in &changes {
+                    self.tell(change);
+                }
+                let effects = self.parts.state.apply(changes, true, self.parts.clock.now());
+                self.follow(effects).await.map(Ok)
+            }
+            Err(cause) => {
+                error!(%cause, "a decision could not be stored; nothing was changed");
+                Ok(Err(cause.to_string()))
+            }
+        }
+    }
+
+    /// The log of decisions.
+    fn tell(&self, change: &Change) {
+        let members = &self.parts.state.members;
+        match change {
+            Change::Token(token) => info!(token = %token.id, role = %token.role, "made an enrolment string"),
+            Change::Member(member) => {
+                let Certificate { name, role, node, .. } = &member.certificate;
+                info!(name, %role, %node, "enrolled");
+            }
+            Change::Revision(revision) => {
+                info!(workflow = revision.workflow, revision = revision.number, by = revision.by, "applied a workflow");
+            }
+            Change::Retired(name) => info!(workflow = name, "deleted a workflow"),
+            Change::Plan { node, plan } => {
+                info!(daemon = members.name_of(node), plan = plan.version, workflows = plan.workflows.len(), "deployed");
+            }
+            Change::Catalog { node, catalog, .. } => {
+                info!(daemon = members.name_of(node), components = catalog.len(), "learnt what a daemon can run");
+            }
+            Change::TokenUsed { .. } | Change::Roster { .. } | Change::PlanFloor(_) => {}
+        }
+    }
+
+    async fn follow(&mut self, effects: Vec<Effect>) -> Result<(), Closed> {
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
+            match effect {
+                Effect::SendPlan(to) => {
+                    if let Some(plan) = self.parts.state.plans.of(&to) {
+                        self.outbox.put(Outgoing::Plan { to, plan: plan.signed.clone() });
+                    }
+                }
+                Effect::SendRoster(to) => self.outbox.put(Outgoing::Roster { to }),
+                Effect::AskCatalog { node, hash } => self.outbox.put(Outgoing::CatalogAsk { to: node, hash }),
+                Effect::Reissue(node) => {
+                    let Some(change) = self.parts.state.reissue(&node, &self.parts.signer) else { continue };
+                    let daemon = self.parts.state.members.name_of(&node);
+                    warn!(daemon, "runs a newer plan than was made here; deploying again under a higher version");
+                    let stored = self.parts.disk.run(move |f| f.store.commit(std::slice::from_ref(&change)).map(|()| change));
+                    match stored.await? {
+                        Ok(change) => effects.extend(self.parts.state.apply([change], true, self.parts.clock.now())),
+                        Err(cause) => error!(%cause, "cannot store a plan"),
+                    }
+                }
+                Effect::TakeRoster(signed) => {
+                    if let Err(cause) = self.session.secure().update(signed.clone(), self.parts.group.clone()) {
+                        error!(%cause, "cannot take the plane's own roster");
+                    }
+                    if let Err(cause) = self.parts.disk.run(move |files| files.save_roster(signed)).await? {
+                        error!(%cause, "cannot save the roster beside the keys");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn candidate(&mut self, subject: &Subject, frame: &[u8]) -> Result<(), Closed> {
+        let token = subject.address().ok().and_then(|address| address.sender.parse::<TokenId>().ok());
+        let Some(token) = token else { return Ok(()) };
+        let read = |plaintext: &[u8]| {
+            let body = Body::decode(plaintext).ok()?;
+            let ask = EnrolAsk::from_payload(body.kind, body.ver, body.payload).ok()?;
+            Some((ask.keys, ask))
+        };
+        let ask = match self.session.secure().open_box(subject, frame, read) {
+            Ok((_, ask)) => ask,
+            Err(cause) => {
+                debug!(%subject, %cause, "refused a candidate's message");
+                return Ok(());
+            }
+        };
+        let found = match self.parts.disk.run(move |files| files.store.token(&token)).await? {
+            Ok(found) => found,
+            Err(cause) => {
+                error!(%cause, "cannot look up a token");
+                return Ok(());
+            }
+        };
+        let now = self.parts.clock.now();
+        let answer = match self.parts.state.on_candidate(found.as_ref(), &ask, &self.parts.signer, now) {
+            Enrolment::Known(member) => self.welcome(&member),
+            Enrolment::New(member, changes) => match self.decide(changes).await? {
+                Ok(()) => self.welcome(&member),
+                Err(_) => EnrolAnswer::Refused("the plane cannot store it now; see its log".into()),
+            },
+            Enrolment::Refused(why) => EnrolAnswer::Refused(why),
+        };
+        if let EnrolAnswer::Refused(why) = &answer {
+            let name: String = ask.name.chars().take(64).collect();
+            warn!(%token, name, why, "refused a candidate");
+        }
+        // Sealed for the candidate's keys, whoever it is: only the holder of those keys can read the answer.
+        let to = Certificate {
+            fleet: self.parts.state.fleet,
+            node: ask.keys.node_id(),
+            name: String::new(),
+            role: Role::Daemon,
+            keys: ask.keys,
+            key_epoch: 0,
+        };
+        let subject = subject::enrol_answer(&self.parts.state.fleet, &token);
+        self.outbox.put(Outgoing::Enrolment { to: Box::new(to), subject, answer: Box::new(answer) });
+        Ok(())
+    }
+
+    fn welcome(&self, member: &Member) -> EnrolAnswer {
+        let Some(roster) = self.parts.state.members.signed_roster() else {
+            return EnrolAnswer::Refused("the plane has no roster yet; try again".into());
+        };
+        EnrolAnswer::Granted {
+            root: self.parts.inviter.root,
+            certificate: member.signed.clone(),
+            roster: roster.clone(),
+            group: self.parts.group.clone(),
+            login: self.parts.inviter.logins.of_member(&member.certificate.node),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What no client can make the broker do: keep too much, take too much, or retain anything.
+
+mod support;
+
+use std::thread;
+
+use broker::{LANE_FRAMES, PACKET_BYTES_MAX, WINDOW_FRAMES};
+use bus_schema::{access::User, limits::FRAME_BYTES_MAX, subject};
+use support::{Fleet, Peer, QUIET, SOON, filter};
+
+/// A frame in the stalled subscriber's test, in bytes.
+const FRAME: usize = 64 * 1024;
+
+#[test]
+fn a_stalled_subscriber_holds_a_bounded_part_of_memory() {
+    const FRAMES: usize = 3_000;
+    const QUEUED: usize = 4 * 1024 * 1024;
+    let fleet = Fleet::new();
+    let broker = fleet.start(&format!("max_queued_bytes_per_client = {QUEUED}"));
+    let everything = format!("myc/v1/{}/data/+/+", fleet.fleet);
+
+    let mut stalled = fleet.member(fleet.b);
+    assert!(stalled.subscribe(&everything));
+    let mut healthy = fleet.member(fleet.plane);
+    assert!(healthy.subscribe(&everything));
+    let mut producer = fleet.member(fleet.a);
+    let subject = fleet.data(&fleet.a);
+    let frame = |n: usize| [&n.to_le_bytes(), &vec![7; FRAME - 8][..]].concat();
+
+    // Lets the healthy one settle first: what is measured is what the stalled one adds.
+    let taker = thread::spawn(move || {
+        for n in 0..FRAMES {
+            let publish = healthy.receive(SOON).unwrap_or_else(|| panic!("frame {n}"));
+            assert_eq!(publish.payload[..8], n.to_le_bytes(), "in order");
+        }
+    });
+    let before = broker.rss_kb().unwrap();
+    for n in 0..FRAMES {
+        producer.publish(&subject, frame(n)).unwrap();
+    }
+    taker.join().unwrap();
+    let grown = broker.rss_peak_kb().unwrap() - before;
+    // A frame read from the network may sit in a buffer of twice its size.
+    let frames_held = LANE_FRAMES + usize::from(WINDOW_FRAMES) + 32;
+    let bound = (QUEUED + frames_held * 2 * FRAME) / 1024;
+    assert!(
+        grown < bound as u64,
+        "{grown} KB more, bound {bound} KB, sent {} KB",
+        FRAMES * FRAME / 1024
+    );
+    assert!(
+        grown > (QUEUED / 1024) as u64,
+        "{grown} KB: the subscriber has not stalled, this measures nothing"
+    );
+
+    // It is let go on: the oldest it was sent, and the newest it was not.
+    let first = stalled.receive(SOON).unwrap();
+    assert_eq!(first.payload[..8], 0_usize.to_le_bytes());
+    let mut last = 0;
+    while let Some(publish) = stalled.receive(QUIET) {
+        last = usize::from_le_bytes(publish.payload[..8].try_into().unwrap());
+    }
+    assert_eq!(last, FRAMES - 1);
+    assert!(broker.log().contains("per-client queue limit reached"));
+    assert!(broker.log().lines().count() < 200, "the log is bounded as well");
+}
+
+#[test]
+fn a_packet_that_is_too_large_ends_the_connection() {
+    let fleet = Fleet::new();
+    let _broker = fleet.start("");
+    let mut b = fleet.member(fleet.b);
+    let subject = fleet.data(&fleet.a);
+    assert!(b.subscribe(&subject));
+    let user = User::Node(fleet.a);
+    let mut options = fleet.options(user, &user.name());
+    options.set_max_packet_size(10 * PACKET_BYTES_MAX, 10 * PACKET_BYTES_MAX);
+    for (bytes, taken) in [
+        (FRAME_BYTES_MAX, true),
+        (PACKET_BYTES_MAX, false),
+        (5 * PACKET_BYTES_MAX, false),
+    ] {
+        let mut a = Peer::connect(options.clone()).unwrap();
+        assert_eq!(a.publish(&subject, vec![7; bytes]).is_ok(), taken, "{bytes}");
+        match taken {
+            true => assert_eq!(b.receive(SOON).unwrap().payload.len(), bytes),
+            false => assert!(b.receive(QUIET).is_none(), "{bytes}"),
+        }
+    }
+}
+
+#[test]
+fn nothing_is_retained() {
+    let fleet = Fleet::new();
+    let mut broker = fleet.start("data_dir = 'sessions'");
+    let subject = fleet.data(&fleet.a);
+    let mut before = fleet.member(fleet.b);
+    assert!(before.subscribe(&subject));
+    let mut a = fleet.member(fleet.a);
+    a.publish_with(&subject, "keep this", true).unwrap();
+    let publish = before.receive(SOON).unwrap();
+    assert_eq!((&*publish.payload, publish.retain), (&b"keep this"[..], false));
+
+    let mut after = fleet.member(fleet.plane);
+    assert!(after.subscribe(&subject));
+    assert!(after.receive(QUIET).is_none());
+    broker.term_and_wait(SOON);
+    broker = fleet.start("data_dir = 'sessions'");
+    let mut again = fleet.member(fleet.plane);
+    assert!(again.subscribe(&subject));
+    assert!(again.receive(QUIET).is_none());
+    assert!(broker.is_running());
+}
+
+#[test]
+fn messages_reach_many_and_keep_their_order() {
+    let fleet = Fleet::new();
+    let _broker = fleet.start("");
+    let app = filter(&subject::app_from_any(&fleet.fleet, ">").unwrap());
+    let mut listeners: Vec<Peer> = (0..5)
+        .map(|n| {
+            let mut listener = Peer::connect(fleet.options(User::Node(fleet.b), &format!("{}-{n}", fleet.b))).unwrap();
+            assert!(listener.subscribe(&app));
+            listener
+        })
+        .collect();
+    let mut a = fleet.member(fleet.a);
+    let subject = support::topic(&subject::app(&fleet.fleet, &fleet.a, "orders.new").unwrap());
+    for n in 0..20 {
+        a.publish(&subject, format!("{n}")).unwrap();
+    }
+    for listener in &mut listeners {
+        let heard: Vec<String> = (0..20).map(|_| listener.receive_text()).collect();
+        assert_eq!(heard, (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,195 @@
+//! The operator's connection: opens the keys, counts the start, connects, and calls the plane.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bus_link::{
+    home::{Home, HomeError},
+    place::{BusSection, Known, PlaceError},
+    secure::Secure,
+    session::{RequestError, SendError, Session, SessionEvent},
+};
+use bus_schema::{
+    api::{ApiCall, ApiResult, Failure, FailureKind},
+    id::NodeId,
+    message::RosterPut,
+    subject::Pattern,
+};
+use tokio::sync::{Mutex, mpsc};
+
+/// Something did not work.
+#[derive(Debug)]
+pub enum CliError {
+    /// Wrong input from this side; exit code 2.
+    Usage(String),
+    /// Nobody answered; exit code 3.
+    Unreachable(String),
+    /// The plane said no.
+    Refused(Failure),
+    /// Anything else; exit code 1.
+    Failed(String),
+}
+
+impl CliError {
+    /// The documented exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Failed(_) => 1,
+            CliError::Usage(_) => 2,
+            CliError::Unreachable(_) => 3,
+            CliError::Refused(failure) => match failure.kind {
+                FailureKind::NotFound => 4,
+                FailureKind::Invalid | FailureKind::Conflict | FailureKind::Forbidden => 5,
+                FailureKind::Internal => 1,
+            },
+        }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CliError::Usage(text) | CliError::Unreachable(text) | CliError::Failed(text) => f.write_str(text),
+            CliError::Refused(failure) => {
+                f.write_str(&failure.message)?;
+                for problem in &failure.problems {
+                    write!(f, "\n  {}", crate::render::problem(problem))?;
+                }
+                if !failure.hint.is_empty() {
+                    write!(f, "\n  hint: {}", failure.hint)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl From<HomeError> for CliError {
+    fn from(error: HomeError) -> Self {
+        CliError::Failed(error.to_string())
+    }
+}
+
+impl From<SendError> for CliError {
+    fn from(error: SendError) -> Self {
+        CliError::Unreachable(error.to_string())
+    }
+}
+
+/// Where the operator's keys are: as told, else `$XDG_CONFIG_HOME/mycelial`, else `~/.config/mycelial`.
+pub fn home_dir(told: Option<PathBuf>) -> Result<PathBuf, CliError> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let usual = || {
+        let config = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
+        config.or_else(|| variable("APPDATA")).map(|dir| dir.join("mycelial"))
+    };
+    told.or_else(usual).ok_or_else(|| CliError::Usage("no home directory; give one with --home DIR".to_string()))
+}
+
+/// Opens a home, waiting a moment for another command that is just counting its start.
+pub async fn open_home(dir: &Path) -> Result<Home, CliError> {
+    for _ in 0..40 {
+        match Home::open(dir) {
+            Err(HomeError::InUse(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+            other => return Ok(other?),
+        }
+    }
+    Ok(Home::open(dir)?)
+}
+
+/// A connected operator.
+pub struct Client {
+    /// The connection.
+    pub session: Arc<Session>,
+    /// What comes in besides replies.
+    pub events: Mutex<mpsc::Receiver<SessionEvent>>,
+    plane: NodeId,
+    home: Home,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Connects; returns once the bus is there.
+    pub async fn connect(dir: &Path, timeout: Duration, subscriptions: Vec<Pattern>) -> Result<Self, CliError> {
+        let mut home = open_home(dir).await?;
+        let Some(membership) = home.membership()? else {
+            let hint = "become one with the string the plane printed:\n  mycelial init myc1…";
+            return Err(CliError::Usage(format!("{} holds no operator yet; {hint}", dir.display())));
+        };
+        let epoch = home.next_epoch()?;
+        let secure = Secure::new(home.identity()?, &membership, epoch, home.seen())
+            .map_err(|error| CliError::Failed(format!("the membership is damaged: {error}; enrol again")))?;
+        home.share();
+        let secure = Arc::new(secure);
+        let client = format!("{}-{epoch}", secure.node());
+        let place = BusSection::default().resolve(&Known::from(&membership), &client);
+        let place = place.map_err(|error: PlaceError| CliError::Failed(error.to_string()))?;
+        let addresses: Vec<String> = place.addresses().iter().map(ToString::to_string).collect();
+        let mut patterns = vec![Session::own_control(&secure)];
+        patterns.extend(subscriptions);
+        let (session, mut events) = Session::start(secure, place, patterns);
+        let mut last = "no answer".to_string();
+        let connected = async {
+            while let Some(event) = events.recv().await {
+                match event {
+                    SessionEvent::Up { .. } => return true,
+                    SessionEvent::Down { cause } => last = cause,
+                    _ => {}
+                }
+            }
+            false
+        };
+        if !matches!(tokio::time::timeout(timeout, connected).await, Ok(true)) {
+            let text = format!("cannot reach the bus at {}: {last}", addresses.join(", "));
+            return Err(CliError::Unreachable(format!("{text}\n  hint: mycelial doctor")));
+        }
+        Ok(Self { session, events: Mutex::new(events), plane: membership.plane, home, timeout })
+    }
+
+    /// The plane's id.
+    pub fn plane(&self) -> &NodeId {
+        &self.plane
+    }
+
+    /// How long to wait for an answer.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Asks the plane.
+    pub async fn call(&self, call: &ApiCall) -> Result<ApiResult, CliError> {
+        let answer = self.session.request::<ApiCall, ApiResult>(&self.plane, call, self.timeout).await;
+        match answer {
+            Ok(ApiResult::Failed(failure)) => Err(CliError::Refused(failure)),
+            Ok(result) => Ok(result),
+            Err(RequestError::Timeout(waited)) => Err(CliError::Unreachable(format!(
+                "the bus is there, but the plane did not answer within {} s; is mycelial-plane running?",
+                waited.as_secs()
+            ))),
+            Err(error) => Err(CliError::Unreachable(error.to_string())),
+        }
+    }
+
+    /// Takes a newer roster, so that commands can reach new daemons.
+    pub fn take_roster(&self, put: &RosterPut) {
+        let taken = self.session.secure().update(put.roster.clone(), put.group.clone());
+        if let (Ok(true), Ok(Some(mut membership))) = (taken, self.home.membership()) {
+            membership.roster = put.roster.clone();
+            membership.group = put.group.clone();
+            // The next command learns it again if this fails.
+            let _ = self.home.save_membership(&membership);
+        }
+    }
+
+    /// Disconnects.
+    pub async fn close(self) {
+        if let Some(seen) = self.session.secure().seen_changes() {
+            let _ = self.home.save_seen(&seen);
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.session.close()).await;
+    }
+}

@@ -1,0 +1,233 @@
+//! Commands that go on for a while: taps and messages.
+
+use std::{
+    io::{Read, Write},
+    path::Path,
+    time::Duration,
+};
+
+use bus_link::{
+    home::Home,
+    session::{Incoming, SessionEvent},
+};
+use bus_schema::{
+    api::{ApiCall, ApiResult},
+    data::{Batch, Cell},
+    id::{NodeId, WorkflowId},
+    message::{TapOpen, TapSample, Text},
+    subject::{self, Lane, Pattern},
+};
+
+use crate::{
+    arguments::Output,
+    client::{CliError, Client},
+    requests::find_daemon,
+};
+
+/// Lease of a tap; renewed while the command runs, so a tap whose command died ends soon.
+const TAP_LEASE: Duration = Duration::from_secs(15);
+/// How often it is renewed.
+const TAP_RENEW: Duration = Duration::from_secs(5);
+
+/// What to tap.
+pub struct Wish {
+    pub workflow: String,
+    pub node: String,
+    pub daemon: Option<String>,
+    pub rate: u32,
+    pub seconds: u64,
+    pub count: Option<u64>,
+}
+
+/// Shows records that pass a node.
+pub async fn tap(dir: &Path, timeout: Duration, output: Output, wish: Wish) -> Result<(), CliError> {
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let daemons = tapped_daemons(&client, &wish).await?;
+    let open = TapOpen {
+        workflow: WorkflowId::of_name(&wish.workflow),
+        node: wish.node.clone(),
+        rate_max: wish.rate,
+        lease_ms: TAP_LEASE.as_millis() as u32,
+    };
+    let mut renew = tokio::time::interval(TAP_RENEW);
+    let end = tokio::time::sleep(Duration::from_secs(wish.seconds));
+    tokio::pin!(end);
+    let mut shown = 0;
+    let mut refusals = 0;
+    let mut events = client.events.lock().await;
+    eprintln!("tapping '{}' of '{}' for {} s; Ctrl-C ends it", wish.node, wish.workflow, wish.seconds);
+    let result = loop {
+        tokio::select! {
+            () = &mut end => break Ok(()),
+            _ = tokio::signal::ctrl_c() => break Ok(()),
+            _ = renew.tick() => {
+                for node in &daemons {
+                    client.session.send(node, &open).await?;
+                }
+            }
+            event = events.recv() => match event {
+                Some(SessionEvent::Message(message)) if message.is::<TapSample>() => {
+                    match sample(&message, output, wish.count.map(|count| count - shown.min(count))) {
+                        Ok(rows) => shown += rows,
+                        Err(refused) => {
+                            refusals += 1;
+                            if refusals >= daemons.len() { break Err(CliError::Failed(refused)); }
+                        }
+                    }
+                    if wish.count.is_some_and(|count| shown >= count) { break Ok(()); }
+                }
+                Some(SessionEvent::Down { cause }) => eprintln!("connection lost: {cause}; trying again"),
+                Some(_) => {}
+                None => break Err(CliError::Unreachable("the connection was closed".to_string())),
+            }
+        }
+    };
+    drop(events);
+    client.close().await;
+    eprintln!("{shown} records shown");
+    result
+}
+
+async fn tapped_daemons(client: &Client, wish: &Wish) -> Result<Vec<NodeId>, CliError> {
+    let names = match (&wish.daemon, client.call(&ApiCall::WorkflowShow(wish.workflow.clone())).await?) {
+        (Some(daemon), _) => vec![daemon.clone()],
+        (None, ApiResult::Workflow { view, .. }) => view.daemons,
+        (None, _) => return Err(CliError::Failed("the plane answered something else".to_string())),
+    };
+    let mut nodes = Vec::new();
+    for name in names {
+        nodes.push(find_daemon(client, &name).await?);
+    }
+    Ok(nodes)
+}
+
+/// Prints a sample; returns how many records it held, or why the tap was refused.
+fn sample(message: &Incoming, output: Output, most: Option<u64>) -> Result<u64, String> {
+    let sample: TapSample = message.read().map_err(|error| error.to_string())?;
+    if !sample.refused.is_empty() {
+        return Err(format!("{}: {}", message.sender.name, sample.refused));
+    }
+    let batch = Batch::decode(&sample.batch).map_err(|error| error.to_string())?;
+    let mut out = std::io::stdout().lock();
+    let rows = (batch.rows() as u64).min(most.unwrap_or(u64::MAX));
+    for row in 0..rows as usize {
+        let line = match output {
+            Output::Json => record(&batch, row).to_string(),
+            Output::Table => {
+                let fields = batch.schema().fields.iter().enumerate();
+                let cells = fields.map(|(column, field)| format!("{}={}", field.name, shown_cell(batch.cell(row, column))));
+                format!("{}: {}", message.sender.name, cells.collect::<Vec<_>>().join("  "))
+            }
+        };
+        // A reader that has seen enough closes the pipe; that is no error.
+        if writeln!(out, "{line}").is_err() {
+            break;
+        }
+    }
+    if sample.skipped > 0 {
+        eprintln!("({} more passed)", sample.skipped);
+    }
+    Ok(rows)
+}
+
+fn shown_cell(cell: Cell<'_>) -> String {
+    match cell {
+        Cell::Null => "null".to_string(),
+        Cell::Missing => "missing".to_string(),
+        Cell::Unchanged => "unchanged".to_string(),
+        cell => cell.to_string(),
+    }
+}
+
+fn record(batch: &Batch, row: usize) -> serde_json::Value {
+    let fields = batch.schema().fields.iter().enumerate();
+    let value = |column| match batch.cell(row, column) {
+        Cell::Null | Cell::Missing | Cell::Unchanged => serde_json::Value::Null,
+        Cell::Bool(v) => v.into(),
+        Cell::I64(v) => v.into(),
+        Cell::U64(v) => v.into(),
+        Cell::F64(v) => v.into(),
+        cell => cell.to_string().into(),
+    };
+    serde_json::Value::Object(fields.map(|(column, field)| (field.name.clone(), value(column))).collect())
+}
+
+/// Publishes one message to the fleet.
+pub async fn publish(dir: &Path, timeout: Duration, topic: &str, message: Option<String>) -> Result<(), CliError> {
+    let bytes = match message {
+        Some(message) => message.into_bytes(),
+        None => {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes).map_err(|error| CliError::Usage(format!("stdin: {error}")))?;
+            bytes
+        }
+    };
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let sent = client.session.publish_app(topic, &Text { bytes }).await;
+    client.close().await;
+    sent.map_err(|error| match error {
+        bus_link::session::SendError::Subject(error) => CliError::Usage(error.to_string()),
+        error => CliError::from(error),
+    })
+}
+
+/// Prints messages on topics.
+pub async fn subscribe(
+    dir: &Path,
+    timeout: Duration,
+    output: Output,
+    topic: &str,
+    count: Option<u64>,
+) -> Result<(), CliError> {
+    let client = Client::connect(dir, timeout, vec![app_pattern(dir, topic).await?]).await?;
+    if let ApiResult::Roster(put) = client.call(&ApiCall::Roster).await? {
+        client.take_roster(&put);
+    }
+    eprintln!("listening on '{topic}'; Ctrl-C ends it");
+    let mut events = client.events.lock().await;
+    let mut shown = 0;
+    let result = loop {
+        if count.is_some_and(|count| shown >= count) {
+            break Ok(());
+        }
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => break Ok(()),
+            event = events.recv() => match event {
+                Some(SessionEvent::Message(message)) if message.lane == Lane::App => {
+                    print_message(&message, output);
+                    shown += 1;
+                }
+                Some(SessionEvent::Refused { subject, cause }) => eprintln!("refused on {subject}: {cause}"),
+                Some(SessionEvent::Down { cause }) => eprintln!("connection lost: {cause}; trying again"),
+                Some(_) => {}
+                None => break Err(CliError::Unreachable("the connection was closed".to_string())),
+            }
+        }
+    };
+    drop(events);
+    client.close().await;
+    result
+}
+
+async fn app_pattern(dir: &Path, topic: &str) -> Result<Pattern, CliError> {
+    let home: Home = crate::client::open_home(dir).await?;
+    let membership = home.membership()?;
+    let fleet = membership.ok_or_else(|| CliError::Usage("no operator yet; see: mycelial init --help".into()))?.fleet;
+    subject::app_from_any(&fleet, topic).map_err(|error| CliError::Usage(error.to_string()))
+}
+
+fn print_message(message: &Incoming, output: Output) {
+    let Ok(Text { bytes }) = message.read() else {
+        eprintln!("a message of an unknown kind from {}", message.sender.name);
+        return;
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let topic = message.rest.join(".");
+    let line = match output {
+        Output::Table => format!("{topic}  {}  {text}", message.sender.name),
+        Output::Json => {
+            serde_json::json!({ "topic": topic, "from": message.sender.name, "message": text }).to_string()
+        }
+    };
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}

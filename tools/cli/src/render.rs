@@ -1,0 +1,250 @@
+//! Results as text: tables for people, JSON for programs. Pure.
+
+use bus_schema::{
+    api::{ComponentView, DaemonDetail, DaemonView, PlaneInfo, Presence, Problem, StreamView, WorkflowPart, WorkflowView},
+    message::RunState,
+};
+use serde::Serialize;
+
+/// Rows under headings, columns as wide as they need to be. Numbers stand to the right.
+pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([headings[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let numeric = |column: usize| {
+        !rows.is_empty()
+            && rows.iter().filter_map(|row| row.get(column)).all(|cell| cell.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let right: Vec<bool> = (0..headings.len()).map(numeric).collect();
+    let line = |cells: &[String]| {
+        let padded: Vec<String> = cells
+            .iter()
+            .enumerate()
+            .map(|(column, cell)| {
+                let width = widths[column];
+                if right[column] { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            })
+            .collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    };
+    let headings: Vec<String> = headings.iter().map(|heading| heading.to_uppercase()).collect();
+    std::iter::once(line(&headings)).chain(rows.iter().map(|row| line(row))).collect()
+}
+
+/// Pretty JSON with a newline.
+pub fn json<T: Serialize>(value: &T) -> String {
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// 1536 → `1.5 KiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Milliseconds as people say them: `350 ms`, `12 s`, `3 min`, `5 h`, `2 d`.
+pub fn ago(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..120_000 => format!("{} s", ms / 1_000),
+        120_000..7_200_000 => format!("{} min", ms / 60_000),
+        7_200_000..172_800_000 => format!("{} h", ms / 3_600_000),
+        _ => format!("{} d", ms / 86_400_000),
+    }
+}
+
+/// `12: sources.db.path: message` and the hint below.
+pub fn problem(problem: &Problem) -> String {
+    let line = if problem.line > 0 { format!("line {}: ", problem.line) } else { String::new() };
+    let place = if problem.place.is_empty() { String::new() } else { format!("{}: ", problem.place) };
+    let hint = if problem.hint.is_empty() { String::new() } else { format!("\n    hint: {}", problem.hint) };
+    format!("{line}{place}{}{hint}", problem.message)
+}
+
+fn presence(presence: Presence) -> &'static str {
+    match presence {
+        Presence::Unknown => "unknown",
+        Presence::Online => "online",
+        Presence::Late => "late",
+        Presence::Offline => "offline",
+    }
+}
+
+/// A run state in one word; `unknown` when nobody has reported it.
+pub fn state(state: Option<RunState>) -> &'static str {
+    match state {
+        None => "unknown",
+        Some(RunState::Starting) => "starting",
+        Some(RunState::Running) => "running",
+        Some(RunState::Retrying) => "retrying",
+        Some(RunState::Failed) => "failed",
+        Some(RunState::Finished) => "finished",
+        Some(RunState::Stopping) => "stopping",
+    }
+}
+
+fn last_seen(ms: Option<u64>) -> String {
+    ms.map_or_else(|| "never".to_string(), |ms| format!("{} ago", ago(ms)))
+}
+
+/// The list of daemons.
+pub fn daemons(daemons: &[DaemonView]) -> String {
+    let row = |daemon: &DaemonView| {
+        let plan = match (daemon.plan_version, daemon.plan_wanted) {
+            (has, wants) if has == wants => has.to_string(),
+            (has, wants) => format!("{has} -> {wants}"),
+        };
+        vec![
+            daemon.name.clone(),
+            presence(daemon.presence).to_string(),
+            last_seen(daemon.last_seen_ms),
+            daemon.version.clone(),
+            plan,
+            daemon.troubled.to_string(),
+            bytes(daemon.resources.rss_bytes),
+            bytes(daemon.resources.spool_bytes),
+            daemon.node.to_string(),
+        ]
+    };
+    let headings = ["name", "presence", "last seen", "version", "plan", "troubled", "memory", "buffered", "id"];
+    table(&headings, &daemons.iter().map(row).collect::<Vec<_>>())
+}
+
+/// One daemon.
+pub fn daemon(detail: &DaemonDetail) -> String {
+    let DaemonDetail { view, host, .. } = detail;
+    let mut lines = vec![
+        ("name", view.name.clone()),
+        ("id", view.node.to_string()),
+        ("fingerprint", detail.fingerprint.clone()),
+        ("presence", format!("{}, last seen {}", presence(view.presence), last_seen(view.last_seen_ms))),
+        ("host", format!("{} ({}, {}, {} cpus, {})", host.hostname, host.os, host.arch, host.cpus, bytes(host.memory_bytes))),
+        ("version", view.version.clone()),
+        ("starts", detail.boot.to_string()),
+        ("up", ago(detail.uptime_ms)),
+        ("clock", format!("{:+} ms from the plane's", detail.clock_offset_ms)),
+        ("memory", format!("{} now, {} at most", bytes(view.resources.rss_bytes), bytes(view.resources.rss_peak_bytes))),
+        ("disk free", bytes(view.resources.disk_free_bytes)),
+        ("buffered", bytes(view.resources.spool_bytes)),
+        ("plan", format!("{} of {}", view.plan_version, view.plan_wanted)),
+        ("refused", format!("{} messages", detail.refused)),
+    ];
+    if !detail.plan_error.is_empty() {
+        lines.push(("plan error", detail.plan_error.clone()));
+    }
+    let mut text: String = lines.iter().map(|(key, value)| format!("{key:<12} {value}\n")).collect();
+    if !detail.parts.is_empty() {
+        text.push('\n');
+        text.push_str(&parts(&detail.parts));
+    }
+    text
+}
+
+/// Workflow parts per daemon.
+pub fn parts(parts: &[WorkflowPart]) -> String {
+    let row = |part: &WorkflowPart| {
+        vec![
+            part.workflow.clone(),
+            part.daemon.clone(),
+            part.revision.to_string(),
+            state(part.state).to_string(),
+            part.cause.clone(),
+        ]
+    };
+    table(&["workflow", "daemon", "revision", "state", "cause"], &parts.iter().map(row).collect::<Vec<_>>())
+}
+
+/// The list of workflows.
+pub fn workflows(workflows: &[WorkflowView]) -> String {
+    let row = |workflow: &WorkflowView| {
+        vec![
+            workflow.name.clone(),
+            workflow.revision.to_string(),
+            state(workflow.state).to_string(),
+            workflow.daemons.join(", "),
+            workflow.by.clone(),
+        ]
+    };
+    table(&["name", "revision", "state", "daemons", "by"], &workflows.iter().map(row).collect::<Vec<_>>())
+}
+
+/// The streams' accounts.
+pub fn streams(streams: &[StreamView]) -> String {
+    let row = |stream: &StreamView| {
+        let ledger = &stream.ledger;
+        vec![
+            stream.workflow.clone(),
+            stream.edge.clone(),
+            format!("{} -> {}", stream.producer, stream.consumer),
+            ledger.produced.to_string(),
+            ledger.delivered.to_string(),
+            ledger.buffered.to_string(),
+            ledger.dropped.to_string(),
+            ledger.dead.to_string(),
+            ledger.duplicates.to_string(),
+            stream.rate.to_string(),
+            if stream.balances { "yes" } else { "NO" }.to_string(),
+            stream.trouble.clone(),
+        ]
+    };
+    let headings = [
+        "workflow", "stream", "between", "produced", "delivered", "buffered", "dropped", "dead", "duplicates", "rows/s",
+        "balances", "trouble",
+    ];
+    table(&headings, &streams.iter().map(row).collect::<Vec<_>>())
+}
+
+/// The catalog.
+pub fn components(components: &[ComponentView]) -> String {
+    let row = |component: &ComponentView| {
+        vec![component.role.to_string(), component.name.clone(), component.summary.clone()]
+    };
+    table(&["role", "name", "what it does"], &components.iter().map(row).collect::<Vec<_>>())
+}
+
+/// The plane in short.
+pub fn info(info: &PlaneInfo) -> String {
+    format!(
+        "fleet      {}\nplane      {} (version {})\nweb page   {}\ndaemons    {}\noperators  {}\nworkflows  {}\nroster     version {}\n",
+        info.fleet,
+        info.plane,
+        info.version,
+        info.http,
+        info.daemons,
+        info.operators,
+        info.workflows,
+        info.roster_version
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_line_up() {
+        let rows = vec![vec!["a".into(), "10".into()], vec!["büch".into(), "9".into()]];
+        assert_eq!(table(&["name", "n"], &rows), "NAME   N\na     10\nbüch   9\n");
+        assert_eq!(table(&["name", "n"], &[]), "NAME  N\n");
+    }
+
+    #[test]
+    fn amounts_read_well() {
+        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (1 << 30, "1.0 GiB")] {
+            assert_eq!(bytes(count), text);
+        }
+        for (ms, text) in [(350, "350 ms"), (12_000, "12 s"), (180_000, "3 min"), (259_200_000, "3 d")] {
+            assert_eq!(ago(ms), text);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A table that holds everything SQLite can hold, a writer that keeps adding to it, and a comparison that is exact:
+//! value by value, type by type, floats bit for bit.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use rusqlite::{Connection, types::ValueRef};
+
+/// The table's name.
+pub const TABLE: &str = "orders";
+
+/// Names from many places, so that no byte of UTF-8 is left out by luck.
+const NAMES: [&str; 6] = ["Grüße", "東京", "плата", "naïve café", "🚀 rocket", "O'Brien \"quoted\", comma"];
+
+fn open(path: &Path) -> Result<Connection> {
+    let db = Connection::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    db.busy_timeout(Duration::from_secs(10))?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    Ok(db)
+}
+
+fn number(db: &Connection, sql: &str) -> rusqlite::Result<u64> {
+    db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
+}
+
+/// Creates the table if it is not there.
+pub fn create(path: &Path) -> Result<()> {
+    open(path)?.execute_batch(&format!(
+        "CREATE TABLE IF NOT EXISTS {TABLE} (
+            id INTEGER PRIMARY KEY,
+            name TEXT NOT NULL,
+            price REAL,
+            quantity INTEGER,
+            note TEXT,
+            photo BLOB,
+            misc
+        )"
+    ))?;
+    Ok(())
+}
+
+/// Adds rows; their content follows from their id alone. Returns the highest id.
+pub fn add(path: &Path, rows: u64) -> Result<u64> {
+    let mut db = open(path)?;
+    let mut last = number(&db, &format!("SELECT COALESCE(MAX(id), 0) FROM {TABLE}"))?;
+    let mut left = rows;
+    while left > 0 {
+        let part = left.min(5_000);
+        let transaction = db.transaction()?;
+        {
+            let sql = format!("INSERT INTO {TABLE} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)");
+            let mut insert = transaction.prepare_cached(&sql)?;
+            for id in last + 1..=last + part {
+                let name = format!("{} {id}", NAMES[(id % 6) as usize]);
+                let note = (id % 3 != 0).then(|| format!("note {id}"));
+                let photo: Option<Vec<u8>> = (id % 5 == 0).then(|| id.to_le_bytes().repeat(4));
+                insert.execute(rusqlite::params![id as i64, name, price(id), quantity(id), note, photo, Misc(id)])?;
+            }
+        }
+        transaction.commit()?;
+        last += part;
+        left -= part;
+    }
+    Ok(last)
+}
+
+fn price(id: u64) -> Option<f64> {
+    match id % 11 {
+        0 => None,
+        1 => Some(-0.0),
+        2 => Some(f64::MIN_POSITIVE),
+        3 => Some(f64::MAX),
+        4 => Some(f64::INFINITY),
+        5 => Some(0.1 + 0.2),
+        _ => Some(id as f64 / 7.0),
+    }
+}
+
+fn quantity(id: u64) -> Option<i64> {
+    match id % 7 {
+        0 => Some(i64::MAX),
+        1 => Some(i64::MIN),
+        2 => None,
+        _ => Some(id as i64),
+    }
+}
+
+/// A value of every storage class, in turn, in a column without a type.
+struct Misc(u64);
+
+impl rusqlite::ToSql for Misc {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        use rusqlite::types::{ToSqlOutput, Value};
+        Ok(ToSqlOutput::Owned(match self.0 % 5 {
+            0 => Value::Null,
+            1 => Value::Integer(self.0 as i64),
+            2 => Value::Real(self.0 as f64 / 3.0),
+            3 => Value::Text(format!("{}", self.0)),
+            _ => Value::Blob(vec![0, 0xff, self.0 as u8]),
+        }))
+    }
+}
+
+/// Adds about `rate` rows a second until told to stop. Returns the highest id.
+pub fn write_until(path: &Path, rate: u64, stop: &AtomicBool) -> Result<u64> {
+    let mut last = add(path, 0)?;
+    while !stop.load(Ordering::Relaxed) {
+        last = add(path, (rate / 10).max(1))?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(last)
+}
+
+/// Rows in a table; 0 when it is not there yet.
+pub fn count(path: &Path, table: &str) -> u64 {
+    let Ok(db) = open(path) else { return 0 };
+    number(&db, &format!("SELECT COUNT(*) FROM \"{table}\"")).unwrap_or(0)
+}
+
+/// Compares the source's table with its copy, row by row in the order of ids. Returns the number of rows.
+pub fn compare(source: &Path, copy: &Path, copy_table: &str) -> Result<u64> {
+    let (source, copy) = (open(source)?, open(copy)?);
+    let columns = "id, name, price, quantity, note, photo, misc";
+    let mut theirs = source.prepare(&format!("SELECT {columns} FROM {TABLE} ORDER BY id"))?;
+    let mut ours = copy.prepare(&format!("SELECT {columns} FROM \"{copy_table}\" ORDER BY id"))?;
+    let (mut theirs, mut ours) = (theirs.query([])?, ours.query([])?);
+    let mut rows = 0;
+    loop {
+        match (theirs.next()?, ours.next()?) {
+            (None, None) => return Ok(rows),
+            (Some(a), Some(b)) => {
+                for column in 0..7 {
+                    let (a, b) = (a.get_ref(column)?, b.get_ref(column)?);
+                    ensure!(same(a, b), "row {}, column {column}: {a:?} became {b:?}", rows + 1);
+                }
+            }
+            (Some(_), None) => anyhow::bail!("the copy ends after {rows} rows"),
+            (None, Some(_)) => anyhow::bail!("the copy has more than the source's {rows} rows"),
+        }
+        rows += 1;
+    }
+}
+
+/// Same storage class and same bytes; floats bit for bit.
+fn same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
+    match (a, b) {
+        (ValueRef::Real(a), ValueRef::Real(b)) => a.to_bits() == b.to_bits(),
+        (a, b) => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_comparison_sees_every_difference() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a.db"), dir.path().join("b.db"));
+        for path in [&a, &b] {
+            create(path).unwrap();
+            add(path, 1000).unwrap();
+        }
+        assert_eq!(compare(&a, &b, TABLE).unwrap(), 1000);
+        for change in [
+            "UPDATE orders SET price = 0.0 WHERE id = 12",
+            "UPDATE orders SET misc = CAST(misc AS TEXT) WHERE id = 1",
+            "DELETE FROM orders WHERE id = 7",
+            "INSERT INTO orders (id, name) VALUES (5000, 'x')",
+        ] {
+            let copy = dir.path().join("c.db");
+            std::fs::copy(&b, &copy).unwrap();
+            open(&copy).unwrap().execute(change, []).unwrap();
+            assert!(compare(&a, &copy, TABLE).is_err(), "{change}");
+            std::fs::remove_file(&copy).unwrap();
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What moves in the demonstration: the host's own metrics, and a shop's orders from a SQLite database that is written to
+//! all the while. Both land in a SQLite file and in a CSV file.
+
+use std::{
+    cell::RefCell,
+    path::Path,
+    process::ChildStdin,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{children::Children, text};
+
+/// Orders in the database before the first workflow starts.
+const ROWS_BEFORE: &str = "100000";
+/// Orders written each second while it runs.
+const ROWS_PER_SECOND: &str = "200";
+
+thread_local! {
+    /// The writer stops when this is closed.
+    static WRITER: RefCell<Option<ChildStdin>> = const { RefCell::new(None) };
+}
+
+/// Fills the database and starts writing to it.
+pub fn prepare(dir: &Path, children: &mut Children) -> Result<()> {
+    std::fs::create_dir_all(dir.join("out"))?;
+    let shop = text(dir, "shop.db");
+    eprintln!("filling {shop} with {ROWS_BEFORE} orders …");
+    children.run("shop", &["fill", &shop, ROWS_BEFORE])?;
+    let stdin = children.start("shop", "shop", &["write", &shop, ROWS_PER_SECOND])?;
+    WRITER.set(stdin);
+    Ok(())
+}
+
+fn workflows(dir: &Path) -> [(&'static str, String); 2] {
+    let shop = format!(
+        r#"name = "shop"
+
+[sources.orders]
+type = "sqlite"
+daemon = "gateway"
+path = "{db}"
+table = "orders"
+cursor = "id"
+
+[destinations.database]
+type = "sqlite"
+daemon = "hub"
+from = "orders"
+path = "{out}/shop.db"
+table = "orders"
+
+[destinations.csv]
+type = "file"
+daemon = "hub"
+from = "orders"
+path = "{out}/orders.csv"
+format = "csv"
+"#,
+        db = text(dir, "shop.db"),
+        out = text(dir, "out"),
+    );
+    let host = format!(
+        r#"name = "host"
+
+[sources.metrics]
+type = "host_metrics"
+daemon = "gateway"
+interval_ms = 1000
+
+[destinations.database]
+type = "sqlite"
+daemon = "hub"
+from = "metrics"
+path = "{out}/host.db"
+table = "metrics"
+
+[destinations.csv]
+type = "file"
+daemon = "hub"
+from = "metrics"
+path = "{out}/metrics.csv"
+format = "csv"
+"#,
+        out = text(dir, "out"),
+    );
+    [("shop", shop), ("host", host)]
+}
+
+/// Deploys both workflows, once the daemons have said what they can run.
+pub fn deploy(dir: &Path, children: &Children) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for (name, workflow) in workflows(dir) {
+        let file = dir.join(format!("{name}.toml"));
+        std::fs::write(&file, workflow)?;
+        let file = file.display().to_string();
+        while let Err(error) = children.cli(&["workflow", "apply", &file]) {
+            if Instant::now() > deadline {
+                return Err(error.context(format!("cannot deploy {name}")));
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+    Ok(())
+}
+
+/// One line about all streams.
+pub fn progress(ledger: &str) -> String {
+    let streams: Vec<Value> = serde_json::from_str(ledger).unwrap_or_default();
+    let count = |stream: &Value, key: &str| stream["ledger"][key].as_u64().unwrap_or(0);
+    let line = |stream: &Value| {
+        format!(
+            "{} {}: {} delivered, {} buffered",
+            stream["workflow"].as_str().unwrap_or_default(),
+            stream["edge"].as_str().unwrap_or_default(),
+            count(stream, "delivered"),
+            count(stream, "buffered")
+        )
+    };
+    if streams.is_empty() { "waiting for the first accounts".to_string() } else { streams.iter().map(line).collect::<Vec<_>>().join(" | ") }
+}
+
+/// Stops the writer, waits until everything has arrived, and compares.
+pub fn finish(dir: &Path, children: &mut Children, patience: Duration) -> Result<()> {
+    eprintln!("\nstopping the writer; waiting for the rest to arrive …");
+    WRITER.take();
+    children.wait_for_end("shop")?;
+    let deadline = Instant::now() + patience;
+    let (shop, copy) = (text(dir, "shop.db"), text(dir, "out/shop.db"));
+    let rows = loop {
+        match children.run("shop", &["compare", &shop, &copy, "orders"]) {
+            Ok(rows) => break rows.trim().to_string(),
+            Err(error) if Instant::now() > deadline => return Err(error.context("the copy is not the original")),
+            Err(_) => std::thread::sleep(Duration::from_millis(500)),
+        }
+    };
+    println!("{rows} orders in {copy}: every value and type as in the source");
+    let csv = csv_records(&dir.join("out/orders.csv"), &rows, deadline)?;
+    println!("{csv} orders in {}", text(dir, "out/orders.csv"));
+    balanced(children, deadline)
+}
+
+/// Waits until the CSV has as many records as the source. Names hold no line breaks, so a line is a record.
+fn csv_records(path: &Path, wanted: &str, deadline: Instant) -> Result<String> {
+    loop {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let found = text.lines().count().saturating_sub(1).to_string();
+        if found == wanted {
+            return Ok(found);
+        }
+        if Instant::now() > deadline {
+            bail!("{} holds {found} records, the source {wanted}", path.display());
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn balanced(children: &Children, deadline: Instant) -> Result<()> {
+    loop {
+        let streams: Vec<Value> = serde_json::from_str(&children.cli(&["ledger", "-o", "json"])?)?;
+        let wrong: Vec<&Value> = streams
+            .iter()
+            .filter(|stream| stream["balances"] != Value::Bool(true) || stream["ledger"]["dead"] != 0)
+            .collect();
+        if streams.len() == 4 && wrong.is_empty() {
+            println!("all {} streams balance", streams.len());
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{} streams, and these do not balance: {wrong:?}", streams.len());
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}

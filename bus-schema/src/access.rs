@@ -69,8 +69,9 @@ pub fn rules(fleet: &FleetId, plane: &NodeId, user: &User) -> Rules {
             subscribe: [pattern(format!("enrol.{token}.answer"))].into(),
         },
         User::Node(node) => {
-            let mut publish: Vec<_> =
-                ["ctl", "data", "ack", "app"].map(|lane| pattern(format!("{lane}.{node}.>"))).into();
+            let mut publish: Vec<_> = ["ctl", "data", "ack", "app"]
+                .map(|lane| pattern(format!("{lane}.{node}.>")))
+                .into();
             let mut subscribe: Vec<_> = [
                 pattern(format!("ctl.*.{node}")),
                 pattern("data.*.*".into()),
@@ -98,10 +99,16 @@ mod tests {
         let [plane, a, b] = [2, 3, 4].map(|n| NodeId::from_hash(&[n; 32]));
         let token = TokenId::from_hash(&[5; 32]);
         let may = |user: &User, subject: &subject::Subject| {
-            rules(&fleet, &plane, user).publish.iter().any(|rule| rule.matches(subject))
+            rules(&fleet, &plane, user)
+                .publish
+                .iter()
+                .any(|rule| rule.matches(subject))
         };
         let hears = |user: &User, pattern: &Pattern| {
-            rules(&fleet, &plane, user).subscribe.iter().any(|rule| rule.contains(pattern))
+            rules(&fleet, &plane, user)
+                .subscribe
+                .iter()
+                .any(|rule| rule.contains(pattern))
         };
         let (node_a, candidate) = (User::Node(a), User::Candidate(token));
         assert!(may(&node_a, &subject::control(&fleet, &a, &b)));
@@ -118,7 +125,10 @@ mod tests {
 
     #[test]
     fn names_and_passwords() {
-        for user in [User::Node(NodeId::from_hash(&[1; 32])), User::Candidate(TokenId::from_hash(&[2; 32]))] {
+        for user in [
+            User::Node(NodeId::from_hash(&[1; 32])),
+            User::Candidate(TokenId::from_hash(&[2; 32])),
+        ] {
             assert_eq!(User::parse(&user.name()), Some(user));
             assert_eq!(user.password(&[7; 32]).len(), 52);
             assert_ne!(user.password(&[7; 32]), user.password(&[8; 32]));

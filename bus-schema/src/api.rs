@@ -73,6 +73,7 @@ pub enum BrokerKind {
 
 /// The plane's answer. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "one per call, encoded or taken apart at once")]
 pub enum ApiResult {
     /// It did not work.
     Failed(Failure),

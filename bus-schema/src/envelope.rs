@@ -143,7 +143,13 @@ pub fn seal(
     let aad = associated(subject, &frame);
     let cipher = XChaCha20Poly1305::new(key.expose().into());
     let sealed = cipher
-        .encrypt((&header.nonce).into(), Payload { msg: plaintext, aad: &aad })
+        .encrypt(
+            (&header.nonce).into(),
+            Payload {
+                msg: plaintext,
+                aad: &aad,
+            },
+        )
         .map_err(|_| EnvelopeError::Malformed("payload"))?;
     frame.reserve_exact(sealed.len() + SIGNATURE_BYTES);
     frame.extend_from_slice(&sealed);
@@ -180,7 +186,10 @@ impl<'a> Envelope<'a> {
         if let [version, suite, ..] = signed
             && (*version, *suite) != (VERSION, SUITE)
         {
-            return Err(EnvelopeError::Unsupported { version: *version, suite: *suite });
+            return Err(EnvelopeError::Unsupported {
+                version: *version,
+                suite: *suite,
+            });
         }
         let (header, sealed) =
             postcard::take_from_bytes::<Header>(signed).map_err(|_| EnvelopeError::Malformed("header"))?;
@@ -188,7 +197,13 @@ impl<'a> Envelope<'a> {
             return Err(EnvelopeError::Malformed("too short for a tag"));
         }
         let header_bytes = &signed[..signed.len() - sealed.len()];
-        Ok(Self { header, header_bytes, sealed, signed, signature: *signature })
+        Ok(Self {
+            header,
+            header_bytes,
+            sealed,
+            signed,
+            signature: *signature,
+        })
     }
 
     /// The claimed header.
@@ -200,9 +215,14 @@ impl<'a> Envelope<'a> {
     pub fn verify(self, subject: &Subject, sender: &PublicKeys) -> Result<Verified<'a>, EnvelopeError> {
         let digest = digest(subject, self.signed);
         if !key::verify(&sender.sign, CONTEXT, &digest, &self.signature) {
-            return Err(EnvelopeError::Signature { sender: self.header.sender });
+            return Err(EnvelopeError::Signature {
+                sender: self.header.sender,
+            });
         }
-        Ok(Verified { envelope: self, subject: subject.clone() })
+        Ok(Verified {
+            envelope: self,
+            subject: subject.clone(),
+        })
     }
 
     /// Opens a sealed box whose sender is not known yet: the plaintext names the keys, and `keys` reads them from it.
@@ -236,8 +256,16 @@ impl<'a> Envelope<'a> {
     fn decrypt(&self, subject: &Subject, key: &SecretKey) -> Result<Vec<u8>, EnvelopeError> {
         let aad = associated(subject, self.header_bytes);
         XChaCha20Poly1305::new(key.expose().into())
-            .decrypt((&self.header.nonce).into(), Payload { msg: self.sealed, aad: &aad })
-            .map_err(|_| EnvelopeError::Key { sender: self.header.sender })
+            .decrypt(
+                (&self.header.nonce).into(),
+                Payload {
+                    msg: self.sealed,
+                    aad: &aad,
+                },
+            )
+            .map_err(|_| EnvelopeError::Key {
+                sender: self.header.sender,
+            })
     }
 }
 

@@ -1,7 +1,6 @@
 //! Identifiers: lower-case base32 of a hash, so that each is a valid subject token and none can be confused with another.
 
 use alloc::{
-    format,
     string::{String, ToString},
     vec::Vec,
 };
@@ -201,9 +200,12 @@ impl WorkflowId {
 /// Shows bytes as grouped base32, for people to compare: `abcd-efgh-…`.
 pub fn fingerprint(bytes: &[u8; 32]) -> String {
     let text = base32(&hash("mycelial fingerprint v1", &[bytes])[..15]);
-    let groups: Vec<String> =
-        text.as_bytes().chunks(4).map(|chunk| chunk.iter().map(|b| char::from(*b)).collect()).collect();
-    format!("{}", groups.join("-"))
+    let groups: Vec<String> = text
+        .as_bytes()
+        .chunks(4)
+        .map(|chunk| chunk.iter().map(|b| char::from(*b)).collect())
+        .collect();
+    groups.join("-")
 }
 
 #[cfg(test)]
@@ -212,7 +214,12 @@ mod tests {
 
     #[test]
     fn base32_reads_back() {
-        for (bytes, text) in [(&b""[..], ""), (b"f", "my"), (b"foobar", "mzxw6ytboi"), (&[0xff; 5], "77777777")] {
+        for (bytes, text) in [
+            (&b""[..], ""),
+            (b"f", "my"),
+            (b"foobar", "mzxw6ytboi"),
+            (&[0xff; 5], "77777777"),
+        ] {
             assert_eq!(base32(bytes), text);
             assert_eq!(from_base32(text).as_deref(), Some(bytes));
         }

@@ -65,7 +65,9 @@ pub struct Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("node", &self.public().node_id()).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("node", &self.public().node_id())
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,7 +81,10 @@ impl Identity {
         half.copy_from_slice(&bytes[..32]);
         let sign = SigningKey::from_bytes(&half);
         half.copy_from_slice(&bytes[32..]);
-        Self { sign, seal: StaticSecret::from(*half) }
+        Self {
+            sign,
+            seal: StaticSecret::from(*half),
+        }
     }
 
     /// The secrets, for storing.
@@ -92,7 +97,10 @@ impl Identity {
 
     /// The public halves.
     pub fn public(&self) -> PublicKeys {
-        PublicKeys { sign: self.sign.verifying_key().to_bytes(), seal: PublicKey::from(&self.seal).to_bytes() }
+        PublicKeys {
+            sign: self.sign.verifying_key().to_bytes(),
+            seal: PublicKey::from(&self.seal).to_bytes(),
+        }
     }
 
     /// Signs a message under a context that keeps uses apart.
@@ -103,7 +111,12 @@ impl Identity {
     /// The key for messages from `sender` to `recipient`, one of whom is this identity. Both sides derive the same;
     /// the two directions differ. `None` when the peer's key is a point that gives no secret.
     pub fn pair_key(&self, peer: &PublicKeys, sender: &NodeId, recipient: &NodeId) -> Option<SecretKey> {
-        agree(&self.seal, &peer.seal, b"mycelial pair v1", &[sender.as_str(), recipient.as_str()])
+        agree(
+            &self.seal,
+            &peer.seal,
+            b"mycelial pair v1",
+            &[sender.as_str(), recipient.as_str()],
+        )
     }
 
     /// The key of a sealed box made for this identity.
@@ -127,7 +140,9 @@ fn agree(secret: &StaticSecret, peer: &[u8; 32], salt: &[u8], info: &[&str]) -> 
     let mut key = [0; 32];
     let mut text = String::new();
     info.iter().for_each(|part| text.push_str(part));
-    Hkdf::<Sha256>::new(Some(salt), shared.as_bytes()).expand(text.as_bytes(), &mut key).ok()?;
+    Hkdf::<Sha256>::new(Some(salt), shared.as_bytes())
+        .expand(text.as_bytes(), &mut key)
+        .ok()?;
     Some(SecretKey(key))
 }
 
@@ -137,6 +152,9 @@ fn signed_bytes(context: &[u8], digest: &[u8; 64]) -> alloc::vec::Vec<u8> {
 
 /// Whether `signature` over `digest` under `context` is by the holder of `sign_public`. Strict: no small-order keys.
 pub(crate) fn verify(sign_public: &[u8; 32], context: &[u8], digest: &[u8; 64], signature: &[u8; 64]) -> bool {
-    let Ok(key) = VerifyingKey::from_bytes(sign_public) else { return false };
-    key.verify_strict(&signed_bytes(context, digest), &Signature::from_bytes(signature)).is_ok()
+    let Ok(key) = VerifyingKey::from_bytes(sign_public) else {
+        return false;
+    };
+    key.verify_strict(&signed_bytes(context, digest), &Signature::from_bytes(signature))
+        .is_ok()
 }

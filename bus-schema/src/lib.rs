@@ -1,4 +1,42 @@
-//! The wire contract.
+//! The wire contract: everything two members of a fleet must agree on before they can talk. Subjects, envelope, identities,
+//! messages, records, plans and every limit. Knows no I/O, no clock, no randomness and no `std`: a firmware compiles it too.
+//!
+//! # One page
+//!
+//! Subjects are lists of tokens, joined by `.` on NATS and `/` on MQTT. All begin with `myc.v1.<fleet>`; the token after the
+//! lane is always who publishes. Everything is sealed, then signed ([`envelope`]); what stands in the clear is the subject
+//! and the [`Header`](envelope::Header).
+//!
+//! | subject below `myc.v1.<fleet>` | from → to | message, kind.version | answered by |
+//! |---|---|---|---|
+//! | `enrol.<token>.ask` | candidate → plane, sealed box | [`EnrolAsk`](message::EnrolAsk) 1.1 | [`EnrolAnswer`](message::EnrolAnswer) 2.1 |
+//! | `enrol.<token>.answer` | plane → candidate, pairwise | [`EnrolAnswer`](message::EnrolAnswer) 2.1 | – |
+//! | `ctl.<sender>.<recipient>` | daemon → plane, pairwise | [`Status`](message::Status) 3.1 | [`PlanPut`](message::PlanPut), [`RosterPut`](message::RosterPut), [`CatalogAsk`](message::CatalogAsk) when it is behind |
+//! | | daemon → plane | [`StreamReports`](message::StreamReports) 4.1 | – |
+//! | | plane → daemon | [`PlanPut`](message::PlanPut) 5.1 | the next [`Status`](message::Status) |
+//! | | plane → member | [`RosterPut`](message::RosterPut) 6.1 | the next [`Status`](message::Status) |
+//! | | plane → daemon | [`CatalogAsk`](message::CatalogAsk) 7.1 | [`CatalogPage`](message::CatalogPage) 8.1 |
+//! | | daemon → plane | [`CatalogPage`](message::CatalogPage) 8.1 | – |
+//! | | producer → consumer | [`StreamOpen`](message::StreamOpen) 9.1 | [`StreamAck`](message::StreamAck) 10.1 |
+//! | | operator → plane, request | [`ApiCall`](api::ApiCall) 12.1 | [`ApiResult`](api::ApiResult) 13.1 |
+//! | | plane → operator, reply | [`ApiResult`](api::ApiResult) 13.1 | – |
+//! | | operator → daemon | [`TapOpen`](message::TapOpen) 14.1 | [`TapSample`](message::TapSample) 15.1, many |
+//! | | daemon → operator | [`TapSample`](message::TapSample) 15.1 | – |
+//! | | any → any, request | [`Ping`](message::Ping) 17.1 | [`Pong`](message::Pong) 18.1 |
+//! | | any → any, reply | [`Pong`](message::Pong) 18.1 | – |
+//! | `data.<producer>.<stream>` | producer → consumer, stream key | [`Frame`](message::Frame) 11.1 | [`StreamAck`](message::StreamAck) 10.1 |
+//! | `ack.<consumer>.<stream>` | consumer → producer, pairwise | [`StreamAck`](message::StreamAck) 10.1 | – |
+//! | `app.<sender>.<topic…>` | member → members, group key | [`Text`](message::Text) 16.1 | – |
+//!
+//! A plaintext is a [`Body`](message::Body): kind, version, exchange, correlation, part, and the message in postcard. A
+//! [`Frame`](message::Frame) carries a [`Batch`](data::Batch) of records; its seq is the envelope's counter. Nothing relies on a
+//! message arriving: what matters is said again until the other side shows that it knows.
+//!
+//! # What stays
+//!
+//! The struct of a version is frozen: a change is a new version beside it, and enum variants are only ever appended.
+//! `tests/golden.txt` holds the bytes of everything above, and a test compares. Unknown kinds and versions are refused and
+//! counted. No limit in [`limits`] is configurable.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -21,7 +59,16 @@ pub fn encode<T: serde::Serialize>(value: &T) -> alloc::vec::Vec<u8> {
     postcard::to_allocvec(value).expect("plain data, written to memory")
 }
 
-/// Reads postcard bytes; `None` when they are anything else.
+/// Reads postcard bytes; `None` when they are anything else, or more.
 pub fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    postcard::from_bytes(bytes).ok()
+    exactly(bytes).ok()
+}
+
+/// Reads postcard bytes to their end. Postcard itself ignores what is left over, which would let a struct that has grown
+/// without a new version pass for the old one.
+pub(crate) fn exactly<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, postcard::Error> {
+    match postcard::take_from_bytes(bytes)? {
+        (value, []) => Ok(value),
+        _ => Err(postcard::Error::DeserializeBadEncoding),
+    }
 }

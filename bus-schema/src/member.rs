@@ -73,15 +73,24 @@ impl<T: Document> Signed<T> {
     pub fn new(document: &T, signer: &Identity) -> Self {
         let bytes = postcard::to_allocvec(document).expect("documents are plain data, written to memory");
         let signature = signer.sign(DOCUMENT_CONTEXT, &document_digest(T::WHAT, &bytes));
-        Self { bytes, signature, document: PhantomData }
+        Self {
+            bytes,
+            signature,
+            document: PhantomData,
+        }
     }
 
     /// The document, if the holder of `sign_public` signed it.
     pub fn open(&self, sign_public: &[u8; 32]) -> Result<T, DocumentError> {
-        if !key::verify(sign_public, DOCUMENT_CONTEXT, &document_digest(T::WHAT, &self.bytes), &self.signature) {
+        if !key::verify(
+            sign_public,
+            DOCUMENT_CONTEXT,
+            &document_digest(T::WHAT, &self.bytes),
+            &self.signature,
+        ) {
             return Err(DocumentError::Signature { what: T::WHAT });
         }
-        postcard::from_bytes(&self.bytes).map_err(|cause| DocumentError::Malformed { what: T::WHAT, cause })
+        crate::exactly(&self.bytes).map_err(|cause| DocumentError::Malformed { what: T::WHAT, cause })
     }
 
     /// The signed bytes.
@@ -191,7 +200,9 @@ pub enum InvitationError {
     #[error("an enrolment string starts with '{PREFIX}'; make one with: mycelial token create")]
     Prefix,
     /// A character is wrong or missing.
-    #[error("the enrolment string was cut off or mistyped; copy the whole of it, or make a new one with: mycelial token create")]
+    #[error(
+        "the enrolment string was cut off or mistyped; copy the whole of it, or make a new one with: mycelial token create"
+    )]
     Damaged,
     /// Made by another version.
     #[error("the enrolment string was made by another version of Mycelial; make a new one with: mycelial token create")]
@@ -249,11 +260,13 @@ impl Invitation {
         let text: String = text.split_whitespace().collect();
         let body = text.strip_prefix(PREFIX).ok_or(InvitationError::Prefix)?;
         let bytes = from_base32(body).ok_or(InvitationError::Damaged)?;
-        let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or(InvitationError::Damaged)?;
+        let (body, check) = bytes
+            .split_last_chunk::<CHECK_BYTES>()
+            .ok_or(InvitationError::Damaged)?;
         if hash("mycelial invitation v1", &[body])[..CHECK_BYTES] != *check {
             return Err(InvitationError::Damaged);
         }
-        postcard::from_bytes(body).map_err(|_| InvitationError::Version)
+        crate::exactly(body).map_err(|_| InvitationError::Version)
     }
 
     /// Proves that the candidate holds the token, without showing it.
@@ -306,24 +319,39 @@ mod tests {
         assert_eq!(Invitation::decode(&alloc::format!("  {text}\n")), Ok(invitation()));
         assert_eq!(Invitation::decode("hello"), Err(InvitationError::Prefix));
         assert_eq!(Invitation::decode("myc1"), Err(InvitationError::Damaged));
-        assert_eq!(Invitation::decode(&text[..text.len() - 1]), Err(InvitationError::Damaged));
+        assert_eq!(
+            Invitation::decode(&text[..text.len() - 1]),
+            Err(InvitationError::Damaged)
+        );
         for at in 4..text.len() {
             let swapped = if text.as_bytes()[at] == b'a' { "b" } else { "a" };
             let wrong = alloc::format!("{}{swapped}{}", &text[..at], &text[at + 1..]);
-            assert_eq!(Invitation::decode(&wrong), Err(InvitationError::Damaged), "character {at}");
+            assert_eq!(
+                Invitation::decode(&wrong),
+                Err(InvitationError::Damaged),
+                "character {at}"
+            );
         }
     }
 
     #[test]
     fn a_document_opens_only_with_its_signer_and_kind() {
         let [root, other] = [1, 2].map(|n| Identity::from_bytes(&[n; 64]));
-        let roster = Roster { fleet: FleetId::from_hash(&[1; 32]), version: 1, members: [].into(), revoked: [].into() };
+        let roster = Roster {
+            fleet: FleetId::from_hash(&[1; 32]),
+            version: 1,
+            members: [].into(),
+            revoked: [].into(),
+        };
         let signed = Signed::new(&roster, &root);
         assert_eq!(signed.open(&root.public().sign), Ok(roster));
         assert!(signed.open(&other.public().sign).is_err());
         let mut bytes = postcard::to_allocvec(&signed).unwrap();
         let as_certificate: Signed<Certificate> = postcard::from_bytes(&bytes).unwrap();
-        assert!(matches!(as_certificate.open(&root.public().sign), Err(DocumentError::Signature { .. })));
+        assert!(matches!(
+            as_certificate.open(&root.public().sign),
+            Err(DocumentError::Signature { .. })
+        ));
         bytes[1] ^= 1;
         let changed: Signed<Roster> = postcard::from_bytes(&bytes).unwrap();
         assert!(changed.open(&root.public().sign).is_err());
@@ -334,8 +362,20 @@ mod tests {
         let keys = Identity::from_bytes(&[1; 64]).public();
         let node = keys.node_id();
         let fleet = FleetId::from_hash(&[1; 32]);
-        let member = |key_epoch| Certificate { fleet, node, name: "a".into(), role: Role::Daemon, keys, key_epoch };
-        let mut roster = Roster { fleet, version: 1, members: [member(0), member(1)].into(), revoked: [].into() };
+        let member = |key_epoch| Certificate {
+            fleet,
+            node,
+            name: "a".into(),
+            role: Role::Daemon,
+            keys,
+            key_epoch,
+        };
+        let mut roster = Roster {
+            fleet,
+            version: 1,
+            members: [member(0), member(1)].into(),
+            revoked: [].into(),
+        };
         assert_eq!(roster.of(&node).map(|m| m.key_epoch).collect::<Vec<_>>(), [1, 0]);
         roster.revoked.push(node);
         assert_eq!(roster.of(&node).count(), 0);

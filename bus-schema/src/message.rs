@@ -72,7 +72,7 @@ impl<'a> Body<'a> {
 
     /// Reads wire bytes.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, BodyError> {
-        postcard::from_bytes(bytes).map_err(BodyError::Malformed)
+        crate::exactly(bytes).map_err(BodyError::Malformed)
     }
 }
 
@@ -93,7 +93,7 @@ pub trait Message: Serialize + DeserializeOwned {
         if (kind, ver) != (Self::KIND, Self::VER) {
             return Err(BodyError::Unknown { kind, ver });
         }
-        postcard::from_bytes(payload).map_err(BodyError::Malformed)
+        crate::exactly(payload).map_err(BodyError::Malformed)
     }
 }
 
@@ -142,6 +142,7 @@ pub struct EnrolAsk {
 
 /// The plane's answer to [`EnrolAsk`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "one per enrolment, taken apart at once")]
 pub enum EnrolAnswer {
     /// Welcome.
     Granted {

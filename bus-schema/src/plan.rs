@@ -75,7 +75,10 @@ pub struct SpoolPolicy {
 
 impl Default for SpoolPolicy {
     fn default() -> Self {
-        Self { quota_bytes: 1 << 30, when_full: WhenFull::Block }
+        Self {
+            quota_bytes: 1 << 30,
+            when_full: WhenFull::Block,
+        }
     }
 }
 

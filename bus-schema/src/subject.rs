@@ -63,16 +63,24 @@ impl Dialect {
 /// One token: `[a-z0-9_-]{1,32}`.
 pub fn check_token(token: &str) -> Result<(), SubjectError> {
     let fits = (1..=TOKEN_BYTES_MAX).contains(&token.len());
-    if fits && token.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-')) {
+    if fits
+        && token
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+    {
         Ok(())
     } else {
-        Err(SubjectError::Token { token: token.chars().take(64).collect() })
+        Err(SubjectError::Token {
+            token: token.chars().take(64).collect(),
+        })
     }
 }
 
 fn check_len(text: &str, tokens: usize) -> Result<(), SubjectError> {
     if tokens > SUBJECT_TOKENS_MAX || text.len() > SUBJECT_BYTES_MAX {
-        return Err(SubjectError::TooLong { subject: text.chars().take(160).collect() });
+        return Err(SubjectError::TooLong {
+            subject: text.chars().take(160).collect(),
+        });
     }
     Ok(())
 }
@@ -95,7 +103,9 @@ impl Subject {
             Dialect::Nats => Self::parse(text),
             Dialect::Mqtt => {
                 if text.contains('.') {
-                    return Err(SubjectError::Token { token: text.chars().take(64).collect() });
+                    return Err(SubjectError::Token {
+                        token: text.chars().take(64).collect(),
+                    });
                 }
                 Self::parse(&text.replace('/', "."))
             }
@@ -122,7 +132,9 @@ impl Subject {
 
     /// Takes one of Mycelial's subjects apart.
     pub fn address(&self) -> Result<Address, SubjectError> {
-        let foreign = || SubjectError::Foreign { subject: self.0.clone() };
+        let foreign = || SubjectError::Foreign {
+            subject: self.0.clone(),
+        };
         let mut tokens = self.tokens();
         let mut next = || tokens.next().ok_or_else(foreign);
         if next()? != ROOT || next()? != VERSION {
@@ -135,7 +147,12 @@ impl Subject {
         if rest.is_empty() {
             return Err(foreign());
         }
-        Ok(Address { fleet, lane, sender, rest })
+        Ok(Address {
+            fleet,
+            lane,
+            sender,
+            rest,
+        })
     }
 }
 
@@ -379,7 +396,9 @@ mod tests {
             (">", "a", true),
             ("*.b", "a.b", true),
         ] {
-            let found = Pattern::parse(pattern).unwrap().matches(&Subject::parse(subject).unwrap());
+            let found = Pattern::parse(pattern)
+                .unwrap()
+                .matches(&Subject::parse(subject).unwrap());
             assert_eq!(found, matches, "{pattern} {subject}");
         }
         for (rule, asked, inside) in [

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bus_link::{
-    enrol::{EnrolError, enrol},
+    enrol::{EnrolError, client_name, enrol},
     home::{Home, Membership},
     place::Known,
 };
@@ -203,7 +203,7 @@ async fn become_member(
         return Err(Failure::new(EXIT_USAGE, format!("'{name}' cannot be a daemon's name: {hint}")));
     }
     let identity = home.identity().map_err(|error| failed(&error))?;
-    let client = format!("enrol-{}", identity.public().node_id());
+    let client = client_name(&invitation, &identity);
     let place = config.bus.resolve(&Known::from(&invitation), &client);
     let place = place.map_err(|error| Failure::new(EXIT_USAGE, error))?;
     let host = resources::host_facts();

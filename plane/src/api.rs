@@ -45,12 +45,20 @@ pub struct Outcome {
 
 impl From<ApiResult> for Outcome {
     fn from(result: ApiResult) -> Self {
-        Self { changes: Vec::new(), result }
+        Self {
+            changes: Vec::new(),
+            result,
+        }
     }
 }
 
 fn failure(kind: FailureKind, message: String, hint: String) -> Failure {
-    Failure { kind, message, hint, problems: Vec::new() }
+    Failure {
+        kind,
+        message,
+        hint,
+        problems: Vec::new(),
+    }
 }
 
 /// A failure as a whole answer.
@@ -60,7 +68,11 @@ pub fn failed(kind: FailureKind, message: impl Into<String>, hint: impl Into<Str
 
 /// What everybody gets who is not an operator.
 pub fn forbidden(role: Role) -> ApiResult {
-    failed(FailureKind::Forbidden, format!("a {role} may not do this"), "use an operator's identity: mycelial init")
+    failed(
+        FailureKind::Forbidden,
+        format!("a {role} may not do this"),
+        "use an operator's identity: mycelial init",
+    )
 }
 
 /// Answers a call by `caller` (an operator's name).
@@ -72,14 +84,31 @@ fn decide(state: &State, caller: &str, call: ApiCall, env: &Env<'_>) -> Result<O
     let now = env.now;
     let result = match call {
         ApiCall::Info => ApiResult::Info(state.info(env.http)),
-        ApiCall::TokenCreate { role, name, uses, ttl_s } => {
-            let token = mint(Wish { role, name, uses, ttl_s }, env.random, now.unix_ms)?;
+        ApiCall::TokenCreate {
+            role,
+            name,
+            uses,
+            ttl_s,
+        } => {
+            let token = mint(
+                Wish {
+                    role,
+                    name,
+                    uses,
+                    ttl_s,
+                },
+                env.random,
+                now.unix_ms,
+            )?;
             if let Some(taken) = token.name.as_deref().filter(|name| state.members.named(name).is_some()) {
                 let message = format!("the name '{taken}' is taken");
                 return Err(failure(FailureKind::Conflict, message, "choose another".into()));
             }
             let text = env.inviter.invitation(&token).encode();
-            return Ok(Outcome { changes: vec![Change::Token(token)], result: ApiResult::Token(text) });
+            return Ok(Outcome {
+                changes: vec![Change::Token(token)],
+                result: ApiResult::Token(text),
+            });
         }
         ApiCall::DaemonList => ApiResult::Daemons(state.daemon_views(now)),
         ApiCall::DaemonShow(key) => {
@@ -97,7 +126,10 @@ fn decide(state: &State, caller: &str, call: ApiCall, env: &Env<'_>) -> Result<O
         ApiCall::WorkflowList => ApiResult::Workflows(state.workflow_views(now)),
         ApiCall::WorkflowShow(name) => {
             let revision = current(state, &name)?;
-            ApiResult::Workflow { view: state.workflow_view(revision, now), text: revision.text.clone() }
+            ApiResult::Workflow {
+                view: state.workflow_view(revision, now),
+                text: revision.text.clone(),
+            }
         }
         ApiCall::WorkflowDelete(name) => return delete(state, &name, env),
         ApiCall::WorkflowStatus(name) => {
@@ -112,9 +144,18 @@ fn decide(state: &State, caller: &str, call: ApiCall, env: &Env<'_>) -> Result<O
         ApiCall::Components => ApiResult::Components(state.component_views()),
         ApiCall::AccessList(broker) => ApiResult::AccessList(state.access_list(broker)),
         ApiCall::Roster => {
-            let none = || failure(FailureKind::Internal, "there is no roster yet".into(), "try again".into());
+            let none = || {
+                failure(
+                    FailureKind::Internal,
+                    "there is no roster yet".into(),
+                    "try again".into(),
+                )
+            };
             let roster = state.members.signed_roster().cloned().ok_or_else(none)?;
-            ApiResult::Roster(RosterPut { roster, group: env.group.clone() })
+            ApiResult::Roster(RosterPut {
+                roster,
+                group: env.group.clone(),
+            })
         }
     };
     Ok(result.into())
@@ -138,7 +179,10 @@ fn not_found<'a>(what: &str, key: &str, known: impl IntoIterator<Item = &'a str>
 }
 
 fn current<'a>(state: &'a State, name: &str) -> Result<&'a Revision, Failure> {
-    state.workflows.get(name).ok_or_else(|| not_found("workflow", name, state.workflows.names(), "workflow list"))
+    state
+        .workflows
+        .get(name)
+        .ok_or_else(|| not_found("workflow", name, state.workflows.names(), "workflow list"))
 }
 
 fn faulty(problems: Vec<Problem>) -> Failure {
@@ -146,20 +190,22 @@ fn faulty(problems: Vec<Problem>) -> Failure {
         1 => "the workflow has a problem; nothing was changed".to_string(),
         count => format!("the workflow has {count} problems; nothing was changed"),
     };
-    Failure { kind: FailureKind::Invalid, message, hint: String::new(), problems }
+    Failure {
+        kind: FailureKind::Invalid,
+        message,
+        hint: String::new(),
+        problems,
+    }
 }
 
-fn apply(
-    state: &State,
-    caller: &str,
-    text: String,
-    expected: Option<u32>,
-    env: &Env<'_>,
-) -> Result<Outcome, Failure> {
+fn apply(state: &State, caller: &str, text: String, expected: Option<u32>, env: &Env<'_>) -> Result<Outcome, Failure> {
     let fleet = fleet(state);
     let spec = workflow::validate(&text, &fleet).map_err(faulty)?;
     let name = spec.name().to_string();
-    state.workflows.expect(&name, expected).map_err(|moved| conflict(state, &name, expected, moved))?;
+    state
+        .workflows
+        .expect(&name, expected)
+        .map_err(|moved| conflict(state, &name, expected, moved))?;
     let before = state.workflows.get(&name);
     // The same text again is not another revision; but it is compiled anew, because daemons may have changed.
     let unchanged = before.filter(|revision| revision.text == text);
@@ -169,16 +215,33 @@ fn apply(
         return Err(failure(FailureKind::Invalid, message, "delete one first".into()));
     }
     let compiled = workflow::compile(&spec, &fleet, number).map_err(faulty)?;
-    let parts = compiled.parts.into_iter().map(|part| (part.node, part.workflow)).collect();
+    let parts = compiled
+        .parts
+        .into_iter()
+        .map(|part| (part.node, part.workflow))
+        .collect();
     let mut changes = state.place(&compiled.id, parts, env.signer).map_err(|large| {
         let message = format!("daemon '{}' cannot take it: {}", large.daemon, large.cause);
-        failure(FailureKind::Invalid, message, "place some of it on another daemon".into())
+        failure(
+            FailureKind::Invalid,
+            message,
+            "place some of it on another daemon".into(),
+        )
     })?;
     if unchanged.is_none() {
         let by = caller.to_string();
-        changes.push(Change::Revision(Revision { workflow: name, number, text, by, at_unix_ms: env.now.unix_ms }));
+        changes.push(Change::Revision(Revision {
+            workflow: name,
+            number,
+            text,
+            by,
+            at_unix_ms: env.now.unix_ms,
+        }));
     }
-    Ok(Outcome { changes, result: ApiResult::Revision(number) })
+    Ok(Outcome {
+        changes,
+        result: ApiResult::Revision(number),
+    })
 }
 
 fn conflict(state: &State, name: &str, expected: Option<u32>, moved: Moved) -> Failure {
@@ -186,7 +249,10 @@ fn conflict(state: &State, name: &str, expected: Option<u32>, moved: Moved) -> F
     let message = match (moved.current, state.workflows.get(name)) {
         (0, _) => format!("there is no workflow '{name}' (any more); revision {expected} was expected"),
         (current, Some(revision)) if expected == 0 => {
-            format!("workflow '{name}' exists already: revision {current} by {}", revision.by)
+            format!(
+                "workflow '{name}' exists already: revision {current} by {}",
+                revision.by
+            )
         }
         (current, Some(revision)) => format!(
             "workflow '{name}' was changed meanwhile: it is at revision {current} by {}, not {expected}",
@@ -194,14 +260,27 @@ fn conflict(state: &State, name: &str, expected: Option<u32>, moved: Moved) -> F
         ),
         (current, None) => format!("workflow '{name}' is at revision {current}"),
     };
-    failure(FailureKind::Conflict, message, "look at what is there now, then apply again".into())
+    failure(
+        FailureKind::Conflict,
+        message,
+        "look at what is there now, then apply again".into(),
+    )
 }
 
 fn delete(state: &State, name: &str, env: &Env<'_>) -> Result<Outcome, Failure> {
     let revision = current(state, name)?;
     let id = bus_schema::id::WorkflowId::of_name(name);
-    let too_large = |_| failure(FailureKind::Internal, "the smaller plan is too large".into(), String::new());
+    let too_large = |_| {
+        failure(
+            FailureKind::Internal,
+            "the smaller plan is too large".into(),
+            String::new(),
+        )
+    };
     let mut changes = state.place(&id, Default::default(), env.signer).map_err(too_large)?;
     changes.push(Change::Retired(revision.workflow.clone()));
-    Ok(Outcome { changes, result: ApiResult::Revision(0) })
+    Ok(Outcome {
+        changes,
+        result: ApiResult::Revision(0),
+    })
 }

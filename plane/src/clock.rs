@@ -19,7 +19,10 @@ impl Clock {
     /// The time.
     pub fn now(&self) -> Now {
         let mono_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Now { mono_ms, unix_ms: unix_ms() }
+        Now {
+            mono_ms,
+            unix_ms: unix_ms(),
+        }
     }
 }
 

@@ -103,7 +103,10 @@ impl Default for Config {
 
 impl Default for LogSection {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_string() }
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_string(),
+        }
     }
 }
 
@@ -170,25 +173,44 @@ impl Config {
     }
 
     fn check(&self, file: &str) -> Result<(), ConfigError> {
-        let wrong = |key, message: String| Err(ConfigError::Value { file: file.to_string(), key, message });
+        let wrong = |key, message: String| {
+            Err(ConfigError::Value {
+                file: file.to_string(),
+                key,
+                message,
+            })
+        };
         if self.bus.addresses.is_empty() {
-            return wrong("bus.addresses", "name at least one broker, for example [\"mqtt://127.0.0.1:1883\"]".into());
+            return wrong(
+                "bus.addresses",
+                "name at least one broker, for example [\"mqtt://127.0.0.1:1883\"]".into(),
+            );
         }
-        self.bus.check().map_err(|source| ConfigError::Place { file: file.to_string(), source })?;
+        self.bus.check().map_err(|source| ConfigError::Place {
+            file: file.to_string(),
+            source,
+        })?;
         for address in &self.members.addresses {
             if let Err(error) = address.parse::<BusAddress>() {
                 return wrong("members.addresses", error.to_string());
             }
         }
         if self.members.user.is_some() != self.members.password_file.is_some() {
-            return wrong("members.user", "it belongs together with members.password_file: set both or neither".into());
+            return wrong(
+                "members.user",
+                "it belongs together with members.password_file: set both or neither".into(),
+            );
         }
         if self.broker.is_some() && (self.bus.user.is_some() || self.members.user.is_some()) {
-            let message = "with the embedded broker everybody has a log-in of its own: remove bus.user and members.user";
+            let message =
+                "with the embedded broker everybody has a log-in of its own: remove bus.user and members.user";
             return wrong("broker", message.into());
         }
         if self.http.parse::<std::net::SocketAddr>().is_err() {
-            return wrong("http", format!("'{}' is not an address and a port, such as {HTTP}", self.http));
+            return wrong(
+                "http",
+                format!("'{}' is not an address and a port, such as {HTTP}", self.http),
+            );
         }
         Ok(())
     }
@@ -203,16 +225,34 @@ impl Config {
         };
         let text = read("members.password_file", path)?;
         let password = text.lines().next().unwrap_or_default().to_string();
-        Ok(Logins::Shared(BrokerLogin { user: user.clone(), password }))
+        Ok(Logins::Shared(BrokerLogin {
+            user: user.clone(),
+            password,
+        }))
     }
 
     /// What members are told.
     pub fn inviter(&self, public: &Public) -> Result<Inviter, ConfigError> {
-        let Public { root, plane, plane_seal } = *public;
+        let Public {
+            root,
+            plane,
+            plane_seal,
+        } = *public;
         let own = &self.members.addresses;
-        let bus = if own.is_empty() { self.bus.addresses.clone() } else { own.clone() };
+        let bus = if own.is_empty() {
+            self.bus.addresses.clone()
+        } else {
+            own.clone()
+        };
         let ca = self.bus.ca.as_deref().map(read_ca).transpose()?;
-        Ok(Inviter { root, plane, plane_seal, bus, ca, logins: self.logins()? })
+        Ok(Inviter {
+            root,
+            plane,
+            plane_seal,
+            bus,
+            ca,
+            logins: self.logins()?,
+        })
     }
 
     /// How the plane connects.
@@ -222,10 +262,16 @@ impl Config {
             Logins::Embedded(_) => inviter.logins.of_member(plane),
             Logins::Shared(_) | Logins::None => None,
         };
-        let known = Known { addresses: Vec::new(), ca: None, login };
+        let known = Known {
+            addresses: Vec::new(),
+            ca: None,
+            login,
+        };
         let file = || dir.join(FILE).display().to_string();
         let client = User::Node(*plane).name();
-        self.bus.resolve(&known, &client).map_err(|source| ConfigError::Place { file: file(), source })
+        self.bus
+            .resolve(&known, &client)
+            .map_err(|source| ConfigError::Place { file: file(), source })
     }
 }
 
@@ -242,21 +288,33 @@ pub struct Public {
 
 fn file_error(key: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ConfigError {
     let path = path.to_path_buf();
-    move |error| ConfigError::File { key, path, message: format!("cannot read it: {error}") }
+    move |error| ConfigError::File {
+        key,
+        path,
+        message: format!("cannot read it: {error}"),
+    }
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Zeroizing<String>, ConfigError> {
-    fs::read_to_string(path).map(Zeroizing::new).map_err(file_error(key, path))
+    fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(file_error(key, path))
 }
 
 fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
     let key = "broker.secret_file";
     let text = read(key, path)?;
     let bytes = from_base32(text.trim_end()).map(Zeroizing::new);
-    let secret = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok()).map(Zeroizing::new);
+    let secret = bytes
+        .and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok())
+        .map(Zeroizing::new);
     secret.ok_or_else(|| {
         let message = "this is not a broker's secret: expected 52 characters of a-z and 2-7".to_string();
-        ConfigError::File { key, path: path.to_path_buf(), message }
+        ConfigError::File {
+            key,
+            path: path.to_path_buf(),
+            message,
+        }
     })
 }
 
@@ -287,13 +345,31 @@ mod tests {
             ("", "plane.toml: bus.addresses: name at least one broker"),
             ("htpp = 'x'", "plane.toml:1: unknown field `htpp`"),
             ("htpp = 'x'", "did you mean `http`?"),
-            ("[bus]\naddresses = ['mqtt://a']\n\n[log]\nlevle = 'x'", "plane.toml:5: unknown field `levle`"),
+            (
+                "[bus]\naddresses = ['mqtt://a']\n\n[log]\nlevle = 'x'",
+                "plane.toml:5: unknown field `levle`",
+            ),
             ("[log]\nformat = 'jsn'", "did you mean `json`?"),
-            ("[bus]\naddresses = ['127.0.0.1']", "bus.addresses: '127.0.0.1' has no scheme"),
-            ("http = 'localhost'\n[bus]\naddresses = ['mqtt://a']", "http: 'localhost' is not an address and a port"),
-            ("[bus]\naddresses = ['mqtt://a']\nuser = 'x'", "bus.user and bus.password_file belong together"),
-            ("[bus]\naddresses = ['mqtt://a']\n[members]\nuser = 'x'", "members.user: it belongs together"),
-            ("[bus]\naddresses = ['mqtt://a']\n[members]\naddresses = ['a']", "members.addresses: 'a' has no scheme"),
+            (
+                "[bus]\naddresses = ['127.0.0.1']",
+                "bus.addresses: '127.0.0.1' has no scheme",
+            ),
+            (
+                "http = 'localhost'\n[bus]\naddresses = ['mqtt://a']",
+                "http: 'localhost' is not an address and a port",
+            ),
+            (
+                "[bus]\naddresses = ['mqtt://a']\nuser = 'x'",
+                "bus.user and bus.password_file belong together",
+            ),
+            (
+                "[bus]\naddresses = ['mqtt://a']\n[members]\nuser = 'x'",
+                "members.user: it belongs together",
+            ),
+            (
+                "[bus]\naddresses = ['mqtt://a']\n[members]\naddresses = ['a']",
+                "members.addresses: 'a' has no scheme",
+            ),
             (
                 "broker.secret_file = 's'\n[bus]\naddresses = ['mqtt://a']\nuser = 'x'\npassword_file = 'y'",
                 "broker: with the embedded broker everybody has a log-in of its own",
@@ -304,7 +380,10 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
         }
         let missing = Config::read(Path::new("/nowhere")).unwrap_err().to_string();
-        assert!(missing.contains("/nowhere/plane.toml: cannot read the file"), "{missing}");
+        assert!(
+            missing.contains("/nowhere/plane.toml: cannot read the file"),
+            "{missing}"
+        );
     }
 
     #[test]
@@ -313,7 +392,10 @@ mod tests {
         let text = "broker.secret_file = 's'\n[bus]\naddresses = ['mqtts://a']\nca = '/etc/ca.pem'\n";
         fs::write(dir.path().join(FILE), text).unwrap();
         let config = Config::read(dir.path()).unwrap();
-        assert_eq!(config.broker.map(|broker| broker.secret_file), Some(dir.path().join("s")));
+        assert_eq!(
+            config.broker.map(|broker| broker.secret_file),
+            Some(dir.path().join("s"))
+        );
         assert_eq!(config.bus.ca, Some("/etc/ca.pem".into()));
         assert_eq!(config.http, HTTP);
     }
@@ -321,12 +403,18 @@ mod tests {
     #[test]
     fn what_members_are_told() {
         let dir = tempfile::tempdir().unwrap();
-        let public = Public { root: [1; 32], plane: NodeId::from_hash(&[2; 32]), plane_seal: [3; 32] };
+        let public = Public {
+            root: [1; 32],
+            plane: NodeId::from_hash(&[2; 32]),
+            plane_seal: [3; 32],
+        };
         let secret = bus_schema::id::base32(&[7; 32]);
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
         let told = |text: &str| {
             write(FILE, text);
-            Config::read(dir.path()).and_then(|config| config.inviter(&public)).map_err(|error| error.to_string())
+            Config::read(dir.path())
+                .and_then(|config| config.inviter(&public))
+                .map_err(|error| error.to_string())
         };
         let embedded = "broker.secret_file = 's'\n[bus]\naddresses = ['mqtt://127.0.0.1:1']\n";
         assert!(told(embedded).unwrap_err().contains("broker.secret_file = "));

@@ -47,11 +47,14 @@ impl Disk {
     /// Starts the thread. Join it to be sure that everything is written.
     pub fn start(mut files: Files) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, mut incoming) = mpsc::channel::<Job>(JOBS_MAX);
-        let thread = std::thread::Builder::new().name("disk".into()).stack_size(256 * 1024).spawn(move || {
-            while let Some(job) = incoming.blocking_recv() {
-                job(&mut files);
-            }
-        })?;
+        let thread = std::thread::Builder::new()
+            .name("disk".into())
+            .stack_size(256 * 1024)
+            .spawn(move || {
+                while let Some(job) = incoming.blocking_recv() {
+                    job(&mut files);
+                }
+            })?;
         Ok((Self { jobs }, thread))
     }
 

@@ -29,11 +29,24 @@ pub struct Wish {
 /// Makes a token, or says what is wrong with the wish. `random` must be fresh.
 pub fn mint(wish: Wish, random: &[u8; TOKEN_RANDOM_BYTES], now_unix_ms: i64) -> Result<Token, Failure> {
     let wrong = |message: String, hint: &str| {
-        Err(Failure { kind: FailureKind::Invalid, message, hint: hint.to_string(), problems: Vec::new() })
+        Err(Failure {
+            kind: FailureKind::Invalid,
+            message,
+            hint: hint.to_string(),
+            problems: Vec::new(),
+        })
     };
-    let Wish { role, name, uses, ttl_s } = wish;
+    let Wish {
+        role,
+        name,
+        uses,
+        ttl_s,
+    } = wish;
     if role == Role::Plane {
-        return wrong("a fleet has one plane; none can be enrolled".into(), "make a token for a daemon or an operator");
+        return wrong(
+            "a fleet has one plane; none can be enrolled".into(),
+            "make a token for a daemon or an operator",
+        );
     }
     if let Some(name) = name.as_deref().filter(|name| !is_name(name)) {
         let name: String = name.chars().take(64).collect();
@@ -46,7 +59,10 @@ pub fn mint(wish: Wish, random: &[u8; TOKEN_RANDOM_BYTES], now_unix_ms: i64) -> 
         return wrong(format!("a token can be used 1 to {USES_MAX} times, not {uses}"), "");
     }
     if name.is_some() && uses != 1 {
-        return wrong("a token with a fixed name can be used once: names are unique".into(), "leave out the name");
+        return wrong(
+            "a token with a fixed name can be used once: names are unique".into(),
+            "leave out the name",
+        );
     }
     if !(1..=TTL_S_MAX).contains(&ttl_s) {
         return wrong(format!("a token can live 1 to {TTL_S_MAX} seconds, not {ttl_s}"), "");
@@ -107,7 +123,10 @@ impl std::fmt::Debug for Logins {
 impl Logins {
     fn of(&self, user: User) -> Option<BrokerLogin> {
         match self {
-            Logins::Embedded(secret) => Some(BrokerLogin { user: user.name(), password: user.password(secret) }),
+            Logins::Embedded(secret) => Some(BrokerLogin {
+                user: user.name(),
+                password: user.password(secret),
+            }),
             Logins::Shared(login) => Some(login.clone()),
             Logins::None => None,
         }
@@ -142,7 +161,12 @@ mod tests {
     use crate::domain::testing::{identity, node};
 
     fn wish() -> Wish {
-        Wish { role: Role::Daemon, name: None, uses: 1, ttl_s: 60 }
+        Wish {
+            role: Role::Daemon,
+            name: None,
+            uses: 1,
+            ttl_s: 60,
+        }
     }
 
     #[test]
@@ -150,19 +174,67 @@ mod tests {
         // (wish, a part of what is wrong)
         for (wish, wrong) in [
             (wish(), None),
-            (Wish { name: Some("gw-1".into()), ..wish() }, None),
-            (Wish { role: Role::Operator, uses: USES_MAX, ttl_s: TTL_S_MAX, ..wish() }, None),
-            (Wish { role: Role::Plane, ..wish() }, Some("one plane")),
-            (Wish { name: Some("GW 1".into()), ..wish() }, Some("'GW 1' cannot be a name")),
-            (Wish { name: Some("gw".into()), uses: 2, ..wish() }, Some("used once")),
+            (
+                Wish {
+                    name: Some("gw-1".into()),
+                    ..wish()
+                },
+                None,
+            ),
+            (
+                Wish {
+                    role: Role::Operator,
+                    uses: USES_MAX,
+                    ttl_s: TTL_S_MAX,
+                    ..wish()
+                },
+                None,
+            ),
+            (
+                Wish {
+                    role: Role::Plane,
+                    ..wish()
+                },
+                Some("one plane"),
+            ),
+            (
+                Wish {
+                    name: Some("GW 1".into()),
+                    ..wish()
+                },
+                Some("'GW 1' cannot be a name"),
+            ),
+            (
+                Wish {
+                    name: Some("gw".into()),
+                    uses: 2,
+                    ..wish()
+                },
+                Some("used once"),
+            ),
             (Wish { uses: 0, ..wish() }, Some("1 to 1000 times, not 0")),
-            (Wish { uses: USES_MAX + 1, ..wish() }, Some("not 1001")),
+            (
+                Wish {
+                    uses: USES_MAX + 1,
+                    ..wish()
+                },
+                Some("not 1001"),
+            ),
             (Wish { ttl_s: 0, ..wish() }, Some("not 0")),
-            (Wish { ttl_s: u64::MAX, ..wish() }, Some("seconds")),
+            (
+                Wish {
+                    ttl_s: u64::MAX,
+                    ..wish()
+                },
+                Some("seconds"),
+            ),
         ] {
             match (mint(wish.clone(), &[7; 32], 1_000), wrong) {
                 (Ok(token), None) => {
-                    assert_eq!((token.uses_left, token.role, token.name), (wish.uses, wish.role, wish.name));
+                    assert_eq!(
+                        (token.uses_left, token.role, token.name),
+                        (wish.uses, wish.role, wish.name)
+                    );
                     assert_eq!(token.expires_unix_ms, 1_000 + wish.ttl_s as i64 * 1_000);
                 }
                 (Err(failure), Some(part)) => assert!(failure.message.contains(part), "{failure:?}"),
@@ -188,7 +260,13 @@ mod tests {
         assert_eq!(login.password, User::Candidate(token.id).password(&[3; 32]));
         assert_eq!(embedded.logins.of_member(&node(1)).unwrap().user, node(1).to_string());
         assert_eq!(inviter(Logins::None).invitation(&token).login, None);
-        let shared = BrokerLogin { user: "fleet".into(), password: "x".into() };
-        assert_eq!(inviter(Logins::Shared(shared.clone())).invitation(&token).login, Some(shared));
+        let shared = BrokerLogin {
+            user: "fleet".into(),
+            password: "x".into(),
+        };
+        assert_eq!(
+            inviter(Logins::Shared(shared.clone())).invitation(&token).login,
+            Some(shared)
+        );
     }
 }

@@ -1,9 +1,28 @@
+//! The plane: who belongs to the fleet, what they shall run, and how it is going. A bus client with a store and a web page.
+//!
+//! ```text
+//! main ── run ──┬── service ──▶ api ──▶ domain      decisions: pure, see `domain`
+//!               │     │                             (event, time) → changes, effects
+//!               │     ├── outbox ──▶ bus            effects
+//!               │     └── disk ──▶ store, home      changes, durable before they are applied
+//!               └── http ──▶ service                browsers on this machine
+//! ```
+//! Every call of an operator, from the bus or from the web page, is answered by [`api::handle`] and nothing else.
+//! The plane never sees data: streams are sealed between daemons. It can be away, or lose its disk; workflows go on.
+
 pub mod api;
 pub mod clock;
+pub mod config;
 pub mod disk;
 pub mod domain;
+pub mod http;
+pub mod init;
 pub mod invite;
 pub mod live;
+pub mod log;
+pub mod login;
+pub mod memory;
 pub mod outbox;
+pub mod run;
 pub mod service;
 pub mod store;

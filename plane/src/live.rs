@@ -31,7 +31,9 @@ pub struct Live {
 
 impl Default for Live {
     fn default() -> Self {
-        Self { shown: Arc::new(watch::Sender::new(Arc::from(""))) }
+        Self {
+            shown: Arc::new(watch::Sender::new(Arc::from(""))),
+        }
     }
 }
 
@@ -78,7 +80,10 @@ mod tests {
         let looking = live.look();
         live.publish(&state, "here", Now { mono_ms: 1, unix_ms: 5 });
         let picture: serde_json::Value = serde_json::from_str(&looking.borrow()).unwrap();
-        assert_eq!((&picture["at_unix_ms"], &picture["info"]["http"]), (&5.into(), &"here".into()));
+        assert_eq!(
+            (&picture["at_unix_ms"], &picture["info"]["http"]),
+            (&5.into(), &"here".into())
+        );
         drop(looking);
         live.publish(&state, "here", Now::default());
         assert_eq!(&**live.shown.borrow(), "", "not kept when nobody looks");

@@ -14,10 +14,17 @@ pub fn start(log: &LogSection, level: Option<&str>) -> Result<(), String> {
     let level = level.unwrap_or(&log.level);
     let filter = EnvFilter::try_new(level)
         .map_err(|error| format!("log level '{level}': use error, warn, info, debug, trace or a filter ({error})"))?;
-    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false);
+    let lines = fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
     let lines = match log.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|error| error.to_string())
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init()
+        .map_err(|error| error.to_string())
 }

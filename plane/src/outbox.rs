@@ -121,7 +121,9 @@ async fn send(session: &Session, message: Outgoing) -> Result<Result<(), SendErr
         Outgoing::Plan { to, plan } => timeout(SEND_MAX, session.send(&to, &PlanPut { plan })).await,
         Outgoing::Roster { to } => {
             let (_, roster) = session.secure().roster();
-            let Some(group) = session.secure().group() else { return Ok(Ok(())) };
+            let Some(group) = session.secure().group() else {
+                return Ok(Ok(()));
+            };
             timeout(SEND_MAX, session.send(&to, &RosterPut { roster, group })).await
         }
         Outgoing::CatalogAsk { to, hash } => timeout(SEND_MAX, session.send(&to, &CatalogAsk { catalog: hash })).await,
@@ -141,7 +143,11 @@ fn fitting(result: ApiResult) -> ApiResult {
         ApiResult::Ledger(_) => "ask for one workflow: mycelial workflow status NAME",
         _ => "the web page shows all of it",
     };
-    failed(FailureKind::Internal, format!("the answer has {bytes} bytes, {MESSAGE_BYTES_MAX} fit into a message"), hint)
+    failed(
+        FailureKind::Internal,
+        format!("the answer has {bytes} bytes, {MESSAGE_BYTES_MAX} fit into a message"),
+        hint,
+    )
 }
 
 #[cfg(test)]

@@ -8,9 +8,7 @@ use bus_schema::{
     api::{ApiCall, ApiResult, FailureKind},
     id::{FleetId, NodeId, TokenId},
     member::{Certificate, GroupKey, Role},
-    message::{
-        Body, BodyError, CatalogPage, EnrolAnswer, EnrolAsk, Message as _, Ping, Pong, Status, StreamReports,
-    },
+    message::{Body, BodyError, CatalogPage, EnrolAnswer, EnrolAsk, Message as _, Ping, Pong, Status, StreamReports},
     subject::{self, Pattern, Subject},
 };
 use tokio::{
@@ -54,8 +52,23 @@ impl Handle {
     /// Makes a call in the name of `caller`.
     pub async fn call(&self, caller: &str, call: ApiCall) -> ApiResult {
         let (answer, answered) = oneshot::channel();
-        let stopping = || failed(FailureKind::Internal, "the plane is shutting down", "try again in a moment");
-        if self.calls.send(Call { caller: caller.to_string(), call, answer }).await.is_err() {
+        let stopping = || {
+            failed(
+                FailureKind::Internal,
+                "the plane is shutting down",
+                "try again in a moment",
+            )
+        };
+        if self
+            .calls
+            .send(Call {
+                caller: caller.to_string(),
+                call,
+                answer,
+            })
+            .await
+            .is_err()
+        {
             return stopping();
         }
         answered.await.unwrap_or_else(|_| stopping())
@@ -112,7 +125,13 @@ pub fn start(
     let (calls, incoming) = mpsc::channel(CALLS_MAX);
     let floor_saved = parts.state.plans.floor();
     let outbox = Outbox::start(Arc::clone(&session));
-    let service = Service { parts, session, outbox, floor_saved, refused_told: 0 };
+    let service = Service {
+        parts,
+        session,
+        outbox,
+        floor_saved,
+        refused_told: 0,
+    };
     (Handle { calls }, tokio::spawn(service.run(events, incoming, stop)))
 }
 
@@ -158,14 +177,21 @@ impl Service {
     async fn tick(&mut self, save: bool) -> Result<(), Closed> {
         let now = self.parts.clock.now();
         for (node, presence) in self.parts.state.tick(now) {
-            info!(daemon = self.parts.state.members.name_of(&node), ?presence, "presence changed");
+            info!(
+                daemon = self.parts.state.members.name_of(&node),
+                ?presence,
+                "presence changed"
+            );
         }
         self.save_seen().await?;
         if save {
             self.save_words().await?;
             let refused = self.session.secure().refused();
             if refused > self.refused_told {
-                warn!(count = refused - self.refused_told, "messages were refused (see debug logs for each)");
+                warn!(
+                    count = refused - self.refused_told,
+                    "messages were refused (see debug logs for each)"
+                );
                 self.refused_told = refused;
             }
         }
@@ -175,7 +201,9 @@ impl Service {
 
     /// What was seen must not be taken for new after a restart.
     async fn save_seen(&self) -> Result<(), Closed> {
-        let Some(seen) = self.session.secure().seen_changes() else { return Ok(()) };
+        let Some(seen) = self.session.secure().seen_changes() else {
+            return Ok(());
+        };
         let saved = self.parts.disk.run(move |files| files.home.save_seen(&seen)).await?;
         if let Err(cause) = saved {
             error!(%cause, "cannot save what was seen");
@@ -184,13 +212,24 @@ impl Service {
     }
 
     async fn save_words(&mut self) -> Result<(), Closed> {
-        let floor = self.parts.state.plans.floor();
-        let changes = if floor > self.floor_saved { vec![Change::PlanFloor(floor)] } else { Vec::new() };
-        let words = self.parts.state.take_unsaved();
+        let state = &mut self.parts.state;
+        let mut changes = Vec::new();
+        let (floor, confirmed, words) = (state.plans.floor(), state.plans.take_confirmed(), state.take_unsaved());
+        if floor > self.floor_saved {
+            changes.push(Change::PlanFloor(floor));
+        }
+        if !confirmed.is_empty() {
+            changes.push(Change::PlansConfirmed(confirmed));
+        }
         if words.is_empty() && changes.is_empty() {
             return Ok(());
         }
-        let save = move |files: &mut Files| files.store.commit(&changes).and_then(|()| files.store.save_words(&words));
+        let save = move |files: &mut Files| {
+            files
+                .store
+                .commit(&changes)
+                .and_then(|()| files.store.save_words(&words))
+        };
         match self.parts.disk.run(save).await? {
             Ok(()) => self.floor_saved = floor,
             Err(cause) => error!(%cause, "cannot store what daemons have said"),
@@ -216,7 +255,10 @@ impl Service {
         }
         let handled = match message.sender.role {
             Role::Daemon => self.daemon(&message).await?,
-            Role::Operator | Role::Plane => Err(BodyError::Unknown { kind: message.kind, ver: message.ver }),
+            Role::Operator | Role::Plane => Err(BodyError::Unknown {
+                kind: message.kind,
+                ver: message.ver,
+            }),
         };
         match handled {
             Ok(()) => {}
@@ -231,7 +273,9 @@ impl Service {
         let (node, now) = (message.sender.node, self.parts.clock.now());
         let state = &mut self.parts.state;
         if message.is::<Status>() {
-            let Ok(status) = message.read::<Status>() else { return Ok(message.read::<Status>().map(drop)) };
+            let Ok(status) = message.read::<Status>() else {
+                return Ok(message.read::<Status>().map(drop));
+            };
             let before = state.daemon(&node).map(|daemon| daemon.presence());
             let effects = state.on_status(node, status, now);
             let presence = state.daemon(&node).map(|daemon| daemon.presence());
@@ -250,7 +294,11 @@ impl Service {
             Ok(CatalogPage { catalog, components }) => {
                 let changes = state.on_catalog(node, catalog, components);
                 if let Err(cause) = self.decide(changes).await? {
-                    error!(cause, daemon = message.sender.name, "cannot store the component catalog");
+                    error!(
+                        cause,
+                        daemon = message.sender.name,
+                        "cannot store the component catalog"
+                    );
                 }
                 Ok(Ok(()))
             }
@@ -259,11 +307,22 @@ impl Service {
     }
 
     fn ping(&self, message: Incoming) {
-        let Ok(Ping { nonce }) = message.read::<Ping>() else { return };
+        let Ok(Ping { nonce }) = message.read::<Ping>() else {
+            return;
+        };
         let me = self.session.secure().me();
         let version = env!("CARGO_PKG_VERSION").to_string();
-        let pong = Pong { nonce, node: me.node, fleet: me.fleet, role: me.role, version };
-        self.outbox.put(Outgoing::Pong { to: Box::new(message), pong });
+        let pong = Pong {
+            nonce,
+            node: me.node,
+            fleet: me.fleet,
+            role: me.role,
+            version,
+        };
+        self.outbox.put(Outgoing::Pong {
+            to: Box::new(message),
+            pong,
+        });
     }
 
     async fn operator(&mut self, message: Incoming) -> Result<(), Closed> {
@@ -278,10 +337,17 @@ impl Service {
                     self.save_seen().await?;
                     self.call(&sender.name, call).await
                 }
-                Err(cause) => failed(FailureKind::Invalid, cause.to_string(), "use the same version of both programs"),
+                Err(cause) => failed(
+                    FailureKind::Invalid,
+                    cause.to_string(),
+                    "use the same version of both programs",
+                ),
             }
         };
-        self.outbox.put(Outgoing::Answer { to: Box::new(message), result: Box::new(result) });
+        self.outbox.put(Outgoing::Answer {
+            to: Box::new(message),
+            result: Box::new(result),
+        });
         Ok(())
     }
 
@@ -289,7 +355,11 @@ impl Service {
     async fn call(&mut self, caller: &str, call: ApiCall) -> ApiResult {
         let mut random = [0; TOKEN_RANDOM_BYTES];
         if let Err(cause) = getrandom::fill(&mut random) {
-            return failed(FailureKind::Internal, format!("the operating system gives no randomness: {cause}"), "");
+            return failed(
+                FailureKind::Internal,
+                format!("the operating system gives no randomness: {cause}"),
+                "",
+            );
         }
         let parts = &self.parts;
         let env = Env {
@@ -313,7 +383,11 @@ impl Service {
         if changes.is_empty() {
             return Ok(Ok(()));
         }
-        let stored = self.parts.disk.run(move |files| files.store.commit(&changes).map(|()| changes)).await?;
+        let stored = self
+            .parts
+            .disk
+            .run(move |files| files.store.commit(&changes).map(|()| changes))
+            .await?;
         match stored {
             Ok(changes) => {
                 for change in &changes {
@@ -339,16 +413,30 @@ impl Service {
                 info!(name, %role, %node, "enrolled");
             }
             Change::Revision(revision) => {
-                info!(workflow = revision.workflow, revision = revision.number, by = revision.by, "applied a workflow");
+                info!(
+                    workflow = revision.workflow,
+                    revision = revision.number,
+                    by = revision.by,
+                    "applied a workflow"
+                );
             }
             Change::Retired(name) => info!(workflow = name, "deleted a workflow"),
-            Change::Plan { node, plan } => {
-                info!(daemon = members.name_of(node), plan = plan.version, workflows = plan.workflows.len(), "deployed");
+            Change::Plan { node, plan, .. } => {
+                info!(
+                    daemon = members.name_of(node),
+                    plan = plan.version,
+                    workflows = plan.workflows.len(),
+                    "deployed"
+                );
             }
             Change::Catalog { node, catalog, .. } => {
-                info!(daemon = members.name_of(node), components = catalog.len(), "learnt what a daemon can run");
+                info!(
+                    daemon = members.name_of(node),
+                    components = catalog.len(),
+                    "learnt what a daemon can run"
+                );
             }
-            Change::TokenUsed { .. } | Change::Roster { .. } | Change::PlanFloor(_) => {}
+            Change::TokenUsed { .. } | Change::Roster { .. } | Change::PlanFloor(_) | Change::PlansConfirmed(_) => {}
         }
     }
 
@@ -358,16 +446,27 @@ impl Service {
             match effect {
                 Effect::SendPlan(to) => {
                     if let Some(plan) = self.parts.state.plans.of(&to) {
-                        self.outbox.put(Outgoing::Plan { to, plan: plan.signed.clone() });
+                        self.outbox.put(Outgoing::Plan {
+                            to,
+                            plan: plan.signed.clone(),
+                        });
                     }
                 }
                 Effect::SendRoster(to) => self.outbox.put(Outgoing::Roster { to }),
                 Effect::AskCatalog { node, hash } => self.outbox.put(Outgoing::CatalogAsk { to: node, hash }),
                 Effect::Reissue(node) => {
-                    let Some(change) = self.parts.state.reissue(&node, &self.parts.signer) else { continue };
+                    let Some(change) = self.parts.state.reissue(&node, &self.parts.signer) else {
+                        continue;
+                    };
                     let daemon = self.parts.state.members.name_of(&node);
-                    warn!(daemon, "runs a newer plan than was made here; deploying again under a higher version");
-                    let stored = self.parts.disk.run(move |f| f.store.commit(std::slice::from_ref(&change)).map(|()| change));
+                    warn!(
+                        daemon,
+                        "runs a newer plan than was made here; deploying again under a higher version"
+                    );
+                    let stored = self
+                        .parts
+                        .disk
+                        .run(move |f| f.store.commit(std::slice::from_ref(&change)).map(|()| change));
                     match stored.await? {
                         Ok(change) => effects.extend(self.parts.state.apply([change], true, self.parts.clock.now())),
                         Err(cause) => error!(%cause, "cannot store a plan"),
@@ -387,7 +486,10 @@ impl Service {
     }
 
     async fn candidate(&mut self, subject: &Subject, frame: &[u8]) -> Result<(), Closed> {
-        let token = subject.address().ok().and_then(|address| address.sender.parse::<TokenId>().ok());
+        let token = subject
+            .address()
+            .ok()
+            .and_then(|address| address.sender.parse::<TokenId>().ok());
         let Some(token) = token else { return Ok(()) };
         let read = |plaintext: &[u8]| {
             let body = Body::decode(plaintext).ok()?;
@@ -409,7 +511,11 @@ impl Service {
             }
         };
         let now = self.parts.clock.now();
-        let answer = match self.parts.state.on_candidate(found.as_ref(), &ask, &self.parts.signer, now) {
+        let answer = match self
+            .parts
+            .state
+            .on_candidate(found.as_ref(), &ask, &self.parts.signer, now)
+        {
             Enrolment::Known(member) => self.welcome(&member),
             Enrolment::New(member, changes) => match self.decide(changes).await? {
                 Ok(()) => self.welcome(&member),
@@ -431,7 +537,11 @@ impl Service {
             key_epoch: 0,
         };
         let subject = subject::enrol_answer(&self.parts.state.fleet, &token);
-        self.outbox.put(Outgoing::Enrolment { to: Box::new(to), subject, answer: Box::new(answer) });
+        self.outbox.put(Outgoing::Enrolment {
+            to: Box::new(to),
+            subject,
+            answer: Box::new(answer),
+        });
         Ok(())
     }
 

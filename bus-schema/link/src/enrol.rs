@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bus_schema::{
+    access::User,
     envelope::{self, Envelope, Header, Lock, NONCE_BYTES},
     id::{FleetId, NodeId},
     key::Identity,
@@ -39,6 +40,12 @@ pub enum EnrolError {
     /// The question could not be made.
     #[error("cannot ask: {0}")]
     Ask(String),
+}
+
+/// The client name of a candidate's connection: the broker's user name and the candidate's id, so that several candidates
+/// with one token do not throw each other out.
+pub fn client_name(invitation: &Invitation, identity: &Identity) -> String {
+    format!("{}-{}", User::Candidate(invitation.token).name(), identity.public().node_id())
 }
 
 /// Asks the plane to become a member until it answers or `patience` is over.

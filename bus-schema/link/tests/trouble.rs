@@ -70,12 +70,12 @@ async fn unreachable_brokers_are_explained() {
         (
             "mqtt",
             nowhere("mqtt://no-such-host.invalid".into()),
-            "cannot find the host 'no-such-host.invalid'",
+            "cannot find the host of",
         ),
         (
             "nats",
             nowhere("nats://no-such-host.invalid".into()),
-            "cannot find the host 'no-such-host.invalid'",
+            "cannot find the host of",
         ),
     ])
     .await;
@@ -180,16 +180,15 @@ async fn the_systems_authorities_are_the_default() {
     }
 }
 
+/// mosquitto is not here: its access file refuses no subscription, it only never delivers. nats-server's MQTT listener
+/// must allow its users `$MQTT.sub.>` besides: it serves QoS 1 through subjects of its own.
 #[tokio::test]
 async fn a_forbidden_subscription_is_explained() {
-    let mosquitto = Mosquitto::builder()
-        .user("ann", "right")
-        .acl("user ann\ntopic readwrite sync/#\n")
-        .start();
-    let nats = Nats::builder()
-        .user_with_permissions("ann", "right", "publish: [\"sync.>\"], subscribe: [\"sync.>\"]")
-        .start();
-    for road in [Road::mosquitto(mosquitto), Road::nats(nats)] {
+    let builder = || {
+        let permissions = "publish: [\"sync.>\"], subscribe: [\"sync.>\", \"$MQTT.sub.>\"]";
+        Nats::builder().user_with_permissions("ann", "right", permissions)
+    };
+    for road in [Road::nats_mqtt(builder().mqtt().start()), Road::nats(builder().start())] {
         let road = road.user("ann", "right");
         let mut client = road.connect("client", &[]).await;
         // Nobody is told of a forbidden message; the connection goes on.
@@ -197,10 +196,7 @@ async fn a_forbidden_subscription_is_explained() {
         client.settle().await;
         client.bus.subscribe(pattern("secret.plans")).await;
         let cause = client.down().await;
-        assert!(
-            cause.contains("refused the subscription to") && cause.contains("secret.plans"),
-            "{cause}"
-        );
+        assert!(cause.contains("refused the subscription to") && cause.contains("secret.plans"), "{cause}");
         client.bus.unsubscribe(&pattern("secret.plans")).await;
         client.up().await;
     }
@@ -237,7 +233,8 @@ async fn foreign_subjects_are_counted() {
     let (stranger, mut polling) =
         rumqttc::AsyncClient::new(rumqttc::MqttOptions::new("stranger", "127.0.0.1", mosquitto.port()), 8);
     let polling = tokio::spawn(async move { while polling.poll().await.is_ok() {} });
-    let mut hearer = Road::mosquitto(mosquitto).connect("hearer", &["a.>", "a"]).await;
+    let road = Road::mosquitto(mosquitto);
+    let mut hearer = road.connect("hearer", &["a.>", "a"]).await;
     let long = format!("a/{}", "x".repeat(200));
     for topic in [
         "a/B",
@@ -260,7 +257,8 @@ async fn foreign_subjects_are_counted() {
 
     let nats = Nats::start();
     let stranger = async_nats::connect(nats.url()).await.unwrap();
-    let mut hearer = Road::nats(nats).connect("hearer", &["a.>"]).await;
+    let road = Road::nats(nats);
+    let mut hearer = road.connect("hearer", &["a.>"]).await;
     for subject in ["a.B", "a.$x", "a.ü", "a.1.2.3.4.5.6.7.8.9", "a.good"] {
         stranger.publish(subject, "x".into()).await.unwrap();
     }

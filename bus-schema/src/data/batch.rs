@@ -61,7 +61,12 @@ pub struct Field {
 impl Field {
     /// A nullable column that is not part of the key.
     pub fn new(name: impl Into<String>, ty: Type) -> Self {
-        Self { name: name.into(), ty, nullable: true, key: false }
+        Self {
+            name: name.into(),
+            ty,
+            nullable: true,
+            key: false,
+        }
     }
 
     /// The same column as part of the key.
@@ -156,7 +161,14 @@ impl Batch {
     /// Puts columns together. Fails when they do not match the schema.
     pub fn new(schema: Arc<Schema>, columns: Vec<Column>, ops: Ops, origin: Origin) -> Result<Self, BatchError> {
         let rows = columns.first().map_or(0, Column::len);
-        Self { schema, columns, rows, ops, origin }.checked()
+        Self {
+            schema,
+            columns,
+            rows,
+            ops,
+            origin,
+        }
+        .checked()
     }
 
     fn checked(self) -> Result<Self, BatchError> {
@@ -176,7 +188,9 @@ impl Batch {
             return Err(wrong("operations and rows differ in number".to_string()));
         }
         for (field, column) in self.schema.fields.iter().zip(&self.columns) {
-            column.check(self.rows, &field.ty).map_err(|cause| wrong(alloc::format!("'{}': {cause}", field.name)))?;
+            column
+                .check(self.rows, &field.ty)
+                .map_err(|cause| wrong(alloc::format!("'{}': {cause}", field.name)))?;
         }
         Ok(self)
     }
@@ -235,7 +249,9 @@ impl Batch {
         let columns = self.columns.iter().zip(&self.schema.fields);
         Self {
             schema: Arc::clone(&self.schema),
-            columns: columns.map(|(column, field)| column.take(rows.iter().copied(), &field.ty)).collect(),
+            columns: columns
+                .map(|(column, field)| column.take(rows.iter().copied(), &field.ty))
+                .collect(),
             rows: rows.len(),
             ops: match &self.ops {
                 Ops::All(op) => Ops::All(*op),
@@ -254,7 +270,14 @@ impl Batch {
 
     /// The same rows under another schema and columns: what transforms return.
     pub fn with_columns(&self, schema: Arc<Schema>, columns: Vec<Column>) -> Result<Self, BatchError> {
-        Self { schema, columns, rows: self.rows, ops: self.ops.clone(), origin: self.origin.clone() }.checked()
+        Self {
+            schema,
+            columns,
+            rows: self.rows,
+            ops: self.ops.clone(),
+            origin: self.origin.clone(),
+        }
+        .checked()
     }
 
     /// Wire bytes.
@@ -271,9 +294,22 @@ impl Batch {
 
     /// Reads wire bytes. Anything but a consistent batch is refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, BatchError> {
-        let wire: Wire = postcard::from_bytes(bytes).map_err(BatchError::Malformed)?;
-        let Wire { schema, rows, columns, ops, origin } = wire;
-        Self { schema: Arc::new(schema), columns, rows: rows as usize, ops, origin }.checked()
+        let wire: Wire = crate::exactly(bytes).map_err(BatchError::Malformed)?;
+        let Wire {
+            schema,
+            rows,
+            columns,
+            ops,
+            origin,
+        } = wire;
+        Self {
+            schema: Arc::new(schema),
+            columns,
+            rows: rows as usize,
+            ops,
+            origin,
+        }
+        .checked()
     }
 }
 
@@ -290,13 +326,21 @@ impl BatchBuilder {
     /// An empty batch of this schema.
     pub fn new(schema: Arc<Schema>) -> Self {
         let columns = schema.fields.iter().map(|field| Column::new(&field.ty)).collect();
-        Self { schema, columns, ops: Vec::new(), bytes: 0 }
+        Self {
+            schema,
+            columns,
+            ops: Vec::new(),
+            bytes: 0,
+        }
     }
 
     /// Appends a row, all of it or nothing.
     pub fn push<'a>(&mut self, op: Op, cells: &[Cell<'a>]) -> Result<(), BatchError> {
         if cells.len() != self.columns.len() {
-            return Err(BatchError::Width { wanted: self.columns.len(), found: cells.len() });
+            return Err(BatchError::Width {
+                wanted: self.columns.len(),
+                found: cells.len(),
+            });
         }
         for (index, cell) in cells.iter().enumerate() {
             let field = &self.schema.fields[index];
@@ -337,6 +381,12 @@ impl BatchBuilder {
             Some(_) => Ops::Each(self.ops),
             None => Ops::All(Op::Insert),
         };
-        Batch { schema: self.schema, columns: self.columns, rows, ops, origin }
+        Batch {
+            schema: self.schema,
+            columns: self.columns,
+            rows,
+            ops,
+            origin,
+        }
     }
 }

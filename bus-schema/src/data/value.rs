@@ -266,7 +266,10 @@ impl Cell<'_> {
             Cell::U64(_) => Type::U64,
             Cell::F32(_) => Type::F32,
             Cell::F64(_) => Type::F64,
-            Cell::Decimal(_, scale) => Type::Decimal { precision: 0, scale: *scale },
+            Cell::Decimal(_, scale) => Type::Decimal {
+                precision: 0,
+                scale: *scale,
+            },
             Cell::Text(_) => Type::Text,
             Cell::Bytes(_) => Type::Bytes,
             Cell::Date(_) => Type::Date,
@@ -321,7 +324,7 @@ impl fmt::Display for Cell<'_> {
                 f.write_str("Z")
             }
             Cell::TimestampOffset(nanos, offset) => {
-                write_timestamp(f, *nanos + i128::from(*offset) * 60 * 1_000_000_000)?;
+                write_timestamp(f, nanos.saturating_add(i128::from(*offset) * 60 * 1_000_000_000))?;
                 let sign = if *offset < 0 { '-' } else { '+' };
                 let minutes = offset.unsigned_abs();
                 write!(f, "{sign}{:02}:{:02}", minutes / 60, minutes % 60)
@@ -367,7 +370,11 @@ fn civil(days: i64) -> (i64, u32, u32) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = (day_of_year - (153 * shifted_month + 2) / 5 + 1) as u32;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 } as u32;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    } as u32;
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
@@ -425,6 +432,10 @@ mod tests {
             (Value::TimestampUtc(951_782_400_000_000_000), "2000-02-29T00:00:00Z"),
             (Value::TimestampOffset(0, 330), "1970-01-01T05:30:00+05:30"),
             (Value::TimestampOffset(0, -90), "1969-12-31T22:30:00-01:30"),
+            (
+                Value::TimestampOffset(i128::MAX, 1),
+                "170141183460469231731687303715884105727ns+00:01",
+            ),
             (Value::Timestamp(i128::MAX), "170141183460469231731687303715884105727ns"),
             (Value::Uuid(uuid), "12345678-9abc-def0-0102-030405060708"),
             (Value::List([Value::I64(1), Value::Null].to_vec()), "[1,]"),

@@ -156,22 +156,23 @@ impl<'a> Checker<'a> {
         if node.component.is_empty() {
             return;
         }
-        let descriptor = match self.sites[index] {
-            Some(site) => match site.daemon.find(node.role, &node.component) {
-                // Unknown because its daemon is: the daemon is the problem.
-                None if site.daemon.components.is_none() => return,
-                None => return self.no_such_component(node, site),
-                Some(descriptor) => descriptor,
-            },
-            // The daemon is unknown. What every daemon that has the component says of it is near enough.
-            None => match self
+        let site = self.sites[index];
+        let found = match site {
+            Some(site) => site.daemon.find(node.role, &node.component),
+            // Which daemon is not known. What any daemon says of the component is near enough.
+            None => self
                 .fleet
                 .components()
-                .find(|(_, d)| d.role == node.role && d.name == node.component)
-            {
-                Some((_, descriptor)) => descriptor,
-                None => return,
-            },
+                .map(|(_, d)| d)
+                .find(|d| d.role == node.role && d.name == node.component),
+        };
+        let Some(descriptor) = found else {
+            let is_silent = site.is_some_and(|site| site.daemon.components.is_none());
+            // Nothing can be said where nothing is known.
+            if !is_silent && self.fleet.components().next().is_some() {
+                self.no_such_component(node, site);
+            }
+            return;
         };
         self.inputs_fit(node, descriptor);
         self.config(node, descriptor);
@@ -197,54 +198,49 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn no_such_component(&mut self, node: &Node, site: Site<'_>) {
-        let (role, name) = (node.role, clip(&node.component));
+    fn no_such_component(&mut self, node: &Node, site: Option<Site<'_>>) {
+        let (fleet, role, name) = (self.fleet, node.role, clip(&node.component));
         let place = node.place().key("type");
-        let elsewhere = |wanted: &dyn Fn(&Descriptor) -> bool| {
-            let mut names: Vec<&str> = self
-                .fleet
+        let having = |role: ComponentRole| {
+            let all = fleet
                 .components()
-                .filter(|(_, d)| wanted(d))
-                .map(|(n, _)| n)
-                .collect();
-            names.dedup();
-            names
+                .filter(move |(_, d)| d.role == role && d.name == node.component);
+            all.map(|(daemon, _)| daemon)
         };
-        let having = elsewhere(&|d| d.role == role && d.name == node.component);
-        if !having.is_empty() {
+        if let (Some(site), true) = (site, having(role).next().is_some()) {
             let message = format!("daemon '{}' has no {role} '{name}'", site.name);
-            return self.wrong(&place, message, format!("it runs on {}", quoted(having)));
+            return self.wrong(&place, message, format!("it runs on {}", quoted(having(role))));
         }
-        let here = |role| {
-            let all = site.daemon.components.iter().flat_map(|components| components.iter());
-            all.filter(move |d| d.role == role).map(|d| d.name.as_str())
-        };
+        let known = fleet
+            .components()
+            .filter(|(daemon, d)| d.role == role && site.is_none_or(|s| s.name == *daemon));
+        let mut known: Vec<&str> = known.map(|(_, d)| d.name.as_str()).collect();
+        known.sort_unstable();
+        known.dedup();
+        let list = site.map_or_else(|| format!("{role}s"), |site| format!("{role}s of '{}'", site.name));
         let other_roles: Vec<String> = [
             ComponentRole::Source,
             ComponentRole::Transform,
             ComponentRole::Destination,
         ]
         .into_iter()
-        .filter(|other| !elsewhere(&|d| d.role == *other && d.name == node.component).is_empty())
+        .filter(|other| having(*other).next().is_some())
         .map(|other| format!("a {other}"))
         .collect();
-        let list = format!("{role}s here");
         if other_roles.is_empty() {
-            let hint = suggest(&node.component, &list, here(role));
-            self.wrong(&place, format!("there is no {role} '{name}'"), hint);
-        } else {
-            let names: Vec<&str> = here(role).collect();
-            let hint = if names.is_empty() {
-                String::new()
-            } else {
-                format!("{list}: {}", names.join(", "))
-            };
-            self.wrong(
-                &place,
-                format!("'{name}' is {}, not a {role}", joined(&other_roles, "and")),
-                hint,
-            );
+            let hint = suggest(&node.component, &list, known);
+            return self.wrong(&place, format!("there is no {role} '{name}'"), hint);
         }
+        let hint = if known.is_empty() {
+            String::new()
+        } else {
+            format!("{list}: {}", known.join(", "))
+        };
+        self.wrong(
+            &place,
+            format!("'{name}' is {}, not a {role}", joined(&other_roles, "and")),
+            hint,
+        );
     }
 
     fn inputs_fit(&mut self, node: &Node, descriptor: &Descriptor) {

@@ -60,8 +60,17 @@ pub(crate) fn cut(spec: &Spec, sites: &[Site<'_>], revision: u32) -> Result<Comp
         if node.role == ComponentRole::Source {
             let first = cutter.readers[index].clone();
             let root = Root::Source(cutter.local[index]);
-            let spot = Spot { after: None, node: index, merged: None };
-            cutter.todo.push_back(Todo { part: cutter.part_of[index], root, spot, first });
+            let spot = Spot {
+                after: None,
+                node: index,
+                merged: None,
+            };
+            cutter.todo.push_back(Todo {
+                part: cutter.part_of[index],
+                root,
+                spot,
+                first,
+            });
         }
     }
     while let Some(todo) = cutter.todo.pop_front() {

@@ -24,12 +24,14 @@ pub(crate) fn check(spec: &Spec) -> Vec<Problem> {
     problems
 }
 
-/// The nodes that read from each node, in the order of the text. Edges to nowhere are left out.
+/// The nodes that read from each node, in the order of the text. Edges from nowhere and from destinations are left out.
 pub(crate) fn readers(spec: &Spec) -> Vec<Vec<usize>> {
     let mut readers = vec![Vec::new(); spec.nodes.len()];
     for (index, node) in spec.nodes.iter().enumerate() {
         for from in node.from.iter().filter_map(|from| spec.index_of(from)) {
-            readers[from].push(index);
+            if can_be_read(spec.nodes[from].role) {
+                readers[from].push(index);
+            }
         }
     }
     readers
@@ -37,7 +39,13 @@ pub(crate) fn readers(spec: &Spec) -> Vec<Vec<usize>> {
 
 fn both_ends(spec: &Spec, problems: &mut Vec<Problem>) {
     for role in [ComponentRole::Source, ComponentRole::Destination] {
-        if !spec.nodes.iter().any(|node| node.role == role) {
+        // What stands in a section without being a node has been told already.
+        let is_empty = spec
+            .lines
+            .keys
+            .get(section(role))
+            .is_none_or(|lines| lines.keys.is_empty());
+        if is_empty && !spec.nodes.iter().any(|node| node.role == role) {
             let hint = format!("add a section [{}.<name>]", section(role));
             problems.push(spec.problem(&Place::root(), format!("the workflow has no {role}"), hint));
         }
@@ -179,13 +187,11 @@ fn ways(spec: &Spec) -> Vec<usize> {
         if let Some(ways) = known[node] {
             return ways;
         }
-        // At most as deep as there are nodes: a cycle never comes here.
-        let from = spec.nodes[node]
-            .from
-            .iter()
-            .filter_map(|from| spec.index_of(from))
-            .filter(|from| *from != node);
-        let from: Vec<usize> = from.collect();
+        // At most as deep as there are nodes: nothing goes in circles here but a node that reads from itself.
+        let from = spec.nodes[node].from.iter().filter_map(|from| spec.index_of(from));
+        let from: Vec<usize> = from
+            .filter(|from| *from != node && can_be_read(spec.nodes[*from].role))
+            .collect();
         let inner = from
             .into_iter()
             .fold(0usize, |sum, from| sum.saturating_add(of(spec, from, known)));

@@ -68,7 +68,10 @@ pub(crate) fn read(text: &str) -> Reading {
     }
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        let problems = errors.iter().map(|error| reader.syntax(text, error)).collect();
+        let mut problems: Vec<Problem> = errors.iter().map(|error| reader.syntax(text, error)).collect();
+        // What follows on the same line is the parser finding its feet again.
+        problems.sort_by_key(|problem| problem.line);
+        problems.dedup_by_key(|problem| problem.line);
         return Reading {
             spec,
             problems,
@@ -115,8 +118,27 @@ impl Reader {
             }
         });
         let line = at.map_or(0, |at| self.line_at(at));
-        let message = format!("the text is not TOML here: {}", error.message().replace('\n', ", "));
-        Place::root().problem(line, message, "")
+        let found = error.span().and_then(|span| text.get(span)).unwrap_or_default().trim();
+        let (message, hint) = match error.message() {
+            "duplicate key" => (
+                format!("'{}' stands here twice", clip(found)),
+                "remove one of them".to_string(),
+            ),
+            cause if cause.starts_with("invalid boolean") || cause.starts_with("string values must be quoted") => {
+                match found {
+                    "" => ("a value is missing".to_string(), String::new()),
+                    found => (
+                        format!("'{}' is not in quotes", clip(found)),
+                        format!("write \"{}\"", clip(found)),
+                    ),
+                }
+            }
+            cause => (
+                format!("the text is not TOML here: {}", cause.replace('\n', ", ")),
+                String::new(),
+            ),
+        };
+        Place::root().problem(line, message, hint)
     }
 
     /// Reports at a place whose lines are known by now.
@@ -183,6 +205,7 @@ impl Reader {
                 shape,
             );
         };
+        let mut is_first_wrong = true;
         for (key, value) in table {
             let id = key.get_ref().as_ref();
             let place = place.key(id);
@@ -190,8 +213,12 @@ impl Reader {
             let section = self.lines.keys.entry(section(role).to_string()).or_default();
             section.keys.insert(id.to_string(), lines);
             let DeValue::Table(table) = value.get_ref() else {
-                let message = format!("'{}' must be a table, not {}", clip(id), kind(value.get_ref()));
-                self.wrong(&place, message, shape.as_str());
+                // Once is enough: all the keys of a node, without its name, may stand here.
+                if is_first_wrong {
+                    let message = format!("'{}' must be a table, not {}", clip(id), kind(value.get_ref()));
+                    self.wrong(&place, message, shape.as_str());
+                }
+                is_first_wrong = false;
                 continue;
             };
             if !is_name(id) {
@@ -395,7 +422,12 @@ impl Reader {
             let names = CHOICES.map(|(name, _)| name);
             let expected = joined(&names.map(|name| format!("'{name}'")), "or");
             let message = format!("'when_full' must be {expected}, not '{}'", clip(&text));
-            self.wrong(place, message, suggest(&text, "choices", names));
+            let near = nearest(&text, names);
+            self.wrong(
+                place,
+                message,
+                near.map(|near| format!("did you mean '{near}'?")).unwrap_or_default(),
+            );
         }
         found
     }
@@ -445,7 +477,7 @@ impl Reader {
         inner.collect()
     }
 
-    /// A config value as JSON. Dates become text; numbers that JSON cannot hold are problems.
+    /// A config value as JSON. Dates become text; numbers that JSON cannot hold are problems, and null afterwards.
     fn json(&mut self, place: &mut Place, value: &DeValue<'_>) -> Value {
         match value {
             DeValue::String(text) => Value::String(text.to_string()),
@@ -462,7 +494,7 @@ impl Reader {
                             "the number is too large",
                             "whole numbers reach from -2^63 to 2^64 - 1",
                         );
-                        Value::from(0)
+                        Value::Null
                     }
                 }
             }
@@ -474,7 +506,7 @@ impl Reader {
                         format!("'{}' is no number a config can hold", clip(number.as_str())),
                         "",
                     );
-                    Value::from(0.0)
+                    Value::Null
                 }
             },
             DeValue::Array(items) => {

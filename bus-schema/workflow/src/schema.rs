@@ -8,6 +8,8 @@
 //! Schemas come from daemons: a hostile one may waste [`STEPS_MAX`] steps, no more, and never overflows the stack.
 
 mod keyword;
+#[cfg(test)]
+mod tests;
 
 use serde_json::{Map, Number, Value};
 
@@ -99,6 +101,10 @@ impl<'a> Checker<'a> {
             self.steps = STEPS_MAX + 1;
             return;
         }
+        // TOML has no null: what could not be read has been told already.
+        if value.is_null() {
+            return;
+        }
         self.depth += 1;
         match schema {
             Value::Bool(false) => self.wrong(out, format!("{} is not allowed here", self.subject()), "remove it"),
@@ -138,8 +144,9 @@ impl<'a> Checker<'a> {
             self.value(part, value, out);
         }
         for keyword in ["anyOf", "oneOf"] {
-            if schema.contains_key(keyword) {
-                self.alternatives(list(schema, keyword), value, out);
+            let all = list(schema, keyword);
+            if !all.is_empty() {
+                self.alternatives(all, value, out);
             }
         }
     }
@@ -283,23 +290,26 @@ impl<'a> Checker<'a> {
     /// What a key that is missing should hold: the type and the first sentence of its description.
     fn about(&self, schema: Option<&Value>) -> String {
         let Some(Value::Object(schema)) = schema else {
-            return String::new();
+            return "add it".to_string();
         };
         let target = self.target(schema).and_then(Value::as_object);
-        let text = [Some(schema), target]
-            .into_iter()
-            .flatten()
-            .find_map(|s| s.get("description")?.as_str());
-        let first = text
-            .and_then(|text| text.split("\n\n").next())
-            .unwrap_or_default()
-            .replace('\n', " ");
-        let first: String = first.trim_end_matches('.').chars().take(200).collect();
+        let texts = [Some(schema), target].into_iter().flatten();
+        let text = texts
+            .filter_map(|schema| schema.get("description")?.as_str())
+            .next()
+            .unwrap_or_default();
+        let end = text.find(". ").or_else(|| text.find("\n\n")).unwrap_or(text.len());
+        let first: String = text[..end]
+            .trim_end_matches('.')
+            .replace('\n', " ")
+            .chars()
+            .take(200)
+            .collect();
         let wanted = self.wanted(schema);
         if first.is_empty() {
-            wanted
+            format!("add it: {wanted}")
         } else {
-            format!("{wanted}: {first}")
+            format!("add it: {wanted}. {first}")
         }
     }
 

@@ -1,10 +1,17 @@
 //! Sources and destinations: one file or folder per system, one line each in [`components`].
 //! Knows no bus, no spool and no plan: only the contract of `flow`.
 
+mod file;
+mod host_metrics;
 mod list;
+mod mqtt;
+mod mqtt_sink;
+mod mqtt_source;
 mod names;
+mod postgres;
 mod secret;
 mod sqlite;
+mod stdout;
 mod write_mode;
 
 pub use secret::SecretRef;
@@ -14,7 +21,14 @@ use flow::Component;
 /// Every source and destination of this build.
 pub fn components() -> Vec<Component> {
     vec![
+        file::SOURCE,
+        file::SINK,
+        host_metrics::SOURCE,
+        mqtt_source::SOURCE,
+        mqtt_sink::SINK,
+        postgres::SINK,
         sqlite::SOURCE,
         sqlite::SINK,
+        stdout::SINK,
     ]
 }

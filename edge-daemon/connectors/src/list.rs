@@ -41,7 +41,10 @@ mod tests {
             Value::Json("{broken".into()),
         ];
         let text = list_json(&items);
-        assert_eq!(text, r#"[null,-9223372036854775808,-0.0,"NaN","1.50","\"ä\n","ab01",{"a": [1]},"{broken"]"#);
+        assert_eq!(
+            text,
+            r#"[null,-9223372036854775808,-0.0,"NaN","1.50","\"ä\n","ab01",{"a": [1]},"{broken"]"#
+        );
         assert!(serde_json::from_str::<IgnoredAny>(&text).is_ok());
     }
 }

@@ -11,18 +11,29 @@ pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> 
     if let Some(near) = nearest(name, known.iter().copied()) {
         return format!(" (did you mean '{near}'?)");
     }
-    let listed = known.iter().take(LISTED_MAX).map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    let listed = known
+        .iter()
+        .take(LISTED_MAX)
+        .map(|name| format!("'{name}'"))
+        .collect::<Vec<_>>()
+        .join(", ");
     let more = if known.len() > LISTED_MAX { ", …" } else { "" };
-    if listed.is_empty() { " (there is none at all)".to_string() } else { format!(" (there is {listed}{more})") }
+    if listed.is_empty() {
+        " (there is none at all)".to_string()
+    } else {
+        format!(" (there is {listed}{more})")
+    }
 }
 
 /// The name most like `name`, if any is like it at all.
 fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
-    let scored = known.into_iter().map(|other| (distance(&lower, &other.to_lowercase()), other));
+    let scored = known
+        .into_iter()
+        .map(|other| (distance(&lower, &other.to_lowercase()), other));
     let (distance, other) = scored.min_by_key(|(distance, _)| *distance)?;
     let length = name.chars().count().max(other.chars().count());
-    (distance <= length / LETTERS_PER_MISTAKE).then_some(other)
+    (distance <= (length / LETTERS_PER_MISTAKE).max(usize::from(length > 1))).then_some(other)
 }
 
 /// How many characters have to be put in, taken out or replaced (Wagner and Fischer, 1974).

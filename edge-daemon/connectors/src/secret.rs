@@ -67,20 +67,27 @@ impl SecretRef {
     pub fn fetch(&self, base_dir: &Path) -> Result<Secret, SecretError> {
         match self {
             SecretRef::Plain(text) => Ok(Secret::new(text.clone())),
-            SecretRef::Env(from) => env::var(&from.env).map(Secret::new).map_err(|_| SecretError::Env(from.env.clone())),
+            SecretRef::Env(from) => env::var(&from.env)
+                .map(Secret::new)
+                .map_err(|_| SecretError::Env(from.env.clone())),
             SecretRef::File(from) => read_file(&base_dir.join(&from.file)),
         }
     }
 }
 
 fn read_file(path: &Path) -> Result<Secret, SecretError> {
-    let failed = |cause| SecretError::File { path: path.to_path_buf(), cause };
+    let failed = |cause| SecretError::File {
+        path: path.to_path_buf(),
+        cause,
+    };
     if fs::metadata(path).map_err(failed)?.len() > SECRET_BYTES_MAX {
         return Err(SecretError::TooLarge(path.to_path_buf()));
     }
     let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
     // Editors and `echo` end files with a line end that is not part of the password.
-    let line = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    let line = text
+        .strip_suffix('\n')
+        .map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     Ok(Secret::new(line.to_string()))
 }
 
@@ -140,7 +147,10 @@ mod tests {
             (r#"{"file": "two"}"#, Ok("hunter2\n")),
             (r#"{"file": "none"}"#, Err("cannot read the secret from")),
             (r#"{"file": "huge"}"#, Err("too large")),
-            (r#"{"env": "MYCELIAL_TEST_UNSET"}"#, Err("MYCELIAL_TEST_UNSET is not set")),
+            (
+                r#"{"env": "MYCELIAL_TEST_UNSET"}"#,
+                Err("MYCELIAL_TEST_UNSET is not set"),
+            ),
             (r#"{"env": "X", "file": "y"}"#, Err("a secret is { env")),
             ("5", Err("a secret is { env")),
         ] {

@@ -30,7 +30,10 @@ impl WriteMode {
 pub(crate) fn check_key(mode: WriteMode, key: Option<&[String]>) -> Result<(), ConfigError> {
     let Some(key) = key else { return Ok(()) };
     if mode == WriteMode::Upsert && key.is_empty() {
-        return Err(ConfigError::at("key", "is empty, but mode = \"upsert\" needs columns that identify a record"));
+        return Err(ConfigError::at(
+            "key",
+            "is empty, but mode = \"upsert\" needs columns that identify a record",
+        ));
     }
     for (index, name) in key.iter().enumerate() {
         let wrong = |what: String| Err(ConfigError::at(format!("key[{index}]"), what));

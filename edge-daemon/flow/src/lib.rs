@@ -9,6 +9,7 @@
 
 mod backoff;
 mod component;
+mod level;
 mod pipe;
 mod runner;
 mod sink;

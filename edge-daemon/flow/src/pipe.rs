@@ -12,7 +12,7 @@ use bus_schema::{
     id::StreamId,
     message::{Ledger, RunState},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{Fault, sink::Sink, sink::Watermark, source::Source, transform::Transform};
 
@@ -23,20 +23,46 @@ pub struct Shared(pub(crate) Arc<Mutex<Opened>>);
 pub(crate) struct Opened {
     pub(crate) sink: Box<dyn Sink>,
     pub(crate) is_open: bool,
+    /// Somebody is between calls that belong together. Found set by the next one: that pipe was cut off (it panicked,
+    /// or did not drain in time), and what it left half done must not be committed with somebody else's records.
+    pub(crate) is_busy: bool,
 }
 
 impl Shared {
     /// Wraps a sink that is not open yet.
     pub fn new(sink: Box<dyn Sink>) -> Self {
-        Self(Arc::new(Mutex::new(Opened { sink, is_open: false })))
+        Self(Arc::new(Mutex::new(Opened { sink, is_open: false, is_busy: false })))
+    }
+
+    /// Waits for its turn, and marks the sink as busy until [`Opened::done`].
+    pub(crate) async fn claim(&self) -> MutexGuard<'_, Opened> {
+        let mut opened = self.0.lock().await;
+        if std::mem::replace(&mut opened.is_busy, true) {
+            opened.is_open = false;
+            opened.sink.close().await;
+        }
+        opened
     }
 
     /// Closes the sink, once every pipe that used it has ended.
     pub async fn close(&self) {
         let mut opened = self.0.lock().await;
-        if std::mem::take(&mut opened.is_open) {
+        if std::mem::take(&mut opened.is_open) || std::mem::take(&mut opened.is_busy) {
             opened.sink.close().await;
         }
+    }
+}
+
+impl Opened {
+    /// Nothing is half done any more.
+    pub(crate) fn done(&mut self) {
+        self.is_busy = false;
+    }
+
+    /// Closes after a fault.
+    pub(crate) async fn close(&mut self) {
+        self.is_open = false;
+        self.sink.close().await;
     }
 }
 

@@ -4,16 +4,17 @@
 //! leaves. A position goes back to the source only after every leaf has committed what came before it.
 //!
 //! Writing is in two steps over all leaves: each `write`s (durable but not yet visible, for a spool), then each `commit`s.
-//! A crash in between leaves leaves at different marks; the start rewinds all of them to the lowest.
+//! A crash in between leaves leaves at different marks; the start (see `level`) brings all of them to the same.
 
 use std::{sync::Arc, time::Duration};
 
-use bus_schema::{data::Batch, message::RunState};
-use tokio::sync::{mpsc, watch};
+use bus_schema::{data::Batch, limits::BATCH_BYTES_TARGET, message::RunState};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::{
     Fault, READ_WAIT_MAX,
     backoff::Backoff,
+    level::{level, open_leaf},
     pipe::{Checkpoints, DeadLetter, DeadLetters, Leaf, Observer, Opened, Pipe, Stage, TapPoint},
     sink::{Delivery, Rejected, Watermark},
     source::{Position, Read, Source, SourceBatch},
@@ -21,6 +22,10 @@ use crate::{
 
 /// Batches between the two halves.
 const CHANNEL_BATCHES_MAX: usize = 4;
+/// Bytes between the source and the last commit, of ordinary records; a larger batch goes alone.
+const INFLIGHT_BYTES_MAX: usize = 1024 * 1024;
+/// Batches of at most so many rows are weighed: a source closes a batch of more rows at about its target.
+const WEIGHED_ROWS_MAX: usize = 64;
 /// Batches that share one commit.
 const GROUP_BATCHES_MAX: usize = 16;
 /// Rows after which a group is large enough.
@@ -37,6 +42,19 @@ pub enum Outcome {
     Stopped,
     /// It cannot go on without a change.
     Failed(String),
+}
+
+/// Why a half of a pipe ended.
+enum End {
+    Outcome(Outcome),
+    /// A destination has less than it had confirmed: everything goes on from what it has now.
+    Behind,
+}
+
+impl From<Outcome> for End {
+    fn from(outcome: Outcome) -> Self {
+        End::Outcome(outcome)
+    }
 }
 
 /// What surrounds a run.
@@ -70,7 +88,7 @@ impl Surroundings {
     }
 
     /// After a fault: reports it and waits. `Err` ends the pipe.
-    async fn recover(&self, node: &str, fault: Fault, backoff: &mut Backoff) -> Result<(), Outcome> {
+    pub(crate) async fn recover(&self, node: &str, fault: Fault, backoff: &mut Backoff) -> Result<(), Outcome> {
         match fault {
             Fault::Stop { cause } => Err(Outcome::Failed(format!("{node}: {cause}"))),
             Fault::Retry { cause, after } => {
@@ -90,6 +108,19 @@ struct Work {
     /// One per leaf, in order, with the records that died on the way to it.
     parts: Vec<(Batch, u64)>,
     letters: Vec<DeadLetter>,
+    /// Its share of [`INFLIGHT_BYTES_MAX`].
+    _room: OwnedSemaphorePermit,
+}
+
+/// About how many bytes a batch takes, at most what may be under way.
+fn weight(batch: &Batch) -> u32 {
+    let bytes = if batch.rows() > WEIGHED_ROWS_MAX {
+        BATCH_BYTES_TARGET
+    } else {
+        let cells = (0..batch.rows()).flat_map(|row| (0..batch.columns().len()).map(move |column| (row, column)));
+        cells.map(|(row, column)| batch.cell(row, column).size_hint()).sum()
+    };
+    bytes.min(INFLIGHT_BYTES_MAX) as u32
 }
 
 impl Work {
@@ -105,41 +136,15 @@ impl Work {
 /// Runs a pipe until its source ends, it fails for good, or it is told to stop.
 pub async fn run(mut pipe: Pipe, around: Surroundings) -> Outcome {
     around.observer.state(RunState::Starting, "");
-    let (start, marks) = match recover_leaves(&pipe.leaves, &around).await {
-        Ok(found) => found,
-        Err(outcome) => return ended(outcome, &around),
+    let outcome = loop {
+        match run_once(&mut pipe, &around).await {
+            End::Outcome(outcome) => break outcome,
+            End::Behind => {}
+        }
     };
-    let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES_MAX);
-    let (committed, to_commit) = watch::channel(None::<Position>);
-    let meters: Vec<_> = pipe.leaves.iter().map(|leaf| Arc::clone(&leaf.meter)).collect();
-    let mut reader = Reader {
-        node: &pipe.node,
-        source: pipe.source.as_mut(),
-        origin: pipe.origin.as_deref(),
-        stages: &mut pipe.stages,
-        leaves: &pipe.leaves,
-        around: &around,
-        to_commit,
-        seq: start.seq,
-        position: (start.seq > 0).then_some(start.position),
-    };
-    let leaves = pipe.leaves.iter().zip(marks).map(|(leaf, mark)| Outlet { leaf, mark: Some(mark), rejected: Vec::new() });
-    let mut writer = Writer { leaves: leaves.collect(), around: &around, committed };
-    let (read, written) = tokio::join!(reader.run(sender), writer.run(receiver));
-    reader.commit_last().await;
-    for meter in meters {
-        tracing::debug!(account = ?meter.account(), "pipe ended");
+    for leaf in &pipe.leaves {
+        tracing::debug!(node = leaf.node, account = ?leaf.meter.account(), "pipe ended");
     }
-    // A failure of the writing half is the cause of the reading half's end, so it is told first.
-    let outcome = match (read, written) {
-        (_, failed @ Outcome::Failed(_)) | (failed @ Outcome::Failed(_), _) => failed,
-        (Outcome::Finished, Outcome::Finished) => Outcome::Finished,
-        _ => Outcome::Stopped,
-    };
-    ended(outcome, &around)
-}
-
-fn ended(outcome: Outcome, around: &Surroundings) -> Outcome {
     match &outcome {
         Outcome::Finished => around.observer.state(RunState::Finished, ""),
         Outcome::Stopped => around.observer.state(RunState::Stopping, ""),
@@ -148,57 +153,36 @@ fn ended(outcome: Outcome, around: &Surroundings) -> Outcome {
     outcome
 }
 
-/// Opens every leaf, reads its watermark, and brings all of them to the lowest one.
-async fn recover_leaves(leaves: &[Leaf], around: &Surroundings) -> Result<(Watermark, Vec<Watermark>), Outcome> {
-    let mut marks = Vec::with_capacity(leaves.len());
-    for leaf in leaves {
-        let mut backoff = Backoff::default();
-        let mark = loop {
-            match open_leaf(&mut *leaf.sink.0.lock().await, leaf, around).await {
-                Ok(mark) => break mark,
-                Err(fault) => around.recover(&leaf.node, fault, &mut backoff).await?,
-            }
-        };
-        leaf.meter.set(&mark, 0);
-        marks.push(mark);
-    }
-    let Some(lowest) = marks.iter().min_by_key(|mark| mark.seq).cloned() else {
-        return Err(Outcome::Failed("a pipe needs at least one destination".to_string()));
+async fn run_once(pipe: &mut Pipe, around: &Surroundings) -> End {
+    let (start, marks) = match level(&pipe.leaves, around).await {
+        Ok(found) => found,
+        Err(outcome) => return End::Outcome(outcome),
     };
-    for (leaf, mark) in leaves.iter().zip(&marks) {
-        if mark.seq > lowest.seq {
-            tracing::info!(node = leaf.node, from = mark.seq, to = lowest.seq, "going back to where its siblings are");
-            let mut opened = leaf.sink.0.lock().await;
-            if let Err(fault) = opened.sink.rewind(&leaf.stream, lowest.seq).await {
-                return Err(Outcome::Failed(format!("{}: {fault}", leaf.node)));
-            }
-            let rewound = opened.sink.watermark(&leaf.stream).await.ok().flatten().unwrap_or_default();
-            leaf.meter.set(&rewound, 0);
-        }
-    }
-    for leaf in leaves {
-        leaf.sink.0.lock().await.sink.recovered();
-    }
-    let marks = marks.into_iter().map(|mark| if mark.seq > lowest.seq { lowest.clone() } else { mark }).collect();
-    Ok((lowest, marks))
-}
-
-/// Opens a leaf's sink if it is not, and reads the lineage's watermark.
-async fn open_leaf(opened: &mut Opened, leaf: &Leaf, around: &Surroundings) -> Result<Watermark, Fault> {
-    if !opened.is_open {
-        opened.sink.open().await?;
-        opened.is_open = true;
-    }
-    let mark = if opened.sink.keeps_watermark() {
-        opened.sink.watermark(&leaf.stream).await
-    } else {
-        around.checkpoints.load(&leaf.stream).await
+    let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES_MAX);
+    let (committed, to_commit) = watch::channel(None::<Position>);
+    let mut reader = Reader {
+        node: &pipe.node,
+        source: pipe.source.as_mut(),
+        origin: pipe.origin.as_deref(),
+        stages: &mut pipe.stages,
+        leaves: &pipe.leaves,
+        around,
+        to_commit,
+        room: Arc::new(Semaphore::new(INFLIGHT_BYTES_MAX)),
+        seq: start.seq,
+        position: (!start.position.as_bytes().is_empty()).then_some(start.position),
     };
-    if mark.is_err() {
-        opened.is_open = false;
-        opened.sink.close().await;
+    let outlets = pipe.leaves.iter().zip(marks).map(|(leaf, mark)| Outlet::new(leaf, mark));
+    let mut writer = Writer { leaves: outlets.collect(), around, committed };
+    let (read, written) = tokio::join!(reader.run(sender), writer.run(receiver));
+    reader.commit_last().await;
+    // A failure of the writing half is the cause of the reading half's end, so it is told first.
+    match (read, written) {
+        (_, Err(End::Outcome(failed @ Outcome::Failed(_)))) | (failed @ Outcome::Failed(_), _) => End::Outcome(failed),
+        (_, Err(End::Behind)) if !around.stopping() => End::Behind,
+        (Outcome::Finished, Ok(())) => End::Outcome(Outcome::Finished),
+        _ => End::Outcome(Outcome::Stopped),
     }
-    Ok(mark?.unwrap_or_default())
 }
 
 struct Reader<'a> {
@@ -209,6 +193,7 @@ struct Reader<'a> {
     leaves: &'a [Leaf],
     around: &'a Surroundings,
     to_commit: watch::Receiver<Option<Position>>,
+    room: Arc<Semaphore>,
     seq: u64,
     position: Option<Position>,
 }
@@ -226,8 +211,13 @@ impl Reader<'_> {
                 Err(fault) => {
                     self.source.close().await;
                     is_open = false;
-                    if let Err(outcome) = self.around.recover(self.node, fault, &mut backoff).await {
-                        return outcome;
+                    tokio::select! {
+                        recovered = self.around.recover(self.node, fault, &mut backoff) => {
+                            if let Err(outcome) = recovered {
+                                return outcome;
+                            }
+                        }
+                        () = sender.closed() => {}
                     }
                 }
             }
@@ -248,8 +238,12 @@ impl Reader<'_> {
             Read::Idle => Ok(None),
             Read::End => Ok(Some(Outcome::Finished)),
             Read::Batch(batch) => {
+                // Nobody closes the semaphore; the writing half gives the room back, also when it ends.
+                let Ok(room) = Arc::clone(&self.room).acquire_many_owned(weight(&batch.batch)).await else {
+                    return Ok(Some(Outcome::Stopped));
+                };
                 let Ok(permit) = sender.reserve().await else { return Ok(Some(Outcome::Stopped)) };
-                let work = self.transform(batch)?;
+                let work = self.transform(batch, room)?;
                 for (index, leaf) in self.leaves.iter().enumerate() {
                     leaf.meter.entered(work.records(index));
                 }
@@ -263,11 +257,13 @@ impl Reader<'_> {
         if !self.to_commit.has_changed().unwrap_or(true) {
             return Ok(());
         }
-        let position = self.to_commit.borrow_and_update().clone();
-        match position {
-            Some(position) => self.source.commit(&position).await,
-            None => Ok(()),
+        let Some(position) = self.to_commit.borrow_and_update().clone() else { return Ok(()) };
+        let passed = self.source.commit(&position).await;
+        if passed.is_err() {
+            // Not heard: it is said again once the source is open again, even if nothing new comes.
+            self.to_commit.mark_changed();
         }
+        passed
     }
 
     /// The last acknowledgement, after the writing half has ended.
@@ -282,7 +278,7 @@ impl Reader<'_> {
         self.source.close().await;
     }
 
-    fn transform(&mut self, read: SourceBatch) -> Result<Work, Fault> {
+    fn transform(&mut self, read: SourceBatch, room: OwnedSemaphorePermit) -> Result<Work, Fault> {
         let SourceBatch { mut batch, position, undecodable } = read;
         if let Some(origin) = self.origin {
             batch = batch.with_origin(origin());
@@ -325,7 +321,7 @@ impl Reader<'_> {
         let parts = self.leaves.iter().map(part).collect();
         self.seq += 1;
         self.position = Some(position.clone());
-        Ok(Work { seq: self.seq, position, parts, letters })
+        Ok(Work { seq: self.seq, position, parts, letters, _room: room })
     }
 }
 
@@ -341,8 +337,15 @@ struct Outlet<'a> {
     leaf: &'a Leaf,
     /// `None` after a fault, until it is read again: a commit whose answer was lost has been made all the same.
     mark: Option<Watermark>,
+    /// The highest seq it is known to have made durable. Reading less later means that it lost what it had confirmed.
+    confirmed: u64,
+    is_behind: bool,
     /// What the sink rejected of what is written and not committed.
     rejected: Vec<Rejected>,
+    /// Their dead letters, until they are kept. A spool keeps what it took, and is not asked to write it again.
+    letters: Vec<DeadLetter>,
+    /// The mark is newer than the checkpoint.
+    is_unsaved: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -353,32 +356,53 @@ enum Phase {
     Both,
 }
 
-impl Outlet<'_> {
+impl<'a> Outlet<'a> {
+    fn new(leaf: &'a Leaf, mark: Watermark) -> Self {
+        let (rejected, letters) = (Vec::new(), Vec::new());
+        Self { leaf, confirmed: mark.seq, mark: Some(mark), is_behind: false, rejected, letters, is_unsaved: false }
+    }
+
     /// Does its part until it works.
-    async fn deliver(&mut self, deliveries: &[Delivery], phase: Phase, around: &Surroundings) -> Result<(), Outcome> {
+    async fn deliver(&mut self, deliveries: &[Delivery], phase: Phase, around: &Surroundings) -> Result<(), End> {
         let mut backoff = Backoff::default();
         let mut phase = phase;
         while let Err(fault) = self.attempt(deliveries, phase, around).await {
+            if self.is_behind {
+                tracing::error!(node = self.leaf.node, %fault, "going back to where the destination is");
+                return Err(End::Behind);
+            }
             around.recover(&self.leaf.node, fault, &mut backoff).await?;
             // Closing may have undone the write: both have to be done again.
             if phase == Phase::Commit {
                 phase = Phase::Both;
             }
         }
+        self.save(&mut backoff, around).await?;
         if backoff.failures() > 0 {
             around.observer.state(RunState::Running, "");
         }
         Ok(())
     }
 
+    /// Keeps the watermark of a sink that cannot. Tried again by itself: writing the records again would double them.
+    async fn save(&mut self, backoff: &mut Backoff, around: &Surroundings) -> Result<(), Outcome> {
+        while let (true, Some(mark)) = (self.is_unsaved, &self.mark) {
+            match around.checkpoints.save(&self.leaf.stream, mark).await {
+                Ok(()) => self.is_unsaved = false,
+                Err(fault) => around.recover(&self.leaf.node, fault, backoff).await?,
+            }
+        }
+        Ok(())
+    }
+
     async fn attempt(&mut self, deliveries: &[Delivery], phase: Phase, around: &Surroundings) -> Result<(), Fault> {
-        let mut opened = self.leaf.sink.0.lock().await;
+        let mut opened = self.leaf.sink.claim().await;
         let result = self.attempt_open(&mut opened, deliveries, phase, around).await;
         if result.is_err() {
             self.mark = None;
-            opened.is_open = false;
-            opened.sink.close().await;
+            opened.close().await;
         }
+        opened.done();
         result
     }
 
@@ -391,15 +415,17 @@ impl Outlet<'_> {
     ) -> Result<(), Fault> {
         let mark = match self.mark.clone() {
             Some(mark) if opened.is_open => mark,
-            _ => open_leaf(opened, self.leaf, around).await?,
+            _ => self.read_mark(opened, around).await?,
         };
         let fresh = deliveries.iter().position(|delivery| delivery.seq > mark.seq).unwrap_or(deliveries.len());
         let fresh = &deliveries[fresh..];
         if phase != Phase::Commit && !fresh.is_empty() {
             self.rejected = opened.sink.write(fresh).await?;
-            if !self.rejected.is_empty() {
-                around.dead_letters.put(dead_letters(self.leaf, fresh, &self.rejected)).await?;
-            }
+            self.letters = dead_letters(self.leaf, fresh, &self.rejected);
+        }
+        if !self.letters.is_empty() {
+            around.dead_letters.put(self.letters.clone()).await?;
+            self.letters.clear();
         }
         self.mark = Some(mark);
         if phase != Phase::Write {
@@ -407,34 +433,37 @@ impl Outlet<'_> {
             if !fresh.is_empty() || phase == Phase::Commit {
                 opened.sink.commit().await?;
             }
-            let keeps_watermark = opened.sink.keeps_watermark();
-            self.settle(keeps_watermark, deliveries, fresh, around).await?;
+            self.is_unsaved = !opened.sink.keeps_watermark();
+            self.settle(deliveries, fresh, around);
         }
         Ok(())
     }
 
-    /// Brings the watermark, the meter, and for sinks that cannot keep it the checkpoint, up to what is durable now.
-    async fn settle(
-        &mut self,
-        keeps_watermark: bool,
-        deliveries: &[Delivery],
-        fresh: &[Delivery],
-        around: &Surroundings,
-    ) -> Result<(), Fault> {
+    async fn read_mark(&mut self, opened: &mut Opened, around: &Surroundings) -> Result<Watermark, Fault> {
+        let mark = open_leaf(opened, self.leaf, around).await?;
+        if mark.seq < self.confirmed {
+            self.is_behind = true;
+            let (had, has) = (self.confirmed, mark.seq);
+            return Err(Fault::retry(format!(
+                "the destination had confirmed batch {had} and now has {has}: it was restored, or failed over to a copy"
+            )));
+        }
+        Ok(mark)
+    }
+
+    /// Brings the watermark and the meter up to what is durable now.
+    fn settle(&mut self, deliveries: &[Delivery], fresh: &[Delivery], around: &Surroundings) {
         let mut mark = self.mark.clone().unwrap_or_default();
         for (index, delivery) in fresh.iter().enumerate() {
             let lost = self.rejected.iter().filter(|rejected| rejected.delivery == index).count();
             mark = mark.after(delivery, lost as u64);
             around.observer.passed(&self.leaf.node, &delivery.batch);
         }
-        if !keeps_watermark {
-            around.checkpoints.save(&self.leaf.stream, &mark).await?;
-        }
         let records = deliveries.iter().map(|delivery| delivery.batch.rows() as u64 + delivery.dead).sum();
         self.leaf.meter.set(&mark, self.leaf.meter.left(records));
         self.rejected.clear();
+        self.confirmed = mark.seq;
         self.mark = Some(mark);
-        Ok(())
     }
 }
 
@@ -445,7 +474,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    async fn run(&mut self, mut receiver: mpsc::Receiver<Work>) -> Outcome {
+    async fn run(&mut self, mut receiver: mpsc::Receiver<Work>) -> Result<(), End> {
         while let Some(first) = receiver.recv().await {
             let mut rows = first.rows();
             let mut group = vec![first];
@@ -454,15 +483,13 @@ impl Writer<'_> {
                 rows += next.rows();
                 group.push(next);
             }
-            if let Err(outcome) = self.deliver(group).await {
-                return outcome;
-            }
+            self.deliver(group).await?;
         }
-        Outcome::Finished
+        Ok(())
     }
 
     /// Makes a group durable at every leaf, then lets the source know.
-    async fn deliver(&mut self, mut group: Vec<Work>) -> Result<(), Outcome> {
+    async fn deliver(&mut self, mut group: Vec<Work>) -> Result<(), End> {
         let letters: Vec<_> = group.iter_mut().flat_map(|work| std::mem::take(&mut work.letters)).collect();
         self.keep(letters).await?;
         let parts: Vec<Vec<Delivery>> =

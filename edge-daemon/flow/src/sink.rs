@@ -102,6 +102,12 @@ pub trait Sink: Send {
     /// Makes everything written durable. When this returns, power may fail.
     async fn commit(&mut self) -> Result<(), Fault>;
 
+    /// The highest seq of a lineage of which something may have gone out already: there is no going back behind it.
+    async fn gone_out(&mut self, stream: &StreamId) -> Result<u64, Fault> {
+        let _ = stream;
+        Ok(0)
+    }
+
     /// Undoes what a lineage holds above `seq`. Only sinks that can share a source with others (spools) need it: after a
     /// crash between two of them, the one that is ahead goes back.
     async fn rewind(&mut self, stream: &StreamId, seq: u64) -> Result<(), Fault> {

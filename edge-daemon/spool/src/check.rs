@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::contents::{MarkAt, holes_in, settle};
 use crate::disk::{self, HighFile, Listing, Seal, segment_name};
 use crate::error::Error;
 use crate::raw::RawFile;
-use crate::record::{MarkAt, holes_in, settle};
 use crate::segment::DB_FILE;
 use crate::types::Hole;
 
@@ -100,7 +100,7 @@ pub fn check(dir: &Path) -> Result<Report, Error> {
         if let Some((next_seq, amounts)) = previous {
             report
                 .holes
-                .extend(crate::record::hole_between(next_seq, amounts, first_seq, before));
+                .extend(crate::contents::hole_between(next_seq, amounts, first_seq, before));
         }
         report
             .holes

@@ -18,11 +18,13 @@
 //!
 //! # Where to look
 //!
-//! `cell` and `record` are the format, pure; `segment` is one sled database; `raw` reads a damaged one; `recover` opens
-//! a segment whatever its state; `disk` knows the file names; `spool` is the stream across segments.
+//! `cell` and `record` are the format and `contents` decides what of it counts, all pure; `segment` is one sled database;
+//! `raw` reads a damaged one; `recover` opens a segment whatever its state; `disk` knows the file names; `spool` is the
+//! stream across segments.
 
 mod cell;
 mod check;
+mod contents;
 mod disk;
 mod error;
 mod fault;

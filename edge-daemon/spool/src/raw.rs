@@ -11,7 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::cell::{self, Assembler, CellId, Kind, MAGIC, VALUE_BYTES_MAX};
-use crate::record::{Contents, FrameHead, FrameInfo, Ledger, MarkRecord, Start};
+use crate::contents::{Contents, FrameInfo};
+use crate::record::{FrameHead, Ledger, MarkRecord, Start};
 
 /// How much of the file is looked at in one go, bytes.
 const WINDOW_BYTES: usize = 256 * 1024;

@@ -13,10 +13,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cell::Kind;
+use crate::contents::{FrameInfo, MarkAt, Settled, settle};
 use crate::disk::{self, KEPT_FILE, Seal, segment_name};
 use crate::fault::Fault;
 use crate::raw::RawFile;
-use crate::record::{FrameInfo, Ledger, MarkAt, Settled, Start, settle};
+use crate::record::{Ledger, Start};
 use crate::segment::{DB_FILE, MARKS_ALONE_MAX, Segment};
 use crate::types::Repair;
 
@@ -60,7 +61,7 @@ pub(crate) enum Found {
 pub(crate) struct Loaded {
     pub segment: Segment,
     /// What counts of its contents; `None` if they were not listed because the seal vouches for them.
-    pub settled: Option<Settled>,
+    pub settled: Option<Box<Settled>>,
     /// Set if it had to be rebuilt.
     pub repair: Option<Repair>,
 }
@@ -136,13 +137,13 @@ pub(crate) fn load(spool_dir: &Path, ask: Ask) -> Result<Found, Fault> {
     rescue(spool_dir, &dir, &ask, raw, reason)
 }
 
-fn open_and_list(dir: &Path, ask: &Ask, list: bool) -> Result<(Segment, Option<Settled>), Fault> {
+fn open_and_list(dir: &Path, ask: &Ask, list: bool) -> Result<(Segment, Option<Box<Settled>>), Fault> {
     let segment = Segment::open(dir, ask.first_seq)?;
     if !list {
         return Ok((segment, None));
     }
     let settled = settle(segment.contents()?, ask.first_seq, ask.end_max, ask.acknowledged_below);
-    Ok((segment, Some(settled)))
+    Ok((segment, Some(Box::new(settled))))
 }
 
 /// Copies the database file aside. Without room for it we go on without: it only matters if there is damage.
@@ -189,7 +190,7 @@ fn rescue(spool_dir: &Path, dir: &Path, ask: &Ask, raw: Option<RawFile>, reason:
     let segment = Segment::open(dir, ask.first_seq)?;
     Ok(Found::Open(Loaded {
         segment,
-        settled: Some(wanted),
+        settled: Some(Box::new(wanted)),
         repair: Some(repair),
     }))
 }

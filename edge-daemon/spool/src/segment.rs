@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::cell::{self, Assembler, Chunk, Kind, Reader};
 use crate::cell::{CHUNK_DATA_BYTES_MAX, CellId};
+use crate::contents::{Contents, FrameInfo};
 use crate::disk;
 use crate::fault::{Fault, guarded};
-use crate::record::{Contents, FrameHead, FrameInfo, Ledger, MarkRecord, Start};
+use crate::record::{FrameHead, Ledger, MarkRecord, Start};
 use crate::{Mark, Stored};
 
 /// sled's own log segment and write buffer, bytes.

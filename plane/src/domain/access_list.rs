@@ -74,7 +74,10 @@ impl State {
         );
         for (label, user, rules) in self.users() {
             let list = |patterns: &[Pattern]| {
-                let quoted: Vec<_> = patterns.iter().map(|p| format!("\"{}\"", p.render(Dialect::Nats))).collect();
+                let quoted: Vec<_> = patterns
+                    .iter()
+                    .map(|p| format!("\"{}\"", p.render(Dialect::Nats)))
+                    .collect();
                 quoted.join(", ")
             };
             let _ = write!(
@@ -106,10 +109,19 @@ mod tests {
     #[test]
     fn both_brokers_get_every_rule() {
         let mut state = State::new(fleet(), node(100));
-        for (n, name, role) in [(100, "plane", Role::Plane), (1, "gw", Role::Daemon), (2, "anna", Role::Operator)] {
+        for (n, name, role) in [
+            (100, "plane", Role::Plane),
+            (1, "gw", Role::Daemon),
+            (2, "anna", Role::Operator),
+        ] {
             let certificate = certificate(n, name, role);
             let signed = Signed::new(&certificate, &identity(0));
-            state.members.insert(Member { certificate, signed, host: HostFacts::default(), enrolled_unix_ms: 0 });
+            state.members.insert(Member {
+                certificate,
+                signed,
+                host: HostFacts::default(),
+                enrolled_unix_ms: 0,
+            });
         }
         let (fleet, gw, plane) = (fleet(), node(1), node(100));
         let mosquitto = state.access_list(BrokerKind::Mosquitto);

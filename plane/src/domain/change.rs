@@ -39,7 +39,11 @@ pub enum Change {
         node: NodeId,
         /// Its plan.
         plan: Deployed,
+        /// Its daemon was known to run it: only when read back after a restart.
+        confirmed: bool,
     },
+    /// Daemons run the plans they shall run.
+    PlansConfirmed(Vec<NodeId>),
     /// Plan versions up to this one are taken.
     PlanFloor(u64),
     /// A daemon has told its components.

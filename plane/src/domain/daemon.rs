@@ -50,9 +50,10 @@ impl Daemon {
     /// A status came in. `false` when a newer one has come before it.
     pub fn heard(&mut self, mut status: Status, now: Now) -> bool {
         let heard_since_start = self.lease.silent_ms(now.mono_ms).is_some();
-        let outdated = self.last.as_ref().is_some_and(|last| {
-            heard_since_start && (status.boot, status.uptime_ms) < (last.boot, last.uptime_ms)
-        });
+        let outdated = self
+            .last
+            .as_ref()
+            .is_some_and(|last| heard_since_start && (status.boot, status.uptime_ms) < (last.boot, last.uptime_ms));
         if outdated {
             return false;
         }
@@ -92,12 +93,19 @@ impl Daemon {
 
     /// What it last said of one workflow.
     pub fn workflow(&self, id: &bus_schema::id::WorkflowId) -> Option<&WorkflowStatus> {
-        self.last.as_ref()?.workflows.iter().find(|workflow| workflow.workflow == *id)
+        self.last
+            .as_ref()?
+            .workflows
+            .iter()
+            .find(|workflow| workflow.workflow == *id)
     }
 
     /// Milliseconds since it was last heard: by the plane's own count, or, from before its restart, by the wall clock.
     pub fn silent_ms(&self, now: Now) -> Option<u64> {
-        let by_wall = || self.heard_unix_ms.map(|heard| u64::try_from(now.unix_ms.saturating_sub(heard)).unwrap_or(0));
+        let by_wall = || {
+            self.heard_unix_ms
+                .map(|heard| u64::try_from(now.unix_ms.saturating_sub(heard)).unwrap_or(0))
+        };
         self.lease.silent_ms(now.mono_ms).or_else(by_wall)
     }
 
@@ -144,7 +152,10 @@ impl Daemon {
 /// A catalog as it is kept: bounded, and the same memory for the same content.
 pub fn share(mut components: Vec<Descriptor>, known: impl Iterator<Item = Catalog>) -> Catalog {
     components.truncate(COMPONENTS_MAX);
-    known.into_iter().find(|catalog| **catalog == components[..]).unwrap_or_else(|| components.into())
+    known
+        .into_iter()
+        .find(|catalog| **catalog == components[..])
+        .unwrap_or_else(|| components.into())
 }
 
 #[cfg(test)]
@@ -153,7 +164,10 @@ mod tests {
     use crate::domain::testing::status;
 
     fn at(mono_ms: u64) -> Now {
-        Now { mono_ms, unix_ms: 1_000_000 + mono_ms as i64 }
+        Now {
+            mono_ms,
+            unix_ms: 1_000_000 + mono_ms as i64,
+        }
     }
 
     fn remembered(status: Status, heard_unix_ms: i64) -> Daemon {
@@ -166,9 +180,14 @@ mod tests {
     fn a_status_that_was_overtaken_is_ignored() {
         let mut daemon = Daemon::default();
         // (boot, uptime, taken)
-        for (boot, uptime, taken) in
-            [(3, 10, true), (3, 9, false), (3, 10, true), (4, 0, true), (3, 99, false), (4, 5, true)]
-        {
+        for (boot, uptime, taken) in [
+            (3, 10, true),
+            (3, 9, false),
+            (3, 10, true),
+            (4, 0, true),
+            (3, 99, false),
+            (4, 5, true),
+        ] {
             assert_eq!(daemon.heard(status(boot, uptime, 0), at(0)), taken, "{boot} {uptime}");
         }
         // What is remembered from before a restart is no yardstick: the daemon's disk may have been replaced since.
@@ -180,10 +199,16 @@ mod tests {
     fn after_a_restart_it_is_unknown_but_was_seen() {
         let mut daemon = remembered(status(1, 0, 7), 940_000);
         daemon.tick(0);
-        assert_eq!((daemon.presence(), daemon.silent_ms(at(0))), (Presence::Unknown, Some(60_000)));
+        assert_eq!(
+            (daemon.presence(), daemon.silent_ms(at(0))),
+            (Presence::Unknown, Some(60_000))
+        );
         assert!(!daemon.is_believed());
         daemon.heard(status(1, 5, 7), at(500));
-        assert_eq!((daemon.presence(), daemon.silent_ms(at(600))), (Presence::Online, Some(100)));
+        assert_eq!(
+            (daemon.presence(), daemon.silent_ms(at(600))),
+            (Presence::Online, Some(100))
+        );
         // A wall clock that went back gives no negative time.
         assert_eq!(remembered(status(1, 0, 7), 2_000_000).silent_ms(at(0)), Some(0));
     }
@@ -193,11 +218,26 @@ mod tests {
         let mut daemon = Daemon::default();
         assert_eq!((daemon.catalog_to_ask(0), daemon.wants_roster(9, 0)), (None, false));
         daemon.heard(status(1, 0, 0), at(0));
-        assert_eq!((daemon.catalog_to_ask(0), daemon.wants_roster(2, 0)), (Some([0; 32]), true));
-        assert_eq!((daemon.catalog_to_ask(AGAIN_MS - 1), daemon.wants_roster(2, AGAIN_MS - 1)), (None, false));
-        assert_eq!((daemon.catalog_to_ask(AGAIN_MS), daemon.wants_roster(2, AGAIN_MS)), (Some([0; 32]), true));
+        assert_eq!(
+            (daemon.catalog_to_ask(0), daemon.wants_roster(2, 0)),
+            (Some([0; 32]), true)
+        );
+        assert_eq!(
+            (
+                daemon.catalog_to_ask(AGAIN_MS - 1),
+                daemon.wants_roster(2, AGAIN_MS - 1)
+            ),
+            (None, false)
+        );
+        assert_eq!(
+            (daemon.catalog_to_ask(AGAIN_MS), daemon.wants_roster(2, AGAIN_MS)),
+            (Some([0; 32]), true)
+        );
         daemon.set_catalog([0; 32], share(Vec::new(), std::iter::empty()));
-        assert_eq!((daemon.catalog_to_ask(100_000), daemon.wants_roster(1, 100_000)), (None, false));
+        assert_eq!(
+            (daemon.catalog_to_ask(100_000), daemon.wants_roster(1, 100_000)),
+            (None, false)
+        );
     }
 
     #[test]
@@ -214,6 +254,10 @@ mod tests {
         long.workflows = vec![one; PLAN_WORKFLOWS_MAX + 5];
         daemon.heard(long, at(0));
         assert_eq!(daemon.last().map(|last| last.workflows.len()), Some(PLAN_WORKFLOWS_MAX));
-        assert!(daemon.workflow(&id).is_some_and(|w| w.cause.len() <= bus_schema::limits::TEXT_BYTES_MAX));
+        assert!(
+            daemon
+                .workflow(&id)
+                .is_some_and(|w| w.cause.len() <= bus_schema::limits::TEXT_BYTES_MAX)
+        );
     }
 }

@@ -36,7 +36,11 @@ pub struct Token {
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Token {{ id: {}, role: {}, uses_left: {}, secret: [redacted] }}", self.id, self.role, self.uses_left)
+        write!(
+            f,
+            "Token {{ id: {}, role: {}, uses_left: {}, secret: [redacted] }}",
+            self.id, self.role, self.uses_left
+        )
     }
 }
 
@@ -58,7 +62,9 @@ const NOT_VALID: &str = "this enrolment string is not valid here (mistyped, made
 pub fn judge(token: Option<&Token>, ask: &EnrolAsk, members: &Members, now_unix_ms: i64) -> Verdict {
     let refused = |why: String| Verdict::Refused(why);
     // One answer for an unknown token and for a wrong secret: nothing is told to who does not hold the secret.
-    let Some(token) = token else { return refused(NOT_VALID.into()) };
+    let Some(token) = token else {
+        return refused(NOT_VALID.into());
+    };
     if !same_secret(&enrol_proof(&token.secret, &ask.keys, &ask.name), &ask.proof) {
         return refused(NOT_VALID.into());
     }
@@ -91,7 +97,10 @@ pub fn judge(token: Option<&Token>, ask: &EnrolAsk, members: &Members, now_unix_
         ));
     }
     if let Some(other) = members.named(name) {
-        return refused(format!("the name '{name}' is taken by another {}; choose another", other.certificate.role));
+        return refused(format!(
+            "the name '{name}' is taken by another {}; choose another",
+            other.certificate.role
+        ));
     }
     if members.len() >= ROSTER_MEMBERS_MAX {
         return refused(format!("the fleet is full: it has {ROSTER_MEMBERS_MAX} members"));
@@ -117,7 +126,12 @@ mod tests {
     fn ask(n: u8, name: &str) -> EnrolAsk {
         let keys = identity(n).public();
         let proof = enrol_proof(&SECRET, &keys, name);
-        EnrolAsk { keys, name: name.into(), proof, host: HostFacts::default() }
+        EnrolAsk {
+            keys,
+            name: name.into(),
+            proof,
+            host: HostFacts::default(),
+        }
     }
 
     fn token() -> Token {
@@ -137,20 +151,42 @@ mod tests {
         for (n, name, role) in [(1, "hub", Role::Daemon), (2, "anna", Role::Operator)] {
             let certificate = certificate(n, name, role);
             let signed = Signed::new(&certificate, &identity(0));
-            members.insert(Member { certificate, signed, host: HostFacts::default(), enrolled_unix_ms: 0 });
+            members.insert(Member {
+                certificate,
+                signed,
+                host: HostFacts::default(),
+                enrolled_unix_ms: 0,
+            });
         }
         let revoked = vec![identity(3).public().node_id()];
-        let roster = Roster { fleet: certificate(1, "hub", Role::Daemon).fleet, version: 1, members: Vec::new(), revoked };
+        let roster = Roster {
+            fleet: certificate(1, "hub", Role::Daemon).fleet,
+            version: 1,
+            members: Vec::new(),
+            revoked,
+        };
         members.set_roster(&roster, Signed::new(&roster, &identity(0)));
         members
     }
 
     #[test]
     fn who_may_join() {
-        let wrong_proof = EnrolAsk { proof: [0; 32], ..ask(9, "gateway") };
-        let other_name_proven = EnrolAsk { name: "other".into(), ..ask(9, "gateway") };
-        let fixed = Token { name: Some("pump-1".into()), ..token() };
-        let used_up = Token { uses_left: 0, ..token() };
+        let wrong_proof = EnrolAsk {
+            proof: [0; 32],
+            ..ask(9, "gateway")
+        };
+        let other_name_proven = EnrolAsk {
+            name: "other".into(),
+            ..ask(9, "gateway")
+        };
+        let fixed = Token {
+            name: Some("pump-1".into()),
+            ..token()
+        };
+        let used_up = Token {
+            uses_left: 0,
+            ..token()
+        };
         let other_seal_key = {
             let mut ask = ask(1, "hub");
             ask.keys.seal = [4; 32];
@@ -170,14 +206,32 @@ mod tests {
             (Some(token()), ask(9, "gateway"), 1_000, Err("expired")),
             (Some(token()), ask(9, "hub"), 0, Err("taken by another daemon")),
             (Some(token()), ask(9, "anna"), 0, Err("taken by another operator")),
-            (Some(Token { name: Some("hub".into()), ..token() }), ask(9, "x"), 0, Err("taken")),
+            (
+                Some(Token {
+                    name: Some("hub".into()),
+                    ..token()
+                }),
+                ask(9, "x"),
+                0,
+                Err("taken"),
+            ),
             (Some(token()), ask(9, ""), 0, Err("cannot be a name")),
             (Some(token()), ask(9, "-x"), 0, Err("cannot be a name")),
             (Some(token()), ask(9, &long), 0, Err("cannot be a name")),
             (Some(token()), ask(9, "a.b"), 0, Err("cannot be a name")),
             (Some(token()), ask(3, "gateway"), 0, Err("revoked")),
-            (Some(token()), other_seal_key, 0, Err("already belong to the daemon 'hub'")),
-            (Some(token()), ask(2, "x"), 0, Err("already belong to the operator 'anna'")),
+            (
+                Some(token()),
+                other_seal_key,
+                0,
+                Err("already belong to the daemon 'hub'"),
+            ),
+            (
+                Some(token()),
+                ask(2, "x"),
+                0,
+                Err("already belong to the operator 'anna'"),
+            ),
             // A member asks again: whatever the token's state, it gets what it has.
             (Some(token()), ask(1, "hub"), 0, Ok("again")),
             (Some(used_up), ask(1, "elsewhere"), 2_000, Ok("again")),

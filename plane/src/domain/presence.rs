@@ -34,7 +34,12 @@ pub struct Lease {
 
 impl Default for Lease {
     fn default() -> Self {
-        Self { state: Presence::Unknown, heard_ms: None, until_ms: 0, steady_since_ms: 0 }
+        Self {
+            state: Presence::Unknown,
+            heard_ms: None,
+            until_ms: 0,
+            steady_since_ms: 0,
+        }
     }
 }
 

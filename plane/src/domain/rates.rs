@@ -30,7 +30,11 @@ impl Rate {
             _ => self.samples.push_back((now_ms, count)),
         }
         while self.samples.len() > SAMPLES_MAX + 1
-            || self.samples.len() > 2 && self.samples.front().is_some_and(|(at, _)| now_ms.saturating_sub(*at) > WINDOW_MS)
+            || self.samples.len() > 2
+                && self
+                    .samples
+                    .front()
+                    .is_some_and(|(at, _)| now_ms.saturating_sub(*at) > WINDOW_MS)
         {
             self.samples.pop_front();
         }

@@ -117,12 +117,20 @@ impl State {
 
     /// A daemon told its components.
     pub fn on_catalog(&self, node: NodeId, hash: [u8; 32], components: Vec<Descriptor>) -> Vec<Change> {
-        let announced = self.daemon(&node).and_then(|daemon| daemon.last()).map(|last| last.catalog);
+        let announced = self
+            .daemon(&node)
+            .and_then(|daemon| daemon.last())
+            .map(|last| last.catalog);
         if announced != Some(hash) {
             return Vec::new();
         }
         let known = self.daemons.values().filter_map(|daemon| daemon.catalog().cloned());
-        [Change::Catalog { node, hash, catalog: daemon::share(components, known) }].into()
+        [Change::Catalog {
+            node,
+            hash,
+            catalog: daemon::share(components, known),
+        }]
+        .into()
     }
 
     /// Time has passed. Returns whose presence is another one now.
@@ -149,8 +157,14 @@ impl State {
             },
             (Verdict::Welcome(_), None) => Enrolment::Refused("try again".into()),
             (Verdict::Welcome(name), Some(token)) => {
-                let certificate =
-                    Certificate { fleet: self.fleet, node, name, role: token.role, keys: ask.keys, key_epoch: 0 };
+                let certificate = Certificate {
+                    fleet: self.fleet,
+                    node,
+                    name,
+                    role: token.role,
+                    keys: ask.keys,
+                    key_epoch: 0,
+                };
                 let roster = self.members.roster_with(&certificate);
                 let member = Box::new(Member {
                     signed: Signed::new(&certificate, &signer.root),
@@ -178,7 +192,10 @@ impl State {
     ) -> Result<Vec<Change>, TooLarge> {
         let version = self.plans.next_version();
         let changed = self.plans.with_workflow(workflow, parts);
-        changed.into_iter().map(|(node, workflows)| self.deploy(node, version, workflows, signer)).collect()
+        changed
+            .into_iter()
+            .map(|(node, workflows)| self.deploy(node, version, workflows, signer))
+            .collect()
     }
 
     /// The same plan under a higher version: the daemon has a higher one from elsewhere.
@@ -194,17 +211,37 @@ impl State {
         workflows: Vec<PlanWorkflow>,
         signer: &Signer,
     ) -> Result<Change, TooLarge> {
-        let too_large = |cause: String| TooLarge { daemon: self.members.name_of(&node), cause };
+        let too_large = |cause: String| TooLarge {
+            daemon: self.members.name_of(&node),
+            cause,
+        };
         if workflows.len() > PLAN_WORKFLOWS_MAX {
-            return Err(too_large(format!("a daemon runs at most {PLAN_WORKFLOWS_MAX} workflows")));
+            return Err(too_large(format!(
+                "a daemon runs at most {PLAN_WORKFLOWS_MAX} workflows"
+            )));
         }
-        let plan = Plan { fleet: self.fleet, daemon: node, version, workflows };
+        let plan = Plan {
+            fleet: self.fleet,
+            daemon: node,
+            version,
+            workflows,
+        };
         let signed = Signed::new(&plan, &signer.plane);
         let bytes = PlanPut { plan: signed.clone() }.to_payload().len();
         if bytes > MESSAGE_BYTES_MAX {
-            return Err(too_large(format!("its plan would have {bytes} bytes, {MESSAGE_BYTES_MAX} are possible")));
+            return Err(too_large(format!(
+                "its plan would have {bytes} bytes, {MESSAGE_BYTES_MAX} are possible"
+            )));
         }
-        Ok(Change::Plan { node, plan: Deployed { version, workflows: plan.workflows, signed } })
+        Ok(Change::Plan {
+            confirmed: false,
+            node,
+            plan: Deployed {
+                version,
+                workflows: plan.workflows,
+                signed,
+            },
+        })
     }
 
     /// Applies what is durable now. `fresh`: just decided, not read back after a restart.
@@ -225,14 +262,16 @@ impl State {
                     self.streams.forget(&WorkflowId::of_name(&name));
                     self.workflows.retire(&name);
                 }
-                Change::Plan { node, plan } => {
-                    self.plans.install(node, plan, fresh, now.mono_ms);
+                Change::Plan { node, plan, confirmed } => {
+                    self.plans.install(node, plan, confirmed, now.mono_ms);
                     replan = true;
                     if fresh {
                         self.plans.sent(&node, now.mono_ms);
                         effects.push(Effect::SendPlan(node));
                     }
                 }
+                // It was the plans themselves that said so.
+                Change::PlansConfirmed(_) => {}
                 Change::PlanFloor(version) => self.plans.raise_floor(version),
                 Change::Catalog { node, hash, catalog } => {
                     self.daemons.entry(node).or_default().set_catalog(hash, catalog);
@@ -240,7 +279,8 @@ impl State {
             }
         }
         if replan {
-            self.streams.plan(self.plans.nodes().flat_map(|(_, plan)| &plan.workflows));
+            self.streams
+                .plan(self.plans.nodes().flat_map(|(_, plan)| &plan.workflows));
         }
         effects
     }
@@ -253,7 +293,12 @@ impl State {
                 && let (Some(status), Some(heard_unix_ms)) = (daemon.last(), daemon.heard_unix_ms())
             {
                 let streams = self.streams.reports_of(node);
-                unsaved.push(Words { node: *node, status: status.clone(), streams, heard_unix_ms });
+                unsaved.push(Words {
+                    node: *node,
+                    status: status.clone(),
+                    streams,
+                    heard_unix_ms,
+                });
             }
         }
         unsaved
@@ -261,7 +306,9 @@ impl State {
 
     /// Enrolled daemons with what they have said.
     pub fn daemons(&self) -> impl Iterator<Item = (&Member, Option<&Daemon>)> {
-        self.members.of_role(Role::Daemon).map(|member| (&**member, self.daemon(&member.certificate.node)))
+        self.members
+            .of_role(Role::Daemon)
+            .map(|member| (&**member, self.daemon(&member.certificate.node)))
     }
 }
 
@@ -288,7 +335,10 @@ mod tests {
     const SECRET: [u8; 16] = [7; 16];
 
     fn signer() -> Signer {
-        Signer { root: identity(0), plane: identity(100) }
+        Signer {
+            root: identity(0),
+            plane: identity(100),
+        }
     }
 
     fn token() -> Token {
@@ -305,17 +355,26 @@ mod tests {
 
     fn ask(n: u8, name: &str) -> EnrolAsk {
         let keys = identity(n).public();
-        EnrolAsk { keys, name: name.into(), proof: enrol_proof(&SECRET, &keys, name), host: HostFacts::default() }
+        EnrolAsk {
+            keys,
+            name: name.into(),
+            proof: enrol_proof(&SECRET, &keys, name),
+            host: HostFacts::default(),
+        }
     }
 
     fn at(mono_ms: u64) -> Now {
-        Now { mono_ms, unix_ms: mono_ms as i64 }
+        Now {
+            mono_ms,
+            unix_ms: mono_ms as i64,
+        }
     }
 
     fn state_with(daemons: &[(u8, &str)]) -> State {
         let mut state = State::new(fleet(), node(100));
         for (n, name) in daemons {
-            let Enrolment::New(_, changes) = state.on_candidate(Some(&token()), &ask(*n, name), &signer(), at(0)) else {
+            let Enrolment::New(_, changes) = state.on_candidate(Some(&token()), &ask(*n, name), &signer(), at(0))
+            else {
                 panic!("{name} is welcome");
             };
             state.apply(changes, true, at(0));
@@ -326,16 +385,23 @@ mod tests {
     #[test]
     fn a_candidate_becomes_a_member_once() {
         let mut state = state_with(&[]);
-        let Enrolment::New(member, changes) = state.on_candidate(Some(&token()), &ask(1, "gw"), &signer(), at(0)) else {
+        let Enrolment::New(member, changes) = state.on_candidate(Some(&token()), &ask(1, "gw"), &signer(), at(0))
+        else {
             panic!("welcome");
         };
-        assert_eq!(member.signed.open(&identity(0).public().sign), Ok(member.certificate.clone()));
+        assert_eq!(
+            member.signed.open(&identity(0).public().sign),
+            Ok(member.certificate.clone())
+        );
         assert!(state.members.is_empty(), "nothing is applied before it is durable");
         let effects = state.apply(changes, true, at(0));
         assert!(matches!(&effects[..], [Effect::TakeRoster(_)]));
         let again = state.on_candidate(Some(&token()), &ask(1, "gw"), &signer(), at(0));
         assert!(matches!(again, Enrolment::Known(known) if *known == *member));
-        assert!(matches!(state.on_candidate(None, &ask(2, "x"), &signer(), at(0)), Enrolment::Refused(_)));
+        assert!(matches!(
+            state.on_candidate(None, &ask(2, "x"), &signer(), at(0)),
+            Enrolment::Refused(_)
+        ));
         assert_eq!(state.members.version(), 1);
     }
 
@@ -347,18 +413,51 @@ mod tests {
         let effects = state.apply(changes, true, at(0));
         assert_eq!(effects, [Effect::SendPlan(node(1))]);
         // It was sent just now: not again at once. The roster and the catalog are missing, too.
-        let behind = Status { roster_version: 0, ..status(1, 0, 0) };
+        let behind = Status {
+            roster_version: 0,
+            ..status(1, 0, 0)
+        };
         assert_eq!(
             state.on_status(node(1), behind.clone(), at(100)),
-            [Effect::SendRoster(node(1)), Effect::AskCatalog { node: node(1), hash: [0; 32] }]
+            [
+                Effect::SendRoster(node(1)),
+                Effect::AskCatalog {
+                    node: node(1),
+                    hash: [0; 32]
+                }
+            ]
         );
-        assert_eq!(state.on_status(node(1), Status { uptime_ms: 1, ..behind.clone() }, at(200)), []);
+        assert_eq!(
+            state.on_status(
+                node(1),
+                Status {
+                    uptime_ms: 1,
+                    ..behind.clone()
+                },
+                at(200)
+            ),
+            []
+        );
         let effects = state.on_status(node(1), Status { uptime_ms: 2, ..behind }, at(10_000));
         assert_eq!(effects.len(), 3);
-        assert_eq!(state.on_catalog(node(1), [1; 32], Vec::new()).len(), 0, "not the one it announced");
+        assert_eq!(
+            state.on_catalog(node(1), [1; 32], Vec::new()).len(),
+            0,
+            "not the one it announced"
+        );
         let changes = state.on_catalog(node(1), [0; 32], Vec::new());
         state.apply(changes, true, at(0));
-        assert_eq!(state.on_status(node(1), Status { uptime_ms: 3, ..status(1, 0, 1) }, at(20_000)), []);
+        assert_eq!(
+            state.on_status(
+                node(1),
+                Status {
+                    uptime_ms: 3,
+                    ..status(1, 0, 1)
+                },
+                at(20_000)
+            ),
+            []
+        );
     }
 
     #[test]
@@ -392,7 +491,9 @@ mod tests {
             component: "file".into(),
             config: "x".repeat(MESSAGE_BYTES_MAX),
         });
-        let refused = state.place(&large.id.clone(), [(node(1), large)].into(), &signer()).unwrap_err();
+        let refused = state
+            .place(&large.id.clone(), [(node(1), large)].into(), &signer())
+            .unwrap_err();
         assert_eq!(refused.daemon, "gw");
     }
 
@@ -407,8 +508,14 @@ mod tests {
         let change = state.reissue(&node(1), &signer()).unwrap();
         state.apply([change], true, at(0));
         let plan = state.plans.of(&node(1)).unwrap();
-        assert_eq!((plan.version, plan.workflows.as_slice()), (45, &[testing::part("a", 1)][..]));
-        assert_eq!(plan.signed.open(&identity(100).public().sign).map(|plan| plan.version), Ok(45));
+        assert_eq!(
+            (plan.version, plan.workflows.as_slice()),
+            (45, &[testing::part("a", 1)][..])
+        );
+        assert_eq!(
+            plan.signed.open(&identity(100).public().sign).map(|plan| plan.version),
+            Ok(45)
+        );
     }
 
     #[test]

@@ -22,7 +22,14 @@ pub fn node(n: u8) -> NodeId {
 }
 
 pub fn certificate(n: u8, name: &str, role: Role) -> Certificate {
-    Certificate { fleet: fleet(), node: node(n), name: name.into(), role, keys: identity(n).public(), key_epoch: 0 }
+    Certificate {
+        fleet: fleet(),
+        node: node(n),
+        name: name.into(),
+        role,
+        keys: identity(n).public(),
+        key_epoch: 0,
+    }
 }
 
 /// A part of a workflow without components: plans only compare and carry it.

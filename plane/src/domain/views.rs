@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use bus_schema::{
-    api::{
-        ComponentView, DaemonDetail, DaemonView, PlaneInfo, Presence, StreamView, WorkflowPart, WorkflowView,
-    },
+    api::{ComponentView, DaemonDetail, DaemonView, PlaneInfo, Presence, StreamView, WorkflowPart, WorkflowView},
     id::{NodeId, WorkflowId},
     member::Role,
     message::RunState,
@@ -94,7 +92,10 @@ impl State {
 
     /// All daemons, by name.
     pub fn daemon_views(&self, now: Now) -> Vec<DaemonView> {
-        let mut views: Vec<_> = self.daemons().map(|(member, daemon)| self.daemon_view(member, daemon, now)).collect();
+        let mut views: Vec<_> = self
+            .daemons()
+            .map(|(member, daemon)| self.daemon_view(member, daemon, now))
+            .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
     }
@@ -128,8 +129,9 @@ impl State {
         let node = member.certificate.node;
         let daemon = self.daemon(&node);
         let last = daemon.and_then(Daemon::last);
-        let mut components: Vec<_> =
-            daemon.and_then(Daemon::catalog).map_or(Vec::new(), |catalog| catalog.iter().map(component).collect());
+        let mut components: Vec<_> = daemon
+            .and_then(Daemon::catalog)
+            .map_or(Vec::new(), |catalog| catalog.iter().map(component).collect());
         components.sort_by(|a, b| (a.role, &a.name).cmp(&(b.role, &b.name)));
         Some(DaemonDetail {
             view: self.daemon_view(member, daemon, now),
@@ -147,8 +149,12 @@ impl State {
 
     /// Why a daemon's newest plan is not applied; empty when it is, or when that may still be on its way.
     fn plan_error(&self, node: &NodeId, now: Now) -> String {
-        let Some(daemon) = self.daemon(node) else { return String::new() };
-        let Some(last) = daemon.last() else { return String::new() };
+        let Some(daemon) = self.daemon(node) else {
+            return String::new();
+        };
+        let Some(last) = daemon.last() else {
+            return String::new();
+        };
         if !last.plan_error.is_empty() {
             return last.plan_error.clone();
         }
@@ -171,8 +177,10 @@ impl State {
 
     fn parts_on(&self, node: &NodeId, now: Now) -> Vec<WorkflowPart> {
         let planned = self.plans.of(node).map_or(&[][..], |plan| &plan.workflows);
-        let mut parts: Vec<_> =
-            planned.iter().map(|part| self.part(node, &part.id, &part.name, part.revision, now)).collect();
+        let mut parts: Vec<_> = planned
+            .iter()
+            .map(|part| self.part(node, &part.id, &part.name, part.revision, now))
+            .collect();
         // What it still runs without being asked to, or what a plane without memory does not know of.
         let last = self.daemon(node).and_then(Daemon::last);
         for extra in last.map_or(&[][..], |last| &last.workflows) {
@@ -185,7 +193,9 @@ impl State {
     }
 
     fn workflow_name(&self, id: &WorkflowId) -> String {
-        self.workflows.name_of(id).map_or_else(|| id.to_string(), str::to_string)
+        self.workflows
+            .name_of(id)
+            .map_or_else(|| id.to_string(), str::to_string)
     }
 
     fn part(&self, node: &NodeId, id: &WorkflowId, name: &str, wanted: u32, now: Now) -> WorkflowPart {
@@ -204,7 +214,9 @@ impl State {
         };
         if !daemon.is_believed() {
             // Stale words are not passed off as the state of things.
-            let seen = daemon.silent_ms(now).map_or(String::new(), |ms| format!(", last seen {} ago", span(ms)));
+            let seen = daemon
+                .silent_ms(now)
+                .map_or(String::new(), |ms| format!(", last seen {} ago", span(ms)));
             let was = said.map_or(String::new(), |said| format!("; it was {}", word(said.state)));
             part.cause = format!("the daemon is {}{seen}{was}", presence_word(daemon.presence()));
             return part;
@@ -215,7 +227,11 @@ impl State {
                 part.state = Some(said.state);
                 part.cause = said.cause.clone();
                 if part.cause.is_empty() && said.revision != wanted {
-                    part.cause = if error.is_empty() { format!("revision {wanted} is on its way") } else { error };
+                    part.cause = if error.is_empty() {
+                        format!("revision {wanted} is on its way")
+                    } else {
+                        error
+                    };
                 }
             }
             None if error.is_empty() => part.cause = "its plan is on the way to the daemon".to_string(),
@@ -226,7 +242,10 @@ impl State {
 
     /// All workflows, by name.
     pub fn workflow_views(&self, now: Now) -> Vec<WorkflowView> {
-        self.workflows.iter().map(|revision| self.workflow_view(revision, now)).collect()
+        self.workflows
+            .iter()
+            .map(|revision| self.workflow_view(revision, now))
+            .collect()
     }
 
     /// One workflow.
@@ -248,8 +267,9 @@ impl State {
     pub fn parts_of(&self, workflow: &str, now: Now) -> Vec<WorkflowPart> {
         let id = WorkflowId::of_name(workflow);
         let planned = self.plans.parts_of(&id);
-        let mut parts: Vec<_> =
-            planned.map(|(node, part)| self.part(node, &id, workflow, part.revision, now)).collect();
+        let mut parts: Vec<_> = planned
+            .map(|(node, part)| self.part(node, &id, workflow, part.revision, now))
+            .collect();
         parts.sort_by(|a, b| a.daemon.cmp(&b.daemon));
         parts
     }
@@ -291,9 +311,12 @@ impl State {
     /// Every component any daemon carries, by role and name.
     pub fn component_views(&self) -> Vec<ComponentView> {
         let mut all = BTreeMap::new();
-        let catalogs = self.daemons().filter_map(|(_, daemon)| daemon.and_then(Daemon::catalog));
+        let catalogs = self
+            .daemons()
+            .filter_map(|(_, daemon)| daemon.and_then(Daemon::catalog));
         for descriptor in catalogs.flat_map(|catalog| catalog.iter()) {
-            all.entry((descriptor.role, descriptor.name.as_str())).or_insert(descriptor);
+            all.entry((descriptor.role, descriptor.name.as_str()))
+                .or_insert(descriptor);
         }
         all.into_values().map(component).collect()
     }
@@ -302,7 +325,11 @@ impl State {
     pub fn placeable(&self) -> impl Iterator<Item = (&str, NodeId, Option<Catalog>)> {
         self.daemons().map(|(member, daemon)| {
             let certificate = &member.certificate;
-            (certificate.name.as_str(), certificate.node, daemon.and_then(Daemon::catalog).cloned())
+            (
+                certificate.name.as_str(),
+                certificate.node,
+                daemon.and_then(Daemon::catalog).cloned(),
+            )
         })
     }
 }
@@ -334,19 +361,37 @@ mod tests {
     };
 
     fn at(mono_ms: u64) -> Now {
-        Now { mono_ms, unix_ms: mono_ms as i64 }
+        Now {
+            mono_ms,
+            unix_ms: mono_ms as i64,
+        }
     }
 
     /// Daemons `gw` (1) and `hub` (2), a workflow `a` in revision 1 on both, under plan 1.
     fn state() -> State {
         let mut state = State::new(fleet(), node(100));
-        for (n, name, role) in [(1, "gw", Role::Daemon), (2, "hub", Role::Daemon), (3, "anna", Role::Operator)] {
+        for (n, name, role) in [
+            (1, "gw", Role::Daemon),
+            (2, "hub", Role::Daemon),
+            (3, "anna", Role::Operator),
+        ] {
             let certificate = certificate(n, name, role);
             let signed = bus_schema::member::Signed::new(&certificate, &identity(0));
-            let host = HostFacts { version: "0.0.9".into(), ..HostFacts::default() };
-            state.members.insert(Member { certificate, signed, host, enrolled_unix_ms: 0 });
+            let host = HostFacts {
+                version: "0.0.9".into(),
+                ..HostFacts::default()
+            };
+            state.members.insert(Member {
+                certificate,
+                signed,
+                host,
+                enrolled_unix_ms: 0,
+            });
         }
-        let signer = Signer { root: identity(0), plane: identity(100) };
+        let signer = Signer {
+            root: identity(0),
+            plane: identity(100),
+        };
         let parts = [(node(1), part("a", 1)), (node(2), part("a", 1))].into();
         let mut changes = state.place(&WorkflowId::of_name("a"), parts, &signer).unwrap();
         changes.push(Change::Revision(Revision {
@@ -362,8 +407,20 @@ mod tests {
 
     fn says(state: &mut State, n: u8, revision: u32, run: RunState, now: u64) {
         let workflow = WorkflowId::of_name("a");
-        let workflows = vec![WorkflowStatus { workflow, revision, state: run, cause: String::new() }];
-        state.on_status(node(n), Status { workflows, ..status(1, now, 1) }, at(now));
+        let workflows = vec![WorkflowStatus {
+            workflow,
+            revision,
+            state: run,
+            cause: String::new(),
+        }];
+        state.on_status(
+            node(n),
+            Status {
+                workflows,
+                ..status(1, now, 1)
+            },
+            at(now),
+        );
     }
 
     #[test]
@@ -402,9 +459,15 @@ mod tests {
         state.tick(at(200_000));
         assert_eq!(state.workflow_views(at(200_000))[0].state, None);
         let parts = state.parts_of("a", at(200_000));
-        assert_eq!(parts[0].cause, "the daemon is offline, last seen 3 min ago; it was running");
+        assert_eq!(
+            parts[0].cause,
+            "the daemon is offline, last seen 3 min ago; it was running"
+        );
         let daemon = &state.daemon_views(at(200_000))[0];
-        assert_eq!((daemon.presence, daemon.last_seen_ms), (Presence::Offline, Some(200_000)));
+        assert_eq!(
+            (daemon.presence, daemon.last_seen_ms),
+            (Presence::Offline, Some(200_000))
+        );
     }
 
     #[test]
@@ -420,7 +483,11 @@ mod tests {
         }
         let detail = state.daemon_detail("gw", at(65_000)).unwrap();
         assert_eq!(detail.view.troubled, 1);
-        assert!(detail.plan_error.starts_with("plan 1 has not been applied for 65 s"), "{}", detail.plan_error);
+        assert!(
+            detail.plan_error.starts_with("plan 1 has not been applied for 65 s"),
+            "{}",
+            detail.plan_error
+        );
         assert_eq!((detail.view.plan_version, detail.view.plan_wanted), (0, 1));
     }
 
@@ -428,12 +495,21 @@ mod tests {
     fn daemons_by_name_or_id_and_only_daemons() {
         let state = state();
         let id = node(2).to_string();
-        for (key, found) in [("gw", Some("gw")), (id.as_str(), Some("hub")), ("anna", None), ("x", None), ("", None)] {
+        for (key, found) in [
+            ("gw", Some("gw")),
+            (id.as_str(), Some("hub")),
+            ("anna", None),
+            ("x", None),
+            ("", None),
+        ] {
             let detail = state.daemon_detail(key, at(0));
             assert_eq!(detail.as_ref().map(|detail| detail.view.name.as_str()), found, "{key}");
         }
         let view = &state.daemon_views(at(0))[0];
-        assert_eq!((view.presence, view.last_seen_ms, view.version.as_str()), (Presence::Unknown, None, "0.0.9"));
+        assert_eq!(
+            (view.presence, view.last_seen_ms, view.version.as_str()),
+            (Presence::Unknown, None, "0.0.9")
+        );
         let info = state.info("127.0.0.1:7777");
         assert_eq!((info.daemons, info.operators, info.workflows), (2, 1, 1));
     }
@@ -442,9 +518,20 @@ mod tests {
     fn what_runs_unasked_is_shown() {
         let mut state = state();
         let stranger = WorkflowId::of_name("from elsewhere");
-        let workflows =
-            vec![WorkflowStatus { workflow: stranger, revision: 4, state: RunState::Running, cause: String::new() }];
-        state.on_status(node(1), Status { workflows, ..status(1, 0, 9) }, at(0));
+        let workflows = vec![WorkflowStatus {
+            workflow: stranger,
+            revision: 4,
+            state: RunState::Running,
+            cause: String::new(),
+        }];
+        state.on_status(
+            node(1),
+            Status {
+                workflows,
+                ..status(1, 0, 9)
+            },
+            at(0),
+        );
         let parts = state.daemon_detail("gw", at(0)).unwrap().parts;
         assert_eq!(parts.len(), 2);
         assert_eq!((parts[1].workflow.as_str(), parts[1].revision), (stranger.as_str(), 4));
@@ -452,9 +539,13 @@ mod tests {
 
     #[test]
     fn spans() {
-        for (ms, text) in
-            [(0, "0 s"), (119_999, "119 s"), (120_000, "2 min"), (7_200_000, "2 h"), (172_800_000, "2 days")]
-        {
+        for (ms, text) in [
+            (0, "0 s"),
+            (119_999, "119 s"),
+            (120_000, "2 min"),
+            (7_200_000, "2 h"),
+            (172_800_000, "2 days"),
+        ] {
             assert_eq!(span(ms), text);
         }
     }

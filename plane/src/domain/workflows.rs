@@ -91,7 +91,9 @@ impl Workflows {
 
     /// Numbers of a (perhaps deleted) workflow are taken up to this one.
     pub fn remember(&mut self, name: &str, number: u32) {
-        self.by_id.entry(WorkflowId::of_name(name)).or_insert_with(|| name.to_string());
+        self.by_id
+            .entry(WorkflowId::of_name(name))
+            .or_insert_with(|| name.to_string());
         let last = self.last.entry(name.to_string()).or_default();
         *last = (*last).max(number);
     }
@@ -107,7 +109,13 @@ mod tests {
     use super::*;
 
     fn revision(name: &str, number: u32) -> Revision {
-        Revision { workflow: name.into(), number, text: String::new(), by: "anna".into(), at_unix_ms: 0 }
+        Revision {
+            workflow: name.into(),
+            number,
+            text: String::new(),
+            by: "anna".into(),
+            at_unix_ms: 0,
+        }
     }
 
     #[test]
@@ -120,11 +128,20 @@ mod tests {
             assert_eq!(workflows.next_number("a"), number);
             workflows.put(revision("a", number));
         }
-        for (expected, result) in [(None, Ok(())), (Some(2), Ok(())), (Some(1), moved(2)), (Some(0), moved(2))] {
+        for (expected, result) in [
+            (None, Ok(())),
+            (Some(2), Ok(())),
+            (Some(1), moved(2)),
+            (Some(0), moved(2)),
+        ] {
             assert_eq!(workflows.expect("a", expected), result, "{expected:?}");
         }
         workflows.retire("a");
-        assert_eq!((workflows.get("a"), workflows.next_number("a")), (None, 3), "numbers are never used again");
+        assert_eq!(
+            (workflows.get("a"), workflows.next_number("a")),
+            (None, 3),
+            "numbers are never used again"
+        );
         assert_eq!(workflows.expect("a", Some(0)), Ok(()));
         assert_eq!(workflows.name_of(&WorkflowId::of_name("a")), Some("a"));
         assert_eq!(workflows.name_of(&WorkflowId::of_name("b")), None);

@@ -86,19 +86,40 @@ impl Store {
     }
 
     fn open_with(path: &Path, migrations: &[&str]) -> Result<Self, StoreError> {
-        let io = |what| move |source| StoreError::Io { what, path: path.to_path_buf(), source };
+        let io = |what| {
+            move |source| StoreError::Io {
+                what,
+                path: path.to_path_buf(),
+                source,
+            }
+        };
         // SQLite gives its journal files the mode of the database.
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path);
         let file = file.map_err(io("open"))?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(io("protect"))?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))
+            .map_err(io("protect"))?;
         drop(file);
-        let unusable = |source| StoreError::NotADatabase { path: path.to_path_buf(), source };
+        let unusable = |source| StoreError::NotADatabase {
+            path: path.to_path_buf(),
+            source,
+        };
         let mut db = Connection::open(path).map_err(unusable)?;
         prepare(&db).map_err(unusable)?;
-        let found: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(unusable)?;
+        let found: i64 = db
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(unusable)?;
         let done = usize::try_from(found).unwrap_or(usize::MAX);
         if done > migrations.len() {
-            return Err(StoreError::Newer { path: path.to_path_buf(), found, known: migrations.len() });
+            return Err(StoreError::Newer {
+                path: path.to_path_buf(),
+                found,
+                known: migrations.len(),
+            });
         }
         for (version, script) in (1i64..).zip(migrations).skip(done) {
             let migration = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -111,7 +132,9 @@ impl Store {
 
     /// A setting.
     pub fn setting(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = self.db.query_row("SELECT value FROM settings WHERE key = ?1", [key], |row| row.get(0));
+        let found = self
+            .db
+            .query_row("SELECT value FROM settings WHERE key = ?1", [key], |row| row.get(0));
         Ok(found.optional()?)
     }
 
@@ -151,10 +174,18 @@ mod tests {
         store.set("a", b"2").unwrap();
         for file in std::fs::read_dir(dir.path()).unwrap() {
             let file = file.unwrap();
-            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.path());
+            assert_eq!(
+                file.metadata().unwrap().permissions().mode() & 0o777,
+                0o600,
+                "{:?}",
+                file.path()
+            );
         }
         drop(store);
-        assert_eq!(Store::open(&path).unwrap().setting("a").unwrap().as_deref(), Some(&b"2"[..]));
+        assert_eq!(
+            Store::open(&path).unwrap().setting("a").unwrap().as_deref(),
+            Some(&b"2"[..])
+        );
     }
 
     #[test]
@@ -168,20 +199,32 @@ mod tests {
         assert!(Store::open_with(&path, &[first, broken]).is_err());
         for _ in 0..2 {
             let store = Store::open_with(&path, &[first, then]).unwrap();
-            let count: i64 = store.db.query_row("SELECT count(*) FROM more", [], |row| row.get(0)).unwrap();
-            assert_eq!((count, store.setting("kept").unwrap().as_deref()), (1, Some(&b"yes"[..])));
+            let count: i64 = store
+                .db
+                .query_row("SELECT count(*) FROM more", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(
+                (count, store.setting("kept").unwrap().as_deref()),
+                (1, Some(&b"yes"[..]))
+            );
             let half = store.db.prepare("SELECT * FROM half");
             assert!(half.is_err(), "a migration that fails leaves nothing behind");
         }
         let error = Store::open_with(&path, &[first]).unwrap_err().to_string();
-        assert!(error.contains("newer mycelial-plane (its format is 2, this program knows up to 1)"), "{error}");
+        assert!(
+            error.contains("newer mycelial-plane (its format is 2, this program knows up to 1)"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_file_that_is_no_database_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("plane.db");
-        for (bytes, part) in [(&b"this is not a database, not at all. "[..], "plane.db is not a usable database")] {
+        for (bytes, part) in [(
+            &b"this is not a database, not at all. "[..],
+            "plane.db is not a usable database",
+        )] {
             std::fs::write(&path, bytes.repeat(200)).unwrap();
             let error = Store::open(&path).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -65,7 +65,12 @@ impl Store {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for words in all {
             let sql = "INSERT OR REPLACE INTO reports (node, status, streams, heard_unix_ms) VALUES (?1, ?2, ?3, ?4)";
-            let Words { node, status, streams, heard_unix_ms } = words;
+            let Words {
+                node,
+                status,
+                streams,
+                heard_unix_ms,
+            } = words;
             let row = params![node.as_str(), encode(status), encode(streams), heard_unix_ms];
             transaction.prepare_cached(sql)?.execute(row)?;
         }
@@ -74,13 +79,18 @@ impl Store {
 
     /// Reads everything back. Certificates and plans are checked against the keys that signed them.
     pub fn load(&self, root: &[u8; 32], plane: &[u8; 32]) -> Result<Loaded, StoreError> {
-        let mut loaded = Loaded { changes: self.members(root)?, ..Loaded::default() };
+        let mut loaded = Loaded {
+            changes: self.members(root)?,
+            ..Loaded::default()
+        };
         if let Some(bytes) = self.setting(ROSTER)? {
             let (roster, signed) = open::<Roster>("settings", &bytes, root)?;
             loaded.roster = Some(signed.clone());
             loaded.changes.push(Change::Roster { roster, signed });
         }
-        loaded.changes.extend(self.revisions()?.into_iter().map(Change::Revision));
+        loaded
+            .changes
+            .extend(self.revisions()?.into_iter().map(Change::Revision));
         if let Some(floor) = self.setting(PLAN_FLOOR)? {
             loaded.changes.push(Change::PlanFloor(blob("settings", &floor)?));
         }
@@ -109,7 +119,12 @@ impl Store {
         self.rows("SELECT certificate, host, enrolled_unix_ms FROM members", |row| {
             let (certificate, signed) = open::<Certificate>("members", row.get_ref(0)?.as_blob().unwrap_or(&[]), root)?;
             let host = blob("members", row.get_ref(1)?.as_blob().unwrap_or(&[]))?;
-            Ok(Change::Member(Box::new(Member { certificate, signed, host, enrolled_unix_ms: row.get(2)? })))
+            Ok(Change::Member(Box::new(Member {
+                certificate,
+                signed,
+                host,
+                enrolled_unix_ms: row.get(2)?,
+            })))
         })
     }
 
@@ -128,14 +143,29 @@ impl Store {
     }
 
     fn last_revisions(&self) -> Result<Vec<(String, u32)>, StoreError> {
-        self.rows("SELECT workflow, max(number) FROM revisions GROUP BY workflow", |row| Ok((row.get(0)?, row.get(1)?)))
+        self.rows("SELECT workflow, max(number) FROM revisions GROUP BY workflow", |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
     }
 
     fn plans(&self, plane: &[u8; 32]) -> Result<Vec<Change>, StoreError> {
-        self.rows("SELECT plan FROM plans", |row| {
+        self.rows("SELECT plan, confirmed FROM plans", |row| {
             let (plan, signed) = open::<Plan>("plans", row.get_ref(0)?.as_blob().unwrap_or(&[]), plane)?;
-            let Plan { daemon, version, workflows, .. } = plan;
-            Ok(Change::Plan { node: daemon, plan: Deployed { version, workflows, signed } })
+            let Plan {
+                daemon,
+                version,
+                workflows,
+                ..
+            } = plan;
+            Ok(Change::Plan {
+                confirmed: row.get(1)?,
+                node: daemon,
+                plan: Deployed {
+                    version,
+                    workflows,
+                    signed,
+                },
+            })
         })
     }
 
@@ -152,7 +182,11 @@ impl Store {
                 }
             };
             let node = id("catalogs", row.get_ref(0)?.as_str().unwrap_or(""))?;
-            Ok(Change::Catalog { node, hash: row.get(1)?, catalog })
+            Ok(Change::Catalog {
+                node,
+                hash: row.get(1)?,
+                catalog,
+            })
         })
     }
 
@@ -163,7 +197,12 @@ impl Store {
             let status: Option<Status> = decode(row.get_ref(1)?.as_blob().unwrap_or(&[]));
             let streams: Option<Vec<StreamReport>> = decode(row.get_ref(2)?.as_blob().unwrap_or(&[]));
             let heard_unix_ms = row.get(3)?;
-            Ok(status.zip(streams).map(|(status, streams)| Words { node, status, streams, heard_unix_ms }))
+            Ok(status.zip(streams).map(|(status, streams)| Words {
+                node,
+                status,
+                streams,
+                heard_unix_ms,
+            }))
         })?;
         Ok(read.into_iter().flatten().collect())
     }
@@ -175,7 +214,9 @@ impl Store {
             let role: Vec<u8> = row.get(1)?;
             Ok((row.get(0)?, role, row.get(2)?, row.get(3)?, row.get(4)?))
         });
-        let Some((secret, role, name, uses_left, expires_unix_ms)) = found.optional()? else { return Ok(None) };
+        let Some((secret, role, name, uses_left, expires_unix_ms)) = found.optional()? else {
+            return Ok(None);
+        };
         let mut uses = self.db.prepare("SELECT node FROM token_uses WHERE token = ?1")?;
         let mut rows = uses.query([token.as_str()])?;
         let mut used_by = Vec::new();
@@ -183,7 +224,15 @@ impl Store {
             used_by.push(id("token_uses", row.get_ref(0)?.as_str().unwrap_or(""))?);
         }
         let role = blob("tokens", &role)?;
-        Ok(Some(Token { id: *token, secret, role, name, uses_left, expires_unix_ms, used_by }))
+        Ok(Some(Token {
+            id: *token,
+            secret,
+            role,
+            name,
+            uses_left,
+            expires_unix_ms,
+            used_by,
+        }))
     }
 }
 
@@ -191,43 +240,90 @@ fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
     match change {
         Change::Token(token) => {
             let sql = "INSERT INTO tokens (id, secret, role, name, uses_left, expires_unix_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let Token { id, secret, role, name, uses_left, expires_unix_ms, .. } = token;
-            db.execute(sql, params![id.as_str(), secret, encode(role), name, uses_left, expires_unix_ms])?;
+            let Token {
+                id,
+                secret,
+                role,
+                name,
+                uses_left,
+                expires_unix_ms,
+                ..
+            } = token;
+            db.execute(
+                sql,
+                params![id.as_str(), secret, encode(role), name, uses_left, expires_unix_ms],
+            )?;
         }
         Change::TokenUsed { token, node } => {
-            db.execute("UPDATE tokens SET uses_left = uses_left - 1 WHERE id = ?1", [token.as_str()])?;
-            db.execute("INSERT INTO token_uses (token, node) VALUES (?1, ?2)", [token.as_str(), node.as_str()])?;
+            db.execute(
+                "UPDATE tokens SET uses_left = uses_left - 1 WHERE id = ?1",
+                [token.as_str()],
+            )?;
+            db.execute(
+                "INSERT INTO token_uses (token, node) VALUES (?1, ?2)",
+                [token.as_str(), node.as_str()],
+            )?;
         }
         Change::Member(member) => {
-            let sql = "INSERT OR REPLACE INTO members (node, certificate, host, enrolled_unix_ms) VALUES (?1, ?2, ?3, ?4)";
+            let sql =
+                "INSERT OR REPLACE INTO members (node, certificate, host, enrolled_unix_ms) VALUES (?1, ?2, ?3, ?4)";
             let node = member.certificate.node;
-            let row = params![node.as_str(), encode(&member.signed), encode(&member.host), member.enrolled_unix_ms];
+            let row = params![
+                node.as_str(),
+                encode(&member.signed),
+                encode(&member.host),
+                member.enrolled_unix_ms
+            ];
             db.execute(sql, row)?;
         }
         Change::Roster { signed, .. } => set(db, ROSTER, &encode(signed))?,
         Change::Revision(revision) => {
             let sql = "INSERT INTO revisions (workflow, number, text, made_by, at_unix_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
-            let Revision { workflow, number, text, by, at_unix_ms } = revision;
+            let Revision {
+                workflow,
+                number,
+                text,
+                by,
+                at_unix_ms,
+            } = revision;
             db.execute(sql, params![workflow, number, text, by, at_unix_ms])?;
-            db.execute("INSERT OR REPLACE INTO workflows (name, revision) VALUES (?1, ?2)", params![workflow, number])?;
+            db.execute(
+                "INSERT OR REPLACE INTO workflows (name, revision) VALUES (?1, ?2)",
+                params![workflow, number],
+            )?;
         }
         Change::Retired(name) => {
             db.execute("DELETE FROM workflows WHERE name = ?1", [name])?;
         }
-        Change::Plan { node, plan } => {
-            let sql = "INSERT OR REPLACE INTO plans (node, version, plan) VALUES (?1, ?2, ?3)";
+        Change::Plan { node, plan, confirmed } => {
+            let sql = "INSERT OR REPLACE INTO plans (node, version, plan, confirmed) VALUES (?1, ?2, ?3, ?4)";
             let version = i64::try_from(plan.version).map_err(|_| damaged("plans"))?;
-            db.execute(sql, params![node.as_str(), version, encode(&plan.signed)])?;
+            db.execute(sql, params![node.as_str(), version, encode(&plan.signed), confirmed])?;
             raise_floor(db, plan.version)?;
         }
+        Change::PlansConfirmed(nodes) => {
+            for node in nodes {
+                db.execute("UPDATE plans SET confirmed = 1 WHERE node = ?1", [node.as_str()])?;
+            }
+        }
         Change::PlanFloor(version) => raise_floor(db, *version)?,
-        Change::Catalog { node, hash: announced, catalog } => {
+        Change::Catalog {
+            node,
+            hash: announced,
+            catalog,
+        } => {
             let components = encode(&catalog.to_vec());
             let body = hash("mycelial stored catalog v1", &[&components]);
-            db.execute("INSERT OR IGNORE INTO catalog_bodies (id, components) VALUES (?1, ?2)", params![body, components])?;
+            db.execute(
+                "INSERT OR IGNORE INTO catalog_bodies (id, components) VALUES (?1, ?2)",
+                params![body, components],
+            )?;
             let sql = "INSERT OR REPLACE INTO catalogs (node, hash, body) VALUES (?1, ?2, ?3)";
             db.execute(sql, params![node.as_str(), announced, body])?;
-            db.execute("DELETE FROM catalog_bodies WHERE id NOT IN (SELECT body FROM catalogs)", [])?;
+            db.execute(
+                "DELETE FROM catalog_bodies WHERE id NOT IN (SELECT body FROM catalogs)",
+                [],
+            )?;
         }
     }
     Ok(())
@@ -238,7 +334,11 @@ fn raise_floor(db: &Connection, version: u64) -> Result<(), StoreError> {
     let sql = "SELECT value FROM settings WHERE key = ?1";
     let floor: Option<Vec<u8>> = db.query_row(sql, [PLAN_FLOOR], |row| row.get(0)).optional()?;
     let floor: u64 = floor.and_then(|bytes| decode(&bytes)).unwrap_or(0);
-    if version > floor { set(db, PLAN_FLOOR, &encode(&version)) } else { Ok(()) }
+    if version > floor {
+        set(db, PLAN_FLOOR, &encode(&version))
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -263,7 +363,10 @@ mod tests {
     const PATH: &str = "plane.db";
 
     fn signer() -> Signer {
-        Signer { root: identity(0), plane: identity(100) }
+        Signer {
+            root: identity(0),
+            plane: identity(100),
+        }
     }
 
     fn keys() -> ([u8; 32], [u8; 32]) {
@@ -271,13 +374,31 @@ mod tests {
     }
 
     fn token() -> Token {
-        mint(Wish { role: Role::Daemon, name: None, uses: 2, ttl_s: 60 }, &[5; 32], 1_000).unwrap()
+        mint(
+            Wish {
+                role: Role::Daemon,
+                name: None,
+                uses: 2,
+                ttl_s: 60,
+            },
+            &[5; 32],
+            1_000,
+        )
+        .unwrap()
     }
 
     fn ask(n: u8, name: &str) -> EnrolAsk {
         let keys = identity(n).public();
         let proof = enrol_proof(&token().secret, &keys, name);
-        EnrolAsk { keys, name: name.into(), proof, host: HostFacts { hostname: "box".into(), ..HostFacts::default() } }
+        EnrolAsk {
+            keys,
+            name: name.into(),
+            proof,
+            host: HostFacts {
+                hostname: "box".into(),
+                ..HostFacts::default()
+            },
+        }
     }
 
     fn descriptor() -> Descriptor {
@@ -322,7 +443,13 @@ mod tests {
 
     fn revision(number: u32) -> Change {
         let text = format!("revision {number}");
-        Change::Revision(Revision { workflow: "a".into(), number, text, by: "anna".into(), at_unix_ms: 9 })
+        Change::Revision(Revision {
+            workflow: "a".into(),
+            number,
+            text,
+            by: "anna".into(),
+            at_unix_ms: 9,
+        })
     }
 
     #[test]
@@ -333,7 +460,14 @@ mod tests {
         both(&mut store, &mut state, vec![Change::Token(token())]);
         for (n, name) in [(1, "gw"), (2, "hub")] {
             enrol(&mut store, &mut state, n, name);
-            state.on_status(node(n), status(1, 5, 0), Now { mono_ms: 1, unix_ms: 77 });
+            state.on_status(
+                node(n),
+                status(1, 5, 0),
+                Now {
+                    mono_ms: 1,
+                    unix_ms: 77,
+                },
+            );
             let changes = state.on_catalog(node(n), [0; 32], vec![descriptor()]);
             both(&mut store, &mut state, changes);
         }
@@ -352,9 +486,20 @@ mod tests {
         assert_eq!(again.members.version(), 2);
         let gw = again.members.named("gw").unwrap();
         assert_eq!((gw.certificate.node, gw.host.hostname.as_str()), (node(1), "box"));
-        assert_eq!(again.workflows.get("a").map(|revision| revision.text.as_str()), Some("revision 2"));
-        assert_eq!((again.plans.of(&node(1)), again.plans.of(&node(2))), (state.plans.of(&node(1)), state.plans.of(&node(2))));
+        assert_eq!(
+            again.workflows.get("a").map(|revision| revision.text.as_str()),
+            Some("revision 2")
+        );
+        assert_eq!(
+            (again.plans.of(&node(1)), again.plans.of(&node(2))),
+            (state.plans.of(&node(1)), state.plans.of(&node(2)))
+        );
         assert_eq!(again.plans.next_version(), 3);
+        assert_eq!(again.plans.is_confirmed(&node(1)), Some(false));
+        let mut store = store;
+        store.commit(&[Change::PlansConfirmed(vec![node(1)])]).unwrap();
+        let confirmed = [1, 2].map(|n| reload(&store).plans.is_confirmed(&node(n)));
+        assert_eq!(confirmed, [Some(true), Some(false)]);
         let [a, b] = [1, 2].map(|n| again.daemon(&node(n)).unwrap().catalog().unwrap().as_ptr());
         assert_eq!(a, b, "the same components are the same memory");
         let token = store.token(&token().id).unwrap().unwrap();
@@ -364,10 +509,20 @@ mod tests {
     #[test]
     fn words_and_catalogs_go_together() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut store, mut state) = (Store::open(&dir.path().join(PATH)).unwrap(), State::new(fleet(), node(100)));
+        let (mut store, mut state) = (
+            Store::open(&dir.path().join(PATH)).unwrap(),
+            State::new(fleet(), node(100)),
+        );
         both(&mut store, &mut state, vec![Change::Token(token())]);
         enrol(&mut store, &mut state, 1, "gw");
-        state.on_status(node(1), status(4, 5, 31), Now { mono_ms: 1, unix_ms: 77 });
+        state.on_status(
+            node(1),
+            status(4, 5, 31),
+            Now {
+                mono_ms: 1,
+                unix_ms: 77,
+            },
+        );
         let changes = state.on_catalog(node(1), [0; 32], vec![descriptor()]);
         both(&mut store, &mut state, changes);
         store.save_words(&state.take_unsaved()).unwrap();
@@ -376,7 +531,11 @@ mod tests {
         assert_eq!(daemon.last().map(|last| last.boot), Some(4));
         assert_eq!(daemon.catalog().map(|catalog| catalog.len()), Some(1));
         assert_eq!(daemon.heard_unix_ms(), Some(77));
-        assert_eq!(again.plans.next_version(), 32, "a version a daemon has spoken of is taken");
+        assert_eq!(
+            again.plans.next_version(),
+            32,
+            "a version a daemon has spoken of is taken"
+        );
     }
 
     #[test]
@@ -384,7 +543,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(PATH);
         let mut store = Store::open(&path).unwrap();
-        store.commit(&[Change::PlanFloor(7), revision(1), Change::PlanFloor(3)]).unwrap();
+        store
+            .commit(&[Change::PlanFloor(7), revision(1), Change::PlanFloor(3)])
+            .unwrap();
         store.commit(&[Change::Retired("a".into())]).unwrap();
         drop(store);
         let mut store = Store::open(&path).unwrap();
@@ -399,10 +560,16 @@ mod tests {
     #[test]
     fn what_others_signed_is_not_believed() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut store, mut state) = (Store::open(&dir.path().join(PATH)).unwrap(), State::new(fleet(), node(100)));
+        let (mut store, mut state) = (
+            Store::open(&dir.path().join(PATH)).unwrap(),
+            State::new(fleet(), node(100)),
+        );
         both(&mut store, &mut state, vec![Change::Token(token())]);
         enrol(&mut store, &mut state, 1, "gw");
         let other = identity(50).public().sign;
-        assert!(matches!(store.load(&other, &keys().1), Err(StoreError::Damaged { table: "members" })));
+        assert!(matches!(
+            store.load(&other, &keys().1),
+            Err(StoreError::Damaged { table: "members" })
+        ));
     }
 }

@@ -48,7 +48,8 @@ CREATE TABLE workflows (
 CREATE TABLE plans (
     node TEXT PRIMARY KEY,
     version INTEGER NOT NULL,
-    plan BLOB NOT NULL -- as signed by the plane
+    plan BLOB NOT NULL, -- as signed by the plane
+    confirmed INTEGER NOT NULL DEFAULT 0 -- its daemon has said that it runs it
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE catalog_bodies (

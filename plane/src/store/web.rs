@@ -37,7 +37,10 @@ impl Store {
     /// All sessions that have not expired; forgets everything that has.
     pub fn sessions(&self, now_unix_ms: i64) -> Result<Vec<([u8; 32], i64)>, StoreError> {
         for table in ["logins", "sessions"] {
-            self.db.execute(&format!("DELETE FROM {table} WHERE expires_unix_ms <= ?1"), [now_unix_ms])?;
+            self.db.execute(
+                &format!("DELETE FROM {table} WHERE expires_unix_ms <= ?1"),
+                [now_unix_ms],
+            )?;
         }
         let mut statement = self.db.prepare("SELECT hash, expires_unix_ms FROM sessions")?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -57,7 +60,12 @@ mod tests {
         // Another process makes the code.
         Store::open(&path).unwrap().add_login(&[1; 32], 100).unwrap();
         store.add_login(&[2; 32], 100).unwrap();
-        for (hash, now, good) in [([9; 32], 0, false), ([1; 32], 99, true), ([1; 32], 99, false), ([2; 32], 100, false)] {
+        for (hash, now, good) in [
+            ([9; 32], 0, false),
+            ([1; 32], 99, true),
+            ([1; 32], 99, false),
+            ([2; 32], 100, false),
+        ] {
             assert_eq!(store.use_login(&hash, now).unwrap(), good, "{hash:?} {now}");
         }
         for (n, expires) in [(1, 50), (2, 150), (3, 200)] {
@@ -65,6 +73,10 @@ mod tests {
         }
         store.end_session(&[3; 32]).unwrap();
         assert_eq!(store.sessions(100).unwrap(), [([2; 32], 150)]);
-        assert_eq!(store.sessions(0).unwrap(), [([2; 32], 150)], "the expired one is forgotten");
+        assert_eq!(
+            store.sessions(0).unwrap(),
+            [([2; 32], 150)],
+            "the expired one is forgotten"
+        );
     }
 }

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Starts `mycelial-broker` from the same build, connects `--clients` producers and as many consumers, one stream for
-//! each pair, and waits until every frame has arrived. A producer keeps at most 16 frames unacknowledged, as daemons do.
+//! each pair, and waits until every frame has arrived. At most 16 frames of a stream are on their way at a time, as
+//! between daemons.
 
 use std::{
     fs,
@@ -13,6 +14,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -25,9 +27,14 @@ use bus_schema::{
     subject::{self, Dialect},
 };
 use clap::Parser;
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS};
-use tokio::task::JoinSet;
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
 
+/// Frames of a stream on their way.
+const CREDIT: usize = CREDIT_FRAMES as usize;
 /// The secret of a broker that lives for seconds.
 const SECRET: [u8; 32] = [42; 32];
 
@@ -88,8 +95,8 @@ impl Fleet {
         let mut options = MqttOptions::new(user.name(), "127.0.0.1", self.port);
         options.set_credentials(user.name(), user.password(&SECRET));
         options.set_max_packet_size(broker::PACKET_BYTES_MAX, broker::PACKET_BYTES_MAX);
-        options.set_inflight(CREDIT_FRAMES as u16);
-        AsyncClient::new(options, CREDIT_FRAMES as usize)
+        options.set_inflight(CREDIT as u16);
+        AsyncClient::new(options, 2 * CREDIT)
     }
 }
 
@@ -113,10 +120,17 @@ fn main() -> Result<()> {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (seconds, cpu) = runtime.block_on(async {
-        let (ready, mut readies) = tokio::sync::mpsc::channel(256);
-        let mut consumers = JoinSet::new();
+        let (ready, mut readies) = mpsc::channel(256);
+        let (mut consumers, mut streams) = (JoinSet::new(), Vec::new());
         for n in 0..args.clients {
-            consumers.spawn(consume(fleet, n, args.frames, ready.clone()));
+            let stream = Stream {
+                fleet,
+                n,
+                frames: args.frames,
+                credit: Arc::new(Semaphore::new(CREDIT)),
+            };
+            consumers.spawn(consume(stream.clone(), ready.clone()));
+            streams.push(stream);
         }
         for _ in 0..args.clients {
             readies.recv().await.context("a consumer ended early")?;
@@ -124,8 +138,8 @@ fn main() -> Result<()> {
         println!("{} subscribed: {} KB resident", args.clients, broker.memory("VmRSS:")?);
         let (start, cpu) = (Instant::now(), broker.cpu_ms()?);
         let mut producers = JoinSet::new();
-        for n in 0..args.clients {
-            producers.spawn(produce(fleet, n, args.frames, args.bytes));
+        for stream in streams {
+            producers.spawn(produce(stream, args.bytes));
         }
         while let Some(done) = consumers.join_next().await {
             done??;
@@ -188,34 +202,53 @@ fn start(dir: &Path, fleet: Fleet, more: &str) -> Result<Broker> {
     bail!("the broker does not listen");
 }
 
-async fn consume(fleet: Fleet, n: u8, frames: usize, ready: tokio::sync::mpsc::Sender<()>) -> Result<()> {
-    let (client, mut events) = fleet.connect(node(2, n));
-    let subject = subject::data(&fleet.id, &node(1, n), &StreamId::from_hash(&[n; 32]));
-    client.try_subscribe(subject.render(Dialect::Mqtt), QoS::AtLeastOnce)?;
+/// One pair's stream.
+#[derive(Clone)]
+struct Stream {
+    fleet: Fleet,
+    n: u8,
+    frames: usize,
+    credit: Arc<Semaphore>,
+}
+
+impl Stream {
+    fn topic(&self) -> String {
+        subject::data(&self.fleet.id, &node(1, self.n), &StreamId::from_hash(&[self.n; 32])).render(Dialect::Mqtt)
+    }
+}
+
+async fn consume(stream: Stream, ready: mpsc::Sender<()>) -> Result<()> {
+    let (client, mut events) = stream.fleet.connect(node(2, stream.n));
+    client.try_subscribe(stream.topic(), QoS::AtLeastOnce)?;
     let mut received = 0;
-    while received < frames {
+    while received < stream.frames {
         match events.poll().await? {
             Event::Incoming(Packet::SubAck(_)) => ready.send(()).await?,
-            Event::Incoming(Packet::Publish(_)) => received += 1,
+            Event::Incoming(Packet::Publish(_)) => {
+                received += 1;
+                stream.credit.add_permits(1);
+            }
             _ => {}
         }
     }
     Ok(())
 }
 
-async fn produce(fleet: Fleet, n: u8, frames: usize, bytes: usize) -> Result<()> {
-    let (client, mut events) = fleet.connect(node(1, n));
-    let subject = subject::data(&fleet.id, &node(1, n), &StreamId::from_hash(&[n; 32])).render(Dialect::Mqtt);
-    let (mut given, mut acked) = (0, 0);
-    while acked < frames {
-        while given < frames && given - acked < CREDIT_FRAMES as usize {
-            client.try_publish(&subject, QoS::AtLeastOnce, false, vec![7; bytes])?;
-            given += 1;
-        }
-        match events.poll().await? {
-            Event::Incoming(Packet::PubAck(_)) => acked += 1,
-            Event::Outgoing(Outgoing::Disconnect) => bail!("disconnected"),
-            _ => {}
+async fn produce(stream: Stream, bytes: usize) -> Result<()> {
+    let (client, mut events) = stream.fleet.connect(node(1, stream.n));
+    let (topic, mut given, mut acked) = (stream.topic(), 0, 0);
+    while acked < stream.frames {
+        let polled = tokio::select! {
+            credit = stream.credit.acquire(), if given < stream.frames => {
+                credit?.forget();
+                client.try_publish(&topic, QoS::AtLeastOnce, false, vec![7; bytes])?;
+                given += 1;
+                continue;
+            }
+            polled = events.poll() => polled?,
+        };
+        if let Event::Incoming(Packet::PubAck(_)) = polled {
+            acked += 1;
         }
     }
     Ok(())

@@ -27,8 +27,8 @@
 //! # Memory
 //!
 //! Everything is bounded. One subscriber that has stopped reading holds at most [`LANE_FRAMES`] + [`WINDOW_FRAMES`]
-//! frames and `max_queued_bytes_per_client` more; then its oldest messages are dropped. That is no loss: whoever
-//! published them has no acknowledgement from the receiver and sends them again.
+//! frames (and [`LANE_FRAMES`] of QoS 0) and `max_queued_bytes_per_client` more; then its oldest messages are dropped.
+//! That is no loss: whoever published them has no acknowledgement from the receiver and sends them again.
 //!
 //! A publisher waits for a slow subscriber (at most two seconds, or half its keep-alive, for each message) before its
 //! message goes to the queue. A subscriber that takes nothing for one and a quarter keep-alives is disconnected.

@@ -18,8 +18,8 @@ use tracing_subscriber::{
 
 /// Overrides `log.level`.
 pub const LEVEL_VAR: &str = "MYCELIAL_LOG";
-/// What mqtt5 says at `info` is said better by us.
-const QUIET: &str = "mqtt5=warn,mqtt5_protocol=warn";
+/// What mqtt5 says of connections is said better by us; what its queues drop only they know.
+const QUIET: &str = "mqtt5=error,mqtt5::broker::storage=warn";
 /// Lines one place in the code may write in [`WINDOW`].
 const LINES_MAX: u32 = 10;
 /// See [`LINES_MAX`].

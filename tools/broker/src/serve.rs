@@ -47,15 +47,15 @@ pub enum ServeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The port is taken, or the address is not this machine's.
-    #[error("cannot listen on {address}: {}", bind_problem(source))]
+    #[error("cannot listen on {address}: {}", bind_problem(error))]
     Bind {
         /// Where it was to listen.
         address: SocketAddr,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The data directory is another broker's, or cannot be written.
-    #[error("cannot keep sessions (`data_dir`): {0}")]
+    #[error("cannot keep sessions (`data_dir`)")]
     Storage(#[source] MqttError),
 }
 
@@ -174,7 +174,7 @@ async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServeError> 
     for &address in addresses {
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|source| ServeError::Bind { address, source })?;
+            .map_err(|error| ServeError::Bind { address, error })?;
         listeners.push(listener);
     }
     Ok(listeners)

@@ -3,7 +3,7 @@
 use std::{io::Read, path::Path, time::Duration};
 
 use bus_link::{
-    enrol::{EnrolError, enrol},
+    enrol::{EnrolError, client_name, enrol},
     place::{BusSection, Known},
 };
 use bus_schema::{
@@ -179,7 +179,7 @@ async fn init(dir: &Path, string: &str, name: Option<String>) -> Result<(), CliE
         return Err(CliError::Usage(format!("'{name}' cannot be a name: use 1 to 32 of a-z, 0-9, '_' and '-'")));
     }
     let identity = home.identity()?;
-    let client = format!("enrol-{}", identity.public().node_id());
+    let client = client_name(&invitation, &identity);
     let place = BusSection::default().resolve(&Known::from(&invitation), &client);
     let place = place.map_err(|error| CliError::Usage(error.to_string()))?;
     let host = HostFacts { version: env!("CARGO_PKG_VERSION").to_string(), ..HostFacts::default() };

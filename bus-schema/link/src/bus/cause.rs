@@ -125,7 +125,7 @@ impl Peer {
             | io::ErrorKind::UnexpectedEof => self.hung_up(),
             // The standard library has no kind for it.
             _ if error.to_string().contains("failed to lookup address") => {
-                format!("cannot find the host '{}': {error}", address.host())
+                format!("cannot find the host of {address}: {error}")
             }
             io::ErrorKind::Other | io::ErrorKind::InvalidData => return None,
             _ => format!("{address}: {error}"),
@@ -204,7 +204,7 @@ mod tests {
             ),
             (
                 ConnectionError::Io(io::Error::other("failed to lookup address information: x")),
-                "cannot find the host 'broker'",
+                "cannot find the host of mqtts://broker:8883",
             ),
             (
                 ConnectionError::Io(io::Error::other("whatever")),

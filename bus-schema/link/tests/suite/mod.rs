@@ -13,6 +13,9 @@ use tokio::{sync::mpsc, time::timeout};
 /// For anything that should happen at once, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// Attempts in which a client must have come up: some minutes of pauses.
+const ATTEMPTS_MAX: usize = 12;
+
 /// A broker and how to reach it.
 #[derive(Clone)]
 pub struct Road {
@@ -172,13 +175,16 @@ impl Client {
         }
     }
 
-    /// Waits until it is up; passes over everything else.
+    /// Waits until it is up; passes over messages and failed attempts.
     pub async fn up(&mut self) -> String {
+        let mut causes = Vec::new();
         loop {
-            if let Event::Up { address } = self.next("the connection").await {
-                assert!(self.bus.is_up());
-                return address.to_string();
+            match self.next("the connection").await {
+                Event::Up { address } => return address.to_string(),
+                Event::Down { cause } => causes.push(cause),
+                Event::Message { .. } => {}
             }
+            assert!(causes.len() < ATTEMPTS_MAX, "it does not come up: {causes:#?}");
         }
     }
 

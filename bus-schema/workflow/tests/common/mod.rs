@@ -67,8 +67,47 @@ pub fn alone() -> Fleet {
 /// `7 sources.db.path: message | hint`, line by line.
 pub fn told(problems: &[Problem]) -> Vec<String> {
     let one = |problem: &Problem| {
-        let hint = if problem.hint.is_empty() { String::new() } else { format!(" | {}", problem.hint) };
+        let hint = if problem.hint.is_empty() {
+            String::new()
+        } else {
+            format!(" | {}", problem.hint)
+        };
         format!("{} {}: {}{hint}", problem.line, problem.place, problem.message)
     };
     problems.iter().map(one).collect()
+}
+
+/// A sketched workflow as TOML. One node a line: `<type> <name>[@<daemon>] [< <from>…] [spool]`.
+pub fn toml_of(sketch: &str) -> String {
+    sketch
+        .lines()
+        .fold("name = \"sketch\"\n".to_string(), |toml, line| toml + &node_toml(line))
+}
+
+fn node_toml(line: &str) -> String {
+    let (line, spool) = match line.strip_suffix(" spool") {
+        Some(line) => (line, "spool = { quota = \"16MiB\", when_full = \"drop_newest\" }\n"),
+        None => (line, ""),
+    };
+    let (head, from) = line
+        .split_once(" < ")
+        .map_or((line, None), |(head, from)| (head, Some(from)));
+    let (component, name) = head.split_once(' ').unwrap();
+    let (name, daemon) = name
+        .split_once('@')
+        .map_or((name, None), |(name, daemon)| (name, Some(daemon)));
+    let section = match component {
+        "metrics" => "sources",
+        "filter" | "merge" => "transforms",
+        _ => "destinations",
+    };
+    let mut out = format!("[{section}.{name}]\ntype = \"{component}\"\n{spool}");
+    if component == "filter" {
+        out += "expression = \"x\"\n";
+    }
+    out += &daemon.map_or_else(String::new, |daemon| format!("daemon = \"{daemon}\"\n"));
+    out + &from.map_or_else(String::new, |from| {
+        let names: Vec<String> = from.split(' ').map(|name| format!("\"{name}\"")).collect();
+        format!("from = [{}]\n", names.join(", "))
+    })
 }

@@ -27,7 +27,11 @@ pub(crate) fn record_end(bytes: &[u8], delimiter: u8, last: bool) -> Option<(usi
         None if line_end.is_none() && !last => return None,
         None => quoted_end(bytes, delimiter, last)?,
     };
-    let content = if end > 0 && bytes[end - 1] == b'\r' { end - 1 } else { end };
+    let content = if end > 0 && bytes[end - 1] == b'\r' {
+        end - 1
+    } else {
+        end
+    };
     Some((content, (end + 1).min(bytes.len())))
 }
 
@@ -68,7 +72,11 @@ pub(crate) fn fields<'a>(record: &'a str, delimiter: u8, out: &mut Vec<CsvField<
         let end = if bytes.get(at) == Some(&b'"') {
             let close = closing_quote(bytes, at).ok_or("a quoted field without its closing quote")?;
             let inner = &record[at + 1..close];
-            let text = if inner.contains('"') { Cow::Owned(inner.replace("\"\"", "\"")) } else { Cow::Borrowed(inner) };
+            let text = if inner.contains('"') {
+                Cow::Owned(inner.replace("\"\"", "\""))
+            } else {
+                Cow::Borrowed(inner)
+            };
             out.push(CsvField { text, quoted: true });
             if close + 1 < bytes.len() && bytes[close + 1] != delimiter {
                 return Err(format!("field {} goes on after its closing quote", out.len()));
@@ -76,7 +84,10 @@ pub(crate) fn fields<'a>(record: &'a str, delimiter: u8, out: &mut Vec<CsvField<
             close + 1
         } else {
             let end = memchr(delimiter, &bytes[at..]).map_or(bytes.len(), |step| at + step);
-            out.push(CsvField { text: Cow::Borrowed(&record[at..end]), quoted: false });
+            out.push(CsvField {
+                text: Cow::Borrowed(&record[at..end]),
+                quoted: false,
+            });
             end
         };
         if end >= bytes.len() {
@@ -93,7 +104,10 @@ mod tests {
     fn split(record: &str) -> Result<Vec<(String, bool)>, String> {
         let mut out = Vec::new();
         fields(record, b',', &mut out)?;
-        Ok(out.into_iter().map(|field| (field.text.into_owned(), field.quoted)).collect())
+        Ok(out
+            .into_iter()
+            .map(|field| (field.text.into_owned(), field.quoted))
+            .collect())
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(crate) enum Token<'a> {
     Text(Cow<'a, str>),
     /// A JSON object or array, as written.
     Nested(&'a str),
+    /// Not from the record itself, and typed already.
+    Value(Value),
 }
 
 /// A typed value, small: a batch holds thousands before their columns are known.
@@ -73,18 +75,26 @@ struct Known {
 impl Shape {
     /// Declared columns come first and are always there.
     pub(crate) fn new(declared: Vec<(String, Type)>) -> Self {
-        let mut shape = Self { columns: Vec::new(), places: HashMap::new(), declared };
+        let mut shape = Self {
+            columns: Vec::new(),
+            places: HashMap::new(),
+            declared,
+        };
         shape.forget();
         shape
     }
 
     /// Back to what was declared.
-    fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.columns.clear();
         self.places.clear();
         for (name, ty) in self.declared.clone() {
             self.places.insert(name.clone(), self.columns.len());
-            self.columns.push(Known { name, declared: Some(ty), last: None });
+            self.columns.push(Known {
+                name,
+                declared: Some(ty),
+                last: None,
+            });
         }
     }
 
@@ -100,7 +110,11 @@ impl Shape {
             return None;
         }
         self.places.insert(name.to_string(), self.columns.len());
-        self.columns.push(Known { name: name.to_string(), declared: None, last: None });
+        self.columns.push(Known {
+            name: name.to_string(),
+            declared: None,
+            last: None,
+        });
         Some(self.columns.len() - 1)
     }
 }
@@ -116,7 +130,17 @@ pub(crate) struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     pub(crate) fn new() -> Self {
-        Self { columns: Vec::new(), rows: 0, bytes: 0, guess: 0 }
+        Self {
+            columns: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            guess: 0,
+        }
+    }
+
+    /// Whether the row that is being filled has a field.
+    pub(crate) fn has_fields(&self) -> bool {
+        self.guess > 0
     }
 
     /// Finished rows.
@@ -145,9 +169,10 @@ impl<'a> Rows<'a> {
         let known = &shape.columns[place];
         let raw = match &known.declared {
             None => undeclared(token),
-            Some(ty) => {
-                declared(token, ty).map_err(|cause| RowError::Value { column: known.name.clone(), cause })?
-            }
+            Some(ty) => declared(token, ty).map_err(|cause| RowError::Value {
+                column: known.name.clone(),
+                cause,
+            })?,
         };
         if self.columns.len() <= place {
             self.columns.resize_with(shape.columns.len(), Vec::new);
@@ -194,21 +219,35 @@ impl<'a> Rows<'a> {
             columns.push(column(raws, self.rows, &ty)?);
             fields.push(Field::new(&known.name, ty));
         }
-        let schema = Schema { collection: collection.to_string(), fields };
-        Batch::new(Arc::new(schema), columns, Ops::All(Op::Insert), Origin::default()).map_err(|error| error.to_string())
+        let schema = Schema {
+            collection: collection.to_string(),
+            fields,
+        };
+        Batch::new(Arc::new(schema), columns, Ops::All(Op::Insert), Origin::default())
+            .map_err(|error| error.to_string())
     }
 
     fn drop_unseen(&mut self, shape: &mut Shape) {
-        let columns = std::mem::take(&mut shape.columns).into_iter().zip(std::mem::take(&mut self.columns));
+        let columns = std::mem::take(&mut shape.columns)
+            .into_iter()
+            .zip(std::mem::take(&mut self.columns));
         let seen = columns.filter(|(known, raws)| known.declared.is_some() || !raws.is_empty());
         (shape.columns, self.columns) = seen.unzip();
-        shape.places = shape.columns.iter().enumerate().map(|(place, known)| (known.name.clone(), place)).collect();
+        shape.places = shape
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(place, known)| (known.name.clone(), place))
+            .collect();
     }
 }
 
 /// A batch of no rows, to carry a position or undecodable input.
 pub(crate) fn empty(collection: &str) -> Batch {
-    let schema = Schema { collection: collection.to_string(), fields: Vec::new() };
+    let schema = Schema {
+        collection: collection.to_string(),
+        fields: Vec::new(),
+    };
     bus_schema::data::BatchBuilder::new(Arc::new(schema)).finish(Origin::default())
 }
 
@@ -261,6 +300,7 @@ fn undeclared(token: Token<'_>) -> Raw<'_> {
         Token::Text(Cow::Borrowed(v)) => Raw::Text(v),
         Token::Text(Cow::Owned(v)) => Raw::OwnText(v.into()),
         Token::Nested(v) => Raw::Json(v),
+        Token::Value(v) => typed(v),
         // The only integer that has no i64: negative zero.
         Token::Integer("-0") => Raw::F64(-0.0),
         Token::Integer(v) => integer(v),
@@ -287,24 +327,35 @@ fn integer(digits: &str) -> Raw<'_> {
 fn declared<'a>(token: Token<'a>, ty: &Type) -> Result<Raw<'a>, String> {
     let text: &str = match (&token, ty) {
         (Token::Null, _) => return Ok(Raw::Null),
+        (Token::Value(v), _) => return Ok(typed(v.clone())),
         // What is declared as JSON or text is taken as it is written.
         (Token::Integer(raw) | Token::Float(raw) | Token::Nested(raw), Type::Json) => return Ok(Raw::Json(raw)),
         (Token::Integer(raw) | Token::Float(raw) | Token::Nested(raw), Type::Text) => return Ok(Raw::Text(raw)),
         (Token::Bool(v), Type::Bool) => return Ok(Raw::Bool(*v)),
         (Token::Bool(v), Type::Json) => return Ok(Raw::Json(if *v { "true" } else { "false" })),
-        (Token::Bool(v), _) => if *v { "true" } else { "false" },
+        (Token::Bool(v), _) => {
+            if *v {
+                "true"
+            } else {
+                "false"
+            }
+        }
         (Token::Text(_), Type::Text) => return Ok(undeclared(token)),
         (Token::Text(v), _) => v,
         (Token::Integer(v) | Token::Float(v), _) => v,
         (Token::Nested(v), _) => return Err(format!("is JSON '{}', which is not a value of type {ty}", shorten(v))),
     };
-    Ok(match parse(text, ty)? {
+    parse(text, ty).map(typed)
+}
+
+fn typed<'a>(value: Value) -> Raw<'a> {
+    match value {
         Value::Bool(v) => Raw::Bool(v),
         Value::I64(v) => Raw::I64(v),
         Value::U64(v) => Raw::U64(v),
         Value::F64(v) => Raw::F64(v),
         value => Raw::Other(Box::new(value)),
-    })
+    }
 }
 
 /// The type all values share; integers of both kinds are `u64` when none is negative. `None` when there is no value.
@@ -334,7 +385,11 @@ fn common_type(raws: &[Raw<'_>]) -> Option<Type> {
             _ => return Some(Type::Any),
         };
     }
-    if common == Some(Type::U64) && any_negative { Some(Type::Any) } else { common }
+    if common == Some(Type::U64) && any_negative {
+        Some(Type::Any)
+    } else {
+        common
+    }
 }
 
 fn column(raws: &[Raw<'_>], rows: usize, ty: &Type) -> Result<Column, String> {
@@ -369,7 +424,10 @@ mod tests {
 
     fn schema(batch: &Batch) -> String {
         let fields = batch.schema().fields.iter();
-        fields.map(|field| format!("{}:{}", field.name, field.ty)).collect::<Vec<_>>().join(" ")
+        fields
+            .map(|field| format!("{}:{}", field.name, field.ty))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
@@ -387,7 +445,10 @@ mod tests {
             (vec![Float("1e999")], "x:json"),
             (vec![Integer("1"), Float("1.5")], "x:any"),
             (vec![Bool(true), Null], "x:bool"),
-            (vec![Token::Text("a".into()), Token::Text(String::from("b").into())], "x:text"),
+            (
+                vec![Token::Text("a".into()), Token::Text(String::from("b").into())],
+                "x:text",
+            ),
             (vec![Nested("{}"), Nested("[]")], "x:json"),
             (vec![Nested("{}"), Integer("1")], "x:any"),
             (vec![Null], "x:any"),
@@ -406,9 +467,19 @@ mod tests {
     fn missing_null_and_order() {
         let mut shape = Shape::default();
         let one = Token::Integer("1");
-        let first = batch(&mut shape, &[&[("a", one.clone())], &[("b", Token::Null), ("a", one.clone())], &[("c", one.clone())]]);
+        let first = batch(
+            &mut shape,
+            &[
+                &[("a", one.clone())],
+                &[("b", Token::Null), ("a", one.clone())],
+                &[("c", one.clone())],
+            ],
+        );
         assert_eq!(schema(&first), "a:i64 b:any c:i64");
-        assert_eq!([first.cell(0, 1), first.cell(1, 1), first.cell(2, 0)], [Cell::Missing, Cell::Null, Cell::Missing]);
+        assert_eq!(
+            [first.cell(0, 1), first.cell(1, 1), first.cell(2, 0)],
+            [Cell::Missing, Cell::Null, Cell::Missing]
+        );
         // The next batch keeps the columns, and the types of those that have no value in it.
         let second = batch(&mut shape, &[&[("b", Token::Bool(true))]]);
         assert_eq!(schema(&second), "a:i64 b:bool c:i64");
@@ -417,20 +488,48 @@ mod tests {
 
     #[test]
     fn declared_types_are_kept() {
-        let types = [("n", Type::F64), ("d", Type::Decimal { precision: 9, scale: 2 }), ("t", Type::Text), ("j", Type::Json)];
+        let types = [
+            ("n", Type::F64),
+            ("d", Type::Decimal { precision: 9, scale: 2 }),
+            ("t", Type::Text),
+            ("j", Type::Json),
+        ];
         let mut shape = Shape::new(types.map(|(name, ty)| (name.to_string(), ty)).to_vec());
         let one = Token::Integer("1");
-        let made = batch(&mut shape, &[&[("n", one.clone()), ("d", Token::Float("1.50")), ("t", Token::Nested("[1]")), ("j", one.clone())]]);
+        let made = batch(
+            &mut shape,
+            &[&[
+                ("n", one.clone()),
+                ("d", Token::Float("1.50")),
+                ("t", Token::Nested("[1]")),
+                ("j", one.clone()),
+            ]],
+        );
         assert_eq!(schema(&made), "n:f64 d:decimal(9,2) t:text j:json");
-        let cells = [Cell::F64(1.0), Cell::Decimal(150, 2), Cell::Text("[1]"), Cell::Json("1")];
+        let cells = [
+            Cell::F64(1.0),
+            Cell::Decimal(150, 2),
+            Cell::Text("[1]"),
+            Cell::Json("1"),
+        ];
         assert_eq!([0, 1, 2, 3].map(|column| made.cell(0, column)), cells);
         let mut rows = Rows::new();
-        for (column, token) in [("n", Token::Text("x".into())), ("n", Token::Nested("{}")), ("d", Token::Float("1.555"))] {
+        for (column, token) in [
+            ("n", Token::Text("x".into())),
+            ("n", Token::Nested("{}")),
+            ("d", Token::Float("1.555")),
+        ] {
             let refused = rows.set(&mut shape, column, token).unwrap_err();
-            assert!(refused.to_string().starts_with(&format!("column '{column}' is ")), "{refused}");
+            assert!(
+                refused.to_string().starts_with(&format!("column '{column}' is ")),
+                "{refused}"
+            );
             rows.undo();
         }
-        assert_eq!(schema(&rows.finish(&mut shape, "t").unwrap()), "n:f64 d:decimal(9,2) t:text j:json");
+        assert_eq!(
+            schema(&rows.finish(&mut shape, "t").unwrap()),
+            "n:f64 d:decimal(9,2) t:text j:json"
+        );
     }
 
     #[test]
@@ -445,7 +544,10 @@ mod tests {
         rows.set(&mut shape, "a", Token::Bool(false)).unwrap();
         rows.end();
         let made = rows.finish(&mut shape, "t").unwrap();
-        assert_eq!((made.rows(), made.cell(1, 0), made.cell(1, 1)), (2, Cell::Bool(false), Cell::Missing));
+        assert_eq!(
+            (made.rows(), made.cell(1, 0), made.cell(1, 1)),
+            (2, Cell::Bool(false), Cell::Missing)
+        );
     }
 
     #[test]

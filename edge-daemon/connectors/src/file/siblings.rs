@@ -23,7 +23,10 @@ pub(crate) struct Identity {
 
 impl Identity {
     pub(crate) fn of(metadata: &Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino() }
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
     }
 }
 
@@ -52,12 +55,19 @@ pub(crate) fn oldest_first(path: &Path) -> io::Result<Vec<Sibling>> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
-        let Some(suffix) = entry.file_name().to_str().and_then(|other| added(name, other)) else { continue };
+        let Some(suffix) = entry.file_name().to_str().and_then(|other| added(name, other)) else {
+            continue;
+        };
         // Deleted since it was listed.
         let Ok(metadata) = entry.metadata() else { continue };
         if metadata.is_file() {
             let changed = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            found.push(Sibling { path: entry.path(), identity: Identity::of(&metadata), changed, number: number(&suffix) });
+            found.push(Sibling {
+                path: entry.path(),
+                identity: Identity::of(&metadata),
+                changed,
+                number: number(&suffix),
+            });
         }
     }
     if found.iter().all(|sibling| sibling.number.is_some()) {
@@ -70,13 +80,17 @@ pub(crate) fn oldest_first(path: &Path) -> io::Result<Vec<Sibling>> {
 
 /// The rotated file that was written after the one with this identity; `None` when that is the one at `path`.
 pub(crate) fn after(path: &Path, identity: &Identity) -> io::Result<Option<PathBuf>> {
-    let mut rotated = oldest_first(path)?.into_iter().skip_while(|sibling| sibling.identity != *identity);
+    let mut rotated = oldest_first(path)?
+        .into_iter()
+        .skip_while(|sibling| sibling.identity != *identity);
     rotated.next();
     Ok(rotated.next().map(|sibling| sibling.path))
 }
 
 pub(crate) fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 /// What `other` has that `name` has not, if it is called like a rotated `name`.
@@ -85,7 +99,10 @@ fn added(name: &str, other: &str) -> Option<String> {
         return None;
     }
     let is_rotation = |added: &str| added.bytes().any(|byte| byte.is_ascii_digit());
-    if let Some(end) = other.strip_prefix(name).filter(|end| end.starts_with(['.', '-', '_']) && is_rotation(end)) {
+    if let Some(end) = other
+        .strip_prefix(name)
+        .filter(|end| end.starts_with(['.', '-', '_']) && is_rotation(end))
+    {
         return Some(end.to_string());
     }
     let (stem, ending) = name.rsplit_once('.')?;
@@ -95,7 +112,9 @@ fn added(name: &str, other: &str) -> Option<String> {
 
 fn number(suffix: &str) -> Option<u32> {
     let digits = suffix.trim_start_matches(['.', '-', '_']);
-    (digits.len() <= NUMBER_DIGITS_MAX).then(|| digits.parse().ok()).flatten()
+    (digits.len() <= NUMBER_DIGITS_MAX)
+        .then(|| digits.parse().ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -126,7 +145,13 @@ mod tests {
     fn orders_by_number_or_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
-        let names = || oldest_first(&path).unwrap().iter().map(|s| s.path.file_name().unwrap().to_str().unwrap().to_string()).collect::<Vec<_>>();
+        let names = || {
+            oldest_first(&path)
+                .unwrap()
+                .iter()
+                .map(|s| s.path.file_name().unwrap().to_str().unwrap().to_string())
+                .collect::<Vec<_>>()
+        };
         for name in ["a.log.2", "a.log.10", "a.log.1", "a.log"] {
             fs::write(dir.path().join(name), name).unwrap();
         }
@@ -137,7 +162,12 @@ mod tests {
         assert_eq!(after(&path, &first).unwrap(), None);
         let dated = dir.path().join("a.log-20200101");
         fs::write(&dated, "").unwrap();
-        fs::File::options().write(true).open(&dated).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&dated)
+            .unwrap()
+            .set_modified(SystemTime::UNIX_EPOCH)
+            .unwrap();
         assert_eq!(names()[0], "a.log-20200101");
     }
 }

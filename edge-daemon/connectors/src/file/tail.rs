@@ -18,10 +18,12 @@ use super::siblings::{self, Identity};
 
 /// Bytes read at once, and the size of the buffer unless a record is larger.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// The buffer for the largest record: with more than that unread, the record is too large.
+const BUFFER_BYTES_MAX: usize = RECORD_BYTES_MAX + BUFFER_BYTES;
 /// How many bytes from the start of a file identify it.
 const HEAD_BYTES_MAX: usize = 1024;
 /// How long a rotated file has to stay as it is before its last line counts as complete: its writer may still have it open.
-const ROTATED_QUIET: Duration = Duration::from_secs(1);
+const ROTATED_QUIET: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1_000 });
 
 /// Where reading goes on: in which file, and how far in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +97,13 @@ pub(crate) struct Tail {
 impl Tail {
     /// A file to be read to its end (`once`) or followed for ever. Opens nothing yet.
     pub(crate) fn new(path: PathBuf, once: bool) -> Self {
-        Self { path, once, current: None, buffer: Vec::new(), start: 0 }
+        Self {
+            path,
+            once,
+            current: None,
+            buffer: Vec::new(),
+            start: 0,
+        }
     }
 
     /// Goes to the bookmark, or without one to the start or the end of the file. A followed file need not exist yet.
@@ -132,8 +140,9 @@ impl Tail {
     /// (copy-and-truncate rotation).
     fn find(&self, bookmark: &Bookmark) -> io::Result<Option<PathBuf>> {
         let rotated = siblings::oldest_first(&self.path)?;
-        let candidates: Vec<&Path> =
-            std::iter::once(self.path.as_path()).chain(rotated.iter().map(|sibling| sibling.path.as_path())).collect();
+        let candidates: Vec<&Path> = std::iter::once(self.path.as_path())
+            .chain(rotated.iter().map(|sibling| sibling.path.as_path()))
+            .collect();
         for path in &candidates {
             if matches_bookmark(path, bookmark, true)? {
                 return Ok(Some(path.to_path_buf()));
@@ -154,7 +163,11 @@ impl Tail {
 
     /// The file being read, for messages.
     pub(crate) fn name(&self) -> String {
-        self.current.as_ref().map_or(&self.path, |current| &current.path).display().to_string()
+        self.current
+            .as_ref()
+            .map_or(&self.path, |current| &current.path)
+            .display()
+            .to_string()
     }
 
     /// Whether there is a file at all.
@@ -201,7 +214,15 @@ impl Tail {
     pub(crate) fn bookmark(&self) -> Bookmark {
         let offset = self.offset();
         let Some(current) = &self.current else {
-            return Bookmark { v: 1, inode: 0, head_bytes: 0, head_hash: hash(b""), offset: 0, line: Some(0), skipping: false };
+            return Bookmark {
+                v: 1,
+                inode: 0,
+                head_bytes: 0,
+                head_hash: hash(b""),
+                offset: 0,
+                line: Some(0),
+                skipping: false,
+            };
         };
         let head = &current.head[..current.head.len().min(usize::try_from(offset).unwrap_or(usize::MAX))];
         Bookmark {
@@ -221,13 +242,15 @@ impl Tail {
         if self.current.is_none() {
             self.open_path(false)?;
         }
-        let Some(current) = &mut self.current else { return Ok(false) };
+        let Some(current) = &mut self.current else {
+            return Ok(false);
+        };
         self.buffer.drain(..self.start);
         self.start = 0;
         let unread = self.buffer.len();
         let mut capacity = BUFFER_BYTES;
-        while capacity <= unread && capacity <= RECORD_BYTES_MAX {
-            capacity *= 2;
+        while capacity <= unread && capacity < BUFFER_BYTES_MAX {
+            capacity = (2 * capacity).min(BUFFER_BYTES_MAX);
         }
         if capacity == BUFFER_BYTES && self.buffer.capacity() > BUFFER_BYTES {
             // One long record must not keep its memory for ever.
@@ -263,14 +286,11 @@ impl Tail {
         result.map(|()| !fresh.is_empty())
     }
 
-    /// Whether the buffer holds as much as a record may have.
-    pub(crate) fn is_overfull(&self) -> bool {
-        self.unread().len() > RECORD_BYTES_MAX
-    }
-
     /// What it means that [`Tail::fill`] gave nothing new at `now`.
     pub(crate) fn at_end(&mut self, now: Instant) -> io::Result<AtEnd> {
-        let Some(current) = &mut self.current else { return Ok(AtEnd::Wait) };
+        let Some(current) = &mut self.current else {
+            return Ok(AtEnd::Wait);
+        };
         if !current.is_itself()? {
             return Ok(AtEnd::Moved);
         }
@@ -307,7 +327,9 @@ impl Tail {
 
     /// Leaves a file that is read to its end for the one after it.
     pub(crate) fn advance(&mut self) -> io::Result<Advanced> {
-        let Some(done) = self.current.take() else { return Ok(Advanced::Finished) };
+        let Some(done) = self.current.take() else {
+            return Ok(Advanced::Finished);
+        };
         self.buffer.clear();
         self.start = 0;
         if done.path == self.path && self.once {
@@ -323,7 +345,11 @@ impl Tail {
             Err(error) => {
                 // Rotated again just now: looked for again from where we are.
                 self.current = Some(done);
-                if error.kind() == io::ErrorKind::NotFound { Ok(Advanced::Next) } else { Err(error) }
+                if error.kind() == io::ErrorKind::NotFound {
+                    Ok(Advanced::Next)
+                } else {
+                    Err(error)
+                }
             }
         }
     }
@@ -348,7 +374,16 @@ impl Current {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
         }
         let identity = Identity::of(&metadata);
-        Ok(Self { path, file, identity, head: Vec::new(), read_to: 0, line: Some(0), skipping: false, quiet_since: None })
+        Ok(Self {
+            path,
+            file,
+            identity,
+            head: Vec::new(),
+            read_to: 0,
+            line: Some(0),
+            skipping: false,
+            quiet_since: None,
+        })
     }
 
     /// To after the last complete line, so that a line being written now is read whole.
@@ -425,5 +460,7 @@ fn read_at_start(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
 
 /// FNV-1a, 64 bits: to recognise a file, not to protect it.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }

@@ -16,7 +16,6 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::task::JoinHandle;
 use tokio_postgres::{Client, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -136,8 +135,8 @@ impl Server {
         Ok(config)
     }
 
-    /// Connects. The task drives the connection and ends with it.
-    pub(super) async fn connect(&self, base_dir: &Path, name: &str) -> Result<(Client, JoinHandle<()>, String), Fault> {
+    /// Connects, and names the place for messages. A task drives the connection until the client is dropped.
+    pub(super) async fn connect(&self, base_dir: &Path, name: &str) -> Result<(Client, String), Fault> {
         let mut config = self.config(base_dir)?;
         config.application_name(name);
         let place = place(&config);
@@ -153,12 +152,12 @@ impl Server {
             Fault::retry(format!("cannot connect to PostgreSQL at {place}: {}{hint}", explain(&error)))
         })?;
         let logged = place.clone();
-        let driver = tokio::spawn(async move {
+        tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(server = logged, error = explain(&error), "connection ended");
             }
         });
-        Ok((client, driver, place))
+        Ok((client, place))
     }
 }
 

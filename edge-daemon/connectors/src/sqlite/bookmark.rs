@@ -85,7 +85,9 @@ impl Bookmark {
 
     /// Reads a stored position of a source that now reads by `cursor`.
     pub(super) fn from_position(position: &Position, cursor: &str) -> Result<Self, Fault> {
-        let foreign = || Fault::stop("the stored position is not one of a sqlite source; give the node another name to start over");
+        let foreign = || {
+            Fault::stop("the stored position is not one of a sqlite source; give the node another name to start over")
+        };
         let (form, body) = position.as_bytes().split_first().ok_or_else(foreign)?;
         if *form != FORM {
             return Err(foreign());
@@ -116,7 +118,12 @@ mod tests {
             Some(Place::Text(b"\xff not UTF-8".to_vec())),
             Some(Place::Blob(vec![0; PLACE_BYTES_MAX])),
         ] {
-            let bookmark = Bookmark { cursor: "ts".into(), place, rowid: Some(-1), nulls: Some(i64::MAX) };
+            let bookmark = Bookmark {
+                cursor: "ts".into(),
+                place,
+                rowid: Some(-1),
+                nulls: Some(i64::MAX),
+            };
             let position = bookmark.position();
             assert_eq!(Bookmark::from_position(&position, "ts").unwrap(), bookmark);
             let fault = Bookmark::from_position(&position, "id").unwrap_err();
@@ -124,7 +131,10 @@ mod tests {
         }
         for bytes in [&b""[..], b"\x02", b"\x01\x05", b"offset 12"] {
             let fault = Bookmark::from_position(&Position::new(bytes), "id").unwrap_err();
-            assert!(matches!(&fault, Fault::Stop { cause } if cause.contains("not one of a sqlite source")), "{fault}");
+            assert!(
+                matches!(&fault, Fault::Stop { cause } if cause.contains("not one of a sqlite source")),
+                "{fault}"
+            );
         }
     }
 }

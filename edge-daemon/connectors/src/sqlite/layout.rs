@@ -59,7 +59,13 @@ struct Cursor {
 impl Cursor {
     /// The rowid, written as `sql`.
     fn rowid(sql: String) -> Self {
-        Self { name: "rowid".to_string(), sql, tie: None, by_rowid: true, nullable: false }
+        Self {
+            name: "rowid".to_string(),
+            sql,
+            tie: None,
+            by_rowid: true,
+            nullable: false,
+        }
     }
 }
 
@@ -76,23 +82,44 @@ impl Layout {
                 };
                 let cursor = table_cursor(conn, path, &info, cursor)?;
                 let fields = info.columns.iter().map(|column| field(column, &info)).collect();
-                (quote(&info.name), Schema { collection: info.name, fields }, cursor)
+                (
+                    quote(&info.name),
+                    Schema {
+                        collection: info.name,
+                        fields,
+                    },
+                    cursor,
+                )
             }
             Subject::Query { sql, name } => {
                 // The line break keeps a comment at the query's end from swallowing the parenthesis.
                 let from = format!("({}\n)", sql.trim().trim_end_matches(';'));
-                let fields = query_fields(conn, &from).map_err(|error| {
-                    Fault::retry(format!("the query cannot run in {}: {error}", path.display()))
-                })?;
+                let fields = query_fields(conn, &from)
+                    .map_err(|error| Fault::retry(format!("the query cannot run in {}: {error}", path.display())))?;
                 let wanted = cursor.unwrap_or_default();
                 let Some(found) = fields.iter().find(|field| field.name.eq_ignore_ascii_case(wanted)) else {
                     let hint = hint(wanted, fields.iter().map(|field| field.name.as_str()));
-                    return Err(Fault::retry(format!("the query gives no column '{wanted}' to use as cursor{hint}")));
+                    return Err(Fault::retry(format!(
+                        "the query gives no column '{wanted}' to use as cursor{hint}"
+                    )));
                 };
                 let (name_of, sql) = (found.name.clone(), quote(&found.name));
                 // Whether its values are unique is the query's promise; nothing here can tell.
-                let cursor = Cursor { name: name_of, sql, tie: None, by_rowid: false, nullable: true };
-                (from, Schema { collection: name.clone(), fields }, cursor)
+                let cursor = Cursor {
+                    name: name_of,
+                    sql,
+                    tie: None,
+                    by_rowid: false,
+                    nullable: true,
+                };
+                (
+                    from,
+                    Schema {
+                        collection: name.clone(),
+                        fields,
+                    },
+                    cursor,
+                )
             }
         };
         if schema.fields.len() > COLUMNS_MAX {
@@ -106,9 +133,19 @@ impl Layout {
     }
 
     fn build(from: &str, schema: Schema, cursor: Cursor) -> Self {
-        let Cursor { name, sql: c, tie, by_rowid, nullable } = cursor;
+        let Cursor {
+            name,
+            sql: c,
+            tie,
+            by_rowid,
+            nullable,
+        } = cursor;
         let mut select = format!("SELECT {c}");
-        for column in tie.iter().cloned().chain(schema.fields.iter().map(|field| quote(&field.name))) {
+        for column in tie
+            .iter()
+            .cloned()
+            .chain(schema.fields.iter().map(|field| quote(&field.name)))
+        {
             select.push_str(", ");
             select.push_str(&column);
         }
@@ -117,16 +154,23 @@ impl Layout {
             Some(rowid) => format!("{c}, {rowid}"),
             None => c.clone(),
         };
-        let only_values = if nullable { format!(" WHERE {c} IS NOT NULL") } else { String::new() };
+        let only_values = if nullable {
+            format!(" WHERE {c} IS NOT NULL")
+        } else {
+            String::new()
+        };
         Self {
             cursor: name,
             leading: 1 + usize::from(tie.is_some()),
             start: format!("{select}{only_values} ORDER BY {order} LIMIT ?1"),
             after: format!("{select} WHERE {c} > ?1 ORDER BY {order} LIMIT ?2"),
-            ties: tie.as_ref().map(|rowid| format!("{select} WHERE {c} = ?1 AND {rowid} > ?2 ORDER BY {rowid} LIMIT ?3")),
-            nulls: tie.as_ref().filter(|_| nullable).map(|rowid| {
-                format!("{select} WHERE {c} IS NULL AND {rowid} > ?1 ORDER BY {rowid} LIMIT ?2")
-            }),
+            ties: tie
+                .as_ref()
+                .map(|rowid| format!("{select} WHERE {c} = ?1 AND {rowid} > ?2 ORDER BY {rowid} LIMIT ?3")),
+            nulls: tie
+                .as_ref()
+                .filter(|_| nullable)
+                .map(|rowid| format!("{select} WHERE {c} IS NULL AND {rowid} > ?1 ORDER BY {rowid} LIMIT ?2")),
             highest: by_rowid.then(|| format!("SELECT max({c}) FROM {from}")),
             schema: Arc::new(schema),
         }
@@ -160,8 +204,12 @@ fn table_cursor(conn: &Connection, path: &Path, info: &TableInfo, wanted: Option
             nullable: !column.not_null,
         }),
         (_, Some(column), None) => {
-            let keys = info.unique_keys(conn).map_err(|error| fault("read the schema", path, &error))?;
-            let unique = keys.iter().any(|key| matches!(&key[..], [only] if *only == column.name));
+            let keys = info
+                .unique_keys(conn)
+                .map_err(|error| fault("read the schema", path, &error))?;
+            let unique = keys
+                .iter()
+                .any(|key| matches!(&key[..], [only] if *only == column.name));
             // Without rowids nothing tells rows of equal cursor values apart. A view's columns are taken on trust.
             if !info.view && !(unique && (column.not_null || column.key_place > 0)) {
                 return Err(Fault::stop(format!(
@@ -171,16 +219,25 @@ fn table_cursor(conn: &Connection, path: &Path, info: &TableInfo, wanted: Option
                 )));
             }
             let sql = quote(&column.name);
-            Ok(Cursor { name: column.name.clone(), sql, tie: None, by_rowid: false, nullable: info.view })
+            Ok(Cursor {
+                name: column.name.clone(),
+                sql,
+                tie: None,
+                by_rowid: false,
+                nullable: info.view,
+            })
         }
         (None, None, Some(rowid)) => Ok(Cursor::rowid(rowid)),
         (Some(wanted), None, Some(rowid)) if is_rowid(wanted) => Ok(Cursor::rowid(rowid)),
-        (None, None, None) => {
-            Err(Fault::stop(format!("'{table}' has no rowid to read by: set cursor to a column whose values only rise")))
-        }
+        (None, None, None) => Err(Fault::stop(format!(
+            "'{table}' has no rowid to read by: set cursor to a column whose values only rise"
+        ))),
         (Some(wanted), None, _) => {
             let hint = hint(wanted, info.columns.iter().map(|column| column.name.as_str()));
-            Err(Fault::retry(format!("'{table}' in {} has no column '{wanted}' to use as cursor{hint}", path.display())))
+            Err(Fault::retry(format!(
+                "'{table}' in {} has no column '{wanted}' to use as cursor{hint}",
+                path.display()
+            )))
         }
     }
 }
@@ -197,7 +254,12 @@ fn rowid_sql(info: &TableInfo) -> Option<String> {
 fn field(column: &ColumnInfo, info: &TableInfo) -> Field {
     let key = column.key_place > 0;
     let ty = column_type(column.affinity, &column.declared);
-    Field { name: column.name.clone(), ty, nullable: !column.not_null && (info.has_rowid || !key), key }
+    Field {
+        name: column.name.clone(),
+        ty,
+        nullable: !column.not_null && (info.has_rowid || !key),
+        key,
+    }
 }
 
 /// Columns whose affinity lets values keep their type, or says nothing about it, are of any type.

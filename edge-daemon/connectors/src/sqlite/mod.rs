@@ -86,16 +86,23 @@ pub(crate) struct ColumnInfo {
 impl TableInfo {
     /// Describes a table; `None` when there is none of that name.
     pub(crate) fn load(conn: &Connection, table: &str) -> rusqlite::Result<Option<Self>> {
-        let sql = "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
+        let sql =
+            "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
         let row = |row: &rusqlite::Row<'_>| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?, row.get::<_, bool>(3)?))
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, String>(1)?,
+                row.get::<_, bool>(2)?,
+                row.get::<_, bool>(3)?,
+            ))
         };
         let Some((name, kind, without_rowid, strict)) = conn.query_row(sql, [table], row).optional()? else {
             return Ok(None);
         };
         let view = kind == "view";
         // Hidden 1 is a virtual table's hidden column, 2 and 3 are generated ones.
-        let sql = "SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid";
+        let sql =
+            "SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid";
         let mut statement = conn.prepare(sql)?;
         let columns = statement.query_map([&name], |row| {
             let declared: String = row.get(1)?;
@@ -124,18 +131,29 @@ impl TableInfo {
                 only.not_null = true;
             }
         }
-        Ok(Some(Self { name, has_rowid, view, columns }))
+        Ok(Some(Self {
+            name,
+            has_rowid,
+            view,
+            columns,
+        }))
     }
 
     /// The column of that name, as SQLite compares names.
     pub(crate) fn column(&self, name: &str) -> Option<&ColumnInfo> {
-        self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
+        self.columns
+            .iter()
+            .find(|column| column.name.eq_ignore_ascii_case(name))
     }
 
     /// The columns of each unique index that covers all rows, the primary key's included.
     pub(crate) fn unique_keys(&self, conn: &Connection) -> rusqlite::Result<Vec<Vec<String>>> {
-        let mut keys: Vec<Vec<String>> =
-            self.columns.iter().filter(|column| column.rowid).map(|column| vec![column.name.clone()]).collect();
+        let mut keys: Vec<Vec<String>> = self
+            .columns
+            .iter()
+            .filter(|column| column.rowid)
+            .map(|column| vec![column.name.clone()])
+            .collect();
         let sql = "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND NOT partial";
         let mut statement = conn.prepare(sql)?;
         let indexes = statement.query_map([&self.name], |row| row.get::<_, String>(0))?;
@@ -154,13 +172,18 @@ impl TableInfo {
 
 /// The names of all tables and views that belong to the user.
 pub(crate) fn table_names(conn: &Connection) -> rusqlite::Result<Vec<String>> {
-    let sql = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let sql =
+        "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
     conn.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
 }
 
 /// Where a database file is. Joined even when `path` looks like one of SQLite's special names (`:memory:`).
 pub(crate) fn database_path(base_dir: &Path, path: &Path) -> PathBuf {
-    let base_dir = if base_dir.as_os_str().is_empty() { Path::new(".") } else { base_dir };
+    let base_dir = if base_dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        base_dir
+    };
     base_dir.join(path)
 }
 
@@ -174,9 +197,9 @@ pub(crate) fn fault(doing: &str, path: &Path, error: &rusqlite::Error) -> Fault 
             Fault::retry(format!("cannot {doing}: {shown} is locked by another process"))
         }
         Some(ErrorCode::DiskFull) => Fault::retry(format!("cannot {doing}: the disk of {shown} is full")),
-        Some(ErrorCode::DatabaseCorrupt) => {
-            Fault::retry(format!("cannot {doing}: {shown} is damaged ({error}); restore it, or repair it with `sqlite3 {shown} .recover`"))
-        }
+        Some(ErrorCode::DatabaseCorrupt) => Fault::retry(format!(
+            "cannot {doing}: {shown} is damaged ({error}); restore it, or repair it with `sqlite3 {shown} .recover`"
+        )),
         Some(ErrorCode::CannotOpen) if !path.exists() => match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() && !parent.exists() => {
                 Fault::retry(format!("cannot {doing}: there is no directory {}", parent.display()))

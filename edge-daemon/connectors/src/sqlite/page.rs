@@ -86,12 +86,21 @@ impl<'a> Page<'a> {
             let placed = self.mark(row)?;
             let unfit = match pushed {
                 _ if !placed => {
-                    let reason = format!("NULL in the cursor column '{}' has no place in its order", self.layout.cursor);
-                    Some(Unfit { bytes: self.row_text(row), reason })
+                    let reason = format!(
+                        "NULL in the cursor column '{}' has no place in its order",
+                        self.layout.cursor
+                    );
+                    Some(Unfit {
+                        bytes: self.row_text(row),
+                        reason,
+                    })
                 }
                 Ok(bytes) if bytes > RECORD_BYTES_MAX => {
                     let reason = format!("holds {bytes} bytes, and a record holds at most {RECORD_BYTES_MAX}");
-                    Some(Unfit { bytes: Vec::new(), reason })
+                    Some(Unfit {
+                        bytes: Vec::new(),
+                        reason,
+                    })
                 }
                 Ok(bytes) => {
                     self.rows += 1;
@@ -154,14 +163,23 @@ impl<'a> Page<'a> {
 
     /// Takes whatever was written of the last row off the columns.
     fn cut(&mut self) {
-        for (column, ty) in self.columns.iter_mut().zip(&self.types).filter(|(column, _)| column.len() > self.rows) {
+        for (column, ty) in self
+            .columns
+            .iter_mut()
+            .zip(&self.types)
+            .filter(|(column, _)| column.len() > self.rows)
+        {
             *column = column.slice(0..self.rows, ty);
         }
     }
 
     /// Moves the bookmark to this row. `false`: its cursor value is NULL.
     fn mark(&mut self, row: &Row<'_>) -> rusqlite::Result<bool> {
-        let rowid = if self.layout.leading > 1 { Some(row.get::<_, i64>(1)?) } else { None };
+        let rowid = if self.layout.leading > 1 {
+            Some(row.get::<_, i64>(1)?)
+        } else {
+            None
+        };
         let placed = Place::set(&mut self.bookmark.place, row.get_ref(0)?);
         if placed {
             self.bookmark.rowid = rowid;
@@ -173,11 +191,18 @@ impl<'a> Page<'a> {
 
     /// Whether the bookmark is too long to be stored.
     pub(super) fn place_too_long(&self) -> bool {
-        self.bookmark.place.as_ref().is_some_and(|place| place.len() > PLACE_BYTES_MAX)
+        self.bookmark
+            .place
+            .as_ref()
+            .is_some_and(|place| place.len() > PLACE_BYTES_MAX)
     }
 
     fn report(&mut self, unfit: Unfit, placed: bool) {
-        let rowid = if placed { self.bookmark.rowid } else { self.bookmark.nulls };
+        let rowid = if placed {
+            self.bookmark.rowid
+        } else {
+            self.bookmark.nulls
+        };
         let place = match (rowid, &self.bookmark.place) {
             (Some(rowid), _) => format!("rowid {rowid}"),
             (None, Some(Place::Integer(at))) => format!("{} {at}", self.layout.cursor),
@@ -186,7 +211,10 @@ impl<'a> Page<'a> {
         };
         self.bytes += unfit.bytes.len();
         let reason = format!("{}, {place}: {}", self.layout.schema.collection, unfit.reason);
-        self.undecodable.push(Undecodable { bytes: unfit.bytes, reason });
+        self.undecodable.push(Undecodable {
+            bytes: unfit.bytes,
+            reason,
+        });
     }
 
     /// The row for a person to recognise.
@@ -220,6 +248,10 @@ impl<'a> Page<'a> {
             }
         }
         let batch = Batch::new(schema, self.columns, Ops::All(Op::Insert), Origin::default());
-        Ok((batch.map_err(|error| error.to_string())?, self.bookmark, self.undecodable))
+        Ok((
+            batch.map_err(|error| error.to_string())?,
+            self.bookmark,
+            self.undecodable,
+        ))
     }
 }

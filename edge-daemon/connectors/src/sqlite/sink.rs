@@ -66,7 +66,10 @@ fn yes() -> bool {
 }
 
 /// The component.
-pub const SINK: Component = Component { descriptor, build: Build::Sink(build) };
+pub const SINK: Component = Component {
+    descriptor,
+    build: Build::Sink(build),
+};
 
 const EXAMPLE: &str = r#"path = "/var/lib/hub/readings.db"
 table = "readings"
@@ -76,7 +79,10 @@ key = ["id"]
 
 fn descriptor() -> Descriptor {
     let summary = "A table of a SQLite database, created when missing; each record arrives exactly once";
-    Descriptor { durable: true, ..describe::<Config>(ComponentRole::Destination, "sqlite", summary, EXAMPLE) }
+    Descriptor {
+        durable: true,
+        ..describe::<Config>(ComponentRole::Destination, "sqlite", summary, EXAMPLE)
+    }
 }
 
 fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigError> {
@@ -87,7 +93,8 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
     let table = config.table;
     let lower = table.to_ascii_lowercase();
     if table.is_empty() || table.contains('\0') || lower.starts_with("sqlite_") || lower == WATERMARK_TABLE {
-        let message = format!("'{table}' cannot be written: choose a name that SQLite and Mycelial do not use themselves");
+        let message =
+            format!("'{table}' cannot be written: choose a name that SQLite and Mycelial do not use themselves");
         return Err(ConfigError::at("table", message));
     }
     check_key(config.mode, config.key.as_deref())?;
@@ -114,7 +121,10 @@ impl SqliteSink {
         &mut self,
         work: impl FnOnce(&mut Store) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
-        let mut store = self.store.take().ok_or_else(|| Fault::retry("the sqlite destination is not open"))?;
+        let mut store = self
+            .store
+            .take()
+            .ok_or_else(|| Fault::retry("the sqlite destination is not open"))?;
         let done = spawn_blocking(move || work(&mut store).map(|result| (store, result)));
         let (store, result) = done.await.map_err(stopped)??;
         self.store = Some(store);
@@ -146,7 +156,11 @@ impl Sink for SqliteSink {
             // The blocking call cannot borrow. One copy at a time keeps the memory of it at one batch.
             let delivery = delivery.clone();
             let rows = self.blocking(move |store| store.write(&delivery)).await?;
-            rejected.extend(rows.into_iter().map(|(row, reason)| Rejected { delivery: index, row, reason }));
+            rejected.extend(rows.into_iter().map(|(row, reason)| Rejected {
+                delivery: index,
+                row,
+                reason,
+            }));
         }
         Ok(rejected)
     }

@@ -33,7 +33,7 @@ use super::{
 };
 
 /// How long to wait for another process's lock before trying again later.
-const BUSY_WAIT: Duration = Duration::from_secs(2);
+const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// SQLite's page cache, in KiB: rows are read in order and once, so there is nothing to keep.
 const CACHE_KIB: i64 = 256;
 /// Bounds of `poll_interval_ms`.
@@ -82,7 +82,10 @@ fn default_poll() -> u64 {
 }
 
 /// The component.
-pub const SOURCE: Component = Component { descriptor, build: Build::Source(build) };
+pub const SOURCE: Component = Component {
+    descriptor,
+    build: Build::Source(build),
+};
 
 const EXAMPLE: &str = r#"path = "/var/lib/plant/readings.db"
 table = "readings"
@@ -91,7 +94,10 @@ cursor = "id"
 
 fn descriptor() -> Descriptor {
     let summary = "Rows of a SQLite table or query, read incrementally by a cursor column";
-    Descriptor { durable: true, ..describe::<Config>(ComponentRole::Source, "sqlite", summary, EXAMPLE) }
+    Descriptor {
+        durable: true,
+        ..describe::<Config>(ComponentRole::Source, "sqlite", summary, EXAMPLE)
+    }
 }
 
 fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, ConfigError> {
@@ -100,15 +106,25 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         return Err(ConfigError::at("path", "is empty: name the database file"));
     }
     if !(1..=ROWS_MAX).contains(&config.batch_rows_max) {
-        return Err(ConfigError::at("batch_rows_max", format!("must be from 1 to {ROWS_MAX}")));
+        return Err(ConfigError::at(
+            "batch_rows_max",
+            format!("must be from 1 to {ROWS_MAX}"),
+        ));
     }
     if !POLL_MS.contains(&config.poll_interval_ms) {
         let message = format!("must be from {} to {} milliseconds", POLL_MS.start(), POLL_MS.end());
         return Err(ConfigError::at("poll_interval_ms", message));
     }
     let nul = |text: &str| text.contains('\0');
-    if config.cursor.as_deref().is_some_and(|cursor| cursor.is_empty() || nul(cursor)) {
-        return Err(ConfigError::at("cursor", "is not a column name: leave it out to read by rowid"));
+    if config
+        .cursor
+        .as_deref()
+        .is_some_and(|cursor| cursor.is_empty() || nul(cursor))
+    {
+        return Err(ConfigError::at(
+            "cursor",
+            "is not a column name: leave it out to read by rowid",
+        ));
     }
     let subject = match (config.table, config.query) {
         (Some(table), None) if table.is_empty() || nul(&table) => {
@@ -116,11 +132,18 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         }
         (Some(table), None) => Subject::Table(table),
         (None, Some(_)) if config.cursor.is_none() => {
-            return Err(ConfigError::at("cursor", "is needed with query: name a result column whose values only rise"));
+            return Err(ConfigError::at(
+                "cursor",
+                "is needed with query: name a result column whose values only rise",
+            ));
         }
         (None, Some(sql)) if nul(&sql) => return Err(ConfigError::at("query", "contains a NUL character")),
         (None, Some(sql)) => {
-            let name = if context.node.is_empty() { "query".to_string() } else { context.node.clone() };
+            let name = if context.node.is_empty() {
+                "query".to_string()
+            } else {
+                context.node.clone()
+            };
             Subject::Query { sql, name }
         }
         (Some(_), Some(_)) => return Err(ConfigError::at("query", "cannot be given together with table")),
@@ -169,7 +192,10 @@ impl Source for SqliteSource {
                     return Ok(Read::Idle);
                 }
             }
-            let mut reader = self.reader.take().ok_or_else(|| Fault::retry("the sqlite source is not open"))?;
+            let mut reader = self
+                .reader
+                .take()
+                .ok_or_else(|| Fault::retry("the sqlite source is not open"))?;
             let polled_at = Instant::now();
             let polled = spawn_blocking(move || {
                 let found = reader.poll();
@@ -179,7 +205,11 @@ impl Source for SqliteSource {
             let full = reader.full;
             self.reader = Some(reader);
             // After a full batch there may be more at once; otherwise rows gather for a while, which makes larger batches.
-            self.next_poll = if full { None } else { Some(polled_at + self.poll_interval) };
+            self.next_poll = if full {
+                None
+            } else {
+                Some(polled_at + self.poll_interval)
+            };
             if let Some(batch) = found? {
                 return Ok(Read::Batch(batch));
             }
@@ -237,7 +267,10 @@ impl Reader {
         let layout = Layout::load(&conn, &path, &subject, cursor.as_deref())?;
         let bookmark = match after {
             Some(position) => Bookmark::from_position(position, &layout.cursor)?,
-            None => Bookmark { cursor: layout.cursor.clone(), ..Bookmark::default() },
+            None => Bookmark {
+                cursor: layout.cursor.clone(),
+                ..Bookmark::default()
+            },
         };
         if layout.sorts(&conn).map_err(failed)? {
             let (table, cursor) = (&layout.schema.collection, &layout.cursor);
@@ -263,7 +296,10 @@ impl Reader {
     fn poll(&mut self) -> Result<Option<SourceBatch>, Fault> {
         self.full = false;
         if identity(&self.path)? != self.file {
-            return Err(Fault::retry(format!("{} was replaced by another file: opening it again", self.path.display())));
+            return Err(Fault::retry(format!(
+                "{} was replaced by another file: opening it again",
+                self.path.display()
+            )));
         }
         let path = self.path.clone();
         let failed = |error: rusqlite::Error| fault("read rows", &path, &error);
@@ -279,7 +315,11 @@ impl Reader {
         let _ = self.conn.execute_batch("COMMIT");
         let page = page?;
         page.map(|(batch, undecodable)| {
-            Ok(SourceBatch { batch, position: self.bookmark.position(), undecodable })
+            Ok(SourceBatch {
+                batch,
+                position: self.bookmark.position(),
+                undecodable,
+            })
         })
         .transpose()
     }
@@ -373,12 +413,16 @@ fn run(statement: &mut Statement<'_>, limit: usize, page: &mut Page<'_>) -> rusq
 }
 
 fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
-    conn.prepare_cached(&format!("PRAGMA {name}"))?.query_row([], |row| row.get(0))
+    conn.prepare_cached(&format!("PRAGMA {name}"))?
+        .query_row([], |row| row.get(0))
 }
 
 fn identity(path: &Path) -> Result<(u64, u64), Fault> {
     match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(Fault::retry(format!("{} is a directory, not a database", path.display()))),
+        Ok(found) if found.is_dir() => Err(Fault::retry(format!(
+            "{} is a directory, not a database",
+            path.display()
+        ))),
         Ok(found) => Ok((found.dev(), found.ino())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(Fault::retry(format!("there is no file {}", path.display())))

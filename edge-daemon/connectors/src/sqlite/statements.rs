@@ -36,7 +36,11 @@ impl Shape {
         let list = |indexes: &mut dyn Iterator<Item = String>| indexes.collect::<Vec<_>>().join(", ");
         let others: Vec<usize> = present.iter().copied().filter(|index| !is_key(index)).collect();
         let matches = |first: usize| {
-            let terms = plan.keys.iter().enumerate().map(|(at, key)| format!("{} = ?{}", name(*key), first + at));
+            let terms = plan
+                .keys
+                .iter()
+                .enumerate()
+                .map(|(at, key)| format!("{} = ?{}", name(*key), first + at));
             terms.collect::<Vec<_>>().join(" AND ")
         };
         let (sql, parameters) = match op {
@@ -49,23 +53,41 @@ impl Shape {
                 if op == Op::Upsert {
                     let keys = list(&mut plan.keys.iter().map(|index| name(*index).to_string()));
                     let sets = list(&mut others.iter().map(|index| format!("{0} = excluded.{0}", name(*index))));
-                    let action = if sets.is_empty() { "NOTHING".into() } else { format!("UPDATE SET {sets}") };
+                    let action = if sets.is_empty() {
+                        "NOTHING".into()
+                    } else {
+                        format!("UPDATE SET {sets}")
+                    };
                     sql.push_str(&format!(" ON CONFLICT ({keys}) DO {action}"));
                 }
                 (sql, present.clone())
             }
             Op::Update => {
-                let mut sets = list(&mut others.iter().enumerate().map(|(at, index)| format!("{} = ?{}", name(*index), at + 1)));
+                let mut sets = list(
+                    &mut others
+                        .iter()
+                        .enumerate()
+                        .map(|(at, index)| format!("{} = ?{}", name(*index), at + 1)),
+                );
                 if sets.is_empty() {
                     // Nothing changes, but whether the row is there still has to be found out.
-                    sets = plan.keys.first().map(|key| format!("{0} = {0}", name(*key))).unwrap_or_default();
+                    sets = plan
+                        .keys
+                        .first()
+                        .map(|key| format!("{0} = {0}", name(*key)))
+                        .unwrap_or_default();
                 }
                 let sql = format!("UPDATE OR ABORT {table} SET {sets} WHERE {}", matches(others.len() + 1));
                 (sql, others.iter().chain(&plan.keys).copied().collect())
             }
             Op::Delete => (format!("DELETE FROM {table} WHERE {}", matches(1)), plan.keys.clone()),
         };
-        Self { op, present, sql, parameters }
+        Self {
+            op,
+            present,
+            sql,
+            parameters,
+        }
     }
 
     /// Binds the values of a row. `Ok(Err(…))`: the table's column cannot hold one, and why.
@@ -77,7 +99,9 @@ impl Shape {
         row: usize,
     ) -> rusqlite::Result<Result<(), String>> {
         for (at, index) in self.parameters.iter().enumerate() {
-            let Target::Column(column) = &plan.targets[*index] else { continue };
+            let Target::Column(column) = &plan.targets[*index] else {
+                continue;
+            };
             match Stored::new(batch.cell(row, *index), column) {
                 Ok(stored) => statement.raw_bind_parameter(at + 1, stored)?,
                 Err(reason) => return Ok(Err(format!("column '{}': {reason}", plan.schema.fields[*index].name))),
@@ -132,7 +156,10 @@ impl<'a> Stored<'a> {
             (Stored::Real(v), Integer | Numeric | Real) if *v == 0.0 && v.is_sign_negative() => {
                 if !column.noted.replace(true) {
                     let column = &column.sql;
-                    tracing::warn!(column, "-0.0 is stored as 0: SQLite keeps the sign only in columns without a type");
+                    tracing::warn!(
+                        column,
+                        "-0.0 is stored as 0: SQLite keeps the sign only in columns without a type"
+                    );
                 }
                 Ok(self)
             }
@@ -140,9 +167,17 @@ impl<'a> Stored<'a> {
                 Err(format!("{v} has more digits than the REAL column can hold"))
             }
             (Stored::Text(_) | Stored::Owned(_), Integer | Numeric | Real) => {
-                let text = if let Stored::Text(v) = &self { v } else if let Stored::Owned(v) = &self { v } else { "" };
+                let text = if let Stored::Text(v) = &self {
+                    v
+                } else if let Stored::Owned(v) = &self {
+                    v
+                } else {
+                    ""
+                };
                 match number_written(text) {
-                    Some(number) if number != text => Err(format!("the column's type would turn the text '{text}' into a number")),
+                    Some(number) if number != text => {
+                        Err(format!("the column's type would turn the text '{text}' into a number"))
+                    }
                     _ => Ok(self),
                 }
             }

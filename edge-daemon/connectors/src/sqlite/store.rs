@@ -52,12 +52,17 @@ impl Store {
     pub(super) fn open(settings: Settings) -> Result<Box<Self>, Fault> {
         let path = settings.path.clone();
         let failed = |error| fault("open the database", &path, &error);
-        let create = if settings.create_table { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
+        let create = if settings.create_table {
+            OpenFlags::SQLITE_OPEN_CREATE
+        } else {
+            OpenFlags::empty()
+        };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
         let conn = Connection::open_with_flags(&path, flags).map_err(failed)?;
         conn.busy_timeout(BUSY_WAIT).map_err(failed)?;
-        let mode: String =
-            conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(failed)?;
+        let mode: String = conn
+            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+            .map_err(failed)?;
         // Commits have to survive a power cut. In WAL mode FULL is enough; with a rollback journal the directory has to
         // be synced too, or the journal may come back and undo the last transaction.
         let synchronous = if mode == "wal" { "FULL" } else { "EXTRA" };
@@ -68,9 +73,15 @@ impl Store {
              position BLOB NOT NULL, delivered INTEGER NOT NULL, dead INTEGER NOT NULL)"
         );
         conn.execute_batch(&sql).map_err(failed)?;
-        let store = Self { conn, settings, plans: Vec::new() };
+        let store = Self {
+            conn,
+            settings,
+            plans: Vec::new(),
+        };
         if !store.settings.create_table
-            && TableInfo::load(&store.conn, &store.settings.table).map_err(failed)?.is_none()
+            && TableInfo::load(&store.conn, &store.settings.table)
+                .map_err(failed)?
+                .is_none()
         {
             return Err(no_table(&store.conn, &store.settings));
         }
@@ -135,7 +146,10 @@ impl Store {
             after.delivered as i64,
             after.dead as i64
         ];
-        self.conn.prepare_cached(&sql).and_then(|mut statement| statement.execute(values)).map_err(failed)?;
+        self.conn
+            .prepare_cached(&sql)
+            .and_then(|mut statement| statement.execute(values))
+            .map_err(failed)?;
         Ok(refused)
     }
 
@@ -149,7 +163,10 @@ impl Store {
 
     fn plan(&mut self, schema: &Arc<Schema>) -> Result<usize, Fault> {
         // Decoded batches bring their own copy of the schema: compared by value, newest first.
-        let known = self.plans.iter().rposition(|plan| Arc::ptr_eq(&plan.schema, schema) || plan.schema == *schema);
+        let known = self
+            .plans
+            .iter()
+            .rposition(|plan| Arc::ptr_eq(&plan.schema, schema) || plan.schema == *schema);
         if let Some(known) = known {
             return Ok(known);
         }
@@ -183,7 +200,9 @@ fn write_rows(conn: &Connection, settings: &Settings, plan: &Plan, batch: &Batch
             let statement = conn.prepare_cached(&shape.sql).map_err(failed)?;
             current = Some((shape, statement));
         }
-        let Some((shape, statement)) = &mut current else { continue };
+        let Some((shape, statement)) = &mut current else {
+            continue;
+        };
         if let Err(reason) = write_row(conn, settings, plan, batch, row, shape, statement)? {
             refused.push((row, reason));
         }
@@ -223,7 +242,10 @@ fn write_row(
 /// Whether SQLite refuses this row, and not the work as a whole.
 fn concerns_row(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
-    matches!(code, Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig))
+    matches!(
+        code,
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig)
+    )
 }
 
 /// Whether some record lacks a value, or has one that has no column: then rows are looked at one by one.
@@ -257,7 +279,10 @@ fn check_row(plan: &Plan, batch: &Batch, row: usize, op: Op) -> Result<(), Strin
         return Err("an update, upsert or delete needs key columns, and the record has none: set key".to_string());
     }
     match plan.keys.iter().find(|key| !batch.cell(row, **key).is_value()) {
-        Some(key) => Err(format!("the key column '{}' has no value", plan.schema.fields[*key].name)),
+        Some(key) => Err(format!(
+            "the key column '{}' has no value",
+            plan.schema.fields[*key].name
+        )),
         None => Ok(()),
     }
 }

@@ -52,8 +52,10 @@ impl Plan {
         let info = match load()? {
             Some(info) => info,
             None if settings.create_table => {
-                conn.execute_batch(&create_sql(&settings.table, schema, &keys)).map_err(failed)?;
-                load()?.ok_or_else(|| Fault::retry(format!("'{}' vanished right after its creation", settings.table)))?
+                conn.execute_batch(&create_sql(&settings.table, schema, &keys))
+                    .map_err(failed)?;
+                load()?
+                    .ok_or_else(|| Fault::retry(format!("'{}' vanished right after its creation", settings.table)))?
             }
             None => return Err(no_table(conn, settings)),
         };
@@ -62,7 +64,12 @@ impl Plan {
         }
         let targets = schema.fields.iter().map(|field| target(conn, settings, &info, field));
         let targets = targets.collect::<Result<_, _>>()?;
-        Ok(Self { schema: Arc::clone(schema), table: quote(&info.name), targets, keys })
+        Ok(Self {
+            schema: Arc::clone(schema),
+            table: quote(&info.name),
+            targets,
+            keys,
+        })
     }
 }
 
@@ -71,12 +78,16 @@ pub(super) fn no_table(conn: &Connection, settings: &Settings) -> Fault {
     let names = table_names(conn).unwrap_or_default();
     let hint = hint(&settings.table, names.iter().map(String::as_str));
     let (path, table) = (settings.path.display(), &settings.table);
-    Fault::retry(format!("{path} has no table '{table}'{hint}: create it, or set create_table = true"))
+    Fault::retry(format!(
+        "{path} has no table '{table}'{hint}: create it, or set create_table = true"
+    ))
 }
 
 fn keys(settings: &Settings, schema: &Schema) -> Result<Vec<usize>, Fault> {
     let Some(names) = &settings.key else {
-        let keys: Vec<usize> = (0..schema.fields.len()).filter(|index| schema.fields[*index].key).collect();
+        let keys: Vec<usize> = (0..schema.fields.len())
+            .filter(|index| schema.fields[*index].key)
+            .collect();
         if keys.is_empty() && settings.mode == WriteMode::Upsert {
             return Err(Fault::stop(format!(
                 "mode = \"upsert\" needs to know what identifies a record, and the records of '{}' come without key \
@@ -87,10 +98,17 @@ fn keys(settings: &Settings, schema: &Schema) -> Result<Vec<usize>, Fault> {
         return Ok(keys);
     };
     let find = |name: &String| {
-        schema.fields.iter().position(|field| field.name.eq_ignore_ascii_case(name)).ok_or_else(|| {
-            let hint = hint(name, schema.fields.iter().map(|field| field.name.as_str()));
-            Fault::retry(format!("the records of '{}' have no key column '{name}'{hint}", schema.collection))
-        })
+        schema
+            .fields
+            .iter()
+            .position(|field| field.name.eq_ignore_ascii_case(name))
+            .ok_or_else(|| {
+                let hint = hint(name, schema.fields.iter().map(|field| field.name.as_str()));
+                Fault::retry(format!(
+                    "the records of '{}' have no key column '{name}'{hint}",
+                    schema.collection
+                ))
+            })
     };
     names.iter().map(find).collect()
 }
@@ -98,7 +116,12 @@ fn keys(settings: &Settings, schema: &Schema) -> Result<Vec<usize>, Fault> {
 fn create_sql(table: &str, schema: &Schema, keys: &[usize]) -> String {
     let mut parts = Vec::new();
     let mut key_stands = keys.is_empty();
-    for (index, field) in schema.fields.iter().enumerate().filter(|(_, field)| !field.name.contains('\0')) {
+    for (index, field) in schema
+        .fields
+        .iter()
+        .enumerate()
+        .filter(|(_, field)| !field.name.contains('\0'))
+    {
         let mut part = quote(&field.name);
         part.push_str(declared(&field.ty));
         if keys.contains(&index) {
@@ -151,22 +174,36 @@ fn target(conn: &Connection, settings: &Settings, info: &TableInfo, field: &Fiel
         });
     }
     if name.contains('\0') {
-        return Ok(Target::Refused(format!("SQLite has no column names with NUL in them: '{}'", name.escape_debug())));
+        return Ok(Target::Refused(format!(
+            "SQLite has no column names with NUL in them: '{}'",
+            name.escape_debug()
+        )));
     }
     if !settings.add_columns {
-        return Ok(Target::Refused(format!("table '{table}' has no column '{name}', and add_columns is false")));
+        return Ok(Target::Refused(format!(
+            "table '{table}' has no column '{name}', and add_columns is false"
+        )));
     }
     let declared = declared(&field.ty);
-    match conn.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {}{declared}", quote(table), quote(name))) {
+    match conn.execute_batch(&format!(
+        "ALTER TABLE {} ADD COLUMN {}{declared}",
+        quote(table),
+        quote(name)
+    )) {
         Ok(()) => {
             tracing::info!(path = %settings.path.display(), table, column = name, "column added");
             let affinity = Affinity::of(declared.trim(), false);
-            Ok(Target::Column(Column { sql: quote(name), affinity, rowid: false, noted: Flag::new(false) }))
+            Ok(Target::Column(Column {
+                sql: quote(name),
+                affinity,
+                rowid: false,
+                noted: Flag::new(false),
+            }))
         }
         // A view, or too many columns: that concerns this column only, and will not change by trying again.
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
-            Ok(Target::Refused(format!("table '{table}' has no column '{name}', and it cannot be added: {error}")))
-        }
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => Ok(Target::Refused(format!(
+            "table '{table}' has no column '{name}', and it cannot be added: {error}"
+        ))),
         Err(error) => Err(fault("add a column", &settings.path, &error)),
     }
 }
@@ -178,7 +215,9 @@ fn check_unique(
     schema: &Schema,
     keys: &[usize],
 ) -> Result<(), Fault> {
-    let found = info.unique_keys(conn).map_err(|error| fault("read the schema", &settings.path, &error))?;
+    let found = info
+        .unique_keys(conn)
+        .map_err(|error| fault("read the schema", &settings.path, &error))?;
     let fold = |name: &str| name.to_ascii_lowercase();
     let mut wanted: Vec<String> = keys.iter().map(|index| fold(&schema.fields[*index].name)).collect();
     wanted.sort();

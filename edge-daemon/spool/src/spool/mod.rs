@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::contents::{FrameInfo, hole_between, holes_in};
 use crate::disk::{self, BALLAST_BYTES, High, HighFile, Seal, segment_name};
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::record::{Counters, FrameInfo, Ledger, MarkRecord, Start, hole_between, holes_in};
+use crate::record::{Counters, Ledger, MarkRecord, Start};
 use crate::recover::{Ask, Found, Loaded, load};
 use crate::segment::{MARKS_ALONE_MAX, Segment};
 use crate::types::{Hole, Limits, Mark, Repair, State};
@@ -74,10 +75,7 @@ struct Meta {
 impl Spool {
     /// Where the spool stands.
     pub fn state(&self) -> State {
-        let lost_ahead = self
-            .holes
-            .values()
-            .fold(Counters::default(), |sum, hole| plus_hole(sum, hole));
+        let lost_ahead = self.holes.values().fold(Counters::default(), plus_hole);
         let held = self.produced.minus(self.ledger.settled).minus(lost_ahead);
         State {
             first_seq: self.first_held(),
@@ -377,7 +375,14 @@ impl Spool {
     /// Replaces the known holes of one segment.
     fn set_holes(&mut self, first_seq: u64, before: Counters, frames: &[FrameInfo], end_seq: u64, end: Counters) {
         self.holes.retain(|first, _| !(first_seq..end_seq).contains(first));
-        for hole in holes_in(first_seq, before, frames, end_seq, end) {
+        let floor = self.ledger.floor;
+        let (first_seq, before) = if first_seq > floor {
+            (first_seq, before)
+        } else {
+            (floor + 1, self.ledger.settled)
+        };
+        let above = frames.partition_point(|frame| frame.seq <= floor);
+        for hole in holes_in(first_seq, before, &frames[above..], end_seq, end) {
             self.add_hole(hole);
         }
     }

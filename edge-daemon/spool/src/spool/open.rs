@@ -5,9 +5,10 @@ use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 use super::{Meta, Spool, disk_error, in_segment};
+use crate::contents::{MarkAt, Settled};
 use crate::disk::{self, High, HighFile, LOCK_FILE, Listing, Seal, segment_name};
 use crate::error::Error;
-use crate::record::{Counters, Ledger, MarkAt, Settled};
+use crate::record::{Counters, Ledger};
 use crate::recover::{Ask, Found, Loaded};
 use crate::segment::Segment;
 use crate::types::{Limits, Mark, Recovery};
@@ -66,7 +67,7 @@ impl Spool {
         if let Some((loaded, first_seq)) = tail.found {
             let repaired = loaded.repair.is_some();
             self.note_repair(loaded.repair);
-            let settled = loaded.settled.unwrap_or_else(|| nothing(first_seq));
+            let settled = loaded.settled.unwrap_or_else(|| Box::new(nothing(first_seq)));
             (self.next_seq, self.produced) = (settled.end_seq(), settled.end());
             recovery.cut_frames = settled.cut_frames;
             self.cut_pending = settled.cut_frames > 0;
@@ -78,7 +79,6 @@ impl Spool {
             if short || (repaired && hint.is_none()) {
                 go_on_at = go_on_at.max(first_seq.saturating_add(FRAMES_PER_SEGMENT_MAX));
             }
-            self.set_holes(first_seq, settled.before, &settled.frames, self.next_seq, self.produced);
             Seal::remove(loaded.segment.dir()).map_err(disk_error("unseal", loaded.segment.dir()))?;
             let meta = Meta {
                 before: settled.before,
@@ -92,6 +92,9 @@ impl Spool {
             if start_lost {
                 self.borrow_from_before(&names, &mut ledger)?;
             }
+            // Holes begin above the floor.
+            self.ledger = ledger.unwrap_or_default();
+            self.set_holes(first_seq, settled.before, &settled.frames, self.next_seq, self.produced);
         }
         let high = hint.unwrap_or_default();
         if go_on_at > 0 || high.next_seq > self.next_seq {
@@ -212,7 +215,7 @@ impl Spool {
                 repair,
             }) => {
                 self.note_repair(repair);
-                let settled = settled.unwrap_or_else(|| nothing(first_seq));
+                let settled = settled.unwrap_or_else(|| Box::new(nothing(first_seq)));
                 let (before, end_seq, end) = (settled.before, settled.end_seq(), settled.end());
                 self.set_holes(first_seq, before, &settled.frames, end_seq, end);
                 let meta = Meta {
@@ -287,12 +290,13 @@ pub(super) fn middle(first_seq: u64, end_max: u64, list: bool) -> Ask {
         acknowledged_below: u64::MAX,
         list,
         distrust: false,
+        copy: true,
         used: true,
     }
 }
 
 fn nothing(first_seq: u64) -> Settled {
-    crate::record::settle(crate::record::Contents::default(), first_seq, None, 0)
+    crate::contents::settle(crate::contents::Contents::default(), first_seq, None, 0)
 }
 
 pub(super) fn read_mark(segment: &Segment, at: Option<&MarkAt>) -> Result<Option<Mark>, Error> {
@@ -325,12 +329,16 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
 
 fn lock(dir: &Path) -> Result<File, Error> {
     let path = dir.join(LOCK_FILE);
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(disk_error("open the lock of the spool", &path))?;
+    let open = || File::options().write(true).create(true).truncate(false).open(&path);
+    let opened = open().or_else(|error| {
+        // Not our file: a directory cannot be somebody's lock.
+        if error.kind() == std::io::ErrorKind::IsADirectory {
+            disk::remove(&path).and_then(|()| open())
+        } else {
+            Err(error)
+        }
+    });
+    let file = opened.map_err(disk_error("open the lock of the spool", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Locked { dir: dir.to_owned() }),

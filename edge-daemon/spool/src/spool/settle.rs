@@ -79,7 +79,7 @@ impl Spool {
         let above = self.holes.split_off(&(floor + 1));
         let lost = std::mem::replace(&mut self.holes, above)
             .values()
-            .fold(Counters::default(), |sum, hole| plus_hole(sum, hole));
+            .fold(Counters::default(), plus_hole);
         let gone = amounts.minus(self.ledger.settled).minus(lost);
         self.ledger.lost += lost.records;
         self.ledger.floor = floor;

@@ -2,10 +2,11 @@
 
 use super::open::{middle, read_mark};
 use super::{Spool, disk_error, in_segment};
+use crate::contents::{Settled, settle};
 use crate::disk::Seal;
 use crate::error::Error;
 use crate::fault::Fault;
-use crate::record::{Counters, Settled, settle};
+use crate::record::Counters;
 use crate::recover::{Found, Loaded};
 use crate::segment::Segment;
 use crate::types::Mark;

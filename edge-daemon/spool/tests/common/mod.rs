@@ -117,6 +117,16 @@ pub fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
+/// The seed of a random test; another one can be given in `SPOOL_TEST_SEED`.
+pub fn seed(default: u64) -> u64 {
+    let seed = std::env::var("SPOOL_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(default);
+    println!("seed {seed}");
+    seed
+}
+
 /// A small generator for tests that print their seed.
 pub struct Random(pub u64);
 

@@ -18,30 +18,44 @@ use serde_json::json;
 use super::{SINK, SOURCE};
 
 fn context(dir: &Path) -> BuildContext {
-    BuildContext { base_dir: dir.to_path_buf(), node: "node".into(), ..BuildContext::default() }
+    BuildContext {
+        base_dir: dir.to_path_buf(),
+        node: "node".into(),
+        ..BuildContext::default()
+    }
 }
 
 fn try_source(dir: &Path, config: &str) -> Result<Box<dyn Source>, ConfigError> {
-    let Build::Source(build) = SOURCE.build else { panic!("not a source") };
+    let Build::Source(build) = SOURCE.build else {
+        panic!("not a source")
+    };
     build(config, &context(dir))
 }
 
 fn try_sink(dir: &Path, config: &str) -> Result<Box<dyn Sink>, ConfigError> {
-    let Build::Sink(build) = SINK.build else { panic!("not a sink") };
+    let Build::Sink(build) = SINK.build else {
+        panic!("not a sink")
+    };
     build(config, &context(dir))
 }
 
 /// A source of `db` in `dir`, with more config; polls every 10 ms.
 fn source(dir: &Path, more: serde_json::Value) -> Box<dyn Source> {
     let mut config = json!({"path": "db", "poll_interval_ms": 10});
-    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    config
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     try_source(dir, &config.to_string()).unwrap()
 }
 
 /// A sink into table `t` of `out` in `dir`, with more config.
 fn sink(dir: &Path, more: serde_json::Value) -> Box<dyn Sink> {
     let mut config = json!({"path": "out", "table": "t"});
-    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    config
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     try_sink(dir, &config.to_string()).unwrap()
 }
 
@@ -76,7 +90,10 @@ fn stream(name: &str) -> StreamId {
 }
 
 fn delivery(seq: u64, batch: Batch) -> Delivery {
-    Delivery { stream: stream("s"), seq, position: Position::new(seq.to_be_bytes()), batch }
+    Delivery {
+        stream: stream("s"),
+        seq,
+        position: Position::new(seq.to_be_bytes()), batch, dead: 0 }
 }
 
 fn schema(fields: &[(&str, Type)]) -> Arc<Schema> {
@@ -84,7 +101,10 @@ fn schema(fields: &[(&str, Type)]) -> Arc<Schema> {
         Some(key) => Field::new(key, ty.clone()).key(),
         None => Field::new(*name, ty.clone()),
     });
-    Arc::new(Schema { collection: "c".into(), fields: fields.collect() })
+    Arc::new(Schema {
+        collection: "c".into(),
+        fields: fields.collect(),
+    })
 }
 
 fn rows(schema: &Arc<Schema>, rows: &[(Op, &[Value])]) -> Batch {
@@ -114,7 +134,9 @@ fn literals(conn: &Connection, sql: &str) -> Vec<String> {
             rusqlite::types::ValueRef::Integer(v) => v.to_string(),
             rusqlite::types::ValueRef::Real(v) => format!("{v:?}"),
             rusqlite::types::ValueRef::Text(v) => format!("'{}'", String::from_utf8_lossy(v)),
-            rusqlite::types::ValueRef::Blob(v) => format!("x'{}'", v.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+            rusqlite::types::ValueRef::Blob(v) => {
+                format!("x'{}'", v.iter().map(|b| format!("{b:02x}")).collect::<String>())
+            }
         };
         Ok((0..width).map(value).collect::<Vec<_>>().join(","))
     });

@@ -10,13 +10,29 @@ use serde_json::json;
 
 use super::{database, delivery, drain, sink, source};
 
-const COLUMNS: [&str; 9] =
-    ["INTEGER", "BIGINT UNSIGNED", "REAL", "DOUBLE PRECISION", "TEXT", "VARCHAR(3)", "BLOB", "", "DECIMAL(10,2)"];
+const COLUMNS: [&str; 9] = [
+    "INTEGER",
+    "BIGINT UNSIGNED",
+    "REAL",
+    "DOUBLE PRECISION",
+    "TEXT",
+    "VARCHAR(3)",
+    "BLOB",
+    "",
+    "DECIMAL(10,2)",
+];
 
 /// Creates table `t` with a column of each declared type and a row for each list of values.
 fn fill(dir: &Path, rows: &[Vec<Value>]) -> Connection {
-    let columns: Vec<String> = COLUMNS.iter().enumerate().map(|(at, ty)| format!("c{at} {ty}")).collect();
-    let sql = format!("PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, {})", columns.join(", "));
+    let columns: Vec<String> = COLUMNS
+        .iter()
+        .enumerate()
+        .map(|(at, ty)| format!("c{at} {ty}"))
+        .collect();
+    let sql = format!(
+        "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, {})",
+        columns.join(", ")
+    );
     let conn = database(dir, "db", &sql);
     conn.execute_batch("BEGIN").unwrap();
     for row in rows {
@@ -54,8 +70,15 @@ async fn copy(dir: &Path) -> Vec<SourceBatch> {
     sink.open().await.unwrap();
     for (seq, batch) in (1..).zip(&batches) {
         let bytes = batch.batch.encode();
-        assert!(bytes.len() <= PAYLOAD_BYTES_MAX || batch.batch.rows() == 1, "{} bytes", bytes.len());
-        let rejected = sink.write(&[delivery(seq, Batch::decode(&bytes).unwrap())]).await.unwrap();
+        assert!(
+            bytes.len() <= PAYLOAD_BYTES_MAX || batch.batch.rows() == 1,
+            "{} bytes",
+            bytes.len()
+        );
+        let rejected = sink
+            .write(&[delivery(seq, Batch::decode(&bytes).unwrap())])
+            .await
+            .unwrap();
         assert!(rejected.is_empty(), "{rejected:?}");
         sink.commit().await.unwrap();
     }
@@ -107,13 +130,26 @@ async fn every_kind_of_value_in_every_kind_of_column() {
     ];
     for _ in 0..5000 {
         let marks = vec!["?"; typed.len()].join(", ");
-        before.execute(&format!("INSERT INTO t VALUES (NULL, {marks})"), rusqlite::params_from_iter(&typed)).unwrap();
+        before
+            .execute(
+                &format!("INSERT INTO t VALUES (NULL, {marks})"),
+                rusqlite::params_from_iter(&typed),
+            )
+            .unwrap();
     }
 
     let batches = copy(dir.path()).await;
     assert_eq!(exact(&database(dir.path(), "out", "")), exact(&before));
-    let types = |batch: &SourceBatch| batch.batch.schema().fields.iter().map(|f| f.ty.to_string()).collect::<Vec<_>>();
-    assert_eq!(types(&batches[0])[1..], vec!["any"; COLUMNS.len()]);
+    let types = |batch: &SourceBatch| {
+        batch
+            .batch
+            .schema()
+            .fields
+            .iter()
+            .map(|f| f.ty.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(types(&batches[0]).join(" "), "i64 any any any any text text any any any");
     let last = batches.last().unwrap();
     assert_eq!(types(last).join(" "), "i64 i64 i64 f64 f64 text text bytes any any");
     assert!(batches.iter().all(|batch| batch.undecodable.is_empty()));
@@ -126,7 +162,13 @@ async fn a_key_and_not_null_travel_with_the_schema() {
                INSERT INTO t (a, b, c) VALUES ('x', 1, NULL), ('y', 1, 2)";
     database(dir.path(), "db", sql);
     let batches = copy(dir.path()).await;
-    let fields: Vec<String> = batches[0].batch.schema().fields.iter().map(|f| format!("{f:?}")).collect();
+    let fields: Vec<String> = batches[0]
+        .batch
+        .schema()
+        .fields
+        .iter()
+        .map(|f| format!("{f:?}"))
+        .collect();
     assert_eq!(
         fields,
         [
@@ -137,8 +179,14 @@ async fn a_key_and_not_null_travel_with_the_schema() {
         ]
     );
     let out = database(dir.path(), "out", "");
-    assert_eq!(super::literals(&out, "SELECT * FROM t ORDER BY a"), ["'x',1,NULL,2", "'y',1,2,2"]);
-    let keys = super::literals(&out, "SELECT name, type, pk FROM pragma_table_info('t') WHERE pk > 0 ORDER BY pk");
+    assert_eq!(
+        super::literals(&out, "SELECT * FROM t ORDER BY a"),
+        ["'x',1,NULL,2", "'y',1,2,2"]
+    );
+    let keys = super::literals(
+        &out,
+        "SELECT name, type, pk FROM pragma_table_info('t') WHERE pk > 0 ORDER BY pk",
+    );
     assert_eq!(keys, ["'a','TEXT',1", "'b','INTEGER',2"]);
 }
 

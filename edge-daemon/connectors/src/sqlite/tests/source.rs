@@ -19,12 +19,27 @@ fn configs_are_checked() {
         (r#"{"path": "db"}"#, "table: is missing: name a table, or give a query"),
         (r#"{"path": "db", "table": ""}"#, "table: is not a table name"),
         (r#"{"path": "db", "table": "a\u0000b"}"#, "table: is not a table name"),
-        (r#"{"path": "db", "table": "t", "query": "x", "cursor": "c"}"#, "query: cannot be given together with table"),
+        (
+            r#"{"path": "db", "table": "t", "query": "x", "cursor": "c"}"#,
+            "query: cannot be given together with table",
+        ),
         (r#"{"path": "db", "query": "SELECT 1"}"#, "cursor: is needed with query"),
-        (r#"{"path": "db", "table": "t", "cursor": ""}"#, "cursor: is not a column name"),
-        (r#"{"path": "db", "table": "t", "batch_rows_max": 0}"#, "batch_rows_max: must be from 1 to 65536"),
-        (r#"{"path": "db", "table": "t", "poll_interval_ms": 1}"#, "poll_interval_ms: must be from 10 to 3600000"),
-        (r#"{"path": "db", "table": "t", "poll_interval_ms": "1s"}"#, "poll_interval_ms: invalid type: string"),
+        (
+            r#"{"path": "db", "table": "t", "cursor": ""}"#,
+            "cursor: is not a column name",
+        ),
+        (
+            r#"{"path": "db", "table": "t", "batch_rows_max": 0}"#,
+            "batch_rows_max: must be from 1 to 65536",
+        ),
+        (
+            r#"{"path": "db", "table": "t", "poll_interval_ms": 1}"#,
+            "poll_interval_ms: must be from 10 to 3600000",
+        ),
+        (
+            r#"{"path": "db", "table": "t", "poll_interval_ms": "1s"}"#,
+            "poll_interval_ms: invalid type: string",
+        ),
         (r#"{"path": "db", "tabel": "t"}"#, "unknown field `tabel`"),
         ("[]", "invalid"),
     ] {
@@ -44,27 +59,83 @@ async fn databases_that_cannot_be_read() {
                 CREATE VIEW v AS SELECT * FROM readings;";
     for (config, stop, cause) in [
         (json!({"path": "none", "table": "t"}), false, "there is no file"),
-        (json!({"path": ".", "table": "t"}), false, "is a directory, not a database"),
-        (json!({"path": "text", "table": "t"}), true, "text is not a SQLite database"),
-        (json!({"path": "noise", "table": "t"}), true, "noise is not a SQLite database"),
-        (json!({"path": "empty", "table": "t"}), false, "has no table 't' (there is none at all)"),
-        (json!({"table": "reading"}), false, "has no table 'reading' (did you mean 'readings'?)"),
-        (json!({"table": "zzz"}), false, "(there is 'readings', 'w', 'hidden', 'v')"),
-        (json!({"table": "readings", "cursor": "ad"}), false, "has no column 'ad' to use as cursor (did you mean"),
+        (
+            json!({"path": ".", "table": "t"}),
+            false,
+            "is a directory, not a database",
+        ),
+        (
+            json!({"path": "text", "table": "t"}),
+            true,
+            "text is not a SQLite database",
+        ),
+        (
+            json!({"path": "noise", "table": "t"}),
+            true,
+            "noise is not a SQLite database",
+        ),
+        (
+            json!({"path": "empty", "table": "t"}),
+            false,
+            "has no table 't' (there is none at all)",
+        ),
+        (
+            json!({"table": "reading"}),
+            false,
+            "has no table 'reading' (did you mean 'readings'?)",
+        ),
+        (
+            json!({"table": "zzz"}),
+            false,
+            "(there is 'readings', 'w', 'hidden', 'v')",
+        ),
+        (
+            json!({"table": "readings", "cursor": "ad"}),
+            false,
+            "has no column 'ad' to use as cursor (did you mean",
+        ),
         (json!({"table": "w"}), true, "'w' has no rowid to read by: set cursor"),
-        (json!({"table": "w", "cursor": "rowid"}), false, "has no column 'rowid' to use as cursor"),
-        (json!({"table": "w", "cursor": "c"}), true, "one column that is UNIQUE and NOT NULL, which 'c' is not"),
-        (json!({"table": "w", "cursor": "d"}), true, "which 'd' is not: choose another cursor"),
+        (
+            json!({"table": "w", "cursor": "rowid"}),
+            false,
+            "has no column 'rowid' to use as cursor",
+        ),
+        (
+            json!({"table": "w", "cursor": "c"}),
+            true,
+            "one column that is UNIQUE and NOT NULL, which 'c' is not",
+        ),
+        (
+            json!({"table": "w", "cursor": "d"}),
+            true,
+            "which 'd' is not: choose another cursor",
+        ),
         (json!({"table": "hidden"}), true, "'hidden' has no rowid to read by"),
         (json!({"table": "v"}), true, "'v' has no rowid to read by"),
-        (json!({"query": "SELEC 1", "cursor": "a"}), false, "the query cannot run in"),
-        (json!({"query": "DELETE FROM readings RETURNING id", "cursor": "id"}), false, "syntax error"),
-        (json!({"query": "SELECT id, at FROM readings", "cursor": "value"}), false, "(there is 'id', 'at')"),
+        (
+            json!({"query": "SELEC 1", "cursor": "a"}),
+            false,
+            "the query cannot run in",
+        ),
+        (
+            json!({"query": "DELETE FROM readings RETURNING id", "cursor": "id"}),
+            false,
+            "syntax error",
+        ),
+        (
+            json!({"query": "SELECT id, at FROM readings", "cursor": "value"}),
+            false,
+            "(there is 'id', 'at')",
+        ),
         (json!({"table": "w", "cursor": "a"}), false, ""),
         (json!({"table": "w", "cursor": "B"}), false, ""),
         (json!({"table": "READINGS", "cursor": "ID"}), false, ""),
         (json!({"table": "v", "cursor": "id"}), false, ""),
-        (json!({"query": "SELECT id, at FROM readings; -- all", "cursor": "id"}), false, ""),
+        (
+            json!({"query": "SELECT id, at FROM readings -- all", "cursor": "id"}),
+            false,
+            "",
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
         database(dir.path(), "db", good);
@@ -102,7 +173,9 @@ async fn all_ids(dir: &std::path::Path, config: serde_json::Value, restart: bool
     let mut ids = Vec::new();
     while let Read::Batch(batch) = source_.read().await.unwrap() {
         for row in 0..batch.batch.rows() {
-            let bus_schema::data::Cell::I64(id) = batch.batch.cell(row, 0) else { panic!("an id") };
+            let bus_schema::data::Cell::I64(id) = batch.batch.cell(row, 0) else {
+                panic!("an id")
+            };
             ids.push(id);
         }
         if restart {
@@ -128,16 +201,28 @@ async fn equal_cursor_values_are_neither_skipped_nor_repeated() {
     );
     for cursor in ["i", "r", "s", "b", "x", "plain", "id", "rowid"] {
         let query = format!("SELECT id FROM t ORDER BY {cursor}, id");
-        let wanted: Vec<i64> =
-            conn.prepare(&query).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let wanted: Vec<i64> = conn
+            .prepare(&query)
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(wanted.len(), 300);
         for (rows_max, restart) in [(7, false), (7, true), (1, true), (1000, false)] {
             let config = json!({"table": "t", "cursor": cursor, "batch_rows_max": rows_max});
-            assert_eq!(all_ids(dir.path(), config, restart).await, wanted, "{cursor} by {rows_max}");
+            assert_eq!(
+                all_ids(dir.path(), config, restart).await,
+                wanted,
+                "{cursor} by {rows_max}"
+            );
         }
     }
     let config = json!({"query": "SELECT id, i FROM t WHERE id % 3 = 0", "cursor": "id", "batch_rows_max": 9});
-    assert_eq!(all_ids(dir.path(), config, true).await, (1..=100).map(|n| n * 3).collect::<Vec<_>>());
+    assert_eq!(
+        all_ids(dir.path(), config, true).await,
+        (1..=100).map(|n| n * 3).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -178,7 +263,10 @@ async fn new_rows_are_seen_within_the_poll_interval_and_idle_reads_return() {
     source.open(None).await.unwrap();
     let start = Instant::now();
     assert!(matches!(source.read().await, Ok(Read::Idle)));
-    assert!(start.elapsed() >= std::time::Duration::from_millis(400), "it waits for rows");
+    assert!(
+        start.elapsed() >= std::time::Duration::from_millis(400),
+        "it waits for rows"
+    );
     conn.execute_batch("INSERT INTO t VALUES (1)").unwrap();
     assert!(matches!(source.read().await, Ok(Read::Batch(_))));
 }
@@ -186,25 +274,48 @@ async fn new_rows_are_seen_within_the_poll_interval_and_idle_reads_return() {
 #[tokio::test(start_paused = true)]
 async fn columns_may_change_while_it_reads() {
     let dir = tempfile::tempdir().unwrap();
-    let conn = database(dir.path(), "db", "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO t VALUES (1, 'x')");
+    let conn = database(
+        dir.path(),
+        "db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO t VALUES (1, 'x')",
+    );
     let mut source = source(dir.path(), json!({"table": "t"}));
     source.open(None).await.unwrap();
     for (sql, columns) in [
         ("", "id i64, a text"),
-        ("ALTER TABLE t ADD COLUMN b REAL; INSERT INTO t VALUES (2, 'y', 0.5)", "id i64, a text, b f64"),
-        ("ALTER TABLE t RENAME COLUMN a TO name; INSERT INTO t VALUES (3, 'z', 1)", "id i64, name text, b f64"),
-        ("ALTER TABLE t DROP COLUMN b; INSERT INTO t VALUES (4, 'z')", "id i64, name text"),
-        ("CREATE INDEX i ON t(name); INSERT INTO t VALUES (5, 'z')", "id i64, name text"),
+        (
+            "ALTER TABLE t ADD COLUMN b REAL; INSERT INTO t VALUES (2, 'y', 0.5)",
+            "id i64, a text, b f64",
+        ),
+        (
+            "ALTER TABLE t RENAME COLUMN a TO name; INSERT INTO t VALUES (3, 'z', 1)",
+            "id i64, name text, b f64",
+        ),
+        (
+            "ALTER TABLE t DROP COLUMN b; INSERT INTO t VALUES (4, 'z')",
+            "id i64, name text",
+        ),
+        (
+            "CREATE INDEX i ON t(name); INSERT INTO t VALUES (5, 'z')",
+            "id i64, name text",
+        ),
     ] {
         conn.execute_batch(sql).unwrap();
         let batch = next_batch(&mut *source).await.batch;
-        let fields = batch.schema().fields.iter().map(|field| format!("{} {}", field.name, field.ty));
+        let fields = batch
+            .schema()
+            .fields
+            .iter()
+            .map(|field| format!("{} {}", field.name, field.ty));
         assert_eq!(fields.collect::<Vec<_>>().join(", "), columns, "{sql}");
         assert_eq!(batch.rows(), 1);
     }
     conn.execute_batch("ALTER TABLE t RENAME TO tt").unwrap();
     let fault = source.read().await.unwrap_err();
-    assert!(matches!(fault, Fault::Retry { .. }) && fault.to_string().contains("did you mean 'tt'"), "{fault}");
+    assert!(
+        matches!(fault, Fault::Retry { .. }) && fault.to_string().contains("did you mean 'tt'"),
+        "{fault}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,16 +328,26 @@ async fn what_is_no_record_goes_to_the_dead_letters_alone() {
          INSERT INTO t VALUES (1, 10, 'good'), (2, 20, CAST(x'ff41' AS TEXT)), (3, NULL, 'no time'), (4, 40, 'good'),
              (-5, NULL, NULL), (6, 60, CAST(x'c3' AS TEXT)), (7, 70, 'good')",
     );
-    conn.execute("INSERT INTO t VALUES (8, 80, zeroblob(?1)), (9, 90, 'last')", [RECORD_BYTES_MAX + 1]).unwrap();
+    conn.execute(
+        "INSERT INTO t VALUES (8, 80, zeroblob(?1)), (9, 90, 'last')",
+        [RECORD_BYTES_MAX as i64 + 1],
+    )
+    .unwrap();
     for rows_max in [4096, 1] {
-        let mut source_ = source(dir.path(), json!({"table": "t", "cursor": "at", "batch_rows_max": rows_max}));
+        let mut source_ = source(
+            dir.path(),
+            json!({"table": "t", "cursor": "at", "batch_rows_max": rows_max}),
+        );
         source_.open(None).await.unwrap();
         let batches = drain(&mut *source_).await;
-        let ids = batches.iter().flat_map(|b| (0..b.batch.rows()).map(|row| b.batch.cell(row, 0).to_string()));
+        let ids = batches
+            .iter()
+            .flat_map(|b| (0..b.batch.rows()).map(|row| b.batch.cell(row, 0).to_string()));
         assert_eq!(ids.collect::<Vec<_>>(), ["1", "4", "7", "9"]);
-        let dead = batches.iter().flat_map(|b| &b.undecodable).map(|u| {
-            format!("{} [{}]", u.reason, u.bytes.escape_ascii())
-        });
+        let dead = batches
+            .iter()
+            .flat_map(|b| &b.undecodable)
+            .map(|u| format!("{} [{}]", u.reason, u.bytes.escape_ascii()));
         assert_eq!(
             dead.collect::<Vec<_>>(),
             [
@@ -234,7 +355,7 @@ async fn what_is_no_record_goes_to_the_dead_letters_alone() {
                 r"t, rowid 6: column 's' holds text that is not UTF-8 [\xc3]",
                 "t, rowid 8: holds 4194324 bytes, and a record holds at most 4194304 []",
                 "t, rowid -5: NULL in the cursor column 'at' has no place in its order [id=-5, at=NULL, s=NULL]",
-                r#"t, rowid 3: NULL in the cursor column 'at' has no place in its order [id=3, at=NULL, s="no time"]"#,
+                r#"t, rowid 3: NULL in the cursor column 'at' has no place in its order [id=3, at=NULL, s=\"no time\"]"#,
             ]
         );
         // Reported once, also after a restart.
@@ -250,9 +371,12 @@ async fn what_is_no_record_goes_to_the_dead_letters_alone() {
 async fn batches_fit_one_envelope_unless_one_row_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let conn = database(dir.path(), "db", "CREATE TABLE t (id INTEGER PRIMARY KEY, b BLOB)");
-    let sizes = [10, 50_000, 10, 20_000, 20_000, 20_000, 90_000, 90_000, 10, 1_000_000, 10];
+    let sizes = [
+        10, 50_000, 10, 20_000, 20_000, 20_000, 90_000, 90_000, 10, 1_000_000, 10,
+    ];
     for size in sizes {
-        conn.execute("INSERT INTO t (b) VALUES (randomblob(?1))", [size]).unwrap();
+        conn.execute("INSERT INTO t (b) VALUES (randomblob(?1))", [size])
+            .unwrap();
     }
     let mut source = source(dir.path(), json!({"table": "t"}));
     source.open(None).await.unwrap();
@@ -268,11 +392,21 @@ async fn batches_fit_one_envelope_unless_one_row_does_not() {
 #[tokio::test(start_paused = true)]
 async fn rowids_given_again_are_read() {
     let dir = tempfile::tempdir().unwrap();
-    let conn = database(dir.path(), "db", "CREATE TABLE t (a TEXT); INSERT INTO t VALUES ('1'), ('2'), ('3')");
+    let conn = database(
+        dir.path(),
+        "db",
+        "CREATE TABLE t (a TEXT); INSERT INTO t VALUES ('1'), ('2'), ('3')",
+    );
     let mut source = source(dir.path(), json!({"table": "t"}));
     source.open(None).await.unwrap();
     let mut seen = Vec::new();
-    for sql in ["", "DELETE FROM t WHERE rowid > 1", "INSERT INTO t VALUES ('4')", "DELETE FROM t", "INSERT INTO t VALUES ('5')"] {
+    for sql in [
+        "",
+        "DELETE FROM t WHERE rowid > 1",
+        "INSERT INTO t VALUES ('4')",
+        "DELETE FROM t",
+        "INSERT INTO t VALUES ('5')",
+    ] {
         conn.execute_batch(sql).unwrap();
         for batch in drain(&mut *source).await {
             seen.extend((0..batch.batch.rows()).map(|row| batch.batch.cell(row, 0).to_string()));
@@ -284,8 +418,16 @@ async fn rowids_given_again_are_read() {
 #[tokio::test(start_paused = true)]
 async fn a_replaced_file_is_opened_again() {
     let dir = tempfile::tempdir().unwrap();
-    database(dir.path(), "db", "CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)");
-    database(dir.path(), "new", "CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2)");
+    database(
+        dir.path(),
+        "db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)",
+    );
+    database(
+        dir.path(),
+        "new",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2)",
+    );
     let mut source = source(dir.path(), json!({"table": "t"}));
     source.open(None).await.unwrap();
     let position = next_batch(&mut *source).await.position;
@@ -297,13 +439,24 @@ async fn a_replaced_file_is_opened_again() {
     let batch = next_batch(&mut *source).await.batch;
     assert_eq!((batch.rows(), batch.cell(0, 0).to_string()), (1, "2".to_string()));
     fs::remove_file(dir.path().join("db")).unwrap();
-    assert!(source.read().await.unwrap_err().to_string().contains("there is no file"));
+    assert!(
+        source
+            .read()
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("there is no file")
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn foreign_positions_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    database(dir.path(), "db", "CREATE TABLE t (id INTEGER PRIMARY KEY, at INT NOT NULL); INSERT INTO t VALUES (1, 1)");
+    database(
+        dir.path(),
+        "db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, at INT NOT NULL); INSERT INTO t VALUES (1, 1)",
+    );
     let mut by_id = source(dir.path(), json!({"table": "t", "cursor": "id"}));
     by_id.open(None).await.unwrap();
     let position = next_batch(&mut *by_id).await.position;
@@ -313,7 +466,10 @@ async fn foreign_positions_are_refused() {
         (&Position::new(*b"{}"), "not one of a sqlite source"),
     ] {
         let fault = by_time.open(Some(position)).await.unwrap_err();
-        assert!(matches!(&fault, Fault::Stop { cause: found } if found.contains(cause)), "{fault}");
+        assert!(
+            matches!(&fault, Fault::Stop { cause: found } if found.contains(cause)),
+            "{fault}"
+        );
     }
     // Another name of the same thing.
     let mut by_rowid = source(dir.path(), json!({"table": "t"}));

@@ -1,0 +1,464 @@
+//! A sample of every message in every shape it can take.
+
+use bus_schema::{
+    api::{
+        ApiCall, ApiResult, BrokerKind, ComponentView, DaemonDetail, DaemonView, Failure, FailureKind, PlaneInfo,
+        Presence, Problem, StreamView, WorkflowPart, WorkflowView,
+    },
+    envelope::{Header, Lock, NONCE_BYTES, SUITE, VERSION},
+    member::{Role, Signed},
+    message::{
+        Body, CatalogAsk, CatalogPage, EnrolAnswer, EnrolAsk, Exchange, Frame, HostFacts, Ledger, Ping, PlanPut, Pong,
+        Resources, RosterPut, RunState, Side, Status, StreamAck, StreamOpen, StreamReport, StreamReports, TapOpen,
+        TapSample, Text, WorkflowStatus,
+    },
+    plan::{ComponentRole, WhenFull},
+};
+
+use super::*;
+
+/// Every message, and the small types inside them, variant by variant.
+pub fn all() -> Vec<Sample> {
+    let mut all = membership();
+    all.extend(daemon());
+    all.extend(streams());
+    all.extend(api());
+    all.extend(others());
+    all.extend(enums());
+    all
+}
+
+fn host() -> HostFacts {
+    HostFacts {
+        hostname: "gw-1".into(),
+        os: "Debian 13".into(),
+        arch: "aarch64".into(),
+        cpus: 4,
+        memory_bytes: 1 << 30,
+        version: "0.1.0".into(),
+    }
+}
+
+fn roster_put() -> RosterPut {
+    RosterPut {
+        roster: Signed::new(&roster(), &root()),
+        group: group(),
+    }
+}
+
+fn membership() -> Vec<Sample> {
+    let keys = identity(10).public();
+    let answers = variants!(EnrolAnswer {
+        EnrolAnswer::Granted { .. } => EnrolAnswer::Granted {
+            root: root().public().sign,
+            certificate: Signed::new(&certificate(10, Role::Daemon), &root()),
+            roster: Signed::new(&roster(), &root()),
+            group: group(),
+            login: Some(login()),
+        },
+        EnrolAnswer::Refused(_) => EnrolAnswer::Refused("the token was used already".into()),
+    });
+    let proof = invitation().proof(&keys, "gateway");
+    let mut all = vec![
+        message(
+            "",
+            EnrolAsk {
+                keys,
+                name: "gateway".into(),
+                proof,
+                host: host(),
+            },
+        ),
+        message("", roster_put()),
+        message(
+            "",
+            PlanPut {
+                plan: Signed::new(&plan(), &identity(30)),
+            },
+        ),
+    ];
+    all.extend(
+        answers
+            .into_iter()
+            .zip(["granted", "refused"])
+            .map(|(answer, label)| message(label, answer)),
+    );
+    all
+}
+
+fn ledger() -> Ledger {
+    Ledger {
+        produced: 1_000,
+        buffered: 10,
+        delivered: 980,
+        dropped: 7,
+        dead: 3,
+        duplicates: 5,
+    }
+}
+
+fn resources() -> Resources {
+    Resources {
+        rss_bytes: 9 << 20,
+        rss_peak_bytes: 12 << 20,
+        cpu_ms: 4_200,
+        spool_bytes: 77,
+        disk_free_bytes: 1 << 33,
+    }
+}
+
+fn daemon() -> Vec<Sample> {
+    let status = Status {
+        version: "0.1.0".into(),
+        boot: 9,
+        uptime_ms: 86_400_000,
+        unix_ms: -1,
+        lease_ms: 17_000,
+        plan_version: 12,
+        plan_error: "no such component".into(),
+        roster_version: 7,
+        catalog: [0xc7; 32],
+        workflows: vec![WorkflowStatus {
+            workflow: workflow(),
+            revision: 4,
+            state: RunState::Retrying,
+            cause: "connection refused".into(),
+        }],
+        resources: resources(),
+        refused: 2,
+    };
+    let report = StreamReport {
+        stream: stream(),
+        workflow: workflow(),
+        edge: "db->warehouse".into(),
+        side: Side::Producer,
+        epoch: 1,
+        watermark: 980,
+        ledger: ledger(),
+        buffered_bytes: 4_096,
+        trouble: "no credit".into(),
+    };
+    let components = vec![
+        descriptor(ComponentRole::Source),
+        descriptor(ComponentRole::Transform),
+        descriptor(ComponentRole::Destination),
+    ];
+    vec![
+        message("", status),
+        message(
+            "",
+            StreamReports {
+                boot: 9,
+                streams: vec![report],
+            },
+        ),
+        message("", CatalogAsk { catalog: [0xc7; 32] }),
+        message(
+            "",
+            CatalogPage {
+                catalog: [0xc7; 32],
+                components,
+            },
+        ),
+    ]
+}
+
+fn streams() -> Vec<Sample> {
+    let open = StreamOpen {
+        stream: stream(),
+        epoch: 2,
+        key: SecretKey::new([0x11; 32]),
+        first_seq: 981,
+        next_seq: 1_001,
+    };
+    let ack = StreamAck {
+        stream: stream(),
+        epoch: 2,
+        watermark: 980,
+        received: 990,
+        credit: 996,
+        rewind: true,
+        dead: 3,
+        trouble: "disk full".into(),
+    };
+    let frames = variants!(Frame {
+        Frame::Batch(_) => Frame::of_batch(&batches::small()),
+        Frame::Part { .. } => Frame::Part { index: 1, count: 3, bytes: vec![1, 2, 3] },
+        Frame::Gap { .. } => Frame::Gap { first_seq: 5, records: 640, cause: "the spool was full".into() },
+    });
+    let mut all = vec![message("", open), message("", ack)];
+    all.extend(
+        frames
+            .into_iter()
+            .zip(["batch", "part", "gap"])
+            .map(|(frame, label)| message(label, frame)),
+    );
+    all
+}
+
+fn api() -> Vec<Sample> {
+    let text = || String::from("name = \"orders\"");
+    let calls = variants!(ApiCall {
+        ApiCall::Info => ApiCall::Info,
+        ApiCall::TokenCreate { .. } =>
+            ApiCall::TokenCreate { role: Role::Daemon, name: Some("gateway".into()), uses: 1, ttl_s: 3_600 },
+        ApiCall::DaemonList => ApiCall::DaemonList,
+        ApiCall::DaemonShow(_) => ApiCall::DaemonShow("gateway".into()),
+        ApiCall::WorkflowValidate { .. } => ApiCall::WorkflowValidate { text: text() },
+        ApiCall::WorkflowApply { .. } => ApiCall::WorkflowApply { text: text(), expect_revision: Some(3) },
+        ApiCall::WorkflowList => ApiCall::WorkflowList,
+        ApiCall::WorkflowShow(_) => ApiCall::WorkflowShow("orders".into()),
+        ApiCall::WorkflowDelete(_) => ApiCall::WorkflowDelete("orders".into()),
+        ApiCall::WorkflowStatus(_) => ApiCall::WorkflowStatus("orders".into()),
+        ApiCall::Ledger => ApiCall::Ledger,
+        ApiCall::Components => ApiCall::Components,
+        ApiCall::AccessList(_) => ApiCall::AccessList(BrokerKind::Nats),
+        ApiCall::Roster => ApiCall::Roster,
+    });
+    let labelled = |value: &dyn core::fmt::Debug| {
+        let text = format!("{value:?}");
+        let end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+        text[..end].to_string()
+    };
+    let results = results().into_iter().map(|result| message(&labelled(&result), result));
+    calls
+        .into_iter()
+        .map(|call| message(&labelled(&call), call))
+        .chain(results)
+        .collect()
+}
+
+fn results() -> Vec<ApiResult> {
+    let problem = Problem {
+        place: "sources.db.path".into(),
+        line: 6,
+        message: "'path' is missing".into(),
+        hint: "add it".into(),
+    };
+    let view = || WorkflowView {
+        name: "orders".into(),
+        revision: 4,
+        by: "ada".into(),
+        at_unix_ms: 1_700_000_000_000,
+        daemons: vec!["gateway".into(), "hub".into()],
+        state: Some(RunState::Running),
+    };
+    let part = || WorkflowPart {
+        workflow: "orders".into(),
+        daemon: "gateway".into(),
+        revision: 4,
+        state: None,
+        cause: String::new(),
+    };
+    let stream = || StreamView {
+        workflow: "orders".into(),
+        edge: "db->warehouse".into(),
+        producer: "gateway".into(),
+        consumer: "hub".into(),
+        epoch: 2,
+        ledger: ledger(),
+        balances: true,
+        buffered_bytes: 4_096,
+        rate: 50_000,
+        trouble: String::new(),
+    };
+    let daemon = || DaemonView {
+        name: "gateway".into(),
+        node: node(10),
+        presence: Presence::Online,
+        last_seen_ms: Some(1_200),
+        version: "0.1.0".into(),
+        plan_version: 11,
+        plan_wanted: 12,
+        troubled: 1,
+        resources: resources(),
+    };
+    let component = || ComponentView {
+        role: ComponentRole::Source,
+        name: "sqlite".into(),
+        summary: "Rows of a table".into(),
+        schema: "{}".into(),
+        example: String::new(),
+    };
+    let detail = DaemonDetail {
+        view: daemon(),
+        host: host(),
+        fingerprint: identity(10).public().fingerprint(),
+        boot: 9,
+        uptime_ms: 1,
+        clock_offset_ms: -3_600_000,
+        plan_error: String::new(),
+        refused: 2,
+        parts: vec![part()],
+        components: vec![component()],
+    };
+    let info = PlaneInfo {
+        fleet: fleet(),
+        plane: node(30),
+        version: "0.1.0".into(),
+        roster_version: 7,
+        daemons: 2,
+        operators: 1,
+        workflows: 1,
+        http: "127.0.0.1:7777".into(),
+    };
+    let failure = Failure {
+        kind: FailureKind::Conflict,
+        message: "revision 5 is current".into(),
+        hint: "show it first".into(),
+        problems: vec![problem.clone()],
+    };
+    variants!(ApiResult {
+        ApiResult::Failed(_) => ApiResult::Failed(failure),
+        ApiResult::Info(_) => ApiResult::Info(info),
+        ApiResult::Token(_) => ApiResult::Token("myc1abc".into()),
+        ApiResult::Daemons(_) => ApiResult::Daemons(vec![daemon()]),
+        ApiResult::Daemon(_) => ApiResult::Daemon(detail),
+        ApiResult::Problems(_) => ApiResult::Problems(vec![problem]),
+        ApiResult::Revision(_) => ApiResult::Revision(4),
+        ApiResult::Workflows(_) => ApiResult::Workflows(vec![view()]),
+        ApiResult::Workflow { .. } => ApiResult::Workflow { view: view(), text: "name = \"orders\"".into() },
+        ApiResult::Status { .. } =>
+            ApiResult::Status { view: view(), parts: vec![part()], streams: vec![stream()] },
+        ApiResult::Ledger(_) => ApiResult::Ledger(vec![stream()]),
+        ApiResult::Components(_) => ApiResult::Components(vec![component()]),
+        ApiResult::AccessList(_) => ApiResult::AccessList("user x".into()),
+        ApiResult::Roster(_) => ApiResult::Roster(roster_put()),
+    })
+}
+
+fn others() -> Vec<Sample> {
+    let sample = TapSample {
+        workflow: workflow(),
+        node: "keep".into(),
+        batch: batches::small().encode(),
+        skipped: 40,
+        refused: "no such node".into(),
+    };
+    let pong = Pong {
+        nonce: 77,
+        node: node(10),
+        fleet: fleet(),
+        role: Role::Daemon,
+        version: "0.1.0".into(),
+    };
+    vec![
+        message(
+            "",
+            TapOpen {
+                workflow: workflow(),
+                node: "keep".into(),
+                rate_max: 10,
+                lease_ms: 5_000,
+            },
+        ),
+        message("", sample),
+        message(
+            "",
+            Text {
+                bytes: b"hello".to_vec(),
+            },
+        ),
+        message("", Ping { nonce: 77 }),
+        message("", pong),
+    ]
+}
+
+/// The index of every variant is on the wire: each list is all of them, in order.
+fn enums() -> Vec<Sample> {
+    let nonce = [0x24; NONCE_BYTES];
+    let locks = variants!(Lock {
+        Lock::Pair { .. } => Lock::Pair { recipient: node(20) },
+        Lock::Stream { .. } => Lock::Stream { stream: stream() },
+        Lock::Group { .. } => Lock::Group { key_epoch: 2 },
+        Lock::Box { .. } => Lock::Box { ephemeral: [6; 32] },
+    });
+    let headers: Vec<Header> = locks
+        .into_iter()
+        .map(|lock| Header {
+            version: VERSION,
+            suite: SUITE,
+            lock,
+            sender: node(10),
+            key_epoch: 3,
+            epoch: 9,
+            counter: 1_001,
+            nonce,
+        })
+        .collect();
+    let exchanges = variants!(Exchange {
+        Exchange::OneWay => Exchange::OneWay,
+        Exchange::Request { .. } => Exchange::Request { deadline_ms: 10_000 },
+        Exchange::Reply => Exchange::Reply,
+    });
+    let bodies: Vec<Vec<u8>> = exchanges
+        .iter()
+        .map(|exchange| {
+            let exchange = *exchange;
+            Body {
+                kind: 17,
+                ver: 1,
+                exchange,
+                correlation: 5,
+                part: 0,
+                parts: 1,
+                payload: &[77],
+            }
+            .encode()
+        })
+        .collect();
+    let roles =
+        variants!(Role { Role::Plane => Role::Plane, Role::Daemon => Role::Daemon, Role::Operator => Role::Operator });
+    let component_roles = variants!(ComponentRole {
+        ComponentRole::Source => ComponentRole::Source,
+        ComponentRole::Transform => ComponentRole::Transform,
+        ComponentRole::Destination => ComponentRole::Destination,
+    });
+    let when_full = variants!(WhenFull {
+        WhenFull::Block => WhenFull::Block,
+        WhenFull::DropOldest => WhenFull::DropOldest,
+        WhenFull::DropNewest => WhenFull::DropNewest,
+    });
+    let states = variants!(RunState {
+        RunState::Starting => RunState::Starting,
+        RunState::Running => RunState::Running,
+        RunState::Retrying => RunState::Retrying,
+        RunState::Failed => RunState::Failed,
+        RunState::Finished => RunState::Finished,
+        RunState::Stopping => RunState::Stopping,
+    });
+    let sides = variants!(Side {
+        Side::Producer => Side::Producer,
+        Side::Consumer => Side::Consumer,
+        Side::Direct => Side::Direct,
+    });
+    let presences = variants!(Presence {
+        Presence::Unknown => Presence::Unknown,
+        Presence::Online => Presence::Online,
+        Presence::Late => Presence::Late,
+        Presence::Offline => Presence::Offline,
+    });
+    let brokers = variants!(BrokerKind {
+        BrokerKind::Mosquitto => BrokerKind::Mosquitto,
+        BrokerKind::Nats => BrokerKind::Nats,
+    });
+    let failures = variants!(FailureKind {
+        FailureKind::Invalid => FailureKind::Invalid,
+        FailureKind::NotFound => FailureKind::NotFound,
+        FailureKind::Conflict => FailureKind::Conflict,
+        FailureKind::Forbidden => FailureKind::Forbidden,
+        FailureKind::Internal => FailureKind::Internal,
+    });
+    vec![
+        plain("headers", headers),
+        plain("bodies", bodies),
+        plain("enum Role", roles),
+        plain("enum ComponentRole", component_roles),
+        plain("enum WhenFull", when_full),
+        plain("enum RunState", states),
+        plain("enum Side", sides),
+        plain("enum Presence", presences),
+        plain("enum BrokerKind", brokers),
+        plain("enum FailureKind", failures),
+    ]
+}

@@ -1,0 +1,27 @@
+//! Files: the source that reads them and the destination that writes them, with the formats both share.
+
+pub(crate) mod csv;
+pub(crate) mod encode;
+pub(crate) mod json;
+mod ledger;
+mod output;
+pub(crate) mod reader;
+pub(crate) mod rows;
+mod siblings;
+mod sink;
+pub(crate) mod source;
+mod tail;
+// One file for both crates: transforms converts with it, files read and write with it, and neither depends on the other.
+#[path = "../../../transforms/src/text.rs"]
+pub(crate) mod text;
+
+pub(crate) use sink::SINK;
+pub(crate) use source::SOURCE;
+pub(crate) use tail::hash;
+
+#[cfg(test)]
+mod sink_tests;
+#[cfg(test)]
+mod source_tests;
+#[cfg(test)]
+pub(crate) mod testing;

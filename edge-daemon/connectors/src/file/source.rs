@@ -1,0 +1,301 @@
+//! Source `file`: the lines of a file, once or for ever. The reading itself is in `reader` and `tail`.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bus_schema::{
+    data::Type,
+    plan::{ComponentRole, Descriptor},
+};
+use flow::{
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, describe, parse_config,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    reader::{self, Csv, Format, Got, Reader},
+    tail::Tail,
+    text::{TYPE_NAMES, type_named},
+};
+
+/// How often a quiet file is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Reads a file: JSON lines, CSV or plain lines, as it grows or once. Follows rotation by renaming (`app.log` →
+/// `app.log.1`, `app-20240131.log`, …) and by copying and truncating without losing or repeating lines, as long as the
+/// rotated file is not compressed before it is read. What is not a record goes to the dead letters with file and line.
+/// UTF-8 only.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// The file. A relative path starts in the daemon's directory. Rotated files are found beside it.
+    path: PathBuf,
+    /// What its lines are.
+    format: FormatName,
+    /// Whether to follow the file as it grows, or to read it once and be done.
+    #[serde(default)]
+    mode: Mode,
+    /// Where to begin the first time; later on, where reading stopped.
+    #[serde(default)]
+    start: Start,
+    /// How the CSV is written.
+    csv: Option<CsvConfig>,
+    /// Column = type (as for `cast`; not list or any): a value that is none goes to the dead letters with its record.
+    /// Without it, CSV columns are text, and JSON values have the type they are written in: whole numbers i64 or u64
+    /// (larger ones decimal), others f64, objects and arrays json.
+    #[serde(default)]
+    types: BTreeMap<String, String>,
+    /// Adds the columns `_file`, `_line` and `_offset`: where each record stood.
+    #[serde(default)]
+    origin_columns: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum FormatName {
+    /// One JSON object per line; its fields become columns. Empty lines are passed over.
+    JsonLines,
+    /// Comma separated values (RFC 4180). An empty field is null, `""` is an empty text.
+    Csv,
+    /// Plain text; the column is called `line`.
+    Lines,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    /// Follow the file. A last line without line end waits for it.
+    #[default]
+    Tail,
+    /// Read to the end and finish. A last line without line end counts.
+    Once,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Start {
+    /// With what is in the file already.
+    #[default]
+    Beginning,
+    /// Only with what is added from now on.
+    End,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct CsvConfig {
+    /// Whether the first record of each file names the columns.
+    header: bool,
+    /// The names of the columns of files without a header.
+    columns: Option<Vec<String>>,
+    /// What separates fields: one ASCII character, such as "," or ";" or "\t".
+    delimiter: String,
+}
+
+impl Default for CsvConfig {
+    fn default() -> Self {
+        Self {
+            header: true,
+            columns: None,
+            delimiter: ",".to_string(),
+        }
+    }
+}
+
+/// The registry line.
+pub(crate) const SOURCE: Component = Component {
+    descriptor,
+    build: Build::Source(build),
+};
+
+fn descriptor() -> Descriptor {
+    let example = "component = \"file\"\nconfig = { path = \"/var/log/app.jsonl\", format = \"json_lines\" }\n";
+    let mut descriptor = describe::<Config>(
+        ComponentRole::Source,
+        "file",
+        "Reads JSON lines, CSV or plain lines from a file",
+        example,
+    );
+    descriptor.durable = true;
+    descriptor
+}
+
+fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, ConfigError> {
+    let config: Config = parse_config(config)?;
+    let types = types(&config.types)?;
+    if config.mode == Mode::Once && config.start == Start::End {
+        return Err(ConfigError::at("start", "a file read once is read from its beginning"));
+    }
+    if config.path.as_os_str().is_empty() {
+        return Err(ConfigError::at("path", "name the file"));
+    }
+    if config.format != FormatName::Csv && config.csv.is_some() {
+        return Err(ConfigError::at("csv", "only for format = \"csv\""));
+    }
+    if config.format == FormatName::Lines && !config.types.is_empty() {
+        return Err(ConfigError::at("types", "plain lines have one column, and it is text"));
+    }
+    let settings = Settings {
+        path: context.base_dir.join(&config.path),
+        once: config.mode == Mode::Once,
+        at_end: config.start == Start::End,
+        csv: match config.format {
+            FormatName::Csv => Some(csv_settings(config.csv.unwrap_or_default(), &types)?),
+            _ => None,
+        },
+        is_json: config.format == FormatName::JsonLines,
+        types,
+        origin_columns: config.origin_columns,
+    };
+    Ok(Box::new(FileSource { settings, reader: None }))
+}
+
+/// Declared types, checked.
+pub(crate) fn types(types: &BTreeMap<String, String>) -> Result<Vec<(String, Type)>, ConfigError> {
+    let named = types.iter().map(|(column, name)| match type_named(name) {
+        Some(Type::List | Type::Any) | None => {
+            let message = format!("'{name}' cannot be declared; there is {TYPE_NAMES} (without list and any)");
+            Err(ConfigError::at(format!("types.{column}"), message))
+        }
+        Some(ty) => Ok((column.clone(), ty)),
+    });
+    named.collect()
+}
+
+/// A delimiter and, without a header, the columns.
+fn csv_settings(config: CsvConfig, types: &[(String, Type)]) -> Result<(u8, Option<Vec<String>>), ConfigError> {
+    let delimiter = delimiter(&config.delimiter, "csv.delimiter")?;
+    match (config.header, config.columns) {
+        (true, None) => Ok((delimiter, None)),
+        (true, Some(_)) => Err(ConfigError::at(
+            "csv.columns",
+            "the header names the columns; set csv.header = false",
+        )),
+        (false, None) => Err(ConfigError::at("csv.columns", "without a header, name the columns")),
+        (false, Some(names)) if names.is_empty() => Err(ConfigError::at("csv.columns", "name at least one column")),
+        (false, Some(names)) => {
+            let checked = reader::header_shape(&names, types, "csv.columns");
+            checked.map_err(|fault| ConfigError::at("csv.columns", fault.to_string()))?;
+            Ok((delimiter, Some(names)))
+        }
+    }
+}
+
+/// A field separator as people write it.
+pub(super) fn delimiter(text: &str, key: &str) -> Result<u8, ConfigError> {
+    match text.as_bytes() {
+        b"\\t" => Ok(b'\t'),
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Ok(*byte),
+        _ => Err(ConfigError::at(
+            key,
+            format!("'{text}' is not one ASCII character other than a quote or a line end"),
+        )),
+    }
+}
+
+struct Settings {
+    path: PathBuf,
+    once: bool,
+    at_end: bool,
+    csv: Option<(u8, Option<Vec<String>>)>,
+    is_json: bool,
+    types: Vec<(String, Type)>,
+    origin_columns: bool,
+}
+
+impl Settings {
+    fn reader(&self) -> Result<Reader, Fault> {
+        let format = match &self.csv {
+            Some((delimiter, names)) => Format::Csv(Csv {
+                delimiter: *delimiter,
+                header: names.is_none(),
+                names: names.clone(),
+            }),
+            None if self.is_json => Format::JsonLines,
+            None => Format::Lines,
+        };
+        let types = match &self.csv {
+            // Without a header all columns are known from the start.
+            Some((_, Some(names))) => {
+                let ty = |name: &String| {
+                    self.types
+                        .iter()
+                        .find(|(known, _)| known == name)
+                        .map(|(_, ty)| ty.clone())
+                };
+                names
+                    .iter()
+                    .map(|name| (name.clone(), ty(name).unwrap_or(Type::Text)))
+                    .collect()
+            }
+            _ => self.types.clone(),
+        };
+        let name = self
+            .path
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Ok(Reader::new(
+            Tail::new(self.path.clone(), self.once),
+            format,
+            types,
+            name,
+            self.origin_columns,
+        ))
+    }
+}
+
+struct FileSource {
+    settings: Settings,
+    /// Away while a thread works with it.
+    reader: Option<Reader>,
+}
+
+impl FileSource {
+    async fn blocking<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Reader) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let Some(mut reader) = self.reader.take() else {
+            return Err(Fault::retry("the file source is not open"));
+        };
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work(&mut reader);
+            (reader, result)
+        });
+        let (reader, result) = done
+            .await
+            .map_err(|error| Fault::retry(format!("reading the file broke off: {error}")))?;
+        self.reader = Some(reader);
+        result
+    }
+}
+
+#[async_trait]
+impl Source for FileSource {
+    async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
+        self.reader = Some(self.settings.reader()?);
+        let (after, at_end) = (after.cloned(), self.settings.at_end);
+        self.blocking(move |reader| reader.open(after.as_ref(), at_end)).await
+    }
+
+    async fn read(&mut self) -> Result<Read, Fault> {
+        let deadline = Instant::now() + READ_WAIT_MAX;
+        loop {
+            match self.blocking(Reader::read).await? {
+                Got::Batch(batch) => return Ok(Read::Batch(batch)),
+                Got::End => return Ok(Read::End),
+                Got::Wait if Instant::now() + POLL > deadline => return Ok(Read::Idle),
+                Got::Wait => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    async fn close(&mut self) {
+        self.reader = None;
+    }
+}

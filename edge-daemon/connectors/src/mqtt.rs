@@ -1,0 +1,355 @@
+//! Reaching an MQTT broker: addresses, credentials, TLS, and one connection. Knows no records.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use flow::{BuildContext, ConfigError, Fault};
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, StateError,
+    TlsConfiguration, Transport,
+};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::secret::SecretRef;
+
+/// How often a quiet connection is tested.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long reaching a broker may take, in seconds.
+pub(crate) const CONNECT_WAIT_S: u64 = 10;
+/// Largest MQTT packet taken or sent, in bytes. Larger than any record may be, so that a message that is too large for a
+/// record can still be acknowledged and set aside.
+pub(crate) const PACKET_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// One address or several.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "an address is \"mqtt://host:1883\", or a list of such")]
+pub(crate) enum Urls {
+    /// The only address.
+    One(String),
+    /// Tried in turn.
+    Many(Vec<String>),
+}
+
+/// How the connection is protected.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TlsFiles {
+    /// Certificates (PEM) of the authorities to trust. Without it, those the system trusts.
+    ca_file: Option<PathBuf>,
+    /// Certificate (PEM) to show to the broker.
+    cert_file: Option<PathBuf>,
+    /// Its private key (PEM).
+    key_file: Option<PathBuf>,
+}
+
+/// Everything it takes to connect.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    addresses: Vec<Address>,
+    /// Which address is next.
+    turn: usize,
+    client_id: String,
+    user: Option<String>,
+    password: Option<SecretRef>,
+    tls: TlsFiles,
+    base_dir: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Address {
+    host: String,
+    port: u16,
+    tls: bool,
+}
+
+/// What a connection is to be like.
+pub(crate) struct Manner {
+    /// The broker forgets everything when the connection ends.
+    pub clean_session: bool,
+    /// Messages are acknowledged one by one, by hand.
+    pub manual_acks: bool,
+    /// Most messages sent and not acknowledged.
+    pub inflight: u16,
+    /// Requests that may wait for the connection.
+    pub requests: usize,
+}
+
+/// A new connection: nobody polls it yet.
+pub(crate) struct Connected {
+    pub client: AsyncClient,
+    pub events: EventLoop,
+    /// The broker remembers this client.
+    pub session_present: bool,
+}
+
+/// The settings both ends share, as they stand in a config.
+pub(crate) struct Settings {
+    pub url: Urls,
+    pub client_id: Option<String>,
+    pub user: Option<String>,
+    pub password: Option<SecretRef>,
+    pub tls: Option<TlsFiles>,
+}
+
+impl Broker {
+    /// Checks the settings. Without a client id it is made of where the component stands, so that it stays the same.
+    pub(crate) fn new(settings: Settings, context: &BuildContext) -> Result<Self, ConfigError> {
+        let urls = match settings.url {
+            Urls::One(url) => vec![("url".to_string(), url)],
+            Urls::Many(urls) => urls
+                .into_iter()
+                .enumerate()
+                .map(|(at, url)| (format!("url[{at}]"), url))
+                .collect(),
+        };
+        if urls.is_empty() {
+            return Err(ConfigError::at("url", "name at least one broker"));
+        }
+        let addresses = urls
+            .iter()
+            .map(|(key, url)| address(url).map_err(|cause| ConfigError::at(key, cause)));
+        let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
+        let tls = settings.tls.clone().unwrap_or_default();
+        if settings.tls.is_some() && addresses.iter().any(|address| !address.tls) {
+            return Err(ConfigError::at(
+                "tls",
+                "is of no use without TLS: write the address as mqtts://…",
+            ));
+        }
+        if tls.cert_file.is_some() != tls.key_file.is_some() {
+            return Err(ConfigError::at("tls.key_file", "a certificate and its key go together"));
+        }
+        if settings.password.is_some() && settings.user.is_none() {
+            return Err(ConfigError::at("user", "a password needs a user"));
+        }
+        let client_id = settings.client_id.unwrap_or_else(|| {
+            let parts = ["mycelial", &context.daemon, &context.workflow, &context.node];
+            parts
+                .join("-")
+                .replace(|c: char| c.is_control() || c.is_whitespace(), "_")
+        });
+        if client_id.is_empty() {
+            return Err(ConfigError::at("client_id", "is empty; leave it out to have one made"));
+        }
+        Ok(Self {
+            addresses,
+            turn: 0,
+            client_id,
+            user: settings.user,
+            password: settings.password,
+            tls,
+            base_dir: context.base_dir.clone(),
+        })
+    }
+
+    /// Connects to the next broker in turn that answers.
+    pub(crate) async fn connect(&mut self, manner: &Manner) -> Result<Connected, Fault> {
+        let mut causes = Vec::new();
+        for _ in 0..self.addresses.len() {
+            let address = self.addresses[self.turn % self.addresses.len()].clone();
+            match self.try_connect(&address, manner).await {
+                Ok(connected) => return Ok(connected),
+                Err(cause) => causes.push(format!("{}:{}: {cause}", address.host, address.port)),
+            }
+            self.turn += 1;
+        }
+        Err(Fault::retry(format!(
+            "cannot connect to the MQTT broker {}",
+            causes.join("; ")
+        )))
+    }
+
+    /// Starts with another address the next time.
+    pub(crate) fn next_address(&mut self) {
+        self.turn += 1;
+    }
+
+    async fn try_connect(&self, address: &Address, manner: &Manner) -> Result<Connected, String> {
+        let mut options = MqttOptions::new(&self.client_id, &address.host, address.port);
+        options
+            .set_keep_alive(KEEP_ALIVE)
+            .set_clean_session(manner.clean_session)
+            .set_manual_acks(manner.manual_acks)
+            .set_inflight(manner.inflight)
+            .set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
+        if let Some(user) = &self.user {
+            let password = match &self.password {
+                Some(password) => password
+                    .fetch(&self.base_dir)
+                    .map_err(|error| error.to_string())?
+                    .expose()
+                    .to_string(),
+                None => String::new(),
+            };
+            options.set_credentials(user, password);
+        }
+        if address.tls {
+            let config = self.tls.client_config(&self.base_dir)?;
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(config))));
+        }
+        // A fresh client for every attempt: a used one drops what it had not sent when the broker forgot the session.
+        let (client, mut events) = AsyncClient::new(options, manner.requests);
+        events.network_options.set_connection_timeout(CONNECT_WAIT_S);
+        events.network_options.set_tcp_nodelay(true);
+        match Box::pin(events.poll()).await {
+            Ok(Event::Incoming(Packet::ConnAck(ack))) => Ok(Connected {
+                client,
+                events,
+                session_present: ack.session_present,
+            }),
+            Ok(other) => Err(format!("an unexpected answer: {other:?}")),
+            Err(error) => Err(explain(&error)),
+        }
+    }
+}
+
+/// Why a connection failed, for a person.
+pub(crate) fn explain(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::ConnectionRefused(
+            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized,
+        ) => "the broker refuses this user or password".to_string(),
+        ConnectionError::ConnectionRefused(ConnectReturnCode::BadClientId) => {
+            "the broker refuses this client_id".to_string()
+        }
+        ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable) => {
+            "the broker is not available".to_string()
+        }
+        ConnectionError::ConnectionRefused(code) => format!("the broker refuses the connection ({code:?})"),
+        ConnectionError::NetworkTimeout => format!("no answer for {CONNECT_WAIT_S} seconds"),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => {
+            "the broker closed the connection (another client with the same client_id, or no right to do this?)"
+                .to_string()
+        }
+        ConnectionError::MqttState(StateError::Deserialization(error)) => {
+            format!("a packet that cannot be taken ({error}); messages may have {PACKET_BYTES_MAX} bytes")
+        }
+        ConnectionError::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
+fn address(url: &str) -> Result<Address, String> {
+    let form = "an address is mqtt://host:1883, or mqtts://host:8883 with TLS";
+    let (scheme, rest) = url
+        .split_once("://")
+        .ok_or_else(|| format!("'{url}' is none: {form}"))?;
+    let tls = match scheme {
+        "mqtt" | "tcp" => false,
+        "mqtts" | "ssl" => true,
+        _ => return Err(format!("'{scheme}' is not known: {form}")),
+    };
+    if rest.contains('@') {
+        return Err("write user and password into keys of their own, not into the address".to_string());
+    }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = match rest.strip_prefix('[') {
+        // An IPv6 address has colons of its own.
+        Some(rest) => rest.split_once(']').map(|(host, port)| (host, port.strip_prefix(':'))),
+        None => Some(
+            rest.split_once(':')
+                .map_or((rest, None), |(host, port)| (host, Some(port))),
+        ),
+    }
+    .ok_or_else(|| format!("'{url}' is none: {form}"))?;
+    let default_port = if tls { 8883 } else { 1883 };
+    let port = match port {
+        None => default_port,
+        Some(port) => port
+            .parse()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| format!("'{port}' is no port"))?,
+    };
+    if host.is_empty() || host.contains(['/', ' ']) {
+        return Err(format!("'{url}' is none: {form}"));
+    }
+    Ok(Address {
+        host: host.to_string(),
+        port,
+        tls,
+    })
+}
+
+impl TlsFiles {
+    fn client_config(&self, base_dir: &Path) -> Result<ClientConfig, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(self.authorities(base_dir)?);
+        let (Some(cert), Some(key)) = (&self.cert_file, &self.key_file) else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let chain = certificates(&base_dir.join(cert))?;
+        let path = base_dir.join(key);
+        let key = PrivateKeyDer::from_pem_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| format!("the client certificate: {error}"))
+    }
+
+    fn authorities(&self, base_dir: &Path) -> Result<RootCertStore, String> {
+        let mut store = RootCertStore::empty();
+        let trusted = match &self.ca_file {
+            Some(path) => certificates(&base_dir.join(path))?,
+            None => rustls_native_certs::load_native_certs().certs,
+        };
+        let (added, _) = store.add_parsable_certificates(trusted);
+        if added == 0 {
+            return Err("there is no authority to trust: set tls.ca_file".to_string());
+        }
+        Ok(store)
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    read.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// A task that ends with its owner.
+pub(crate) struct Task(pub tokio::task::JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let ok = |host: &str, port, tls| {
+            Some(Address {
+                host: host.to_string(),
+                port,
+                tls,
+            })
+        };
+        for (url, wanted) in [
+            ("mqtt://broker", ok("broker", 1883, false)),
+            ("mqtts://broker/", ok("broker", 8883, true)),
+            ("tcp://10.0.0.1:1884", ok("10.0.0.1", 1884, false)),
+            ("ssl://[::1]:8884", ok("::1", 8884, true)),
+            ("broker:1883", None),
+            ("http://broker", None),
+            ("mqtt://", None),
+            ("mqtt://user:pw@broker", None),
+            ("mqtt://broker:0", None),
+            ("mqtt://broker:x", None),
+            ("mqtt://broker/path", None),
+        ] {
+            assert_eq!(address(url).ok(), wanted, "{url}");
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! Destination `mqtt`: one message per record. With QoS 1 a commit waits for the broker's acknowledgement of each.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bus_schema::{
+    data::{Batch, Cell},
+    plan::{ComponentRole, Descriptor},
+};
+use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
+use rumqttc::{AsyncClient, Event, EventLoop, Outgoing, Packet, QoS};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::{sync::Notify, time::timeout};
+
+use crate::{
+    file::encode::{JsonRows, refuse_delete},
+    mqtt::{Broker, Connected, Manner, PACKET_BYTES_MAX, Settings, Task, TlsFiles, Urls, explain},
+    secret::SecretRef,
+};
+
+/// Messages on the way to the broker and not acknowledged.
+const INFLIGHT_MAX: u16 = 100;
+/// Messages waiting for the connection.
+const REQUESTS_MAX: usize = 32;
+/// How long the broker may take to acknowledge anything while something is missing.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+/// How long a polite goodbye may take.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// Longest topic, in bytes (MQTT 3.1.1, section 1.5.3).
+const TOPIC_BYTES_MAX: usize = 65_535;
+
+/// Publishes each record as a message (MQTT 3.1.1). With QoS 1 records count as delivered when the broker has acknowledged
+/// them, and after a crash or a lost connection those of the last commit (up to about 16,000) may be published again: at
+/// least once. With QoS 0 they count when they are handed to the network: at most the broker's word is missing. Note
+/// that brokers acknowledge messages that nobody is subscribed to, or that their access list forbids.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// Address of the broker, `mqtt://host:1883` or `mqtts://host:8883`; or a list, tried in turn.
+    url: Urls,
+    /// Topic to publish to. `{column}` stands for the record's value: `plant/{line}/temperature`. A record without that
+    /// value goes to the dead letters.
+    topic: String,
+    /// Quality of service: 0 or 1.
+    #[serde(default = "one")]
+    qos: u8,
+    /// Whether the broker keeps the last message of each topic for new subscribers.
+    #[serde(default)]
+    retain: bool,
+    /// What a payload is.
+    #[serde(default)]
+    format: Format,
+    /// For `raw`: the column whose text or bytes are the payload.
+    payload_column: Option<String>,
+    /// For JSON: adds a field of this name that says what each record does: insert, update, delete or upsert. Without it,
+    /// deletions go to the dead letters.
+    op_column: Option<String>,
+    /// Name of this client at the broker. Must be unique there. By default made of the names of daemon, workflow and node.
+    client_id: Option<String>,
+    /// User name.
+    user: Option<String>,
+    /// Password.
+    password: Option<SecretRef>,
+    /// Certificates, for `mqtts`.
+    tls: Option<TlsFiles>,
+}
+
+fn one() -> u8 {
+    1
+}
+
+/// What a payload is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Format {
+    /// A JSON object of all columns, as the destination `file` writes it.
+    #[default]
+    Json,
+    /// One column: bytes as they are, anything else as text. Null is an empty payload.
+    Raw,
+}
+
+/// The registry line.
+pub(crate) const SINK: Component = Component {
+    descriptor,
+    build: Build::Sink(build),
+};
+
+fn descriptor() -> Descriptor {
+    let example =
+        "component = \"mqtt\"\nconfig = { url = \"mqtt://broker:1883\", topic = \"plant/{line}/temperature\" }\n";
+    describe::<Config>(
+        ComponentRole::Destination,
+        "mqtt",
+        "Publishes records to MQTT topics",
+        example,
+    )
+}
+
+fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigError> {
+    let config: Config = parse_config(config)?;
+    let qos = match config.qos {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => return Err(ConfigError::at("qos", "is 0 or 1")),
+    };
+    let payload = match (config.format, config.payload_column) {
+        (Format::Json, None) => Payload::Json {
+            op_column: config.op_column,
+        },
+        (Format::Json, Some(_)) => return Err(ConfigError::at("payload_column", "only for format = \"raw\"")),
+        (Format::Raw, None) => return Err(ConfigError::at("payload_column", "name the column to send")),
+        (Format::Raw, Some(_)) if config.op_column.is_some() => {
+            return Err(ConfigError::at("op_column", "only for format = \"json\""));
+        }
+        (Format::Raw, Some(column)) => Payload::Raw { column },
+    };
+    let topic = Template::parse(&config.topic).map_err(|cause| ConfigError::at("topic", cause))?;
+    let Config {
+        url,
+        client_id,
+        user,
+        password,
+        tls,
+        ..
+    } = config;
+    let broker = Broker::new(
+        Settings {
+            url,
+            client_id,
+            user,
+            password,
+            tls,
+        },
+        context,
+    )?;
+    Ok(Box::new(MqttSink {
+        broker,
+        topic,
+        qos,
+        retain: config.retain,
+        payload,
+        session: None,
+    }))
+}
+
+enum Payload {
+    Json { op_column: Option<String> },
+    Raw { column: String },
+}
+
+/// A topic with places for values.
+#[derive(Debug, PartialEq)]
+struct Template(Vec<Piece>);
+
+#[derive(Debug, PartialEq)]
+enum Piece {
+    Text(String),
+    Column(String),
+}
+
+impl Template {
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (column, after) = after
+                .split_once('}')
+                .ok_or_else(|| format!("'{text}' has a {{ without }}"))?;
+            if column.is_empty() {
+                return Err(format!("'{text}' has {{}} without the name of a column"));
+            }
+            pieces.push(Piece::Text(before.to_string()));
+            pieces.push(Piece::Column(column.to_string()));
+            rest = after;
+        }
+        pieces.push(Piece::Text(rest.to_string()));
+        pieces.retain(|piece| *piece != Piece::Text(String::new()));
+        let literal = pieces.iter().filter_map(|piece| {
+            if let Piece::Text(text) = piece {
+                Some(text)
+            } else {
+                None
+            }
+        });
+        if literal.clone().any(|text| text.contains('}')) {
+            return Err(format!("'{text}' has a }} without {{"));
+        }
+        if literal.clone().any(|text| text.contains(['+', '#', '\0'])) {
+            return Err(format!("'{text}' has + or # in it, which only subscriptions may have"));
+        }
+        if pieces.is_empty() {
+            return Err("is empty".to_string());
+        }
+        Ok(Self(pieces))
+    }
+
+    /// The topic of a row, or why it has none.
+    fn topic(&self, batch: &Batch, row: usize) -> Result<String, String> {
+        let mut topic = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => topic.push_str(text),
+                Piece::Column(name) => {
+                    let column = batch.schema().index_of(name);
+                    let cell = column.map_or(Cell::Missing, |column| batch.cell(row, column));
+                    let value = cell.to_string();
+                    if value.is_empty() {
+                        return Err(format!("the topic needs a value in column '{name}'"));
+                    }
+                    if value.contains(['+', '#', '\0']) {
+                        return Err(format!("'{value}' in column '{name}' cannot stand in a topic"));
+                    }
+                    topic.push_str(&value);
+                }
+            }
+        }
+        if topic.len() > TOPIC_BYTES_MAX {
+            Err("the topic is too long".to_string())
+        } else {
+            Ok(topic)
+        }
+    }
+}
+
+/// What the connection and the sink tell each other.
+#[derive(Default)]
+struct Progress {
+    /// Messages the broker has acknowledged (QoS 1) or the network has taken (QoS 0).
+    done: AtomicU64,
+    /// Why the connection ended.
+    broken: Mutex<Option<String>>,
+    changed: Notify,
+}
+
+impl Progress {
+    fn cause(&self) -> Option<String> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+struct Session {
+    client: AsyncClient,
+    progress: Arc<Progress>,
+    poller: Task,
+    /// Messages handed to the client.
+    published: u64,
+}
+
+struct MqttSink {
+    broker: Broker,
+    topic: Template,
+    qos: QoS,
+    retain: bool,
+    payload: Payload,
+    session: Option<Session>,
+}
+
+#[async_trait]
+impl Sink for MqttSink {
+    async fn open(&mut self) -> Result<(), Fault> {
+        self.session = None;
+        // Nothing is left to the broker's memory of us: after a break everything that was not committed comes again.
+        let manner = Manner {
+            clean_session: true,
+            manual_acks: false,
+            inflight: INFLIGHT_MAX,
+            requests: REQUESTS_MAX,
+        };
+        let Connected { client, events, .. } = self.broker.connect(&manner).await?;
+        let progress = Arc::new(Progress::default());
+        let poller = Task(tokio::spawn(poll(events, Arc::clone(&progress), self.qos)));
+        self.session = Some(Session {
+            client,
+            progress,
+            poller,
+            published: 0,
+        });
+        Ok(())
+    }
+
+    async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
+        let mut rejected = Vec::new();
+        for (index, delivery) in deliveries.iter().enumerate() {
+            let batch = &delivery.batch;
+            let messages: Vec<_> = {
+                let json = match &self.payload {
+                    Payload::Json { op_column } => Some(JsonRows::new(batch, op_column.as_deref())),
+                    Payload::Raw { .. } => None,
+                };
+                (0..batch.rows()).map(|row| self.message(batch, row, json.as_ref())).collect()
+            };
+            for (row, message) in messages.into_iter().enumerate() {
+                match message {
+                    Ok((topic, payload)) => self.publish(topic, payload).await?,
+                    Err(reason) => rejected.push(Rejected {
+                        delivery: index,
+                        row,
+                        reason,
+                    }),
+                }
+            }
+        }
+        Ok(rejected)
+    }
+
+    async fn commit(&mut self) -> Result<(), Fault> {
+        let Some(session) = &self.session else {
+            return Err(Fault::retry("the MQTT destination is not open"));
+        };
+        loop {
+            let changed = session.progress.changed.notified();
+            let done = session.progress.done.load(Ordering::Acquire);
+            if done >= session.published {
+                return Ok(());
+            }
+            if let Some(cause) = session.progress.cause() {
+                self.broker.next_address();
+                return Err(Fault::retry(format!(
+                    "the connection to the MQTT broker broke: {cause}"
+                )));
+            }
+            if timeout(ACK_WAIT, changed).await.is_err() {
+                self.broker.next_address();
+                let missing = session.published - done;
+                let waited = ACK_WAIT.as_secs();
+                return Err(Fault::retry(format!(
+                    "the MQTT broker has not acknowledged {missing} messages for {waited} s"
+                )));
+            }
+        }
+    }
+
+    async fn close(&mut self) {
+        let Some(mut session) = self.session.take() else { return };
+        if session.client.try_disconnect().is_ok() {
+            let _ = timeout(CLOSE_WAIT, &mut session.poller.0).await;
+        }
+    }
+}
+
+impl MqttSink {
+    /// Topic and payload of a row, or why there is no message.
+    fn message(&self, batch: &Batch, row: usize, json: Option<&JsonRows<'_>>) -> Result<(String, Vec<u8>), String> {
+        let topic = self.topic.topic(batch, row)?;
+        let mut payload = Vec::new();
+        match (&self.payload, json) {
+            (Payload::Raw { column }, _) => {
+                refuse_delete(batch, row, None)?;
+                let place = batch.schema().index_of(column);
+                match place.map_or(Cell::Missing, |place| batch.cell(row, place)) {
+                    Cell::Missing | Cell::Unchanged => return Err(format!("the record has no column '{column}'")),
+                    Cell::Bytes(bytes) => payload.extend_from_slice(bytes),
+                    cell => payload = cell.to_string().into_bytes(),
+                }
+            }
+            (Payload::Json { .. }, Some(json)) => json.row(row, &mut payload)?,
+            (Payload::Json { .. }, None) => {}
+        }
+        // Topic length, packet id and header take a few bytes more.
+        if payload.len() + topic.len() + 16 > PACKET_BYTES_MAX {
+            return Err(format!(
+                "the message would have {} bytes; at most {PACKET_BYTES_MAX} are sent",
+                payload.len()
+            ));
+        }
+        Ok((topic, payload))
+    }
+
+    /// Hands a message to the connection, waiting for room.
+    async fn publish(&mut self, topic: String, payload: Vec<u8>) -> Result<(), Fault> {
+        let Some(session) = &mut self.session else {
+            return Err(Fault::retry("the MQTT destination is not open"));
+        };
+        let sending = session.client.publish(topic, self.qos, self.retain, payload);
+        let sent = timeout(ACK_WAIT, sending).await;
+        if let Ok(Ok(())) = sent {
+            session.published += 1;
+            return Ok(());
+        }
+        self.broker.next_address();
+        let cause = session
+            .progress
+            .cause()
+            .unwrap_or_else(|| "it takes no more messages".to_string());
+        Err(Fault::retry(format!(
+            "the connection to the MQTT broker broke: {cause}"
+        )))
+    }
+}
+
+/// Keeps the connection going and counts what is done. Ends with the connection.
+async fn poll(mut events: EventLoop, progress: Arc<Progress>, qos: QoS) {
+    loop {
+        match events.poll().await {
+            Ok(Event::Incoming(Packet::PubAck(_))) if qos == QoS::AtLeastOnce => {
+                progress.done.fetch_add(1, Ordering::Release);
+            }
+            Ok(Event::Outgoing(Outgoing::Publish(_))) if qos == QoS::AtMostOnce => {
+                progress.done.fetch_add(1, Ordering::Release);
+            }
+            Ok(_) => continue,
+            Err(error) => {
+                *progress.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(explain(&error));
+                progress.changed.notify_waiters();
+                return;
+            }
+        }
+        progress.changed.notify_waiters();
+    }
+}

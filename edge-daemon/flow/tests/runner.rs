@@ -1,0 +1,215 @@
+//! The runner in a world of faults: whatever fails, waits, crashes or answers nothing, each record arrives as promised.
+
+mod support;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use flow::{Fault, Outcome, Position, Read, Source};
+use proptest::prelude::*;
+use support::{Buffer, Dice, Input, Numbers, Table, World, leaf, pipe, run_until, stage, surroundings};
+use tokio::time::{sleep, timeout};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn paused(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(test);
+}
+
+/// Runs lives of a pipe over the same disks: each but the last ends at a random point of waiting, or is told to stop.
+async fn lives(world: &World, dice: &mut Dice, build: impl Fn() -> flow::Pipe) {
+    for _ in 0..dice.roll(6) {
+        let (around, stop) = surroundings(world);
+        let polls = if dice.roll(4) == 0 { u64::MAX } else { 1 + dice.roll(400) };
+        let stopping = Duration::from_millis(dice.roll(60_000));
+        let stopper = async {
+            sleep(stopping).await;
+            stop.send_replace(true);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = run_until(build(), around, polls) => {}
+            () = stopper => {}
+        }
+        world.lock().meters.clear();
+    }
+    let (around, _stop) = surroundings(world);
+    let outcome = timeout(MINUTE * 600, flow::run(build(), around)).await.expect("it comes to an end");
+    assert_eq!(outcome, Outcome::Finished);
+}
+
+fn inputs(dice: &mut Dice) -> Vec<Input> {
+    let count = 1 + dice.roll(120) as i64;
+    (1..=count).map(|n| if dice.roll(12) == 0 { Input::Garbage } else { Input::Number(n) }).collect()
+}
+
+fn wanted(inputs: &[Input], keep: impl Fn(i64) -> bool) -> Vec<i64> {
+    inputs.iter().filter_map(|i| if let Input::Number(n) = i { Some(*n) } else { None }).filter(|n| keep(*n)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    /// A destination with transactions: exactly once, and the account is exact.
+    #[test]
+    fn exactly_once_where_the_watermark_is_stored_with_the_records(seed in any::<u64>()) {
+        paused(async move {
+            let mut dice = Dice::new(seed);
+            let inputs = inputs(&mut dice);
+            let world = World::new(seed, inputs.clone());
+            world.lock().faults = 60;
+            let build = || {
+                let table = Table::new(&world, "table").rejecting(11);
+                pipe(Numbers::new(&world), vec![stage("sieve", None, 1, 7)], vec![leaf(&world, "table", Some(0), table)])
+            };
+            lives(&world, &mut dice, build).await;
+            prop_assert_eq_panic(&world.records("table"), &wanted(&inputs, |n| n % 7 != 0 && n % 11 != 0), seed);
+            let fails: BTreeSet<_> = wanted(&inputs, |n| n % 7 == 0).into_iter().collect();
+            let refused: BTreeSet<_> = wanted(&inputs, |n| n % 7 != 0 && n % 11 == 0).into_iter().collect();
+            assert_eq!((world.dead("sieve"), world.dead("table")), (fails, refused), "seed {seed}");
+            let account = world.lock().meters["table"].account();
+            let delivered = world.records("table").len() as u64;
+            assert_eq!(
+                (account.produced, account.delivered, account.buffered),
+                (inputs.len() as u64, delivered, 0),
+                "seed {seed}"
+            );
+        });
+    }
+
+    /// A destination that can only append: nothing is missing, order holds between the repeats, and without faults and
+    /// crashes nothing comes twice.
+    #[test]
+    fn at_least_once_where_it_cannot(seed in any::<u64>()) {
+        paused(async move {
+            let mut dice = Dice::new(seed);
+            let inputs = inputs(&mut dice);
+            let world = World::new(seed, inputs.clone());
+            world.lock().faults = 40;
+            let build = || {
+                let table = Table::new(&world, "file").append_only().rejecting(11);
+                pipe(Numbers::new(&world), vec![], vec![leaf(&world, "file", None, table)])
+            };
+            lives(&world, &mut dice, build).await;
+            let records = world.records("file");
+            let expected = wanted(&inputs, |n| n % 11 != 0);
+            let once: BTreeSet<_> = records.iter().copied().collect();
+            assert_eq!(once.into_iter().collect::<Vec<_>>(), expected, "seed {seed}");
+            // Whatever is repeated is repeated as a run that goes on where it started.
+            let mut next = 0;
+            for n in &records {
+                let at = expected.iter().position(|e| e == n).unwrap();
+                assert!(at <= next, "seed {seed}: {n} came before its predecessors");
+                next = at + 1;
+            }
+            assert_eq!(world.dead("file"), wanted(&inputs, |n| n % 11 == 0).into_iter().collect(), "seed {seed}");
+        });
+    }
+
+    /// Spools behind one source, with transforms that drop much: exactly once each, and no number of a frame that has
+    /// gone out is ever used for something else (the buffer checks that).
+    #[test]
+    fn a_fan_out_stays_level_through_crashes(seed in any::<u64>()) {
+        paused(async move {
+            let mut dice = Dice::new(seed);
+            let inputs = inputs(&mut dice);
+            let world = World::new(seed, inputs.clone());
+            world.lock().faults = 60;
+            let build = || {
+                let sparse = stage("sparse", None, 13, 29);
+                let nothing = stage("nothing", None, i64::MAX, i64::MAX);
+                let leaves = vec![
+                    leaf(&world, "all", None, Buffer::new(&world, "all")),
+                    leaf(&world, "sparse-out", Some(0), Buffer::new(&world, "sparse-out").rejecting(26)),
+                    leaf(&world, "none", Some(1), Buffer::new(&world, "none")),
+                ];
+                pipe(Numbers::new(&world), vec![sparse, nothing], leaves)
+            };
+            lives(&world, &mut dice, build).await;
+            for (name, keep) in [
+                ("all", (|_| true) as fn(i64) -> bool),
+                ("sparse-out", |n| n % 13 == 0 && n % 29 != 0 && n % 26 != 0),
+                ("none", |_| false),
+            ] {
+                prop_assert_eq_panic(&world.records(name), &wanted(&inputs, keep), seed);
+                assert_eq!(world.sent(name), world.records(name), "seed {seed}: everything went out");
+            }
+            assert_eq!(world.dead("sparse-out"), wanted(&inputs, |n| n % 26 == 0 && n % 29 != 0).into_iter().collect());
+        });
+    }
+
+    /// A database that fails over to a copy without its last transactions.
+    #[test]
+    fn a_destination_that_forgets_what_it_confirmed_gets_it_again(seed in any::<u64>()) {
+        paused(async move {
+            let mut dice = Dice::new(seed);
+            let inputs = inputs(&mut dice);
+            let world = World::new(seed, inputs.clone());
+            world.lock().faults = 40;
+            let forgets = 1 + dice.roll(4) as usize;
+            let build = || {
+                let table = Table::new(&world, "table").forgetting(forgets);
+                // A source that gives out again what it was told to be safe: a table, not a queue.
+                pipe(Replaying(Numbers::new(&world)), vec![], vec![leaf(&world, "table", None, table)])
+            };
+            lives(&world, &mut dice, build).await;
+            prop_assert_eq_panic(&world.records("table"), &wanted(&inputs, |_| true), seed);
+        });
+    }
+
+    /// A spool loses its newest groups to damage: nothing is missing anywhere afterwards, and it comes to an end.
+    #[test]
+    fn a_damaged_spool_costs_repeats_but_no_records(seed in any::<u64>()) {
+        paused(async move {
+            let mut dice = Dice::new(seed);
+            let inputs = inputs(&mut dice);
+            let world = World::new(seed, inputs.clone());
+            let build = || {
+                let names = ["a", "b"];
+                let leaves = names.map(|name| leaf(&world, name, None, Buffer::new(&world, name)));
+                pipe(Replaying(Numbers::new(&world)), vec![], leaves.into())
+            };
+            let (around, _stop) = surroundings(&world);
+            run_until(build(), around, 1 + dice.roll(200)).await;
+            {
+                let mut state = world.lock();
+                let lost = dice.roll(4) as usize;
+                let disk = state.sinks.get_mut("b").unwrap();
+                // What lies above the last mark that went out is indistinguishable from a crash, and as harmless.
+                let lost = if disk.groups() < lost + 2 { 0 } else { lost };
+                disk.damage(lost);
+                state.sinks.get_mut("a").unwrap().damage(0);
+                state.repeats = true;
+            }
+            lives(&world, &mut dice, build).await;
+            for name in ["a", "b"] {
+                let once: BTreeSet<_> = world.records(name).into_iter().collect();
+                assert_eq!(once.into_iter().collect::<Vec<_>>(), wanted(&inputs, |_| true), "seed {seed}, {name}");
+            }
+        });
+    }
+}
+
+#[track_caller]
+fn prop_assert_eq_panic(found: &[i64], expected: &[i64], seed: u64) {
+    assert_eq!(found, expected, "seed {seed}");
+}
+
+/// A source that does not mind reading again what was committed.
+struct Replaying(Numbers);
+
+#[async_trait::async_trait]
+impl Source for Replaying {
+    async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
+        self.0.world.lock().acknowledged = 0;
+        self.0.open(after).await
+    }
+
+    async fn read(&mut self) -> Result<Read, Fault> {
+        self.0.read().await
+    }
+
+    async fn close(&mut self) {
+        self.0.close().await;
+    }
+}

@@ -1,0 +1,365 @@
+//! Damage of every kind in every file: opening and reading go on, what is outside the damage survives, the rest is
+//! counted.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{LIMITS, Random, append, assert_balanced, copy_tree, fill, frame, mark, open, read_all, segments};
+use spool::{Recovery, Spool};
+
+const FRAMES: u64 = 60;
+const FRAME_BYTES: usize = 7_000;
+
+/// A spool of several segments. `killed`: as a kill leaves it, nothing closed and no seal on the tail.
+fn template(home: &Path, killed: bool) -> PathBuf {
+    let (dir, copy) = (home.join("source"), home.join(if killed { "killed" } else { "closed" }));
+    let mut spool = open(&dir);
+    fill(&mut spool, 1..=FRAMES, FRAME_BYTES);
+    spool.trim(3).unwrap();
+    spool.append(&[], &mark(FRAMES + 1)).unwrap();
+    if killed {
+        copy_tree(&dir, &copy);
+        drop(spool);
+    } else {
+        spool.close().unwrap();
+        copy_tree(&dir, &copy);
+    }
+    fs::remove_dir_all(&dir).unwrap();
+    assert!(segments(&copy).len() >= 5, "{:?}", segments(&copy));
+    copy
+}
+
+/// Opens, reads, writes on and reopens; gives the seqs that survived.
+fn survive(dir: &Path, told: &str) -> Vec<u64> {
+    let (mut spool, _) = Spool::open(dir, LIMITS).unwrap_or_else(|error| panic!("{told}: {error}"));
+    read_all(&mut spool);
+    let (holes, lost) = (spool.holes(), spool.state().lost_records);
+    assert_eq!(
+        holes.iter().map(|hole| hole.records).sum::<u64>(),
+        lost,
+        "{told}: {holes:?}"
+    );
+    // The consumer tells its watermark again.
+    spool.trim(3).unwrap();
+    let got = read_all(&mut spool);
+    for stored in &got {
+        assert!(
+            stored.bytes == frame(stored.seq, FRAME_BYTES),
+            "{told}: seq {} is not what was appended",
+            stored.seq
+        );
+    }
+    let seqs: Vec<u64> = got.iter().map(|stored| stored.seq).collect();
+    assert!(
+        seqs.is_sorted_by(|a, b| a < b) && seqs.iter().all(|seq| (4..=FRAMES).contains(seq)),
+        "{told}: {seqs:?}"
+    );
+
+    let state = spool.state();
+    assert_balanced(&state);
+    assert!(state.next_seq > FRAMES, "{told}: a seq would be used twice, {state:?}");
+    assert_eq!(state.produced_records, FRAMES, "{told}: {state:?}");
+    assert_eq!(state.held_frames, seqs.len() as u64, "{told}: {state:?}");
+    assert_eq!(
+        state.delivered_records + state.lost_records,
+        FRAMES - seqs.len() as u64,
+        "{told}: {state:?}"
+    );
+    for hole in &holes {
+        assert!(
+            !seqs.iter().any(|seq| (hole.first_seq..=hole.last_seq).contains(seq)),
+            "{told}: {hole:?}"
+        );
+    }
+
+    // It goes on, and finds nothing new to complain of.
+    let root_seq = state.mark.map_or(1000, |mark| mark.root_seq.max(1000)) + 1;
+    let next = append(&mut spool, root_seq, &[frame(1, 100)], 1);
+    assert_eq!(next.start, state.next_seq);
+    spool.close().unwrap();
+    let (mut spool, recovery) = Spool::open(dir, LIMITS).unwrap();
+    assert_eq!(recovery, Recovery::default(), "{told}: second open");
+    let again = read_all(&mut spool);
+    assert_eq!(again.len(), got.len() + 1, "{told}");
+    assert_eq!(spool.state().lost_records, state.lost_records, "{told}");
+    // Once everything is delivered, the books still balance.
+    spool.trim(next.start).unwrap();
+    let end = spool.state();
+    assert_balanced(&end);
+    assert_eq!(
+        (end.held_frames, end.lost_records),
+        (0, state.lost_records),
+        "{told}: {end:?}"
+    );
+    seqs
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    FlipBit,
+    ZeroBlock,
+    JunkBlock,
+    Truncate,
+    Empty,
+    Extend,
+    Replace,
+    Remove,
+    BecomeDirectory,
+}
+
+use Damage::*;
+
+const KINDS: [Damage; 9] = [
+    FlipBit,
+    ZeroBlock,
+    JunkBlock,
+    Truncate,
+    Empty,
+    Extend,
+    Replace,
+    Remove,
+    BecomeDirectory,
+];
+
+/// Gives the place of the damage.
+fn damage(path: &Path, kind: Damage, random: &mut Random) -> u64 {
+    let mut bytes = fs::read(path).unwrap();
+    let at = random.below(bytes.len() as u64) as usize;
+    let end = (at + 3000).min(bytes.len());
+    match kind {
+        FlipBit if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
+        ZeroBlock => bytes[at..end].fill(0),
+        JunkBlock => bytes[at..end].copy_from_slice(&frame(random.below(99), end - at)),
+        Truncate => bytes.truncate(at),
+        Empty => bytes.clear(),
+        Extend => bytes.extend(frame(5, 5000)),
+        Replace => bytes = frame(6, bytes.len()),
+        _ => {}
+    }
+    fs::remove_file(path).unwrap();
+    match kind {
+        Remove => {}
+        BecomeDirectory => fs::create_dir(path).unwrap(),
+        _ => fs::write(path, bytes).unwrap(),
+    }
+    at as u64
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = all.filter(|path| path.is_file()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn damage_of_every_kind_in_every_file() {
+    let home = tempfile::tempdir().unwrap();
+    let mut random = Random(common::seed(0xDA_3A6E));
+    for killed in [false, true] {
+        let template = template(home.path(), killed);
+        let count = segments(&template).len();
+        // The oldest segment, one in the middle, the tail; and the spool's own files.
+        let mut targets = files(&template);
+        for index in [0, count / 2, count - 1] {
+            targets.extend(files(&segments(&template)[index]));
+        }
+        if killed {
+            // What a kill changes: the tail has no seal, and the hint counts.
+            targets.retain(|path| path.ends_with("db") || path.ends_with("high"));
+        }
+        for target in targets {
+            let name = target.strip_prefix(&template).unwrap();
+            let is_db = name.ends_with("db");
+            for kind in KINDS {
+                for _ in 0..if is_db { 2 } else { 1 } {
+                    let dir = home.path().join("damaged");
+                    copy_tree(&template, &dir);
+                    let at = damage(&dir.join(name), kind, &mut random);
+                    let told = format!("{} {kind:?} at {at}, killed: {killed}", name.display());
+                    let seqs = survive(&dir, &told);
+                    let lost = FRAMES - 3 - seqs.len() as u64;
+                    let local = matches!(kind, FlipBit | ZeroBlock | JunkBlock | Extend);
+                    if !is_db {
+                        assert_eq!(lost, 0, "{told}");
+                    } else if local {
+                        assert!(lost <= 2, "{told}: {lost} frames lost for a few thousand bytes");
+                    }
+                    fs::remove_dir_all(&dir).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn several_segments_damaged_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let template = template(home.path(), true);
+    for round in 1..=12 {
+        let seed = common::seed(7_654_321) * round;
+        let mut random = Random(seed);
+        let dir = home.path().join("damaged");
+        copy_tree(&template, &dir);
+        for segment in segments(&dir) {
+            if random.below(3) > 0 {
+                let kind = KINDS[random.below(KINDS.len() as u64) as usize];
+                let files = files(&segment);
+                damage(&files[random.below(files.len() as u64) as usize], kind, &mut random);
+            }
+        }
+        survive(&dir, &format!("seed {seed}"));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
+
+#[test]
+fn whole_segments_missing_and_things_that_do_not_belong() {
+    let home = tempfile::tempdir().unwrap();
+    let template = template(home.path(), false);
+    let firsts: Vec<u64> = segments(&template)
+        .iter()
+        .map(|path| path.file_name().unwrap().to_str().unwrap().parse().unwrap())
+        .collect();
+    let count = firsts.len();
+    let ends: Vec<u64> = firsts[1..].iter().copied().chain([FRAMES + 1]).collect();
+    type Spoil = fn(&Path);
+    let spoils: [(&str, Spoil, bool); 8] = [
+        ("removed", |path| fs::remove_dir_all(path).unwrap(), true),
+        (
+            "emptied",
+            |path| {
+                fs::remove_dir_all(path).unwrap();
+                fs::create_dir(path).unwrap()
+            },
+            true,
+        ),
+        (
+            "a file instead",
+            |path| {
+                fs::remove_dir_all(path).unwrap();
+                fs::write(path, "x").unwrap()
+            },
+            true,
+        ),
+        (
+            "another database",
+            |path| {
+                fs::remove_dir_all(path).unwrap();
+                fs::create_dir(path).unwrap();
+                fs::write(path.join("db"), frame(1, 300_000)).unwrap();
+            },
+            true,
+        ),
+        (
+            "a stray snapshot",
+            |path| fs::write(path.join("snap.0000000000FFFFFF"), "junk").unwrap(),
+            false,
+        ),
+        (
+            "half a snapshot",
+            |path| fs::write(path.join("snap.FFFFFFFFFFFFFFFF.generating"), "").unwrap(),
+            false,
+        ),
+        (
+            "foreign files",
+            |path| {
+                fs::write(path.join("readme"), "hello").unwrap();
+                fs::create_dir(path.join("sub")).unwrap();
+                fs::write(path.parent().unwrap().join("0000000000000000000x"), "").unwrap();
+                fs::create_dir(path.parent().unwrap().join("7")).unwrap();
+            },
+            false,
+        ),
+        (
+            "left-overs",
+            |path| {
+                let spool = path.parent().unwrap();
+                fs::create_dir_all(spool.join("dead.1/blobs")).unwrap();
+                fs::create_dir(spool.join(format!("new.{}", path.file_name().unwrap().to_str().unwrap()))).unwrap();
+                fs::write(path.join("db.kept"), "half a copy").unwrap();
+            },
+            false,
+        ),
+    ];
+    for (name, spoil, gone) in spoils {
+        for index in [0, count / 2, count - 1] {
+            let dir = home.path().join("spoiled");
+            copy_tree(&template, &dir);
+            spoil(&segments(&dir)[index]);
+            let told = format!("{name}, segment {index} of {count}");
+            let seqs = survive(&dir, &told);
+            let outside = (4..=FRAMES).filter(|seq| !gone || !(firsts[index]..ends[index]).contains(seq));
+            assert!(seqs.iter().copied().eq(outside), "{told}: {seqs:?}");
+            assert!(!dir.join("dead.1").exists(), "{told}");
+            fs::remove_dir_all(&dir).unwrap();
+        }
+    }
+}
+
+#[test]
+fn damage_that_turns_up_while_reading_is_counted_too() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = template(home.path(), false);
+    let (mut spool, recovery) = Spool::open(&dir, LIMITS).unwrap();
+    assert_eq!(recovery, Recovery::default());
+    // Closed segments are only looked at when they are read.
+    let damaged = &segments(&dir)[2];
+    let first: u64 = damaged.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let last: u64 = segments(&dir)[3]
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        - 1;
+    fs::write(damaged.join("db"), frame(1, 100_000)).unwrap();
+    let seqs: Vec<u64> = read_all(&mut spool).iter().map(|stored| stored.seq).collect();
+    assert!(seqs.iter().copied().eq((4..first).chain(last + 1..=FRAMES)), "{seqs:?}");
+    let repairs = spool.take_repairs();
+    assert_eq!(
+        (repairs.len(), repairs[0].first_seq, repairs[0].saved_frames),
+        (1, first, 0)
+    );
+    assert!(repairs[0].quarantined.as_ref().unwrap().exists());
+    assert!(spool.take_repairs().is_empty());
+    let state = spool.state();
+    assert_eq!((state.lost_records, state.quarantined), (last - first + 1, 1));
+    let holes = spool.holes();
+    assert_eq!((holes.len(), holes[0].first_seq, holes[0].last_seq), (1, first, last));
+    // A watermark before, in and behind the hole.
+    for (watermark, lost, delivered) in [
+        (first - 1, last - first + 1, first - 1),
+        (first, last - first + 1, first - 1),
+        (last + 1, last - first + 1, first),
+    ] {
+        spool.trim(watermark).unwrap();
+        let state = spool.state();
+        assert_balanced(&state);
+        assert_eq!(
+            (state.lost_records, state.delivered_records),
+            (lost, delivered),
+            "watermark {watermark}"
+        );
+    }
+}
+
+#[test]
+fn quarantined_segments_do_not_pile_up() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("spool");
+    let mut spool = open(&dir);
+    fill(&mut spool, 1..=120, FRAME_BYTES);
+    drop(spool);
+    for segment in segments(&dir) {
+        fs::write(segment.join("db"), "nothing").unwrap();
+    }
+    let mut spool = open(&dir);
+    assert_eq!(read_all(&mut spool).len(), 0);
+    let state = spool.state();
+    assert!((1..=4).contains(&state.quarantined), "{state:?}");
+    assert_eq!((state.lost_records, state.held_records), (120, 0));
+}

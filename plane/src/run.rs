@@ -1,0 +1,348 @@
+//! `mycelial-plane run`: puts the plane together, in the order in which things can fail, and takes it apart again.
+
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bus_link::{
+    home::{Home, HomeError},
+    secure::Secure,
+    session::Session,
+};
+use bus_schema::{id::FleetId, member::Role};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    clock::Clock,
+    config::{Config, Public, STORE},
+    disk::{Disk, Files},
+    domain::{Change, Now, State, change::Signer},
+    http,
+    init::{InitError, Wishes, init, is_made, note_public, root},
+    invite::Wish,
+    live::Live,
+    log,
+    login::{FIRST_TTL_S, link, note_http, token},
+    service::{self, Parts},
+    store::Store,
+};
+
+/// Set once the first start has said how to log in.
+const GREETED: &str = "greeted";
+
+/// What `run` was told.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The plane's directory.
+    pub dir: PathBuf,
+    /// How to make the plane, if it is not there yet.
+    pub wishes: Wishes,
+    /// Log level, instead of the settings'.
+    pub log_level: Option<String>,
+}
+
+/// Why the plane ended, with the exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// See `--help`.
+    pub code: u8,
+    /// For people.
+    pub message: String,
+}
+
+/// It failed while starting or running.
+pub const FAILED: u8 = 1;
+/// The command line or the settings are wrong, or the port is taken.
+pub const WRONG: u8 = 2;
+/// Another plane uses the directory.
+pub const IN_USE: u8 = 3;
+
+/// A failure out of any error.
+pub fn failure(code: u8) -> impl Fn(&dyn std::fmt::Display) -> Failure {
+    move |error| Failure {
+        code,
+        message: error.to_string(),
+    }
+}
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Self {
+        let code = if matches!(error, HomeError::InUse(_)) {
+            IN_USE
+        } else {
+            FAILED
+        };
+        Self {
+            code,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<InitError> for Failure {
+    fn from(error: InitError) -> Self {
+        match error {
+            InitError::Home(error) => error.into(),
+            InitError::Wish(_) | InitError::Exists { .. } => Self {
+                code: WRONG,
+                message: error.to_string(),
+            },
+            error => Self {
+                code: FAILED,
+                message: error.to_string(),
+            },
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(options: Options) -> Result<(), Failure> {
+    let wrong = failure(WRONG);
+    let dir = options.dir.as_path();
+    if !is_made(dir) {
+        init(dir, &options.wishes)?;
+    }
+    let config = Config::read(dir).map_err(|error| wrong(&error))?;
+    options.wishes.compare(dir, &config.bus.addresses)?;
+    log::start(&config.log, options.log_level.as_deref()).map_err(|error| wrong(&error))?;
+    let mut running = Running::start(dir, &config, options.wishes.http).await?;
+    say(&running.greeting);
+    info!(fleet = %running.fleet, http = running.http, "the plane is running");
+    let ended = tokio::select! {
+        name = terminated() => {
+            info!(signal = name, "stopping");
+            Ok(())
+        }
+        _ = &mut running.service => {
+            Err(Failure { code: FAILED, message: "the service ended by itself; see the log".to_string() })
+        }
+    };
+    running.stop().await;
+    info!("stopped");
+    ended
+}
+
+/// A plane that runs.
+pub struct Running {
+    /// What people have to be told.
+    pub greeting: String,
+    /// Where the web page is.
+    pub http: String,
+    /// The fleet.
+    pub fleet: FleetId,
+    service: JoinHandle<()>,
+    server: JoinHandle<()>,
+    session: Arc<Session>,
+    disk: Disk,
+    disk_thread: std::thread::JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Running {
+    /// Starts a plane that is made. `http` wins over the settings'.
+    pub async fn start(dir: &Path, config: &Config, http: Option<SocketAddr>) -> Result<Self, Failure> {
+        let (failed, wrong) = (failure(FAILED), failure(WRONG));
+        let home = Home::open(dir)?;
+        let mut membership = home.membership()?.ok_or_else(|| {
+            let message = format!(
+                "{} has settings but no membership; restore it from a backup",
+                dir.display()
+            );
+            Failure { code: FAILED, message }
+        })?;
+        let signer = Signer {
+            root: root(&home)?,
+            plane: home.identity()?,
+        };
+        let mut store = Store::open(&dir.join(STORE)).map_err(|error| failed(&error))?;
+        let state = remember(&mut store, &signer, &membership).map_err(|error| failed(&error))?;
+        if let Some(newer) = state
+            .members
+            .signed_roster()
+            .filter(|signed| **signed != membership.roster)
+        {
+            // It ended between the store's commit and the copy beside the keys.
+            membership.roster = newer.clone();
+            home.save_membership(&membership)?;
+        }
+        // The store may be new while the keys are not: it was lost.
+        let public = Public {
+            root: signer.root.public().sign,
+            plane: membership.plane,
+            plane_seal: signer.plane.public().seal,
+        };
+        note_public(&store, &public).map_err(|error| failed(&error))?;
+        let inviter = config.inviter(&public).map_err(|error| wrong(&error))?;
+        let bus = config
+            .bus_config(dir, &public.plane, &inviter)
+            .map_err(|error| wrong(&error))?;
+
+        let configured = || {
+            config
+                .http
+                .parse()
+                .map_err(|_| wrong(&format_args!("http: '{}' is no address", config.http)))
+        };
+        let address = http.map_or_else(configured, Ok)?;
+        let listener = http::bind(address).await.map_err(|error| wrong(&error))?;
+        let address = listener.local_addr().map_err(|error| failed(&error))?;
+        let http = reachable(address);
+        note_http(&store, &http).map_err(|error| failed(&error))?;
+        let greeting = greet(&mut store, config, dir, &http).map_err(|error| failed(&error))?;
+
+        let epoch = home.next_epoch()?;
+        let secure =
+            Secure::new(signer.plane.clone(), &membership, epoch, home.seen()).map_err(|error| failed(&error))?;
+        let (group, fleet) = (membership.group.clone(), membership.fleet);
+        let files = Files {
+            store,
+            home,
+            membership,
+        };
+        let (disk, disk_thread) = Disk::start(files).map_err(|error| failed(&error))?;
+        let (stop, stopping) = watch::channel(false);
+        let subscriptions = service::subscriptions(&fleet, &public.plane);
+        let (session, events) = Session::start(Arc::new(secure), bus, subscriptions);
+        let live = Live::default();
+        let auth = http::Auth::new(disk.clone(), &fleet, address, &config.http_names, dir).await;
+        let auth = auth.map_err(|error| failed(&error))?;
+        let parts = Parts {
+            state,
+            signer,
+            group,
+            inviter,
+            http: http.clone(),
+            clock: Clock::start(),
+            disk: disk.clone(),
+            live: live.clone(),
+        };
+        let (handle, service) = service::start(parts, Arc::clone(&session), events, stopping.clone());
+        let server = http::serve(listener, handle, live, auth, stopping);
+        Ok(Self {
+            greeting,
+            http,
+            fleet,
+            service,
+            server,
+            session,
+            disk,
+            disk_thread,
+            stop,
+        })
+    }
+
+    /// Stores what was heard, says what is waiting to be said, and ends. Takes a few seconds at most.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        if !self.service.is_finished() && self.service.await.is_err() {
+            error!("the service did not end well");
+        }
+        self.session.close().await;
+        http::finish(self.server).await;
+        drop(self.disk);
+        // All senders have ended by now, so the thread ends after the last job.
+        let joined = tokio::task::spawn_blocking(move || self.disk_thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            error!("the disk thread did not end well");
+        }
+    }
+}
+
+/// Reads everything back, and takes from the roster beside the keys what the store has lost.
+fn remember(
+    store: &mut Store,
+    signer: &Signer,
+    membership: &bus_link::home::Membership,
+) -> Result<State, Box<dyn std::error::Error>> {
+    let loaded = store.load(&membership.root, &signer.plane.public().sign)?;
+    let mut state = State::new(membership.fleet, membership.plane);
+    for (name, number) in loaded.last_revisions {
+        state.workflows.remember(&name, number);
+    }
+    // Effects of the past are of no interest.
+    state.apply(loaded.changes, false, Now::default());
+    for words in loaded.words {
+        state.remember(words.node, words.status, words.streams, words.heard_unix_ms);
+    }
+    let roster = membership.roster.open(&membership.root)?;
+    if loaded.roster.is_none() || roster.version > state.members.version() {
+        let adopted = state.members.adopt(&roster, membership.roster.clone(), &signer.root);
+        let signed = membership.roster.clone();
+        let mut changes: Vec<_> = adopted
+            .into_iter()
+            .map(|member| Change::Member(Box::new(member)))
+            .collect();
+        changes.push(Change::Roster { roster, signed });
+        store.commit(&changes)?;
+    }
+    Ok(state)
+}
+
+/// The address a browser on this machine can use.
+fn reachable(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => format!("127.0.0.1:{}", v4.port()),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!("[::1]:{}", v6.port()),
+        address => address.to_string(),
+    }
+}
+
+/// What people need to know at the first start, and where the page is at every start.
+fn greet(store: &mut Store, config: &Config, dir: &Path, http: &str) -> Result<String, Box<dyn std::error::Error>> {
+    let dir = dir.display();
+    if store.setting(GREETED)?.is_some() {
+        return Ok(format!(
+            "web page: http://{http}/   (log in with a link from: mycelial-plane login --dir {dir})\n"
+        ));
+    }
+    let link = link(store, http)?;
+    let operator = token(
+        store,
+        config,
+        Wish {
+            role: Role::Operator,
+            name: None,
+            uses: 1,
+            ttl_s: FIRST_TTL_S,
+        },
+    )?;
+    store.set(GREETED, b"yes")?;
+    let broker = match config.broker {
+        Some(_) => {
+            format!("\nThe embedded broker is a program of its own:\n\n  mycelial-broker --config {dir}/broker.toml\n")
+        }
+        None => String::new(),
+    };
+    Ok(format!(
+        "This plane is new. There is no password: log in with these, each of which works once.\n\n\
+         Web page (within 15 minutes; again with: mycelial-plane login --dir {dir}):\n\n  {link}\n\n\
+         Command line (within 24 hours; again with: mycelial-plane token --dir {dir} --role operator):\n\n  \
+         mycelial init {operator}\n{broker}\n"
+    ))
+}
+
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // Nobody may be reading; that is no reason to stop.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+async fn terminated() -> &'static str {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        warn!("cannot listen for signals");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    }
+}

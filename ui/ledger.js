@@ -1,0 +1,109 @@
+// Every stream's account, and how fast it flows.
+
+import { get, live, name, streamKey } from "./api.js";
+import { bytes, empty, h, number, state, table } from "./dom.js";
+
+const COLUMNS = ["produced", "delivered", "buffered", "dropped", "dead"];
+
+const balance = (stream) => (stream.balances ? state("good", "balances") : state(stream.trouble ? "warn" : "bad", "does not"));
+
+const way = (stream) => (stream.producer === stream.consumer ? stream.producer : `${stream.producer} → ${stream.consumer}`);
+
+const noStreams = () =>
+  empty(
+    "No streams yet",
+    "A stream is an edge of a workflow on which records travel. Apply a workflow, and its accounts appear here.",
+    h("a", { class: "button main", href: "#/workflows/new" }, "New workflow"),
+  );
+
+export function streamTable(streams) {
+  const rows = streams.map((stream) =>
+    h(
+      "tr",
+      { "data-key": streamKey(stream) },
+      h("td", {}, h("a", { href: `#/workflows/${name(stream.workflow)}` }, stream.workflow), h("br"), h("code", {}, stream.edge)),
+      h("td", {}, way(stream)),
+      COLUMNS.map((column) =>
+        h("td", { class: "num" }, number(stream.ledger[column]), column === "buffered" && stream.buffered_bytes > 0 && [h("br"), h("span", { class: "quiet" }, bytes(stream.buffered_bytes))]),
+      ),
+      h("td", { class: "num" }, `${number(stream.rate)}/s`),
+      h("td", {}, balance(stream), stream.trouble && h("div", { class: "quiet" }, stream.trouble)),
+    ),
+  );
+  const total = (column) => streams.reduce((sum, stream) => sum + stream.ledger[column], 0);
+  const foot =
+    streams.length > 1 &&
+    h(
+      "tr",
+      {},
+      h("td", { colspan: 2 }, `${streams.length} streams`),
+      COLUMNS.map((column) => h("td", { class: "num" }, number(total(column)))),
+      h("td", { class: "num" }, `${number(streams.reduce((sum, stream) => sum + stream.rate, 0))}/s`),
+      h("td", {}, streams.every((stream) => stream.balances) ? state("good", "all balance") : state("warn", "not all balance")),
+    );
+  const heads = ["Stream", "From → to", ...COLUMNS.map((text) => ({ text, num: true })), { text: "rate", num: true }, "Account"];
+  return table(heads, rows, foot);
+}
+
+export function ledger() {
+  const draw = (streams) => [
+    h("div", { class: "head" }, h("h1", {}, "Ledger")),
+    h("p", { class: "quiet" }, "Of every record that was taken from a source it is known where it is: produced = delivered + buffered + dropped + dead."),
+    streams.length > 0 ? streamTable(streams) : noStreams(),
+  ];
+  return { load: () => get("/ledger"), fresh: (picture) => picture.streams, draw };
+}
+
+const WIDTH = 240;
+const HEIGHT = 40;
+
+// The rate of the last two minutes. Scaled to its own highest value, which is written beside it.
+function spark(samples) {
+  const most = Math.max(1, ...samples);
+  const step = WIDTH / 119;
+  const start = WIDTH - (samples.length - 1) * step;
+  const points = samples.map((value, index) => `${(start + index * step).toFixed(1)} ${(HEIGHT - 2 - (value / most) * (HEIGHT - 6)).toFixed(1)}`);
+  return h(
+    "svg",
+    { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" },
+    h("title", {}, `Rate of the last ${samples.length} seconds, at most ${number(most)} a second`),
+    h("path", { class: "floor", d: `M0 ${HEIGHT - 1}H${WIDTH}` }),
+    points.length > 1 && h("path", { d: `M${points.join("L")}` }),
+  );
+}
+
+export function flow() {
+  const draw = ({ daemons, streams }) => {
+    const count = (word) => daemons.filter((daemon) => daemon.presence === word).length;
+    const words = ["online", "late", "offline", "unknown"].filter((word) => count(word) > 0);
+    return [
+      h("div", { class: "head" }, h("h1", { class: "grow" }, "Live"), h("span", { class: "quiet" }, words.map((word) => `${count(word)} ${word}`).join(", ") || "no daemons")),
+      streams.length === 0
+        ? noStreams()
+        : h(
+            "div",
+            { class: "cards" },
+            streams.map((stream) =>
+              h(
+                "section",
+                { class: "card", "data-key": streamKey(stream), "aria-label": `${stream.workflow} ${stream.edge}` },
+                h("h2", {}, h("a", { href: `#/workflows/${name(stream.workflow)}` }, stream.workflow), " ", h("code", {}, stream.edge)),
+                h("div", { class: "quiet" }, way(stream)),
+                h("div", { class: "big" }, number(stream.rate), h("small", {}, " records/s")),
+                spark(live.rates.get(streamKey(stream)) ?? []),
+                h("div", { class: "quiet" }, `${number(stream.ledger.buffered)} buffered, ${number(stream.ledger.delivered)} delivered`),
+                stream.trouble && h("div", {}, state("warn", stream.trouble)),
+              ),
+            ),
+          ),
+    ];
+  };
+  return {
+    load: async () => {
+      const [daemons, streams] = await Promise.all([get("/daemons"), get("/ledger")]);
+      return { daemons, streams };
+    },
+    fresh: (picture) => picture,
+    draw,
+  };
+}

@@ -1,6 +1,8 @@
 //! One suite for every road a bus can take: the same tests over memory, mosquitto, nats-server and nats-server's MQTT
 //! listener, plain and with TLS, anonymous and with log-in. Needs `mosquitto` and `nats-server` installed.
 
+#![allow(clippy::unwrap_used, reason = "a test may only fail")]
+
 mod suite;
 
 use std::{sync::Arc, time::Duration};
@@ -319,10 +321,6 @@ async fn a_slow_owner_keeps_its_connection() {
         sender.publish("a.data", "fresh").await;
         // A broker may repeat what was not taken in time.
         while slow.message().await.1 != b"fresh" {}
-        if name.starts_with("mosquitto") {
-            // It sends no more than it may leave unacknowledged, and keeps the rest.
-            assert_eq!(slow.bus.counters().dropped, 0, "{name}");
-        }
     })
     .await;
 }

@@ -1,6 +1,8 @@
 //! What goes wrong between a client and a broker, and what the owner of the bus gets to read about it. Needs `mosquitto`
 //! and `nats-server` installed.
 
+#![allow(clippy::unwrap_used, reason = "a test may only fail")]
+
 mod suite;
 
 use std::{net::TcpListener, time::Duration};
@@ -196,7 +198,10 @@ async fn a_forbidden_subscription_is_explained() {
         client.settle().await;
         client.bus.subscribe(pattern("secret.plans")).await;
         let cause = client.down().await;
-        assert!(cause.contains("refused the subscription to") && cause.contains("secret.plans"), "{cause}");
+        assert!(
+            cause.contains("refused the subscription to") && cause.contains("secret.plans"),
+            "{cause}"
+        );
         client.bus.unsubscribe(&pattern("secret.plans")).await;
         client.up().await;
     }

@@ -18,14 +18,17 @@ use bus_schema::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+/// Reads bytes as one type: `None` when they are refused, else whether they are one certain value.
+pub type Read = Box<dyn Fn(&[u8]) -> Option<bool>>;
+
 /// Something with bytes on the wire.
 pub struct Sample {
     /// What and which.
     pub name: String,
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// Reads bytes as the same type: `None` when they are refused, else whether it is this very value.
-    pub read: Box<dyn Fn(&[u8]) -> Option<bool>>,
+    /// Reads bytes as the same type, and compares with this very value.
+    pub read: Read,
 }
 
 /// A message, by its number and name.

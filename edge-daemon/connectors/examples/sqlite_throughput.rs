@@ -30,13 +30,23 @@ async fn main() -> Outcome<()> {
         batches += 1;
     }
     // The last read waited in vain.
-    report("source alone", rows, start.elapsed().saturating_sub(flow::READ_WAIT_MAX).as_secs_f64(), batches);
+    report(
+        "source alone",
+        rows,
+        start.elapsed().saturating_sub(flow::READ_WAIT_MAX).as_secs_f64(),
+        batches,
+    );
 
     for (what, wire) in [("source to destination", false), ("the same through wire bytes", true)] {
         let name = if wire { "wire.db" } else { "direct.db" };
         let start = Instant::now();
         let (batches, in_sink) = copy(dir.path(), name, wire).await?;
-        report(what, rows, start.elapsed().saturating_sub(flow::READ_WAIT_MAX).as_secs_f64(), batches);
+        report(
+            what,
+            rows,
+            start.elapsed().saturating_sub(flow::READ_WAIT_MAX).as_secs_f64(),
+            batches,
+        );
         report("  destination's part", rows, in_sink, batches);
         let arrived: u64 = Connection::open(dir.path().join(name))?
             .query_row("SELECT count(*) FROM readings", [], |row| row.get::<_, i64>(0))?
@@ -49,7 +59,10 @@ async fn main() -> Outcome<()> {
 }
 
 fn report(what: &str, rows: u64, seconds: f64, batches: usize) {
-    println!("{what:<28} {:>9.0} rows/s  ({seconds:.2} s, {batches} batches)", rows as f64 / seconds);
+    println!(
+        "{what:<28} {:>9.0} rows/s  ({seconds:.2} s, {batches} batches)",
+        rows as f64 / seconds
+    );
 }
 
 fn fill(path: &Path, rows: u64) -> Outcome<()> {
@@ -64,7 +77,10 @@ fn fill(path: &Path, rows: u64) -> Outcome<()> {
 }
 
 fn context(dir: &Path) -> BuildContext {
-    BuildContext { base_dir: dir.to_path_buf(), ..BuildContext::default() }
+    BuildContext {
+        base_dir: dir.to_path_buf(),
+        ..BuildContext::default()
+    }
 }
 
 fn source(dir: &Path) -> Outcome<Box<dyn Source>> {
@@ -96,8 +112,18 @@ async fn copy(dir: &Path, name: &str, wire: bool) -> Outcome<(usize, f64)> {
         let read = from.read().await?;
         let more = if let Read::Batch(read) = read {
             batches += 1;
-            let batch = if wire { Batch::decode(&read.batch.encode())? } else { read.batch };
-            waiting.push(Delivery { stream, seq: batches as u64, position: read.position, batch, dead: 0 });
+            let batch = if wire {
+                Batch::decode(&read.batch.encode())?
+            } else {
+                read.batch
+            };
+            waiting.push(Delivery {
+                stream,
+                seq: batches as u64,
+                position: read.position,
+                batch,
+                dead: 0,
+            });
             true
         } else {
             false

@@ -1,5 +1,7 @@
 //! The promises of the API, one by one.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! A process that is killed at any moment, a power cut, and a disk without room: what was acknowledged is there.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
+
 mod common;
 
 use std::fs;

@@ -1,6 +1,8 @@
 //! Damage of every kind in every file: opening and reading go on, what is outside the damage survives, the rest is
 //! counted.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Random calls, clean reopens and kills, against a model that keeps everything in a `Vec`.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
+
 mod common;
 
 use std::path::PathBuf;

@@ -8,7 +8,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::{
     BusAddress, BusConfig, Event, Fate, Link, Live, Lost, Pattern, Protocol, Shared, Status,
@@ -109,7 +109,7 @@ impl Driver {
         self.shared.status.send_replace(Status::Up {
             address: address.clone(),
         });
-        info!(%address, "bus is up");
+        debug!(%address, "bus is up");
         let left = self.serve(&live, &peer, address, active, &mut wanted, held).await;
         self.shared.set_live(None);
         self.shared.active.send_replace(None);
@@ -166,7 +166,7 @@ impl Driver {
     }
 
     async fn down(&mut self, cause: String) -> Result<(), Leave> {
-        info!(cause, "bus is down");
+        debug!(cause, "bus is down");
         self.shared.status.send_replace(Status::Down { cause: cause.clone() });
         let events = self.events.clone();
         match self.unless_leaving(events.send(Event::Down { cause })).await? {

@@ -7,14 +7,13 @@ use std::sync::{
 };
 
 use bus_schema::{
-    limits::PAYLOAD_BYTES_MAX,
+    limits::{CREDIT_FRAMES, PAYLOAD_BYTES_MAX},
     subject::{Dialect, Subject},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Received payload waiting for the owner of one bus, in bytes: what mosquitto sends unacknowledged by default (20
-/// messages), if each holds a whole payload. With less, a slow owner would cost messages instead of time.
-const RECEIVE_BYTES_MAX: usize = 21 * PAYLOAD_BYTES_MAX;
+/// Received payload waiting for the owner of one bus, in bytes: the whole credit of one stream, and a little.
+const RECEIVE_BYTES_MAX: usize = (CREDIT_FRAMES as usize + 1) * PAYLOAD_BYTES_MAX;
 /// What a message costs besides its payload, in bytes, so that a flood of empty ones is bounded too.
 const MESSAGE_BYTES: usize = 256;
 /// As many receipts as MQTT can have open (one per packet id), and messages besides. Memory is only used by what is
@@ -138,15 +137,15 @@ mod tests {
         for _ in 0..25 {
             inbox.offer("a.b", Dialect::Nats, &frame, None);
         }
-        assert_eq!((held.len(), inbox.tally.read().dropped), (20, 5));
+        assert_eq!((held.len(), inbox.tally.read().dropped), (16, 9));
         drop(held.recv().await);
         inbox.offer("a.b", Dialect::Nats, &frame, None);
-        assert_eq!((held.len(), inbox.tally.read().dropped), (20, 5));
+        assert_eq!((held.len(), inbox.tally.read().dropped), (16, 9));
         let (many, held) = super::Inbox::new(Arc::default());
         for _ in 0..6000 {
             many.offer("a.b", Dialect::Nats, &[], None);
         }
-        assert_eq!((held.len(), many.tally.read().dropped), (5376, 624));
+        assert_eq!((held.len(), many.tally.read().dropped), (4352, 1648));
     }
 
     #[tokio::test]

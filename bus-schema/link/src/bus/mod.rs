@@ -20,6 +20,7 @@ pub mod memory;
 mod mqtt;
 mod nats;
 mod tls;
+mod trust;
 
 use std::{
     collections::BTreeSet,

@@ -3,7 +3,8 @@
 //!
 //! rumqttc only lives while its event loop is polled, pings included, and cancelling a poll may lose a packet. So one
 //! task polls and never waits for anybody. Back-pressure works with MQTT's own means instead: a message is acknowledged
-//! only once its owner has it, and a broker sends no more while too many are open.
+//! only once its owner has it, and a broker should send no more while too many are open. Not every broker keeps to that
+//! (mosquitto 2.0.11 sends its whole backlog after the first acknowledgement); what finds no room then is dropped.
 
 use std::{
     collections::{HashMap, VecDeque},

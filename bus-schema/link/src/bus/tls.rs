@@ -12,6 +12,11 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
+use super::trust::ClockTolerant;
+
+/// What errors call the authority.
+const AUTHORITY: &str = "the certificate authority";
+
 /// TLS material cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TlsError {
@@ -64,10 +69,7 @@ impl Tls {
     /// From PEM texts. `ca`: one or more certificates. `client`: a certificate chain, leaf first, and its private key.
     pub fn from_pem(ca: Option<&[u8]>, client: Option<(&[u8], &[u8])>) -> Result<Self, TlsError> {
         let roots = match ca {
-            Some(pem) => Some(roots_of(
-                "the certificate authority",
-                certificates("the certificate authority", pem)?,
-            )?),
+            Some(pem) => Some(roots_of(AUTHORITY, certificates(AUTHORITY, pem)?)?),
             None => None,
         };
         let client = match client {
@@ -79,21 +81,19 @@ impl Tls {
 
     /// Trusts only this authority, given as DER; shows no client certificate.
     pub fn from_ca_der(ca: &[u8]) -> Result<Self, TlsError> {
-        let roots = roots_of("the certificate authority", vec![CertificateDer::from(ca.to_vec())])?;
+        let roots = roots_of(AUTHORITY, vec![CertificateDer::from(ca.to_vec())])?;
         Self::build(Some(roots), None)
     }
 
     fn build(
-        roots: Option<RootCertStore>,
+        given: Option<RootCertStore>,
         client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     ) -> Result<Self, TlsError> {
-        let roots = match (roots, &client) {
-            (Some(roots), _) => roots,
-            (None, Some(_)) => system_roots()?,
-            (None, None) => return Ok(Self::default()),
-        };
+        if given.is_none() && client.is_none() {
+            return Ok(Self::default());
+        }
         Ok(Self {
-            config: Some(Arc::new(client_config(roots, client)?)),
+            config: Some(Arc::new(client_config(given, client)?)),
         })
     }
 
@@ -108,7 +108,7 @@ impl Tls {
         if let Some(config) = self.config.as_ref().or_else(|| SYSTEM.get()) {
             return Ok(Arc::clone(config));
         }
-        let config = Arc::new(client_config(system_roots()?, None)?);
+        let config = Arc::new(client_config(None, None)?);
         Ok(Arc::clone(SYSTEM.get_or_init(|| config)))
     }
 }
@@ -119,18 +119,28 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// Trusts the given authorities, or the system's.
 fn client_config(
-    roots: RootCertStore,
+    given: Option<RootCertStore>,
     client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 ) -> Result<ClientConfig, TlsError> {
     let unusable = |error: rustls::Error| TlsError::Client {
         cause: error.to_string(),
     };
     // The provider is named, not looked up: a process may have none, or another one, installed as its default.
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(unusable)?
-        .with_root_certificates(roots);
+        .map_err(unusable)?;
+    let builder = match given {
+        Some(roots) => {
+            let verifier =
+                ClockTolerant::new(roots, provider).map_err(|cause| TlsError::Damaged { what: AUTHORITY, cause })?;
+            // Not dangerous: every check is rustls' own, see there.
+            builder.dangerous().with_custom_certificate_verifier(verifier)
+        }
+        None => builder.with_root_certificates(system_roots()?),
+    };
     match client {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(unusable),
         None => Ok(builder.with_no_client_auth()),

@@ -85,24 +85,35 @@ impl Server {
             ("password", self.password.is_some()),
         ];
         match (&self.url, parts.iter().find(|(_, given)| *given)) {
-            (Some(_), Some((key, _))) => return Err(ConfigError::at(*key, "belongs into the url, or leave the url out")),
+            (Some(_), Some((key, _))) => {
+                return Err(ConfigError::at(*key, "belongs into the url, or leave the url out"));
+            }
             (Some(SecretRef::Plain(url)), None) => {
                 parse_url(url).map_err(|message| ConfigError::at("url", message))?;
             }
             (Some(_), None) => {}
             (None, _) if self.host.as_deref().is_none_or(str::is_empty) => {
-                return Err(ConfigError::at("host", "is missing: give host, user and database, or a url"));
+                return Err(ConfigError::at(
+                    "host",
+                    "is missing: give host, user and database, or a url",
+                ));
             }
             (None, _) => {
                 for (key, value) in [("user", &self.user), ("database", &self.database)] {
-                    if value.as_deref().is_none_or(|value| value.is_empty() || value.contains('\0')) {
+                    if value
+                        .as_deref()
+                        .is_none_or(|value| value.is_empty() || value.contains('\0'))
+                    {
                         return Err(ConfigError::at(key, "is missing"));
                     }
                 }
             }
         }
         if self.tls.ca_file.is_some() && self.tls.mode != TlsMode::VerifyFull {
-            return Err(ConfigError::at("tls.ca_file", "is of no use unless tls.mode = \"verify-full\""));
+            return Err(ConfigError::at(
+                "tls.ca_file",
+                "is of no use unless tls.mode = \"verify-full\"",
+            ));
         }
         Ok(())
     }
@@ -112,7 +123,9 @@ impl Server {
             secret.fetch(base_dir).map_err(|error| Fault::retry(error.to_string()))
         };
         let mut config = match &self.url {
-            Some(url) => parse_url(fetch(url)?.expose()).map_err(|message| Fault::retry(format!("the url {message}")))?,
+            Some(url) => {
+                parse_url(fetch(url)?.expose()).map_err(|message| Fault::retry(format!("the url {message}")))?
+            }
             None => {
                 let mut config = tokio_postgres::Config::new();
                 config.host(self.host.clone().unwrap_or_default());
@@ -126,7 +139,11 @@ impl Server {
             }
         };
         config
-            .ssl_mode(if self.tls.mode == TlsMode::Disable { SslMode::Disable } else { SslMode::Require })
+            .ssl_mode(if self.tls.mode == TlsMode::Disable {
+                SslMode::Disable
+            } else {
+                SslMode::Require
+            })
             .connect_timeout(CONNECT_WAIT)
             .keepalives_idle(KEEPALIVE_IDLE)
             .keepalives_interval(KEEPALIVE_INTERVAL)
@@ -167,9 +184,9 @@ fn parse_url(url: &str) -> Result<tokio_postgres::Config, String> {
         return Err("has sslmode in it: set tls.mode instead".to_string());
     }
     let form = "postgres://USER:PASSWORD@HOST:PORT/DATABASE";
-    let config: tokio_postgres::Config = url.parse().map_err(|_| {
-        format!("is not of the form {form} (special characters in the password are written as %XX)")
-    })?;
+    let config: tokio_postgres::Config = url
+        .parse()
+        .map_err(|_| format!("is not of the form {form} (special characters in the password are written as %XX)"))?;
     if config.get_hosts().is_empty() || config.get_user().is_none() {
         return Err(format!("names no host or no user: it has to be of the form {form}"));
     }
@@ -179,14 +196,22 @@ fn parse_url(url: &str) -> Result<tokio_postgres::Config, String> {
 /// `host:port/database`, without credentials.
 fn place(config: &tokio_postgres::Config) -> String {
     let hosts = config.get_hosts().iter().enumerate().map(|(index, host)| {
-        let port = config.get_ports().get(index).or(config.get_ports().first()).copied().unwrap_or(5432);
+        let port = config
+            .get_ports()
+            .get(index)
+            .or(config.get_ports().first())
+            .copied()
+            .unwrap_or(5432);
         match host {
             tokio_postgres::config::Host::Tcp(host) => format!("{host}:{port}"),
             tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
         }
     });
     let hosts = hosts.collect::<Vec<_>>().join(",");
-    format!("{hosts}/{}", config.get_dbname().or(config.get_user()).unwrap_or_default())
+    format!(
+        "{hosts}/{}",
+        config.get_dbname().or(config.get_user()).unwrap_or_default()
+    )
 }
 
 /// An error with its causes: tokio-postgres says only "db error" by itself.
@@ -217,16 +242,20 @@ impl Tls {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyServer(algorithms)))
                 .with_no_client_auth(),
-            TlsMode::VerifyFull => builder.with_root_certificates(self.authorities(base_dir)?).with_no_client_auth(),
+            TlsMode::VerifyFull => builder
+                .with_root_certificates(self.authorities(base_dir)?)
+                .with_no_client_auth(),
         })
     }
 
     fn authorities(&self, base_dir: &Path) -> Result<RootCertStore, Fault> {
         let file = match &self.ca_file {
             Some(file) => base_dir.join(file),
-            None => SYSTEM_AUTHORITIES.iter().map(PathBuf::from).find(|file| file.exists()).ok_or_else(|| {
-                Fault::retry("this system has no list of trusted authorities: set tls.ca_file")
-            })?,
+            None => SYSTEM_AUTHORITIES
+                .iter()
+                .map(PathBuf::from)
+                .find(|file| file.exists())
+                .ok_or_else(|| Fault::retry("this system has no list of trusted authorities: set tls.ca_file"))?,
         };
         let shown = file.display();
         let certificates = CertificateDer::pem_file_iter(&file)

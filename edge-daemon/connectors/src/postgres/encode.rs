@@ -236,7 +236,11 @@ fn write_body(cell: Cell<'_>, wire: Wire, column: &str, notes: &Notes, out: &mut
             Cell::TimestampUtc(nanos) => timestamp(nanos, column, notes, out)?,
             Cell::TimestampOffset(nanos, offset) => {
                 if offset != 0 {
-                    Notes::note(&notes.offset, column, "UTC offsets are not kept: timestamptz holds the instant alone");
+                    Notes::note(
+                        &notes.offset,
+                        column,
+                        "UTC offsets are not kept: timestamptz holds the instant alone",
+                    );
                 }
                 timestamp(nanos, column, notes, out)?;
             }
@@ -263,8 +267,12 @@ fn integer<T: TryFrom<i64>>(cell: Cell<'_>) -> Option<Result<T, String>> {
     let whole = match cell {
         Cell::I64(v) => Some(v),
         Cell::U64(v) => i64::try_from(v).ok(),
-        Cell::F64(v) => Number::from_f64(v).filter(|_| v != 0.0 || v.is_sign_positive())?.to_i64(),
-        Cell::F32(v) => Number::from_f32(v).filter(|_| v != 0.0 || v.is_sign_positive())?.to_i64(),
+        Cell::F64(v) => Number::from_f64(v)
+            .filter(|_| v != 0.0 || v.is_sign_positive())?
+            .to_i64(),
+        Cell::F32(v) => Number::from_f32(v)
+            .filter(|_| v != 0.0 || v.is_sign_positive())?
+            .to_i64(),
         Cell::Decimal(units, scale) => Number::from_units(units, scale).to_i64(),
         _ => return None,
     };
@@ -331,7 +339,9 @@ fn numeric(
     };
     // PostgreSQL itself would round.
     if let Some(scale) = scale.filter(|scale| number.scale_needed() > *scale) {
-        return Some(Err(format!("{cell} has more digits than the {scale} after the point that the column keeps")));
+        return Some(Err(format!(
+            "{cell} has more digits than the {scale} after the point that the column keeps"
+        )));
     }
     Some(number.write(out))
 }
@@ -382,6 +392,10 @@ fn timestamp(nanos: i128, column: &str, notes: &Notes, out: &mut Vec<u8>) -> Res
 
 fn cut_nanoseconds(cut: bool, column: &str, notes: &Notes) {
     if cut {
-        Notes::note(&notes.nanoseconds, column, "nanoseconds are cut off: PostgreSQL keeps microseconds");
+        Notes::note(
+            &notes.nanoseconds,
+            column,
+            "nanoseconds are cut off: PostgreSQL keeps microseconds",
+        );
     }
 }

@@ -10,7 +10,10 @@ use super::connect::explain;
 /// All of them are worth trying again: connections come back, and a missing right or table is mended on the server,
 /// where nobody can know that a gateway is waiting for it.
 pub(super) fn fault(doing: &str, error: &Error) -> Fault {
-    let code = error.code().map(|code| format!(" [{}]", code.code())).unwrap_or_default();
+    let code = error
+        .code()
+        .map(|code| format!(" [{}]", code.code()))
+        .unwrap_or_default();
     Fault::retry(format!("PostgreSQL: cannot {doing}: {}{code}", explain(error)))
 }
 

@@ -103,7 +103,10 @@ fn yes() -> bool {
 }
 
 /// The component.
-pub const SINK: Component = Component { descriptor, build: Build::Sink(build) };
+pub const SINK: Component = Component {
+    descriptor,
+    build: Build::Sink(build),
+};
 
 const EXAMPLE: &str = r#"host = "db.example.com"
 user = "mycelial"
@@ -116,7 +119,10 @@ key = ["id"]
 
 fn descriptor() -> Descriptor {
     let summary = "A table of a PostgreSQL database, created when missing; each record arrives exactly once";
-    Descriptor { durable: true, ..describe::<Config>(ComponentRole::Destination, "postgres", summary, EXAMPLE) }
+    Descriptor {
+        durable: true,
+        ..describe::<Config>(ComponentRole::Destination, "postgres", summary, EXAMPLE)
+    }
 }
 
 fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigError> {
@@ -135,19 +141,38 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         create_table,
         add_columns,
     } = parse_config(config)?;
-    let server = Server { url, host, port, user, database, password, tls };
+    let server = Server {
+        url,
+        host,
+        port,
+        user,
+        database,
+        password,
+        tls,
+    };
     server.check()?;
     check_name("schema", &schema)?;
     check_name("table", &table)?;
     if table == WATERMARK_TABLE {
-        return Err(ConfigError::at("table", "is the one Mycelial keeps its watermarks in: choose another"));
+        return Err(ConfigError::at(
+            "table",
+            "is the one Mycelial keeps its watermarks in: choose another",
+        ));
     }
     check_key(mode, key.as_deref())?;
     for (index, name) in key.iter().flatten().enumerate() {
         check_name(&format!("key[{index}]"), name)?;
     }
     Ok(Box::new(PostgresSink {
-        settings: Settings { server, schema, table, mode, key, create_table, add_columns },
+        settings: Settings {
+            server,
+            schema,
+            table,
+            mode,
+            key,
+            create_table,
+            add_columns,
+        },
         base_dir: context.base_dir.clone(),
         name: format!("mycelial {}/{}", context.workflow, context.node),
         session: None,
@@ -158,9 +183,10 @@ fn check_name(key: &str, name: &str) -> Result<(), ConfigError> {
     match name {
         "" => Err(ConfigError::at(key, "is empty")),
         _ if name.contains('\0') => Err(ConfigError::at(key, "contains a NUL character")),
-        _ if name.len() > NAME_BYTES_MAX => {
-            Err(ConfigError::at(key, format!("is longer than PostgreSQL's {NAME_BYTES_MAX} bytes")))
-        }
+        _ if name.len() > NAME_BYTES_MAX => Err(ConfigError::at(
+            key,
+            format!("is longer than PostgreSQL's {NAME_BYTES_MAX} bytes"),
+        )),
         _ => Ok(()),
     }
 }
@@ -190,7 +216,10 @@ impl Settings {
 
     /// The same for another table of the schema.
     fn sibling(&self, table: &str) -> Self {
-        Self { table: table.to_string(), ..self.clone() }
+        Self {
+            table: table.to_string(),
+            ..self.clone()
+        }
     }
 }
 
@@ -204,7 +233,9 @@ struct PostgresSink {
 
 impl PostgresSink {
     fn take(&mut self) -> Result<Box<Session>, Fault> {
-        self.session.take().ok_or_else(|| Fault::retry("the postgres destination is not connected"))
+        self.session
+            .take()
+            .ok_or_else(|| Fault::retry("the postgres destination is not connected"))
     }
 }
 
@@ -212,7 +243,9 @@ impl PostgresSink {
 impl Sink for PostgresSink {
     async fn open(&mut self) -> Result<(), Fault> {
         self.close().await;
-        self.session = Some(Box::new(Session::open(&self.settings, &self.base_dir, &self.name).await?));
+        self.session = Some(Box::new(
+            Session::open(&self.settings, &self.base_dir, &self.name).await?,
+        ));
         Ok(())
     }
 

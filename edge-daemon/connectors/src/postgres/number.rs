@@ -22,7 +22,12 @@ impl Number {
     /// `units` times 10^-`scale`.
     pub(super) fn from_units(units: i128, scale: u8) -> Self {
         let digits = units.unsigned_abs().to_string().into_bytes();
-        Self { negative: units < 0, digits, scale: i32::from(scale) }.without_leading_zeros()
+        Self {
+            negative: units < 0,
+            digits,
+            scale: i32::from(scale),
+        }
+        .without_leading_zeros()
     }
 
     /// A number as people and programs write it: `-12.50`, `1e300`. `None` when it is something else.
@@ -41,17 +46,32 @@ impl Number {
             return None;
         }
         let scale = i32::try_from(part.len()).ok()? - i32::from(exponent);
-        Some(Self { negative, digits, scale }.without_leading_zeros())
+        Some(
+            Self {
+                negative,
+                digits,
+                scale,
+            }
+            .without_leading_zeros(),
+        )
     }
 
     /// The shortest number that is read back as this float. `None` for NaN and the infinities.
     pub(super) fn from_f64(value: f64) -> Option<Self> {
-        value.is_finite().then(|| Self::parse(&format!("{value:?}"))).flatten().map(Self::shortest)
+        value
+            .is_finite()
+            .then(|| Self::parse(&format!("{value:?}")))
+            .flatten()
+            .map(Self::shortest)
     }
 
     /// As [`Number::from_f64`].
     pub(super) fn from_f32(value: f32) -> Option<Self> {
-        value.is_finite().then(|| Self::parse(&format!("{value:?}"))).flatten().map(Self::shortest)
+        value
+            .is_finite()
+            .then(|| Self::parse(&format!("{value:?}")))
+            .flatten()
+            .map(Self::shortest)
     }
 
     fn without_leading_zeros(mut self) -> Self {
@@ -83,7 +103,10 @@ impl Number {
         let short = self.clone().shortest();
         let zeros = usize::try_from(-short.scale).ok().filter(|zeros| *zeros < 20)?;
         let sign = if short.negative { "-" } else { "" };
-        let digits = String::from_utf8(short.digits).ok().filter(|digits| !digits.is_empty()).unwrap_or("0".into());
+        let digits = String::from_utf8(short.digits)
+            .ok()
+            .filter(|digits| !digits.is_empty())
+            .unwrap_or("0".into());
         format!("{sign}{digits}{}", "0".repeat(zeros)).parse().ok()
     }
 
@@ -98,7 +121,10 @@ impl Number {
         let mut decimal = vec![b'0'; left as usize];
         decimal.extend_from_slice(&self.digits);
         decimal.resize(decimal.len().next_multiple_of(4), b'0');
-        let group = |four: &[u8]| four.iter().fold(0u16, |value, digit| value * 10 + u16::from(digit - b'0'));
+        let group = |four: &[u8]| {
+            four.iter()
+                .fold(0u16, |value, digit| value * 10 + u16::from(digit - b'0'))
+        };
         let mut groups: Vec<u16> = decimal.chunks(4).map(group).collect();
         let mut weight = (before + left) / 4 - 1;
         let zeros = groups.iter().take_while(|group| **group == 0).count();
@@ -112,7 +138,9 @@ impl Number {
         }
         let sign = if self.negative { NEGATIVE } else { 0 };
         header(out, groups.len() as u16, weight as i16, sign, self.scale.max(0) as u16);
-        groups.iter().for_each(|group| out.extend_from_slice(&group.to_be_bytes()));
+        groups
+            .iter()
+            .for_each(|group| out.extend_from_slice(&group.to_be_bytes()));
         Ok(())
     }
 }
@@ -141,7 +169,10 @@ mod tests {
     fn binary(number: &Number) -> Vec<u16> {
         let mut bytes = Vec::new();
         number.write(&mut bytes).unwrap();
-        bytes.chunks(2).map(|two| u16::from_be_bytes([two[0], two[1]])).collect()
+        bytes
+            .chunks(2)
+            .map(|two| u16::from_be_bytes([two[0], two[1]]))
+            .collect()
     }
 
     #[test]
@@ -168,8 +199,18 @@ mod tests {
 
     #[test]
     fn equal_numbers_are_equal() {
-        for (a, b) in [("1.50", "1.5"), ("100", "1e2"), ("-0", "0.000"), ("007", "7"), ("+.5", "0.5")] {
-            assert_eq!(Number::parse(a).unwrap().shortest(), Number::parse(b).unwrap().shortest(), "{a} {b}");
+        for (a, b) in [
+            ("1.50", "1.5"),
+            ("100", "1e2"),
+            ("-0", "0.000"),
+            ("007", "7"),
+            ("+.5", "0.5"),
+        ] {
+            assert_eq!(
+                Number::parse(a).unwrap().shortest(),
+                Number::parse(b).unwrap().shortest(),
+                "{a} {b}"
+            );
         }
         for text in ["", ".", "1.2.3", "0x10", "inf", "NaN", "1e", "1e99999", "--1", "1 2"] {
             assert_eq!(Number::parse(text), None, "{text}");
@@ -177,8 +218,15 @@ mod tests {
         assert_eq!(Number::from_f64(0.1), Number::parse("0.1"));
         assert_eq!(Number::from_f64(3.0), Number::parse("3"));
         assert_eq!(Number::from_units(i128::MIN, 38).scale_needed(), 38);
-        for (text, wanted) in [("12.00", Some(12)), ("-9223372036854775808", Some(i64::MIN)), ("0.0", Some(0)),
-            ("1e3", Some(1000)), ("1.5", None), ("9223372036854775808", None), ("1e40", None)] {
+        for (text, wanted) in [
+            ("12.00", Some(12)),
+            ("-9223372036854775808", Some(i64::MIN)),
+            ("0.0", Some(0)),
+            ("1e3", Some(1000)),
+            ("1.5", None),
+            ("9223372036854775808", None),
+            ("1e40", None),
+        ] {
             assert_eq!(Number::parse(text).unwrap().to_i64(), wanted, "{text}");
         }
     }

@@ -101,7 +101,11 @@ fn runs(settings: &Settings, plan: &Plan, batch: &Batch, refused: &mut Vec<Refus
             Err(reason) => refused.push((row, reason)),
             Ok(columns) => match runs.last_mut() {
                 Some(run) if run.op == op && run.rows.end == row && run.columns == columns => run.rows.end += 1,
-                _ => runs.push(Run { op, columns, rows: row..row + 1 }),
+                _ => runs.push(Run {
+                    op,
+                    columns,
+                    rows: row..row + 1,
+                }),
             },
         }
     }
@@ -116,7 +120,10 @@ fn columns(plan: &Plan, batch: &Batch, row: usize, op: Op) -> Result<Vec<usize>,
             return Err("an update, upsert or delete needs key columns, and the record has none: set key".to_string());
         }
         if let Some(key) = plan.keys.iter().find(|key| !batch.cell(row, **key).is_value()) {
-            return Err(format!("the key column '{}' has no value", plan.schema.fields[*key].name));
+            return Err(format!(
+                "the key column '{}' has no value",
+                plan.schema.fields[*key].name
+            ));
         }
     }
     let mut columns = Vec::with_capacity(plan.targets.len());
@@ -179,12 +186,18 @@ async fn write_run(
 
 /// The values of a run in binary form, and the rows they are of: those that fit the table's columns.
 fn encode(plan: &Plan, batch: &Batch, run: &Run, refused: &mut Vec<Refusal>) -> (Vec<Values>, Vec<usize>) {
-    let mut values: Vec<Values> = run.columns.iter().map(|index| Values::new(plan, batch, *index)).collect();
+    let mut values: Vec<Values> = run
+        .columns
+        .iter()
+        .map(|index| Values::new(plan, batch, *index))
+        .collect();
     let mut rows = Vec::with_capacity(run.rows.len());
     for row in run.rows.clone() {
         let mut fit = Ok(());
         for (values, index) in values.iter_mut().zip(&run.columns) {
-            let Target::Column(column) = &plan.targets[*index] else { continue };
+            let Target::Column(column) = &plan.targets[*index] else {
+                continue;
+            };
             let cell = batch.cell(row, *index);
             fit = write_value(cell, values.wire, &column.name, &column.notes, &mut values.bytes)
                 .map_err(|reason| format!("column '{}': {reason}", column.name));
@@ -210,14 +223,23 @@ impl Values {
             Target::Column(Column { wire, .. }) => *wire,
             _ => Wire::Read,
         };
-        let is_text = |row| matches!(batch.cell(row, index), Cell::Text(_) | Cell::Null | Cell::Missing | Cell::Unchanged);
+        let is_text = |row| {
+            matches!(
+                batch.cell(row, index),
+                Cell::Text(_) | Cell::Null | Cell::Missing | Cell::Unchanged
+            )
+        };
         let text = match batch.schema().fields[index].ty {
             Type::Text => true,
             Type::Any => (0..batch.rows()).all(is_text),
             _ => false,
         };
         let wire = if text { native.for_text() } else { native };
-        Self { wire, bytes: Vec::new(), ends: Vec::new() }
+        Self {
+            wire,
+            bytes: Vec::new(),
+            ends: Vec::new(),
+        }
     }
 
     fn cut(&mut self, rows: usize) {
@@ -226,9 +248,17 @@ impl Values {
     }
 
     fn array(&self, range: Range<usize>) -> Array<'_> {
-        let start = if range.start == 0 { 0 } else { self.ends[range.start - 1] };
+        let start = if range.start == 0 {
+            0
+        } else {
+            self.ends[range.start - 1]
+        };
         let bytes = &self.bytes[start..self.ends[range.end - 1]];
-        Array { element: self.wire.element().0, count: range.len() as i32, bytes }
+        Array {
+            element: self.wire.element().0,
+            count: range.len() as i32,
+            bytes,
+        }
     }
 }
 
@@ -242,10 +272,25 @@ fn statement(settings: &Settings, plan: &Plan, run: &Run, values: &[Values]) -> 
     let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join(", ");
     let is_key = |index: &usize| plan.keys.contains(index);
     let names = list(&mut run.columns.iter().map(column));
-    let others: Vec<(usize, &usize)> = run.columns.iter().enumerate().filter(|(_, index)| !is_key(index)).collect();
-    let keys: Vec<(usize, &usize)> = run.columns.iter().enumerate().filter(|(_, index)| is_key(index)).collect();
+    let others: Vec<(usize, &usize)> = run
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(_, index)| !is_key(index))
+        .collect();
+    let keys: Vec<(usize, &usize)> = run
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(_, index)| is_key(index))
+        .collect();
 
-    let parameters = list(&mut values.iter().enumerate().map(|(at, v)| format!("${}::{}[]", at + 1, v.wire.element().1)));
+    let parameters = list(
+        &mut values
+            .iter()
+            .enumerate()
+            .map(|(at, v)| format!("${}::{}[]", at + 1, v.wire.element().1)),
+    );
     let inner = list(&mut (0..values.len()).map(|at| format!("c{at}")));
     let value = |at: usize| match (&plan.targets[run.columns[at]], values[at].wire) {
         (Target::Column(column), Wire::Read) => format!("u.c{at}::{}", column.cast),
@@ -260,9 +305,17 @@ fn statement(settings: &Settings, plan: &Plan, run: &Run, values: &[Values]) -> 
     );
     let all = list(&mut (0..values.len()).map(|at| format!("s.c{at}")));
     let sets = |source: &dyn Fn(usize, &usize) -> String| {
-        others.iter().map(|(at, index)| format!("{} = {}", column(index), source(*at, index))).collect::<Vec<_>>().join(", ")
+        others
+            .iter()
+            .map(|(at, index)| format!("{} = {}", column(index), source(*at, index)))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
-    let matches = keys.iter().map(|(at, index)| format!("t.{} = s.c{at}", column(index))).collect::<Vec<_>>().join(" AND ");
+    let matches = keys
+        .iter()
+        .map(|(at, index)| format!("t.{} = s.c{at}", column(index)))
+        .collect::<Vec<_>>()
+        .join(" AND ");
     match run.op {
         // OVERRIDING: a column GENERATED ALWAYS AS IDENTITY takes the value it is given.
         Op::Insert => format!(
@@ -271,7 +324,11 @@ fn statement(settings: &Settings, plan: &Plan, run: &Run, values: &[Values]) -> 
         ),
         Op::Upsert => {
             let sets = sets(&|_, index| format!("EXCLUDED.{}", column(index)));
-            let action = if sets.is_empty() { "NOTHING".to_string() } else { format!("UPDATE SET {sets}") };
+            let action = if sets.is_empty() {
+                "NOTHING".to_string()
+            } else {
+                format!("UPDATE SET {sets}")
+            };
             let keys = list(&mut plan.keys.iter().map(column));
             format!(
                 "INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {all} FROM {last} ON CONFLICT ({keys}) DO {action}"
@@ -281,7 +338,10 @@ fn statement(settings: &Settings, plan: &Plan, run: &Run, values: &[Values]) -> 
             let mut sets = sets(&|at, _| format!("s.c{at}"));
             if sets.is_empty() {
                 // Nothing changes, but whether the row is there still has to be found out.
-                sets = keys.first().map(|(_, index)| format!("{0} = t.{0}", column(index))).unwrap_or_default();
+                sets = keys
+                    .first()
+                    .map(|(_, index)| format!("{0} = t.{0}", column(index)))
+                    .unwrap_or_default();
             }
             format!("UPDATE {table} AS t SET {sets} FROM {last} WHERE {matches}")
         }

@@ -72,12 +72,19 @@ impl Session {
                    SET idle_in_transaction_session_timeout = '60s'; \
                    SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'";
         self.client.batch_execute(sql).await.map_err(failed)?;
-        let schemas = self.client.query("SELECT nspname::text FROM pg_namespace ORDER BY 1", &[]).await.map_err(failed)?;
+        let schemas = self
+            .client
+            .query("SELECT nspname::text FROM pg_namespace ORDER BY 1", &[])
+            .await
+            .map_err(failed)?;
         let schemas: Vec<&str> = schemas.iter().map(|row| row.get(0)).collect();
         if !schemas.contains(&settings.schema.as_str()) {
             let known = schemas.iter().copied().filter(|name| !name.starts_with("pg_"));
             let hint = hint(&settings.schema, known);
-            return Err(Fault::retry(format!("{} has no schema '{}'{hint}", self.place, settings.schema)));
+            return Err(Fault::retry(format!(
+                "{} has no schema '{}'{hint}",
+                self.place, settings.schema
+            )));
         }
         // Looked up first: CREATE TABLE IF NOT EXISTS asks for the right to create even when it has nothing to do.
         let watermarks = settings.sibling(WATERMARK_TABLE);
@@ -99,21 +106,34 @@ impl Session {
     async fn answer<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         match timeout(ANSWER_WAIT, work).await {
             Ok(result) => result.map_err(|fault| match fault {
-                Fault::Retry { cause, after } => Fault::Retry { cause: format!("{cause} (at {})", self.place), after },
+                Fault::Retry { cause, after } => Fault::Retry {
+                    cause: format!("{cause} (at {})", self.place),
+                    after,
+                },
                 stop @ Fault::Stop { .. } => stop,
             }),
-            Err(_) => Err(Fault::retry(format!("{} did not answer for {} s", self.place, ANSWER_WAIT.as_secs()))),
+            Err(_) => Err(Fault::retry(format!(
+                "{} did not answer for {} s",
+                self.place,
+                ANSWER_WAIT.as_secs()
+            ))),
         }
     }
 
     /// How far a stream has come.
-    pub(super) async fn watermark(&mut self, settings: &Settings, stream: &StreamId) -> Result<Option<Watermark>, Fault> {
+    pub(super) async fn watermark(
+        &mut self,
+        settings: &Settings,
+        stream: &StreamId,
+    ) -> Result<Option<Watermark>, Fault> {
         let table = format!("{}.{WATERMARK_TABLE}", quote(&settings.schema));
         let sql = format!("SELECT seq, position, delivered, dead FROM {table} WHERE stream = $1");
         let name = stream.as_str();
         let values: [&(dyn ToSql + Sync); 1] = [&name];
         let row = self.client.query_opt(&sql, &values);
-        let row = self.answer(async { row.await.map_err(|error| fault("read the watermark", &error)) }).await?;
+        let row = self
+            .answer(async { row.await.map_err(|error| fault("read the watermark", &error)) })
+            .await?;
         let found = row.map(|row| Watermark {
             seq: row.get::<_, i64>(0) as u64,
             position: Position::new(row.get::<_, Vec<u8>>(1)),
@@ -125,11 +145,16 @@ impl Session {
     }
 
     /// Writes rows and watermarks into the open transaction, which begins with the first delivery.
-    pub(super) async fn write(&mut self, settings: &Settings, deliveries: &[Delivery]) -> Result<Vec<flow::Rejected>, Fault> {
+    pub(super) async fn write(
+        &mut self,
+        settings: &Settings,
+        deliveries: &[Delivery],
+    ) -> Result<Vec<flow::Rejected>, Fault> {
         if !self.in_transaction {
             // IMMEDIATE: a deferred constraint would otherwise refuse the commit, when no row can be rejected any more.
             let begin = self.client.batch_execute("BEGIN; SET CONSTRAINTS ALL IMMEDIATE");
-            self.answer(async { begin.await.map_err(|error| fault("begin", &error)) }).await?;
+            self.answer(async { begin.await.map_err(|error| fault("begin", &error)) })
+                .await?;
             self.in_transaction = true;
             self.savepoint = Savepoint::None;
         }
@@ -143,12 +168,21 @@ impl Session {
             if delivery.seq <= before.seq {
                 return Err(taken(&self.place, &delivery.stream));
             }
-            let refused = if delivery.batch.rows() > 0 { self.write_delivery(settings, delivery).await? } else { vec![] };
-            self.marks.insert(delivery.stream, before.after(delivery, refused.len() as u64));
+            let refused = if delivery.batch.rows() > 0 {
+                self.write_delivery(settings, delivery).await?
+            } else {
+                vec![]
+            };
+            self.marks
+                .insert(delivery.stream, before.after(delivery, refused.len() as u64));
             if !moved.iter().any(|(stream, _)| *stream == delivery.stream) {
                 moved.push((delivery.stream, before.seq));
             }
-            rejected.extend(refused.into_iter().map(|(row, reason)| flow::Rejected { delivery: index, row, reason }));
+            rejected.extend(refused.into_iter().map(|(row, reason)| flow::Rejected {
+                delivery: index,
+                row,
+                reason,
+            }));
         }
         for (stream, from) in moved {
             self.move_watermark(settings, &stream, from).await?;
@@ -156,7 +190,11 @@ impl Session {
         Ok(rejected)
     }
 
-    async fn write_delivery(&mut self, settings: &Settings, delivery: &Delivery) -> Result<Vec<(usize, String)>, Fault> {
+    async fn write_delivery(
+        &mut self,
+        settings: &Settings,
+        delivery: &Delivery,
+    ) -> Result<Vec<(usize, String)>, Fault> {
         let batch = &delivery.batch;
         // Decoded batches bring their own copy of the schema: compared by value, newest first.
         let known = self.plans.iter().rposition(|plan| plan.schema == *batch.schema());
@@ -173,7 +211,9 @@ impl Session {
     }
 
     async fn move_watermark(&mut self, settings: &Settings, stream: &StreamId, from: u64) -> Result<(), Fault> {
-        let Some(mark) = self.marks.get(stream) else { return Ok(()) };
+        let Some(mark) = self.marks.get(stream) else {
+            return Ok(());
+        };
         let table = format!("{}.{WATERMARK_TABLE}", quote(&settings.schema));
         // Only from where we believe it to be: a second copy of this daemon cannot write the same records.
         let sql = format!(
@@ -187,8 +227,14 @@ impl Session {
         let name = stream.as_str();
         let values: [&(dyn ToSql + Sync); 6] = [&name, &seq, &position.as_bytes(), &delivered, &dead, &from];
         let changed = self.client.execute(&statement, &values);
-        let changed = self.answer(async { changed.await.map_err(|error| fault("move the watermark", &error)) }).await?;
-        if changed == 1 { Ok(()) } else { Err(taken(&self.place, stream)) }
+        let changed = self
+            .answer(async { changed.await.map_err(|error| fault("move the watermark", &error)) })
+            .await?;
+        if changed == 1 {
+            Ok(())
+        } else {
+            Err(taken(&self.place, stream))
+        }
     }
 
     /// Makes everything written durable.
@@ -198,7 +244,8 @@ impl Session {
         }
         // If the answer gets lost nobody knows whether it was done: the watermark, read again, tells.
         let commit = self.client.batch_execute("COMMIT");
-        self.answer(async { commit.await.map_err(|error| fault("commit", &error)) }).await?;
+        self.answer(async { commit.await.map_err(|error| fault("commit", &error)) })
+            .await?;
         self.in_transaction = false;
         Ok(())
     }
@@ -209,7 +256,9 @@ impl Session {
             return Ok(statement.clone());
         }
         let prepared = self.client.prepare(sql);
-        let prepared = self.answer(async { prepared.await.map_err(|error| fault("write rows", &error)) }).await?;
+        let prepared = self
+            .answer(async { prepared.await.map_err(|error| fault("write rows", &error)) })
+            .await?;
         if self.statements.len() == STATEMENTS_MAX {
             self.statements.clear();
         }
@@ -224,8 +273,8 @@ impl Session {
         values: &[P],
     ) -> Result<Result<u64, tokio_postgres::Error>, Fault> {
         let sql = match self.savepoint {
-            Savepoint::None => "SAVEPOINT row",
-            Savepoint::Used => "RELEASE SAVEPOINT row; SAVEPOINT row",
+            Savepoint::None => "SAVEPOINT mycelial",
+            Savepoint::Used => "RELEASE SAVEPOINT mycelial; SAVEPOINT mycelial",
             Savepoint::Fresh => "",
         };
         let values = values.iter().map(|value| value as &(dyn ToSql + Sync));
@@ -243,13 +292,16 @@ impl Session {
 
     /// Undoes what came after the savepoint.
     pub(super) async fn undo(&mut self) -> Result<(), Fault> {
-        let undo = self.client.batch_execute("ROLLBACK TO SAVEPOINT row");
-        self.answer(async { undo.await.map_err(|error| fault("undo a refused statement", &error)) }).await?;
+        let undo = self.client.batch_execute("ROLLBACK TO SAVEPOINT mycelial");
+        self.answer(async { undo.await.map_err(|error| fault("undo a refused statement", &error)) })
+            .await?;
         self.savepoint = Savepoint::Fresh;
         Ok(())
     }
 }
 
 fn taken(place: &str, stream: &StreamId) -> Fault {
-    Fault::retry(format!("{place} holds more of {stream} than it is known to: somebody else delivers it too"))
+    Fault::retry(format!(
+        "{place} holds more of {stream} than it is known to: somebody else delivers it too"
+    ))
 }

@@ -67,7 +67,10 @@ impl Plan {
             Some(oid) => oid,
             None if settings.create_table => {
                 let sql = create_sql(settings, schema, &types, &keys)?;
-                client.batch_execute(&sql).await.map_err(|error| error::fault("create the table", &error))?;
+                client
+                    .batch_execute(&sql)
+                    .await
+                    .map_err(|error| error::fault("create the table", &error))?;
                 let vanished = || Fault::retry(format!("{} vanished right after its creation", settings.shown()));
                 table_oid(client, settings).await?.ok_or_else(vanished)?
             }
@@ -90,7 +93,10 @@ impl Plan {
                 None => add(client, settings, field, ty).await?,
             });
         }
-        if targets.iter().any(|target| matches!(target, Target::Column(column) if column.cast.is_empty())) {
+        if targets
+            .iter()
+            .any(|target| matches!(target, Target::Column(column) if column.cast.is_empty()))
+        {
             // Columns were added: now the catalog knows how values travel to them.
             let found = columns(client, oid).await?;
             for target in &mut targets {
@@ -102,13 +108,23 @@ impl Plan {
                 }
             }
         }
-        Ok(Self { schema: Arc::clone(schema), targets, keys })
+        Ok(Self {
+            schema: Arc::clone(schema),
+            targets,
+            keys,
+        })
     }
 
     /// Whether the batch has a value in a column that was not added for want of one.
     pub(super) fn is_outgrown_by(&self, batch: &Batch) -> bool {
-        let later = self.targets.iter().enumerate().filter(|(_, target)| matches!(target, Target::Later));
-        later.into_iter().any(|(index, _)| (0..batch.rows()).any(|row| batch.cell(row, index).is_value()))
+        let later = self
+            .targets
+            .iter()
+            .enumerate()
+            .filter(|(_, target)| matches!(target, Target::Later));
+        later
+            .into_iter()
+            .any(|(index, _)| (0..batch.rows()).any(|row| batch.cell(row, index).is_value()))
     }
 }
 
@@ -117,7 +133,9 @@ pub(super) async fn table_oid(client: &Client, settings: &Settings) -> Result<Op
     let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'f')";
     let row = client.query_opt(sql, &[&settings.schema, &settings.table]).await;
-    Ok(row.map_err(|error| error::fault("look the table up", &error))?.map(|row| row.get(0)))
+    Ok(row
+        .map_err(|error| error::fault("look the table up", &error))?
+        .map(|row| row.get(0)))
 }
 
 /// There is no such table, and it may not be created.
@@ -125,7 +143,10 @@ pub(super) async fn no_table(client: &Client, settings: &Settings) -> Fault {
     let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = $1 ORDER BY 1 LIMIT 1000";
     let rows = client.query(sql, &[&settings.schema]).await.unwrap_or_default();
     let hint = hint(&settings.table, rows.iter().map(|row| row.get(0)));
-    Fault::retry(format!("there is no table {}{hint}: create it, or set create_table = true", settings.shown()))
+    Fault::retry(format!(
+        "there is no table {}{hint}: create it, or set create_table = true",
+        settings.shown()
+    ))
 }
 
 async fn columns(client: &Client, oid: u32) -> Result<Vec<Found>, Fault> {
@@ -135,7 +156,10 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<Found>, Fault> {
                    format_type(a.atttypid, NULL), a.attgenerated::text <> '' \
                FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
                WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
-    let rows = client.query(sql, &[&oid]).await.map_err(|error| error::fault("read the table's columns", &error))?;
+    let rows = client
+        .query(sql, &[&oid])
+        .await
+        .map_err(|error| error::fault("read the table's columns", &error))?;
     let found = rows.iter().map(|row| Found {
         name: row.get(0),
         wire: Wire::of(row.get(1), row.get(2)),
@@ -147,7 +171,9 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<Found>, Fault> {
 
 fn keys(settings: &Settings, schema: &Schema) -> Result<Vec<usize>, Fault> {
     let Some(names) = &settings.key else {
-        let keys: Vec<usize> = (0..schema.fields.len()).filter(|index| schema.fields[*index].key).collect();
+        let keys: Vec<usize> = (0..schema.fields.len())
+            .filter(|index| schema.fields[*index].key)
+            .collect();
         if keys.is_empty() && settings.mode == WriteMode::Upsert {
             return Err(Fault::stop(format!(
                 "mode = \"upsert\" needs to know what identifies a record, and the records of '{}' come without key \
@@ -160,7 +186,10 @@ fn keys(settings: &Settings, schema: &Schema) -> Result<Vec<usize>, Fault> {
     let find = |name: &String| {
         schema.index_of(name).ok_or_else(|| {
             let hint = hint(name, schema.fields.iter().map(|field| field.name.as_str()));
-            Fault::retry(format!("the records of '{}' have no key column '{name}'{hint}", schema.collection))
+            Fault::retry(format!(
+                "the records of '{}' have no key column '{name}'{hint}",
+                schema.collection
+            ))
         })
     };
     names.iter().map(find).collect()
@@ -172,18 +201,16 @@ fn new_type(batch: &Batch, index: usize) -> Option<String> {
     column_type(ty).or_else(|| column_type_of((0..batch.rows()).map(|row| batch.cell(row, index))))
 }
 
-fn create_sql(
-    settings: &Settings,
-    schema: &Schema,
-    types: &[Option<String>],
-    keys: &[usize],
-) -> Result<String, Fault> {
+fn create_sql(settings: &Settings, schema: &Schema, types: &[Option<String>], keys: &[usize]) -> Result<String, Fault> {
     let mut parts = Vec::new();
     for (index, (field, ty)) in schema.fields.iter().zip(types).enumerate() {
         match ty {
             Some(ty) if refusal(&field.name).is_none() => parts.push(format!("{} {ty}", quote(&field.name))),
             None if keys.contains(&index) => {
-                let message = format!("the key column '{}' has no value yet that would tell its type", field.name);
+                let message = format!(
+                    "the key column '{}' has no value yet that would tell its type",
+                    field.name
+                );
                 return Err(Fault::retry(message));
             }
             _ => {}
@@ -202,9 +229,9 @@ fn refusal(name: &str) -> Option<String> {
     match name {
         "" => Some("PostgreSQL has no columns without a name".to_string()),
         _ if name.contains('\0') => Some(format!("PostgreSQL has no column names with NUL in them: '{shown}'")),
-        _ if name.len() > NAME_BYTES_MAX => {
-            Some(format!("PostgreSQL's column names have at most {NAME_BYTES_MAX} bytes: '{shown}'"))
-        }
+        _ if name.len() > NAME_BYTES_MAX => Some(format!(
+            "PostgreSQL's column names have at most {NAME_BYTES_MAX} bytes: '{shown}'"
+        )),
         _ => None,
     }
 }
@@ -215,17 +242,27 @@ async fn add(client: &Client, settings: &Settings, field: &Field, ty: Option<Str
         return Ok(Target::Refused(refusal));
     }
     if !settings.add_columns {
-        return Ok(Target::Refused(format!("table {table} has no column '{name}', and add_columns is false")));
+        return Ok(Target::Refused(format!(
+            "table {table} has no column '{name}', and add_columns is false"
+        )));
     }
     let Some(ty) = ty else {
         debug_assert_eq!(field.ty, Type::Any);
         return Ok(Target::Later);
     };
     let sql = format!("ALTER TABLE {} ADD COLUMN {} {ty}", settings.relation(), quote(name));
-    client.batch_execute(&sql).await.map_err(|error| error::fault("add a column", &error))?;
+    client
+        .batch_execute(&sql)
+        .await
+        .map_err(|error| error::fault("add a column", &error))?;
     tracing::info!(table, column = name, "column added");
     // An empty cast: to be looked up.
-    Ok(Target::Column(Column { name: name.clone(), wire: Wire::Read, cast: String::new(), notes: Notes::default() }))
+    Ok(Target::Column(Column {
+        name: name.clone(),
+        wire: Wire::Read,
+        cast: String::new(),
+        notes: Notes::default(),
+    }))
 }
 
 async fn check_unique(
@@ -241,7 +278,10 @@ async fn check_unique(
                WHERE i.indrelid = $1 AND i.indisunique AND i.indimmediate AND i.indisvalid \
                    AND i.indpred IS NULL AND i.indexprs IS NULL \
                GROUP BY i.indexrelid";
-    let rows = client.query(sql, &[&oid]).await.map_err(|error| error::fault("read the table's indexes", &error))?;
+    let rows = client
+        .query(sql, &[&oid])
+        .await
+        .map_err(|error| error::fault("read the table's indexes", &error))?;
     let mut wanted: Vec<&str> = keys.iter().map(|index| schema.fields[*index].name.as_str()).collect();
     wanted.sort_unstable();
     let same = |mut key: Vec<String>| {

@@ -14,11 +14,18 @@ async fn the_watermark_is_read_back_and_counts_every_record() {
     let mut sink = db.sink(json!({})).await;
     assert!(sink.keeps_watermark());
     assert_eq!(sink.watermark(&stream("s")).await.unwrap(), None);
-    let mut deliveries = vec![delivery(1, inserts(1..3)), delivery(5, inserts(2..4)), delivery(6, inserts(0..0))];
+    let mut deliveries = vec![
+        delivery(1, inserts(1..3)),
+        delivery(5, inserts(2..4)),
+        delivery(6, inserts(0..0)),
+    ];
     deliveries[1].dead = 3;
     deliveries[2].stream = stream("other");
     let rejected = sink.write(&deliveries).await.unwrap();
-    assert_eq!(rejected.iter().map(|r| (r.delivery, r.row)).collect::<Vec<_>>(), [(1, 0)]);
+    assert_eq!(
+        rejected.iter().map(|r| (r.delivery, r.row)).collect::<Vec<_>>(),
+        [(1, 0)]
+    );
     // Invisible until the commit.
     assert_eq!(db.rows("SELECT count(*) FROM _mycelial_watermark"), ["0"]);
     sink.commit().await.unwrap();
@@ -56,14 +63,24 @@ async fn a_second_daemon_with_the_same_stream_cannot_write_a_record_twice() {
                 one.commit().await
             });
             first.unwrap();
-            assert!(second.unwrap_err().to_string().contains("somebody else delivers it too"));
+            assert!(
+                second
+                    .unwrap_err()
+                    .to_string()
+                    .contains("somebody else delivers it too")
+            );
         }
     }
     assert_eq!(db.rows("SELECT count(*) FROM t"), ["20"]);
 }
 
 /// What the runner does: open, read the watermark, repeat what is above it; from the start after any fault.
-async fn run(sink: &mut dyn Sink, batches: u64, mut before_write: impl FnMut(u64), mut before_commit: impl FnMut(u64)) -> u32 {
+async fn run(
+    sink: &mut dyn Sink,
+    batches: u64,
+    mut before_write: impl FnMut(u64),
+    mut before_commit: impl FnMut(u64),
+) -> u32 {
     let mut faults = 0;
     let mut failed = |fault: Fault| {
         assert!(matches!(fault, Fault::Retry { .. }), "{fault}");
@@ -126,10 +143,13 @@ async fn a_server_that_is_restarted_or_killed_midway_gets_every_row_once() {
     )
     .await;
     assert!(faults >= 2, "{faults}");
-    assert_eq!(server.query_one("SELECT count(*) || ' ' || count(DISTINCT id) || ' ' || sum(id) FROM t"), {
-        let sum: i64 = (100..4100).sum();
-        format!("4000 4000 {sum}")
-    });
+    assert_eq!(
+        server.query_one("SELECT count(*) || ' ' || count(DISTINCT id) || ' ' || sum(id) FROM t"),
+        {
+            let sum: i64 = (100..4100).sum();
+            format!("4000 4000 {sum}")
+        }
+    );
     let found = server.query_one("SELECT seq || ' ' || delivered || ' ' || dead FROM _mycelial_watermark");
     assert_eq!(found, "40 4000 0");
 }
@@ -154,7 +174,10 @@ async fn connections_cut_at_any_moment_lose_and_double_nothing() {
     let faults = watched.unwrap();
     assert!(faults > 0);
     assert_eq!(db.rows("SELECT count(*), count(DISTINCT id) FROM t"), ["6000|6000"]);
-    assert_eq!(db.rows("SELECT seq, delivered, dead FROM _mycelial_watermark"), ["60|6000|0"]);
+    assert_eq!(
+        db.rows("SELECT seq, delivered, dead FROM _mycelial_watermark"),
+        ["60|6000|0"]
+    );
 }
 
 #[tokio::test]

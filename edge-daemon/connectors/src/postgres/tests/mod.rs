@@ -47,7 +47,11 @@ impl Database {
 
     /// The rows of a query, values joined by `|`.
     fn rows(&self, sql: &str) -> Vec<String> {
-        self.server.query_in(self.name, sql).into_iter().map(|row| row.join("|")).collect()
+        self.server
+            .query_in(self.name, sql)
+            .into_iter()
+            .map(|row| row.join("|"))
+            .collect()
     }
 
     /// A sink into table `t`, with more config; connected.
@@ -59,13 +63,25 @@ impl Database {
 }
 
 fn try_sink(config: &str) -> Result<Box<dyn Sink>, ConfigError> {
-    let Build::Sink(build) = SINK.build else { panic!("not a sink") };
-    build(config, &BuildContext { node: "node".into(), workflow: "test".into(), ..BuildContext::default() })
+    let Build::Sink(build) = SINK.build else {
+        panic!("not a sink")
+    };
+    build(
+        config,
+        &BuildContext {
+            node: "node".into(),
+            workflow: "test".into(),
+            ..BuildContext::default()
+        },
+    )
 }
 
 fn sink(url: &str, more: serde_json::Value) -> Box<dyn Sink> {
     let mut config = json!({"url": url, "tls": {"mode": "disable"}, "table": "t"});
-    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    config
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     try_sink(&config.to_string()).unwrap()
 }
 
@@ -74,7 +90,13 @@ fn stream(name: &str) -> StreamId {
 }
 
 fn delivery(seq: u64, batch: Batch) -> Delivery {
-    Delivery { stream: stream("s"), seq, position: Position::new(seq.to_be_bytes()), batch, dead: 0 }
+    Delivery {
+        stream: stream("s"),
+        seq,
+        position: Position::new(seq.to_be_bytes()),
+        batch,
+        dead: 0,
+    }
 }
 
 fn schema(fields: &[(&str, Type)]) -> Arc<Schema> {
@@ -82,7 +104,10 @@ fn schema(fields: &[(&str, Type)]) -> Arc<Schema> {
         Some(key) => Field::new(key, ty.clone()).key(),
         None => Field::new(*name, ty.clone()),
     });
-    Arc::new(Schema { collection: "c".into(), fields: fields.collect() })
+    Arc::new(Schema {
+        collection: "c".into(),
+        fields: fields.collect(),
+    })
 }
 
 fn rows(schema: &Arc<Schema>, rows: &[(Op, &[Value])]) -> Batch {
@@ -97,8 +122,13 @@ fn rows(schema: &Arc<Schema>, rows: &[(Op, &[Value])]) -> Batch {
 /// Inserts of `(id, text)`.
 fn inserts(ids: impl Iterator<Item = i64>) -> Batch {
     let schema = schema(&[("*id", Type::I64), ("v", Type::Text)]);
-    let values: Vec<[Value; 2]> = ids.map(|id| [Value::I64(id), Value::Text(format!("row {id}"))]).collect();
-    rows(&schema, &values.iter().map(|row| (Op::Insert, &row[..])).collect::<Vec<_>>())
+    let values: Vec<[Value; 2]> = ids
+        .map(|id| [Value::I64(id), Value::Text(format!("row {id}"))])
+        .collect();
+    rows(
+        &schema,
+        &values.iter().map(|row| (Op::Insert, &row[..])).collect::<Vec<_>>(),
+    )
 }
 
 /// Writes and commits one batch with the next seq.

@@ -20,25 +20,83 @@ async fn operations_change_the_rows_they_name() {
     let text = |text: &str| Value::Text(text.into());
     let db = Database::new("operations", "");
     let fields = schema(&[("*id", Type::I64), ("a", Type::Text), ("b", Type::I64)]);
-    let start: Records<'_> = &[(Insert, &[I64(1), text("x"), I64(10)]), (Insert, &[I64(2), text("y"), I64(20)])];
+    let start: Records<'_> = &[
+        (Insert, &[I64(1), text("x"), I64(10)]),
+        (Insert, &[I64(2), text("y"), I64(20)]),
+    ];
     let three = format!("3|{NULL}|{NULL}");
     let one_z = format!("1|z|{NULL}");
     let three_z = format!("3|z|{NULL}");
     let (one_last, two_again) = (format!("1|last|{NULL}"), format!("2|again|{NULL}"));
     let cases: &[(&str, Records<'_>, &[&str], &[&str])] = &[
-        ("insert", &[(Insert, &[I64(3), Null, Missing])], &["1|x|10", "2|y|20", &three], &[]),
-        ("insert", &[(Insert, &[I64(1), Null, Null])], &["1|x|10", "2|y|20"], &["duplicate key value", "Key (id)=(1)"]),
-        ("insert", &[(Update, &[I64(1), text("z"), Unchanged])], &["1|z|10", "2|y|20"], &[]),
-        ("insert", &[(Update, &[I64(1), Unchanged, Missing])], &["1|x|10", "2|y|20"], &[]),
-        ("insert", &[(Update, &[I64(9), text("z"), I64(0)])], &["1|x|10", "2|y|20"], &["no row with this key"]),
-        ("insert", &[(Upsert, &[I64(1), text("z"), Null])], &[&one_z, "2|y|20"], &[]),
+        (
+            "insert",
+            &[(Insert, &[I64(3), Null, Missing])],
+            &["1|x|10", "2|y|20", &three],
+            &[],
+        ),
+        (
+            "insert",
+            &[(Insert, &[I64(1), Null, Null])],
+            &["1|x|10", "2|y|20"],
+            &["duplicate key value", "Key (id)=(1)"],
+        ),
+        (
+            "insert",
+            &[(Update, &[I64(1), text("z"), Unchanged])],
+            &["1|z|10", "2|y|20"],
+            &[],
+        ),
+        (
+            "insert",
+            &[(Update, &[I64(1), Unchanged, Missing])],
+            &["1|x|10", "2|y|20"],
+            &[],
+        ),
+        (
+            "insert",
+            &[(Update, &[I64(9), text("z"), I64(0)])],
+            &["1|x|10", "2|y|20"],
+            &["no row with this key"],
+        ),
+        (
+            "insert",
+            &[(Upsert, &[I64(1), text("z"), Null])],
+            &[&one_z, "2|y|20"],
+            &[],
+        ),
         ("insert", &[(Delete, &[I64(1), Missing, Missing])], &["2|y|20"], &[]),
         ("insert", &[(Delete, &[I64(9), Null, Null])], &["1|x|10", "2|y|20"], &[]),
-        ("insert", &[(Delete, &[Null, Null, Null])], &["1|x|10", "2|y|20"], &["key column 'id' has no value"]),
-        ("insert", &[(Insert, &[Missing, Missing, Missing])], &["1|x|10", "2|y|20"], &["has a value for none"]),
-        ("upsert", &[(Insert, &[I64(1), Missing, I64(11)])], &["1|x|11", "2|y|20"], &[]),
-        ("upsert", &[(Update, &[I64(3), text("z"), Unchanged])], &["1|x|10", "2|y|20", &three_z], &[]),
-        ("upsert", &[(Insert, &[I64(1), Missing, Unchanged])], &["1|x|10", "2|y|20"], &[]),
+        (
+            "insert",
+            &[(Delete, &[Null, Null, Null])],
+            &["1|x|10", "2|y|20"],
+            &["key column 'id' has no value"],
+        ),
+        (
+            "insert",
+            &[(Insert, &[Missing, Missing, Missing])],
+            &["1|x|10", "2|y|20"],
+            &["has a value for none"],
+        ),
+        (
+            "upsert",
+            &[(Insert, &[I64(1), Missing, I64(11)])],
+            &["1|x|11", "2|y|20"],
+            &[],
+        ),
+        (
+            "upsert",
+            &[(Update, &[I64(3), text("z"), Unchanged])],
+            &["1|x|10", "2|y|20", &three_z],
+            &[],
+        ),
+        (
+            "upsert",
+            &[(Insert, &[I64(1), Missing, Unchanged])],
+            &["1|x|10", "2|y|20"],
+            &[],
+        ),
         (
             "upsert",
             &[
@@ -61,7 +119,11 @@ async fn operations_change_the_rows_they_name() {
         for reason in *reasons {
             assert!(rejected[0].reason.contains(reason), "{rejected:?}");
         }
-        assert_eq!(db.rows(&format!("SELECT * FROM {table} ORDER BY id")), *wanted, "{mode} {records:?}");
+        assert_eq!(
+            db.rows(&format!("SELECT * FROM {table} ORDER BY id")),
+            *wanted,
+            "{mode} {records:?}"
+        );
     }
 }
 
@@ -76,7 +138,9 @@ async fn refused_rows_are_found_among_thousands() {
     );
     let mut sink = db.sink(json!({})).await;
     let fields = schema(&[("id", Type::I64), ("v", Type::Text)]);
-    let mut values: Vec<[Value; 2]> = (1..=5000).map(|id| [Value::I64(id), Value::Text(format!("row {id}"))]).collect();
+    let mut values: Vec<[Value; 2]> = (1..=5000)
+        .map(|id| [Value::I64(id), Value::Text(format!("row {id}"))])
+        .collect();
     values[99][1] = Value::Text("nul \0".into());
     values[199][1] = Value::Text("row 3".into());
     values[299][0] = Value::I64(1 << 33);
@@ -109,21 +173,41 @@ async fn columns_are_added_or_their_records_refused() {
     let db = Database::new("columns", "");
     let old = schema(&[("a", Type::I64)]);
     let long = "x".repeat(64);
-    let new = schema(&[("a", Type::I64), ("b\"x", Type::Text), ("A", Type::Uuid), (&long, Type::I64)]);
+    let new = schema(&[
+        ("a", Type::I64),
+        ("b\"x", Type::Text),
+        ("A", Type::Uuid),
+        (&long, Type::I64),
+    ]);
     for (add, wanted, refused) in [
-        (true, vec![format!("1|{NULL}|{NULL}"), format!("2|x|{NULL}"), format!("4|{NULL}|{NULL}")], vec![1]),
+        (
+            true,
+            vec![
+                format!("1|{NULL}|{NULL}"),
+                format!("2|x|{NULL}"),
+                format!("4|{NULL}|{NULL}"),
+            ],
+            vec![1],
+        ),
         (false, vec!["1".into(), "4".into()], vec![0, 1]),
     ] {
         let table = format!("t_{add}");
         let mut sink = db.sink(json!({"add_columns": add, "table": table})).await;
         deliver(&mut *sink, rows(&old, &[(Insert, &[Value::I64(1)])])).await;
         let records: Records<'_> = &[
-            (Insert, &[Value::I64(2), Value::Text("x".into()), Value::Missing, Value::Missing]),
+            (
+                Insert,
+                &[Value::I64(2), Value::Text("x".into()), Value::Missing, Value::Missing],
+            ),
             (Insert, &[Value::I64(3), Value::Missing, Value::Missing, Value::I64(1)]),
             (Insert, &[Value::I64(4), Value::Missing, Value::Missing, Value::Missing]),
         ];
         let rejected = deliver(&mut *sink, rows(&new, records)).await;
-        assert_eq!(rejected.iter().map(|r| r.row).collect::<Vec<_>>(), refused, "{rejected:?}");
+        assert_eq!(
+            rejected.iter().map(|r| r.row).collect::<Vec<_>>(),
+            refused,
+            "{rejected:?}"
+        );
         assert_eq!(db.rows(&format!("SELECT * FROM {table} ORDER BY 1")), wanted);
     }
 }
@@ -148,13 +232,21 @@ async fn strange_names_are_only_names() {
     let mut sink = db
         .sink(json!({"schema": "My\"; DROP SCHEMA public; --", "table": "tä\"; --", "mode": "upsert"}))
         .await;
-    let fields = schema(&[("*select", Type::Text), ("*$1", Type::Text), ("c0", Type::Text), ("n", Type::I64)]);
+    let fields = schema(&[
+        ("*select", Type::Text),
+        ("*$1", Type::Text),
+        ("c0", Type::Text),
+        ("n", Type::I64),
+    ]);
     let text = |text: &str| Value::Text(text.into());
     for n in [1, 2] {
         let record: Records<'_> = &[(Insert, &[text("k"), text("l"), text("m"), Value::I64(n)])];
         assert_eq!(deliver(&mut *sink, rows(&fields, record)).await, []);
     }
-    assert_eq!(db.rows("SELECT * FROM \"My\"\"; DROP SCHEMA public; --\".\"tä\"\"; --\""), ["k|l|m|2"]);
+    assert_eq!(
+        db.rows("SELECT * FROM \"My\"\"; DROP SCHEMA public; --\".\"tä\"\"; --\""),
+        ["k|l|m|2"]
+    );
 }
 
 #[tokio::test]
@@ -167,7 +259,9 @@ async fn a_big_batch_and_big_values_arrive() {
     assert_eq!(deliver(&mut *sink, rows(&fields, big)).await, []);
     assert_eq!(db.rows("SELECT count(*), max(length(v)) FROM t"), ["65537|4000000"]);
     // Many deliveries in one go.
-    let many: Vec<_> = (3..43).map(|seq| delivery(seq, inserts(seq as i64 * 100_000..seq as i64 * 100_000 + 100))).collect();
+    let many: Vec<_> = (3..43)
+        .map(|seq| delivery(seq, inserts(seq as i64 * 100_000..seq as i64 * 100_000 + 100)))
+        .collect();
     assert_eq!(sink.write(&many).await.unwrap(), []);
     sink.commit().await.unwrap();
     assert_eq!(db.rows("SELECT count(*) FROM t"), ["69537"]);

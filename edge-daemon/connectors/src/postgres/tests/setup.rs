@@ -12,28 +12,70 @@ fn configs_are_checked() {
     for (config, error) in [
         (r#"{"url": "postgres://u:p@h/d", "table": "t"}"#, ""),
         (r#"{"url": {"env": "DATABASE_URL"}, "table": "t"}"#, ""),
-        (r#"{"host": "h", "user": "u", "database": "d", "password": {"file": "pw"}, "table": "t"}"#, ""),
+        (
+            r#"{"host": "h", "user": "u", "database": "d", "password": {"file": "pw"}, "table": "t"}"#,
+            "",
+        ),
         (r#"{"url": "postgres://u@h/d"}"#, "missing field `table`"),
-        (r#"{"table": "t"}"#, "host: is missing: give host, user and database, or a url"),
+        (
+            r#"{"table": "t"}"#,
+            "host: is missing: give host, user and database, or a url",
+        ),
         (r#"{"host": "h", "database": "d", "table": "t"}"#, "user: is missing"),
         (r#"{"host": "h", "user": "u", "table": "t"}"#, "database: is missing"),
-        (r#"{"url": "postgres://u@h/d", "port": 1, "table": "t"}"#, "port: belongs into the url"),
-        (r#"{"url": "mysql://u:hunter2@h/d", "table": "t"}"#, "url: is not of the form postgres://USER"),
-        (r#"{"url": "postgres://u:hun?ter2@h/d", "table": "t"}"#, "url: is not of the form postgres://USER"),
-        (r#"{"url": "postgres:///d", "table": "t"}"#, "url: names no host or no user"),
-        (r#"{"url": "postgres://u@h/d?sslmode=require", "table": "t"}"#, "url: has sslmode in it: set tls.mode instead"),
-        (r#"{"url": "postgres://u@h/d", "table": "t", "tls": {"mode": "prefer"}}"#, "tls.mode: unknown variant `prefer`"),
+        (
+            r#"{"url": "postgres://u@h/d", "port": 1, "table": "t"}"#,
+            "port: belongs into the url",
+        ),
+        (
+            r#"{"url": "mysql://u:hunter2@h/d", "table": "t"}"#,
+            "url: is not of the form postgres://USER",
+        ),
+        (
+            r#"{"url": "postgres://u:hun?ter2@h/d", "table": "t"}"#,
+            "url: is not of the form postgres://USER",
+        ),
+        (
+            r#"{"url": "postgres:///d", "table": "t"}"#,
+            "url: names no host or no user",
+        ),
+        (
+            r#"{"url": "postgres://u@h/d?sslmode=require", "table": "t"}"#,
+            "url: has sslmode in it: set tls.mode instead",
+        ),
+        (
+            r#"{"url": "postgres://u@h/d", "table": "t", "tls": {"mode": "prefer"}}"#,
+            "tls.mode: unknown variant `prefer`",
+        ),
         (
             r#"{"url": "postgres://u@h/d", "table": "t", "tls": {"mode": "require", "ca_file": "x"}}"#,
             "tls.ca_file: is of no use unless",
         ),
-        (r#"{"url": "postgres://u@h/d", "table": "t", "tls": {"verify": true}}"#, "tls.verify: unknown field `verify`"),
+        (
+            r#"{"url": "postgres://u@h/d", "table": "t", "tls": {"verify": true}}"#,
+            "tls.verify: unknown field `verify`",
+        ),
         (r#"{"url": "postgres://u@h/d", "table": ""}"#, "table: is empty"),
-        (r#"{"url": "postgres://u@h/d", "table": "t", "schema": "a\u0000"}"#, "schema: contains a NUL"),
-        (r#"{"url": "postgres://u@h/d", "table": "_mycelial_watermark"}"#, "table: is the one Mycelial keeps"),
-        (r#"{"url": "postgres://u@h/d", "table": "t", "mode": "upsert", "key": []}"#, "key: is empty, but mode"),
-        (r#"{"url": "postgres://u@h/d", "table": "t", "key": ["a", "a"]}"#, "key[1]: 'a' is in the list twice"),
-        (r#"{"url": "postgres://u@h/d", "table": "t", "passwd": "x"}"#, "unknown field `passwd`"),
+        (
+            r#"{"url": "postgres://u@h/d", "table": "t", "schema": "a\u0000"}"#,
+            "schema: contains a NUL",
+        ),
+        (
+            r#"{"url": "postgres://u@h/d", "table": "_mycelial_watermark"}"#,
+            "table: is the one Mycelial keeps",
+        ),
+        (
+            r#"{"url": "postgres://u@h/d", "table": "t", "mode": "upsert", "key": []}"#,
+            "key: is empty, but mode",
+        ),
+        (
+            r#"{"url": "postgres://u@h/d", "table": "t", "key": ["a", "a"]}"#,
+            "key[1]: 'a' is in the list twice",
+        ),
+        (
+            r#"{"url": "postgres://u@h/d", "table": "t", "passwd": "x"}"#,
+            "unknown field `passwd`",
+        ),
         (r#"{"url": 5, "table": "t"}"#, "url: a secret is { env"),
     ] {
         match (try_sink(config), error) {
@@ -46,7 +88,13 @@ fn configs_are_checked() {
         }
     }
     let long = format!(r#"{{"url": "postgres://u@h/d", "table": "{}"}}"#, "ä".repeat(32));
-    assert!(try_sink(&long).err().unwrap().to_string().contains("longer than PostgreSQL's 63 bytes"));
+    assert!(
+        try_sink(&long)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("longer than PostgreSQL's 63 bytes")
+    );
 }
 
 #[tokio::test]
@@ -63,16 +111,70 @@ async fn databases_that_cannot_be_written() {
     let with_key = schema(&[("*id", Type::I64), ("v", Type::I64)]);
     let without = schema(&[("id", Type::I64), ("v", Type::I64)]);
     for (url, config, schema, stop, cause) in [
-        (&deaf, json!({}), &with_key, false, "cannot connect to PostgreSQL at 127.0.0.1:"),
-        (&elsewhere, json!({}), &with_key, false, "database \"nowhere\" does not exist"),
+        (
+            &deaf,
+            json!({}),
+            &with_key,
+            false,
+            "cannot connect to PostgreSQL at 127.0.0.1:",
+        ),
+        (
+            &elsewhere,
+            json!({}),
+            &with_key,
+            false,
+            "database \"nowhere\" does not exist",
+        ),
         (&nobody, json!({}), &with_key, false, "role \"nobody\" does not exist"),
-        (&db.url, json!({"schema": "plnt"}), &with_key, false, "has no schema 'plnt' (did you mean 'plant'?)"),
-        (&db.url, json!({"table": "reading", "create_table": false}), &with_key, false, "no table public.reading (did you mean 'readings'?)"),
-        (&reader, json!({"table": "readings"}), &with_key, false, "permission denied for schema public"),
-        (&db.url, json!({"mode": "upsert"}), &without, true, "come without key columns: set key"),
-        (&db.url, json!({"mode": "upsert", "key": ["ids"]}), &without, false, "no key column 'ids' (did you mean 'id'?)"),
-        (&db.url, json!({"table": "readings", "mode": "upsert", "key": ["v"]}), &without, false, "CREATE UNIQUE INDEX ON \"public\".\"readings\" (\"v\")"),
-        (&db.url, json!({"table": "readings", "mode": "upsert"}), &with_key, false, ""),
+        (
+            &db.url,
+            json!({"schema": "plnt"}),
+            &with_key,
+            false,
+            "has no schema 'plnt' (did you mean 'plant'?)",
+        ),
+        (
+            &db.url,
+            json!({"table": "reading", "create_table": false}),
+            &with_key,
+            false,
+            "no table public.reading (did you mean 'readings'?)",
+        ),
+        (
+            &reader,
+            json!({"table": "readings"}),
+            &with_key,
+            false,
+            "permission denied for schema public",
+        ),
+        (
+            &db.url,
+            json!({"mode": "upsert"}),
+            &without,
+            true,
+            "come without key columns: set key",
+        ),
+        (
+            &db.url,
+            json!({"mode": "upsert", "key": ["ids"]}),
+            &without,
+            false,
+            "no key column 'ids' (did you mean 'id'?)",
+        ),
+        (
+            &db.url,
+            json!({"table": "readings", "mode": "upsert", "key": ["v"]}),
+            &without,
+            false,
+            "CREATE UNIQUE INDEX ON \"public\".\"readings\" (\"v\")",
+        ),
+        (
+            &db.url,
+            json!({"table": "readings", "mode": "upsert"}),
+            &with_key,
+            false,
+            "",
+        ),
     ] {
         let mut sink = sink(url, config.clone());
         let batch = rows(schema, &[(Insert, &[Value::I64(1), Value::I64(1)])]);
@@ -104,11 +206,36 @@ async fn passwords_and_tls_are_what_the_config_says() {
     for (host, password, tls, cause) in [
         ("localhost", json!({"file": password}), full.clone(), ""),
         ("127.0.0.1", json!("hunter2"), json!({"mode": "require"}), ""),
-        ("localhost", json!("hunter3"), full.clone(), "password authentication failed"),
-        ("localhost", json!({"file": "/nowhere"}), full.clone(), "cannot read the secret from /nowhere"),
-        ("localhost", json!("hunter2"), json!({"mode": "disable"}), "no pg_hba.conf entry"),
-        ("localhost", json!("hunter2"), json!({"ca_file": wrong_ca}), "certificate"),
-        ("localhost", json!("hunter2"), json!({"ca_file": "/nowhere"}), "cannot read authorities from /nowhere"),
+        (
+            "localhost",
+            json!("hunter3"),
+            full.clone(),
+            "password authentication failed",
+        ),
+        (
+            "localhost",
+            json!({"file": "/nowhere"}),
+            full.clone(),
+            "cannot read the secret from /nowhere",
+        ),
+        (
+            "localhost",
+            json!("hunter2"),
+            json!({"mode": "disable"}),
+            "no pg_hba.conf entry",
+        ),
+        (
+            "localhost",
+            json!("hunter2"),
+            json!({"ca_file": wrong_ca}),
+            "certificate",
+        ),
+        (
+            "localhost",
+            json!("hunter2"),
+            json!({"ca_file": "/nowhere"}),
+            "cannot read authorities from /nowhere",
+        ),
         ("localhost", json!("hunter2"), json!({}), "tls.ca_file"),
     ] {
         let config = json!({

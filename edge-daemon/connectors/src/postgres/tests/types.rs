@@ -25,24 +25,84 @@ async fn every_type_has_a_column() {
         (Type::F64, Value::F64(0.1), "double precision", "0.1"),
         (Type::F64, Value::F64(-0.0), "double precision", "-0"),
         (Type::F64, Value::F64(f64::NAN), "double precision", "NaN"),
-        (Type::F64, Value::F64(f64::NEG_INFINITY), "double precision", "-Infinity"),
+        (
+            Type::F64,
+            Value::F64(f64::NEG_INFINITY),
+            "double precision",
+            "-Infinity",
+        ),
         (Type::F64, Value::F64(f64::from_bits(1)), "double precision", "5e-324"),
         (decimal(10, 2), Value::Decimal(-150, 2), "numeric(10,2)", "-1.50"),
-        (decimal(0, 38), Value::Decimal(i128::MIN, 38), "numeric", "-1.70141183460469231731687303715884105728"),
-        (decimal(38, 0), Value::Decimal(10i128.pow(37), 0), "numeric(38,0)", "10000000000000000000000000000000000000"),
-        (Type::Text, text("grün 🌱 \u{10ffff} '\"\\"), "text", "grün 🌱 \u{10ffff} '\"\\"),
+        (
+            decimal(0, 38),
+            Value::Decimal(i128::MIN, 38),
+            "numeric",
+            "-1.70141183460469231731687303715884105728",
+        ),
+        (
+            decimal(38, 0),
+            Value::Decimal(10i128.pow(37), 0),
+            "numeric(38,0)",
+            "10000000000000000000000000000000000000",
+        ),
+        (
+            Type::Text,
+            text("grün 🌱 \u{10ffff} '\"\\"),
+            "text",
+            "grün 🌱 \u{10ffff} '\"\\",
+        ),
         (Type::Text, text(""), "text", ""),
         (Type::Bytes, Value::Bytes(vec![0, 255, 0x5c]), "bytea", "\\x00ff5c"),
         (Type::Date, Value::Date(11_016), "date", "2000-02-29"),
         (Type::Date, Value::Date(-719_528), "date", "0001-01-01 BC"),
-        (Type::Time, Value::Time(86_399_999_999_000), "time without time zone", "23:59:59.999999"),
-        (Type::Timestamp(Zone::Naive), Value::Timestamp(micros), "timestamp without time zone", "2023-11-14 22:13:20.123456"),
-        (Type::Timestamp(Zone::Naive), Value::Timestamp(-1), "timestamp without time zone", "1969-12-31 23:59:59.999999"),
-        (Type::Timestamp(Zone::Utc), Value::TimestampUtc(micros), "timestamp with time zone", "2023-11-14 22:13:20.123456+00"),
-        (Type::Timestamp(Zone::Offset), Value::TimestampOffset(0, 330), "timestamp with time zone", "1970-01-01 00:00:00+00"),
-        (Type::Uuid, Value::Uuid(UUID), "uuid", "12345678-9abc-def0-0102-030405060708"),
-        (Type::Json, Value::Json("{\"a\":  1.50, \"a\": 2}".into()), "json", "{\"a\":  1.50, \"a\": 2}"),
-        (Type::List, Value::List(vec![Value::I64(1), text("x"), Value::Null]), "jsonb", "[1, \"x\", null]"),
+        (
+            Type::Time,
+            Value::Time(86_399_999_999_000),
+            "time without time zone",
+            "23:59:59.999999",
+        ),
+        (
+            Type::Timestamp(Zone::Naive),
+            Value::Timestamp(micros),
+            "timestamp without time zone",
+            "2023-11-14 22:13:20.123456",
+        ),
+        (
+            Type::Timestamp(Zone::Naive),
+            Value::Timestamp(-1),
+            "timestamp without time zone",
+            "1969-12-31 23:59:59.999999",
+        ),
+        (
+            Type::Timestamp(Zone::Utc),
+            Value::TimestampUtc(micros),
+            "timestamp with time zone",
+            "2023-11-14 22:13:20.123456+00",
+        ),
+        (
+            Type::Timestamp(Zone::Offset),
+            Value::TimestampOffset(0, 330),
+            "timestamp with time zone",
+            "1970-01-01 00:00:00+00",
+        ),
+        (
+            Type::Uuid,
+            Value::Uuid(UUID),
+            "uuid",
+            "12345678-9abc-def0-0102-030405060708",
+        ),
+        (
+            Type::Json,
+            Value::Json("{\"a\":  1.50, \"a\": 2}".into()),
+            "json",
+            "{\"a\":  1.50, \"a\": 2}",
+        ),
+        (
+            Type::List,
+            Value::List(vec![Value::I64(1), text("x"), Value::Null]),
+            "jsonb",
+            "[1, \"x\", null]",
+        ),
         (Type::Any, Value::I64(5), "numeric", "5"),
         (Type::Any, Value::F64(0.5), "double precision", "0.5"),
         (Type::Any, text("x"), "text", "x"),
@@ -54,9 +114,15 @@ async fn every_type_has_a_column() {
         let mut sink = db.sink(json!({"table": table})).await;
         let batch = rows(&schema(&[("v", ty.clone())]), &[(Insert, &[value])]);
         assert_eq!(deliver(&mut *sink, batch).await, [], "{ty}");
-        let sql = format!("SET TimeZone = 'UTC'; SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum = 1");
+        let sql = format!(
+            "SET TimeZone = 'UTC'; SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum = 1"
+        );
         assert_eq!(db.rows(&sql), [declared], "{ty}");
-        assert_eq!(db.rows(&format!("SET TimeZone = 'UTC'; SELECT v FROM {table}")), [stored], "{ty}");
+        assert_eq!(
+            db.rows(&format!("SET TimeZone = 'UTC'; SELECT v FROM {table}")),
+            [stored],
+            "{ty}"
+        );
     }
 }
 
@@ -64,7 +130,14 @@ async fn every_type_has_a_column() {
 async fn floats_and_bytes_are_kept_bit_for_bit() {
     let db = Database::new("bits", "");
     let mut sink = db.sink(json!({})).await;
-    let floats = [-0.0, 0.1, f64::MAX, f64::MIN_POSITIVE, f64::from_bits(0x7ff8_0000_0000_0001), f64::INFINITY];
+    let floats = [
+        -0.0,
+        0.1,
+        f64::MAX,
+        f64::MIN_POSITIVE,
+        f64::from_bits(0x7ff8_0000_0000_0001),
+        f64::INFINITY,
+    ];
     let fields = schema(&[("f", Type::F64), ("b", Type::Bytes)]);
     let values = floats.map(|float| [Value::F64(float), Value::Bytes(float.to_be_bytes().to_vec())]);
     let records: Vec<_> = values.iter().map(|row| (Insert, &row[..])).collect();
@@ -122,9 +195,21 @@ async fn existing_columns_take_what_they_can_hold_exactly() {
         ("timestamp", Value::TimestampUtc(0), "1970-01-01 00:00:00"),
         ("timestamp", Value::Timestamp(i128::MAX), refused),
         ("timestamptz", Value::Timestamp(0), refused),
-        ("timestamptz", text("1970-01-01T02:00:00+02:00"), "1970-01-01 00:00:00+00"),
-        ("timestamptz", Value::TimestampUtc(1_999), "1970-01-01 00:00:00.000001+00"),
-        ("uuid", text("12345678-9ABC-DEF0-0102-030405060708"), "12345678-9abc-def0-0102-030405060708"),
+        (
+            "timestamptz",
+            text("1970-01-01T02:00:00+02:00"),
+            "1970-01-01 00:00:00+00",
+        ),
+        (
+            "timestamptz",
+            Value::TimestampUtc(1_999),
+            "1970-01-01 00:00:00.000001+00",
+        ),
+        (
+            "uuid",
+            text("12345678-9ABC-DEF0-0102-030405060708"),
+            "12345678-9abc-def0-0102-030405060708",
+        ),
         ("uuid", text("1234"), refused),
         ("json", text("{\"a\" :1}"), "{\"a\" :1}"),
         ("json", text("{"), refused),
@@ -172,7 +257,13 @@ async fn columns_of_any_type_wait_for_values_and_then_keep_to_them() {
     let reasons: Vec<_> = rejected.iter().map(|r| format!("{} {}", r.row, r.reason)).collect();
     assert_eq!(
         reasons,
-        ["0 column 'a': a bytes does not fit a column of type text", "1 column 'b': the text 'four' is not a number"]
+        [
+            "0 column 'a': a bytes does not fit a column of type text",
+            "1 column 'b': the text 'four' is not a number"
+        ]
     );
-    assert_eq!(db.rows("SELECT id, a, b FROM t ORDER BY id"), [format!("1|{}|3", testkit::NULL), "2|now|3.5".into()]);
+    assert_eq!(
+        db.rows("SELECT id, a, b FROM t ORDER BY id"),
+        [format!("1|{}|3", testkit::NULL), "2|now|3.5".into()]
+    );
 }

@@ -93,7 +93,10 @@ fn delivery(seq: u64, batch: Batch) -> Delivery {
     Delivery {
         stream: stream("s"),
         seq,
-        position: Position::new(seq.to_be_bytes()), batch, dead: 0 }
+        position: Position::new(seq.to_be_bytes()),
+        batch,
+        dead: 0,
+    }
 }
 
 fn schema(fields: &[(&str, Type)]) -> Arc<Schema> {

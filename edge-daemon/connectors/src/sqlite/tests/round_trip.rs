@@ -149,7 +149,10 @@ async fn every_kind_of_value_in_every_kind_of_column() {
             .map(|f| f.ty.to_string())
             .collect::<Vec<_>>()
     };
-    assert_eq!(types(&batches[0]).join(" "), "i64 any any any any text text any any any");
+    assert_eq!(
+        types(&batches[0]).join(" "),
+        "i64 any any any any text text any any any"
+    );
     let last = batches.last().unwrap();
     assert_eq!(types(last).join(" "), "i64 i64 i64 f64 f64 text text bytes any any");
     assert!(batches.iter().all(|batch| batch.undecodable.is_empty()));

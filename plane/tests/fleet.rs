@@ -1,0 +1,548 @@
+//! Enrolment, operators' calls, plans and accounts over a bus, with members that speak the protocol through real sessions.
+
+mod common;
+
+use std::{path::Path, time::Duration};
+
+use bus_link::{
+    enrol::EnrolError,
+    memory::{Faults, Hub},
+    session::SessionEvent,
+};
+use bus_schema::{
+    api::{ApiCall, ApiResult, BrokerKind, FailureKind, Presence},
+    id::{NodeId, StreamId, WorkflowId},
+    member::{Invitation, Role},
+    message::{Frame, Ledger, Ping, Pong, RunState, Side, StreamReport, WorkflowStatus},
+    subject,
+};
+use common::{Member, Plane, SOON, keys, text, wait_for};
+use tokio::time::timeout;
+
+fn kind(result: &ApiResult) -> Option<FailureKind> {
+    match result {
+        ApiResult::Failed(failure) => Some(failure.kind),
+        _ => None,
+    }
+}
+
+fn revision(result: ApiResult) -> u32 {
+    match result {
+        ApiResult::Revision(revision) => revision,
+        other => panic!("not a revision: {other:?}"),
+    }
+}
+
+fn apply(text: String, expect_revision: Option<u32>) -> ApiCall {
+    ApiCall::WorkflowApply { text, expect_revision }
+}
+
+#[tokio::test]
+async fn candidates_are_enrolled_once_and_the_same_keys_get_the_same_answer() {
+    let mut plane = Plane::start().await;
+    let invitation = plane.invitation(Role::Daemon, None, 1);
+    let first = plane.enrol(&invitation, 1, "gw").await.unwrap();
+    let me = first.certificate.open(&first.root).unwrap();
+    assert_eq!(
+        (me.name.as_str(), me.role, me.node),
+        ("gw", Role::Daemon, keys(1).public().node_id())
+    );
+    let roster = first.roster.open(&first.root).unwrap();
+    assert_eq!((roster.version, roster.members.len()), (2, 2));
+    // It did not hear the answer (and the plane was started anew meanwhile): it asks again, and nothing is used up.
+    plane.stop().await;
+    plane.start_again().await;
+    let again = plane.enrol(&invitation, 1, "gw").await.unwrap();
+    assert_eq!(
+        (&again.certificate, again.roster),
+        (&first.certificate, first.roster.clone())
+    );
+    // Somebody else is too late.
+    let refused = |result: Result<_, EnrolError>, part: &str| match result {
+        Err(EnrolError::Refused(why)) => assert!(why.contains(part), "{why}"),
+        other => panic!("{part}: {other:?}"),
+    };
+    refused(plane.enrol(&invitation, 2, "other").await, "used up");
+    let open = plane.invitation(Role::Daemon, None, 5);
+    refused(plane.enrol(&open, 2, "gw").await, "taken by another daemon");
+    refused(plane.enrol(&open, 2, "plane").await, "taken by another plane");
+    refused(plane.enrol(&open, 2, "No Name").await, "cannot be a name");
+    let wrong = Invitation {
+        secret: [0; 16],
+        ..open.clone()
+    };
+    refused(plane.enrol(&wrong, 2, "hub").await, "not valid here");
+    let fixed = plane.invitation(Role::Daemon, Some("pump"), 1);
+    let pump = plane.enrol(&fixed, 3, "whatever").await.unwrap();
+    assert_eq!(pump.certificate.open(&pump.root).unwrap().name, "pump");
+    let operator = plane.invitation(Role::Operator, None, 1);
+    refused(
+        plane.enrol(&operator, 1, "gw").await,
+        "already belong to the daemon 'gw'",
+    );
+}
+
+#[tokio::test]
+async fn only_operators_are_served() {
+    let plane = Plane::start().await;
+    let mut daemon = plane.member(Role::Daemon, 1, "gw").await;
+    daemon.up().await;
+    for call in [ApiCall::Info, ApiCall::Roster, apply(text("a", "gw", "gw", "x"), None)] {
+        assert_eq!(kind(&daemon.call(call).await), Some(FailureKind::Forbidden));
+    }
+    let mut operator = plane.member(Role::Operator, 2, "anna").await;
+    operator.up().await;
+    let ApiResult::Info(info) = operator.call(ApiCall::Info).await else {
+        panic!("info")
+    };
+    assert_eq!(
+        (info.daemons, info.operators, info.http.as_str()),
+        (1, 1, plane.http.as_str())
+    );
+    let ApiResult::Roster(put) = operator.call(ApiCall::Roster).await else {
+        panic!("roster")
+    };
+    assert_eq!(put.roster.open(&operator.membership.root).unwrap().version, 3);
+    // Anybody may ask whether the plane is there.
+    for member in [&daemon, &operator] {
+        let pong: Pong = member
+            .session
+            .request(&member.membership.plane, &Ping { nonce: 7 }, SOON)
+            .await
+            .unwrap();
+        assert_eq!((pong.nonce, pong.role), (7, Role::Plane));
+    }
+    let ApiResult::AccessList(list) = operator.call(ApiCall::AccessList(BrokerKind::Nats)).await else {
+        panic!("list")
+    };
+    assert!(list.contains(daemon.session.secure().node().as_str()));
+}
+
+#[tokio::test]
+async fn a_workflow_is_checked_stored_and_deployed_until_every_daemon_has_it() {
+    let plane = Plane::start().await;
+    let mut operator = plane.member(Role::Operator, 9, "anna").await;
+    operator.up().await;
+    let [mut gw, mut hub] = [
+        plane.member(Role::Daemon, 1, "gw").await,
+        plane.member(Role::Daemon, 2, "hub").await,
+    ];
+    // Nobody has announced anything yet.
+    let failed = operator.call(apply(text("shop", "gw", "hub", "p"), None)).await;
+    assert_eq!(kind(&failed), Some(FailureKind::Invalid));
+    gw.announce(&operator).await;
+    hub.announce(&operator).await;
+    let ApiResult::Components(components) = operator.call(ApiCall::Components).await else {
+        panic!("components")
+    };
+    assert_eq!(
+        components.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
+        ["ticks", "shelf"]
+    );
+
+    let broken = text("shop", "gw", "hbu", "p");
+    let ApiResult::Failed(failure) = operator.call(apply(broken.clone(), None)).await else {
+        panic!("broken")
+    };
+    assert_eq!(failure.problems.len(), 1);
+    assert!(
+        failure.problems[0].hint.contains("hub") && failure.problems[0].line == 10,
+        "{failure:?}"
+    );
+    let ApiResult::Problems(problems) = operator.call(ApiCall::WorkflowValidate { text: broken }).await else {
+        panic!("problems")
+    };
+    assert_eq!(problems, failure.problems);
+
+    let good = text("shop", "gw", "hub", "p");
+    assert_eq!(revision(operator.call(apply(good.clone(), Some(0))).await), 1);
+    assert_eq!(
+        revision(operator.call(apply(good.clone(), None)).await),
+        1,
+        "the same text is the same revision"
+    );
+    assert_eq!(
+        kind(&operator.call(apply(text("shop", "gw", "hub", "q"), Some(0))).await),
+        Some(FailureKind::Conflict)
+    );
+    for daemon in [&mut gw, &mut hub] {
+        daemon.behave(|daemon| daemon.plan.is_some()).await;
+        let plan = daemon.plan.clone().unwrap();
+        assert_eq!((plan.version, plan.daemon), (1, *daemon.session.secure().node()));
+        assert_eq!(
+            plan.workflows
+                .iter()
+                .map(|w| (w.name.as_str(), w.revision))
+                .collect::<Vec<_>>(),
+            [("shop", 1)]
+        );
+    }
+    assert_eq!(
+        revision(operator.call(apply(text("shop", "gw", "hub", "q"), Some(1))).await),
+        2
+    );
+    gw.behave(|daemon| daemon.plan.as_ref().is_some_and(|plan| plan.version == 2))
+        .await;
+
+    // How it runs is what the daemons say.
+    let id = WorkflowId::of_name("shop");
+    gw.status.workflows = vec![WorkflowStatus {
+        workflow: id,
+        revision: 2,
+        state: RunState::Retrying,
+        cause: "locked".into(),
+    }];
+    gw.beat().await;
+    wait_for("trouble", async || {
+        match operator.call(ApiCall::WorkflowStatus("shop".into())).await {
+            ApiResult::Status { view, parts, .. } => {
+                let retrying = view.state == Some(RunState::Retrying) && parts[0].cause == "locked";
+                (retrying && parts[0].daemon == "gw").then_some(())
+            }
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+
+    assert_eq!(revision(operator.call(ApiCall::WorkflowDelete("shop".into())).await), 0);
+    gw.behave(|daemon| {
+        daemon
+            .plan
+            .as_ref()
+            .is_some_and(|plan| plan.version == 3 && plan.workflows.is_empty())
+    })
+    .await;
+    for call in [
+        ApiCall::WorkflowShow("shop".into()),
+        ApiCall::WorkflowDelete("shop".into()),
+    ] {
+        assert_eq!(kind(&operator.call(call).await), Some(FailureKind::NotFound));
+    }
+    assert_eq!(
+        revision(operator.call(apply(good, Some(0))).await),
+        3,
+        "numbers are never used again"
+    );
+}
+
+#[tokio::test]
+async fn rosters_reach_everybody_and_plans_survive_restarts_of_both_sides() {
+    let mut plane = Plane::start().await;
+    let mut operator = plane.member(Role::Operator, 9, "anna").await;
+    operator.up().await;
+    let mut gw = plane.member(Role::Daemon, 1, "gw").await;
+    gw.announce(&operator).await;
+    assert_eq!(
+        revision(operator.call(apply(text("a", "gw", "gw", "p"), None)).await),
+        1
+    );
+    gw.behave(|daemon| daemon.plan.is_some()).await;
+    // A new member: the others hear of it without asking.
+    let _hub = plane.member(Role::Daemon, 2, "hub").await;
+    gw.behave(|daemon| daemon.session.secure().roster().0 == 4).await;
+
+    plane.stop().await;
+    plane.start_again().await;
+    // A plan that was confirmed keeps its number; what was known is shown as not known to be so.
+    let before = gw.plan.clone().unwrap();
+    operator.up().await;
+    let ApiResult::Daemons(daemons) = operator.call(ApiCall::DaemonList).await else {
+        panic!("daemons")
+    };
+    assert_eq!(
+        (daemons[0].name.as_str(), daemons[0].presence),
+        ("gw", Presence::Unknown)
+    );
+    assert!(daemons[0].last_seen_ms.is_some() && daemons[1].last_seen_ms.is_none());
+    wait_for("presence", async || {
+        let _ = timeout(Duration::from_millis(300), gw.behave(|_| false)).await;
+        match operator.call(ApiCall::DaemonShow("gw".into())).await {
+            ApiResult::Daemon(detail) if detail.view.presence == Presence::Online => Some(()),
+            _ => None,
+        }
+    })
+    .await;
+    assert_eq!(gw.plan.as_ref().map(|plan| plan.version), Some(before.version));
+    // The daemon's disk is lost: it gets the same again.
+    gw.plan = None;
+    gw.behave(|daemon| daemon.plan.is_some()).await;
+    assert_eq!(gw.plan.as_ref(), Some(&before));
+    assert_eq!(
+        revision(operator.call(apply(text("a", "gw", "gw", "q"), Some(1))).await),
+        2
+    );
+    gw.behave(|daemon| daemon.plan.as_ref().is_some_and(|plan| plan.version > before.version))
+        .await;
+}
+
+#[tokio::test]
+async fn a_plane_that_lost_its_store_still_knows_its_members_and_deploys_above_what_runs() {
+    let mut plane = Plane::start().await;
+    let mut operator = plane.member(Role::Operator, 9, "anna").await;
+    operator.up().await;
+    let mut gw = plane.member(Role::Daemon, 1, "gw").await;
+    gw.announce(&operator).await;
+    for path in ["p", "q", "r"] {
+        operator.call(apply(text("a", "gw", "gw", path), None)).await;
+    }
+    gw.behave(|daemon| daemon.plan.as_ref().is_some_and(|plan| plan.version == 3))
+        .await;
+    plane.stop().await;
+    for file in ["plane.db", "plane.db-wal", "plane.db-shm"] {
+        let _ = std::fs::remove_file(Path::new(plane.dir.path()).join(file));
+    }
+    plane.start_again().await;
+    operator.up().await;
+    gw.announce(&operator).await;
+    let ApiResult::Daemon(detail) = operator.call(ApiCall::DaemonShow("gw".into())).await else {
+        panic!("gw")
+    };
+    assert_eq!((detail.view.plan_version, detail.view.plan_wanted), (3, 0));
+    assert!(
+        detail
+            .plan_error
+            .contains("runs plan 3, which this plane does not know"),
+        "{}",
+        detail.plan_error
+    );
+    assert_eq!(
+        revision(operator.call(apply(text("a", "gw", "gw", "s"), None)).await),
+        1
+    );
+    gw.behave(|daemon| daemon.plan.as_ref().is_some_and(|plan| plan.version == 4))
+        .await;
+    assert_eq!(
+        plane.member(Role::Daemon, 2, "hub").await.membership.fleet,
+        gw.membership.fleet
+    );
+}
+
+fn report(side: Side, watermark: u64, [produced, buffered, delivered]: [u64; 3], ends: [&NodeId; 2]) -> StreamReport {
+    let workflow = WorkflowId::of_name("shop");
+    StreamReport {
+        stream: StreamId::of_edge(&workflow, "clock->shop", ends[0], ends[1]),
+        workflow,
+        edge: "clock->shop".into(),
+        side,
+        epoch: 1,
+        watermark,
+        ledger: Ledger {
+            produced,
+            buffered,
+            delivered,
+            ..Ledger::default()
+        },
+        buffered_bytes: buffered * 100,
+        trouble: String::new(),
+    }
+}
+
+#[tokio::test]
+async fn two_ends_give_one_account_on_the_bus_and_on_the_page() {
+    let plane = Plane::start().await;
+    let mut operator = plane.member(Role::Operator, 9, "anna").await;
+    operator.up().await;
+    let [mut gw, mut hub] = [
+        plane.member(Role::Daemon, 1, "gw").await,
+        plane.member(Role::Daemon, 2, "hub").await,
+    ];
+    gw.announce(&operator).await;
+    hub.announce(&operator).await;
+    operator.call(apply(text("shop", "gw", "hub", "p"), None)).await;
+    let ApiResult::Ledger(streams) = operator.call(ApiCall::Ledger).await else {
+        panic!("ledger")
+    };
+    assert_eq!(streams.len(), 1, "a planned stream is there before anything flows");
+    assert!(
+        !streams[0].balances && streams[0].trouble.contains("no account from 'gw' yet"),
+        "{streams:?}"
+    );
+
+    let (a, b) = (*gw.session.secure().node(), *hub.session.secure().node());
+    // The consumer is two records ahead of what the producer knows.
+    gw.report(vec![report(Side::Producer, 2, [10, 6, 4], [&a, &b])]).await;
+    hub.report(vec![report(Side::Consumer, 3, [0, 0, 6], [&a, &b])]).await;
+    // A third party's word on that stream does not count.
+    operator
+        .session
+        .send(
+            &operator.membership.plane,
+            &bus_schema::message::StreamReports {
+                boot: 1,
+                streams: vec![report(Side::Consumer, 9, [0, 0, 99], [&a, &b])],
+            },
+        )
+        .await
+        .unwrap();
+    let account = wait_for("account", async || match operator.call(ApiCall::Ledger).await {
+        ApiResult::Ledger(streams) if streams[0].ledger.delivered == 6 => Some(streams[0].clone()),
+        _ => None,
+    })
+    .await;
+    assert_eq!(
+        (account.ledger.produced, account.ledger.buffered, account.balances),
+        (10, 4, true)
+    );
+    assert_eq!((account.producer.as_str(), account.consumer.as_str()), ("gw", "hub"));
+    assert_eq!(
+        (account.workflow.as_str(), account.edge.as_str(), account.buffered_bytes),
+        ("shop", "clock->shop", 600)
+    );
+    let page = plane.browser().await.get("/api/ledger").await.json();
+    assert_eq!(page[0]["ledger"]["delivered"], 6);
+    assert_eq!(
+        page,
+        serde_json::to_value([account]).unwrap(),
+        "the page says what the bus says"
+    );
+}
+
+#[tokio::test]
+async fn the_page_and_the_bus_change_the_same_things() {
+    let plane = Plane::start().await;
+    let mut operator = plane.member(Role::Operator, 9, "anna").await;
+    operator.up().await;
+    let mut gw = plane.member(Role::Daemon, 1, "gw").await;
+    gw.announce(&operator).await;
+    let browser = plane.browser().await;
+    let put = |path: &str, expected: u32| {
+        let body = serde_json::json!({ "text": text("a", "gw", "gw", path), "expect_revision": expected });
+        let browser = browser.clone();
+        async move { browser.put("/api/workflows/a", body).await }
+    };
+    assert_eq!(put("p", 0).await.json()["revision"], 1);
+    assert_eq!(
+        revision(operator.call(apply(text("a", "gw", "gw", "q"), Some(1))).await),
+        2
+    );
+    let conflict = put("r", 1).await;
+    assert_eq!(conflict.status, 409);
+    assert!(
+        conflict.json()["message"]
+            .as_str()
+            .unwrap()
+            .contains("revision 2 by anna"),
+        "{}",
+        conflict.body
+    );
+    assert_eq!(put("r", 2).await.json()["revision"], 3);
+    let ApiResult::Workflow { view, text } = operator.call(ApiCall::WorkflowShow("a".into())).await else {
+        panic!("a")
+    };
+    assert_eq!((view.revision, view.by.as_str()), (3, "web"));
+    assert_eq!(browser.get("/api/workflows/a").await.json()["text"], text);
+    let status = browser.get("/api/workflows/a/status").await.json();
+    assert_eq!(status["parts"][0]["daemon"], "gw");
+    assert_eq!(
+        browser.get("/api/daemons/gw").await.json()["host"]["hostname"],
+        "host-1"
+    );
+    assert_eq!(browser.delete("/api/workflows/a").await.json()["revision"], 0);
+    assert_eq!(browser.get("/api/workflows/a").await.status, 404);
+    gw.behave(|daemon| daemon.plan.as_ref().is_some_and(|plan| plan.workflows.is_empty()))
+        .await;
+}
+
+#[tokio::test]
+async fn whatever_arrives_the_plane_goes_on() {
+    let plane = Plane::start().await;
+    let mut operator = plane.member(Role::Operator, 9, "anna").await;
+    operator.up().await;
+    let mut gw = plane.member(Role::Daemon, 1, "gw").await;
+    gw.up().await;
+    let to = gw.membership.plane;
+    let fleet = gw.membership.fleet;
+    // Messages of other kinds, and messages of daemons by an operator.
+    gw.session.send(&to, &Frame::Batch(vec![1, 2, 3])).await.unwrap();
+    operator.session.send(&to, &gw.status).await.unwrap();
+    // Not envelopes at all, on every subject the plane hears.
+    let me = *gw.session.secure().node();
+    let token = bus_schema::id::TokenId::from_hash(&[1; 32]);
+    for subject in [subject::control(&fleet, &me, &to), subject::enrol_ask(&fleet, &token)] {
+        for frame in [vec![], vec![0; 10], vec![1; 500], vec![255; 90_000]] {
+            gw.session.bus().publish(&subject, frame).await.unwrap();
+        }
+    }
+    // A status full of nonsense.
+    gw.status.lease_ms = u64::MAX;
+    gw.status.unix_ms = i64::MIN;
+    gw.status.uptime_ms = u64::MAX - 1;
+    gw.status.plan_error = "x".repeat(900_000);
+    gw.beat().await;
+    let detail = wait_for("the daemon", async || {
+        match operator.call(ApiCall::DaemonShow("gw".into())).await {
+            ApiResult::Daemon(detail) if detail.view.presence == Presence::Online => Some(detail),
+            _ => None,
+        }
+    })
+    .await;
+    assert!(detail.plan_error.len() <= bus_schema::limits::TEXT_BYTES_MAX);
+    let error = operator.call(apply("x".repeat(300_000), None)).await;
+    assert_eq!(kind(&error), Some(FailureKind::Invalid));
+    let ApiResult::Info(_) = operator.call(ApiCall::Info).await else {
+        panic!("still there")
+    };
+}
+
+#[tokio::test]
+async fn a_bad_bus_delays_but_changes_nothing() {
+    let plane = Plane::start().await;
+    let mut operator = plane.member(Role::Operator, 9, "anna").await;
+    operator.up().await;
+    let mut gw = plane.member(Role::Daemon, 1, "gw").await;
+    gw.announce(&operator).await;
+    let hub = Hub::named(plane.bus.strip_prefix("memory://").unwrap());
+    hub.set_faults(Faults {
+        seed: 7,
+        drop_per_mille: 200,
+        duplicate_per_mille: 300,
+        reorder_per_mille: 200,
+    });
+    // Lost calls time out and are made again: the same text is the same revision, so asking twice does no harm.
+    for (number, path) in (1..).zip(["p", "q", "r"]) {
+        let found = wait_for("revision", async || {
+            let call = apply(text("a", "gw", "gw", path), None);
+            let to = operator.membership.plane;
+            operator
+                .session
+                .request::<_, ApiResult>(&to, &call, Duration::from_millis(500))
+                .await
+                .ok()
+        })
+        .await;
+        assert_eq!(revision(found), number);
+        gw.behave(|daemon| {
+            daemon
+                .plan
+                .as_ref()
+                .is_some_and(|plan| plan.workflows[0].revision == number)
+        })
+        .await;
+    }
+    // The broker goes away and comes back: nobody has to do anything.
+    hub.set_faults(Faults::default());
+    hub.stop();
+    while !matches!(gw.event().await, SessionEvent::Down { .. }) {}
+    hub.start();
+    gw.plan = None;
+    gw.behave(|daemon| daemon.plan.is_some()).await;
+    assert_eq!(gw.plan.as_ref().map(|plan| plan.workflows[0].revision), Some(3));
+}
+
+#[tokio::test]
+async fn members_of_another_fleet_are_strangers() {
+    let (plane, other) = (Plane::start().await, Plane::start().await);
+    let mut operator = other.member(Role::Operator, 9, "anna").await;
+    operator.up().await;
+    // The same keys, on the other fleet's bus.
+    let membership = operator.membership.clone();
+    let mut intruder = Member::connect(&plane.bus, 9, membership, 2);
+    intruder.up().await;
+    let asked = intruder.session.request::<_, ApiResult>(
+        &intruder.membership.plane,
+        &ApiCall::Info,
+        Duration::from_millis(300),
+    );
+    assert!(asked.await.is_err());
+    assert!(matches!(operator.call(ApiCall::Info).await, ApiResult::Info(_)));
+}

@@ -1,0 +1,337 @@
+//! The web page's door: who gets in, who does not, and what the JSON looks like. Against a real port.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Browser, Plane, SOON, code_of, text};
+use serde_json::json;
+use tokio::{io::AsyncReadExt as _, time::timeout};
+
+#[tokio::test]
+async fn nobody_gets_in_without_a_session() {
+    let plane = Plane::start().await;
+    let stranger = Browser {
+        http: plane.http.clone(),
+        cookie: None,
+    };
+    let faker = Browser {
+        cookie: Some("mycelial-aaaaaaaaaaaaaaaa=secret; other=1".into()),
+        ..stranger.clone()
+    };
+    for path in [
+        "/api/info",
+        "/api/daemons",
+        "/api/daemons/x",
+        "/api/workflows",
+        "/api/workflows/x",
+        "/api/workflows/x/status",
+        "/api/ledger",
+        "/api/components",
+        "/api/access-list?broker=nats",
+        "/api/live",
+        "/api/no-such-thing",
+    ] {
+        for browser in [&stranger, &faker] {
+            let answer = browser.get(path).await;
+            assert_eq!(answer.status, 401, "{path}");
+            assert!(
+                answer.json()["hint"]
+                    .as_str()
+                    .unwrap()
+                    .contains("mycelial-plane login --dir"),
+                "{path}"
+            );
+        }
+    }
+    for (method, path) in [
+        ("POST", "/api/tokens"),
+        ("PUT", "/api/workflows/x"),
+        ("DELETE", "/api/workflows/x"),
+    ] {
+        let answer = stranger.send(method, path, &[], Some("{}")).await;
+        assert_eq!(answer.status, 401, "{method} {path}");
+    }
+    let browser = plane.browser().await;
+    let info = browser.get("/api/info").await;
+    assert_eq!((info.status, &info.json()["http"]), (200, &json!(plane.http)));
+    assert_eq!(info.headers["cache-control"], "no-store");
+}
+
+#[tokio::test]
+async fn a_link_works_once_and_a_session_survives_a_restart_until_it_is_ended() {
+    let mut plane = Plane::start().await;
+    // The first start's own link.
+    let link = plane
+        .greeting
+        .split_whitespace()
+        .find(|word| word.starts_with("http://"))
+        .unwrap()
+        .to_string();
+    let mut browser = Browser {
+        http: plane.http.clone(),
+        cookie: None,
+    };
+    assert_eq!(browser.log_in("nonsense").await.status, 401);
+    let answer = browser.log_in(code_of(&link)).await;
+    assert_eq!(answer.status, 204);
+    let cookie = &answer.headers["set-cookie"];
+    for part in ["HttpOnly", "SameSite=Strict", "Path=/"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    let again = Browser {
+        cookie: None,
+        ..browser.clone()
+    }
+    .log_in(code_of(&link))
+    .await;
+    assert_eq!(again.status, 401);
+    assert!(again.json()["message"].as_str().unwrap().contains("used already"));
+
+    plane.stop().await;
+    plane.start_again().await;
+    assert!(
+        !plane.greeting.contains("#/login/"),
+        "only the first start makes a link by itself"
+    );
+    browser.http = plane.http.clone();
+    assert_eq!(browser.get("/api/info").await.status, 200);
+    assert_eq!(browser.send("POST", "/logout", &[], None).await.status, 204);
+    assert_eq!(browser.get("/api/info").await.status, 401);
+    plane.stop().await;
+    plane.start_again().await;
+    browser.http = plane.http.clone();
+    assert_eq!(browser.get("/api/info").await.status, 401);
+}
+
+#[tokio::test]
+async fn other_pages_and_other_names_are_refused() {
+    let plane = Plane::start().await;
+    let browser = plane.browser().await;
+    let own = format!("http://{}", plane.http);
+    let port = plane.http.rsplit(':').next().unwrap().to_string();
+    let (localhost, rebound) = (format!("localhost:{port}"), format!("evil.example:{port}"));
+    let local_origin = format!("http://{localhost}");
+    // (method, headers, status)
+    for (method, headers, status) in [
+        ("GET", vec![], 200),
+        ("GET", vec![("host", localhost.as_str())], 200),
+        ("GET", vec![("host", rebound.as_str())], 421),
+        ("GET", vec![("host", "127.0.0.1")], 421),
+        ("POST", vec![], 200),
+        ("POST", vec![("origin", own.as_str())], 200),
+        (
+            "POST",
+            vec![("host", localhost.as_str()), ("origin", local_origin.as_str())],
+            200,
+        ),
+        ("POST", vec![("origin", local_origin.as_str())], 403),
+        ("POST", vec![("origin", "http://evil.example")], 403),
+        ("POST", vec![("origin", "null")], 403),
+        ("POST", vec![("sec-fetch-site", "same-origin")], 200),
+        ("POST", vec![("sec-fetch-site", "cross-site")], 403),
+        ("POST", vec![("sec-fetch-site", "same-site")], 403),
+        ("POST", vec![("host", rebound.as_str())], 421),
+        // A form of another page cannot send JSON.
+        ("POST", vec![("content-type", "text/plain")], 415),
+        ("POST", vec![("content-type", "application/x-www-form-urlencoded")], 415),
+    ] {
+        let (path, body) = match method {
+            "GET" => ("/api/info", None),
+            _ => ("/api/workflows/validate", Some(r#"{"text":""}"#)),
+        };
+        let answer = browser.send(method, path, &headers, body).await;
+        assert_eq!(answer.status, status, "{method} {headers:?}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn pages_are_ours_and_say_what_browsers_may_not_do() {
+    let plane = Plane::start().await;
+    let browser = Browser {
+        http: plane.http.clone(),
+        cookie: None,
+    };
+    for (path, mime) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/style.css", "text/css; charset=utf-8"),
+        ("/app.js", "text/javascript; charset=utf-8"),
+        ("/dom.js", "text/javascript; charset=utf-8"),
+        ("/icon.svg", "image/svg+xml"),
+    ] {
+        let answer = browser.get(path).await;
+        assert_eq!(
+            (answer.status, answer.headers["content-type"].as_str()),
+            (200, mime),
+            "{path}"
+        );
+        assert!(answer.body.len() > 100, "{path}");
+        let csp = &answer.headers["content-security-policy"];
+        assert!(csp.contains("script-src 'self'") && !csp.contains("unsafe"), "{csp}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+        let again = browser
+            .send("GET", path, &[("if-none-match", &answer.headers["etag"])], None)
+            .await;
+        assert_eq!((again.status, again.body.as_str()), (304, ""), "{path}");
+    }
+    // Every file the page asks for is there.
+    let page = browser.get("/").await.body;
+    for link in page
+        .split(['"', '\''])
+        .filter(|part| part.starts_with('/') && part.len() > 1)
+    {
+        assert_eq!(browser.get(link).await.status, 200, "{link}");
+    }
+    assert!(
+        !page.contains("<script>") && !page.contains("style="),
+        "nothing inline: the policy forbids it"
+    );
+    for path in ["/nothing", "/../plane.db", "/app.js/x"] {
+        assert_eq!(browser.get(path).await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn malformed_requests_get_an_answer_that_helps() {
+    let plane = Plane::start().await;
+    let browser = plane.browser().await;
+    let long = json!({ "text": "x".repeat(600_000) }).to_string();
+    // (method, path, body, status, a part of the message)
+    for (method, path, body, status, part) in [
+        ("GET", "/api/nothing", None, 404, "no such call"),
+        ("POST", "/api/info", Some("{}"), 405, "that method"),
+        ("GET", "/api/daemons/nobody", None, 404, "there is no daemon 'nobody'"),
+        ("GET", "/api/daemons/%ff", None, 400, ""),
+        (
+            "GET",
+            "/api/workflows/nothing",
+            None,
+            404,
+            "there is no workflow 'nothing'",
+        ),
+        ("DELETE", "/api/workflows/nothing", None, 404, "there is no workflow"),
+        ("PUT", "/api/workflows/a", Some("not json"), 400, "JSON"),
+        ("PUT", "/api/workflows/a", Some("{}"), 422, "missing field `text`"),
+        (
+            "PUT",
+            "/api/workflows/a",
+            Some(r#"{"text":"","x":1}"#),
+            422,
+            "unknown field `x`",
+        ),
+        (
+            "PUT",
+            "/api/workflows/a",
+            Some(r#"{"text":"nonsense"}"#),
+            400,
+            "nothing was changed",
+        ),
+        ("POST", "/api/workflows/validate", Some(long.as_str()), 413, ""),
+        ("POST", "/api/tokens", Some(r#"{"role":"plane"}"#), 400, "one plane"),
+        (
+            "POST",
+            "/api/tokens",
+            Some(r#"{"role":"king"}"#),
+            422,
+            "unknown variant `king`",
+        ),
+        (
+            "POST",
+            "/api/tokens",
+            Some(r#"{"role":"daemon","uses":0}"#),
+            400,
+            "not 0",
+        ),
+        (
+            "POST",
+            "/api/tokens",
+            Some(r#"{"role":"daemon","name":"Ä"}"#),
+            400,
+            "cannot be a name",
+        ),
+        ("GET", "/api/access-list", None, 400, "broker"),
+        ("GET", "/api/access-list?broker=kafka", None, 400, "kafka"),
+        ("POST", "/login", Some("{}"), 422, "missing field `code`"),
+    ] {
+        let answer = browser.send(method, path, &[], body).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
+        if !part.is_empty() {
+            let message = answer.json()["message"].as_str().unwrap().to_string();
+            assert!(message.contains(part), "{method} {path}: {message}");
+        }
+    }
+    // Still there.
+    assert_eq!(browser.get("/api/info").await.status, 200);
+}
+
+#[tokio::test]
+async fn tokens_and_lists() {
+    let plane = Plane::start().await;
+    let browser = plane.browser().await;
+    let answer = browser
+        .post("/api/tokens", json!({ "role": "daemon", "name": "gw" }))
+        .await;
+    let string = answer.json()["invitation"].as_str().unwrap().to_string();
+    assert!(bus_schema::member::Invitation::decode(&string).is_ok());
+    for path in ["/api/daemons", "/api/workflows", "/api/ledger", "/api/components"] {
+        let answer = browser.get(path).await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "[]"), "{path}");
+    }
+    let list = browser.get("/api/access-list?broker=mosquitto").await;
+    assert!(list.json()["text"].as_str().unwrap().contains("topic write myc/v1/"));
+    let problems = browser
+        .post(
+            "/api/workflows/validate",
+            json!({ "text": text("a", "gw", "hub", "x") }),
+        )
+        .await;
+    let problems = problems.json()["problems"].as_array().unwrap().clone();
+    assert!(
+        problems
+            .iter()
+            .any(|p| p["line"] == 5 && p["message"].as_str().unwrap().contains("gw")),
+        "{problems:?}"
+    );
+    let other = browser
+        .put("/api/workflows/b", json!({ "text": text("a", "gw", "hub", "x") }))
+        .await;
+    assert!(
+        other.json()["message"]
+            .as_str()
+            .unwrap()
+            .contains("the workflow 'a', not of 'b'")
+    );
+}
+
+#[tokio::test]
+async fn the_live_picture_comes_and_ends_with_the_plane() {
+    let mut plane = Plane::start().await;
+    let browser = plane.browser().await;
+    let mut stream = browser.open("GET", "/api/live", &[], None).await;
+    let mut seen = String::new();
+    let mut buffer = [0; 4096];
+    timeout(SOON, async {
+        while seen.matches("data: {").count() < 2 {
+            let read = stream.read(&mut buffer).await.unwrap();
+            assert_ne!(read, 0, "it ended: {seen}");
+            seen.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+        }
+    })
+    .await
+    .unwrap();
+    assert!(seen.contains("content-type: text/event-stream"), "{seen}");
+    assert!(seen.contains(r#""daemons":[]"#), "{seen}");
+    // An open page does not hold up the shutdown.
+    timeout(Duration::from_secs(10), plane.stop()).await.unwrap();
+    let mut rest = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let plane = Plane::start().await;
+    let error = plane::http::bind(plane.http.parse().unwrap()).await.unwrap_err();
+    for part in [plane.http.as_str(), "another program", "--http 127.0.0.1:0"] {
+        assert!(error.contains(part), "{error}");
+    }
+}

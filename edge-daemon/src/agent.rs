@@ -18,8 +18,8 @@ use bus_schema::{
     limits::{HEARTBEAT_MS, LEASE_MS},
     member::{DocumentError, Role, Signed},
     message::{
-        CatalogAsk, CatalogPage, Ping, PlanPut, Pong, RosterPut, Status, StreamOpen, StreamReport, StreamReports, TapOpen,
-        TapSample,
+        CatalogAsk, CatalogPage, Ping, PlanPut, Pong, RosterPut, Status, StreamOpen, StreamReport, StreamReports,
+        TapOpen, TapSample,
     },
     plan::{Descriptor, Plan},
 };
@@ -117,17 +117,26 @@ pub struct Ears {
 impl Agent {
     /// Counts this start, connects, and starts the cached plan.
     pub async fn start(setup: Setup) -> Result<(Self, Ears), AgentError> {
-        let Setup { home, membership, bus, registry, base_dir, random } = setup;
+        let Setup {
+            home,
+            membership,
+            bus,
+            registry,
+            base_dir,
+            random,
+        } = setup;
         let epoch = home.next_epoch()?;
         let secure = Arc::new(Secure::new(home.identity()?, &membership, epoch, home.seen())?);
         let known = Known::from(&membership);
         let client = secure.node().to_string();
         let control = bus.resolve(&known, &format!("{client}-c"))?;
         let data = bus.resolve(&known, &format!("{client}-d"))?;
-        let (session, events) =
-            Session::start(Arc::clone(&secure), control, vec![Session::own_control(&secure)]);
+        let (session, events) = Session::start(Arc::clone(&secure), control, vec![Session::own_control(&secure)]);
         let (data, data_events) = Session::start(Arc::clone(&secure), data, Vec::new());
-        let road = Road { control: Arc::clone(&session), data: Arc::clone(&data) };
+        let road = Road {
+            control: Arc::clone(&session),
+            data: Arc::clone(&data),
+        };
         let streams = Streams::new(Arc::clone(&secure), Some(road));
         tokio::spawn(Arc::clone(&streams).listen(data_events));
         let (taps, samples) = Taps::new();
@@ -135,7 +144,10 @@ impl Agent {
         let board = Board::new(Arc::clone(&taps));
         let started = Instant::now();
         let components: Vec<Descriptor> = registry.descriptors().cloned().collect();
-        let catalog = (hash("mycelial catalog v1", &[&bus_schema::encode(&components)]), components);
+        let catalog = (
+            hash("mycelial catalog v1", &[&bus_schema::encode(&components)]),
+            components,
+        );
         let checkpoints = Arc::new(MarkFiles::new(Arc::clone(&home))?);
         let workshop = Workshop {
             registry,
@@ -177,7 +189,11 @@ impl Agent {
         };
         match cached.map(|signed| self.check(&signed)) {
             Some(Ok(plan)) => {
-                tracing::info!(version = plan.version, workflows = plan.workflows.len(), "resuming the cached plan");
+                tracing::info!(
+                    version = plan.version,
+                    workflows = plan.workflows.len(),
+                    "resuming the cached plan"
+                );
                 self.supervisor.converge(&plan.workflows).await;
                 self.plan = Some(plan);
             }
@@ -198,14 +214,20 @@ impl Agent {
         }
         let current = self.plan_version();
         if plan.version <= current {
-            return Err(PlanError::Old { offered: plan.version, current });
+            return Err(PlanError::Old {
+                offered: plan.version,
+                current,
+            });
         }
         Ok(plan)
     }
 
     /// Serves until told to stop.
     pub async fn run(&mut self, ears: Ears, mut stop: watch::Receiver<bool>) {
-        let Ears { mut events, mut samples } = ears;
+        let Ears {
+            mut events,
+            mut samples,
+        } = ears;
         let mut seen = tokio::time::interval(SEEN_EVERY);
         let mut next_status = tokio::time::Instant::now();
         let board = Arc::clone(&self.board);
@@ -283,11 +305,17 @@ impl Agent {
                 false
             })
         } else if message.is::<PlanPut>() {
-            message.read::<PlanPut>().map(Some).map(|put| put.is_some_and(|put| self.offered(put)))
+            message
+                .read::<PlanPut>()
+                .map(Some)
+                .map(|put| put.is_some_and(|put| self.offered(put)))
         } else if message.is::<RosterPut>() {
             message.read::<RosterPut>().map(|put| self.roster(put))
         } else if message.is::<CatalogAsk>() {
-            let page = CatalogPage { catalog: self.catalog.0, components: self.catalog.1.clone() };
+            let page = CatalogPage {
+                catalog: self.catalog.0,
+                components: self.catalog.1.clone(),
+            };
             if let Err(error) = self.session.send(&message.sender.node, &page).await {
                 tracing::debug!(%error, "the catalog could not be sent");
             }
@@ -305,7 +333,10 @@ impl Agent {
             }
             ping.map(|_| false)
         } else {
-            Err(bus_schema::message::BodyError::Unknown { kind: message.kind, ver: message.ver })
+            Err(bus_schema::message::BodyError::Unknown {
+                kind: message.kind,
+                ver: message.ver,
+            })
         };
         let changed = handled.unwrap_or_else(|error| {
             tracing::warn!(from = message.sender.name, %error, "a message was not understood");
@@ -343,7 +374,11 @@ impl Agent {
     }
 
     async fn converge(&mut self) {
-        let workflows = self.plan.as_ref().map(|plan| plan.workflows.clone()).unwrap_or_default();
+        let workflows = self
+            .plan
+            .as_ref()
+            .map(|plan| plan.workflows.clone())
+            .unwrap_or_default();
         self.supervisor.converge(&workflows).await;
     }
 
@@ -367,7 +402,10 @@ impl Agent {
     }
 
     async fn tap(&self, message: &Incoming, wish: &TapOpen) {
-        let known = self.plan.as_ref().is_some_and(|plan| plan.workflows.iter().any(|w| w.id == wish.workflow));
+        let known = self
+            .plan
+            .as_ref()
+            .is_some_and(|plan| plan.workflows.iter().any(|w| w.id == wish.workflow));
         let refused = if message.sender.role != Role::Operator {
             Some("only operators may tap".to_string())
         } else if !known {
@@ -377,7 +415,13 @@ impl Agent {
         };
         if let Some(refused) = refused {
             let (workflow, node) = (wish.workflow, wish.node.clone());
-            let sample = TapSample { workflow, node, batch: Vec::new(), skipped: 0, refused };
+            let sample = TapSample {
+                workflow,
+                node,
+                batch: Vec::new(),
+                skipped: 0,
+                refused,
+            };
             let _ = self.session.send(&message.sender.node, &sample).await;
         } else {
             tracing::info!(operator = message.sender.name, node = wish.node, "tap opened");
@@ -387,7 +431,13 @@ impl Agent {
     async fn pong(&self, message: &Incoming, nonce: u64) {
         let me = self.secure.me();
         let version = env!("CARGO_PKG_VERSION").to_string();
-        let pong = Pong { nonce, node: me.node, fleet: me.fleet, role: me.role, version };
+        let pong = Pong {
+            nonce,
+            node: me.node,
+            fleet: me.fleet,
+            role: me.role,
+            version,
+        };
         let _ = self.session.reply(message, &pong).await;
     }
 
@@ -404,7 +454,10 @@ impl Agent {
             tracing::debug!(%error, "the status could not be sent");
         }
         for streams in streams.chunks(REPORTS_PER_MESSAGE) {
-            let reports = StreamReports { boot: self.secure.epoch(), streams: streams.to_vec() };
+            let reports = StreamReports {
+                boot: self.secure.epoch(),
+                streams: streams.to_vec(),
+            };
             if let Err(error) = self.session.send(&plane.node, &reports).await {
                 tracing::debug!(%error, "the accounts could not be sent");
             }

@@ -14,7 +14,9 @@ use bus_schema::{
     message::{Side, StreamReport},
     plan::{Action, ComponentRole, Pipe as PipePlan, PlanNode, PlanWorkflow, Root, StreamSpec},
 };
-use flow::{Build, BuildContext, ConfigError, Fault, Leaf, Meter, Pipe, Registry, Shared, Sink, Source, Stage, Transform};
+use flow::{
+    Build, BuildContext, ConfigError, Fault, Leaf, Meter, Pipe, Registry, Shared, Sink, Source, Stage, Transform,
+};
 
 use crate::streams::{Incoming, Outgoing, Streams};
 
@@ -59,7 +61,11 @@ pub struct Direct {
 impl Direct {
     /// The account now.
     pub fn report(&self) -> StreamReport {
-        StreamReport { watermark: self.meter.seq(), ledger: self.meter.account(), ..self.report.clone() }
+        StreamReport {
+            watermark: self.meter.seq(),
+            ledger: self.meter.account(),
+            ..self.report.clone()
+        }
     }
 }
 
@@ -111,16 +117,22 @@ impl Workshop {
         for (number, step) in pipe.steps.iter().enumerate() {
             let after = match step.after {
                 None => None,
-                Some(before) => {
-                    Some(*stage_of_step.get(&before).ok_or_else(|| broken(plan, "a step follows none before it"))?)
-                }
+                Some(before) => Some(
+                    *stage_of_step
+                        .get(&before)
+                        .ok_or_else(|| broken(plan, "a step follows none before it"))?,
+                ),
             };
             match &step.action {
                 Action::Transform(index) => {
                     let node = node(plan, *index)?;
                     let transform = self.transform(plan, node)?;
                     stage_of_step.insert(number as u16, stages.len());
-                    stages.push(Stage { after, node: node.id.clone(), transform });
+                    stages.push(Stage {
+                        after,
+                        node: node.id.clone(),
+                        transform,
+                    });
                 }
                 Action::Sink(index) => {
                     let node = node(plan, *index)?;
@@ -133,11 +145,22 @@ impl Workshop {
                         }
                     };
                     let stream = self.lineage(plan, pipe, node)?;
-                    leaves.push(Leaf { after, node: node.id.clone(), stream, sink, meter: Arc::default() });
+                    leaves.push(Leaf {
+                        after,
+                        node: node.id.clone(),
+                        stream,
+                        sink,
+                        meter: Arc::default(),
+                    });
                 }
                 Action::Stream(spec) => {
-                    let outgoing =
-                        Outgoing::open(&self.home, self.home.dir(), Arc::clone(&self.secure), plan.id, spec.clone())?;
+                    let outgoing = Outgoing::open(
+                        &self.home,
+                        self.home.dir(),
+                        Arc::clone(&self.secure),
+                        plan.id,
+                        spec.clone(),
+                    )?;
                     let sink = Shared::new(outgoing.sink());
                     leaves.push(Leaf {
                         after,
@@ -167,7 +190,13 @@ impl Workshop {
                 (spec.edge.clone(), source, None)
             }
         };
-        Ok(Pipe { node, source, origin, stages, leaves })
+        Ok(Pipe {
+            node,
+            source,
+            origin,
+            stages,
+            leaves,
+        })
     }
 
     /// Under which id a destination keeps the watermark of what comes from one root.
@@ -229,7 +258,9 @@ impl Workshop {
 
 /// Milliseconds since 1970 by this host's clock, which may be wrong.
 pub fn unix_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
 }
 
 fn direct(plan: &PlanWorkflow, pipe: &PipePlan, source: &PlanNode, leaf: &Leaf, epoch: u64) -> Option<Direct> {
@@ -251,11 +282,16 @@ fn direct(plan: &PlanWorkflow, pipe: &PipePlan, source: &PlanNode, leaf: &Leaf, 
 }
 
 fn node(plan: &PlanWorkflow, index: u16) -> Result<&PlanNode, Fault> {
-    plan.nodes.get(usize::from(index)).ok_or_else(|| broken(plan, "a step names no node"))
+    plan.nodes
+        .get(usize::from(index))
+        .ok_or_else(|| broken(plan, "a step names no node"))
 }
 
 fn broken(plan: &PlanWorkflow, what: &str) -> Fault {
-    Fault::stop(format!("the plan of workflow '{}' contradicts itself: {what}; apply the workflow again", plan.name))
+    Fault::stop(format!(
+        "the plan of workflow '{}' contradicts itself: {what}; apply the workflow again",
+        plan.name
+    ))
 }
 
 fn misfit(node: &PlanNode, error: &ConfigError) -> Fault {

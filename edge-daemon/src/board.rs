@@ -44,7 +44,11 @@ fn badness(state: RunState) -> u8 {
 impl Board {
     /// An empty board.
     pub fn new(taps: Arc<Taps>) -> Arc<Self> {
-        Arc::new(Self { entries: Mutex::default(), changed: Notify::new(), taps })
+        Arc::new(Self {
+            entries: Mutex::default(),
+            changed: Notify::new(),
+            taps,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkflowId, Entry>> {
@@ -54,7 +58,9 @@ impl Board {
 
     /// A workflow begins (again), with this many pipes.
     pub fn begin(&self, workflow: WorkflowId, revision: u32, pipes: usize) {
-        let pipes = (0..pipes.max(1)).map(|pipe| (pipe, (RunState::Starting, String::new()))).collect();
+        let pipes = (0..pipes.max(1))
+            .map(|pipe| (pipe, (RunState::Starting, String::new())))
+            .collect();
         self.lock().insert(workflow, Entry { revision, pipes });
         self.changed.notify_one();
     }
@@ -75,7 +81,9 @@ impl Board {
     /// How one pipe is doing.
     pub fn set(&self, workflow: WorkflowId, pipe: usize, state: RunState, cause: &str) {
         let mut cause = cause.to_string();
-        let end = (0..=TEXT_BYTES_MAX.min(cause.len())).rev().find(|at| cause.is_char_boundary(*at));
+        let end = (0..=TEXT_BYTES_MAX.min(cause.len()))
+            .rev()
+            .find(|at| cause.is_char_boundary(*at));
         cause.truncate(end.unwrap_or(0));
         if let Some(entry) = self.lock().get_mut(&workflow) {
             entry.pipes.insert(pipe, (state, cause));
@@ -92,19 +100,31 @@ impl Board {
     pub fn statuses(&self) -> Vec<WorkflowStatus> {
         let worst = |(workflow, entry): (&WorkflowId, &Entry)| {
             let (state, cause) = entry.pipes.values().max_by_key(|(state, _)| badness(*state)).cloned()?;
-            Some(WorkflowStatus { workflow: *workflow, revision: entry.revision, state, cause })
+            Some(WorkflowStatus {
+                workflow: *workflow,
+                revision: entry.revision,
+                state,
+                cause,
+            })
         };
         self.lock().iter().filter_map(worst).collect()
     }
 
     /// How each pipe of a workflow is doing, and why.
     pub fn pipes(&self, workflow: &WorkflowId) -> Vec<(RunState, String)> {
-        self.lock().get(workflow).map(|entry| entry.pipes.values().cloned().collect()).unwrap_or_default()
+        self.lock()
+            .get(workflow)
+            .map(|entry| entry.pipes.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// The observer of one pipe.
     pub fn observer(self: &Arc<Self>, workflow: WorkflowId, pipe: usize) -> Arc<dyn Observer> {
-        Arc::new(Watching { board: Arc::clone(self), workflow, pipe })
+        Arc::new(Watching {
+            board: Arc::clone(self),
+            workflow,
+            pipe,
+        })
     }
 }
 

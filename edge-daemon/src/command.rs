@@ -105,13 +105,18 @@ struct Failure {
 
 impl Failure {
     fn new(code: u8, message: impl ToString) -> Self {
-        Self { code, message: message.to_string() }
+        Self {
+            code,
+            message: message.to_string(),
+        }
     }
 }
 
 /// Everything this daemon can run.
 pub fn registry() -> Arc<Registry> {
-    Arc::new(Registry::new(connectors::components().into_iter().chain(transforms::components())))
+    Arc::new(Registry::new(
+        connectors::components().into_iter().chain(transforms::components()),
+    ))
 }
 
 /// Uniform random numbers; only for jitter.
@@ -131,7 +136,11 @@ pub async fn run(arguments: Arguments) -> ExitCode {
 }
 
 async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { command, config: path, data_dir } = arguments;
+    let Arguments {
+        command,
+        config: path,
+        data_dir,
+    } = arguments;
     match command {
         Command::Components { name } => return components(name.as_deref()),
         Command::Run { workflow, state } => {
@@ -178,7 +187,9 @@ fn settings(path: Option<&Path>, data_dir: Option<PathBuf>) -> Result<Config, Fa
 }
 
 fn open_home(config: &Config) -> Result<Arc<Home>, Failure> {
-    Home::open(&config.data_dir).map(Arc::new).map_err(|error| Failure::new(EXIT_FAILED, error))
+    Home::open(&config.data_dir)
+        .map(Arc::new)
+        .map_err(|error| Failure::new(EXIT_FAILED, error))
 }
 
 async fn become_member(
@@ -197,26 +208,40 @@ async fn become_member(
         );
         return Err(Failure::new(EXIT_ENROL, message));
     }
-    let name = name.or_else(|| config.name.clone()).unwrap_or_else(resources::name_from_host);
+    let name = name
+        .or_else(|| config.name.clone())
+        .unwrap_or_else(resources::name_from_host);
     if !is_name(&name) {
         let hint = "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit";
-        return Err(Failure::new(EXIT_USAGE, format!("'{name}' cannot be a daemon's name: {hint}")));
+        return Err(Failure::new(
+            EXIT_USAGE,
+            format!("'{name}' cannot be a daemon's name: {hint}"),
+        ));
     }
     let identity = home.identity().map_err(|error| failed(&error))?;
     let client = client_name(&invitation, &identity);
     let place = config.bus.resolve(&Known::from(&invitation), &client);
     let place = place.map_err(|error| Failure::new(EXIT_USAGE, error))?;
     let host = resources::host_facts();
-    let membership = enrol(&invitation, place, &identity, &name, host, ENROL_PATIENCE).await.map_err(|error| {
-        let code = if matches!(error, EnrolError::Ask(_)) { EXIT_FAILED } else { EXIT_ENROL };
-        Failure::new(code, error)
-    })?;
+    let membership = enrol(&invitation, place, &identity, &name, host, ENROL_PATIENCE)
+        .await
+        .map_err(|error| {
+            let code = if matches!(error, EnrolError::Ask(_)) {
+                EXIT_FAILED
+            } else {
+                EXIT_ENROL
+            };
+            Failure::new(code, error)
+        })?;
     home.save_membership(&membership).map_err(|error| failed(&error))?;
     Ok(membership)
 }
 
 fn welcome(membership: &Membership, config: &Config) -> Result<(), Failure> {
-    let me = membership.certificate.open(&membership.root).map_err(|error| Failure::new(EXIT_ENROL, error))?;
+    let me = membership
+        .certificate
+        .open(&membership.root)
+        .map_err(|error| Failure::new(EXIT_ENROL, error))?;
     eprintln!("enrolled as '{}' ({}) in fleet {}", me.name, me.node, me.fleet);
     eprintln!("next: myceliald start --data-dir {}", config.data_dir.display());
     Ok(())
@@ -237,7 +262,10 @@ async fn serve(
         (None, Some(string)) => become_member(&home, &config, &string, None).await?,
         (None, None) => {
             let hint = "enrol it with the string from: mycelial token create\n  myceliald enrol myc1…";
-            return Err(Failure::new(EXIT_ENROL, format!("this daemon is not a member of a fleet yet; {hint}")));
+            return Err(Failure::new(
+                EXIT_ENROL,
+                format!("this daemon is not a member of a fleet yet; {hint}"),
+            ));
         }
     };
     let stop = stop_signal()?;
@@ -246,7 +274,10 @@ async fn serve(
     loop {
         let member = match membership.take() {
             Some(member) => member,
-            None => home.membership().map_err(|error| failed(&error))?.ok_or_else(|| failed(&"membership is gone"))?,
+            None => home
+                .membership()
+                .map_err(|error| failed(&error))?
+                .ok_or_else(|| failed(&"membership is gone"))?,
         };
         let files = base_dir(home.dir());
         std::fs::create_dir_all(&files).map_err(|error| failed(&error))?;
@@ -296,7 +327,10 @@ fn reload(old: &Config, path: Option<&Path>, data_dir: Option<PathBuf>, log: &Lo
     let new = match settings(path, data_dir) {
         Ok(new) => new,
         Err(failure) => {
-            tracing::error!(error = failure.message, "the settings are wrong; going on with the old ones");
+            tracing::error!(
+                error = failure.message,
+                "the settings are wrong; going on with the old ones"
+            );
             return None;
         }
     };
@@ -312,7 +346,10 @@ fn reload(old: &Config, path: Option<&Path>, data_dir: Option<PathBuf>, log: &Lo
         return None;
     }
     tracing::info!("settings read again; reconnecting");
-    Some(Config { data_dir: old.data_dir.clone(), ..new })
+    Some(Config {
+        data_dir: old.data_dir.clone(),
+        ..new
+    })
 }
 
 fn components(name: Option<&str>) -> Result<(), Failure> {
@@ -322,7 +359,10 @@ fn components(name: Option<&str>) -> Result<(), Failure> {
         match name {
             None => println!("{:<12} {:<14} {}", component.role, component.name, component.summary),
             Some(name) if name == component.name => {
-                println!("{} {}: {}\n\n{}\n", component.role, component.name, component.summary, component.example);
+                println!(
+                    "{} {}: {}\n\n{}\n",
+                    component.role, component.name, component.summary, component.example
+                );
                 println!("settings (JSON Schema):\n{}\n", component.schema);
             }
             Some(_) => continue,
@@ -335,8 +375,14 @@ fn components(name: Option<&str>) -> Result<(), Failure> {
     let wrong = name.unwrap_or_default();
     let names = registry.descriptors().map(|component| component.name.as_str());
     let hint = bus_link::settings::nearest(wrong, names);
-    let hint = hint.map_or_else(|| "see: myceliald components".to_string(), |near| format!("did you mean '{near}'?"));
-    Err(Failure::new(EXIT_USAGE, format!("there is no component '{wrong}'; {hint}")))
+    let hint = hint.map_or_else(
+        || "see: myceliald components".to_string(),
+        |near| format!("did you mean '{near}'?"),
+    );
+    Err(Failure::new(
+        EXIT_USAGE,
+        format!("there is no component '{wrong}'; {hint}"),
+    ))
 }
 
 /// Becomes true on SIGTERM or Ctrl-C.
@@ -370,7 +416,9 @@ impl Hangup {
     #[cfg(unix)]
     fn new() -> Result<Self, Failure> {
         let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
-        Ok(Self { signal: signal.map_err(|error| Failure::new(EXIT_FAILED, error))? })
+        Ok(Self {
+            signal: signal.map_err(|error| Failure::new(EXIT_FAILED, error))?,
+        })
     }
 
     #[cfg(not(unix))]

@@ -56,7 +56,10 @@ pub struct LogSection {
 
 impl Default for LogSection {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_string() }
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_string(),
+        }
     }
 }
 
@@ -78,7 +81,10 @@ impl Config {
             && !bus_schema::member::is_name(name)
         {
             let message = format!("name: '{name}' cannot be a daemon's name");
-            return Err(wrong(&message, "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit"));
+            return Err(wrong(
+                &message,
+                "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit",
+            ));
         }
         if let Err(error) = self.bus.check() {
             return Err(wrong(&error.to_string(), ""));
@@ -102,7 +108,9 @@ mod tests {
             ("[bus]\nuser = 'x'", "belong together"),
         ] {
             let parsed = settings::parse::<Config>("config.toml", text);
-            let error = parsed.and_then(|config| config.checked(Path::new("config.toml"))).unwrap_err();
+            let error = parsed
+                .and_then(|config| config.checked(Path::new("config.toml")))
+                .unwrap_err();
             assert!(error.to_string().contains(expected), "{text}: {error}");
         }
     }

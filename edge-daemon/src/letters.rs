@@ -40,7 +40,9 @@ impl LetterBox {
     /// Dead letters under `<data_dir>/dead/<workflow>.jsonl`.
     pub fn new(data_dir: &std::path::Path, workflow: &str) -> Self {
         let path = data_dir.join("dead").join(format!("{workflow}.jsonl"));
-        Self { inner: Arc::new(Mutex::new(path)) }
+        Self {
+            inner: Arc::new(Mutex::new(path)),
+        }
     }
 
     fn append(&self, letters: &[DeadLetter]) -> std::io::Result<()> {
@@ -68,14 +70,27 @@ fn line(letter: &DeadLetter) -> String {
         TapPoint::Transform => "transform",
         TapPoint::Destination => "destination",
     };
-    let record = Batch::decode(&letter.record).ok().filter(|_| letter.point != TapPoint::Source).map(|batch| {
-        let fields = batch.schema().fields.iter().enumerate();
-        fields.map(|(index, field)| (field.name.clone(), batch.cell(0, index).to_string().into())).collect()
-    });
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let record = Batch::decode(&letter.record)
+        .ok()
+        .filter(|_| letter.point != TapPoint::Source)
+        .map(|batch| {
+            let fields = batch.schema().fields.iter().enumerate();
+            fields
+                .map(|(index, field)| (field.name.clone(), batch.cell(0, index).to_string().into()))
+                .collect()
+        });
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     let bytes = letter.record.iter().map(|byte| format!("{byte:02x}")).collect();
-    let line =
-        Line { at_unix_ms: now.as_millis(), point, node: &letter.node, reason: &letter.reason, record, bytes };
+    let line = Line {
+        at_unix_ms: now.as_millis(),
+        point,
+        node: &letter.node,
+        reason: &letter.reason,
+        record,
+        bytes,
+    };
     let mut text = serde_json::to_string(&line).unwrap_or_default();
     text.push('\n');
     text
@@ -134,6 +149,8 @@ impl Checkpoints for MarkFiles {
     async fn save(&self, stream: &StreamId, mark: &Watermark) -> Result<(), Fault> {
         let (home, name, bytes) = (Arc::clone(&self.home), mark_name(stream), bus_schema::encode(mark));
         let saved = tokio::task::spawn_blocking(move || home.store(&name, &bytes)).await;
-        saved.map_err(|error| Fault::retry(error.to_string()))?.map_err(|error| Fault::retry(error.to_string()))
+        saved
+            .map_err(|error| Fault::retry(error.to_string()))?
+            .map_err(|error| Fault::retry(error.to_string()))
     }
 }

@@ -32,13 +32,21 @@ fn disk_free(_: &Path) -> u64 {
 
 fn kib_of(status: &str, key: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(key));
-    line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse().ok()).unwrap_or(0)
+    line.and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
 }
 
 /// User and system time: fields 14 and 15, counted after the command name, which may hold spaces (proc_pid_stat(5)).
 fn cpu_ms(stat: &str) -> u64 {
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks = |index| fields.split_whitespace().nth(index).and_then(|n: &str| n.parse::<u64>().ok()).unwrap_or(0);
+    let ticks = |index| {
+        fields
+            .split_whitespace()
+            .nth(index)
+            .and_then(|n: &str| n.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
     (ticks(11) + ticks(12)) * 1000 / TICKS_PER_SECOND
 }
 
@@ -58,8 +66,12 @@ pub fn host_facts() -> HostFacts {
 /// The host's name.
 pub fn hostname() -> String {
     let from_kernel = fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = from_kernel.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());
-    name.map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).unwrap_or_else(|| "gateway".to_string())
+    let name = from_kernel
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .or_else(|| std::env::var("COMPUTERNAME").ok());
+    name.map(|name| name.trim().to_string())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "gateway".to_string())
 }
 
 /// The host's name as a daemon's name: what does not fit becomes '-'.
@@ -67,16 +79,29 @@ pub fn name_from_host() -> String {
     let name: String = hostname()
         .to_lowercase()
         .chars()
-        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_lowercase() || c.is_ascii_digit() {
+                c
+            } else {
+                '-'
+            }
+        })
         .take(bus_schema::limits::NAME_BYTES_MAX)
         .collect();
     let name = name.trim_matches('-');
-    if name.is_empty() { "gateway".to_string() } else { name.to_string() }
+    if name.is_empty() {
+        "gateway".to_string()
+    } else {
+        name.to_string()
+    }
 }
 
 fn os_name(os_release: &str) -> String {
     let line = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    line.map_or_else(|| std::env::consts::OS.to_string(), |name| name.trim_matches('"').to_string())
+    line.map_or_else(
+        || std::env::consts::OS.to_string(),
+        |name| name.trim_matches('"').to_string(),
+    )
 }
 
 #[cfg(test)]
@@ -88,7 +113,10 @@ mod tests {
         assert_eq!(kib_of("VmPeak:\t  10 kB\nVmRSS:\t   5120 kB\n", "VmRSS:"), 5120);
         let stat = "1 (a b) c) S 1 1 1 0 -1 4194560 1 1 1 1 150 50 0 0 20 0 1 0 1 1 1";
         assert_eq!(cpu_ms(stat), 2000);
-        assert_eq!(os_name("ID=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), "Debian GNU/Linux 12");
+        assert_eq!(
+            os_name("ID=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"),
+            "Debian GNU/Linux 12"
+        );
         assert!(bus_schema::member::is_name(&name_from_host()));
     }
 

@@ -78,14 +78,22 @@ fn alone(identity: &Identity) -> Membership {
         keys,
         key_epoch: 0,
     };
-    let roster = Roster { fleet, version: 1, members: vec![me.clone()], revoked: Vec::new() };
+    let roster = Roster {
+        fleet,
+        version: 1,
+        members: vec![me.clone()],
+        revoked: Vec::new(),
+    };
     Membership {
         fleet,
         root: keys.sign,
         plane: me.node,
         certificate: Signed::new(&me, identity),
         roster: Signed::new(&roster, identity),
-        group: GroupKey { key_epoch: 0, key: SecretKey::new([0; 32]) },
+        group: GroupKey {
+            key_epoch: 0,
+            key: SecretKey::new([0; 32]),
+        },
         login: None,
         bus: Vec::new(),
         ca: None,
@@ -96,8 +104,16 @@ fn alone(identity: &Identity) -> Membership {
 fn listed(file: &Path, problems: &[Problem]) -> String {
     let mut text = format!("{} has {} problem(s):", file.display(), problems.len());
     for problem in problems {
-        let line = if problem.line > 0 { format!(":{}", problem.line) } else { String::new() };
-        let place = if problem.place.is_empty() { String::new() } else { format!("{}: ", problem.place) };
+        let line = if problem.line > 0 {
+            format!(":{}", problem.line)
+        } else {
+            String::new()
+        };
+        let place = if problem.place.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", problem.place)
+        };
         text.push_str(&format!("\n  {}{line}: {place}{}", file.display(), problem.message));
         if !problem.hint.is_empty() {
             text.push_str(&format!("\n    hint: {}", problem.hint));
@@ -113,8 +129,10 @@ pub async fn run(
     registry: Arc<Registry>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|source| RunError::Read { path: file.display().to_string(), source })?;
+    let text = std::fs::read_to_string(file).map_err(|source| RunError::Read {
+        path: file.display().to_string(),
+        source,
+    })?;
     let state = state.unwrap_or_else(|| file.with_extension("state"));
     let home = Arc::new(Home::open(&state)?);
     let identity = home.identity()?;
@@ -126,7 +144,11 @@ pub async fn run(
     let secure = Arc::new(Secure::new(identity, &membership, home.next_epoch()?, [])?);
     let streams = Streams::new(Arc::clone(&secure), None);
     let board = Board::new(Arc::new(Taps::new().0));
-    let base_dir = file.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_default();
+    let base_dir = file
+        .canonicalize()
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_path_buf))
+        .unwrap_or_default();
     let workshop = Workshop {
         registry,
         home: Arc::clone(&home),
@@ -156,7 +178,9 @@ pub async fn run(
         if let Some((_, cause)) = pipes.iter().find(|(state, _)| *state == RunState::Failed) {
             break Some(cause.clone());
         }
-        let read = sources.iter().all(|n| pipes.get(*n).is_some_and(|(state, _)| *state == RunState::Finished));
+        let read = sources
+            .iter()
+            .all(|n| pipes.get(*n).is_some_and(|(state, _)| *state == RunState::Finished));
         let drained = streams.reports().iter().all(|report| report.ledger.buffered == 0);
         if read && drained {
             break None;
@@ -174,7 +198,12 @@ fn compile(text: &str, fleet: &workflow::Fleet) -> Result<PlanWorkflow, Vec<Prob
     let compiled = workflow::compile(&spec, fleet, 1)?;
     let local = compiled.parts.into_iter().next().map(|part| part.workflow);
     local.ok_or_else(|| {
-        vec![Problem { place: String::new(), line: 0, message: "nothing to run".into(), hint: String::new() }]
+        vec![Problem {
+            place: String::new(),
+            line: 0,
+            message: "nothing to run".into(),
+            hint: String::new(),
+        }]
     })
 }
 

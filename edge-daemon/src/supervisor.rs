@@ -63,7 +63,9 @@ pub fn difference<'a>(
             Some(_) => {}
         }
     }
-    difference.start.extend(wanted.keys().filter(|id| !running.contains_key(id)));
+    difference
+        .start
+        .extend(wanted.keys().filter(|id| !running.contains_key(id)));
     difference
 }
 
@@ -78,13 +80,14 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Nothing runs yet.
-    pub fn new(
-        workshop: Workshop,
-        board: Arc<Board>,
-        checkpoints: Arc<dyn Checkpoints>,
-        random: fn() -> u64,
-    ) -> Self {
-        Self { workshop, board, checkpoints, random, running: BTreeMap::new() }
+    pub fn new(workshop: Workshop, board: Arc<Board>, checkpoints: Arc<dyn Checkpoints>, random: fn() -> u64) -> Self {
+        Self {
+            workshop,
+            board,
+            checkpoints,
+            random,
+            running: BTreeMap::new(),
+        }
     }
 
     /// Makes exactly these workflows run.
@@ -119,7 +122,15 @@ impl Supervisor {
             direct: Arc::clone(&direct),
         };
         let task = tokio::spawn(work.run());
-        self.running.insert(plan.id, Running { plan, stop, task, direct });
+        self.running.insert(
+            plan.id,
+            Running {
+                plan,
+                stop,
+                task,
+                direct,
+            },
+        );
     }
 
     async fn stop(&mut self, workflows: &[WorkflowId]) {
@@ -169,7 +180,13 @@ struct Work {
 impl Work {
     async fn run(mut self) {
         let Some(assembled) = self.assemble().await else { return };
-        let Assembled { pipes, sinks, outgoing, incoming, direct } = assembled;
+        let Assembled {
+            pipes,
+            sinks,
+            outgoing,
+            incoming,
+            direct,
+        } = assembled;
         *self.direct.lock().await = direct;
         let specs = crate::assemble::stream_specs(&self.plan);
         let streams = Arc::clone(&self.workshop.streams);
@@ -207,7 +224,12 @@ impl Work {
             && let Some(number) = numbers.get(&error.id())
         {
             tracing::error!(workflow = self.plan.name, %error, "a component panicked");
-            self.board.set(self.plan.id, *number, RunState::Failed, "a component panicked; see the daemon's log");
+            self.board.set(
+                self.plan.id,
+                *number,
+                RunState::Failed,
+                "a component panicked; see the daemon's log",
+            );
         }
     }
 
@@ -270,7 +292,10 @@ mod tests {
     use super::*;
 
     fn workflow(name: &str, revision: u32, pipes: usize) -> PlanWorkflow {
-        let pipe = bus_schema::plan::Pipe { root: bus_schema::plan::Root::Source(0), steps: Vec::new() };
+        let pipe = bus_schema::plan::Pipe {
+            root: bus_schema::plan::Root::Source(0),
+            steps: Vec::new(),
+        };
         PlanWorkflow {
             id: WorkflowId::of_name(name),
             name: name.to_string(),
@@ -289,7 +314,16 @@ mod tests {
             (vec![workflow("a", 2, 1), workflow("b", 1, 1)], vec![], vec![], vec![a]),
             (vec![workflow("a", 2, 2), workflow("b", 1, 1)], vec![a], vec![a], vec![]),
             (vec![workflow("b", 1, 1)], vec![a], vec![], vec![]),
-            (vec![], { let mut all = vec![a, b]; all.sort(); all }, vec![], vec![]),
+            (
+                vec![],
+                {
+                    let mut all = vec![a, b];
+                    all.sort();
+                    all
+                },
+                vec![],
+                vec![],
+            ),
         ] {
             assert_eq!(difference(&running, &wanted), Difference { stop, start, renumber });
         }

@@ -49,7 +49,14 @@ impl Taps {
     /// Taps whose samples come out of the receiver, with the operator they are for.
     pub fn new() -> (Self, mpsc::Receiver<(NodeId, TapSample)>) {
         let (samples, receiver) = mpsc::channel(SAMPLES_MAX);
-        (Self { open: AtomicUsize::new(0), taps: Mutex::default(), samples }, receiver)
+        (
+            Self {
+                open: AtomicUsize::new(0),
+                taps: Mutex::default(),
+                samples,
+            },
+            receiver,
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Tap>> {
@@ -66,7 +73,9 @@ impl Taps {
         if let Some(tap) = taps.iter_mut().find(same) {
             tap.until = until;
         } else if taps.len() >= TAPS_MAX {
-            return Err(format!("{TAPS_MAX} taps are open on this daemon already; wait until one ends"));
+            return Err(format!(
+                "{TAPS_MAX} taps are open on this daemon already; wait until one ends"
+            ));
         } else {
             taps.push(Tap {
                 operator,
@@ -91,7 +100,10 @@ impl Taps {
         let mut taps = self.lock();
         taps.retain(|tap| tap.until > now);
         self.open.store(taps.len(), Ordering::Relaxed);
-        for tap in taps.iter_mut().filter(|tap| tap.workflow == workflow && tap.node == node) {
+        for tap in taps
+            .iter_mut()
+            .filter(|tap| tap.workflow == workflow && tap.node == node)
+        {
             if let Some((operator, sample)) = tap.sample(batch, now)
                 && self.samples.try_send((operator, sample)).is_err()
             {
@@ -117,7 +129,16 @@ impl Tap {
         self.shown += rows as u32;
         let skipped = std::mem::take(&mut self.skipped) + (batch.rows() - rows) as u64;
         let (workflow, node) = (self.workflow, self.node.clone());
-        Some((self.operator, TapSample { workflow, node, batch: shown, skipped, refused: String::new() }))
+        Some((
+            self.operator,
+            TapSample {
+                workflow,
+                node,
+                batch: shown,
+                skipped,
+                refused: String::new(),
+            },
+        ))
     }
 }
 
@@ -130,7 +151,10 @@ mod tests {
     use super::*;
 
     fn batch(rows: i64) -> Batch {
-        let schema = Schema { collection: "t".into(), fields: vec![Field::new("n", Type::I64)] };
+        let schema = Schema {
+            collection: "t".into(),
+            fields: vec![Field::new("n", Type::I64)],
+        };
         let mut builder = BatchBuilder::new(Arc::new(schema));
         (0..rows).for_each(|n| builder.push(Op::Insert, &[Cell::I64(n)]).unwrap());
         builder.finish(Origin::default())
@@ -143,13 +167,21 @@ mod tests {
         let now = Instant::now();
         taps.passed(workflow, "a", &batch(5), now);
         assert!(samples.try_recv().is_err());
-        let wish = TapOpen { workflow, node: "a".into(), rate_max: 10, lease_ms: 5000 };
+        let wish = TapOpen {
+            workflow,
+            node: "a".into(),
+            rate_max: 10,
+            lease_ms: 5000,
+        };
         taps.open(operator, &wish, now).unwrap();
         taps.passed(workflow, "a", &batch(8), now);
         taps.passed(workflow, "a", &batch(8), now);
         taps.passed(workflow, "b", &batch(8), now);
         let shown: Vec<_> = std::iter::from_fn(|| samples.try_recv().ok()).collect();
-        let rows: Vec<_> = shown.iter().map(|(_, s)| Batch::decode(&s.batch).unwrap().rows()).collect();
+        let rows: Vec<_> = shown
+            .iter()
+            .map(|(_, s)| Batch::decode(&s.batch).unwrap().rows())
+            .collect();
         assert_eq!((rows, shown[1].1.skipped), (vec![8, 2], 6));
         taps.passed(workflow, "a", &batch(1), now + Duration::from_secs(6));
         assert!(samples.try_recv().is_err());

@@ -245,7 +245,6 @@ async fn rosters_reach_everybody_and_plans_survive_restarts_of_both_sides() {
     plane.start_again().await;
     // A plan that was confirmed keeps its number; what was known is shown as not known to be so.
     let before = gw.plan.clone().unwrap();
-    operator.up().await;
     let ApiResult::Daemons(daemons) = operator.call(ApiCall::DaemonList).await else {
         panic!("daemons")
     };
@@ -292,7 +291,6 @@ async fn a_plane_that_lost_its_store_still_knows_its_members_and_deploys_above_w
         let _ = std::fs::remove_file(Path::new(plane.dir.path()).join(file));
     }
     plane.start_again().await;
-    operator.up().await;
     gw.announce(&operator).await;
     let ApiResult::Daemon(detail) = operator.call(ApiCall::DaemonShow("gw".into())).await else {
         panic!("gw")

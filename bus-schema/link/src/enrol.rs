@@ -45,7 +45,11 @@ pub enum EnrolError {
 /// The client name of a candidate's connection: the broker's user name and the candidate's id, so that several candidates
 /// with one token do not throw each other out.
 pub fn client_name(invitation: &Invitation, identity: &Identity) -> String {
-    format!("{}-{}", User::Candidate(invitation.token).name(), identity.public().node_id())
+    format!(
+        "{}-{}",
+        User::Candidate(invitation.token).name(),
+        identity.public().node_id()
+    )
 }
 
 /// Asks the plane to become a member until it answers or `patience` is over.

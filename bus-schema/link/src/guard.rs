@@ -177,6 +177,7 @@ mod tests {
             (5, 3001, Err(Stale::Replayed)),
             (9, 1, Ok(())),
             (8, 1, Ok(())),
+            (10, 1, Ok(())),
             (5, 3002, Err(Stale::OldEpoch)),
             (6, 1, Err(Stale::Replayed)),
         ] {

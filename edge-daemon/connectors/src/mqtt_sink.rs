@@ -295,7 +295,9 @@ impl Sink for MqttSink {
                     Payload::Json { op_column } => Some(JsonRows::new(batch, op_column.as_deref())),
                     Payload::Raw { .. } => None,
                 };
-                (0..batch.rows()).map(|row| self.message(batch, row, json.as_ref())).collect()
+                (0..batch.rows())
+                    .map(|row| self.message(batch, row, json.as_ref()))
+                    .collect()
             };
             for (row, message) in messages.into_iter().enumerate() {
                 match message {

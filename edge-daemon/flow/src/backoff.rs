@@ -21,7 +21,11 @@ impl Default for Backoff {
 impl Backoff {
     /// Waits up to `first` after the first failure, never more than `ceiling`.
     pub fn new(first: Duration, ceiling: Duration) -> Self {
-        Self { first, ceiling, failures: 0 }
+        Self {
+            first,
+            ceiling,
+            failures: 0,
+        }
     }
 
     /// Another failure: how long to wait. `random` is uniform over all of `u64`.
@@ -55,7 +59,10 @@ mod tests {
         let mut before = Duration::ZERO;
         for _ in 0..40 {
             let wait = backoff.next(u64::MAX);
-            assert!(wait >= Duration::from_millis(10) && wait <= Duration::from_secs(30), "{wait:?}");
+            assert!(
+                wait >= Duration::from_millis(10) && wait <= Duration::from_secs(30),
+                "{wait:?}"
+            );
             before = before.max(wait);
         }
         assert!(Backoff::default().next(0) >= Duration::from_millis(10));

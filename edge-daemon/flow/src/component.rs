@@ -21,7 +21,10 @@ pub struct ConfigError {
 impl ConfigError {
     /// A mistake at a key.
     pub fn at(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { key: key.into(), message: message.into() }
+        Self {
+            key: key.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -67,7 +70,9 @@ pub struct Registry {
 impl Registry {
     /// Collects components.
     pub fn new(components: impl IntoIterator<Item = Component>) -> Self {
-        Self { components: components.into_iter().map(|c| ((c.descriptor)(), c.build)).collect() }
+        Self {
+            components: components.into_iter().map(|c| ((c.descriptor)(), c.build)).collect(),
+        }
     }
 
     /// The catalog.

@@ -32,19 +32,42 @@ struct Levelling {
 }
 
 fn levelling(standings: &[Standing]) -> Levelling {
-    let begun = || standings.iter().map(|standing| &standing.mark).filter(|mark| mark.seq > 0);
+    let begun = || {
+        standings
+            .iter()
+            .map(|standing| &standing.mark)
+            .filter(|mark| mark.seq > 0)
+    };
     let Some(lowest) = begun().min_by_key(|mark| mark.seq) else {
         // Several that begin get a mark of their own first: one without any is then known to be new, and not to have
         // missed the very first batch because of a crash.
         let seq = u64::from(standings.len() > 1);
-        return Levelling { to: Watermark { seq, ..Watermark::default() }, rewinds: false, is_damage: false };
+        return Levelling {
+            to: Watermark {
+                seq,
+                ..Watermark::default()
+            },
+            rewinds: false,
+            is_damage: false,
+        };
     };
     let floor = standings.iter().map(|standing| standing.gone_out).max().unwrap_or(0);
     if floor <= lowest.seq {
-        return Levelling { to: lowest.clone(), rewinds: true, is_damage: false };
+        return Levelling {
+            to: lowest.clone(),
+            rewinds: true,
+            is_damage: false,
+        };
     }
     let highest = begun().map(|mark| mark.seq).max().unwrap_or(0).max(floor);
-    Levelling { to: Watermark { seq: highest + 1, ..lowest.clone() }, rewinds: false, is_damage: true }
+    Levelling {
+        to: Watermark {
+            seq: highest + 1,
+            ..lowest.clone()
+        },
+        rewinds: false,
+        is_damage: true,
+    }
 }
 
 /// Opens every leaf and brings all of them to one mark. Returns where the source goes on, and each leaf's mark.
@@ -68,14 +91,21 @@ pub(crate) async fn level(leaves: &[Leaf], around: &Surroundings) -> Result<(Wat
         let (leaf, from, to) = (&leaves[index], standings[index].mark.seq, levelling.to.seq);
         if from != to {
             tracing::info!(node = leaf.node, from, to, "brought to where its siblings are");
-            let step = if levelling.rewinds { Step::Rewind(&levelling.to) } else { Step::Advance(&levelling.to) };
+            let step = if levelling.rewinds {
+                Step::Rewind(&levelling.to)
+            } else {
+                Step::Advance(&levelling.to)
+            };
             standings[index] = until_it_works(leaf, around, step).await?;
         }
     }
     for leaf in leaves {
         leaf.sink.0.lock().await.sink.recovered();
     }
-    Ok((levelling.to, standings.into_iter().map(|standing| standing.mark).collect()))
+    Ok((
+        levelling.to,
+        standings.into_iter().map(|standing| standing.mark).collect(),
+    ))
 }
 
 #[derive(Clone, Copy)]
@@ -126,13 +156,25 @@ async fn do_step(opened: &mut Opened, leaf: &Leaf, around: &Surroundings, step: 
         opened.sink.commit().await?;
         mark = open_leaf(opened, leaf, around).await?;
     }
-    Ok(Standing { mark, gone_out: opened.sink.gone_out(&leaf.stream).await? })
+    Ok(Standing {
+        mark,
+        gone_out: opened.sink.gone_out(&leaf.stream).await?,
+    })
 }
 
 fn only_a_mark(leaf: &Leaf, mark: &Watermark) -> Delivery {
-    let schema = Schema { collection: String::new(), fields: Vec::new() };
+    let schema = Schema {
+        collection: String::new(),
+        fields: Vec::new(),
+    };
     let batch = BatchBuilder::new(Arc::new(schema)).finish(Origin::default());
-    Delivery { stream: leaf.stream, seq: mark.seq, position: mark.position.clone(), batch, dead: 0 }
+    Delivery {
+        stream: leaf.stream,
+        seq: mark.seq,
+        position: mark.position.clone(),
+        batch,
+        dead: 0,
+    }
 }
 
 /// Opens a leaf's sink if it is not, and reads the lineage's watermark.
@@ -176,12 +218,29 @@ mod tests {
             (vec![(9, 8), (8, 9)], (10, false, true, 8)),
             (vec![(4, 5)], (6, false, true, 4)),
         ] {
-            let mark = |seq: u64| Watermark { seq, position: Position::new(vec![seq as u8]), ..Watermark::default() };
-            let standings: Vec<_> =
-                leaves.iter().map(|(seq, gone_out)| Standing { mark: mark(*seq), gone_out: *gone_out }).collect();
+            let mark = |seq: u64| Watermark {
+                seq,
+                position: Position::new(vec![seq as u8]),
+                ..Watermark::default()
+            };
+            let standings: Vec<_> = leaves
+                .iter()
+                .map(|(seq, gone_out)| Standing {
+                    mark: mark(*seq),
+                    gone_out: *gone_out,
+                })
+                .collect();
             let found = levelling(&standings);
-            assert_eq!((found.to.seq, found.rewinds, found.is_damage), (seq, rewinds, is_damage), "{leaves:?}");
-            let expected = if position == 0 { Position::default() } else { mark(position).position };
+            assert_eq!(
+                (found.to.seq, found.rewinds, found.is_damage),
+                (seq, rewinds, is_damage),
+                "{leaves:?}"
+            );
+            let expected = if position == 0 {
+                Position::default()
+            } else {
+                mark(position).position
+            };
             assert_eq!(found.to.position, expected, "{leaves:?}");
         }
     }

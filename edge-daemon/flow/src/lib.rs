@@ -51,7 +51,10 @@ pub enum Fault {
 impl Fault {
     /// A fault worth trying again.
     pub fn retry(cause: impl Into<String>) -> Self {
-        Fault::Retry { cause: cause.into(), after: None }
+        Fault::Retry {
+            cause: cause.into(),
+            after: None,
+        }
     }
 
     /// A fault that needs somebody to change something.

@@ -31,7 +31,11 @@ pub(crate) struct Opened {
 impl Shared {
     /// Wraps a sink that is not open yet.
     pub fn new(sink: Box<dyn Sink>) -> Self {
-        Self(Arc::new(Mutex::new(Opened { sink, is_open: false, is_busy: false })))
+        Self(Arc::new(Mutex::new(Opened {
+            sink,
+            is_open: false,
+            is_busy: false,
+        })))
     }
 
     /// Waits for its turn, and marks the sink as busy until [`Opened::done`].
@@ -121,7 +125,13 @@ impl Meter {
     pub fn account(&self) -> Account {
         let [delivered, dead, buffered] =
             [&self.delivered, &self.dead, &self.in_flight].map(|counter| counter.load(Ordering::Relaxed));
-        Ledger { produced: delivered + dead + buffered, buffered, delivered, dead, ..Ledger::default() }
+        Ledger {
+            produced: delivered + dead + buffered,
+            buffered,
+            delivered,
+            dead,
+            ..Ledger::default()
+        }
     }
 
     /// The last durable delivery's number.

@@ -95,7 +95,11 @@ impl Surroundings {
                 let wait = backoff.next((self.random)()).max(after.unwrap_or_default());
                 tracing::warn!(node, cause, wait_ms = wait.as_millis() as u64, "will try again");
                 self.observer.state(RunState::Retrying, &format!("{node}: {cause}"));
-                if self.pause(wait).await { Ok(()) } else { Err(Outcome::Stopped) }
+                if self.pause(wait).await {
+                    Ok(())
+                } else {
+                    Err(Outcome::Stopped)
+                }
             }
         }
     }
@@ -129,7 +133,9 @@ impl Work {
     }
 
     fn records(&self, leaf: usize) -> u64 {
-        self.parts.get(leaf).map_or(0, |(batch, dead)| batch.rows() as u64 + dead)
+        self.parts
+            .get(leaf)
+            .map_or(0, |(batch, dead)| batch.rows() as u64 + dead)
     }
 }
 
@@ -172,8 +178,16 @@ async fn run_once(pipe: &mut Pipe, around: &Surroundings) -> End {
         seq: start.seq,
         position: (!start.position.as_bytes().is_empty()).then_some(start.position),
     };
-    let outlets = pipe.leaves.iter().zip(marks).map(|(leaf, mark)| Outlet::new(leaf, mark));
-    let mut writer = Writer { leaves: outlets.collect(), around, committed };
+    let outlets = pipe
+        .leaves
+        .iter()
+        .zip(marks)
+        .map(|(leaf, mark)| Outlet::new(leaf, mark));
+    let mut writer = Writer {
+        leaves: outlets.collect(),
+        around,
+        committed,
+    };
     let (read, written) = tokio::join!(reader.run(sender), writer.run(receiver));
     reader.commit_last().await;
     // A failure of the writing half is the cause of the reading half's end, so it is told first.
@@ -242,7 +256,9 @@ impl Reader<'_> {
                 let Ok(room) = Arc::clone(&self.room).acquire_many_owned(weight(&batch.batch)).await else {
                     return Ok(Some(Outcome::Stopped));
                 };
-                let Ok(permit) = sender.reserve().await else { return Ok(Some(Outcome::Stopped)) };
+                let Ok(permit) = sender.reserve().await else {
+                    return Ok(Some(Outcome::Stopped));
+                };
                 let work = self.transform(batch, room)?;
                 for (index, leaf) in self.leaves.iter().enumerate() {
                     leaf.meter.entered(work.records(index));
@@ -257,7 +273,9 @@ impl Reader<'_> {
         if !self.to_commit.has_changed().unwrap_or(true) {
             return Ok(());
         }
-        let Some(position) = self.to_commit.borrow_and_update().clone() else { return Ok(()) };
+        let Some(position) = self.to_commit.borrow_and_update().clone() else {
+            return Ok(());
+        };
         let passed = self.source.commit(&position).await;
         if passed.is_err() {
             // Not heard: it is said again once the source is open again, even if nothing new comes.
@@ -279,7 +297,11 @@ impl Reader<'_> {
     }
 
     fn transform(&mut self, read: SourceBatch, room: OwnedSemaphorePermit) -> Result<Work, Fault> {
-        let SourceBatch { mut batch, position, undecodable } = read;
+        let SourceBatch {
+            mut batch,
+            position,
+            undecodable,
+        } = read;
         if let Some(origin) = self.origin {
             batch = batch.with_origin(origin());
         }
@@ -302,7 +324,10 @@ impl Reader<'_> {
             };
             // Kept only for the rows that may be rejected; columns are cheap to clone next to a transform.
             let original = input.clone();
-            let done = stage.transform.apply(input).map_err(|fault| stage_fault(&stage.node, fault))?;
+            let done = stage
+                .transform
+                .apply(input)
+                .map_err(|fault| stage_fault(&stage.node, fault))?;
             for (row, reason) in &done.rejected {
                 letters.push(DeadLetter {
                     point: TapPoint::Transform,
@@ -321,14 +346,23 @@ impl Reader<'_> {
         let parts = self.leaves.iter().map(part).collect();
         self.seq += 1;
         self.position = Some(position.clone());
-        Ok(Work { seq: self.seq, position, parts, letters, _room: room })
+        Ok(Work {
+            seq: self.seq,
+            position,
+            parts,
+            letters,
+            _room: room,
+        })
     }
 }
 
 fn stage_fault(node: &str, fault: Fault) -> Fault {
     match fault {
         Fault::Stop { cause } => Fault::stop(format!("{node}: {cause}")),
-        Fault::Retry { cause, after } => Fault::Retry { cause: format!("{node}: {cause}"), after },
+        Fault::Retry { cause, after } => Fault::Retry {
+            cause: format!("{node}: {cause}"),
+            after,
+        },
     }
 }
 
@@ -359,7 +393,15 @@ enum Phase {
 impl<'a> Outlet<'a> {
     fn new(leaf: &'a Leaf, mark: Watermark) -> Self {
         let (rejected, letters) = (Vec::new(), Vec::new());
-        Self { leaf, confirmed: mark.seq, mark: Some(mark), is_behind: false, rejected, letters, is_unsaved: false }
+        Self {
+            leaf,
+            confirmed: mark.seq,
+            mark: Some(mark),
+            is_behind: false,
+            rejected,
+            letters,
+            is_unsaved: false,
+        }
     }
 
     /// Does its part until it works.
@@ -417,7 +459,10 @@ impl<'a> Outlet<'a> {
             Some(mark) if opened.is_open => mark,
             _ => self.read_mark(opened, around).await?,
         };
-        let fresh = deliveries.iter().position(|delivery| delivery.seq > mark.seq).unwrap_or(deliveries.len());
+        let fresh = deliveries
+            .iter()
+            .position(|delivery| delivery.seq > mark.seq)
+            .unwrap_or(deliveries.len());
         let fresh = &deliveries[fresh..];
         if phase != Phase::Commit && !fresh.is_empty() {
             self.rejected = opened.sink.write(fresh).await?;
@@ -455,11 +500,18 @@ impl<'a> Outlet<'a> {
     fn settle(&mut self, deliveries: &[Delivery], fresh: &[Delivery], around: &Surroundings) {
         let mut mark = self.mark.clone().unwrap_or_default();
         for (index, delivery) in fresh.iter().enumerate() {
-            let lost = self.rejected.iter().filter(|rejected| rejected.delivery == index).count();
+            let lost = self
+                .rejected
+                .iter()
+                .filter(|rejected| rejected.delivery == index)
+                .count();
             mark = mark.after(delivery, lost as u64);
             around.observer.passed(&self.leaf.node, &delivery.batch);
         }
-        let records = deliveries.iter().map(|delivery| delivery.batch.rows() as u64 + delivery.dead).sum();
+        let records = deliveries
+            .iter()
+            .map(|delivery| delivery.batch.rows() as u64 + delivery.dead)
+            .sum();
         self.leaf.meter.set(&mark, self.leaf.meter.left(records));
         self.rejected.clear();
         self.confirmed = mark.seq;
@@ -490,11 +542,22 @@ impl Writer<'_> {
 
     /// Makes a group durable at every leaf, then lets the source know.
     async fn deliver(&mut self, mut group: Vec<Work>) -> Result<(), End> {
-        let letters: Vec<_> = group.iter_mut().flat_map(|work| std::mem::take(&mut work.letters)).collect();
+        let letters: Vec<_> = group
+            .iter_mut()
+            .flat_map(|work| std::mem::take(&mut work.letters))
+            .collect();
         self.keep(letters).await?;
-        let parts: Vec<Vec<Delivery>> =
-            self.leaves.iter().enumerate().map(|(index, outlet)| deliveries(outlet.leaf, index, &group)).collect();
-        let phases = if self.leaves.len() == 1 { &[Phase::Both][..] } else { &[Phase::Write, Phase::Commit] };
+        let parts: Vec<Vec<Delivery>> = self
+            .leaves
+            .iter()
+            .enumerate()
+            .map(|(index, outlet)| deliveries(outlet.leaf, index, &group))
+            .collect();
+        let phases = if self.leaves.len() == 1 {
+            &[Phase::Both][..]
+        } else {
+            &[Phase::Write, Phase::Commit]
+        };
         for phase in phases {
             for (outlet, deliveries) in self.leaves.iter_mut().zip(&parts) {
                 outlet.deliver(deliveries, *phase, self.around).await?;
@@ -521,7 +584,13 @@ impl Writer<'_> {
 fn deliveries(leaf: &Leaf, index: usize, group: &[Work]) -> Vec<Delivery> {
     let delivery = |work: &Work| {
         let (batch, dead) = work.parts.get(index).cloned()?;
-        Some(Delivery { stream: leaf.stream, seq: work.seq, position: work.position.clone(), batch, dead })
+        Some(Delivery {
+            stream: leaf.stream,
+            seq: work.seq,
+            position: work.position.clone(),
+            batch,
+            dead,
+        })
     };
     group.iter().filter_map(delivery).collect()
 }

@@ -112,7 +112,9 @@ pub trait Sink: Send {
     /// crash between two of them, the one that is ahead goes back.
     async fn rewind(&mut self, stream: &StreamId, seq: u64) -> Result<(), Fault> {
         let _ = (stream, seq);
-        Err(Fault::stop("this destination cannot share a source with another one without a spool between them"))
+        Err(Fault::stop(
+            "this destination cannot share a source with another one without a spool between them",
+        ))
     }
 
     /// Recovery is over, this sink and its siblings stand at the same mark: what it holds may go out.

@@ -15,7 +15,10 @@ impl Position {
     /// Wraps a bookmark of at most [`POSITION_BYTES_MAX`] bytes; a longer one is a programming error of the source.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
-        debug_assert!(bytes.len() <= POSITION_BYTES_MAX, "a position holds a bookmark, not data");
+        debug_assert!(
+            bytes.len() <= POSITION_BYTES_MAX,
+            "a position holds a bookmark, not data"
+        );
         Self(bytes)
     }
 

@@ -15,7 +15,10 @@ pub struct Transformed {
 
 impl From<Batch> for Transformed {
     fn from(batch: Batch) -> Self {
-        Self { batch, rejected: Vec::new() }
+        Self {
+            batch,
+            rejected: Vec::new(),
+        }
     }
 }
 

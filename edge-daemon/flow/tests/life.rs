@@ -40,7 +40,13 @@ enum Step {
 }
 
 fn script(steps: &[Step]) -> Script {
-    Script { steps: steps.to_vec(), at: 0, reads: Arc::default(), rows: vec![1, 2, 3], blob_bytes: 0 }
+    Script {
+        steps: steps.to_vec(),
+        at: 0,
+        reads: Arc::default(),
+        rows: vec![1, 2, 3],
+        blob_bytes: 0,
+    }
 }
 
 impl Script {
@@ -52,13 +58,24 @@ impl Script {
             Step::Rows => {
                 let reads = self.reads.fetch_add(1, Ordering::Relaxed) as u64 + 1;
                 let position = Position::new(reads.to_le_bytes());
-                let batch = if self.blob_bytes > 0 { blob(self.blob_bytes) } else { batch(&self.rows) };
-                Ok(Read::Batch(SourceBatch { batch, position, undecodable: vec![] }))
+                let batch = if self.blob_bytes > 0 {
+                    blob(self.blob_bytes)
+                } else {
+                    batch(&self.rows)
+                };
+                Ok(Read::Batch(SourceBatch {
+                    batch,
+                    position,
+                    undecodable: vec![],
+                }))
             }
             Step::Idle => Ok(Read::Idle),
             Step::End => Ok(Read::End),
             Step::Retry => Err(Fault::retry("the source is not there")),
-            Step::RetryInAnHour => Err(Fault::Retry { cause: "come back later".into(), after: Some(HOUR) }),
+            Step::RetryInAnHour => Err(Fault::Retry {
+                cause: "come back later".into(),
+                after: Some(HOUR),
+            }),
             Step::Stop => Err(Fault::stop("no such column 'x'; name one of a, b")),
             Step::Hang => std::future::pending().await,
         }
@@ -88,7 +105,10 @@ impl Stubborn {
         match self.fate {
             _ if call != self.at => Ok(()),
             Step::Retry => Err(Fault::retry("the database is away")),
-            Step::RetryInAnHour => Err(Fault::Retry { cause: "come back later".into(), after: Some(HOUR) }),
+            Step::RetryInAnHour => Err(Fault::Retry {
+                cause: "come back later".into(),
+                after: Some(HOUR),
+            }),
             Step::Stop => Err(Fault::stop("there is no table 't'; create it")),
             Step::Hang => std::future::pending().await,
             _ => Ok(()),
@@ -127,9 +147,19 @@ async fn a_pipe_stops_at_once_whatever_it_waits_for() {
         ("a source that is retried", &[RetryInAnHour], Idle, ""),
         ("a sink that does not open", &[Rows], Retry, "open"),
         ("a watermark that cannot be read", &[Rows], RetryInAnHour, "watermark"),
-        ("a sink that does not write, and a full channel", &[Rows], Retry, "write"),
+        (
+            "a sink that does not write, and a full channel",
+            &[Rows],
+            Retry,
+            "write",
+        ),
         ("a sink that wants an hour", &[Rows], RetryInAnHour, "commit"),
-        ("everything delivered, the source at its end but the sink away", &[Rows, End], RetryInAnHour, "write"),
+        (
+            "everything delivered, the source at its end but the sink away",
+            &[Rows, End],
+            RetryInAnHour,
+            "write",
+        ),
     ] {
         for is_dropped in [false, true] {
             let world = World::empty();
@@ -145,7 +175,11 @@ async fn a_pipe_stops_at_once_whatever_it_waits_for() {
             }
             let outcome = timeout(Duration::from_secs(2), run).await.expect(name).unwrap();
             assert_eq!(outcome, Outcome::Stopped, "{name}");
-            assert!(asked.elapsed() <= Duration::from_millis(600), "{name}: {:?}", asked.elapsed());
+            assert!(
+                asked.elapsed() <= Duration::from_millis(600),
+                "{name}: {:?}",
+                asked.elapsed()
+            );
         }
     }
 }
@@ -154,19 +188,66 @@ async fn a_pipe_stops_at_once_whatever_it_waits_for() {
 async fn a_failure_is_told_with_its_place_and_cause() {
     use Step::*;
     for (name, steps, fate, at, expected) in [
-        ("the source", &[Rows, Stop][..], Idle, "", "source: no such column 'x'; name one of a, b"),
-        ("opening", &[Rows], Stop, "open", "sink: there is no table 't'; create it"),
-        ("the watermark", &[Rows], Stop, "watermark", "sink: there is no table 't'; create it"),
-        ("writing", &[Rows], Stop, "write", "sink: there is no table 't'; create it"),
-        ("committing", &[Rows], Stop, "commit", "sink: there is no table 't'; create it"),
-        ("writing, with the source at its end", &[Rows, End], Stop, "write", "sink: there is no table 't'; create it"),
-        ("writing, with the source away for an hour", &[Rows, RetryInAnHour], Stop, "commit", "create it"),
+        (
+            "the source",
+            &[Rows, Stop][..],
+            Idle,
+            "",
+            "source: no such column 'x'; name one of a, b",
+        ),
+        (
+            "opening",
+            &[Rows],
+            Stop,
+            "open",
+            "sink: there is no table 't'; create it",
+        ),
+        (
+            "the watermark",
+            &[Rows],
+            Stop,
+            "watermark",
+            "sink: there is no table 't'; create it",
+        ),
+        (
+            "writing",
+            &[Rows],
+            Stop,
+            "write",
+            "sink: there is no table 't'; create it",
+        ),
+        (
+            "committing",
+            &[Rows],
+            Stop,
+            "commit",
+            "sink: there is no table 't'; create it",
+        ),
+        (
+            "writing, with the source at its end",
+            &[Rows, End],
+            Stop,
+            "write",
+            "sink: there is no table 't'; create it",
+        ),
+        (
+            "writing, with the source away for an hour",
+            &[Rows, RetryInAnHour],
+            Stop,
+            "commit",
+            "create it",
+        ),
     ] {
         let world = World::empty();
         let leaves = vec![leaf(&world, "sink", None, Stubborn { fate, at })];
         let (around, _stop) = surroundings(&world);
-        let run = timeout(Duration::from_secs(5), flow::run(pipe(script(steps), vec![], leaves), around));
-        let Outcome::Failed(cause) = run.await.expect(name) else { panic!("{name}") };
+        let run = timeout(
+            Duration::from_secs(5),
+            flow::run(pipe(script(steps), vec![], leaves), around),
+        );
+        let Outcome::Failed(cause) = run.await.expect(name) else {
+            panic!("{name}")
+        };
         assert!(cause.contains(expected), "{name}: {cause}");
         let last = world.lock().states.last().cloned();
         assert_eq!(last, Some((RunState::Failed, cause)), "{name}");
@@ -178,7 +259,11 @@ async fn the_end_of_the_source_is_the_end_when_all_is_delivered() {
     for count in [0, 1, 500] {
         let world = World::numbers(3, count);
         let (around, _stop) = surroundings(&world);
-        let pipe = pipe(Numbers::new(&world), vec![], vec![leaf(&world, "t", None, Table::new(&world, "t"))]);
+        let pipe = pipe(
+            Numbers::new(&world),
+            vec![],
+            vec![leaf(&world, "t", None, Table::new(&world, "t"))],
+        );
         assert_eq!(flow::run(pipe, around).await, Outcome::Finished);
         assert_eq!(world.records("t"), (1..=count).collect::<Vec<_>>());
         let state = world.lock();
@@ -193,11 +278,22 @@ async fn retries_are_seen_and_so_is_their_end() {
     let world = World::numbers(3, 200);
     world.lock().faults = 30;
     let (around, _stop) = surroundings(&world);
-    let pipe = pipe(Numbers::new(&world), vec![], vec![leaf(&world, "t", None, Table::new(&world, "t"))]);
+    let pipe = pipe(
+        Numbers::new(&world),
+        vec![],
+        vec![leaf(&world, "t", None, Table::new(&world, "t"))],
+    );
     assert_eq!(flow::run(pipe, around).await, Outcome::Finished);
     let state = world.lock();
-    let retries: Vec<_> = state.states.iter().filter(|(state, _)| *state == RunState::Retrying).collect();
-    assert!(!retries.is_empty() && retries.iter().all(|(_, cause)| cause.contains(": ")), "{retries:?}");
+    let retries: Vec<_> = state
+        .states
+        .iter()
+        .filter(|(state, _)| *state == RunState::Retrying)
+        .collect();
+    assert!(
+        !retries.is_empty() && retries.iter().all(|(_, cause)| cause.contains(": ")),
+        "{retries:?}"
+    );
     assert_eq!(state.states.last().unwrap().0, RunState::Finished);
 }
 
@@ -206,14 +302,28 @@ async fn retries_are_seen_and_so_is_their_end() {
 async fn a_sink_that_hangs_holds_the_source() {
     for (blob_bytes, batches_max) in [(0, 7), (600_000, 2), (4_000_000, 2)] {
         let world = World::empty();
-        let source = Script { blob_bytes, ..script(&[Step::Rows]) };
+        let source = Script {
+            blob_bytes,
+            ..script(&[Step::Rows])
+        };
         let reads = Arc::clone(&source.reads);
-        let leaves = vec![leaf(&world, "sink", None, Stubborn { fate: Step::Hang, at: "write" })];
+        let leaves = vec![leaf(
+            &world,
+            "sink",
+            None,
+            Stubborn {
+                fate: Step::Hang,
+                at: "write",
+            },
+        )];
         let (around, _stop) = surroundings(&world);
         let run = tokio::spawn(flow::run(pipe(source, vec![], leaves), around));
         sleep(HOUR / 6).await;
         let read = reads.load(Ordering::Relaxed);
-        assert!((2..=batches_max).contains(&read), "{read} batches of {blob_bytes} bytes under way");
+        assert!(
+            (2..=batches_max).contains(&read),
+            "{read} batches of {blob_bytes} bytes under way"
+        );
         run.abort();
     }
 }
@@ -238,7 +348,15 @@ impl Sink for Careless {
     }
 
     async fn watermark(&mut self, stream: &StreamId) -> Result<Option<Watermark>, Fault> {
-        Ok(self.world.lock().sinks.entry("shared".into()).or_default().marks.get(stream).cloned())
+        Ok(self
+            .world
+            .lock()
+            .sinks
+            .entry("shared".into())
+            .or_default()
+            .marks
+            .get(stream)
+            .cloned())
     }
 
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
@@ -253,7 +371,13 @@ impl Sink for Careless {
     }
 
     async fn commit(&mut self) -> Result<(), Fault> {
-        self.world.lock().sinks.entry("shared".into()).or_default().records.append(&mut self.pending);
+        self.world
+            .lock()
+            .sinks
+            .entry("shared".into())
+            .or_default()
+            .records
+            .append(&mut self.pending);
         Ok(())
     }
 }
@@ -263,10 +387,25 @@ impl Sink for Careless {
 async fn a_pipe_that_is_cut_off_spoils_nothing_for_its_neighbour() {
     let world = World::empty();
     let hangs = Arc::new(AtomicUsize::new(1));
-    let shared = Shared::new(Box::new(Careless { world: world.clone(), hangs, pending: Vec::new() }));
+    let shared = Shared::new(Box::new(Careless {
+        world: world.clone(),
+        hangs,
+        pending: Vec::new(),
+    }));
     let build = |rows: Vec<i64>| {
-        let source = Script { rows, ..script(&[Step::Rows, Step::End]) };
-        let mut leaf = leaf(&world, "shared", None, Stubborn { fate: Step::Idle, at: "" });
+        let source = Script {
+            rows,
+            ..script(&[Step::Rows, Step::End])
+        };
+        let mut leaf = leaf(
+            &world,
+            "shared",
+            None,
+            Stubborn {
+                fate: Step::Idle,
+                at: "",
+            },
+        );
         leaf.sink = shared.clone();
         pipe(source, vec![], vec![leaf])
     };
@@ -282,15 +421,26 @@ async fn a_pipe_that_is_cut_off_spoils_nothing_for_its_neighbour() {
 /// A destination that is added to a pipe starts where the others are; they get nothing twice.
 #[tokio::test(start_paused = true)]
 async fn a_new_destination_joins_its_siblings() {
-    for (before, batches) in [(&["a"][..], 40), (&["a", "b"], 40), (&["a"], 3), (&["a", "b"], 3), (&["a"], 0)] {
+    for (before, batches) in [
+        (&["a"][..], 40),
+        (&["a", "b"], 40),
+        (&["a"], 3),
+        (&["a", "b"], 3),
+        (&["a"], 0),
+    ] {
         let world = World::numbers(5, batches);
         let build = |names: &[&'static str]| {
-            let leaves = names.iter().map(|name| leaf(&world, name, None, Buffer::new(&world, name)));
+            let leaves = names
+                .iter()
+                .map(|name| leaf(&world, name, None, Buffer::new(&world, name)));
             pipe(Numbers::new(&world), vec![], leaves.collect())
         };
         let (around, _stop) = surroundings(&world);
         assert_eq!(flow::run(build(before), around.clone()).await, Outcome::Finished);
-        world.lock().inputs.extend((batches + 1..=batches + 20).map(Input::Number));
+        world
+            .lock()
+            .inputs
+            .extend((batches + 1..=batches + 20).map(Input::Number));
         let after = [before, &["c"]].concat();
         assert_eq!(flow::run(build(&after), around).await, Outcome::Finished);
         for name in before {

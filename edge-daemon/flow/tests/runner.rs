@@ -12,7 +12,11 @@ use tokio::time::{sleep, timeout};
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn paused(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     runtime.block_on(test);
 }
 
@@ -20,7 +24,11 @@ fn paused(test: impl Future<Output = ()>) {
 async fn lives(world: &World, dice: &mut Dice, build: impl Fn() -> flow::Pipe) {
     for _ in 0..dice.roll(6) {
         let (around, stop) = surroundings(world);
-        let polls = if dice.roll(4) == 0 { u64::MAX } else { 1 + dice.roll(400) };
+        let polls = if dice.roll(4) == 0 {
+            u64::MAX
+        } else {
+            1 + dice.roll(400)
+        };
         let stopping = Duration::from_millis(dice.roll(60_000));
         let stopper = async {
             sleep(stopping).await;
@@ -34,17 +42,31 @@ async fn lives(world: &World, dice: &mut Dice, build: impl Fn() -> flow::Pipe) {
         world.lock().meters.clear();
     }
     let (around, _stop) = surroundings(world);
-    let outcome = timeout(MINUTE * 600, flow::run(build(), around)).await.expect("it comes to an end");
+    let outcome = timeout(MINUTE * 600, flow::run(build(), around))
+        .await
+        .expect("it comes to an end");
     assert_eq!(outcome, Outcome::Finished);
 }
 
 fn inputs(dice: &mut Dice) -> Vec<Input> {
     let count = 1 + dice.roll(120) as i64;
-    (1..=count).map(|n| if dice.roll(12) == 0 { Input::Garbage } else { Input::Number(n) }).collect()
+    (1..=count)
+        .map(|n| {
+            if dice.roll(12) == 0 {
+                Input::Garbage
+            } else {
+                Input::Number(n)
+            }
+        })
+        .collect()
 }
 
 fn wanted(inputs: &[Input], keep: impl Fn(i64) -> bool) -> Vec<i64> {
-    inputs.iter().filter_map(|i| if let Input::Number(n) = i { Some(*n) } else { None }).filter(|n| keep(*n)).collect()
+    inputs
+        .iter()
+        .filter_map(|i| if let Input::Number(n) = i { Some(*n) } else { None })
+        .filter(|n| keep(*n))
+        .collect()
 }
 
 proptest! {

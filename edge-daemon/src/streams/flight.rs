@@ -153,7 +153,11 @@ impl Flight {
         }
         if !self.answered {
             let wait = self.open_at.saturating_duration_since(now);
-            return if wait.is_zero() { Action::Open } else { Action::Wait(Some(wait)) };
+            return if wait.is_zero() {
+                Action::Open
+            } else {
+                Action::Wait(Some(wait))
+            };
         }
         let to = self.released.min(self.credit);
         if self.next <= to {
@@ -171,7 +175,16 @@ mod tests {
 
     fn ack(watermark: u64, received: u64, credit: u64) -> StreamAck {
         let stream = StreamId::from_hash(&[1; 32]);
-        StreamAck { stream, epoch: 1, watermark, received, credit, rewind: false, dead: 0, trouble: String::new() }
+        StreamAck {
+            stream,
+            epoch: 1,
+            watermark,
+            received,
+            credit,
+            rewind: false,
+            dead: 0,
+            trouble: String::new(),
+        }
     }
 
     #[test]
@@ -208,7 +221,10 @@ mod tests {
         flight.acked(&ack(0, 0, 16), t);
         flight.sent(10, t);
         // The consumer noticed a hole after 4: at once, but once.
-        let rewind = StreamAck { rewind: true, ..ack(0, 4, 20) };
+        let rewind = StreamAck {
+            rewind: true,
+            ..ack(0, 4, 20)
+        };
         flight.acked(&rewind, t + REWIND_APART);
         assert_eq!(flight.action(t), Action::Send { from: 5, to: 10 });
         flight.sent(10, t);
@@ -221,7 +237,13 @@ mod tests {
         flight.acked(&ack(4, 6, 22), later);
         assert_eq!(flight.action(later), Action::Send { from: 7, to: 10 });
         // A consumer that restarted knows no key.
-        flight.acked(&StreamAck { epoch: 0, ..ack(0, 0, 0) }, later);
+        flight.acked(
+            &StreamAck {
+                epoch: 0,
+                ..ack(0, 0, 0)
+            },
+            later,
+        );
         assert_eq!(flight.action(later), Action::Open);
         // A reconnect asks as well.
         flight.acked(&ack(4, 6, 22), later);
@@ -238,8 +260,14 @@ mod tests {
         flight.connected(true, t);
         for wrong in [
             ack(8, 8, 20),
-            StreamAck { epoch: 7, ..ack(9, 9, 20) },
-            StreamAck { epoch: 7, ..ack(8, 7, 20) },
+            StreamAck {
+                epoch: 7,
+                ..ack(9, 9, 20)
+            },
+            StreamAck {
+                epoch: 7,
+                ..ack(8, 7, 20)
+            },
         ] {
             assert!(!flight.acked(&wrong, t));
             assert_eq!(flight.watermark(), 5);

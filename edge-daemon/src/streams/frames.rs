@@ -37,7 +37,10 @@ fn pack_rows(batch: &Batch, first_row: usize, packing: &mut Packing) {
     let bytes = batch.encode();
     let rows = batch.rows();
     if bytes.len() <= PART_BYTES {
-        packing.frames.push(Packed { plaintext: body(&Frame::Batch(bytes)), records: rows as u64 });
+        packing.frames.push(Packed {
+            plaintext: body(&Frame::Batch(bytes)),
+            records: rows as u64,
+        });
     } else if rows > 1 {
         let middle = rows / 2;
         pack_rows(&batch.slice(0..middle), first_row, packing);
@@ -46,8 +49,15 @@ fn pack_rows(batch: &Batch, first_row: usize, packing: &mut Packing) {
         let count = bytes.len().div_ceil(PART_BYTES) as u32;
         for (index, part) in bytes.chunks(PART_BYTES).enumerate() {
             let index = index as u32;
-            let plaintext = body(&Frame::Part { index, count, bytes: part.to_vec() });
-            packing.frames.push(Packed { plaintext, records: u64::from(index + 1 == count) });
+            let plaintext = body(&Frame::Part {
+                index,
+                count,
+                bytes: part.to_vec(),
+            });
+            packing.frames.push(Packed {
+                plaintext,
+                records: u64::from(index + 1 == count),
+            });
         }
     } else {
         packing.too_large.push(first_row);
@@ -58,7 +68,16 @@ fn pack_rows(batch: &Batch, first_row: usize, packing: &mut Packing) {
 pub fn body(frame: &Frame) -> Vec<u8> {
     let payload = frame.to_payload();
     let (kind, ver) = (Frame::KIND, Frame::VER);
-    Body { kind, ver, exchange: Exchange::OneWay, correlation: 0, part: 0, parts: 1, payload: &payload }.encode()
+    Body {
+        kind,
+        ver,
+        exchange: Exchange::OneWay,
+        correlation: 0,
+        part: 0,
+        parts: 1,
+        payload: &payload,
+    }
+    .encode()
 }
 
 /// Reads a frame's plaintext.
@@ -145,9 +164,14 @@ mod tests {
 
     fn batch(sizes: &[usize]) -> Batch {
         let fields = vec![Field::new("n", Type::I64), Field::new("blob", Type::Bytes)];
-        let mut builder = BatchBuilder::new(Arc::new(Schema { collection: "t".into(), fields }));
+        let mut builder = BatchBuilder::new(Arc::new(Schema {
+            collection: "t".into(),
+            fields,
+        }));
         for (n, size) in sizes.iter().enumerate() {
-            builder.push(Op::Insert, &[Cell::I64(n as i64), Cell::Bytes(&vec![n as u8; *size])]).unwrap();
+            builder
+                .push(Op::Insert, &[Cell::I64(n as i64), Cell::Bytes(&vec![n as u8; *size])])
+                .unwrap();
         }
         builder.finish(Origin::default())
     }
@@ -185,7 +209,11 @@ mod tests {
 
     #[test]
     fn parts_out_of_order_are_refused() {
-        let part = |index| Frame::Part { index, count: 3, bytes: vec![1] };
+        let part = |index| Frame::Part {
+            index,
+            count: 3,
+            bytes: vec![1],
+        };
         let mut assembly = Assembly::default();
         assert!(assembly.take(part(1)).is_err());
         assert!(assembly.take(part(0)).unwrap().is_none());

@@ -87,7 +87,11 @@ impl Standing {
         }
         if open.epoch > self.epoch {
             if self.epoch > 0 {
-                tracing::warn!(epoch = open.epoch, before = self.epoch, "the producer lost its buffer and starts anew");
+                tracing::warn!(
+                    epoch = open.epoch,
+                    before = self.epoch,
+                    "the producer lost its buffer and starts anew"
+                );
             }
             self.epoch = open.epoch;
             self.received = 0;
@@ -176,7 +180,11 @@ impl Incoming {
 
     /// The source of this stream.
     pub fn source(self: &Arc<Self>, streams: Arc<Streams>) -> Box<dyn Source> {
-        Box::new(Consumer { incoming: Arc::clone(self), streams, assembly: frames::Assembly::default() })
+        Box::new(Consumer {
+            incoming: Arc::clone(self),
+            streams,
+            assembly: frames::Assembly::default(),
+        })
     }
 
     /// The producer opens the stream. `true` when an answer is due.
@@ -243,7 +251,10 @@ impl Incoming {
             side: Side::Consumer,
             epoch: standing.epoch,
             watermark: standing.watermark,
-            ledger: Ledger { duplicates: standing.duplicates, ..account },
+            ledger: Ledger {
+                duplicates: standing.duplicates,
+                ..account
+            },
             buffered_bytes: 0,
             trouble: standing.trouble.clone(),
         }
@@ -262,7 +273,10 @@ impl Source for Consumer {
     async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
         let (epoch, seq) = match after {
             Some(after) => bus_schema::decode(after.as_bytes()).ok_or_else(|| {
-                Fault::stop(format!("the watermark of {} is not one of this stream", self.incoming.spec.edge))
+                Fault::stop(format!(
+                    "the watermark of {} is not one of this stream",
+                    self.incoming.spec.edge
+                ))
             })?,
             None => (0, 0),
         };
@@ -287,7 +301,10 @@ impl Source for Consumer {
                 next
             };
             let Some((epoch, seq, frame)) = next else {
-                if tokio::time::timeout_at(deadline, self.incoming.arrived.notified()).await.is_err() {
+                if tokio::time::timeout_at(deadline, self.incoming.arrived.notified())
+                    .await
+                    .is_err()
+                {
                     return Ok(Read::Idle);
                 }
                 continue;
@@ -298,9 +315,18 @@ impl Source for Consumer {
             }
             let is_gap = matches!(frame, Frame::Gap { .. });
             if let Frame::Gap { first_seq, cause, .. } = &frame {
-                tracing::warn!(edge = self.incoming.spec.edge, first_seq, last_seq = seq, cause, "records are missing");
+                tracing::warn!(
+                    edge = self.incoming.spec.edge,
+                    first_seq,
+                    last_seq = seq,
+                    cause,
+                    "records are missing"
+                );
             }
-            let batch = self.assembly.take(frame).map_err(|error| Fault::retry(error.to_string()))?;
+            let batch = self
+                .assembly
+                .take(frame)
+                .map_err(|error| Fault::retry(error.to_string()))?;
             let batch = match batch {
                 Some(batch) => batch,
                 // Carries the position past the gap.
@@ -308,12 +334,18 @@ impl Source for Consumer {
                 None => continue,
             };
             let position = position(epoch, seq);
-            return Ok(Read::Batch(SourceBatch { batch, position, undecodable: Vec::new() }));
+            return Ok(Read::Batch(SourceBatch {
+                batch,
+                position,
+                undecodable: Vec::new(),
+            }));
         }
     }
 
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
-        let Some((epoch, seq)) = bus_schema::decode::<(u64, u64)>(position.as_bytes()) else { return Ok(()) };
+        let Some((epoch, seq)) = bus_schema::decode::<(u64, u64)>(position.as_bytes()) else {
+            return Ok(());
+        };
         {
             let mut standing = self.incoming.lock();
             if epoch == standing.epoch {
@@ -330,9 +362,17 @@ impl Source for Consumer {
 }
 
 fn empty() -> Result<Batch, Fault> {
-    let schema = Schema { collection: String::new(), fields: Vec::new() };
-    Batch::new(Arc::new(schema), Vec::new(), Ops::All(bus_schema::data::Op::Insert), Origin::default())
-        .map_err(|error| Fault::retry(error.to_string()))
+    let schema = Schema {
+        collection: String::new(),
+        fields: Vec::new(),
+    };
+    Batch::new(
+        Arc::new(schema),
+        Vec::new(),
+        Ops::All(bus_schema::data::Op::Insert),
+        Origin::default(),
+    )
+    .map_err(|error| Fault::retry(error.to_string()))
 }
 
 #[cfg(test)]
@@ -343,16 +383,30 @@ mod tests {
 
     fn open(epoch: u64) -> StreamOpen {
         let stream = StreamId::from_hash(&[1; 32]);
-        StreamOpen { stream, epoch, key: SecretKey::new([1; 32]), first_seq: 1, next_seq: 1 }
+        StreamOpen {
+            stream,
+            epoch,
+            key: SecretKey::new([1; 32]),
+            first_seq: 1,
+            next_seq: 1,
+        }
     }
 
     #[test]
     fn frames_are_taken_once_and_in_order() {
         let now = Instant::now();
         let batch = || Frame::Batch(vec![]);
-        let gap = |first_seq| Frame::Gap { first_seq, records: 0, cause: String::new() };
+        let gap = |first_seq| Frame::Gap {
+            first_seq,
+            records: 0,
+            cause: String::new(),
+        };
         let mut standing = Standing::default();
-        assert_eq!(standing.open(&open(1)), Reaction::Nothing, "not before the pipe is ready");
+        assert_eq!(
+            standing.open(&open(1)),
+            Reaction::Nothing,
+            "not before the pipe is ready"
+        );
         standing.resume(0, 0);
         assert_eq!(standing.open(&open(3)), Reaction::Ack);
         for (seq, frame, expected) in [

@@ -85,7 +85,11 @@ impl Streams {
 
     /// Whether the way to a consumer is open.
     pub fn up(&self, consumer: &NodeId) -> watch::Receiver<bool> {
-        if consumer == self.secure.node() { self.local_up.subscribe() } else { self.bus_up.subscribe() }
+        if consumer == self.secure.node() {
+            self.local_up.subscribe()
+        } else {
+            self.bus_up.subscribe()
+        }
     }
 
     /// Takes a stream on; its acknowledgements will be heard.
@@ -93,7 +97,10 @@ impl Streams {
         let spec = out.spec().clone();
         self.lock().outgoing.insert(spec.stream, Arc::clone(&out));
         if let (Some(road), false) = (&self.road, self.is_local(&spec)) {
-            road.data.bus().subscribe(subject::ack(self.secure.fleet(), &spec.consumer, &spec.stream).into()).await;
+            road.data
+                .bus()
+                .subscribe(subject::ack(self.secure.fleet(), &spec.consumer, &spec.stream).into())
+                .await;
         }
         tokio::spawn(out.courier(Arc::clone(self)))
     }
@@ -103,7 +110,10 @@ impl Streams {
         let spec = incoming.spec().clone();
         self.lock().incoming.insert(spec.stream, incoming);
         if let (Some(road), false) = (&self.road, self.is_local(&spec)) {
-            road.data.bus().subscribe(subject::data(self.secure.fleet(), &spec.producer, &spec.stream).into()).await;
+            road.data
+                .bus()
+                .subscribe(subject::data(self.secure.fleet(), &spec.producer, &spec.stream).into())
+                .await;
         }
     }
 
@@ -136,14 +146,20 @@ impl Streams {
     pub fn reports(&self) -> Vec<StreamReport> {
         let (outgoing, incoming) = {
             let table = self.lock();
-            (table.outgoing.values().cloned().collect::<Vec<_>>(), table.incoming.values().cloned().collect::<Vec<_>>())
+            (
+                table.outgoing.values().cloned().collect::<Vec<_>>(),
+                table.incoming.values().cloned().collect::<Vec<_>>(),
+            )
         };
         let mut reports: Vec<_> = outgoing.iter().map(|stream| stream.report()).collect();
         let local: HashSet<_> = outgoing.iter().map(|stream| stream.spec().stream).collect();
         for stream in incoming {
             let report = stream.report();
             // Inside one daemon the producer's account says it all but the duplicates.
-            match reports.iter_mut().find(|r| local.contains(&r.stream) && r.stream == report.stream) {
+            match reports
+                .iter_mut()
+                .find(|r| local.contains(&r.stream) && r.stream == report.stream)
+            {
                 Some(mine) => mine.ledger.duplicates = report.ledger.duplicates,
                 None => reports.push(report),
             }
@@ -185,11 +201,15 @@ impl Streams {
 
     fn arrived(&self, subject: &Subject, frame: &[u8]) {
         let Ok(address) = subject.address() else { return };
-        let Some(stream) = address.rest.first().and_then(|token| token.parse::<StreamId>().ok()) else { return };
+        let Some(stream) = address.rest.first().and_then(|token| token.parse::<StreamId>().ok()) else {
+            return;
+        };
         match address.lane {
             Lane::Data => self.frame_in(&stream, subject, frame),
             Lane::Ack => {
-                let Some(out) = self.lock().outgoing.get(&stream).cloned() else { return };
+                let Some(out) = self.lock().outgoing.get(&stream).cloned() else {
+                    return;
+                };
                 match self.read_ack(subject, frame, out.spec()) {
                     Ok(ack) => out.ack(ack),
                     Err(cause) => tracing::warn!(%subject, cause, "an acknowledgement was refused"),
@@ -210,7 +230,9 @@ impl Streams {
     }
 
     fn frame_in(&self, stream: &StreamId, subject: &Subject, frame: &[u8]) {
-        let Some(incoming) = self.lock().incoming.get(stream).cloned() else { return };
+        let Some(incoming) = self.lock().incoming.get(stream).cloned() else {
+            return;
+        };
         if let Some(rewind) = incoming.frame(subject, frame, Instant::now()) {
             self.want_ack(&incoming, rewind);
         }
@@ -241,14 +263,20 @@ impl Streams {
         let due: Vec<(Arc<Incoming>, bool)> = {
             let mut table = self.lock();
             let due = std::mem::take(&mut table.due);
-            due.into_iter().filter_map(|(id, rewind)| Some((table.incoming.get(&id)?.clone(), rewind))).collect()
+            due.into_iter()
+                .filter_map(|(id, rewind)| Some((table.incoming.get(&id)?.clone(), rewind)))
+                .collect()
         };
         let window = self.window();
         for (incoming, rewind) in due {
             if let Some(ack) = incoming.ack(rewind, window)
                 && let Err(cause) = self.send_ack(&incoming, ack).await
             {
-                tracing::debug!(edge = incoming.spec().edge, cause, "an acknowledgement could not be sent");
+                tracing::debug!(
+                    edge = incoming.spec().edge,
+                    cause,
+                    "an acknowledgement could not be sent"
+                );
             }
         }
     }
@@ -277,9 +305,15 @@ impl Streams {
             payload: &payload,
         };
         let subject = incoming.ack_subject();
-        let frame = self.secure.seal_pair(&spec.producer, Lane::Ack, subject, &body.encode());
+        let frame = self
+            .secure
+            .seal_pair(&spec.producer, Lane::Ack, subject, &body.encode());
         let frame = frame.map_err(|error| error.to_string())?;
-        road.data.bus().publish(subject, frame).await.map_err(|error| error.to_string())
+        road.data
+            .bus()
+            .publish(subject, frame)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Sends an opening to a consumer.
@@ -289,7 +323,10 @@ impl Streams {
             return Ok(());
         }
         let road = self.road.as_ref().ok_or("no bus")?;
-        road.control.send(consumer, &open).await.map_err(|error| error.to_string())
+        road.control
+            .send(consumer, &open)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Sends a sealed frame.
@@ -299,7 +336,11 @@ impl Streams {
             return Ok(());
         }
         let road = self.road.as_ref().ok_or("no bus")?;
-        road.data.bus().publish(subject, frame).await.map_err(|error| error.to_string())
+        road.data
+            .bus()
+            .publish(subject, frame)
+            .await
+            .map_err(|error| error.to_string())
     }
 }
 

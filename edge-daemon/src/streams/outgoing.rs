@@ -72,7 +72,11 @@ impl Store {
             return Ok(self.recent.iter().skip(start).take(count).cloned().collect());
         }
         let stored = self.spool.read(seq, count, READ_BYTES_MAX)?;
-        Ok(stored.into_iter().take_while(|f| f.seq <= through).map(|frame| (frame.seq, frame.bytes)).collect())
+        Ok(stored
+            .into_iter()
+            .take_while(|f| f.seq <= through)
+            .map(|frame| (frame.seq, frame.bytes))
+            .collect())
     }
 }
 
@@ -118,18 +122,30 @@ impl Outgoing {
         std::fs::create_dir_all(&dir)
             .map_err(|error| Fault::retry(format!("cannot create {}: {error}", dir.display())))?;
         let quota_bytes = spec.spool.quota_bytes.max(spool::QUOTA_BYTES_MIN);
-        let limits = Limits { quota_bytes, segment_bytes: SEGMENT_BYTES };
+        let limits = Limits {
+            quota_bytes,
+            segment_bytes: SEGMENT_BYTES,
+        };
         let (spool, recovery) = Spool::open(&dir.join("spool"), limits).map_err(|error| spool_fault(&spec, error))?;
         for repair in &recovery.repairs {
             tracing::error!(edge = spec.edge, ?repair, "a damaged part of the buffer was set aside");
         }
         if recovery.cut_frames > 0 {
-            tracing::info!(edge = spec.edge, frames = recovery.cut_frames, "cut what a crash left unfinished");
+            tracing::info!(
+                edge = spec.edge,
+                frames = recovery.cut_frames,
+                "cut what a crash left unfinished"
+            );
         }
         let state = spool.state();
         let is_new = state.mark.is_none() && state.next_seq == 1;
         let name = format!("streams/{}/lineage", spec.stream);
-        let lineage = match home.load(&name).ok().flatten().and_then(|bytes| bus_schema::decode::<Lineage>(&bytes)) {
+        let lineage = match home
+            .load(&name)
+            .ok()
+            .flatten()
+            .and_then(|bytes| bus_schema::decode::<Lineage>(&bytes))
+        {
             Some(lineage) if !is_new => lineage,
             found => {
                 if found.is_none() && !is_new {
@@ -142,11 +158,19 @@ impl Outgoing {
                 Self::new_lineage(home, &name, secure.epoch())?
             }
         };
-        let book = state.mark.as_ref().and_then(|mark| bus_schema::decode(&mark.position)).unwrap_or_default();
+        let book = state
+            .mark
+            .as_ref()
+            .and_then(|mark| bus_schema::decode(&mark.position))
+            .unwrap_or_default();
         Ok(Arc::new(Self {
             subject: subject::data(secure.fleet(), secure.node(), &spec.stream),
             released: watch::Sender::new(state.watermark_seq),
-            store: Mutex::new(Store { spool, book, recent: VecDeque::new() }),
+            store: Mutex::new(Store {
+                spool,
+                book,
+                recent: VecDeque::new(),
+            }),
             spec,
             workflow,
             secure,
@@ -161,8 +185,12 @@ impl Outgoing {
     fn new_lineage(home: &Home, name: &str, epoch: u64) -> Result<Lineage, Fault> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|error| Fault::retry(format!("no randomness: {error}")))?;
-        let lineage = Lineage { epoch, key: SecretKey::new(key) };
-        home.store(name, &bus_schema::encode(&lineage)).map_err(|error| Fault::retry(error.to_string()))?;
+        let lineage = Lineage {
+            epoch,
+            key: SecretKey::new(key),
+        };
+        home.store(name, &bus_schema::encode(&lineage))
+            .map_err(|error| Fault::retry(error.to_string()))?;
         Ok(lineage)
     }
 
@@ -173,7 +201,10 @@ impl Outgoing {
 
     /// The sink of this stream.
     pub fn sink(self: &Arc<Self>) -> Box<dyn Sink> {
-        Box::new(Producer { out: Arc::clone(self), appended: 0 })
+        Box::new(Producer {
+            out: Arc::clone(self),
+            appended: 0,
+        })
     }
 
     /// The consumer spoke.
@@ -233,37 +264,69 @@ impl Outgoing {
             let packing = frames::pack(&delivery.batch);
             let reason = || "the record is larger than a record may be (4 MiB)".to_string();
             let too_large = packing.too_large.iter();
-            rejected.extend(too_large.map(|row| Rejected { delivery: index, row: *row, reason: reason() }));
+            rejected.extend(too_large.map(|row| Rejected {
+                delivery: index,
+                row: *row,
+                reason: reason(),
+            }));
             let mut sealed = Vec::with_capacity(packing.frames.len());
             for packed in packing.frames {
                 let (stream, lineage) = (&self.spec.stream, &self.lineage);
                 let frame = self
                     .secure
-                    .seal_frame(&self.subject, stream, &lineage.key, lineage.epoch, seq, &packed.plaintext)
+                    .seal_frame(
+                        &self.subject,
+                        stream,
+                        &lineage.key,
+                        lineage.epoch,
+                        seq,
+                        &packed.plaintext,
+                    )
                     .map_err(|error| Appending::Fault(Fault::retry(error.to_string())))?;
                 sealed.push((frame, packed.records));
                 seq += 1;
             }
             book.position = delivery.position.as_bytes().to_vec();
             book.dead += delivery.dead + packing.too_large.len() as u64;
-            groups.push((sealed, Mark { root_seq: delivery.seq, position: bus_schema::encode(&book) }));
+            groups.push((
+                sealed,
+                Mark {
+                    root_seq: delivery.seq,
+                    position: bus_schema::encode(&book),
+                },
+            ));
         }
         match append_groups(&mut store.spool, &groups) {
             Ok(()) => {}
             Err(spool::Error::Full { .. }) if self.spec.spool.when_full == WhenFull::DropNewest => {
-                let lost: u64 = groups.iter().flat_map(|(frames, _)| frames).map(|(_, records)| records).sum();
+                let lost: u64 = groups
+                    .iter()
+                    .flat_map(|(frames, _)| frames)
+                    .map(|(_, records)| records)
+                    .sum();
                 book.dropped += lost;
                 groups.iter_mut().for_each(|(frames, mark)| {
                     frames.clear();
                     mark.position = bus_schema::encode(&book);
                 });
-                tracing::warn!(edge = self.spec.edge, records = lost, "buffer full: the newest records were given up");
+                tracing::warn!(
+                    edge = self.spec.edge,
+                    records = lost,
+                    "buffer full: the newest records were given up"
+                );
                 append_groups(&mut store.spool, &groups).map_err(|e| Appending::Fault(spool_fault(&self.spec, e)))?;
             }
             Err(spool::Error::Full { .. }) if self.spec.spool.when_full == WhenFull::DropOldest => {
                 let wanted = self.spec.spool.quota_bytes / DROP_SHARE;
-                let dropped = store.spool.drop_oldest(wanted).map_err(|e| Appending::Fault(spool_fault(&self.spec, e)))?;
-                tracing::warn!(edge = self.spec.edge, ?dropped, "buffer full: the oldest records were given up");
+                let dropped = store
+                    .spool
+                    .drop_oldest(wanted)
+                    .map_err(|e| Appending::Fault(spool_fault(&self.spec, e)))?;
+                tracing::warn!(
+                    edge = self.spec.edge,
+                    ?dropped,
+                    "buffer full: the oldest records were given up"
+                );
                 append_groups(&mut store.spool, &groups).map_err(|e| Appending::Fault(spool_fault(&self.spec, e)))?;
             }
             Err(spool::Error::Full { .. }) => return Err(Appending::Full),
@@ -273,7 +336,10 @@ impl Outgoing {
         let last = store.spool.state().next_seq - 1;
         let count: usize = groups.iter().map(|(frames, _)| frames.len()).sum();
         let first = last + 1 - count as u64;
-        let frames = groups.into_iter().flat_map(|(frames, _)| frames).map(|(bytes, _)| bytes);
+        let frames = groups
+            .into_iter()
+            .flat_map(|(frames, _)| frames)
+            .map(|(bytes, _)| bytes);
         store.recent.extend((first..).zip(frames));
         while store.recent.len() > RECENT_FRAMES_MAX {
             store.recent.pop_front();
@@ -357,7 +423,10 @@ impl Outgoing {
     /// Sends some frames from `from` on; returns the last seq sent. A hole is sent as a gap.
     async fn send(self: Arc<Self>, streams: &Streams, from: u64, to: u64) -> Result<u64, String> {
         let this = Arc::clone(&self);
-        let recent = lock(&self.store).recent.front().is_some_and(|(first, _)| *first <= from);
+        let recent = lock(&self.store)
+            .recent
+            .front()
+            .is_some_and(|(first, _)| *first <= from);
         let found = if recent {
             lock(&self.store).frames(from, to)
         } else {
@@ -382,8 +451,17 @@ impl Outgoing {
 
     async fn send_gap(&self, streams: &Streams, first_seq: u64, last_seq: u64) -> Result<(), String> {
         let cause = "given up by policy, lost to damage, or already acknowledged by an earlier life of the consumer";
-        tracing::warn!(edge = self.spec.edge, first_seq, last_seq, "these frames will never come");
-        let gap = Frame::Gap { first_seq, records: 0, cause: cause.to_string() };
+        tracing::warn!(
+            edge = self.spec.edge,
+            first_seq,
+            last_seq,
+            "these frames will never come"
+        );
+        let gap = Frame::Gap {
+            first_seq,
+            records: 0,
+            cause: cause.to_string(),
+        };
         let (stream, lineage) = (&self.spec.stream, &self.lineage);
         let plaintext = frames::body(&gap);
         let frame = self
@@ -419,10 +497,21 @@ type SealedGroup = (Vec<(Vec<u8>, u64)>, Mark);
 fn append_groups(spool: &mut Spool, groups: &[SealedGroup]) -> Result<(), spool::Error> {
     let frames: Vec<Vec<spool::Frame<'_>>> = groups
         .iter()
-        .map(|(frames, _)| frames.iter().map(|(bytes, records)| spool::Frame { bytes, records: *records }).collect())
+        .map(|(frames, _)| {
+            frames
+                .iter()
+                .map(|(bytes, records)| spool::Frame {
+                    bytes,
+                    records: *records,
+                })
+                .collect()
+        })
         .collect();
-    let groups: Vec<Group<'_>> =
-        frames.iter().zip(groups).map(|(frames, (_, mark))| Group { frames, mark }).collect();
+    let groups: Vec<Group<'_>> = frames
+        .iter()
+        .zip(groups)
+        .map(|(frames, (_, mark))| Group { frames, mark })
+        .collect();
     spool.append_groups(&groups).map(|_| ())
 }
 
@@ -493,9 +582,14 @@ impl Sink for Producer {
         let done = tokio::task::spawn_blocking(move || {
             let mut store = lock(&out.store);
             store.recent.clear();
-            store.spool.truncate_after(seq).map_err(|error| spool_fault(&out.spec, error))?;
+            store
+                .spool
+                .truncate_after(seq)
+                .map_err(|error| spool_fault(&out.spec, error))?;
             let mark = store.spool.state().mark;
-            store.book = mark.and_then(|mark| bus_schema::decode(&mark.position)).unwrap_or_default();
+            store.book = mark
+                .and_then(|mark| bus_schema::decode(&mark.position))
+                .unwrap_or_default();
             Ok(())
         });
         done.await.map_err(|error| Fault::retry(error.to_string()))?

@@ -42,6 +42,8 @@ use tokio::{
 
 /// How long anything may take on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);
+/// How long one try of a call may take.
+const CALL: Duration = Duration::from_secs(3);
 
 pub struct Plane {
     pub dir: TempDir,
@@ -192,9 +194,15 @@ impl Member {
             .expect("the session is open")
     }
 
-    /// An operator's call.
+    /// An operator's call. Made again when nobody answers: a plane that is just starting does not hear the first one.
     pub async fn call(&self, call: ApiCall) -> ApiResult {
-        self.session.request(&self.membership.plane, &call, SOON).await.unwrap()
+        let deadline = Instant::now() + SOON;
+        loop {
+            match self.session.request(&self.membership.plane, &call, CALL).await {
+                Ok(result) => return result,
+                Err(error) => assert!(Instant::now() < deadline, "{call:?}: {error}"),
+            }
+        }
     }
 
     /// A daemon's heartbeat.
@@ -301,7 +309,7 @@ pub fn text(name: &str, from: &str, to: &str, path: &str) -> String {
 }
 
 /// Asks over and over until the answer is the right one.
-pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub async fn wait_for<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + SOON;
     loop {
         if let Some(found) = ask().await {

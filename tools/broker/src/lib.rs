@@ -31,7 +31,8 @@
 //! That is no loss: whoever published them has no acknowledgement from the receiver and sends them again.
 //!
 //! A publisher waits for a slow subscriber (at most two seconds, or half its keep-alive, for each message) before its
-//! message goes to the queue. A subscriber that takes nothing for one and a quarter keep-alives is disconnected.
+//! message goes to the queue; while there is a queue, nobody waits. A client that says nothing for one and a half
+//! keep-alives is disconnected.
 //!
 //! # `broker.toml`
 //!

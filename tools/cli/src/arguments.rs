@@ -241,7 +241,10 @@ fn duration_s(text: &str) -> Result<u64, String> {
         "d" => 86_400,
         _ => return Err(wrong()),
     };
-    number.checked_mul(unit_s).filter(|seconds| *seconds > 0).ok_or_else(wrong)
+    number
+        .checked_mul(unit_s)
+        .filter(|seconds| *seconds > 0)
+        .ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -257,7 +260,12 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, seconds) in [("90s", Some(90)), ("24h", Some(86_400)), ("7d", Some(604_800)), ("0s", None)] {
+        for (text, seconds) in [
+            ("90s", Some(90)),
+            ("24h", Some(86_400)),
+            ("7d", Some(604_800)),
+            ("0s", None),
+        ] {
             assert_eq!(duration_s(text).ok(), seconds, "{text}");
         }
         for wrong in ["", "h", "1w", "1.5h", "99999999999999999999d", "ü"] {

@@ -82,12 +82,17 @@ impl From<SendError> for CliError {
 
 /// Where the operator's keys are: as told, else `$XDG_CONFIG_HOME/mycelial`, else `~/.config/mycelial`.
 pub fn home_dir(told: Option<PathBuf>) -> Result<PathBuf, CliError> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let usual = || {
         let config = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
         config.or_else(|| variable("APPDATA")).map(|dir| dir.join("mycelial"))
     };
-    told.or_else(usual).ok_or_else(|| CliError::Usage("no home directory; give one with --home DIR".to_string()))
+    told.or_else(usual)
+        .ok_or_else(|| CliError::Usage("no home directory; give one with --home DIR".to_string()))
 }
 
 /// Opens a home, waiting a moment for another command that is just counting its start.
@@ -118,7 +123,10 @@ impl Client {
         let mut home = open_home(dir).await?;
         let Some(membership) = home.membership()? else {
             let hint = "become one with the string the plane printed:\n  mycelial init myc1…";
-            return Err(CliError::Usage(format!("{} holds no operator yet; {hint}", dir.display())));
+            return Err(CliError::Usage(format!(
+                "{} holds no operator yet; {hint}",
+                dir.display()
+            )));
         };
         let epoch = home.next_epoch()?;
         let secure = Secure::new(home.identity()?, &membership, epoch, home.seen())
@@ -147,22 +155,21 @@ impl Client {
             let text = format!("cannot reach the bus at {}: {last}", addresses.join(", "));
             return Err(CliError::Unreachable(format!("{text}\n  hint: mycelial doctor")));
         }
-        Ok(Self { session, events: Mutex::new(events), plane: membership.plane, home, timeout })
-    }
-
-    /// The plane's id.
-    pub fn plane(&self) -> &NodeId {
-        &self.plane
-    }
-
-    /// How long to wait for an answer.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
+        Ok(Self {
+            session,
+            events: Mutex::new(events),
+            plane: membership.plane,
+            home,
+            timeout,
+        })
     }
 
     /// Asks the plane.
     pub async fn call(&self, call: &ApiCall) -> Result<ApiResult, CliError> {
-        let answer = self.session.request::<ApiCall, ApiResult>(&self.plane, call, self.timeout).await;
+        let answer = self
+            .session
+            .request::<ApiCall, ApiResult>(&self.plane, call, self.timeout)
+            .await;
         match answer {
             Ok(ApiResult::Failed(failure)) => Err(CliError::Refused(failure)),
             Ok(result) => Ok(result),

@@ -12,7 +12,9 @@ pub async fn run(dir: &Path, timeout: Duration) -> Result<(), CliError> {
     home.identity()?;
     good(&format!("keys in {}", dir.display()));
     let Some(membership) = home.membership()? else {
-        return Err(CliError::Usage("not an operator of any fleet yet\n  hint: mycelial init myc1…".to_string()));
+        return Err(CliError::Usage(
+            "not an operator of any fleet yet\n  hint: mycelial init myc1…".to_string(),
+        ));
     };
     let me = membership.certificate.open(&membership.root);
     let me = me.map_err(|error| CliError::Failed(format!("the certificate: {error}; enrol again")))?;
@@ -29,24 +31,46 @@ async fn ask(client: &Client) -> Result<(), CliError> {
     let started = std::time::Instant::now();
     if let ApiResult::Info(info) = client.call(&ApiCall::Info).await? {
         let ms = started.elapsed().as_secs_f64() * 1e3;
-        good(&format!("plane {} version {} answered in {ms:.1} ms", info.plane, info.version));
+        good(&format!(
+            "plane {} version {} answered in {ms:.1} ms",
+            info.plane, info.version
+        ));
         if info.version != env!("CARGO_PKG_VERSION") {
-            warn(&format!("this command is version {}, the plane {}", env!("CARGO_PKG_VERSION"), info.version));
+            warn(&format!(
+                "this command is version {}, the plane {}",
+                env!("CARGO_PKG_VERSION"),
+                info.version
+            ));
         }
     }
     let mut troubles = 0;
     if let ApiResult::Daemons(daemons) = client.call(&ApiCall::DaemonList).await? {
-        let online = daemons.iter().filter(|daemon| daemon.presence == Presence::Online).count();
+        let online = daemons
+            .iter()
+            .filter(|daemon| daemon.presence == Presence::Online)
+            .count();
         good(&format!("{online} of {} daemons online", daemons.len()));
-        for daemon in daemons.iter().filter(|daemon| daemon.presence != Presence::Online || daemon.troubled > 0) {
+        for daemon in daemons
+            .iter()
+            .filter(|daemon| daemon.presence != Presence::Online || daemon.troubled > 0)
+        {
             troubles += 1;
-            warn(&format!("daemon '{}': see: mycelial daemon show {}", daemon.name, daemon.name));
+            warn(&format!(
+                "daemon '{}': see: mycelial daemon show {}",
+                daemon.name, daemon.name
+            ));
         }
     }
     if let ApiResult::Ledger(streams) = client.call(&ApiCall::Ledger).await? {
-        for stream in streams.iter().filter(|stream| !stream.balances || !stream.trouble.is_empty()) {
+        for stream in streams
+            .iter()
+            .filter(|stream| !stream.balances || !stream.trouble.is_empty())
+        {
             troubles += 1;
-            warn(&format!("stream {} of '{}': {}", stream.edge, stream.workflow, stream.trouble));
+            warn(&format!(
+                "stream {} of '{}': {}",
+                stream.edge, stream.workflow, stream.trouble
+            ));
         }
         good(&format!("{} streams looked at", streams.len()));
     }

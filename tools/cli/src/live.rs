@@ -55,7 +55,10 @@ pub async fn tap(dir: &Path, timeout: Duration, output: Output, wish: Wish) -> R
     let mut shown = 0;
     let mut refusals = 0;
     let mut events = client.events.lock().await;
-    eprintln!("tapping '{}' of '{}' for {} s; Ctrl-C ends it", wish.node, wish.workflow, wish.seconds);
+    eprintln!(
+        "tapping '{}' of '{}' for {} s; Ctrl-C ends it",
+        wish.node, wish.workflow, wish.seconds
+    );
     let result = loop {
         tokio::select! {
             () = &mut end => break Ok(()),
@@ -89,7 +92,10 @@ pub async fn tap(dir: &Path, timeout: Duration, output: Output, wish: Wish) -> R
 }
 
 async fn tapped_daemons(client: &Client, wish: &Wish) -> Result<Vec<NodeId>, CliError> {
-    let names = match (&wish.daemon, client.call(&ApiCall::WorkflowShow(wish.workflow.clone())).await?) {
+    let names = match (
+        &wish.daemon,
+        client.call(&ApiCall::WorkflowShow(wish.workflow.clone())).await?,
+    ) {
         (Some(daemon), _) => vec![daemon.clone()],
         (None, ApiResult::Workflow { view, .. }) => view.daemons,
         (None, _) => return Err(CliError::Failed("the plane answered something else".to_string())),
@@ -115,7 +121,8 @@ fn sample(message: &Incoming, output: Output, most: Option<u64>) -> Result<u64, 
             Output::Json => record(&batch, row).to_string(),
             Output::Table => {
                 let fields = batch.schema().fields.iter().enumerate();
-                let cells = fields.map(|(column, field)| format!("{}={}", field.name, shown_cell(batch.cell(row, column))));
+                let cells =
+                    fields.map(|(column, field)| format!("{}={}", field.name, shown_cell(batch.cell(row, column))));
                 format!("{}: {}", message.sender.name, cells.collect::<Vec<_>>().join("  "))
             }
         };
@@ -149,7 +156,11 @@ fn record(batch: &Batch, row: usize) -> serde_json::Value {
         Cell::F64(v) => v.into(),
         cell => cell.to_string().into(),
     };
-    serde_json::Value::Object(fields.map(|(column, field)| (field.name.clone(), value(column))).collect())
+    serde_json::Value::Object(
+        fields
+            .map(|(column, field)| (field.name.clone(), value(column)))
+            .collect(),
+    )
 }
 
 /// Publishes one message to the fleet.
@@ -158,7 +169,9 @@ pub async fn publish(dir: &Path, timeout: Duration, topic: &str, message: Option
         Some(message) => message.into_bytes(),
         None => {
             let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes).map_err(|error| CliError::Usage(format!("stdin: {error}")))?;
+            std::io::stdin()
+                .read_to_end(&mut bytes)
+                .map_err(|error| CliError::Usage(format!("stdin: {error}")))?;
             bytes
         }
     };
@@ -212,7 +225,9 @@ pub async fn subscribe(
 async fn app_pattern(dir: &Path, topic: &str) -> Result<Pattern, CliError> {
     let home: Home = crate::client::open_home(dir).await?;
     let membership = home.membership()?;
-    let fleet = membership.ok_or_else(|| CliError::Usage("no operator yet; see: mycelial init --help".into()))?.fleet;
+    let fleet = membership
+        .ok_or_else(|| CliError::Usage("no operator yet; see: mycelial init --help".into()))?
+        .fleet;
     subject::app_from_any(&fleet, topic).map_err(|error| CliError::Usage(error.to_string()))
 }
 
@@ -225,9 +240,7 @@ fn print_message(message: &Incoming, output: Output) {
     let topic = message.rest.join(".");
     let line = match output {
         Output::Table => format!("{topic}  {}  {text}", message.sender.name),
-        Output::Json => {
-            serde_json::json!({ "topic": topic, "from": message.sender.name, "message": text }).to_string()
-        }
+        Output::Json => serde_json::json!({ "topic": topic, "from": message.sender.name, "message": text }).to_string(),
     };
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }

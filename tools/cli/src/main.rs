@@ -16,7 +16,10 @@ use clap::Parser;
 async fn main() -> ExitCode {
     let arguments = arguments::Arguments::parse();
     if arguments.verbose {
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter("info").init();
+        tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_env_filter("info")
+            .init();
     }
     match requests::run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,9 @@
 //! Results as text: tables for people, JSON for programs. Pure.
 
 use bus_schema::{
-    api::{ComponentView, DaemonDetail, DaemonView, PlaneInfo, Presence, Problem, StreamView, WorkflowPart, WorkflowView},
+    api::{
+        ComponentView, DaemonDetail, DaemonView, PlaneInfo, Presence, Problem, StreamView, WorkflowPart, WorkflowView,
+    },
     message::RunState,
 };
 use serde::Serialize;
@@ -9,13 +11,19 @@ use serde::Serialize;
 /// Rows under headings, columns as wide as they need to be. Numbers stand to the right.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
         cells.chain([headings[column].len()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let numeric = |column: usize| {
         !rows.is_empty()
-            && rows.iter().filter_map(|row| row.get(column)).all(|cell| cell.starts_with(|c: char| c.is_ascii_digit()))
+            && rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .all(|cell| cell.starts_with(|c: char| c.is_ascii_digit()))
     };
     let right: Vec<bool> = (0..headings.len()).map(numeric).collect();
     let line = |cells: &[String]| {
@@ -24,13 +32,19 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
             .enumerate()
             .map(|(column, cell)| {
                 let width = widths[column];
-                if right[column] { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+                if right[column] {
+                    format!("{cell:>width$}")
+                } else {
+                    format!("{cell:<width$}")
+                }
             })
             .collect();
         format!("{}\n", padded.join("  ").trim_end())
     };
     let headings: Vec<String> = headings.iter().map(|heading| heading.to_uppercase()).collect();
-    std::iter::once(line(&headings)).chain(rows.iter().map(|row| line(row))).collect()
+    std::iter::once(line(&headings))
+        .chain(rows.iter().map(|row| line(row)))
+        .collect()
 }
 
 /// Pretty JSON with a newline.
@@ -49,7 +63,11 @@ pub fn bytes(count: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 /// Milliseconds as people say them: `350 ms`, `12 s`, `3 min`, `5 h`, `2 d`.
@@ -65,9 +83,21 @@ pub fn ago(ms: u64) -> String {
 
 /// `12: sources.db.path: message` and the hint below.
 pub fn problem(problem: &Problem) -> String {
-    let line = if problem.line > 0 { format!("line {}: ", problem.line) } else { String::new() };
-    let place = if problem.place.is_empty() { String::new() } else { format!("{}: ", problem.place) };
-    let hint = if problem.hint.is_empty() { String::new() } else { format!("\n    hint: {}", problem.hint) };
+    let line = if problem.line > 0 {
+        format!("line {}: ", problem.line)
+    } else {
+        String::new()
+    };
+    let place = if problem.place.is_empty() {
+        String::new()
+    } else {
+        format!("{}: ", problem.place)
+    };
+    let hint = if problem.hint.is_empty() {
+        String::new()
+    } else {
+        format!("\n    hint: {}", problem.hint)
+    };
     format!("{line}{place}{}{hint}", problem.message)
 }
 
@@ -116,7 +146,17 @@ pub fn daemons(daemons: &[DaemonView]) -> String {
             daemon.node.to_string(),
         ]
     };
-    let headings = ["name", "presence", "last seen", "version", "plan", "troubled", "memory", "buffered", "id"];
+    let headings = [
+        "name",
+        "presence",
+        "last seen",
+        "version",
+        "plan",
+        "troubled",
+        "memory",
+        "buffered",
+        "id",
+    ];
     table(&headings, &daemons.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -127,13 +167,37 @@ pub fn daemon(detail: &DaemonDetail) -> String {
         ("name", view.name.clone()),
         ("id", view.node.to_string()),
         ("fingerprint", detail.fingerprint.clone()),
-        ("presence", format!("{}, last seen {}", presence(view.presence), last_seen(view.last_seen_ms))),
-        ("host", format!("{} ({}, {}, {} cpus, {})", host.hostname, host.os, host.arch, host.cpus, bytes(host.memory_bytes))),
+        (
+            "presence",
+            format!(
+                "{}, last seen {}",
+                presence(view.presence),
+                last_seen(view.last_seen_ms)
+            ),
+        ),
+        (
+            "host",
+            format!(
+                "{} ({}, {}, {} cpus, {})",
+                host.hostname,
+                host.os,
+                host.arch,
+                host.cpus,
+                bytes(host.memory_bytes)
+            ),
+        ),
         ("version", view.version.clone()),
         ("starts", detail.boot.to_string()),
         ("up", ago(detail.uptime_ms)),
         ("clock", format!("{:+} ms from the plane's", detail.clock_offset_ms)),
-        ("memory", format!("{} now, {} at most", bytes(view.resources.rss_bytes), bytes(view.resources.rss_peak_bytes))),
+        (
+            "memory",
+            format!(
+                "{} now, {} at most",
+                bytes(view.resources.rss_bytes),
+                bytes(view.resources.rss_peak_bytes)
+            ),
+        ),
         ("disk free", bytes(view.resources.disk_free_bytes)),
         ("buffered", bytes(view.resources.spool_bytes)),
         ("plan", format!("{} of {}", view.plan_version, view.plan_wanted)),
@@ -142,7 +206,10 @@ pub fn daemon(detail: &DaemonDetail) -> String {
     if !detail.plan_error.is_empty() {
         lines.push(("plan error", detail.plan_error.clone()));
     }
-    let mut text: String = lines.iter().map(|(key, value)| format!("{key:<12} {value}\n")).collect();
+    let mut text: String = lines
+        .iter()
+        .map(|(key, value)| format!("{key:<12} {value}\n"))
+        .collect();
     if !detail.parts.is_empty() {
         text.push('\n');
         text.push_str(&parts(&detail.parts));
@@ -161,7 +228,10 @@ pub fn parts(parts: &[WorkflowPart]) -> String {
             part.cause.clone(),
         ]
     };
-    table(&["workflow", "daemon", "revision", "state", "cause"], &parts.iter().map(row).collect::<Vec<_>>())
+    table(
+        &["workflow", "daemon", "revision", "state", "cause"],
+        &parts.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 /// The list of workflows.
@@ -175,7 +245,10 @@ pub fn workflows(workflows: &[WorkflowView]) -> String {
             workflow.by.clone(),
         ]
     };
-    table(&["name", "revision", "state", "daemons", "by"], &workflows.iter().map(row).collect::<Vec<_>>())
+    table(
+        &["name", "revision", "state", "daemons", "by"],
+        &workflows.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 /// The streams' accounts.
@@ -198,8 +271,18 @@ pub fn streams(streams: &[StreamView]) -> String {
         ]
     };
     let headings = [
-        "workflow", "stream", "between", "produced", "delivered", "buffered", "dropped", "dead", "duplicates", "rows/s",
-        "balances", "trouble",
+        "workflow",
+        "stream",
+        "between",
+        "produced",
+        "delivered",
+        "buffered",
+        "dropped",
+        "dead",
+        "duplicates",
+        "rows/s",
+        "balances",
+        "trouble",
     ];
     table(&headings, &streams.iter().map(row).collect::<Vec<_>>())
 }
@@ -207,9 +290,16 @@ pub fn streams(streams: &[StreamView]) -> String {
 /// The catalog.
 pub fn components(components: &[ComponentView]) -> String {
     let row = |component: &ComponentView| {
-        vec![component.role.to_string(), component.name.clone(), component.summary.clone()]
+        vec![
+            component.role.to_string(),
+            component.name.clone(),
+            component.summary.clone(),
+        ]
     };
-    table(&["role", "name", "what it does"], &components.iter().map(row).collect::<Vec<_>>())
+    table(
+        &["role", "name", "what it does"],
+        &components.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 /// The plane in short.
@@ -243,7 +333,12 @@ mod tests {
         for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (1 << 30, "1.0 GiB")] {
             assert_eq!(bytes(count), text);
         }
-        for (ms, text) in [(350, "350 ms"), (12_000, "12 s"), (180_000, "3 min"), (259_200_000, "3 d")] {
+        for (ms, text) in [
+            (350, "350 ms"),
+            (12_000, "12 s"),
+            (180_000, "3 min"),
+            (259_200_000, "3 d"),
+        ] {
             assert_eq!(ago(ms), text);
         }
     }

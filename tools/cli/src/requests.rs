@@ -24,21 +24,45 @@ const ENROL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Does what was typed.
 pub async fn run(arguments: Arguments) -> Result<(), CliError> {
-    let Arguments { command, output, home, timeout, .. } = arguments;
+    let Arguments {
+        command,
+        output,
+        home,
+        timeout,
+        ..
+    } = arguments;
     let dir = home_dir(home)?;
     let timeout = Duration::from_secs(timeout.max(1));
     match command {
         Command::Init { string, name } => init(&dir, &string, name).await,
         Command::Doctor => doctor::run(&dir, timeout).await,
-        Command::Tap { workflow, node, daemon, rate, seconds, count } => {
-            let wish = live::Wish { workflow, node, daemon, rate, seconds, count };
+        Command::Tap {
+            workflow,
+            node,
+            daemon,
+            rate,
+            seconds,
+            count,
+        } => {
+            let wish = live::Wish {
+                workflow,
+                node,
+                daemon,
+                rate,
+                seconds,
+                count,
+            };
             live::tap(&dir, timeout, output, wish).await
         }
         Command::Pub { topic, message } => live::publish(&dir, timeout, &topic, message).await,
         Command::Sub { topic, count } => live::subscribe(&dir, timeout, output, &topic, count).await,
         Command::Daemon(Daemon::Ping { name }) => ping(&dir, timeout, &name).await,
         command => {
-            let component = if let Command::Components { name } = &command { name.clone() } else { None };
+            let component = if let Command::Components { name } = &command {
+                name.clone()
+            } else {
+                None
+            };
             let call = call_of(command)?;
             let client = Client::connect(&dir, timeout, Vec::new()).await?;
             let answer = client.call(&call).await;
@@ -55,14 +79,20 @@ fn call_of(command: Command) -> Result<ApiCall, CliError> {
                 let hint = "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit";
                 return Err(CliError::Usage(format!("'{wrong}' cannot be a name: {hint}")));
             }
-            ApiCall::TokenCreate { role: role.into(), name, uses, ttl_s: ttl }
+            ApiCall::TokenCreate {
+                role: role.into(),
+                name,
+                uses,
+                ttl_s: ttl,
+            }
         }
         Command::Daemon(Daemon::List) => ApiCall::DaemonList,
         Command::Daemon(Daemon::Show { name }) => ApiCall::DaemonShow(name),
         Command::Workflow(Workflow::Validate { file }) => ApiCall::WorkflowValidate { text: read(&file)? },
-        Command::Workflow(Workflow::Apply { file, expect }) => {
-            ApiCall::WorkflowApply { text: read(&file)?, expect_revision: expect }
-        }
+        Command::Workflow(Workflow::Apply { file, expect }) => ApiCall::WorkflowApply {
+            text: read(&file)?,
+            expect_revision: expect,
+        },
         Command::Workflow(Workflow::List) => ApiCall::WorkflowList,
         Command::Workflow(Workflow::Show { name }) => ApiCall::WorkflowShow(name),
         Command::Workflow(Workflow::Delete { name }) => ApiCall::WorkflowDelete(name),
@@ -108,7 +138,9 @@ fn print(result: ApiResult, output: Output, component: Option<&str>) -> Result<(
         }
         ApiResult::Daemon(detail) => show(output, &detail, || render::daemon(&detail)),
         ApiResult::Problems(problems) => {
-            show(output, &problems, || problems.iter().map(|p| format!("{}\n", render::problem(p))).collect());
+            show(output, &problems, || {
+                problems.iter().map(|p| format!("{}\n", render::problem(p))).collect()
+            });
             if !problems.is_empty() {
                 let text = format!("the workflow has {} problem(s)", problems.len());
                 return Err(CliError::Refused(invalid(text)));
@@ -123,25 +155,39 @@ fn print(result: ApiResult, output: Output, component: Option<&str>) -> Result<(
             }
         }
         ApiResult::Workflow { view, text } => {
-            show(output, &serde_json::json!({ "view": view, "text": text }), || text.clone());
+            show(output, &serde_json::json!({ "view": view, "text": text }), || {
+                text.clone()
+            });
         }
         ApiResult::Status { view, parts, streams } => {
             let all = serde_json::json!({ "view": view, "parts": parts, "streams": streams });
-            show(output, &all, || format!("{}\n{}", render::parts(&parts), render::streams(&streams)));
+            show(output, &all, || {
+                format!("{}\n{}", render::parts(&parts), render::streams(&streams))
+            });
         }
         ApiResult::Ledger(streams) => show(output, &streams, || render::streams(&streams)),
         ApiResult::Components(all) => {
-            let chosen: Vec<_> = all.iter().filter(|c| component.is_none_or(|name| c.name == name)).collect();
+            let chosen: Vec<_> = all
+                .iter()
+                .filter(|c| component.is_none_or(|name| c.name == name))
+                .collect();
             match component {
                 None => show(output, &all, || render::components(&all)),
                 Some(name) if chosen.is_empty() => {
                     let near = bus_link::settings::nearest(name, all.iter().map(|c| c.name.as_str()));
-                    let hint = near.map_or("mycelial components".to_string(), |near| format!("did you mean '{near}'?"));
-                    return Err(CliError::Usage(format!("there is no component '{name}'\n  hint: {hint}")));
+                    let hint = near.map_or("mycelial components".to_string(), |near| {
+                        format!("did you mean '{near}'?")
+                    });
+                    return Err(CliError::Usage(format!(
+                        "there is no component '{name}'\n  hint: {hint}"
+                    )));
                 }
                 Some(_) => show(output, &chosen, || {
                     let one = |c: &&&bus_schema::api::ComponentView| {
-                        format!("{} {}: {}\n\n{}\n\nsettings (JSON Schema): {}\n", c.role, c.name, c.summary, c.example, c.schema)
+                        format!(
+                            "{} {}: {}\n\n{}\n\nsettings (JSON Schema): {}\n",
+                            c.role, c.name, c.summary, c.example, c.schema
+                        )
                     };
                     chosen.iter().map(|c| one(&c)).collect()
                 }),
@@ -166,34 +212,54 @@ async fn init(dir: &Path, string: &str, name: Option<String>) -> Result<(), CliE
     let invitation = Invitation::decode(string).map_err(|error| CliError::Usage(error.to_string()))?;
     if invitation.role != Role::Operator {
         let text = format!("this string enrols a {}, not an operator", invitation.role);
-        return Err(CliError::Usage(format!("{text}\n  hint: use it on the new host: myceliald enrol myc1…")));
+        return Err(CliError::Usage(format!(
+            "{text}\n  hint: use it on the new host: myceliald enrol myc1…"
+        )));
     }
     let home = open_home(dir).await?;
     if let Some(member) = home.membership()? {
         let text = format!("{} holds an operator of fleet {} already", dir.display(), member.fleet);
-        return Err(CliError::Usage(format!("{text}\n  hint: choose another --home, or remove that directory")));
+        return Err(CliError::Usage(format!(
+            "{text}\n  hint: choose another --home, or remove that directory"
+        )));
     }
-    let login = || std::env::var("USER").ok().filter(|user| is_name(user)).unwrap_or_else(|| "operator".to_string());
+    let login = || {
+        std::env::var("USER")
+            .ok()
+            .filter(|user| is_name(user))
+            .unwrap_or_else(|| "operator".to_string())
+    };
     let name = name.unwrap_or_else(login);
     if !is_name(&name) {
-        return Err(CliError::Usage(format!("'{name}' cannot be a name: use 1 to 32 of a-z, 0-9, '_' and '-'")));
+        return Err(CliError::Usage(format!(
+            "'{name}' cannot be a name: use 1 to 32 of a-z, 0-9, '_' and '-'"
+        )));
     }
     let identity = home.identity()?;
     let client = client_name(&invitation, &identity);
     let place = BusSection::default().resolve(&Known::from(&invitation), &client);
     let place = place.map_err(|error| CliError::Usage(error.to_string()))?;
-    let host = HostFacts { version: env!("CARGO_PKG_VERSION").to_string(), ..HostFacts::default() };
+    let host = HostFacts {
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        ..HostFacts::default()
+    };
     eprintln!("asking the plane at {} …", invitation.bus.join(", "));
-    let membership = enrol(&invitation, place, &identity, &name, host, ENROL_PATIENCE).await.map_err(|error| {
-        let text = error.to_string();
-        match error {
-            EnrolError::Timeout { .. } => CliError::Unreachable(text),
-            EnrolError::Refused(_) => CliError::Refused(invalid(text)),
-            EnrolError::NotThePlane(_) | EnrolError::Ask(_) => CliError::Failed(text),
-        }
-    })?;
+    let membership = enrol(&invitation, place, &identity, &name, host, ENROL_PATIENCE)
+        .await
+        .map_err(|error| {
+            let text = error.to_string();
+            match error {
+                EnrolError::Timeout { .. } => CliError::Unreachable(text),
+                EnrolError::Refused(_) => CliError::Refused(invalid(text)),
+                EnrolError::NotThePlane(_) | EnrolError::Ask(_) => CliError::Failed(text),
+            }
+        })?;
     home.save_membership(&membership)?;
-    eprintln!("you are operator '{name}' of fleet {}; your keys are in {}", membership.fleet, dir.display());
+    eprintln!(
+        "you are operator '{name}' of fleet {}; your keys are in {}",
+        membership.fleet,
+        dir.display()
+    );
     eprintln!("next: mycelial token create   (makes a string that enrols a daemon)");
     Ok(())
 }
@@ -214,12 +280,18 @@ async fn ping(dir: &Path, timeout: Duration, name: &str) -> Result<(), CliError>
     let node = find_daemon(&client, name).await?;
     let nonce = getrandom::u64().unwrap_or(1);
     let started = std::time::Instant::now();
-    let answer = client.session.request::<Ping, Pong>(&node, &Ping { nonce }, timeout).await;
+    let answer = client
+        .session
+        .request::<Ping, Pong>(&node, &Ping { nonce }, timeout)
+        .await;
     client.close().await;
     match answer {
         Ok(pong) if pong.nonce == nonce => {
             let version = pong.version;
-            println!("{name} ({node}, version {version}) answered in {:.1} ms", started.elapsed().as_secs_f64() * 1e3);
+            println!(
+                "{name} ({node}, version {version}) answered in {:.1} ms",
+                started.elapsed().as_secs_f64() * 1e3
+            );
             Ok(())
         }
         Ok(_) => Err(CliError::Failed("the answer does not match the question".to_string())),

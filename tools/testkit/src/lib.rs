@@ -16,7 +16,6 @@
 //!
 //! Helpers panic instead of returning errors, because the only thing a test can do with one is to fail. Linux only.
 
-pub mod shop;
 mod bins;
 mod ledger;
 mod link;
@@ -26,6 +25,7 @@ mod ports;
 mod postgres;
 mod proc;
 mod service;
+pub mod shop;
 mod tls;
 mod wait;
 

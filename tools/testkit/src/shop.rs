@@ -14,7 +14,14 @@ use rusqlite::{Connection, types::ValueRef};
 pub const TABLE: &str = "orders";
 
 /// Names from many places, so that no byte of UTF-8 is left out by luck.
-const NAMES: [&str; 6] = ["Grüße", "東京", "плата", "naïve café", "🚀 rocket", "O'Brien \"quoted\", comma"];
+const NAMES: [&str; 6] = [
+    "Grüße",
+    "東京",
+    "плата",
+    "naïve café",
+    "🚀 rocket",
+    "O'Brien \"quoted\", comma",
+];
 
 fn open(path: &Path) -> Result<Connection> {
     let db = Connection::open(path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -24,7 +31,8 @@ fn open(path: &Path) -> Result<Connection> {
 }
 
 fn number(db: &Connection, sql: &str) -> rusqlite::Result<u64> {
-    db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
+    db.query_row(sql, [], |row| row.get::<_, i64>(0))
+        .map(i64::cast_unsigned)
 }
 
 /// Creates the table if it is not there.
@@ -58,7 +66,15 @@ pub fn add(path: &Path, rows: u64) -> Result<u64> {
                 let name = format!("{} {id}", NAMES[(id % 6) as usize]);
                 let note = (id % 3 != 0).then(|| format!("note {id}"));
                 let photo: Option<Vec<u8>> = (id % 5 == 0).then(|| id.to_le_bytes().repeat(4));
-                insert.execute(rusqlite::params![id as i64, name, price(id), quantity(id), note, photo, Misc(id)])?;
+                insert.execute(rusqlite::params![
+                    id as i64,
+                    name,
+                    price(id),
+                    quantity(id),
+                    note,
+                    photo,
+                    Misc(id)
+                ])?;
             }
         }
         transaction.commit()?;

@@ -84,7 +84,8 @@ fn fresh_dir(dir: PathBuf) -> Result<PathBuf> {
     }
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     std::fs::write(dir.join(MARKER), "made by cargo xtask up; emptied by the next run\n")?;
-    dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))
+    dir.canonicalize()
+        .with_context(|| format!("cannot find {}", dir.display()))
 }
 
 fn show(args: &Args, dir: &Path, children: &mut Children) -> Result<()> {
@@ -101,7 +102,9 @@ fn show(args: &Args, dir: &Path, children: &mut Children) -> Result<()> {
     let checked = demo::finish(dir, children, SETTLE_MAX);
     println!("\n{}", children.cli(&["ledger"]).unwrap_or_default());
     checked?;
-    ended.map_or(Ok(()), |name| bail!("{name} ended by itself; its log is {}/{name}.log", dir.display()))
+    ended.map_or(Ok(()), |name| {
+        bail!("{name} ended by itself; its log is {}/{name}.log", dir.display())
+    })
 }
 
 fn text(dir: &Path, name: &str) -> String {
@@ -132,14 +135,25 @@ struct Page {
 }
 
 fn start_plane(bus: &str, http: &str, dir: &Path, children: &mut Children) -> Result<Page> {
-    children.start("plane", "mycelial-plane", &["run", "--dir", &text(dir, "plane"), "--http", http])?;
+    children.start(
+        "plane",
+        "mycelial-plane",
+        &["run", "--dir", &text(dir, "plane"), "--http", http],
+    )?;
     let operator = children.wait_for_word("plane", |word| word.starts_with("myc1") && word.len() > 64)?;
     let link = children.wait_for_word("plane", |word| word.starts_with("http://") && word.contains("login"))?;
-    Ok(Page { operator, link, bus: bus.to_string() })
+    Ok(Page {
+        operator,
+        link,
+        bus: bus.to_string(),
+    })
 }
 
 fn enrol_everybody(dir: &Path, children: &Children, operator: &str) -> Result<()> {
-    children.run("mycelial", &["--home", &text(dir, "operator"), "init", operator, "--name", "me"])?;
+    children.run(
+        "mycelial",
+        &["--home", &text(dir, "operator"), "init", operator, "--name", "me"],
+    )?;
     for daemon in ["gateway", "hub"] {
         let string = children.cli(&["token", "create", "--name", daemon])?;
         children.run("myceliald", &["enrol", string.trim(), "--data-dir", &text(dir, daemon)])?;
@@ -200,7 +214,9 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600,
         _ => return Err(wrong()),
     };
-    Ok(Duration::from_secs(number.parse::<u64>().map_err(|_| wrong())?.saturating_mul(seconds)))
+    Ok(Duration::from_secs(
+        number.parse::<u64>().map_err(|_| wrong())?.saturating_mul(seconds),
+    ))
 }
 
 #[cfg(test)]

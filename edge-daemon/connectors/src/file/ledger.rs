@@ -257,7 +257,7 @@ mod tests {
         fs::write(&path, &damaged).unwrap();
         assert_eq!(Ledger::open(&data).unwrap().1, Some(record(1)));
         // A first record that never got whole is none; a file of something else is not touched.
-        fs::write(&path, &whole[..first_line - 1]).unwrap();
+        fs::write(&path, &whole[..first_line - 2]).unwrap();
         assert_eq!(Ledger::open(&data).unwrap().1, None);
         fs::write(&path, "my notes\n").unwrap();
         assert!(

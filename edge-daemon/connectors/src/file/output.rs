@@ -229,6 +229,7 @@ impl Output {
             let (from, to) = (directory.join(from), directory.join(to));
             match (from.try_exists()?, to.try_exists()?) {
                 (true, false) => fs::rename(&from, &to)?,
+                (true, true) if to == self.path && length_of(&to)? == 0 => fs::rename(&from, &to)?,
                 (true, true) if to == self.path => {
                     let cause = format!("{} appeared where a new file belongs: move it away", to.display());
                     return Err(io::Error::new(io::ErrorKind::AlreadyExists, cause));
@@ -268,8 +269,9 @@ impl Output {
     fn part(&mut self) -> io::Result<&mut Part> {
         let part = match self.current.take() {
             Some(part) => part,
-            // A file that is not ours is added to; unless ours is about to leave its place.
-            None if self.sealed.is_empty() && self.path.try_exists()? => self.adopt()?,
+            // A file that is not ours is added to; unless ours is about to leave its place. An empty one has nothing to
+            // keep: a new file takes its place at the commit.
+            None if self.sealed.is_empty() && length_of(&self.path)? > 0 => self.adopt()?,
             None => Part::create(beside(&self.path, &format!("{PART}{}", self.sealed.len())))?,
         };
         Ok(self.current.insert(part))
@@ -341,6 +343,15 @@ impl Limits {
         let age = Duration::from_millis(now_ms().saturating_sub(part.begun_ms));
         part.length > 0
             && (self.bytes.is_some_and(|limit| part.length >= limit) || self.age.is_some_and(|limit| age >= limit))
+    }
+}
+
+/// Bytes of a file; 0 when there is none.
+fn length_of(path: &Path) -> io::Result<u64> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
     }
 }
 

@@ -163,7 +163,6 @@ async fn rotation_by_size() {
             "out-000002.csv",
             "out-000003.csv",
             "out-000004.csv",
-            "out-000005.csv",
             "out.csv"
         ]
     );
@@ -377,6 +376,15 @@ fn value() -> impl Strategy<Value = Value> {
     ]
 }
 
+/// Integers of both kinds are one: in a column without negative ones they come back as `u64`.
+fn plain(value: Value) -> Value {
+    match value {
+        Value::I64(v) => Value::Decimal(v.into(), 0),
+        Value::U64(v) => Value::Decimal(v.into(), 0),
+        value => value,
+    }
+}
+
 fn table() -> impl Strategy<Value = Vec<[Value; 3]>> {
     prop::collection::vec([value(), value(), value()], 1..12)
 }
@@ -414,8 +422,8 @@ proptest! {
         let sent = batch(&["a", "b c", "é\""], &rows.iter().map(|row| &row[..]).collect::<Vec<_>>());
         let back = block_on(round_trip("json_lines", "\"origin_columns\": false", std::slice::from_ref(&sent)));
         prop_assert_eq!(back.reasons(), "");
-        let cells: Vec<Value> = back.batches.iter().flat_map(|batch| (0..batch.rows()).flat_map(move |row| (0..3).map(move |column| batch.cell(row, column).to_value()))).collect();
-        let wanted: Vec<Value> = rows.iter().flatten().cloned().collect();
+        let cells: Vec<Value> = back.batches.iter().flat_map(|batch| (0..batch.rows()).flat_map(move |row| (0..3).map(move |column| plain(batch.cell(row, column).to_value())))).collect();
+        let wanted: Vec<Value> = rows.iter().flatten().cloned().map(plain).collect();
         prop_assert_eq!(format!("{:?}", cells), format!("{:?}", wanted));
     }
 

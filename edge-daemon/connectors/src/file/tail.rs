@@ -22,6 +22,8 @@ const BUFFER_BYTES: usize = 256 * 1024;
 const BUFFER_BYTES_MAX: usize = RECORD_BYTES_MAX + BUFFER_BYTES;
 /// How many bytes from the start of a file identify it.
 const HEAD_BYTES_MAX: usize = 1024;
+/// Fewer bytes than this, none of them consumed yet, may be the beginning of any log.
+const HEAD_BYTES_SURE: usize = 64;
 /// How long a rotated file has to stay as it is before its last line counts as complete: its writer may still have it open.
 const ROTATED_QUIET: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1_000 });
 
@@ -311,7 +313,15 @@ impl Tail {
     /// The file has been truncated or overwritten: goes on in the copy of what it was, if there is one, else at its new
     /// start. `true` when nothing can be missing.
     pub(crate) fn restart(&mut self) -> io::Result<bool> {
-        let bookmark = self.bookmark();
+        let mut bookmark = self.bookmark();
+        if let Some(current) = &self.current
+            && bookmark.offset == 0
+            && current.head.len() >= HEAD_BYTES_SURE
+        {
+            // Nothing is consumed: what was read identifies the copy.
+            bookmark.head_bytes = current.head.len() as u16;
+            bookmark.head_hash = hash(&current.head);
+        }
         self.buffer.clear();
         self.start = 0;
         if bookmark.head_bytes > 0

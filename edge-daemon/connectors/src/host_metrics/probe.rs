@@ -303,7 +303,7 @@ fn shares(device: &str, before: Ticks, after: Ticks, out: &mut Vec<Sample>) {
         ("cpu.system", system),
         ("cpu.iowait", iowait),
     ] {
-        out.push(Sample::new(name, device.to_string(), ticks / total * 100.0, "%"));
+        out.push(Sample::new(name, device.to_string(), ticks * 100.0 / total, "%"));
     }
 }
 

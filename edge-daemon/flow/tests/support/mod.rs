@@ -19,8 +19,8 @@ use bus_schema::{
     message::RunState,
 };
 use flow::{
-    Checkpoints, DeadLetter, DeadLetters, Delivery, Fault, Leaf, Meter, Observer, Outcome, Pipe, Position, Read, Rejected,
-    Shared, Sink, Source, SourceBatch, Stage, Surroundings, Transform, Transformed, Undecodable, Watermark,
+    Checkpoints, DeadLetter, DeadLetters, Delivery, Fault, Leaf, Meter, Observer, Outcome, Pipe, Position, Read,
+    Rejected, Shared, Sink, Source, SourceBatch, Stage, Surroundings, Transform, Transformed, Undecodable, Watermark,
 };
 use tokio::sync::watch;
 
@@ -148,7 +148,11 @@ impl World {
             return Luck::Good;
         }
         state.faults -= 1;
-        if state.dice.roll(2) == 0 { Luck::Before } else { Luck::After }
+        if state.dice.roll(2) == 0 {
+            Luck::Before
+        } else {
+            Luck::After
+        }
     }
 
     /// Every call takes some turns, so that there are many points to crash at.
@@ -166,26 +170,41 @@ impl World {
 
     pub fn records(&self, sink: &str) -> Vec<i64> {
         let state = self.lock();
-        let Some(disk) = state.sinks.get(sink) else { return Vec::new() };
-        if disk.groups.is_empty() { disk.records.clone() } else { disk.flat() }
+        let Some(disk) = state.sinks.get(sink) else {
+            return Vec::new();
+        };
+        if disk.groups.is_empty() {
+            disk.records.clone()
+        } else {
+            disk.flat()
+        }
     }
 
     /// What has gone out of a spool.
     pub fn sent(&self, sink: &str) -> Vec<i64> {
-        self.lock().sinks.get(sink).map(|disk| disk.sent.values().copied().collect()).unwrap_or_default()
+        self.lock()
+            .sinks
+            .get(sink)
+            .map(|disk| disk.sent.values().copied().collect())
+            .unwrap_or_default()
     }
 
     /// The values of all dead letters of a node, each once.
     pub fn dead(&self, node: &str) -> BTreeSet<i64> {
         let letters = self.lock();
         let of_node = letters.letters.iter().filter(|letter| letter.node == node);
-        of_node.flat_map(|letter| values(&Batch::decode(&letter.record).unwrap())).collect()
+        of_node
+            .flat_map(|letter| values(&Batch::decode(&letter.record).unwrap()))
+            .collect()
     }
 }
 
 impl Disk {
     fn flat(&self) -> Vec<i64> {
-        self.groups.iter().flat_map(|group| group.records.iter().copied()).collect()
+        self.groups
+            .iter()
+            .flat_map(|group| group.records.iter().copied())
+            .collect()
     }
 
     /// A spool loses its newest groups to damage, also what it has sent.
@@ -205,15 +224,23 @@ impl Disk {
 }
 
 pub fn batch(numbers: &[i64]) -> Batch {
-    let schema = Schema { collection: "t".into(), fields: vec![Field::new("n", Type::I64)] };
+    let schema = Schema {
+        collection: "t".into(),
+        fields: vec![Field::new("n", Type::I64)],
+    };
     let mut builder = BatchBuilder::new(Arc::new(schema));
-    numbers.iter().for_each(|n| builder.push(Op::Insert, &[Cell::I64(*n)]).unwrap());
+    numbers
+        .iter()
+        .for_each(|n| builder.push(Op::Insert, &[Cell::I64(*n)]).unwrap());
     builder.finish(Origin::default())
 }
 
 /// One row of so many bytes.
 pub fn blob(bytes: usize) -> Batch {
-    let schema = Schema { collection: "t".into(), fields: vec![Field::new("b", Type::Bytes)] };
+    let schema = Schema {
+        collection: "t".into(),
+        fields: vec![Field::new("b", Type::Bytes)],
+    };
     let mut builder = BatchBuilder::new(Arc::new(schema));
     builder.push(Op::Insert, &[Cell::Bytes(&vec![7; bytes])]).unwrap();
     builder.finish(Origin::default())
@@ -228,7 +255,11 @@ pub fn values(batch: &Batch) -> Vec<i64> {
 }
 
 fn place(position: &Position) -> usize {
-    if position.as_bytes().is_empty() { 0 } else { u64::from_le_bytes(position.as_bytes().try_into().unwrap()) as usize }
+    if position.as_bytes().is_empty() {
+        0
+    } else {
+        u64::from_le_bytes(position.as_bytes().try_into().unwrap()) as usize
+    }
 }
 
 /// Reads the inputs, a few at a time. Its position is an index.
@@ -240,7 +271,11 @@ pub struct Numbers {
 
 impl Numbers {
     pub fn new(world: &World) -> Self {
-        Self { world: world.clone(), ends: true, at: None }
+        Self {
+            world: world.clone(),
+            ends: true,
+            at: None,
+        }
     }
 }
 
@@ -253,7 +288,10 @@ impl Source for Numbers {
             return Err(lost("source open"));
         }
         let at = after.map_or(0, place);
-        assert!(at >= self.world.lock().acknowledged, "what was acknowledged is read again");
+        assert!(
+            at >= self.world.lock().acknowledged,
+            "what was acknowledged is read again"
+        );
         self.at = Some(at);
         Ok(())
     }
@@ -280,10 +318,15 @@ impl Source for Numbers {
             return Err(lost("read"));
         }
         self.world.lock().reads += 1;
-        let numbers: Vec<i64> =
-            part.iter().filter_map(|input| if let Input::Number(n) = input { Some(*n) } else { None }).collect();
+        let numbers: Vec<i64> = part
+            .iter()
+            .filter_map(|input| if let Input::Number(n) = input { Some(*n) } else { None })
+            .collect();
         let garbage = part.len() - numbers.len();
-        let undecodable = (0..garbage).map(|_| Undecodable { bytes: batch(&[-1]).encode(), reason: "garbage".into() });
+        let undecodable = (0..garbage).map(|_| Undecodable {
+            bytes: batch(&[-1]).encode(),
+            reason: "garbage".into(),
+        });
         Ok(Read::Batch(SourceBatch {
             batch: batch(&numbers),
             position: Position::new((position as u64).to_le_bytes()),
@@ -298,8 +341,13 @@ impl Source for Numbers {
             for (name, disk) in &state.sinks {
                 let lineage = stream(name);
                 let own = disk.marks.get(&lineage).or(disk.groups.last().map(|group| &group.mark));
-                let durable = own.or(state.checkpoints.get(&lineage)).map_or(0, |mark| place(&mark.position));
-                assert!(durable >= position, "position {position} was committed, but {name} only has {durable}");
+                let durable = own
+                    .or(state.checkpoints.get(&lineage))
+                    .map_or(0, |mark| place(&mark.position));
+                assert!(
+                    durable >= position,
+                    "position {position} was committed, but {name} only has {durable}"
+                );
             }
         }
         self.world.take_time().await;
@@ -309,7 +357,11 @@ impl Source for Numbers {
         }
         let mut state = self.world.lock();
         state.acknowledged = state.acknowledged.max(position);
-        if matches!(luck, Luck::After) { Err(lost("source commit")) } else { Ok(()) }
+        if matches!(luck, Luck::After) {
+            Err(lost("source commit"))
+        } else {
+            Ok(())
+        }
     }
 
     async fn close(&mut self) {
@@ -381,7 +433,11 @@ fn rejected(rejects: i64, deliveries: &[Delivery]) -> (Vec<Rejected>, Vec<Vec<i6
         let numbers = values(&each.batch);
         for (row, n) in numbers.iter().enumerate() {
             if n % rejects == 0 {
-                refused.push(Rejected { delivery, row, reason: "a multiple".into() });
+                refused.push(Rejected {
+                    delivery,
+                    row,
+                    reason: "a multiple".into(),
+                });
             }
         }
         taken.push(numbers.into_iter().filter(|n| n % rejects != 0).collect());
@@ -416,7 +472,10 @@ impl Sink for Table {
     }
 
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
-        assert!(self.is_open && !deliveries.is_empty(), "written while closed, or nothing");
+        assert!(
+            self.is_open && !deliveries.is_empty(),
+            "written while closed, or nothing"
+        );
         self.world.take_time().await;
         if matches!(self.world.luck(), Luck::Before) {
             return Err(self.fail("write"));
@@ -429,10 +488,20 @@ impl Sink for Table {
             let before = self.marks.get(&delivery.stream).cloned();
             let stored = || self.world.lock().sinks[self.name].marks.get(&delivery.stream).cloned();
             let before = before.or_else(stored).unwrap_or_default();
-            assert!(delivery.seq > before.seq, "{}: {} after {}", self.name, delivery.seq, before.seq);
+            assert!(
+                delivery.seq > before.seq,
+                "{}: {} after {}",
+                self.name,
+                delivery.seq,
+                before.seq
+            );
             self.marks.insert(delivery.stream, before.after(delivery, lost));
         }
-        if matches!(self.world.luck(), Luck::After) { Err(self.fail("write")) } else { Ok(refused) }
+        if matches!(self.world.luck(), Luck::After) {
+            Err(self.fail("write"))
+        } else {
+            Ok(refused)
+        }
     }
 
     async fn commit(&mut self) -> Result<(), Fault> {
@@ -453,7 +522,11 @@ impl Sink for Table {
                 disk.marks.extend(marks);
             }
         }
-        if matches!(luck, Luck::After) { Err(self.fail("commit")) } else { Ok(()) }
+        if matches!(luck, Luck::After) {
+            Err(self.fail("commit"))
+        } else {
+            Ok(())
+        }
     }
 
     async fn close(&mut self) {
@@ -477,7 +550,12 @@ impl Buffer {
         let mut state = world.lock();
         let disk = state.sinks.entry(name.to_string()).or_default();
         let released_mark = disk.groups.last().map_or(0, |group| group.gone_out);
-        Self { world: world.clone(), name, rejects: i64::MAX, released_mark }
+        Self {
+            world: world.clone(),
+            name,
+            rejects: i64::MAX,
+            released_mark,
+        }
     }
 
     pub fn rejecting(mut self, multiples_of: i64) -> Self {
@@ -490,7 +568,11 @@ impl Buffer {
         let disk = state.sinks.get_mut(self.name).unwrap();
         for (number, n) in disk.flat().into_iter().enumerate() {
             let before = disk.sent.insert(number, n);
-            assert!(before.is_none_or(|before| before == n), "{}: frame {number} was {before:?}, is {n}", self.name);
+            assert!(
+                before.is_none_or(|before| before == n),
+                "{}: frame {number} was {before:?}, is {n}",
+                self.name
+            );
         }
         self.released_mark = disk.spool_seq();
     }
@@ -512,11 +594,17 @@ impl Sink for Buffer {
         if !matches!(self.world.luck(), Luck::Good) {
             return Err(lost("watermark"));
         }
-        Ok(self.world.lock().sinks[self.name].groups.last().map(|group| group.mark.clone()))
+        Ok(self.world.lock().sinks[self.name]
+            .groups
+            .last()
+            .map(|group| group.mark.clone()))
     }
 
     async fn gone_out(&mut self, _: &StreamId) -> Result<u64, Fault> {
-        Ok(self.world.lock().sinks[self.name].groups.last().map_or(0, |group| group.gone_out))
+        Ok(self.world.lock().sinks[self.name]
+            .groups
+            .last()
+            .map_or(0, |group| group.gone_out))
     }
 
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
@@ -526,7 +614,11 @@ impl Sink for Buffer {
             return Err(lost("append"));
         }
         let (refused, taken) = rejected(self.rejects, deliveries);
-        let mut mark = self.world.lock().sinks[self.name].groups.last().map(|g| g.mark.clone()).unwrap_or_default();
+        let mut mark = self.world.lock().sinks[self.name]
+            .groups
+            .last()
+            .map(|g| g.mark.clone())
+            .unwrap_or_default();
         for (index, delivery) in deliveries.iter().enumerate() {
             assert!(delivery.seq > mark.seq, "{}: marks must rise", self.name);
             let lost = refused.iter().filter(|r| r.delivery == index).count() as u64;
@@ -534,13 +626,21 @@ impl Sink for Buffer {
             if taken[index].is_empty() && index + 1 < deliveries.len() {
                 continue;
             }
-            let group = Group { mark: mark.clone(), gone_out: self.released_mark, records: taken[index].clone() };
+            let group = Group {
+                mark: mark.clone(),
+                gone_out: self.released_mark,
+                records: taken[index].clone(),
+            };
             self.world.lock().sinks.get_mut(self.name).unwrap().groups.push(group);
             // A crash here leaves the first groups.
             self.world.take_time().await;
         }
         // A spool that says no has nothing of it, apart from its last word being lost.
-        if matches!(luck, Luck::After) && refused.is_empty() { Err(lost("append")) } else { Ok(refused) }
+        if matches!(luck, Luck::After) && refused.is_empty() {
+            Err(lost("append"))
+        } else {
+            Ok(refused)
+        }
     }
 
     async fn commit(&mut self) -> Result<(), Fault> {
@@ -555,8 +655,17 @@ impl Sink for Buffer {
             return Err(lost("rewind"));
         }
         let mut state = self.world.lock();
-        state.sinks.get_mut(self.name).unwrap().groups.retain(|group| group.mark.seq <= seq);
-        if matches!(luck, Luck::After) { Err(lost("rewind")) } else { Ok(()) }
+        state
+            .sinks
+            .get_mut(self.name)
+            .unwrap()
+            .groups
+            .retain(|group| group.mark.seq <= seq);
+        if matches!(luck, Luck::After) {
+            Err(lost("rewind"))
+        } else {
+            Ok(())
+        }
     }
 
     fn recovered(&mut self) {
@@ -574,10 +683,14 @@ impl Transform for Sieve {
     fn apply(&mut self, input: Batch) -> Result<Transformed, Fault> {
         let numbers = values(&input);
         let fails = |n: i64| n % self.fails == 0;
-        let kept: Vec<usize> =
-            (0..numbers.len()).filter(|row| numbers[*row] % self.keeps == 0 && !fails(numbers[*row])).collect();
+        let kept: Vec<usize> = (0..numbers.len())
+            .filter(|row| numbers[*row] % self.keeps == 0 && !fails(numbers[*row]))
+            .collect();
         let bad = (0..numbers.len()).filter(|row| fails(numbers[*row]));
-        Ok(Transformed { batch: input.take(&kept), rejected: bad.map(|row| (row, "fails".to_string())).collect() })
+        Ok(Transformed {
+            batch: input.take(&kept),
+            rejected: bad.map(|row| (row, "fails".to_string())).collect(),
+        })
     }
 }
 
@@ -591,7 +704,11 @@ impl DeadLetters for World {
             return Err(lost("dead letters"));
         }
         self.lock().letters.extend(letters);
-        if matches!(luck, Luck::After) { Err(lost("dead letters")) } else { Ok(()) }
+        if matches!(luck, Luck::After) {
+            Err(lost("dead letters"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -612,7 +729,11 @@ impl Checkpoints for World {
             return Err(lost("checkpoint"));
         }
         self.lock().checkpoints.insert(*stream, mark.clone());
-        if matches!(luck, Luck::After) { Err(lost("checkpoint")) } else { Ok(()) }
+        if matches!(luck, Luck::After) {
+            Err(lost("checkpoint"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -627,7 +748,10 @@ impl Observer for World {
         for (name, meter) in &state.meters {
             let account = meter.account();
             assert!(account.balances(), "{name}: {account:?}");
-            assert!(state.repeats || account.produced <= most, "{name}: {account:?} of {most}");
+            assert!(
+                state.repeats || account.produced <= most,
+                "{name}: {account:?} of {most}"
+            );
         }
     }
 }
@@ -641,15 +765,31 @@ pub fn stream(name: &str) -> StreamId {
 pub fn leaf(world: &World, name: &'static str, after: Option<usize>, sink: impl Sink + 'static) -> Leaf {
     let meter = Arc::<Meter>::default();
     world.lock().meters.insert(name.to_string(), Arc::clone(&meter));
-    Leaf { after, node: name.to_string(), stream: stream(name), sink: Shared::new(Box::new(sink)), meter }
+    Leaf {
+        after,
+        node: name.to_string(),
+        stream: stream(name),
+        sink: Shared::new(Box::new(sink)),
+        meter,
+    }
 }
 
 pub fn stage(node: &str, after: Option<usize>, keeps: i64, fails: i64) -> Stage {
-    Stage { after, node: node.to_string(), transform: Box::new(Sieve { keeps, fails }) }
+    Stage {
+        after,
+        node: node.to_string(),
+        transform: Box::new(Sieve { keeps, fails }),
+    }
 }
 
 pub fn pipe(source: impl Source + 'static, stages: Vec<Stage>, leaves: Vec<Leaf>) -> Pipe {
-    Pipe { node: "source".into(), source: Box::new(source), origin: None, stages, leaves }
+    Pipe {
+        node: "source".into(),
+        source: Box::new(source),
+        origin: None,
+        stages,
+        leaves,
+    }
 }
 
 pub fn surroundings(world: &World) -> (Surroundings, watch::Sender<bool>) {

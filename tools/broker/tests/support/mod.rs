@@ -2,6 +2,11 @@
 //! a test waits for it: one that is not asked for anything has stalled.
 
 #![allow(dead_code, reason = "no test file uses all of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::result_large_err,
+    reason = "a helper of tests fails them, and the error is rumqttc's"
+)]
 
 use std::{
     collections::VecDeque,

@@ -25,7 +25,12 @@ pub struct Children {
 impl Children {
     /// None yet.
     pub fn new(bins: &Path, dir: &Path) -> Result<Self> {
-        Ok(Self { bins: bins.to_path_buf(), dir: dir.to_path_buf(), running: BTreeMap::new(), order: Vec::new() })
+        Ok(Self {
+            bins: bins.to_path_buf(),
+            dir: dir.to_path_buf(),
+            running: BTreeMap::new(),
+            order: Vec::new(),
+        })
     }
 
     fn program(&self, name: &str) -> Command {
@@ -40,7 +45,11 @@ impl Children {
     pub fn start(&mut self, name: &str, program: &str, arguments: &[&str]) -> Result<Option<ChildStdin>> {
         let log = File::create(self.log(name))?;
         let mut command = self.program(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         // Ctrl-C in the terminal is for `up` alone, which stops the others in order.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -56,8 +65,15 @@ impl Children {
         let output = self.program(program).args(arguments).stdin(Stdio::null()).output();
         let output = output.with_context(|| format!("cannot run {program}"))?;
         if !output.status.success() {
-            let shown: Vec<&str> = arguments.iter().map(|a| if a.starts_with("myc1") { "myc1…" } else { a }).collect();
-            bail!("{program} {} failed:\n{}", shown.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+            let shown: Vec<&str> = arguments
+                .iter()
+                .map(|a| if a.starts_with("myc1") { "myc1…" } else { a })
+                .collect();
+            bail!(
+                "{program} {} failed:\n{}",
+                shown.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -83,7 +99,9 @@ impl Children {
 
     /// Waits until a log holds a fitting word.
     pub fn wait_for_word(&mut self, name: &str, fits: impl Fn(&str) -> bool) -> Result<String> {
-        self.wait(name, |log| log.split_whitespace().find(|word| fits(word)).map(str::to_string))
+        self.wait(name, |log| {
+            log.split_whitespace().find(|word| fits(word)).map(str::to_string)
+        })
     }
 
     fn wait<T>(&mut self, name: &str, find: impl Fn(&str) -> Option<T>) -> Result<T> {
@@ -98,7 +116,11 @@ impl Children {
                 bail!("{name} ended:\n{log}");
             }
             if Instant::now() > deadline {
-                bail!("{name} did not get ready within {} s; its log is {}", PATIENCE.as_secs(), self.log(name).display());
+                bail!(
+                    "{name} did not get ready within {} s; its log is {}",
+                    PATIENCE.as_secs(),
+                    self.log(name).display()
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -106,7 +128,8 @@ impl Children {
 
     /// A process that ended by itself, if any.
     pub fn ended(&mut self) -> Option<String> {
-        let ended = |(name, child): (&String, &mut Child)| matches!(child.try_wait(), Ok(Some(_))).then(|| name.clone());
+        let ended =
+            |(name, child): (&String, &mut Child)| matches!(child.try_wait(), Ok(Some(_))).then(|| name.clone());
         self.running.iter_mut().find_map(ended)
     }
 
@@ -140,7 +163,9 @@ impl Children {
     pub fn stop_all(&mut self) -> Result<()> {
         let mut stubborn = Vec::new();
         for name in std::mem::take(&mut self.order).into_iter().rev() {
-            let Some(mut child) = self.running.remove(&name) else { continue };
+            let Some(mut child) = self.running.remove(&name) else {
+                continue;
+            };
             terminate(&child);
             let deadline = Instant::now() + PATIENCE;
             while child.try_wait()?.is_none() {

@@ -119,7 +119,11 @@ pub fn progress(ledger: &str) -> String {
             count(stream, "buffered")
         )
     };
-    if streams.is_empty() { "waiting for the first accounts".to_string() } else { streams.iter().map(line).collect::<Vec<_>>().join(" | ") }
+    if streams.is_empty() {
+        "waiting for the first accounts".to_string()
+    } else {
+        streams.iter().map(line).collect::<Vec<_>>().join(" | ")
+    }
 }
 
 /// Stops the writer, waits until everything has arrived, and compares.
@@ -168,7 +172,11 @@ fn balanced(children: &Children, deadline: Instant) -> Result<()> {
             println!("all {} streams balance", streams.len());
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "{} streams, and these do not balance: {wrong:?}", streams.len());
+        ensure!(
+            Instant::now() < deadline,
+            "{} streams, and these do not balance: {wrong:?}",
+            streams.len()
+        );
         std::thread::sleep(Duration::from_secs(1));
     }
 }

@@ -9,10 +9,15 @@ const TRIES: u16 = 100;
 
 /// `wish`, or the next free port after it.
 pub fn free_from(wish: &str, what: &str) -> Result<String> {
-    let address = wish.to_socket_addrs().with_context(|| format!("'{wish}' is not an address"))?.next();
+    let address = wish
+        .to_socket_addrs()
+        .with_context(|| format!("'{wish}' is not an address"))?
+        .next();
     let address = address.with_context(|| format!("'{wish}' is not an address"))?;
     for offset in 0..TRIES {
-        let Some(port) = address.port().checked_add(offset) else { break };
+        let Some(port) = address.port().checked_add(offset) else {
+            break;
+        };
         let candidate = SocketAddr::new(address.ip(), port);
         if TcpListener::bind(candidate).is_ok() {
             if offset > 0 {
@@ -21,5 +26,9 @@ pub fn free_from(wish: &str, what: &str) -> Result<String> {
             return Ok(candidate.to_string());
         }
     }
-    bail!("no free port for {what} between {} and {}", address.port(), address.port().saturating_add(TRIES))
+    bail!(
+        "no free port for {what} between {} and {}",
+        address.port(),
+        address.port().saturating_add(TRIES)
+    )
 }

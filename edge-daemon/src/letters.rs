@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::Write,
+    io::{Read, Seek, SeekFrom, Write},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -57,11 +57,26 @@ impl LetterBox {
             tracing::warn!(path = %path.display(), "dead letters rotated; the older half is kept as .jsonl.1");
             file = OpenOptions::new().create(true).append(true).open(&*path)?;
         }
+        // An earlier write may have been cut short: what is torn stays a line of its own, which readers skip.
+        let torn = !ends_with_newline(&path)?;
         let text: String = letters.iter().map(line).collect();
+        let text = if torn { format!("\n{text}") } else { text };
         file.write_all(text.as_bytes())?;
         File::sync_all(&file)?;
         sync_dir(dir)
     }
+}
+
+/// Whether a file is empty or its last byte ends a line.
+fn ends_with_newline(path: &std::path::Path) -> std::io::Result<bool> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(true);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
 }
 
 fn line(letter: &DeadLetter) -> String {

@@ -13,7 +13,7 @@ use bus_link::{
 };
 use bus_schema::{
     api::Problem,
-    id::FleetId,
+    id::{FleetId, NodeId},
     key::{Identity, SecretKey},
     member::{Certificate, DocumentError, GroupKey, Role, Roster, Signed},
     message::{RunState, StreamReport},
@@ -133,11 +133,14 @@ pub async fn run(
         path: file.display().to_string(),
         source,
     })?;
+    let components: Arc<[Descriptor]> = registry.descriptors().cloned().collect();
+    // Before anything is made on disk. Whose id the nodes get does not matter for what is wrong.
+    let nobody = workflow::Fleet::single(LOCAL, NodeId::of_key(&[0; 32]), Arc::clone(&components));
+    compile(&text, &nobody).map_err(|problems| RunError::Problems(listed(file, &problems)))?;
     let state = state.unwrap_or_else(|| file.with_extension("state"));
     let home = Arc::new(Home::open(&state)?);
     let identity = home.identity()?;
     let membership = alone(&identity);
-    let components: Arc<[Descriptor]> = registry.descriptors().cloned().collect();
     let fleet = workflow::Fleet::single(LOCAL, identity.public().node_id(), components);
     let plan = compile(&text, &fleet).map_err(|problems| RunError::Problems(listed(file, &problems)))?;
 

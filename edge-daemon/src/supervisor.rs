@@ -11,7 +11,7 @@ use bus_schema::{
     message::{RunState, StreamReport},
     plan::PlanWorkflow,
 };
-use flow::{Backoff, Checkpoints, Fault, Outcome, Surroundings};
+use flow::{Backoff, Checkpoints, DeadLetters, Fault, Outcome, Surroundings};
 use tokio::{
     sync::{Mutex, watch},
     task::{Id, JoinError, JoinHandle, JoinSet},
@@ -120,6 +120,7 @@ impl Supervisor {
             plan: plan.clone(),
             stop: stopped,
             direct: Arc::clone(&direct),
+            letters: Arc::new(LetterBox::new(self.workshop.home.dir(), &plan.name)),
         };
         let task = tokio::spawn(work.run());
         self.running.insert(
@@ -175,6 +176,8 @@ struct Work {
     plan: PlanWorkflow,
     stop: watch::Receiver<bool>,
     direct: Arc<Mutex<Vec<Direct>>>,
+    /// One for all pipes: two would rotate the file under each other.
+    letters: Arc<dyn DeadLetters>,
 }
 
 impl Work {
@@ -235,7 +238,7 @@ impl Work {
 
     fn surroundings(&self, pipe: usize) -> Surroundings {
         Surroundings {
-            dead_letters: Arc::new(LetterBox::new(self.workshop.home.dir(), &self.plan.name)),
+            dead_letters: Arc::clone(&self.letters),
             checkpoints: Arc::clone(&self.checkpoints),
             observer: self.board.observer(self.plan.id, pipe),
             random: self.random,

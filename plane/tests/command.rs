@@ -1,4 +1,5 @@
 //! The program itself: what it prints, how it ends, and that it can be stopped and started.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its world has failed")]
 
 use std::{fs, path::Path, time::Duration};
 

@@ -1,4 +1,5 @@
 //! The web page's door: who gets in, who does not, and what the JSON looks like. Against a real port.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its world has failed")]
 
 mod common;
 

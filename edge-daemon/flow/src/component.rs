@@ -41,15 +41,18 @@ pub struct BuildContext {
     pub base_dir: PathBuf,
 }
 
-/// Makes a running part from a config (JSON text).
+/// Makes a `T` from a config (JSON text).
+pub type Builder<T> = fn(&str, &BuildContext) -> Result<Box<T>, ConfigError>;
+
+/// Makes a running part.
 #[derive(Clone, Copy)]
 pub enum Build {
     /// A source.
-    Source(fn(&str, &BuildContext) -> Result<Box<dyn Source>, ConfigError>),
+    Source(Builder<dyn Source>),
     /// A transform.
-    Transform(fn(&str, &BuildContext) -> Result<Box<dyn Transform>, ConfigError>),
+    Transform(Builder<dyn Transform>),
     /// A sink.
-    Sink(fn(&str, &BuildContext) -> Result<Box<dyn Sink>, ConfigError>),
+    Sink(Builder<dyn Sink>),
 }
 
 /// One line of the registry.

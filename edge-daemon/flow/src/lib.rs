@@ -17,7 +17,7 @@ mod source;
 mod transform;
 
 pub use backoff::Backoff;
-pub use component::{Build, BuildContext, Component, ConfigError, Registry, describe, parse_config};
+pub use component::{Build, BuildContext, Builder, Component, ConfigError, Registry, describe, parse_config};
 pub use pipe::{Account, Checkpoints, DeadLetter, DeadLetters, Leaf, Meter, Observer, Pipe, Shared, Stage, TapPoint};
 pub use runner::{Outcome, Surroundings, run};
 pub use sink::{Delivery, Rejected, Sink, Watermark};

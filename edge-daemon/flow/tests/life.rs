@@ -1,4 +1,5 @@
 //! How a pipe starts, stops, fails and is cut off.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its world has failed")]
 
 mod support;
 

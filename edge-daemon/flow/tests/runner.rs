@@ -1,4 +1,5 @@
 //! The runner in a world of faults: whatever fails, waits, crashes or answers nothing, each record arrives as promised.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its world has failed")]
 
 mod support;
 

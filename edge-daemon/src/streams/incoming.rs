@@ -18,7 +18,7 @@ use bus_schema::{
     plan::StreamSpec,
     subject::{self, Subject},
 };
-use flow::{Fault, Meter, Position, READ_WAIT_MAX, Read, Source, SourceBatch};
+use flow::{Fault, Meter, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Undecodable};
 use tokio::sync::Notify;
 
 use super::{Streams, frames};
@@ -310,7 +310,7 @@ impl Source for Consumer {
                 continue;
             };
             // Before the credit runs dry, say that there is room again.
-            if seq % (CREDIT_FRAMES / 4) == 0 {
+            if seq.is_multiple_of((self.streams.window() / 4).max(1)) {
                 self.streams.want_ack(&self.incoming, false);
             }
             let is_gap = matches!(frame, Frame::Gap { .. });
@@ -323,21 +323,27 @@ impl Source for Consumer {
                     "records are missing"
                 );
             }
-            let batch = self
-                .assembly
-                .take(frame)
-                .map_err(|error| Fault::retry(error.to_string()))?;
-            let batch = match batch {
-                Some(batch) => batch,
+            let mut undecodable = Vec::new();
+            let batch = match self.assembly.take(frame) {
+                Ok(Some(batch)) => batch,
                 // Carries the position past the gap.
-                None if is_gap => empty()?,
-                None => continue,
+                Ok(None) if is_gap => empty()?,
+                Ok(None) => continue,
+                Err(error) => {
+                    // The rest of a record whose beginning was lost to a gap, or a batch of a newer program. It will not
+                    // get better by trying again, and what follows must not wait for it.
+                    let reason = format!("frame {seq} of {}: {error}", self.incoming.spec.edge);
+                    tracing::error!(reason, "a frame could not be read");
+                    let bytes = Vec::new();
+                    undecodable.push(Undecodable { bytes, reason });
+                    empty()?
+                }
             };
             let position = position(epoch, seq);
             return Ok(Read::Batch(SourceBatch {
                 batch,
                 position,
-                undecodable: Vec::new(),
+                undecodable,
             }));
         }
     }

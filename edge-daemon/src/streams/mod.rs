@@ -281,7 +281,8 @@ impl Streams {
         }
     }
 
-    fn window(&self) -> u64 {
+    /// Frames each incoming stream may have under way.
+    pub fn window(&self) -> u64 {
         let streams = self.lock().incoming.len().max(1) as u64;
         (WINDOW_FRAMES / streams).clamp(WINDOW_FRAMES_MIN, CREDIT_FRAMES)
     }

@@ -4,7 +4,10 @@
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,7 +22,7 @@ use bus_schema::{
 };
 use flow::{Delivery, Fault, Position, Rejected, Sink, Watermark};
 use serde::{Deserialize, Serialize};
-use spool::{Group, Limits, Mark, Spool};
+use spool::{Group, Limits, Mark, Spool, State};
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -49,6 +52,8 @@ struct Bookmark {
     dead: u64,
     /// Records given up because the spool was full.
     dropped: u64,
+    /// The root's seq up to which frames may have left when this was written: siblings must not go back behind it.
+    gone: u64,
 }
 
 /// The stream's key and epoch: one lineage of sequence numbers.
@@ -58,19 +63,30 @@ struct Lineage {
     key: SecretKey,
 }
 
+/// What is written and read on disk. Locked over disk work: only ever on a blocking thread.
 struct Store {
     spool: Spool,
     book: Bookmark,
-    recent: VecDeque<(u64, Vec<u8>)>,
+}
+
+/// Where the store stood after the last change, for those who must not wait for a disk.
+#[derive(Clone)]
+struct View {
+    state: State,
+    book: Bookmark,
 }
 
 impl Store {
-    /// Frames from `seq` on, from memory if they are there.
+    fn view(&self) -> View {
+        View {
+            state: self.spool.state(),
+            book: self.book.clone(),
+        }
+    }
+
+    /// Frames from `seq` on.
     fn frames(&mut self, seq: u64, through: u64) -> Result<Vec<(u64, Vec<u8>)>, spool::Error> {
         let count = (through + 1 - seq).min(READ_FRAMES_MAX as u64) as usize;
-        if let Some(start) = self.recent.iter().position(|(recent, _)| *recent == seq) {
-            return Ok(self.recent.iter().skip(start).take(count).cloned().collect());
-        }
         let stored = self.spool.read(seq, count, READ_BYTES_MAX)?;
         Ok(stored
             .into_iter()
@@ -88,6 +104,11 @@ pub struct Outgoing {
     secure: Arc<Secure>,
     lineage: Lineage,
     store: Mutex<Store>,
+    view: Mutex<View>,
+    /// The newest frames, so that live data is not read back from disk.
+    recent: Mutex<VecDeque<(u64, Vec<u8>)>>,
+    /// The root's seq up to which frames may have left.
+    gone: AtomicU64,
     released: watch::Sender<u64>,
     acks: Mutex<VecDeque<StreamAck>>,
     acked: Notify,
@@ -158,19 +179,23 @@ impl Outgoing {
                 Self::new_lineage(home, &name, secure.epoch())?
             }
         };
-        let book = state
+        let mut book: Bookmark = state
             .mark
             .as_ref()
             .and_then(|mark| bus_schema::decode(&mark.position))
             .unwrap_or_default();
+        if recovery.mark_rewound {
+            // What came after this mark is lost here, and may have been sent.
+            book.gone = state.mark.as_ref().map_or(0, |mark| mark.root_seq + 1);
+        }
+        let store = Store { spool, book };
         Ok(Arc::new(Self {
             subject: subject::data(secure.fleet(), secure.node(), &spec.stream),
             released: watch::Sender::new(state.watermark_seq),
-            store: Mutex::new(Store {
-                spool,
-                book,
-                recent: VecDeque::new(),
-            }),
+            view: Mutex::new(store.view()),
+            store: Mutex::new(store),
+            recent: Mutex::default(),
+            gone: AtomicU64::new(0),
             spec,
             workflow,
             secure,
@@ -226,17 +251,16 @@ impl Outgoing {
 
     /// The stream's account.
     pub fn report(&self) -> StreamReport {
-        let store = lock(&self.store);
-        let state = store.spool.state();
+        let View { state, book } = lock(&self.view).clone();
         let (consumer_dead, trouble) = lock(&self.consumer).clone();
         // The consumer counts its dead letters among what its watermark covers.
         let consumer_dead = consumer_dead.min(state.delivered_records);
         let ledger = Ledger {
-            produced: state.produced_records + store.book.dead + store.book.dropped,
+            produced: state.produced_records + book.dead + book.dropped,
             buffered: state.held_records,
             delivered: state.delivered_records - consumer_dead,
-            dropped: state.dropped_records + state.lost_records + store.book.dropped,
-            dead: store.book.dead + consumer_dead,
+            dropped: state.dropped_records + state.lost_records + book.dropped,
+            dead: book.dead + consumer_dead,
             duplicates: 0,
         };
         StreamReport {
@@ -259,7 +283,7 @@ impl Outgoing {
         let mut seq = store.spool.state().next_seq;
         let mut book = store.book.clone();
         let mut rejected = Vec::new();
-        let mut groups: Vec<(Vec<(Vec<u8>, u64)>, Mark)> = Vec::with_capacity(deliveries.len());
+        let mut groups: Vec<SealedGroup> = Vec::with_capacity(deliveries.len());
         for (index, delivery) in deliveries.iter().enumerate() {
             let packing = frames::pack(&delivery.batch);
             let reason = || "the record is larger than a record may be (4 MiB)".to_string();
@@ -287,6 +311,7 @@ impl Outgoing {
                 seq += 1;
             }
             book.position = delivery.position.as_bytes().to_vec();
+            book.gone = book.gone.max(self.gone.load(Ordering::Relaxed));
             book.dead += delivery.dead + packing.too_large.len() as u64;
             groups.push((
                 sealed,
@@ -322,6 +347,7 @@ impl Outgoing {
                     .spool
                     .drop_oldest(wanted)
                     .map_err(|e| Appending::Fault(spool_fault(&self.spec, e)))?;
+                lock(&self.recent).clear();
                 tracing::warn!(
                     edge = self.spec.edge,
                     ?dropped,
@@ -340,11 +366,20 @@ impl Outgoing {
             .into_iter()
             .flat_map(|(frames, _)| frames)
             .map(|(bytes, _)| bytes);
-        store.recent.extend((first..).zip(frames));
-        while store.recent.len() > RECENT_FRAMES_MAX {
-            store.recent.pop_front();
+        let mut recent = lock(&self.recent);
+        recent.extend((first..).zip(frames));
+        while recent.len() > RECENT_FRAMES_MAX {
+            recent.pop_front();
         }
+        drop(recent);
+        *lock(&self.view) = store.view();
         Ok((last, rejected))
+    }
+
+    /// From now on what is appended may leave.
+    fn let_go(&self) {
+        let newest = lock(&self.view).state.mark.as_ref().map_or(0, |mark| mark.root_seq);
+        self.gone.fetch_max(newest, Ordering::Relaxed);
     }
 
     /// Sends what is released until the stream is closed.
@@ -404,9 +439,8 @@ impl Outgoing {
 
     async fn send_open(&self, streams: &Streams) {
         let (first_seq, next_seq) = {
-            let store = lock(&self.store);
-            let state = store.spool.state();
-            (state.first_seq, state.next_seq)
+            let view = lock(&self.view);
+            (view.state.first_seq, view.state.next_seq)
         };
         let open = StreamOpen {
             stream: self.spec.stream,
@@ -423,15 +457,11 @@ impl Outgoing {
     /// Sends some frames from `from` on; returns the last seq sent. A hole is sent as a gap.
     async fn send(self: Arc<Self>, streams: &Streams, from: u64, to: u64) -> Result<u64, String> {
         let this = Arc::clone(&self);
-        let recent = lock(&self.store)
-            .recent
-            .front()
-            .is_some_and(|(first, _)| *first <= from);
-        let found = if recent {
-            lock(&self.store).frames(from, to)
-        } else {
-            let read = tokio::task::spawn_blocking(move || lock(&this.store).frames(from, to)).await;
-            read.map_err(|error| error.to_string())?
+        let found = match self.recent(from, to) {
+            Some(recent) => Ok(recent),
+            None => tokio::task::spawn_blocking(move || lock(&this.store).frames(from, to))
+                .await
+                .map_err(|error| error.to_string())?,
         };
         let found = found.map_err(|error| error.to_string())?;
         let mut next = from;
@@ -447,6 +477,14 @@ impl Outgoing {
             next = to + 1;
         }
         Ok(next - 1)
+    }
+
+    /// Frames that are still in memory, if the first wanted one is.
+    fn recent(&self, from: u64, to: u64) -> Option<Vec<(u64, Vec<u8>)>> {
+        let recent = lock(&self.recent);
+        let start = recent.iter().position(|(seq, _)| *seq == from)?;
+        let wanted = recent.iter().skip(start).take_while(|(seq, _)| *seq <= to);
+        Some(wanted.take(READ_FRAMES_MAX).cloned().collect())
     }
 
     async fn send_gap(&self, streams: &Streams, first_seq: u64, last_seq: u64) -> Result<(), String> {
@@ -474,11 +512,11 @@ impl Outgoing {
     async fn trim(self: Arc<Self>, watermark: u64) -> Result<(), Fault> {
         let this = Arc::clone(&self);
         let trimmed = tokio::task::spawn_blocking(move || {
+            lock(&this.recent).retain(|(seq, _)| *seq > watermark);
             let mut store = lock(&this.store);
-            while store.recent.front().is_some_and(|(seq, _)| *seq <= watermark) {
-                store.recent.pop_front();
-            }
-            store.spool.trim(watermark)
+            let trimmed = store.spool.trim(watermark);
+            *lock(&this.view) = store.view();
+            trimmed
         });
         let trimmed = trimmed.await.map_err(|error| Fault::retry(error.to_string()))?;
         trimmed.map_err(|error| spool_fault(&self.spec, error))?;
@@ -532,14 +570,18 @@ impl Sink for Producer {
     }
 
     async fn watermark(&mut self, _: &StreamId) -> Result<Option<Watermark>, Fault> {
-        let store = lock(&self.out.store);
-        let state = store.spool.state();
+        let View { state, book } = lock(&self.out.view).clone();
         Ok(state.mark.map(|mark| Watermark {
             seq: mark.root_seq,
-            position: Position::new(store.book.position.clone()),
+            position: Position::new(book.position),
             delivered: state.produced_records,
-            dead: store.book.dead,
+            dead: book.dead,
         }))
+    }
+
+    async fn gone_out(&mut self, _: &StreamId) -> Result<u64, Fault> {
+        let written = lock(&self.out.view).book.gone;
+        Ok(written.max(self.out.gone.load(Ordering::Relaxed)))
     }
 
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
@@ -569,6 +611,7 @@ impl Sink for Producer {
     }
 
     async fn commit(&mut self) -> Result<(), Fault> {
+        self.out.let_go();
         self.out.released.send_if_modified(|released| {
             let rises = self.appended > *released;
             *released = self.appended.max(*released);
@@ -581,7 +624,7 @@ impl Sink for Producer {
         let out = Arc::clone(&self.out);
         let done = tokio::task::spawn_blocking(move || {
             let mut store = lock(&out.store);
-            store.recent.clear();
+            lock(&out.recent).clear();
             store
                 .spool
                 .truncate_after(seq)
@@ -590,13 +633,15 @@ impl Sink for Producer {
             store.book = mark
                 .and_then(|mark| bus_schema::decode(&mark.position))
                 .unwrap_or_default();
+            *lock(&out.view) = store.view();
             Ok(())
         });
         done.await.map_err(|error| Fault::retry(error.to_string()))?
     }
 
     fn recovered(&mut self) {
-        let last = lock(&self.out.store).spool.state().next_seq - 1;
+        self.out.let_go();
+        let last = lock(&self.out.view).state.next_seq - 1;
         self.appended = last;
         self.out.released.send_replace(last);
     }

@@ -284,8 +284,8 @@ mod tests {
             let quick = Expression::compile(&source, "where").unwrap();
             prop_assert!(quick.is_quick(), "{}", source);
             let slow = Expression::compile(&source, "where").unwrap().slow();
-            for row in 0..batch.rows() {
-                prop_assert_eq!(quick.bind(&batch).test(row), slow.bind(&batch).test(row), "{} on {:?}", source, rows[row]);
+            for (row, values) in rows.iter().enumerate() {
+                prop_assert_eq!(quick.bind(&batch).test(row), slow.bind(&batch).test(row), "{} on {:?}", source, values);
             }
         }
     }

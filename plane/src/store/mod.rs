@@ -221,14 +221,9 @@ mod tests {
     fn a_file_that_is_no_database_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("plane.db");
-        for (bytes, part) in [(
-            &b"this is not a database, not at all. "[..],
-            "plane.db is not a usable database",
-        )] {
-            std::fs::write(&path, bytes.repeat(200)).unwrap();
-            let error = Store::open(&path).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
-        }
+        std::fs::write(&path, b"this is not a database, not at all. ".repeat(200)).unwrap();
+        let error = Store::open(&path).unwrap_err().to_string();
+        assert!(error.contains("plane.db is not a usable database"), "{error}");
         let error = Store::open(&dir.path().join("no/such/dir.db")).unwrap_err().to_string();
         assert!(error.contains("cannot open"), "{error}");
     }

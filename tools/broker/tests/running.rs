@@ -1,4 +1,5 @@
 //! The broker's life: starting, stopping, being restarted, and what it says when it cannot.
+#![allow(clippy::result_large_err, reason = "rumqttc's own error type")]
 
 mod support;
 

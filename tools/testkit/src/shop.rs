@@ -183,7 +183,7 @@ mod tests {
         }
         assert_eq!(compare(&a, &b, TABLE).unwrap(), 1000);
         for change in [
-            "UPDATE orders SET price = 0.0 WHERE id = 12",
+            "UPDATE orders SET price = 0.0 WHERE id = 13",
             "UPDATE orders SET misc = CAST(misc AS TEXT) WHERE id = 1",
             "DELETE FROM orders WHERE id = 7",
             "INSERT INTO orders (id, name) VALUES (5000, 'x')",

@@ -194,7 +194,7 @@ fn push_csv(out: &mut Vec<u8>, cell: Cell<'_>, delimiter: u8) {
     // empty bytes are not null.
     let needs_quotes = match cell {
         Cell::List(_) => true,
-        Cell::Bytes(bytes) if bytes.is_empty() => true,
+        Cell::Bytes([]) => true,
         _ => out[start..].contains(&delimiter),
     };
     if needs_quotes {

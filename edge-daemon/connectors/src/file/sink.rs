@@ -244,6 +244,9 @@ impl FileSink {
     }
 }
 
+/// Appends the text of one row.
+type RowText<'a> = dyn Fn(usize, &mut Vec<u8>) -> Result<(), String> + 'a;
+
 #[async_trait]
 impl Sink for FileSink {
     async fn open(&mut self) -> Result<(), Fault> {
@@ -297,19 +300,18 @@ impl Encoding {
         let batch = &delivery.batch;
         let mut text = Vec::with_capacity(WRITE_BYTES);
         let mut rejected = Vec::new();
-        let mut each =
-            |row: &dyn Fn(usize, &mut Vec<u8>) -> Result<(), String>, output: &mut Output, text: &mut Vec<u8>| {
-                for index in 0..batch.rows() {
-                    if let Err(reason) = row(index, text) {
-                        rejected.push((index, reason));
-                    }
-                    if text.len() >= WRITE_BYTES {
-                        output.write(text)?;
-                        text.clear();
-                    }
+        let mut each = |row: &RowText<'_>, output: &mut Output, text: &mut Vec<u8>| {
+            for index in 0..batch.rows() {
+                if let Err(reason) = row(index, text) {
+                    rejected.push((index, reason));
                 }
-                Ok::<(), std::io::Error>(())
-            };
+                if text.len() >= WRITE_BYTES {
+                    output.write(text)?;
+                    text.clear();
+                }
+            }
+            Ok::<(), std::io::Error>(())
+        };
         match &self.format {
             // No rows begin no file.
             _ if batch.rows() == 0 => {}
@@ -330,7 +332,7 @@ impl Encoding {
         let mark = output
             .pending_mark(&delivery.stream)
             .after(delivery, rejected.len() as u64);
-        output.set_mark(delivery.stream.clone(), &mark);
+        output.set_mark(delivery.stream, &mark);
         Ok(rejected)
     }
 

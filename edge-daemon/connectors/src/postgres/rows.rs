@@ -154,7 +154,8 @@ async fn write_run(
     let statement = session.prepare(&sql).await?;
 
     // Depth first and the lower half first, so that rows are written in their order.
-    let mut ranges = Vec::from([0..rows.len()]);
+    let mut ranges = Vec::new();
+    ranges.push(0..rows.len());
     while let Some(range) = ranges.pop() {
         if range.is_empty() {
             continue;

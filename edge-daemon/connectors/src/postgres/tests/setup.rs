@@ -32,7 +32,7 @@ fn configs_are_checked() {
             "url: is not of the form postgres://USER",
         ),
         (
-            r#"{"url": "postgres://u:hun?ter2@h/d", "table": "t"}"#,
+            r#"{"url": "postgres:/u:hunter2@h/d", "table": "t"}"#,
             "url: is not of the form postgres://USER",
         ),
         (
@@ -141,11 +141,12 @@ async fn databases_that_cannot_be_written() {
             "no table public.reading (did you mean 'readings'?)",
         ),
         (
+            // The cases before have made the watermark table, which is not this role's.
             &reader,
             json!({"table": "readings"}),
             &with_key,
             false,
-            "permission denied for schema public",
+            "permission denied for table _mycelial_watermark",
         ),
         (
             &db.url,

@@ -81,7 +81,11 @@ fn text(dir: &Path, name: &str) -> String {
 }
 
 fn plane(dir: &Path) -> Proc {
-    let mut plane = start("plane", "mycelial-plane", &["run", "--dir", &text(dir, "plane"), "--http", "127.0.0.1:0"]);
+    let mut plane = start(
+        "plane",
+        "mycelial-plane",
+        &["run", "--dir", &text(dir, "plane"), "--http", "127.0.0.1:0"],
+    );
     plane.wait_for_log("the plane is running", SOON);
     plane
 }
@@ -127,19 +131,36 @@ fn mesh(make: impl FnOnce(&Path) -> Box<dyn Road>) {
     let dir = temporary.path();
     let mut road = make(&dir.join("plane"));
     let mut the_plane = plane(dir);
-    let string = Cmd::bin("mycelial-plane").args(["token", "--dir", &text(dir, "plane"), "--role", "operator"]).run(SOON).ok();
+    let string = Cmd::bin("mycelial-plane")
+        .args(["token", "--dir", &text(dir, "plane"), "--role", "operator"])
+        .run(SOON)
+        .ok();
     cli(dir, &["init", string.trim(), "--name", "me"]).unwrap_or_else(|error| panic!("{error}"));
     for name in ["gateway", "hub"] {
         let string = cli(dir, &["token", "create", "--name", name]).unwrap_or_else(|error| panic!("{error}"));
-        Cmd::bin("myceliald").args(["enrol", string.trim(), "--data-dir", &text(dir, name)]).run(SOON).ok();
+        Cmd::bin("myceliald")
+            .args(["enrol", string.trim(), "--data-dir", &text(dir, name)])
+            .run(SOON)
+            .ok();
     }
     // What leaves the gateway goes through here, and is kept.
     let broker = road.url();
-    let host = broker.split("://").nth(1).expect("a scheme").replace("localhost", "127.0.0.1");
+    let host = broker
+        .split("://")
+        .nth(1)
+        .expect("a scheme")
+        .replace("localhost", "127.0.0.1");
     let link = Link::to(host.parse::<std::net::SocketAddr>().expect("an address"));
+    let capture = link.capture();
     let config = dir.join("gateway.toml");
     std::fs::write(&config, format!("[bus]\naddresses = [\"{}\"]\n", link.url(&broker))).expect("writable");
-    let gateway_args = ["start", "--data-dir", &text(dir, "gateway"), "--config", &config.display().to_string()];
+    let gateway_args = [
+        "start",
+        "--data-dir",
+        &text(dir, "gateway"),
+        "--config",
+        &config.display().to_string(),
+    ];
     let mut gateway = start("gateway", "myceliald", &gateway_args);
     let mut hub = daemon("hub", dir);
 
@@ -148,8 +169,12 @@ fn mesh(make: impl FnOnce(&Path) -> Box<dyn Road>) {
     shop::add(&source, 5_000).expect("rows");
     let file = dir.join("shop.toml");
     std::fs::write(&file, workflow(dir)).expect("writable");
-    wait_ok("the workflow to be deployed", SOON, || cli(dir, &["workflow", "apply", &file.display().to_string()]));
-    wait_ok("the first rows", SOON, || shop::compare(&source, &copy, "copied").map_err(|error| error.to_string()));
+    wait_ok("the workflow to be deployed", SOON, || {
+        cli(dir, &["workflow", "apply", &file.display().to_string()])
+    });
+    wait_ok("the first rows", SOON, || {
+        shop::compare(&source, &copy, "copied").map_err(|error| error.to_string())
+    });
 
     // Broker and plane away; the source goes on; the gateway dies and starts again on its own.
     road.away();
@@ -181,7 +206,7 @@ fn mesh(make: impl FnOnce(&Path) -> Box<dyn Road>) {
         ledger(dir).filter(|account| account.delivered == 25_000)
     });
     account.assert_all_delivered("25,000 rows through every fault");
-    link.capture().assert_no_plaintext(["orders", "copied", "quantity", "rocket", "note 17", "shop.db", "sqlite"]);
+    capture.assert_no_plaintext(["orders", "copied", "quantity", "rocket", "note 17", "shop.db", "sqlite"]);
     for (name, process) in [("gateway", &mut gateway), ("hub", &mut hub)] {
         println!("{name}: {} KiB at most", process.rss_peak_kb().unwrap_or(0));
         assert!(process.term_and_wait(STOP).success(), "{name} drains and stops");
@@ -191,7 +216,13 @@ fn mesh(make: impl FnOnce(&Path) -> Box<dyn Road>) {
 }
 
 fn init(dir: &Path, arguments: &[&str]) {
-    Cmd::bin("mycelial-plane").arg("init").arg("--dir").arg(dir).args(arguments).run(SOON).ok();
+    Cmd::bin("mycelial-plane")
+        .arg("init")
+        .arg("--dir")
+        .arg(dir)
+        .args(arguments)
+        .run(SOON)
+        .ok();
 }
 
 #[test]
@@ -199,7 +230,11 @@ fn over_the_embedded_broker() {
     mesh(|dir| {
         let port = testkit::free_port();
         init(dir, &["--embedded", &format!("mqtt://127.0.0.1:{port}")]);
-        let mut road = Embedded { port, config: dir.join("broker.toml"), process: None };
+        let mut road = Embedded {
+            port,
+            config: dir.join("broker.toml"),
+            process: None,
+        };
         road.back();
         Box::new(road)
     });

@@ -244,7 +244,8 @@ impl Model {
                 }
             }
             Err(Error::TruncateTooFar { .. }) => {
-                // A group that is still held has its mark with it, so going back to it cannot be refused.
+                // A group that is still held has its mark with it, so going back to it cannot be refused. To before the very
+                // first group (root seq 0) there is no mark, and nothing held that would need one.
                 let floor = self.floor;
                 let held = self
                     .frames
@@ -252,7 +253,7 @@ impl Model {
                     .rev()
                     .find(|kept| kept.root_seq <= root_seq && kept.seq > floor);
                 assert!(
-                    held.is_none() && floor > 0,
+                    held.is_none() && (floor > 0 || root_seq == 0),
                     "refused to go back to {root_seq}, held: {held:?}"
                 );
             }

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
 mod dice;
+mod sieve;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,11 +23,12 @@ use bus_schema::{
 };
 use flow::{
     Checkpoints, DeadLetter, DeadLetters, Delivery, Fault, Leaf, Meter, Observer, Outcome, Pipe, Position, Read,
-    Rejected, Shared, Sink, Source, SourceBatch, Stage, Surroundings, Transform, Transformed, Undecodable, Watermark,
+    Rejected, Shared, Sink, Source, SourceBatch, Stage, Surroundings, Undecodable, Watermark,
 };
 use tokio::sync::watch;
 
 pub use dice::Dice;
+pub use sieve::Sieve;
 
 /// What a call does, besides its work.
 enum Luck {
@@ -657,27 +659,6 @@ impl Sink for Buffer {
 
     fn recovered(&mut self) {
         self.release();
-    }
-}
-
-/// Drops what is not a multiple of `keeps`, and fails on multiples of `fails`.
-pub struct Sieve {
-    pub keeps: i64,
-    pub fails: i64,
-}
-
-impl Transform for Sieve {
-    fn apply(&mut self, input: Batch) -> Result<Transformed, Fault> {
-        let numbers = values(&input);
-        let fails = |n: i64| n % self.fails == 0;
-        let kept: Vec<usize> = (0..numbers.len())
-            .filter(|row| numbers[*row] % self.keeps == 0 && !fails(numbers[*row]))
-            .collect();
-        let bad = (0..numbers.len()).filter(|row| fails(numbers[*row]));
-        Ok(Transformed {
-            batch: input.take(&kept),
-            rejected: bad.map(|row| (row, "fails".to_string())).collect(),
-        })
     }
 }
 

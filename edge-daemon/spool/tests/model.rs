@@ -71,6 +71,8 @@ struct Model {
     next_seq: u64,
     watermark: u64,
     floor: u64,
+    /// Seqs were given up by `advance_to`: what was before them may be used elsewhere, so there is no going back there.
+    skipped: bool,
     delivered: u64,
     dropped: u64,
     tag: u64,
@@ -93,6 +95,7 @@ impl Model {
             next_seq: 1,
             watermark: 0,
             floor: 0,
+            skipped: false,
             delivered: 0,
             dropped: 0,
             tag: 0,
@@ -128,6 +131,7 @@ impl Model {
                 let to = self.next_seq + seqs;
                 self.spool().advance_to(to).unwrap();
                 self.next_seq = to;
+                self.skipped |= *seqs > 0;
             }
             Call::Reopen => {
                 self.spool.take().unwrap().close().unwrap();
@@ -244,8 +248,7 @@ impl Model {
                 }
             }
             Err(Error::TruncateTooFar { .. }) => {
-                // A group that is still held has its mark with it, so going back to it cannot be refused. To before the very
-                // first group (root seq 0) there is no mark, and nothing held that would need one.
+                // A group that is still held has its mark with it, so going back to it cannot be refused.
                 let floor = self.floor;
                 let held = self
                     .frames
@@ -253,7 +256,7 @@ impl Model {
                     .rev()
                     .find(|kept| kept.root_seq <= root_seq && kept.seq > floor);
                 assert!(
-                    held.is_none() && (floor > 0 || root_seq == 0),
+                    held.is_none() && (floor > 0 || self.skipped),
                     "refused to go back to {root_seq}, held: {held:?}"
                 );
             }

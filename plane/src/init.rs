@@ -21,6 +21,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -39,6 +40,7 @@ const ROOT: &str = "root";
 const PUBLIC: &str = "public";
 const BROKER_SECRET: &str = "broker.secret";
 const TLS_DIR: &str = "tls";
+const CA_FILE: &str = "bus-ca.pem";
 const FIRST_ROSTER: u64 = 1;
 
 /// What a plane shall be.
@@ -48,6 +50,8 @@ pub struct Wishes {
     pub bus: Vec<String>,
     /// Where the embedded broker shall listen. Without this and without `bus`: [`EMBEDDED`].
     pub embedded: Option<String>,
+    /// PEM file of the authorities that vouch for the operator's own brokers; the system's unless told.
+    pub ca: Option<PathBuf>,
     /// TLS for the embedded broker.
     pub tls: bool,
     /// Where the web page shall listen; [`HTTP`] unless told.
@@ -144,6 +148,18 @@ impl Embedded {
     }
 }
 
+/// The text of a PEM file that holds at least one certificate.
+fn authorities(path: &Path) -> Result<String, InitError> {
+    let wrong = |cause: String| InitError::Wish(format!("--ca {}: {cause}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    match CertificateDer::from_pem_slice(text.as_bytes()) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(wrong(
+            "holds no certificate; give a PEM file that begins with -----BEGIN CERTIFICATE-----".into(),
+        )),
+    }
+}
+
 fn host_name() -> Option<String> {
     let read = |path| fs::read_to_string(path).ok();
     let name = read("/proc/sys/kernel/hostname").or_else(|| read("/etc/hostname"))?;
@@ -153,7 +169,7 @@ fn host_name() -> Option<String> {
 
 /// Which bus a plane shall have.
 enum Road {
-    Own(Vec<String>),
+    Own { addresses: Vec<String>, ca: Option<String> },
     Embedded(Embedded),
 }
 
@@ -169,7 +185,16 @@ impl Wishes {
                 text.parse::<BusAddress>()
                     .map_err(|error| InitError::Wish(format!("--bus: {error}")))?;
             }
-            return Ok(Road::Own(self.bus.clone()));
+            let ca = self.ca.as_deref().map(authorities).transpose()?;
+            return Ok(Road::Own {
+                addresses: self.bus.clone(),
+                ca,
+            });
+        }
+        if self.ca.is_some() {
+            let message =
+                "--ca is for a broker of your own: name it with --bus; the embedded one makes its own with --tls";
+            return Err(InitError::Wish(message.into()));
         }
         Embedded::parse(self.embedded.as_deref().unwrap_or(EMBEDDED), self.tls).map(Road::Embedded)
     }
@@ -177,7 +202,7 @@ impl Wishes {
     /// Where the bus is, as the settings will say.
     fn addresses(&self) -> Result<Vec<String>, InitError> {
         Ok(match self.road()? {
-            Road::Own(addresses) => addresses,
+            Road::Own { addresses, .. } => addresses,
             Road::Embedded(embedded) => vec![embedded.own_address()],
         })
     }
@@ -277,8 +302,11 @@ pub fn init(dir: &Path, wishes: &Wishes) -> Result<Made, InitError> {
     note_public(&Store::open(&dir.join(STORE))?, &public)?;
     let mut settings = header(wishes.http);
     let broker = match &road {
-        Road::Own(addresses) => {
-            settings.push_str(&own_bus(addresses));
+        Road::Own { addresses, ca } => {
+            if let Some(pem) = ca {
+                write(dir.join(CA_FILE), pem)?;
+            }
+            settings.push_str(&own_bus(addresses, ca.is_some()));
             None
         }
         Road::Embedded(embedded) => {
@@ -347,11 +375,12 @@ fn quoted(texts: &[String]) -> String {
         .join(", ")
 }
 
-fn own_bus(addresses: &[String]) -> String {
+fn own_bus(addresses: &[String], has_ca: bool) -> String {
+    let off = if has_ca { "" } else { "# " };
     format!(
         "[bus]\n# Tried in order.\naddresses = [{}]\n\
+         # Authorities to trust instead of the system's; members are told.\n{off}ca = \"{CA_FILE}\"\n\
          # user = \"…\"\n# password_file = \"bus.password\"\n# nats_creds = \"bus.creds\"\n\
-         # ca = \"ca.pem\"              # authorities to trust instead of the system's\n\
          # client_cert = \"plane.pem\"\n# client_key = \"plane.key\"\n\n\
          # What enrolment strings tell members, where that differs.\n[members]\n# addresses = [\"mqtts://broker.example.org:8883\"]\n\
          # user = \"…\"                 # one user for all members\n# password_file = \"members.password\"\n",
@@ -524,9 +553,30 @@ mod tests {
             bus: bus.iter().map(ToString::to_string).collect(),
             embedded: embedded.map(str::to_string),
             tls,
-            http: None,
+            ..Wishes::default()
         };
         for (wishes, part) in [
+            (
+                Wishes {
+                    ca: Some("/nowhere/ca.pem".into()),
+                    ..wish(&["mqtts://a"], None, false)
+                },
+                "--ca /nowhere/ca.pem: No such file",
+            ),
+            (
+                Wishes {
+                    ca: Some("Cargo.toml".into()),
+                    ..wish(&["mqtts://a"], None, false)
+                },
+                "--ca Cargo.toml: holds no certificate",
+            ),
+            (
+                Wishes {
+                    ca: Some("Cargo.toml".into()),
+                    ..wish(&[], None, true)
+                },
+                "--ca is for a broker of your own",
+            ),
             (wish(&["nats://a"], Some(EMBEDDED), false), "choose one"),
             (wish(&["nats://a"], None, true), "choose one"),
             (wish(&["a:1"], None, false), "--bus: 'a:1' has no scheme"),

@@ -83,6 +83,9 @@ struct Make {
     /// A broker of your own: nats://…, nats+tls://…, mqtt://… or mqtts://…; repeat it for failover.
     #[arg(long, value_name = "ADDR")]
     bus: Vec<String>,
+    /// PEM file of the authority that vouches for that broker, unless the system trusts it; kept, and told to members.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Where the embedded broker listens [default: mqtt://127.0.0.1:1883].
     #[arg(long, value_name = "ADDR")]
     embedded: Option<String>,
@@ -104,12 +107,14 @@ impl From<Make> for Wishes {
     fn from(make: Make) -> Self {
         let Make {
             bus,
+            ca,
             embedded,
             tls,
             http,
         } = make;
         Self {
             bus,
+            ca,
             embedded,
             tls,
             http,

@@ -10,6 +10,7 @@
 //! | a broker or database | [`Mosquitto`], [`Nats`], [`Postgres`]; common controls on [`Service`] |
 //! | certificates | [`Tls`] |
 //! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`] |
+//! | all of them together | [`Fleet`], on a [`Broker`] |
 //! | a bad network, or what went over it | [`Link`] |
 //! | to wait | [`wait_until`], [`wait_ok`] |
 //! | the books of a stream | [`Ledger`] |
@@ -17,6 +18,7 @@
 //! Helpers panic instead of returning errors, because the only thing a test can do with one is to fail. Linux only.
 
 mod bins;
+mod fleet;
 mod ledger;
 mod link;
 mod mosquitto;
@@ -30,6 +32,7 @@ mod tls;
 mod wait;
 
 pub use bins::{bin, find_program};
+pub use fleet::{Broker, Embedded, Fleet};
 pub use ledger::Ledger;
 pub use link::{Capture, Link};
 pub use mosquitto::{Mosquitto, MosquittoBuilder};

@@ -1,0 +1,265 @@
+//! A whole fleet of the real binaries: a broker, a plane, an operator and daemons, all in one directory. Knows how to
+//! start them and take them away; what they shall do is the test's.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::{Cmd, Ledger, Mosquitto, Nats, Proc, Tls, free_port, temp_dir, wait_ok};
+
+/// How long a command or a start may take on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+
+/// The broker of a [`Fleet`]: it can be taken away and brought back, on the same port.
+pub enum Broker {
+    /// Ours. Configured by the plane's `init`, so it starts after that.
+    Embedded(Embedded),
+    /// A mosquitto.
+    Mosquitto(Mosquitto),
+    /// A nats-server.
+    Nats(Nats),
+    /// The MQTT listener of a nats-server.
+    NatsMqtt(Nats),
+}
+
+/// `mycelial-broker`.
+pub struct Embedded {
+    port: u16,
+    config: PathBuf,
+    tls: bool,
+    process: Option<Proc>,
+}
+
+impl Broker {
+    /// Ours, on a free port.
+    #[must_use]
+    #[track_caller]
+    pub fn embedded(tls: bool) -> Self {
+        Self::Embedded(Embedded {
+            port: free_port(),
+            config: PathBuf::new(),
+            tls,
+            process: None,
+        })
+    }
+
+    /// Its address, as clients write it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match self {
+            Self::Embedded(broker) if broker.tls => format!("mqtts://127.0.0.1:{}", broker.port),
+            Self::Embedded(broker) => format!("mqtt://127.0.0.1:{}", broker.port),
+            Self::Mosquitto(broker) => broker.url(),
+            Self::Nats(broker) => broker.url(),
+            Self::NatsMqtt(broker) => broker.mqtt_url(),
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        let port = match self {
+            Self::Embedded(broker) => broker.port,
+            Self::Mosquitto(broker) => broker.port(),
+            Self::Nats(broker) => broker.port(),
+            Self::NatsMqtt(broker) => broker.mqtt_port(),
+        };
+        (Ipv4Addr::LOCALHOST, port).into()
+    }
+
+    /// Kills it.
+    pub fn away(&mut self) {
+        match self {
+            Self::Embedded(broker) => {
+                if let Some(mut process) = broker.process.take() {
+                    process.kill9();
+                }
+            }
+            Self::Mosquitto(broker) => broker.kill9(),
+            Self::Nats(broker) | Self::NatsMqtt(broker) => broker.kill9(),
+        }
+    }
+
+    /// Starts it again.
+    #[track_caller]
+    pub fn back(&mut self) {
+        match self {
+            Self::Embedded(broker) => {
+                let mut process = Cmd::bin("mycelial-broker").arg("--config").arg(&broker.config).spawn();
+                process.wait_for_log("listening on", SOON);
+                broker.process = Some(process);
+            }
+            Self::Mosquitto(broker) => broker.start(),
+            Self::Nats(broker) | Self::NatsMqtt(broker) => broker.start(),
+        }
+    }
+}
+
+/// A plane, an operator and daemons around a [`Broker`].
+///
+/// Everything lives under [`Fleet::dir`]: `plane/`, `operator/` and a directory per daemon. Dropping it stops what runs.
+pub struct Fleet {
+    /// The broker.
+    pub broker: Broker,
+    plane: Option<Proc>,
+    dir: TempDir,
+}
+
+impl Fleet {
+    /// Makes the plane, starts the broker if it is ours, starts the plane, enrols an operator. `tls` is whose
+    /// certificate a broker of the operator's own has.
+    #[must_use]
+    #[track_caller]
+    pub fn start(mut broker: Broker, tls: Option<&Tls>) -> Self {
+        let dir = temp_dir("fleet");
+        let plane_dir = dir.path().join("plane");
+        let mut init = Cmd::bin("mycelial-plane").arg("init").arg("--dir").arg(&plane_dir);
+        init = match &broker {
+            Broker::Embedded(_) => init.args(["--embedded", &broker.url()]),
+            _ => init.args(["--bus", &broker.url()]),
+        };
+        if let Some(tls) = tls {
+            init = init.arg("--ca").arg(tls.ca());
+        }
+        init.run(SOON).ok();
+        if let Broker::Embedded(embedded) = &mut broker {
+            embedded.config = plane_dir.join("broker.toml");
+            broker.back();
+        }
+        let mut fleet = Self {
+            broker,
+            plane: None,
+            dir,
+        };
+        fleet.plane_back();
+        let string = fleet.plane_command(&["token", "--role", "operator"]);
+        wait_ok("the operator to be enrolled", SOON, || {
+            fleet.cli(&["init", string.trim(), "--name", "me"])
+        });
+        fleet
+    }
+
+    /// Where everything lives.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A path in [`Fleet::dir`], as text for command lines and settings.
+    #[must_use]
+    pub fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// Runs the operator's command line; its stdout, or its stderr when it failed.
+    pub fn cli(&self, arguments: &[&str]) -> Result<String, String> {
+        let home = self.path("operator");
+        let done = Cmd::bin("mycelial").args(["--home", &home]).args(arguments).run(SOON);
+        if done.code() == Some(0) {
+            Ok(String::from_utf8_lossy(done.stdout.as_ref()).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(done.stderr.as_ref()).into_owned())
+        }
+    }
+
+    /// Runs one of the plane's own commands on its directory; its stdout.
+    #[track_caller]
+    pub fn plane_command(&self, arguments: &[&str]) -> String {
+        let (command, rest) = arguments.split_first().expect("a command");
+        let plane = self.path("plane");
+        Cmd::bin("mycelial-plane")
+            .args([command, "--dir", &plane])
+            .args(rest)
+            .run(SOON)
+            .ok()
+    }
+
+    /// Makes a new daemon a member, without starting it.
+    #[track_caller]
+    pub fn enrol(&self, name: &str) {
+        let string = self
+            .cli(&["token", "create", "--name", name])
+            .unwrap_or_else(|error| panic!("{error}"));
+        let dir = self.path(name);
+        Cmd::bin("myceliald")
+            .args(["enrol", string.trim(), "--data-dir", &dir])
+            .run(SOON)
+            .ok();
+    }
+
+    /// Starts an enrolled daemon; with `bus`, it finds the bus there instead of where its enrolment says.
+    #[must_use]
+    #[track_caller]
+    pub fn daemon(&self, name: &str, bus: Option<&str>) -> Proc {
+        let mut cmd = Cmd::bin("myceliald")
+            .name(name)
+            .args(["start", "--data-dir", &self.path(name)]);
+        if let Some(bus) = bus {
+            let config = self.dir.path().join(format!("{name}.toml"));
+            let text = format!("[bus]\naddresses = [\"{bus}\"]\n");
+            fs::write(&config, text).unwrap_or_else(|e| panic!("cannot write {}: {e}", config.display()));
+            cmd = cmd.arg("--config").arg(config);
+        }
+        cmd.spawn()
+    }
+
+    /// Kills the plane.
+    pub fn plane_away(&mut self) {
+        if let Some(mut plane) = self.plane.take() {
+            plane.kill9();
+        }
+    }
+
+    /// Starts the plane again.
+    #[track_caller]
+    pub fn plane_back(&mut self) {
+        let dir = self.path("plane");
+        let mut plane = Cmd::bin("mycelial-plane")
+            .name("plane")
+            .args(["run", "--dir", &dir, "--http", "127.0.0.1:0"])
+            .spawn();
+        plane.wait_for_log("the plane is running", SOON);
+        self.plane = Some(plane);
+    }
+
+    /// The running plane.
+    #[track_caller]
+    pub fn plane(&mut self) -> &mut Proc {
+        self.plane.as_mut().expect("the plane has been taken away")
+    }
+
+    /// Writes a workflow to a file and deploys it, once the daemons have said what they can run.
+    #[track_caller]
+    pub fn apply(&self, name: &str, workflow: &str) {
+        let file = self.dir.path().join(format!("{name}.workflow.toml"));
+        fs::write(&file, workflow).unwrap_or_else(|e| panic!("cannot write {}: {e}", file.display()));
+        let file = file.display().to_string();
+        wait_ok("the workflow to be deployed", SOON, || {
+            self.cli(&["workflow", "apply", &file])
+        });
+    }
+
+    /// Every stream's account as the plane has it, by edge. Empty while it does not answer.
+    #[must_use]
+    pub fn ledgers(&self) -> Vec<(String, Ledger)> {
+        let Ok(text) = self.cli(&["ledger", "-o", "json"]) else {
+            return Vec::new();
+        };
+        let streams: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap_or_default();
+        let read = |stream: &serde_json::Value| {
+            let count = |key: &str| stream["ledger"][key].as_u64().unwrap_or(0);
+            let ledger = Ledger {
+                produced: count("produced"),
+                delivered: count("delivered"),
+                buffered: count("buffered"),
+                dropped: count("dropped"),
+                dead_lettered: count("dead"),
+            };
+            (stream["edge"].as_str().unwrap_or_default().to_string(), ledger)
+        };
+        streams.iter().map(read).collect()
+    }
+}

@@ -14,6 +14,7 @@
 //! | a bad network, or what went over it | [`Link`] |
 //! | to wait | [`wait_until`], [`wait_ok`] |
 //! | the books of a stream | [`Ledger`] |
+//! | a whole story | [`scenario`] |
 //!
 //! Helpers panic instead of returning errors, because the only thing a test can do with one is to fail. Linux only.
 
@@ -26,6 +27,7 @@ mod nats;
 mod ports;
 mod postgres;
 mod proc;
+pub mod scenario;
 mod service;
 pub mod shop;
 mod tls;

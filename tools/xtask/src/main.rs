@@ -3,6 +3,7 @@
 
 mod cmd;
 mod lint;
+mod measure;
 mod metadata;
 mod setup;
 mod test;
@@ -30,6 +31,8 @@ enum Task {
     Lint(lint::Args),
     /// Run every test against real servers
     Test(test::Args),
+    /// Print size, memory and speed of the release programs
+    Measure(measure::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Lint(args) => lint::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Measure(args) => measure::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -27,7 +27,7 @@ struct Need {
 
 enum Source {
     Apt {
-        /// All of these must be found.
+        /// All of these must be found. `a|b` is found when one of them is.
         programs: &'static [&'static str],
         /// The Debian packages that bring them.
         packages: &'static [&'static str],
@@ -100,6 +100,24 @@ const NEEDS: &[Need] = &[
         from: Source::Apt {
             programs: &["ip"],
             packages: &["iproute2"],
+            service: None,
+        },
+        to_build: false,
+    },
+    Need {
+        what: "Chromium",
+        from: Source::Apt {
+            programs: &["chromium|chromium-browser|google-chrome"],
+            packages: &["chromium"],
+            service: None,
+        },
+        to_build: false,
+    },
+    Need {
+        what: "Node.js",
+        from: Source::Apt {
+            programs: &["node", "npm"],
+            packages: &["nodejs", "npm"],
             service: None,
         },
         to_build: false,
@@ -266,7 +284,9 @@ fn silence(services: &[&str]) {
 fn missing<'n>(needs: impl Iterator<Item = &'n Need>, dirs: &[PathBuf]) -> Vec<&'n Need> {
     needs
         .filter(|need| match need.from {
-            Source::Apt { programs, .. } => programs.iter().any(|program| find(program, dirs).is_none()),
+            Source::Apt { programs, .. } => !programs
+                .iter()
+                .all(|names| names.split('|').any(|name| find(name, dirs).is_some())),
             Source::Rustup { subcommand, .. } => !cmd::has_cargo(subcommand),
         })
         .collect()
@@ -304,21 +324,24 @@ mod tests {
 
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "C compiler, mosquitto, nats-server, PostgreSQL, iproute2"
+            "C compiler, mosquitto, nats-server, PostgreSQL, iproute2, Chromium, Node.js"
         );
         for path in [
             bin.join("cc"),
             sbin.join("nats-server"),
             sbin.join("mosquitto"),
             bin.join("mosquitto_passwd"),
+            // One of several names is enough.
+            bin.join("google-chrome"),
         ] {
             fs::write(path, "").unwrap();
         }
         // Half of a package is not the package.
         fs::write(bin.join("psql"), "").unwrap();
+        fs::write(bin.join("node"), "").unwrap();
         // A directory of that name is not the program.
         fs::create_dir(bin.join("ip")).unwrap();
-        assert_eq!(names(missing(from_apt(), &dirs)), "PostgreSQL, iproute2");
+        assert_eq!(names(missing(from_apt(), &dirs)), "PostgreSQL, iproute2, Node.js");
         fs::remove_dir_all(root).unwrap();
     }
 

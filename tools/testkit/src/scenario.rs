@@ -1,0 +1,227 @@
+//! Whole stories over a [`Fleet`] that both a test and a measurement tell. Each ends by comparing every value and by
+//! checking the books.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::{Broker, Fleet, Ledger, NULL, Postgres, Proc, shop, wait_ok, wait_until};
+
+const SOON: Duration = Duration::from_secs(60);
+const LATE: Duration = Duration::from_secs(300);
+const STOP: Duration = Duration::from_secs(20);
+/// The copy's table.
+pub const COPY: &str = "copied";
+
+/// A workflow from the gateway's `shop.db` to the hub's `copy.db`.
+#[must_use]
+pub fn shop_workflow(fleet: &Fleet) -> String {
+    format!(
+        "name = \"shop\"\n\n[sources.orders]\ntype = \"sqlite\"\ndaemon = \"gateway\"\npath = \"{}\"\ntable = \"{}\"\n\
+         cursor = \"id\"\n\n[destinations.copy]\ntype = \"sqlite\"\ndaemon = \"hub\"\nfrom = \"orders\"\npath = \"{}\"\n\
+         table = \"{COPY}\"\n",
+        fleet.path("shop.db"),
+        shop::TABLE,
+        fleet.path("copy.db"),
+    )
+}
+
+/// Waits until the copy equals the source, and that it is of so many rows.
+#[track_caller]
+pub fn all_arrive(what: &str, fleet: &Fleet, rows: u64) {
+    let (source, copy) = (fleet.dir().join("shop.db"), fleet.dir().join("copy.db"));
+    let compared = wait_ok(what, LATE, || {
+        shop::compare(&source, &copy, COPY).map_err(|error| error.to_string())
+    });
+    assert_eq!(compared, rows);
+}
+
+/// Waits until every stream says it has delivered this many rows, and checks the books.
+#[track_caller]
+pub fn balanced(fleet: &Fleet, streams: usize, rows: u64) {
+    let wanted = Ledger {
+        produced: rows,
+        delivered: rows,
+        ..Ledger::default()
+    };
+    let ledgers = wait_until("the ledger to show all rows", SOON, || {
+        let ledgers = fleet.ledgers();
+        let all = |(_, ledger): &(String, Ledger)| ledger.delivered >= wanted.delivered;
+        (ledgers.len() == streams && ledgers.iter().all(all)).then_some(ledgers)
+    });
+    for (edge, ledger) in ledgers {
+        ledger.assert_all_delivered(&edge);
+        assert_eq!(ledger, wanted, "{edge}");
+    }
+}
+
+/// Peak resident memory of processes, in KiB.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Peaks {
+    /// The producing daemon, over all its lives.
+    pub gateway: u64,
+    /// The consuming daemon.
+    pub hub: u64,
+    /// The plane, after it came back.
+    pub plane: u64,
+}
+
+fn peak(process: &Proc) -> u64 {
+    process.rss_peak_kb().unwrap_or(0)
+}
+
+/// Rows that are there before anything fails.
+const BEFORE: u64 = 1_000;
+
+/// The plane is away throughout, the broker while `rows` are produced, and the gateway is killed twice meanwhile. Then the
+/// broker returns: every row arrives once, in PostgreSQL and in SQLite.
+#[track_caller]
+pub fn offline(broker: Broker, rows: u64) -> Peaks {
+    let postgres = Postgres::start();
+    let mut fleet = Fleet::start(broker, None);
+    fleet.enrol("gateway");
+    fleet.enrol("hub");
+    let mut gateway = fleet.daemon("gateway", None);
+    let mut hub = fleet.daemon("hub", None);
+    let source = fleet.dir().join("shop.db");
+    shop::create(&source).expect("a database");
+    shop::add(&source, BEFORE).expect("rows");
+    // A column without a type holds values of many types; PostgreSQL has no such column.
+    let workflow = format!(
+        "{}\n[transforms.typed]\ntype = \"select\"\nfrom = \"orders\"\nexcept = [\"misc\"]\n\n\
+         [destinations.warehouse]\ntype = \"postgres\"\ndaemon = \"hub\"\nfrom = \"typed\"\nurl = \"{}\"\n\
+         table = \"{COPY}\"\ntls = {{ mode = \"disable\" }}\n",
+        shop_workflow(&fleet),
+        postgres.url(),
+    );
+    fleet.apply("shop", &workflow);
+    all_arrive("the first rows in SQLite", &fleet, BEFORE);
+    wait_ok("the first rows in PostgreSQL", SOON, || {
+        compare_with_postgres(&source, &postgres)
+    });
+
+    fleet.plane_away();
+    fleet.broker.away();
+    let mut peaks = Peaks::default();
+    // Killed while it reads; then while it is idle; started again with nobody there.
+    for pause in [Duration::ZERO, Duration::from_secs(5)] {
+        shop::add(&source, rows / 2).expect("rows");
+        std::thread::sleep(pause);
+        peaks.gateway = peaks.gateway.max(peak(&gateway));
+        gateway.kill9();
+        gateway = fleet.daemon("gateway", None);
+    }
+    assert_eq!(
+        shop::count(&fleet.dir().join("copy.db"), COPY),
+        BEFORE,
+        "nothing can have arrived"
+    );
+
+    fleet.broker.back();
+    all_arrive("every row in SQLite, once", &fleet, BEFORE + rows);
+    let found = wait_ok("every row in PostgreSQL, once", LATE, || {
+        compare_with_postgres(&source, &postgres)
+    });
+    assert_eq!(found, BEFORE + rows);
+
+    fleet.plane_back();
+    balanced(&fleet, 2, BEFORE + rows);
+    peaks.gateway = peaks.gateway.max(peak(&gateway));
+    peaks.hub = peak(&hub);
+    peaks.plane = peak(fleet.plane());
+    assert!(gateway.term_and_wait(STOP).success(), "the gateway drains and stops");
+    assert!(hub.term_and_wait(STOP).success(), "the hub drains and stops");
+    peaks
+}
+
+/// What [`bulk`] measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Bulk {
+    /// From the moment the workflow was deployed until the last row was there.
+    pub took: Duration,
+    /// The source's size, bytes.
+    pub bytes: u64,
+    /// Peak memory.
+    pub peaks: Peaks,
+}
+
+/// `rows` rows that were there before go from one daemon to another.
+#[track_caller]
+pub fn bulk(broker: Broker, rows: u64) -> Bulk {
+    let mut fleet = Fleet::start(broker, None);
+    fleet.enrol("gateway");
+    fleet.enrol("hub");
+    let (source, copy) = (fleet.dir().join("shop.db"), fleet.dir().join("copy.db"));
+    shop::create(&source).expect("a database");
+    shop::add(&source, rows).expect("rows");
+    let gateway = fleet.daemon("gateway", None);
+    let hub = fleet.daemon("hub", None);
+    fleet.apply("shop", &shop_workflow(&fleet));
+    let started = Instant::now();
+    let db = wait_ok("the copy", SOON, || {
+        Connection::open_with_flags(&copy, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    });
+    wait_until("the last row", LATE, || {
+        let last = db.query_row(&format!("SELECT max(id) FROM {COPY}"), [], |row| row.get::<_, i64>(0));
+        (last.ok()?.cast_unsigned() == rows).then_some(())
+    });
+    let took = started.elapsed();
+    all_arrive("every row, once", &fleet, rows);
+    balanced(&fleet, 1, rows);
+    Bulk {
+        took,
+        bytes: std::fs::metadata(&source).map_or(0, |file| file.len()),
+        peaks: Peaks {
+            gateway: peak(&gateway),
+            hub: peak(&hub),
+            plane: peak(fleet.plane()),
+        },
+    }
+}
+
+/// Compares the source with the table in PostgreSQL: values as bytes, floats bit for bit. Returns the number of rows.
+fn compare_with_postgres(source: &Path, postgres: &Postgres) -> Result<u64, String> {
+    if postgres.query_one(&format!("SELECT to_regclass('{COPY}') IS NULL")) == "t" {
+        return Err("there is no table yet".to_string());
+    }
+    let copied = postgres.query(&format!(
+        "SELECT id, encode(convert_to(name, 'UTF8'), 'hex'), encode(float8send(price), 'hex'), quantity,
+                encode(convert_to(note, 'UTF8'), 'hex'), encode(photo, 'hex') FROM {COPY} ORDER BY id"
+    ));
+    let original = original(source).map_err(|error| error.to_string())?;
+    let differs = original.iter().zip(&copied).position(|(a, b)| a != b);
+    match differs {
+        Some(row) => Err(format!("row {row}: {:?} became {:?}", original[row], copied[row])),
+        None if original.len() != copied.len() => Err(format!("{} of {} rows", copied.len(), original.len())),
+        None => Ok(copied.len() as u64),
+    }
+}
+
+/// The source's rows as PostgreSQL writes them: id, name, price, quantity, note, photo.
+fn original(source: &Path) -> rusqlite::Result<Vec<Vec<String>>> {
+    let db = Connection::open(source)?;
+    let null = || NULL.to_string();
+    let mut rows = db.prepare(&format!(
+        "SELECT id, lower(hex(name)), price, quantity, iif(note IS NULL, NULL, lower(hex(note))),
+                iif(photo IS NULL, NULL, lower(hex(photo))) FROM {} ORDER BY id",
+        shop::TABLE
+    ))?;
+    let rows = rows.query_map([], |row| {
+        let text =
+            |column| -> rusqlite::Result<String> { Ok(row.get::<_, Option<String>>(column)?.unwrap_or_else(null)) };
+        let number = |column| -> rusqlite::Result<String> {
+            Ok(row.get::<_, Option<i64>>(column)?.map_or_else(null, |n| n.to_string()))
+        };
+        let price = row.get::<_, Option<f64>>(2)?;
+        Ok(vec![
+            number(0)?,
+            text(1)?,
+            price.map_or_else(null, |price| format!("{:016x}", price.to_bits())),
+            number(3)?,
+            text(4)?,
+            text(5)?,
+        ])
+    })?;
+    rows.collect()
+}

@@ -34,11 +34,16 @@ export const name = encodeURIComponent;
 
 const SAMPLES_MAX = 120;
 
+// Whether this browser is logged in, and if not, how to be. Asked quietly: not being logged in is no error.
+export const session = () => call("GET", "/session");
+
 // The newest picture of the fleet, at most one a second, and what the rates were in the last two minutes.
 class Live {
   picture = null;
   // "connecting", "on", "off", or "out" when there is no session.
   link = "connecting";
+  // Since when it is "off": a Date.
+  since = null;
   hint = "";
   rates = new Map();
   #listeners = new Set();
@@ -52,11 +57,13 @@ class Live {
 
   start() {
     this.stop();
-    this.link = "connecting";
+    // A further attempt is none that anybody has to be told of.
+    if (this.link !== "off") this.link = "connecting";
     const source = new EventSource("/api/live");
     this.#source = source;
     source.onmessage = (event) => this.#take(JSON.parse(event.data));
     source.onerror = () => {
+      if (this.link !== "off") this.since = new Date();
       this.link = "off";
       this.#tell();
       // Browsers give up for good on some errors; ask why, then try again.

@@ -75,7 +75,15 @@ export function span(ms) {
   return `${Math.floor(s / 86400)} days`;
 }
 
-export const moment = (unixMs) => new Date(unixMs).toLocaleString();
+const two = (n) => String(n).padStart(2, "0");
+export const clock = (at) => `${two(at.getHours())}:${two(at.getMinutes())}`;
+
+// Local time, in the one order that cannot be misread.
+export function moment(unixMs) {
+  const at = new Date(unixMs);
+  const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+  return h("time", { datetime: at.toISOString(), title: at.toString(), class: "nowrap" }, `${day} ${clock(at)}`);
+}
 
 // A short note at the bottom of the page, read out by screen readers.
 let toldTimer;
@@ -118,22 +126,33 @@ export function copyButton(text, label) {
 
 export const state = (kind, word) => h("span", { class: `state ${kind}` }, word);
 
+// The plane's words, as the command line prints them after a colon, standing alone.
+export const sentence = (text) => text && `${text[0].toUpperCase()}${text.slice(1)}${/[.!?:…]$/.test(text) ? "" : "."}`;
+
 export function failure(error, again) {
   return h(
     "div",
     { class: "alert", role: "alert" },
-    h("strong", {}, error.message),
-    error.hint && h("p", {}, error.hint),
+    h("strong", {}, sentence(error.message)),
+    error.hint && h("p", {}, sentence(error.hint)),
     again && h("p", { class: "buttons" }, h("button", { type: "button", onclick: again }, "Try again")),
   );
 }
 
 export const empty = (title, text, action) => h("div", { class: "empty" }, h("strong", {}, title), h("p", {}, text), action);
 
-export const table = (heads, rows, foot) =>
-  h(
+// On a narrow screen every row is a card, and every cell says by its label what the head would have said.
+export function table(heads, rows, foot) {
+  for (const row of [...rows, foot].filter(Boolean)) {
+    let column = 0;
+    for (const cell of row.children) {
+      cell.dataset.label = heads[column].text ?? heads[column];
+      column += cell.colSpan;
+    }
+  }
+  return h(
     "div",
-    { class: "scroll" },
+    { class: heads.length < 5 ? "scroll few" : "scroll" },
     h(
       "table",
       {},
@@ -142,5 +161,6 @@ export const table = (heads, rows, foot) =>
       foot && h("tfoot", {}, foot),
     ),
   );
+}
 
 export const facts = (pairs) => h("dl", { class: "facts" }, pairs.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));

@@ -40,17 +40,17 @@ export function fleet() {
         h("td", {}, h("a", { href: `#/daemons/${name(daemon.name)}` }, daemon.name)),
         h("td", {}, presence(daemon.presence)),
         h("td", { class: "nowrap" }, seen(daemon)),
-        h("td", {}, daemon.troubled > 0 ? state("bad", `${daemon.troubled} in trouble`) : ""),
+        h("td", {}, daemon.troubled > 0 ? state("bad", `${daemon.troubled} in trouble`) : h("span", { class: "quiet" }, "none")),
         h("td", { class: "num" }, plan(daemon)),
         h("td", { class: "num" }, bytes(daemon.resources.rss_bytes)),
         h("td", { class: "num" }, bytes(daemon.resources.spool_bytes)),
         h("td", {}, daemon.version),
       ),
     );
-    const heads = ["Daemon", "Presence", "Last seen", "Workflows", { text: "Plan", num: true }];
+    const heads = ["Daemon", "Presence", "Last seen", "Trouble", { text: "Plan", num: true }];
     heads.push({ text: "Memory", num: true }, { text: "Buffered", num: true }, "Version");
     return [
-      h("div", { class: "head" }, h("h1", { class: "grow" }, "Fleet"), addButton()),
+      h("div", { class: "head" }, h("h1", { class: "grow" }, "Fleet"), rows.length > 0 && addButton()),
       rows.length > 0
         ? table(heads, rows)
         : empty("No daemons yet", "A daemon runs close to the data and moves it. Make an enrolment string, and give it to myceliald on the machine that has the data.", addButton()),
@@ -59,18 +59,20 @@ export function fleet() {
   return { load: () => get("/daemons"), fresh: (picture) => picture.daemons, draw };
 }
 
-function parts(list) {
+// What runs where: workflows of one daemon (`of` is "workflow"), or daemons of one workflow ("daemon").
+export function parts(list, of) {
   if (list.length === 0) return h("p", { class: "quiet" }, "No workflow runs here.");
+  const caused = list.some((part) => part.cause !== "");
   return table(
-    ["Workflow", "State", { text: "Revision", num: true }, "Why"],
+    [of[0].toUpperCase() + of.slice(1), "State", { text: "Revision", num: true }, ...(caused ? ["Why"] : [])],
     list.map((part) =>
       h(
         "tr",
-        { "data-key": part.workflow },
-        h("td", {}, h("a", { href: `#/workflows/${name(part.workflow)}` }, part.workflow)),
+        { "data-key": part[of] },
+        h("td", {}, h("a", { href: `#/${of}s/${name(part[of])}` }, part[of])),
         h("td", {}, run(part.state)),
         h("td", { class: "num" }, number(part.revision)),
-        h("td", {}, part.cause),
+        caused && h("td", {}, part.cause),
       ),
     ),
   );
@@ -95,7 +97,7 @@ export function daemon(key) {
       clock > 60000 &&
         h("div", { class: "alert mild" }, h("strong", {}, `Its clock is ${span(clock)} ${detail.clock_offset_ms < 0 ? "behind" : "ahead"}`), h("p", {}, "Nothing breaks; only its time stamps are off.")),
       h("h2", {}, "Workflows"),
-      parts(detail.parts),
+      parts(detail.parts, "workflow"),
       h("h2", {}, "Machine"),
       h(
         "div",
@@ -186,9 +188,9 @@ export function add() {
       h("label", { for: "name" }, "Name"),
       h("input", { id: "name", name: "name", maxlength: 32, pattern: "[a-z0-9][a-z0-9_\\-]*", autocomplete: "off", placeholder: "chosen when it enrols" }),
       h("p", { class: "hint" }, "Letters a to z, digits, - and _. Leave it empty to let the machine use its own name."),
-      h("label", { for: "uses" }, "How many times"),
+      h("label", { for: "uses" }, "How many times it works"),
       h("input", { id: "uses", name: "uses", type: "number", min: 1, max: 1000, value: "1", required: true }),
-      h("label", { for: "ttl" }, "How long"),
+      h("label", { for: "ttl" }, "How long it works"),
       h("select", { id: "ttl", name: "ttl", value: "86400" }, LIVES.map(([value, text]) => h("option", { value, selected: value === "86400" }, text))),
       h("p", { class: "buttons" }, h("button", { class: "main", type: "submit", disabled: busy }, busy ? "Making it …" : "Make the enrolment string")),
     ),

@@ -4,8 +4,11 @@ import { get, live, name, streamKey } from "./api.js";
 import { bytes, empty, h, number, state, table } from "./dom.js";
 
 const COLUMNS = ["produced", "delivered", "buffered", "dropped", "dead"];
+const headed = (word) => word[0].toUpperCase() + word.slice(1);
 
-const balance = (stream) => (stream.balances ? state("good", "balances") : state(stream.trouble ? "warn" : "bad", "does not"));
+const balance = (stream) => (stream.balances ? state("good", "balances") : state(stream.trouble ? "warn" : "bad", "does not balance"));
+
+const edge = (stream) => h("code", {}, stream.edge.replace("->", " → "));
 
 const way = (stream) => (stream.producer === stream.consumer ? stream.producer : `${stream.producer} → ${stream.consumer}`);
 
@@ -16,18 +19,26 @@ const noStreams = () =>
     h("a", { class: "button main", href: "#/workflows/new" }, "New workflow"),
   );
 
-export function streamTable(streams) {
+// What keeps a stream from flowing, as far as it is known.
+function trouble(stream, daemons) {
+  const consumer = stream.ledger.buffered > 0 && daemons.find((daemon) => daemon.name === stream.consumer);
+  if (stream.trouble || !consumer || consumer.presence === "online") return stream.trouble;
+  return `${consumer.name} is ${consumer.presence}`;
+}
+
+// `own` when the page is the workflow's own, whose name need not be said again.
+export function streamTable(streams, { daemons = [], own = false }) {
   const rows = streams.map((stream) =>
     h(
       "tr",
       { "data-key": streamKey(stream) },
-      h("td", {}, h("a", { href: `#/workflows/${name(stream.workflow)}` }, stream.workflow), h("br"), h("code", {}, stream.edge)),
+      h("td", {}, !own && [h("a", { href: `#/workflows/${name(stream.workflow)}` }, stream.workflow), h("br")], edge(stream)),
       h("td", {}, way(stream)),
       COLUMNS.map((column) =>
         h("td", { class: "num" }, number(stream.ledger[column]), column === "buffered" && stream.buffered_bytes > 0 && [h("br"), h("span", { class: "quiet" }, bytes(stream.buffered_bytes))]),
       ),
       h("td", { class: "num" }, `${number(stream.rate)}/s`),
-      h("td", {}, balance(stream), stream.trouble && h("div", { class: "quiet" }, stream.trouble)),
+      h("td", {}, balance(stream), h("div", { class: "quiet" }, trouble(stream, daemons))),
     ),
   );
   const total = (column) => streams.reduce((sum, stream) => sum + stream.ledger[column], 0);
@@ -41,17 +52,33 @@ export function streamTable(streams) {
       h("td", { class: "num" }, `${number(streams.reduce((sum, stream) => sum + stream.rate, 0))}/s`),
       h("td", {}, streams.every((stream) => stream.balances) ? state("good", "all balance") : state("warn", "not all balance")),
     );
-  const heads = ["Stream", "From → to", ...COLUMNS.map((text) => ({ text, num: true })), { text: "rate", num: true }, "Account"];
+  const heads = ["Stream", "From → to", ...COLUMNS.map((word) => ({ text: headed(word), num: true })), { text: "Rate", num: true }, "Account"];
   return table(heads, rows, foot);
 }
 
 export function ledger() {
-  const draw = (streams) => [
+  const draw = ({ daemons, streams }) => [
     h("div", { class: "head" }, h("h1", {}, "Ledger")),
     h("p", { class: "quiet" }, "Of every record that was taken from a source it is known where it is: produced = delivered + buffered + dropped + dead."),
-    streams.length > 0 ? streamTable(streams) : noStreams(),
+    streams.length > 0 ? streamTable(streams, { daemons }) : noStreams(),
   ];
-  return { load: () => get("/ledger"), fresh: (picture) => picture.streams, draw };
+  return { load, fresh: (picture) => picture, draw };
+}
+
+async function load() {
+  const [daemons, streams] = await Promise.all([get("/daemons"), get("/ledger")]);
+  return { daemons, streams };
+}
+
+// Commands that show records passing the streams' first nodes. The page cannot: daemons show records to operators only.
+export function taps(streams) {
+  const lines = new Set(streams.map((stream) => `mycelial tap ${stream.workflow} ${stream.edge.split("->")[0]}`));
+  if (lines.size === 0) return null;
+  return [
+    h("h2", {}, "See the records themselves"),
+    h("p", { class: "quiet" }, "Daemons show records to operators only, never to the plane or this page. On the command line:"),
+    h("pre", {}, [...lines].join("\n")),
+  ];
 }
 
 const WIDTH = 240;
@@ -87,23 +114,17 @@ export function flow() {
               h(
                 "section",
                 { class: "card", "data-key": streamKey(stream), "aria-label": `${stream.workflow} ${stream.edge}` },
-                h("h2", {}, h("a", { href: `#/workflows/${name(stream.workflow)}` }, stream.workflow), " ", h("code", {}, stream.edge)),
+                h("h2", {}, h("a", { href: `#/workflows/${name(stream.workflow)}` }, stream.workflow), " ", edge(stream)),
                 h("div", { class: "quiet" }, way(stream)),
                 h("div", { class: "big" }, number(stream.rate), h("small", {}, " records/s")),
                 spark(live.rates.get(streamKey(stream)) ?? []),
                 h("div", { class: "quiet" }, `${number(stream.ledger.buffered)} buffered, ${number(stream.ledger.delivered)} delivered`),
-                stream.trouble && h("div", {}, state("warn", stream.trouble)),
+                trouble(stream, daemons) && h("div", {}, state("warn", trouble(stream, daemons))),
               ),
             ),
           ),
+      taps(streams),
     ];
   };
-  return {
-    load: async () => {
-      const [daemons, streams] = await Promise.all([get("/daemons"), get("/ledger")]);
-      return { daemons, streams };
-    },
-    fresh: (picture) => picture,
-    draw,
-  };
+  return { load, fresh: (picture) => picture, draw };
 }

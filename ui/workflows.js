@@ -1,15 +1,15 @@
 // Workflows: what there is, how it runs, and editing a text. Drafts stay in the browser until they are applied.
 
 import { call, get, name } from "./api.js";
-import { confirm, empty, failure, h, moment, number, table, tell } from "./dom.js";
-import { run } from "./fleet.js";
-import { streamTable } from "./ledger.js";
+import { confirm, empty, failure, h, moment, number, sentence, table, tell } from "./dom.js";
+import { parts, run } from "./fleet.js";
+import { streamTable, taps } from "./ledger.js";
 
 const newButton = () => h("a", { class: "button main", href: "#/workflows/new" }, "New workflow");
 
 export function workflows() {
   const draw = (list) => [
-    h("div", { class: "head" }, h("h1", { class: "grow" }, "Workflows"), newButton()),
+    h("div", { class: "head" }, h("h1", { class: "grow" }, "Workflows"), list.length > 0 && newButton()),
     list.length === 0
       ? empty("No workflows yet", "A workflow takes records from sources, changes them, and delivers them to destinations, on the daemons you name.", newButton())
       : table(
@@ -22,7 +22,7 @@ export function workflows() {
               h("td", {}, run(workflow.state)),
               h("td", {}, workflow.daemons.join(", ")),
               h("td", { class: "num" }, number(workflow.revision)),
-              h("td", { class: "nowrap" }, `${moment(workflow.at_unix_ms)} by ${workflow.by}`),
+              h("td", {}, moment(workflow.at_unix_ms), ` by ${workflow.by}`),
             ),
           ),
         ),
@@ -39,38 +39,27 @@ export function workflow(key) {
       tell(`${key} is deleted.`);
       location.hash = "#/workflows";
     } catch (error) {
-      tell(`${error.message} ${error.hint}`);
+      tell(`${sentence(error.message)} ${sentence(error.hint)}`);
     }
   };
-  const draw = ({ status: { view, parts, streams }, text }) => [
+  const draw = ({ status: { view, parts: places, streams }, text }) => [
     h("p", {}, h("a", { href: "#/workflows" }, "← Workflows")),
     h(
       "div",
       { class: "head" },
       h("h1", {}, view.name),
       run(view.state),
-      h("span", { class: "quiet grow" }, `revision ${number(view.revision)} by ${view.by}, ${moment(view.at_unix_ms)}`),
+      h("span", { class: "quiet grow" }, `revision ${number(view.revision)} by ${view.by}, `, moment(view.at_unix_ms)),
       h("a", { class: "button main", href: `#/workflows/${name(view.name)}/edit` }, "Edit"),
       h("button", { type: "button", class: "danger", onclick: remove }, "Delete"),
     ),
     h("h2", {}, "Where it runs"),
-    table(
-      ["Daemon", "State", { text: "Revision", num: true }, "Why"],
-      parts.map((part) =>
-        h(
-          "tr",
-          { "data-key": part.daemon },
-          h("td", {}, h("a", { href: `#/daemons/${name(part.daemon)}` }, part.daemon)),
-          h("td", {}, run(part.state)),
-          h("td", { class: "num" }, number(part.revision)),
-          h("td", {}, part.cause),
-        ),
-      ),
-    ),
+    parts(places, "daemon"),
     h("h2", {}, "Streams"),
-    streams.length > 0 ? streamTable(streams) : h("p", { class: "quiet" }, "Nothing has flowed yet."),
+    streams.length > 0 ? streamTable(streams, { own: true }) : h("p", { class: "quiet" }, "Nothing has flowed yet."),
     h("h2", {}, "Text"),
     h("pre", {}, text),
+    taps(streams),
   ];
   const load = async () => {
     const [status, { text }] = await Promise.all([get(`/workflows/${name(key)}/status`), get(`/workflows/${name(key)}`)]);
@@ -79,17 +68,18 @@ export function workflow(key) {
   return { load, again: true, draw };
 }
 
-const TEMPLATE = `name = "example"
+// On the fleet's own daemons, as far as there are some.
+const template = (first = "gateway", second = "hub") => `name = "example"
 
 # Where records come from. All keys but type and daemon belong to the component.
 [sources.host]
 type = "host_metrics"
-daemon = "gateway"
+daemon = "${first}"
 
 # Where they go. A daemon of its own makes the edge a stream over the bus.
 [destinations.out]
 type = "stdout"
-daemon = "hub"
+daemon = "${second}"
 from = "host"
 `;
 
@@ -126,7 +116,12 @@ export function editor(key) {
   let lines = null;
 
   const load = async () => {
-    stored = fresh ? { text: TEMPLATE, revision: 0 } : await get(`/workflows/${name(key)}`).then(({ text, view }) => ({ text, revision: view.revision }));
+    if (fresh) {
+      const [first, second = first] = (await get("/daemons")).map((daemon) => daemon.name);
+      stored = { text: template(first, second), revision: 0 };
+    } else {
+      stored = await get(`/workflows/${name(key)}`).then(({ text, view }) => ({ text, revision: view.revision }));
+    }
     return { draft: drafts.read(slot) ?? { ...stored }, isDraft: drafts.read(slot) !== null };
   };
 
@@ -223,7 +218,7 @@ export function editor(key) {
           {},
           problem.line > 0 && [h("button", { type: "button", onclick: () => goto(problem.line) }, `Line ${problem.line}`), ": "],
           problem.message,
-          problem.hint && h("div", { class: "quiet" }, problem.hint),
+          problem.hint && h("div", { class: "quiet" }, sentence(problem.hint)),
         ),
       ),
     );

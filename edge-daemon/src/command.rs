@@ -12,7 +12,7 @@ use bus_link::{
     home::{Home, Membership},
     place::Known,
 };
-use bus_schema::member::{Invitation, is_name};
+use bus_schema::member::{Invitation, Role, is_name};
 use clap::{Parser, Subcommand};
 use flow::Registry;
 use tokio::sync::watch;
@@ -34,8 +34,8 @@ pub const EXIT_ENROL: u8 = 3;
 
 /// Where the settings are when nothing else is said.
 const CONFIG_PATH: &str = "/etc/mycelial/config.toml";
-/// How long enrolment waits for the plane.
-const ENROL_PATIENCE: Duration = Duration::from_secs(60);
+/// How long enrolment waits for the plane unless told, in seconds.
+const ENROL_WAIT_S: u64 = 60;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,7 +45,8 @@ Examples:
 ";
 
 const EXITS: &str = "\
-Exit codes: 0 done, 1 failed, 2 wrong command line, configuration or workflow, 3 enrolment refused or unanswered.
+Exit codes: 0 done or stopped, 1 failed while running, 2 wrong command line, settings, workflow or enrolment string,
+3 not a member yet, or enrolment refused or unanswered.
 Signals: SIGTERM and Ctrl-C drain and stop; SIGHUP reads the configuration again.";
 
 /// Runs workflows next to the data.
@@ -69,6 +70,9 @@ enum Command {
         /// Enrol with this string first, if this daemon is not a member yet.
         #[arg(long, env = "MYCELIAL_ENROL", value_name = "STRING", hide_env_values = true)]
         enrol: Option<String>,
+        /// How long to wait for the plane when enrolling, in seconds.
+        #[arg(long, default_value_t = ENROL_WAIT_S, value_name = "S")]
+        wait: u64,
     },
     /// Become a member of a fleet with the string from `mycelial token create`.
     Enrol {
@@ -78,6 +82,9 @@ enum Command {
         /// The daemon's name; the settings' or the host's by default.
         #[arg(long)]
         name: Option<String>,
+        /// How long to wait for the plane, in seconds.
+        #[arg(long, default_value_t = ENROL_WAIT_S, value_name = "S")]
+        wait: u64,
     },
     /// Run one workflow on this machine, without plane or bus, until its sources end or Ctrl-C.
     Run {
@@ -155,13 +162,14 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     }
     let config = settings(path.as_deref(), data_dir.clone())?;
     match command {
-        Command::Enrol { string, name } => {
+        Command::Enrol { string, name, wait } => {
             logging::start(&config.log).map_err(|error| Failure::new(EXIT_USAGE, error))?;
             let home = open_home(&config)?;
-            let membership = become_member(&home, &config, &string, name).await?;
+            let membership = become_member(&home, &config, &string, name, Duration::from_secs(wait)).await?;
             welcome(&membership, &config)
         }
-        Command::Start { enrol } => {
+        Command::Start { enrol, wait } => {
+            let enrol = enrol.map(|string| (string, Duration::from_secs(wait)));
             let log = logging::start(&config.log).map_err(|error| Failure::new(EXIT_USAGE, error))?;
             serve(config, path, data_dir, enrol, &log).await
         }
@@ -197,12 +205,21 @@ async fn become_member(
     config: &Config,
     string: &str,
     name: Option<String>,
+    wait: Duration,
 ) -> Result<Membership, Failure> {
     let invitation = Invitation::decode(string).map_err(|error| Failure::new(EXIT_USAGE, error))?;
+    if invitation.role != Role::Daemon {
+        let message = format!(
+            "this string enrols an {}, not a daemon\n  hint: make one for a daemon with: mycelial token create",
+            invitation.role
+        );
+        return Err(Failure::new(EXIT_USAGE, message));
+    }
     let failed = |error: &dyn std::fmt::Display| Failure::new(EXIT_FAILED, error);
     if let Some(member) = home.membership().map_err(|error| failed(&error))? {
         let message = format!(
-            "this daemon is a member of fleet {} already; to enrol it anew, choose another --data-dir or remove {}",
+            "this daemon is a member of fleet {} already\n  \
+             hint: to enrol it anew, choose another --data-dir or remove {}",
             member.fleet,
             home.dir().display()
         );
@@ -223,7 +240,7 @@ async fn become_member(
     let place = config.bus.resolve(&Known::from(&invitation), &client);
     let place = place.map_err(|error| Failure::new(EXIT_USAGE, error))?;
     let host = resources::host_facts();
-    let membership = enrol(&invitation, place, &identity, &name, host, ENROL_PATIENCE)
+    let membership = enrol(&invitation, place, &identity, &name, host, wait)
         .await
         .map_err(|error| {
             let code = if matches!(error, EnrolError::Ask(_)) {
@@ -247,25 +264,53 @@ fn welcome(membership: &Membership, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A daemon that is a member needs no enrolment string any more, but one of another fleet is a mistake. So are the keys of
+/// an operator or a plane.
+fn is_the_same_fleet(membership: &Membership, string: Option<&str>, config: &Config) -> Result<(), Failure> {
+    let dir = config.data_dir.display();
+    let me = membership.certificate.open(&membership.root);
+    let role = me.map_or(Role::Daemon, |me| me.role);
+    if role != Role::Daemon {
+        let message = format!("{dir} belongs to the fleet's {role}\n  hint: choose another --data-dir");
+        return Err(Failure::new(EXIT_USAGE, message));
+    }
+    let other = string.and_then(|string| Invitation::decode(string).ok());
+    match other.map(|invitation| invitation.fleet()) {
+        Some(fleet) if fleet != membership.fleet => {
+            let message = format!(
+                "the enrolment string is of fleet {fleet}, but this daemon is a member of fleet {}\n  \
+                 hint: leave the string out, or enrol anew in another --data-dir",
+                membership.fleet
+            );
+            Err(Failure::new(EXIT_ENROL, message))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Runs as a member; starts over with new settings on SIGHUP.
 async fn serve(
     mut config: Config,
     path: Option<PathBuf>,
     data_dir: Option<PathBuf>,
-    string: Option<String>,
+    enrol: Option<(String, Duration)>,
     log: &LogControl,
 ) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(EXIT_FAILED, error);
     let home = open_home(&config)?;
-    let membership = match (home.membership().map_err(|error| failed(&error))?, string) {
-        (Some(membership), _) => membership,
-        (None, Some(string)) => become_member(&home, &config, &string, None).await?,
+    let membership = match (home.membership().map_err(|error| failed(&error))?, enrol) {
+        (Some(membership), enrol) => {
+            is_the_same_fleet(&membership, enrol.as_ref().map(|(string, _)| string.as_str()), &config)?;
+            membership
+        }
+        (None, Some((string, wait))) => become_member(&home, &config, &string, None, wait).await?,
         (None, None) => {
-            let hint = "enrol it with the string from: mycelial token create\n  myceliald enrol myc1…";
-            return Err(Failure::new(
-                EXIT_ENROL,
-                format!("this daemon is not a member of a fleet yet; {hint}"),
-            ));
+            let message = format!(
+                "{} holds no member of a fleet yet\n  \
+                 hint: myceliald enrol myc1…, with the string from: mycelial token create",
+                config.data_dir.display()
+            );
+            return Err(Failure::new(EXIT_ENROL, message));
         }
     };
     let stop = stop_signal()?;
@@ -279,6 +324,7 @@ async fn serve(
                 .map_err(|error| failed(&error))?
                 .ok_or_else(|| failed(&"membership is gone"))?,
         };
+        let known = Known::from(&member);
         let files = base_dir(home.dir());
         std::fs::create_dir_all(&files).map_err(|error| failed(&error))?;
         let setup = Setup {
@@ -299,7 +345,7 @@ async fn serve(
                     tokio::select! {
                         _ = stop.wait_for(|stop| *stop) => return false,
                         () = hangup.recv() => {
-                            if let Some(changed) = reload(&config, path.as_deref(), data_dir.clone(), log) {
+                            if let Some(changed) = reload(&config, path.as_deref(), data_dir.clone(), &known, log) {
                                 config = changed;
                                 return true;
                             }
@@ -323,8 +369,21 @@ async fn serve(
 }
 
 /// Reads the settings again. `Some` when the daemon has to start over with them; a mistake keeps the old ones.
-fn reload(old: &Config, path: Option<&Path>, data_dir: Option<PathBuf>, log: &LogControl) -> Option<Config> {
-    let new = match settings(path, data_dir) {
+fn reload(
+    old: &Config,
+    path: Option<&Path>,
+    data_dir: Option<PathBuf>,
+    known: &Known,
+    log: &LogControl,
+) -> Option<Config> {
+    let read = settings(path, data_dir).and_then(|new| {
+        let wrong = |error: &dyn std::fmt::Display| Failure::new(EXIT_USAGE, error);
+        // The files [bus] names are read now: later it is too late to go on with the old ones.
+        new.bus.resolve(known, "check").map_err(|error| wrong(&error))?;
+        log.change(&new.log).map_err(|error| wrong(&error))?;
+        Ok(new)
+    });
+    let new = match read {
         Ok(new) => new,
         Err(failure) => {
             tracing::error!(
@@ -334,12 +393,15 @@ fn reload(old: &Config, path: Option<&Path>, data_dir: Option<PathBuf>, log: &Lo
             return None;
         }
     };
-    if let Err(error) = log.set_level(&new.log.level) {
-        tracing::error!(error, "the settings are wrong; going on with the old ones");
-        return None;
-    }
     if new.data_dir != old.data_dir {
-        tracing::warn!("a new data_dir takes effect after a restart only");
+        tracing::warn!(
+            old = %old.data_dir.display(),
+            new = %new.data_dir.display(),
+            "a new data_dir takes effect only after a restart; going on with the old one"
+        );
+    }
+    if new.name != old.name {
+        tracing::warn!("a new name takes effect only when the daemon enrols; going on with the old one");
     }
     if new.bus == old.bus {
         tracing::info!("settings read again; the bus is the same");
@@ -348,6 +410,7 @@ fn reload(old: &Config, path: Option<&Path>, data_dir: Option<PathBuf>, log: &Lo
     tracing::info!("settings read again; reconnecting");
     Some(Config {
         data_dir: old.data_dir.clone(),
+        name: old.name.clone(),
         ..new
     })
 }

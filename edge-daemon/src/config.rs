@@ -64,32 +64,30 @@ impl Default for LogSection {
 }
 
 impl Config {
-    /// Reads `config.toml`, or takes the defaults when there is none at the default place.
+    /// Reads a `config.toml`.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        let config: Config = settings::read(path)?;
-        config.checked(path)
+        Self::parse(&path.display().to_string(), &settings::text(path)?)
     }
 
-    fn checked(self, path: &Path) -> Result<Self, SettingsError> {
-        let wrong = |message: &str, hint: &str| SettingsError {
-            file: path.display().to_string(),
-            line: 0,
-            message: message.to_string(),
-            hint: hint.to_string(),
-        };
-        if let Some(name) = &self.name
+    fn parse(file: &str, text: &str) -> Result<Self, SettingsError> {
+        let config: Config = settings::parse(file, text)?;
+        let wrong = |message: String, hint: &str| Err(settings::mistake(file, text, message, hint));
+        if let Some(name) = &config.name
             && !bus_schema::member::is_name(name)
         {
             let message = format!("name: '{name}' cannot be a daemon's name");
-            return Err(wrong(
-                &message,
+            return wrong(
+                message,
                 "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit",
-            ));
+            );
         }
-        if let Err(error) = self.bus.check() {
-            return Err(wrong(&error.to_string(), ""));
+        if let Err(error) = config.bus.check() {
+            return wrong(error.to_string(), "");
         }
-        Ok(self)
+        if let Err(error) = crate::logging::check(&config.log.level) {
+            return wrong(error, "");
+        }
+        Ok(config)
     }
 }
 
@@ -103,14 +101,18 @@ mod tests {
             ("data_dri = '/x'", "config.toml:1: unknown field `data_dri`"),
             ("[bus]\naddreses = []", "did you mean `addresses`?"),
             ("[log]\nformat = 'jsn'", "did you mean `json`?"),
-            ("name = 'Big Gateway'", "cannot be a daemon's name"),
-            ("[bus]\naddresses = ['http://x']", "bus.addresses"),
-            ("[bus]\nuser = 'x'", "belong together"),
+            (
+                "\nname = 'Big Gateway'",
+                "config.toml:2: name: 'Big Gateway' cannot be a daemon's name",
+            ),
+            ("[bus]\naddresses = ['http://x']", "config.toml:2: bus.addresses"),
+            (
+                "[bus]\nuser = 'x'",
+                "config.toml:2: bus.user and bus.password_file belong together",
+            ),
+            ("[log]\nlevel = 'lots=of=it'", "config.toml:2: log.level: 'lots=of=it'"),
         ] {
-            let parsed = settings::parse::<Config>("config.toml", text);
-            let error = parsed
-                .and_then(|config| config.checked(Path::new("config.toml")))
-                .unwrap_err();
+            let error = Config::parse("config.toml", text).unwrap_err();
             assert!(error.to_string().contains(expected), "{text}: {error}");
         }
     }

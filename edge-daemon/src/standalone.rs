@@ -10,6 +10,7 @@ use std::{
 use bus_link::{
     home::{Home, HomeError, Membership},
     secure::Secure,
+    settings::SettingsError,
 };
 use bus_schema::{
     api::Problem,
@@ -19,7 +20,7 @@ use bus_schema::{
     message::{RunState, StreamReport},
     plan::{Descriptor, PlanWorkflow, Root},
 };
-use flow::Registry;
+use flow::{Build, BuildContext, Registry};
 use tokio::sync::watch;
 
 use crate::{
@@ -35,13 +36,8 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// Which file.
-        path: String,
-        /// Why not.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] SettingsError),
     /// The workflow is wrong.
     #[error("{0}")]
     Problems(String),
@@ -60,7 +56,7 @@ impl RunError {
     /// The exit code that tells this error from others.
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Read { .. } | RunError::Problems(_) => command::EXIT_USAGE,
+            RunError::Read(_) | RunError::Problems(_) => command::EXIT_USAGE,
             RunError::Home(_) | RunError::Document(_) | RunError::Failed(_) => command::EXIT_FAILED,
         }
     }
@@ -102,7 +98,11 @@ fn alone(identity: &Identity) -> Membership {
 
 /// Every problem, one a line: `file:line: place: message`, the hint below.
 fn listed(file: &Path, problems: &[Problem]) -> String {
-    let mut text = format!("{} has {} problem(s):", file.display(), problems.len());
+    let count = match problems.len() {
+        1 => "one problem".to_string(),
+        count => format!("{count} problems"),
+    };
+    let mut text = format!("the workflow has {count}:");
     for problem in problems {
         let line = if problem.line > 0 {
             format!(":{}", problem.line)
@@ -129,29 +129,31 @@ pub async fn run(
     registry: Arc<Registry>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    let text = std::fs::read_to_string(file).map_err(|source| RunError::Read {
-        path: file.display().to_string(),
-        source,
-    })?;
+    let text = bus_link::settings::text(file)?;
     let components: Arc<[Descriptor]> = registry.descriptors().cloned().collect();
     // Before anything is made on disk. Whose id the nodes get does not matter for what is wrong.
     let nobody = workflow::Fleet::single(LOCAL, NodeId::of_key(&[0; 32]), Arc::clone(&components));
-    compile(&text, &nobody).map_err(|problems| RunError::Problems(listed(file, &problems)))?;
-    let state = state.unwrap_or_else(|| file.with_extension("state"));
-    let home = Arc::new(Home::open(&state)?);
-    let identity = home.identity()?;
-    let membership = alone(&identity);
-    let fleet = workflow::Fleet::single(LOCAL, identity.public().node_id(), components);
-    let plan = compile(&text, &fleet).map_err(|problems| RunError::Problems(listed(file, &problems)))?;
-
-    let secure = Arc::new(Secure::new(identity, &membership, home.next_epoch()?, [])?);
-    let streams = Streams::new(Arc::clone(&secure), None);
-    let board = Board::new(Arc::new(Taps::new().0));
     let base_dir = file
         .canonicalize()
         .ok()
         .and_then(|path| path.parent().map(Path::to_path_buf))
         .unwrap_or_default();
+    let wrong = |problems: Vec<Problem>| RunError::Problems(listed(file, &problems));
+    let spec = workflow::validate(&text, &nobody).map_err(wrong)?;
+    let misfits = misfits(&spec, &registry, &base_dir);
+    if !misfits.is_empty() {
+        return Err(wrong(misfits));
+    }
+    let state = state.unwrap_or_else(|| file.with_extension("state"));
+    let home = Arc::new(Home::open(&state)?);
+    let identity = home.identity()?;
+    let membership = alone(&identity);
+    let fleet = workflow::Fleet::single(LOCAL, identity.public().node_id(), components);
+    let plan = compile(&spec, &fleet).map_err(wrong)?;
+
+    let secure = Arc::new(Secure::new(identity, &membership, home.next_epoch()?, [])?);
+    let streams = Streams::new(Arc::clone(&secure), None);
+    let board = Board::new(Arc::new(Taps::new().0));
     let workshop = Workshop {
         registry,
         home: Arc::clone(&home),
@@ -190,15 +192,35 @@ pub async fn run(
         }
     };
     let mut reports = streams.reports();
-    reports.extend(supervisor.direct_reports().await);
-    supervisor.shut_down().await;
+    reports.extend(supervisor.shut_down().await);
     eprint!("{}", ledger(&reports));
     failed.map_or(Ok(()), |cause| Err(RunError::Failed(cause)))
 }
 
-fn compile(text: &str, fleet: &workflow::Fleet) -> Result<PlanWorkflow, Vec<Problem>> {
-    let spec = workflow::validate(text, fleet)?;
-    let compiled = workflow::compile(&spec, fleet, 1)?;
+/// What the components themselves find wrong with their configs, and no schema can tell: an expression that does not
+/// parse, two keys that exclude each other, a password that is not there.
+fn misfits(spec: &workflow::Spec, registry: &Registry, base_dir: &Path) -> Vec<Problem> {
+    let misfit = |node: &workflow::Node| {
+        let config = serde_json::to_string(&node.config).unwrap_or_default();
+        let context = BuildContext {
+            workflow: spec.name().to_string(),
+            node: node.id.clone(),
+            daemon: LOCAL.to_string(),
+            base_dir: base_dir.to_path_buf(),
+        };
+        let built = match registry.find(node.role, &node.component)? {
+            Build::Source(build) => build(&config, &context).map(drop),
+            Build::Transform(build) => build(&config, &context).map(drop),
+            Build::Sink(build) => build(&config, &context).map(drop),
+        };
+        let error = built.err()?;
+        Some(spec.config_problem(node, &error.key, error.message))
+    };
+    spec.nodes().iter().filter_map(misfit).collect()
+}
+
+fn compile(spec: &workflow::Spec, fleet: &workflow::Fleet) -> Result<PlanWorkflow, Vec<Problem>> {
+    let compiled = workflow::compile(spec, fleet, 1)?;
     let local = compiled.parts.into_iter().next().map(|part| part.workflow);
     local.ok_or_else(|| {
         vec![Problem {

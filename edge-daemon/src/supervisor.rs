@@ -134,27 +134,34 @@ impl Supervisor {
         );
     }
 
-    async fn stop(&mut self, workflows: &[WorkflowId]) {
+    /// Returns the last accounts of pipes without streams: with what was delivered while draining.
+    async fn stop(&mut self, workflows: &[WorkflowId]) -> Vec<StreamReport> {
         let stopping: Vec<_> = workflows.iter().filter_map(|id| self.running.remove(id)).collect();
         for running in &stopping {
             tracing::info!(workflow = running.plan.name, "stopping");
             running.stop.send_replace(true);
         }
+        let mut accounts = Vec::new();
         for running in stopping {
             // The task bounds its own draining; this only guards against a bug in it.
             let mut task = running.task;
             if tokio::time::timeout(DRAIN_MAX * 2, &mut task).await.is_err() {
                 tracing::error!(workflow = running.plan.name, "did not stop in time and was cut off");
                 task.abort();
+                let _ = task.await;
+                let specs = crate::assemble::stream_specs(&running.plan);
+                self.workshop.streams.remove(&specs).await;
             }
+            accounts.extend(running.direct.lock().await.iter().map(Direct::report));
             self.board.remove(&running.plan.id);
         }
+        accounts
     }
 
-    /// Stops everything, in its own time.
-    pub async fn shut_down(&mut self) {
+    /// Stops everything, in its own time. Returns the last accounts of pipes without streams.
+    pub async fn shut_down(&mut self) -> Vec<StreamReport> {
         let all: Vec<_> = self.running.keys().copied().collect();
-        self.stop(&all).await;
+        self.stop(&all).await
     }
 
     /// Accounts of pipes without streams.
@@ -196,9 +203,10 @@ impl Work {
         for stream in incoming {
             streams.add_incoming(stream).await;
         }
-        let mut couriers = Vec::new();
+        // A set, so that they end with this task however it ends: each keeps its spool open.
+        let mut couriers = JoinSet::new();
         for stream in outgoing {
-            couriers.push(streams.add_outgoing(stream).await);
+            couriers.spawn(streams.add_outgoing(stream).await);
         }
         let mut tasks = JoinSet::new();
         let mut numbers = HashMap::new();
@@ -214,7 +222,7 @@ impl Work {
             }
         }
         self.drain(&mut tasks).await;
-        couriers.iter().for_each(JoinHandle::abort);
+        couriers.shutdown().await;
         streams.remove(&specs).await;
         for sink in sinks {
             sink.close().await;

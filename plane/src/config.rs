@@ -124,16 +124,6 @@ pub enum ConfigError {
         /// What is wrong.
         source: PlaceError,
     },
-    /// A value that makes no sense.
-    #[error("{file}: {key}: {message}")]
-    Value {
-        /// The settings' file.
-        file: String,
-        /// The key.
-        key: &'static str,
-        /// What is wrong and what to do.
-        message: String,
-    },
     /// A file that the settings name cannot be used.
     #[error("{key} = {path}: {message}", path = .path.display())]
     File {
@@ -150,9 +140,11 @@ impl Config {
     /// Reads `plane.toml` in the plane's directory. Paths in it start there.
     pub fn read(dir: &Path) -> Result<Self, ConfigError> {
         let path = dir.join(FILE);
-        let mut config: Self = settings::read(&path)?;
+        let (file, text) = (path.display().to_string(), settings::text(&path)?);
+        let mut config: Self = settings::parse(&file, &text)?;
         config.start_paths_at(dir);
-        config.check(&path.display().to_string())?;
+        let wrong = |message| settings::mistake(&file, &text, message, "");
+        config.check().map_err(wrong)?;
         Ok(config)
     }
 
@@ -172,45 +164,30 @@ impl Config {
         }
     }
 
-    fn check(&self, file: &str) -> Result<(), ConfigError> {
-        let wrong = |key, message: String| {
-            Err(ConfigError::Value {
-                file: file.to_string(),
-                key,
-                message,
-            })
-        };
+    /// What is wrong with the settings as a whole, beginning with the key.
+    fn check(&self) -> Result<(), String> {
         if self.bus.addresses.is_empty() {
-            return wrong(
-                "bus.addresses",
-                "name at least one broker, for example [\"mqtt://127.0.0.1:1883\"]".into(),
-            );
+            return Err("bus.addresses: name at least one broker, for example [\"mqtt://127.0.0.1:1883\"]".to_string());
         }
-        self.bus.check().map_err(|source| ConfigError::Place {
-            file: file.to_string(),
-            source,
-        })?;
+        self.bus.check().map_err(|error| error.to_string())?;
         for address in &self.members.addresses {
             if let Err(error) = address.parse::<BusAddress>() {
-                return wrong("members.addresses", error.to_string());
+                return Err(format!("members.addresses: {error}"));
             }
         }
         if self.members.user.is_some() != self.members.password_file.is_some() {
-            return wrong(
-                "members.user",
-                "it belongs together with members.password_file: set both or neither".into(),
-            );
+            return Err("members.user and members.password_file belong together: set both or neither".to_string());
         }
         if self.broker.is_some() && (self.bus.user.is_some() || self.members.user.is_some()) {
             let message =
-                "with the embedded broker everybody has a log-in of its own: remove bus.user and members.user";
-            return wrong("broker", message.into());
+                "broker: with the embedded broker everybody has a log-in of its own: remove bus.user and members.user";
+            return Err(message.to_string());
         }
         if self.http.parse::<std::net::SocketAddr>().is_err() {
-            return wrong(
-                "http",
-                format!("'{}' is not an address and a port, such as {HTTP}", self.http),
-            );
+            return Err(format!(
+                "http: '{}' is not an address and a port, such as {HTTP}",
+                self.http
+            ));
         }
         Ok(())
     }
@@ -364,7 +341,7 @@ mod tests {
             ),
             (
                 "[bus]\naddresses = ['mqtt://a']\n[members]\nuser = 'x'",
-                "members.user: it belongs together",
+                "plane.toml:4: members.user and members.password_file belong together",
             ),
             (
                 "[bus]\naddresses = ['mqtt://a']\n[members]\naddresses = ['a']",

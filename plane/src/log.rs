@@ -2,7 +2,8 @@
 
 use std::io::{self, IsTerminal as _};
 
-use tracing_subscriber::{EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use bus_link::settings;
+use tracing_subscriber::{Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::config::{LogFormat, LogSection};
 
@@ -12,7 +13,9 @@ pub const LEVEL_VAR: &str = "MYCELIAL_LOG";
 /// Starts logging. `level` wins over the settings'. Fails when the level is no filter, or when logging has been started.
 pub fn start(log: &LogSection, level: Option<&str>) -> Result<(), String> {
     let level = level.unwrap_or(&log.level);
-    let filter = EnvFilter::try_new(level)
+    settings::check_level(level).map_err(|cause| format!("log level: {cause}"))?;
+    let filter = level
+        .parse::<Targets>()
         .map_err(|error| format!("log level '{level}': use error, warn, info, debug, trace or a filter ({error})"))?;
     let lines = fmt::layer()
         .with_writer(io::stderr)

@@ -190,6 +190,33 @@ async fn pages_are_ours_and_say_what_browsers_may_not_do() {
     for path in ["/nothing", "/../plane.db", "/app.js/x"] {
         assert_eq!(browser.get(path).await.status, 404, "{path}");
     }
+    // Who looks at it in a browser's window gets a page, who calls it gets JSON.
+    let window = [("accept", "text/html,application/xhtml+xml")];
+    for (path, status) in [("/nothing", 404), ("/api/ledger", 401)] {
+        let answer = browser.send("GET", path, &window, None).await;
+        assert_eq!(
+            (answer.status, answer.headers["content-type"].as_str()),
+            (status, "text/html; charset=utf-8")
+        );
+        assert!(answer.body.contains("<main>"), "{}", answer.body);
+        assert_eq!(
+            browser.get(path).await.headers["content-type"],
+            "application/json",
+            "{path}"
+        );
+    }
+    for path in ["/login", "/logout"] {
+        let answer = browser.send("GET", path, &window, None).await;
+        assert_eq!(
+            (answer.status, answer.headers["location"].as_str()),
+            (303, "/"),
+            "{path}"
+        );
+    }
+    let session = browser.get("/session").await;
+    assert_eq!((session.status, &session.json()["open"]), (200, &json!(false)));
+    let session = plane.browser().await.get("/session").await;
+    assert_eq!(session.json()["open"], json!(true));
 }
 
 #[tokio::test]

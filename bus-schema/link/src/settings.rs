@@ -3,6 +3,7 @@
 use std::{fmt, path::Path};
 
 use serde::de::DeserializeOwned;
+use toml::de::DeTable;
 
 /// A settings file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,33 +34,94 @@ impl fmt::Display for SettingsError {
 
 /// Reads a settings file.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, SettingsError> {
-    let file = path.display().to_string();
-    match std::fs::read_to_string(path) {
-        Ok(text) => parse(&file, &text),
-        Err(error) => Err(SettingsError {
-            file,
-            line: 0,
-            message: format!("cannot read the file: {error}"),
-            hint: String::new(),
-        }),
-    }
+    parse(&path.display().to_string(), &text(path)?)
+}
+
+/// The text of a settings file, whatever it says.
+pub fn text(path: &Path) -> Result<String, SettingsError> {
+    let wrong = |line, message: String, hint: &str| SettingsError {
+        file: path.display().to_string(),
+        line,
+        message,
+        hint: hint.to_string(),
+    };
+    let bytes = std::fs::read(path).map_err(|error| wrong(0, format!("cannot read the file: {error}"), ""))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = line_at(good, good.len());
+        wrong(line, "the file is not UTF-8 text".to_string(), "save it as UTF-8")
+    })
 }
 
 /// Reads settings from a text; `file` is only for messages.
 pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, SettingsError> {
     toml::from_str(text).map_err(|error| {
-        let line = error
-            .span()
-            .map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        let message = error.message().lines().collect::<Vec<_>>().join("; ");
-        let hint = hint(&message);
+        let start = error.span().map(|span| span.start.min(text.len()));
+        let said = in_words(error.message());
+        let hint = hint(&said);
+        let message = match start.and_then(|start| key_before(text, start)) {
+            Some(key) if said.starts_with("invalid") || said.starts_with("unknown variant") => format!("{key}: {said}"),
+            _ => said,
+        };
         SettingsError {
             file: file.to_string(),
-            line,
+            line: start.map_or(0, |start| line_at(text.as_bytes(), start)),
             message,
             hint,
         }
     })
+}
+
+/// A mistake that shows only when the settings are looked at as a whole. The message begins with the dotted key it is
+/// about: `bus.addresses: …`; its line is looked up in `text`.
+pub fn mistake(file: &str, text: &str, message: String, hint: &str) -> SettingsError {
+    let key = message.split([':', ' ']).next().unwrap_or_default();
+    SettingsError {
+        file: file.to_string(),
+        line: line_of(text, key),
+        message,
+        hint: hint.to_string(),
+    }
+}
+
+fn line_at(text: &[u8], at: usize) -> usize {
+    text[..at].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// The line of the innermost part of a dotted key that the text has; 0 without any.
+fn line_of(text: &str, key: &str) -> usize {
+    let Ok(table) = DeTable::parse(text) else { return 0 };
+    let mut table = Some(table.get_ref());
+    let mut line = 0;
+    for part in key.split('.') {
+        let Some((key, value)) = table.and_then(|table| table.get_key_value(part)) else {
+            break;
+        };
+        line = line_at(text.as_bytes(), key.span().start.min(text.len()));
+        table = value.get_ref().as_table();
+    }
+    line
+}
+
+/// The dotted key whose value stands at `start`; `None` when the line does not tell.
+fn key_before(text: &str, start: usize) -> Option<String> {
+    let (above, line) = text[..start].rsplit_once('\n').unwrap_or(("", &text[..start]));
+    let key = line.split_once('=')?.0.trim();
+    let sections = above.lines().rev().filter_map(|line| line.trim().strip_prefix('['));
+    let section = sections.filter_map(|rest| rest.split(']').next()).next();
+    Some(section.map_or(key.to_string(), |section| format!("{section}.{key}")))
+}
+
+/// serde's words about Rust's types as words about TOML.
+fn in_words(message: &str) -> String {
+    let message = message.lines().collect::<Vec<_>>().join("; ");
+    let message = message
+        .replace("expected a sequence", "expected a list")
+        .replace("expected path string", "expected a path");
+    match message.split_once("expected struct ") {
+        Some((before, _)) => format!("{before}expected a section of keys"),
+        None => message,
+    }
 }
 
 /// serde lists what it would have taken; name the closest.
@@ -107,6 +169,22 @@ fn edits(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// What a log level may be called.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// Checks a log level or filter such as `info,spool=debug`: a bare word that is no level would be taken for the name of a
+/// module, and silence all others.
+pub fn check_level(level: &str) -> Result<(), String> {
+    let mut words = level.split(',').map(str::trim).filter(|word| !word.contains('='));
+    match words.find(|word| !LEVELS.contains(&word.to_lowercase().as_str())) {
+        None => Ok(()),
+        Some(wrong) => Err(match nearest(wrong, LEVELS) {
+            Some(near) => format!("'{wrong}' is no level; did you mean '{near}'?"),
+            None => format!("'{wrong}' is no level; use error, warn, info, debug or trace"),
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
@@ -146,7 +224,19 @@ mod tests {
                 "unknown field `levle`",
                 "did you mean `level`?",
             ),
-            ("name = 'a'\nretries = 300", 2, "u8", ""),
+            ("name = 'a'\nretries = 300", 2, "retries: invalid value", ""),
+            (
+                "name = 'a'\n[log]\nlevel = 5",
+                3,
+                "log.level: invalid type: integer `5`, expected a string",
+                "",
+            ),
+            (
+                "name = 'a'\nlog = 5",
+                2,
+                "log: invalid type: integer `5`, expected a section of keys",
+                "",
+            ),
             ("retries = 3", 1, "missing field `name`", ""),
             ("name = ", 1, "", ""),
             ("name = 'a'\nzzzzzzzzz = 1", 2, "unknown field", ""),
@@ -157,6 +247,29 @@ mod tests {
             assert!(error.to_string().starts_with(&format!("c.toml:{line}: ")), "{error}");
         }
         assert!(parse::<Settings>("c.toml", "name = 'a'").is_ok());
+    }
+
+    #[test]
+    fn a_mistake_in_the_whole_finds_its_line() {
+        for (text, key, line) in [
+            ("[log]\n\nlevel = 'x'", "log.level: no", 3),
+            ("name = 'a'\n[log]", "log.level and more", 2),
+            ("log = { level = 'x' }", "log.level: no", 1),
+            ("name = 'a'", "log.level: no", 0),
+        ] {
+            assert_eq!(mistake("c.toml", text, key.to_string(), "").line, line, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, b"name = 'a'\nretries = '\xff'").unwrap();
+        let error = read::<Settings>(&path).unwrap_err().to_string();
+        assert!(error.contains("c.toml:2: the file is not UTF-8 text"), "{error}");
+        let error = read::<Settings>(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("cannot read the file"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! [transforms.keep]
 //! type = "filter"
 //! from = "db"                       # a name, or a list of names; runs where its input is
-//! expression = "amount > 10"
+//! where = "amount > 10"
 //!
 //! [destinations.warehouse]
 //! type = "postgres"

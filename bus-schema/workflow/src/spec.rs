@@ -87,6 +87,20 @@ impl Spec {
         self.nodes.iter().find(|node| node.id == id)
     }
 
+    /// A problem with a key of a node's config, as a dotted path (`columns.price`, `topics[0]`); empty for the whole node.
+    /// For what only the component itself can tell, such as an expression that does not parse.
+    pub fn config_problem(&self, node: &Node, key: &str, message: impl Into<String>) -> Problem {
+        let mut place = node.place();
+        for part in key.split('.').filter(|part| !part.is_empty()) {
+            let (name, items) = part.split_once('[').unwrap_or((part, ""));
+            place = place.key(name);
+            for index in items.split(['[', ']']).filter_map(|item| item.parse().ok()) {
+                place = place.item(index);
+            }
+        }
+        self.problem(&place, message, "")
+    }
+
     /// Index of the node of this name.
     pub(crate) fn index_of(&self, id: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.id == id)

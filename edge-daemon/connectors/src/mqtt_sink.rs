@@ -93,14 +93,26 @@ pub(crate) const SINK: Component = Component {
     build: Build::Sink(build),
 };
 
+const EXAMPLE: &str = r#"name = "publish"
+
+[sources.readings]
+type = "file"
+path = "readings.jsonl"
+format = "json_lines"
+
+[destinations.plant]
+type = "mqtt"
+from = "readings"
+url = "mqtt://broker:1883"
+topic = "plant/{line}/temperature"
+"#;
+
 fn descriptor() -> Descriptor {
-    let example =
-        "component = \"mqtt\"\nconfig = { url = \"mqtt://broker:1883\", topic = \"plant/{line}/temperature\" }\n";
     describe::<Config>(
         ComponentRole::Destination,
         "mqtt",
         "Publishes records to MQTT topics",
-        example,
+        EXAMPLE,
     )
 }
 

@@ -113,14 +113,24 @@ pub(crate) const SOURCE: Component = Component {
     build: Build::Source(build),
 };
 
+const EXAMPLE: &str = r#"name = "temperatures"
+
+[sources.plant]
+type = "mqtt"
+url = "mqtt://broker:1883"
+topics = ["plant/+/temperature"]
+
+[destinations.out]
+type = "stdout"
+from = "plant"
+"#;
+
 fn descriptor() -> Descriptor {
-    let example =
-        "component = \"mqtt\"\nconfig = { url = \"mqtt://broker:1883\", topics = [\"plant/+/temperature\"] }\n";
     let mut descriptor = describe::<Config>(
         ComponentRole::Source,
         "mqtt",
         "Reads the messages of MQTT topics",
-        example,
+        EXAMPLE,
     );
     descriptor.durable = true;
     descriptor

@@ -46,14 +46,20 @@ pub(crate) const SINK: Component = Component {
     build: Build::Sink(build),
 };
 
+const EXAMPLE: &str = r#"name = "look"
+
+[sources.host]
+type = "host_metrics"
+
+[destinations.out]
+type = "stdout"
+from = "host"
+format = "table"
+"#;
+
 fn descriptor() -> Descriptor {
     let summary = "Writes records to the standard output";
-    describe::<Config>(
-        ComponentRole::Destination,
-        "stdout",
-        summary,
-        "component = \"stdout\"\nconfig.format = \"table\"\n",
-    )
+    describe::<Config>(ComponentRole::Destination, "stdout", summary, EXAMPLE)
 }
 
 fn build(config: &str, _: &BuildContext) -> Result<Box<dyn Sink>, ConfigError> {

@@ -92,8 +92,8 @@ impl Streams {
         }
     }
 
-    /// Takes a stream on; its acknowledgements will be heard.
-    pub async fn add_outgoing(self: &Arc<Self>, out: Arc<Outgoing>) -> tokio::task::JoinHandle<()> {
+    /// Takes a stream on; its acknowledgements will be heard. What is returned sends its frames as long as it runs.
+    pub async fn add_outgoing(self: &Arc<Self>, out: Arc<Outgoing>) -> impl Future<Output = ()> + Send + 'static {
         let spec = out.spec().clone();
         self.lock().outgoing.insert(spec.stream, Arc::clone(&out));
         if let (Some(road), false) = (&self.road, self.is_local(&spec)) {
@@ -102,7 +102,7 @@ impl Streams {
                 .subscribe(subject::ack(self.secure.fleet(), &spec.consumer, &spec.stream).into())
                 .await;
         }
-        tokio::spawn(out.courier(Arc::clone(self)))
+        out.courier(Arc::clone(self))
     }
 
     /// Takes a stream on; its frames will be heard.

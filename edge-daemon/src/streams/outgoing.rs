@@ -76,6 +76,13 @@ struct View {
     book: Bookmark,
 }
 
+/// What a spool holds of some seqs.
+#[derive(Default)]
+struct Found {
+    frames: Vec<(u64, Vec<u8>)>,
+    after_hole: Option<u64>,
+}
+
 impl Store {
     fn view(&self) -> View {
         View {
@@ -84,15 +91,17 @@ impl Store {
         }
     }
 
-    /// Frames from `seq` on.
-    fn frames(&mut self, seq: u64, through: u64) -> Result<Vec<(u64, Vec<u8>)>, spool::Error> {
+    /// Frames from `seq` on, at most up to `through`; and the seq after a hole that begins at `seq`.
+    fn frames(&mut self, seq: u64, through: u64) -> Result<Found, spool::Error> {
         let count = (through + 1 - seq).min(READ_FRAMES_MAX as u64) as usize;
         let stored = self.spool.read(seq, count, READ_BYTES_MAX)?;
-        Ok(stored
+        let after_hole = stored.first().map(|frame| frame.seq).filter(|first| *first > through);
+        let frames = stored
             .into_iter()
-            .take_while(|f| f.seq <= through)
+            .take_while(|frame| frame.seq <= through)
             .map(|frame| (frame.seq, frame.bytes))
-            .collect())
+            .collect();
+        Ok(Found { frames, after_hole })
     }
 }
 
@@ -149,7 +158,12 @@ impl Outgoing {
         };
         let (spool, recovery) = Spool::open(&dir.join("spool"), limits).map_err(|error| spool_fault(&spec, error))?;
         for repair in &recovery.repairs {
-            tracing::error!(edge = spec.edge, ?repair, "a damaged part of the buffer was set aside");
+            tracing::error!(
+                edge = spec.edge,
+                reason = repair.reason,
+                saved_frames = repair.saved_frames,
+                "a damaged part of the buffer was set aside"
+            );
         }
         if recovery.cut_frames > 0 {
             tracing::info!(
@@ -175,6 +189,13 @@ impl Outgoing {
                         spec.edge,
                         dir.display()
                     )));
+                }
+                if state.quarantined > 0 {
+                    tracing::error!(
+                        edge = spec.edge,
+                        "nothing of the buffer could be read: the source starts over in a new epoch, and what was not \
+                         delivered of what it cannot repeat is lost"
+                    );
                 }
                 Self::new_lineage(home, &name, secure.epoch())?
             }
@@ -458,23 +479,29 @@ impl Outgoing {
     async fn send(self: Arc<Self>, streams: &Streams, from: u64, to: u64) -> Result<u64, String> {
         let this = Arc::clone(&self);
         let found = match self.recent(from, to) {
-            Some(recent) => Ok(recent),
+            Some(frames) => Ok(Found {
+                frames,
+                after_hole: None,
+            }),
             None => tokio::task::spawn_blocking(move || lock(&this.store).frames(from, to))
                 .await
                 .map_err(|error| error.to_string())?,
         };
         let found = found.map_err(|error| error.to_string())?;
         let mut next = from;
-        for (seq, frame) in &found {
+        for (seq, frame) in &found.frames {
             if *seq > next {
                 self.send_gap(streams, next, *seq - 1).await?;
             }
             streams.send_frame(&self.spec, &self.subject, frame.clone()).await?;
             next = *seq + 1;
         }
-        if found.is_empty() {
-            self.send_gap(streams, from, to).await?;
-            next = to + 1;
+        if found.frames.is_empty() {
+            // One message over all of it: thousands of seqs may be skipped after damage, and credit counts messages.
+            let released = *self.released.borrow();
+            let last = found.after_hole.map_or(released, |after| released.min(after - 1));
+            self.send_gap(streams, from, last).await?;
+            next = last + 1;
         }
         Ok(next - 1)
     }
@@ -520,7 +547,8 @@ impl Outgoing {
         });
         let trimmed = trimmed.await.map_err(|error| Fault::retry(error.to_string()))?;
         trimmed.map_err(|error| spool_fault(&self.spec, error))?;
-        self.trimmed.notify_waiters();
+        // One waiter at most, the sink; it may be about to wait.
+        self.trimmed.notify_one();
         Ok(())
     }
 }

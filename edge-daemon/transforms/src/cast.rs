@@ -46,9 +46,25 @@ pub(crate) const CAST: Component = Component {
     build: Build::Transform(build),
 };
 
+const EXAMPLE: &str = r#"name = "typed"
+
+[sources.readings]
+type = "file"
+path = "readings.jsonl"
+format = "json_lines"
+
+[transforms.typed]
+type = "cast"
+from = "readings"
+columns = { price = "decimal(12,2)", at = "timestamp_utc" }
+
+[destinations.out]
+type = "stdout"
+from = "typed"
+"#;
+
 fn descriptor() -> Descriptor {
-    let example = "component = \"cast\"\nconfig.columns = { price = \"decimal(12,2)\", at = \"timestamp_utc\" }\n";
-    describe::<Config>(ComponentRole::Transform, "cast", "Gives columns other types", example)
+    describe::<Config>(ComponentRole::Transform, "cast", "Gives columns other types", EXAMPLE)
 }
 
 fn build(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigError> {

@@ -40,19 +40,56 @@ pub(crate) const RENAME: Component = Component {
     build: Build::Transform(build_rename),
 };
 
+const SELECT_EXAMPLE: &str = r#"name = "slim"
+
+[sources.readings]
+type = "file"
+path = "readings.jsonl"
+format = "json_lines"
+
+[transforms.slim]
+type = "select"
+from = "readings"
+columns = ["time", "line", "temperature"]
+
+[destinations.out]
+type = "stdout"
+from = "slim"
+"#;
+
 fn select_descriptor() -> Descriptor {
-    let example = "component = \"select\"\nconfig.columns = [\"time\", \"line\", \"temperature\"]\n";
     describe::<SelectConfig>(
         ComponentRole::Transform,
         "select",
         "Keeps some columns, or drops some",
-        example,
+        SELECT_EXAMPLE,
     )
 }
 
+const RENAME_EXAMPLE: &str = r#"name = "names"
+
+[sources.readings]
+type = "file"
+path = "readings.jsonl"
+format = "json_lines"
+
+[transforms.names]
+type = "rename"
+from = "readings"
+columns = { temp = "temperature" }
+
+[destinations.out]
+type = "stdout"
+from = "names"
+"#;
+
 fn rename_descriptor() -> Descriptor {
-    let example = "component = \"rename\"\nconfig.columns = { temp = \"temperature\" }\n";
-    describe::<RenameConfig>(ComponentRole::Transform, "rename", "Gives columns other names", example)
+    describe::<RenameConfig>(
+        ComponentRole::Transform,
+        "rename",
+        "Gives columns other names",
+        RENAME_EXAMPLE,
+    )
 }
 
 fn build_select(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigError> {

@@ -58,14 +58,29 @@ pub(crate) const DERIVE: Component = Component {
     build: Build::Transform(build),
 };
 
+const EXAMPLE: &str = r#"name = "celsius"
+
+[sources.readings]
+type = "file"
+path = "readings.jsonl"
+format = "json_lines"
+
+[transforms.celsius]
+type = "derive"
+from = "readings"
+columns = { celsius = "(fahrenheit - 32) / 1.8", hot = "fahrenheit > 86" }
+
+[destinations.out]
+type = "stdout"
+from = "celsius"
+"#;
+
 fn descriptor() -> Descriptor {
-    let example = "component = \"derive\"\n\
-                   config.columns = { celsius = \"(fahrenheit - 32) / 1.8\", hot = \"fahrenheit > 86\" }\n";
     describe::<Config>(
         ComponentRole::Transform,
         "derive",
         "Adds columns computed by expressions",
-        example,
+        EXAMPLE,
     )
 }
 

@@ -27,13 +27,29 @@ pub(crate) const FILTER: Component = Component {
     build: Build::Transform(build),
 };
 
+const EXAMPLE: &str = r#"name = "hot"
+
+[sources.readings]
+type = "file"
+path = "readings.jsonl"
+format = "json_lines"
+
+[transforms.hot]
+type = "filter"
+from = "readings"
+where = 'temperature > 30 && line != "test"'
+
+[destinations.out]
+type = "stdout"
+from = "hot"
+"#;
+
 fn descriptor() -> Descriptor {
-    let example = "component = \"filter\"\nconfig.where = 'temperature > 30 && line != \"test\"'\n";
     describe::<Config>(
         ComponentRole::Transform,
         "filter",
         "Keeps the rows for which an expression is true",
-        example,
+        EXAMPLE,
     )
 }
 

@@ -19,9 +19,30 @@ pub(crate) const MERGE: Component = Component {
     build: Build::Transform(build),
 };
 
+const EXAMPLE: &str = r#"name = "all-lines"
+
+[sources.line1]
+type = "file"
+path = "line1.jsonl"
+format = "json_lines"
+
+[sources.line2]
+type = "file"
+path = "line2.jsonl"
+format = "json_lines"
+
+[transforms.all]
+type = "merge"
+from = ["line1", "line2"]
+
+[destinations.out]
+type = "stdout"
+from = "all"
+"#;
+
 fn descriptor() -> Descriptor {
     let summary = "Joins several inputs into one";
-    let mut descriptor = describe::<Config>(ComponentRole::Transform, "merge", summary, "component = \"merge\"\n");
+    let mut descriptor = describe::<Config>(ComponentRole::Transform, "merge", summary, EXAMPLE);
     descriptor.inputs_max = 0;
     descriptor
 }

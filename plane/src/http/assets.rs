@@ -3,11 +3,13 @@
 use std::sync::OnceLock;
 
 use axum::{
+    extract::Request,
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
-    response::{IntoResponse as _, Response},
+    middleware::Next,
+    response::{Html, IntoResponse as _, Redirect, Response},
 };
 use bus_schema::{
-    api::FailureKind,
+    api::{Failure, FailureKind},
     id::{base32, hash},
 };
 
@@ -92,4 +94,76 @@ pub(super) async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Respo
     headers.insert(header::ETAG, HeaderValue::from_static(tag()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
+}
+
+/// To the page itself.
+pub(super) async fn home() -> Redirect {
+    Redirect::to("/")
+}
+
+/// A refusal that somebody would see in a browser's window becomes a page. Programs, and the page's own calls, ask for no
+/// HTML and get JSON.
+pub(super) async fn for_people(request: Request, next: Next) -> Response {
+    let accept = request.headers().get(header::ACCEPT);
+    let window = request.method() == Method::GET
+        && accept.is_some_and(|types| types.to_str().is_ok_and(|types| types.contains("text/html")));
+    let response = next.run(request).await;
+    match response.extensions().get::<Failure>() {
+        Some(failure) if window => (response.status(), Html(refusal(failure))).into_response(),
+        _ => response,
+    }
+}
+
+fn refusal(Failure { message, hint, .. }: &Failure) -> String {
+    let (message, hint) = (escaped(&sentence(message)), escaped(&sentence(hint)));
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>Mycelial</title>\
+         <link rel=\"icon\" href=\"/icon.svg\"><link rel=\"stylesheet\" href=\"/style.css\"></head>\
+         <body><header class=\"bar\"><a class=\"brand\" href=\"/\"><img src=\"/icon.svg\" alt=\"\" width=\"22\" height=\"22\">\
+         Mycelial</a></header><main><h1>This does not work</h1><div class=\"alert\"><strong>{message}</strong><p>{hint}</p></div>\
+         <p><a href=\"/\">To the fleet</a></p></main></body></html>\n"
+    )
+}
+
+/// What stands after a colon elsewhere stands alone here.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| {
+        format!("{}{}.", first.to_uppercase(), letters.as_str())
+    })
+}
+
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            letter => safe.push(letter),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_refusal_is_markup() {
+        let failure = Failure {
+            kind: FailureKind::Invalid,
+            message: "<script>&\"".into(),
+            hint: "a > b".into(),
+            problems: Vec::new(),
+        };
+        let page = refusal(&failure);
+        assert!(
+            page.contains("<strong>&lt;script&gt;&amp;&quot;.</strong><p>A &gt; b.</p>"),
+            "{page}"
+        );
+    }
 }

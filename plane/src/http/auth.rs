@@ -17,6 +17,7 @@ use axum::{
 };
 use bus_schema::{api::FailureKind, id::FleetId};
 use serde::Deserialize;
+use serde_json::json;
 use tracing::{info, warn};
 
 use super::{Web, json::refuse};
@@ -185,6 +186,12 @@ pub(super) async fn require_session(Shared(web): Shared<Arc<Web>>, request: Requ
         );
     }
     next.run(request).await
+}
+
+/// `GET /session`: whether the one who asks is logged in, and how to be. Never an error, so that a page can ask quietly.
+pub(super) async fn session(Shared(web): Shared<Arc<Web>>, headers: HeaderMap) -> Response {
+    let open = web.auth.session(&headers).is_some();
+    Json(json!({ "open": open, "hint": web.auth.login_hint })).into_response()
 }
 
 /// A one-time code.

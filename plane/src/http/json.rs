@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{
         Path, Query, State as Shared,
         rejection::{JsonRejection, QueryRejection},
@@ -98,7 +98,8 @@ pub(super) fn refuse(status: StatusCode, kind: FailureKind, message: &str, hint:
         hint: hint.to_string(),
         problems: Vec::new(),
     };
-    (status, Json(failure)).into_response()
+    // Kept beside the JSON, for whoever turns it into a page.
+    (status, Extension(failure.clone()), Json(failure)).into_response()
 }
 
 pub(super) fn rejected(rejection: &JsonRejection) -> Response {

@@ -102,11 +102,14 @@ fn router(web: Arc<Web>) -> Router {
     let api = api.layer(from_fn_with_state(Arc::clone(&web), auth::require_session));
     Router::new()
         .nest("/api", api)
-        .route("/login", post(auth::login))
-        .route("/logout", post(auth::logout))
+        .route("/session", get(auth::session))
+        // Who types these addresses wants the page, which knows what to do.
+        .route("/login", post(auth::login).get(assets::home))
+        .route("/logout", post(auth::logout).get(assets::home))
         .fallback(assets::asset)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(&web), auth::require_own_origin))
+        .layer(from_fn(assets::for_people))
         .layer(from_fn(protect))
         .with_state(web)
 }

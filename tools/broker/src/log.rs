@@ -11,7 +11,9 @@ use anyhow::{Context as _, Result};
 use broker::config::{Log, LogFormat};
 use tracing::{Event, Subscriber, callsite::Identifier};
 use tracing_subscriber::{
-    EnvFilter, Layer, fmt,
+    Layer,
+    filter::Targets,
+    fmt,
     layer::{Context, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
@@ -28,7 +30,8 @@ const WINDOW: Duration = Duration::from_secs(5);
 /// Starts logging. `level` wins over the configuration's.
 pub fn start(log: &Log, level: Option<&str>) -> Result<()> {
     let level = level.unwrap_or(&log.level);
-    let filter = EnvFilter::try_new(format!("{QUIET},{level}"))
+    let filter = format!("{QUIET},{level}")
+        .parse::<Targets>()
         .with_context(|| format!("log level '{level}': use error, warn, info, debug, trace or a filter"))?;
     let lines = fmt::layer()
         .with_writer(io::stderr)

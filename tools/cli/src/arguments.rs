@@ -14,8 +14,8 @@ Examples:
 ";
 
 const EXITS: &str = "\
-Exit codes: 0 done, 1 failed, 2 wrong command line, 3 no answer from the bus or the plane, 4 no such thing,
-5 refused (invalid, conflict or forbidden).
+Exit codes: 0 done, 1 failed, 2 wrong command line, file or enrolment string, or not an operator yet,
+3 no answer from the bus or the plane, 4 no such thing, 5 refused (invalid, conflict or forbidden).
 Data goes to stdout, everything else to stderr.";
 
 /// Runs a fleet from the command line.
@@ -30,9 +30,9 @@ pub struct Arguments {
     /// Where the operator's keys are.
     #[arg(long, global = true, env = "MYCELIAL_HOME", value_name = "DIR")]
     pub home: Option<PathBuf>,
-    /// How long to wait for an answer, in seconds.
-    #[arg(long, global = true, default_value_t = 10, value_name = "S")]
-    pub timeout: u64,
+    /// How long to wait for an answer, in seconds [default: 10, for init 60].
+    #[arg(long, global = true, value_name = "S")]
+    pub timeout: Option<u64>,
     /// Show what happens on the connection.
     #[arg(short, long, global = true)]
     pub verbose: bool,

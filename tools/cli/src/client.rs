@@ -8,7 +8,7 @@ use std::{
 };
 
 use bus_link::{
-    home::{Home, HomeError},
+    home::{Home, HomeError, Membership},
     place::{BusSection, Known, PlaceError},
     secure::Secure,
     session::{RequestError, SendError, Session, SessionEvent},
@@ -16,6 +16,7 @@ use bus_link::{
 use bus_schema::{
     api::{ApiCall, ApiResult, Failure, FailureKind},
     id::NodeId,
+    member::Role,
     message::RosterPut,
     subject::Pattern,
 };
@@ -30,6 +31,8 @@ pub enum CliError {
     Unreachable(String),
     /// The plane said no.
     Refused(Failure),
+    /// The plane said no to the workflow in this file.
+    Workflow(PathBuf, Failure),
     /// Anything else; exit code 1.
     Failed(String),
 }
@@ -41,7 +44,7 @@ impl CliError {
             CliError::Failed(_) => 1,
             CliError::Usage(_) => 2,
             CliError::Unreachable(_) => 3,
-            CliError::Refused(failure) => match failure.kind {
+            CliError::Refused(failure) | CliError::Workflow(_, failure) => match failure.kind {
                 FailureKind::NotFound => 4,
                 FailureKind::Invalid | FailureKind::Conflict | FailureKind::Forbidden => 5,
                 FailureKind::Internal => 1,
@@ -54,18 +57,22 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CliError::Usage(text) | CliError::Unreachable(text) | CliError::Failed(text) => f.write_str(text),
-            CliError::Refused(failure) => {
-                f.write_str(&failure.message)?;
-                for problem in &failure.problems {
-                    write!(f, "\n  {}", crate::render::problem(problem))?;
-                }
-                if !failure.hint.is_empty() {
-                    write!(f, "\n  hint: {}", failure.hint)?;
-                }
-                Ok(())
-            }
+            CliError::Refused(failure) => refused(f, "", failure),
+            CliError::Workflow(file, failure) => refused(f, &file.display().to_string(), failure),
         }
     }
+}
+
+fn refused(f: &mut fmt::Formatter<'_>, file: &str, failure: &Failure) -> fmt::Result {
+    let colon = if failure.problems.is_empty() { "" } else { ":" };
+    write!(f, "{}{colon}", failure.message)?;
+    for problem in &failure.problems {
+        write!(f, "\n  {}", crate::render::problem(file, problem))?;
+    }
+    if !failure.hint.is_empty() {
+        write!(f, "\n  hint: {}", failure.hint)?;
+    }
+    Ok(())
 }
 
 impl From<HomeError> for CliError {
@@ -106,6 +113,39 @@ pub async fn open_home(dir: &Path) -> Result<Home, CliError> {
     Ok(Home::open(dir)?)
 }
 
+/// What enrolment gave this operator. Fails, and makes nothing, when the directory holds no operator.
+pub async fn open_operator(dir: &Path) -> Result<(Home, Membership), CliError> {
+    // A mistyped --home is not made.
+    let home = if dir.exists() {
+        Some(open_home(dir).await?)
+    } else {
+        None
+    };
+    let membership = home.as_ref().map(Home::membership).transpose()?.flatten();
+    let (Some(home), Some(membership)) = (home, membership) else {
+        return Err(CliError::Usage(format!(
+            "{} holds no operator yet\n  hint: become one with the string the plane printed: mycelial init myc1…\n  \
+             hint: if you are one already, say where your keys are with --home DIR",
+            dir.display()
+        )));
+    };
+    let me = membership.certificate.open(&membership.root).map_err(|error| {
+        CliError::Failed(format!(
+            "the membership in {} is damaged: {error}; enrol again",
+            dir.display()
+        ))
+    })?;
+    if me.role != Role::Operator {
+        return Err(CliError::Usage(format!(
+            "{} belongs to the {} '{}', not to an operator\n  hint: choose another --home",
+            dir.display(),
+            me.role,
+            me.name
+        )));
+    }
+    Ok((home, membership))
+}
+
 /// A connected operator.
 pub struct Client {
     /// The connection.
@@ -120,14 +160,7 @@ pub struct Client {
 impl Client {
     /// Connects; returns once the bus is there.
     pub async fn connect(dir: &Path, timeout: Duration, subscriptions: Vec<Pattern>) -> Result<Self, CliError> {
-        let mut home = open_home(dir).await?;
-        let Some(membership) = home.membership()? else {
-            let hint = "become one with the string the plane printed:\n  mycelial init myc1…";
-            return Err(CliError::Usage(format!(
-                "{} holds no operator yet; {hint}",
-                dir.display()
-            )));
-        };
+        let (mut home, membership) = open_operator(dir).await?;
         let epoch = home.next_epoch()?;
         let secure = Secure::new(home.identity()?, &membership, epoch, home.seen())
             .map_err(|error| CliError::Failed(format!("the membership is damaged: {error}; enrol again")))?;

@@ -4,18 +4,13 @@ use std::{path::Path, time::Duration};
 
 use bus_schema::api::{ApiCall, ApiResult, Presence};
 
-use crate::client::{CliError, Client, open_home};
+use crate::client::{CliError, Client, open_operator};
 
 /// Runs all checks. An error is the first that failed; what came before is printed as good.
 pub async fn run(dir: &Path, timeout: Duration) -> Result<(), CliError> {
-    let home = open_home(dir).await?;
+    let (home, membership) = open_operator(dir).await?;
     home.identity()?;
     good(&format!("keys in {}", dir.display()));
-    let Some(membership) = home.membership()? else {
-        return Err(CliError::Usage(
-            "not an operator of any fleet yet\n  hint: mycelial init myc1…".to_string(),
-        ));
-    };
     let me = membership.certificate.open(&membership.root);
     let me = me.map_err(|error| CliError::Failed(format!("the certificate: {error}; enrol again")))?;
     good(&format!("operator '{}' of fleet {}", me.name, me.fleet));

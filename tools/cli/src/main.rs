@@ -18,7 +18,7 @@ async fn main() -> ExitCode {
     if arguments.verbose {
         tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
-            .with_env_filter("info")
+            .with_max_level(tracing::Level::INFO)
             .init();
     }
     match requests::run(arguments).await {

@@ -81,12 +81,13 @@ pub fn ago(ms: u64) -> String {
     }
 }
 
-/// `12: sources.db.path: message` and the hint below.
-pub fn problem(problem: &Problem) -> String {
-    let line = if problem.line > 0 {
-        format!("line {}: ", problem.line)
-    } else {
-        String::new()
+/// `orders.toml:12: sources.db.path: message` and the hint below; `line 12: …` without a file.
+pub fn problem(file: &str, problem: &Problem) -> String {
+    let line = match (file, problem.line) {
+        ("", 0) => String::new(),
+        ("", line) => format!("line {line}: "),
+        (file, 0) => format!("{file}: "),
+        (file, line) => format!("{file}:{line}: "),
     };
     let place = if problem.place.is_empty() {
         String::new()

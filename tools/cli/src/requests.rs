@@ -7,7 +7,7 @@ use bus_link::{
     place::{BusSection, Known},
 };
 use bus_schema::{
-    api::{ApiCall, ApiResult},
+    api::{ApiCall, ApiResult, Failure, FailureKind},
     member::{Invitation, Role, is_name},
     message::{HostFacts, Ping, Pong},
 };
@@ -19,8 +19,10 @@ use crate::{
     doctor, live, render,
 };
 
-/// How long `init` waits for the plane.
-const ENROL_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a command waits for an answer unless told.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// How long `init` waits for the plane unless told.
+const ENROL_WAIT: Duration = Duration::from_secs(60);
 
 /// Does what was typed.
 pub async fn run(arguments: Arguments) -> Result<(), CliError> {
@@ -32,9 +34,10 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
         ..
     } = arguments;
     let dir = home_dir(home)?;
-    let timeout = Duration::from_secs(timeout.max(1));
+    let told = timeout.map(|seconds| Duration::from_secs(seconds.max(1)));
+    let timeout = told.unwrap_or(ANSWER_WAIT);
     match command {
-        Command::Init { string, name } => init(&dir, &string, name).await,
+        Command::Init { string, name } => init(&dir, &string, name, told.unwrap_or(ENROL_WAIT)).await,
         Command::Doctor => doctor::run(&dir, timeout).await,
         Command::Tap {
             workflow,
@@ -63,11 +66,20 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
             } else {
                 None
             };
+            let file = match &command {
+                Command::Workflow(Workflow::Validate { file } | Workflow::Apply { file, .. }) => Some(file.clone()),
+                _ => None,
+            };
             let call = call_of(command)?;
             let client = Client::connect(&dir, timeout, Vec::new()).await?;
             let answer = client.call(&call).await;
             client.close().await;
-            print(answer?, output, component.as_deref())
+            let done = answer.and_then(|answer| print(answer, output, component.as_deref()));
+            match (done, file) {
+                // The plane does not know where the text came from.
+                (Err(CliError::Refused(failure)), Some(file)) => Err(CliError::Workflow(file, failure)),
+                (done, _) => done,
+            }
         }
     }
 }
@@ -112,7 +124,7 @@ fn read(file: &Path) -> Result<String, CliError> {
             Err(error) => Err(CliError::Usage(format!("cannot read stdin: {error}"))),
         };
     }
-    std::fs::read_to_string(file).map_err(|error| CliError::Usage(format!("cannot read {}: {error}", file.display())))
+    bus_link::settings::text(file).map_err(|error| CliError::Usage(error.to_string()))
 }
 
 fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce() -> String) {
@@ -138,12 +150,18 @@ fn print(result: ApiResult, output: Output, component: Option<&str>) -> Result<(
         }
         ApiResult::Daemon(detail) => show(output, &detail, || render::daemon(&detail)),
         ApiResult::Problems(problems) => {
-            show(output, &problems, || {
-                problems.iter().map(|p| format!("{}\n", render::problem(p))).collect()
-            });
+            if output == Output::Json {
+                print!("{}", render::json(&problems));
+            }
             if !problems.is_empty() {
-                let text = format!("the workflow has {} problem(s)", problems.len());
-                return Err(CliError::Refused(invalid(text)));
+                let message = match problems.len() {
+                    1 => "the workflow has one problem".to_string(),
+                    count => format!("the workflow has {count} problems"),
+                };
+                return Err(CliError::Refused(Failure {
+                    problems,
+                    ..invalid(message)
+                }));
             }
             eprintln!("the workflow is good");
         }
@@ -199,16 +217,16 @@ fn print(result: ApiResult, output: Output, component: Option<&str>) -> Result<(
     Ok(())
 }
 
-fn invalid(message: String) -> bus_schema::api::Failure {
-    bus_schema::api::Failure {
-        kind: bus_schema::api::FailureKind::Invalid,
+fn invalid(message: String) -> Failure {
+    Failure {
+        kind: FailureKind::Invalid,
         message,
         hint: String::new(),
         problems: Vec::new(),
     }
 }
 
-async fn init(dir: &Path, string: &str, name: Option<String>) -> Result<(), CliError> {
+async fn init(dir: &Path, string: &str, name: Option<String>, wait: Duration) -> Result<(), CliError> {
     let invitation = Invitation::decode(string).map_err(|error| CliError::Usage(error.to_string()))?;
     if invitation.role != Role::Operator {
         let text = format!("this string enrols a {}, not an operator", invitation.role);
@@ -244,7 +262,7 @@ async fn init(dir: &Path, string: &str, name: Option<String>) -> Result<(), CliE
         ..HostFacts::default()
     };
     eprintln!("asking the plane at {} …", invitation.bus.join(", "));
-    let membership = enrol(&invitation, place, &identity, &name, host, ENROL_PATIENCE)
+    let membership = enrol(&invitation, place, &identity, &name, host, wait)
         .await
         .map_err(|error| {
             let text = error.to_string();

@@ -231,7 +231,7 @@ impl Fleet {
         self.plane.as_mut().expect("the plane has been taken away")
     }
 
-    /// Writes a workflow to a file and deploys it, once the daemons have said what they can run.
+    /// Writes a workflow to a file, deploys it once the daemons have said what they can run, and waits until they do.
     #[track_caller]
     pub fn apply(&self, name: &str, workflow: &str) {
         let file = self.dir.path().join(format!("{name}.workflow.toml"));
@@ -240,6 +240,18 @@ impl Fleet {
         wait_ok("the workflow to be deployed", SOON, || {
             self.cli(&["workflow", "apply", &file])
         });
+        wait_ok("the workflow to run everywhere", SOON, || self.runs(name));
+    }
+
+    /// Whether every daemon runs the newest revision of a workflow; else what the status says.
+    fn runs(&self, workflow: &str) -> Result<(), String> {
+        let text = self.cli(&["workflow", "status", workflow, "-o", "json"])?;
+        let status: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let wanted = (&status["view"]["revision"], "running");
+        let parts = status["parts"].as_array().map_or(&[][..], Vec::as_slice);
+        let is_wanted = |part: &serde_json::Value| (&part["revision"], part["state"].as_str().unwrap_or("")) == wanted;
+        let all = !parts.is_empty() && parts.iter().all(is_wanted);
+        all.then_some(()).ok_or(text)
     }
 
     /// Every stream's account as the plane has it, by edge. Empty while it does not answer.

@@ -187,10 +187,10 @@ impl Service {
 
     /// Freezes the process, then its children, and returns the children.
     fn freeze(&self, proc: &Proc) -> Vec<u32> {
-        send(proc.pid(), Signal::Stop);
+        stop(proc.pid());
         let children = self.children(proc);
         for pid in &children {
-            send(*pid, Signal::Stop);
+            stop(*pid);
         }
         children
     }
@@ -236,6 +236,22 @@ impl Drop for Service {
     }
 }
 
+/// Freezes a process and waits until each of its threads stands still: the signal returns before they do.
+fn stop(pid: u32) {
+    send(pid, Signal::Stop);
+    wait_until(&format!("process {pid} to freeze"), STOP_DEADLINE, || {
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))
+            .ok()
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut states = threads.filter_map(|thread| state_in(&thread.path().join("stat")));
+        states
+            .all(|(state, _)| matches!(state.as_str(), "T" | "Z" | "X"))
+            .then_some(())
+    });
+}
+
 fn accepts(port: u16) -> bool {
     TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), Duration::from_secs(1)).is_ok()
 }
@@ -258,8 +274,13 @@ fn has_ended(pid: u32) -> bool {
 }
 
 fn state_and_parent(pid: u32) -> Option<(String, u32)> {
+    state_in(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+/// State and parent from a `stat` file.
+fn state_in(stat: &Path) -> Option<(String, u32)> {
     // pid (name) state ppid …: the name may hold spaces and parentheses, so look from its end.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs::read_to_string(stat).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
 }

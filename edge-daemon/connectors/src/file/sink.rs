@@ -109,14 +109,25 @@ pub(crate) const SINK: Component = Component {
     build: Build::Sink(build),
 };
 
+const EXAMPLE: &str = r#"name = "metrics"
+
+[sources.host]
+type = "host_metrics"
+
+[destinations.out]
+type = "file"
+from = "host"
+path = "metrics.csv"
+format = "csv"
+rotate = { max_bytes = 100_000_000 }
+"#;
+
 fn descriptor() -> Descriptor {
-    let example = "component = \"file\"\n\
-                   config = { path = \"out.csv\", format = \"csv\", rotate = { max_bytes = 100_000_000 } }\n";
     let mut descriptor = describe::<Config>(
         ComponentRole::Destination,
         "file",
         "Appends records to a file as JSON lines or CSV",
-        example,
+        EXAMPLE,
     );
     descriptor.durable = true;
     descriptor

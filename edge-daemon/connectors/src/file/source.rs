@@ -113,13 +113,24 @@ pub(crate) const SOURCE: Component = Component {
     build: Build::Source(build),
 };
 
+const EXAMPLE: &str = r#"name = "app-log"
+
+[sources.log]
+type = "file"
+path = "/var/log/app.jsonl"
+format = "json_lines"
+
+[destinations.out]
+type = "stdout"
+from = "log"
+"#;
+
 fn descriptor() -> Descriptor {
-    let example = "component = \"file\"\nconfig = { path = \"/var/log/app.jsonl\", format = \"json_lines\" }\n";
     let mut descriptor = describe::<Config>(
         ComponentRole::Source,
         "file",
         "Reads JSON lines, CSV or plain lines from a file",
-        example,
+        EXAMPLE,
     );
     descriptor.durable = true;
     descriptor

@@ -97,13 +97,25 @@ pub(crate) const SOURCE: Component = Component {
     build: Build::Source(build),
 };
 
+const EXAMPLE: &str = r#"name = "load"
+
+[sources.host]
+type = "host_metrics"
+interval_ms = 5000
+collect = ["cpu", "memory"]
+
+[destinations.out]
+type = "stdout"
+from = "host"
+format = "table"
+"#;
+
 fn descriptor() -> Descriptor {
-    let example = "component = \"host_metrics\"\nconfig = { interval_ms = 5000, collect = [\"cpu\", \"memory\"] }\n";
     describe::<Config>(
         ComponentRole::Source,
         "host_metrics",
         "Measures CPU, memory, disks, network and temperatures",
-        example,
+        EXAMPLE,
     )
 }
 

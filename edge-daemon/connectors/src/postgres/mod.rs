@@ -108,7 +108,18 @@ pub const SINK: Component = Component {
     build: Build::Sink(build),
 };
 
-const EXAMPLE: &str = r#"host = "db.example.com"
+const EXAMPLE: &str = r#"name = "warehouse"
+
+[sources.readings]
+type = "sqlite"
+path = "/var/lib/plant/readings.db"
+table = "readings"
+cursor = "id"
+
+[destinations.warehouse]
+type = "postgres"
+from = "readings"
+host = "db.example.com"
 user = "mycelial"
 database = "plant"
 password = { env = "PGPASSWORD" }

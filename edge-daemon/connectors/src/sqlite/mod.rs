@@ -193,6 +193,7 @@ pub(crate) fn fault(doing: &str, path: &Path, error: &rusqlite::Error) -> Fault 
     match error.sqlite_error_code() {
         // Nothing heals that by itself: the path is wrong, or the file belongs to another program.
         Some(ErrorCode::NotADatabase) => Fault::stop(format!("{shown} is not a SQLite database")),
+        Some(ErrorCode::CannotOpen) if path.is_dir() => Fault::stop(format!("{shown} is a directory, not a database")),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             Fault::retry(format!("cannot {doing}: {shown} is locked by another process"))
         }

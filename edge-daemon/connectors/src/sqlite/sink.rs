@@ -71,7 +71,18 @@ pub const SINK: Component = Component {
     build: Build::Sink(build),
 };
 
-const EXAMPLE: &str = r#"path = "/var/lib/hub/readings.db"
+const EXAMPLE: &str = r#"name = "copy"
+
+[sources.readings]
+type = "file"
+path = "readings.csv"
+format = "csv"
+types = { id = "i64", temperature = "f64" }
+
+[destinations.copy]
+type = "sqlite"
+from = "readings"
+path = "/var/lib/hub/readings.db"
 table = "readings"
 mode = "upsert"
 key = ["id"]

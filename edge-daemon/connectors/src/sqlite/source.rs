@@ -87,9 +87,17 @@ pub const SOURCE: Component = Component {
     build: Build::Source(build),
 };
 
-const EXAMPLE: &str = r#"path = "/var/lib/plant/readings.db"
+const EXAMPLE: &str = r#"name = "readings"
+
+[sources.readings]
+type = "sqlite"
+path = "/var/lib/plant/readings.db"
 table = "readings"
 cursor = "id"
+
+[destinations.out]
+type = "stdout"
+from = "readings"
 "#;
 
 fn descriptor() -> Descriptor {
@@ -419,7 +427,7 @@ fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
 
 fn identity(path: &Path) -> Result<(u64, u64), Fault> {
     match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(Fault::retry(format!(
+        Ok(found) if found.is_dir() => Err(Fault::stop(format!(
             "{} is a directory, not a database",
             path.display()
         ))),

@@ -15,7 +15,8 @@ use testkit::shop;
 const USAGE: &str = "\
 usage: shop fill DB ROWS          create the table and add rows
        shop write DB ROWS_PER_S   add rows until stdin ends
-       shop compare DB COPY TABLE compare row by row; prints the number of rows";
+       shop compare DB COPY TABLE compare row by row; prints the number of rows
+       shop count DB TABLE        print the number of rows";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +38,7 @@ fn main() -> Result<()> {
             println!("{}", shop::write_until(&PathBuf::from(db), rate.parse()?, &stop)?);
         }
         ["compare", db, copy, table] => println!("{}", shop::compare(&PathBuf::from(db), &PathBuf::from(copy), table)?),
+        ["count", db, table] => println!("{}", shop::count(&PathBuf::from(db), table)),
         _ => bail!(USAGE),
     }
     Ok(())

@@ -141,27 +141,49 @@ pub fn finish(dir: &Path, children: &mut Children, patience: Duration) -> Result
         }
     };
     println!("{rows} orders in {copy}: every value and type as in the source");
-    let csv = csv_records(&dir.join("out/orders.csv"), &rows, deadline)?;
+    let wanted: u64 = rows.parse().context("shop compare prints a number")?;
+    let csv = csv_records(&dir.join("out/orders.csv"), |found| found == wanted, deadline)?;
     println!("{csv} orders in {}", text(dir, "out/orders.csv"));
-    balanced(children, deadline)
+    let streams = balanced(children, deadline)?;
+    metrics(dir, children, &streams, deadline)
 }
 
-/// Waits until the CSV has as many records as the source. Names hold no line breaks, so a line is a record.
-fn csv_records(path: &Path, wanted: &str, deadline: Instant) -> Result<String> {
+/// The host's metrics go on while others look; what both destinations hold must be what their ledgers say.
+fn metrics(dir: &Path, children: &Children, streams: &[Value], deadline: Instant) -> Result<()> {
+    let delivered = |edge: &str| {
+        let stream = streams.iter().find(|stream| stream["edge"] == edge);
+        stream
+            .and_then(|stream| stream["ledger"]["delivered"].as_u64())
+            .unwrap_or(0)
+    };
+    let (database, csv) = (text(dir, "out/host.db"), dir.join("out/metrics.csv"));
+    let rows: u64 = children.run("shop", &["count", &database, "metrics"])?.trim().parse()?;
+    let records = csv_records(&csv, |found| found >= delivered("metrics->csv"), deadline)?;
+    ensure!(
+        rows >= delivered("metrics->database") && rows > 0,
+        "{database} holds {rows} metrics, its ledger says {}",
+        delivered("metrics->database")
+    );
+    println!("{rows} metrics in {database}, {records} in {}", csv.display());
+    Ok(())
+}
+
+/// Waits until the CSV has the right number of records. Nothing in it holds line breaks, so a line is a record.
+fn csv_records(path: &Path, right: impl Fn(u64) -> bool, deadline: Instant) -> Result<u64> {
     loop {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let found = text.lines().count().saturating_sub(1).to_string();
-        if found == wanted {
+        let found = text.lines().count().saturating_sub(1) as u64;
+        if right(found) {
             return Ok(found);
         }
         if Instant::now() > deadline {
-            bail!("{} holds {found} records, the source {wanted}", path.display());
+            bail!("{} holds {found} records: too few, or too many", path.display());
         }
         std::thread::sleep(Duration::from_millis(500));
     }
 }
 
-fn balanced(children: &Children, deadline: Instant) -> Result<()> {
+fn balanced(children: &Children, deadline: Instant) -> Result<Vec<Value>> {
     loop {
         let streams: Vec<Value> = serde_json::from_str(&children.cli(&["ledger", "-o", "json"])?)?;
         let wrong: Vec<&Value> = streams
@@ -170,7 +192,7 @@ fn balanced(children: &Children, deadline: Instant) -> Result<()> {
             .collect();
         if streams.len() == 4 && wrong.is_empty() {
             println!("all {} streams balance", streams.len());
-            return Ok(());
+            return Ok(streams);
         }
         ensure!(
             Instant::now() < deadline,

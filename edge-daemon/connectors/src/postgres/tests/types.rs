@@ -45,12 +45,7 @@ async fn every_type_has_a_column() {
             "numeric(38,0)",
             "10000000000000000000000000000000000000",
         ),
-        (
-            Type::Text,
-            text("grün 🌱 '\"\\"),
-            "text",
-            "grün 🌱 '\"\\",
-        ),
+        (Type::Text, text("grün 🌱 '\"\\"), "text", "grün 🌱 '\"\\"),
         (Type::Text, text(""), "text", ""),
         (Type::Bytes, Value::Bytes(vec![0, 255, 0x5c]), "bytea", "\\x00ff5c"),
         (Type::Date, Value::Date(11_016), "date", "2000-02-29"),
@@ -151,7 +146,14 @@ async fn text_is_kept_byte_for_byte() {
     let db = Database::new("text", "");
     let mut sink = db.sink(json!({})).await;
     // psql leaves some of these out of what it prints, so the server compares.
-    let texts = ["\u{10ffff}", "\u{fffe}", "\u{feff}", "\u{1}\t\r\n", "a\u{308}", "\u{202e}"];
+    let texts = [
+        "\u{10ffff}",
+        "\u{fffe}",
+        "\u{feff}",
+        "\u{1}\t\r\n",
+        "a\u{308}",
+        "\u{202e}",
+    ];
     let fields = schema(&[("s", Type::Text), ("b", Type::Bytes)]);
     let values = texts.map(|it| [text(it), Value::Bytes(it.as_bytes().to_vec())]);
     let records: Vec<_> = values.iter().map(|row| (Insert, &row[..])).collect();

@@ -439,6 +439,7 @@ async fn databases_that_cannot_be_written() {
             true,
             "text is not a SQLite database",
         ),
+        (json!({"path": "."}), &with_key, true, "is a directory, not a database"),
         (json!({"path": "no/out"}), &with_key, false, "there is no directory"),
         (
             json!({"path": "none", "create_table": false}),

@@ -61,7 +61,7 @@ async fn databases_that_cannot_be_read() {
         (json!({"path": "none", "table": "t"}), false, "there is no file"),
         (
             json!({"path": ".", "table": "t"}),
-            false,
+            true,
             "is a directory, not a database",
         ),
         (

@@ -1,0 +1,350 @@
+//! `myceliald run`: workflows on one machine, with real files and databases, through ends, signals and kills.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its world has failed")]
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::Write as _,
+    path::Path,
+    time::Duration,
+};
+
+use testkit::{Cmd, Proc, shop, temp_dir, wait_ok, wait_until};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn daemon() -> Cmd {
+    ["MYCELIAL_CONFIG", "MYCELIAL_DATA_DIR"]
+        .into_iter()
+        .fold(Cmd::new(env!("CARGO_BIN_EXE_myceliald")), Cmd::env_remove)
+}
+
+/// `myceliald run FILE` with the file made of `toml`.
+fn run(dir: &Path, file: &str, toml: &str) -> Cmd {
+    fs::write(dir.join(file), toml).unwrap();
+    daemon().arg("run").arg(dir.join(file))
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(ToString::to_string).collect()
+}
+
+fn append(path: &Path, text: &str) {
+    let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+/// The accounts that a run prints at its end: edge → produced, delivered, buffered, dropped, dead.
+fn accounts(log: &str) -> BTreeMap<String, [u64; 5]> {
+    let account = |line: &str| {
+        let (edge, numbers) = line.split_once(' ')?;
+        let numbers: Option<Vec<u64>> = numbers.split_whitespace().map(|number| number.parse().ok()).collect();
+        Some((edge.to_string(), numbers?.try_into().ok()?))
+    };
+    assert!(!log.contains("does not balance"), "{log}");
+    log.lines().filter_map(account).collect()
+}
+
+const EVERYTHING: &str = r#"
+name = "everything"
+
+[sources.new]
+type = "file"
+path = "new.jsonl"
+format = "json_lines"
+mode = "once"
+types = { id = "i64" }
+
+[sources.old]
+type = "file"
+path = "old.csv"
+format = "csv"
+mode = "once"
+types = { id = "i64" }
+
+[transforms.all]
+type = "merge"
+from = ["new", "old"]
+
+[transforms.typed]
+type = "cast"
+from = "all"
+columns = { fahrenheit = "f64" }
+
+[transforms.celsius]
+type = "derive"
+from = "typed"
+columns = { celsius = "(fahrenheit - 32.0) / 1.8" }
+
+[transforms.warm]
+type = "filter"
+from = "celsius"
+where = "celsius > 20.0"
+
+[transforms.names]
+type = "rename"
+from = "warm"
+columns = { id = "number" }
+
+[transforms.slim]
+type = "select"
+from = "names"
+columns = ["number", "celsius", "line"]
+
+[destinations.lines]
+type = "file"
+from = "slim"
+path = "out.jsonl"
+format = "json_lines"
+
+[destinations.table]
+type = "sqlite"
+from = "slim"
+path = "out.db"
+table = "warm"
+"#;
+
+#[test]
+fn every_transform_fan_in_and_fan_out_to_the_end() {
+    let dir = temp_dir("run-everything");
+    let dir = dir.path();
+    fs::write(
+        dir.join("new.jsonl"),
+        "{\"id\": 1, \"fahrenheit\": 86, \"line\": \"häll\"}\n{\"id\": 2, \"fahrenheit\": 32, \"line\": \"cold\"}\n\
+         {\"id\": 3, \"fahrenheit\": \"hot\", \"line\": \"no number\"}\nthis is not JSON\n",
+    )
+    .unwrap();
+    fs::write(
+        dir.join("old.csv"),
+        "id,fahrenheit,line\n4,104,\"a, b\"\n5,,nothing\n6,-40,cold\n",
+    )
+    .unwrap();
+    let command = run(dir, "everything.toml", EVERYTHING);
+    let done = command.run(SOON);
+    assert_eq!((done.code(), done.stdout.as_str()), (Some(0), ""), "{done}");
+
+    let mut out = lines(&dir.join("out.jsonl"));
+    out.sort();
+    assert_eq!(
+        out,
+        [
+            r#"{"number":1,"celsius":30.0,"line":"häll"}"#,
+            r#"{"number":4,"celsius":40.0,"line":"a, b"}"#,
+        ]
+    );
+    let db = rusqlite::Connection::open(dir.join("out.db")).unwrap();
+    let mut statement = db
+        .prepare("SELECT number, celsius, line FROM warm ORDER BY number")
+        .unwrap();
+    let rows: Vec<(i64, f64, String)> = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(rows, [(1, 30.0, "häll".to_string()), (4, 40.0, "a, b".to_string())]);
+
+    // What is no number, no record, or null where one computes went to the dead letters, with the reason.
+    let letters: Vec<serde_json::Value> = lines(&dir.join("everything.state/dead/everything.jsonl"))
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let mut told: Vec<(String, String)> = letters
+        .iter()
+        .map(|letter| {
+            let said = |key: &str| letter[key].as_str().unwrap().to_string();
+            (said("node"), said("reason"))
+        })
+        .collect();
+    told.sort();
+    assert_eq!(told.len(), 3, "{told:?}");
+    for ((node, reason), (wanted, part)) in told.iter().zip([
+        ("celsius", "fahrenheit"),
+        ("new", "new.jsonl"),
+        ("typed", "column 'fahrenheit'"),
+    ]) {
+        assert!(node == wanted && reason.contains(part), "{node}: {reason}");
+    }
+    assert!(done.stderr.contains("records went to the dead letters"), "{done}");
+    let books = accounts(&done.stderr);
+    assert_eq!(books.len(), 4, "{books:?}");
+    for [produced, delivered, buffered, dropped, dead] in books.values() {
+        assert_eq!((*produced, *buffered, *dropped), (delivered + dead, 0, 0), "{books:?}");
+    }
+
+    // Everything has been read: the same command again does nothing, and says so.
+    let again = command.run(SOON);
+    assert_eq!(again.code(), Some(0), "{again}");
+    assert_eq!(lines(&dir.join("out.jsonl")).len(), 2);
+    assert_eq!(lines(&dir.join("everything.state/dead/everything.jsonl")).len(), 3);
+    assert_eq!(shop::count(&dir.join("out.db"), "warm"), 2);
+}
+
+#[test]
+fn records_go_to_stdout_and_all_else_to_stderr() {
+    let dir = temp_dir("run-stdout");
+    let dir = dir.path();
+    fs::write(dir.join("in.txt"), "one\ntwo\n").unwrap();
+    let toml = "name = \"look\"\n[sources.in]\ntype = \"file\"\npath = \"in.txt\"\nformat = \"lines\"\nmode = \"once\"\n\
+                [destinations.out]\ntype = \"stdout\"\nfrom = \"in\"\n";
+    let done = run(dir, "look.toml", toml).run(SOON);
+    assert_eq!(done.stdout, "{\"line\":\"one\"}\n{\"line\":\"two\"}\n", "{done}");
+    assert_eq!(accounts(&done.stderr).get("in->out"), Some(&[2, 2, 0, 0, 0]), "{done}");
+    assert_eq!(done.code(), Some(0));
+}
+
+#[test]
+fn tails_until_told_to_stop_and_goes_on_there() {
+    let dir = temp_dir("run-tail");
+    let dir = dir.path();
+    let (log, out) = (dir.join("app.log"), dir.join("out.jsonl"));
+    fs::write(&log, "").unwrap();
+    let toml = "name = \"tail\"\n[sources.log]\ntype = \"file\"\npath = \"app.log\"\nformat = \"lines\"\n\
+                [destinations.out]\ntype = \"file\"\nfrom = \"log\"\npath = \"out.jsonl\"\nformat = \"json_lines\"\n";
+    let command = run(dir, "tail.toml", toml);
+    let mut written = 0;
+    for round in 0..3 {
+        let mut running = command.spawn();
+        for _ in 0..2 {
+            let more: String = (written..written + 100)
+                .map(|number| format!("line {number}\n"))
+                .collect();
+            append(&log, &more);
+            written += 100;
+            wait_until("the lines", SOON, || (lines(&out).len() >= written).then_some(()));
+        }
+        assert!(running.is_running(), "a tailing source does not end");
+        assert_eq!(
+            running.term_and_wait(SOON).code(),
+            Some(0),
+            "round {round}: {}",
+            running.log()
+        );
+        let [produced, delivered, ..] = accounts(&running.log())["log->out"];
+        assert_eq!((produced, delivered), (written as u64, written as u64), "round {round}");
+        // While nobody runs.
+        append(&log, &format!("line {written}\n"));
+        written += 1;
+    }
+    let mut last = command.spawn();
+    wait_until("the last line", SOON, || (lines(&out).len() >= written).then_some(()));
+    last.term_and_wait(SOON);
+    let wanted: Vec<String> = (0..written)
+        .map(|number| format!("{{\"line\":\"line {number}\"}}"))
+        .collect();
+    assert_eq!(lines(&out), wanted, "each line once, in order");
+}
+
+#[test]
+fn killed_again_and_again_it_neither_loses_nor_doubles() {
+    const ROWS: u64 = 20_000;
+    let dir = temp_dir("run-kill");
+    let dir = dir.path();
+    let source = dir.join("shop.db");
+    shop::create(&source).unwrap();
+    shop::add(&source, ROWS).unwrap();
+    let toml = format!(
+        "name = \"shop\"\n[sources.orders]\ntype = \"sqlite\"\npath = \"shop.db\"\ntable = \"{}\"\ncursor = \"id\"\n\
+         [destinations.copy]\ntype = \"sqlite\"\nfrom = \"orders\"\npath = \"copy.db\"\ntable = \"copied\"\n\
+         [destinations.lines]\ntype = \"file\"\nfrom = \"orders\"\npath = \"out.jsonl\"\nformat = \"json_lines\"\n",
+        shop::TABLE
+    );
+    let command = run(dir, "shop.toml", &toml);
+    let (copy, out) = (dir.join("copy.db"), dir.join("out.jsonl"));
+    let count = || if copy.exists() { shop::count(&copy, "copied") } else { 0 };
+    let mut kills = 0;
+    for at in [1, ROWS / 8, ROWS / 4, ROWS / 2, ROWS * 3 / 4] {
+        let mut running: Proc = command.spawn();
+        wait_until("some progress", SOON, || (count() >= at).then_some(()));
+        kills += u64::from(count() < ROWS);
+        running.kill9();
+    }
+    assert!(kills >= 3, "only {kills} kills hit the middle: take more rows");
+    let mut running = command.spawn();
+    shop::add(&source, 1_000).unwrap();
+    wait_ok("every row, once", SOON, || {
+        match shop::compare(&source, &copy, "copied") {
+            Ok(rows) if rows == ROWS + 1_000 => Ok(()),
+            Ok(rows) => Err(format!("{rows} rows")),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    wait_until("every line", SOON, || {
+        (lines(&out).len() as u64 >= ROWS + 1_000).then_some(())
+    });
+    // What is written is committed and accounted for a moment later; a stop in between leaves that to the next run.
+    let settled =
+        |books: &BTreeMap<String, [u64; 5]>| books.values().all(|[_, delivered, ..]| *delivered == ROWS + 1_000);
+    let books = wait_until("books that say all is delivered", SOON, || {
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(running.term_and_wait(SOON).success());
+        let books = accounts(&running.log());
+        if !settled(&books) {
+            running = command.spawn();
+        }
+        settled(&books).then_some(books)
+    });
+    let mut ids: Vec<u64> = lines(&out)
+        .iter()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["id"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(ids.len() as u64, ROWS + 1_000, "the file has a record twice");
+    ids.dedup();
+    assert!(ids.is_sorted() && ids.len() as u64 == ROWS + 1_000);
+    for [produced, delivered, buffered, dropped, dead] in books.values() {
+        assert_eq!(*produced, ROWS + 1_000, "{books:?}");
+        assert_eq!(
+            (*delivered, *buffered, *dropped, *dead),
+            (ROWS + 1_000, 0, 0, 0),
+            "{books:?}"
+        );
+    }
+    assert_eq!(books.len(), 2, "{books:?}");
+    assert!(!dir.join("shop.state/dead").exists(), "nothing is a dead letter");
+}
+
+#[test]
+fn workflows_keep_to_themselves() {
+    let dir = temp_dir("run-two");
+    let dir = dir.path();
+    fs::write(dir.join("in.txt"), "one\ntwo\nthree\n").unwrap();
+    let toml = |name: &str, mode: &str| {
+        format!(
+            "name = \"{name}\"\n[sources.in]\ntype = \"file\"\npath = \"in.txt\"\nformat = \"lines\"\nmode = \"{mode}\"\n\
+             [destinations.out]\ntype = \"file\"\nfrom = \"in\"\npath = \"{name}.jsonl\"\nformat = \"json_lines\"\n"
+        )
+    };
+    let read = |name: &str| lines(&dir.join(format!("{name}.jsonl"))).len();
+    // Beside each other, each with a state of its own beside its file.
+    let mut a = run(dir, "a.toml", &toml("a", "tail")).spawn();
+    wait_until("a", SOON, || (read("a") == 3).then_some(()));
+    run(dir, "b.toml", &toml("b", "once")).run(SOON).ok();
+    assert_eq!((read("a"), read("b")), (3, 3));
+    assert!(dir.join("a.state").is_dir() && dir.join("b.state").is_dir());
+
+    // One state for two at a time is refused.
+    let taken = run(dir, "c.toml", &toml("c", "once"))
+        .arg("--state")
+        .arg(dir.join("a.state"))
+        .run(SOON);
+    assert_eq!(taken.code(), Some(1), "{taken}");
+    assert!(taken.stderr.contains("a.state is in use by another process"), "{taken}");
+    assert!(a.term_and_wait(SOON).success());
+
+    // One after the other, they share a state and still keep to themselves.
+    let shared = dir.join("shared");
+    for (name, wanted) in [("c", 3), ("d", 3), ("c", 3)] {
+        run(dir, "any.toml", &toml(name, "once"))
+            .arg("--state")
+            .arg(&shared)
+            .run(SOON)
+            .ok();
+        assert_eq!(read(name), wanted, "{name}");
+    }
+    assert!(!dir.join("any.state").exists());
+}

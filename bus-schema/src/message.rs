@@ -235,7 +235,7 @@ pub struct Status {
     pub uptime_ms: u64,
     /// The daemon's wall clock, milliseconds since 1970; advisory.
     pub unix_ms: i64,
-    /// How long this status may be believed.
+    /// How long this status may be believed; 0 says goodbye.
     pub lease_ms: u64,
     /// The plan it has converged to; 0 for none.
     pub plan_version: u64,

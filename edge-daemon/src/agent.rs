@@ -42,6 +42,8 @@ const REPORTS_PER_MESSAGE: usize = 200;
 const SEEN_EVERY: Duration = Duration::from_secs(2);
 /// After a change of state, how long others may join it in one status.
 const STATUS_SOON: Duration = Duration::from_millis(200);
+/// A lease that is over at once: this daemon stops in good order.
+const GONE: u64 = 0;
 /// Name of the cached plan in the member's directory.
 const PLAN: &str = "plan";
 
@@ -235,7 +237,7 @@ impl Agent {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
                 () = tokio::time::sleep_until(next_status) => {
-                    self.report().await;
+                    self.report(LEASE_MS).await;
                     // A tenth of jitter keeps a thousand daemons apart.
                     let jitter = (self.random)() % (HEARTBEAT_MS / 10);
                     next_status = tokio::time::Instant::now() + Duration::from_millis(HEARTBEAT_MS - jitter);
@@ -263,7 +265,7 @@ impl Agent {
     pub async fn shut_down(mut self) {
         self.supervisor.shut_down().await;
         self.save_seen();
-        self.report().await;
+        self.report(GONE).await;
         let closing = async { tokio::join!(self.session.close(), self.data.close()) };
         if tokio::time::timeout(Duration::from_secs(3), closing).await.is_err() {
             tracing::warn!("the broker did not let go in time");
@@ -442,14 +444,14 @@ impl Agent {
     }
 
     /// Sends the status and the streams' accounts, if somebody can hear them.
-    async fn report(&self) {
+    async fn report(&self, lease_ms: u64) {
         if !self.session.bus().is_up() {
             return;
         }
         let Some(plane) = self.secure.plane() else { return };
         let mut streams = self.streams.reports();
         streams.extend(self.supervisor.direct_reports().await);
-        let status = self.status(&streams);
+        let status = self.status(&streams, lease_ms);
         if let Err(error) = self.session.send(&plane.node, &status).await {
             tracing::debug!(%error, "the status could not be sent");
         }
@@ -464,14 +466,14 @@ impl Agent {
         }
     }
 
-    fn status(&self, streams: &[StreamReport]) -> Status {
+    fn status(&self, streams: &[StreamReport], lease_ms: u64) -> Status {
         let spool_bytes = streams.iter().map(|stream| stream.buffered_bytes).sum();
         Status {
             version: env!("CARGO_PKG_VERSION").to_string(),
             boot: self.secure.epoch(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             unix_ms: unix_ms(),
-            lease_ms: LEASE_MS,
+            lease_ms,
             plan_version: self.plan_version(),
             plan_error: self.plan_error.clone(),
             roster_version: self.secure.roster().0,

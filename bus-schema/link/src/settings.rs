@@ -175,7 +175,12 @@ const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 /// Checks a log level or filter such as `info,spool=debug`: a bare word that is no level would be taken for the name of a
 /// module, and silence all others.
 pub fn check_level(level: &str) -> Result<(), String> {
-    let mut words = level.split(',').map(str::trim).filter(|word| !word.contains('='));
+    // What is said of one module is a level as well.
+    let mut words = level.split(',').map(|word| match word.split_once('=') {
+        Some((module, _)) if module.trim().is_empty() => word,
+        Some((_, level)) => level.trim(),
+        None => word.trim(),
+    });
     match words.find(|word| !LEVELS.contains(&word.to_lowercase().as_str())) {
         None => Ok(()),
         Some(wrong) => Err(match nearest(wrong, LEVELS) {
@@ -190,6 +195,24 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+
+    #[test]
+    fn levels() {
+        for (level, wrong) in [
+            ("info", ""),
+            ("WARN,spool=debug, flow = off", ""),
+            ("inof", "'inof' is no level; did you mean 'info'?"),
+            ("info,spool=loud", "'loud' is no level; "),
+            ("=,=", "'=' is no level; "),
+            ("=info", "'=info' is no level; "),
+            ("", "'' is no level; "),
+        ] {
+            match check_level(level) {
+                Ok(()) => assert_eq!(wrong, "", "{level}"),
+                Err(error) => assert!(!wrong.is_empty() && error.contains(wrong), "{level}: {error}"),
+            }
+        }
+    }
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]

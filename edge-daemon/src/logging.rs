@@ -71,7 +71,7 @@ mod tests {
             ("inof", Some("'inof' is no level; did you mean 'info'?")),
             ("", Some("'' is no level; use error")),
             ("everything", Some("use error, warn, info, debug or trace")),
-            ("spool=loud", Some("log.level: 'spool=loud'")),
+            ("spool=loud", Some("log.level: 'loud' is no level")),
         ] {
             match (check(level), wrong) {
                 (Ok(()), None) => {}

@@ -1,14 +1,14 @@
 //! Makes what runs equal to what the plan says: starts, keeps and stops workflows by difference. Never talks to the bus.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 use bus_schema::{
     id::WorkflowId,
-    message::{RunState, StreamReport},
+    message::{RunState, Side, StreamReport},
     plan::PlanWorkflow,
 };
 use flow::{Backoff, Checkpoints, DeadLetters, Fault, Outcome, Surroundings};
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    assemble::{Assembled, Direct, Workshop},
+    assemble::{Assembled, Direct, Workshop, stream_specs},
     board::Board,
     letters::LetterBox,
 };
@@ -93,6 +93,7 @@ impl Supervisor {
     /// Makes exactly these workflows run.
     pub async fn converge(&mut self, wanted: &[PlanWorkflow]) {
         let difference = difference(self.running.values().map(|running| &running.plan), wanted);
+        self.name_left_behind(wanted);
         self.stop(&difference.stop).await;
         for workflow in wanted {
             if difference.renumber.contains(&workflow.id)
@@ -103,6 +104,20 @@ impl Supervisor {
             }
             if difference.start.contains(&workflow.id) {
                 self.start(workflow.clone());
+            }
+        }
+    }
+
+    /// Says which streams the new plan has no more although they hold records. Their files stay.
+    fn name_left_behind(&self, wanted: &[PlanWorkflow]) {
+        let kept: HashSet<_> = wanted.iter().flat_map(stream_specs).map(|spec| spec.stream).collect();
+        for report in self.workshop.streams.reports() {
+            if report.side == Side::Producer && report.ledger.buffered > 0 && !kept.contains(&report.stream) {
+                tracing::warn!(
+                    edge = report.edge,
+                    records = report.ledger.buffered,
+                    "this stream is no longer in the plan: what it has not delivered stays in its buffer on disk"
+                );
             }
         }
     }
@@ -149,7 +164,7 @@ impl Supervisor {
                 tracing::error!(workflow = running.plan.name, "did not stop in time and was cut off");
                 task.abort();
                 let _ = task.await;
-                let specs = crate::assemble::stream_specs(&running.plan);
+                let specs = stream_specs(&running.plan);
                 self.workshop.streams.remove(&specs).await;
             }
             accounts.extend(running.direct.lock().await.iter().map(Direct::report));
@@ -198,7 +213,7 @@ impl Work {
             direct,
         } = assembled;
         *self.direct.lock().await = direct;
-        let specs = crate::assemble::stream_specs(&self.plan);
+        let specs = stream_specs(&self.plan);
         let streams = Arc::clone(&self.workshop.streams);
         for stream in incoming {
             streams.add_incoming(stream).await;

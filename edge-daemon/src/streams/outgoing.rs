@@ -478,6 +478,8 @@ impl Outgoing {
     /// Sends some frames from `from` on; returns the last seq sent. A hole is sent as a gap.
     async fn send(self: Arc<Self>, streams: &Streams, from: u64, to: u64) -> Result<u64, String> {
         let this = Arc::clone(&self);
+        // Before the look into the spool: what is appended meanwhile is no part of a hole.
+        let released = *self.released.borrow();
         let found = match self.recent(from, to) {
             Some(frames) => Ok(Found {
                 frames,
@@ -498,7 +500,6 @@ impl Outgoing {
         }
         if found.frames.is_empty() {
             // One message over all of it: thousands of seqs may be skipped after damage, and credit counts messages.
-            let released = *self.released.borrow();
             let last = found.after_hole.map_or(released, |after| released.min(after - 1));
             self.send_gap(streams, from, last).await?;
             next = last + 1;

@@ -15,6 +15,9 @@ use super::State;
 /// The user under which candidates connect at a broker that cannot make up users: all tokens share it.
 pub const ENROL_USER: &str = "enrol";
 
+/// Where nats-server itself delivers QoS 1 messages to clients of its MQTT listener: they need leave to hear it.
+const NATS_MQTT: &str = "$MQTT.sub.>";
+
 impl State {
     /// The access list of everybody on the roster.
     pub fn access_list(&self, broker: BrokerKind) -> String {
@@ -67,10 +70,11 @@ impl State {
     }
 
     fn nats(&self) -> String {
-        let mut text = String::from(
+        let mut text = format!(
             "# authorization block for nats-server; put a password for each user in place of the $ variables.\n\
              # Made by mycelial-plane; make it again after every enrolment.\n\
-             authorization {\n  users = [\n",
+             # A member that comes through nats-server's MQTT listener must also be allowed to subscribe to {NATS_MQTT}\n\
+             authorization {{\n  users = [\n",
         );
         for (label, user, rules) in self.users() {
             let list = |patterns: &[Pattern]| {
@@ -139,6 +143,7 @@ mod tests {
             format!("user: \"{plane}\""),
             format!("\"myc.v1.{fleet}.ctl.{gw}.>\""),
             format!("\"myc.v1.{fleet}.enrol.*.answer\""),
+            NATS_MQTT.to_string(),
         ] {
             assert!(nats.contains(&line), "{line} in\n{nats}");
         }

@@ -13,9 +13,14 @@ use crate::{
 fn strings() {
     let mut world = World::start("malformed-enrol");
     let dir = world.path("new");
-    let daemon = |string: &str| program("myceliald", &["enrol", string, "--wait", "3", "--data-dir", text(&dir)]);
+    let daemon = |string: &str| {
+        program(
+            "myceliald",
+            &["enrol", string, "--wait", "10", "--data-dir", text(&dir)],
+        )
+    };
     let home = world.path("new-operator");
-    let operator = |string: &str| program("mycelial", &["--home", text(&home), "--timeout", "3", "init", string]);
+    let operator = |string: &str| program("mycelial", &["--home", text(&home), "--timeout", "10", "init", string]);
     let good = world.plane_token("daemon", &[]);
     let for_operator = world.plane_token("operator", &[]);
     let changed = {
@@ -152,7 +157,7 @@ fn strings() {
             daemon(foreign),
             3,
             &[
-                "no answer from the plane in 3 s",
+                "no answer from the plane in 10 s",
                 "connected to",
                 "is mycelial-plane running",
             ],
@@ -168,13 +173,13 @@ fn strings() {
             "no broker",
             daemon(&string),
             3,
-            &["no answer from the plane in 3 s", "refused"],
+            &["no answer from the plane in 10 s", "refused"],
         ),
         Case::new(
             "no broker",
             operator(&for_operator),
             3,
-            &["no answer from the plane in 3 s", "refused"],
+            &["no answer from the plane in 10 s", "refused"],
         ),
         Case::new(
             "no broker for an operator",

@@ -153,3 +153,20 @@ fn messages_reach_many_and_keep_their_order() {
         assert_eq!(heard, (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn what_was_acknowledged_arrives_though_its_sender_leaves_at_once() {
+    const GOODBYES: usize = 200;
+    let fleet = Fleet::new();
+    let _broker = fleet.start("");
+    let mut plane = fleet.member(fleet.plane);
+    assert!(plane.subscribe(&fleet.control_to(&fleet.plane)));
+    let subject = fleet.control(&fleet.a, &fleet.plane);
+    for n in 0..GOODBYES {
+        let mut leaving = fleet.member(fleet.a);
+        leaving.publish(&subject, n.to_le_bytes()).unwrap();
+        leaving.leave();
+        let got = plane.receive(SOON).unwrap_or_else(|| panic!("goodbye {n} is lost"));
+        assert_eq!(got.payload[..], n.to_le_bytes());
+    }
+}

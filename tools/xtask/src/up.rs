@@ -29,7 +29,7 @@ pub struct Args {
     /// Stop by itself after this long: 60s, 5m
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     time: Option<Duration>,
-    /// Where everything lives; emptied first [default: target/up]
+    /// Where everything lives; emptied first [default: target/demo]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Where the web page listens; the next free port if that one is taken
@@ -49,8 +49,9 @@ static STOP: AtomicBool = AtomicBool::new(false);
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure_build_tools()?;
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot listen to Ctrl-C")?;
+    // Before the build, which takes minutes. Not `target/up`: that is where cargo keeps the profile of that name.
+    let dir = fresh_dir(args.dir.clone().unwrap_or_else(|| cmd::root().join("target/demo")))?;
     let bins = build(&args.profile)?;
-    let dir = fresh_dir(args.dir.clone().unwrap_or_else(|| cmd::root().join("target/up")))?;
     let mut children = Children::new(&bins, &dir)?;
     let outcome = show(args, &dir, &mut children);
     if outcome.is_err() {

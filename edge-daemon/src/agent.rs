@@ -261,11 +261,11 @@ impl Agent {
         }
     }
 
-    /// Stops workflows, says good-bye, disconnects.
-    pub async fn shut_down(mut self) {
+    /// Stops workflows, says goodbye unless it comes back at once, disconnects.
+    pub async fn shut_down(mut self, comes_back: bool) {
         self.supervisor.shut_down().await;
         self.save_seen();
-        self.report(GONE).await;
+        self.report(if comes_back { LEASE_MS } else { GONE }).await;
         let closing = async { tokio::join!(self.session.close(), self.data.close()) };
         if tokio::time::timeout(Duration::from_secs(3), closing).await.is_err() {
             tracing::warn!("the broker did not let go in time");

@@ -61,9 +61,10 @@ pub struct Direct {
 impl Direct {
     /// The account now.
     pub fn report(&self) -> StreamReport {
+        let mark = self.meter.mark();
         StreamReport {
-            watermark: self.meter.seq(),
-            ledger: self.meter.account(),
+            watermark: mark.seq,
+            ledger: self.meter.account_at(&mark),
             ..self.report.clone()
         }
     }

@@ -360,7 +360,7 @@ async fn serve(
         };
         end.send_replace(true);
         tracing::info!("draining");
-        agent.shut_down().await;
+        agent.shut_down(again).await;
         if !again {
             tracing::info!("stopped");
             return Ok(());

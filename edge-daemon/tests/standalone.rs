@@ -238,8 +238,7 @@ fn tails_until_told_to_stop_and_goes_on_there() {
 
 #[test]
 fn killed_again_and_again_it_neither_loses_nor_doubles() {
-    const ROWS: u64 = 100_000;
-    const ROUNDS: u64 = 5;
+    const ROWS: u64 = 10_000;
     let dir = temp_dir("run-kill");
     let dir = dir.path();
     let source = dir.join("shop.db");
@@ -253,32 +252,34 @@ fn killed_again_and_again_it_neither_loses_nor_doubles() {
     let command = run(dir, "shop.toml", &toml);
     let (copy, out) = (dir.join("copy.db"), dir.join("out.jsonl"));
     let count = || if copy.exists() { shop::count(&copy, "copied") } else { 0 };
-    let mut kills = 0;
-    let mut written = 0;
-    for _ in 0..ROUNDS {
+    // Only a kill in the middle counts; on a busy machine some come after it.
+    let (mut kills, mut written) = (0, 0);
+    while kills < 5 {
         let before = written;
-        written = shop::add(&source, ROWS / ROUNDS).unwrap();
+        written = shop::add(&source, ROWS).unwrap();
+        assert!(
+            written <= 20 * ROWS,
+            "only {kills} kills hit the middle: take more rows"
+        );
         let mut running: Proc = command.spawn();
         wait_until("some progress", SOON, || (count() > before).then_some(()));
         running.kill9();
         kills += u64::from(count() < written);
     }
-    assert!(kills >= 1, "no kill hit the middle: take more rows");
     let mut running = command.spawn();
-    shop::add(&source, 1_000).unwrap();
+    let written = shop::add(&source, 1_000).unwrap();
     wait_ok("every row, once", SOON, || {
         match shop::compare(&source, &copy, "copied") {
-            Ok(rows) if rows == ROWS + 1_000 => Ok(()),
+            Ok(rows) if rows == written => Ok(()),
             Ok(rows) => Err(format!("{rows} rows")),
             Err(error) => Err(error.to_string()),
         }
     });
     wait_until("every line", SOON, || {
-        (lines(&out).len() as u64 >= ROWS + 1_000).then_some(())
+        (lines(&out).len() as u64 >= written).then_some(())
     });
     // What is written is committed and accounted for a moment later; a stop in between leaves that to the next run.
-    let settled =
-        |books: &BTreeMap<String, [u64; 5]>| books.values().all(|[_, delivered, ..]| *delivered == ROWS + 1_000);
+    let settled = |books: &BTreeMap<String, [u64; 5]>| books.values().all(|[_, delivered, ..]| *delivered == written);
     let books = wait_until("books that say all is delivered", SOON, || {
         std::thread::sleep(Duration::from_millis(500));
         assert!(running.term_and_wait(SOON).success());
@@ -296,14 +297,14 @@ fn killed_again_and_again_it_neither_loses_nor_doubles() {
                 .unwrap()
         })
         .collect();
-    assert_eq!(ids.len() as u64, ROWS + 1_000, "the file has a record twice");
+    assert_eq!(ids.len() as u64, written, "the file has a record twice");
     ids.dedup();
-    assert!(ids.is_sorted() && ids.len() as u64 == ROWS + 1_000);
+    assert!(ids.is_sorted() && ids.len() as u64 == written);
     for [produced, delivered, buffered, dropped, dead] in books.values() {
-        assert_eq!(*produced, ROWS + 1_000, "{books:?}");
+        assert_eq!(*produced, written, "{books:?}");
         assert_eq!(
             (*delivered, *buffered, *dropped, *dead),
-            (ROWS + 1_000, 0, 0, 0),
+            (written, 0, 0, 0),
             "{books:?}"
         );
     }

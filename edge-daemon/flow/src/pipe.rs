@@ -2,7 +2,7 @@
 //! needs from the daemon around it: where dead letters and checkpoints go, and who watches.
 
 use std::sync::{
-    Arc,
+    Arc, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -111,10 +111,8 @@ pub struct Pipe {
 /// What one leaf has handled. Readable at any time, always balanced.
 #[derive(Debug, Default)]
 pub struct Meter {
-    delivered: AtomicU64,
-    dead: AtomicU64,
+    mark: std::sync::Mutex<Watermark>,
     in_flight: AtomicU64,
-    seq: AtomicU64,
 }
 
 /// A meter's reading.
@@ -123,8 +121,13 @@ pub type Account = Ledger;
 impl Meter {
     /// The account now. What is in flight counts as buffered: the source still has it.
     pub fn account(&self) -> Account {
-        let [delivered, dead, buffered] =
-            [&self.delivered, &self.dead, &self.in_flight].map(|counter| counter.load(Ordering::Relaxed));
+        self.account_at(&self.mark())
+    }
+
+    /// The account that goes with a mark of this meter.
+    pub fn account_at(&self, mark: &Watermark) -> Account {
+        let buffered = self.in_flight.load(Ordering::Relaxed);
+        let (delivered, dead) = (mark.delivered, mark.dead);
         Ledger {
             produced: delivered + dead + buffered,
             buffered,
@@ -134,16 +137,19 @@ impl Meter {
         }
     }
 
-    /// The last durable delivery's number.
-    pub fn seq(&self) -> u64 {
-        self.seq.load(Ordering::Relaxed)
+    /// The last durable delivery.
+    pub fn mark(&self) -> Watermark {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Watermark> {
+        // A panic while this was held leaves plain values behind.
+        self.mark.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set(&self, mark: &Watermark, in_flight: u64) {
-        self.delivered.store(mark.delivered, Ordering::Relaxed);
-        self.dead.store(mark.dead, Ordering::Relaxed);
+        self.lock().clone_from(mark);
         self.in_flight.store(in_flight, Ordering::Relaxed);
-        self.seq.store(mark.seq, Ordering::Relaxed);
     }
 
     pub(crate) fn entered(&self, records: u64) {

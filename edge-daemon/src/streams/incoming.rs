@@ -149,6 +149,10 @@ fn position(epoch: u64, seq: u64) -> Position {
     Position::new(bus_schema::encode(&(epoch, seq)))
 }
 
+fn read_position(position: &Position) -> Option<(u64, u64)> {
+    bus_schema::decode(position.as_bytes())
+}
+
 impl Incoming {
     /// An incoming stream whose pipe delivers into a leaf with this meter.
     pub fn new(secure: Arc<Secure>, workflow: WorkflowId, spec: StreamSpec, meter: Arc<Meter>) -> Arc<Self> {
@@ -243,17 +247,19 @@ impl Incoming {
     /// The stream's account, as this end sees it.
     pub fn report(&self) -> StreamReport {
         let standing = self.lock();
-        let account = self.meter.account();
+        // Both from one moment. What has been acknowledged may be a little older.
+        let mark = self.meter.mark();
+        let durable = read_position(&mark.position).filter(|(epoch, _)| *epoch == standing.epoch);
         StreamReport {
             stream: self.spec.stream,
             workflow: self.workflow,
             edge: self.spec.edge.clone(),
             side: Side::Consumer,
             epoch: standing.epoch,
-            watermark: standing.watermark,
+            watermark: durable.map_or(standing.watermark, |(_, seq)| seq),
             ledger: Ledger {
                 duplicates: standing.duplicates,
-                ..account
+                ..self.meter.account_at(&mark)
             },
             buffered_bytes: 0,
             trouble: standing.trouble.clone(),
@@ -272,7 +278,7 @@ struct Consumer {
 impl Source for Consumer {
     async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
         let (epoch, seq) = match after {
-            Some(after) => bus_schema::decode(after.as_bytes()).ok_or_else(|| {
+            Some(after) => read_position(after).ok_or_else(|| {
                 Fault::stop(format!(
                     "the watermark of {} is not one of this stream",
                     self.incoming.spec.edge
@@ -349,7 +355,7 @@ impl Source for Consumer {
     }
 
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
-        let Some((epoch, seq)) = bus_schema::decode::<(u64, u64)>(position.as_bytes()) else {
+        let Some((epoch, seq)) = read_position(position) else {
             return Ok(());
         };
         {

@@ -11,12 +11,16 @@ use memchr::memmem;
 use testkit::{
     Broker, Fleet, Link, Mosquitto, Nats, Tls,
     scenario::{self, COPY, all_arrive, balanced, shop_workflow},
-    shop,
+    shop, wait_until,
 };
 
 use spy::Spy;
 
+const SOON: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(20);
+
+/// The 5,000 rows of the last delivery are about 350 KB.
+const SLOW_BYTES_PER_S: u64 = 60_000;
 
 /// Names and values of the data: nobody on the way may see any of them.
 const SECRETS: &[&str] = &[
@@ -87,9 +91,18 @@ fn mesh(broker: Broker, tls: Option<&Tls>) {
     fleet.broker.back();
     all_arrive("every row, once", &fleet, 20_000);
 
-    // The hub is killed in the middle of a delivery.
+    // The hub is killed in the middle of a delivery, which a slow line makes long enough.
+    link.cap(Some(SLOW_BYTES_PER_S));
     shop::add(&source, 5_000).expect("rows");
+    wait_until("the delivery to begin", SOON, || {
+        (shop::count(&copy, COPY) > 20_000).then_some(())
+    });
     hub.kill9();
+    assert!(
+        shop::count(&copy, COPY) < 25_000,
+        "the kill came too late to prove anything"
+    );
+    link.cap(None);
     let mut hub = fleet.daemon("hub", None);
     all_arrive("every row after the hub died", &fleet, 25_000);
 

@@ -144,7 +144,7 @@ pub fn finish(dir: &Path, children: &mut Children, patience: Duration) -> Result
     let wanted: u64 = rows.parse().context("shop compare prints a number")?;
     let csv = csv_records(&dir.join("out/orders.csv"), |found| found == wanted, deadline)?;
     println!("{csv} orders in {}", text(dir, "out/orders.csv"));
-    let streams = balanced(children, deadline)?;
+    let streams = balanced(children, wanted, deadline)?;
     metrics(dir, children, &streams, deadline)
 }
 
@@ -183,12 +183,14 @@ fn csv_records(path: &Path, right: impl Fn(u64) -> bool, deadline: Instant) -> R
     }
 }
 
-fn balanced(children: &Children, deadline: Instant) -> Result<Vec<Value>> {
+/// Waits until every account balances, and the orders' have caught up with what is there.
+fn balanced(children: &Children, orders: u64, deadline: Instant) -> Result<Vec<Value>> {
+    let is_behind = |stream: &Value| stream["workflow"] == "shop" && stream["ledger"]["delivered"] != orders;
     loop {
         let streams: Vec<Value> = serde_json::from_str(&children.cli(&["ledger", "-o", "json"])?)?;
         let wrong: Vec<&Value> = streams
             .iter()
-            .filter(|stream| stream["balances"] != Value::Bool(true) || stream["ledger"]["dead"] != 0)
+            .filter(|s| s["balances"] != Value::Bool(true) || s["ledger"]["dead"] != 0 || is_behind(s))
             .collect();
         if streams.len() == 4 && wrong.is_empty() {
             println!("all {} streams balance", streams.len());

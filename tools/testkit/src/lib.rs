@@ -20,6 +20,7 @@
 
 mod bins;
 mod fleet;
+mod jetstream;
 mod ledger;
 mod link;
 mod mosquitto;

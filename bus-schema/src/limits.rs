@@ -57,5 +57,7 @@ pub const ROSTER_MEMBERS_MAX: usize = 4_096;
 pub const HEARTBEAT_MS: u64 = 5_000;
 /// How long a status keeps a daemon "online", in milliseconds: three heartbeats and a little.
 pub const LEASE_MS: u64 = 17_000;
+/// A wall clock further off than this is wrong, in milliseconds.
+pub const CLOCK_OFF_MS_MAX: u64 = 2_000;
 /// Default deadline of a request, in milliseconds.
 pub const REQUEST_MS: u64 = 10_000;

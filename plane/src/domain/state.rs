@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use bus_schema::{
     api::Presence,
     id::{FleetId, NodeId, WorkflowId},
-    limits::{MESSAGE_BYTES_MAX, PLAN_WORKFLOWS_MAX},
+    limits::{CLOCK_OFF_MS_MAX, MESSAGE_BYTES_MAX, PLAN_WORKFLOWS_MAX},
     member::{Certificate, Role, Signed},
-    message::{EnrolAsk, Message, PlanPut, Status, StreamReport},
+    message::{EnrolAsk, Message, PlanPut, Status, StreamReport, TimeHint},
     plan::{Descriptor, Plan, PlanWorkflow},
 };
 
@@ -61,6 +61,20 @@ pub struct State {
     daemons: BTreeMap<NodeId, Daemon>,
 }
 
+/// What to tell a daemon that does not know the fleet's time, or knows another.
+fn time_hint(status: &Status, now: Now) -> Option<TimeHint> {
+    let known = status
+        .began_unix_ms
+        .and_then(|began| began.checked_add_unsigned(status.uptime_ms));
+    let is_right = known.is_some_and(|known| known.abs_diff(now.unix_ms) <= CLOCK_OFF_MS_MAX);
+    // A goodbye has nobody to hear the answer.
+    (!is_right && status.lease_ms > 0).then_some(TimeHint {
+        boot: status.boot,
+        uptime_ms: status.uptime_ms,
+        unix_ms: now.unix_ms,
+    })
+}
+
 impl State {
     /// A fleet of nobody.
     pub fn new(fleet: FleetId, plane: NodeId) -> Self {
@@ -90,11 +104,12 @@ impl State {
     /// A member's status came in.
     pub fn on_status(&mut self, node: NodeId, status: Status, now: Now) -> Vec<Effect> {
         let (version, troubled) = (status.plan_version, !status.plan_error.is_empty());
+        let hint = time_hint(&status, now);
         let daemon = self.daemons.entry(node).or_default();
         if !daemon.heard(status, now) {
             return Vec::new();
         }
-        let mut effects = Vec::new();
+        let mut effects: Vec<_> = hint.map(|hint| Effect::TellTime { node, hint }).into_iter().collect();
         if daemon.wants_roster(self.members.version(), now.mono_ms) {
             effects.push(Effect::SendRoster(node));
         }

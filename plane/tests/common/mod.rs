@@ -172,6 +172,8 @@ impl Member {
             workflows: Vec::new(),
             resources: Resources::default(),
             refused: 0,
+            damaged: 0,
+            began_unix_ms: None,
         };
         Self {
             session,

@@ -349,6 +349,39 @@ mod tests {
 
     const SECRET: [u8; 16] = [7; 16];
 
+    #[test]
+    fn daemons_that_do_not_know_the_time_are_told() {
+        const NOW: i64 = 1_790_000_000_000;
+        let now = Now {
+            mono_ms: 0,
+            unix_ms: NOW,
+        };
+        for (began_unix_ms, uptime_ms, is_goodbye, is_told) in [
+            (None, 5_000, false, true),
+            (None, 5_000, true, false),
+            (Some(NOW - 5_000), 5_000, false, false),
+            (Some(NOW - 7_000), 5_000, false, false),
+            (Some(NOW - 7_001), 5_000, false, true),
+            (Some(NOW - 2_999), 5_000, false, true),
+            (Some(i64::MAX), 5_000, false, true),
+            (Some(0), u64::MAX, false, true),
+        ] {
+            let status = Status {
+                began_unix_ms,
+                lease_ms: if is_goodbye { 0 } else { 17_000 },
+                // Right by chance: it says nothing about the time since the boot began.
+                unix_ms: NOW,
+                ..status(3, uptime_ms, 0)
+            };
+            let hint = TimeHint {
+                boot: 3,
+                uptime_ms,
+                unix_ms: NOW,
+            };
+            assert_eq!(time_hint(&status, now), is_told.then_some(hint), "{began_unix_ms:?}");
+        }
+    }
+
     fn signer() -> Signer {
         Signer {
             root: identity(0),

@@ -12,6 +12,7 @@
 //! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`] |
 //! | all of them together | [`Fleet`], on a [`Broker`] |
 //! | a bad network, or what went over it | [`Link`] |
+//! | a wrong clock | [`WallClock`] |
 //! | to wait | [`wait_until`], [`wait_ok`] |
 //! | the books of a stream | [`Ledger`] |
 //! | a whole story | [`scenario`] |
@@ -33,6 +34,7 @@ mod service;
 pub mod shop;
 mod tls;
 mod wait;
+mod wall_clock;
 
 pub use bins::{bin, find_program};
 pub use fleet::{Broker, Embedded, Fleet};
@@ -47,6 +49,7 @@ pub use service::Service;
 pub use tempfile::TempDir;
 pub use tls::{CertFiles, Tls};
 pub use wait::{wait_ok, wait_until};
+pub use wall_clock::WallClock;
 
 /// A fresh empty directory under the system's temporary directory, removed when dropped. `label` appears in its name.
 #[must_use]

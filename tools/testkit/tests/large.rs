@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
-use testkit::{Broker, Fleet, Link, Mosquitto, Nats, Proc, wait_ok, wait_until};
+use testkit::{Broker, Fleet, Link, Mosquitto, Nats, Postgres, Proc, wait_ok, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 const LATE: Duration = Duration::from_secs(240);
@@ -164,4 +164,52 @@ fn a_large_record_crosses_mosquitto() {
 fn a_large_record_crosses_nats() {
     let broker = Nats::builder().line(&format!("max_payload: {LIMIT_BYTES}")).start();
     crosses(Broker::Nats(broker));
+}
+
+/// A large value is written beside small ones, and a row the database refuses for good does not hold it up.
+#[test]
+fn a_large_record_reaches_postgres_and_a_refused_one_is_isolated() {
+    let postgres = Postgres::start();
+    postgres.query("CREATE TABLE scans (id bigint PRIMARY KEY, name text CHECK (name <> 'forbidden'), scan bytea)");
+    let fleet = Fleet::start(Broker::Mosquitto(Mosquitto::start()), None);
+    fleet.enrol("gateway");
+    fleet.enrol("hub");
+    let source = fleet.dir().join("scans.db");
+    let db = create(&source);
+    let piece = noise(7, 50_000);
+    for (id, name, scan) in [
+        (1, "first", piece.clone()),
+        (2, "large", piece.repeat(1_000)),
+        (3, "no text in PostgreSQL: \0", piece.clone()),
+        (4, "forbidden", piece.repeat(20)),
+        (5, "last", piece.clone()),
+    ] {
+        db.execute("INSERT INTO scans VALUES (?1, ?2, ?3)", params![id, name, scan])
+            .expect("a row");
+    }
+    let _gateway = fleet.daemon("gateway", None);
+    let hub = fleet.daemon("hub", None);
+    fleet.apply(
+        "scans",
+        &format!(
+            "name = \"scans\"\n\n[sources.scans]\ntype = \"sqlite\"\ndaemon = \"gateway\"\npath = \"{}\"\n\
+             table = \"scans\"\ncursor = \"id\"\n\n[destinations.copy]\ntype = \"postgres\"\ndaemon = \"hub\"\n\
+             from = \"scans\"\nurl = \"{}\"\ntable = \"scans\"\ntls = {{ mode = \"disable\" }}\n",
+            source.display(),
+            postgres.url()
+        ),
+    );
+    let hex: String = piece.iter().map(|byte| format!("{byte:02x}")).collect();
+    let same = format!(
+        "SELECT id, scan = decode(repeat('{hex}', CASE id WHEN 2 THEN 1000 ELSE 1 END), 'hex') FROM scans ORDER BY id"
+    );
+    wait_until("every row but those refused", LATE, || {
+        (postgres.query(&same) == [["1", "t"], ["2", "t"], ["5", "t"]]).then_some(())
+    });
+    let ledger = wait_until("the books to be closed", SOON, || {
+        let (_, ledger) = fleet.ledgers().into_iter().next()?;
+        (ledger.delivered == 3 && ledger.dead_lettered == 2).then_some(ledger)
+    });
+    ledger.assert_balances("scans");
+    peak("hub", &hub);
 }

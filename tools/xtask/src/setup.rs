@@ -350,7 +350,10 @@ mod tests {
         fs::write(bin.join("node"), "").unwrap();
         // A directory of that name is not the program.
         fs::create_dir(bin.join("ip")).unwrap();
-        assert_eq!(names(missing(from_apt(), &dirs)), "PostgreSQL, iproute2, faketime, Node.js");
+        assert_eq!(
+            names(missing(from_apt(), &dirs)),
+            "PostgreSQL, iproute2, faketime, Node.js"
+        );
         fs::remove_dir_all(root).unwrap();
     }
 

@@ -82,7 +82,15 @@ impl Incoming {
 
     /// The producer opens the stream. `true` when an answer is due.
     pub fn opened(&self, open: &StreamOpen) -> bool {
-        self.lock().open(open) == Reaction::Ack
+        let mut standing = self.lock();
+        let before = standing.epoch();
+        let reaction = standing.open(open);
+        let epoch = standing.epoch();
+        if epoch > before && before > 0 {
+            let edge = &self.spec.edge;
+            tracing::warn!(edge, epoch, before, "the producer lost its buffer and starts anew");
+        }
+        reaction == Reaction::Ack
     }
 
     /// A sealed frame arrived. `Some(rewind)` when an answer is due.

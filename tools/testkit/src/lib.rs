@@ -15,6 +15,7 @@
 //! | to wait | [`wait_until`], [`wait_ok`] |
 //! | the books of a stream | [`Ledger`] |
 //! | a verdict on what arrived | [`oracle`] |
+//! | a full disk, damaged files, a wrong clock | [`faults`] |
 //! | chance that can be repeated | [`Dice`] |
 //! | a whole story | [`scenario`] |
 //!
@@ -22,6 +23,7 @@
 
 mod bins;
 mod dice;
+pub mod faults;
 mod fleet;
 mod ledger;
 mod link;
@@ -41,7 +43,7 @@ pub use bins::{bin, find_program};
 pub use dice::{Dice, fresh_seed};
 pub use fleet::{Broker, Embedded, Fleet};
 pub use ledger::Ledger;
-pub use link::{Capture, Link};
+pub use link::{Capture, Link, Way};
 pub use mosquitto::{Mosquitto, MosquittoBuilder};
 pub use nats::{Nats, NatsBuilder};
 pub use ports::free_port;

@@ -119,7 +119,9 @@ impl Produced {
 
     /// Judges CSV files, in the order given, each with a header.
     pub fn judge_csv(&self, files: &[PathBuf]) -> Result<Verdict> {
-        let name = files.first().map_or_else(String::new, |file| file.display().to_string());
+        let name = files
+            .first()
+            .map_or_else(String::new, |file| file.display().to_string());
         let mut trial = Trial::new(self, &name);
         for file in files {
             csv_rows(file, |row| trial.hear(&row)).with_context(|| format!("cannot read {}", file.display()))?;
@@ -130,7 +132,10 @@ impl Produced {
     fn original(&self, id: i64) -> Option<Row> {
         let mut found = None;
         let filter = format!("id = {id} ORDER BY id");
-        sqlite_rows_where(&self.source, shop::TABLE, self.columns, &filter, |row| found = Some(row)).ok()?;
+        sqlite_rows_where(&self.source, shop::TABLE, self.columns, &filter, |row| {
+            found = Some(row)
+        })
+        .ok()?;
         found
     }
 }
@@ -369,10 +374,12 @@ fn short(bytes: &[u8]) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 fn sql_short(kind: &str, bytes: &str) -> String {
@@ -401,7 +408,10 @@ fn postgres_rows(postgres: &Postgres, table: &str) -> Result<Vec<Row>> {
     ))?;
     let null = |cell: String| if cell == NULL { "null".to_string() } else { cell };
     let row = |cells: Vec<String>| {
-        let id = cells.first().and_then(|id| id.parse().ok()).context("a row without an id")?;
+        let id = cells
+            .first()
+            .and_then(|id| id.parse().ok())
+            .context("a row without an id")?;
         Ok(Row {
             id,
             cells: cells.into_iter().map(null).collect(),

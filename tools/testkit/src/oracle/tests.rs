@@ -35,7 +35,10 @@ const DOCTORED: &[(&str, [u64; 5])] = &[
     ("", [0, 0, 0, 0, 0]),
     ("DELETE FROM copied WHERE id IN (1, 17, 300)", [3, 0, 0, 0, 0]),
     ("DELETE FROM copied", [ROWS, 0, 0, 0, 0]),
-    ("INSERT INTO copied SELECT * FROM copied WHERE id > 290", [0, 10, 0, 0, 0]),
+    (
+        "INSERT INTO copied SELECT * FROM copied WHERE id > 290",
+        [0, 10, 0, 0, 0],
+    ),
     ("INSERT INTO copied SELECT * FROM copied WHERE id = 7", [0, 1, 0, 0, 0]),
     // A double with another content is both.
     (
@@ -43,7 +46,10 @@ const DOCTORED: &[(&str, [u64; 5])] = &[
         [0, 1, 1, 0, 0],
     ),
     ("UPDATE copied SET price = 0.0 WHERE id = 13", [0, 0, 1, 0, 0]),
-    ("UPDATE copied SET misc = CAST(misc AS TEXT) WHERE id = 1", [0, 0, 1, 0, 0]),
+    (
+        "UPDATE copied SET misc = CAST(misc AS TEXT) WHERE id = 1",
+        [0, 0, 1, 0, 0],
+    ),
     ("UPDATE copied SET note = NULL WHERE id = 4", [0, 0, 1, 0, 0]),
     ("UPDATE copied SET photo = zeroblob(32) WHERE id = 5", [0, 0, 1, 0, 0]),
     ("INSERT INTO copied (id, name) VALUES (5000, 'x')", [0, 0, 0, 1, 0]),
@@ -77,13 +83,17 @@ fn accuses_a_doctored_postgres() {
     let dir = temp_dir("oracle");
     let (source, _) = shop_and_copy(dir.path());
     let produced = Produced::typed(&source).unwrap();
-    postgres.query("CREATE TABLE faithful (id bigint, name text, price float8, quantity bigint, note text, photo bytea)");
+    postgres
+        .query("CREATE TABLE faithful (id bigint, name text, price float8, quantity bigint, note text, photo bytea)");
     let insert = insert_statements(&source);
     postgres.query(&insert);
     let unstamped = produced.judge_postgres(&postgres, "faithful").unwrap();
     assert_eq!(counts(&unstamped), [0; 5], "{unstamped}");
 
-    for (doctoring, want) in DOCTORED.iter().filter(|(doctoring, _)| !doctoring.contains("misc AS TEXT")) {
+    for (doctoring, want) in DOCTORED
+        .iter()
+        .filter(|(doctoring, _)| !doctoring.contains("misc AS TEXT"))
+    {
         postgres.query(
             "DROP TABLE IF EXISTS copied;
              CREATE TABLE copied AS TABLE faithful;
@@ -96,7 +106,10 @@ fn accuses_a_doctored_postgres() {
         let columns = "id, name, price, quantity, note, photo";
         let words = doctoring
             .replace("SELECT * FROM copied", &format!("SELECT {columns} FROM copied"))
-            .replace("SELECT id, 'x', price, quantity, note, photo, misc", "SELECT id, 'x', price, quantity, note, photo")
+            .replace(
+                "SELECT id, 'x', price, quantity, note, photo, misc",
+                "SELECT id, 'x', price, quantity, note, photo",
+            )
             .replace("INTO copied SELECT", &format!("INTO copied ({columns}) SELECT"))
             .replace("zeroblob(32)", "decode(repeat('00', 32), 'hex')")
             .replace("rowid = 5", "id = 5 AND arrived = 5");
@@ -160,8 +173,16 @@ fn accuses_a_doctored_file() {
         ("faithful", &|_| {}, [0, 0, 0, 0, 0]),
         ("a line less", &|lines| drop(lines.remove(10)), [1, 0, 0, 0, 0]),
         ("a line twice", &|lines| lines.push(lines[3].clone()), [0, 1, 0, 0, 0]),
-        ("another note", &|lines| lines[0] = lines[0].replace("note", "Note"), [0, 0, 1, 0, 0]),
-        ("a stranger", &|lines| lines.push("9999,x,,,,\n".to_string()), [0, 0, 0, 1, 0]),
+        (
+            "another note",
+            &|lines| lines[0] = lines[0].replace("note", "Note"),
+            [0, 0, 1, 0, 0],
+        ),
+        (
+            "a stranger",
+            &|lines| lines.push("9999,x,,,,\n".to_string()),
+            [0, 0, 0, 1, 0],
+        ),
         ("two changed places", &|lines| lines.swap(0, 1), [0, 0, 0, 0, 1]),
     ];
     for (what, change, want) in cases {
@@ -186,8 +207,12 @@ fn csv_lines(source: &Path) -> Vec<String> {
             true => format!("\"{}\"", text.replace('"', "\"\"")),
             false => text,
         };
-        let price = row.get::<_, Option<f64>>(2)?.map_or(String::new(), |price| price.to_string());
-        let quantity = row.get::<_, Option<i64>>(3)?.map_or(String::new(), |number| number.to_string());
+        let price = row
+            .get::<_, Option<f64>>(2)?
+            .map_or(String::new(), |price| price.to_string());
+        let quantity = row
+            .get::<_, Option<i64>>(3)?
+            .map_or(String::new(), |number| number.to_string());
         Ok(format!(
             "{},{},{price},{quantity},{},{}\n",
             row.get::<_, i64>(0)?,

@@ -17,7 +17,7 @@
 //! | a verdict on what arrived | [`oracle`] |
 //! | a full disk, damaged files, a wrong clock | [`faults`] |
 //! | chance that can be repeated | [`Dice`] |
-//! | a whole story | [`scenario`] |
+//! | a whole story | [`scenario`], or [`soak`] |
 //!
 //! Helpers panic instead of returning errors, because the only thing a test can do with one is to fail. Linux only.
 
@@ -36,6 +36,7 @@ mod proc;
 pub mod scenario;
 mod service;
 pub mod shop;
+pub mod soak;
 mod tls;
 mod wait;
 

@@ -220,6 +220,7 @@ impl Incoming {
         let reaction = self.lock().frame(epoch, seq, frame, now);
         match reaction {
             Reaction::Queued => {
+                crash_point::at!(IncomingAfterQueue);
                 self.arrived.notify_one();
                 None
             }
@@ -346,6 +347,7 @@ impl Source for Consumer {
                 }
             };
             let position = position(epoch, seq);
+            crash_point::at!(IncomingBeforeHandOver);
             return Ok(Read::Batch(SourceBatch {
                 batch,
                 position,
@@ -364,7 +366,9 @@ impl Source for Consumer {
                 standing.watermark = standing.watermark.max(seq);
             }
         }
+        crash_point::at!(IncomingBeforeAck);
         self.streams.want_ack(&self.incoming, false);
+        crash_point::at!(IncomingAfterAck);
         Ok(())
     }
 

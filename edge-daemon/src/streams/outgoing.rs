@@ -235,8 +235,10 @@ impl Outgoing {
             epoch,
             key: SecretKey::new(key),
         };
+        crash_point::at!(LineageBeforeStore);
         home.store(name, &bus_schema::encode(&lineage))
             .map_err(|error| Fault::retry(error.to_string()))?;
+        crash_point::at!(LineageAfterStore);
         Ok(lineage)
     }
 
@@ -379,6 +381,7 @@ impl Outgoing {
             Err(spool::Error::Full { .. }) => return Err(Appending::Full),
             Err(error) => return Err(Appending::Fault(spool_fault(&self.spec, error))),
         }
+        crash_point::at!(OutgoingAfterAppend);
         store.book = book;
         let last = store.spool.state().next_seq - 1;
         let count: usize = groups.iter().map(|(frames, _)| frames.len()).sum();
@@ -496,6 +499,7 @@ impl Outgoing {
                 self.send_gap(streams, next, *seq - 1).await?;
             }
             streams.send_frame(&self.spec, &self.subject, frame.clone()).await?;
+            crash_point::at!(OutgoingAfterSend);
             next = *seq + 1;
         }
         if found.frames.is_empty() {
@@ -540,6 +544,7 @@ impl Outgoing {
     async fn trim(self: Arc<Self>, watermark: u64) -> Result<(), Fault> {
         let this = Arc::clone(&self);
         let trimmed = tokio::task::spawn_blocking(move || {
+            crash_point::at!(OutgoingBeforeTrim);
             lock(&this.recent).retain(|(seq, _)| *seq > watermark);
             let mut store = lock(&this.store);
             let trimmed = store.spool.trim(watermark);
@@ -640,12 +645,14 @@ impl Sink for Producer {
     }
 
     async fn commit(&mut self) -> Result<(), Fault> {
+        crash_point::at!(OutgoingBeforeRelease);
         self.out.let_go();
         self.out.released.send_if_modified(|released| {
             let rises = self.appended > *released;
             *released = self.appended.max(*released);
             rises
         });
+        crash_point::at!(OutgoingAfterRelease);
         Ok(())
     }
 

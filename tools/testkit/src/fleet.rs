@@ -292,14 +292,20 @@ impl Fleet {
         }
     }
 
+    /// What [`Fleet::plane_back`] runs, for a test that wants more around it.
+    #[must_use]
+    #[track_caller]
+    pub fn plane_cmd(&self) -> Cmd {
+        let dir = self.path("plane");
+        Cmd::bin("mycelial-plane")
+            .name("plane")
+            .args(["run", "--dir", &dir, "--http", "127.0.0.1:0"])
+    }
+
     /// Starts the plane again.
     #[track_caller]
     pub fn plane_back(&mut self) {
-        let dir = self.path("plane");
-        let mut plane = Cmd::bin("mycelial-plane")
-            .name("plane")
-            .args(["run", "--dir", &dir, "--http", "127.0.0.1:0"])
-            .spawn();
+        let mut plane = self.plane_cmd().spawn();
         plane.wait_for_log("the plane is running", SOON);
         self.plane = Some(plane);
     }
@@ -336,6 +342,16 @@ impl Fleet {
     /// Every stream's account as the plane has it, by edge. Empty while it does not answer.
     #[must_use]
     pub fn ledgers(&self) -> Vec<(String, Ledger)> {
+        self.accounts(|_| true)
+    }
+
+    /// The accounts of one workflow's streams.
+    #[must_use]
+    pub fn ledgers_of(&self, workflow: &str) -> Vec<(String, Ledger)> {
+        self.accounts(|stream| stream["workflow"] == workflow)
+    }
+
+    fn accounts(&self, wanted: impl Fn(&serde_json::Value) -> bool) -> Vec<(String, Ledger)> {
         let Ok(text) = self.cli(&["ledger", "-o", "json"]) else {
             return Vec::new();
         };
@@ -351,6 +367,6 @@ impl Fleet {
             };
             (stream["edge"].as_str().unwrap_or_default().to_string(), ledger)
         };
-        streams.iter().map(read).collect()
+        streams.iter().filter(|stream| wanted(stream)).map(read).collect()
     }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 pub use report::{Report, Usage, between_marks};
 pub use schedule::{Act, Road, Schedule, Victim, Weather};
 
+use crate::everywhere::STREAMS;
 use crate::oracle::accuse_ledger;
 use crate::{Broker, Dice, Mosquitto, Nats};
 use world::World;
@@ -237,12 +238,8 @@ fn books(world: &mut World, rows: u64) -> Vec<String> {
             .iter()
             .filter_map(|(edge, ledger)| accuse_ledger(edge, ledger, rows))
             .collect();
-        if ledgers.len() != world::STREAMS {
-            wrong.push(format!(
-                "the plane knows {} of {} streams",
-                ledgers.len(),
-                world::STREAMS
-            ));
+        if ledgers.len() != STREAMS {
+            wrong.push(format!("the plane knows {} of {} streams", ledgers.len(), STREAMS));
         }
         if wrong.is_empty() || start.elapsed() > BOOKS_DEADLINE {
             return wrong;

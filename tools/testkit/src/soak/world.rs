@@ -2,13 +2,14 @@
 //! it is time; judges only by handing everything to the oracle.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Act, Options, Road, Usage, Victim, Weather};
+use crate::everywhere::{self, STREAMS};
 use crate::oracle::{Produced, Verdict};
 use crate::shop::{self, Sizes};
 use crate::{Dice, Fleet, Ledger, Link, Postgres, Proc, Signal, wait_ok};
@@ -21,14 +22,8 @@ const GROUPS_APART_MS: (u64, u64) = (20, 300);
 const LARGE_EVERY: u64 = 150;
 /// How much larger.
 const LARGE_TIMES: u64 = 8;
-/// A file is complete at this size.
-const ROTATE_BYTES: u64 = 2 * 1024 * 1024;
-/// Streams of the workflow: one to each destination.
-pub const STREAMS: usize = 3;
 const STOP: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_secs(60);
-/// The table in both databases.
-const TABLE: &str = "copied";
 
 /// A daemon over all its lives.
 struct Daemon {
@@ -101,10 +96,6 @@ impl World {
     #[track_caller]
     pub fn start(options: &Options, dice: &mut Dice) -> Self {
         let postgres = Postgres::start();
-        postgres.query(&format!(
-            "CREATE TABLE {TABLE} (id bigint, name text, price float8, quantity bigint, note text, photo bytea,
-             arrived bigserial)"
-        ));
         let fleet = Fleet::start(options.bus.start(), None);
         fleet.enrol("gateway");
         fleet.enrol("hub");
@@ -118,9 +109,8 @@ impl World {
             usage: Usage::default(),
             written_bytes: 0,
         });
-        let source = fleet.dir().join("shop.db");
-        shop::create(&source).expect("a database");
-        let producer = Producer::new(source, options, dice.split());
+        everywhere::prepare(&fleet, &postgres);
+        let producer = Producer::new(everywhere::source(&fleet), options, dice.split());
         let mut world = Self {
             fleet,
             postgres,
@@ -137,59 +127,10 @@ impl World {
         for daemon in &mut world.daemons {
             daemon.start(&world.fleet);
         }
-        let workflow = world.workflow();
+        let workflow = everywhere::workflow(&world.fleet, &world.postgres, "soak");
         world.fleet.apply("soak", &workflow);
         world.producer.start();
         world
-    }
-
-    fn workflow(&self) -> String {
-        let (fleet, postgres) = (&self.fleet, self.postgres.url());
-        format!(
-            r#"name = "soak"
-
-[sources.orders]
-type = "sqlite"
-daemon = "gateway"
-path = "{shop}"
-table = "{orders}"
-cursor = "id"
-
-[transforms.typed]
-type = "select"
-from = "orders"
-except = ["misc"]
-
-[destinations.copy]
-type = "sqlite"
-daemon = "hub"
-from = "orders"
-path = "{copy}"
-table = "{TABLE}"
-key = []
-
-[destinations.warehouse]
-type = "postgres"
-daemon = "hub"
-from = "typed"
-url = "{postgres}"
-table = "{TABLE}"
-key = []
-tls = {{ mode = "disable" }}
-
-[destinations.archive]
-type = "file"
-daemon = "hub"
-from = "typed"
-path = "{archive}"
-format = "csv"
-rotate = {{ max_bytes = {ROTATE_BYTES} }}
-"#,
-            shop = fleet.path("shop.db"),
-            orders = shop::TABLE,
-            copy = fleet.path("copy.db"),
-            archive = fleet.path("archive.csv"),
-        )
     }
 
     /// Processes killed so far.
@@ -356,35 +297,14 @@ rotate = {{ max_bytes = {ROTATE_BYTES} }}
         }
     }
 
-    /// Rows at each destination that can be counted while they are written: SQLite and PostgreSQL first, then the files.
+    /// Rows at each destination so far.
     pub fn delivered(&self) -> [u64; STREAMS] {
-        let copy = shop::count(&self.fleet.dir().join("copy.db"), TABLE);
-        let counted = self
-            .postgres
-            .try_query_in("postgres", &format!("SELECT count(*) FROM {TABLE}"));
-        let warehouse = counted.stdout.trim().parse().unwrap_or(0);
-        let archive = self.archive().iter().map(|file| records(file)).sum();
-        [copy, warehouse, archive]
-    }
-
-    /// The files of the archive, the oldest first.
-    fn archive(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.fleet.dir()).into_iter().flatten().flatten();
-        let mut files: Vec<PathBuf> = entries
-            .map(|entry| entry.path())
-            .filter(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                name.starts_with("archive-") && name.ends_with(".csv")
-            })
-            .collect();
-        files.sort();
-        files.extend(Some(self.fleet.dir().join("archive.csv")).filter(|path| path.exists()));
-        files
+        everywhere::delivered(&self.fleet, &self.postgres)
     }
 
     /// One line about how it goes.
     pub fn progress(&self) -> String {
-        let copied = shop::count(&self.fleet.dir().join("copy.db"), TABLE);
+        let copied = everywhere::copied(&self.fleet);
         self.producer.shared.delivered.store(copied, Ordering::Relaxed);
         format!(
             "{} kills, {} other faults, {} rows produced, {copied} of them in SQLite",
@@ -407,24 +327,15 @@ rotate = {{ max_bytes = {ROTATE_BYTES} }}
 
     /// Asks the oracle about each destination. What cannot even be read is an accusation of its own.
     pub fn verdicts(&self, accusations: &mut Vec<String>) -> Vec<Verdict> {
-        let source = self.fleet.dir().join("shop.db");
-        let (all, typed) = (
-            Produced::all(&source).expect("the source is ours"),
-            Produced::typed(&source).expect("the source is ours"),
-        );
-        let verdicts = [
-            all.judge_sqlite(&self.fleet.dir().join("copy.db"), TABLE),
-            typed.judge_postgres(&self.postgres, TABLE),
-            typed.judge_csv(&self.archive()),
-        ];
-        let keep =
+        let verdicts = everywhere::verdicts(&self.fleet, &self.postgres);
+        let mut keep =
             |verdict: anyhow::Result<Verdict>| verdict.map_err(|error| accusations.push(format!("{error:#}"))).ok();
-        verdicts.into_iter().filter_map(keep).collect()
+        verdicts.into_iter().filter_map(&mut keep).collect()
     }
 
     /// Bytes of all values produced.
     pub fn payload_bytes(&self) -> u64 {
-        Produced::all(&self.fleet.dir().join("shop.db")).map_or(0, |produced| produced.payload_bytes())
+        Produced::all(&everywhere::source(&self.fleet)).map_or(0, |produced| produced.payload_bytes())
     }
 
     /// Stops the daemons, who must do so politely. Returns what gateway and hub took.
@@ -454,12 +365,6 @@ fn set_weather(road: &Link, weather: Weather) {
     road.delay_with_jitter(weather.delay, weather.jitter);
     road.lose(weather.losses_per_million);
     road.cap(weather.bytes_per_s);
-}
-
-/// Lines of a CSV file without its header: no value of the shop has a line end in it.
-fn records(path: &Path) -> u64 {
-    let bytes = std::fs::read(path).unwrap_or_default();
-    (memchr::memchr_iter(b'\n', &bytes).count() as u64).saturating_sub(1)
 }
 
 /// Writes rows all the while, in groups of random sizes at random moments.

@@ -103,7 +103,6 @@ pub fn delivered(fleet: &Fleet, postgres: &Postgres) -> [u64; STREAMS] {
 }
 
 /// Asks the oracle about each destination. An error is one that cannot even be read.
-#[must_use]
 pub fn verdicts(fleet: &Fleet, postgres: &Postgres) -> [Result<Verdict>; STREAMS] {
     let judge = |typed: bool, ask: &dyn Fn(&Produced) -> Result<Verdict>| {
         let source = source(fleet);

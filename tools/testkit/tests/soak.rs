@@ -6,7 +6,7 @@ use testkit::fresh_seed;
 use testkit::soak::{Bus, Goal, Options, run};
 
 /// With what comes before and after, about two minutes.
-const TIME: Duration = Duration::from_secs(90);
+const TIME: Duration = Duration::from_secs(100);
 /// Far fewer than there will be, so that a busy machine may be slow.
 const KILLS_MIN: u64 = 20;
 

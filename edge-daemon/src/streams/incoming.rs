@@ -117,6 +117,7 @@ impl Incoming {
         let reaction = self.lock().frame(epoch, seq, frame, now);
         match reaction {
             Reaction::Queued => {
+                crash_point::at!(IncomingAfterQueue);
                 self.arrived.notify_one();
                 None
             }
@@ -301,6 +302,7 @@ impl Source for Consumer {
                 seq,
                 mark: self.mark.clone(),
             };
+            crash_point::at!(IncomingBeforeHandOver);
             return Ok(Read::Batch(SourceBatch {
                 batch,
                 position: Position::new(place.encode()),
@@ -316,7 +318,9 @@ impl Source for Consumer {
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
         if let Some(place) = place_of(position) {
             self.incoming.lock().commit(place);
+            crash_point::at!(IncomingBeforeAck);
             self.streams.want_ack(&self.incoming, false);
+            crash_point::at!(IncomingAfterAck);
         }
         Ok(())
     }

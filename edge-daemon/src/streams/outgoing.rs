@@ -504,8 +504,11 @@ fn load_lineage(home: &Home, spec: &StreamSpec) -> Result<Result<Option<Lineage>
 }
 
 fn save_lineage(home: &Home, spec: &StreamSpec, lineage: &Lineage) -> Result<(), Fault> {
+    crash_point::at!(LineageBeforeStore);
     home.store(&lineage_name(spec), &bus_schema::encode(lineage))
-        .map_err(|error| Fault::retry(error.to_string()))
+        .map_err(|error| Fault::retry(error.to_string()))?;
+    crash_point::at!(LineageAfterStore);
+    Ok(())
 }
 
 fn make_lineage(epoch: u64, asks: bool) -> Result<Lineage, Fault> {

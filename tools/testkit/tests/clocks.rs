@@ -176,7 +176,7 @@ fn a_gateway_in_1970_enrols_and_delivers_over_tls() {
     fleet.enrol("hub");
     let (source, copy) = (fleet.dir().join("source.db"), fleet.dir().join("copy.db"));
     add(&source, "readings", 500);
-    let mut gateway = fleet.daemon_with("gateway", None, |cmd| clock.on(cmd));
+    let mut gateway = clock.on(fleet.daemon_cmd("gateway", None)).spawn();
     let _hub = fleet.daemon("hub", None);
     fleet.apply("readings", &workflow(&fleet, "readings"));
     wait_ok("the first rows", SOON, || all_in_order(&copy, "readings", 500, since));
@@ -184,7 +184,7 @@ fn a_gateway_in_1970_enrols_and_delivers_over_tls() {
     gateway.kill9();
     add(&source, "readings", 500);
     clock.begin_in_1970();
-    let _gateway = fleet.daemon_with("gateway", None, |cmd| clock.on(cmd));
+    let _gateway = clock.on(fleet.daemon_cmd("gateway", None)).spawn();
     wait_ok("the rows after a restart", SOON, || {
         all_in_order(&copy, "readings", 1000, since)
     });
@@ -204,7 +204,7 @@ fn a_clock_that_jumps_by_five_years_changes_nothing() {
     fleet.enrol("hub");
     let (source, copy) = (fleet.dir().join("source.db"), fleet.dir().join("copy.db"));
     add(&source, "readings", 100);
-    let _gateway = fleet.daemon_with("gateway", None, |cmd| clock.on(cmd));
+    let _gateway = clock.on(fleet.daemon_cmd("gateway", None)).spawn();
     let _hub = fleet.daemon("hub", None);
     fleet.apply("readings", &workflow(&fleet, "readings"));
     wait_ok("the first rows", SOON, || all_in_order(&copy, "readings", 100, since));

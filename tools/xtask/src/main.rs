@@ -7,6 +7,7 @@ mod lint;
 mod measure;
 mod metadata;
 mod setup;
+mod soak;
 mod test;
 mod up;
 
@@ -32,6 +33,8 @@ enum Task {
     Lint(lint::Args),
     /// Run every test against real servers
     Test(test::Args),
+    /// Move data while everything fails, and ask the oracle what came of it
+    Soak(soak::Args),
     /// Print size, memory and speed of the release programs
     Measure(measure::Args),
     /// Run the bus's suite over every kind of broker and write its table into the docs
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Lint(args) => lint::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Soak(args) => soak::run(&args),
         Task::Measure(args) => measure::run(&args),
         Task::Conformance(args) => conformance::run(&args),
     };

@@ -105,7 +105,7 @@ const NEEDS: &[Need] = &[
         to_build: false,
     },
     Need {
-        what: "faketime",
+        what: "libfaketime",
         from: Source::Apt {
             programs: &["faketime"],
             packages: &["faketime"],
@@ -333,7 +333,7 @@ mod tests {
 
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "C compiler, mosquitto, nats-server, PostgreSQL, iproute2, faketime, Chromium, Node.js"
+            "C compiler, mosquitto, nats-server, PostgreSQL, iproute2, libfaketime, Chromium, Node.js"
         );
         for path in [
             bin.join("cc"),
@@ -352,7 +352,7 @@ mod tests {
         fs::create_dir(bin.join("ip")).unwrap();
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "PostgreSQL, iproute2, faketime, Node.js"
+            "PostgreSQL, iproute2, libfaketime, Node.js"
         );
         fs::remove_dir_all(root).unwrap();
     }

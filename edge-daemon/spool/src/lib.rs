@@ -38,7 +38,7 @@ mod types;
 pub use check::{Report, SegmentReport, check};
 pub use error::Error;
 pub use spool::Spool;
-pub use types::{Dropped, Frame, Group, Hole, Limits, Mark, Recovery, Repair, State, Stored};
+pub use types::{Dropped, Frame, Group, Hole, Limits, Mark, Missing, Recovery, Repair, State, Stored};
 
 /// Largest frame, bytes: one sealed envelope.
 pub const FRAME_BYTES_MAX: usize = 96 * 1024;

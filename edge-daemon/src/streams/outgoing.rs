@@ -16,6 +16,7 @@ use bus_link::{home::Home, secure::Secure};
 use bus_schema::{
     id::{StreamId, WorkflowId},
     key::SecretKey,
+    limits::CREDIT_FRAMES,
     message::{Frame, Ledger, Side, StreamAck, StreamOpen, StreamReport},
     plan::{StreamSpec, WhenFull},
     subject::{self, Subject},
@@ -119,6 +120,8 @@ pub struct Outgoing {
     /// The root's seq up to which frames may have left.
     gone: AtomicU64,
     released: watch::Sender<u64>,
+    /// Highest seq that may be on its way.
+    sent: AtomicU64,
     acks: Mutex<VecDeque<StreamAck>>,
     acked: Notify,
     trimmed: Notify,
@@ -213,6 +216,7 @@ impl Outgoing {
         Ok(Arc::new(Self {
             subject: subject::data(secure.fleet(), secure.node(), &spec.stream),
             released: watch::Sender::new(state.watermark_seq),
+            sent: AtomicU64::new(store.spool.sent_before(CREDIT_FRAMES)),
             view: Mutex::new(store.view()),
             store: Mutex::new(store),
             recent: Mutex::default(),
@@ -366,7 +370,7 @@ impl Outgoing {
                 let wanted = self.spec.spool.quota_bytes / DROP_SHARE;
                 let dropped = store
                     .spool
-                    .drop_oldest(wanted)
+                    .drop_oldest(wanted, self.sent.load(Ordering::Relaxed))
                     .map_err(|e| Appending::Fault(spool_fault(&self.spec, e)))?;
                 lock(&self.recent).clear();
                 tracing::warn!(
@@ -495,6 +499,7 @@ impl Outgoing {
             if *seq > next {
                 self.send_gap(streams, next, *seq - 1).await?;
             }
+            self.sent.fetch_max(*seq, Ordering::Relaxed);
             streams.send_frame(&self.spec, &self.subject, frame.clone()).await?;
             next = *seq + 1;
         }

@@ -73,7 +73,7 @@ impl Spool {
             self.cut_pending = settled.cut_frames > 0;
             (self.stamp, self.mark_slot) = (settled.stamp_max.saturating_add(1), settled.mark_slot);
             self.mark = read_mark(&loaded.segment, settled.marks.last())?;
-            ledger = settled.ledger;
+            ledger = settled.ledger.clone();
             start_lost = settled.start.is_none();
             let short = hint.is_some_and(|high| high.next_seq > self.next_seq);
             if short || (repaired && hint.is_none()) {
@@ -93,7 +93,7 @@ impl Spool {
                 self.borrow_from_before(&names, &mut ledger)?;
             }
             // Holes begin above the floor.
-            self.ledger = ledger.unwrap_or_default();
+            self.ledger = ledger.clone().unwrap_or_default();
             self.set_holes(first_seq, settled.before, &settled.frames, self.next_seq, self.produced);
         }
         let high = hint.unwrap_or_default();
@@ -106,6 +106,7 @@ impl Spool {
         if self.ledger.watermark >= self.next_seq {
             go_on_at = go_on_at.max(self.ledger.watermark + 1);
         }
+        self.finish_drops();
         self.find_gaps();
         if go_on_at > self.next_seq {
             recovery.seq_skipped = true;
@@ -165,7 +166,7 @@ impl Spool {
         let Some(&first_seq) = names.last() else { return Ok(()) };
         if let Found::Open(loaded) = self.load(middle(first_seq, self.tail_first(), true))? {
             let Some(settled) = loaded.settled else { return Ok(()) };
-            *ledger = ledger.or(settled.ledger);
+            *ledger = ledger.take().or(settled.ledger);
             if self.mark.is_none() {
                 self.mark = read_mark(&loaded.segment, settled.marks.last())?;
                 self.cut_pending = true;
@@ -250,12 +251,37 @@ impl Spool {
         if let Some((first_seq, meta)) = self.segments.first_key_value().filter(|_| stale)
             && *first_seq > self.ledger.floor + 1
         {
-            self.ledger.delivered += meta.before.minus(self.ledger.settled).records;
+            let dropped = self.ledger.dropped_within(0, first_seq - 1);
+            self.ledger.delivered += meta.before.minus(self.ledger.settled).minus(dropped).records;
             (self.ledger.floor, self.ledger.settled) = (first_seq - 1, meta.before);
+            self.ledger.pass_dropped();
             self.ledger.watermark = self.ledger.watermark.max(self.ledger.floor);
         }
         let floor = self.ledger.floor;
         self.holes.retain(|_, hole| hole.last_seq > floor);
+    }
+
+    /// Removes what a crash left of segments whose drop was stored already.
+    fn finish_drops(&mut self) {
+        let tail_first = self.tail_first();
+        for range in self.ledger.dropped_ahead.clone() {
+            let first_seq = if range.first_seq == self.ledger.floor + 1 {
+                0
+            } else {
+                range.first_seq
+            };
+            let left: Vec<u64> = self
+                .segments
+                .range(first_seq..tail_first)
+                .filter(|(_, meta)| meta.end_seq > range.first_seq && meta.end_seq <= range.last_seq + 1)
+                .map(|(first_seq, _)| *first_seq)
+                .collect();
+            if !left.is_empty() {
+                self.holes
+                    .retain(|_, hole| !range.covers(hole.first_seq, hole.last_seq));
+                self.retire(&left);
+            }
+        }
     }
 
     /// Notes what is missing between segments, and before the first.

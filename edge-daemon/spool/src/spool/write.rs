@@ -52,6 +52,7 @@ impl Spool {
         let tail_first = self.tail_first();
         if let Err(error) = self.write_groups(groups) {
             (self.next_seq, self.produced, self.mark) = before;
+            self.recent.split_off(&self.next_seq);
             self.undo_to(tail_first);
             return Err(error);
         }
@@ -89,7 +90,7 @@ impl Spool {
 
     fn write_groups(&mut self, groups: &[Group<'_>]) -> Result<(), Error> {
         if self.ledger_dirty {
-            let (stamp, ledger) = (self.stamp, self.ledger);
+            let (stamp, ledger) = (self.stamp, self.ledger.clone());
             self.on_tail(APPEND, |tail| tail.put_ledger(stamp, &ledger))?;
         }
         for (index, group) in groups.iter().enumerate() {
@@ -112,6 +113,7 @@ impl Spool {
 
     fn write_frames(&mut self, group: &Group<'_>) -> Result<(), Error> {
         let (mut seq, mut amounts, stamp) = (self.next_seq, self.produced, self.stamp);
+        let mut written = Vec::with_capacity(group.frames.len());
         self.on_tail(APPEND, |tail| {
             for (index, frame) in group.frames.iter().enumerate() {
                 let mark = (index + 1 == group.frames.len()).then_some(group.mark);
@@ -119,9 +121,11 @@ impl Spool {
                 tail.put_frame(seq, stamp, &payload)?;
                 seq += 1;
                 amounts = amounts.plus(1, frame.records, frame.bytes.len() as u64);
+                written.push((seq - 1, amounts));
             }
             Ok::<(), Fault>(())
         })?;
+        self.remember(written);
         (self.next_seq, self.produced) = (seq, amounts);
         Ok(())
     }

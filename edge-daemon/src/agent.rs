@@ -86,6 +86,8 @@ pub struct Setup {
     pub bus: BusSection,
     /// What this daemon can run.
     pub registry: Arc<Registry>,
+    /// Room for buffers.
+    pub budget: Arc<spool::Budget>,
     /// Where relative paths in configs start.
     pub base_dir: PathBuf,
     /// Uniform random numbers, for jitter.
@@ -124,6 +126,7 @@ impl Agent {
             membership,
             bus,
             registry,
+            budget,
             base_dir,
             random,
         } = setup;
@@ -156,6 +159,7 @@ impl Agent {
             home: Arc::clone(&home),
             secure: Arc::clone(&secure),
             streams: Arc::clone(&streams),
+            budget,
             base_dir,
             started,
         };

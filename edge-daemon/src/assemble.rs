@@ -31,6 +31,8 @@ pub struct Workshop {
     pub secure: Arc<Secure>,
     /// Its streams.
     pub streams: Arc<Streams>,
+    /// Room for buffers.
+    pub budget: Arc<spool::Budget>,
     /// Where relative paths in configs start.
     pub base_dir: PathBuf,
     /// When the daemon started.
@@ -158,6 +160,7 @@ impl Workshop {
                     let outgoing = Outgoing::open(
                         &self.home,
                         self.home.dir(),
+                        &self.budget,
                         Arc::clone(&self.secure),
                         plan.id,
                         spec.clone(),

@@ -15,6 +15,7 @@ use bus_link::{
 use bus_schema::member::{Invitation, Role, is_name};
 use clap::{Parser, Subcommand};
 use flow::Registry;
+use spool::Budget;
 use tokio::sync::watch;
 
 use crate::{
@@ -154,7 +155,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             let config = settings(path.as_deref(), data_dir)?;
             logging::start(&config.log).map_err(|error| Failure::new(EXIT_USAGE, error))?;
             let stop = stop_signal()?;
-            return standalone::run(&workflow, state, registry(), stop)
+            return standalone::run(&workflow, state, registry(), config.spool.room(), stop)
                 .await
                 .map_err(|error| Failure::new(error.exit_code(), error));
         }
@@ -316,6 +317,7 @@ async fn serve(
     let stop = stop_signal()?;
     let mut hangup = Hangup::new()?;
     let mut membership = Some(membership);
+    let budget = Budget::new(config.spool.room());
     loop {
         let member = match membership.take() {
             Some(member) => member,
@@ -332,6 +334,7 @@ async fn serve(
             membership: member,
             bus: config.bus.clone(),
             registry: registry(),
+            budget: Arc::clone(&budget),
             base_dir: files,
             random,
         };
@@ -345,7 +348,7 @@ async fn serve(
                     tokio::select! {
                         _ = stop.wait_for(|stop| *stop) => return false,
                         () = hangup.recv() => {
-                            if let Some(changed) = reload(&config, path.as_deref(), data_dir.clone(), &known, log) {
+                            if let Some(changed) = reload(&config, path.as_deref(), data_dir.clone(), &known, log, &budget) {
                                 config = changed;
                                 return true;
                             }
@@ -375,12 +378,14 @@ fn reload(
     data_dir: Option<PathBuf>,
     known: &Known,
     log: &LogControl,
+    budget: &Budget,
 ) -> Option<Config> {
     let read = settings(path, data_dir).and_then(|new| {
         let wrong = |error: &dyn std::fmt::Display| Failure::new(EXIT_USAGE, error);
         // The files [bus] names are read now: later it is too late to go on with the old ones.
         new.bus.resolve(known, "check").map_err(|error| wrong(&error))?;
         log.change(&new.log).map_err(|error| wrong(&error))?;
+        budget.set(new.spool.room());
         Ok(new)
     });
     let new = match read {

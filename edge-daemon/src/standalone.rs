@@ -127,6 +127,7 @@ pub async fn run(
     file: &Path,
     state: Option<PathBuf>,
     registry: Arc<Registry>,
+    room: spool::Room,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
     let text = bus_link::settings::text(file)?;
@@ -159,6 +160,7 @@ pub async fn run(
         home: Arc::clone(&home),
         secure,
         streams: Arc::clone(&streams),
+        budget: spool::Budget::new(room),
         base_dir,
         started: Instant::now(),
     };

@@ -23,7 +23,7 @@ use bus_schema::{
 };
 use flow::{Delivery, Fault, Position, Rejected, Sink, Watermark};
 use serde::{Deserialize, Serialize};
-use spool::{Group, Limits, Mark, Spool, State};
+use spool::{Budget, Class, Group, Limits, Mark, Spool, State};
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -147,6 +147,7 @@ impl Outgoing {
     pub fn open(
         home: &Home,
         data_dir: &Path,
+        budget: &Arc<Budget>,
         secure: Arc<Secure>,
         workflow: WorkflowId,
         spec: StreamSpec,
@@ -159,7 +160,8 @@ impl Outgoing {
             quota_bytes,
             segment_bytes: SEGMENT_BYTES,
         };
-        let (spool, recovery) = Spool::open(&dir.join("spool"), limits).map_err(|error| spool_fault(&spec, error))?;
+        let (spool, recovery) = Spool::open_within(&dir.join("spool"), limits, budget.share(Class::Normal))
+            .map_err(|error| spool_fault(&spec, error))?;
         for repair in &recovery.repairs {
             tracing::error!(
                 edge = spec.edge,

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::budget::Share;
 use crate::contents::{FrameInfo, hole_between, holes_in};
 use crate::disk::{self, BALLAST_BYTES, High, HighFile, Seal, segment_name};
 use crate::error::Error;
@@ -31,6 +32,7 @@ const RECENT_MAX: usize = 2048;
 pub struct Spool {
     dir: PathBuf,
     limits: Limits,
+    share: Share,
     high: HighFile,
     /// Every segment by first seq. The last one is the tail, which is appended to.
     segments: BTreeMap<u64, Meta>,
@@ -199,6 +201,7 @@ impl Spool {
             .unwrap_or_default();
         self.quarantined = bad.len() as u64;
         self.other_bytes = BALLAST_BYTES + bad.iter().map(|path| disk::bytes_below(path)).sum::<u64>();
+        self.share.settle(self.disk_bytes());
     }
 
     fn write_high(&self) {

@@ -5,6 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 use super::{Meta, Spool, disk_error, in_segment};
+use crate::budget::Share;
 use crate::contents::{MarkAt, Settled};
 use crate::disk::{self, High, HighFile, LOCK_FILE, Listing, Seal, segment_name};
 use crate::error::Error;
@@ -19,6 +20,11 @@ impl Spool {
     /// [`Spool::state`] say what it cost. It fails only if the disk refuses, another process has the spool, or a limit
     /// is out of range.
     pub fn open(dir: &Path, limits: Limits) -> Result<(Self, Recovery), Error> {
+        Self::open_within(dir, limits, Share::default())
+    }
+
+    /// Like [`Self::open`], for one of several spools that share a [`crate::Budget`].
+    pub fn open_within(dir: &Path, limits: Limits, share: Share) -> Result<(Self, Recovery), Error> {
         check_limits(&limits)?;
         fs::create_dir_all(dir).map_err(disk_error("create the spool's directory", dir))?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -31,6 +37,7 @@ impl Spool {
         let mut spool = Self {
             dir: dir.to_owned(),
             limits,
+            share,
             high,
             segments: BTreeMap::new(),
             tail: None,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{Spool, in_segment};
+use crate::budget::Full;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::record::{Counters, FrameHead, MarkRecord};
@@ -38,15 +39,12 @@ impl Spool {
     pub fn append_groups(&mut self, groups: &[Group<'_>]) -> Result<Range<u64>, Error> {
         let needed_bytes = self.check(groups)?;
         self.make_writable()?;
-        let used_bytes = self.disk_bytes();
-        if needed_bytes > 0 && used_bytes + needed_bytes + RESERVE_BYTES > self.limits.quota_bytes {
-            let (dir, quota_bytes) = (self.dir.clone(), self.limits.quota_bytes);
-            return Err(Error::Full {
-                dir,
-                used_bytes,
+        if needed_bytes > 0 {
+            self.find_room(needed_bytes).map_err(|limit| Error::Full {
+                dir: self.dir.clone(),
                 needed_bytes,
-                quota_bytes,
-            });
+                limit,
+            })?;
         }
         let before = (self.next_seq, self.produced, self.mark.clone());
         let tail_first = self.tail_first();
@@ -54,11 +52,25 @@ impl Spool {
             (self.next_seq, self.produced, self.mark) = before;
             self.recent.split_off(&self.next_seq);
             self.undo_to(tail_first);
+            self.share.settle(self.disk_bytes());
             return Err(error);
         }
+        self.share.settle(self.disk_bytes());
         self.ledger_dirty = false;
         self.write_high();
         Ok(before.0..self.next_seq)
+    }
+
+    /// Whether the spool's own quota and what it shares with others leave room for an append.
+    fn find_room(&mut self, needed_bytes: u64) -> Result<(), Full> {
+        let (used_bytes, quota_bytes) = (self.disk_bytes(), self.limits.quota_bytes);
+        if used_bytes + needed_bytes + RESERVE_BYTES > quota_bytes {
+            return Err(Full::Spool {
+                used_bytes,
+                quota_bytes,
+            });
+        }
+        self.share.reserve(&self.dir, used_bytes, needed_bytes)
     }
 
     /// Checks what does not depend on the disk; gives the bytes the groups will about take on it.

@@ -16,7 +16,7 @@ use bus_schema::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::guard::Seen;
+use crate::{guard::Seen, reserve};
 
 /// A member's files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,17 +89,25 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeEr
     move |source| HomeError::Io { what, path, source }
 }
 
-/// Replaces a file so that a crash leaves the old or the new one, whole. Only the owner can read it.
+/// Replaces a file so that a crash leaves the old or the new one, whole. Only the owner can read it. After an error the old
+/// one is there, and nothing else.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
+    replace(path, &temporary, bytes).inspect_err(|_| {
+        // On a full disk half a file would be in the way.
+        let _gone_already = fs::remove_file(&temporary);
+    })
+}
+
+fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&temporary)?;
+    let mut file = options.open(temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&temporary, path)?;
+    fs::rename(temporary, path)?;
     if let Some(parent) = path.parent() {
         sync_dir(parent)?;
     }
@@ -164,7 +172,7 @@ impl Home {
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
         let path = self.dir.join(name);
-        write_atomic(&path, bytes).map_err(io_error("write", &path))
+        reserve::with(&self.dir, || write_atomic(&path, bytes)).map_err(io_error("write", &path))
     }
 
     /// Reads a file that ends with a checksum of the rest.
@@ -187,7 +195,8 @@ impl Home {
         Ok(Some(bytes))
     }
 
-    /// Writes a file with a checksum, atomically and durably.
+    /// Writes a file with a checksum, atomically and durably; on a full disk with the help of the [`reserve`], if there is
+    /// one.
     pub fn store(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
         self.write(name, &[bytes, &hash(name, &[bytes])].concat())
     }

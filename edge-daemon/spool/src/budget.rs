@@ -249,11 +249,21 @@ pub struct Share {
 
 impl Share {
     /// Counts `needed_bytes` on top of what the spool has on disk, if they are allowed. [`Self::settle`] puts it right
-    /// once they are written, or not.
-    pub(crate) fn reserve(&mut self, dir: &Path, disk_bytes: u64, needed_bytes: u64) -> Result<(), Full> {
+    /// once they are written, or not. Of the file system's free bytes `owed_bytes` are spoken for.
+    pub(crate) fn reserve(
+        &mut self,
+        dir: &Path,
+        disk_bytes: u64,
+        needed_bytes: u64,
+        owed_bytes: u64,
+    ) -> Result<(), Full> {
         self.settle(disk_bytes);
         let Some(budget) = &self.budget else { return Ok(()) };
         let (room, space, class) = (budget.room(), Space::of(dir).ok(), self.class);
+        let space = space.map(|space| Space {
+            free_bytes: space.free_bytes.saturating_sub(owed_bytes),
+            ..space
+        });
         let mut refused = None;
         let reserved = budget
             .used_bytes
@@ -380,22 +390,22 @@ mod tests {
         });
         let dir = std::env::temp_dir();
         let (mut bulk, mut critical) = (budget.share(Class::Bulk), budget.share(Class::Critical));
-        bulk.reserve(&dir, 100, 400).unwrap();
+        bulk.reserve(&dir, 100, 400, 0).unwrap();
         assert_eq!(budget.used_bytes(), 500);
         bulk.settle(450);
-        assert!(bulk.reserve(&dir, 450, 151).is_err());
-        critical.reserve(&dir, 0, 550).unwrap();
+        assert!(bulk.reserve(&dir, 450, 151, 0).is_err());
+        critical.reserve(&dir, 0, 550, 0).unwrap();
         assert_eq!(budget.used_bytes(), 1000);
-        assert!(critical.reserve(&dir, 550, 1).is_err());
+        assert!(critical.reserve(&dir, 550, 1, 0).is_err());
         drop(bulk);
         assert_eq!(budget.used_bytes(), 550);
         budget.set(Room {
             quota_bytes: 500,
             keep_free_bytes: None,
         });
-        assert!(critical.reserve(&dir, 500, 1).is_err());
+        assert!(critical.reserve(&dir, 500, 1, 0).is_err());
         assert_eq!(budget.room().keep_free_bytes, None);
         let mut free = Share::default();
-        free.reserve(&dir, 1 << 40, 1 << 40).unwrap();
+        free.reserve(&dir, 1 << 40, 1 << 40, 0).unwrap();
     }
 }

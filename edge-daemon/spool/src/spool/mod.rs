@@ -33,6 +33,8 @@ pub struct Spool {
     dir: PathBuf,
     limits: Limits,
     share: Share,
+    /// The ballast is there.
+    ballast: bool,
     high: HighFile,
     /// Every segment by first seq. The last one is the tail, which is appended to.
     segments: BTreeMap<u64, Meta>,
@@ -215,11 +217,20 @@ impl Spool {
         }
     }
 
+    /// Gives up the ballast, for what must work on a full disk. False if there was none.
+    fn drop_ballast(&mut self) -> bool {
+        self.ballast = false;
+        let dropped = disk::drop_ballast(&self.dir);
+        if dropped {
+            tracing::warn!(spool = %self.dir.display(), "the disk is full: reserved space of the buffer given up");
+        }
+        dropped
+    }
+
     /// Loads a segment; if the disk is full, the ballast is given up for it.
-    fn load(&self, ask: Ask) -> Result<Found, Error> {
+    fn load(&mut self, ask: Ask) -> Result<Found, Error> {
         let mut result = load(&self.dir, ask);
-        if result.as_ref().is_err_and(Fault::is_disk_full) && disk::drop_ballast(&self.dir) {
-            tracing::warn!(spool = %self.dir.display(), "the disk is full: reserved space given up to open a segment");
+        if result.as_ref().is_err_and(Fault::is_disk_full) && self.drop_ballast() {
             result = load(&self.dir, Ask { copy: false, ..ask });
         }
         result.map_err(|fault| in_segment("open the spool's segment", &self.segment_dir(ask.first_seq), fault))
@@ -432,7 +443,7 @@ impl Spool {
             }
             self.segments.remove(first_seq);
         }
-        disk::put_ballast(&self.dir);
+        self.ballast = disk::put_ballast(&self.dir);
         self.measure();
     }
 }

@@ -32,12 +32,13 @@ impl Spool {
         }
         let lock = lock(dir)?;
         let listing = tidy(dir).map_err(disk_error("tidy the spool's directory", dir))?;
-        disk::put_ballast(dir);
+        let ballast = disk::put_ballast(dir);
         let (high, hint) = HighFile::open(dir).map_err(disk_error("open a file of the spool", dir))?;
         let mut spool = Self {
             dir: dir.to_owned(),
             limits,
             share,
+            ballast,
             high,
             segments: BTreeMap::new(),
             tail: None,

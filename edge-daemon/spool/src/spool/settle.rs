@@ -340,8 +340,15 @@ impl Spool {
         self.retire(&settled);
     }
 
-    /// Makes the ledger durable.
+    /// Makes the ledger durable, on a full disk with the help of the ballast.
     pub(super) fn store_ledger(&mut self) -> Result<(), Error> {
+        match self.put_ledger() {
+            Err(error) if error.is_disk_full() && self.drop_ballast() => self.put_ledger(),
+            other => other,
+        }
+    }
+
+    fn put_ledger(&mut self) -> Result<(), Error> {
         self.make_writable()?;
         let (stamp, ledger) = (self.stamp, self.ledger.clone());
         self.on_tail("store the watermark in the spool's segment", |tail| {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::{Spool, in_segment};
 use crate::budget::Full;
+use crate::disk;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::record::{Counters, FrameHead, MarkRecord};
@@ -38,6 +39,21 @@ impl Spool {
     /// between may leave some of the first groups, each of them whole.
     pub fn append_groups(&mut self, groups: &[Group<'_>]) -> Result<Range<u64>, Error> {
         let needed_bytes = self.check(groups)?;
+        let appended = self.append_checked(groups, needed_bytes);
+        match appended {
+            // A mark has to fit on a full disk.
+            Err(error) if needed_bytes == 0 && error.is_disk_full() && self.drop_ballast() => {
+                self.append_checked(groups, needed_bytes)
+            }
+            Ok(seqs) if needed_bytes > 0 && !self.ballast => {
+                self.ballast = disk::put_ballast(&self.dir);
+                Ok(seqs)
+            }
+            other => other,
+        }
+    }
+
+    fn append_checked(&mut self, groups: &[Group<'_>], needed_bytes: u64) -> Result<Range<u64>, Error> {
         self.make_writable()?;
         if needed_bytes > 0 {
             self.find_room(needed_bytes).map_err(|limit| Error::Full {
@@ -70,7 +86,8 @@ impl Spool {
                 quota_bytes,
             });
         }
-        self.share.reserve(&self.dir, used_bytes, needed_bytes)
+        let owed_bytes = if self.ballast { 0 } else { disk::BALLAST_BYTES };
+        self.share.reserve(&self.dir, used_bytes, needed_bytes, owed_bytes)
     }
 
     /// Checks what does not depend on the disk; gives the bytes the groups will about take on it.

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     api::{ApiCall, ApiResult},
-    data::Batch,
     id::{FleetId, NodeId, StreamId, WorkflowId},
     key::{PublicKeys, SecretKey},
     member::{BrokerLogin, Certificate, GroupKey, Role, Roster, Signed},
@@ -251,6 +250,8 @@ pub struct Status {
     pub resources: Resources,
     /// Messages it refused since start (bad signature, replay, unknown kind).
     pub refused: u64,
+    /// Damaged files it has set aside and not been told to forget.
+    pub damaged: u32,
 }
 
 /// Counts of records since a stream's epoch began. At every moment
@@ -269,6 +270,8 @@ pub struct Ledger {
     pub dead: u64,
     /// Arrived again and were recognised; not part of the balance.
     pub duplicates: u64,
+    /// Of those delivered: known only by the producer's word, because the destination's own watermark was lost.
+    pub unconfirmed: u64,
 }
 
 impl Ledger {
@@ -310,6 +313,8 @@ pub struct StreamReport {
     pub ledger: Ledger,
     /// Bytes waiting in the spool.
     pub buffered_bytes: u64,
+    /// Gap records made (by a producer) or met (by a consumer) in this epoch: places where records are missing.
+    pub gaps: u64,
     /// What keeps it from flowing, in words; empty when nothing does.
     pub trouble: String,
 }
@@ -368,6 +373,39 @@ pub struct StreamOpen {
     pub first_seq: u64,
     /// The seq the next new frame will get.
     pub next_seq: u64,
+    /// When boots began whose wall clock was wrong, as far as it is known by now.
+    pub clocks: Vec<BootClock>,
+}
+
+/// When a boot of a daemon really began: corrects the times of records read while its wall clock was wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootClock {
+    /// The daemon's epoch.
+    pub boot: u64,
+    /// Milliseconds since 1970, by the fleet's time.
+    pub began_unix_ms: i64,
+}
+
+/// How far a source was read as of a batch. The consumer keeps it with the batch's watermark, so that a producer that lost
+/// its buffer can ask for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceMark {
+    /// Counts what the producing pipe has read.
+    pub root_seq: u64,
+    /// The source's bookmark, opaque.
+    #[serde(with = "serde_bytes")]
+    pub position: Vec<u8>,
+}
+
+/// Where a consumer stands in an older epoch of a stream whose newer one was opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// That epoch.
+    pub epoch: u64,
+    /// Highest seq of it durable at the destination.
+    pub watermark: u64,
+    /// How far the source was read as of that; `None` when nothing was ever durable.
+    pub mark: Option<SourceMark>,
 }
 
 /// The consumer's answer, cumulative: a later one says all that earlier ones said.
@@ -385,43 +423,70 @@ pub struct StreamAck {
     pub credit: u64,
     /// A frame after `received` was lost on the way: go back to it now, do not wait for a time-out.
     pub rewind: bool,
+    /// Bytes of the frame after `received` that have arrived in pieces, in order.
+    pub partial_bytes: u32,
     /// Records of this stream that went to the consumer's dead letters.
     pub dead: u64,
+    /// Answers the opening of an epoch of which nothing is durable yet: where the epoch before it ended.
+    pub resume: Option<Resume>,
     /// What holds the consumer up, in words; empty when nothing does.
     pub trouble: String,
+}
+
+/// How the bytes of a [`Packed`] batch are compressed. Variants are only ever appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Codec {
+    /// Not at all.
+    Plain,
+    /// LZ4 block format.
+    Lz4 {
+        /// Size once unpacked.
+        raw_bytes: u32,
+    },
+}
+
+/// What a pipe gave a stream in one go: a batch, and how far the source was read with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packed {
+    /// Rows of the batch.
+    pub records: u32,
+    /// How its bytes are compressed.
+    pub codec: Codec,
+    /// The encoded batch.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+    /// The source, after this batch; `None` when more of the same read follows.
+    pub mark: Option<SourceMark>,
 }
 
 /// One frame of a stream. Its seq is the envelope's counter. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Frame {
-    /// A whole batch, encoded.
-    Batch(#[serde(with = "serde_bytes")] Vec<u8>),
-    /// A part of a batch that is larger than a frame. Parts follow each other.
+    /// A whole batch.
+    Batch(Packed),
+    /// A part of an encoded [`Packed`] that is larger than a frame. Parts follow each other.
     Part {
         /// From 0.
         index: u32,
         /// How many parts.
         count: u32,
+        /// Rows of the batch, for the account of a part that stays alone.
+        records: u32,
         /// The bytes.
         #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
-    /// Frames that will never come: given up by policy, or lost to damage. Ends at this frame's own seq.
+    /// Records that will never come. Ends at this frame's own seq.
     Gap {
-        /// The first of them.
+        /// The first seq it stands for. Its own seq, when the records never had one.
         first_seq: u64,
-        /// How many records.
-        records: u64,
-        /// Why.
-        cause: String,
+        /// Records given up by policy.
+        dropped: u64,
+        /// Records lost to damage.
+        lost: u64,
+        /// Records that are missing only here: an earlier life of the consumer has confirmed them.
+        settled: u64,
     },
-}
-
-impl Frame {
-    /// A batch as a frame.
-    pub fn of_batch(batch: &Batch) -> Self {
-        Frame::Batch(batch.encode())
-    }
 }
 
 /// An operator asks a daemon to show some records of one node of a workflow.

@@ -64,6 +64,28 @@ pub enum WhenFull {
     DropNewest,
 }
 
+/// Who gets room and bandwidth first when there is not enough for all. Variants are only ever appended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// First of all.
+    Critical,
+    /// In between.
+    #[default]
+    Normal,
+    /// With what the others leave.
+    Bulk,
+}
+
+/// A time of day at which a stream may send, by the producing daemon's local time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// First minute of the day, 0 to 1439.
+    pub from_minute: u16,
+    /// The minute at which it ends; at or before `from_minute`, it ends on the next day.
+    pub to_minute: u16,
+}
+
 /// How a stream is buffered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolPolicy {
@@ -80,6 +102,19 @@ impl Default for SpoolPolicy {
             when_full: WhenFull::Block,
         }
     }
+}
+
+/// How a stream is sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendPolicy {
+    /// Who goes first.
+    pub class: Class,
+    /// Most bytes a second on the wire; 0 for no limit.
+    pub bytes_per_s_max: u64,
+    /// When it may send; empty for always.
+    pub windows: Vec<Window>,
+    /// Whether batches are compressed.
+    pub compress: bool,
 }
 
 /// One component instance of a workflow on this daemon.
@@ -108,6 +143,8 @@ pub struct StreamSpec {
     pub consumer: NodeId,
     /// How the producer buffers it.
     pub spool: SpoolPolicy,
+    /// How the producer sends it.
+    pub send: SendPolicy,
 }
 
 /// Where a pipe's records come from.

@@ -510,6 +510,7 @@ impl Agent {
             workflows: self.board.statuses(),
             resources: resources::measure(self.home.dir(), spool_bytes),
             refused: self.secure.refused(),
+            damaged: 0,
         }
     }
 }

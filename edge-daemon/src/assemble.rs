@@ -157,14 +157,8 @@ impl Workshop {
                     });
                 }
                 Action::Stream(spec) => {
-                    let outgoing = Outgoing::open(
-                        &self.home,
-                        self.home.dir(),
-                        &self.budget,
-                        Arc::clone(&self.secure),
-                        plan.id,
-                        spec.clone(),
-                    )?;
+                    let (secure, replays) = (Arc::clone(&self.secure), self.replays(plan, pipe));
+                    let outgoing = Outgoing::open(&self.home, &self.budget, secure, plan.id, spec.clone(), replays)?;
                     let sink = Shared::new(outgoing.sink());
                     leaves.push(Leaf {
                         after,
@@ -211,6 +205,19 @@ impl Workshop {
         };
         let edge = format!("{root}=>{}", sink.id);
         Ok(StreamId::of_edge(&plan.id, &edge, &producer, self.secure.node()))
+    }
+
+    /// Whether a pipe's root can read again from a position. A stream can, as far as its producer still has it.
+    fn replays(&self, plan: &PlanWorkflow, pipe: &PipePlan) -> bool {
+        match &pipe.root {
+            Root::Source(index) => plan.nodes.get(usize::from(*index)).is_some_and(|node| {
+                let descriptors = self.registry.descriptors();
+                descriptors
+                    .filter(|d| d.role == ComponentRole::Source && d.name == node.component)
+                    .any(|d| d.durable)
+            }),
+            Root::Stream(_) => true,
+        }
     }
 
     fn origin(&self, source: &str) -> Arc<dyn Fn() -> Origin + Send + Sync> {
@@ -279,6 +286,7 @@ fn direct(plan: &PlanWorkflow, pipe: &PipePlan, source: &PlanNode, leaf: &Leaf, 
             watermark: 0,
             ledger: flow::Account::default(),
             buffered_bytes: 0,
+            gaps: 0,
             trouble: String::new(),
         },
         meter: Arc::clone(&leaf.meter),

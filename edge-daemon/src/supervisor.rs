@@ -281,7 +281,7 @@ impl Work {
                 Err(panic) => Fault::stop(format!("a component could not be built: {panic}")),
             };
             let wait = match &fault {
-                Fault::Retry { cause, .. } => {
+                Fault::Retry { cause, .. } | Fault::Moved { cause } => {
                     tracing::warn!(workflow = self.plan.name, cause, "cannot start yet");
                     self.board.set(self.plan.id, 0, RunState::Retrying, cause);
                     Some(backoff.next((self.random)()))

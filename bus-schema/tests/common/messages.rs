@@ -8,11 +8,11 @@ use bus_schema::{
     envelope::{Header, Lock, NONCE_BYTES, SUITE, VERSION},
     member::{Role, Signed},
     message::{
-        Body, CatalogAsk, CatalogPage, EnrolAnswer, EnrolAsk, Exchange, Frame, HostFacts, Ledger, Ping, PlanPut, Pong,
-        Resources, RosterPut, RunState, Side, Status, StreamAck, StreamOpen, StreamReport, StreamReports, TapOpen,
-        TapSample, Text, WorkflowStatus,
+        Body, BootClock, CatalogAsk, CatalogPage, Codec, EnrolAnswer, EnrolAsk, Exchange, Frame, HostFacts, Ledger,
+        Packed, Ping, PlanPut, Pong, Resources, Resume, RosterPut, RunState, Side, SourceMark, Status, StreamAck,
+        StreamOpen, StreamReport, StreamReports, TapOpen, TapSample, Text, WorkflowStatus,
     },
-    plan::{ComponentRole, WhenFull},
+    plan::{Class, ComponentRole, WhenFull},
 };
 
 use super::*;
@@ -94,6 +94,7 @@ fn ledger() -> Ledger {
         dropped: 7,
         dead: 3,
         duplicates: 5,
+        unconfirmed: 2,
     }
 }
 
@@ -126,6 +127,7 @@ fn daemon() -> Vec<Sample> {
         }],
         resources: resources(),
         refused: 2,
+        damaged: 1,
     };
     let report = StreamReport {
         stream: stream(),
@@ -136,6 +138,7 @@ fn daemon() -> Vec<Sample> {
         watermark: 980,
         ledger: ledger(),
         buffered_bytes: 4_096,
+        gaps: 1,
         trouble: "no credit".into(),
     };
     let components = vec![
@@ -163,6 +166,22 @@ fn daemon() -> Vec<Sample> {
     ]
 }
 
+fn source_mark() -> SourceMark {
+    SourceMark {
+        root_seq: 12,
+        position: b"id=41".to_vec(),
+    }
+}
+
+fn packed() -> Packed {
+    Packed {
+        records: 1,
+        codec: Codec::Plain,
+        bytes: batches::small().encode(),
+        mark: Some(source_mark()),
+    }
+}
+
 fn streams() -> Vec<Sample> {
     let open = StreamOpen {
         stream: stream(),
@@ -170,6 +189,10 @@ fn streams() -> Vec<Sample> {
         key: SecretKey::new([0x11; 32]),
         first_seq: 981,
         next_seq: 1_001,
+        clocks: vec![BootClock {
+            boot: 3,
+            began_unix_ms: 1_700_000_000_000,
+        }],
     };
     let ack = StreamAck {
         stream: stream(),
@@ -178,13 +201,19 @@ fn streams() -> Vec<Sample> {
         received: 990,
         credit: 996,
         rewind: true,
+        partial_bytes: 4_096,
         dead: 3,
+        resume: Some(Resume {
+            epoch: 1,
+            watermark: 77,
+            mark: Some(source_mark()),
+        }),
         trouble: "disk full".into(),
     };
     let frames = variants!(Frame {
-        Frame::Batch(_) => Frame::of_batch(&batches::small()),
-        Frame::Part { .. } => Frame::Part { index: 1, count: 3, bytes: vec![1, 2, 3] },
-        Frame::Gap { .. } => Frame::Gap { first_seq: 5, records: 640, cause: "the spool was full".into() },
+        Frame::Batch(_) => Frame::Batch(packed()),
+        Frame::Part { .. } => Frame::Part { index: 1, count: 3, records: 1, bytes: vec![1, 2, 3] },
+        Frame::Gap { .. } => Frame::Gap { first_seq: 5, dropped: 640, lost: 7, settled: 1 },
     });
     let mut all = vec![message("", open), message("", ack)];
     all.extend(
@@ -419,6 +448,15 @@ fn enums() -> Vec<Sample> {
         WhenFull::DropOldest => WhenFull::DropOldest,
         WhenFull::DropNewest => WhenFull::DropNewest,
     });
+    let classes = variants!(Class {
+        Class::Critical => Class::Critical,
+        Class::Normal => Class::Normal,
+        Class::Bulk => Class::Bulk,
+    });
+    let codecs = variants!(Codec {
+        Codec::Plain => Codec::Plain,
+        Codec::Lz4 { .. } => Codec::Lz4 { raw_bytes: 65_536 },
+    });
     let states = variants!(RunState {
         RunState::Starting => RunState::Starting,
         RunState::Running => RunState::Running,
@@ -455,6 +493,8 @@ fn enums() -> Vec<Sample> {
         plain("enum Role", roles),
         plain("enum ComponentRole", component_roles),
         plain("enum WhenFull", when_full),
+        plain("enum Class", classes),
+        plain("enum Codec", codecs),
         plain("enum RunState", states),
         plain("enum Side", sides),
         plain("enum Presence", presences),

@@ -12,8 +12,8 @@ use bus_schema::{
     member::{BrokerLogin, Certificate, GroupKey, Invitation, Role, Roster, Signed},
     message::{CATALOG, Message},
     plan::{
-        Action, ComponentRole, Descriptor, Pipe, Plan, PlanNode, PlanWorkflow, Root, SpoolPolicy, Step, StreamSpec,
-        WhenFull,
+        Action, Class, ComponentRole, Descriptor, Pipe, Plan, PlanNode, PlanWorkflow, Root, SendPolicy, SpoolPolicy,
+        Step, StreamSpec, WhenFull, Window,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -154,6 +154,15 @@ fn stream_spec(when_full: WhenFull) -> StreamSpec {
         spool: SpoolPolicy {
             quota_bytes: 1 << 30,
             when_full,
+        },
+        send: SendPolicy {
+            class: Class::Critical,
+            bytes_per_s_max: 50_000,
+            windows: vec![Window {
+                from_minute: 1_320,
+                to_minute: 360,
+            }],
+            compress: true,
         },
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     backoff::Backoff,
     pipe::{Leaf, Opened},
     runner::{Outcome, Surroundings},
-    sink::{Delivery, Watermark},
+    sink::{Delivery, Tally, Watermark},
 };
 
 /// Where one leaf stands. A seq of 0: it never had anything.
@@ -173,7 +173,7 @@ fn only_a_mark(leaf: &Leaf, mark: &Watermark) -> Delivery {
         seq: mark.seq,
         position: mark.position.clone(),
         batch,
-        dead: 0,
+        tally: Tally::default(),
     }
 }
 

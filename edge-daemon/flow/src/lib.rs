@@ -20,7 +20,7 @@ pub use backoff::Backoff;
 pub use component::{Build, BuildContext, Builder, Component, ConfigError, Registry, describe, parse_config};
 pub use pipe::{Account, Checkpoints, DeadLetter, DeadLetters, Leaf, Meter, Observer, Pipe, Shared, Stage, TapPoint};
 pub use runner::{Outcome, Surroundings, run};
-pub use sink::{Delivery, Rejected, Sink, Watermark};
+pub use sink::{Counts, Delivery, Rejected, Sink, Tally, Watermark};
 pub use source::{Position, Read, Source, SourceBatch, Undecodable};
 pub use transform::{Transform, Transformed};
 
@@ -39,6 +39,13 @@ pub enum Fault {
         cause: String,
         /// The other side asked for this pause.
         after: Option<Duration>,
+    },
+    /// The destination does not stand where it stood before, ahead or behind: whatever was read since counts for nothing,
+    /// and everything goes on from the watermark it has now.
+    #[error("{cause}")]
+    Moved {
+        /// What happened.
+        cause: String,
     },
     /// Trying again cannot help until somebody changes something: the workflow is reported as failed.
     #[error("{cause}")]

@@ -127,13 +127,15 @@ impl Meter {
     /// The account that goes with a mark of this meter.
     pub fn account_at(&self, mark: &Watermark) -> Account {
         let buffered = self.in_flight.load(Ordering::Relaxed);
-        let (delivered, dead) = (mark.delivered, mark.dead);
+        let Watermark { delivered, counts, .. } = mark;
         Ledger {
-            produced: delivered + dead + buffered,
+            produced: delivered + counts.dead + counts.dropped + buffered,
             buffered,
-            delivered,
-            dead,
-            ..Ledger::default()
+            delivered: *delivered,
+            dropped: counts.dropped,
+            dead: counts.dead,
+            duplicates: counts.duplicates,
+            unconfirmed: counts.unconfirmed,
         }
     }
 

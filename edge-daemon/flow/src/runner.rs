@@ -16,7 +16,7 @@ use crate::{
     backoff::Backoff,
     level::{level, open_leaf},
     pipe::{Checkpoints, DeadLetter, DeadLetters, Leaf, Observer, Opened, Pipe, Stage, TapPoint},
-    sink::{Delivery, Rejected, Watermark},
+    sink::{Delivery, Rejected, Tally, Watermark},
     source::{Position, Read, Source, SourceBatch},
 };
 
@@ -89,18 +89,18 @@ impl Surroundings {
 
     /// After a fault: reports it and waits. `Err` ends the pipe.
     pub(crate) async fn recover(&self, node: &str, fault: Fault, backoff: &mut Backoff) -> Result<(), Outcome> {
-        match fault {
-            Fault::Stop { cause } => Err(Outcome::Failed(format!("{node}: {cause}"))),
-            Fault::Retry { cause, after } => {
-                let wait = backoff.next((self.random)()).max(after.unwrap_or_default());
-                tracing::warn!(node, cause, wait_ms = wait.as_millis() as u64, "will try again");
-                self.observer.state(RunState::Retrying, &format!("{node}: {cause}"));
-                if self.pause(wait).await {
-                    Ok(())
-                } else {
-                    Err(Outcome::Stopped)
-                }
-            }
+        let (cause, after) = match fault {
+            Fault::Stop { cause } => return Err(Outcome::Failed(format!("{node}: {cause}"))),
+            Fault::Moved { cause } => (cause, None),
+            Fault::Retry { cause, after } => (cause, after),
+        };
+        let wait = backoff.next((self.random)()).max(after.unwrap_or_default());
+        tracing::warn!(node, cause, wait_ms = wait.as_millis() as u64, "will try again");
+        self.observer.state(RunState::Retrying, &format!("{node}: {cause}"));
+        if self.pause(wait).await {
+            Ok(())
+        } else {
+            Err(Outcome::Stopped)
         }
     }
 }
@@ -109,8 +109,8 @@ impl Surroundings {
 struct Work {
     seq: u64,
     position: Position,
-    /// One per leaf, in order, with the records that died on the way to it.
-    parts: Vec<(Batch, u64)>,
+    /// One per leaf, in order, with what else it settles there.
+    parts: Vec<(Batch, Tally)>,
     letters: Vec<DeadLetter>,
     /// Its share of [`INFLIGHT_BYTES_MAX`].
     _room: OwnedSemaphorePermit,
@@ -127,15 +127,18 @@ fn weight(batch: &Batch) -> u32 {
     bytes.min(INFLIGHT_BYTES_MAX) as u32
 }
 
+/// Records of a delivery that count as under way.
+fn in_flight(batch: &Batch, tally: &Tally) -> u64 {
+    (batch.rows() as u64 + tally.dead).saturating_sub(tally.revived)
+}
+
 impl Work {
     fn rows(&self) -> usize {
         self.parts.iter().map(|(batch, _)| batch.rows()).sum()
     }
 
     fn records(&self, leaf: usize) -> u64 {
-        self.parts
-            .get(leaf)
-            .map_or(0, |(batch, dead)| batch.rows() as u64 + dead)
+        self.parts.get(leaf).map_or(0, |(batch, tally)| in_flight(batch, tally))
     }
 }
 
@@ -302,11 +305,15 @@ impl Reader<'_> {
             position,
             undecodable,
         } = read;
+        let settled = self.source.settled();
         if let Some(origin) = self.origin {
             batch = batch.with_origin(origin());
         }
         self.around.observer.passed(self.node, &batch);
-        let lost_at_source = undecodable.len() as u64;
+        let at_source = Tally {
+            dead: settled.dead + undecodable.len() as u64,
+            ..settled
+        };
         let mut letters: Vec<DeadLetter> = undecodable
             .into_iter()
             .map(|input| DeadLetter {
@@ -316,11 +323,11 @@ impl Reader<'_> {
                 record: input.bytes,
             })
             .collect();
-        let mut outputs: Vec<(Batch, u64)> = Vec::with_capacity(self.stages.len());
+        let mut outputs: Vec<(Batch, Tally)> = Vec::with_capacity(self.stages.len());
         for stage in self.stages.iter_mut() {
-            let (input, dead) = match stage.after.and_then(|after| outputs.get(after)) {
-                Some((input, dead)) => (input.clone(), *dead),
-                None => (batch.clone(), lost_at_source),
+            let (input, tally) = match stage.after.and_then(|after| outputs.get(after)) {
+                Some((input, tally)) => (input.clone(), *tally),
+                None => (batch.clone(), at_source),
             };
             // Kept only for the rows that may be rejected; columns are cheap to clone next to a transform.
             let original = input.clone();
@@ -337,11 +344,12 @@ impl Reader<'_> {
                 });
             }
             self.around.observer.passed(&stage.node, &done.batch);
-            outputs.push((done.batch, dead + done.rejected.len() as u64));
+            let dead = tally.dead + done.rejected.len() as u64;
+            outputs.push((done.batch, Tally { dead, ..tally }));
         }
         let part = |leaf: &Leaf| match leaf.after.and_then(|after| outputs.get(after)) {
             Some(output) => output.clone(),
-            None => (batch.clone(), lost_at_source),
+            None => (batch.clone(), at_source),
         };
         let parts = self.leaves.iter().map(part).collect();
         self.seq += 1;
@@ -359,6 +367,9 @@ impl Reader<'_> {
 fn stage_fault(node: &str, fault: Fault) -> Fault {
     match fault {
         Fault::Stop { cause } => Fault::stop(format!("{node}: {cause}")),
+        Fault::Moved { cause } => Fault::Moved {
+            cause: format!("{node}: {cause}"),
+        },
         Fault::Retry { cause, after } => Fault::Retry {
             cause: format!("{node}: {cause}"),
             after,
@@ -373,7 +384,6 @@ struct Outlet<'a> {
     mark: Option<Watermark>,
     /// The highest seq it is known to have made durable. Reading less later means that it lost what it had confirmed.
     confirmed: u64,
-    is_behind: bool,
     /// What the sink rejected of what is written and not committed.
     rejected: Vec<Rejected>,
     /// Their dead letters, until they are kept. A spool keeps what it took, and is not asked to write it again.
@@ -397,7 +407,6 @@ impl<'a> Outlet<'a> {
             leaf,
             confirmed: mark.seq,
             mark: Some(mark),
-            is_behind: false,
             rejected,
             letters,
             is_unsaved: false,
@@ -409,7 +418,7 @@ impl<'a> Outlet<'a> {
         let mut backoff = Backoff::default();
         let mut phase = phase;
         while let Err(fault) = self.attempt(deliveries, phase, around).await {
-            if self.is_behind {
+            if matches!(fault, Fault::Moved { .. }) {
                 tracing::error!(node = self.leaf.node, %fault, "going back to where the destination is");
                 return Err(End::Behind);
             }
@@ -487,11 +496,11 @@ impl<'a> Outlet<'a> {
     async fn read_mark(&mut self, opened: &mut Opened, around: &Surroundings) -> Result<Watermark, Fault> {
         let mark = open_leaf(opened, self.leaf, around).await?;
         if mark.seq < self.confirmed {
-            self.is_behind = true;
             let (had, has) = (self.confirmed, mark.seq);
-            return Err(Fault::retry(format!(
+            let cause = format!(
                 "the destination had confirmed batch {had} and now has {has}: it was restored, or failed over to a copy"
-            )));
+            );
+            return Err(Fault::Moved { cause });
         }
         Ok(mark)
     }
@@ -510,7 +519,7 @@ impl<'a> Outlet<'a> {
         }
         let records = deliveries
             .iter()
-            .map(|delivery| delivery.batch.rows() as u64 + delivery.dead)
+            .map(|delivery| in_flight(&delivery.batch, &delivery.tally))
             .sum();
         self.leaf.meter.set(&mark, self.leaf.meter.left(records));
         self.rejected.clear();
@@ -583,13 +592,13 @@ impl Writer<'_> {
 
 fn deliveries(leaf: &Leaf, index: usize, group: &[Work]) -> Vec<Delivery> {
     let delivery = |work: &Work| {
-        let (batch, dead) = work.parts.get(index).cloned()?;
+        let (batch, tally) = work.parts.get(index).cloned()?;
         Some(Delivery {
             stream: leaf.stream,
             seq: work.seq,
             position: work.position.clone(),
             batch,
-            dead,
+            tally,
         })
     };
     group.iter().filter_map(delivery).collect()

@@ -17,8 +17,43 @@ pub struct Delivery {
     pub position: Position,
     /// The records.
     pub batch: Batch,
-    /// Records of this delivery that went to the dead letters before they came here.
+    /// What else it settles.
+    pub tally: Tally,
+}
+
+/// What a delivery settles besides the records in it. The destination adds it to its watermark.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records that went to the dead letters before they came here.
     pub dead: u64,
+    /// Records that will never come: a gap in the stream said so.
+    pub dropped: u64,
+    /// Records that came again and were recognised.
+    pub duplicates: u64,
+    /// Records that are missing only here: an earlier life of this destination has confirmed them.
+    pub settled: u64,
+    /// Gap records met.
+    pub gaps: u64,
+    /// Dead letters that are tried again with this delivery: they count as dead no more.
+    pub revived: u64,
+    /// The highest replay number among them; 0 when there are none.
+    pub replay: u64,
+}
+
+impl Tally {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            dead: self.dead + other.dead,
+            dropped: self.dropped + other.dropped,
+            duplicates: self.duplicates + other.duplicates,
+            settled: self.settled + other.settled,
+            gaps: self.gaps + other.gaps,
+            revived: self.revived + other.revived,
+            replay: self.replay.max(other.replay),
+        }
+    }
 }
 
 /// A record the destination cannot hold. Its neighbours pass.
@@ -42,19 +77,56 @@ pub struct Watermark {
     pub position: Position,
     /// Records made durable so far.
     pub delivered: u64,
-    /// Records rejected so far.
+    /// The rest of the account.
+    pub counts: Counts,
+}
+
+/// What a watermark counts besides what was delivered. Sinks store it as it is ([`Counts::encode`]).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Records in the dead letters.
     pub dead: u64,
+    /// Records that never came, each reported by a gap.
+    pub dropped: u64,
+    /// Records that came again and were recognised.
+    pub duplicates: u64,
+    /// Of those delivered: known only by the producer's word.
+    pub unconfirmed: u64,
+    /// Gap records met.
+    pub gaps: u64,
+    /// The highest replay number of a dead letter that was delivered after all.
+    pub replay: u64,
+}
+
+impl Counts {
+    /// Bytes for a sink to store.
+    pub fn encode(&self) -> Vec<u8> {
+        bus_schema::encode(self)
+    }
+
+    /// Reads stored bytes; what is not readable counts as nothing.
+    pub fn decode(bytes: &[u8]) -> Self {
+        bus_schema::decode(bytes).unwrap_or_default()
+    }
 }
 
 impl Watermark {
     /// The watermark after `delivery`, of whose rows the sink rejected `rejected`.
     #[must_use]
     pub fn after(&self, delivery: &Delivery, rejected: u64) -> Self {
+        let tally = delivery.tally;
         Self {
             seq: delivery.seq,
             position: delivery.position.clone(),
-            delivered: self.delivered + (delivery.batch.rows() as u64).saturating_sub(rejected),
-            dead: self.dead + delivery.dead + rejected,
+            delivered: self.delivered + (delivery.batch.rows() as u64).saturating_sub(rejected) + tally.settled,
+            counts: Counts {
+                dead: (self.counts.dead + tally.dead + rejected).saturating_sub(tally.revived),
+                dropped: self.counts.dropped + tally.dropped,
+                duplicates: self.counts.duplicates + tally.duplicates,
+                unconfirmed: self.counts.unconfirmed + tally.settled,
+                gaps: self.counts.gaps + tally.gaps,
+                replay: self.counts.replay.max(tally.replay),
+            },
         }
     }
 }

@@ -5,18 +5,19 @@ use std::fmt;
 use async_trait::async_trait;
 use bus_schema::{data::Batch, limits::POSITION_BYTES_MAX};
 
-use crate::Fault;
+use crate::{Fault, sink::Tally};
 
 /// A source's own bookmark. Nobody else looks inside; it is stored with the records that came before it.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Position(Vec<u8>);
 
 impl Position {
-    /// Wraps a bookmark of at most [`POSITION_BYTES_MAX`] bytes; a longer one is a programming error of the source.
+    /// Wraps a bookmark of at most [`POSITION_BYTES_MAX`] bytes (a stream's contains another one); a longer one is a
+    /// programming error of the source.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         debug_assert!(
-            bytes.len() <= POSITION_BYTES_MAX,
+            bytes.len() <= 2 * POSITION_BYTES_MAX,
             "a position holds a bookmark, not data"
         );
         Self(bytes)
@@ -76,6 +77,11 @@ pub trait Source: Send {
 
     /// The next records. Returns within about [`crate::READ_WAIT_MAX`], sooner when there is something.
     async fn read(&mut self) -> Result<Read, Fault>;
+
+    /// What the batch just read settles besides its records. Only a stream knows of gaps and repetitions.
+    fn settled(&mut self) -> Tally {
+        Tally::default()
+    }
 
     /// Everything up to `position` is durable at every destination (or in a spool): the source may acknowledge it to its
     /// system. Called with the latest position only; earlier ones are covered by it.

@@ -2,9 +2,8 @@
 //! watermarks. What it holds in memory is bounded by the credit it gives.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -12,126 +11,18 @@ use bus_link::secure::Secure;
 use bus_schema::{
     data::{Batch, Ops, Origin, Schema},
     id::WorkflowId,
-    key::SecretKey,
-    limits::CREDIT_FRAMES,
-    message::{Frame, Ledger, Side, StreamAck, StreamOpen, StreamReport},
+    message::{Frame, Ledger, Side, SourceMark, StreamAck, StreamOpen, StreamReport},
     plan::StreamSpec,
     subject::{self, Subject},
 };
-use flow::{Fault, Meter, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Undecodable};
+use flow::{Fault, Meter, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Tally, Undecodable};
+use stream::{
+    frames::{self, Arrived},
+    standing::{Place, Reaction, Standing, Taken},
+};
 use tokio::sync::Notify;
 
-use super::{Streams, frames};
-
-/// Losses noticed closer together than this are one and the same.
-const REWIND_APART: Duration = Duration::from_millis(200);
-
-/// Where a stream's consumer stands. All decisions are methods here; no I/O.
-#[derive(Debug, Default)]
-struct Standing {
-    /// The pipe has said where it goes on.
-    ready: bool,
-    /// It has said so at least once.
-    resumed: bool,
-    epoch: u64,
-    key: Option<SecretKey>,
-    received: u64,
-    watermark: u64,
-    /// Frames given to the pipe so far, and so the base of the credit.
-    taken: u64,
-    queue: VecDeque<(u64, u64, Frame)>,
-    duplicates: u64,
-    rewound_at: Option<Instant>,
-    trouble: String,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Reaction {
-    Nothing,
-    /// Taken in.
-    Queued,
-    /// Answer with where this end stands.
-    Ack,
-    /// Answer, and ask to go back.
-    Rewind,
-}
-
-impl Standing {
-    fn resume(&mut self, epoch: u64, seq: u64) {
-        // A key learned before the pipe was ready stays good for its own epoch.
-        if self.epoch != epoch {
-            self.key = None;
-        }
-        self.ready = true;
-        self.epoch = epoch;
-        self.received = seq;
-        // The first position comes from the destination and is durable; a later one, after a fault of this source, is
-        // where reading stopped, and what lies between is still on its way.
-        if !std::mem::replace(&mut self.resumed, true) {
-            self.watermark = seq;
-        }
-        self.taken = seq;
-        self.queue.clear();
-    }
-
-    fn open(&mut self, open: &StreamOpen) -> Reaction {
-        if !self.ready {
-            return Reaction::Nothing;
-        }
-        if open.epoch < self.epoch {
-            self.trouble = format!(
-                "the producer speaks in epoch {}, but epoch {} has been seen: its data directory was copied or restored",
-                open.epoch, self.epoch
-            );
-            return Reaction::Nothing;
-        }
-        if open.epoch > self.epoch {
-            if self.epoch > 0 {
-                tracing::warn!(
-                    epoch = open.epoch,
-                    before = self.epoch,
-                    "the producer lost its buffer and starts anew"
-                );
-            }
-            self.epoch = open.epoch;
-            self.received = 0;
-            self.watermark = 0;
-            self.taken = 0;
-        }
-        self.key = Some(open.key.clone());
-        self.trouble.clear();
-        Reaction::Ack
-    }
-
-    fn frame(&mut self, epoch: u64, seq: u64, frame: Frame, now: Instant) -> Reaction {
-        if !self.ready || epoch != self.epoch {
-            return Reaction::Nothing;
-        }
-        let expected = self.received + 1;
-        let follows = match &frame {
-            Frame::Gap { first_seq, .. } => *first_seq <= expected && seq >= expected,
-            _ => seq == expected,
-        };
-        if follows {
-            // A producer that ignores the credit is held off by forgetting what it sends too early.
-            if self.queue.len() as u64 >= 2 * CREDIT_FRAMES {
-                return Reaction::Nothing;
-            }
-            self.received = seq;
-            self.queue.push_back((epoch, seq, frame));
-            return Reaction::Queued;
-        }
-        if seq < expected {
-            self.duplicates += 1;
-            return Reaction::Nothing;
-        }
-        if self.rewound_at.is_some_and(|at| now.duration_since(at) < REWIND_APART) {
-            return Reaction::Nothing;
-        }
-        self.rewound_at = Some(now);
-        Reaction::Rewind
-    }
-}
+use super::Streams;
 
 /// One incoming stream.
 pub struct Incoming {
@@ -144,13 +35,9 @@ pub struct Incoming {
     meter: Arc<Meter>,
 }
 
-/// A position of an incoming stream: epoch and seq.
-fn position(epoch: u64, seq: u64) -> Position {
-    Position::new(bus_schema::encode(&(epoch, seq)))
-}
-
-fn read_position(position: &Position) -> Option<(u64, u64)> {
-    bus_schema::decode(position.as_bytes())
+/// The place that a watermark's position stands for.
+fn place_of(position: &Position) -> Option<Place> {
+    Place::decode(position.as_bytes())
 }
 
 impl Incoming {
@@ -188,6 +75,8 @@ impl Incoming {
             incoming: Arc::clone(self),
             streams,
             assembly: frames::Assembly::default(),
+            mark: None,
+            tally: Tally::default(),
         })
     }
 
@@ -198,9 +87,9 @@ impl Incoming {
 
     /// A sealed frame arrived. `Some(rewind)` when an answer is due.
     pub fn frame(&self, subject: &Subject, frame: &[u8], now: Instant) -> Option<bool> {
-        let Some(key) = self.lock().key.clone() else {
+        let Some(key) = self.lock().key().cloned() else {
             // Restarted in the middle: the producer must open the stream again.
-            return self.lock().ready.then_some(false);
+            return self.lock().is_ready().then_some(false);
         };
         let (epoch, seq, plaintext) = match self.secure.open_frame(subject, frame, &self.spec.stream, &key) {
             Ok(opened) => opened,
@@ -213,7 +102,7 @@ impl Incoming {
             Ok(frame) => frame,
             Err(error) => {
                 // Signed by the producer and yet unreadable: a newer version. Waiting for an update loses nothing.
-                self.lock().trouble = error.to_string();
+                self.lock().set_trouble(error.to_string());
                 return None;
             }
         };
@@ -232,15 +121,17 @@ impl Incoming {
     /// What to tell the producer now. `None` before the pipe knows where it goes on.
     pub fn ack(&self, rewind: bool, window: u64) -> Option<StreamAck> {
         let standing = self.lock();
-        standing.ready.then(|| StreamAck {
+        standing.is_ready().then(|| StreamAck {
             stream: self.spec.stream,
-            epoch: if standing.key.is_some() { standing.epoch } else { 0 },
-            watermark: standing.watermark,
-            received: standing.received,
-            credit: standing.taken + window,
+            epoch: standing.key().map_or(0, |_| standing.epoch()),
+            watermark: standing.watermark(),
+            received: standing.received(),
+            credit: standing.taken() + window,
             rewind,
+            partial_bytes: 0,
             dead: self.meter.account().dead,
-            trouble: standing.trouble.clone(),
+            resume: standing.resume_point(),
+            trouble: standing.trouble().to_string(),
         })
     }
 
@@ -249,20 +140,22 @@ impl Incoming {
         let standing = self.lock();
         // Both from one moment. What has been acknowledged may be a little older.
         let mark = self.meter.mark();
-        let durable = read_position(&mark.position).filter(|(epoch, _)| *epoch == standing.epoch);
+        let durable = place_of(&mark.position).filter(|place| place.epoch == standing.epoch());
+        let account = self.meter.account_at(&mark);
         StreamReport {
             stream: self.spec.stream,
             workflow: self.workflow,
             edge: self.spec.edge.clone(),
             side: Side::Consumer,
-            epoch: standing.epoch,
-            watermark: durable.map_or(standing.watermark, |(_, seq)| seq),
+            epoch: standing.epoch(),
+            watermark: durable.map_or(standing.watermark(), |place| place.seq),
             ledger: Ledger {
-                duplicates: standing.duplicates,
-                ..self.meter.account_at(&mark)
+                duplicates: account.duplicates + standing.duplicates(),
+                ..account
             },
             buffered_bytes: 0,
-            trouble: standing.trouble.clone(),
+            gaps: mark.counts.gaps,
+            trouble: standing.trouble().to_string(),
         }
     }
 }
@@ -272,22 +165,77 @@ struct Consumer {
     incoming: Arc<Incoming>,
     streams: Arc<Streams>,
     assembly: frames::Assembly,
+    /// The producer's source, as of the last batch that said so.
+    mark: Option<SourceMark>,
+    /// What the last batch settles besides its records.
+    tally: Tally,
+}
+
+impl Consumer {
+    /// The next frame, waiting for it until the deadline.
+    async fn next(&self, deadline: tokio::time::Instant) -> Option<Taken> {
+        loop {
+            let taken = self.incoming.lock().take();
+            if taken.is_some() {
+                return taken;
+            }
+            let arrived = self.incoming.arrived.notified();
+            tokio::time::timeout_at(deadline, arrived).await.ok()?;
+        }
+    }
+
+    /// What a gap means here.
+    fn gap(&self, seq: u64, frame: &Frame) -> Tally {
+        let Frame::Gap {
+            first_seq,
+            dropped,
+            lost,
+            settled,
+        } = *frame
+        else {
+            return Tally::default();
+        };
+        let has_forgotten = self.incoming.lock().has_forgotten(first_seq);
+        let edge = &self.incoming.spec.edge;
+        tracing::warn!(edge, first_seq, last_seq = seq, dropped, lost, "records are missing");
+        match (settled, has_forgotten) {
+            (0, _) => {}
+            (_, true) => tracing::warn!(
+                edge,
+                records = settled,
+                "the destination does not know how far it was: these were delivered by the producer's word"
+            ),
+            (_, false) => tracing::error!(
+                edge,
+                records = settled,
+                "the destination was taken back to an older state: these it had confirmed, and they are nowhere else"
+            ),
+        }
+        let (settled, gone) = if has_forgotten { (settled, 0) } else { (0, settled) };
+        Tally {
+            dropped: dropped + lost + gone,
+            settled,
+            gaps: 1,
+            ..Tally::default()
+        }
+    }
 }
 
 #[async_trait]
 impl Source for Consumer {
     async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
-        let (epoch, seq) = match after {
-            Some(after) => read_position(after).ok_or_else(|| {
+        let place = match after {
+            Some(after) => place_of(after).ok_or_else(|| {
                 Fault::stop(format!(
                     "the watermark of {} is not one of this stream",
                     self.incoming.spec.edge
                 ))
             })?,
-            None => (0, 0),
+            None => Place::default(),
         };
         self.assembly = frames::Assembly::default();
-        self.incoming.lock().resume(epoch, seq);
+        self.mark = place.mark.clone();
+        self.incoming.lock().resume(place);
         // A hello: without a key it asks the producer to open the stream.
         self.streams.want_ack(&self.incoming, false);
         Ok(())
@@ -296,42 +244,21 @@ impl Source for Consumer {
     async fn read(&mut self) -> Result<Read, Fault> {
         let deadline = tokio::time::Instant::now() + READ_WAIT_MAX;
         loop {
-            let next = {
-                let mut standing = self.incoming.lock();
-                let next = standing.queue.pop_front();
-                if let Some((epoch, seq, _)) = &next
-                    && *epoch == standing.epoch
-                {
-                    standing.taken = *seq;
-                }
-                next
-            };
-            let Some((epoch, seq, frame)) = next else {
-                if tokio::time::timeout_at(deadline, self.incoming.arrived.notified())
-                    .await
-                    .is_err()
-                {
-                    return Ok(Read::Idle);
-                }
-                continue;
+            let Some(Taken { epoch, seq, frame }) = self.next(deadline).await else {
+                return Ok(Read::Idle);
             };
             // Before the credit runs dry, say that there is room again.
             if seq.is_multiple_of((self.streams.window() / 4).max(1)) {
                 self.streams.want_ack(&self.incoming, false);
             }
             let is_gap = matches!(frame, Frame::Gap { .. });
-            if let Frame::Gap { first_seq, cause, .. } = &frame {
-                tracing::warn!(
-                    edge = self.incoming.spec.edge,
-                    first_seq,
-                    last_seq = seq,
-                    cause,
-                    "records are missing"
-                );
-            }
+            let mut tally = self.gap(seq, &frame);
             let mut undecodable = Vec::new();
             let batch = match self.assembly.take(frame) {
-                Ok(Some(batch)) => batch,
+                Ok(Some(Arrived { batch, mark })) => {
+                    self.mark = mark.or(self.mark.take());
+                    batch
+                }
                 // Carries the position past the gap.
                 Ok(None) if is_gap => empty()?,
                 Ok(None) => continue,
@@ -339,37 +266,49 @@ impl Source for Consumer {
                     // The rest of a record whose beginning was lost to a gap, or a batch of a newer program. It will not
                     // get better by trying again, and what follows must not wait for it.
                     let reason = format!("frame {seq} of {}: {error}", self.incoming.spec.edge);
-                    tracing::error!(reason, "a frame could not be read");
-                    let bytes = Vec::new();
-                    undecodable.push(Undecodable { bytes, reason });
+                    tracing::error!(reason, records = error.records, "a frame could not be read");
+                    // The letter stands for one record itself.
+                    tally.dead += error.records.saturating_sub(1);
+                    undecodable.push(Undecodable {
+                        bytes: error.bytes,
+                        reason,
+                    });
                     empty()?
                 }
             };
-            let position = position(epoch, seq);
+            {
+                let mut standing = self.incoming.lock();
+                tally.duplicates += standing.take_duplicates();
+                tally.gaps += standing.take_ended();
+            }
+            self.tally = tally;
+            let place = Place {
+                epoch,
+                seq,
+                mark: self.mark.clone(),
+            };
             return Ok(Read::Batch(SourceBatch {
                 batch,
-                position,
+                position: Position::new(place.encode()),
                 undecodable,
             }));
         }
     }
 
+    fn settled(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
-        let Some((epoch, seq)) = read_position(position) else {
-            return Ok(());
-        };
-        {
-            let mut standing = self.incoming.lock();
-            if epoch == standing.epoch {
-                standing.watermark = standing.watermark.max(seq);
-            }
+        if let Some(place) = place_of(position) {
+            self.incoming.lock().commit(place);
+            self.streams.want_ack(&self.incoming, false);
         }
-        self.streams.want_ack(&self.incoming, false);
         Ok(())
     }
 
     async fn close(&mut self) {
-        self.incoming.lock().ready = false;
+        self.incoming.lock().pause();
     }
 }
 
@@ -385,67 +324,4 @@ fn empty() -> Result<Batch, Fault> {
         Origin::default(),
     )
     .map_err(|error| Fault::retry(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use bus_schema::id::StreamId;
-
-    use super::*;
-
-    fn open(epoch: u64) -> StreamOpen {
-        let stream = StreamId::from_hash(&[1; 32]);
-        StreamOpen {
-            stream,
-            epoch,
-            key: SecretKey::new([1; 32]),
-            first_seq: 1,
-            next_seq: 1,
-        }
-    }
-
-    #[test]
-    fn frames_are_taken_once_and_in_order() {
-        let now = Instant::now();
-        let batch = || Frame::Batch(vec![]);
-        let gap = |first_seq| Frame::Gap {
-            first_seq,
-            records: 0,
-            cause: String::new(),
-        };
-        let mut standing = Standing::default();
-        assert_eq!(
-            standing.open(&open(1)),
-            Reaction::Nothing,
-            "not before the pipe is ready"
-        );
-        standing.resume(0, 0);
-        assert_eq!(standing.open(&open(3)), Reaction::Ack);
-        for (seq, frame, expected) in [
-            (1, batch(), Reaction::Queued),
-            (1, batch(), Reaction::Nothing),
-            (3, batch(), Reaction::Rewind),
-            (4, batch(), Reaction::Nothing),
-            (2, batch(), Reaction::Queued),
-            (7, gap(4), Reaction::Nothing),
-            (7, gap(3), Reaction::Queued),
-            (8, batch(), Reaction::Queued),
-        ] {
-            assert_eq!(standing.frame(3, seq, frame, now), expected, "seq {seq}");
-        }
-        assert_eq!((standing.received, standing.duplicates), (8, 1));
-        assert_eq!(standing.frame(2, 9, batch(), now), Reaction::Nothing, "another epoch");
-    }
-
-    #[test]
-    fn epochs_never_mix() {
-        let mut standing = Standing::default();
-        standing.resume(5, 40);
-        assert_eq!(standing.open(&open(4)), Reaction::Nothing);
-        assert!(!standing.trouble.is_empty());
-        assert_eq!(standing.open(&open(5)), Reaction::Ack);
-        assert_eq!(standing.received, 40);
-        assert_eq!(standing.open(&open(6)), Reaction::Ack);
-        assert_eq!((standing.received, standing.watermark), (0, 0));
-    }
 }

@@ -1,8 +1,8 @@
 //! Streams: edges that cross from one pipe to another, over the bus or inside this daemon. This is where the bus's data
 //! connection, the spools and the flow meet.
 
-pub mod flight;
-pub mod frames;
+mod append;
+mod courier;
 pub mod incoming;
 pub mod outgoing;
 

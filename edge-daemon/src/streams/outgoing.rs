@@ -1,5 +1,5 @@
-//! The producing end of a stream: a sink that seals batches into the stream's spool, and the courier that sends what has
-//! been released. Deletes nothing but what the consumer's signed watermark covers.
+//! The producing end of a stream: its lineage, its spool, its account. What goes in is in `append`, what goes out in
+//! `courier`. Deletes nothing but what the consumer's signed watermark covers.
 
 use std::{
     collections::VecDeque,
@@ -8,132 +8,123 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
-use bus_link::{home::Home, secure::Secure};
+use bus_link::{
+    home::{Home, HomeError},
+    secure::Secure,
+};
 use bus_schema::{
     id::{StreamId, WorkflowId},
     key::SecretKey,
     limits::CREDIT_FRAMES,
-    message::{Frame, Ledger, Side, StreamAck, StreamOpen, StreamReport},
-    plan::{StreamSpec, WhenFull},
+    message::{Ledger, Resume, Side, StreamAck, StreamReport},
+    plan::{Class, StreamSpec},
     subject::{self, Subject},
 };
-use flow::{Delivery, Fault, Position, Rejected, Sink, Watermark};
+use flow::Fault;
 use serde::{Deserialize, Serialize};
-use spool::{Budget, Class, Group, Limits, Mark, Spool, State};
+use spool::{Budget, Limits, Mark, Recovery, Spool, State};
 use tokio::sync::{Notify, watch};
-
-use super::{
-    Streams,
-    flight::{Action, Flight},
-    frames,
-};
 
 /// Payload bytes per segment; also how fast the disk is given back.
 const SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
-/// Frames kept in memory after they were spooled, so that live data is not read back from disk.
-const RECENT_FRAMES_MAX: usize = 16;
-/// Frames read from the spool at a time.
-const READ_FRAMES_MAX: usize = 8;
-/// Bytes read from the spool at a time.
-const READ_BYTES_MAX: usize = 256 * 1024;
-/// How long a write waits for room in a full spool before it says so.
-const FULL_WAIT: Duration = Duration::from_secs(2);
-/// Share of the quota given up at a time when the oldest records have to go.
-const DROP_SHARE: u64 = 16;
+/// Acknowledgements waiting for the courier.
+const ACKS_MAX: usize = 16;
+/// Buffers that could not be used any more and are kept for a person to look at.
+const SET_ASIDE_MAX: u32 = 4;
+/// The spool's directory in the stream's.
+const SPOOL: &str = "spool";
 
 /// What a stream's spool keeps beside the source's position.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Bookmark {
-    position: Vec<u8>,
+pub(super) struct Bookmark {
+    pub position: Vec<u8>,
     /// Records that died on this side, before the spool.
-    dead: u64,
+    pub dead: u64,
     /// Records given up because the spool was full.
-    dropped: u64,
+    pub dropped: u64,
+    /// Of these, what no gap record has told the consumer yet.
+    pub owed: u64,
+    /// Gap records made.
+    pub gaps: u64,
+    /// The highest replay number of a dead letter that went in after all.
+    pub replay: u64,
     /// The root's seq up to which frames may have left when this was written: siblings must not go back behind it.
-    gone: u64,
+    pub gone: u64,
 }
 
 /// The stream's key and epoch: one lineage of sequence numbers.
-#[derive(Serialize, Deserialize)]
-struct Lineage {
-    epoch: u64,
-    key: SecretKey,
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Lineage {
+    pub epoch: u64,
+    pub key: SecretKey,
+    /// Frames may have been written under it.
+    pub begun: bool,
+    /// An older lineage was lost: the consumer knows how far the source was read.
+    pub asks: bool,
 }
 
 /// What is written and read on disk. Locked over disk work: only ever on a blocking thread.
-struct Store {
-    spool: Spool,
-    book: Bookmark,
+pub(super) struct Store {
+    /// `None` only while one buffer is replaced by another and the disk refuses.
+    spool: Option<Spool>,
+    pub book: Bookmark,
+    pub lineage: Lineage,
 }
 
 /// Where the store stood after the last change, for those who must not wait for a disk.
 #[derive(Clone)]
-struct View {
-    state: State,
-    book: Bookmark,
-}
-
-/// What a spool holds of some seqs.
-#[derive(Default)]
-struct Found {
-    frames: Vec<(u64, Vec<u8>)>,
-    after_hole: Option<u64>,
+pub(super) struct View {
+    pub state: State,
+    pub book: Bookmark,
+    pub lineage: Lineage,
+    /// Goes up when the lineage changes while the daemon runs.
+    pub life: u64,
 }
 
 impl Store {
-    fn view(&self) -> View {
-        View {
-            state: self.spool.state(),
-            book: self.book.clone(),
-        }
-    }
-
-    /// Frames from `seq` on, at most up to `through`; and the seq after a hole that begins at `seq`.
-    fn frames(&mut self, seq: u64, through: u64) -> Result<Found, spool::Error> {
-        let count = (through + 1 - seq).min(READ_FRAMES_MAX as u64) as usize;
-        let stored = self.spool.read(seq, count, READ_BYTES_MAX)?;
-        let after_hole = stored.first().map(|frame| frame.seq).filter(|first| *first > through);
-        let frames = stored
-            .into_iter()
-            .take_while(|frame| frame.seq <= through)
-            .map(|frame| (frame.seq, frame.bytes))
-            .collect();
-        Ok(Found { frames, after_hole })
+    /// The spool, to be worked with.
+    pub fn spool(&mut self) -> Result<&mut Spool, Fault> {
+        self.spool
+            .as_mut()
+            .ok_or_else(|| Fault::retry("the buffer could not be made anew yet"))
     }
 }
 
 /// One outgoing stream.
 pub struct Outgoing {
-    spec: StreamSpec,
+    pub(super) spec: StreamSpec,
     workflow: WorkflowId,
-    subject: Subject,
-    secure: Arc<Secure>,
-    lineage: Lineage,
+    pub(super) subject: Subject,
+    pub(super) secure: Arc<Secure>,
+    home: Arc<Home>,
+    budget: Arc<Budget>,
+    /// Whether the source can read again from a position.
+    replays: bool,
     store: Mutex<Store>,
     view: Mutex<View>,
     /// The newest frames, so that live data is not read back from disk.
-    recent: Mutex<VecDeque<(u64, Vec<u8>)>>,
+    pub(super) recent: Mutex<VecDeque<(u64, Vec<u8>)>>,
     /// The root's seq up to which frames may have left.
-    gone: AtomicU64,
-    released: watch::Sender<u64>,
-    /// Highest seq that may be on its way.
-    sent: AtomicU64,
+    pub(super) gone: AtomicU64,
+    pub(super) released: watch::Sender<u64>,
+    /// Highest seq that may be on its way to the consumer.
+    pub(super) sent: AtomicU64,
     acks: Mutex<VecDeque<StreamAck>>,
-    acked: Notify,
-    trimmed: Notify,
+    pub(super) acked: Notify,
+    pub(super) trimmed: Notify,
     consumer: Mutex<(u64, String)>,
+    /// What the consumer said to the opening of an epoch, and where the one before it ended.
+    answer: watch::Sender<Option<(u64, Option<Resume>)>>,
 }
 
 /// A panic while one of these locks was held leaves plain values behind.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn spool_fault(stream: &StreamSpec, error: spool::Error) -> Fault {
+pub(super) fn spool_fault(stream: &StreamSpec, error: spool::Error) -> Fault {
     Fault::retry(format!("the buffer of {}: {error}", stream.edge))
 }
 
@@ -142,108 +133,101 @@ pub fn stream_dir(data_dir: &Path, stream: &StreamId) -> PathBuf {
     data_dir.join("streams").join(stream.as_str())
 }
 
+/// How a stream begins, after what was found of it.
+#[derive(Debug, PartialEq, Eq)]
+enum Beginning {
+    /// For the first time.
+    First,
+    /// Where it was.
+    Goes,
+    /// Anew: its frames, or the key to them, are lost.
+    Anew,
+}
+
+/// Decides it. `lineage`: what was found, or that it was damaged.
+fn beginning(lineage: Result<Option<&Lineage>, ()>, spool_is_new: bool) -> Beginning {
+    match (lineage, spool_is_new) {
+        (Ok(None), true) => Beginning::First,
+        (Ok(Some(lineage)), true) if !lineage.begun => Beginning::Goes,
+        (Ok(Some(_)), false) => Beginning::Goes,
+        _ => Beginning::Anew,
+    }
+}
+
 impl Outgoing {
-    /// Opens the stream's spool and lineage. Blocks.
+    /// Opens the stream's spool and lineage. `replays`: whether its source can read again from a position. Blocks.
     pub fn open(
-        home: &Home,
-        data_dir: &Path,
+        home: &Arc<Home>,
         budget: &Arc<Budget>,
         secure: Arc<Secure>,
         workflow: WorkflowId,
         spec: StreamSpec,
+        replays: bool,
     ) -> Result<Arc<Self>, Fault> {
-        let dir = stream_dir(data_dir, &spec.stream);
-        std::fs::create_dir_all(&dir)
-            .map_err(|error| Fault::retry(format!("cannot create {}: {error}", dir.display())))?;
-        let quota_bytes = spec.spool.quota_bytes.max(spool::QUOTA_BYTES_MIN);
-        let limits = Limits {
-            quota_bytes,
-            segment_bytes: SEGMENT_BYTES,
-        };
-        let (spool, recovery) = Spool::open_within(&dir.join("spool"), limits, budget.share(Class::Normal))
-            .map_err(|error| spool_fault(&spec, error))?;
-        for repair in &recovery.repairs {
-            tracing::error!(
-                edge = spec.edge,
-                reason = repair.reason,
-                saved_frames = repair.saved_frames,
-                "a damaged part of the buffer was set aside"
-            );
-        }
-        if recovery.cut_frames > 0 {
-            tracing::info!(
-                edge = spec.edge,
-                frames = recovery.cut_frames,
-                "cut what a crash left unfinished"
-            );
-        }
+        let (mut spool, recovery) = open_spool(home, budget, &spec)?;
+        let found = load_lineage(home, &spec)?;
         let state = spool.state();
         let is_new = state.mark.is_none() && state.next_seq == 1;
-        let name = format!("streams/{}/lineage", spec.stream);
-        let lineage = match home
-            .load(&name)
-            .ok()
-            .flatten()
-            .and_then(|bytes| bus_schema::decode::<Lineage>(&bytes))
-        {
-            Some(lineage) if !is_new => lineage,
-            found => {
-                if found.is_none() && !is_new {
-                    return Err(Fault::stop(format!(
-                        "the key of the buffered frames of {} is lost ({name}); remove {} to start afresh",
-                        spec.edge,
-                        dir.display()
-                    )));
+        let lineage = match (
+            beginning(found.as_ref().map(Option::as_ref).map_err(|()| ()), is_new),
+            found,
+        ) {
+            (Beginning::Goes, Ok(Some(lineage))) => lineage,
+            (Beginning::First, _) => make_lineage(secure.epoch(), false)?,
+            (_, found) => {
+                let last = found.ok().flatten().map_or(0, |lineage| lineage.epoch);
+                let lineage = make_lineage(secure.epoch().max(last + 1), replays)?;
+                tracing::error!(
+                    edge = spec.edge,
+                    epoch = lineage.epoch,
+                    records = state.held_records,
+                    "the buffer or the key to it is lost: the stream begins a new epoch"
+                );
+                if !is_new {
+                    drop(spool);
+                    spool = replace_spool(home, budget, &spec, &state, replays)?;
                 }
-                if state.quarantined > 0 {
-                    tracing::error!(
-                        edge = spec.edge,
-                        "nothing of the buffer could be read: the source starts over in a new epoch, and what was not \
-                         delivered of what it cannot repeat is lost"
-                    );
-                }
-                Self::new_lineage(home, &name, secure.epoch())?
+                lineage
             }
         };
-        let mut book: Bookmark = state
-            .mark
-            .as_ref()
-            .and_then(|mark| bus_schema::decode(&mark.position))
-            .unwrap_or_default();
+        save_lineage(home, &spec, &lineage)?;
+        let sent = spool.sent_before(CREDIT_FRAMES);
+        let mut book = read_book(&spool.state());
         if recovery.mark_rewound {
             // What came after this mark is lost here, and may have been sent.
             book.gone = state.mark.as_ref().map_or(0, |mark| mark.root_seq + 1);
         }
-        let store = Store { spool, book };
+        let store = Store {
+            book,
+            lineage,
+            spool: Some(spool),
+        };
+        let view = View {
+            state: state_of(&store),
+            book: store.book.clone(),
+            lineage: store.lineage.clone(),
+            life: 0,
+        };
         Ok(Arc::new(Self {
             subject: subject::data(secure.fleet(), secure.node(), &spec.stream),
-            released: watch::Sender::new(state.watermark_seq),
-            sent: AtomicU64::new(store.spool.sent_before(CREDIT_FRAMES)),
-            view: Mutex::new(store.view()),
+            released: watch::Sender::new(view.state.watermark_seq),
+            sent: AtomicU64::new(sent),
+            view: Mutex::new(view),
             store: Mutex::new(store),
             recent: Mutex::default(),
             gone: AtomicU64::new(0),
             spec,
             workflow,
             secure,
-            lineage,
+            home: Arc::clone(home),
+            budget: Arc::clone(budget),
+            replays,
             acks: Mutex::default(),
             acked: Notify::new(),
             trimmed: Notify::new(),
             consumer: Mutex::default(),
+            answer: watch::Sender::new(None),
         }))
-    }
-
-    fn new_lineage(home: &Home, name: &str, epoch: u64) -> Result<Lineage, Fault> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|error| Fault::retry(format!("no randomness: {error}")))?;
-        let lineage = Lineage {
-            epoch,
-            key: SecretKey::new(key),
-        };
-        home.store(name, &bus_schema::encode(&lineage))
-            .map_err(|error| Fault::retry(error.to_string()))?;
-        Ok(lineage)
     }
 
     /// As the plan has it.
@@ -251,12 +235,22 @@ impl Outgoing {
         &self.spec
     }
 
-    /// The sink of this stream.
-    pub fn sink(self: &Arc<Self>) -> Box<dyn Sink> {
-        Box::new(Producer {
-            out: Arc::clone(self),
-            appended: 0,
-        })
+    /// Runs something on the store, then lets everybody see where it stands. Blocks.
+    pub(super) fn with_store<T>(&self, run: impl FnOnce(&mut Store) -> T) -> T {
+        let mut store = lock(&self.store);
+        let result = run(&mut store);
+        if let Some(spool) = &store.spool {
+            let mut view = lock(&self.view);
+            view.state = spool.state();
+            view.book = store.book.clone();
+            view.lineage = store.lineage.clone();
+        }
+        result
+    }
+
+    /// Where the store stood after the last change.
+    pub(super) fn view(&self) -> View {
+        lock(&self.view).clone()
     }
 
     /// The consumer spoke.
@@ -269,16 +263,22 @@ impl Outgoing {
             && !last.rewind
         {
             *last = ack;
-        } else if acks.len() < 16 {
+        } else if acks.len() < ACKS_MAX {
             acks.push_back(ack);
         }
         drop(acks);
         self.acked.notify_one();
     }
 
+    pub(super) fn next_ack(&self) -> Option<StreamAck> {
+        lock(&self.acks).pop_front()
+    }
+
     /// The stream's account.
     pub fn report(&self) -> StreamReport {
-        let View { state, book } = lock(&self.view).clone();
+        let View {
+            state, book, lineage, ..
+        } = self.view();
         let (consumer_dead, trouble) = lock(&self.consumer).clone();
         // The consumer counts its dead letters among what its watermark covers.
         let consumer_dead = consumer_dead.min(state.delivered_records);
@@ -289,396 +289,292 @@ impl Outgoing {
             dropped: state.dropped_records + state.lost_records + book.dropped,
             dead: book.dead + consumer_dead,
             duplicates: 0,
+            unconfirmed: 0,
         };
         StreamReport {
             stream: self.spec.stream,
             workflow: self.workflow,
             edge: self.spec.edge.clone(),
             side: Side::Producer,
-            epoch: self.lineage.epoch,
+            epoch: lineage.epoch,
             watermark: state.watermark_seq,
             ledger,
             buffered_bytes: state.held_payload_bytes,
+            gaps: book.gaps,
             trouble,
         }
     }
 
-    /// Seals and appends deliveries in one durable group commit. Blocks.
-    fn append(&self, deliveries: &[Delivery]) -> Result<(u64, Vec<Rejected>), Appending> {
-        let mut store = lock(&self.store);
-        let store = &mut *store;
-        let mut seq = store.spool.state().next_seq;
-        let mut book = store.book.clone();
-        let mut rejected = Vec::new();
-        let mut groups: Vec<SealedGroup> = Vec::with_capacity(deliveries.len());
-        for (index, delivery) in deliveries.iter().enumerate() {
-            let packing = frames::pack(&delivery.batch);
-            let reason = || "the record is larger than a record may be (4 MiB)".to_string();
-            let too_large = packing.too_large.iter();
-            rejected.extend(too_large.map(|row| Rejected {
-                delivery: index,
-                row: *row,
-                reason: reason(),
-            }));
-            let mut sealed = Vec::with_capacity(packing.frames.len());
-            for packed in packing.frames {
-                let (stream, lineage) = (&self.spec.stream, &self.lineage);
-                let frame = self
-                    .secure
-                    .seal_frame(
-                        &self.subject,
-                        stream,
-                        &lineage.key,
-                        lineage.epoch,
-                        seq,
-                        &packed.plaintext,
-                    )
-                    .map_err(|error| Appending::Fault(Fault::retry(error.to_string())))?;
-                sealed.push((frame, packed.records));
-                seq += 1;
-            }
-            book.position = delivery.position.as_bytes().to_vec();
-            book.gone = book.gone.max(self.gone.load(Ordering::Relaxed));
-            book.dead += delivery.dead + packing.too_large.len() as u64;
-            groups.push((
-                sealed,
-                Mark {
-                    root_seq: delivery.seq,
-                    position: bus_schema::encode(&book),
-                },
-            ));
-        }
-        match append_groups(&mut store.spool, &groups) {
-            Ok(()) => {}
-            Err(spool::Error::Full { .. }) if self.spec.spool.when_full == WhenFull::DropNewest => {
-                let lost: u64 = groups
-                    .iter()
-                    .flat_map(|(frames, _)| frames)
-                    .map(|(_, records)| records)
-                    .sum();
-                book.dropped += lost;
-                groups.iter_mut().for_each(|(frames, mark)| {
-                    frames.clear();
-                    mark.position = bus_schema::encode(&book);
-                });
-                tracing::warn!(
-                    edge = self.spec.edge,
-                    records = lost,
-                    "buffer full: the newest records were given up"
-                );
-                append_groups(&mut store.spool, &groups).map_err(|e| Appending::Fault(spool_fault(&self.spec, e)))?;
-            }
-            Err(spool::Error::Full { .. }) if self.spec.spool.when_full == WhenFull::DropOldest => {
-                let wanted = self.spec.spool.quota_bytes / DROP_SHARE;
-                let dropped = store
-                    .spool
-                    .drop_oldest(wanted, self.sent.load(Ordering::Relaxed))
-                    .map_err(|e| Appending::Fault(spool_fault(&self.spec, e)))?;
-                lock(&self.recent).clear();
-                tracing::warn!(
-                    edge = self.spec.edge,
-                    ?dropped,
-                    "buffer full: the oldest records were given up"
-                );
-                append_groups(&mut store.spool, &groups).map_err(|e| Appending::Fault(spool_fault(&self.spec, e)))?;
-            }
-            Err(spool::Error::Full { .. }) => return Err(Appending::Full),
-            Err(error) => return Err(Appending::Fault(spool_fault(&self.spec, error))),
-        }
-        store.book = book;
-        let last = store.spool.state().next_seq - 1;
-        let count: usize = groups.iter().map(|(frames, _)| frames.len()).sum();
-        let first = last + 1 - count as u64;
-        let frames = groups
-            .into_iter()
-            .flat_map(|(frames, _)| frames)
-            .map(|(bytes, _)| bytes);
-        let mut recent = lock(&self.recent);
-        recent.extend((first..).zip(frames));
-        while recent.len() > RECENT_FRAMES_MAX {
-            recent.pop_front();
-        }
-        drop(recent);
-        *lock(&self.view) = store.view();
-        Ok((last, rejected))
-    }
-
     /// From now on what is appended may leave.
-    fn let_go(&self) {
+    pub(super) fn let_go(&self) {
         let newest = lock(&self.view).state.mark.as_ref().map_or(0, |mark| mark.root_seq);
         self.gone.fetch_max(newest, Ordering::Relaxed);
     }
 
-    /// Sends what is released until the stream is closed.
-    pub async fn courier(self: Arc<Self>, streams: Arc<Streams>) {
-        let watermark = *self.released.borrow();
-        let mut released = self.released.subscribe();
-        let mut up = streams.up(&self.spec.consumer);
-        let mut flight = Flight::new(self.lineage.epoch, watermark, Instant::now());
-        flight.connected(*up.borrow_and_update(), Instant::now());
-        flight.released(*released.borrow_and_update());
-        loop {
-            while let Some(ack) = self.next_ack() {
-                if flight.acked(&ack, Instant::now())
-                    && let Err(fault) = Arc::clone(&self).trim(flight.watermark()).await
-                {
-                    tracing::warn!(edge = self.spec.edge, %fault, "cannot give back delivered frames yet");
-                }
-            }
-            let wait = match flight.action(Instant::now()) {
-                Action::Open => {
-                    self.send_open(&streams).await;
-                    flight.opened(Instant::now());
-                    continue;
-                }
-                Action::Send { from, to } => match Arc::clone(&self).send(&streams, from, to).await {
-                    Ok(through) => {
-                        flight.sent(through, Instant::now());
-                        // Others on this thread get their turn between frames.
-                        tokio::task::yield_now().await;
-                        continue;
-                    }
-                    Err(cause) => {
-                        tracing::debug!(edge = self.spec.edge, cause, "cannot send now");
-                        Some(Duration::from_millis(200))
-                    }
-                },
-                Action::Wait(wait) => wait,
+    /// Notes that frames are about to be written under this lineage, durably, once.
+    pub(super) fn begin(&self, store: &mut Store) -> Result<(), Fault> {
+        if !store.lineage.begun {
+            let begun = Lineage {
+                begun: true,
+                ..store.lineage.clone()
             };
-            tokio::select! {
-                changed = released.changed() => {
-                    if changed.is_err() { return; }
-                    flight.released(*released.borrow_and_update());
-                }
-                changed = up.changed() => {
-                    if changed.is_err() { return; }
-                    flight.connected(*up.borrow_and_update(), Instant::now());
-                }
-                () = self.acked.notified() => {}
-                () = tokio::time::sleep(wait.unwrap_or(Duration::from_secs(3600))) => {}
-            }
+            save_lineage(&self.home, &self.spec, &begun)?;
+            store.lineage = begun;
         }
+        Ok(())
     }
 
-    fn next_ack(&self) -> Option<StreamAck> {
-        lock(&self.acks).pop_front()
+    /// The consumer answered the opening of an epoch.
+    pub(super) fn answered(&self, epoch: u64, resume: Option<Resume>) {
+        self.answer.send_replace(Some((epoch, resume)));
     }
 
-    async fn send_open(&self, streams: &Streams) {
-        let (first_seq, next_seq) = {
-            let view = lock(&self.view);
-            (view.state.first_seq, view.state.next_seq)
+    /// After a loss: waits a while for the consumer to say how far the source was read, and keeps the answer.
+    pub(super) async fn recall(self: &Arc<Self>) -> Result<(), Fault> {
+        let lineage = self.view().lineage;
+        if !lineage.asks {
+            return Ok(());
+        }
+        let mut answer = self.answer.subscribe();
+        let wait = answer.wait_for(|answer| answer.as_ref().is_some_and(|(epoch, _)| *epoch == lineage.epoch));
+        let heard = tokio::time::timeout(flow::READ_WAIT_MAX * 4, wait).await;
+        let Ok(Ok(heard)) = heard.map(|heard| heard.map(|answer| answer.clone())) else {
+            return Err(Fault::retry(format!(
+                "{} lost its buffer: waiting for the consumer to say how far it came",
+                self.spec.edge
+            )));
         };
-        let open = StreamOpen {
-            stream: self.spec.stream,
-            epoch: self.lineage.epoch,
-            key: self.lineage.key.clone(),
-            first_seq,
-            next_seq,
-        };
-        if let Err(cause) = streams.send_open(&self.spec.consumer, open).await {
-            tracing::debug!(edge = self.spec.edge, cause, "cannot open the stream yet");
-        }
+        let mark = heard.and_then(|(_, resume)| resume).and_then(|resume| resume.mark);
+        let this = Arc::clone(self);
+        let kept = tokio::task::spawn_blocking(move || this.with_store(|store| this.go_on_from(store, mark)));
+        kept.await.map_err(|error| Fault::retry(error.to_string()))?
     }
 
-    /// Sends some frames from `from` on; returns the last seq sent. A hole is sent as a gap.
-    async fn send(self: Arc<Self>, streams: &Streams, from: u64, to: u64) -> Result<u64, String> {
-        let this = Arc::clone(&self);
-        // Before the look into the spool: what is appended meanwhile is no part of a hole.
-        let released = *self.released.borrow();
-        let found = match self.recent(from, to) {
-            Some(frames) => Ok(Found {
-                frames,
-                after_hole: None,
-            }),
-            None => tokio::task::spawn_blocking(move || lock(&this.store).frames(from, to))
-                .await
-                .map_err(|error| error.to_string())?,
-        };
-        let found = found.map_err(|error| error.to_string())?;
-        let mut next = from;
-        for (seq, frame) in &found.frames {
-            if *seq > next {
-                self.send_gap(streams, next, *seq - 1).await?;
-            }
-            self.sent.fetch_max(*seq, Ordering::Relaxed);
-            streams.send_frame(&self.spec, &self.subject, frame.clone()).await?;
-            next = *seq + 1;
-        }
-        if found.frames.is_empty() {
-            // One message over all of it: thousands of seqs may be skipped after damage, and credit counts messages.
-            let last = found.after_hole.map_or(released, |after| released.min(after - 1));
-            self.send_gap(streams, from, last).await?;
-            next = last + 1;
-        }
-        Ok(next - 1)
-    }
-
-    /// Frames that are still in memory, if the first wanted one is.
-    fn recent(&self, from: u64, to: u64) -> Option<Vec<(u64, Vec<u8>)>> {
-        let recent = lock(&self.recent);
-        let start = recent.iter().position(|(seq, _)| *seq == from)?;
-        let wanted = recent.iter().skip(start).take_while(|(seq, _)| *seq <= to);
-        Some(wanted.take(READ_FRAMES_MAX).cloned().collect())
-    }
-
-    async fn send_gap(&self, streams: &Streams, first_seq: u64, last_seq: u64) -> Result<(), String> {
-        let cause = "given up by policy, lost to damage, or already acknowledged by an earlier life of the consumer";
+    fn go_on_from(&self, store: &mut Store, mark: Option<bus_schema::message::SourceMark>) -> Result<(), Fault> {
         tracing::warn!(
             edge = self.spec.edge,
-            first_seq,
-            last_seq,
-            "these frames will never come"
+            root_seq = mark.as_ref().map(|mark| mark.root_seq),
+            "the source goes on from where the consumer is"
         );
-        let gap = Frame::Gap {
-            first_seq,
-            records: 0,
-            cause: cause.to_string(),
+        if let Some(mark) = mark {
+            let book = Bookmark {
+                position: mark.position,
+                ..store.book.clone()
+            };
+            let mark = Mark {
+                root_seq: mark.root_seq,
+                position: bus_schema::encode(&book),
+            };
+            let appended = store.spool()?.append(&[], &mark);
+            appended.map_err(|error| spool_fault(&self.spec, error))?;
+            store.book = book;
+        }
+        let lineage = Lineage {
+            asks: false,
+            begun: true,
+            ..store.lineage.clone()
         };
-        let (stream, lineage) = (&self.spec.stream, &self.lineage);
-        let plaintext = frames::body(&gap);
-        let frame = self
-            .secure
-            .seal_frame(&self.subject, stream, &lineage.key, lineage.epoch, last_seq, &plaintext)
-            .map_err(|error| error.to_string())?;
-        streams.send_frame(&self.spec, &self.subject, frame).await
-    }
-
-    async fn trim(self: Arc<Self>, watermark: u64) -> Result<(), Fault> {
-        let this = Arc::clone(&self);
-        let trimmed = tokio::task::spawn_blocking(move || {
-            lock(&this.recent).retain(|(seq, _)| *seq > watermark);
-            let mut store = lock(&this.store);
-            let trimmed = store.spool.trim(watermark);
-            *lock(&this.view) = store.view();
-            trimmed
-        });
-        let trimmed = trimmed.await.map_err(|error| Fault::retry(error.to_string()))?;
-        trimmed.map_err(|error| spool_fault(&self.spec, error))?;
-        // One waiter at most, the sink; it may be about to wait.
-        self.trimmed.notify_one();
+        save_lineage(&self.home, &self.spec, &lineage)?;
+        store.lineage = lineage;
         Ok(())
     }
-}
 
-enum Appending {
-    Full,
-    Fault(Fault),
-}
-
-type SealedGroup = (Vec<(Vec<u8>, u64)>, Mark);
-
-fn append_groups(spool: &mut Spool, groups: &[SealedGroup]) -> Result<(), spool::Error> {
-    let frames: Vec<Vec<spool::Frame<'_>>> = groups
-        .iter()
-        .map(|(frames, _)| {
-            frames
-                .iter()
-                .map(|(bytes, records)| spool::Frame {
-                    bytes,
-                    records: *records,
-                })
-                .collect()
+    /// The consumer has frames that were never written here: the buffer was restored from an older copy. What it holds is
+    /// set aside, and the source goes on from where the consumer is, in a new epoch. Blocks.
+    pub(super) fn start_over(&self) -> Result<(), Fault> {
+        self.with_store(|store| {
+            let lineage = make_lineage(self.secure.epoch().max(store.lineage.epoch + 1), self.replays)?;
+            tracing::error!(
+                edge = self.spec.edge,
+                before = store.lineage.epoch,
+                epoch = lineage.epoch,
+                "the consumer has frames this buffer never wrote: it was restored from an older copy and begins a new epoch"
+            );
+            let state = store.spool()?.state();
+            store.spool = None;
+            let spool = replace_spool(&self.home, &self.budget, &self.spec, &state, self.replays)?;
+            save_lineage(&self.home, &self.spec, &lineage)?;
+            store.book = read_book(&spool.state());
+            store.spool = Some(spool);
+            store.lineage = lineage;
+            lock(&self.recent).clear();
+            self.released.send_replace(0);
+            self.sent.store(0, Ordering::Relaxed);
+            self.gone.store(0, Ordering::Relaxed);
+            lock(&self.view).life += 1;
+            Ok(())
         })
-        .collect();
-    let groups: Vec<Group<'_>> = frames
-        .iter()
-        .zip(groups)
-        .map(|(frames, (_, mark))| Group { frames, mark })
-        .collect();
-    spool.append_groups(&groups).map(|_| ())
+    }
 }
 
-/// The sink at a pipe's end: `write` appends and fsyncs, `commit` lets the courier have it.
-struct Producer {
-    out: Arc<Outgoing>,
-    appended: u64,
+fn state_of(store: &Store) -> State {
+    // A store is made with its spool.
+    store
+        .spool
+        .as_ref()
+        .map(Spool::state)
+        .expect("a store is made with its spool")
 }
 
-#[async_trait]
-impl Sink for Producer {
-    async fn open(&mut self) -> Result<(), Fault> {
-        Ok(())
-    }
+/// What the newest mark keeps.
+pub(super) fn read_book(state: &State) -> Bookmark {
+    let mark = state.mark.as_ref();
+    mark.and_then(|mark| bus_schema::decode(&mark.position))
+        .unwrap_or_default()
+}
 
-    fn keeps_watermark(&self) -> bool {
-        true
+/// Sets a spool aside and makes a new one. A source that can read again is asked to later; of any other, what the old one
+/// held is given up, and the source goes on.
+fn replace_spool(
+    home: &Home,
+    budget: &Arc<Budget>,
+    spec: &StreamSpec,
+    old: &State,
+    replays: bool,
+) -> Result<Spool, Fault> {
+    set_aside(&stream_dir(home.dir(), &spec.stream).join(SPOOL))
+        .map_err(|error| Fault::retry(format!("the buffer of {} cannot be set aside: {error}", spec.edge)))?;
+    let (mut spool, _) = open_spool(home, budget, spec)?;
+    if let (Some(mark), false) = (&old.mark, replays) {
+        let book = Bookmark {
+            position: read_book(old).position,
+            dropped: old.held_records,
+            owed: old.held_records,
+            ..Bookmark::default()
+        };
+        let mark = Mark {
+            root_seq: mark.root_seq,
+            position: bus_schema::encode(&book),
+        };
+        spool.append(&[], &mark).map_err(|error| spool_fault(spec, error))?;
     }
+    Ok(spool)
+}
 
-    async fn watermark(&mut self, _: &StreamId) -> Result<Option<Watermark>, Fault> {
-        let View { state, book } = lock(&self.out.view).clone();
-        Ok(state.mark.map(|mark| Watermark {
-            seq: mark.root_seq,
-            position: Position::new(book.position),
-            delivered: state.produced_records,
-            dead: book.dead,
-        }))
+/// Renames a directory to the next free `<name>.lost.<n>`, keeping the newest few.
+fn set_aside(dir: &Path) -> std::io::Result<()> {
+    if !dir.exists() {
+        return Ok(());
     }
-
-    async fn gone_out(&mut self, _: &StreamId) -> Result<u64, Fault> {
-        let written = lock(&self.out.view).book.gone;
-        Ok(written.max(self.out.gone.load(Ordering::Relaxed)))
+    let name = |n: u32| dir.with_extension(format!("lost.{n}"));
+    let last = (1..).take_while(|n| name(*n).exists()).last().unwrap_or(0);
+    let mut next = last + 1;
+    if last >= SET_ASIDE_MAX {
+        std::fs::remove_dir_all(name(1))?;
+        for n in 2..=last {
+            std::fs::rename(name(n), name(n - 1))?;
+        }
+        next = last;
     }
+    std::fs::rename(dir, name(next))?;
+    bus_link::home::sync_dir(dir.parent().unwrap_or(dir))
+}
 
-    async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
-        let give_up = Instant::now() + FULL_WAIT;
-        loop {
-            let (out, owned) = (Arc::clone(&self.out), deliveries.to_vec());
-            let appended = tokio::task::spawn_blocking(move || out.append(&owned)).await;
-            match appended.map_err(|error| Fault::retry(error.to_string()))? {
-                Ok((last, rejected)) => {
-                    self.appended = last;
-                    return Ok(rejected);
-                }
-                Err(Appending::Fault(fault)) => return Err(fault),
-                Err(Appending::Full) => {
-                    let left = give_up.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        let quota = self.out.spec.spool.quota_bytes / (1024 * 1024);
-                        return Err(Fault::retry(format!(
-                            "the buffer of {} is full ({quota} MiB); waiting for the consumer",
-                            self.out.spec.edge
-                        )));
-                    }
-                    let _ = tokio::time::timeout(left, self.out.trimmed.notified()).await;
-                }
-            }
+fn open_spool(home: &Home, budget: &Arc<Budget>, spec: &StreamSpec) -> Result<(Spool, Recovery), Fault> {
+    let dir = stream_dir(home.dir(), &spec.stream);
+    std::fs::create_dir_all(&dir).map_err(|error| Fault::retry(format!("cannot create {}: {error}", dir.display())))?;
+    let limits = Limits {
+        quota_bytes: spec.spool.quota_bytes.max(spool::QUOTA_BYTES_MIN),
+        segment_bytes: SEGMENT_BYTES,
+    };
+    let share = budget.share(match spec.send.class {
+        Class::Critical => spool::Class::Critical,
+        Class::Normal => spool::Class::Normal,
+        Class::Bulk => spool::Class::Bulk,
+    });
+    let opened = Spool::open_within(&dir.join(SPOOL), limits, share);
+    let (spool, recovery) = opened.map_err(|error| spool_fault(spec, error))?;
+    for repair in &recovery.repairs {
+        tracing::error!(
+            edge = spec.edge,
+            reason = repair.reason,
+            saved_frames = repair.saved_frames,
+            "a damaged part of the buffer was set aside"
+        );
+    }
+    if recovery.cut_frames > 0 {
+        tracing::info!(
+            edge = spec.edge,
+            frames = recovery.cut_frames,
+            "cut what a crash left unfinished"
+        );
+    }
+    Ok((spool, recovery))
+}
+
+fn lineage_name(spec: &StreamSpec) -> String {
+    format!("streams/{}/lineage", spec.stream)
+}
+
+/// The lineage on disk; `Err` inside when it is damaged.
+fn load_lineage(home: &Home, spec: &StreamSpec) -> Result<Result<Option<Lineage>, ()>, Fault> {
+    match home.load(&lineage_name(spec)) {
+        Ok(None) => Ok(Ok(None)),
+        Ok(Some(bytes)) => Ok(bus_schema::decode(&bytes).map(Some).ok_or(())),
+        Err(error @ HomeError::Damaged { .. }) => {
+            tracing::error!(%error, "the key of a stream is damaged");
+            Ok(Err(()))
+        }
+        Err(error) => Err(Fault::retry(error.to_string())),
+    }
+}
+
+fn save_lineage(home: &Home, spec: &StreamSpec, lineage: &Lineage) -> Result<(), Fault> {
+    home.store(&lineage_name(spec), &bus_schema::encode(lineage))
+        .map_err(|error| Fault::retry(error.to_string()))
+}
+
+fn make_lineage(epoch: u64, asks: bool) -> Result<Lineage, Fault> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|error| Fault::retry(format!("no randomness: {error}")))?;
+    Ok(Lineage {
+        epoch,
+        key: SecretKey::new(key),
+        begun: asks,
+        asks,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_lost_something_begins_anew() {
+        let lineage = |begun| {
+            let mut lineage = make_lineage(3, false).unwrap();
+            lineage.begun = begun;
+            lineage
+        };
+        let (fresh, begun) = (lineage(false), lineage(true));
+        for (found, spool_is_new, expected) in [
+            (Ok(None), true, Beginning::First),
+            (Ok(Some(&fresh)), true, Beginning::Goes),
+            (Ok(Some(&begun)), false, Beginning::Goes),
+            // Its first append was cut short by a crash.
+            (Ok(Some(&fresh)), false, Beginning::Goes),
+            (Ok(Some(&begun)), true, Beginning::Anew),
+            (Ok(None), false, Beginning::Anew),
+            (Err(()), true, Beginning::Anew),
+            (Err(()), false, Beginning::Anew),
+        ] {
+            assert_eq!(beginning(found, spool_is_new), expected, "{spool_is_new}");
         }
     }
 
-    async fn commit(&mut self) -> Result<(), Fault> {
-        self.out.let_go();
-        self.out.released.send_if_modified(|released| {
-            let rises = self.appended > *released;
-            *released = self.appended.max(*released);
-            rises
-        });
-        Ok(())
-    }
-
-    async fn rewind(&mut self, _: &StreamId, seq: u64) -> Result<(), Fault> {
-        let out = Arc::clone(&self.out);
-        let done = tokio::task::spawn_blocking(move || {
-            let mut store = lock(&out.store);
-            lock(&out.recent).clear();
-            store
-                .spool
-                .truncate_after(seq)
-                .map_err(|error| spool_fault(&out.spec, error))?;
-            let mark = store.spool.state().mark;
-            store.book = mark
-                .and_then(|mark| bus_schema::decode(&mark.position))
-                .unwrap_or_default();
-            *lock(&out.view) = store.view();
-            Ok(())
-        });
-        done.await.map_err(|error| Fault::retry(error.to_string()))?
-    }
-
-    fn recovered(&mut self) {
-        self.out.let_go();
-        let last = lock(&self.out.view).state.next_seq - 1;
-        self.appended = last;
-        self.out.released.send_replace(last);
+    #[test]
+    fn only_the_newest_lost_buffers_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = dir.path().join(SPOOL);
+        for n in 0..7 {
+            std::fs::create_dir(&spool).unwrap();
+            std::fs::write(spool.join("n"), n.to_string()).unwrap();
+            set_aside(&spool).unwrap();
+        }
+        let kept: Vec<String> = (1..=4)
+            .map(|n| std::fs::read_to_string(dir.path().join(format!("spool.lost.{n}/n"))).unwrap())
+            .collect();
+        assert_eq!(kept, ["3", "4", "5", "6"]);
+        assert!(!spool.exists() && !dir.path().join("spool.lost.5").exists());
     }
 }

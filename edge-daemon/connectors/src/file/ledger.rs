@@ -9,7 +9,7 @@ use std::{
 };
 
 use bus_schema::id::StreamId;
-use flow::{Position, Watermark};
+use flow::{Counts, Position, Watermark};
 use serde::{Deserialize, Serialize};
 
 use super::{siblings::parent, tail::hash};
@@ -47,7 +47,7 @@ pub(crate) struct Mark {
     /// Hexadecimal.
     position: String,
     delivered: u64,
-    dead: u64,
+    counts: Counts,
 }
 
 impl From<&Watermark> for Mark {
@@ -62,7 +62,7 @@ impl From<&Watermark> for Mark {
             seq: mark.seq,
             position,
             delivered: mark.delivered,
-            dead: mark.dead,
+            counts: mark.counts,
         }
     }
 }
@@ -76,7 +76,7 @@ impl From<&Mark> for Watermark {
             seq: mark.seq,
             position: Position::new(position),
             delivered: mark.delivered,
-            dead: mark.dead,
+            counts: mark.counts,
         }
     }
 }
@@ -215,7 +215,10 @@ mod tests {
             seq: length,
             position: Position::new([0, 1, 255]),
             delivered: 5,
-            dead: 6,
+            counts: Counts {
+                dead: 6,
+                ..Counts::default()
+            },
         };
         let marks = BTreeMap::from([(stream("a"), Mark::from(&mark))]);
         assert_eq!(Watermark::from(&marks[&stream("a")]), mark);

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, future::Future, path::Path, time::Duration};
 
 use bus_schema::id::StreamId;
-use flow::{Delivery, Fault, Position, Watermark};
+use flow::{Counts, Delivery, Fault, Position, Watermark};
 use tokio::time::timeout;
 use tokio_postgres::{Client, Statement, types::ToSql};
 
@@ -91,7 +91,7 @@ impl Session {
         if table_oid(&self.client, &watermarks).await?.is_none() {
             let sql = format!(
                 "CREATE TABLE IF NOT EXISTS {} (stream text PRIMARY KEY, seq bigint NOT NULL, \
-                 position bytea NOT NULL, delivered bigint NOT NULL, dead bigint NOT NULL)",
+                 position bytea NOT NULL, delivered bigint NOT NULL, counts bytea NOT NULL)",
                 watermarks.relation()
             );
             self.client.batch_execute(&sql).await.map_err(failed)?;
@@ -110,7 +110,7 @@ impl Session {
                     cause: format!("{cause} (at {})", self.place),
                     after,
                 },
-                stop @ Fault::Stop { .. } => stop,
+                other => other,
             }),
             Err(_) => Err(Fault::retry(format!(
                 "{} did not answer for {} s",
@@ -127,7 +127,7 @@ impl Session {
         stream: &StreamId,
     ) -> Result<Option<Watermark>, Fault> {
         let table = format!("{}.{WATERMARK_TABLE}", quote(&settings.schema));
-        let sql = format!("SELECT seq, position, delivered, dead FROM {table} WHERE stream = $1");
+        let sql = format!("SELECT seq, position, delivered, counts FROM {table} WHERE stream = $1");
         let name = stream.as_str();
         let values: [&(dyn ToSql + Sync); 1] = [&name];
         let row = self.client.query_opt(&sql, &values);
@@ -138,7 +138,7 @@ impl Session {
             seq: row.get::<_, i64>(0) as u64,
             position: Position::new(row.get::<_, Vec<u8>>(1)),
             delivered: row.get::<_, i64>(2) as u64,
-            dead: row.get::<_, i64>(3) as u64,
+            counts: Counts::decode(&row.get::<_, Vec<u8>>(3)),
         });
         self.marks.insert(*stream, found.clone().unwrap_or_default());
         Ok(found)
@@ -217,15 +217,20 @@ impl Session {
         let table = format!("{}.{WATERMARK_TABLE}", quote(&settings.schema));
         // Only from where we believe it to be: a second copy of this daemon cannot write the same records.
         let sql = format!(
-            "INSERT INTO {table} AS w (stream, seq, position, delivered, dead) VALUES ($1, $2, $3, $4, $5) \
+            "INSERT INTO {table} AS w (stream, seq, position, delivered, counts) VALUES ($1, $2, $3, $4, $5) \
              ON CONFLICT (stream) DO UPDATE SET seq = EXCLUDED.seq, position = EXCLUDED.position, \
-             delivered = EXCLUDED.delivered, dead = EXCLUDED.dead WHERE w.seq = $6"
+             delivered = EXCLUDED.delivered, counts = EXCLUDED.counts WHERE w.seq = $6"
         );
-        let (seq, delivered, dead, from) = (mark.seq as i64, mark.delivered as i64, mark.dead as i64, from as i64);
+        let (seq, delivered, counts, from) = (
+            mark.seq as i64,
+            mark.delivered as i64,
+            mark.counts.encode(),
+            from as i64,
+        );
         let position = mark.position.clone();
         let statement = self.prepare(&sql).await?;
         let name = stream.as_str();
-        let values: [&(dyn ToSql + Sync); 6] = [&name, &seq, &position.as_bytes(), &delivered, &dead, &from];
+        let values: [&(dyn ToSql + Sync); 6] = [&name, &seq, &position.as_bytes(), &delivered, &counts, &from];
         let changed = self.client.execute(&statement, &values);
         let changed = self
             .answer(async { changed.await.map_err(|error| fault("move the watermark", &error)) })

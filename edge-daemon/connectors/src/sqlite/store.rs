@@ -7,7 +7,7 @@ use bus_schema::{
     data::{Batch, Cell, Op, Schema},
     id::StreamId,
 };
-use flow::{Delivery, Fault, Position, Watermark};
+use flow::{Counts, Delivery, Fault, Position, Watermark};
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::{
@@ -70,7 +70,7 @@ impl Store {
         conn.pragma_update(None, "cache_size", -CACHE_KIB).map_err(failed)?;
         let sql = format!(
             "CREATE TABLE IF NOT EXISTS {WATERMARK_TABLE} (stream TEXT PRIMARY KEY, seq INTEGER NOT NULL, \
-             position BLOB NOT NULL, delivered INTEGER NOT NULL, dead INTEGER NOT NULL)"
+             position BLOB NOT NULL, delivered INTEGER NOT NULL, counts BLOB NOT NULL)"
         );
         conn.execute_batch(&sql).map_err(failed)?;
         let store = Self {
@@ -96,14 +96,14 @@ impl Store {
     /// How far a stream has come.
     pub(super) fn watermark(&self, stream: &StreamId) -> Result<Option<Watermark>, Fault> {
         let failed = self.failed("read the watermark");
-        let sql = format!("SELECT seq, position, delivered, dead FROM {WATERMARK_TABLE} WHERE stream = ?1");
+        let sql = format!("SELECT seq, position, delivered, counts FROM {WATERMARK_TABLE} WHERE stream = ?1");
         let mut statement = self.conn.prepare_cached(&sql).map_err(&failed)?;
         let found = statement.query_row([stream.as_str()], |row| {
             Ok(Watermark {
                 seq: row.get::<_, i64>(0)? as u64,
                 position: Position::new(row.get::<_, Vec<u8>>(1)?),
                 delivered: row.get::<_, i64>(2)? as u64,
-                dead: row.get::<_, i64>(3)? as u64,
+                counts: Counts::decode(&row.get::<_, Vec<u8>>(3)?),
             })
         });
         found.optional().map_err(failed)
@@ -135,16 +135,16 @@ impl Store {
 
         let after = before.after(delivery, refused.len() as u64);
         let sql = format!(
-            "INSERT INTO {WATERMARK_TABLE} (stream, seq, position, delivered, dead) VALUES (?1, ?2, ?3, ?4, ?5) \
+            "INSERT INTO {WATERMARK_TABLE} (stream, seq, position, delivered, counts) VALUES (?1, ?2, ?3, ?4, ?5) \
              ON CONFLICT (stream) DO UPDATE SET seq = excluded.seq, position = excluded.position, \
-             delivered = excluded.delivered, dead = excluded.dead"
+             delivered = excluded.delivered, counts = excluded.counts"
         );
         let values = rusqlite::params![
             delivery.stream.as_str(),
             after.seq as i64,
             after.position.as_bytes(),
             after.delivered as i64,
-            after.dead as i64
+            after.counts.encode()
         ];
         self.conn
             .prepare_cached(&sql)

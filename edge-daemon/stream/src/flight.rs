@@ -17,6 +17,17 @@ const OPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Rewinds closer together than this answer one and the same loss.
 const REWIND_APART: Duration = Duration::from_millis(200);
 
+/// What an acknowledgement told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing that lets anything be deleted.
+    Nothing,
+    /// More is durable than was known.
+    Durable,
+    /// The consumer has frames that were never written here: this end was restored from an older copy.
+    Ahead,
+}
+
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
@@ -88,15 +99,17 @@ impl Flight {
         self.released = self.released.max(seq);
     }
 
-    /// The consumer spoke. Returns whether the watermark rose.
-    pub fn acked(&mut self, ack: &StreamAck, now: Instant) -> bool {
+    /// The consumer spoke. `written` is the last seq that was ever appended here.
+    pub fn acked(&mut self, ack: &StreamAck, written: u64, now: Instant) -> Heard {
         if ack.epoch == 0 {
             self.ask(now);
-            return false;
+            return Heard::Nothing;
         }
-        // What was never released cannot have been received: such an ack is about another life of this stream.
-        if ack.epoch != self.epoch || ack.received > self.released || ack.watermark > ack.received {
-            return false;
+        if ack.epoch != self.epoch || ack.watermark > ack.received {
+            return Heard::Nothing;
+        }
+        if ack.received > written {
+            return Heard::Ahead;
         }
         let just_answered = !std::mem::replace(&mut self.answered, true);
         self.open_wait = OPEN_WAIT_FIRST;
@@ -114,7 +127,7 @@ impl Flight {
         self.received = ack.received;
         self.watermark = self.watermark.max(ack.watermark);
         self.credit = ack.credit;
-        durable
+        if durable { Heard::Durable } else { Heard::Nothing }
     }
 
     /// An opening left.
@@ -182,7 +195,9 @@ mod tests {
             received,
             credit,
             rewind: false,
+            partial_bytes: 0,
             dead: 0,
+            resume: None,
             trouble: String::new(),
         }
     }
@@ -198,17 +213,17 @@ mod tests {
         flight.opened(t);
         assert_eq!(flight.action(t), Action::Wait(Some(OPEN_WAIT_FIRST)));
         assert_eq!(flight.action(t + OPEN_WAIT_FIRST), Action::Open);
-        assert!(!flight.acked(&ack(0, 0, 16), t));
+        assert_eq!(flight.acked(&ack(0, 0, 16), 40, t), Heard::Nothing);
         assert_eq!(flight.action(t), Action::Send { from: 1, to: 16 });
         flight.sent(16, t);
         assert_eq!(flight.action(t), Action::Wait(Some(PROGRESS_MAX)));
-        assert!(flight.acked(&ack(8, 16, 32), t));
+        assert_eq!(flight.acked(&ack(8, 16, 32), 40, t), Heard::Durable);
         assert_eq!(flight.action(t), Action::Send { from: 17, to: 32 });
         flight.sent(32, t);
-        flight.acked(&ack(32, 32, 48), t);
+        flight.acked(&ack(32, 32, 48), 40, t);
         assert_eq!(flight.action(t), Action::Send { from: 33, to: 40 });
         flight.sent(40, t);
-        flight.acked(&ack(40, 40, 56), t);
+        flight.acked(&ack(40, 40, 56), 40, t);
         assert_eq!(flight.action(t), Action::Wait(None));
     }
 
@@ -218,23 +233,23 @@ mod tests {
         let mut flight = Flight::new(1, 0, t);
         flight.released(10);
         flight.connected(true, t);
-        flight.acked(&ack(0, 0, 16), t);
+        flight.acked(&ack(0, 0, 16), 10, t);
         flight.sent(10, t);
         // The consumer noticed a hole after 4: at once, but once.
         let rewind = StreamAck {
             rewind: true,
             ..ack(0, 4, 20)
         };
-        flight.acked(&rewind, t + REWIND_APART);
+        flight.acked(&rewind, 10, t + REWIND_APART);
         assert_eq!(flight.action(t), Action::Send { from: 5, to: 10 });
         flight.sent(10, t);
-        flight.acked(&rewind, t + REWIND_APART);
+        flight.acked(&rewind, 10, t + REWIND_APART);
         assert!(matches!(flight.action(t + REWIND_APART), Action::Wait(_)));
         // Silence: ask, and go back to what the answer says.
         let later = t + PROGRESS_MAX * 2;
         assert_eq!(flight.action(later), Action::Open);
         flight.opened(later);
-        flight.acked(&ack(4, 6, 22), later);
+        flight.acked(&ack(4, 6, 22), 10, later);
         assert_eq!(flight.action(later), Action::Send { from: 7, to: 10 });
         // A consumer that restarted knows no key.
         flight.acked(
@@ -242,11 +257,12 @@ mod tests {
                 epoch: 0,
                 ..ack(0, 0, 0)
             },
+            10,
             later,
         );
         assert_eq!(flight.action(later), Action::Open);
         // A reconnect asks as well.
-        flight.acked(&ack(4, 6, 22), later);
+        flight.acked(&ack(4, 6, 22), 10, later);
         flight.connected(false, later);
         flight.connected(true, later);
         assert_eq!(flight.action(later), Action::Open);
@@ -258,18 +274,16 @@ mod tests {
         let mut flight = Flight::new(7, 5, t);
         flight.released(8);
         flight.connected(true, t);
-        for wrong in [
-            ack(8, 8, 20),
-            StreamAck {
-                epoch: 7,
-                ..ack(9, 9, 20)
-            },
-            StreamAck {
-                epoch: 7,
-                ..ack(8, 7, 20)
-            },
+        for (epoch, watermark, received, heard) in [
+            (1, 8, 8, Heard::Nothing),
+            (7, 9, 9, Heard::Ahead),
+            (7, 8, 7, Heard::Nothing),
         ] {
-            assert!(!flight.acked(&wrong, t));
+            let wrong = StreamAck {
+                epoch,
+                ..ack(watermark, received, 20)
+            };
+            assert_eq!(flight.acked(&wrong, 8, t), heard);
             assert_eq!(flight.watermark(), 5);
         }
     }

@@ -105,6 +105,8 @@ pub struct Dropped {
     pub records: u64,
     /// Bytes of disk given back.
     pub bytes: u64,
+    /// It goes on where an earlier drop ended: for the consumer both are one gap.
+    pub joined: bool,
 }
 
 /// A damaged segment and what was done about it.

@@ -15,6 +15,8 @@ use spool::{Error, Frame, Group, Mark, Recovery, Spool};
 enum Call {
     /// Groups, each with the sizes of its frames.
     Append(Vec<Vec<usize>>),
+    /// Frames of these sizes, under the newest mark's root seq.
+    Add(Vec<usize>),
     Read {
         from: u64,
         frames_max: usize,
@@ -37,8 +39,10 @@ enum Call {
 fn calls() -> impl Strategy<Value = Vec<Call>> {
     let size = prop_oneof![3 => 0usize..300, 2 => 5_000usize..14_000, 1 => 60_000usize..98_304];
     let group = prop::collection::vec(size, 0..4);
+    let added = prop::collection::vec(0usize..20_000, 1..3);
     let call = prop_oneof![
         8 => prop::collection::vec(group, 1..4).prop_map(Call::Append),
+        1 => added.prop_map(Call::Add),
         4 => (any::<u16>(), 0usize..40, 0usize..300_000).prop_map(|(from, frames_max, bytes_max)| Call::Read {
             from: u64::from(from),
             frames_max,
@@ -121,7 +125,12 @@ impl Model {
 
     fn run(&mut self, call: &Call) {
         match call {
-            Call::Append(groups) => self.append(groups),
+            Call::Append(groups) => self.append(groups, 0),
+            Call::Add(sizes) => {
+                if !self.roots.is_empty() {
+                    self.append(std::slice::from_ref(sizes), 1);
+                }
+            }
             Call::Read {
                 from,
                 frames_max,
@@ -168,7 +177,9 @@ impl Model {
         self.spool = Some(spool);
     }
 
-    fn append(&mut self, groups: &[Vec<usize>]) {
+    /// `back`: by how much the root seqs begin below the next one.
+    fn append(&mut self, groups: &[Vec<usize>], back: u64) {
+        self.next_root -= back;
         let mut bytes = Vec::new();
         for sizes in groups {
             bytes.push(
@@ -200,7 +211,11 @@ impl Model {
             .map(|(frames, mark)| Group { frames, mark })
             .collect();
         let first = self.next_seq;
-        let seqs = self.spool().append_groups(&all).unwrap();
+        let seqs = match back {
+            0 => self.spool().append_groups(&all),
+            _ => self.spool().add(all[0].frames, all[0].mark.position.clone()),
+        };
+        let seqs = seqs.unwrap();
         for (group, mark) in bytes.into_iter().zip(&marks) {
             for (bytes, records) in group {
                 self.frames.push(Kept {

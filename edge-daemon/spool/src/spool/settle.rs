@@ -75,9 +75,11 @@ impl Spool {
         let Some(range) = gone else {
             return Ok(dropped);
         };
+        let gaps = self.ledger.dropped_ahead.len();
         if !self.note_dropped(range) {
             return Ok(Dropped::default());
         }
+        dropped.joined = self.ledger.dropped_ahead.len() <= gaps;
         self.store_ledger()?;
         let segments = self.segments.range(..tail_first);
         let segments: Vec<u64> = segments

@@ -38,12 +38,28 @@ impl Spool {
     /// Appends several groups, with one fsync for every 96 KiB. All of them are in, or after an error none; a kill in
     /// between may leave some of the first groups, each of them whole.
     pub fn append_groups(&mut self, groups: &[Group<'_>]) -> Result<Range<u64>, Error> {
-        let needed_bytes = self.check(groups)?;
-        let appended = self.append_checked(groups, needed_bytes);
-        match appended {
+        let last = self.mark.as_ref().map(|mark| mark.root_seq);
+        let needed_bytes = check(groups, last)?;
+        self.append_checked(groups, needed_bytes)
+    }
+
+    /// Appends frames that belong to what was read as of the newest mark, whose position becomes `position`: its root seq
+    /// stays. A roll-back to that root seq keeps them. There must be a mark.
+    pub fn add(&mut self, frames: &[Frame<'_>], position: Vec<u8>) -> Result<Range<u64>, Error> {
+        let Some(root_seq) = self.mark.as_ref().map(|mark| mark.root_seq) else {
+            return Err(Error::MarkOrder { last: 0, got: 0 });
+        };
+        let mark = &Mark { root_seq, position };
+        let groups = [Group { frames, mark }];
+        let needed_bytes = check(&groups, None)?;
+        self.append_checked(&groups, needed_bytes)
+    }
+
+    fn append_checked(&mut self, groups: &[Group<'_>], needed_bytes: u64) -> Result<Range<u64>, Error> {
+        match self.append_once(groups, needed_bytes) {
             // A mark has to fit on a full disk.
             Err(error) if needed_bytes == 0 && error.is_disk_full() && self.drop_ballast() => {
-                self.append_checked(groups, needed_bytes)
+                self.append_once(groups, needed_bytes)
             }
             Ok(seqs) if needed_bytes > 0 && !self.ballast => {
                 self.ballast = disk::put_ballast(&self.dir);
@@ -53,7 +69,7 @@ impl Spool {
         }
     }
 
-    fn append_checked(&mut self, groups: &[Group<'_>], needed_bytes: u64) -> Result<Range<u64>, Error> {
+    fn append_once(&mut self, groups: &[Group<'_>], needed_bytes: u64) -> Result<Range<u64>, Error> {
         self.make_writable()?;
         if needed_bytes > 0 {
             self.find_room(needed_bytes).map_err(|limit| Error::Full {
@@ -88,33 +104,6 @@ impl Spool {
         }
         let owed_bytes = if self.ballast { 0 } else { disk::BALLAST_BYTES };
         self.share.reserve(&self.dir, used_bytes, needed_bytes, owed_bytes)
-    }
-
-    /// Checks what does not depend on the disk; gives the bytes the groups will about take on it.
-    fn check(&self, groups: &[Group<'_>]) -> Result<u64, Error> {
-        let mut last = self.mark.as_ref().map(|mark| mark.root_seq);
-        let mut bytes = 0;
-        for group in groups {
-            let got = group.mark.root_seq;
-            if let Some(last) = last.filter(|last| got <= *last) {
-                return Err(Error::MarkOrder { last, got });
-            }
-            last = Some(got);
-            fits(
-                "a position",
-                group.mark.position.len() as u64,
-                POSITION_BYTES_MAX as u64,
-            )?;
-            fits("a group of frames", group.frames.len() as u64, FRAMES_PER_SEGMENT_MAX)?;
-            for frame in group.frames {
-                fits("a frame", frame.bytes.len() as u64, FRAME_BYTES_MAX as u64)?;
-                bytes += frame.bytes.len() as u64 + FRAME_OVERHEAD_BYTES;
-            }
-            if !group.frames.is_empty() {
-                bytes += group.mark.position.len() as u64;
-            }
-        }
-        Ok(bytes * DISK_BYTES_PER_TEN / 10)
     }
 
     fn write_groups(&mut self, groups: &[Group<'_>]) -> Result<(), Error> {
@@ -231,6 +220,33 @@ impl Spool {
         self.tail = None;
         self.cut_pending = true;
     }
+}
+
+/// Checks what does not depend on the disk; gives the bytes the groups will about take on it.
+/// Root seqs have to rise from `last` on.
+fn check(groups: &[Group<'_>], mut last: Option<u64>) -> Result<u64, Error> {
+    let mut bytes = 0;
+    for group in groups {
+        let got = group.mark.root_seq;
+        if let Some(last) = last.filter(|last| got <= *last) {
+            return Err(Error::MarkOrder { last, got });
+        }
+        last = Some(got);
+        fits(
+            "a position",
+            group.mark.position.len() as u64,
+            POSITION_BYTES_MAX as u64,
+        )?;
+        fits("a group of frames", group.frames.len() as u64, FRAMES_PER_SEGMENT_MAX)?;
+        for frame in group.frames {
+            fits("a frame", frame.bytes.len() as u64, FRAME_BYTES_MAX as u64)?;
+            bytes += frame.bytes.len() as u64 + FRAME_OVERHEAD_BYTES;
+        }
+        if !group.frames.is_empty() {
+            bytes += group.mark.position.len() as u64;
+        }
+    }
+    Ok(bytes * DISK_BYTES_PER_TEN / 10)
 }
 
 fn fits(what: &'static str, size: u64, max: u64) -> Result<(), Error> {

@@ -92,6 +92,8 @@ struct Model {
     /// Seqs were given up by `advance_to`: what was before them may be used elsewhere, so there is no going back there.
     skipped: bool,
     tag: u64,
+    /// Highest seq that may have been sent, or told of in a gap record.
+    told: u64,
     /// Grows the seed of picks that need no shrinking.
     asked: u64,
 }
@@ -115,6 +117,7 @@ impl Model {
             floor: 0,
             skipped: false,
             tag: 0,
+            told: 0,
             asked: 0,
         }
     }
@@ -264,6 +267,7 @@ impl Model {
                 if before > self.frames.len() || kept_root < self.next_root - 1 {
                     self.roots.retain(|(root, _)| *root <= kept_root);
                     self.next_seq = self.spool().state().next_seq;
+                    self.told = self.told.min(self.next_seq - 1);
                     assert!(self.frames.last().is_none_or(|kept| kept.seq < self.next_seq));
                     self.next_root = kept_root + 1;
                 }
@@ -303,6 +307,8 @@ impl Model {
 
     fn drop_oldest(&mut self, bytes: u64, sent_percent: u64) {
         let sent = self.floor + (self.next_seq - 1 - self.floor) * sent_percent / 100;
+        let sent = self.told.max(self.confirmable(sent));
+        self.told = sent;
         let dropped = self.spool().drop_oldest(bytes, sent).unwrap();
         let range = dropped.first_seq..=dropped.last_seq;
         let mut records = 0;
@@ -381,6 +387,13 @@ impl Model {
             assert!(found.exact);
             all.dropped_records += found.dropped_records;
             all.lost_records += found.lost_records;
+        }
+        // What was dropped behind what the consumer was told of comes on top.
+        let told = self.told.max(floor);
+        if told + 1 < next_seq {
+            let found = self.spool().missing(told + 1, next_seq - 1, None).unwrap();
+            let dropped = self.sum(|kept| kept.gone == Gone::Dropped && kept.seq > told);
+            assert_eq!(found.dropped_records, dropped, "behind {told}");
         }
         // For a consumer that starts afresh, all of it; and it is what the state says.
         let state = self.spool().state();

@@ -34,8 +34,9 @@ impl Spool {
     /// Gives up the oldest frames that were never sent, in whole segments, until at least `bytes` of disk are free again
     /// or there is nothing more to give up. What was dropped is stored before it is removed.
     ///
-    /// `sent_through` is the highest seq that may be on its way to the consumer. Segments with such frames stay: whether
-    /// they arrive is not ours to say, and a record is counted once, either as delivered or as dropped.
+    /// `sent_through` is the highest seq that may be on its way to the consumer, in a frame or in a gap record; it never
+    /// falls. Segments with such frames stay: whether they arrive is not ours to say, and a record is counted once, either
+    /// as delivered or as dropped.
     pub fn drop_oldest(&mut self, bytes: u64, sent_through: u64) -> Result<Dropped, Error> {
         let mut dropped = Dropped::default();
         let (tail_first, sent) = (self.tail_first(), sent_through.max(self.ledger.floor));
@@ -76,7 +77,7 @@ impl Spool {
             return Ok(dropped);
         };
         let gaps = self.ledger.dropped_ahead.len();
-        if !self.note_dropped(range) {
+        if !self.note_dropped(range, sent) {
             return Ok(Dropped::default());
         }
         dropped.joined = self.ledger.dropped_ahead.len() <= gaps;
@@ -112,14 +113,16 @@ impl Spool {
         self.next_seq - 1
     }
 
-    /// Adds a dropped range to the ledger; ranges with nothing held in between become one. False if there are too many.
-    fn note_dropped(&mut self, range: DroppedRange) -> bool {
+    /// Adds a dropped range to the ledger; ranges with nothing held in between become one, unless the consumer may have
+    /// been told of the earlier one already. False if there are too many.
+    fn note_dropped(&mut self, range: DroppedRange, sent: u64) -> bool {
         let mut ranges = self.ledger.dropped_ahead.clone();
         ranges.push(range);
         ranges.sort_by_key(|range| range.first_seq);
         ranges.dedup_by(|later, earlier| {
             let next_held = self.segments.range(earlier.last_seq + 1..).next();
-            let joins = next_held.is_none_or(|(first_seq, _)| *first_seq >= later.first_seq);
+            let nothing_held = next_held.is_none_or(|(first_seq, _)| *first_seq >= later.first_seq);
+            let joins = nothing_held && earlier.last_seq > sent;
             if joins {
                 earlier.last_seq = earlier.last_seq.max(later.last_seq);
                 earlier.amounts = earlier.amounts.plus_all(later.amounts);

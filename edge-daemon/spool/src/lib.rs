@@ -37,7 +37,7 @@ mod spool;
 mod types;
 
 pub use budget::{BUDGET_BYTES, Budget, Class, Full, Room, Share, Space};
-pub use check::{Report, SegmentReport, check};
+pub use check::{Report, SegmentReport, check, salvage};
 pub use error::Error;
 pub use spool::Spool;
 pub use types::{Dropped, Frame, Group, Hole, Limits, Mark, Missing, Recovery, Repair, State, Stored};

@@ -155,7 +155,9 @@ impl Model {
                 self.skipped |= *seqs > 0;
             }
             Call::Reopen => {
+                let state = self.spool().state();
                 self.spool.take().unwrap().close().unwrap();
+                self.check_closed(&state);
                 self.open();
                 assert_eq!(self.spool().state().watermark_seq, self.watermark);
             }
@@ -172,6 +174,29 @@ impl Model {
             }
         }
         self.compare();
+    }
+
+    /// Looking at the closed spool tells the same as the open one did, and reads the same frames.
+    fn check_closed(&self, state: &spool::State) {
+        let report = spool::check(&self.dir).unwrap();
+        assert_eq!(
+            (report.produced_records, report.delivered_records, report.watermark_seq),
+            (state.produced_records, state.delivered_records, state.watermark_seq)
+        );
+        assert_eq!(
+            (report.dropped_records, report.lost_records, report.held_records),
+            (state.dropped_records, state.lost_records, state.held_records),
+            "{report:?}"
+        );
+        let mut held = self.held();
+        let salvaged = spool::salvage(&self.dir, |seq, records, bytes| {
+            let kept = held.next().expect("a frame that is not held");
+            assert_eq!((kept.seq, kept.records), (seq, records));
+            assert!(kept.bytes == bytes);
+            Ok::<_, Error>(())
+        });
+        salvaged.unwrap();
+        assert!(held.next().is_none());
     }
 
     fn open(&mut self) {

@@ -362,7 +362,9 @@ impl Agent {
         let taken = match self.check(&put.plan) {
             Ok(plan) => {
                 let bytes = bus_schema::encode(&put.plan);
+                crash_point::at!(PlanBeforeStore);
                 let stored = self.on_disk(move |home| home.store(PLAN, &bytes)).await;
+                crash_point::at!(PlanAfterStore);
                 stored.map(|()| plan).map_err(PlanError::from)
             }
             Err(error) => Err(error),

@@ -67,10 +67,15 @@ impl LetterBox {
         let text: String = letters.iter().map(line).collect();
         let text = if torn { format!("\n{text}") } else { text };
         let before = file.metadata()?.len();
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        let written = file.write_all(text.as_bytes()).and_then(|()| {
+            crash_point::at!(LettersBeforeSync);
+            file.sync_all()
+        });
         // A part of the letters would be there twice once all are written again.
         written.inspect_err(|_| drop(file.set_len(before)))?;
-        sync_dir(dir)
+        sync_dir(dir)?;
+        crash_point::at!(LettersAfterSync);
+        Ok(())
     }
 }
 

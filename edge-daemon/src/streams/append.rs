@@ -113,6 +113,7 @@ impl Outgoing {
             Err(error) if is_full(&error) => return Err(Appending::Full(error.to_string())),
             Err(error) => return Err(spool_fault(&self.spec, error).into()),
         }
+        crash_point::at!(OutgoingAfterAppend);
         if old.owed > 0 && book.owed == 0 {
             tracing::info!(edge = self.spec.edge, records = old.owed, "there is room again");
         }
@@ -351,12 +352,14 @@ impl Sink for Producer {
 
     async fn commit(&mut self) -> Result<(), Fault> {
         self.check_life()?;
+        crash_point::at!(OutgoingBeforeRelease);
         self.out.let_go();
         self.out.released.send_if_modified(|released| {
             let rises = self.appended > *released;
             *released = self.appended.max(*released);
             rises
         });
+        crash_point::at!(OutgoingAfterRelease);
         Ok(())
     }
 

@@ -200,6 +200,7 @@ impl Outgoing {
                 self.send_gap(streams, first, last, missing).await?;
             }
             streams.send_frame(&self.spec, &self.subject, frame.clone()).await?;
+            crash_point::at!(OutgoingAfterSend);
             next = *seq + 1;
         }
         if let Some((first, last, missing)) = gaps.next() {
@@ -248,6 +249,7 @@ impl Outgoing {
     async fn trim(self: Arc<Self>, watermark: u64) -> Result<(), Fault> {
         let this = Arc::clone(&self);
         let trimmed = tokio::task::spawn_blocking(move || {
+            crash_point::at!(OutgoingBeforeTrim);
             lock(&this.recent).retain(|(seq, _)| *seq > watermark);
             this.with_store(|store| {
                 let trimmed = store.spool()?.trim(watermark);

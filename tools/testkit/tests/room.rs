@@ -61,7 +61,9 @@ struct There {
 }
 
 fn there(path: &Path) -> rusqlite::Result<There> {
-    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let mut db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    // All of one moment.
+    let db = db.transaction()?;
     let mut rows = db.prepare("SELECT id, body FROM readings")?;
     let mut found = There {
         ids: BTreeSet::new(),
@@ -162,11 +164,15 @@ fn drop_oldest_keeps_the_newest() {
     let (arrived, last) = overfill("drop_oldest");
     assert!(arrived.dropped > 3_000 && arrived.gaps > 0, "{}", arrived.dropped);
     assert!(arrived.ids.contains(&last), "the newest row");
-    // What is missing is older than all that came after the hub was back but what was on its way.
     let missing: Vec<u64> = (1..=last).filter(|id| !arrived.ids.contains(id)).collect();
     assert!(missing[0] > 100 && missing.len() as u64 == arrived.dropped);
-    let span = missing[missing.len() - 1] - missing[0] + 1;
-    assert_eq!(span, arrived.dropped, "one stretch, no holes in it");
+    // Whole segments go, and each stretch of them is one gap; what may have been on its way at a kill stays between them.
+    let stretches = 1 + missing.windows(2).filter(|pair| pair[0] + 1 < pair[1]).count() as u64;
+    assert!(
+        stretches <= arrived.gaps && stretches <= 3,
+        "{stretches}, {}",
+        arrived.gaps
+    );
 }
 
 #[test]

@@ -89,6 +89,7 @@ impl Spool {
         }
         self.share.settle(self.disk_bytes());
         self.ledger_dirty = false;
+        crash_point::at!(SpoolAppendAfterSync);
         self.write_high();
         Ok(before.0..self.next_seq)
     }
@@ -107,6 +108,7 @@ impl Spool {
     }
 
     fn write_groups(&mut self, groups: &[Group<'_>]) -> Result<(), Error> {
+        crash_point::at!(SpoolAppendBeforeWrite);
         if self.ledger_dirty {
             let (stamp, ledger) = (self.stamp, self.ledger.clone());
             self.on_tail(APPEND, |tail| tail.put_ledger(stamp, &ledger))?;
@@ -126,6 +128,7 @@ impl Spool {
             }
             self.mark = Some(group.mark.clone());
         }
+        crash_point::at!(SpoolAppendBeforeSync);
         self.on_tail(APPEND, |tail| tail.sync())
     }
 

@@ -194,7 +194,7 @@ impl Agent {
 
     /// Runs the plan that was in force before the restart.
     async fn resume(&mut self) {
-        let cached = match self.home.load(PLAN) {
+        let cached = match self.home.load_or_set_aside(PLAN) {
             Ok(cached) => cached.and_then(|bytes| bus_schema::decode::<Signed<Plan>>(&bytes)),
             Err(error) => {
                 tracing::error!(%error, "the cached plan is lost; the plane will send it again");
@@ -512,7 +512,7 @@ impl Agent {
             workflows: self.board.statuses(),
             resources: resources::measure(self.home.dir(), spool_bytes),
             refused: self.secure.refused(),
-            damaged: 0,
+            damaged: self.chores.damaged(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod agent;
 mod assemble;
 mod board;
+mod buffers;
 mod chores;
 mod command;
 mod config;

@@ -63,7 +63,7 @@ impl RunError {
 }
 
 /// A fleet of one: its own root, for as long as there is nobody else.
-fn alone(identity: &Identity) -> Membership {
+pub fn alone(identity: &Identity) -> Membership {
     let keys = identity.public();
     let fleet = FleetId::of_root(&keys.sign);
     let me = Certificate {

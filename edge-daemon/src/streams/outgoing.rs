@@ -56,8 +56,10 @@ pub(super) struct Bookmark {
 
 /// The stream's key and epoch: one lineage of sequence numbers.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Lineage {
+pub struct Lineage {
+    /// The epoch.
     pub epoch: u64,
+    /// The key of its frames.
     pub key: SecretKey,
     /// Frames may have been written under it.
     pub begun: bool,
@@ -131,6 +133,17 @@ pub(super) fn spool_fault(stream: &StreamSpec, error: spool::Error) -> Fault {
 /// Where a stream keeps its files.
 pub fn stream_dir(data_dir: &Path, stream: &StreamId) -> PathBuf {
     data_dir.join("streams").join(stream.as_str())
+}
+
+/// Where a stream's spool is in these.
+pub fn spool_dir(stream_dir: &Path) -> PathBuf {
+    stream_dir.join(SPOOL)
+}
+
+/// A stream's lineage, if it is there and intact.
+pub fn lineage_of(home: &Home, stream: &StreamId) -> Option<Lineage> {
+    let bytes = home.load(&lineage_name(stream)).ok()??;
+    bus_schema::decode(&bytes)
 }
 
 /// How a stream begins, after what was found of it.
@@ -507,13 +520,13 @@ fn open_spool(home: &Home, budget: &Arc<Budget>, spec: &StreamSpec) -> Result<(S
     Ok((spool, recovery))
 }
 
-fn lineage_name(spec: &StreamSpec) -> String {
-    format!("streams/{}/lineage", spec.stream)
+fn lineage_name(stream: &StreamId) -> String {
+    format!("streams/{stream}/lineage")
 }
 
 /// The lineage on disk; `Err` inside when it is damaged.
 fn load_lineage(home: &Home, spec: &StreamSpec) -> Result<Result<Option<Lineage>, ()>, Fault> {
-    match home.load(&lineage_name(spec)) {
+    match home.load_or_set_aside(&lineage_name(&spec.stream)) {
         Ok(None) => Ok(Ok(None)),
         Ok(Some(bytes)) => Ok(bus_schema::decode(&bytes).map(Some).ok_or(())),
         Err(error @ HomeError::Damaged { .. }) => {
@@ -526,7 +539,7 @@ fn load_lineage(home: &Home, spec: &StreamSpec) -> Result<Result<Option<Lineage>
 
 fn save_lineage(home: &Home, spec: &StreamSpec, lineage: &Lineage) -> Result<(), Fault> {
     crash_point::at!(LineageBeforeStore);
-    home.store(&lineage_name(spec), &bus_schema::encode(lineage))
+    home.store(&lineage_name(&spec.stream), &bus_schema::encode(lineage))
         .map_err(|error| Fault::retry(error.to_string()))?;
     crash_point::at!(LineageAfterStore);
     Ok(())

@@ -30,7 +30,7 @@ use stream::frames;
 use crate::{
     assemble::stream_specs,
     standalone,
-    streams::outgoing::{Lineage, lineage_of, spool_dir, stream_dir},
+    streams::outgoing::{EDGE, Lineage, lineage_of, spool_dir, stream_dir},
 };
 
 const EXAMPLES: &str = "\
@@ -287,7 +287,10 @@ fn find(home: &Home, streams: &Path) -> Result<Vec<Buffer>, BufferError> {
         };
         let dir = stream_dir(home.dir(), &stream);
         if spool_dir(&dir).is_dir() {
-            let name = names.get(&stream).cloned();
+            let name = names.get(&stream).cloned().or_else(|| {
+                let edge = fs::read_to_string(dir.join(EDGE)).ok()?;
+                Some(("?".to_string(), edge))
+            });
             found.push(Buffer { stream, name, dir });
         }
     }

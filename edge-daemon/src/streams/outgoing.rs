@@ -35,6 +35,8 @@ const ACKS_MAX: usize = 16;
 const SET_ASIDE_MAX: u32 = 4;
 /// The spool's directory in the stream's.
 const SPOOL: &str = "spool";
+/// Holds the name of the stream's edge, beside it.
+pub const EDGE: &str = "edge";
 
 /// What a stream's spool keeps beside the source's position.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -491,6 +493,10 @@ fn set_aside(dir: &Path) -> std::io::Result<()> {
 fn open_spool(home: &Home, budget: &Arc<Budget>, spec: &StreamSpec) -> Result<(Spool, Recovery), Fault> {
     let dir = stream_dir(home.dir(), &spec.stream);
     std::fs::create_dir_all(&dir).map_err(|error| Fault::retry(format!("cannot create {}: {error}", dir.display())))?;
+    if !dir.join(EDGE).exists() {
+        // Only for people who look into the directory: nothing depends on it.
+        let _no_matter = std::fs::write(dir.join(EDGE), &spec.edge);
+    }
     let limits = Limits {
         quota_bytes: spec.spool.quota_bytes.max(spool::QUOTA_BYTES_MIN),
         segment_bytes: SEGMENT_BYTES,

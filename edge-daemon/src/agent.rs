@@ -19,7 +19,7 @@ use bus_schema::{
     member::{DocumentError, Role, Signed},
     message::{
         CatalogAsk, CatalogPage, Ping, PlanPut, Pong, RosterPut, Status, StreamOpen, StreamReport, StreamReports,
-        TapOpen, TapSample,
+        TapOpen, TapSample, TimeHint,
     },
     plan::{Descriptor, Plan},
 };
@@ -30,6 +30,7 @@ use crate::{
     assemble::{Workshop, unix_ms},
     board::Board,
     chores::{self, Chores},
+    clocks::Clocks,
     letters::MarkFiles,
     resources,
     streams::{Road, Streams},
@@ -106,6 +107,7 @@ pub struct Agent {
     supervisor: Supervisor,
     board: Arc<Board>,
     taps: Arc<Taps>,
+    clocks: Arc<Clocks>,
     catalog: ([u8; 32], Vec<Descriptor>),
     plan: Option<Plan>,
     plan_error: String,
@@ -149,7 +151,8 @@ impl Agent {
             control: Arc::clone(&session),
             data: Arc::clone(&data),
         };
-        let streams = Streams::new(Arc::clone(&secure), Some(road));
+        let clocks = Clocks::new(Some(Arc::clone(&home)), epoch);
+        let streams = Streams::new(Arc::clone(&secure), Some(road), Arc::clone(&clocks));
         tokio::spawn(Arc::clone(&streams).listen(data_events));
         let (taps, samples) = Taps::new();
         let taps = Arc::new(taps);
@@ -182,6 +185,7 @@ impl Agent {
             supervisor,
             board,
             taps,
+            clocks,
             catalog,
             plan: None,
             plan_error: String::new(),
@@ -320,6 +324,14 @@ impl Agent {
                 Ok(put) => Ok(self.roster(put).await),
                 Err(error) => Err(error),
             }
+        } else if message.is::<TimeHint>() {
+            message.read::<TimeHint>().map(|hint| {
+                // Only the plane is the fleet's clock.
+                if message.sender.role == Role::Plane {
+                    self.clocks.hear(&hint, unix_ms());
+                }
+                false
+            })
         } else if message.is::<CatalogAsk>() {
             let page = CatalogPage {
                 catalog: self.catalog.0,
@@ -513,6 +525,7 @@ impl Agent {
             resources: resources::measure(self.home.dir(), spool_bytes),
             refused: self.secure.refused(),
             damaged: self.chores.damaged(),
+            began_unix_ms: *self.clocks.began().borrow(),
         }
     }
 }

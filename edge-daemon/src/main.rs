@@ -5,6 +5,7 @@ mod assemble;
 mod board;
 mod buffers;
 mod chores;
+mod clocks;
 mod command;
 mod config;
 mod letters;

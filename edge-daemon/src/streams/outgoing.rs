@@ -106,6 +106,8 @@ pub struct Outgoing {
     budget: Arc<Budget>,
     /// Whether the source can read again from a position.
     replays: bool,
+    /// Whether the records are read here, so that this daemon's clock dated them.
+    pub(super) dated_here: bool,
     store: Mutex<Store>,
     view: Mutex<View>,
     /// The newest frames, so that live data is not read back from disk.
@@ -170,7 +172,8 @@ fn beginning(lineage: Result<Option<&Lineage>, ()>, spool_is_new: bool) -> Begin
 }
 
 impl Outgoing {
-    /// Opens the stream's spool and lineage. `replays`: whether its source can read again from a position. Blocks.
+    /// Opens the stream's spool and lineage. `replays`: whether its source can read again from a position; `dated_here`:
+    /// whether that is a source in this daemon. Blocks.
     pub fn open(
         home: &Arc<Home>,
         budget: &Arc<Budget>,
@@ -178,6 +181,7 @@ impl Outgoing {
         workflow: WorkflowId,
         spec: StreamSpec,
         replays: bool,
+        dated_here: bool,
     ) -> Result<Arc<Self>, Fault> {
         let (mut spool, recovery) = open_spool(home, budget, &spec)?;
         let found = load_lineage(home, &spec)?;
@@ -237,6 +241,7 @@ impl Outgoing {
             home: Arc::clone(home),
             budget: Arc::clone(budget),
             replays,
+            dated_here,
             acks: Mutex::default(),
             acked: Notify::new(),
             trimmed: Notify::new(),

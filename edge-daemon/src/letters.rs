@@ -9,7 +9,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bus_link::home::{Home, HomeError, sync_dir};
+use bus_link::{
+    home::{Home, HomeError, sync_dir},
+    reserve,
+};
 use bus_schema::{data::Batch, id::StreamId};
 use flow::{Checkpoints, DeadLetter, DeadLetters, Fault, TapPoint, Watermark};
 use serde::Serialize;
@@ -34,6 +37,7 @@ struct Line<'a> {
 #[derive(Clone)]
 pub struct LetterBox {
     inner: Arc<Mutex<PathBuf>>,
+    data_dir: PathBuf,
 }
 
 impl LetterBox {
@@ -42,6 +46,7 @@ impl LetterBox {
         let path = data_dir.join("dead").join(format!("{workflow}.jsonl"));
         Self {
             inner: Arc::new(Mutex::new(path)),
+            data_dir: data_dir.to_path_buf(),
         }
     }
 
@@ -61,9 +66,13 @@ impl LetterBox {
         let torn = !ends_with_newline(&path)?;
         let text: String = letters.iter().map(line).collect();
         let text = if torn { format!("\n{text}") } else { text };
-        file.write_all(text.as_bytes())?;
-        crash_point::at!(LettersBeforeSync);
-        File::sync_all(&file)?;
+        let before = file.metadata()?.len();
+        let written = file.write_all(text.as_bytes()).and_then(|()| {
+            crash_point::at!(LettersBeforeSync);
+            file.sync_all()
+        });
+        // A part of the letters would be there twice once all are written again.
+        written.inspect_err(|_| drop(file.set_len(before)))?;
         sync_dir(dir)?;
         crash_point::at!(LettersAfterSync);
         Ok(())
@@ -121,7 +130,8 @@ impl DeadLetters for LetterBox {
             return Ok(());
         }
         let (this, count) = (self.clone(), letters.len());
-        let written = tokio::task::spawn_blocking(move || this.append(&letters)).await;
+        let write = move || reserve::with(&this.data_dir, || this.append(&letters));
+        let written = tokio::task::spawn_blocking(write).await;
         let written = written.map_err(|error| Fault::retry(error.to_string()))?;
         written.map_err(|error| Fault::retry(format!("cannot keep dead letters: {error}")))?;
         tracing::warn!(records = count, "records went to the dead letters");
@@ -154,7 +164,7 @@ fn mark_name(stream: &StreamId) -> String {
 #[async_trait]
 impl Checkpoints for MarkFiles {
     async fn load(&self, stream: &StreamId) -> Result<Option<Watermark>, Fault> {
-        match self.home.load(&mark_name(stream)) {
+        match self.home.load_or_set_aside(&mark_name(stream)) {
             Ok(bytes) => Ok(bytes.and_then(|bytes| bus_schema::decode(&bytes))),
             Err(error @ HomeError::Damaged { .. }) => {
                 tracing::error!(%error, "a checkpoint is lost: its source starts over");

@@ -3,6 +3,8 @@
 mod agent;
 mod assemble;
 mod board;
+mod buffers;
+mod chores;
 mod clocks;
 mod command;
 mod config;

@@ -64,7 +64,7 @@ impl RunError {
 }
 
 /// A fleet of one: its own root, for as long as there is nobody else.
-fn alone(identity: &Identity) -> Membership {
+pub fn alone(identity: &Identity) -> Membership {
     let keys = identity.public();
     let fleet = FleetId::of_root(&keys.sign);
     let me = Certificate {
@@ -128,6 +128,7 @@ pub async fn run(
     file: &Path,
     state: Option<PathBuf>,
     registry: Arc<Registry>,
+    room: spool::Room,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
     let text = bus_link::settings::text(file)?;
@@ -160,6 +161,7 @@ pub async fn run(
         home: Arc::clone(&home),
         secure,
         streams: Arc::clone(&streams),
+        budget: spool::Budget::new(room),
         base_dir,
         started: Instant::now(),
     };

@@ -88,20 +88,24 @@ pub fn merge(producer: Option<&StreamReport>, consumer: Option<&StreamReport>) -
 }
 
 fn merge_both(p_mark: u64, p: Ledger, c_mark: u64, c: Ledger) -> (Ledger, bool) {
-    let duplicates = p.duplicates.max(c.duplicates);
+    // Only the consumer can know of these.
+    let seen = |ledger: Ledger| Ledger {
+        duplicates: p.duplicates.max(c.duplicates),
+        unconfirmed: c.unconfirmed,
+        ..ledger
+    };
     let by_producer = settled(&p);
     if p_mark > c_mark {
-        return (Ledger { duplicates, ..p }, settled(&c) <= by_producer);
+        return (seen(p), settled(&c) <= by_producer);
     }
     // Of the producer's dead, some never left it and the consumer knows nothing of them: at least these, and at rest exactly.
     let before = p.dead.saturating_sub(c.dead);
     let by_consumer = settled(&c).saturating_add(before);
-    let told = Ledger {
+    let told = seen(Ledger {
         delivered: c.delivered,
         dead: c.dead.saturating_add(before),
-        duplicates,
         ..p
-    };
+    });
     if p_mark == c_mark || by_consumer < by_producer {
         return (told, by_consumer == by_producer);
     }

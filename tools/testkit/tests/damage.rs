@@ -106,9 +106,10 @@ fn a_daemon_starts_whatever_is_damaged() {
             damage(&dir.join(name));
             let told = format!("{}: {kind}", name.display());
             let mut daemon = Cmd::bin("myceliald")
-                .name(&told)
+                .name("damaged")
                 .args(["start", "--data-dir", &dir.display().to_string()])
                 .spawn();
+            println!("{told}");
             daemon.wait_for_log("myceliald runs", SOON);
             assert!(daemon.term_and_wait(STOP).success(), "{told}");
             fs::remove_dir_all(&dir).unwrap();

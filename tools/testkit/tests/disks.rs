@@ -69,7 +69,8 @@ fn answers(fleet: &Fleet, daemon: &str) {
 fn status_says(fleet: &Fleet, words: &[&str]) {
     wait_ok("the cause in the status", LATE, || {
         let text = fleet.cli(&["workflow", "status", "shop"])?;
-        words.iter().any(|word| text.contains(word)).then_some(()).ok_or(text)
+        let said = words.iter().any(|word| text.contains(word));
+        said.then(|| println!("{text}")).ok_or(text)
     });
 }
 
@@ -186,6 +187,7 @@ fn the_planes_disk_is_full() {
     )
     .unwrap();
     let told = wait_until("a refusal", SOON, || fleet.cli(&["workflow", "apply", &file]).err());
+    println!("{told}");
     assert!(told.contains("full") || told.contains("No space"), "{told}");
     // Data does not care, and who is there is still seen.
     let rows = shop::add(&source, 5_000).unwrap();

@@ -486,7 +486,12 @@ mod tests {
             ),
             []
         );
-        let effects = state.on_status(node(1), Status { uptime_ms: 2, ..behind }, at(10_000));
+        let later = Status {
+            uptime_ms: 2,
+            began_unix_ms: Some(10_000),
+            ..behind
+        };
+        let effects = state.on_status(node(1), later, at(10_000));
         assert_eq!(effects.len(), 3);
         assert_eq!(
             state.on_catalog(node(1), [1; 32], Vec::new()).len(),
@@ -500,6 +505,7 @@ mod tests {
                 node(1),
                 Status {
                     uptime_ms: 3,
+                    began_unix_ms: Some(20_000),
                     ..status(1, 0, 1)
                 },
                 at(20_000)

@@ -179,8 +179,14 @@ impl Fleet {
     /// certificate a broker of the operator's own has.
     #[must_use]
     #[track_caller]
-    pub fn start(mut broker: Broker, tls: Option<&Tls>) -> Self {
-        let dir = temp_dir("fleet");
+    pub fn start(broker: Broker, tls: Option<&Tls>) -> Self {
+        Self::start_in(temp_dir("fleet"), broker, tls)
+    }
+
+    /// Like [`Fleet::start`], in a directory in which a test has prepared something: links to disks of its own.
+    #[must_use]
+    #[track_caller]
+    pub fn start_in(dir: TempDir, mut broker: Broker, tls: Option<&Tls>) -> Self {
         let plane_dir = dir.path().join("plane");
         let mut init = Cmd::bin("mycelial-plane").arg("init").arg("--dir").arg(&plane_dir);
         init = match &broker {

@@ -195,25 +195,31 @@ impl Consumer {
         else {
             return Tally::default();
         };
-        let has_forgotten = self.incoming.lock().has_forgotten(first_seq);
         let edge = &self.incoming.spec.edge;
-        tracing::warn!(edge, first_seq, last_seq = seq, dropped, lost, "records are missing");
-        match (settled, has_forgotten) {
-            (0, _) => {}
-            (_, true) => tracing::warn!(
+        tracing::warn!(
+            edge,
+            first_seq,
+            last_seq = seq,
+            dropped,
+            lost,
+            settled,
+            "records are missing"
+        );
+        if settled > 0 && self.incoming.lock().has_forgotten(first_seq) {
+            tracing::warn!(
                 edge,
                 records = settled,
-                "the destination does not know how far it was: these were delivered by the producer's word"
-            ),
-            (_, false) => tracing::error!(
+                "the destination does not know how far it was: these count as delivered by the producer's word"
+            );
+        } else if settled > 0 {
+            tracing::error!(
                 edge,
                 records = settled,
-                "the destination was taken back to an older state: these it had confirmed, and they are nowhere else"
-            ),
+                "the destination was taken back to an older state: it had confirmed these, and may have them no more"
+            );
         }
-        let (settled, gone) = if has_forgotten { (settled, 0) } else { (0, settled) };
         Tally {
-            dropped: dropped + lost + gone,
+            dropped: dropped + lost,
             settled,
             gaps: 1,
             ..Tally::default()

@@ -9,6 +9,7 @@ use crate::{
     api::{ApiCall, ApiResult},
     id::{FleetId, NodeId, StreamId, WorkflowId},
     key::{PublicKeys, SecretKey},
+    letter::{LetterCall, LetterResult},
     member::{BrokerLogin, Certificate, GroupKey, Role, Roster, Signed},
     plan::{Descriptor, Plan},
 };
@@ -124,6 +125,8 @@ messages! {
     16, 1 => Text;
     17, 1 => Ping;
     18, 1 => Pong;
+    19, 1 => LetterCall;
+    20, 1 => LetterResult;
 }
 
 /// A candidate asks to become a member. Travels in a sealed box to the plane.

@@ -192,6 +192,7 @@ impl Workshop {
             origin,
             stages,
             leaves,
+            rereads: self.replays(plan, pipe),
         })
     }
 

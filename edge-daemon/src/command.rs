@@ -154,7 +154,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             let config = settings(path.as_deref(), data_dir)?;
             logging::start(&config.log).map_err(|error| Failure::new(EXIT_USAGE, error))?;
             let stop = stop_signal()?;
-            return standalone::run(&workflow, state, registry(), stop)
+            return standalone::run(&workflow, state, registry(), config.dead_letters.bytes_max, stop)
                 .await
                 .map_err(|error| Failure::new(error.exit_code(), error));
         }
@@ -333,6 +333,7 @@ async fn serve(
             bus: config.bus.clone(),
             registry: registry(),
             base_dir: files,
+            letters_bytes_max: config.dead_letters.bytes_max,
             random,
         };
         let (mut agent, ears) = Agent::start(setup).await.map_err(|error| failed(&error))?;
@@ -403,6 +404,9 @@ fn reload(
     if new.name != old.name {
         tracing::warn!("a new name takes effect only when the daemon enrols; going on with the old one");
     }
+    if new.dead_letters != old.dead_letters {
+        tracing::warn!("[dead_letters] takes effect only after a restart; going on with the old one");
+    }
     if new.bus == old.bus {
         tracing::info!("settings read again; the bus is the same");
         return None;
@@ -411,6 +415,7 @@ fn reload(
     Some(Config {
         data_dir: old.data_dir.clone(),
         name: old.name.clone(),
+        dead_letters: old.dead_letters,
         ..new
     })
 }

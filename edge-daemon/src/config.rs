@@ -20,7 +20,28 @@ pub struct Config {
     pub bus: BusSection,
     /// Logs.
     pub log: LogSection,
+    /// Records that could not be delivered.
+    pub dead_letters: LettersSection,
 }
+
+/// `[dead_letters]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LettersSection {
+    /// Bytes kept for one workflow; when they are used up, the oldest letters go. A single letter may be larger.
+    pub bytes_max: u64,
+}
+
+impl Default for LettersSection {
+    fn default() -> Self {
+        Self {
+            bytes_max: 32 * 1024 * 1024,
+        }
+    }
+}
+
+/// Least bytes of dead letters kept for one workflow.
+const LETTERS_BYTES_MIN: u64 = 1024 * 1024;
 
 impl Default for Config {
     fn default() -> Self {
@@ -29,6 +50,7 @@ impl Default for Config {
             data_dir: PathBuf::from("/var/lib/mycelial"),
             bus: BusSection::default(),
             log: LogSection::default(),
+            dead_letters: LettersSection::default(),
         }
     }
 }
@@ -83,6 +105,13 @@ impl Config {
         }
         if let Err(error) = config.bus.check() {
             return wrong(error.to_string(), "");
+        }
+        if config.dead_letters.bytes_max < LETTERS_BYTES_MIN {
+            let message = format!(
+                "dead_letters.bytes_max: {} bytes are too few",
+                config.dead_letters.bytes_max
+            );
+            return wrong(message, "use at least 1048576 (1 MiB)");
         }
         if let Err(error) = crate::logging::check(&config.log.level) {
             return wrong(error, "");

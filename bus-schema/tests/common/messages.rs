@@ -23,6 +23,7 @@ pub fn all() -> Vec<Sample> {
     all.extend(daemon());
     all.extend(streams());
     all.extend(api());
+    all.extend(letters::letters());
     all.extend(others());
     all.extend(enums());
     all

@@ -306,6 +306,16 @@ impl Source for FileSource {
         }
     }
 
+    fn decode(&mut self, bytes: &[u8]) -> Result<Batch, String> {
+        match &mut self.reader {
+            Some(reader) => reader.decode(bytes),
+            None => {
+                let mut reader = self.settings.reader().map_err(|fault| fault.to_string())?;
+                reader.decode(bytes)
+            }
+        }
+    }
+
     async fn close(&mut self) {
         self.reader = None;
     }

@@ -94,8 +94,12 @@ impl<'a> Outlet<'a> {
     /// Keeps the watermark of a sink that cannot. Tried again by itself: writing the records again would double them.
     async fn save(&mut self, backoff: &mut Backoff, around: &Surroundings) -> Result<(), Outcome> {
         while let (true, Some(mark)) = (self.is_unsaved, &self.mark) {
+            crash_point::at!(RunnerBeforeCheckpoint);
             match around.checkpoints.save(&self.leaf.stream, mark).await {
-                Ok(()) => self.is_unsaved = false,
+                Ok(()) => {
+                    crash_point::at!(RunnerAfterCheckpoint);
+                    self.is_unsaved = false;
+                }
                 Err(fault) => around.recover(&self.leaf.node, fault, backoff).await?,
             }
         }
@@ -131,6 +135,7 @@ impl<'a> Outlet<'a> {
         let fresh = &deliveries[fresh..];
         if phase != Phase::Commit && !fresh.is_empty() {
             self.rejected = opened.sink.write(fresh).await?;
+            crash_point::at!(RunnerAfterWrite);
             self.reject(fresh);
         }
         self.keep(around).await?;
@@ -139,6 +144,7 @@ impl<'a> Outlet<'a> {
             // After a repeated write phase nothing may look fresh any more, and yet it is not released.
             if !fresh.is_empty() || phase == Phase::Commit {
                 opened.sink.commit().await?;
+                crash_point::at!(RunnerAfterCommit);
             }
             self.is_unsaved = !opened.sink.keeps_watermark();
             self.settle(deliveries, fresh, around);
@@ -156,6 +162,7 @@ impl<'a> Outlet<'a> {
             // Before it is known: an answer can be lost.
             self.kept.extend(self.letters.iter().map(|letter| letter.key.clone()));
             around.dead_letters.put(self.letters.clone()).await?;
+            crash_point::at!(RunnerAfterLetters);
             self.letters.clear();
         }
         Ok(())

@@ -180,7 +180,9 @@ impl<'a> Reader<'a> {
         let Some(position) = self.to_commit.borrow_and_update().clone() else {
             return Ok(());
         };
+        crash_point::at!(RunnerBeforeSourceCommit);
         let passed = self.source.commit(&position).await;
+        crash_point::at!(RunnerAfterSourceCommit);
         if passed.is_err() {
             // Not heard: it is said again once the source is open again, even if nothing new comes.
             self.to_commit.mark_changed();

@@ -212,6 +212,9 @@ impl Writer<'_> {
         for phase in phases {
             for (outlet, deliveries) in self.leaves.iter_mut().zip(&parts) {
                 outlet.deliver(deliveries, *phase, self.around).await?;
+                if *phase == Phase::Write {
+                    crash_point::at!(RunnerBetweenLeaves);
+                }
             }
         }
         self.settle(tried.into_iter().map(|(_, id, _)| id).collect()).await?;

@@ -182,7 +182,9 @@ impl Store {
         if counters != self.counters {
             save_counters(&transaction, &counters)?;
         }
+        crash_point::at!(LettersBeforeSync);
         transaction.commit()?;
+        crash_point::at!(LettersAfterSync);
         (self.counters, self.bytes) = (counters, bytes);
         Ok(done)
     }

@@ -159,6 +159,7 @@ impl Outgoing {
                 self.send_gap(streams, next, *seq - 1).await?;
             }
             streams.send_frame(&self.spec, &self.subject, frame.clone()).await?;
+            crash_point::at!(OutgoingAfterSend);
             next = *seq + 1;
         }
         if found.frames.is_empty() {
@@ -203,6 +204,7 @@ impl Outgoing {
     async fn trim(self: Arc<Self>, watermark: u64) -> Result<(), Fault> {
         let this = Arc::clone(&self);
         let trimmed = tokio::task::spawn_blocking(move || {
+            crash_point::at!(OutgoingBeforeTrim);
             lock(&this.recent).retain(|(seq, _)| *seq > watermark);
             this.with_store(|store| {
                 let trimmed = store.spool()?.trim(watermark);

@@ -82,7 +82,15 @@ impl Incoming {
 
     /// The producer opens the stream. `true` when an answer is due.
     pub fn opened(&self, open: &StreamOpen) -> bool {
-        self.lock().open(open) == Reaction::Ack
+        let mut standing = self.lock();
+        let before = standing.epoch();
+        let reaction = standing.open(open);
+        let epoch = standing.epoch();
+        if epoch > before && before > 0 {
+            let edge = &self.spec.edge;
+            tracing::warn!(edge, epoch, before, "the producer lost its buffer and starts anew");
+        }
+        reaction == Reaction::Ack
     }
 
     /// A sealed frame arrived. `Some(rewind)` when an answer is due.
@@ -109,6 +117,7 @@ impl Incoming {
         let reaction = self.lock().frame(epoch, seq, frame, now);
         match reaction {
             Reaction::Queued => {
+                crash_point::at!(IncomingAfterQueue);
                 self.arrived.notify_one();
                 None
             }
@@ -293,6 +302,7 @@ impl Source for Consumer {
                 seq,
                 mark: self.mark.clone(),
             };
+            crash_point::at!(IncomingBeforeHandOver);
             return Ok(Read::Batch(SourceBatch {
                 batch,
                 position: Position::new(place.encode()),
@@ -308,7 +318,9 @@ impl Source for Consumer {
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
         if let Some(place) = place_of(position) {
             self.incoming.lock().commit(place);
+            crash_point::at!(IncomingBeforeAck);
             self.streams.want_ack(&self.incoming, false);
+            crash_point::at!(IncomingAfterAck);
         }
         Ok(())
     }

@@ -21,6 +21,10 @@ use crate::{
     agent::{Agent, Setup},
     assemble::base_dir,
     config::Config,
+    letters::{
+        Letters,
+        offline::{self, Dlq, OfflineError},
+    },
     logging::{self, LogControl},
     resources, standalone,
 };
@@ -100,6 +104,9 @@ enum Command {
         /// Its type name.
         name: Option<String>,
     },
+    /// Look after dead letters in the data directory, without a bus. Of `myceliald run` that is the state directory.
+    #[command(subcommand)]
+    Dlq(Dlq),
     /// Read the settings and say what is wrong with them.
     Check,
 }
@@ -167,6 +174,29 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             let home = open_home(&config)?;
             let membership = become_member(&home, &config, &string, name, Duration::from_secs(wait)).await?;
             welcome(&membership, &config)
+        }
+        Command::Dlq(what) => {
+            if !config.data_dir.is_dir() {
+                let message = format!(
+                    "{} is no directory\n  hint: say where the letters are with --data-dir DIR",
+                    config.data_dir.display()
+                );
+                return Err(Failure::new(EXIT_USAGE, message));
+            }
+            let letters = Letters::new(
+                &config.data_dir,
+                config.dead_letters.bytes_max,
+                0,
+                std::time::Instant::now(),
+            );
+            offline::run(&letters, what).map_err(|error| {
+                let code = if matches!(error, OfflineError::Usage(_)) {
+                    EXIT_USAGE
+                } else {
+                    EXIT_FAILED
+                };
+                Failure::new(code, error)
+            })
         }
         Command::Start { enrol, wait } => {
             let enrol = enrol.map(|string| (string, Duration::from_secs(wait)));

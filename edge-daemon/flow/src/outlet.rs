@@ -134,6 +134,11 @@ impl<'a> Outlet<'a> {
             .unwrap_or(deliveries.len());
         let fresh = &deliveries[fresh..];
         if phase != Phase::Commit && !fresh.is_empty() {
+            self.rejected = opened.sink.refuses(fresh);
+            if !self.rejected.is_empty() {
+                self.reject(fresh);
+                self.keep(around).await?;
+            }
             self.rejected = opened.sink.write(fresh).await?;
             crash_point::at!(RunnerAfterWrite);
             self.reject(fresh);

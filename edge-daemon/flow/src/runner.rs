@@ -229,8 +229,12 @@ impl Writer<'_> {
     async fn settle(&self, ids: Vec<u64>) -> Result<(), Outcome> {
         let mut backoff = Backoff::default();
         while !ids.is_empty() {
+            crash_point::at!(RunnerBeforeSettle);
             match self.around.dead_letters.settled(ids.clone()).await {
-                Ok(()) => break,
+                Ok(()) => {
+                    crash_point::at!(RunnerAfterSettle);
+                    break;
+                }
                 Err(fault) => self.around.recover("dead letters", fault, &mut backoff).await?,
             }
         }

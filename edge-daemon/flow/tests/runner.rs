@@ -102,6 +102,26 @@ proptest! {
         });
     }
 
+    /// A single spool, which is durable before it is committed: what it rejects is in the dead letters all the same.
+    #[test]
+    fn a_spool_rejects_nothing_without_a_letter(seed in any::<u64>()) {
+        paused(async move {
+            let mut dice = Dice::new(seed);
+            let inputs = inputs(&mut dice);
+            let world = World::new(seed, inputs.clone());
+            world.lock().faults = 60;
+            let build = || {
+                let buffer = Buffer::new(&world, "spool").rejecting(3);
+                pipe(Numbers::new(&world), vec![], vec![leaf(&world, "spool", None, buffer)])
+            };
+            lives(&world, &mut dice, build).await;
+            prop_assert_eq_panic(&world.records("spool"), &wanted(&inputs, |n| n % 3 != 0), seed);
+            assert_eq!(world.dead("spool"), wanted(&inputs, |n| n % 3 == 0), "seed {seed}");
+            let account = world.lock().meters["spool"].account();
+            assert_eq!((account.produced, account.buffered), (inputs.len() as u64, 0), "seed {seed}");
+        });
+    }
+
     /// A database that fails over to a copy without its last transactions.
     #[test]
     fn a_destination_that_forgets_what_it_confirmed_gets_it_again(seed in any::<u64>()) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bus_schema::{id::StreamId, message::SourceMark, plan::WhenFull};
+use bus_schema::{data::Batch, id::StreamId, limits::RECORD_BYTES_MAX, message::SourceMark, plan::WhenFull};
 use flow::{Counts, Delivery, Fault, Position, Rejected, Sink, Watermark};
 use spool::{Group, Mark, Spool};
 use stream::frames;
@@ -48,6 +48,24 @@ fn append_groups(spool: &mut Spool, groups: &[SealedGroup]) -> Result<(), spool:
     spool.append_groups(&groups).map(|_| ())
 }
 
+/// Rows of a delivery that cannot travel.
+fn too_large(delivery: usize, rows: &[usize]) -> impl Iterator<Item = Rejected> {
+    rows.iter().map(move |row| Rejected {
+        delivery,
+        row: *row,
+        reason: format!(
+            "the record is larger than a record may be ({} MiB)",
+            RECORD_BYTES_MAX / (1024 * 1024)
+        ),
+    })
+}
+
+fn might_be_too_large(batch: &Batch) -> bool {
+    let cells = (0..batch.rows()).flat_map(|row| (0..batch.columns().len()).map(move |column| (row, column)));
+    let bytes: usize = cells.map(|(row, column)| batch.cell(row, column).size_hint()).sum();
+    bytes > RECORD_BYTES_MAX / 2
+}
+
 impl Outgoing {
     /// The sink of this stream.
     pub fn sink(self: &Arc<Self>) -> Box<dyn Sink> {
@@ -71,13 +89,7 @@ impl Outgoing {
                 position: delivery.position.as_bytes().to_vec(),
             };
             let packing = frames::pack(&delivery.batch, &mark);
-            let reason = || "the record is larger than a record may be (4 MiB)".to_string();
-            let too_large = packing.too_large.iter();
-            rejected.extend(too_large.map(|row| Rejected {
-                delivery: index,
-                row: *row,
-                reason: reason(),
-            }));
+            rejected.extend(too_large(index, &packing.too_large));
             let mut sealed = Vec::with_capacity(packing.frames.len());
             for packed in packing.frames {
                 let (stream, lineage) = (&self.spec.stream, &store.lineage);
@@ -214,6 +226,21 @@ impl Sink for Producer {
     async fn gone_out(&mut self, _: &StreamId) -> Result<u64, Fault> {
         let written = self.out.view().book.gone;
         Ok(written.max(self.out.gone.load(Ordering::Relaxed)))
+    }
+
+    fn refuses(&self, deliveries: &[Delivery]) -> Vec<Rejected> {
+        let mut refused = Vec::new();
+        for (index, delivery) in deliveries.iter().enumerate() {
+            // Packing twice is only worth it where something may be too large.
+            if might_be_too_large(&delivery.batch) {
+                let mark = SourceMark {
+                    root_seq: delivery.seq,
+                    position: Vec::new(),
+                };
+                refused.extend(too_large(index, &frames::pack(&delivery.batch, &mark).too_large));
+            }
+        }
+        refused
     }
 
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {

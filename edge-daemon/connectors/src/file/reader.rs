@@ -4,7 +4,7 @@
 use std::{borrow::Cow, time::Instant};
 
 use bus_schema::{
-    data::{Type, Value},
+    data::{Batch, Type, Value},
     limits::{BATCH_BYTES_TARGET, RECORD_BYTES_MAX},
 };
 use flow::{Fault, Position, SourceBatch, Undecodable};

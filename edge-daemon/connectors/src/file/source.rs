@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use bus_schema::{
-    data::Type,
+    data::{Batch, Type},
     plan::{ComponentRole, Descriptor},
 };
 use flow::{

@@ -572,8 +572,9 @@ impl Buffer {
         }
     }
 
+    /// What a spool rejects it rejects all its life: mending it takes a new one.
     pub fn rejecting(mut self, multiples_of: i64) -> Self {
-        self.rejects = multiples_of;
+        self.rejects = self.world.rejects(multiples_of);
         self
     }
 
@@ -614,6 +615,10 @@ impl Sink for Buffer {
             .map(|group| group.mark.clone()))
     }
 
+    fn refuses(&self, deliveries: &[Delivery]) -> Vec<Rejected> {
+        rejected(self.rejects, deliveries).0
+    }
+
     async fn gone_out(&mut self, _: &StreamId) -> Result<u64, Fault> {
         Ok(self.world.lock().sinks[self.name]
             .groups
@@ -627,7 +632,7 @@ impl Sink for Buffer {
         if matches!(luck, Luck::Before) {
             return Err(lost("append"));
         }
-        let (refused, taken) = rejected(self.world.rejects(self.rejects), deliveries);
+        let (refused, taken) = rejected(self.rejects, deliveries);
         let mut mark = self.world.lock().sinks[self.name]
             .groups
             .last()

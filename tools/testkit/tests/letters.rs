@@ -23,11 +23,7 @@ fn cli(fleet: &Fleet, arguments: &[&str]) -> (Option<i32>, String) {
         .args(["--home", &fleet.path("operator")])
         .args(arguments)
         .run(SOON);
-    let (out, err) = (
-        String::from_utf8_lossy(&done.stdout),
-        String::from_utf8_lossy(&done.stderr),
-    );
-    (done.code(), format!("{out}{err}"))
+    (done.code(), format!("{}{}", done.stdout, done.stderr))
 }
 
 #[track_caller]

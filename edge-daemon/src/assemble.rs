@@ -31,6 +31,8 @@ pub struct Workshop {
     pub secure: Arc<Secure>,
     /// Its streams.
     pub streams: Arc<Streams>,
+    /// Room for buffers.
+    pub budget: Arc<spool::Budget>,
     /// Where relative paths in configs start.
     pub base_dir: PathBuf,
     /// When the daemon started.
@@ -156,7 +158,16 @@ impl Workshop {
                 }
                 Action::Stream(spec) => {
                     let (secure, replays) = (Arc::clone(&self.secure), self.replays(plan, pipe));
-                    let outgoing = Outgoing::open(&self.home, secure, plan.id, spec.clone(), replays)?;
+                    let dated_here = matches!(pipe.root, Root::Source(_));
+                    let outgoing = Outgoing::open(
+                        &self.home,
+                        &self.budget,
+                        secure,
+                        plan.id,
+                        spec.clone(),
+                        replays,
+                        dated_here,
+                    )?;
                     let sink = Shared::new(outgoing.sink());
                     leaves.push(Leaf {
                         after,

@@ -3,6 +3,9 @@
 mod agent;
 mod assemble;
 mod board;
+mod buffers;
+mod chores;
+mod clocks;
 mod command;
 mod config;
 mod letters;

@@ -32,7 +32,7 @@ fn mark_name(stream: &StreamId) -> String {
 #[async_trait]
 impl Checkpoints for MarkFiles {
     async fn load(&self, stream: &StreamId) -> Result<Option<Watermark>, Fault> {
-        match self.home.load(&mark_name(stream)) {
+        match self.home.load_or_set_aside(&mark_name(stream)) {
             Ok(bytes) => Ok(bytes.and_then(|bytes| bus_schema::decode(&bytes))),
             Err(error @ HomeError::Damaged { .. }) => {
                 tracing::error!(%error, "a checkpoint is lost: its source starts over");

@@ -24,7 +24,7 @@ use flow::{Build, BuildContext, Registry};
 use tokio::sync::watch;
 
 use crate::{
-    assemble::Workshop, board::Board, command, letters::Letters, marks::MarkFiles, streams::Streams,
+    assemble::Workshop, board::Board, clocks::Clocks, command, letters::Letters, marks::MarkFiles, streams::Streams,
     supervisor::Supervisor, taps::Taps,
 };
 
@@ -64,7 +64,7 @@ impl RunError {
 }
 
 /// A fleet of one: its own root, for as long as there is nobody else.
-fn alone(identity: &Identity) -> Membership {
+pub fn alone(identity: &Identity) -> Membership {
     let keys = identity.public();
     let fleet = FleetId::of_root(&keys.sign);
     let me = Certificate {
@@ -133,6 +133,7 @@ pub async fn run(
     file: &Path,
     state: Option<PathBuf>,
     registry: Arc<Registry>,
+    room: spool::Room,
     letters_bytes_max: u64,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
@@ -159,13 +160,14 @@ pub async fn run(
     let plan = compile(&spec, &fleet).map_err(wrong)?;
 
     let secure = Arc::new(Secure::new(identity, &membership, home.next_epoch()?, [])?);
-    let streams = Streams::new(Arc::clone(&secure), None);
+    let streams = Streams::new(Arc::clone(&secure), None, Clocks::new(None, secure.epoch()));
     let board = Board::new(Arc::new(Taps::new().0));
     let workshop = Workshop {
         registry,
         home: Arc::clone(&home),
         secure,
         streams: Arc::clone(&streams),
+        budget: spool::Budget::new(room),
         base_dir,
         started: Instant::now(),
     };

@@ -20,6 +20,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bus_link::reserve;
 use flow::{DeadLetter, DeadLetters, Due, Fault, LetterKey, Stand};
 
 pub use desk::Desk;
@@ -32,6 +33,8 @@ use crate::assemble::unix_ms;
 const DIR: &str = "dead";
 /// What a store's file is called after its workflow.
 const EXTENSION: &str = "letters";
+/// Letters of at most so many bytes may use what is kept in reserve on a full disk.
+const RESERVED_BYTES_MAX: usize = 64 * 1024;
 
 /// The dead letters of all workflows of a daemon.
 #[derive(Clone)]
@@ -121,6 +124,16 @@ impl LetterBox {
         })
     }
 
+    /// Writes something small, for which there are bytes in reserve when the disk is full. Blocks.
+    fn with_reserve<T>(&self, mut work: impl FnMut(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let data_dir = self.path.parent().and_then(Path::parent).unwrap_or(&self.path);
+        let written = reserve::with(data_dir, || match self.with(&mut work) {
+            Err(error) if error.is_full() => Err(std::io::ErrorKind::StorageFull.into()),
+            done => Ok(done),
+        });
+        written?
+    }
+
     /// Works with the store, once more if it turns out to be damaged. Blocks.
     fn with<T>(&self, mut work: impl FnMut(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut opened = self.lock();
@@ -195,7 +208,12 @@ impl DeadLetters for PipeLetters {
     async fn put(&self, letters: Vec<DeadLetter>) -> Result<(), Fault> {
         let put = self.run("keep dead letters", move |own| {
             let stamp = own.stamp();
-            own.with(|store| store.put(&letters, stamp))
+            let bytes: usize = letters.iter().map(|letter| letter.record.len()).sum();
+            if bytes <= RESERVED_BYTES_MAX {
+                own.with_reserve(|store| store.put(&letters, stamp))
+            } else {
+                own.with(|store| store.put(&letters, stamp))
+            }
         });
         let (new, is_wished) = put.await?;
         if is_wished {
@@ -229,7 +247,7 @@ impl DeadLetters for PipeLetters {
     async fn settled(&self, ids: Vec<u64>) -> Result<(), Fault> {
         let count = ids.len();
         let settled = self.run("remove dead letters", move |letters| {
-            letters.with_existing(|store| store.settled(&ids))
+            letters.with_reserve(|store| store.settled(&ids))
         });
         settled.await?;
         tracing::info!(records = count, "dead letters were tried again");

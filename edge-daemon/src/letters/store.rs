@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bus_link::reserve;
 use flow::{DeadLetter, Due, LetterKey, Replay, Stand};
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior,
@@ -52,6 +53,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the disk has no room.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            StoreError::Sql(error) => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
+            StoreError::Io(error) => reserve::is_full(error),
+            StoreError::Damaged(_) => false,
+        }
+    }
+
     /// Whether the file is damaged, rather than locked, full or away.
     pub(super) fn is_damage(&self) -> bool {
         match self {

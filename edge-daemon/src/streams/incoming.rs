@@ -17,6 +17,7 @@ use bus_schema::{
 };
 use flow::{Fault, Meter, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Tally, Undecodable};
 use stream::{
+    clocks::Boots,
     frames::{self, Arrived},
     standing::{Place, Reaction, Standing, Taken},
 };
@@ -31,6 +32,8 @@ pub struct Incoming {
     subject: Subject,
     secure: Arc<Secure>,
     standing: Mutex<Standing>,
+    /// When the producer's boots began.
+    boots: Mutex<Boots>,
     arrived: Notify,
     meter: Arc<Meter>,
 }
@@ -49,6 +52,7 @@ impl Incoming {
             workflow,
             secure,
             standing: Mutex::default(),
+            boots: Mutex::default(),
             arrived: Notify::new(),
             meter,
         })
@@ -82,6 +86,7 @@ impl Incoming {
 
     /// The producer opens the stream. `true` when an answer is due.
     pub fn opened(&self, open: &StreamOpen) -> bool {
+        self.boots().learn(&open.clocks);
         let mut standing = self.lock();
         let before = standing.epoch();
         let reaction = standing.open(open);
@@ -91,6 +96,10 @@ impl Incoming {
             tracing::warn!(edge, epoch, before, "the producer lost its buffer and starts anew");
         }
         reaction == Reaction::Ack
+    }
+
+    fn boots(&self) -> MutexGuard<'_, Boots> {
+        self.boots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A sealed frame arrived. `Some(rewind)` when an answer is due.
@@ -272,7 +281,10 @@ impl Source for Consumer {
             let batch = match self.assembly.take(frame) {
                 Ok(Some(Arrived { batch, mark })) => {
                     self.mark = mark.or(self.mark.take());
-                    batch
+                    match self.incoming.boots().corrected(batch.origin()) {
+                        Some(origin) => batch.with_origin(origin),
+                        None => batch,
+                    }
                 }
                 // Carries the position past the gap.
                 Ok(None) if is_gap => empty()?,

@@ -23,7 +23,8 @@ impl Spool {
         }
         self.make_writable()?;
         let target = self.find_cut(root_seq)?;
-        if target.after_seq < self.ledger.floor {
+        let given_up = self.ledger.dropped_ahead.last().map_or(0, |range| range.last_seq);
+        if target.after_seq < self.ledger.floor.max(given_up) {
             let oldest = target.mark.map(|mark| mark.root_seq);
             return Err(Error::TruncateTooFar { root_seq, oldest });
         }

@@ -318,6 +318,8 @@ pub struct StreamReport {
     pub watermark: u64,
     /// The account.
     pub ledger: Ledger,
+    /// Of the dead: those that died on the producer's side, before they had a seq. The consumer knows nothing of them.
+    pub dead_before: u64,
     /// Bytes waiting in the spool.
     pub buffered_bytes: u64,
     /// Gap records made (by a producer) or met (by a consumer) in this epoch: places where records are missing.

@@ -139,6 +139,7 @@ fn daemon() -> Vec<Sample> {
         epoch: 1,
         watermark: 980,
         ledger: ledger(),
+        dead_before: 2,
         buffered_bytes: 4_096,
         gaps: 1,
         trouble: "no credit".into(),

@@ -554,7 +554,7 @@ fn described(daemon: &str, letter: &LetterView, record: Option<&[u8]>) -> String
             let fields = batch.schema().fields.iter().enumerate();
             let row = |(column, field): (usize, &bus_schema::data::Field)| {
                 let value = (batch.rows() > 0).then(|| live::shown_cell(batch.cell(0, column)));
-                vec![field.name.clone(), format!("{:?}", field.ty), value.unwrap_or_default()]
+                vec![field.name.clone(), field.ty.to_string(), value.unwrap_or_default()]
             };
             let rows: Vec<Vec<String>> = fields.map(row).collect();
             text.push('\n');

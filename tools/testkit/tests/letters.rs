@@ -105,7 +105,7 @@ fn what_a_destination_refused_arrives_once_when_it_is_mended() {
     assert_eq!(first, "hub/shop/1");
     let (code, shown) = cli(&fleet, &["dlq", "show", &first]);
     assert_eq!(code, Some(0), "{shown}");
-    for part in ["destination 'copy'", "CHECK", "quantity", "東京 10"] {
+    for part in ["destination 'copy'", "CHECK", "quantity", "🚀 rocket 10"] {
         assert!(shown.contains(part), "{part} is not in:\n{shown}");
     }
     // Tried again too early it dies again, as another letter.

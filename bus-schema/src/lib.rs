@@ -23,6 +23,8 @@
 //! | | plane → operator, reply | [`ApiResult`](api::ApiResult) 13.1 | – |
 //! | | operator → daemon | [`TapOpen`](message::TapOpen) 14.1 | [`TapSample`](message::TapSample) 15.1, many |
 //! | | daemon → operator | [`TapSample`](message::TapSample) 15.1 | – |
+//! | | operator → daemon, request | [`LetterCall`](letter::LetterCall) 19.1 | [`LetterResult`](letter::LetterResult) 20.1 |
+//! | | daemon → operator, reply | [`LetterResult`](letter::LetterResult) 20.1 | – |
 //! | | any → any, request | [`Ping`](message::Ping) 17.1 | [`Pong`](message::Pong) 18.1 |
 //! | | any → any, reply | [`Pong`](message::Pong) 18.1 | – |
 //! | `data.<producer>.<stream>` | producer → consumer, stream key | [`Frame`](message::Frame) 11.1 | [`StreamAck`](message::StreamAck) 10.1 |
@@ -49,6 +51,7 @@ pub mod data;
 pub mod envelope;
 pub mod id;
 pub mod key;
+pub mod letter;
 pub mod limits;
 pub mod member;
 pub mod message;

@@ -44,6 +44,11 @@ pub const CREDIT_FRAMES: u64 = 16;
 /// Smallest quota of a stream's spool, in bytes: below it a few segments would not fit.
 pub const SPOOL_QUOTA_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
+/// Most dead letters in one answer.
+pub const LETTERS_PER_PAGE: usize = 100;
+/// Most bytes of a dead letter's record in one answer.
+pub const LETTER_PART_BYTES: usize = 512 * 1024;
+
 /// Most nodes in one workflow.
 pub const WORKFLOW_NODES_MAX: usize = 256;
 /// Most workflows in one daemon's plan.

@@ -9,6 +9,7 @@ use crate::{
     api::{ApiCall, ApiResult},
     id::{FleetId, NodeId, StreamId, WorkflowId},
     key::{PublicKeys, SecretKey},
+    letter::{LetterCall, LetterResult},
     member::{BrokerLogin, Certificate, GroupKey, Role, Roster, Signed},
     plan::{Descriptor, Plan},
 };
@@ -124,6 +125,8 @@ messages! {
     16, 1 => Text;
     17, 1 => Ping;
     18, 1 => Pong;
+    19, 1 => LetterCall;
+    20, 1 => LetterResult;
     23, 1 => TimeHint;
 }
 
@@ -315,6 +318,8 @@ pub struct StreamReport {
     pub watermark: u64,
     /// The account.
     pub ledger: Ledger,
+    /// Of the dead: those that died on the producer's side, before they had a seq. The consumer knows nothing of them.
+    pub dead_before: u64,
     /// Bytes waiting in the spool.
     pub buffered_bytes: u64,
     /// Gap records made (by a producer) or met (by a consumer) in this epoch: places where records are missing.

@@ -14,7 +14,9 @@ use bus_link::{
     session::{Incoming, Session, SessionEvent},
 };
 use bus_schema::{
+    api::{Failure, FailureKind},
     id::{NodeId, hash},
+    letter::{LetterCall, LetterResult},
     limits::{HEARTBEAT_MS, LEASE_MS},
     member::{DocumentError, Role, Signed},
     message::{
@@ -31,7 +33,8 @@ use crate::{
     board::Board,
     chores::{self, Chores},
     clocks::Clocks,
-    letters::MarkFiles,
+    letters::{Desk, Letters},
+    marks::MarkFiles,
     resources,
     streams::{Road, Streams},
     supervisor::Supervisor,
@@ -92,6 +95,8 @@ pub struct Setup {
     pub budget: Arc<spool::Budget>,
     /// Where relative paths in configs start.
     pub base_dir: PathBuf,
+    /// Bytes of dead letters kept for one workflow.
+    pub letters_bytes_max: u64,
     /// Uniform random numbers, for jitter.
     pub random: fn() -> u64,
 }
@@ -105,6 +110,7 @@ pub struct Agent {
     data: Arc<Session>,
     streams: Arc<Streams>,
     supervisor: Supervisor,
+    letters: Letters,
     board: Arc<Board>,
     taps: Arc<Taps>,
     clocks: Arc<Clocks>,
@@ -132,6 +138,7 @@ impl Agent {
             registry,
             budget,
             base_dir,
+            letters_bytes_max,
             random,
         } = setup;
         {
@@ -173,7 +180,8 @@ impl Agent {
             base_dir,
             started,
         };
-        let supervisor = Supervisor::new(workshop, Arc::clone(&board), checkpoints, random);
+        let letters = Letters::new(home.dir(), letters_bytes_max, epoch, started);
+        let supervisor = Supervisor::new(workshop, Arc::clone(&board), checkpoints, letters.clone(), random);
         let mut agent = Self {
             chores: Chores::new(Arc::clone(&home)),
             home,
@@ -183,6 +191,7 @@ impl Agent {
             data,
             streams,
             supervisor,
+            letters,
             board,
             taps,
             clocks,
@@ -347,6 +356,12 @@ impl Agent {
                 self.tap(&message, wish).await;
             }
             wish.map(|_| false)
+        } else if message.is::<LetterCall>() {
+            let call = message.read::<LetterCall>();
+            if let Ok(call) = &call {
+                self.letters(&message, call).await;
+            }
+            call.map(|_| false)
         } else if message.is::<Ping>() {
             let ping = message.read::<Ping>();
             if let Ok(ping) = &ping {
@@ -471,6 +486,55 @@ impl Agent {
         } else {
             tracing::info!(operator = message.sender.name, node = wish.node, "tap opened");
         }
+    }
+
+    /// Answers an operator who asks about dead letters. What changes something is written to the log.
+    async fn letters(&mut self, message: &Incoming, call: &LetterCall) {
+        let sender = &message.sender;
+        if sender.role != Role::Operator {
+            let result = LetterResult::Failed(Failure {
+                kind: FailureKind::Forbidden,
+                message: "only operators may see dead letters".to_string(),
+                hint: String::new(),
+                problems: Vec::new(),
+            });
+            let _ = self.session.reply(message, &result).await;
+            return;
+        }
+        let planned = self.plan.iter().flat_map(|plan| &plan.workflows);
+        let desk = Desk::new(
+            self.letters.clone(),
+            planned.map(|workflow| workflow.name.clone()).collect(),
+        );
+        let asked = call.clone();
+        let answered = tokio::task::spawn_blocking(move || desk.answer(&asked)).await;
+        let Ok((result, wished)) = answered else {
+            tracing::error!(operator = sender.name, "a question about dead letters was not answered");
+            return;
+        };
+        match (call, &result) {
+            (LetterCall::Replay(select), LetterResult::Done { letters, .. }) => {
+                tracing::info!(
+                    operator = sender.name,
+                    workflow = select.workflow,
+                    letters,
+                    "dead letters are tried again"
+                );
+            }
+            (LetterCall::Purge(select), LetterResult::Done { letters, .. }) => {
+                tracing::warn!(
+                    operator = sender.name,
+                    workflow = select.workflow,
+                    letters,
+                    "dead letters were purged"
+                );
+            }
+            _ => {}
+        }
+        if let Err(error) = self.session.reply(message, &result).await {
+            tracing::debug!(%error, "the answer about dead letters could not be sent");
+        }
+        self.supervisor.run_again(&wished).await;
     }
 
     async fn pong(&self, message: &Incoming, nonce: u64) {

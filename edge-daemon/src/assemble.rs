@@ -203,6 +203,7 @@ impl Workshop {
             origin,
             stages,
             leaves,
+            rereads: self.replays(plan, pipe),
         })
     }
 
@@ -294,6 +295,7 @@ fn direct(plan: &PlanWorkflow, pipe: &PipePlan, source: &PlanNode, leaf: &Leaf, 
             epoch,
             watermark: 0,
             ledger: flow::Account::default(),
+            dead_before: 0,
             buffered_bytes: 0,
             gaps: 0,
             trouble: String::new(),

@@ -23,6 +23,10 @@ use crate::{
     assemble::base_dir,
     buffers::{self, SpoolArguments},
     config::Config,
+    letters::{
+        Letters,
+        offline::{self, Dlq, OfflineError},
+    },
     logging::{self, LogControl},
     resources, standalone,
 };
@@ -107,6 +111,9 @@ enum Command {
     },
     /// Look at the buffers of a stopped daemon, repair them, write out what they hold.
     Spool(SpoolArguments),
+    /// Look after dead letters in the data directory, without a bus. Of `myceliald run` that is the state directory.
+    #[command(subcommand)]
+    Dlq(Dlq),
     /// Read the settings and say what is wrong with them.
     Check,
 }
@@ -165,7 +172,8 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             let config = settings(path.as_deref(), data_dir)?;
             logging::start(&config.log).map_err(|error| Failure::new(EXIT_USAGE, error))?;
             let stop = stop_signal()?;
-            return standalone::run(&workflow, state, registry(), config.spool.room(), stop)
+            let room = config.spool.room();
+            return standalone::run(&workflow, state, registry(), room, config.dead_letters.quota.0, stop)
                 .await
                 .map_err(|error| Failure::new(error.exit_code(), error));
         }
@@ -178,6 +186,29 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             let home = open_home(&config)?;
             let membership = become_member(&home, &config, &string, name, Duration::from_secs(wait)).await?;
             welcome(&membership, &config)
+        }
+        Command::Dlq(what) => {
+            if !config.data_dir.is_dir() {
+                let message = format!(
+                    "{} is no directory\n  hint: say where the letters are with --data-dir DIR",
+                    config.data_dir.display()
+                );
+                return Err(Failure::new(EXIT_USAGE, message));
+            }
+            let letters = Letters::new(
+                &config.data_dir,
+                config.dead_letters.quota.0,
+                0,
+                std::time::Instant::now(),
+            );
+            offline::run(&letters, what).map_err(|error| {
+                let code = if matches!(error, OfflineError::Usage(_)) {
+                    EXIT_USAGE
+                } else {
+                    EXIT_FAILED
+                };
+                Failure::new(code, error)
+            })
         }
         Command::Start { enrol, wait } => {
             let enrol = enrol.map(|string| (string, Duration::from_secs(wait)));
@@ -360,6 +391,7 @@ async fn serve(
             registry: registry(),
             budget: Arc::clone(&budget),
             base_dir: files,
+            letters_bytes_max: config.dead_letters.quota.0,
             random,
         };
         let (mut agent, ears) = Agent::start(setup).await.map_err(|error| failed(&error))?;
@@ -432,6 +464,9 @@ fn reload(
     if new.name != old.name {
         tracing::warn!("a new name takes effect only when the daemon enrols; going on with the old one");
     }
+    if new.dead_letters != old.dead_letters {
+        tracing::warn!("[dead_letters] takes effect only after a restart; going on with the old one");
+    }
     if new.bus == old.bus {
         tracing::info!("settings read again; the bus is the same");
         return None;
@@ -440,6 +475,7 @@ fn reload(
     Some(Config {
         data_dir: old.data_dir.clone(),
         name: old.name.clone(),
+        dead_letters: old.dead_letters,
         ..new
     })
 }

@@ -22,7 +22,28 @@ pub struct Config {
     pub spool: SpoolSection,
     /// Logs.
     pub log: LogSection,
+    /// Records that could not be delivered.
+    pub dead_letters: LettersSection,
 }
+
+/// `[dead_letters]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LettersSection {
+    /// Room for those of one workflow; when it is used up, the oldest letters go. A single letter may be larger.
+    pub quota: Size,
+}
+
+impl Default for LettersSection {
+    fn default() -> Self {
+        Self {
+            quota: Size(32 * 1024 * 1024),
+        }
+    }
+}
+
+/// Least bytes of dead letters kept for one workflow.
+const LETTERS_BYTES_MIN: u64 = 1024 * 1024;
 
 impl Default for Config {
     fn default() -> Self {
@@ -32,6 +53,7 @@ impl Default for Config {
             bus: BusSection::default(),
             spool: SpoolSection::default(),
             log: LogSection::default(),
+            dead_letters: LettersSection::default(),
         }
     }
 }
@@ -144,6 +166,12 @@ impl Config {
         }
         if let Err(error) = config.bus.check() {
             return wrong(error.to_string(), "");
+        }
+        if config.dead_letters.quota.0 < LETTERS_BYTES_MIN {
+            let smallest = workflow::size_text(LETTERS_BYTES_MIN);
+            let size = workflow::size_text(config.dead_letters.quota.0);
+            let message = format!("dead_letters.quota: {size} is too small");
+            return wrong(message, &format!("the smallest quota is {smallest}"));
         }
         if config.spool.quota.0 < spool::QUOTA_BYTES_MIN {
             let smallest = workflow::size_text(spool::QUOTA_BYTES_MIN);

@@ -10,6 +10,7 @@ mod command;
 mod config;
 mod letters;
 mod logging;
+mod marks;
 mod memory;
 mod resources;
 mod standalone;

@@ -23,6 +23,7 @@ pub fn all() -> Vec<Sample> {
     all.extend(daemon());
     all.extend(streams());
     all.extend(api());
+    all.extend(letters::letters());
     all.extend(others());
     all.extend(enums());
     all
@@ -138,6 +139,7 @@ fn daemon() -> Vec<Sample> {
         epoch: 1,
         watermark: 980,
         ledger: ledger(),
+        dead_before: 2,
         buffered_bytes: 4_096,
         gaps: 1,
         trouble: "no credit".into(),

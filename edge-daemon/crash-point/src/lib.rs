@@ -74,6 +74,8 @@ points! {
     RunnerBetweenLeaves "runner.between_leaves" "One leaf of several has written."
     RunnerAfterLetters "runner.after_letters" "Dead letters are kept, and their records are not committed."
     RunnerAfterCommit "runner.after_commit" "A destination has committed, and nobody knows."
+    RunnerBeforeSettle "runner.before_settle" "A dead letter was tried again and is in, and is kept all the same."
+    RunnerAfterSettle "runner.after_settle" "A dead letter that is in is kept no more, and the source does not know."
     RunnerBeforeCheckpoint "runner.before_checkpoint" "The destination cannot keep its watermark, which is old."
     RunnerAfterCheckpoint "runner.after_checkpoint" "The watermark is kept for it."
     RunnerBeforeSourceCommit "runner.before_source_commit" "Every leaf has committed, and the source has not."

@@ -1,16 +1,13 @@
 //! Brings the leaves of a pipe to one mark before anything is read, so that the source goes on from one place for all of
 //! them. They differ after a crash between two writes, after damage to one, and when one is new.
 
-use std::sync::Arc;
-
-use bus_schema::data::{BatchBuilder, Origin, Schema};
-
 use crate::{
     Fault,
     backoff::Backoff,
     pipe::{Leaf, Opened},
     runner::{Outcome, Surroundings},
     sink::{Delivery, Tally, Watermark},
+    work::empty_batch,
 };
 
 /// Where one leaf stands. A seq of 0: it never had anything.
@@ -163,16 +160,11 @@ async fn do_step(opened: &mut Opened, leaf: &Leaf, around: &Surroundings, step: 
 }
 
 fn only_a_mark(leaf: &Leaf, mark: &Watermark) -> Delivery {
-    let schema = Schema {
-        collection: String::new(),
-        fields: Vec::new(),
-    };
-    let batch = BatchBuilder::new(Arc::new(schema)).finish(Origin::default());
     Delivery {
         stream: leaf.stream,
         seq: mark.seq,
         position: mark.position.clone(),
-        batch,
+        batch: empty_batch(),
         tally: Tally::default(),
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use bus_schema::{
+    data::Batch,
     id::StreamId,
     limits::RECORD_BYTES_MAX,
     message::{Frame, SourceMark},
@@ -91,7 +92,29 @@ struct Sealed {
     rejected: Vec<Rejected>,
 }
 
+/// Whether it is worth packing a batch to see if a record of it cannot travel.
+fn might_be_too_large(batch: &Batch, record_bytes_max: usize) -> bool {
+    let cells = (0..batch.rows()).flat_map(|row| (0..batch.columns().len()).map(move |column| (row, column)));
+    let bytes: usize = cells.map(|(row, column)| batch.cell(row, column).size_hint()).sum();
+    bytes > record_bytes_max.min(RECORD_BYTES_MAX) / 2
+}
+
 impl Outgoing {
+    /// The most that one record may take of this stream's spool.
+    fn record_bytes_max(&self) -> usize {
+        (self.spec.spool.quota_bytes / QUOTA_PER_RECORD) as usize
+    }
+
+    /// Rows of a delivery that cannot travel.
+    fn rejected(&self, delivery: usize, rows: &[usize]) -> Vec<Rejected> {
+        let rejected = |row: &usize| Rejected {
+            delivery,
+            row: *row,
+            reason: too_large(self.record_bytes_max()),
+        };
+        rows.iter().map(rejected).collect()
+    }
+
     /// The sink of this stream.
     pub fn sink(self: &Arc<Self>) -> Box<dyn Sink> {
         Box::new(Producer {
@@ -153,15 +176,8 @@ impl Outgoing {
                 root_seq: delivery.seq,
                 position: delivery.position.as_bytes().to_vec(),
             };
-            let record_bytes_max = (self.spec.spool.quota_bytes / QUOTA_PER_RECORD) as usize;
-            let packing = frames::pack(&delivery.batch, &mark, record_bytes_max);
-            let reason = || too_large(record_bytes_max);
-            let too_large = packing.too_large.iter();
-            rejected.extend(too_large.map(|row| Rejected {
-                delivery: index,
-                row: *row,
-                reason: reason(),
-            }));
+            let packing = frames::pack(&delivery.batch, &mark, self.record_bytes_max());
+            rejected.extend(self.rejected(index, &packing.too_large));
             let mut sealed = Vec::with_capacity(packing.frames.len() + 1);
             // What was given up before comes before what follows it.
             if book.owed > 0 {
@@ -344,6 +360,22 @@ impl Sink for Producer {
     async fn gone_out(&mut self, _: &StreamId) -> Result<u64, Fault> {
         let written = self.out.view().book.gone;
         Ok(written.max(self.out.gone.load(Ordering::Relaxed)))
+    }
+
+    fn refuses(&self, deliveries: &[Delivery]) -> Vec<Rejected> {
+        let mut refused = Vec::new();
+        for (index, delivery) in deliveries.iter().enumerate() {
+            // Packing twice is only worth it where something may be too large.
+            if might_be_too_large(&delivery.batch, self.out.record_bytes_max()) {
+                let mark = SourceMark {
+                    root_seq: delivery.seq,
+                    position: Vec::new(),
+                };
+                let packing = frames::pack(&delivery.batch, &mark, self.out.record_bytes_max());
+                refused.extend(self.out.rejected(index, &packing.too_large));
+            }
+        }
+        refused
     }
 
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {

@@ -171,6 +171,7 @@ impl Incoming {
                 duplicates: account.duplicates + standing.duplicates(),
                 ..account
             },
+            dead_before: 0,
             buffered_bytes: 0,
             gaps: mark.counts.gaps,
             trouble: standing.trouble().to_string(),

@@ -319,6 +319,7 @@ impl Outgoing {
             epoch: lineage.epoch,
             watermark: state.watermark_seq,
             ledger,
+            dead_before: book.dead,
             buffered_bytes: state.held_payload_bytes,
             gaps: book.gaps,
             trouble,

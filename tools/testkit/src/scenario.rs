@@ -187,3 +187,41 @@ pub fn bulk(broker: Broker, rows: u64) -> Bulk {
 fn compare_with_postgres(source: &Path, postgres: &Postgres) -> anyhow::Result<u64> {
     Produced::typed(source)?.judge_postgres(postgres, COPY)?.acquit()
 }
+
+const COPY_COLUMNS: &str = "name, price REAL, quantity, note, photo, misc";
+
+/// Makes the copy's table so that it refuses one row in ten.
+#[track_caller]
+pub fn refuse_every_tenth(copy: &Path) {
+    let sql = format!("CREATE TABLE {COPY} (id INTEGER CHECK (id % 10 <> 0), {COPY_COLUMNS})");
+    Connection::open(copy)
+        .and_then(|db| db.execute_batch(&sql))
+        .expect("a table");
+}
+
+/// Makes the copy's table anew, with the rows that are in it, so that it takes everything.
+#[track_caller]
+pub fn refuse_nothing(copy: &Path) {
+    let sql = format!(
+        "BEGIN IMMEDIATE; CREATE TABLE mended (id INTEGER, {COPY_COLUMNS}); \
+         INSERT INTO mended SELECT * FROM {COPY} ORDER BY rowid; DROP TABLE {COPY}; \
+         ALTER TABLE mended RENAME TO {COPY}; COMMIT;"
+    );
+    let db = Connection::open(copy).expect("the copy is there");
+    db.busy_timeout(SOON).expect("a time");
+    db.execute_batch(&sql).expect("a table");
+}
+
+/// The dead letters of a workflow that are not in doubt, as the command line lists them.
+#[track_caller]
+pub fn letters(fleet: &Fleet, workflow: &str) -> Vec<serde_json::Value> {
+    let text = wait_ok("the daemons to list their letters", SOON, || {
+        fleet.cli(&["dlq", "list", workflow, "-o", "json"])
+    });
+    let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let letters = list["letters"].as_array().expect("letters").clone();
+    letters
+        .into_iter()
+        .filter(|letter| letter["state"] != "doubtful")
+        .collect()
+}

@@ -173,7 +173,12 @@ async fn bytes_that_are_not_text_and_long_lines() {
         "{reasons}"
     );
     assert_eq!(harvest.undecodable[0].bytes, b"\xff\xfe");
-    assert!(harvest.undecodable.iter().all(|input| input.bytes.len() <= 16 * 1024));
+    assert!(
+        harvest
+            .undecodable
+            .iter()
+            .all(|input| input.bytes.len() <= RECORD_BYTES_MAX)
+    );
 }
 
 #[tokio::test]

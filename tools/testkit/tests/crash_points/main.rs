@@ -25,6 +25,8 @@ enum Job {
     Join,
     /// A destination refuses one row in ten.
     Refuse,
+    /// What a destination has refused is tried again, once it refuses it no more.
+    Replay,
     /// A destination that cannot keep its watermark.
     Print,
     /// The streams of a pipe differ, because an earlier crash came between them.
@@ -111,6 +113,13 @@ const OTHER_OCCASIONS: &[Case] = &[
     (Point::RunnerAfterLetters, 1, Victim::Hub, Job::Refuse),
     (Point::LettersBeforeSync, 1, Victim::Hub, Job::Refuse),
     (Point::LettersAfterSync, 1, Victim::Hub, Job::Refuse),
+    (Point::LettersBeforeSync, 1, Victim::Hub, Job::Replay),
+    (Point::LettersAfterSync, 2, Victim::Hub, Job::Replay),
+    (Point::RunnerAfterWrite, 1, Victim::Hub, Job::Replay),
+    (Point::RunnerAfterCommit, 2, Victim::Hub, Job::Replay),
+    (Point::RunnerBeforeSettle, 1, Victim::Hub, Job::Replay),
+    (Point::RunnerBeforeSettle, 2, Victim::Hub, Job::Replay),
+    (Point::RunnerAfterSettle, 1, Victim::Hub, Job::Replay),
     (Point::RunnerBeforeCheckpoint, 1, Victim::Gateway, Job::Print),
     (Point::RunnerAfterCheckpoint, 1, Victim::Gateway, Job::Print),
     (Point::PlaneBeforeCommit, 1, Victim::Plane, Job::Deploy),

@@ -5,8 +5,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
 use testkit::oracle::{Produced, accuse_ledger};
+use testkit::scenario;
 use testkit::shop::{self, Sizes};
 use testkit::soak::Victim;
 use testkit::{Broker, Cmd, Fleet, Ledger, Mosquitto, Postgres, Proc, crash_bin, everywhere, wait_ok};
@@ -25,6 +25,8 @@ const STOP: Duration = Duration::from_secs(20);
 /// Rows of a push, and their size: 2 MB a spool's segment takes, and 1 MB a file, are soon reached.
 const PUSH_ROWS: u64 = 40;
 const PUSH_SIZES: Sizes = Sizes::UpTo(30_000);
+/// Rows of a workflow of which one in ten is refused at first.
+const REPLAYED_ROWS: u64 = 600;
 /// Rows of a workflow that is made to be deployed.
 const SMALL_ROWS: u64 = 50;
 
@@ -85,6 +87,7 @@ impl World {
                 self.judge_flow(&what);
             }
             Job::Refuse => self.die_over_refused_rows(&what, victim, point, times),
+            Job::Replay => self.die_over_replayed_rows(&what, victim, point, times),
             Job::Print => self.die_while_printing(&what, victim, point, times),
         }
         eprintln!("{what}: {:.1} s", start.elapsed().as_secs_f64());
@@ -240,11 +243,7 @@ impl World {
     #[track_caller]
     fn die_over_refused_rows(&mut self, what: &str, victim: Victim, point: Point, times: u64) {
         let extra = self.extra("refused", 0);
-        let sql =
-            "CREATE TABLE copied (id INTEGER CHECK (id % 10 <> 0), name, price REAL, quantity, note, photo, misc)";
-        Connection::open(&extra.copy)
-            .and_then(|db| db.execute_batch(sql))
-            .expect("a table");
+        scenario::refuse_every_tenth(&extra.copy);
         self.fleet.apply(&extra.name, &extra.workflow());
         let source = extra.source.clone();
         self.die(victim, point, times, |_| {
@@ -273,6 +272,58 @@ impl World {
         self.books(what, &extra.name, 1, |edge, ledger| {
             (*ledger != wanted).then(|| format!("{edge}: {ledger:?} instead of {wanted:?}"))
         });
+    }
+
+    /// What was refused is tried again, over a death, once the destination takes it: everything is there once.
+    #[track_caller]
+    fn die_over_replayed_rows(&mut self, what: &str, victim: Victim, point: Point, times: u64) {
+        let extra = self.extra("replayed", REPLAYED_ROWS);
+        scenario::refuse_every_tenth(&extra.copy);
+        self.fleet.apply(&extra.name, &extra.workflow());
+        let wanted = |dead_lettered| Ledger {
+            produced: REPLAYED_ROWS,
+            delivered: REPLAYED_ROWS - dead_lettered,
+            dead_lettered,
+            ..Ledger::default()
+        };
+        let wrong = |edge: &str, ledger: &Ledger, wanted: Ledger| {
+            (*ledger != wanted).then(|| format!("{edge}: {ledger:?} instead of {wanted:?}"))
+        };
+        self.books(&format!("the refusal for {what}"), &extra.name, 1, |edge, ledger| {
+            wrong(edge, ledger, wanted(REPLAYED_ROWS / 10))
+        });
+        scenario::refuse_nothing(&extra.copy);
+        let name = extra.name.clone();
+        let replay = move |world: &mut Self| {
+            // Answered or not: whoever dies of it does not answer.
+            let _ = world.fleet.cli(&[
+                "--timeout",
+                "2",
+                "dlq",
+                "replay",
+                "--all",
+                "--workflow",
+                &name,
+                "--daemon",
+                "hub",
+                "--yes",
+            ]);
+        };
+        self.die(victim, point, times, &replay);
+        wait_ok(&format!("no letters after {what}"), ARRIVE_MAX, || {
+            replay(self);
+            let left = scenario::letters(&self.fleet, &extra.name);
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{left:?}"))
+            }
+        });
+        let produced = Produced::all(&extra.source).expect("the source is ours");
+        let verdict = produced.judge_sqlite(&extra.copy, "copied").expect("the copy is there");
+        let counts = verdict.offences().map(|(_, offence)| offence.count);
+        assert_eq!(counts[..4], [0; 4], "{what}: {verdict}");
+        self.books(what, &extra.name, 1, |edge, ledger| wrong(edge, ledger, wanted(0)));
     }
 
     /// Standard output can hold no watermark: nothing is lost, and what comes twice is what came last.

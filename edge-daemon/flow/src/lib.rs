@@ -10,6 +10,7 @@
 mod backoff;
 mod component;
 mod level;
+pub mod levelling;
 mod pipe;
 mod runner;
 mod sink;

@@ -103,8 +103,10 @@ impl Standing {
         self.taken = place.seq;
         self.queue.clear();
         // The first place comes from the destination and is durable; a later one, after a fault of this source, is where
-        // reading stopped, and what lies between is still on its way.
-        if !std::mem::replace(&mut self.resumed, true) {
+        // reading stopped, and what lies between is still on its way. One below what was durable comes from the destination
+        // again: it was taken back, or has forgotten.
+        let is_back = (place.epoch, place.seq) < (self.durable.epoch, self.durable.seq);
+        if !std::mem::replace(&mut self.resumed, true) || is_back {
             self.began = place.seq;
             self.durable = place;
         }
@@ -401,6 +403,26 @@ mod tests {
         assert_eq!(again.resume_point(), Some(point));
         again.commit(place(6, 1));
         assert_eq!((again.resume_point(), again.watermark()), (None, 1));
+    }
+
+    #[test]
+    fn a_destination_that_goes_back_while_it_runs_takes_the_watermark_with_it() {
+        for (back, forgotten) in [(place(5, 3), false), (place(4, 90), false), (Place::default(), true)] {
+            let mut standing = Standing::default();
+            standing.resume(place(5, 7));
+            standing.open(&open(5));
+            standing.frame(5, 8, batch(), Instant::now());
+            standing.take();
+            // The source itself failed, and goes on where reading was.
+            standing.resume(place(5, 8));
+            assert_eq!((standing.received(), standing.watermark()), (8, 7));
+            standing.commit(place(5, 8));
+            standing.resume(back.clone());
+            // A watermark above what was received is nonsense to the producer: it would never answer again.
+            assert!(standing.watermark() <= standing.received(), "{back:?}");
+            assert_eq!((standing.epoch(), standing.received()), (back.epoch, back.seq));
+            assert_eq!(standing.has_forgotten(1), forgotten, "{back:?}");
+        }
     }
 
     #[test]

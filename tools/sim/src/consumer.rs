@@ -199,6 +199,9 @@ impl World {
         if seq % 2 == 0 {
             consumer.greet();
         }
+        if epoch != consumer.place.epoch {
+            consumer.assembly = Assembly::default();
+        }
         let is_gap = matches!(frame, Frame::Gap { .. });
         let mut tally = gap(&frame, doubles);
         let mut failed = false;

@@ -65,13 +65,14 @@ impl Outgoing {
         let mut flight = Flight::new(view.lineage.epoch, view.state.watermark_seq, Instant::now());
         flight.connected(*up.borrow_and_update(), Instant::now());
         flight.released(*released.borrow_and_update());
+        // An earlier life may have sent what was here when this one began; of what is appended since, only this one.
+        let mut sent = view.state.next_seq - 1;
         loop {
             while let Some(ack) = self.next_ack() {
                 if ack.epoch == view.lineage.epoch {
                     self.answered(ack.epoch, ack.resume.clone());
                 }
-                let written = self.view().state.next_seq - 1;
-                match flight.acked(&ack, written, Instant::now()) {
+                match flight.acked(&ack, sent, Instant::now()) {
                     Heard::Nothing => {}
                     Heard::Durable => {
                         if let Err(fault) = Arc::clone(self).trim(flight.watermark()).await {
@@ -96,6 +97,7 @@ impl Outgoing {
                 }
                 Action::Send { from, to } => match Arc::clone(self).send(streams, from, to).await {
                     Ok(through) => {
+                        sent = sent.max(through);
                         flight.sent(through, Instant::now());
                         // Others on this thread get their turn between frames.
                         tokio::task::yield_now().await;

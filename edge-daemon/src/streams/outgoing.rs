@@ -351,6 +351,9 @@ impl Outgoing {
         if let Some(mark) = mark {
             let book = Bookmark {
                 position: mark.position,
+                // What came after this mark was in the buffer that is lost; the pipe's other streams may have sent theirs, and
+                // must not go back behind it.
+                gone: mark.root_seq + 1,
                 ..store.book.clone()
             };
             let mark = Mark {

@@ -15,7 +15,7 @@ use stream::{
 
 use crate::{
     batches,
-    setting::Mistake,
+    setting::{Mistake, Policy},
     world::{Destination, Sealed, Stop, World},
 };
 
@@ -29,6 +29,8 @@ const WINDOW_FRAMES: u64 = 8;
 pub struct Consumer {
     standing: Standing,
     assembly: Assembly,
+    /// Whose parts are in it.
+    epoch: u64,
     /// The producer's source, as of the last batch that said so.
     mark: Option<SourceMark>,
     /// An acknowledgement to send; `true` asks to go back.
@@ -199,7 +201,7 @@ impl World {
         if seq % 2 == 0 {
             consumer.greet();
         }
-        if epoch != consumer.place.epoch {
+        if std::mem::replace(&mut consumer.epoch, epoch) != epoch {
             consumer.assembly = Assembly::default();
         }
         let is_gap = matches!(frame, Frame::Gap { .. });
@@ -348,6 +350,10 @@ impl World {
         self.say(|| format!("destination {stream} is deleted"));
         self.replace_destination(stream, Destination::default());
         self.streams[stream].older.clear();
+        if self.setting.policy == Policy::DropNewest {
+            // What its gap records counted is told by nobody again.
+            self.streams[stream].oracle.inexact = Some("a destination was deleted");
+        }
     }
 
     fn replace_destination(&mut self, stream: usize, with: Destination) {

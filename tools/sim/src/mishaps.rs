@@ -1,6 +1,6 @@
 //! What happens to a producer's files while nobody looks: lost, replaced by an older copy, damaged.
 
-use crate::{setting::Policy, world::World};
+use crate::{producer::Lineage, setting::Policy, world::World};
 
 impl World {
     /// The spool is lost, or the key to it, or both.
@@ -17,8 +17,14 @@ impl World {
         let comes_again = self.setting.replays && is_alone;
         let lanes = &mut self.streams[stream];
         if !comes_again {
-            let held: Vec<u64> = lanes.spool.held().flat_map(|entry| entry.ids.iter().copied()).collect();
-            lanes.oracle.lost.extend(held);
+            // Its siblings go on, and what only this one had still to send is nowhere else.
+            let owed = lanes.oracle.accepted.iter().chain(lanes.spool.held().flat_map(|entry| &entry.ids));
+            let owed: Vec<u64> = owed.filter(|id| !lanes.oracle.seen.contains(id)).copied().collect();
+            lanes.oracle.lost.extend(owed);
+        }
+        if lineage && (spool || lanes.spool.is_new()) {
+            // Without a trace of the stream, it begins as if for the first time, and so does the source.
+            lanes.oracle.may_repeat_above(0);
         }
         if spool {
             lanes.spool = crate::spool::Spool::new(capacity);
@@ -28,24 +34,31 @@ impl World {
         }
     }
 
-    /// The spool and its key are replaced by an older copy.
-    pub fn restore_spool(&mut self, stream: usize) {
-        let copies = self.streams[stream].copies.len() as u64;
-        if copies == 0 {
+    /// The producer's files are replaced by an older copy.
+    pub fn restore_spools(&mut self) {
+        // A copy from before an epoch that the consumer has seen since is refused, until a person decides.
+        let epoch = |lineage: &Option<Lineage>| lineage.as_ref().map(|lineage| lineage.epoch);
+        let now: Vec<_> = self.streams.iter().map(|lanes| epoch(&lanes.lineage)).collect();
+        self.copies.retain(|files| files.iter().map(|(_, lineage)| epoch(lineage)).eq(now.iter().copied()));
+        let count = self.copies.len() as u64;
+        if count == 0 || now.contains(&None) {
             return;
         }
         self.kill_producer("its files are replaced");
-        let chosen = self.dice.below(copies) as usize;
+        let chosen = self.copies[self.dice.below(count) as usize].clone();
         let comes_again = self.setting.replays && self.streams.len() == 1;
-        let lanes = &mut self.streams[stream];
-        let (spool, lineage) = lanes.copies[chosen].clone();
-        if !comes_again {
-            lanes.oracle.lost.extend(lanes.spool.held().flat_map(|entry| entry.ids.iter().copied()));
+        for (lanes, (spool, lineage)) in self.streams.iter_mut().zip(chosen) {
+            if !comes_again {
+                lanes.oracle.lost.extend(lanes.spool.held().flat_map(|entry| entry.ids.iter().copied()));
+            }
+            (lanes.spool, lanes.lineage) = (spool, lineage);
+            // Frames of the other history that a broker still has would pass for this one's.
+            lanes.frames.reconnect(false);
+            lanes.is_older = true;
+            // Two histories of one epoch: which of them a seq belongs to, only the records themselves tell.
+            lanes.oracle.inexact = Some("an older copy of a buffer was put back");
         }
-        (lanes.spool, lanes.lineage) = (spool, lineage);
-        let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
-        lanes.oracle.truncated(epoch, lanes.spool.next_seq());
-        self.say(|| format!("an older copy of buffer {stream} is put back"));
+        self.say(|| "an older copy of the buffers is put back".to_string());
     }
 
     /// A part of the spool becomes unreadable.
@@ -61,8 +74,9 @@ impl World {
         };
         self.say(|| format!("buffer {stream} is damaged at its {}: {gone:?} are lost", if tail { "end" } else { "middle" }));
         let lanes = &mut self.streams[stream];
-        if self.setting.policy == Policy::DropNewest {
-            // A gap record of what was given up may be among it.
+        if tail || self.setting.policy == Policy::DropNewest {
+            // Some of the end may have been delivered and not be known any more; a gap record of what was given up may be
+            // among it.
             lanes.oracle.inexact = Some("damage");
         }
         if !(tail && replays) {

@@ -163,8 +163,8 @@ impl World {
             self.open_stream(stream)?;
         }
         let mut outs: Vec<Out> = (0..self.streams.len()).map(|stream| self.make_out(stream, 0)).collect();
-        for (out, lanes) in outs.iter_mut().zip(&mut self.streams) {
-            if lanes.spool.take_rewound() {
+        for (out, lanes) in outs.iter_mut().zip(&self.streams) {
+            if lanes.spool.is_rewound() {
                 // What came after this mark is lost here, and may have been sent.
                 out.gone = lanes.spool.mark().map_or(0, |(root, _)| root + 1);
             }
@@ -415,6 +415,8 @@ impl World {
         if let Some(mark) = mark {
             let book = Book {
                 position: position(&mark.position),
+                // What came after it was in the buffer that is lost, and at siblings that have sent it.
+                gone: mark.root_seq + 1,
                 ..lanes.spool.book()
             };
             let group = Group { entries: Vec::new(), root: mark.root_seq, book };
@@ -494,9 +496,13 @@ impl World {
                 Policy::Block => return Ok(Wrote::Full),
                 Policy::DropOldest => {
                     let sent = self.out(stream).map_or(0, |out| out.sent);
-                    let Some(ids) = self.streams[stream].spool.drop_oldest(sent) else {
+                    let Some((ids, owed)) = self.streams[stream].spool.drop_oldest(sent) else {
                         return Ok(Wrote::Full);
                     };
+                    if owed > 0 {
+                        // A gap record that was never sent counts nothing in the spool.
+                        self.streams[stream].oracle.inexact = Some("a gap record was given up");
+                    }
                     self.say(|| format!("stream {stream} is full: records {ids:?} are given up"));
                     self.streams[stream].oracle.dropped.extend(ids);
                 }
@@ -623,12 +629,17 @@ impl World {
         let now = self.now;
         let lanes = &self.streams[stream];
         let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
-        let written = lanes.spool.next_seq() - 1;
         let Some(out) = self.out(stream) else { return Ok(false) };
+        let sent = out.sent;
         if ack.epoch == epoch {
             out.answer = Some((epoch, ack.resume.clone()));
         }
-        match out.flight.acked(ack, written, now) {
+        let heard = out.flight.acked(ack, sent, now);
+        if ack.epoch == epoch {
+            self.streams[stream].is_older = false;
+        }
+        let Some(out) = self.out(stream) else { return Ok(false) };
+        match heard {
             Heard::Nothing => {}
             Heard::Durable => {
                 let watermark = out.flight.watermark();
@@ -639,7 +650,7 @@ impl World {
                 return Ok(false);
             }
         }
-        if self.setting.has(Mistake::TrimReceived) && ack.epoch == epoch && ack.received <= written {
+        if self.setting.has(Mistake::TrimReceived) && ack.epoch == epoch && ack.received <= sent {
             self.trim(stream, ack.received)?;
         }
         Ok(true)

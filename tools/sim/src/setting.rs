@@ -123,7 +123,7 @@ impl Setting {
             streams: 1 + dice.below(2) as usize,
             replays: !dice.once_in(4),
             policy: [Policy::Block, Policy::DropOldest, Policy::DropNewest][dice.below(3) as usize],
-            capacity_frames: dice.between(8, 40) as usize,
+            capacity_frames: dice.between(24, 60) as usize,
             records: dice.between(20, 150),
             events: dice.between(100, 500),
             faults,

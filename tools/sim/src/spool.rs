@@ -75,6 +75,7 @@ struct Ledger {
     dropped: u64,
     lost: u64,
     ahead: Vec<Range>,
+    holes: Vec<Range>,
 }
 
 /// What of a range of seqs will never come, in records.
@@ -114,7 +115,6 @@ pub struct Spool {
     amounts: BTreeMap<u64, u64>,
     ledger: Ledger,
     stored: Ledger,
-    holes: Vec<Range>,
     /// First seqs; the last one is appended to.
     segments: Vec<u64>,
     is_rewound: bool,
@@ -135,7 +135,6 @@ impl Spool {
             amounts: BTreeMap::from([(0, 0)]),
             ledger: Ledger::default(),
             stored: Ledger::default(),
-            holes: Vec::new(),
             segments: vec![1],
             is_rewound: false,
         }
@@ -178,7 +177,7 @@ impl Spool {
     pub fn account(&self) -> Account {
         let produced = self.produced();
         let ahead: u64 = self.ledger.ahead.iter().map(|range| range.records).sum();
-        let holes: u64 = self.holes.iter().map(|range| range.records).sum();
+        let holes: u64 = self.ledger.holes.iter().map(|range| range.records).sum();
         Account {
             produced,
             delivered: self.ledger.delivered,
@@ -217,6 +216,7 @@ impl Spool {
         if !self.has_room(groups.iter().map(|group| group.entries.len()).sum()) {
             return Err(Full);
         }
+        self.is_rewound &= groups.is_empty();
         for group in groups {
             debug_assert!(self.mark().is_none_or(|(root, _)| root <= group.root));
             self.append_one(group);
@@ -284,7 +284,7 @@ impl Spool {
         }
         let ended = |range: &&Range| (first..=last).contains(&range.last);
         missing.dropped += ledger.ahead.iter().filter(ended).map(|range| range.records).sum::<u64>();
-        for hole in self.holes.iter().filter(ended) {
+        for hole in self.ledger.holes.iter().filter(ended) {
             let before = self.amounts_at(hole.first.max(first) - 1) - self.amounts_at(hole.first - 1);
             missing.lost += hole.records.saturating_sub(before);
         }
@@ -300,30 +300,35 @@ impl Spool {
         if watermark <= self.ledger.floor {
             return Ok(Vec::new());
         }
-        // What is missing after it need not be waited for.
-        let floor = self.next_held(watermark).map_or(self.next_seq - 1, |next| next - 1);
-        let gone: Vec<u64> = self
+        let floor = watermark;
+        let gone: Vec<&Entry> = self
             .frames
             .range(self.ledger.floor + 1..=floor)
-            .flat_map(|(_, (_, entry))| entry.ids.iter().copied())
+            .map(|(_, (_, entry))| entry)
             .collect();
-        let delivered: u64 = self
-            .frames
-            .range(self.ledger.floor + 1..=floor)
-            .map(|(_, (_, entry))| entry.records)
-            .sum();
+        let ids = gone.iter().flat_map(|entry| entry.ids.iter().copied()).collect();
+        let mut holes = std::mem::take(&mut self.ledger.holes);
+        // If it lies in a hole and was confirmed, what is below it went out before the damage.
+        if let Some(hole) = holes.iter_mut().find(|hole| hole.first <= floor && hole.last > floor) {
+            let got = self.amounts_at(floor) - self.amounts_at(hole.first - 1);
+            hole.records -= got.min(hole.records);
+            hole.first = floor + 1;
+        }
         let below = |ranges: &mut Vec<Range>| -> u64 {
             let sum = ranges.iter().filter(|range| range.last <= floor).map(|range| range.records).sum();
             ranges.retain(|range| range.last > floor);
             sum
         };
-        self.ledger.dropped += below(&mut self.ledger.ahead);
-        self.ledger.lost += below(&mut self.holes);
-        self.ledger.delivered += delivered;
-        self.ledger.settled = self.amounts_at(floor);
+        let (dropped, lost) = (below(&mut self.ledger.ahead), below(&mut holes));
+        self.ledger.holes = holes;
+        let settled = self.amounts_at(floor);
+        self.ledger.dropped += dropped;
+        self.ledger.lost += lost;
+        self.ledger.delivered += settled - self.ledger.settled - dropped - lost;
+        self.ledger.settled = settled;
         self.ledger.floor = floor;
         self.remove_settled();
-        Ok(gone)
+        Ok(ids)
     }
 
     fn remove_settled(&mut self) {
@@ -345,9 +350,9 @@ impl Spool {
         self.marks.drain(..copies.saturating_sub(1));
     }
 
-    /// Gives up the oldest frames that were never sent, in whole segments. Returns their records; empty when there was
-    /// nothing to give up.
-    pub fn drop_oldest(&mut self, sent_through: u64) -> Option<Vec<u64>> {
+    /// Gives up the oldest frames that were never sent, in whole segments. Returns their records, and
+    /// what gap records among them accounted for; `None` when there was nothing to give up.
+    pub fn drop_oldest(&mut self, sent_through: u64) -> Option<(Vec<u64>, u64)> {
         let sent = sent_through.max(self.ledger.floor);
         let is_unsent = |first: &u64| *first > sent;
         if self.next_seq > self.tail_first() && self.segments.iter().filter(|first| is_unsent(first)).count() == 1 {
@@ -377,7 +382,8 @@ impl Spool {
         if self.marks.last().map(|mark| mark.after_seq) != newest.as_ref().map(|mark| mark.after_seq) {
             self.marks.extend(newest);
         }
-        Some(dropped.into_iter().flat_map(|(_, (_, entry))| entry.ids).collect())
+        let owed = dropped.iter().map(|(_, (_, entry))| entry.owed).sum();
+        Some((dropped.into_iter().flat_map(|(_, (_, entry))| entry.ids).collect(), owed))
     }
 
     /// Removes every group above a root seq.
@@ -404,7 +410,7 @@ impl Spool {
         self.marks.truncate(marks);
         self.frames.retain(|seq, _| *seq <= after_seq);
         self.amounts.retain(|seq, _| *seq <= after_seq);
-        self.holes.retain(|hole| hole.first <= after_seq);
+        self.ledger.holes.retain(|hole| hole.first <= after_seq);
         self.next_seq = after_seq + 1;
         let tail = self.segments.iter().rposition(|first| *first <= after_seq + 1).unwrap_or(0);
         self.segments.truncate(tail + 1);
@@ -433,8 +439,8 @@ impl Spool {
         };
         let entries: Vec<Entry> = gone.iter().filter_map(|seq| self.frames.remove(seq)).map(|(_, entry)| entry).collect();
         let records = entries.iter().map(|entry| entry.records).sum();
-        self.holes.push(Range { first: from, last: to, records });
-        self.holes.sort_by_key(|hole| hole.first);
+        self.ledger.holes.push(Range { first: from, last: to, records });
+        self.ledger.holes.sort_by_key(|hole| hole.first);
         self.marks.retain(|mark| mark.after_seq < from || mark.after_seq >= to);
         self.stored = self.ledger.clone();
         entries.into_iter().flat_map(|entry| entry.ids).collect()
@@ -452,14 +458,14 @@ impl Spool {
         }
         let ids = self.frames.range(after_seq + 1..).flat_map(|(_, (_, entry))| entry.ids.clone()).collect();
         let (old_next, produced) = (self.next_seq, self.produced());
-        let holes = std::mem::take(&mut self.holes);
+        let holes = std::mem::take(&mut self.ledger.holes);
         let (before, after): (Vec<Range>, Vec<Range>) = holes.into_iter().partition(|hole| hole.first <= after_seq);
-        self.holes = before;
+        self.ledger.holes = before;
         let records = produced - self.amounts_at(after_seq);
         self.cut(after_seq, index + 1);
         let first = after.first().map_or(after_seq + 1, |hole| hole.first.min(after_seq + 1));
         let next = old_next + SKIPPED_SEQS;
-        self.holes.push(Range { first, last: next - 1, records });
+        self.ledger.holes.push(Range { first, last: next - 1, records });
         self.amounts.insert(next - 1, produced);
         self.next_seq = next;
         self.segments.push(next);
@@ -468,9 +474,9 @@ impl Spool {
         ids
     }
 
-    /// Whether acknowledged groups at the end were found lost, since the last call.
-    pub fn take_rewound(&mut self) -> bool {
-        std::mem::take(&mut self.is_rewound)
+    /// Acknowledged groups at the end were found lost, and nothing newer has been appended since.
+    pub fn is_rewound(&self) -> bool {
+        self.is_rewound
     }
 
     /// The records of a frame.

@@ -34,6 +34,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "broker",      uses: &["bus-schema"], tests_use: &["bus-link"], never: &["rusqlite", "sled", "rhai", "axum"] },
     Layer { name: "cli",         uses: &["bus-schema", "bus-link", "workflow"], tests_use: &[], never: &["rusqlite", "sled", "rhai", "axum", "mqtt5"] },
     Layer { name: "fleet-sim",   uses: &["bus-schema", "bus-link"], tests_use: &[], never: &[] },
+    Layer { name: "fuzz",        uses: &["bus-schema", "workflow", "spool", "stream"], tests_use: &[], never: &["tokio", "async-nats", "rumqttc", "rustls", "rusqlite"] },
     Layer { name: "sim",         uses: &["bus-schema", "flow", "stream", "converge"], tests_use: &[], never: &["async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
     Layer { name: "testkit",     uses: &[], tests_use: &["bus-schema", "bus-link", "workflow"], never: &[] },
     Layer { name: "xtask",       uses: &[], tests_use: &[], never: &["axum", "async-nats", "rumqttc", "sled"] },

@@ -25,6 +25,7 @@ use bus_schema::{
     },
     plan::{Descriptor, Plan},
 };
+use converge::Refused;
 use flow::Registry;
 use tokio::sync::{mpsc, watch};
 
@@ -73,10 +74,8 @@ enum PlanError {
     NoPlane,
     #[error(transparent)]
     Document(#[from] DocumentError),
-    #[error("it is for another daemon")]
-    Misaddressed,
-    #[error("version {offered} is not newer than {current}")]
-    Old { offered: u64, current: u64 },
+    #[error(transparent)]
+    Refused(#[from] Refused),
     #[error("it could not be stored: {0}")]
     Store(#[from] HomeError),
 }
@@ -236,16 +235,7 @@ impl Agent {
     fn check(&self, signed: &Signed<Plan>) -> Result<Plan, PlanError> {
         let plane = self.secure.plane().ok_or(PlanError::NoPlane)?;
         let plan = signed.open(&plane.keys.sign)?;
-        if plan.fleet != *self.secure.fleet() || plan.daemon != *self.secure.node() {
-            return Err(PlanError::Misaddressed);
-        }
-        let current = self.plan_version();
-        if plan.version <= current {
-            return Err(PlanError::Old {
-                offered: plan.version,
-                current,
-            });
-        }
+        converge::judge(&plan, self.secure.fleet(), self.secure.node(), self.plan_version())?;
         Ok(plan)
     }
 
@@ -403,7 +393,7 @@ impl Agent {
                 self.plan_error.clear();
                 true
             }
-            Err(PlanError::Old { offered, current }) => {
+            Err(PlanError::Refused(Refused::Old { offered, current })) => {
                 tracing::debug!(offered, current, "an older plan was offered");
                 false
             }

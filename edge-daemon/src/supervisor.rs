@@ -11,6 +11,7 @@ use bus_schema::{
     message::{RunState, Side, StreamReport},
     plan::PlanWorkflow,
 };
+use converge::difference;
 use flow::{Backoff, Checkpoints, DeadLetters, Fault, Outcome, Surroundings};
 use tokio::{
     sync::{Mutex, watch},
@@ -31,42 +32,6 @@ struct Running {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
     direct: Arc<Mutex<Vec<Direct>>>,
-}
-
-/// What has to change for a plan to be true.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Difference {
-    /// Stop these.
-    pub stop: Vec<WorkflowId>,
-    /// Start these, after the stops.
-    pub start: Vec<WorkflowId>,
-    /// Only the revision number changes.
-    pub renumber: Vec<WorkflowId>,
-}
-
-/// Compares what runs with what is wanted. Pure.
-pub fn difference<'a>(
-    running: impl IntoIterator<Item = &'a PlanWorkflow>,
-    wanted: impl IntoIterator<Item = &'a PlanWorkflow>,
-) -> Difference {
-    let running: BTreeMap<_, _> = running.into_iter().map(|workflow| (workflow.id, workflow)).collect();
-    let wanted: BTreeMap<_, _> = wanted.into_iter().map(|workflow| (workflow.id, workflow)).collect();
-    let mut difference = Difference::default();
-    for (id, now) in &running {
-        match wanted.get(id) {
-            None => difference.stop.push(*id),
-            Some(then) if (&then.nodes, &then.pipes) != (&now.nodes, &now.pipes) => {
-                difference.stop.push(*id);
-                difference.start.push(*id);
-            }
-            Some(then) if then.revision != now.revision => difference.renumber.push(*id),
-            Some(_) => {}
-        }
-    }
-    difference
-        .start
-        .extend(wanted.keys().filter(|id| !running.contains_key(id)));
-    difference
 }
 
 /// Runs workflows.
@@ -338,49 +303,5 @@ impl Work {
             );
             tasks.shutdown().await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn workflow(name: &str, revision: u32, pipes: usize) -> PlanWorkflow {
-        let pipe = bus_schema::plan::Pipe {
-            root: bus_schema::plan::Root::Source(0),
-            steps: Vec::new(),
-        };
-        PlanWorkflow {
-            id: WorkflowId::of_name(name),
-            name: name.to_string(),
-            revision,
-            nodes: Vec::new(),
-            pipes: vec![pipe; pipes],
-        }
-    }
-
-    #[test]
-    fn only_what_differs_is_touched() {
-        let (a, b) = (WorkflowId::of_name("a"), WorkflowId::of_name("b"));
-        let running = [workflow("a", 1, 1), workflow("b", 1, 1)];
-        for (wanted, stop, start, renumber) in [
-            (vec![workflow("a", 1, 1), workflow("b", 1, 1)], vec![], vec![], vec![]),
-            (vec![workflow("a", 2, 1), workflow("b", 1, 1)], vec![], vec![], vec![a]),
-            (vec![workflow("a", 2, 2), workflow("b", 1, 1)], vec![a], vec![a], vec![]),
-            (vec![workflow("b", 1, 1)], vec![a], vec![], vec![]),
-            (
-                vec![],
-                {
-                    let mut all = vec![a, b];
-                    all.sort();
-                    all
-                },
-                vec![],
-                vec![],
-            ),
-        ] {
-            assert_eq!(difference(&running, &wanted), Difference { stop, start, renumber });
-        }
-        assert_eq!(difference(&[], &running).start.len(), 2);
     }
 }

@@ -4,68 +4,12 @@
 use crate::{
     Fault,
     backoff::Backoff,
+    levelling::{Standing, levelling},
     pipe::{Leaf, Opened},
     runner::{Outcome, Surroundings},
     sink::{Delivery, Tally, Watermark},
     work::empty_batch,
 };
-
-/// Where one leaf stands. A seq of 0: it never had anything.
-struct Standing {
-    mark: Watermark,
-    /// What may have gone out already cannot be taken back.
-    gone_out: u64,
-}
-
-/// What has to be done. Pure.
-#[derive(Debug, PartialEq, Eq)]
-struct Levelling {
-    /// Where all of them go.
-    to: Watermark,
-    /// Those above it are taken back; without this, it is above all of them.
-    rewinds: bool,
-    /// One of them lost what it had confirmed.
-    is_damage: bool,
-}
-
-fn levelling(standings: &[Standing]) -> Levelling {
-    let begun = || {
-        standings
-            .iter()
-            .map(|standing| &standing.mark)
-            .filter(|mark| mark.seq > 0)
-    };
-    let Some(lowest) = begun().min_by_key(|mark| mark.seq) else {
-        // Several that begin get a mark of their own first: one without any is then known to be new, and not to have
-        // missed the very first batch because of a crash.
-        let seq = u64::from(standings.len() > 1);
-        return Levelling {
-            to: Watermark {
-                seq,
-                ..Watermark::default()
-            },
-            rewinds: false,
-            is_damage: false,
-        };
-    };
-    let floor = standings.iter().map(|standing| standing.gone_out).max().unwrap_or(0);
-    if floor <= lowest.seq {
-        return Levelling {
-            to: lowest.clone(),
-            rewinds: true,
-            is_damage: false,
-        };
-    }
-    let highest = begun().map(|mark| mark.seq).max().unwrap_or(0).max(floor);
-    Levelling {
-        to: Watermark {
-            seq: highest + 1,
-            ..lowest.clone()
-        },
-        rewinds: false,
-        is_damage: true,
-    }
-}
 
 /// Opens every leaf and brings all of them to one mark. Returns where the source goes on, and each leaf's mark.
 pub(crate) async fn level(leaves: &[Leaf], around: &Surroundings) -> Result<(Watermark, Vec<Watermark>), Outcome> {
@@ -181,59 +125,4 @@ pub(crate) async fn open_leaf(opened: &mut Opened, leaf: &Leaf, around: &Surroun
         around.checkpoints.load(&leaf.stream).await
     };
     Ok(mark?.unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Position;
-
-    #[test]
-    fn leaves_meet_where_nothing_is_lost() {
-        // (mark, gone out) of each leaf; where to: (seq, by going back, damage, whose position)
-        for (leaves, (seq, rewinds, is_damage, position)) in [
-            // A single one is where it is.
-            (vec![(0, 0)], (0, false, false, 0)),
-            (vec![(7, 6)], (7, true, false, 7)),
-            // Several that begin.
-            (vec![(0, 0), (0, 0)], (1, false, false, 0)),
-            // A crash while they began: the one without a mark joins the other.
-            (vec![(1, 0), (0, 0)], (1, true, false, 1)),
-            // A crash between two writes.
-            (vec![(3, 1), (1, 0)], (1, true, false, 1)),
-            (vec![(9, 7), (7, 5), (8, 7)], (7, true, false, 7)),
-            // A new one beside old ones starts with them, not at the beginning.
-            (vec![(9, 8), (0, 0)], (9, true, false, 9)),
-            (vec![(9, 8), (0, 0), (8, 5)], (8, true, false, 8)),
-            // Damage: one is behind what another has sent, or knows that it lost something.
-            (vec![(9, 8), (5, 4)], (10, false, true, 5)),
-            (vec![(9, 8), (8, 9)], (10, false, true, 8)),
-            (vec![(4, 5)], (6, false, true, 4)),
-        ] {
-            let mark = |seq: u64| Watermark {
-                seq,
-                position: Position::new(vec![seq as u8]),
-                ..Watermark::default()
-            };
-            let standings: Vec<_> = leaves
-                .iter()
-                .map(|(seq, gone_out)| Standing {
-                    mark: mark(*seq),
-                    gone_out: *gone_out,
-                })
-                .collect();
-            let found = levelling(&standings);
-            assert_eq!(
-                (found.to.seq, found.rewinds, found.is_damage),
-                (seq, rewinds, is_damage),
-                "{leaves:?}"
-            );
-            let expected = if position == 0 {
-                Position::default()
-            } else {
-                mark(position).position
-            };
-            assert_eq!(found.to.position, expected, "{leaves:?}");
-        }
-    }
 }

@@ -11,6 +11,7 @@ mod backoff;
 mod component;
 mod letter;
 mod level;
+pub mod levelling;
 mod outlet;
 mod pipe;
 mod reader;

@@ -92,13 +92,14 @@ impl Outgoing {
         let mut began = streams.clocks().began();
         began.mark_unchanged();
         let mut up_at = Instant::now();
+        // An earlier life may have sent what was here when this one began; of what is appended since, only this one.
+        let mut sent = view.state.next_seq - 1;
         loop {
             while let Some(ack) = self.next_ack() {
                 if ack.epoch == view.lineage.epoch {
                     self.answered(ack.epoch, ack.resume.clone());
                 }
-                let written = self.view().state.next_seq - 1;
-                match flight.acked(&ack, written, Instant::now()) {
+                match flight.acked(&ack, sent, Instant::now()) {
                     Heard::Nothing => {}
                     Heard::Durable => {
                         if let Err(fault) = Arc::clone(self).trim(flight.watermark()).await {
@@ -126,6 +127,7 @@ impl Outgoing {
                 }
                 Action::Send { from, to } => match Arc::clone(self).send(streams, from, to).await {
                     Ok(through) => {
+                        sent = sent.max(through);
                         flight.sent(through, Instant::now());
                         // Others on this thread get their turn between frames.
                         tokio::task::yield_now().await;

@@ -79,6 +79,7 @@ impl Incoming {
             incoming: Arc::clone(self),
             streams,
             assembly: frames::Assembly::default(),
+            epoch: 0,
             mark: None,
             tally: Tally::default(),
         })
@@ -184,6 +185,8 @@ struct Consumer {
     incoming: Arc<Incoming>,
     streams: Arc<Streams>,
     assembly: frames::Assembly,
+    /// Whose parts are in it.
+    epoch: u64,
     /// The producer's source, as of the last batch that said so.
     mark: Option<SourceMark>,
     /// What the last batch settles besides its records.
@@ -275,6 +278,10 @@ impl Source for Consumer {
             // Before the credit runs dry, say that there is room again.
             if seq.is_multiple_of((self.streams.window() / 4).max(1)) {
                 self.streams.want_ack(&self.incoming, false);
+            }
+            if std::mem::replace(&mut self.epoch, epoch) != epoch {
+                // The rest of a batch that an older epoch began will not come.
+                self.assembly = frames::Assembly::default();
             }
             let is_gap = matches!(frame, Frame::Gap { .. });
             let mut tally = self.gap(seq, &frame);

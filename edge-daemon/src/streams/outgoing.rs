@@ -385,7 +385,9 @@ impl Outgoing {
         });
         let book = Bookmark {
             position: mark.position,
-            gone: mark.root_seq,
+            // What came after this mark was in the buffer that is lost; the pipe's other streams may have sent theirs, and
+            // must not go back behind it.
+            gone: mark.root_seq + 1,
             ..store.book.clone()
         };
         let mark = Mark {

@@ -99,8 +99,10 @@ impl Flight {
         self.released = self.released.max(seq);
     }
 
-    /// The consumer spoke. `written` is the last seq that was ever appended here.
-    pub fn acked(&mut self, ack: &StreamAck, written: u64, now: Instant) -> Heard {
+    /// The consumer spoke. `sent` is the last seq that can have left here: what an earlier life found on disk or this one has
+    /// sent. What was only appended since is not enough: a buffer restored from an older copy fills up again, with other
+    /// records under the same seqs, and a consumer that has those seqs already has the old ones.
+    pub fn acked(&mut self, ack: &StreamAck, sent: u64, now: Instant) -> Heard {
         if ack.epoch == 0 {
             self.ask(now);
             return Heard::Nothing;
@@ -108,7 +110,7 @@ impl Flight {
         if ack.epoch != self.epoch || ack.watermark > ack.received {
             return Heard::Nothing;
         }
-        if ack.received > written {
+        if ack.received > sent {
             return Heard::Ahead;
         }
         let just_answered = !std::mem::replace(&mut self.answered, true);

@@ -81,6 +81,9 @@ pub struct Standing {
     began: u64,
     /// Frames given to the pipe so far, and so the base of the credit.
     taken: u64,
+    /// The last frame given to the pipe that was whole, or completed a batch: what came after it cannot become durable by
+    /// itself.
+    complete: u64,
     queue: VecDeque<Taken>,
     /// Records that came again, not told to the pipe yet.
     duplicates: u64,
@@ -101,10 +104,13 @@ impl Standing {
         self.epoch = place.epoch;
         self.received = place.seq;
         self.taken = place.seq;
+        self.complete = place.seq;
         self.queue.clear();
         // The first place comes from the destination and is durable; a later one, after a fault of this source, is where
-        // reading stopped, and what lies between is still on its way.
-        if !std::mem::replace(&mut self.resumed, true) {
+        // reading stopped, and what lies between is still on its way. One below what was durable comes from the destination
+        // again: it was taken back, or has forgotten.
+        let is_back = (place.epoch, place.seq) < (self.durable.epoch, self.durable.seq);
+        if !std::mem::replace(&mut self.resumed, true) || is_back {
             self.began = place.seq;
             self.durable = place;
         }
@@ -137,6 +143,7 @@ impl Standing {
             self.epoch = open.epoch;
             self.received = 0;
             self.taken = 0;
+            self.complete = 0;
             self.began = 0;
         }
         self.key = Some(open.key.clone());
@@ -144,10 +151,10 @@ impl Standing {
         Reaction::Ack
     }
 
-    /// Whether something received is not durable yet.
+    /// Whether something received will yet become durable. The first parts of a batch whose rest is lost with its epoch
+    /// will not.
     fn is_busy(&self) -> bool {
-        self.durable.epoch == self.epoch && self.durable.seq < self.received
-            || self.durable.epoch != self.epoch && self.received > 0
+        !self.queue.is_empty() || self.complete > self.watermark()
     }
 
     /// A frame arrived.
@@ -184,6 +191,13 @@ impl Standing {
     pub fn take(&mut self) -> Option<Taken> {
         let next = self.queue.pop_front()?;
         self.taken = next.seq;
+        let is_whole = match &next.frame {
+            Frame::Part { index, count, .. } => index + 1 >= *count,
+            Frame::Batch(_) | Frame::Gap { .. } => true,
+        };
+        if is_whole {
+            self.complete = next.seq;
+        }
         Some(next)
     }
 
@@ -401,6 +415,50 @@ mod tests {
         assert_eq!(again.resume_point(), Some(point));
         again.commit(place(6, 1));
         assert_eq!((again.resume_point(), again.watermark()), (None, 1));
+    }
+
+    #[test]
+    fn half_a_batch_does_not_keep_an_epoch_alive() {
+        let part = |index| Frame::Part {
+            index,
+            count: 3,
+            records: 1,
+            bytes: Vec::new(),
+        };
+        for (parts, ends) in [(2, true), (3, false)] {
+            let mut standing = Standing::default();
+            standing.resume(place(5, 7));
+            standing.open(&open(5));
+            for index in 0..parts {
+                standing.frame(5, 8 + u64::from(index), part(index), Instant::now());
+            }
+            // What waits for the pipe may be anything.
+            assert_eq!(standing.open(&open(6)), Reaction::Nothing, "{parts}");
+            while standing.take().is_some() {}
+            assert_eq!(standing.open(&open(6)) == Reaction::Ack, ends, "{parts}");
+            standing.commit(place(5, 10));
+            assert_eq!(standing.open(&open(6)), Reaction::Ack, "{parts}");
+        }
+    }
+
+    #[test]
+    fn a_destination_that_goes_back_while_it_runs_takes_the_watermark_with_it() {
+        for (back, forgotten) in [(place(5, 3), false), (place(4, 90), false), (Place::default(), true)] {
+            let mut standing = Standing::default();
+            standing.resume(place(5, 7));
+            standing.open(&open(5));
+            standing.frame(5, 8, batch(), Instant::now());
+            standing.take();
+            // The source itself failed, and goes on where reading was.
+            standing.resume(place(5, 8));
+            assert_eq!((standing.received(), standing.watermark()), (8, 7));
+            standing.commit(place(5, 8));
+            standing.resume(back.clone());
+            // A watermark above what was received is nonsense to the producer: it would never answer again.
+            assert!(standing.watermark() <= standing.received(), "{back:?}");
+            assert_eq!((standing.epoch(), standing.received()), (back.epoch, back.seq));
+            assert_eq!(standing.has_forgotten(1), forgotten, "{back:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,79 @@
+//! Messages in their bodies, documents, and the text that invites a member.
+
+use bus_schema::{
+    api::{ApiCall, ApiResult},
+    member::{Certificate, Invitation, Roster, Signed},
+    message::*,
+    plan::Plan,
+};
+use serde_free::again;
+
+/// What decodes must come out the same once it is written again.
+mod serde_free {
+    use bus_schema::message::Message;
+
+    pub fn again<M: Message>(kind: u16, ver: u8, payload: &[u8]) {
+        let Ok(message) = M::from_payload(kind, ver, payload) else {
+            return;
+        };
+        let written = message.to_payload();
+        let read = M::from_payload(kind, ver, &written).expect("what was written reads back");
+        assert_eq!(read.to_payload(), written);
+    }
+}
+
+/// Reads the bytes as everything they could be.
+pub fn feed(data: &[u8]) {
+    if let Ok(body) = Body::decode(data) {
+        let (kind, ver, payload) = (body.kind, body.ver, body.payload);
+        assert_eq!(Body::decode(&body.encode()).map(|again| again.kind).ok(), Some(kind));
+        each(kind, ver, payload);
+    }
+    // So that the fuzzer need not find out how a body is made.
+    if let [kind, payload @ ..] = data {
+        each(u16::from(*kind), 1, payload);
+    }
+    let _ = bus_schema::decode::<Signed<Certificate>>(data);
+    let _ = bus_schema::decode::<Signed<Roster>>(data);
+    let _ = bus_schema::decode::<Signed<Plan>>(data);
+    let _ = bus_schema::decode::<Plan>(data);
+    if let Ok(text) = core::str::from_utf8(data) {
+        let _ = Invitation::decode(text);
+    }
+}
+
+fn each(kind: u16, ver: u8, payload: &[u8]) {
+    again::<EnrolAsk>(kind, ver, payload);
+    again::<EnrolAnswer>(kind, ver, payload);
+    again::<Status>(kind, ver, payload);
+    again::<StreamReports>(kind, ver, payload);
+    again::<PlanPut>(kind, ver, payload);
+    again::<RosterPut>(kind, ver, payload);
+    again::<CatalogAsk>(kind, ver, payload);
+    again::<CatalogPage>(kind, ver, payload);
+    again::<StreamOpen>(kind, ver, payload);
+    again::<StreamAck>(kind, ver, payload);
+    again::<Frame>(kind, ver, payload);
+    again::<ApiCall>(kind, ver, payload);
+    again::<ApiResult>(kind, ver, payload);
+    again::<TapOpen>(kind, ver, payload);
+    again::<TapSample>(kind, ver, payload);
+    again::<Text>(kind, ver, payload);
+    again::<Ping>(kind, ver, payload);
+    again::<Pong>(kind, ver, payload);
+}
+
+/// The kinds that [`each`] reads: a test compares them with the catalogue.
+#[cfg(test)]
+const KINDS: u16 = 18;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_message_is_read() {
+        let kinds: Vec<u16> = CATALOG.iter().map(|(kind, ..)| *kind).collect();
+        assert_eq!(kinds, (1..=KINDS).collect::<Vec<_>>(), "add the new kind to `each`");
+    }
+}

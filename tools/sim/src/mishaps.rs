@@ -1,0 +1,99 @@
+//! What happens to a producer's files while nobody looks: lost, replaced by an older copy, damaged.
+
+use crate::{producer::Lineage, setting::Policy, world::World};
+
+impl World {
+    /// The spool is lost, or the key to it, or both.
+    pub fn lose_spool(&mut self, stream: usize) {
+        self.kill_producer("its files are lost");
+        let (spool, lineage) = match self.dice.below(3) {
+            0 => (true, false),
+            1 => (false, true),
+            _ => (true, true),
+        };
+        self.say(|| format!("of stream {stream} are lost: its buffer: {spool}, its key: {lineage}"));
+        let capacity = self.setting.capacity_frames;
+        let is_alone = self.streams.len() == 1;
+        let comes_again = self.setting.replays && is_alone;
+        let lanes = &mut self.streams[stream];
+        if !comes_again {
+            // Its siblings go on, and what only this one had still to send is nowhere else.
+            let owed = lanes
+                .oracle
+                .accepted
+                .iter()
+                .chain(lanes.spool.held().flat_map(|entry| &entry.ids));
+            let owed: Vec<u64> = owed.filter(|id| !lanes.oracle.seen.contains(id)).copied().collect();
+            lanes.oracle.lost.extend(owed);
+        }
+        if lineage && (spool || lanes.spool.is_new()) {
+            // Without a trace of the stream, it begins as if for the first time, and so does the source.
+            lanes.oracle.may_repeat_above(0);
+        }
+        if spool {
+            lanes.spool = crate::spool::Spool::new(capacity);
+        }
+        if lineage {
+            lanes.lineage = None;
+        }
+    }
+
+    /// The producer's files are replaced by an older copy.
+    pub fn restore_spools(&mut self) {
+        // A copy from before an epoch that the consumer has seen since is refused, until a person decides.
+        let epoch = |lineage: &Option<Lineage>| lineage.as_ref().map(|lineage| lineage.epoch);
+        let now: Vec<_> = self.streams.iter().map(|lanes| epoch(&lanes.lineage)).collect();
+        self.copies
+            .retain(|files| files.iter().map(|(_, lineage)| epoch(lineage)).eq(now.iter().copied()));
+        let count = self.copies.len() as u64;
+        if count == 0 || now.contains(&None) {
+            return;
+        }
+        self.kill_producer("its files are replaced");
+        let chosen = self.copies[self.dice.below(count) as usize].clone();
+        let comes_again = self.setting.replays && self.streams.len() == 1;
+        for (lanes, (spool, lineage)) in self.streams.iter_mut().zip(chosen) {
+            if !comes_again {
+                lanes
+                    .oracle
+                    .lost
+                    .extend(lanes.spool.held().flat_map(|entry| entry.ids.iter().copied()));
+            }
+            (lanes.spool, lanes.lineage) = (spool, lineage);
+            // Frames of the other history that a broker still has would pass for this one's.
+            lanes.frames.reconnect(false);
+            lanes.is_older = true;
+            // Two histories of one epoch: which of them a seq belongs to, only the records themselves tell.
+            lanes.oracle.inexact = Some("an older copy of a buffer was put back");
+        }
+        self.say(|| "an older copy of the buffers is put back".to_string());
+    }
+
+    /// A part of the spool becomes unreadable.
+    pub fn damage_spool(&mut self, stream: usize) {
+        self.kill_producer("its disk fails");
+        let tail = self.dice.once_in(2);
+        let replays = self.setting.replays;
+        let lanes = &mut self.streams[stream];
+        let gone = if tail {
+            lanes.spool.damage_tail(&mut self.dice)
+        } else {
+            lanes.spool.damage_middle(&mut self.dice)
+        };
+        self.say(|| {
+            format!(
+                "buffer {stream} is damaged at its {}: {gone:?} are lost",
+                if tail { "end" } else { "middle" }
+            )
+        });
+        let lanes = &mut self.streams[stream];
+        if tail || self.setting.policy == Policy::DropNewest {
+            // Some of the end may have been delivered and not be known any more; a gap record of what was given up may be
+            // among it.
+            lanes.oracle.inexact = Some("damage");
+        }
+        if !(tail && replays) {
+            lanes.oracle.lost.extend(gone);
+        }
+    }
+}

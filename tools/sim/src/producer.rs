@@ -1,0 +1,844 @@
+//! The producing daemon: a pipe from the source into its streams, and a courier for each. Does around the real decisions what
+//! the daemon does around them, step by step, so that it can die between any two.
+
+use std::collections::VecDeque;
+
+use bus_schema::{
+    id::StreamId,
+    key::SecretKey,
+    message::{Frame, Resume, SourceMark, StreamAck, StreamOpen},
+};
+use flow::{
+    Position, Watermark,
+    levelling::{Standing, levelling},
+};
+use stream::flight::{Action, Flight, Heard};
+
+use crate::{
+    batches,
+    setting::{Mistake, Policy},
+    spool::{Book, Entry, Full, Group, Spool},
+    world::{Sealed, Stop, World},
+};
+
+/// Frames sent at a time.
+const SEND_FRAMES_MAX: usize = 4;
+
+/// A stream's key and epoch, as the daemon keeps them beside the spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lineage {
+    /// One lineage of seqs.
+    pub epoch: u64,
+    /// Frames are sealed with it.
+    pub key: SecretKey,
+    /// Frames may have been written under it.
+    pub begun: bool,
+    /// An older lineage was lost: the consumer knows how far the source was read.
+    pub asks: bool,
+}
+
+/// One stream's producing end, in memory.
+#[derive(Debug)]
+struct Out {
+    flight: Flight,
+    released: u64,
+    /// The root's seq up to which frames may have left.
+    gone: u64,
+    /// The highest seq that may be on its way.
+    sent: u64,
+    acks: VecDeque<StreamAck>,
+    answer: Option<(u64, Option<Resume>)>,
+    /// Goes up when the stream begins anew.
+    life: u64,
+    /// The life that the pipe knows.
+    pipe_life: u64,
+    appended: u64,
+    /// The pipe's watermark at this leaf.
+    mark_seq: u64,
+}
+
+/// What was read in one go.
+#[derive(Debug, Clone)]
+struct Work {
+    seq: u64,
+    position: u64,
+    ids: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Level,
+    Read,
+    Write(usize),
+    Commit(usize),
+}
+
+/// The daemon, while it lives.
+#[derive(Debug)]
+pub struct Producer {
+    outs: Vec<Out>,
+    phase: Phase,
+    group: Vec<Work>,
+    seq: u64,
+    position: u64,
+}
+
+/// How a write ended that did not kill anybody.
+enum Wrote {
+    Done,
+    Full,
+    Moved,
+}
+
+fn position(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_be_bytes)
+}
+
+fn mark_of(root_seq: u64, position: u64) -> SourceMark {
+    SourceMark {
+        root_seq,
+        position: position.to_be_bytes().to_vec(),
+    }
+}
+
+/// Which records a stream takes: the second one has a filter before it.
+pub fn takes(stream: usize, id: u64) -> bool {
+    stream == 0 || !id.is_multiple_of(4)
+}
+
+impl Producer {
+    /// Nothing is left to do.
+    pub fn is_idle(&self, world: &World) -> bool {
+        let read = if world.setting.replays {
+            self.position
+        } else {
+            world.unread - 1
+        };
+        self.phase == Phase::Read && read >= world.produced
+    }
+
+    /// Where it is, for people.
+    pub fn describe(&self) -> String {
+        format!("the pipe is at {:?}, position {}", self.phase, self.position)
+    }
+}
+
+/// The seq that a gap record over this frame begins at.
+fn gap(first_seq: u64, missing: crate::spool::Missing) -> Frame {
+    Frame::Gap {
+        first_seq,
+        dropped: missing.dropped,
+        lost: missing.lost,
+        settled: missing.settled,
+    }
+}
+
+impl World {
+    fn dies<T>(&mut self, done: Result<T, Stop>) -> Result<Option<T>, String> {
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(Stop::Crash) => {
+                self.kill_producer("in the middle");
+                Ok(None)
+            }
+            Err(Stop::Broken(broken)) => Err(broken),
+        }
+    }
+
+    fn out(&mut self, stream: usize) -> Option<&mut Out> {
+        self.producer.as_mut().map(|producer| &mut producer.outs[stream])
+    }
+
+    /// The pipe does one step; a dead daemon starts.
+    pub fn producer_turn(&mut self) -> Result<(), String> {
+        if self.producer.is_none() {
+            let started = self.start_producer();
+            return self.dies(started).map(|_| ());
+        }
+        let step = self.pipe_step();
+        self.dies(step).map(|_| ())
+    }
+
+    fn start_producer(&mut self) -> Result<(), Stop> {
+        self.boot += 1;
+        let boot = self.boot;
+        self.say(|| format!("the producer's daemon starts for the {boot}. time"));
+        for stream in 0..self.streams.len() {
+            self.open_stream(stream)?;
+        }
+        let mut outs: Vec<Out> = (0..self.streams.len()).map(|stream| self.make_out(stream, 0)).collect();
+        for (out, lanes) in outs.iter_mut().zip(&self.streams) {
+            if lanes.spool.is_rewound() {
+                // What came after this mark is lost here, and may have been sent.
+                out.gone = lanes.spool.mark().map_or(0, |(root, _)| root + 1);
+            }
+        }
+        self.producer = Some(Producer {
+            outs,
+            phase: Phase::Level,
+            group: Vec::new(),
+            seq: 0,
+            position: 0,
+        });
+        Ok(())
+    }
+
+    fn make_out(&self, stream: usize, life: u64) -> Out {
+        let lanes = &self.streams[stream];
+        let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
+        let mut flight = Flight::new(epoch, lanes.spool.watermark(), self.now);
+        flight.connected(self.is_up, self.now);
+        Out {
+            flight,
+            released: lanes.spool.watermark(),
+            gone: 0,
+            sent: lanes.spool.next_seq() - 1,
+            acks: VecDeque::new(),
+            answer: None,
+            life,
+            pipe_life: life,
+            appended: 0,
+            mark_seq: 0,
+        }
+    }
+
+    fn make_lineage(&mut self, epoch: u64, asks: bool) -> Lineage {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&self.dice.next().to_be_bytes());
+        Lineage {
+            epoch,
+            key: SecretKey::new(key),
+            begun: asks,
+            asks,
+        }
+    }
+
+    /// As the daemon opens a stream's files.
+    fn open_stream(&mut self, stream: usize) -> Result<(), Stop> {
+        let is_new = self.streams[stream].spool.is_new();
+        let lineage = match (self.streams[stream].lineage.clone(), is_new) {
+            (Some(lineage), true) if !lineage.begun => lineage,
+            (Some(lineage), false) => lineage,
+            (None, true) => self.make_lineage(self.boot, false),
+            (found, _) => {
+                let last = found.map_or(0, |lineage| lineage.epoch);
+                let asks = self.setting.replays && !self.setting.has(Mistake::NotAsked);
+                let lineage = self.make_lineage(self.boot.max(last + 1), asks);
+                let epoch = lineage.epoch;
+                self.say(|| format!("stream {stream} lost something: epoch {epoch} begins"));
+                if !is_new {
+                    self.replace_spool(stream);
+                }
+                lineage
+            }
+        };
+        self.streams[stream].lineage = Some(lineage);
+        Ok(())
+    }
+
+    /// What was held is given up; of a source that can read again it comes again.
+    fn replace_spool(&mut self, stream: usize) {
+        let lanes = &mut self.streams[stream];
+        let mut spool = Spool::new(self.setting.capacity_frames);
+        if let (Some((root, book)), false) = (lanes.spool.mark(), self.setting.replays) {
+            let held = lanes.spool.account().held;
+            lanes
+                .oracle
+                .dropped
+                .extend(lanes.spool.held().flat_map(|entry| entry.ids.iter().copied()));
+            let book = Book {
+                position: book.position,
+                dropped: held,
+                owed: held,
+                gone: 0,
+            };
+            let _ = spool.append(vec![Group {
+                entries: Vec::new(),
+                root,
+                book,
+            }]);
+        }
+        lanes.spool = spool;
+    }
+
+    fn pipe_step(&mut self) -> Result<(), Stop> {
+        let Some(producer) = &self.producer else { return Ok(()) };
+        match producer.phase {
+            Phase::Level => self.level(),
+            Phase::Read => {
+                self.read();
+                Ok(())
+            }
+            Phase::Write(stream) => {
+                let next = match self.write(stream)? {
+                    Wrote::Done if stream + 1 < self.streams.len() => Phase::Write(stream + 1),
+                    Wrote::Done => Phase::Commit(0),
+                    Wrote::Full => Phase::Write(stream),
+                    Wrote::Moved => Phase::Level,
+                };
+                self.set_phase(next);
+                Ok(())
+            }
+            Phase::Commit(stream) => self.commit(stream),
+        }
+    }
+
+    fn set_phase(&mut self, phase: Phase) {
+        if let Some(producer) = &mut self.producer {
+            producer.phase = phase;
+        }
+    }
+
+    fn read(&mut self) {
+        let (replays, produced, unread) = (self.setting.replays, self.produced, self.unread);
+        let works = 1 + self.dice.below(3);
+        for _ in 0..works {
+            let most = self.dice.between(1, 5);
+            let Some(producer) = &mut self.producer else { return };
+            let first = if replays {
+                producer.position + 1
+            } else {
+                self.unread.max(unread)
+            };
+            let last = produced.min(first + most - 1);
+            if first > last {
+                break;
+            }
+            producer.seq += 1;
+            producer.position = last;
+            producer.phase = Phase::Write(0);
+            producer.group.push(Work {
+                seq: producer.seq,
+                position: last,
+                ids: (first..=last).collect(),
+            });
+            self.unread = last + 1;
+        }
+        if let Some(producer) = &self.producer
+            && let (Some(first), Some(last)) = (producer.group.first(), producer.group.last())
+        {
+            self.say(|| {
+                format!(
+                    "read: batches {} to {}, records {} to {}",
+                    first.seq, last.seq, first.ids[0], last.position
+                )
+            });
+            if self.setting.has(Mistake::SourceCommitFirst) {
+                self.accept();
+            }
+        }
+    }
+
+    /// The records in hand are durable everywhere.
+    fn accept(&mut self) {
+        let Some(producer) = &self.producer else { return };
+        for (number, stream) in self.streams.iter_mut().enumerate() {
+            let ids = producer.group.iter().flat_map(|work| work.ids.iter().copied());
+            stream.oracle.accepted.extend(ids.filter(|id| takes(number, *id)));
+        }
+    }
+
+    /// Brings the leaves to one mark, as the runner does before it reads.
+    fn level(&mut self) -> Result<(), Stop> {
+        let mut standings = Vec::new();
+        for stream in 0..self.streams.len() {
+            if !self.recall(stream)? {
+                return Ok(());
+            }
+            standings.push(self.standing(stream));
+        }
+        let mut to = levelling(&standings);
+        if self.setting.has(Mistake::NotLevelled)
+            && let Some(highest) = standings.iter().max_by_key(|standing| standing.mark.seq)
+        {
+            to.to = highest.mark.clone();
+            to.rewinds = false;
+            to.is_damage = false;
+        }
+        let place = position(to.to.position.as_bytes());
+        self.say(|| format!("the pipe goes on at batch {}, position {place}", to.to.seq));
+        if to.is_damage {
+            self.streams
+                .iter_mut()
+                .for_each(|stream| stream.oracle.may_repeat_above(place));
+        }
+        let mut order: Vec<usize> = (0..standings.len()).collect();
+        order.sort_by_key(|index| std::cmp::Reverse(standings[*index].mark.seq));
+        for stream in order {
+            self.point("between two leaves that are brought together")?;
+            if to.rewinds && self.standing(stream).mark.seq > to.to.seq {
+                self.rewind(stream, to.to.seq)?;
+            }
+            if self.standing(stream).mark.seq < to.to.seq {
+                let only = Work {
+                    seq: to.to.seq,
+                    position: place,
+                    ids: Vec::new(),
+                };
+                if matches!(self.append(stream, &[only])?, Wrote::Full) {
+                    return Err(Stop::Broken(format!(
+                        "a mark without frames has no room in stream {stream}"
+                    )));
+                }
+            }
+        }
+        for lanes in 0..self.streams.len() {
+            let last = self.streams[lanes].spool.next_seq() - 1;
+            self.let_go(lanes);
+            if let Some(out) = self.out(lanes) {
+                (out.appended, out.released, out.mark_seq) = (last, last, to.to.seq);
+                out.flight.released(last);
+            }
+        }
+        if let Some(producer) = &mut self.producer {
+            (producer.seq, producer.position) = (to.to.seq, place);
+            producer.group.clear();
+            producer.phase = Phase::Read;
+        }
+        Ok(())
+    }
+
+    fn standing(&mut self, stream: usize) -> Standing {
+        let spool = &self.streams[stream].spool;
+        let gone = spool.book().gone;
+        let mark = spool.mark().map(|(root, book)| Watermark {
+            seq: root,
+            position: Position::new(book.position.to_be_bytes()),
+            ..Watermark::default()
+        });
+        let mut gone_out = gone;
+        if let Some(out) = self.out(stream) {
+            out.pipe_life = out.life;
+            gone_out = gone.max(out.gone);
+        }
+        Standing {
+            mark: mark.unwrap_or_default(),
+            gone_out,
+        }
+    }
+
+    fn rewind(&mut self, stream: usize, seq: u64) -> Result<(), Stop> {
+        self.say(|| format!("stream {stream} goes back to batch {seq}"));
+        let lanes = &mut self.streams[stream];
+        lanes.spool.truncate_after(seq)?;
+        let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
+        lanes.oracle.truncated(epoch, lanes.spool.next_seq());
+        Ok(())
+    }
+
+    /// After a loss: where the consumer is. False until it has said so.
+    fn recall(&mut self, stream: usize) -> Result<bool, Stop> {
+        let Some(lineage) = self.streams[stream].lineage.clone().filter(|lineage| lineage.asks) else {
+            return Ok(true);
+        };
+        let Some((epoch, resume)) = self.out(stream).and_then(|out| out.answer.clone()) else {
+            return Ok(false);
+        };
+        if epoch != lineage.epoch {
+            return Ok(false);
+        }
+        let mark = resume.and_then(|resume| resume.mark);
+        self.say(|| {
+            format!(
+                "stream {stream} goes on from where the consumer is: {:?}",
+                mark.as_ref().map(|m| position(&m.position))
+            )
+        });
+        let lanes = &mut self.streams[stream];
+        if let Some(mark) = mark {
+            let book = Book {
+                position: position(&mark.position),
+                // What came after it was in the buffer that is lost, and at siblings that have sent it.
+                gone: mark.root_seq + 1,
+                ..lanes.spool.book()
+            };
+            let group = Group {
+                entries: Vec::new(),
+                root: mark.root_seq,
+                book,
+            };
+            let _ = lanes.spool.append(vec![group]);
+            self.point("between a mark from the consumer and the note that it was asked for")?;
+        }
+        self.streams[stream].lineage = Some(Lineage {
+            asks: false,
+            begun: true,
+            ..lineage
+        });
+        Ok(true)
+    }
+
+    fn has_moved(&mut self, stream: usize) -> bool {
+        self.out(stream).is_some_and(|out| out.pipe_life != out.life)
+    }
+
+    fn write(&mut self, stream: usize) -> Result<Wrote, Stop> {
+        if self.has_moved(stream) {
+            return Ok(Wrote::Moved);
+        }
+        let Some(producer) = &self.producer else {
+            return Ok(Wrote::Moved);
+        };
+        let mark_seq = producer.outs[stream].mark_seq;
+        let fresh: Vec<Work> = producer
+            .group
+            .iter()
+            .filter(|work| work.seq > mark_seq)
+            .cloned()
+            .collect();
+        let wrote = self.append(stream, &fresh)?;
+        if let Wrote::Done = wrote {
+            let last = self.streams[stream].spool.next_seq() - 1;
+            let leaks = self.setting.has(Mistake::SentBeforeSiblings);
+            if let Some(out) = self.out(stream) {
+                out.appended = last;
+                if leaks {
+                    out.released = last;
+                    out.flight.released(last);
+                }
+            }
+        }
+        Ok(wrote)
+    }
+
+    /// Makes batches into frames: what was given up before comes before what follows it.
+    fn seal(&mut self, stream: usize, works: &[Work]) -> (Vec<Group>, Book) {
+        let gone = self.out(stream).map_or(0, |out| out.gone);
+        let tells = !self.setting.has(Mistake::GapUntold);
+        let spool = &self.streams[stream].spool;
+        let (mut book, mut seq) = (spool.book(), spool.next_seq());
+        let mut groups = Vec::new();
+        for work in works {
+            let ids: Vec<u64> = work.ids.iter().copied().filter(|id| takes(stream, *id)).collect();
+            let mut entries = batches::entries(&ids, mark_of(work.seq, work.position), &mut self.dice);
+            if book.owed > 0 {
+                entries.insert(0, owed_gap(seq, &mut book, tells));
+            }
+            seq += entries.len() as u64;
+            book.position = work.position;
+            book.gone = book.gone.max(gone);
+            groups.push(Group {
+                entries,
+                root: work.seq,
+                book: book.clone(),
+            });
+        }
+        (groups, book)
+    }
+
+    fn append(&mut self, stream: usize, works: &[Work]) -> Result<Wrote, Stop> {
+        if works.is_empty() {
+            return Ok(Wrote::Done);
+        }
+        if let Some(lineage) = &mut self.streams[stream].lineage {
+            lineage.begun = true;
+        }
+        self.point("before an append")?;
+        let (mut groups, _) = self.seal(stream, works);
+        if self.is_stormy && self.setting.faults.crashes && self.dice.once_in(80) {
+            self.say(|| format!("the power fails while stream {stream} is appended to"));
+            let before = self.streams[stream].spool.next_seq();
+            self.streams[stream].spool.tear(groups, &mut self.dice);
+            self.note_appended(stream, before);
+            return Err(Stop::Crash);
+        }
+        let before = self.streams[stream].spool.next_seq();
+        while let Err(Full) = self.streams[stream].spool.append(groups.clone()) {
+            match self.setting.policy {
+                Policy::Block => return Ok(Wrote::Full),
+                Policy::DropOldest => {
+                    let sent = self.out(stream).map_or(0, |out| out.sent);
+                    let Some((ids, owed)) = self.streams[stream].spool.drop_oldest(sent) else {
+                        return Ok(Wrote::Full);
+                    };
+                    if owed > 0 {
+                        // A gap record that was never sent counts nothing in the spool.
+                        self.streams[stream].oracle.inexact = Some("a gap record was given up");
+                    }
+                    self.say(|| format!("stream {stream} is full: records {ids:?} are given up"));
+                    self.streams[stream].oracle.dropped.extend(ids);
+                }
+                Policy::DropNewest => self.give_up(stream, &mut groups),
+            }
+        }
+        self.note_appended(stream, before);
+        self.point("after an append")?;
+        Ok(Wrote::Done)
+    }
+
+    /// Takes the frames out of groups that have no room.
+    fn give_up(&mut self, stream: usize, groups: &mut [Group]) {
+        let lanes = &mut self.streams[stream];
+        let old = lanes.spool.book();
+        let mut sum = 0;
+        for group in groups.iter_mut() {
+            let given_up: u64 = group.entries.iter().map(|entry| entry.records).sum();
+            sum += given_up;
+            lanes
+                .oracle
+                .dropped
+                .extend(group.entries.drain(..).flat_map(|entry| entry.ids));
+            group.book.dropped = old.dropped + sum;
+            group.book.owed = old.owed + sum;
+        }
+        self.say(|| format!("stream {stream} is full: the newest {sum} records are given up"));
+    }
+
+    /// Tells the oracle what the new frames account for.
+    fn note_appended(&mut self, stream: usize, from: u64) {
+        let lanes = &mut self.streams[stream];
+        let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
+        let appended: Vec<(u64, u64)> = lanes.spool.appended_from(from);
+        for (seq, records) in appended {
+            lanes.oracle.appended(epoch, seq, records);
+        }
+    }
+
+    fn let_go(&mut self, stream: usize) {
+        let newest = self.streams[stream].spool.mark().map_or(0, |(root, _)| root);
+        if let Some(out) = self.out(stream) {
+            out.gone = out.gone.max(newest);
+        }
+    }
+
+    fn commit(&mut self, stream: usize) -> Result<(), Stop> {
+        self.point("between two commits")?;
+        if self.has_moved(stream) {
+            self.set_phase(Phase::Level);
+            return Ok(());
+        }
+        self.let_go(stream);
+        let last_seq = self
+            .producer
+            .as_ref()
+            .and_then(|producer| producer.group.last())
+            .map_or(0, |work| work.seq);
+        if let Some(out) = self.out(stream) {
+            out.released = out.released.max(out.appended);
+            out.flight.released(out.released);
+            out.mark_seq = last_seq;
+        }
+        if stream + 1 < self.streams.len() {
+            self.set_phase(Phase::Commit(stream + 1));
+            return Ok(());
+        }
+        self.accept();
+        if let Some(producer) = &mut self.producer {
+            producer.group.clear();
+            producer.phase = Phase::Read;
+        }
+        Ok(())
+    }
+
+    /// The connection came or went.
+    pub fn told_link(&mut self) {
+        let (is_up, now) = (self.is_up, self.now);
+        if let Some(producer) = &mut self.producer {
+            producer
+                .outs
+                .iter_mut()
+                .for_each(|out| out.flight.connected(is_up, now));
+        }
+    }
+
+    /// An acknowledgement came.
+    pub fn ack_arrived(&mut self, stream: usize, ack: StreamAck) {
+        if !self.is_up {
+            return;
+        }
+        let mixed = self.setting.has(Mistake::EpochMixed);
+        let epoch = self.streams[stream].lineage.as_ref().map_or(0, |lineage| lineage.epoch);
+        if let Some(out) = self.out(stream) {
+            let ack = StreamAck {
+                epoch: if mixed { epoch } else { ack.epoch },
+                ..ack
+            };
+            out.acks.push_back(ack);
+        }
+    }
+
+    /// The courier does one thing.
+    pub fn courier_turn(&mut self, stream: usize) -> Result<(), String> {
+        let turn = self.courier_step(stream);
+        self.dies(turn).map(|_| ())
+    }
+
+    fn courier_step(&mut self, stream: usize) -> Result<(), Stop> {
+        while let Some(ack) = self.out(stream).and_then(|out| out.acks.pop_front()) {
+            if !self.heard(stream, &ack)? {
+                return Ok(());
+            }
+        }
+        self.settle_debt(stream);
+        let now = self.now;
+        let Some(out) = self.out(stream) else { return Ok(()) };
+        match out.flight.action(now) {
+            Action::Open => {
+                out.flight.opened(now);
+                self.open(stream);
+            }
+            Action::Send { from, to } => {
+                if let Some(through) = self.send(stream, from, to)
+                    && let Some(out) = self.out(stream)
+                {
+                    out.flight.sent(through, now);
+                }
+            }
+            Action::Wait(_) => {}
+        }
+        Ok(())
+    }
+
+    /// False when the stream begins anew.
+    fn heard(&mut self, stream: usize, ack: &StreamAck) -> Result<bool, Stop> {
+        let now = self.now;
+        let lanes = &self.streams[stream];
+        let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
+        let Some(out) = self.out(stream) else { return Ok(false) };
+        let sent = out.sent;
+        if ack.epoch == epoch {
+            out.answer = Some((epoch, ack.resume.clone()));
+        }
+        let heard = out.flight.acked(ack, sent, now);
+        if ack.epoch == epoch {
+            self.streams[stream].is_older = false;
+        }
+        let Some(out) = self.out(stream) else { return Ok(false) };
+        match heard {
+            Heard::Nothing => {}
+            Heard::Durable => {
+                let watermark = out.flight.watermark();
+                self.trim(stream, watermark)?;
+            }
+            Heard::Ahead => {
+                self.start_over(stream)?;
+                return Ok(false);
+            }
+        }
+        if self.setting.has(Mistake::TrimReceived) && ack.epoch == epoch && ack.received <= sent {
+            self.trim(stream, ack.received)?;
+        }
+        Ok(true)
+    }
+
+    fn trim(&mut self, stream: usize, watermark: u64) -> Result<(), Stop> {
+        let lanes = &mut self.streams[stream];
+        let gone = lanes.spool.trim(watermark)?;
+        lanes.oracle.deleted(&gone)?;
+        self.say(|| format!("stream {stream} is durable up to {watermark}"));
+        self.point("after a trim")
+    }
+
+    fn start_over(&mut self, stream: usize) -> Result<(), Stop> {
+        let last = self.streams[stream].lineage.as_ref().map_or(0, |lineage| lineage.epoch);
+        let asks = self.setting.replays && !self.setting.has(Mistake::NotAsked);
+        let lineage = self.make_lineage(self.boot.max(last + 1), asks);
+        let epoch = lineage.epoch;
+        self.say(|| format!("the consumer is ahead of stream {stream}: epoch {epoch} begins"));
+        self.replace_spool(stream);
+        self.point("between a new spool and its lineage")?;
+        self.streams[stream].lineage = Some(lineage);
+        let life = self.out(stream).map_or(0, |out| out.life);
+        let mut out = self.make_out(stream, life + 1);
+        (out.pipe_life, out.released, out.sent) = (life, 0, 0);
+        if let Some(producer) = &mut self.producer {
+            producer.outs[stream] = out;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, stream: usize) {
+        let is_up = self.is_up;
+        let lanes = &mut self.streams[stream];
+        let Some(lineage) = lanes.lineage.as_ref().filter(|_| is_up) else {
+            return;
+        };
+        let open = StreamOpen {
+            stream: StreamId::from_hash(&[stream as u8; 32]),
+            epoch: lineage.epoch,
+            key: lineage.key.clone(),
+            first_seq: lanes.spool.first_seq(),
+            next_seq: lanes.spool.next_seq(),
+            clocks: Vec::new(),
+        };
+        lanes.opens.push(open);
+        let epoch = lineage.epoch;
+        self.say(|| format!("stream {stream} is opened in epoch {epoch}"));
+    }
+
+    fn send(&mut self, stream: usize, from: u64, to: u64) -> Option<u64> {
+        let released = self.out(stream)?.released;
+        let is_up = self.is_up;
+        let lanes = &mut self.streams[stream];
+        let lineage = lanes.lineage.clone().filter(|_| is_up)?;
+        let frames = lanes.spool.read(from, to, SEND_FRAMES_MAX);
+        let mut sent = Vec::new();
+        let mut next = from;
+        for (seq, frame) in frames {
+            if seq > next {
+                sent.push((seq - 1, gap(next, lanes.spool.missing(next, seq - 1))));
+            }
+            sent.push((seq, frame));
+            next = seq + 1;
+        }
+        if sent.is_empty() {
+            let last = lanes
+                .spool
+                .next_held(from)
+                .map_or(released, |next| released.min(next - 1));
+            sent.push((last, gap(from, lanes.spool.missing(from, last))));
+            next = last + 1;
+        }
+        for (seq, frame) in sent {
+            lanes.frames.push(Sealed {
+                key: lineage.key.clone(),
+                epoch: lineage.epoch,
+                seq,
+                frame,
+            });
+        }
+        self.say(|| format!("stream {stream}: {from} to {} leave", next - 1));
+        let out = self.out(stream)?;
+        out.sent = out.sent.max(next - 1);
+        Some(next - 1)
+    }
+
+    /// Tells what was given up for want of room, though nothing new follows.
+    fn settle_debt(&mut self, stream: usize) {
+        let Some(out) = self.out(stream) else { return };
+        let (released, gone) = (out.released, out.gone);
+        let tells = !self.setting.has(Mistake::GapUntold);
+        let lanes = &mut self.streams[stream];
+        let (seq, mut book) = (lanes.spool.next_seq(), lanes.spool.book());
+        let Some((root, _)) = lanes.spool.mark() else { return };
+        if book.owed == 0 || released + 1 != seq || gone < root {
+            return;
+        }
+        book.gone = book.gone.max(root);
+        let entries = vec![owed_gap(seq, &mut book, tells)];
+        if lanes.spool.append(vec![Group { entries, root, book }]).is_ok() {
+            self.note_appended(stream, seq);
+            if let Some(out) = self.out(stream) {
+                out.released = seq;
+                out.flight.released(seq);
+            }
+        }
+    }
+}
+
+/// A gap record over what was given up and never had a seq.
+fn owed_gap(seq: u64, book: &mut Book, tells: bool) -> Entry {
+    let owed = std::mem::take(&mut book.owed);
+    let frame = Frame::Gap {
+        first_seq: seq,
+        dropped: if tells { owed } else { 0 },
+        lost: 0,
+        settled: 0,
+    };
+    Entry {
+        frame,
+        records: 0,
+        owed,
+        ids: Vec::new(),
+    }
+}

@@ -120,10 +120,13 @@ impl Watch {
     }
 }
 
+/// Topics and payloads.
+type Said = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// Who sits at the broker, keeps everything said on the control lane, and says it again.
 struct Recorder {
     client: Client,
-    said: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    said: Said,
 }
 
 impl Recorder {
@@ -135,7 +138,7 @@ impl Recorder {
         client
             .subscribe("myc/v1/+/ctl/#", QoS::AtLeastOnce)
             .expect("room for a request");
-        let said = Arc::<Mutex<Vec<(String, Vec<u8>)>>>::default();
+        let said = Said::default();
         let saying = Arc::clone(&said);
         thread::spawn(move || {
             for event in connection.iter() {

@@ -24,13 +24,14 @@
 //! | | daemon → operator | [`TapSample`](message::TapSample) 15.1 | – |
 //! | | any → any, request | [`Ping`](message::Ping) 17.1 | [`Pong`](message::Pong) 18.1 |
 //! | | any → any, reply | [`Pong`](message::Pong) 18.1 | – |
-//! | `data.<producer>.<stream>` | producer → consumer, stream key | [`Frame`](message::Frame) 11.1 | [`StreamAck`](message::StreamAck) 10.1 |
+//! | `data.<producer>.<stream>` | producer → consumer, stream key | [`Frame`](message::Frame) 11.1, whole or in [`Piece`](piece::Piece)s | [`StreamAck`](message::StreamAck) 10.1 |
 //! | `ack.<consumer>.<stream>` | consumer → producer, pairwise | [`StreamAck`](message::StreamAck) 10.1 | – |
 //! | `app.<sender>.<topic…>` | member → members, group key | [`Text`](message::Text) 16.1 | – |
 //!
 //! A plaintext is a [`Body`](message::Body): kind, version, exchange, correlation, part, and the message in postcard. A
-//! [`Frame`](message::Frame) carries a [`Batch`](data::Batch) of records; its seq is the envelope's counter. Nothing relies on a
-//! message arriving: what matters is said again until the other side shows that it knows.
+//! [`Frame`](message::Frame) carries a [`Batch`](data::Batch) of records; its seq is the envelope's counter. On a slow line a
+//! sealed frame travels in [`Piece`](piece::Piece)s. Nothing relies on a message arriving: what matters is said again until
+//! the other side shows that it knows.
 //!
 //! # What stays
 //!
@@ -51,6 +52,7 @@ pub mod key;
 pub mod limits;
 pub mod member;
 pub mod message;
+pub mod piece;
 pub mod plan;
 pub mod subject;
 

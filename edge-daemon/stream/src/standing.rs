@@ -173,6 +173,11 @@ impl Standing {
             self.queue.push_back(Taken { epoch, seq, frame });
             return Reaction::Queued;
         }
+        self.missed(now)
+    }
+
+    /// Something came before which something is missing.
+    pub fn missed(&mut self, now: Instant) -> Reaction {
         if self.rewound_at.is_some_and(|at| now.duration_since(at) < REWIND_APART) {
             return Reaction::Nothing;
         }
@@ -393,7 +398,10 @@ mod tests {
             (0, 0, 1)
         );
         let point = standing.resume_point().unwrap();
-        assert_eq!((point.epoch, point.watermark, point.mark), (5, 41, place(5, 41).mark));
+        assert_eq!(
+            (point.epoch, point.watermark, point.mark.clone()),
+            (5, 41, place(5, 41).mark)
+        );
         // It is told until something of the new epoch is durable, over a restart of the consumer too.
         let mut again = Standing::default();
         again.resume(place(5, 41));

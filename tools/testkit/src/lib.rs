@@ -14,16 +14,22 @@
 //! | a bad network, or what went over it | [`Link`] |
 //! | to wait | [`wait_until`], [`wait_ok`] |
 //! | the books of a stream | [`Ledger`] |
+//! | a verdict on what arrived | [`oracle`] |
+//! | a full disk, damaged files, a wrong clock | [`faults`] |
+//! | chance that can be repeated | [`Dice`] |
 //! | a whole story | [`scenario`] |
 //!
 //! Helpers panic instead of returning errors, because the only thing a test can do with one is to fail. Linux only.
 
 mod bins;
+mod dice;
+pub mod faults;
 mod fleet;
 mod ledger;
 mod link;
 mod mosquitto;
 mod nats;
+pub mod oracle;
 mod ports;
 mod postgres;
 mod proc;
@@ -34,9 +40,10 @@ mod tls;
 mod wait;
 
 pub use bins::{bin, find_program};
+pub use dice::{Dice, fresh_seed};
 pub use fleet::{Broker, Embedded, Fleet};
 pub use ledger::Ledger;
-pub use link::{Capture, Link};
+pub use link::{Capture, Link, Way};
 pub use mosquitto::{Mosquitto, MosquittoBuilder};
 pub use nats::{Nats, NatsBuilder};
 pub use ports::free_port;

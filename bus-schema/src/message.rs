@@ -270,7 +270,8 @@ pub struct Ledger {
     pub dead: u64,
     /// Arrived again and were recognised; not part of the balance.
     pub duplicates: u64,
-    /// Of those delivered: known only by the producer's word, because the destination's own watermark was lost.
+    /// Of those delivered: known only by the producer's word, because the destination has lost its watermark, or was taken
+    /// back to an older state (and may have lost these with it).
     pub unconfirmed: u64,
 }
 

@@ -353,7 +353,9 @@ impl Agent {
     /// Takes a plan if it is one for this daemon and newer. Stored before it is acted on.
     fn offered(&mut self, put: PlanPut) -> bool {
         let taken = self.check(&put.plan).and_then(|plan| {
+            crash_point::at!(PlanBeforeStore);
             self.home.store(PLAN, &bus_schema::encode(&put.plan))?;
+            crash_point::at!(PlanAfterStore);
             Ok(plan)
         });
         match taken {

@@ -62,8 +62,11 @@ impl LetterBox {
         let text: String = letters.iter().map(line).collect();
         let text = if torn { format!("\n{text}") } else { text };
         file.write_all(text.as_bytes())?;
+        crash_point::at!(LettersBeforeSync);
         File::sync_all(&file)?;
-        sync_dir(dir)
+        sync_dir(dir)?;
+        crash_point::at!(LettersAfterSync);
+        Ok(())
     }
 }
 

@@ -333,6 +333,7 @@ fn report(side: Side, watermark: u64, [produced, buffered, delivered]: [u64; 3],
             ..Ledger::default()
         },
         buffered_bytes: buffered * 100,
+        gaps: 0,
         trouble: String::new(),
     }
 }
@@ -453,7 +454,18 @@ async fn whatever_arrives_the_plane_goes_on() {
     let to = gw.membership.plane;
     let fleet = gw.membership.fleet;
     // Messages of other kinds, and messages of daemons by an operator.
-    gw.session.send(&to, &Frame::Batch(vec![1, 2, 3])).await.unwrap();
+    gw.session
+        .send(
+            &to,
+            &Frame::Part {
+                index: 0,
+                count: 1,
+                records: 1,
+                bytes: vec![1, 2, 3],
+            },
+        )
+        .await
+        .unwrap();
     operator.session.send(&to, &gw.status).await.unwrap();
     // Not envelopes at all, on every subject the plane hears.
     let me = *gw.session.secure().node();

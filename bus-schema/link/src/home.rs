@@ -99,7 +99,9 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = options.open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    crash_point::at!(HomeBeforeRename);
     fs::rename(&temporary, path)?;
+    crash_point::at!(HomeAfterRename);
     if let Some(parent) = path.parent() {
         sync_dir(parent)?;
     }
@@ -217,6 +219,7 @@ impl Home {
         };
         let next = last + 1;
         self.store(EPOCH, &next.to_le_bytes())?;
+        crash_point::at!(EpochAfterStore);
         Ok(next)
     }
 
@@ -242,7 +245,10 @@ impl Home {
 
     /// Stores what enrolment (or a newer roster) gave.
     pub fn save_membership(&self, membership: &Membership) -> Result<(), HomeError> {
-        self.store(MEMBERSHIP, &bus_schema::encode(membership))
+        crash_point::at!(RosterBeforeStore);
+        self.store(MEMBERSHIP, &bus_schema::encode(membership))?;
+        crash_point::at!(RosterAfterStore);
+        Ok(())
     }
 
     /// What had been seen of other members before the restart. Damage is as good as nothing seen: epochs protect still.

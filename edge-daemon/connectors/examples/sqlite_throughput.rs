@@ -122,7 +122,7 @@ async fn copy(dir: &Path, name: &str, wire: bool) -> Outcome<(usize, f64)> {
                 seq: batches as u64,
                 position: read.position,
                 batch,
-                dead: 0,
+                tally: flow::Tally::default(),
             });
             true
         } else {

@@ -279,7 +279,9 @@ impl Reader<'_> {
         let Some(position) = self.to_commit.borrow_and_update().clone() else {
             return Ok(());
         };
+        crash_point::at!(RunnerBeforeSourceCommit);
         let passed = self.source.commit(&position).await;
+        crash_point::at!(RunnerAfterSourceCommit);
         if passed.is_err() {
             // Not heard: it is said again once the source is open again, even if nothing new comes.
             self.to_commit.mark_changed();
@@ -438,8 +440,12 @@ impl<'a> Outlet<'a> {
     /// Keeps the watermark of a sink that cannot. Tried again by itself: writing the records again would double them.
     async fn save(&mut self, backoff: &mut Backoff, around: &Surroundings) -> Result<(), Outcome> {
         while let (true, Some(mark)) = (self.is_unsaved, &self.mark) {
+            crash_point::at!(RunnerBeforeCheckpoint);
             match around.checkpoints.save(&self.leaf.stream, mark).await {
-                Ok(()) => self.is_unsaved = false,
+                Ok(()) => {
+                    crash_point::at!(RunnerAfterCheckpoint);
+                    self.is_unsaved = false;
+                }
                 Err(fault) => around.recover(&self.leaf.node, fault, backoff).await?,
             }
         }
@@ -475,10 +481,12 @@ impl<'a> Outlet<'a> {
         let fresh = &deliveries[fresh..];
         if phase != Phase::Commit && !fresh.is_empty() {
             self.rejected = opened.sink.write(fresh).await?;
+            crash_point::at!(RunnerAfterWrite);
             self.letters = dead_letters(self.leaf, fresh, &self.rejected);
         }
         if !self.letters.is_empty() {
             around.dead_letters.put(self.letters.clone()).await?;
+            crash_point::at!(RunnerAfterLetters);
             self.letters.clear();
         }
         self.mark = Some(mark);
@@ -486,6 +494,7 @@ impl<'a> Outlet<'a> {
             // After a repeated write phase nothing may look fresh any more, and yet it is not released.
             if !fresh.is_empty() || phase == Phase::Commit {
                 opened.sink.commit().await?;
+                crash_point::at!(RunnerAfterCommit);
             }
             self.is_unsaved = !opened.sink.keeps_watermark();
             self.settle(deliveries, fresh, around);
@@ -570,6 +579,9 @@ impl Writer<'_> {
         for phase in phases {
             for (outlet, deliveries) in self.leaves.iter_mut().zip(&parts) {
                 outlet.deliver(deliveries, *phase, self.around).await?;
+                if *phase == Phase::Write {
+                    crash_point::at!(RunnerBetweenLeaves);
+                }
             }
         }
         if let Some(last) = group.last() {

@@ -30,7 +30,7 @@ pub struct Tally {
     pub dropped: u64,
     /// Records that came again and were recognised.
     pub duplicates: u64,
-    /// Records that are missing only here: an earlier life of this destination has confirmed them.
+    /// Records that do not come (again): an earlier life of this destination has confirmed them.
     pub settled: u64,
     /// Gap records met.
     pub gaps: u64,

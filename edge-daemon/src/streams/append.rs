@@ -145,6 +145,7 @@ impl Outgoing {
             Err(spool::Error::Full { .. }) => return Err(Appending::Full),
             Err(error) => return Err(Appending::Fault(spool_fault(&self.spec, error))),
         }
+        crash_point::at!(OutgoingAfterAppend);
         let last = spool.state().next_seq - 1;
         store.book = book;
         let count: usize = groups.iter().map(|(frames, _)| frames.len()).sum();
@@ -244,12 +245,14 @@ impl Sink for Producer {
 
     async fn commit(&mut self) -> Result<(), Fault> {
         self.check_life()?;
+        crash_point::at!(OutgoingBeforeRelease);
         self.out.let_go();
         self.out.released.send_if_modified(|released| {
             let rises = self.appended > *released;
             *released = self.appended.max(*released);
             rises
         });
+        crash_point::at!(OutgoingAfterRelease);
         Ok(())
     }
 

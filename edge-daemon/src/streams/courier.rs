@@ -231,6 +231,7 @@ impl Outgoing {
                 return Ok(None);
             };
             streams.send_frame(&self.spec, &self.subject, from, frame).await?;
+            crash_point::at!(OutgoingAfterSend);
             flight.sent(from, Instant::now());
             return Ok(None);
         }
@@ -243,6 +244,7 @@ impl Outgoing {
             bytes: &frame[offset..end],
         };
         streams.send_piece(&self.spec, &self.subject, &piece).await?;
+        crash_point::at!(OutgoingAfterSend);
         if end == total {
             flight.sent(from, Instant::now());
         } else {
@@ -303,6 +305,7 @@ impl Outgoing {
     async fn trim(self: Arc<Self>, watermark: u64) -> Result<(), Fault> {
         let this = Arc::clone(&self);
         let trimmed = tokio::task::spawn_blocking(move || {
+            crash_point::at!(OutgoingBeforeTrim);
             lock(&this.recent).retain(|(seq, _)| *seq > watermark);
             this.with_store(|store| {
                 let trimmed = store.spool()?.trim(watermark);

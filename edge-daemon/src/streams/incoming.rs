@@ -106,7 +106,15 @@ impl Incoming {
 
     /// The producer opens the stream. `true` when an answer is due.
     pub fn opened(&self, open: &StreamOpen) -> bool {
-        self.lock().open(open) == Reaction::Ack
+        let mut standing = self.lock();
+        let before = standing.epoch();
+        let reaction = standing.open(open);
+        let epoch = standing.epoch();
+        if epoch > before && before > 0 {
+            let edge = &self.spec.edge;
+            tracing::warn!(edge, epoch, before, "the producer lost its buffer and starts anew");
+        }
+        reaction == Reaction::Ack
     }
 
     /// A sealed frame, or a piece of one, arrived.
@@ -174,6 +182,7 @@ impl Incoming {
             Reaction::Queued => {
                 self.pieces().settle(standing.epoch(), standing.received());
                 drop(standing);
+                crash_point::at!(IncomingAfterQueue);
                 self.arrived.notify_one();
                 Answer::Soon
             }
@@ -260,25 +269,31 @@ impl Consumer {
         else {
             return Tally::default();
         };
-        let has_forgotten = self.incoming.lock().has_forgotten(first_seq);
         let edge = &self.incoming.spec.edge;
-        tracing::warn!(edge, first_seq, last_seq = seq, dropped, lost, "records are missing");
-        match (settled, has_forgotten) {
-            (0, _) => {}
-            (_, true) => tracing::warn!(
+        tracing::warn!(
+            edge,
+            first_seq,
+            last_seq = seq,
+            dropped,
+            lost,
+            settled,
+            "records are missing"
+        );
+        if settled > 0 && self.incoming.lock().has_forgotten(first_seq) {
+            tracing::warn!(
                 edge,
                 records = settled,
-                "the destination does not know how far it was: these were delivered by the producer's word"
-            ),
-            (_, false) => tracing::error!(
+                "the destination does not know how far it was: these count as delivered by the producer's word"
+            );
+        } else if settled > 0 {
+            tracing::error!(
                 edge,
                 records = settled,
-                "the destination was taken back to an older state: these it had confirmed, and they are nowhere else"
-            ),
+                "the destination was taken back to an older state: it had confirmed these, and may have them no more"
+            );
         }
-        let (settled, gone) = if has_forgotten { (settled, 0) } else { (0, settled) };
         Tally {
-            dropped: dropped + lost + gone,
+            dropped: dropped + lost,
             settled,
             gaps: 1,
             ..Tally::default()
@@ -352,6 +367,7 @@ impl Source for Consumer {
                 seq,
                 mark: self.mark.clone(),
             };
+            crash_point::at!(IncomingBeforeHandOver);
             return Ok(Read::Batch(SourceBatch {
                 batch,
                 position: Position::new(place.encode()),
@@ -367,7 +383,9 @@ impl Source for Consumer {
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
         if let Some(place) = place_of(position) {
             self.incoming.lock().commit(place);
+            crash_point::at!(IncomingBeforeAck);
             self.streams.want_ack(&self.incoming, false);
+            crash_point::at!(IncomingAfterAck);
         }
         Ok(())
     }

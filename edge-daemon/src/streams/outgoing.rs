@@ -17,7 +17,7 @@ use bus_link::{
 use bus_schema::{
     id::{StreamId, WorkflowId},
     key::SecretKey,
-    message::{Ledger, Resume, Side, StreamAck, StreamReport},
+    message::{Ledger, Resume, Side, SourceMark, StreamAck, StreamReport},
     plan::StreamSpec,
     subject::{self, Subject},
 };
@@ -351,25 +351,30 @@ impl Outgoing {
         kept.await.map_err(|error| Fault::retry(error.to_string()))?
     }
 
-    fn go_on_from(&self, store: &mut Store, mark: Option<bus_schema::message::SourceMark>) -> Result<(), Fault> {
+    fn go_on_from(&self, store: &mut Store, mark: Option<SourceMark>) -> Result<(), Fault> {
         tracing::warn!(
             edge = self.spec.edge,
             root_seq = mark.as_ref().map(|mark| mark.root_seq),
             "the source goes on from where the consumer is"
         );
-        if let Some(mark) = mark {
-            let book = Bookmark {
-                position: mark.position,
-                ..store.book.clone()
-            };
-            let mark = Mark {
-                root_seq: mark.root_seq,
-                position: bus_schema::encode(&book),
-            };
-            let appended = store.spool()?.append(&[], &mark);
-            appended.map_err(|error| spool_fault(&self.spec, error))?;
-            store.book = book;
-        }
+        // Even when the consumer has nothing: a stream without any mark would pass for a new one, which begins where its
+        // siblings are.
+        let mark = mark.unwrap_or(SourceMark {
+            root_seq: 1,
+            position: Vec::new(),
+        });
+        let book = Bookmark {
+            position: mark.position,
+            gone: mark.root_seq,
+            ..store.book.clone()
+        };
+        let mark = Mark {
+            root_seq: mark.root_seq,
+            position: bus_schema::encode(&book),
+        };
+        let appended = store.spool()?.append(&[], &mark);
+        appended.map_err(|error| spool_fault(&self.spec, error))?;
+        store.book = book;
         let lineage = Lineage {
             asks: false,
             begun: true,
@@ -508,8 +513,11 @@ fn load_lineage(home: &Home, spec: &StreamSpec) -> Result<Result<Option<Lineage>
 }
 
 fn save_lineage(home: &Home, spec: &StreamSpec, lineage: &Lineage) -> Result<(), Fault> {
+    crash_point::at!(LineageBeforeStore);
     home.store(&lineage_name(spec), &bus_schema::encode(lineage))
-        .map_err(|error| Fault::retry(error.to_string()))
+        .map_err(|error| Fault::retry(error.to_string()))?;
+    crash_point::at!(LineageAfterStore);
+    Ok(())
 }
 
 fn make_lineage(epoch: u64, asks: bool) -> Result<Lineage, Fault> {

@@ -398,10 +398,7 @@ mod tests {
             (0, 0, 1)
         );
         let point = standing.resume_point().unwrap();
-        assert_eq!(
-            (point.epoch, point.watermark, point.mark.clone()),
-            (5, 41, place(5, 41).mark)
-        );
+        assert_eq!((point.epoch, point.watermark, &point.mark), (5, 41, &place(5, 41).mark));
         // It is told until something of the new epoch is durable, over a restart of the consumer too.
         let mut again = Standing::default();
         again.resume(place(5, 41));

@@ -360,6 +360,7 @@ mod tests {
             watermark,
             ledger,
             buffered_bytes: 0,
+            gaps: 0,
             trouble: String::new(),
         }
     }
@@ -373,6 +374,7 @@ mod tests {
             dropped,
             dead,
             duplicates: 0,
+            unconfirmed: 0,
         }
     }
 

@@ -57,5 +57,6 @@ pub fn status(boot: u64, uptime_ms: u64, plan_version: u64) -> Status {
         workflows: Vec::new(),
         resources: Resources::default(),
         refused: 0,
+        damaged: 0,
     }
 }

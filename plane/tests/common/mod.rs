@@ -172,6 +172,7 @@ impl Member {
             workflows: Vec::new(),
             resources: Resources::default(),
             refused: 0,
+            damaged: 0,
         };
         Self {
             session,

@@ -281,7 +281,7 @@ mod tests {
         fs::write(dir.path().join("empty"), "").unwrap();
         let original = vec![0x5a_u8; 10_000];
         fs::write(&path, &original).unwrap();
-        assert_eq!(files_below(dir.path()), [path.clone()]);
+        assert_eq!(files_below(dir.path()), std::slice::from_ref(&path));
         let differing = |bytes: &[u8]| original.iter().zip(bytes).filter(|(a, b)| a != b).count();
 
         let mut said = Vec::new();

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | a broker or database | [`Mosquitto`], [`Nats`], [`Postgres`]; common controls on [`Service`] |
 //! | certificates | [`Tls`] |
-//! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`] |
+//! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`]; [`crash_bin`] for one that dies where it is told |
 //! | all of them together | [`Fleet`], on a [`Broker`] |
 //! | a bad network, or what went over it | [`Link`] |
 //! | to wait | [`wait_until`], [`wait_ok`] |
@@ -17,12 +17,14 @@
 //! | a verdict on what arrived | [`oracle`] |
 //! | a full disk, damaged files, a wrong clock | [`faults`] |
 //! | chance that can be repeated | [`Dice`] |
-//! | a whole story | [`scenario`] |
+//! | rows on their way to every kind of destination | [`everywhere`] |
+//! | a whole story | [`scenario`], or [`soak`] |
 //!
 //! Helpers panic instead of returning errors, because the only thing a test can do with one is to fail. Linux only.
 
 mod bins;
 mod dice;
+pub mod everywhere;
 pub mod faults;
 mod fleet;
 mod ledger;
@@ -36,10 +38,11 @@ mod proc;
 pub mod scenario;
 mod service;
 pub mod shop;
+pub mod soak;
 mod tls;
 mod wait;
 
-pub use bins::{bin, find_program};
+pub use bins::{bin, crash_bin, find_program};
 pub use dice::{Dice, fresh_seed};
 pub use fleet::{Broker, Embedded, Fleet};
 pub use ledger::Ledger;

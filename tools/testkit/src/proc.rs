@@ -96,6 +96,13 @@ impl Cmd {
         Self::new(bin(name))
     }
 
+    /// Runs another program with all the rest as it is.
+    #[must_use]
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = program.into();
+        self
+    }
+
     /// The name failures and logs use; the program's file name unless told.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {

@@ -102,12 +102,13 @@ pub fn add_sized(path: &Path, rows: u64, sizes: Sizes) -> Result<u64> {
 
 fn photo(id: u64, sizes: Sizes) -> Option<Vec<u8>> {
     match sizes {
-        Sizes::Small => (id % 5 == 0).then(|| id.to_le_bytes().repeat(4)),
+        Sizes::Small => id.is_multiple_of(5).then(|| id.to_le_bytes().repeat(4)),
         Sizes::UpTo(bytes_max) => {
             let mut dice = Dice::new(id);
             // A bound that is random itself: half of the rows are a small part of the largest.
             let bound = (bytes_max >> dice.roll(6)).max(1);
-            let bytes = dice.roll(bound) as usize;
+            // At least one: CSV as most readers see it does not tell an empty value from none.
+            let bytes = dice.between(1, bound) as usize;
             let noise = std::iter::repeat_with(|| dice.roll(u64::MAX).to_le_bytes()).flatten();
             (id % 5 != 1).then(|| noise.take(bytes).collect())
         }

@@ -6,6 +6,7 @@ mod lint;
 mod measure;
 mod metadata;
 mod setup;
+mod soak;
 mod test;
 mod up;
 
@@ -31,6 +32,8 @@ enum Task {
     Lint(lint::Args),
     /// Run every test against real servers
     Test(test::Args),
+    /// Move data while everything fails, and ask the oracle what came of it
+    Soak(soak::Args),
     /// Print size, memory and speed of the release programs
     Measure(measure::Args),
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Lint(args) => lint::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Soak(args) => soak::run(&args),
         Task::Measure(args) => measure::run(&args),
     };
     match done {

@@ -88,7 +88,7 @@ async fn what_is_not_committed_is_undone() {
     );
     let mark = out.watermark(&stream("a")).await.unwrap().unwrap();
     assert_eq!(
-        (mark.delivered, mark.dead, mark.position.as_bytes()),
+        (mark.delivered, mark.counts.dead, mark.position.as_bytes()),
         (2, 0, &1u64.to_be_bytes()[..])
     );
     out.write(&[delivery("a", 2, numbers(2..3)), delivery("b", 5, numbers(7..8))])
@@ -134,7 +134,7 @@ async fn rows_that_cannot_be_written_are_rejected() {
     out.commit().await.unwrap();
     assert_eq!(read(dir.path(), "out"), "{\"n\":0}\n{\"n\":1}\n{\"n\":\"NaN\"}\n");
     let mark = out.watermark(&stream("a")).await.unwrap().unwrap();
-    assert_eq!((mark.delivered, mark.dead), (3, 1));
+    assert_eq!((mark.delivered, mark.counts.dead), (3, 1));
 }
 
 #[tokio::test]

@@ -132,6 +132,6 @@ pub(crate) fn delivery(lineage: &str, seq: u64, batch: Batch) -> Delivery {
         seq,
         position: Position::new(seq.to_be_bytes()),
         batch,
-        dead: 0,
+        tally: flow::Tally::default(),
     }
 }

@@ -143,9 +143,11 @@ impl Spool {
             .range(first_seq..end_seq.max(first_seq))
             .map(|(_, hole)| *hole)
             .collect();
+        crash_point::at!(SpoolSealBefore);
         if let Err(error) = Seal::write(&dir, meta.before, end_seq, end, holes) {
             tracing::debug!(segment = first_seq, %error, "segment not sealed");
         }
+        crash_point::at!(SpoolSealAfter);
     }
 
     fn end_of(&self, first_seq: u64, meta: &Meta) -> (u64, Counters) {
@@ -410,7 +412,11 @@ impl Spool {
                 self.tail = None;
             }
             let dead = disk::free_name(&self.dir, "dead");
-            let removed = fs::rename(self.segment_dir(*first_seq), &dead).and_then(|()| disk::remove(&dead));
+            let removed = fs::rename(self.segment_dir(*first_seq), &dead).and_then(|()| {
+                crash_point::at!(SpoolRetireAfterRename);
+                disk::remove(&dead)
+            });
+            crash_point::at!(SpoolRetireAfterRemove);
             if let Err(error) = removed
                 && error.kind() != std::io::ErrorKind::NotFound
             {

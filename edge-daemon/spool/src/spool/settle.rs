@@ -151,12 +151,14 @@ impl Spool {
         if settled.is_empty() {
             return;
         }
+        crash_point::at!(SpoolTrimBeforeLedger);
         if self.ledger_dirty
             && let Err(error) = self.store_ledger()
         {
             // On a full disk removing segments is what makes room to store it.
             tracing::warn!(spool = %self.dir.display(), %error, "watermark not stored before removing segments");
         }
+        crash_point::at!(SpoolTrimAfterLedger);
         self.retire(&settled);
     }
 

@@ -56,6 +56,7 @@ impl Spool {
             return Err(error);
         }
         self.ledger_dirty = false;
+        crash_point::at!(SpoolAppendAfterSync);
         self.write_high();
         Ok(before.0..self.next_seq)
     }
@@ -88,6 +89,7 @@ impl Spool {
     }
 
     fn write_groups(&mut self, groups: &[Group<'_>]) -> Result<(), Error> {
+        crash_point::at!(SpoolAppendBeforeWrite);
         if self.ledger_dirty {
             let (stamp, ledger) = (self.stamp, self.ledger);
             self.on_tail(APPEND, |tail| tail.put_ledger(stamp, &ledger))?;
@@ -107,6 +109,7 @@ impl Spool {
             }
             self.mark = Some(group.mark.clone());
         }
+        crash_point::at!(SpoolAppendBeforeSync);
         self.on_tail(APPEND, |tail| tail.sync())
     }
 

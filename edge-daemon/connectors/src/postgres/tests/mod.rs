@@ -95,7 +95,7 @@ fn delivery(seq: u64, batch: Batch) -> Delivery {
         seq,
         position: Position::new(seq.to_be_bytes()),
         batch,
-        dead: 0,
+        tally: flow::Tally::default(),
     }
 }
 

@@ -165,7 +165,7 @@ async fn refused_rows_are_found_among_thousands() {
     assert_eq!(found, wanted, "{rejected:?}");
     assert_eq!(db.rows("SELECT count(*), count(DISTINCT v) FROM t"), ["4990|4990"]);
     let watermark = sink.watermark(&stream("s")).await.unwrap().unwrap();
-    assert_eq!((watermark.delivered, watermark.dead), (4990, 10));
+    assert_eq!((watermark.delivered, watermark.counts.dead), (4990, 10));
 }
 
 #[tokio::test]

@@ -138,7 +138,7 @@ async fn a_crash_between_write_and_commit_leaves_rows_and_watermark_agreeing() {
     sink.open().await.unwrap();
     let watermark = sink.watermark(&stream("s")).await.unwrap().unwrap();
     assert_eq!(
-        (watermark.seq, watermark.delivered, watermark.dead),
+        (watermark.seq, watermark.delivered, watermark.counts.dead),
         (COMMITTED, COMMITTED * 50, 0)
     );
     assert_eq!(watermark.position.as_bytes(), COMMITTED.to_be_bytes());

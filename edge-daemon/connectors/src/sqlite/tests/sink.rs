@@ -320,7 +320,7 @@ async fn a_refused_row_leaves_its_neighbours_alone() {
         let out = database(dir.path(), "out", "");
         assert_eq!(literals(&out, "SELECT * FROM t ORDER BY id"), ["1,1", "3,3", "5,5"]);
         let watermark = sink.watermark(&stream("s")).await.unwrap().unwrap();
-        assert_eq!((watermark.delivered, watermark.dead), (3, 2));
+        assert_eq!((watermark.delivered, watermark.counts.dead), (3, 2));
     }
 }
 
@@ -534,10 +534,10 @@ async fn the_watermark_is_read_back_and_counts_every_record() {
     sink_.close().await;
     sink_.open().await.unwrap();
     let watermark = sink_.watermark(&stream("s")).await.unwrap().unwrap();
-    assert_eq!((watermark.seq, watermark.delivered, watermark.dead), (5, 3, 1));
+    assert_eq!((watermark.seq, watermark.delivered, watermark.counts.dead), (5, 3, 1));
     assert_eq!(watermark.position.as_bytes(), 5u64.to_be_bytes());
     let watermark = sink_.watermark(&stream("other")).await.unwrap().unwrap();
-    assert_eq!((watermark.seq, watermark.delivered, watermark.dead), (6, 0, 0));
+    assert_eq!((watermark.seq, watermark.delivered, watermark.counts.dead), (6, 0, 0));
     assert_eq!(
         literals(&database(dir.path(), "out", ""), "SELECT id FROM t ORDER BY id"),
         ["1", "2", "3"]

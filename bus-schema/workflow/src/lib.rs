@@ -18,6 +18,7 @@
 //! daemon = "hub"
 //! from = ["keep"]
 //! spool = { quota = "1GiB", when_full = "block" }   # buffer of the stream into this node
+//! send = { class = "bulk", rate = "50KB/s" }        # how that stream is sent
 //! ```
 //!
 //! [`validate`] tells everything that is wrong at once; [`compile`] cuts a workflow into one [`PlanWorkflow`] per daemon.
@@ -38,7 +39,7 @@ use bus_schema::api::Problem;
 pub use compile::{Compiled, Part};
 pub use fleet::{Daemon, Fleet};
 pub use parse::RESERVED_KEYS;
-pub use spec::{Node, Spec};
+pub use spec::{Node, Send, Spec};
 pub use words::nearest;
 
 /// Longest text of a workflow, in bytes.

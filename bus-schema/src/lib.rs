@@ -11,12 +11,13 @@
 //! |---|---|---|---|
 //! | `enrol.<token>.ask` | candidate → plane, sealed box | [`EnrolAsk`](message::EnrolAsk) 1.1 | [`EnrolAnswer`](message::EnrolAnswer) 2.1 |
 //! | `enrol.<token>.answer` | plane → candidate, pairwise | [`EnrolAnswer`](message::EnrolAnswer) 2.1 | – |
-//! | `ctl.<sender>.<recipient>` | daemon → plane, pairwise | [`Status`](message::Status) 3.1 | [`PlanPut`](message::PlanPut), [`RosterPut`](message::RosterPut), [`CatalogAsk`](message::CatalogAsk) when it is behind |
+//! | `ctl.<sender>.<recipient>` | daemon → plane, pairwise | [`Status`](message::Status) 3.1 | [`PlanPut`](message::PlanPut), [`RosterPut`](message::RosterPut), [`CatalogAsk`](message::CatalogAsk), [`TimeHint`](message::TimeHint) when it is behind |
 //! | | daemon → plane | [`StreamReports`](message::StreamReports) 4.1 | – |
 //! | | plane → daemon | [`PlanPut`](message::PlanPut) 5.1 | the next [`Status`](message::Status) |
 //! | | plane → member | [`RosterPut`](message::RosterPut) 6.1 | the next [`Status`](message::Status) |
 //! | | plane → daemon | [`CatalogAsk`](message::CatalogAsk) 7.1 | [`CatalogPage`](message::CatalogPage) 8.1 |
 //! | | daemon → plane | [`CatalogPage`](message::CatalogPage) 8.1 | – |
+//! | | plane → daemon | [`TimeHint`](message::TimeHint) 23.1 | the next [`Status`](message::Status) |
 //! | | producer → consumer | [`StreamOpen`](message::StreamOpen) 9.1 | [`StreamAck`](message::StreamAck) 10.1 |
 //! | | operator → plane, request | [`ApiCall`](api::ApiCall) 12.1 | [`ApiResult`](api::ApiResult) 13.1 |
 //! | | plane → operator, reply | [`ApiResult`](api::ApiResult) 13.1 | – |

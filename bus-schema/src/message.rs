@@ -124,6 +124,7 @@ messages! {
     16, 1 => Text;
     17, 1 => Ping;
     18, 1 => Pong;
+    23, 1 => TimeHint;
 }
 
 /// A candidate asks to become a member. Travels in a sealed box to the plane.
@@ -252,6 +253,8 @@ pub struct Status {
     pub refused: u64,
     /// Damaged files it has set aside and not been told to forget.
     pub damaged: u32,
+    /// When its boot began by the fleet's time, milliseconds since 1970; `None` until the plane has told it.
+    pub began_unix_ms: Option<i64>,
 }
 
 /// Counts of records since a stream's epoch began. At every moment
@@ -517,6 +520,17 @@ pub struct TapSample {
     pub skipped: u64,
     /// Why there is no tap, if there is none; empty otherwise.
     pub refused: String,
+}
+
+/// The plane tells its time: the fleet's. Sent when a status does not know it, or knows another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeHint {
+    /// From the status.
+    pub boot: u64,
+    /// From the status.
+    pub uptime_ms: u64,
+    /// What the plane's clock said then, milliseconds since 1970.
+    pub unix_ms: i64,
 }
 
 /// A user's own message on the app lane.

@@ -19,7 +19,7 @@ use bus_schema::{
     member::{DocumentError, Role, Signed},
     message::{
         CatalogAsk, CatalogPage, Ping, PlanPut, Pong, RosterPut, Status, StreamOpen, StreamReport, StreamReports,
-        TapOpen, TapSample,
+        TapOpen, TapSample, TimeHint,
     },
     plan::{Descriptor, Plan},
 };
@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     assemble::{Workshop, unix_ms},
     board::Board,
+    clocks::Clocks,
     letters::MarkFiles,
     resources,
     streams::{Road, Streams},
@@ -103,6 +104,7 @@ pub struct Agent {
     supervisor: Supervisor,
     board: Arc<Board>,
     taps: Arc<Taps>,
+    clocks: Arc<Clocks>,
     catalog: ([u8; 32], Vec<Descriptor>),
     plan: Option<Plan>,
     plan_error: String,
@@ -139,7 +141,8 @@ impl Agent {
             control: Arc::clone(&session),
             data: Arc::clone(&data),
         };
-        let streams = Streams::new(Arc::clone(&secure), Some(road));
+        let clocks = Clocks::new(Some(Arc::clone(&home)), epoch);
+        let streams = Streams::new(Arc::clone(&secure), Some(road), Arc::clone(&clocks));
         tokio::spawn(Arc::clone(&streams).listen(data_events));
         let (taps, samples) = Taps::new();
         let taps = Arc::new(taps);
@@ -170,6 +173,7 @@ impl Agent {
             supervisor,
             board,
             taps,
+            clocks,
             catalog,
             plan: None,
             plan_error: String::new(),
@@ -313,6 +317,14 @@ impl Agent {
                 .map(|put| put.is_some_and(|put| self.offered(put)))
         } else if message.is::<RosterPut>() {
             message.read::<RosterPut>().map(|put| self.roster(put))
+        } else if message.is::<TimeHint>() {
+            message.read::<TimeHint>().map(|hint| {
+                // Only the plane is the fleet's clock.
+                if message.sender.role == Role::Plane {
+                    self.clocks.hear(&hint, unix_ms());
+                }
+                false
+            })
         } else if message.is::<CatalogAsk>() {
             let page = CatalogPage {
                 catalog: self.catalog.0,
@@ -484,6 +496,7 @@ impl Agent {
             resources: resources::measure(self.home.dir(), spool_bytes),
             refused: self.secure.refused(),
             damaged: 0,
+            began_unix_ms: *self.clocks.began().borrow(),
         }
     }
 }

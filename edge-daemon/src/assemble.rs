@@ -156,7 +156,8 @@ impl Workshop {
                 }
                 Action::Stream(spec) => {
                     let (secure, replays) = (Arc::clone(&self.secure), self.replays(plan, pipe));
-                    let outgoing = Outgoing::open(&self.home, secure, plan.id, spec.clone(), replays)?;
+                    let dated_here = matches!(pipe.root, Root::Source(_));
+                    let outgoing = Outgoing::open(&self.home, secure, plan.id, spec.clone(), replays, dated_here)?;
                     let sink = Shared::new(outgoing.sink());
                     leaves.push(Leaf {
                         after,

@@ -3,6 +3,7 @@
 mod agent;
 mod assemble;
 mod board;
+mod clocks;
 mod command;
 mod config;
 mod letters;

@@ -24,7 +24,8 @@ use flow::{Build, BuildContext, Registry};
 use tokio::sync::watch;
 
 use crate::{
-    assemble::Workshop, board::Board, command, letters::MarkFiles, streams::Streams, supervisor::Supervisor, taps::Taps,
+    assemble::Workshop, board::Board, clocks::Clocks, command, letters::MarkFiles, streams::Streams,
+    supervisor::Supervisor, taps::Taps,
 };
 
 /// The name of this machine in messages.
@@ -152,7 +153,7 @@ pub async fn run(
     let plan = compile(&spec, &fleet).map_err(wrong)?;
 
     let secure = Arc::new(Secure::new(identity, &membership, home.next_epoch()?, [])?);
-    let streams = Streams::new(Arc::clone(&secure), None);
+    let streams = Streams::new(Arc::clone(&secure), None, Clocks::new(None, secure.epoch()));
     let board = Board::new(Arc::new(Taps::new().0));
     let workshop = Workshop {
         registry,

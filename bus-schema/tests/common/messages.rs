@@ -10,7 +10,7 @@ use bus_schema::{
     message::{
         Body, BootClock, CatalogAsk, CatalogPage, Codec, EnrolAnswer, EnrolAsk, Exchange, Frame, HostFacts, Ledger,
         Packed, Ping, PlanPut, Pong, Resources, Resume, RosterPut, RunState, Side, SourceMark, Status, StreamAck,
-        StreamOpen, StreamReport, StreamReports, TapOpen, TapSample, Text, WorkflowStatus,
+        StreamOpen, StreamReport, StreamReports, TapOpen, TapSample, Text, TimeHint, WorkflowStatus,
     },
     plan::{Class, ComponentRole, WhenFull},
 };
@@ -128,6 +128,7 @@ fn daemon() -> Vec<Sample> {
         resources: resources(),
         refused: 2,
         damaged: 1,
+        began_unix_ms: Some(1_700_000_000_000),
     };
     let report = StreamReport {
         stream: stream(),
@@ -382,6 +383,14 @@ fn others() -> Vec<Sample> {
             },
         ),
         message("", sample),
+        message(
+            "",
+            TimeHint {
+                boot: 9,
+                uptime_ms: 60_000,
+                unix_ms: 1_700_000_060_000,
+            },
+        ),
         message(
             "",
             Text {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bus_schema::{id::StreamId, message::SourceMark, plan::WhenFull};
+use bus_schema::{id::StreamId, limits::RECORD_BYTES_MAX, message::SourceMark, plan::WhenFull};
 use flow::{Counts, Delivery, Fault, Position, Rejected, Sink, Watermark};
 use spool::{Group, Mark, Spool};
 use stream::frames;
@@ -19,6 +19,24 @@ const RECENT_FRAMES_MAX: usize = 16;
 const FULL_WAIT: Duration = Duration::from_secs(2);
 /// Share of the quota given up at a time when the oldest records have to go.
 const DROP_SHARE: u64 = 16;
+
+/// A record takes at most this share of the quota: a spool needs more disk than it holds, and room for what is around it.
+/// A larger one would wait for ever.
+const QUOTA_PER_RECORD: u64 = 4;
+
+/// Why a record does not go into the spool.
+fn too_large(quota_share: usize) -> String {
+    const MIB: usize = 1024 * 1024;
+    if quota_share < RECORD_BYTES_MAX {
+        let max = quota_share / MIB;
+        format!("the record is larger than a quarter of the stream's buffer ({max} MiB): raise its quota")
+    } else {
+        format!(
+            "the record is larger than a record may be ({} MiB)",
+            RECORD_BYTES_MAX / MIB
+        )
+    }
+}
 
 enum Appending {
     Full,
@@ -70,8 +88,9 @@ impl Outgoing {
                 root_seq: delivery.seq,
                 position: delivery.position.as_bytes().to_vec(),
             };
-            let packing = frames::pack(&delivery.batch, &mark);
-            let reason = || "the record is larger than a record may be (4 MiB)".to_string();
+            let record_bytes_max = (self.spec.spool.quota_bytes / QUOTA_PER_RECORD) as usize;
+            let packing = frames::pack(&delivery.batch, &mark, record_bytes_max);
+            let reason = || too_large(record_bytes_max);
             let too_large = packing.too_large.iter();
             rejected.extend(too_large.map(|row| Rejected {
                 delivery: index,

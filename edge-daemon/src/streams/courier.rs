@@ -32,6 +32,8 @@ const READ_BYTES_MAX: usize = 256 * 1024;
 const PIECE_BYTES_MAX: usize = FRAME_BYTES_MAX - PIECE_AROUND_BYTES;
 /// Between two tries to send while the bus takes nothing.
 const SEND_AGAIN: Duration = Duration::from_millis(200);
+/// How long after a connection the plane may take to tell this boot the time. Without it a stream goes on, with the times it has.
+const TIME_WAIT: Duration = Duration::from_secs(3);
 
 /// What a spool holds of some seqs.
 #[derive(Default)]
@@ -94,6 +96,9 @@ impl Outgoing {
         flight.released(*released.borrow_and_update());
         let mut at_hand = AtHand::default();
         let mut losses = 0;
+        let mut began = streams.clocks().began();
+        began.mark_unchanged();
+        let mut up_at = Instant::now();
         loop {
             while let Some(ack) = self.next_ack() {
                 if ack.epoch == view.lineage.epoch {
@@ -127,6 +132,9 @@ impl Outgoing {
                 self.hold(String::new());
             }
             let wait = match action {
+                Action::Open if self.awaits_time(streams) && up_at.elapsed() < TIME_WAIT => {
+                    Some(TIME_WAIT.saturating_sub(up_at.elapsed()))
+                }
                 Action::Open => {
                     self.send_open(streams).await;
                     flight.opened(Instant::now());
@@ -154,8 +162,12 @@ impl Outgoing {
                 }
                 changed = up.changed() => {
                     if changed.is_err() { return false; }
-                    let pause = streams.pause(&self.spec);
-                    flight.connected_after(*up.borrow_and_update(), pause, Instant::now());
+                    up_at = Instant::now();
+                    flight.connected_after(*up.borrow_and_update(), streams.pause(&self.spec), up_at);
+                }
+                // Said in an opening; what comes after it is dated by it.
+                Ok(()) = began.changed(), if self.dated_here => {
+                    flight.connected(*up.borrow(), Instant::now());
                 }
                 () = self.acked.notified() => {}
                 () = self.turn.notified() => {}
@@ -164,15 +176,26 @@ impl Outgoing {
         }
     }
 
+    /// Whether the time of what is sent could not be corrected yet, if it had to be.
+    fn awaits_time(&self, streams: &Streams) -> bool {
+        self.dated_here && !streams.is_local(&self.spec) && streams.clocks().began().borrow().is_none()
+    }
+
     async fn send_open(&self, streams: &Streams) {
         let view = self.view();
+        // What came from another daemon was put right when it arrived, and is of that one's boots.
+        let clocks = if self.dated_here {
+            streams.clocks().list()
+        } else {
+            Vec::new()
+        };
         let open = StreamOpen {
             stream: self.spec.stream,
             epoch: view.lineage.epoch,
             key: view.lineage.key,
             first_seq: view.state.first_seq,
             next_seq: view.state.next_seq,
-            clocks: Vec::new(),
+            clocks,
         };
         if let Err(cause) = streams.send_open(&self.spec.consumer, open).await {
             tracing::debug!(edge = self.spec.edge, cause, "cannot open the stream yet");

@@ -18,6 +18,7 @@ use bus_schema::{
 };
 use flow::{Fault, Meter, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Tally, Undecodable};
 use stream::{
+    clocks::Boots,
     frames::{self, Arrived},
     pieces::{Fitted, Pieces},
     standing::{Place, Reaction, Standing, Taken},
@@ -35,6 +36,8 @@ pub struct Incoming {
     standing: Mutex<Standing>,
     /// Locked while `standing` is, or alone; never the other way round.
     pieces: Mutex<Pieces>,
+    /// When the producer's boots began.
+    boots: Mutex<Boots>,
     arrived: Notify,
     meter: Arc<Meter>,
 }
@@ -68,6 +71,7 @@ impl Incoming {
             secure,
             standing: Mutex::default(),
             pieces: Mutex::default(),
+            boots: Mutex::default(),
             arrived: Notify::new(),
             meter,
         })
@@ -106,6 +110,7 @@ impl Incoming {
 
     /// The producer opens the stream. `true` when an answer is due.
     pub fn opened(&self, open: &StreamOpen) -> bool {
+        self.boots().learn(&open.clocks);
         let mut standing = self.lock();
         let before = standing.epoch();
         let reaction = standing.open(open);
@@ -115,6 +120,10 @@ impl Incoming {
             tracing::warn!(edge, epoch, before, "the producer lost its buffer and starts anew");
         }
         reaction == Reaction::Ack
+    }
+
+    fn boots(&self) -> MutexGuard<'_, Boots> {
+        self.boots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A sealed frame, or a piece of one, arrived.
@@ -337,7 +346,10 @@ impl Source for Consumer {
             let batch = match self.assembly.take(frame) {
                 Ok(Some(Arrived { batch, mark })) => {
                     self.mark = mark.or(self.mark.take());
-                    batch
+                    match self.incoming.boots().corrected(batch.origin()) {
+                        Some(origin) => batch.with_origin(origin),
+                        None => batch,
+                    }
                 }
                 // Carries the position past the gap.
                 Ok(None) if is_gap => empty()?,

@@ -33,6 +33,7 @@ use stream::{
 use tokio::sync::{Notify, mpsc, watch};
 
 use self::{clock::Clock, incoming::Answer};
+use crate::clocks::Clocks;
 
 pub use incoming::Incoming;
 pub use outgoing::Outgoing;
@@ -85,6 +86,7 @@ pub struct Road {
 pub struct Streams {
     secure: Arc<Secure>,
     road: Option<Road>,
+    clocks: Arc<Clocks>,
     table: Mutex<Table>,
     /// Who of those that send over the bus may send now. Never locked together with the table.
     pacer: Mutex<Pacer>,
@@ -96,10 +98,11 @@ pub struct Streams {
 
 impl Streams {
     /// Streams over a road; without one, only those inside this daemon.
-    pub fn new(secure: Arc<Secure>, road: Option<Road>) -> Arc<Self> {
+    pub fn new(secure: Arc<Secure>, road: Option<Road>, clocks: Arc<Clocks>) -> Arc<Self> {
         let streams = Arc::new(Self {
             secure,
             road,
+            clocks,
             table: Mutex::default(),
             pacer: Mutex::default(),
             clock: Clock::default(),
@@ -116,7 +119,13 @@ impl Streams {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_local(&self, spec: &StreamSpec) -> bool {
+    /// What this daemon knows of the time.
+    pub fn clocks(&self) -> &Arc<Clocks> {
+        &self.clocks
+    }
+
+    /// Whether a stream stays inside this daemon.
+    pub fn is_local(&self, spec: &StreamSpec) -> bool {
         spec.producer == spec.consumer
     }
 

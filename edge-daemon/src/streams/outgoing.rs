@@ -100,6 +100,8 @@ pub struct Outgoing {
     home: Arc<Home>,
     /// Whether the source can read again from a position.
     replays: bool,
+    /// Whether the records are read here, so that this daemon's clock dated them.
+    pub(super) dated_here: bool,
     store: Mutex<Store>,
     view: Mutex<View>,
     /// The newest frames, so that live data is not read back from disk.
@@ -155,13 +157,15 @@ fn beginning(lineage: Result<Option<&Lineage>, ()>, spool_is_new: bool) -> Begin
 }
 
 impl Outgoing {
-    /// Opens the stream's spool and lineage. `replays`: whether its source can read again from a position. Blocks.
+    /// Opens the stream's spool and lineage. `replays`: whether its source can read again from a position; `dated_here`:
+    /// whether that is a source in this daemon. Blocks.
     pub fn open(
         home: &Arc<Home>,
         secure: Arc<Secure>,
         workflow: WorkflowId,
         spec: StreamSpec,
         replays: bool,
+        dated_here: bool,
     ) -> Result<Arc<Self>, Fault> {
         let (mut spool, recovery) = open_spool(home, &spec)?;
         let found = load_lineage(home, &spec)?;
@@ -218,6 +222,7 @@ impl Outgoing {
             secure,
             home: Arc::clone(home),
             replays,
+            dated_here,
             acks: Mutex::default(),
             acked: Notify::new(),
             turn: Notify::new(),

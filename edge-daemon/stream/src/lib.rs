@@ -11,8 +11,10 @@
 //! | [`answers`] | consumer | how often to acknowledge while nothing asks for it |
 //! | [`pieces`] | consumer | put a frame together that came in pieces |
 //! | [`frames`] | both | batches to frames and back |
+//! | [`clocks`] | both | when boots began, and what that makes of the times of records |
 
 pub mod answers;
+pub mod clocks;
 pub mod flight;
 pub mod frames;
 pub mod hours;

@@ -246,14 +246,18 @@ impl Fleet {
     /// Makes a new daemon a member, without starting it.
     #[track_caller]
     pub fn enrol(&self, name: &str) {
+        self.enrol_with(name, |cmd| cmd);
+    }
+
+    /// The same, with something else about the command.
+    #[track_caller]
+    pub fn enrol_with(&self, name: &str, change: impl FnOnce(Cmd) -> Cmd) {
         let string = self
             .cli(&["token", "create", "--name", name])
             .unwrap_or_else(|error| panic!("{error}"));
         let dir = self.path(name);
-        Cmd::bin("myceliald")
-            .args(["enrol", string.trim(), "--data-dir", &dir])
-            .run(SOON)
-            .ok();
+        let cmd = Cmd::bin("myceliald").args(["enrol", string.trim(), "--data-dir", &dir]);
+        change(cmd).run(SOON).ok();
     }
 
     /// Starts an enrolled daemon; with `bus`, it finds the bus there instead of where its enrolment says.

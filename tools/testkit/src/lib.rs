@@ -12,6 +12,7 @@
 //! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`]; [`crash_bin`] for one that dies where it is told |
 //! | all of them together | [`Fleet`], on a [`Broker`] |
 //! | a bad network, or what went over it | [`Link`] |
+//! | a wrong clock | [`WallClock`] |
 //! | to wait | [`wait_until`], [`wait_ok`] |
 //! | the books of a stream | [`Ledger`] |
 //! | a verdict on what arrived | [`oracle`] |
@@ -27,6 +28,7 @@ mod dice;
 pub mod everywhere;
 pub mod faults;
 mod fleet;
+mod jetstream;
 mod ledger;
 mod link;
 mod mosquitto;
@@ -41,6 +43,7 @@ pub mod shop;
 pub mod soak;
 mod tls;
 mod wait;
+mod wall_clock;
 
 pub use bins::{bin, crash_bin, find_program};
 pub use dice::{Dice, fresh_seed};
@@ -56,6 +59,7 @@ pub use service::Service;
 pub use tempfile::TempDir;
 pub use tls::{CertFiles, Tls};
 pub use wait::{wait_ok, wait_until};
+pub use wall_clock::WallClock;
 
 /// A fresh empty directory under the system's temporary directory, removed when dropped. `label` appears in its name.
 #[must_use]

@@ -2,6 +2,7 @@
 //! file only chooses between them.
 
 mod cmd;
+mod conformance;
 mod lint;
 mod measure;
 mod metadata;
@@ -36,6 +37,8 @@ enum Task {
     Soak(soak::Args),
     /// Print size, memory and speed of the release programs
     Measure(measure::Args),
+    /// Run the bus's suite over every kind of broker and write its table into the docs
+    Conformance(conformance::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Measure(args) => measure::run(&args),
+        Task::Conformance(args) => conformance::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,13 +19,11 @@ pub struct Args {
 
 /// Runs the task. Fails when the soak found anything.
 pub fn run(args: &Args) -> Result<()> {
-    setup::ensure_all()?;
-    let mut build = cmd::cargo();
-    build.args(["build", "--profile", &args.profile, "--bins"]);
-    for package in ["edge-daemon", "plane", "cli", "broker"] {
-        build.args(["-p", package]);
+    let asks_for_help = args.rest.iter().any(|arg| arg == "--help" || arg == "-h");
+    if !asks_for_help {
+        setup::ensure_all()?;
+        build(&args.profile)?;
     }
-    cmd::run(&mut build)?;
     let bins = Metadata::load()?.target_directory.join(directory(&args.profile));
     cmd::run(
         cmd::cargo()
@@ -34,6 +32,15 @@ pub fn run(args: &Args) -> Result<()> {
             .args(["--profile", &args.profile])
             .env("MYCELIAL_BIN_DIR", bins),
     )
+}
+
+fn build(profile: &str) -> Result<()> {
+    let mut build = cmd::cargo();
+    build.args(["build", "--profile", profile, "--bins"]);
+    for package in ["edge-daemon", "plane", "cli", "broker"] {
+        build.args(["-p", package]);
+    }
+    cmd::run(&mut build)
 }
 
 /// Where cargo puts the programs of a profile.

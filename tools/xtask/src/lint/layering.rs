@@ -20,10 +20,10 @@ const BUS_CLIENTS: &[&str] = &["async-nats", "rumqttc", "rustls", "tokio-postgre
 
 #[rustfmt::skip]
 const LAYERS: &[Layer] = &[
+    Layer { name: "crash-point", uses: &[], tests_use: &[], never: &["tokio", "serde", "tracing"] },
     Layer { name: "bus-schema",  uses: &[], tests_use: &[], never: &["tokio", "serde_json", "tracing"] },
     Layer { name: "bus-link",    uses: &["bus-schema", "crash-point"], tests_use: &[], never: &["rusqlite", "sled"] },
     Layer { name: "workflow",    uses: &["bus-schema"], tests_use: &[], never: &["tokio", "rusqlite", "sled"] },
-    Layer { name: "crash-point", uses: &[], tests_use: &[], never: &["tokio", "serde", "tracing"] },
     Layer { name: "flow",        uses: &["bus-schema", "crash-point"], tests_use: &[], never: &["async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
     Layer { name: "spool",       uses: &["crash-point"], tests_use: &[], never: &["tokio", "async-nats", "rumqttc", "rustls", "rusqlite"] },
     Layer { name: "stream",      uses: &["bus-schema"], tests_use: &[], never: &["tokio", "tracing", "async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },

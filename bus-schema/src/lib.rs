@@ -25,7 +25,7 @@
 //! | | daemon → operator | [`TapSample`](message::TapSample) 15.1 | – |
 //! | | any → any, request | [`Ping`](message::Ping) 17.1 | [`Pong`](message::Pong) 18.1 |
 //! | | any → any, reply | [`Pong`](message::Pong) 18.1 | – |
-//! | `data.<producer>.<stream>` | producer → consumer, stream key | [`Frame`](message::Frame) 11.1, whole or in [`Piece`](piece::Piece)s | [`StreamAck`](message::StreamAck) 10.1 |
+//! | `data.<producer>.<stream>` | producer → consumer, stream key | [`Frame`](message::Frame) 11.1 | [`StreamAck`](message::StreamAck) 10.1 |
 //! | `ack.<consumer>.<stream>` | consumer → producer, pairwise | [`StreamAck`](message::StreamAck) 10.1 | – |
 //! | `app.<sender>.<topic…>` | member → members, group key | [`Text`](message::Text) 16.1 | – |
 //!

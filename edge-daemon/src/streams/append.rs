@@ -89,7 +89,7 @@ impl Outgoing {
                 position: delivery.position.as_bytes().to_vec(),
             };
             let record_bytes_max = (self.spec.spool.quota_bytes / QUOTA_PER_RECORD) as usize;
-            let packing = frames::pack(&delivery.batch, &mark, record_bytes_max);
+            let packing = frames::pack_with(&delivery.batch, &mark, record_bytes_max, self.spec.send.compress);
             let reason = || too_large(record_bytes_max);
             let too_large = packing.too_large.iter();
             rejected.extend(too_large.map(|row| Rejected {

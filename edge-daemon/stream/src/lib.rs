@@ -11,10 +11,12 @@
 //! | [`answers`] | consumer | how often to acknowledge while nothing asks for it |
 //! | [`pieces`] | consumer | put a frame together that came in pieces |
 //! | [`frames`] | both | batches to frames and back |
+//! | [`compression`] | both | smaller batches, and back within bounds |
 //! | [`clocks`] | both | when boots began, and what that makes of the times of records |
 
 pub mod answers;
 pub mod clocks;
+pub mod compression;
 pub mod flight;
 pub mod frames;
 pub mod hours;

@@ -263,7 +263,7 @@ impl<'a> Cutter<'a> {
             producer,
             consumer,
             spool: self.spec.nodes[to].spool.unwrap_or_default(),
-            send: self.spec.nodes[to].send.clone().unwrap_or_default().policy,
+            send: self.spec.nodes[to].send.clone().unwrap_or_default(),
         };
         let step = Step {
             after: spot.after,

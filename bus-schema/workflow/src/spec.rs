@@ -36,18 +36,9 @@ pub struct Node {
     /// How the streams into it are buffered, if the text says so.
     pub spool: Option<SpoolPolicy>,
     /// How the streams into it are sent, if the text says so.
-    pub send: Option<Send>,
+    pub send: Option<SendPolicy>,
     /// The component's own keys.
     pub config: Map<String, Value>,
-}
-
-/// How the streams into a node are sent.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Send {
-    /// What the text says of class, rate, windows and compression.
-    pub policy: SendPolicy,
-    /// New records go before what has piled up.
-    pub live_first: bool,
 }
 
 /// Configs may hold passwords: shows their keys only.

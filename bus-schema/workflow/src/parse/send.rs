@@ -5,11 +5,11 @@ use toml::de::DeValue;
 
 use super::{Reader, kind};
 use crate::{
-    spec::{Place, Send},
+    spec::Place,
     words::{clip, joined, nearest, size_bytes, suggest},
 };
 
-const KEYS: [&str; 5] = ["class", "rate", "windows", "live_first", "compress"];
+const KEYS: [&str; 4] = ["class", "rate", "windows", "compress"];
 const CLASSES: [(&str, Class); 3] = [
     ("critical", Class::Critical),
     ("normal", Class::Normal),
@@ -20,35 +20,28 @@ const WINDOWS_MAX: usize = 24;
 
 impl Reader {
     /// Reads the table under `send`.
-    pub(super) fn send(&mut self, place: &Place, value: &DeValue<'_>) -> Send {
-        let mut send = Send::default();
+    pub(super) fn send(&mut self, place: &Place, value: &DeValue<'_>) -> SendPolicy {
+        let mut policy = SendPolicy::default();
         let DeValue::Table(table) = value else {
             let hint = "for example: send = { class = \"bulk\", rate = \"50KB/s\", windows = [\"22:00-06:00\"] }";
             self.wrong(place, format!("'send' must be a table, not {}", kind(value)), hint);
-            return send;
+            return policy;
         };
-        let SendPolicy {
-            class,
-            bytes_per_s_max,
-            windows,
-            compress,
-        } = &mut send.policy;
         for (key, value) in table {
             let key = key.get_ref().as_ref();
             let (at, value) = (place.key(key), value.get_ref());
             match key {
-                "class" => *class = self.class(&at, value).unwrap_or_default(),
-                "rate" => *bytes_per_s_max = self.rate(&at, value).unwrap_or_default(),
-                "windows" => *windows = self.windows(&at, value),
-                "live_first" => send.live_first = self.flag(&at, value),
-                "compress" => *compress = self.flag(&at, value),
+                "class" => policy.class = self.class(&at, value).unwrap_or_default(),
+                "rate" => policy.bytes_per_s_max = self.rate(&at, value).unwrap_or_default(),
+                "windows" => policy.windows = self.windows(&at, value),
+                "compress" => policy.compress = self.flag(&at, value),
                 _ => {
                     let hint = suggest(key, "keys of 'send'", KEYS);
                     self.wrong(&at, format!("unknown key '{}'", clip(key)), hint);
                 }
             }
         }
-        send
+        policy
     }
 
     fn flag(&mut self, place: &Place, value: &DeValue<'_>) -> bool {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use testkit::{
-    Broker, Fleet, Link, Mosquitto, Nats,
+    Broker, Cmd, Fleet, Link, Mosquitto, Nats,
     scenario::{all_arrive, balanced, shop_workflow},
     shop::{self, Sizes},
     wait_ok, wait_until,
@@ -129,4 +129,52 @@ fn a_command_is_answered_before_a_backlog_over_nats() {
 #[ignore = "takes half an hour and 4 GB of disk; run it by hand"]
 fn a_command_is_answered_before_a_gigabyte() {
     answers_over_a_slow_line(Broker::Mosquitto(Mosquitto::start()), 1_000 * MB);
+}
+
+/// Hours and minutes where this machine is, so many hours from now.
+fn in_hours(hours: u32) -> String {
+    let text = Cmd::new("date")
+        .args(["+%H:%M", "-d", &format!("+{hours} hours")])
+        .run(SOON)
+        .ok();
+    text.trim().to_string()
+}
+
+#[test]
+fn a_stream_keeps_its_hours_and_says_so() {
+    let fleet = Fleet::start(Broker::embedded(false), None);
+    fleet.enrol("gateway");
+    fleet.enrol("hub");
+    let _gateway = fleet.daemon("gateway", None);
+    let _hub = fleet.daemon("hub", None);
+    let source = fleet.dir().join("shop.db");
+    shop::create(&source).expect("a database");
+    let rows = 20_000;
+    shop::add(&source, rows).expect("rows");
+    let (from, to) = (in_hours(3), in_hours(5));
+    let send = "class = \"bulk\", rate = \"500KB/s\", compress = true";
+    let workflow = shop_workflow(&fleet);
+    fleet.apply(
+        "shop",
+        &format!("{workflow}send = {{ {send}, windows = [\"{from}-{to}\"] }}\n"),
+    );
+    let told = wait_until("the stream to say that it waits", SOON, || {
+        let text = fleet.cli(&["ledger", "-o", "json"]).ok()?;
+        let streams: Vec<serde_json::Value> = serde_json::from_str(&text).ok()?;
+        let all = |stream: &&serde_json::Value| stream["ledger"]["buffered"] == rows;
+        let stream = streams.iter().find(all)?;
+        stream["trouble"]
+            .as_str()
+            .filter(|trouble| !trouble.is_empty())
+            .map(String::from)
+    });
+    assert_eq!(told, format!("waits for its hours: sends again at {from}"));
+    assert_eq!(
+        fleet.ledgers().iter().map(|(_, ledger)| ledger.delivered).sum::<u64>(),
+        0,
+        "nothing may have been sent"
+    );
+    fleet.apply("shop", &format!("{workflow}send = {{ {send} }}\n"));
+    all_arrive("every row, without hours", &fleet, rows);
+    balanced(&fleet, 1, rows);
 }

@@ -1,7 +1,8 @@
 //! What the producer of a stream does next: open it, send frames, or wait. Pure: events and the time come in.
 //!
 //! Cumulative acknowledgements and go-back-N: after a loss everything from the first missing frame is sent again, byte for
-//! byte. Credit bounds what is on the way; only a watermark lets anything be deleted.
+//! byte; where a frame travels in pieces, from the first missing piece. Credit bounds what is on the way; only a watermark
+//! lets anything be deleted.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ const DURABLE_MAX: Duration = Duration::from_secs(15);
 /// First and longest wait for an answer to an opening.
 const OPEN_WAIT_FIRST: Duration = Duration::from_millis(500);
 const OPEN_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Rewinds closer together than this answer one and the same loss.
+/// How many times as long as an answer takes now no progress may be made, should that be longer.
+const PATIENCE: u32 = 4;
+/// Rewinds closer together than this, or than an answer takes now, answer one and the same loss.
 const REWIND_APART: Duration = Duration::from_millis(200);
 
 /// What an acknowledgement told.
@@ -56,11 +59,18 @@ pub struct Flight {
     /// Frames up to this seq may leave.
     released: u64,
     next: u64,
+    /// Bytes of the frame `next` that have left in pieces.
+    offset: u32,
     credit: u64,
     received: u64,
+    /// Bytes of the frame after `received` that have arrived in pieces.
+    partial: u32,
     watermark: u64,
     progress_at: Instant,
     rewound_at: Option<Instant>,
+    losses: u64,
+    /// How long an answer takes now.
+    delay: Duration,
 }
 
 impl Flight {
@@ -74,19 +84,37 @@ impl Flight {
             open_wait: OPEN_WAIT_FIRST,
             released: watermark,
             next: watermark + 1,
+            offset: 0,
             credit: 0,
             received: watermark,
+            partial: 0,
             watermark,
             progress_at: now,
             rewound_at: None,
+            losses: 0,
+            delay: Duration::ZERO,
         }
     }
 
     /// The connection came or went.
     pub fn connected(&mut self, connected: bool, now: Instant) {
+        self.connected_after(connected, Duration::ZERO, now);
+    }
+
+    /// The connection came or went; the stream is opened `pause` later, so that many do not open at once.
+    pub fn connected_after(&mut self, connected: bool, pause: Duration, now: Instant) {
         self.connected = connected;
         self.open_wait = OPEN_WAIT_FIRST;
+        self.delay = Duration::ZERO;
+        // What was under way is sent again from wherever the consumer says it is.
+        (self.next, self.offset) = (self.received + 1, self.partial);
         self.ask(now);
+        self.open_at = now + pause;
+    }
+
+    /// So long it takes now until what is sent is acknowledged. On a slow line nobody must be impatient.
+    pub fn delayed(&mut self, delay: Duration) {
+        self.delay = delay;
     }
 
     fn ask(&mut self, now: Instant) {
@@ -115,18 +143,21 @@ impl Flight {
         }
         let just_answered = !std::mem::replace(&mut self.answered, true);
         self.open_wait = OPEN_WAIT_FIRST;
-        let rewinds_again = self.rewound_at.is_none_or(|at| now.duration_since(at) >= REWIND_APART);
+        let apart = REWIND_APART.max(self.delay);
+        let rewinds_again = self.rewound_at.is_none_or(|at| now.duration_since(at) >= apart);
         if just_answered || (ack.rewind && rewinds_again) {
+            self.losses += u64::from(self.is_under_way());
             self.rewound_at = Some(now);
-            self.next = ack.received + 1;
+            (self.next, self.offset) = (ack.received + 1, ack.partial_bytes);
         }
-        self.next = self.next.max(ack.received + 1);
-        let progress = just_answered || ack.received > self.received || ack.watermark > self.watermark;
+        (self.next, self.offset) = (self.next, self.offset).max((ack.received + 1, ack.partial_bytes));
+        let has_more = (ack.received, ack.partial_bytes) > (self.received, self.partial);
+        let progress = just_answered || has_more || ack.watermark > self.watermark;
         if progress {
             self.progress_at = now;
         }
         let durable = ack.watermark > self.watermark;
-        self.received = ack.received;
+        (self.received, self.partial) = (ack.received, ack.partial_bytes);
         self.watermark = self.watermark.max(ack.watermark);
         self.credit = ack.credit;
         if durable { Heard::Durable } else { Heard::Nothing }
@@ -140,10 +171,35 @@ impl Flight {
 
     /// Frames up to this seq left.
     pub fn sent(&mut self, through: u64, now: Instant) {
-        if self.next == self.received + 1 {
+        if !self.is_under_way() {
             self.progress_at = now;
         }
-        self.next = self.next.max(through + 1);
+        if through >= self.next {
+            (self.next, self.offset) = (through + 1, 0);
+        }
+    }
+
+    /// A piece of the next frame left: up to so many of its bytes.
+    pub fn sent_piece(&mut self, end: u32, now: Instant) {
+        if !self.is_under_way() {
+            self.progress_at = now;
+        }
+        self.offset = end;
+    }
+
+    /// How many bytes of the next frame have left already.
+    pub fn offset(&self) -> u32 {
+        self.offset
+    }
+
+    /// Something was sent whose arrival is not known yet.
+    fn is_under_way(&self) -> bool {
+        (self.next, self.offset) > (self.received + 1, self.partial)
+    }
+
+    /// How often it went back while something was under way.
+    pub fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// Highest seq known to be durable at the consumer.
@@ -157,8 +213,8 @@ impl Flight {
             return Action::Wait(None);
         }
         let silent = now.saturating_duration_since(self.progress_at);
-        let patience = match (self.next > self.received + 1, self.received > self.watermark) {
-            (true, _) => Some(PROGRESS_MAX),
+        let patience = match (self.is_under_way(), self.received > self.watermark) {
+            (true, _) => Some(PROGRESS_MAX.max(self.delay * PATIENCE)),
             (false, true) => Some(DURABLE_MAX),
             (false, false) => None,
         };

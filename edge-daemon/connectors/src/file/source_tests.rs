@@ -168,7 +168,8 @@ async fn bytes_that_are_not_text_and_long_lines() {
     );
     let reasons = harvest.reasons();
     assert!(
-        reasons.contains(":2: not UTF-8") && reasons.contains(":4: the line is longer than 4194304 bytes"),
+        reasons.contains(":2: not UTF-8")
+            && reasons.contains(&format!(":4: the line is longer than {RECORD_BYTES_MAX} bytes")),
         "{reasons}"
     );
     assert_eq!(harvest.undecodable[0].bytes, b"\xff\xfe");
@@ -598,4 +599,32 @@ fn position_was_ever_taken(events: &[Event]) -> bool {
         }
     }
     false
+}
+
+/// A record that could not be read is read once more where it stands for itself, open or not.
+#[tokio::test]
+async fn a_single_record_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("in"), "").unwrap();
+    let json = r#"{"path": "in", "format": "json_lines", "types": {"n": "i64"}}"#;
+    for is_open in [false, true] {
+        let mut source = source(&SOURCE, json, dir.path());
+        if is_open {
+            source.open(None).await.unwrap();
+        }
+        let batch = source.decode(br#"{"n": 7}"#).unwrap();
+        assert_eq!((batch.rows(), batch.cell(0, 0)), (1, Cell::I64(7)));
+        for (wrong, said) in [(&b"nonsense"[..], ""), (b"", "no record"), (br#"{"n": "x"}"#, "n")] {
+            let cause = source.decode(wrong).unwrap_err();
+            assert!(cause.contains(said) && !cause.is_empty(), "{cause}");
+        }
+    }
+    for other in [
+        r#"{"path": "in", "format": "csv"}"#,
+        r#"{"path": "in", "format": "lines"}"#,
+        r#"{"path": "in", "format": "json_lines", "origin_columns": true}"#,
+    ] {
+        let cause = source(&SOURCE, other, dir.path()).decode(b"a").unwrap_err();
+        assert!(cause.contains("mend the file"), "{cause}");
+    }
 }

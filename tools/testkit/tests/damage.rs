@@ -81,7 +81,8 @@ fn gateway_with_a_past() -> (Fleet, PathBuf) {
     shop::add(&source, ROWS - 100).unwrap();
     wait_until("a backlog", LATE, || {
         let held = fleet.ledgers().iter().map(|(_, ledger)| ledger.buffered).max();
-        (held == Some(ROWS - 100)).then_some(())
+        // The hub may have been killed before it confirmed the first ones.
+        (held >= Some(ROWS - 100)).then_some(())
     });
     assert!(gateway.term_and_wait(STOP).success());
     // Nothing that starts below may reach anybody.

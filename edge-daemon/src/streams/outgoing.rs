@@ -192,7 +192,13 @@ impl Outgoing {
         let state = spool.state();
         let is_new = state.mark.is_none() && state.next_seq == 1;
         let lineage = match (
-            beginning(found.as_ref().map(Option::as_ref).map_err(|()| ()), is_new),
+            beginning(
+                match &found {
+                    Ok(lineage) => Ok(lineage.as_ref()),
+                    Err(()) => Err(()),
+                },
+                is_new,
+            ),
             found,
         ) {
             (Beginning::Goes, Ok(Some(lineage))) => lineage,

@@ -2,10 +2,12 @@
 //! file only chooses between them.
 
 mod cmd;
+mod fuzz;
 mod lint;
 mod measure;
 mod metadata;
 mod setup;
+mod sim;
 mod test;
 mod up;
 
@@ -31,6 +33,10 @@ enum Task {
     Lint(lint::Args),
     /// Run every test against real servers
     Test(test::Args),
+    /// Live thousands of lives of streams and plans, without network or disk
+    Sim(sim::Args),
+    /// Feed made-up bytes to everything that reads bytes from outside
+    Fuzz(fuzz::Args),
     /// Print size, memory and speed of the release programs
     Measure(measure::Args),
 }
@@ -41,6 +47,8 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Lint(args) => lint::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Sim(args) => sim::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Measure(args) => measure::run(&args),
     };
     match done {

@@ -8,14 +8,19 @@ fn main() -> std::io::Result<()> {
     let write = |target: &str, name: &str, bytes: &[u8]| {
         let dir = home.join("corpus").join(target);
         fs::create_dir_all(&dir)?;
-        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let name: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
         fs::write(dir.join(format!("seed-{name}")), bytes)
     };
     let golden = fs::read_to_string(home.join("../../bus-schema/tests/golden.txt"))?;
     for (name, hex) in golden.lines().filter_map(|line| line.split_once(" = ")) {
         let bytes = unhex(hex);
         let after = |first: u8| [&[first], bytes.as_slice()].concat();
-        let kind = name.strip_prefix("message ").and_then(|rest| rest.split('.').next()?.parse::<u8>().ok());
+        let kind = name
+            .strip_prefix("message ")
+            .and_then(|rest| rest.split('.').next()?.parse::<u8>().ok());
         match kind {
             Some(kind) => write("messages", name, &after(kind))?,
             None if name.contains("envelope") => write("envelope", name, &after(0))?,
@@ -65,7 +70,10 @@ fn frames(payload: &[u8]) -> Vec<u8> {
 
 fn unhex(text: &str) -> Vec<u8> {
     let digit = |c: u8| (c as char).to_digit(16).unwrap_or(0) as u8;
-    text.as_bytes().chunks_exact(2).map(|pair| digit(pair[0]) * 16 + digit(pair[1])).collect()
+    text.as_bytes()
+        .chunks_exact(2)
+        .map(|pair| digit(pair[0]) * 16 + digit(pair[1]))
+        .collect()
 }
 
 const WORKFLOWS: &[(&str, &str)] = &[

@@ -47,7 +47,9 @@ fn open(frame: &[u8]) {
 fn round_trip(change: u8, plaintext: &[u8]) {
     let (sender, recipient) = (identity(10), identity(20));
     let (from, to) = (sender.public().node_id(), recipient.public().node_id());
-    let Some(key) = sender.pair_key(&recipient.public(), &from, &to) else { return };
+    let Some(key) = sender.pair_key(&recipient.public(), &from, &to) else {
+        return;
+    };
     let number = |at: usize| plaintext.get(at).copied().map_or(0, u64::from);
     let header = Header {
         version: VERSION,

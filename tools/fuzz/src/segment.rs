@@ -26,7 +26,9 @@ const READS_MAX: usize = 1_000;
 type Files = Vec<(PathBuf, Vec<u8>)>;
 
 fn content(root_seq: u64) -> Vec<u8> {
-    (0..FRAME_BYTES).map(|at| (root_seq as usize * 31 + at * 7 + at / 256) as u8).collect()
+    (0..FRAME_BYTES)
+        .map(|at| (root_seq as usize * 31 + at * 7 + at / 256) as u8)
+        .collect()
 }
 
 fn append(spool: &mut Spool, root_seq: u64) {
@@ -112,7 +114,11 @@ fn damage(files: &mut Files, data: &[u8]) {
                 files.remove(index);
             }
             2 => bytes.extend(std::iter::repeat_n(value, usize::from(step[7]) * 16)),
-            3 => bytes.iter_mut().skip(at).take(usize::from(step[7]) * 4).for_each(|byte| *byte = value),
+            3 => bytes
+                .iter_mut()
+                .skip(at)
+                .take(usize::from(step[7]) * 4)
+                .for_each(|byte| *byte = value),
             _ => {
                 if let Some(byte) = bytes.get_mut(at) {
                     *byte ^= value.max(1);
@@ -124,7 +130,9 @@ fn damage(files: &mut Files, data: &[u8]) {
 
 /// The first byte chooses the buffer, and whether it is looked at before it is opened; the rest is what happens to it.
 pub fn feed(data: &[u8]) {
-    let Some((choice, rest)) = data.split_first() else { return };
+    let Some((choice, rest)) = data.split_first() else {
+        return;
+    };
     let mut files = originals()[usize::from(*choice & 1)].clone();
     damage(&mut files, rest);
     let dir = scratch();

@@ -8,7 +8,10 @@ use std::path::Path;
 fn nothing_in_the_corpora_breaks_anything() {
     for (name, feed) in fuzz::TARGETS {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
-        let mut files: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut files: Vec<_> = std::fs::read_dir(&dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         files.sort();
         assert!(files.len() >= 5, "{name} has hardly any corpus");
         for file in files {

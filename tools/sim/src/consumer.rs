@@ -101,7 +101,9 @@ impl World {
     /// A frame arrives.
     pub fn frame_arrived(&mut self, stream: usize, sealed: Sealed) {
         let (is_up, now) = (self.streams[stream].is_up, self.now);
-        let Some(consumer) = self.consumer(stream).filter(|_| is_up) else { return };
+        let Some(consumer) = self.consumer(stream).filter(|_| is_up) else {
+            return;
+        };
         let Some(key) = consumer.standing.key() else {
             if consumer.standing.is_ready() {
                 consumer.greet();
@@ -121,7 +123,9 @@ impl World {
     /// An acknowledgement leaves, if one is due.
     pub fn answer(&mut self, stream: usize) {
         let is_up = self.streams[stream].is_up;
-        let Some(consumer) = self.consumer(stream).filter(|_| is_up) else { return };
+        let Some(consumer) = self.consumer(stream).filter(|_| is_up) else {
+            return;
+        };
         let Some(rewind) = consumer.due.take() else { return };
         let standing = &consumer.standing;
         if !standing.is_ready() {
@@ -141,7 +145,9 @@ impl World {
         };
         let (epoch, watermark, received) = (ack.epoch, ack.watermark, ack.received);
         self.streams[stream].acks.push(ack);
-        self.say(|| format!("consumer {stream}: epoch {epoch}, durable {watermark}, received {received}, rewind {rewind}"));
+        self.say(|| {
+            format!("consumer {stream}: epoch {epoch}, durable {watermark}, received {received}, rewind {rewind}")
+        });
     }
 
     /// The daemon does one step; a dead one starts.
@@ -175,7 +181,12 @@ impl World {
     fn open_destination(&mut self, stream: usize) {
         let mark = self.streams[stream].destination.mark.clone().unwrap_or_default();
         let place = place_of(&mark);
-        self.say(|| format!("consumer {stream} goes on after epoch {}, seq {}", place.epoch, place.seq));
+        self.say(|| {
+            format!(
+                "consumer {stream} goes on after epoch {}, seq {}",
+                place.epoch, place.seq
+            )
+        });
         if let Some(consumer) = self.consumer(stream) {
             consumer.channel.clear();
             (consumer.seq, consumer.confirmed, consumer.place) = (mark.seq, mark.seq, place);
@@ -196,8 +207,12 @@ impl World {
     /// Makes the next frame into something to write.
     fn take(&mut self, stream: usize) -> Result<(), Stop> {
         let doubles = self.setting.has(Mistake::GapTwice);
-        let Some(consumer) = self.consumer(stream) else { return Ok(()) };
-        let Some(Taken { epoch, seq, frame }) = consumer.standing.take() else { return Ok(()) };
+        let Some(consumer) = self.consumer(stream) else {
+            return Ok(());
+        };
+        let Some(Taken { epoch, seq, frame }) = consumer.standing.take() else {
+            return Ok(());
+        };
         if seq % 2 == 0 {
             consumer.greet();
         }
@@ -222,7 +237,11 @@ impl World {
         };
         tally.duplicates += consumer.standing.take_duplicates();
         tally.gaps += consumer.standing.take_ended();
-        let place = Place { epoch, seq, mark: consumer.mark.clone() };
+        let place = Place {
+            epoch,
+            seq,
+            mark: consumer.mark.clone(),
+        };
         consumer.seq += 1;
         consumer.place = place.clone();
         let delivery = Delivery {
@@ -244,9 +263,12 @@ impl World {
     /// Writes what was read, with the watermark, in one transaction.
     fn write_group(&mut self, stream: usize) -> Result<(), Stop> {
         let mark = self.streams[stream].destination.mark.clone().unwrap_or_default();
-        let Some(consumer) = self.consumer(stream) else { return Ok(()) };
+        let Some(consumer) = self.consumer(stream) else {
+            return Ok(());
+        };
         // A commit whose answer was lost has been made all the same; anything else is another state of the destination.
-        let is_ours = |(delivery, _): &(Delivery, Place)| (delivery.seq, &delivery.position) == (mark.seq, &mark.position);
+        let is_ours =
+            |(delivery, _): &(Delivery, Place)| (delivery.seq, &delivery.position) == (mark.seq, &mark.position);
         let has_moved = mark.seq != consumer.confirmed && !consumer.channel.iter().any(is_ours);
         if std::mem::take(&mut consumer.is_unsure) && has_moved {
             self.say(|| format!("destination {stream} is not where it was"));
@@ -257,8 +279,14 @@ impl World {
             return Ok(());
         }
         let group: Vec<(Delivery, Place)> = consumer.channel.iter().cloned().collect();
-        let fresh: Vec<(Delivery, Place)> = group.iter().filter(|(delivery, _)| delivery.seq > mark.seq).cloned().collect();
-        let Some((last, place)) = group.last().cloned() else { return Ok(()) };
+        let fresh: Vec<(Delivery, Place)> = group
+            .iter()
+            .filter(|(delivery, _)| delivery.seq > mark.seq)
+            .cloned()
+            .collect();
+        let Some((last, place)) = group.last().cloned() else {
+            return Ok(());
+        };
         if self.setting.has(Mistake::AckBeforeCommit) {
             self.confirm(stream, &place);
         }
@@ -380,7 +408,10 @@ impl Consumer {
 
 /// What a frame says of records that do not come.
 fn gap(frame: &Frame, doubles: bool) -> Tally {
-    let Frame::Gap { dropped, lost, settled, .. } = *frame else {
+    let Frame::Gap {
+        dropped, lost, settled, ..
+    } = *frame
+    else {
         return Tally::default();
     };
     let times = if doubles { 2 } else { 1 };

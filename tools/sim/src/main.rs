@@ -27,7 +27,12 @@ const PROGRESS_EVERY: u64 = 5_000;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let named = |wanted: &String| Mistake::ALL.iter().find(|(name, _)| name == wanted).map(|(_, mistake)| *mistake);
+    let named = |wanted: &String| {
+        Mistake::ALL
+            .iter()
+            .find(|(name, _)| name == wanted)
+            .map(|(_, mistake)| *mistake)
+    };
     let mistake = arguments.mistake.as_ref().and_then(named);
     let start = Instant::now();
     for number in 0..arguments.runs {
@@ -35,7 +40,10 @@ fn main() -> ExitCode {
         if let Err(broken) = sim::run(seed, mistake, arguments.trace) {
             eprintln!("seed {seed}: {broken}");
             if !arguments.trace {
-                let built_in = arguments.mistake.map(|name| format!(" --mistake {name}")).unwrap_or_default();
+                let built_in = arguments
+                    .mistake
+                    .map(|name| format!(" --mistake {name}"))
+                    .unwrap_or_default();
                 eprintln!("to see it: cargo xtask sim --runs 1 --seed {seed} --trace{built_in}");
             }
             return ExitCode::FAILURE;
@@ -47,6 +55,9 @@ fn main() -> ExitCode {
     }
     let seconds = start.elapsed().as_secs_f64();
     eprintln!();
-    println!("{} runs from seed {} in {seconds:.1} s: nothing lost, nothing doubled", arguments.runs, arguments.seed);
+    println!(
+        "{} runs from seed {} in {seconds:.1} s: nothing lost, nothing doubled",
+        arguments.runs, arguments.seed
+    );
     ExitCode::SUCCESS
 }

@@ -18,7 +18,11 @@ impl World {
         let lanes = &mut self.streams[stream];
         if !comes_again {
             // Its siblings go on, and what only this one had still to send is nowhere else.
-            let owed = lanes.oracle.accepted.iter().chain(lanes.spool.held().flat_map(|entry| &entry.ids));
+            let owed = lanes
+                .oracle
+                .accepted
+                .iter()
+                .chain(lanes.spool.held().flat_map(|entry| &entry.ids));
             let owed: Vec<u64> = owed.filter(|id| !lanes.oracle.seen.contains(id)).copied().collect();
             lanes.oracle.lost.extend(owed);
         }
@@ -39,7 +43,8 @@ impl World {
         // A copy from before an epoch that the consumer has seen since is refused, until a person decides.
         let epoch = |lineage: &Option<Lineage>| lineage.as_ref().map(|lineage| lineage.epoch);
         let now: Vec<_> = self.streams.iter().map(|lanes| epoch(&lanes.lineage)).collect();
-        self.copies.retain(|files| files.iter().map(|(_, lineage)| epoch(lineage)).eq(now.iter().copied()));
+        self.copies
+            .retain(|files| files.iter().map(|(_, lineage)| epoch(lineage)).eq(now.iter().copied()));
         let count = self.copies.len() as u64;
         // Of several streams of one source some may have sent the last batch and not yet have written down that they did:
         // a copy that is a little older cannot know.
@@ -53,7 +58,10 @@ impl World {
         let comes_again = self.setting.replays && self.streams.len() == 1;
         for (lanes, (spool, lineage)) in self.streams.iter_mut().zip(chosen) {
             if !comes_again {
-                lanes.oracle.lost.extend(lanes.spool.held().flat_map(|entry| entry.ids.iter().copied()));
+                lanes
+                    .oracle
+                    .lost
+                    .extend(lanes.spool.held().flat_map(|entry| entry.ids.iter().copied()));
             }
             (lanes.spool, lanes.lineage) = (spool, lineage);
             // What a broker still has of the other history would pass for this one's.
@@ -79,7 +87,12 @@ impl World {
         } else {
             lanes.spool.damage_middle(&mut self.dice)
         };
-        self.say(|| format!("buffer {stream} is damaged at its {}: {gone:?} are lost", if tail { "end" } else { "middle" }));
+        self.say(|| {
+            format!(
+                "buffer {stream} is damaged at its {}: {gone:?} are lost",
+                if tail { "end" } else { "middle" }
+            )
+        });
         let lanes = &mut self.streams[stream];
         lanes.is_damaged = true;
         if tail || !replays || self.setting.policy == Policy::DropNewest {

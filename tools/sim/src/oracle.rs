@@ -31,7 +31,9 @@ impl Oracle {
     /// What an epoch accounts for up to `seq`.
     pub fn account(&self, epoch: u64, seq: u64) -> u64 {
         let account = self.accounts.get(&epoch);
-        account.and_then(|account| account.range(..=seq).next_back()).map_or(0, |(_, sum)| *sum)
+        account
+            .and_then(|account| account.range(..=seq).next_back())
+            .map_or(0, |(_, sum)| *sum)
     }
 
     /// A frame was appended that accounts for so many records.
@@ -59,7 +61,11 @@ impl Oracle {
         }
         let may_repeat = self.is_excused || self.again_above.is_some_and(|above| id > above);
         if !may_repeat && let Some(last) = content.last().filter(|last| id <= **last) {
-            let what = if content.contains(&id) { "came twice" } else { "came out of order" };
+            let what = if content.contains(&id) {
+                "came twice"
+            } else {
+                "came out of order"
+            };
             return Err(format!("record {id} {what}, after record {last}"));
         }
         Ok(())
@@ -70,7 +76,9 @@ impl Oracle {
         let told = [&self.seen, &self.dead, &self.dropped, &self.lost];
         let is_unknown = |id: &&u64| !self.is_excused && !told.iter().any(|set| set.contains(id));
         match ids.iter().find(is_unknown) {
-            Some(id) => Err(format!("record {id} was deleted from the spool, and the destination never had it")),
+            Some(id) => Err(format!(
+                "record {id} was deleted from the spool, and the destination never had it"
+            )),
             None => Ok(()),
         }
     }
@@ -79,7 +87,8 @@ impl Oracle {
     pub fn settled(&self, content: &[u64]) -> Result<(), String> {
         let there: BTreeSet<u64> = content.iter().copied().collect();
         let explained = |id: &u64| {
-            self.is_excused || there.contains(id)
+            self.is_excused
+                || there.contains(id)
                 || [&self.dropped, &self.lost, &self.wiped, &self.dead]
                     .iter()
                     .any(|set| set.contains(id))

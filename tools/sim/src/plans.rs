@@ -9,7 +9,11 @@ use bus_schema::{
 };
 use converge::{Refused, difference, judge};
 
-use crate::{dice::Dice, net::{Lane, Weather}, setting::Mistake};
+use crate::{
+    dice::Dice,
+    net::{Lane, Weather},
+    setting::Mistake,
+};
 
 /// Offers until the plane is sure to have been heard.
 const OFFERS_MAX: u64 = 200;
@@ -42,7 +46,12 @@ struct Story<'a> {
 /// Runs one.
 pub fn run(dice: &mut Dice, mistake: Option<Mistake>, tells: bool) -> Result<(), String> {
     let (fleet, node) = (FleetId::from_hash(&[1; 32]), NodeId::from_hash(&[2; 32]));
-    let newest = Plan { fleet, daemon: node, version: 0, workflows: Vec::new() };
+    let newest = Plan {
+        fleet,
+        daemon: node,
+        version: 0,
+        workflows: Vec::new(),
+    };
     let mut story = Story {
         fleet,
         node,
@@ -59,7 +68,10 @@ pub fn run(dice: &mut Dice, mistake: Option<Mistake>, tells: bool) -> Result<(),
 
 fn workflow(name: u64, revision: u32, pipes: usize) -> PlanWorkflow {
     let name = ["a", "b", "c"][name as usize];
-    let pipe = Pipe { root: Root::Source(0), steps: Vec::new() };
+    let pipe = Pipe {
+        root: Root::Source(0),
+        steps: Vec::new(),
+    };
     PlanWorkflow {
         id: WorkflowId::of_name(name),
         name: name.to_string(),
@@ -173,7 +185,10 @@ impl Story<'_> {
             return Err("it runs another daemon's plan".to_string());
         }
         if plan.version < self.daemon.acted {
-            return Err(format!("it goes back from version {} to {}", self.daemon.acted, plan.version));
+            return Err(format!(
+                "it goes back from version {} to {}",
+                self.daemon.acted, plan.version
+            ));
         }
         self.daemon.acted = plan.version;
         let difference = difference(self.daemon.running.values(), &plan.workflows);
@@ -216,7 +231,12 @@ impl Story<'_> {
         if running != sorted {
             return Err(format!("it should run {sorted:?} and runs {running:?}"));
         }
-        let started: u64 = self.daemon.starts.values().sum::<u64>() - if was_alive { started_before.min(self.daemon.starts.values().sum()) } else { 0 };
+        let started: u64 = self.daemon.starts.values().sum::<u64>()
+            - if was_alive {
+                started_before.min(self.daemon.starts.values().sum())
+            } else {
+                0
+            };
         if was_alive && started > wanted.len() as u64 {
             return Err(format!("it started {started} workflows to run {}", wanted.len()));
         }

@@ -109,7 +109,11 @@ pub fn takes(stream: usize, id: u64) -> bool {
 impl Producer {
     /// Nothing is left to do.
     pub fn is_idle(&self, world: &World) -> bool {
-        let read = if world.setting.replays { self.position } else { world.unread - 1 };
+        let read = if world.setting.replays {
+            self.position
+        } else {
+            world.unread - 1
+        };
         self.phase == Phase::Read && read >= world.produced
     }
 
@@ -238,14 +242,21 @@ impl World {
         let mut spool = Spool::new(self.setting.capacity_frames);
         if let (Some((root, book)), false) = (lanes.spool.mark(), self.setting.replays) {
             let held = lanes.spool.account().held;
-            lanes.oracle.dropped.extend(lanes.spool.held().flat_map(|entry| entry.ids.iter().copied()));
+            lanes
+                .oracle
+                .dropped
+                .extend(lanes.spool.held().flat_map(|entry| entry.ids.iter().copied()));
             let book = Book {
                 position: book.position,
                 dropped: held,
                 owed: held,
                 gone: 0,
             };
-            let _ = spool.append(vec![Group { entries: Vec::new(), root, book }]);
+            let _ = spool.append(vec![Group {
+                entries: Vec::new(),
+                root,
+                book,
+            }]);
         }
         lanes.spool = spool;
     }
@@ -284,7 +295,11 @@ impl World {
         for _ in 0..works {
             let most = self.dice.between(1, 5);
             let Some(producer) = &mut self.producer else { return };
-            let first = if replays { producer.position + 1 } else { self.unread.max(unread) };
+            let first = if replays {
+                producer.position + 1
+            } else {
+                self.unread.max(unread)
+            };
             let last = produced.min(first + most - 1);
             if first > last {
                 break;
@@ -302,7 +317,12 @@ impl World {
         if let Some(producer) = &self.producer
             && let (Some(first), Some(last)) = (producer.group.first(), producer.group.last())
         {
-            self.say(|| format!("read: batches {} to {}, records {} to {}", first.seq, last.seq, first.ids[0], last.position));
+            self.say(|| {
+                format!(
+                    "read: batches {} to {}, records {} to {}",
+                    first.seq, last.seq, first.ids[0], last.position
+                )
+            });
             if self.setting.has(Mistake::SourceCommitFirst) {
                 self.accept();
             }
@@ -338,7 +358,9 @@ impl World {
         let place = position(to.to.position.as_bytes());
         self.say(|| format!("the pipe goes on at batch {}, position {place}", to.to.seq));
         if to.is_damage {
-            self.streams.iter_mut().for_each(|stream| stream.oracle.may_repeat_above(place));
+            self.streams
+                .iter_mut()
+                .for_each(|stream| stream.oracle.may_repeat_above(place));
         }
         let mut order: Vec<usize> = (0..standings.len()).collect();
         order.sort_by_key(|index| std::cmp::Reverse(standings[*index].mark.seq));
@@ -348,9 +370,15 @@ impl World {
                 return Ok(());
             }
             if self.standing(stream).mark.seq < to.to.seq {
-                let only = Work { seq: to.to.seq, position: place, ids: Vec::new() };
+                let only = Work {
+                    seq: to.to.seq,
+                    position: place,
+                    ids: Vec::new(),
+                };
                 if matches!(self.append(stream, &[only])?, Wrote::Full) {
-                    return Err(Stop::Broken(format!("a mark without frames has no room in stream {stream}")));
+                    return Err(Stop::Broken(format!(
+                        "a mark without frames has no room in stream {stream}"
+                    )));
                 }
             }
         }
@@ -424,7 +452,12 @@ impl World {
             return Ok(false);
         }
         let mark = resume.and_then(|resume| resume.mark);
-        self.say(|| format!("stream {stream} goes on from where the consumer is: {:?}", mark.as_ref().map(|m| position(&m.position))));
+        self.say(|| {
+            format!(
+                "stream {stream} goes on from where the consumer is: {:?}",
+                mark.as_ref().map(|m| position(&m.position))
+            )
+        });
         let lanes = &mut self.streams[stream];
         if let Some(mark) = mark {
             let book = Book {
@@ -433,11 +466,19 @@ impl World {
                 gone: mark.root_seq + 1,
                 ..lanes.spool.book()
             };
-            let group = Group { entries: Vec::new(), root: mark.root_seq, book };
+            let group = Group {
+                entries: Vec::new(),
+                root: mark.root_seq,
+                book,
+            };
             let _ = lanes.spool.append(vec![group]);
             self.point("between a mark from the consumer and the note that it was asked for")?;
         }
-        self.streams[stream].lineage = Some(Lineage { asks: false, begun: true, ..lineage });
+        self.streams[stream].lineage = Some(Lineage {
+            asks: false,
+            begun: true,
+            ..lineage
+        });
         Ok(true)
     }
 
@@ -449,9 +490,16 @@ impl World {
         if self.has_moved(stream) {
             return Ok(Wrote::Moved);
         }
-        let Some(producer) = &self.producer else { return Ok(Wrote::Moved) };
+        let Some(producer) = &self.producer else {
+            return Ok(Wrote::Moved);
+        };
         let mark_seq = producer.outs[stream].mark_seq;
-        let fresh: Vec<Work> = producer.group.iter().filter(|work| work.seq > mark_seq).cloned().collect();
+        let fresh: Vec<Work> = producer
+            .group
+            .iter()
+            .filter(|work| work.seq > mark_seq)
+            .cloned()
+            .collect();
         let wrote = self.append(stream, &fresh)?;
         if let Wrote::Done = wrote {
             let last = self.streams[stream].spool.next_seq() - 1;
@@ -483,7 +531,11 @@ impl World {
             seq += entries.len() as u64;
             book.position = work.position;
             book.gone = book.gone.max(gone);
-            groups.push(Group { entries, root: work.seq, book: book.clone() });
+            groups.push(Group {
+                entries,
+                root: work.seq,
+                book: book.clone(),
+            });
         }
         (groups, book)
     }
@@ -536,7 +588,10 @@ impl World {
         for group in groups.iter_mut() {
             let given_up: u64 = group.entries.iter().map(|entry| entry.records).sum();
             sum += given_up;
-            lanes.oracle.dropped.extend(group.entries.drain(..).flat_map(|entry| entry.ids));
+            lanes
+                .oracle
+                .dropped
+                .extend(group.entries.drain(..).flat_map(|entry| entry.ids));
             group.book.dropped = old.dropped + sum;
             group.book.owed = old.owed + sum;
         }
@@ -567,7 +622,11 @@ impl World {
             return Ok(());
         }
         self.let_go(stream);
-        let last_seq = self.producer.as_ref().and_then(|producer| producer.group.last()).map_or(0, |work| work.seq);
+        let last_seq = self
+            .producer
+            .as_ref()
+            .and_then(|producer| producer.group.last())
+            .map_or(0, |work| work.seq);
         if let Some(out) = self.out(stream) {
             out.released = out.released.max(out.appended);
             out.flight.released(out.released);
@@ -589,7 +648,10 @@ impl World {
     pub fn told_link(&mut self) {
         let (is_up, now) = (self.is_up, self.now);
         if let Some(producer) = &mut self.producer {
-            producer.outs.iter_mut().for_each(|out| out.flight.connected(is_up, now));
+            producer
+                .outs
+                .iter_mut()
+                .for_each(|out| out.flight.connected(is_up, now));
         }
     }
 
@@ -601,7 +663,10 @@ impl World {
         let mixed = self.setting.has(Mistake::EpochMixed);
         let epoch = self.streams[stream].lineage.as_ref().map_or(0, |lineage| lineage.epoch);
         if let Some(out) = self.out(stream) {
-            let ack = StreamAck { epoch: if mixed { epoch } else { ack.epoch }, ..ack };
+            let ack = StreamAck {
+                epoch: if mixed { epoch } else { ack.epoch },
+                ..ack
+            };
             out.acks.push_back(ack);
         }
     }
@@ -699,7 +764,9 @@ impl World {
     fn open(&mut self, stream: usize) {
         let is_up = self.is_up;
         let lanes = &mut self.streams[stream];
-        let Some(lineage) = lanes.lineage.as_ref().filter(|_| is_up) else { return };
+        let Some(lineage) = lanes.lineage.as_ref().filter(|_| is_up) else {
+            return;
+        };
         let open = StreamOpen {
             stream: StreamId::from_hash(&[stream as u8; 32]),
             epoch: lineage.epoch,
@@ -729,7 +796,10 @@ impl World {
             next = seq + 1;
         }
         if sent.is_empty() {
-            let last = lanes.spool.next_held(from).map_or(released, |next| released.min(next - 1));
+            let last = lanes
+                .spool
+                .next_held(from)
+                .map_or(released, |next| released.min(next - 1));
             sent.push((last, gap(from, lanes.spool.missing(from, last))));
             next = last + 1;
         }
@@ -759,6 +829,9 @@ impl World {
             return;
         }
         book.gone = book.gone.max(root);
+        if let Some(lineage) = &mut lanes.lineage {
+            lineage.begun = true;
+        }
         let entries = vec![owed_gap(seq, &mut book, tells)];
         if lanes.spool.append(vec![Group { entries, root, book }]).is_ok() {
             self.note_appended(stream, seq);
@@ -779,5 +852,10 @@ fn owed_gap(seq: u64, book: &mut Book, tells: bool) -> Entry {
         lost: 0,
         settled: 0,
     };
-    Entry { frame, records: 0, owed, ids: Vec::new() }
+    Entry {
+        frame,
+        records: 0,
+        owed,
+        ids: Vec::new(),
+    }
 }

@@ -189,9 +189,7 @@ impl Spool {
 
     /// What waits.
     pub fn held(&self) -> impl Iterator<Item = &Entry> {
-        self.frames
-            .range(self.ledger.floor + 1..)
-            .map(|(_, (_, entry))| entry)
+        self.frames.range(self.ledger.floor + 1..).map(|(_, (_, entry))| entry)
     }
 
     fn produced(&self) -> u64 {
@@ -283,7 +281,12 @@ impl Spool {
             missing.settled = ledger.delivered;
         }
         let ended = |range: &&Range| (first..=last).contains(&range.last);
-        missing.dropped += ledger.ahead.iter().filter(ended).map(|range| range.records).sum::<u64>();
+        missing.dropped += ledger
+            .ahead
+            .iter()
+            .filter(ended)
+            .map(|range| range.records)
+            .sum::<u64>();
         for hole in self.ledger.holes.iter().filter(ended) {
             let before = self.amounts_at(hole.first.max(first) - 1) - self.amounts_at(hole.first - 1);
             missing.lost += hole.records.saturating_sub(before);
@@ -315,7 +318,11 @@ impl Spool {
             hole.first = floor + 1;
         }
         let below = |ranges: &mut Vec<Range>| -> u64 {
-            let sum = ranges.iter().filter(|range| range.last <= floor).map(|range| range.records).sum();
+            let sum = ranges
+                .iter()
+                .filter(|range| range.last <= floor)
+                .map(|range| range.records)
+                .sum();
             ranges.retain(|range| range.last > floor);
             sum
         };
@@ -383,7 +390,10 @@ impl Spool {
             self.marks.extend(newest);
         }
         let owed = dropped.iter().map(|(_, (_, entry))| entry.owed).sum();
-        Some((dropped.into_iter().flat_map(|(_, (_, entry))| entry.ids).collect(), owed))
+        Some((
+            dropped.into_iter().flat_map(|(_, (_, entry))| entry.ids).collect(),
+            owed,
+        ))
     }
 
     /// Removes every group above a root seq.
@@ -412,7 +422,11 @@ impl Spool {
         self.amounts.retain(|seq, _| *seq <= after_seq);
         self.ledger.holes.retain(|hole| hole.first <= after_seq);
         self.next_seq = after_seq + 1;
-        let tail = self.segments.iter().rposition(|first| *first <= after_seq + 1).unwrap_or(0);
+        let tail = self
+            .segments
+            .iter()
+            .rposition(|first| *first <= after_seq + 1)
+            .unwrap_or(0);
         self.segments.truncate(tail + 1);
     }
 
@@ -433,13 +447,26 @@ impl Spool {
         let index = dice.below(self.segments.len() as u64 - 1) as usize;
         let first = self.segments[index].max(self.ledger.floor + 1);
         let last = self.segments[index + 1] - 1;
-        let gone: Vec<u64> = self.frames.range(first..).map(|(seq, _)| *seq).take_while(|seq| *seq <= last).collect();
+        let gone: Vec<u64> = self
+            .frames
+            .range(first..)
+            .map(|(seq, _)| *seq)
+            .take_while(|seq| *seq <= last)
+            .collect();
         let (Some(from), Some(to)) = (gone.first().copied(), gone.last().copied()) else {
             return Vec::new();
         };
-        let entries: Vec<Entry> = gone.iter().filter_map(|seq| self.frames.remove(seq)).map(|(_, entry)| entry).collect();
+        let entries: Vec<Entry> = gone
+            .iter()
+            .filter_map(|seq| self.frames.remove(seq))
+            .map(|(_, entry)| entry)
+            .collect();
         let records = entries.iter().map(|entry| entry.records).sum();
-        self.ledger.holes.push(Range { first: from, last: to, records });
+        self.ledger.holes.push(Range {
+            first: from,
+            last: to,
+            records,
+        });
         self.ledger.holes.sort_by_key(|hole| hole.first);
         self.marks.retain(|mark| mark.after_seq < from || mark.after_seq >= to);
         self.stored = self.ledger.clone();
@@ -456,16 +483,26 @@ impl Spool {
         if after_seq < self.ledger.floor || self.ledger.ahead.iter().any(|range| range.last > after_seq) {
             return Vec::new();
         }
-        let ids = self.frames.range(after_seq + 1..).flat_map(|(_, (_, entry))| entry.ids.clone()).collect();
+        let ids = self
+            .frames
+            .range(after_seq + 1..)
+            .flat_map(|(_, (_, entry))| entry.ids.clone())
+            .collect();
         let (old_next, produced) = (self.next_seq, self.produced());
         let holes = std::mem::take(&mut self.ledger.holes);
         let (before, after): (Vec<Range>, Vec<Range>) = holes.into_iter().partition(|hole| hole.first <= after_seq);
         self.ledger.holes = before;
         let records = produced - self.amounts_at(after_seq);
         self.cut(after_seq, index + 1);
-        let first = after.first().map_or(after_seq + 1, |hole| hole.first.min(after_seq + 1));
+        let first = after
+            .first()
+            .map_or(after_seq + 1, |hole| hole.first.min(after_seq + 1));
         let next = old_next + SKIPPED_SEQS;
-        self.ledger.holes.push(Range { first, last: next - 1, records });
+        self.ledger.holes.push(Range {
+            first,
+            last: next - 1,
+            records,
+        });
         self.amounts.insert(next - 1, produced);
         self.next_seq = next;
         self.segments.push(next);
@@ -481,12 +518,17 @@ impl Spool {
 
     /// The records of a frame.
     pub fn ids_at(&self, seq: u64) -> Vec<u64> {
-        self.frames.get(&seq).map(|(_, entry)| entry.ids.clone()).unwrap_or_default()
+        self.frames
+            .get(&seq)
+            .map(|(_, entry)| entry.ids.clone())
+            .unwrap_or_default()
     }
 
     /// What the frames from `from` on account for.
     pub fn appended_from(&self, from: u64) -> Vec<(u64, u64)> {
         let frames = self.frames.range(from..);
-        frames.map(|(seq, (_, entry))| (*seq, entry.records + entry.owed)).collect()
+        frames
+            .map(|(seq, (_, entry))| (*seq, entry.records + entry.owed))
+            .collect()
     }
 }

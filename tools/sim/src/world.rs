@@ -190,7 +190,11 @@ impl World {
         self.heal();
         for round in 0..DRAIN_ROUNDS_MAX {
             // A pipe notices that its stream has begun anew when it next writes, so the source must not dry up at once.
-            let more = if round % 40 == 39 && round < DRAIN_ROUNDS_MAX / 2 { 1 } else { 0 };
+            let more = if round % 40 == 39 && round < DRAIN_ROUNDS_MAX / 2 {
+                1
+            } else {
+                0
+            };
             self.produced += more;
             self.now += Duration::from_millis(self.dice.between(20, 200));
             self.everybody()?;
@@ -344,7 +348,10 @@ impl World {
         if lanes.older.len() > COPIES_MAX {
             lanes.older.remove(0);
         }
-        let files = self.streams.iter().map(|lanes| (lanes.spool.clone(), lanes.lineage.clone()));
+        let files = self
+            .streams
+            .iter()
+            .map(|lanes| (lanes.spool.clone(), lanes.lineage.clone()));
         self.copies.push(files.collect());
         if self.copies.len() > COPIES_MAX {
             self.copies.remove(0);
@@ -403,7 +410,10 @@ impl World {
                 " stream {number} holds {held} records, seqs {} to {}, the consumer {};",
                 stream.spool.first_seq(),
                 stream.spool.next_seq() - 1,
-                stream.consumer.as_ref().map_or("is dead".to_string(), Consumer::describe)
+                stream
+                    .consumer
+                    .as_ref()
+                    .map_or("is dead".to_string(), Consumer::describe)
             );
         }
         told

@@ -67,8 +67,16 @@ fn targets() -> Result<Vec<String>> {
 /// cargo-fuzz wants flags that only a nightly compiler admits to having.
 fn cargo_fuzz(command: &str, target: &str) -> std::process::Command {
     let mut fuzz = cmd::cargo();
-    fuzz.args(["fuzz", command, "--fuzz-dir", "tools/fuzz/targets", "-s", "none", target])
-        .env("RUSTC_BOOTSTRAP", "1");
+    fuzz.args([
+        "fuzz",
+        command,
+        "--fuzz-dir",
+        "tools/fuzz/targets",
+        "-s",
+        "none",
+        target,
+    ])
+    .env("RUSTC_BOOTSTRAP", "1");
     fuzz
 }
 

@@ -204,7 +204,7 @@ impl World {
 
     fn make_lineage(&mut self, epoch: u64, asks: bool) -> Lineage {
         let mut key = [0; 32];
-        key[..8].copy_from_slice(&self.dice.next().to_be_bytes());
+        key[..8].copy_from_slice(&self.dice.roll().to_be_bytes());
         Lineage {
             epoch,
             key: SecretKey::new(key),

@@ -3,7 +3,7 @@
 import { get, live, name, streamKey } from "./api.js";
 import { bytes, empty, h, number, state, table } from "./dom.js";
 
-const COLUMNS = ["produced", "delivered", "buffered", "dropped", "dead"];
+const COLUMNS = ["produced", "delivered", "buffered", "dropped", "dead", "duplicates"];
 const headed = (word) => word[0].toUpperCase() + word.slice(1);
 
 const balance = (stream) => (stream.balances ? state("good", "balances") : state(stream.trouble ? "warn" : "bad", "does not balance"));
@@ -26,6 +26,15 @@ function trouble(stream, daemons) {
   return `${consumer.name} is ${consumer.presence}`;
 }
 
+// What a number alone does not tell.
+function aside(stream, column) {
+  const { unconfirmed } = stream.ledger;
+  const text =
+    (column === "buffered" && stream.buffered_bytes > 0 && bytes(stream.buffered_bytes)) ||
+    (column === "delivered" && unconfirmed > 0 && `${number(unconfirmed)} unconfirmed`);
+  return text && [h("br"), h("span", { class: "quiet" }, text)];
+}
+
 // `own` when the page is the workflow's own, whose name need not be said again.
 export function streamTable(streams, { daemons = [], own = false }) {
   const rows = streams.map((stream) =>
@@ -35,7 +44,7 @@ export function streamTable(streams, { daemons = [], own = false }) {
       h("td", {}, !own && [h("a", { href: `#/workflows/${name(stream.workflow)}` }, stream.workflow), h("br")], edge(stream)),
       h("td", {}, way(stream)),
       COLUMNS.map((column) =>
-        h("td", { class: "num" }, number(stream.ledger[column]), column === "buffered" && stream.buffered_bytes > 0 && [h("br"), h("span", { class: "quiet" }, bytes(stream.buffered_bytes))]),
+        h("td", { class: "num" }, number(stream.ledger[column]), aside(stream, column)),
       ),
       h("td", { class: "num" }, `${number(stream.rate)}/s`),
       h("td", {}, balance(stream), h("div", { class: "quiet" }, trouble(stream, daemons))),
@@ -59,7 +68,7 @@ export function streamTable(streams, { daemons = [], own = false }) {
 export function ledger() {
   const draw = ({ daemons, streams }) => [
     h("div", { class: "head" }, h("h1", {}, "Ledger")),
-    h("p", { class: "quiet" }, "Of every record that was taken from a source it is known where it is: produced = delivered + buffered + dropped + dead."),
+    h("p", { class: "quiet" }, "Of every record that was taken from a source it is known where it is: produced = delivered + buffered + dropped + dead. Duplicates arrived again and were recognised; unconfirmed is what a destination that lost its memory has by the producer's word."),
     streams.length > 0 ? streamTable(streams, { daemons }) : noStreams(),
   ];
   return { load, fresh: (picture) => picture, draw };

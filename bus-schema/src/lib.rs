@@ -11,17 +11,20 @@
 //! |---|---|---|---|
 //! | `enrol.<token>.ask` | candidate → plane, sealed box | [`EnrolAsk`](message::EnrolAsk) 1.1 | [`EnrolAnswer`](message::EnrolAnswer) 2.1 |
 //! | `enrol.<token>.answer` | plane → candidate, pairwise | [`EnrolAnswer`](message::EnrolAnswer) 2.1 | – |
-//! | `ctl.<sender>.<recipient>` | daemon → plane, pairwise | [`Status`](message::Status) 3.1 | [`PlanPut`](message::PlanPut), [`RosterPut`](message::RosterPut), [`CatalogAsk`](message::CatalogAsk) when it is behind |
+//! | `ctl.<sender>.<recipient>` | daemon → plane, pairwise | [`Status`](message::Status) 3.1 | [`PlanPut`](message::PlanPut), [`RosterPut`](message::RosterPut), [`CatalogAsk`](message::CatalogAsk), [`TimeHint`](message::TimeHint) when it is behind |
 //! | | daemon → plane | [`StreamReports`](message::StreamReports) 4.1 | – |
 //! | | plane → daemon | [`PlanPut`](message::PlanPut) 5.1 | the next [`Status`](message::Status) |
 //! | | plane → member | [`RosterPut`](message::RosterPut) 6.1 | the next [`Status`](message::Status) |
 //! | | plane → daemon | [`CatalogAsk`](message::CatalogAsk) 7.1 | [`CatalogPage`](message::CatalogPage) 8.1 |
 //! | | daemon → plane | [`CatalogPage`](message::CatalogPage) 8.1 | – |
+//! | | plane → daemon | [`TimeHint`](message::TimeHint) 23.1 | the next [`Status`](message::Status) |
 //! | | producer → consumer | [`StreamOpen`](message::StreamOpen) 9.1 | [`StreamAck`](message::StreamAck) 10.1 |
 //! | | operator → plane, request | [`ApiCall`](api::ApiCall) 12.1 | [`ApiResult`](api::ApiResult) 13.1 |
 //! | | plane → operator, reply | [`ApiResult`](api::ApiResult) 13.1 | – |
 //! | | operator → daemon | [`TapOpen`](message::TapOpen) 14.1 | [`TapSample`](message::TapSample) 15.1, many |
 //! | | daemon → operator | [`TapSample`](message::TapSample) 15.1 | – |
+//! | | operator → daemon, request | [`LetterCall`](letter::LetterCall) 19.1 | [`LetterResult`](letter::LetterResult) 20.1 |
+//! | | daemon → operator, reply | [`LetterResult`](letter::LetterResult) 20.1 | – |
 //! | | any → any, request | [`Ping`](message::Ping) 17.1 | [`Pong`](message::Pong) 18.1 |
 //! | | any → any, reply | [`Pong`](message::Pong) 18.1 | – |
 //! | `data.<producer>.<stream>` | producer → consumer, stream key | [`Frame`](message::Frame) 11.1 | [`StreamAck`](message::StreamAck) 10.1 |
@@ -48,6 +51,7 @@ pub mod data;
 pub mod envelope;
 pub mod id;
 pub mod key;
+pub mod letter;
 pub mod limits;
 pub mod member;
 pub mod message;

@@ -30,7 +30,11 @@ pub const COLUMNS_MAX: usize = 1024;
 /// Most rows in a batch.
 pub const ROWS_MAX: usize = 65_536;
 /// Largest single record after encoding, in bytes. A larger one goes to the dead letters.
-pub const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most of an encoded batch that is not the content of texts and bytes, in bytes. Content takes in memory what it takes on
+/// the wire; a null takes forty times as much, so this bounds what a hostile member can make others allocate: 80 MiB and
+/// the content.
+pub const BATCH_FORM_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Encoded size at which a batch is closed and becomes one frame, in bytes.
 pub const BATCH_BYTES_TARGET: usize = 56 * 1024;
 
@@ -39,6 +43,11 @@ pub const CREDIT_FRAMES: u64 = 16;
 
 /// Smallest quota of a stream's spool, in bytes: below it a few segments would not fit.
 pub const SPOOL_QUOTA_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
+/// Most dead letters in one answer.
+pub const LETTERS_PER_PAGE: usize = 100;
+/// Most bytes of a dead letter's record in one answer.
+pub const LETTER_PART_BYTES: usize = 512 * 1024;
 
 /// Most nodes in one workflow.
 pub const WORKFLOW_NODES_MAX: usize = 256;
@@ -53,5 +62,7 @@ pub const ROSTER_MEMBERS_MAX: usize = 4_096;
 pub const HEARTBEAT_MS: u64 = 5_000;
 /// How long a status keeps a daemon "online", in milliseconds: three heartbeats and a little.
 pub const LEASE_MS: u64 = 17_000;
+/// A wall clock further off than this is wrong, in milliseconds.
+pub const CLOCK_OFF_MS_MAX: u64 = 2_000;
 /// Default deadline of a request, in milliseconds.
 pub const REQUEST_MS: u64 = 10_000;

@@ -9,6 +9,7 @@ use crate::{
     api::{ApiCall, ApiResult},
     id::{FleetId, NodeId, StreamId, WorkflowId},
     key::{PublicKeys, SecretKey},
+    letter::{LetterCall, LetterResult},
     member::{BrokerLogin, Certificate, GroupKey, Role, Roster, Signed},
     plan::{Descriptor, Plan},
 };
@@ -124,6 +125,9 @@ messages! {
     16, 1 => Text;
     17, 1 => Ping;
     18, 1 => Pong;
+    19, 1 => LetterCall;
+    20, 1 => LetterResult;
+    23, 1 => TimeHint;
 }
 
 /// A candidate asks to become a member. Travels in a sealed box to the plane.
@@ -252,6 +256,8 @@ pub struct Status {
     pub refused: u64,
     /// Damaged files it has set aside and not been told to forget.
     pub damaged: u32,
+    /// When its boot began by the fleet's time, milliseconds since 1970; `None` until the plane has told it.
+    pub began_unix_ms: Option<i64>,
 }
 
 /// Counts of records since a stream's epoch began. At every moment
@@ -312,6 +318,8 @@ pub struct StreamReport {
     pub watermark: u64,
     /// The account.
     pub ledger: Ledger,
+    /// Of the dead: those that died on the producer's side, before they had a seq. The consumer knows nothing of them.
+    pub dead_before: u64,
     /// Bytes waiting in the spool.
     pub buffered_bytes: u64,
     /// Gap records made (by a producer) or met (by a consumer) in this epoch: places where records are missing.
@@ -517,6 +525,17 @@ pub struct TapSample {
     pub skipped: u64,
     /// Why there is no tap, if there is none; empty otherwise.
     pub refused: String,
+}
+
+/// The plane tells its time: the fleet's. Sent when a status does not know it, or knows another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeHint {
+    /// From the status.
+    pub boot: u64,
+    /// From the status.
+    pub uptime_ms: u64,
+    /// What the plane's clock said then, milliseconds since 1970.
+    pub unix_ms: i64,
 }
 
 /// A user's own message on the app lane.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bus_schema::{
     data::{Batch, BatchBuilder, BatchError, Cell, Column, Field, Op, Ops, Origin, Schema, Type, Value},
     encode,
-    limits::{COLUMNS_MAX, ROWS_MAX},
+    limits::{BATCH_FORM_BYTES_MAX, COLUMNS_MAX, ROWS_MAX},
 };
 use common::batches::{self, Model, fits};
 use proptest::{prelude::*, sample::Index};
@@ -204,5 +204,42 @@ fn the_size_hint_is_near_the_truth() {
             hint <= bytes + bytes / 4 + 100,
             "{rows} rows: {bytes} bytes, hint {hint}"
         );
+    }
+}
+
+fn wide(ty: Type, columns: usize, rows: usize, cell: Cell<'_>) -> Batch {
+    let fields: Vec<_> = (0..columns).map(|n| Field::new(format!("c{n}"), ty.clone())).collect();
+    let mut builder = BatchBuilder::new(Arc::new(Schema {
+        collection: "t".into(),
+        fields,
+    }));
+    for _ in 0..rows {
+        builder.push(Op::Insert, &vec![cell; columns]).unwrap();
+    }
+    builder.finish(Origin::default())
+}
+
+/// What takes far more memory than wire is bounded by what is read, not by what would be allocated; content is not.
+#[test]
+fn a_batch_of_nothing_much_is_refused_before_it_is_allocated() {
+    let blob = vec![7; 50_000_000];
+    let nulls = vec![Value::Null; BATCH_FORM_BYTES_MAX];
+    for (what, batch, fits) in [
+        ("many small rows", wide(Type::Any, 28, ROWS_MAX, Cell::Null), true),
+        ("too many small rows", wide(Type::Any, 33, ROWS_MAX, Cell::Null), false),
+        ("a list of very many", wide(Type::List, 1, 1, Cell::List(&nulls)), false),
+        ("one large record", wide(Type::Bytes, 1, 1, Cell::Bytes(&blob)), true),
+        (
+            "one large record of any type",
+            wide(Type::Any, 1, 1, Cell::Bytes(&blob)),
+            true,
+        ),
+    ] {
+        let bytes = batch.encode();
+        assert_eq!(batch.form_fits(&bytes), fits, "{what}");
+        match Batch::decode(&bytes) {
+            Ok(read) => assert!(fits && read == batch, "{what}"),
+            Err(error) => assert!(!fits && matches!(error, BatchError::Malformed(_)), "{what}: {error}"),
+        }
     }
 }

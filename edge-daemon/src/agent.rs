@@ -14,12 +14,14 @@ use bus_link::{
     session::{Incoming, Session, SessionEvent},
 };
 use bus_schema::{
+    api::{Failure, FailureKind},
     id::{NodeId, hash},
+    letter::{LetterCall, LetterResult},
     limits::{HEARTBEAT_MS, LEASE_MS},
     member::{DocumentError, Role, Signed},
     message::{
         CatalogAsk, CatalogPage, Ping, PlanPut, Pong, RosterPut, Status, StreamOpen, StreamReport, StreamReports,
-        TapOpen, TapSample,
+        TapOpen, TapSample, TimeHint,
     },
     plan::{Descriptor, Plan},
 };
@@ -30,7 +32,10 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     assemble::{Workshop, unix_ms},
     board::Board,
-    letters::MarkFiles,
+    chores::{self, Chores},
+    clocks::Clocks,
+    letters::{Desk, Letters},
+    marks::MarkFiles,
     resources,
     streams::{Road, Streams},
     supervisor::Supervisor,
@@ -85,8 +90,12 @@ pub struct Setup {
     pub bus: BusSection,
     /// What this daemon can run.
     pub registry: Arc<Registry>,
+    /// Room for buffers.
+    pub budget: Arc<spool::Budget>,
     /// Where relative paths in configs start.
     pub base_dir: PathBuf,
+    /// Bytes of dead letters kept for one workflow.
+    pub letters_bytes_max: u64,
     /// Uniform random numbers, for jitter.
     pub random: fn() -> u64,
 }
@@ -100,11 +109,14 @@ pub struct Agent {
     data: Arc<Session>,
     streams: Arc<Streams>,
     supervisor: Supervisor,
+    letters: Letters,
     board: Arc<Board>,
     taps: Arc<Taps>,
+    clocks: Arc<Clocks>,
     catalog: ([u8; 32], Vec<Descriptor>),
     plan: Option<Plan>,
     plan_error: String,
+    chores: Chores,
     started: Instant,
     random: fn() -> u64,
 }
@@ -123,9 +135,16 @@ impl Agent {
             membership,
             bus,
             registry,
+            budget,
             base_dir,
+            letters_bytes_max,
             random,
         } = setup;
+        {
+            let dir = home.dir().to_owned();
+            // Before anything else takes the room. It is no reason not to start.
+            let _said = tokio::task::spawn_blocking(move || chores::keep_reserve(&dir)).await;
+        }
         let epoch = home.next_epoch()?;
         let secure = Arc::new(Secure::new(home.identity()?, &membership, epoch, home.seen())?);
         let known = Known::from(&membership);
@@ -138,7 +157,8 @@ impl Agent {
             control: Arc::clone(&session),
             data: Arc::clone(&data),
         };
-        let streams = Streams::new(Arc::clone(&secure), Some(road));
+        let clocks = Clocks::new(Some(Arc::clone(&home)), epoch);
+        let streams = Streams::new(Arc::clone(&secure), Some(road), Arc::clone(&clocks));
         tokio::spawn(Arc::clone(&streams).listen(data_events));
         let (taps, samples) = Taps::new();
         let taps = Arc::new(taps);
@@ -155,11 +175,14 @@ impl Agent {
             home: Arc::clone(&home),
             secure: Arc::clone(&secure),
             streams: Arc::clone(&streams),
+            budget,
             base_dir,
             started,
         };
-        let supervisor = Supervisor::new(workshop, Arc::clone(&board), checkpoints, random);
+        let letters = Letters::new(home.dir(), letters_bytes_max, epoch, started);
+        let supervisor = Supervisor::new(workshop, Arc::clone(&board), checkpoints, letters.clone(), random);
         let mut agent = Self {
+            chores: Chores::new(Arc::clone(&home)),
             home,
             membership,
             secure,
@@ -167,8 +190,10 @@ impl Agent {
             data,
             streams,
             supervisor,
+            letters,
             board,
             taps,
+            clocks,
             catalog,
             plan: None,
             plan_error: String::new(),
@@ -181,7 +206,7 @@ impl Agent {
 
     /// Runs the plan that was in force before the restart.
     async fn resume(&mut self) {
-        let cached = match self.home.load(PLAN) {
+        let cached = match self.home.load_or_set_aside(PLAN) {
             Ok(cached) => cached.and_then(|bytes| bus_schema::decode::<Signed<Plan>>(&bytes)),
             Err(error) => {
                 tracing::error!(%error, "the cached plan is lost; the plane will send it again");
@@ -235,7 +260,7 @@ impl Agent {
                 () = board.changed() => {
                     next_status = next_status.min(tokio::time::Instant::now() + STATUS_SOON);
                 }
-                _ = seen.tick() => self.save_seen(),
+                _ = seen.tick() => self.chores.begin(|| self.secure.seen_changes()),
                 Some((operator, sample)) = samples.recv() => {
                     let _ = self.session.send(&operator, &sample).await;
                 }
@@ -254,19 +279,11 @@ impl Agent {
     /// Stops workflows, says goodbye unless it comes back at once, disconnects.
     pub async fn shut_down(mut self, comes_back: bool) {
         self.supervisor.shut_down().await;
-        self.save_seen();
+        self.chores.finish(|| self.secure.seen_changes()).await;
         self.report(if comes_back { LEASE_MS } else { GONE }).await;
         let closing = async { tokio::join!(self.session.close(), self.data.close()) };
         if tokio::time::timeout(Duration::from_secs(3), closing).await.is_err() {
             tracing::warn!("the broker did not let go in time");
-        }
-    }
-
-    fn save_seen(&self) {
-        if let Some(seen) = self.secure.seen_changes()
-            && let Err(error) = self.home.save_seen(&seen)
-        {
-            tracing::warn!(%error, "cannot write down what has been seen");
         }
     }
 
@@ -297,12 +314,23 @@ impl Agent {
                 false
             })
         } else if message.is::<PlanPut>() {
-            message
-                .read::<PlanPut>()
-                .map(Some)
-                .map(|put| put.is_some_and(|put| self.offered(put)))
+            match message.read::<PlanPut>() {
+                Ok(put) => Ok(self.offered(put).await),
+                Err(error) => Err(error),
+            }
         } else if message.is::<RosterPut>() {
-            message.read::<RosterPut>().map(|put| self.roster(put))
+            match message.read::<RosterPut>() {
+                Ok(put) => Ok(self.roster(put).await),
+                Err(error) => Err(error),
+            }
+        } else if message.is::<TimeHint>() {
+            message.read::<TimeHint>().map(|hint| {
+                // Only the plane is the fleet's clock.
+                if message.sender.role == Role::Plane {
+                    self.clocks.hear(&hint, unix_ms());
+                }
+                false
+            })
         } else if message.is::<CatalogAsk>() {
             let page = CatalogPage {
                 catalog: self.catalog.0,
@@ -318,6 +346,12 @@ impl Agent {
                 self.tap(&message, wish).await;
             }
             wish.map(|_| false)
+        } else if message.is::<LetterCall>() {
+            let call = message.read::<LetterCall>();
+            if let Ok(call) = &call {
+                self.letters(&message, call).await;
+            }
+            call.map(|_| false)
         } else if message.is::<Ping>() {
             let ping = message.read::<Ping>();
             if let Ok(ping) = &ping {
@@ -341,11 +375,17 @@ impl Agent {
     }
 
     /// Takes a plan if it is one for this daemon and newer. Stored before it is acted on.
-    fn offered(&mut self, put: PlanPut) -> bool {
-        let taken = self.check(&put.plan).and_then(|plan| {
-            self.home.store(PLAN, &bus_schema::encode(&put.plan))?;
-            Ok(plan)
-        });
+    async fn offered(&mut self, put: PlanPut) -> bool {
+        let taken = match self.check(&put.plan) {
+            Ok(plan) => {
+                let bytes = bus_schema::encode(&put.plan);
+                crash_point::at!(PlanBeforeStore);
+                let stored = self.on_disk(move |home| home.store(PLAN, &bytes)).await;
+                crash_point::at!(PlanAfterStore);
+                stored.map(|()| plan).map_err(PlanError::from)
+            }
+            Err(error) => Err(error),
+        };
         match taken {
             Ok(plan) => {
                 tracing::info!(version = plan.version, workflows = plan.workflows.len(), "new plan");
@@ -365,6 +405,22 @@ impl Agent {
         }
     }
 
+    /// Runs something on the member's files, off this thread: a slow disk must not hold up streams and the bus.
+    async fn on_disk(
+        &self,
+        work: impl FnOnce(&Home) -> Result<(), HomeError> + Send + 'static,
+    ) -> Result<(), HomeError> {
+        let home = Arc::clone(&self.home);
+        let done = tokio::task::spawn_blocking(move || work(&home)).await;
+        done.unwrap_or_else(|error| {
+            Err(HomeError::Io {
+                what: "write in",
+                path: self.home.dir().display().to_string(),
+                source: std::io::Error::other(error),
+            })
+        })
+    }
+
     async fn converge(&mut self) {
         let workflows = self
             .plan
@@ -374,12 +430,14 @@ impl Agent {
         self.supervisor.converge(&workflows).await;
     }
 
-    fn roster(&mut self, put: RosterPut) -> bool {
+    async fn roster(&mut self, put: RosterPut) -> bool {
         match self.secure.update(put.roster.clone(), put.group.clone()) {
             Ok(true) => {
                 self.membership.roster = put.roster;
                 self.membership.group = put.group;
-                if let Err(error) = self.home.save_membership(&self.membership) {
+                let membership = self.membership.clone();
+                let stored = self.on_disk(move |home| home.save_membership(&membership)).await;
+                if let Err(error) = stored {
                     tracing::warn!(%error, "the roster could not be stored");
                 }
                 tracing::info!(version = self.secure.roster().0, "new roster");
@@ -418,6 +476,55 @@ impl Agent {
         } else {
             tracing::info!(operator = message.sender.name, node = wish.node, "tap opened");
         }
+    }
+
+    /// Answers an operator who asks about dead letters. What changes something is written to the log.
+    async fn letters(&mut self, message: &Incoming, call: &LetterCall) {
+        let sender = &message.sender;
+        if sender.role != Role::Operator {
+            let result = LetterResult::Failed(Failure {
+                kind: FailureKind::Forbidden,
+                message: "only operators may see dead letters".to_string(),
+                hint: String::new(),
+                problems: Vec::new(),
+            });
+            let _ = self.session.reply(message, &result).await;
+            return;
+        }
+        let planned = self.plan.iter().flat_map(|plan| &plan.workflows);
+        let desk = Desk::new(
+            self.letters.clone(),
+            planned.map(|workflow| workflow.name.clone()).collect(),
+        );
+        let asked = call.clone();
+        let answered = tokio::task::spawn_blocking(move || desk.answer(&asked)).await;
+        let Ok((result, wished)) = answered else {
+            tracing::error!(operator = sender.name, "a question about dead letters was not answered");
+            return;
+        };
+        match (call, &result) {
+            (LetterCall::Replay(select), LetterResult::Done { letters, .. }) => {
+                tracing::info!(
+                    operator = sender.name,
+                    workflow = select.workflow,
+                    letters,
+                    "dead letters are tried again"
+                );
+            }
+            (LetterCall::Purge(select), LetterResult::Done { letters, .. }) => {
+                tracing::warn!(
+                    operator = sender.name,
+                    workflow = select.workflow,
+                    letters,
+                    "dead letters were purged"
+                );
+            }
+            _ => {}
+        }
+        if let Err(error) = self.session.reply(message, &result).await {
+            tracing::debug!(%error, "the answer about dead letters could not be sent");
+        }
+        self.supervisor.run_again(&wished).await;
     }
 
     async fn pong(&self, message: &Incoming, nonce: u64) {
@@ -471,7 +578,8 @@ impl Agent {
             workflows: self.board.statuses(),
             resources: resources::measure(self.home.dir(), spool_bytes),
             refused: self.secure.refused(),
-            damaged: 0,
+            damaged: self.chores.damaged(),
+            began_unix_ms: *self.clocks.began().borrow(),
         }
     }
 }

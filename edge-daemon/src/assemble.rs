@@ -31,6 +31,8 @@ pub struct Workshop {
     pub secure: Arc<Secure>,
     /// Its streams.
     pub streams: Arc<Streams>,
+    /// Room for buffers.
+    pub budget: Arc<spool::Budget>,
     /// Where relative paths in configs start.
     pub base_dir: PathBuf,
     /// When the daemon started.
@@ -156,7 +158,16 @@ impl Workshop {
                 }
                 Action::Stream(spec) => {
                     let (secure, replays) = (Arc::clone(&self.secure), self.replays(plan, pipe));
-                    let outgoing = Outgoing::open(&self.home, secure, plan.id, spec.clone(), replays)?;
+                    let dated_here = matches!(pipe.root, Root::Source(_));
+                    let outgoing = Outgoing::open(
+                        &self.home,
+                        &self.budget,
+                        secure,
+                        plan.id,
+                        spec.clone(),
+                        replays,
+                        dated_here,
+                    )?;
                     let sink = Shared::new(outgoing.sink());
                     leaves.push(Leaf {
                         after,
@@ -192,6 +203,7 @@ impl Workshop {
             origin,
             stages,
             leaves,
+            rereads: self.replays(plan, pipe),
         })
     }
 
@@ -283,6 +295,7 @@ fn direct(plan: &PlanWorkflow, pipe: &PipePlan, source: &PlanNode, leaf: &Leaf, 
             epoch,
             watermark: 0,
             ledger: flow::Account::default(),
+            dead_before: 0,
             buffered_bytes: 0,
             gaps: 0,
             trouble: String::new(),

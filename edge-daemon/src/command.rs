@@ -15,12 +15,18 @@ use bus_link::{
 use bus_schema::member::{Invitation, Role, is_name};
 use clap::{Parser, Subcommand};
 use flow::Registry;
+use spool::Budget;
 use tokio::sync::watch;
 
 use crate::{
     agent::{Agent, Setup},
     assemble::base_dir,
+    buffers::{self, SpoolArguments},
     config::Config,
+    letters::{
+        Letters,
+        offline::{self, Dlq, OfflineError},
+    },
     logging::{self, LogControl},
     resources, standalone,
 };
@@ -31,6 +37,8 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 /// Enrolment did not work.
 pub const EXIT_ENROL: u8 = 3;
+/// A buffer is damaged.
+const EXIT_DAMAGED: u8 = 4;
 
 /// Where the settings are when nothing else is said.
 const CONFIG_PATH: &str = "/etc/mycelial/config.toml";
@@ -42,11 +50,12 @@ Examples:
   myceliald enrol myc1…                    become a member of a fleet, once
   myceliald start                          run what the plane says
   myceliald run workflow.toml              run one workflow here, without any plane or bus
+  myceliald spool list                     what is buffered, while the daemon is stopped
 ";
 
 const EXITS: &str = "\
 Exit codes: 0 done or stopped, 1 failed while running, 2 wrong command line, settings, workflow or enrolment string,
-3 not a member yet, or enrolment refused or unanswered.
+3 not a member yet, or enrolment refused or unanswered, 4 a buffer is damaged.
 Signals: SIGTERM and Ctrl-C drain and stop; SIGHUP reads the configuration again.";
 
 /// Runs workflows next to the data.
@@ -100,6 +109,11 @@ enum Command {
         /// Its type name.
         name: Option<String>,
     },
+    /// Look at the buffers of a stopped daemon, repair them, write out what they hold.
+    Spool(SpoolArguments),
+    /// Look after dead letters in the data directory, without a bus. Of `myceliald run` that is the state directory.
+    #[command(subcommand)]
+    Dlq(Dlq),
     /// Read the settings and say what is wrong with them.
     Check,
 }
@@ -150,11 +164,16 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     } = arguments;
     match command {
         Command::Components { name } => return components(name.as_deref()),
+        Command::Spool(arguments) => {
+            let config = settings(path.as_deref(), data_dir)?;
+            return spool_command(arguments, &config).await;
+        }
         Command::Run { workflow, state } => {
             let config = settings(path.as_deref(), data_dir)?;
             logging::start(&config.log).map_err(|error| Failure::new(EXIT_USAGE, error))?;
             let stop = stop_signal()?;
-            return standalone::run(&workflow, state, registry(), stop)
+            let room = config.spool.room();
+            return standalone::run(&workflow, state, registry(), room, config.dead_letters.quota.0, stop)
                 .await
                 .map_err(|error| Failure::new(error.exit_code(), error));
         }
@@ -168,6 +187,29 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             let membership = become_member(&home, &config, &string, name, Duration::from_secs(wait)).await?;
             welcome(&membership, &config)
         }
+        Command::Dlq(what) => {
+            if !config.data_dir.is_dir() {
+                let message = format!(
+                    "{} is no directory\n  hint: say where the letters are with --data-dir DIR",
+                    config.data_dir.display()
+                );
+                return Err(Failure::new(EXIT_USAGE, message));
+            }
+            let letters = Letters::new(
+                &config.data_dir,
+                config.dead_letters.quota.0,
+                0,
+                std::time::Instant::now(),
+            );
+            offline::run(&letters, what).map_err(|error| {
+                let code = if matches!(error, OfflineError::Usage(_)) {
+                    EXIT_USAGE
+                } else {
+                    EXIT_FAILED
+                };
+                Failure::new(code, error)
+            })
+        }
         Command::Start { enrol, wait } => {
             let enrol = enrol.map(|string| (string, Duration::from_secs(wait)));
             let log = logging::start(&config.log).map_err(|error| Failure::new(EXIT_USAGE, error))?;
@@ -177,6 +219,20 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             println!("the settings are good");
             Ok(())
         }
+    }
+}
+
+async fn spool_command(arguments: SpoolArguments, config: &Config) -> Result<(), Failure> {
+    let dir = config.data_dir.clone();
+    let done = tokio::task::spawn_blocking(move || buffers::run(&arguments, &dir)).await;
+    match done.map_err(|error| Failure::new(EXIT_FAILED, error))? {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::new(
+            EXIT_DAMAGED,
+            "not everything is in order: see above\n  hint: myceliald spool repair",
+        )),
+        Err(error) if error.is_usage() => Err(Failure::new(EXIT_USAGE, error)),
+        Err(error) => Err(Failure::new(EXIT_FAILED, error)),
     }
 }
 
@@ -316,6 +372,7 @@ async fn serve(
     let stop = stop_signal()?;
     let mut hangup = Hangup::new()?;
     let mut membership = Some(membership);
+    let budget = Budget::new(config.spool.room());
     loop {
         let member = match membership.take() {
             Some(member) => member,
@@ -332,7 +389,9 @@ async fn serve(
             membership: member,
             bus: config.bus.clone(),
             registry: registry(),
+            budget: Arc::clone(&budget),
             base_dir: files,
+            letters_bytes_max: config.dead_letters.quota.0,
             random,
         };
         let (mut agent, ears) = Agent::start(setup).await.map_err(|error| failed(&error))?;
@@ -345,7 +404,7 @@ async fn serve(
                     tokio::select! {
                         _ = stop.wait_for(|stop| *stop) => return false,
                         () = hangup.recv() => {
-                            if let Some(changed) = reload(&config, path.as_deref(), data_dir.clone(), &known, log) {
+                            if let Some(changed) = reload(&config, path.as_deref(), data_dir.clone(), &known, log, &budget) {
                                 config = changed;
                                 return true;
                             }
@@ -375,12 +434,14 @@ fn reload(
     data_dir: Option<PathBuf>,
     known: &Known,
     log: &LogControl,
+    budget: &Budget,
 ) -> Option<Config> {
     let read = settings(path, data_dir).and_then(|new| {
         let wrong = |error: &dyn std::fmt::Display| Failure::new(EXIT_USAGE, error);
         // The files [bus] names are read now: later it is too late to go on with the old ones.
         new.bus.resolve(known, "check").map_err(|error| wrong(&error))?;
         log.change(&new.log).map_err(|error| wrong(&error))?;
+        budget.set(new.spool.room());
         Ok(new)
     });
     let new = match read {
@@ -403,6 +464,9 @@ fn reload(
     if new.name != old.name {
         tracing::warn!("a new name takes effect only when the daemon enrols; going on with the old one");
     }
+    if new.dead_letters != old.dead_letters {
+        tracing::warn!("[dead_letters] takes effect only after a restart; going on with the old one");
+    }
     if new.bus == old.bus {
         tracing::info!("settings read again; the bus is the same");
         return None;
@@ -411,6 +475,7 @@ fn reload(
     Some(Config {
         data_dir: old.data_dir.clone(),
         name: old.name.clone(),
+        dead_letters: old.dead_letters,
         ..new
     })
 }

@@ -18,9 +18,32 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The bus, where it differs from what the enrolment string says.
     pub bus: BusSection,
+    /// Buffers on disk.
+    pub spool: SpoolSection,
     /// Logs.
     pub log: LogSection,
+    /// Records that could not be delivered.
+    pub dead_letters: LettersSection,
 }
+
+/// `[dead_letters]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LettersSection {
+    /// Room for those of one workflow; when it is used up, the oldest letters go. A single letter may be larger.
+    pub quota: Size,
+}
+
+impl Default for LettersSection {
+    fn default() -> Self {
+        Self {
+            quota: Size(32 * 1024 * 1024),
+        }
+    }
+}
+
+/// Least bytes of dead letters kept for one workflow.
+const LETTERS_BYTES_MIN: u64 = 1024 * 1024;
 
 impl Default for Config {
     fn default() -> Self {
@@ -28,8 +51,68 @@ impl Default for Config {
             name: None,
             data_dir: PathBuf::from("/var/lib/mycelial"),
             bus: BusSection::default(),
+            spool: SpoolSection::default(),
             log: LogSection::default(),
+            dead_letters: LettersSection::default(),
         }
+    }
+}
+
+/// `[spool]`: room for the buffers of all streams together. Each stream's own quota is in its workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolSection {
+    /// Most bytes all buffers may have on disk: a number, or text such as `4GiB`. Bulk streams may fill a part of it,
+    /// normal ones a larger part, critical ones all of it.
+    pub quota: Size,
+    /// Bytes kept free on the file system; 2 % of it by default, at most 64 MiB.
+    pub keep_free: Option<Size>,
+}
+
+impl Default for SpoolSection {
+    fn default() -> Self {
+        Self {
+            quota: Size(spool::BUDGET_BYTES),
+            keep_free: None,
+        }
+    }
+}
+
+impl SpoolSection {
+    /// The limits.
+    pub fn room(&self) -> spool::Room {
+        spool::Room {
+            quota_bytes: self.quota.0,
+            keep_free_bytes: self.keep_free.map(|size| size.0),
+        }
+    }
+}
+
+/// Bytes, written as a number or as text such as `500MB` or `1.5 GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a size such as \"500MB\" or \"4GiB\"")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, bytes: i64) -> Result<Size, E> {
+                let wrong = || E::invalid_value(serde::de::Unexpected::Signed(bytes), &self);
+                u64::try_from(bytes).map(Size).map_err(|_| wrong())
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Size, E> {
+                let wrong = || E::invalid_value(serde::de::Unexpected::Str(text), &self);
+                workflow::size_bytes(text).map(Size).ok_or_else(wrong)
+            }
+        }
+        from.deserialize_any(Visitor)
     }
 }
 
@@ -84,6 +167,20 @@ impl Config {
         if let Err(error) = config.bus.check() {
             return wrong(error.to_string(), "");
         }
+        if config.dead_letters.quota.0 < LETTERS_BYTES_MIN {
+            let smallest = workflow::size_text(LETTERS_BYTES_MIN);
+            let size = workflow::size_text(config.dead_letters.quota.0);
+            let message = format!("dead_letters.quota: {size} is too small");
+            return wrong(message, &format!("the smallest quota is {smallest}"));
+        }
+        if config.spool.quota.0 < spool::QUOTA_BYTES_MIN {
+            let smallest = workflow::size_text(spool::QUOTA_BYTES_MIN);
+            let message = format!(
+                "spool.quota: {} is too small for a buffer",
+                workflow::size_text(config.spool.quota.0)
+            );
+            return wrong(message, &format!("the smallest quota is {smallest}"));
+        }
         if let Err(error) = crate::logging::check(&config.log.level) {
             return wrong(error, "");
         }
@@ -111,12 +208,45 @@ mod tests {
                 "config.toml:2: bus.user and bus.password_file belong together",
             ),
             (
+                "[spool]\nquota = '4 Gig'",
+                "config.toml:2: spool.quota: invalid value: string \"4 Gig\", expected a size such as",
+            ),
+            (
+                "[spool]\nkeep_free = -1",
+                "config.toml:2: spool.keep_free: invalid value",
+            ),
+            (
+                "[spool]\nkeep_free = '1MB'\nquota = '1MiB'",
+                "config.toml:3: spool.quota: 1 MiB is too small for a buffer\n  hint: the smallest quota is 16 MiB",
+            ),
+            ("[spool]\nquotas = 1", "did you mean `quota`?"),
+            (
                 "[log]\nlevel = 'lots=of=it'",
                 "config.toml:2: log.level: 'of=it' is no level",
             ),
         ] {
             let error = Config::parse("config.toml", text).unwrap_err();
             assert!(error.to_string().contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_numbers_or_text() {
+        for (text, quota_bytes, keep_free_bytes) in [
+            ("", spool::BUDGET_BYTES, None),
+            ("[spool]\nquota = 16777216\nkeep_free = 0", 16 << 20, Some(0)),
+            (
+                "[spool]\nquota = '1.5 GiB'\nkeep_free = '10MB'",
+                3 << 29,
+                Some(10_000_000),
+            ),
+        ] {
+            let room = Config::parse("config.toml", text).unwrap().spool.room();
+            assert_eq!(
+                (room.quota_bytes, room.keep_free_bytes),
+                (quota_bytes, keep_free_bytes),
+                "{text}"
+            );
         }
     }
 }

@@ -3,10 +3,14 @@
 mod agent;
 mod assemble;
 mod board;
+mod buffers;
+mod chores;
+mod clocks;
 mod command;
 mod config;
 mod letters;
 mod logging;
+mod marks;
 mod memory;
 mod resources;
 mod standalone;

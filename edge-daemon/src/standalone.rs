@@ -24,7 +24,8 @@ use flow::{Build, BuildContext, Registry};
 use tokio::sync::watch;
 
 use crate::{
-    assemble::Workshop, board::Board, command, letters::MarkFiles, streams::Streams, supervisor::Supervisor, taps::Taps,
+    assemble::Workshop, board::Board, clocks::Clocks, command, letters::Letters, marks::MarkFiles, streams::Streams,
+    supervisor::Supervisor, taps::Taps,
 };
 
 /// The name of this machine in messages.
@@ -63,7 +64,7 @@ impl RunError {
 }
 
 /// A fleet of one: its own root, for as long as there is nobody else.
-fn alone(identity: &Identity) -> Membership {
+pub fn alone(identity: &Identity) -> Membership {
     let keys = identity.public();
     let fleet = FleetId::of_root(&keys.sign);
     let me = Certificate {
@@ -122,11 +123,18 @@ fn listed(file: &Path, problems: &[Problem]) -> String {
     text
 }
 
+/// Where a workflow's positions, buffers and dead letters are kept when nothing else is said.
+pub fn state_dir(file: &Path) -> PathBuf {
+    file.with_extension("state")
+}
+
 /// Runs a workflow until its sources end, it fails, or it is told to stop.
 pub async fn run(
     file: &Path,
     state: Option<PathBuf>,
     registry: Arc<Registry>,
+    room: spool::Room,
+    letters_bytes_max: u64,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
     let text = bus_link::settings::text(file)?;
@@ -144,7 +152,7 @@ pub async fn run(
     if !misfits.is_empty() {
         return Err(wrong(misfits));
     }
-    let state = state.unwrap_or_else(|| file.with_extension("state"));
+    let state = state.unwrap_or_else(|| state_dir(file));
     let home = Arc::new(Home::open(&state)?);
     let identity = home.identity()?;
     let membership = alone(&identity);
@@ -152,18 +160,20 @@ pub async fn run(
     let plan = compile(&spec, &fleet).map_err(wrong)?;
 
     let secure = Arc::new(Secure::new(identity, &membership, home.next_epoch()?, [])?);
-    let streams = Streams::new(Arc::clone(&secure), None);
+    let streams = Streams::new(Arc::clone(&secure), None, Clocks::new(None, secure.epoch()));
     let board = Board::new(Arc::new(Taps::new().0));
     let workshop = Workshop {
         registry,
         home: Arc::clone(&home),
         secure,
         streams: Arc::clone(&streams),
+        budget: spool::Budget::new(room),
         base_dir,
         started: Instant::now(),
     };
+    let letters = Letters::new(home.dir(), letters_bytes_max, workshop.secure.epoch(), workshop.started);
     let marks = Arc::new(MarkFiles::new(home)?);
-    let mut supervisor = Supervisor::new(workshop, Arc::clone(&board), marks, command::random);
+    let mut supervisor = Supervisor::new(workshop, Arc::clone(&board), marks, letters, command::random);
     let sources: Vec<usize> = plan
         .pipes
         .iter()

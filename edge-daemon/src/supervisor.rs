@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     assemble::{Assembled, Direct, Workshop, stream_specs},
     board::Board,
-    letters::LetterBox,
+    letters::{Letters, PipeLetters},
 };
 
 /// How long pipes may take to finish what is in their hands.
@@ -39,17 +39,25 @@ pub struct Supervisor {
     workshop: Workshop,
     board: Arc<Board>,
     checkpoints: Arc<dyn Checkpoints>,
+    letters: Letters,
     random: fn() -> u64,
     running: BTreeMap<WorkflowId, Running>,
 }
 
 impl Supervisor {
     /// Nothing runs yet.
-    pub fn new(workshop: Workshop, board: Arc<Board>, checkpoints: Arc<dyn Checkpoints>, random: fn() -> u64) -> Self {
+    pub fn new(
+        workshop: Workshop,
+        board: Arc<Board>,
+        checkpoints: Arc<dyn Checkpoints>,
+        letters: Letters,
+        random: fn() -> u64,
+    ) -> Self {
         Self {
             workshop,
             board,
             checkpoints,
+            letters,
             random,
             running: BTreeMap::new(),
         }
@@ -70,6 +78,26 @@ impl Supervisor {
             if difference.start.contains(&workflow.id) {
                 self.start(workflow.clone());
             }
+        }
+    }
+
+    /// Starts those of these workflows again of which a pipe has come to its end: they have something to do once more.
+    pub async fn run_again(&mut self, names: &[String]) {
+        let has_ended = |id: &WorkflowId| {
+            let pipes = self.board.pipes(id);
+            pipes.iter().any(|(state, _)| *state == RunState::Finished)
+        };
+        let named = self
+            .running
+            .iter()
+            .filter(|(_, running)| names.contains(&running.plan.name));
+        let ended: Vec<PlanWorkflow> = named
+            .filter(|(id, _)| has_ended(id))
+            .map(|(_, running)| running.plan.clone())
+            .collect();
+        for plan in ended {
+            self.stop(&[plan.id]).await;
+            self.start(plan);
         }
     }
 
@@ -100,7 +128,7 @@ impl Supervisor {
             plan: plan.clone(),
             stop: stopped,
             direct: Arc::clone(&direct),
-            letters: Arc::new(LetterBox::new(self.workshop.home.dir(), &plan.name)),
+            letters: Arc::new(PipeLetters(self.letters.of(&plan.name))),
         };
         let task = tokio::spawn(work.run());
         self.running.insert(
@@ -163,7 +191,7 @@ struct Work {
     plan: PlanWorkflow,
     stop: watch::Receiver<bool>,
     direct: Arc<Mutex<Vec<Direct>>>,
-    /// One for all pipes: two would rotate the file under each other.
+    /// One for all pipes.
     letters: Arc<dyn DeadLetters>,
 }
 

@@ -36,6 +36,17 @@ fn append(path: &Path, text: &str) {
     file.write_all(text.as_bytes()).unwrap();
 }
 
+/// The dead letters that `myceliald dlq list` finds: node and reason of each.
+fn letters(state: &Path) -> Vec<(String, String)> {
+    let done = daemon().args(["dlq", "list", "--data-dir"]).arg(state).run(SOON);
+    assert_eq!(done.code(), Some(0), "{done}");
+    let letter = |line: &str| {
+        let mut words = line.split_whitespace().skip(2);
+        (words.next().unwrap().to_string(), words.collect::<Vec<_>>().join(" "))
+    };
+    done.stdout.lines().map(letter).collect()
+}
+
 /// The accounts that a run prints at its end: edge → produced, delivered, buffered, dropped, dead.
 fn accounts(log: &str) -> BTreeMap<String, [u64; 5]> {
     let account = |line: &str| {
@@ -146,17 +157,7 @@ fn every_transform_fan_in_and_fan_out_to_the_end() {
     assert_eq!(rows, [(1, 30.0, "häll".to_string()), (4, 40.0, "a, b".to_string())]);
 
     // What is no number, no record, or null where one computes went to the dead letters, with the reason.
-    let letters: Vec<serde_json::Value> = lines(&dir.join("everything.state/dead/everything.jsonl"))
-        .iter()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let mut told: Vec<(String, String)> = letters
-        .iter()
-        .map(|letter| {
-            let said = |key: &str| letter[key].as_str().unwrap().to_string();
-            (said("node"), said("reason"))
-        })
-        .collect();
+    let mut told = letters(&dir.join("everything.state"));
     told.sort();
     assert_eq!(told.len(), 3, "{told:?}");
     for ((node, reason), (wanted, part)) in told.iter().zip([
@@ -177,8 +178,65 @@ fn every_transform_fan_in_and_fan_out_to_the_end() {
     let again = command.run(SOON);
     assert_eq!(again.code(), Some(0), "{again}");
     assert_eq!(lines(&dir.join("out.jsonl")).len(), 2);
-    assert_eq!(lines(&dir.join("everything.state/dead/everything.jsonl")).len(), 3);
+    assert_eq!(letters(&dir.join("everything.state")).len(), 3);
     assert_eq!(shop::count(&dir.join("out.db"), "warm"), 2);
+}
+
+/// A table that refuses, then does not: what died is marked, and comes through when the workflow runs again.
+#[test]
+fn what_died_is_tried_again_by_the_next_run() {
+    let dir = temp_dir("run-again");
+    let dir = dir.path();
+    fs::write(
+        dir.join("in.jsonl"),
+        "{\"n\": 1}\n{\"n\": 10}\nnonsense\n{\"n\": 20}\n{\"n\": 3}\n",
+    )
+    .unwrap();
+    let db = rusqlite::Connection::open(dir.join("out.db")).unwrap();
+    db.execute_batch("CREATE TABLE out (n INTEGER CHECK (n < 10))").unwrap();
+    let toml = "name = \"again\"\n[sources.in]\ntype = \"file\"\npath = \"in.jsonl\"\nformat = \"json_lines\"\n\
+                mode = \"once\"\n[destinations.out]\ntype = \"sqlite\"\nfrom = \"in\"\npath = \"out.db\"\n\
+                table = \"out\"\nkey = []\n";
+    let (command, state) = (run(dir, "again.toml", toml), dir.join("again.state"));
+    let done = command.run(SOON);
+    assert_eq!(accounts(&done.stderr).get("in->out"), Some(&[5, 2, 0, 0, 3]), "{done}");
+    let dlq = |arguments: &[&str]| {
+        let done = daemon()
+            .arg("dlq")
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(&state)
+            .run(SOON);
+        assert_eq!(done.code(), Some(0), "{done}");
+        format!("{}{}", done.stdout, done.stderr)
+    };
+    assert!(
+        dlq(&["show", "again/2"]).contains("n = 10"),
+        "{}",
+        dlq(&["show", "again/2"])
+    );
+    assert!(dlq(&["show", "again/1"]).contains("nonsense"));
+
+    db.execute_batch("ALTER TABLE out RENAME TO old; CREATE TABLE out (n INTEGER); INSERT INTO out SELECT n FROM old")
+        .unwrap();
+    assert!(dlq(&["replay", "--all"]).contains("marked: 3"));
+    let done = command.run(SOON);
+    assert_eq!(accounts(&done.stderr).get("in->out"), Some(&[5, 4, 0, 0, 1]), "{done}");
+    let numbers: Vec<i64> = db
+        .prepare("SELECT n FROM out ORDER BY rowid")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(numbers, [1, 3, 10, 20]);
+    assert!(dlq(&["show", "again/1"]).contains("not tried again"));
+    assert!(dlq(&["purge", "again/1"]).contains("purged: 1"));
+    assert_eq!(letters(&state), []);
+    let missing = daemon()
+        .args(["dlq", "list", "--data-dir", "/nowhere/at/all"])
+        .run(SOON);
+    assert_eq!(missing.code(), Some(2), "{missing}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use bus_schema::{
     id::NodeId,
     limits::MESSAGE_BYTES_MAX,
     member::{Certificate, Signed},
-    message::{CatalogAsk, EnrolAnswer, Message as _, PlanPut, Pong, RosterPut},
+    message::{CatalogAsk, EnrolAnswer, Message as _, PlanPut, Pong, RosterPut, TimeHint},
     plan::Plan,
     subject::Subject,
 };
@@ -50,6 +50,13 @@ pub enum Outgoing {
         to: NodeId,
         /// Which.
         hash: [u8; 32],
+    },
+    /// The time.
+    Time {
+        /// For whom.
+        to: NodeId,
+        /// When it was asked for.
+        hint: TimeHint,
     },
     /// The answer to an operator's call.
     Answer {
@@ -127,6 +134,7 @@ async fn send(session: &Session, message: Outgoing) -> Result<Result<(), SendErr
             timeout(SEND_MAX, session.send(&to, &RosterPut { roster, group })).await
         }
         Outgoing::CatalogAsk { to, hash } => timeout(SEND_MAX, session.send(&to, &CatalogAsk { catalog: hash })).await,
+        Outgoing::Time { to, hint } => timeout(SEND_MAX, session.send(&to, &hint)).await,
         Outgoing::Answer { to, result } => timeout(SEND_MAX, session.reply(&to, &fitting(*result))).await,
         Outgoing::Pong { to, pong } => timeout(SEND_MAX, session.reply(&to, &pong)).await,
         Outgoing::Enrolment { to, subject, answer } => timeout(SEND_MAX, session.send_on(&to, subject, &*answer)).await,

@@ -454,6 +454,7 @@ impl Service {
                 }
                 Effect::SendRoster(to) => self.outbox.put(Outgoing::Roster { to }),
                 Effect::AskCatalog { node, hash } => self.outbox.put(Outgoing::CatalogAsk { to: node, hash }),
+                Effect::TellTime { node, hint } => self.outbox.put(Outgoing::Time { to: node, hint }),
                 Effect::Reissue(node) => {
                     let Some(change) = self.parts.state.reissue(&node, &self.parts.signer) else {
                         continue;

@@ -16,7 +16,7 @@ use bus_schema::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::guard::Seen;
+use crate::{guard::Seen, reserve};
 
 /// A member's files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +34,8 @@ pub enum HomeError {
     /// Another process uses the directory.
     #[error("{0} is in use by another process; stop it, or choose another data directory")]
     InUse(String),
-    /// A file is damaged.
-    #[error("{path} is damaged ({cause}); restore it from a backup, or remove it and enrol again")]
+    /// A file is damaged, and so is its copy if it has one.
+    #[error("{path} is damaged ({cause}); restore it from a backup, or enrol again with another data directory")]
     Damaged {
         /// Which file.
         path: String,
@@ -83,23 +83,37 @@ const EPOCH: &str = "epoch";
 const MEMBERSHIP: &str = "membership";
 const SEEN: &str = "seen";
 const CHECK_BYTES: usize = 32;
+/// Damaged files of one name that are kept for a person to look at.
+const SET_ASIDE_MAX: u32 = 2;
+/// Linux error number of an unreadable block: the disk is there, this piece of it is not.
+const EIO: i32 = 5;
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
     let path = path.display().to_string();
     move |source| HomeError::Io { what, path, source }
 }
 
-/// Replaces a file so that a crash leaves the old or the new one, whole. Only the owner can read it.
+/// Replaces a file so that a crash leaves the old or the new one, whole. Only the owner can read it. After an error the old
+/// one is there, and nothing else.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
+    replace(path, &temporary, bytes).inspect_err(|_| {
+        // On a full disk half a file would be in the way.
+        let _gone_already = fs::remove_file(&temporary);
+    })
+}
+
+fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&temporary)?;
+    let mut file = options.open(temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&temporary, path)?;
+    crash_point::at!(HomeBeforeRename);
+    fs::rename(temporary, path)?;
+    crash_point::at!(HomeAfterRename);
     if let Some(parent) = path.parent() {
         sync_dir(parent)?;
     }
@@ -158,13 +172,19 @@ impl Home {
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory || error.raw_os_error() == Some(EIO) => {
+                Err(HomeError::Damaged {
+                    path: path.display().to_string(),
+                    cause: "unreadable",
+                })
+            }
             Err(source) => Err(io_error("read", &path)(source)),
         }
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
         let path = self.dir.join(name);
-        write_atomic(&path, bytes).map_err(io_error("write", &path))
+        reserve::with(&self.dir, || write_atomic(&path, bytes)).map_err(io_error("write", &path))
     }
 
     /// Reads a file that ends with a checksum of the rest.
@@ -187,14 +207,76 @@ impl Home {
         Ok(Some(bytes))
     }
 
-    /// Writes a file with a checksum, atomically and durably.
+    /// Like [`Self::load`]; a damaged file is also moved aside, so that it can be made anew and still be looked at.
+    pub fn load_or_set_aside(&self, name: &str) -> Result<Option<Vec<u8>>, HomeError> {
+        self.load(name).inspect_err(|error| {
+            if matches!(error, HomeError::Damaged { .. }) {
+                self.set_aside(name, error);
+            }
+        })
+    }
+
+    /// Moves a damaged file aside; of one name the newest few are kept.
+    fn set_aside(&self, name: &str, error: &HomeError) {
+        let path = self.dir.join(name);
+        let aside = |n: u32| self.dir.join(format!("{name}.bad.{n}"));
+        if !path.exists() {
+            return;
+        }
+        let free = (1..SET_ASIDE_MAX)
+            .find(|n| !aside(*n).exists())
+            .unwrap_or(SET_ASIDE_MAX);
+        let to = aside(free);
+        let _replaced = fs::remove_dir_all(&to).or_else(|_| fs::remove_file(&to));
+        match fs::rename(&path, &to) {
+            Ok(()) => tracing::error!(%error, kept = %to.display(), "a damaged file was set aside"),
+            Err(cause) => tracing::error!(%error, %cause, "a damaged file could not be set aside"),
+        }
+    }
+
+    /// Writes a file and a copy of it: for what could not be made again.
+    fn store_twice(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
+        self.store(name, bytes)?;
+        self.store(&copy_of(name), bytes)
+    }
+
+    /// Reads such a file: the file itself, or if that is missing or damaged, its copy. The other one is put right.
+    fn load_either(&self, name: &str) -> Result<Option<Vec<u8>>, HomeError> {
+        let copy = copy_of(name);
+        match (self.load(name), self.load(&copy)) {
+            (Ok(Some(bytes)), second) => {
+                if let Err(error) = &second {
+                    self.set_aside(&copy, error);
+                }
+                if !second.is_ok_and(|second| second.as_ref() == Some(&bytes)) {
+                    // It is read all the same when this fails.
+                    let _said = self.store(&copy, &bytes);
+                }
+                Ok(Some(bytes))
+            }
+            (Ok(None), Ok(None)) => Ok(None),
+            (first, Ok(Some(bytes))) => {
+                match first {
+                    Err(error @ HomeError::Damaged { .. }) => self.set_aside(name, &error),
+                    Err(error) => return Err(error),
+                    Ok(_) => tracing::error!(file = name, "a file is gone; its copy is used"),
+                }
+                self.store(name, &bytes)?;
+                Ok(Some(bytes))
+            }
+            (Ok(None), Err(error)) | (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Writes a file with a checksum, atomically and durably; on a full disk with the help of the [`reserve`], if there is
+    /// one.
     pub fn store(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
         self.write(name, &[bytes, &hash(name, &[bytes])].concat())
     }
 
     /// This member's keys; made on first use.
     pub fn identity(&self) -> Result<Identity, HomeError> {
-        if let Some(bytes) = self.load(KEYS)?.map(Zeroizing::new) {
+        if let Some(bytes) = self.load_either(KEYS)?.map(Zeroizing::new) {
             let path = self.dir.join(KEYS).display().to_string();
             let bytes: &[u8; Identity::BYTES] = bytes.as_slice().try_into().map_err(|_| HomeError::Damaged {
                 path,
@@ -202,21 +284,34 @@ impl Home {
             })?;
             return Ok(Identity::from_bytes(bytes));
         }
+        if self.dir.join(MEMBERSHIP).exists() {
+            // New keys would be somebody else's.
+            return Err(HomeError::Damaged {
+                path: self.dir.join(KEYS).display().to_string(),
+                cause: "the keys of this member are gone",
+            });
+        }
         let mut bytes = Zeroizing::new([0; Identity::BYTES]);
         getrandom::fill(&mut *bytes).map_err(HomeError::Random)?;
-        self.store(KEYS, &*bytes)?;
+        self.store_twice(KEYS, &*bytes)?;
         Ok(Identity::from_bytes(&bytes))
     }
 
     /// Counts this start: returns a number higher than at any start before. Durable before it returns.
     pub fn next_epoch(&self) -> Result<u64, HomeError> {
-        let last = match self.load(EPOCH) {
+        let last = match self.load_either(EPOCH) {
             Ok(bytes) => bytes.map_or(0, |bytes| bytes.try_into().map_or(0, u64::from_le_bytes)),
-            Err(HomeError::Damaged { .. }) => self.epoch_after_damage(),
+            Err(error @ HomeError::Damaged { .. }) => {
+                for name in [EPOCH, &copy_of(EPOCH)] {
+                    self.set_aside(name, &error);
+                }
+                self.epoch_after_damage()
+            }
             Err(error) => return Err(error),
         };
         let next = last + 1;
-        self.store(EPOCH, &next.to_le_bytes())?;
+        self.store_twice(EPOCH, &next.to_le_bytes())?;
+        crash_point::at!(EpochAfterStore);
         Ok(next)
     }
 
@@ -229,7 +324,7 @@ impl Home {
 
     /// What enrolment gave; `None` before it.
     pub fn membership(&self) -> Result<Option<Membership>, HomeError> {
-        let Some(bytes) = self.load(MEMBERSHIP)? else {
+        let Some(bytes) = self.load_either(MEMBERSHIP)? else {
             return Ok(None);
         };
         let path = self.dir.join(MEMBERSHIP).display().to_string();
@@ -242,12 +337,15 @@ impl Home {
 
     /// Stores what enrolment (or a newer roster) gave.
     pub fn save_membership(&self, membership: &Membership) -> Result<(), HomeError> {
-        self.store(MEMBERSHIP, &bus_schema::encode(membership))
+        crash_point::at!(RosterBeforeStore);
+        self.store_twice(MEMBERSHIP, &bus_schema::encode(membership))?;
+        crash_point::at!(RosterAfterStore);
+        Ok(())
     }
 
     /// What had been seen of other members before the restart. Damage is as good as nothing seen: epochs protect still.
     pub fn seen(&self) -> Vec<Seen> {
-        let bytes = self.load(SEEN).ok().flatten().unwrap_or_default();
+        let bytes = self.load_or_set_aside(SEEN).ok().flatten().unwrap_or_default();
         let seen: Vec<(NodeId, u8, u64, u64)> = bus_schema::decode(&bytes).unwrap_or_default();
         let seen = seen.into_iter().filter_map(|(sender, lane, epoch, counter)| {
             let lane = *Lane::ALL.get(usize::from(lane))?;
@@ -270,6 +368,10 @@ impl Home {
             .collect();
         self.store(SEEN, &bus_schema::encode(&rows))
     }
+}
+
+fn copy_of(name: &str) -> String {
+    format!("{name}.copy")
 }
 
 #[cfg(test)]
@@ -303,9 +405,61 @@ mod tests {
         let home = Home::open(dir.path()).unwrap();
         home.identity().unwrap();
         let before = home.next_epoch().unwrap();
-        fs::write(dir.path().join(KEYS), b"short").unwrap();
-        fs::write(dir.path().join(EPOCH), vec![0; 40]).unwrap();
+        for name in [KEYS, &copy_of(KEYS)] {
+            fs::write(dir.path().join(name), b"short").unwrap();
+        }
+        for name in [EPOCH, &copy_of(EPOCH)] {
+            fs::write(dir.path().join(name), vec![0; 40]).unwrap();
+        }
         assert!(matches!(home.identity(), Err(HomeError::Damaged { .. })));
         assert!(home.next_epoch().unwrap() > before);
+    }
+
+    #[test]
+    fn what_cannot_be_made_again_has_a_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        let public = home.identity().unwrap().public();
+        home.next_epoch().unwrap();
+        let mut expected = 1;
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage); 4] = [
+            ("junk", |path| fs::write(path, [7; 50]).unwrap()),
+            ("empty", |path| fs::write(path, []).unwrap()),
+            ("gone", |path| fs::remove_file(path).unwrap()),
+            ("a directory", |path| {
+                fs::remove_file(path).unwrap();
+                fs::create_dir(path).unwrap();
+            }),
+        ];
+        for (damage, spoil) in damages {
+            for copied in [false, true] {
+                let pick = |name: &str| dir.path().join(if copied { copy_of(name) } else { name.to_string() });
+                spoil(&pick(KEYS));
+                spoil(&pick(EPOCH));
+                assert_eq!(
+                    home.identity().unwrap().public(),
+                    public,
+                    "{damage}, of the copy: {copied}"
+                );
+                expected += 1;
+                assert_eq!(home.next_epoch().unwrap(), expected, "{damage}, of the copy: {copied}");
+            }
+        }
+        let kept = fs::read_dir(dir.path()).unwrap().flatten();
+        let kept = kept.filter(|entry| entry.file_name().to_string_lossy().contains(".bad."));
+        assert!((1..=8).contains(&kept.count()));
+    }
+
+    #[test]
+    fn a_member_without_keys_gets_no_new_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        fs::write(dir.path().join(MEMBERSHIP), "x").unwrap();
+        let error = home.identity().map(|_| ()).unwrap_err();
+        assert!(
+            error.to_string().contains("the keys of this member are gone"),
+            "{error}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The bus, as members of a fleet use it. [`Bus`] moves bytes over NATS, MQTT or memory; [`secure`] seals and opens them;
 //! [`session`] makes typed messages, requests and replies of them. [`home`], [`enrol`], [`place`] and [`settings`] are
-//! what every member needs besides: its own files, becoming a member, finding the bus, reading strict settings.
+//! what every member needs besides: its own files, becoming a member, finding the bus, reading strict settings; [`reserve`]
+//! keeps room on a full disk for these files.
 //!
 //! Knows no workflow, no stream and no storage but a member's own few small files.
 
@@ -10,6 +11,7 @@ pub mod enrol;
 pub mod guard;
 pub mod home;
 pub mod place;
+pub mod reserve;
 pub mod secure;
 pub mod session;
 pub mod settings;

@@ -11,7 +11,8 @@ use bus_link::{
     Counters, Event, PublishError, Status,
     memory::{Faults, Hub},
 };
-use suite::{Road, SOON, pattern, subject};
+use bus_schema::subject::Dialect;
+use suite::{Road, SOON, pattern, said};
 use testkit::{Link, Mosquitto, Nats, free_port};
 use tokio::time::timeout;
 
@@ -187,7 +188,8 @@ async fn the_systems_authorities_are_the_default() {
 #[tokio::test]
 async fn a_forbidden_subscription_is_explained() {
     let builder = || {
-        let permissions = "publish: [\"sync.>\"], subscribe: [\"sync.>\", \"$MQTT.sub.>\"]";
+        let permissions =
+            "publish: [\"myc.v1.*.app.*.sync.>\"], subscribe: [\"myc.v1.*.app.*.sync.>\", \"$MQTT.sub.>\"]";
         Nats::builder().user_with_permissions("ann", "right", permissions)
     };
     for road in [Road::nats_mqtt(builder().mqtt().start()), Road::nats(builder().start())] {
@@ -241,6 +243,8 @@ async fn foreign_subjects_are_counted() {
     let road = Road::mosquitto(mosquitto);
     let mut hearer = road.connect("hearer", &["a.>", "a"]).await;
     let long = format!("a/{}", "x".repeat(200));
+    let below = said("stranger", "a").render(Dialect::Mqtt);
+    let below = below.strip_suffix("/a").unwrap();
     for topic in [
         "a/B",
         "a//b",
@@ -252,7 +256,7 @@ async fn foreign_subjects_are_counted() {
         "a/good",
     ] {
         stranger
-            .publish(topic, rumqttc::QoS::AtLeastOnce, false, "x")
+            .publish(format!("{below}/{topic}"), rumqttc::QoS::AtLeastOnce, false, "x")
             .await
             .unwrap();
     }
@@ -264,8 +268,13 @@ async fn foreign_subjects_are_counted() {
     let stranger = async_nats::connect(nats.url()).await.unwrap();
     let road = Road::nats(nats);
     let mut hearer = road.connect("hearer", &["a.>"]).await;
+    let below = said("stranger", "a").render(Dialect::Nats);
+    let below = below.strip_suffix(".a").unwrap();
     for subject in ["a.B", "a.$x", "a.ü", "a.1.2.3.4.5.6.7.8.9", "a.good"] {
-        stranger.publish(subject, "x".into()).await.unwrap();
+        stranger
+            .publish(format!("{below}.{subject}"), "x".into())
+            .await
+            .unwrap();
     }
     assert_eq!(hearer.message().await.0, "a.good");
     assert_eq!(hearer.bus.counters(), Counters { foreign: 4, dropped: 0 });
@@ -319,7 +328,7 @@ async fn a_bus_ends_with_its_listener() {
     .expect("the end is noticed")
     .unwrap();
     assert_eq!(
-        client.bus.publish(&subject("a.b"), Vec::new()).await,
+        client.bus.publish(&said("client", "a.b"), Vec::new()).await,
         Err(PublishError::Offline)
     );
     timeout(SOON, client.bus.close()).await.expect("already ended");

@@ -7,13 +7,14 @@ use alloc::{
 };
 use core::ops::Range;
 
+use postcard::de_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
 use super::{
     column::{Column, TypeMismatch},
     value::{Cell, Type},
 };
-use crate::limits::{COLUMNS_MAX, ROWS_MAX};
+use crate::limits::{BATCH_FORM_BYTES_MAX, COLUMNS_MAX, ROWS_MAX};
 
 /// Bytes are not a batch, or rows do not make one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -132,7 +133,8 @@ pub struct Origin {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     schema: Arc<Schema>,
-    columns: Vec<Column>,
+    /// Shared: a batch on its way through a pipe is cloned for every leaf and every retry, and may be large.
+    columns: Arc<[Column]>,
     rows: usize,
     ops: Ops,
     origin: Origin,
@@ -163,7 +165,7 @@ impl Batch {
         let rows = columns.first().map_or(0, Column::len);
         Self {
             schema,
-            columns,
+            columns: columns.into(),
             rows,
             ops,
             origin,
@@ -187,7 +189,7 @@ impl Batch {
         {
             return Err(wrong("operations and rows differ in number".to_string()));
         }
-        for (field, column) in self.schema.fields.iter().zip(&self.columns) {
+        for (field, column) in self.schema.fields.iter().zip(self.columns.iter()) {
             column
                 .check(self.rows, &field.ty)
                 .map_err(|cause| wrong(alloc::format!("'{}': {cause}", field.name)))?;
@@ -272,7 +274,7 @@ impl Batch {
     pub fn with_columns(&self, schema: Arc<Schema>, columns: Vec<Column>) -> Result<Self, BatchError> {
         Self {
             schema,
-            columns,
+            columns: columns.into(),
             rows: self.rows,
             ops: self.ops.clone(),
             origin: self.origin.clone(),
@@ -289,12 +291,34 @@ impl Batch {
             ops: &self.ops,
             origin: &self.origin,
         };
-        postcard::to_allocvec(&wire).expect("a batch holds only types postcard can write, into memory")
+        // Room for the content at once: growing would copy a large record, and hold it twice meanwhile.
+        let room = Vec::with_capacity(self.content_bytes() + FORM_BYTES_USUAL);
+        postcard::to_extend(&wire, room).expect("a batch holds only types postcard can write, into memory")
     }
 
-    /// Reads wire bytes. Anything but a consistent batch is refused.
+    /// Bytes of the content of texts and bytes. An encoded batch takes this and its form.
+    fn content_bytes(&self) -> usize {
+        self.columns.iter().map(Column::content_bytes).sum()
+    }
+
+    /// Whether these wire bytes of this batch can be read by others: not too much besides content. A batch that does not
+    /// fit can be split by rows.
+    pub fn form_fits(&self, encoded: &[u8]) -> bool {
+        encoded.len().saturating_sub(self.content_bytes()) <= BATCH_FORM_BYTES_MAX
+    }
+
+    /// Reads wire bytes. Anything but a consistent batch is refused. Takes memory for the content and for at most
+    /// [`BATCH_FORM_BYTES_MAX`] bytes of form.
     pub fn decode(bytes: &[u8]) -> Result<Self, BatchError> {
-        let wire: Wire = crate::exactly(bytes).map_err(BatchError::Malformed)?;
+        let mut reader = postcard::Deserializer::from_flavor(Frugal {
+            bytes,
+            form_left: BATCH_FORM_BYTES_MAX,
+        });
+        let wire = Wire::deserialize(&mut reader).map_err(BatchError::Malformed)?;
+        let left_over = reader.finalize().map_err(BatchError::Malformed)?;
+        if !left_over.is_empty() {
+            return Err(BatchError::Malformed(postcard::Error::DeserializeBadEncoding));
+        }
         let Wire {
             schema,
             rows,
@@ -304,12 +328,54 @@ impl Batch {
         } = wire;
         Self {
             schema: Arc::new(schema),
-            columns,
+            columns: columns.into(),
             rows: rows as usize,
             ops,
             origin,
         }
         .checked()
+    }
+}
+
+/// Bytes of form of an ordinary batch: the schema and some hundred small values.
+const FORM_BYTES_USUAL: usize = 4 * 1024;
+
+/// Hands out the bytes of a batch, singly only so many: whatever takes more memory than wire comes singly.
+struct Frugal<'de> {
+    bytes: &'de [u8],
+    form_left: usize,
+}
+
+impl<'de> Flavor<'de> for Frugal<'de> {
+    type Remainder = &'de [u8];
+    type Source = &'de [u8];
+
+    fn pop(&mut self) -> postcard::Result<u8> {
+        let (first, rest) = self
+            .bytes
+            .split_first()
+            .ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
+        self.form_left = self
+            .form_left
+            .checked_sub(1)
+            .ok_or(postcard::Error::DeserializeBadEncoding)?;
+        self.bytes = rest;
+        Ok(*first)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.bytes.len())
+    }
+
+    fn try_take_n(&mut self, count: usize) -> postcard::Result<&'de [u8]> {
+        let taken = self.bytes.split_at_checked(count);
+        let (taken, rest) = taken.ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
+        self.bytes = rest;
+        Ok(taken)
+    }
+
+    fn finalize(self) -> postcard::Result<&'de [u8]> {
+        Ok(self.bytes)
     }
 }
 
@@ -383,7 +449,7 @@ impl BatchBuilder {
         };
         Batch {
             schema: self.schema,
-            columns: self.columns,
+            columns: self.columns.into(),
             rows,
             ops,
             origin,

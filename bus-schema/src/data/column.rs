@@ -216,6 +216,16 @@ impl Column {
         self.len() == 0
     }
 
+    /// Bytes of the content of texts and bytes.
+    pub(super) fn content_bytes(&self) -> usize {
+        match &self.values {
+            Values::Text(v) | Values::Bytes(v) | Values::Json(v) => v.bytes.len(),
+            Values::List(v) => v.iter().flatten().map(Value::content_bytes).sum(),
+            Values::Any(v) => v.iter().map(Value::content_bytes).sum(),
+            _ => 0,
+        }
+    }
+
     /// The packed values, for code that works on whole columns.
     pub fn values(&self) -> &Values {
         &self.values

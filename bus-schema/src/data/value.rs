@@ -205,6 +205,16 @@ pub enum Cell<'a> {
 }
 
 impl Value {
+    /// Bytes of the content of texts and bytes in it.
+    pub(super) fn content_bytes(&self) -> usize {
+        match self {
+            Value::Text(v) | Value::Json(v) => v.len(),
+            Value::Bytes(v) => v.len(),
+            Value::List(v) => v.iter().map(Value::content_bytes).sum(),
+            _ => 0,
+        }
+    }
+
     /// Borrows the value.
     pub fn as_cell(&self) -> Cell<'_> {
         match self {

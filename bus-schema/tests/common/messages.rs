@@ -10,7 +10,7 @@ use bus_schema::{
     message::{
         Body, BootClock, CatalogAsk, CatalogPage, Codec, EnrolAnswer, EnrolAsk, Exchange, Frame, HostFacts, Ledger,
         Packed, Ping, PlanPut, Pong, Resources, Resume, RosterPut, RunState, Side, SourceMark, Status, StreamAck,
-        StreamOpen, StreamReport, StreamReports, TapOpen, TapSample, Text, WorkflowStatus,
+        StreamOpen, StreamReport, StreamReports, TapOpen, TapSample, Text, TimeHint, WorkflowStatus,
     },
     plan::{Class, ComponentRole, WhenFull},
 };
@@ -23,6 +23,7 @@ pub fn all() -> Vec<Sample> {
     all.extend(daemon());
     all.extend(streams());
     all.extend(api());
+    all.extend(letters::letters());
     all.extend(others());
     all.extend(enums());
     all
@@ -128,6 +129,7 @@ fn daemon() -> Vec<Sample> {
         resources: resources(),
         refused: 2,
         damaged: 1,
+        began_unix_ms: Some(1_700_000_000_000),
     };
     let report = StreamReport {
         stream: stream(),
@@ -137,6 +139,7 @@ fn daemon() -> Vec<Sample> {
         epoch: 1,
         watermark: 980,
         ledger: ledger(),
+        dead_before: 2,
         buffered_bytes: 4_096,
         gaps: 1,
         trouble: "no credit".into(),
@@ -382,6 +385,14 @@ fn others() -> Vec<Sample> {
             },
         ),
         message("", sample),
+        message(
+            "",
+            TimeHint {
+                boot: 9,
+                uptime_ms: 60_000,
+                unix_ms: 1_700_000_060_000,
+            },
+        ),
         message(
             "",
             Text {

@@ -39,7 +39,7 @@ pub use compile::{Compiled, Part};
 pub use fleet::{Daemon, Fleet};
 pub use parse::RESERVED_KEYS;
 pub use spec::{Node, Spec};
-pub use words::nearest;
+pub use words::{nearest, size_bytes, size_text};
 
 /// Longest text of a workflow, in bytes.
 pub const TEXT_BYTES_MAX: usize = 256 * 1024;

@@ -102,7 +102,7 @@ pub(crate) fn clip(text: &str) -> String {
 }
 
 /// Bytes of a size such as `500MB` or `1.5 GiB`; a bare number is bytes. `None` when it is no size or over 2^63.
-pub(crate) fn size_bytes(text: &str) -> Option<u64> {
+pub fn size_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -130,7 +130,7 @@ pub(crate) fn size_bytes(text: &str) -> Option<u64> {
 }
 
 /// The same size as people write it.
-pub(crate) fn size_text(bytes: u64) -> String {
+pub fn size_text(bytes: u64) -> String {
     for (unit, scale) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
         if bytes >= scale && bytes.is_multiple_of(scale) {
             return format!("{} {unit}", bytes / scale);

@@ -17,7 +17,8 @@ use crate::file::encode::{CsvRows, JsonRows, op_name, push_csv_header};
 /// Widest column of a table, in characters; longer values are cut for the eye.
 const COLUMN_CHARS_MAX: usize = 48;
 
-/// Writes records to the standard output of the daemon. At least once: after a crash the last ones may come again.
+/// Writes records to the standard output of the daemon. At least once: after a crash those of the last commit (up to about
+/// 16,000) may come again.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {

@@ -1,10 +1,6 @@
 //! Brings the leaves of a pipe to one mark before anything is read, so that the source goes on from one place for all of
 //! them. They differ after a crash between two writes, after damage to one, and when one is new.
 
-use std::sync::Arc;
-
-use bus_schema::data::{BatchBuilder, Origin, Schema};
-
 use crate::{
     Fault,
     backoff::Backoff,
@@ -12,6 +8,7 @@ use crate::{
     pipe::{Leaf, Opened},
     runner::{Outcome, Surroundings},
     sink::{Delivery, Tally, Watermark},
+    work::empty_batch,
 };
 
 /// Opens every leaf and brings all of them to one mark. Returns where the source goes on, and each leaf's mark.
@@ -107,16 +104,11 @@ async fn do_step(opened: &mut Opened, leaf: &Leaf, around: &Surroundings, step: 
 }
 
 fn only_a_mark(leaf: &Leaf, mark: &Watermark) -> Delivery {
-    let schema = Schema {
-        collection: String::new(),
-        fields: Vec::new(),
-    };
-    let batch = BatchBuilder::new(Arc::new(schema)).finish(Origin::default());
     Delivery {
         stream: leaf.stream,
         seq: mark.seq,
         position: mark.position.clone(),
-        batch,
+        batch: empty_batch(),
         tally: Tally::default(),
     }
 }

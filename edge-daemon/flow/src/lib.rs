@@ -9,17 +9,22 @@
 
 mod backoff;
 mod component;
+mod letter;
 mod level;
 pub mod levelling;
+mod outlet;
 mod pipe;
+mod reader;
 mod runner;
 mod sink;
 mod source;
 mod transform;
+mod work;
 
 pub use backoff::Backoff;
 pub use component::{Build, BuildContext, Builder, Component, ConfigError, Registry, describe, parse_config};
-pub use pipe::{Account, Checkpoints, DeadLetter, DeadLetters, Leaf, Meter, Observer, Pipe, Shared, Stage, TapPoint};
+pub use letter::{DeadLetter, DeadLetters, Due, LetterKey, LetterPoint, Replay, Stand};
+pub use pipe::{Account, Checkpoints, Leaf, Meter, Observer, Pipe, Shared, Stage};
 pub use runner::{Outcome, Surroundings, run};
 pub use sink::{Counts, Delivery, Rejected, Sink, Tally, Watermark};
 pub use source::{Position, Read, Source, SourceBatch, Undecodable};

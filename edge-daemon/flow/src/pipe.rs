@@ -1,5 +1,5 @@
 //! A pipe as the runner takes it: one source, a tree of transforms, and the sinks at its leaves. Also what the runner
-//! needs from the daemon around it: where dead letters and checkpoints go, and who watches.
+//! needs from the daemon around it: where checkpoints go, and who watches. Dead letters are in `letter`.
 
 use std::sync::{
     Arc, PoisonError,
@@ -106,6 +106,8 @@ pub struct Pipe {
     pub stages: Vec<Stage>,
     /// Sinks; at least one. More than one only if each can [`Sink::rewind`].
     pub leaves: Vec<Leaf>,
+    /// The source reads again what was not committed, so that what died uncommitted dies again.
+    pub rereads: bool,
 }
 
 /// What one leaf has handled. Readable at any time, always balanced.
@@ -161,37 +163,6 @@ impl Meter {
     pub(crate) fn left(&self, records: u64) -> u64 {
         self.in_flight.fetch_sub(records, Ordering::Relaxed) - records
     }
-}
-
-/// Where a dead letter was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TapPoint {
-    /// The source's input could not be decoded.
-    Source,
-    /// A transform failed on the record.
-    Transform,
-    /// The destination cannot hold the record.
-    Destination,
-}
-
-/// A record that could not be delivered, with the reason; kept until a person decides.
-#[derive(Debug, Clone)]
-pub struct DeadLetter {
-    /// At which kind of node.
-    pub point: TapPoint,
-    /// Which node.
-    pub node: String,
-    /// Why.
-    pub reason: String,
-    /// The record: a batch of one row, encoded; or a source's original bytes.
-    pub record: Vec<u8>,
-}
-
-/// Keeps dead letters. May get one twice when a crash falls between it and the commit after it.
-#[async_trait]
-pub trait DeadLetters: Send + Sync {
-    /// Durable when it returns.
-    async fn put(&self, letters: Vec<DeadLetter>) -> Result<(), Fault>;
 }
 
 /// Keeps the watermarks of sinks that cannot.

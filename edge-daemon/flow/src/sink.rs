@@ -166,6 +166,14 @@ pub trait Sink: Send {
         false
     }
 
+    /// The records that `write` will return as rejected, as far as that is known without writing. Their letters are kept
+    /// first. Only sinks whose `write` is durable before `commit` (spools) need it: a crash behind it would else leave a
+    /// watermark that counts a dead letter nobody has.
+    fn refuses(&self, deliveries: &[Delivery]) -> Vec<Rejected> {
+        let _ = deliveries;
+        Vec::new()
+    }
+
     /// Takes deliveries in order, and with them the watermarks they lead to (see [`Watermark::after`]), without making
     /// anything visible that a crash now would leave behind, where the system allows that.
     /// Returns the records it cannot hold; the runner puts them into the dead letters before it calls `commit`.

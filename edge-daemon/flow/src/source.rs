@@ -83,6 +83,13 @@ pub trait Source: Send {
         Tally::default()
     }
 
+    /// Reads the bytes of one of its dead letters once more, as [`Undecodable::bytes`] gave them away. `Err` says for a
+    /// person why that cannot be. May be called before `open`.
+    fn decode(&mut self, bytes: &[u8]) -> Result<Batch, String> {
+        let _ = bytes;
+        Err("this source does not read single records again: mend them where they come from".to_string())
+    }
+
     /// Everything up to `position` is durable at every destination (or in a spool): the source may acknowledge it to its
     /// system. Called with the latest position only; earlier ones are covered by it.
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {

@@ -461,5 +461,5 @@ async fn a_filter_that_drops_everything_still_moves_on() {
     assert_eq!(flow::run(pipe, around).await, Outcome::Finished);
     assert_eq!(world.records("t"), Vec::<i64>::new());
     assert_eq!(world.lock().acknowledged, 300);
-    assert_eq!(world.dead("drop"), [50, 100, 150, 200, 250, 300].into());
+    assert_eq!(world.dead("drop"), [50, 100, 150, 200, 250, 300]);
 }

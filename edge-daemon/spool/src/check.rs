@@ -1,4 +1,4 @@
-//! Looks at a spool that is not running, without changing anything.
+//! Looks at a spool that is not running, and reads what is intact of it, without changing anything.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use crate::contents::{MarkAt, holes_in, settle};
 use crate::disk::{self, HighFile, Listing, Seal, segment_name};
 use crate::error::Error;
 use crate::raw::RawFile;
+use crate::record::{Counters, Ledger};
 use crate::segment::DB_FILE;
 use crate::types::Hole;
 
@@ -15,8 +16,20 @@ use crate::types::Hole;
 pub struct Report {
     /// Every segment, oldest first.
     pub segments: Vec<SegmentReport>,
-    /// Frames missing in or between segments.
+    /// Frames lost in or between segments.
     pub holes: Vec<Hole>,
+    /// Highest seq the consumer is known to have confirmed, 0 for none.
+    pub watermark_seq: u64,
+    /// Records ever appended, as far as the segments know.
+    pub produced_records: u64,
+    /// Records delivered.
+    pub delivered_records: u64,
+    /// Records given up by policy.
+    pub dropped_records: u64,
+    /// Records lost to damage.
+    pub lost_records: u64,
+    /// Records that wait.
+    pub held_records: u64,
     /// Seq after the last acknowledged append, if the spool's note of it is readable.
     pub acknowledged_next_seq: Option<u64>,
     /// Damaged segments set aside earlier.
@@ -75,6 +88,8 @@ pub fn check(dir: &Path) -> Result<Report, Error> {
         ..Report::default()
     };
     let mut previous = None;
+    let mut ledger: Option<Ledger> = None;
+    let mut oldest = None;
     for (index, &first_seq) in listing.segments.iter().enumerate() {
         let path = dir.join(segment_name(first_seq));
         let next_first = listing.segments.get(index + 1).copied();
@@ -89,6 +104,7 @@ pub fn check(dir: &Path) -> Result<Report, Error> {
         let seal = Seal::read(&path);
         let end_max = next_first.or_else(|| seal.as_ref().map(|seal| seal.end_seq));
         let settled = settle(contents, first_seq, end_max, acknowledged_below);
+        ledger = ledger.into_iter().chain(settled.ledger.clone()).max_by_key(Ledger::age);
         let sum = settled
             .frames
             .iter()
@@ -97,6 +113,7 @@ pub fn check(dir: &Path) -> Result<Report, Error> {
         let (end_seq, end) = seal
             .as_ref()
             .map_or((settled.end_seq(), settled.end()), |seal| (seal.end_seq, seal.end));
+        oldest = oldest.or(Some((first_seq, before)));
         if let Some((next_seq, amounts)) = previous {
             report
                 .holes
@@ -118,5 +135,57 @@ pub fn check(dir: &Path) -> Result<Report, Error> {
             sealed: seal.map(|seal| fs::metadata(path.join(DB_FILE)).is_ok() && seal.matches(&path)),
         });
     }
+    let produced = previous.map_or(Counters::default(), |(_, amounts)| amounts);
+    let ledger = ledger.unwrap_or_default();
+    if let Some((first_seq, before)) = oldest {
+        let missing = crate::contents::hole_between(ledger.floor + 1, ledger.settled, first_seq, before);
+        report.holes.splice(0..0, missing);
+    }
+    account(&mut report, &ledger, produced);
     Ok(report)
+}
+
+/// Tells what was lost from what was given up or delivered, and adds it up.
+fn account(report: &mut Report, ledger: &Ledger, produced: Counters) {
+    report.holes.retain_mut(|hole| {
+        let dropped = ledger.dropped_within(hole.first_seq, hole.last_seq);
+        hole.frames = hole.frames.saturating_sub(dropped.frames);
+        hole.records = hole.records.saturating_sub(dropped.records);
+        hole.bytes = hole.bytes.saturating_sub(dropped.bytes);
+        hole.frames > 0 && hole.last_seq > ledger.floor
+    });
+    let lost: u64 = report.holes.iter().map(|hole| hole.records).sum();
+    let ahead = ledger.ahead().records;
+    report.watermark_seq = ledger.watermark;
+    report.produced_records = produced.records;
+    report.delivered_records = ledger.delivered;
+    report.dropped_records = ledger.dropped + ahead;
+    report.lost_records = ledger.lost + lost;
+    let settled = produced.records.saturating_sub(ledger.settled.records);
+    report.held_records = settled.saturating_sub(ahead).saturating_sub(lost);
+}
+
+/// Reads every intact frame above the watermark from the spool in `dir` without opening it, in order. Damage is passed
+/// over. Fails only if the directory cannot be read, or when `each` does.
+pub fn salvage<E: From<Error>>(dir: &Path, mut each: impl FnMut(u64, u64, &[u8]) -> Result<(), E>) -> Result<(), E> {
+    let report = check(dir)?;
+    for (index, segment) in report.segments.iter().enumerate() {
+        let Ok(raw) = RawFile::scan(&dir.join(segment_name(segment.first_seq)).join(DB_FILE)) else {
+            continue;
+        };
+        let next_first = report.segments.get(index + 1).map(|next| next.first_seq);
+        let acknowledged_below = match next_first {
+            Some(_) => u64::MAX,
+            None => report.acknowledged_next_seq.unwrap_or(0),
+        };
+        let settled = settle(raw.contents(), segment.first_seq, next_first, acknowledged_below);
+        let cells = raw.frame_cells();
+        for frame in settled.frames.iter().filter(|frame| frame.seq > report.watermark_seq) {
+            let payload = cells.get(&(frame.seq, frame.stamp)).and_then(|cell| raw.payload(cell));
+            if let Some(bytes) = payload.as_deref().and_then(|payload| frame.head.body(payload)) {
+                each(frame.seq, frame.head.records, bytes)?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -221,8 +221,8 @@ pub(crate) fn settle(contents: Contents, first_seq: u64, end_max: Option<u64>, a
         .or_else(|| kept.first().map(|frame| frame.head.before));
     let ledger = ledger
         .into_iter()
-        .chain(start.as_ref().map(|start| start.ledger))
-        .max_by_key(|ledger| (ledger.floor, ledger.watermark));
+        .chain(start.as_ref().map(|start| start.ledger.clone()))
+        .max_by_key(Ledger::age);
     Settled {
         first_seq,
         frames: kept,

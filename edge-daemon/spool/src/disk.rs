@@ -165,6 +165,7 @@ impl Seal {
         };
         let mut file = File::create(dir.join(SEAL_FILE))?;
         file.write_all(&seal.encode())?;
+        crash_point::at!(SpoolSealBeforeSync);
         file.sync_all()?;
         sync_dir(dir)
     }

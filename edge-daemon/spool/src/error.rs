@@ -3,24 +3,20 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::budget::Full;
+
 /// Why a call on a spool failed. Damage to stored data is not among the reasons unless it cannot be worked around.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The quota would be passed; nothing was written.
-    #[error(
-        "the spool {} is full: {used_bytes} of {quota_bytes} bytes used and {needed_bytes} more needed; \
-         wait for the destination, drop the oldest frames, or raise the quota",
-        dir.display()
-    )]
+    /// There is no room for the append; nothing was written.
+    #[error("no room for {needed_bytes} bytes more in the spool {}: {limit}", dir.display())]
     Full {
         /// Directory of the spool.
         dir: PathBuf,
-        /// Bytes on disk now.
-        used_bytes: u64,
         /// Bytes the append would have taken, estimated.
         needed_bytes: u64,
-        /// The quota.
-        quota_bytes: u64,
+        /// Which limit it met.
+        limit: Full,
     },
     /// The disk or the file system refused. The spool can be used again once it does not.
     #[error("cannot {action} {}: {source}{}", path.display(), disk_hint(source))]

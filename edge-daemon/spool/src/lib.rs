@@ -18,10 +18,11 @@
 //!
 //! # Where to look
 //!
-//! `cell` and `record` are the format and `contents` decides what of it counts, all pure; `segment` is one sled database;
+//! `budget` decides about room; `cell` and `record` are the format and `contents` decides what of it counts, all pure; `segment` is one sled database;
 //! `raw` reads a damaged one; `recover` opens a segment whatever its state; `disk` knows the file names; `spool` is the
 //! stream across segments.
 
+mod budget;
 mod cell;
 mod check;
 mod contents;
@@ -35,10 +36,11 @@ mod segment;
 mod spool;
 mod types;
 
-pub use check::{Report, SegmentReport, check};
+pub use budget::{BUDGET_BYTES, Budget, Class, Full, Room, Share, Space};
+pub use check::{Report, SegmentReport, check, salvage};
 pub use error::Error;
 pub use spool::Spool;
-pub use types::{Dropped, Frame, Group, Hole, Limits, Mark, Recovery, Repair, State, Stored};
+pub use types::{Dropped, Frame, Group, Hole, Limits, Mark, Missing, Recovery, Repair, State, Stored};
 
 /// Largest frame, bytes: one sealed envelope.
 pub const FRAME_BYTES_MAX: usize = 96 * 1024;

@@ -123,11 +123,7 @@ impl RawFile {
                     let ledger = self
                         .payload(cell)
                         .and_then(|payload| Ledger::read(&mut cell::Reader::new(&payload)));
-                    contents.ledger = contents
-                        .ledger
-                        .into_iter()
-                        .chain(ledger)
-                        .max_by_key(|l| (l.floor, l.watermark));
+                    contents.ledger = contents.ledger.into_iter().chain(ledger).max_by_key(Ledger::age);
                 }
             }
         }

@@ -21,6 +21,10 @@ impl Counters {
         }
     }
 
+    pub fn plus_all(self, other: Self) -> Self {
+        self.plus(other.frames, other.records, other.bytes)
+    }
+
     pub fn minus(self, other: Self) -> Self {
         Self {
             frames: self.frames.saturating_sub(other.frames),
@@ -174,8 +178,28 @@ impl MarkRecord {
     }
 }
 
+/// Ranges in [`Ledger::dropped_ahead`]; a drop that would need another one is refused. Each is followed by a segment with
+/// frames that were on their way when it was made, and few fit into the quota.
+pub(crate) const DROPPED_AHEAD_MAX: usize = 32;
+
+/// Frames above the floor that the quota's policy gave up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DroppedRange {
+    pub first_seq: u64,
+    pub last_seq: u64,
+    /// What was given up; what was lost to damage in the range before is not among it.
+    pub amounts: Counters,
+}
+
+impl DroppedRange {
+    /// True if all of `first_seq..=last_seq` lies in the range.
+    pub fn covers(&self, first_seq: u64, last_seq: u64) -> bool {
+        self.first_seq <= first_seq && last_seq <= self.last_seq
+    }
+}
+
 /// What became of the frames below the floor, and how far that reaches.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ledger {
     /// Highest seq the consumer has reported durable.
     pub watermark: u64,
@@ -189,6 +213,8 @@ pub(crate) struct Ledger {
     pub dropped: u64,
     /// Records lost to damage, at or below the floor.
     pub lost: u64,
+    /// What was dropped above the floor, in order. The consumer has not confirmed to know of it.
+    pub dropped_ahead: Vec<DroppedRange>,
 }
 
 impl Ledger {
@@ -202,7 +228,32 @@ impl Ledger {
             delivered: before.records,
             dropped: 0,
             lost: 0,
+            dropped_ahead: Vec::new(),
         }
+    }
+
+    /// What was dropped above the floor, all together.
+    pub fn ahead(&self) -> Counters {
+        self.dropped_within(0, u64::MAX)
+    }
+
+    /// What was dropped in ranges that lie in `first_seq..=last_seq`.
+    pub fn dropped_within(&self, first_seq: u64, last_seq: u64) -> Counters {
+        let within = |range: &&DroppedRange| range.first_seq >= first_seq && range.last_seq <= last_seq;
+        let ranges = self.dropped_ahead.iter().filter(within);
+        ranges.fold(Counters::default(), |sum, range| sum.plus_all(range.amounts))
+    }
+
+    /// Moves the dropped ranges that end at or below the floor into the totals.
+    pub fn pass_dropped(&mut self) {
+        let floor = self.floor;
+        self.dropped += self.dropped_within(0, floor).records;
+        self.dropped_ahead.retain(|range| range.last_seq > floor);
+    }
+
+    /// Of two versions the one with the greater age is the newer: each part only ever goes up.
+    pub fn age(&self) -> (u64, u64, u64) {
+        (self.floor, self.watermark, self.ahead().frames)
     }
 
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -212,17 +263,32 @@ impl Ledger {
         for value in [self.delivered, self.dropped, self.lost] {
             out.extend_from_slice(&value.to_be_bytes());
         }
+        out.push(self.dropped_ahead.len() as u8);
+        for range in &self.dropped_ahead {
+            out.extend_from_slice(&range.first_seq.to_be_bytes());
+            out.extend_from_slice(&range.last_seq.to_be_bytes());
+            range.amounts.write(out);
+        }
     }
 
     pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        Some(Self {
+        let mut ledger = Self {
             watermark: reader.u64()?,
             floor: reader.u64()?,
             settled: Counters::read(reader)?,
             delivered: reader.u64()?,
             dropped: reader.u64()?,
             lost: reader.u64()?,
-        })
+            dropped_ahead: Vec::new(),
+        };
+        for _ in 0..reader.u8()? {
+            ledger.dropped_ahead.push(DroppedRange {
+                first_seq: reader.u64()?,
+                last_seq: reader.u64()?,
+                amounts: Counters::read(reader)?,
+            });
+        }
+        Some(ledger)
     }
 }
 
@@ -261,6 +327,7 @@ mod tests {
     #[test]
     fn payloads_come_back() {
         for (position, bytes) in [(vec![], vec![]), (vec![1, 2, 3], vec![9; 50]), (vec![7; 5000], vec![])] {
+            let position_count = position.len().min(DROPPED_AHEAD_MAX);
             let before = Counters {
                 frames: 1,
                 records: 2,
@@ -286,6 +353,14 @@ mod tests {
                     delivered: 3,
                     dropped: 4,
                     lost: 5,
+                    dropped_ahead: vec![
+                        DroppedRange {
+                            first_seq: 6,
+                            last_seq: 7,
+                            amounts: before,
+                        };
+                        position_count
+                    ],
                 };
                 let start = Start { before, ledger, mark };
                 assert_eq!(Start::read(&start.encode()), Some(start));

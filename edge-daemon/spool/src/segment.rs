@@ -56,7 +56,9 @@ impl Segment {
         fs::create_dir(dir)?;
         let mut segment = Self::open_once(dir, first_seq)?;
         segment.put_meta(Kind::Start, 0, first_seq, stamp, &start.encode())?;
+        crash_point::at!(SpoolCreateBeforeSync);
         segment.finish_creation()?;
+        crash_point::at!(SpoolCreateAfterSync);
         Ok(segment)
     }
 
@@ -154,6 +156,7 @@ impl Segment {
     pub fn sync(&mut self) -> Result<(), Fault> {
         let db = self.frames()?;
         guarded(|| Ok(db.flush().map(drop)?))?;
+        crash_point::at!(SpoolSyncBeforeFsync);
         self.file.sync_data()?;
         self.unsynced_bytes = 0;
         Ok(())

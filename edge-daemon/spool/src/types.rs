@@ -79,12 +79,25 @@ pub struct Hole {
     pub bytes: u64,
 }
 
-/// What [`crate::Spool::drop_oldest`] gave up.
+/// What of a range of seqs will never come, in records; see [`crate::Spool::missing`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Given up by [`crate::Spool::drop_oldest`].
+    pub dropped_records: u64,
+    /// Lost to damage.
+    pub lost_records: u64,
+    /// No longer here because the consumer had confirmed them once.
+    pub settled_records: u64,
+    /// False if it could not be told how many of them belong to the range, and so none of these are counted.
+    pub exact: bool,
+}
+
+/// What [`crate::Spool::drop_oldest`] gave up. All zero if there was nothing to give up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// First seq dropped.
     pub first_seq: u64,
-    /// Last seq dropped; smaller than `first_seq` if there was nothing to drop.
+    /// Last seq dropped.
     pub last_seq: u64,
     /// Frames dropped, those already lost to damage not counted.
     pub frames: u64,
@@ -92,6 +105,8 @@ pub struct Dropped {
     pub records: u64,
     /// Bytes of disk given back.
     pub bytes: u64,
+    /// It goes on where an earlier drop ended: for the consumer both are one gap.
+    pub joined: bool,
 }
 
 /// A damaged segment and what was done about it.

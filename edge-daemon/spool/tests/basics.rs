@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 
 use common::{LIMITS, append, assert_balanced, bytes_below, fill, frame, mark, open, read_all, segments};
-use spool::{Error, Frame, Group, Limits, Mark, Spool};
+use spool::{Budget, Class, Error, Frame, Full, Group, Limits, Mark, Room, Spool};
 
 #[test]
 fn frames_come_back_byte_for_byte_in_order_across_reopens() {
@@ -114,7 +114,7 @@ fn the_ledger_balances_through_trims_drops_and_reopens() {
     check(&spool, sum(5), 0);
     assert_eq!((spool.state().first_seq, spool.state().watermark_seq), (6, 5));
 
-    let dropped = spool.drop_oldest(1).unwrap();
+    let dropped = spool.drop_oldest(1, 5).unwrap();
     assert_eq!(dropped.first_seq, 6);
     assert_eq!(dropped.records, sum(dropped.last_seq) - sum(5));
     assert_eq!(dropped.frames, dropped.last_seq - 5);
@@ -122,6 +122,18 @@ fn the_ledger_balances_through_trims_drops_and_reopens() {
     drop(spool);
     let mut spool = open(dir.path());
     check(&spool, sum(5), dropped.records);
+
+    // An earlier life may have sent what is in the first segment and a window more.
+    let first = spool.state().first_seq;
+    let ends: Vec<u64> = segments(dir.path())[1..]
+        .iter()
+        .map(|path| path.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap())
+        .filter(|next| *next > first)
+        .collect();
+    for frames in [1, 3, ends[1] - ends[0], ends[1] - ends[0] + 2] {
+        assert_eq!(spool.sent_before(frames), ends[0] + frames - 1, "{frames} on their way");
+    }
+    assert_eq!(spool.sent_before(u64::MAX), 60);
 
     // What was dropped is not delivered, even if the watermark passes it.
     spool.trim(40).unwrap();
@@ -134,15 +146,14 @@ fn the_ledger_balances_through_trims_drops_and_reopens() {
 
     // Only a tail is left: dropping begins a new one.
     spool.trim(59).unwrap();
-    let dropped_last = spool.drop_oldest(u64::MAX).unwrap();
+    let dropped_last = spool.drop_oldest(u64::MAX, 0).unwrap();
     assert_eq!(
         (dropped_last.first_seq, dropped_last.last_seq, dropped_last.records),
         (60, 60, 60)
     );
     check(&spool, delivered + sum(59) - sum(40), dropped.records + 60);
-    let nothing = spool.drop_oldest(u64::MAX).unwrap();
-    assert_eq!((nothing.frames, nothing.records), (0, 0));
-    assert!(nothing.last_seq < nothing.first_seq);
+    let nothing = spool.drop_oldest(u64::MAX, 0).unwrap();
+    assert_eq!(nothing, spool::Dropped::default());
     assert_eq!(append(&mut spool, 61, &[frame(1, 10)], 1), 61..62);
 }
 
@@ -396,7 +407,7 @@ fn the_quota_holds_and_marks_still_move_when_it_is_full() {
                 Ok(_) => assert!(bytes_below(dir.path()) <= limits.quota_bytes),
                 Err(Error::Full {
                     needed_bytes,
-                    quota_bytes,
+                    limit: Full::Spool { quota_bytes, .. },
                     ..
                 }) => {
                     assert!(needed_bytes > 0 && quota_bytes == limits.quota_bytes);
@@ -423,12 +434,102 @@ fn the_quota_holds_and_marks_still_move_when_it_is_full() {
         assert_balanced(&state);
         // Both ways of making room work.
         if round == 0 {
-            let dropped = spool.drop_oldest(4 * 1024 * 1024).unwrap();
+            let dropped = spool.drop_oldest(4 * 1024 * 1024, 0).unwrap();
             assert!(dropped.bytes >= 4 * 1024 * 1024 && dropped.frames > 0);
         } else {
             spool.trim(state.next_seq - 1).unwrap();
         }
         assert_balanced(&spool.state());
+    }
+}
+
+#[test]
+fn spools_that_share_a_budget() {
+    let home = tempfile::tempdir().unwrap();
+    let room = Room {
+        quota_bytes: 20 * 1024 * 1024,
+        keep_free_bytes: Some(0),
+    };
+    let budget = Budget::new(room);
+    let open = |name: &str, class| {
+        Spool::open_within(&home.path().join(name), LIMITS, budget.share(class))
+            .unwrap()
+            .0
+    };
+    let on_disk = || bytes_below(home.path());
+    let mut next = 0;
+    let mut fill_up = |spool: &mut Spool| -> String {
+        loop {
+            next += 1;
+            let bytes = frame(next, 30_000);
+            let frames = [Frame {
+                bytes: &bytes,
+                records: 1,
+            }];
+            match spool.append(&frames, &mark(next)) {
+                Ok(_) => {}
+                Err(error @ Error::Full { .. }) => return error.to_string(),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    let mut bulk = open("bulk", Class::Bulk);
+    let told = fill_up(&mut bulk);
+    assert!(told.contains("bulk streams may fill 12582912 of 20971520"), "{told}");
+    assert!(on_disk() < 12_700_000, "{}", on_disk());
+    let mut normal = open("normal", Class::Normal);
+    let told = fill_up(&mut normal);
+    assert!(told.contains("normal streams may fill"), "{told}");
+    let mut critical = open("critical", Class::Critical);
+    let told = fill_up(&mut critical);
+    assert!(told.contains("`quota` under [spool]"), "{told}");
+    assert!(on_disk() < room.quota_bytes + 200_000, "{}", on_disk());
+    assert!(
+        budget.used_bytes().abs_diff(on_disk()) < 400_000,
+        "{} counted, {} there",
+        budget.used_bytes(),
+        on_disk()
+    );
+    // Marks still move, and what one gives back others may have.
+    next_mark(&mut bulk, 1_000_000);
+    let last = normal.state().next_seq - 1;
+    normal.trim(last).unwrap();
+    next_mark(&mut normal, 1_000_000);
+    let held = critical.state().held_frames;
+    fill_up_from(&mut critical, 2_000_000);
+    assert!(critical.state().held_frames > held + 50);
+    // More is allowed while it runs; and then the disk's free bytes decide.
+    budget.set(Room {
+        quota_bytes: u64::MAX,
+        keep_free_bytes: Some(u64::MAX),
+    });
+    let error = critical
+        .append(
+            &[Frame {
+                bytes: b"x",
+                records: 1,
+            }],
+            &mark(9_000_000),
+        )
+        .unwrap_err();
+    assert!(error.to_string().contains("free on the file system"), "{error}");
+    drop((bulk, normal, critical));
+    assert_eq!(budget.used_bytes(), 0);
+}
+
+fn next_mark(spool: &mut Spool, root_seq: u64) {
+    spool.append(&[], &mark(root_seq)).unwrap();
+}
+
+/// Appends until there is no room, with root seqs from `root_seq` on.
+fn fill_up_from(spool: &mut Spool, mut root_seq: u64) {
+    let bytes = frame(root_seq, 30_000);
+    let frames = [Frame {
+        bytes: &bytes,
+        records: 1,
+    }];
+    while spool.append(&frames, &mark(root_seq)).is_ok() {
+        root_seq += 1;
     }
 }
 

@@ -349,6 +349,36 @@ fn damage_that_turns_up_while_reading_is_counted_too() {
     }
 }
 
+/// Frames leave from memory, and only then their segment turns out to be damaged: what the consumer confirms of it was
+/// delivered, only the rest is lost.
+#[test]
+fn what_was_sent_before_the_damage_is_not_lost() {
+    let home = tempfile::tempdir().unwrap();
+    let mut spool = open(&home.path().join("spool"));
+    fill(&mut spool, 1..=40, FRAME_BYTES);
+    let all = segments(&home.path().join("spool"));
+    let first_of = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap();
+    let (first, last) = (first_of(&all[1]), first_of(&all[2]) - 1);
+    assert!(last > first + 2);
+    fs::write(all[1].join("db"), frame(1, 100_000)).unwrap();
+    read_all(&mut spool);
+    let lost = last - first + 1;
+    assert_eq!(spool.state().lost_records, lost);
+    // The consumer has the first two of them, and asks for what follows.
+    let missing = spool.missing(first + 2, last, None).unwrap();
+    assert_eq!((missing.lost_records, missing.exact), (lost - 2, true));
+    spool.trim(first + 1).unwrap();
+    let state = spool.state();
+    assert_balanced(&state);
+    assert_eq!((state.delivered_records, state.lost_records), (first + 1, lost - 2));
+    assert_eq!(state.first_seq, last + 1);
+    // It has all of them after all.
+    spool.trim(last).unwrap();
+    let state = spool.state();
+    assert_balanced(&state);
+    assert_eq!((state.delivered_records, state.lost_records), (last, 0));
+}
+
 #[test]
 fn quarantined_segments_do_not_pile_up() {
     let home = tempfile::tempdir().unwrap();

@@ -6,12 +6,18 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bus_schema::{id::StreamId, message::SourceMark, plan::WhenFull};
+use bus_schema::{
+    data::Batch,
+    id::StreamId,
+    limits::RECORD_BYTES_MAX,
+    message::{Frame, SourceMark},
+    plan::WhenFull,
+};
 use flow::{Counts, Delivery, Fault, Position, Rejected, Sink, Watermark};
 use spool::{Group, Mark, Spool};
 use stream::frames;
 
-use super::outgoing::{Outgoing, Store, View, lock, read_book, spool_fault};
+use super::outgoing::{Bookmark, Outgoing, Store, View, lock, read_book, spool_fault};
 
 /// Frames kept in memory after they were spooled, so that live data is not read back from disk.
 const RECENT_FRAMES_MAX: usize = 16;
@@ -20,26 +26,42 @@ const FULL_WAIT: Duration = Duration::from_secs(2);
 /// Share of the quota given up at a time when the oldest records have to go.
 const DROP_SHARE: u64 = 16;
 
+/// A record takes at most this share of the quota: a spool needs more disk than it holds, and room for what is around it.
+/// A larger one would wait for ever.
+const QUOTA_PER_RECORD: u64 = 4;
+
+/// Why a record does not go into the spool.
+fn too_large(quota_share: usize) -> String {
+    const MIB: usize = 1024 * 1024;
+    if quota_share < RECORD_BYTES_MAX {
+        let max = quota_share / MIB;
+        format!("the record is larger than a quarter of the stream's buffer ({max} MiB): raise its quota")
+    } else {
+        format!(
+            "the record is larger than a record may be ({} MiB)",
+            RECORD_BYTES_MAX / MIB
+        )
+    }
+}
+
+/// Why nothing was appended.
 enum Appending {
-    Full,
+    /// There is no room, and the policy is to wait. Says which limit it is.
+    Full(String),
     Fault(Fault),
 }
 
+impl From<Fault> for Appending {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Frames with their records, and the mark that goes with them.
 type SealedGroup = (Vec<(Vec<u8>, u64)>, Mark);
 
 fn append_groups(spool: &mut Spool, groups: &[SealedGroup]) -> Result<(), spool::Error> {
-    let frames: Vec<Vec<spool::Frame<'_>>> = groups
-        .iter()
-        .map(|(frames, _)| {
-            frames
-                .iter()
-                .map(|(bytes, records)| spool::Frame {
-                    bytes,
-                    records: *records,
-                })
-                .collect()
-        })
-        .collect();
+    let frames: Vec<Vec<spool::Frame<'_>>> = groups.iter().map(|(frames, _)| borrowed(frames)).collect();
     let groups: Vec<Group<'_>> = frames
         .iter()
         .zip(groups)
@@ -48,7 +70,51 @@ fn append_groups(spool: &mut Spool, groups: &[SealedGroup]) -> Result<(), spool:
     spool.append_groups(&groups).map(|_| ())
 }
 
+fn borrowed(frames: &[(Vec<u8>, u64)]) -> Vec<spool::Frame<'_>> {
+    frames
+        .iter()
+        .map(|(bytes, records)| spool::Frame {
+            bytes,
+            records: *records,
+        })
+        .collect()
+}
+
+/// Whether an append failed for want of room, of whatever kind.
+fn is_full(error: &spool::Error) -> bool {
+    matches!(error, spool::Error::Full { .. }) || error.is_disk_full()
+}
+
+/// Deliveries made into what is appended.
+struct Sealed {
+    groups: Vec<SealedGroup>,
+    book: Bookmark,
+    rejected: Vec<Rejected>,
+}
+
+/// Whether it is worth packing a batch to see if a record of it cannot travel.
+fn might_be_too_large(batch: &Batch, record_bytes_max: usize) -> bool {
+    let cells = (0..batch.rows()).flat_map(|row| (0..batch.columns().len()).map(move |column| (row, column)));
+    let bytes: usize = cells.map(|(row, column)| batch.cell(row, column).size_hint()).sum();
+    bytes > record_bytes_max.min(RECORD_BYTES_MAX) / 2
+}
+
 impl Outgoing {
+    /// The most that one record may take of this stream's spool.
+    fn record_bytes_max(&self) -> usize {
+        (self.spec.spool.quota_bytes / QUOTA_PER_RECORD) as usize
+    }
+
+    /// Rows of a delivery that cannot travel.
+    fn rejected(&self, delivery: usize, rows: &[usize]) -> Vec<Rejected> {
+        let rejected = |row: &usize| Rejected {
+            delivery,
+            row: *row,
+            reason: too_large(self.record_bytes_max()),
+        };
+        rows.iter().map(rejected).collect()
+    }
+
     /// The sink of this stream.
     pub fn sink(self: &Arc<Self>) -> Box<dyn Sink> {
         Box::new(Producer {
@@ -60,8 +126,48 @@ impl Outgoing {
 
     /// Seals and appends deliveries in one durable group commit. Blocks.
     fn append(&self, store: &mut Store, deliveries: &[Delivery]) -> Result<(u64, Vec<Rejected>), Appending> {
-        self.begin(store).map_err(Appending::Fault)?;
-        let mut seq = store.spool().map_err(Appending::Fault)?.state().next_seq;
+        self.begin(store)?;
+        let Sealed {
+            mut groups,
+            mut book,
+            rejected,
+        } = self.seal(store, deliveries)?;
+        let old = store.book.clone();
+        let spool = store.spool()?;
+        let mut appended = append_groups(spool, &groups);
+        let policy = self.spec.spool.when_full;
+        while policy == WhenFull::DropOldest && appended.as_ref().is_err_and(is_full) {
+            if !self.drop_oldest(spool, &mut book)? {
+                break;
+            }
+            remember(&mut groups, &book);
+            appended = append_groups(spool, &groups);
+        }
+        match appended {
+            Ok(()) => {}
+            Err(error) if is_full(&error) && policy == WhenFull::DropNewest => {
+                give_up_newest(&mut groups, &mut book, &old);
+                append_groups(spool, &groups).map_err(|error| spool_fault(&self.spec, error))?;
+                if old.owed == 0 {
+                    tracing::warn!(edge = self.spec.edge, %error, "no room: the newest records are given up");
+                }
+            }
+            Err(error) if is_full(&error) => return Err(Appending::Full(error.to_string())),
+            Err(error) => return Err(spool_fault(&self.spec, error).into()),
+        }
+        crash_point::at!(OutgoingAfterAppend);
+        if old.owed > 0 && book.owed == 0 {
+            tracing::info!(edge = self.spec.edge, records = old.owed, "there is room again");
+        }
+        store.book = book;
+        let last = store.spool()?.state().next_seq - 1;
+        let frames = groups.into_iter().flat_map(|(frames, _)| frames);
+        self.keep_recent(last, frames.map(|(bytes, _)| bytes).collect());
+        Ok((last, rejected))
+    }
+
+    fn seal(&self, store: &mut Store, deliveries: &[Delivery]) -> Result<Sealed, Fault> {
+        let mut seq = store.spool()?.state().next_seq;
         let mut book = store.book.clone();
         let mut rejected = Vec::new();
         let mut groups: Vec<SealedGroup> = Vec::with_capacity(deliveries.len());
@@ -70,29 +176,16 @@ impl Outgoing {
                 root_seq: delivery.seq,
                 position: delivery.position.as_bytes().to_vec(),
             };
-            let packing = frames::pack(&delivery.batch, &mark);
-            let reason = || "the record is larger than a record may be (4 MiB)".to_string();
-            let too_large = packing.too_large.iter();
-            rejected.extend(too_large.map(|row| Rejected {
-                delivery: index,
-                row: *row,
-                reason: reason(),
-            }));
-            let mut sealed = Vec::with_capacity(packing.frames.len());
+            let packing = frames::pack(&delivery.batch, &mark, self.record_bytes_max());
+            rejected.extend(self.rejected(index, &packing.too_large));
+            let mut sealed = Vec::with_capacity(packing.frames.len() + 1);
+            // What was given up before comes before what follows it.
+            if book.owed > 0 {
+                sealed.push((self.seal_gap(store, seq, &mut book)?, 0));
+                seq += 1;
+            }
             for packed in packing.frames {
-                let (stream, lineage) = (&self.spec.stream, &store.lineage);
-                let frame = self
-                    .secure
-                    .seal_frame(
-                        &self.subject,
-                        stream,
-                        &lineage.key,
-                        lineage.epoch,
-                        seq,
-                        &packed.plaintext,
-                    )
-                    .map_err(|error| Appending::Fault(Fault::retry(error.to_string())))?;
-                sealed.push((frame, packed.records));
+                sealed.push((self.seal_frame(store, seq, &packed.plaintext)?, packed.records));
                 seq += 1;
             }
             book.position = mark.position;
@@ -108,58 +201,112 @@ impl Outgoing {
                 },
             ));
         }
-        let spool = store.spool().map_err(Appending::Fault)?;
-        match append_groups(spool, &groups) {
-            Ok(()) => {}
-            Err(spool::Error::Full { .. }) if self.spec.spool.when_full == WhenFull::DropNewest => {
-                let lost: u64 = groups
-                    .iter()
-                    .flat_map(|(frames, _)| frames)
-                    .map(|(_, records)| records)
-                    .sum();
-                book.dropped += lost;
-                groups.iter_mut().for_each(|(frames, mark)| {
-                    frames.clear();
-                    mark.position = bus_schema::encode(&book);
-                });
-                tracing::warn!(
-                    edge = self.spec.edge,
-                    records = lost,
-                    "buffer full: the newest records were given up"
-                );
-                append_groups(spool, &groups).map_err(|e| Appending::Fault(spool_fault(&self.spec, e)))?;
-            }
-            Err(spool::Error::Full { .. }) if self.spec.spool.when_full == WhenFull::DropOldest => {
-                let wanted = self.spec.spool.quota_bytes / DROP_SHARE;
-                let dropped = spool
-                    .drop_oldest(wanted)
-                    .map_err(|e| Appending::Fault(spool_fault(&self.spec, e)))?;
-                lock(&self.recent).clear();
-                tracing::warn!(
-                    edge = self.spec.edge,
-                    ?dropped,
-                    "buffer full: the oldest records were given up"
-                );
-                append_groups(spool, &groups).map_err(|e| Appending::Fault(spool_fault(&self.spec, e)))?;
-            }
-            Err(spool::Error::Full { .. }) => return Err(Appending::Full),
-            Err(error) => return Err(Appending::Fault(spool_fault(&self.spec, error))),
+        Ok(Sealed { groups, book, rejected })
+    }
+
+    fn seal_frame(&self, store: &Store, seq: u64, plaintext: &[u8]) -> Result<Vec<u8>, Fault> {
+        let (stream, lineage) = (&self.spec.stream, &store.lineage);
+        let sealed = self
+            .secure
+            .seal_frame(&self.subject, stream, &lineage.key, lineage.epoch, seq, plaintext);
+        sealed.map_err(|error| Fault::retry(error.to_string()))
+    }
+
+    /// A gap record over what was given up and never had a seq.
+    fn seal_gap(&self, store: &Store, seq: u64, book: &mut Bookmark) -> Result<Vec<u8>, Fault> {
+        let gap = Frame::Gap {
+            first_seq: seq,
+            dropped: std::mem::take(&mut book.owed),
+            lost: 0,
+            settled: 0,
+        };
+        book.gaps += 1;
+        self.seal_frame(store, seq, &frames::body(&gap))
+    }
+
+    /// Makes room by giving up the oldest records that were never sent. False if there is nothing to give up.
+    fn drop_oldest(&self, spool: &mut Spool, book: &mut Bookmark) -> Result<bool, Fault> {
+        // Before the look at what was sent: what is taken from here counts as sent, and nothing can be taken after.
+        lock(&self.recent).clear();
+        let wanted = self.spec.spool.quota_bytes / DROP_SHARE;
+        let dropped = spool
+            .drop_oldest(wanted, self.sent.load(Ordering::Relaxed))
+            .map_err(|error| spool_fault(&self.spec, error))?;
+        if dropped.frames == 0 {
+            return Ok(false);
         }
-        let last = spool.state().next_seq - 1;
+        book.gaps += u64::from(!dropped.joined);
+        tracing::warn!(
+            edge = self.spec.edge,
+            first_seq = dropped.first_seq,
+            last_seq = dropped.last_seq,
+            records = dropped.records,
+            "no room: the oldest records were given up"
+        );
+        Ok(true)
+    }
+
+    /// If there is room again, tells the consumer what was given up for want of it, though nothing new follows. Blocks.
+    pub(super) fn settle_debt(&self, store: &mut Store) -> Result<(), Fault> {
+        let mut book = store.book.clone();
+        if book.owed == 0 {
+            return Ok(());
+        }
+        let state = store.spool()?.state();
+        // Behind a batch that a sibling stream may not have yet, it could be rolled back after it was sent.
+        let root_seq = state.mark.map_or(0, |mark| mark.root_seq);
+        let all_left = *self.released.borrow() + 1 == state.next_seq && self.gone.load(Ordering::Relaxed) >= root_seq;
+        if !all_left {
+            return Ok(());
+        }
+        self.begin(store)?;
+        let owed = book.owed;
+        book.gone = book.gone.max(root_seq);
+        let frames = [(self.seal_gap(store, state.next_seq, &mut book)?, 0)];
+        match store.spool()?.add(&borrowed(&frames), bus_schema::encode(&book)) {
+            Ok(_) => {}
+            Err(error) if is_full(&error) => return Ok(()),
+            Err(error) => return Err(spool_fault(&self.spec, error)),
+        }
+        tracing::info!(edge = self.spec.edge, records = owed, "there is room again");
         store.book = book;
-        let count: usize = groups.iter().map(|(frames, _)| frames.len()).sum();
-        let first = last + 1 - count as u64;
-        let frames = groups
-            .into_iter()
-            .flat_map(|(frames, _)| frames)
-            .map(|(bytes, _)| bytes);
+        self.keep_recent(state.next_seq, frames.into_iter().map(|(bytes, _)| bytes).collect());
+        self.released.send_replace(state.next_seq);
+        Ok(())
+    }
+
+    /// Keeps the newest frames, of which the last has this seq, for the courier.
+    fn keep_recent(&self, last_seq: u64, frames: Vec<Vec<u8>>) {
+        let first_seq = last_seq + 1 - frames.len() as u64;
         let mut recent = lock(&self.recent);
-        recent.extend((first..).zip(frames));
+        recent.extend((first_seq..).zip(frames));
         while recent.len() > RECENT_FRAMES_MAX {
             recent.pop_front();
         }
-        drop(recent);
-        Ok((last, rejected))
+    }
+}
+
+/// Puts the bookmark's account into groups that are about to be appended.
+fn remember(groups: &mut [SealedGroup], book: &Bookmark) {
+    for (_, mark) in groups {
+        if let Some(own) = bus_schema::decode::<Bookmark>(&mark.position) {
+            mark.position = bus_schema::encode(&Bookmark { gaps: book.gaps, ..own });
+        }
+    }
+}
+
+/// Takes the frames out of groups for which there is no room: only how far the source was read is kept, and how many
+/// records the consumer is to be told of.
+fn give_up_newest(groups: &mut [SealedGroup], book: &mut Bookmark, old: &Bookmark) {
+    let frames = groups.iter().flat_map(|(frames, _)| frames);
+    let given_up: u64 = frames.map(|(_, records)| records).sum();
+    book.dropped += given_up;
+    // A gap record among the frames was not made either.
+    book.owed = old.owed + given_up;
+    book.gaps = old.gaps;
+    for (frames, mark) in groups {
+        frames.clear();
+        mark.position = bus_schema::encode(book);
     }
 }
 
@@ -215,6 +362,22 @@ impl Sink for Producer {
         Ok(written.max(self.out.gone.load(Ordering::Relaxed)))
     }
 
+    fn refuses(&self, deliveries: &[Delivery]) -> Vec<Rejected> {
+        let mut refused = Vec::new();
+        for (index, delivery) in deliveries.iter().enumerate() {
+            // Packing twice is only worth it where something may be too large.
+            if might_be_too_large(&delivery.batch, self.out.record_bytes_max()) {
+                let mark = SourceMark {
+                    root_seq: delivery.seq,
+                    position: Vec::new(),
+                };
+                let packing = frames::pack(&delivery.batch, &mark, self.out.record_bytes_max());
+                refused.extend(self.out.rejected(index, &packing.too_large));
+            }
+        }
+        refused
+    }
+
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
         let give_up = Instant::now() + FULL_WAIT;
         loop {
@@ -227,14 +390,11 @@ impl Sink for Producer {
                     return Ok(rejected);
                 }
                 Err(Appending::Fault(fault)) => return Err(fault),
-                Err(Appending::Full) => {
+                Err(Appending::Full(cause)) => {
                     let left = give_up.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        let quota = self.out.spec.spool.quota_bytes / (1024 * 1024);
-                        return Err(Fault::retry(format!(
-                            "the buffer of {} is full ({quota} MiB); waiting for the consumer",
-                            self.out.spec.edge
-                        )));
+                        let edge = &self.out.spec.edge;
+                        return Err(Fault::retry(format!("the buffer of {edge} is full, waiting: {cause}")));
                     }
                     let _ = tokio::time::timeout(left, self.out.trimmed.notified()).await;
                 }
@@ -244,12 +404,14 @@ impl Sink for Producer {
 
     async fn commit(&mut self) -> Result<(), Fault> {
         self.check_life()?;
+        crash_point::at!(OutgoingBeforeRelease);
         self.out.let_go();
         self.out.released.send_if_modified(|released| {
             let rises = self.appended > *released;
             *released = self.appended.max(*released);
             rises
         });
+        crash_point::at!(OutgoingAfterRelease);
         Ok(())
     }
 

@@ -2,12 +2,13 @@
 //! consumer has it.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use bus_schema::message::{Frame, StreamOpen};
 use flow::Fault;
+use spool::Missing;
 use stream::{
     flight::{Action, Flight, Heard},
     frames,
@@ -22,31 +23,54 @@ use super::{
 const READ_FRAMES_MAX: usize = 8;
 /// Bytes read from the spool at a time.
 const READ_BYTES_MAX: usize = 256 * 1024;
+/// Between two tries to say what was given up for want of room.
+const DEBT_EVERY: Duration = Duration::from_secs(2);
 /// Between two tries to send while the bus takes nothing.
 const SEND_AGAIN: Duration = Duration::from_millis(200);
+/// How long after a connection the plane may take to tell this boot the time. Without it a stream goes on, with the times it has.
+const TIME_WAIT: Duration = Duration::from_secs(3);
 
 /// What a spool holds of some seqs.
 #[derive(Default)]
 struct Found {
     frames: Vec<(u64, Vec<u8>)>,
-    after_hole: Option<u64>,
+    /// What is missing before and between them, or if there are none, up to the next one: first and last seq.
+    gaps: Vec<(u64, u64, Missing)>,
 }
 
 impl Store {
-    /// Frames from `seq` on, at most up to `through`; and the seq after a hole that begins at `seq`.
-    fn frames(&mut self, seq: u64, through: u64) -> Result<Found, Fault> {
+    /// Frames from `seq` on, at most up to `through`, and what is missing there. Nothing above `released` is.
+    fn frames(&mut self, seq: u64, through: u64, released: u64) -> Result<Found, Fault> {
         let count = (through + 1 - seq).min(READ_FRAMES_MAX as u64) as usize;
         let stored = self
             .spool()?
             .read(seq, count, READ_BYTES_MAX)
             .map_err(|error| Fault::retry(error.to_string()))?;
         let after_hole = stored.first().map(|frame| frame.seq).filter(|first| *first > through);
-        let frames = stored
+        let frames: Vec<(u64, Vec<u8>)> = stored
             .into_iter()
             .take_while(|frame| frame.seq <= through)
             .map(|frame| (frame.seq, frame.bytes))
             .collect();
-        Ok(Found { frames, after_hole })
+        let mut stretches = Vec::new();
+        let mut next = seq;
+        for (found, _) in &frames {
+            if *found > next {
+                stretches.push((next, *found - 1));
+            }
+            next = *found + 1;
+        }
+        if frames.is_empty() {
+            // One message over all of it: thousands of seqs may be skipped after damage, and credit counts messages.
+            stretches.push((seq, after_hole.map_or(released, |after| released.min(after - 1))));
+        }
+        let spool = self.spool()?;
+        let mut gaps = Vec::new();
+        for (first, last) in stretches {
+            let missing = spool.missing(first, last, None);
+            gaps.push((first, last, missing.map_err(|error| Fault::retry(error.to_string()))?));
+        }
+        Ok(Found { frames, gaps })
     }
 }
 
@@ -65,6 +89,9 @@ impl Outgoing {
         let mut flight = Flight::new(view.lineage.epoch, view.state.watermark_seq, Instant::now());
         flight.connected(*up.borrow_and_update(), Instant::now());
         flight.released(*released.borrow_and_update());
+        let mut began = streams.clocks().began();
+        began.mark_unchanged();
+        let mut up_at = Instant::now();
         // An earlier life may have sent what was here when this one began; of what is appended since, only this one.
         let mut sent = view.state.next_seq - 1;
         loop {
@@ -90,6 +117,9 @@ impl Outgoing {
                 }
             }
             let wait = match flight.action(Instant::now()) {
+                Action::Open if self.awaits_time(streams) && up_at.elapsed() < TIME_WAIT => {
+                    Some(TIME_WAIT.saturating_sub(up_at.elapsed()))
+                }
                 Action::Open => {
                     self.send_open(streams).await;
                     flight.opened(Instant::now());
@@ -117,23 +147,46 @@ impl Outgoing {
                 }
                 changed = up.changed() => {
                     if changed.is_err() { return false; }
-                    flight.connected(*up.borrow_and_update(), Instant::now());
+                    up_at = Instant::now();
+                    flight.connected(*up.borrow_and_update(), up_at);
+                }
+                // Said in an opening; what comes after it is dated by it.
+                Ok(()) = began.changed(), if self.dated_here => {
+                    flight.connected(*up.borrow(), Instant::now());
                 }
                 () = self.acked.notified() => {}
+                () = tokio::time::sleep(DEBT_EVERY), if self.view().book.owed > 0 => {
+                    let this = Arc::clone(self);
+                    let settle = move || this.with_store(|store| this.settle_debt(store));
+                    if let Ok(Err(fault)) = tokio::task::spawn_blocking(settle).await {
+                        tracing::debug!(edge = self.spec.edge, %fault, "cannot say yet what was given up");
+                    }
+                }
                 () = tokio::time::sleep(wait.unwrap_or(Duration::from_secs(3600))) => {}
             }
         }
     }
 
+    /// Whether the time of what is sent could not be corrected yet, if it had to be.
+    fn awaits_time(&self, streams: &Streams) -> bool {
+        self.dated_here && !streams.is_local(&self.spec) && streams.clocks().began().borrow().is_none()
+    }
+
     async fn send_open(&self, streams: &Streams) {
         let view = self.view();
+        // What came from another daemon was put right when it arrived, and is of that one's boots.
+        let clocks = if self.dated_here {
+            streams.clocks().list()
+        } else {
+            Vec::new()
+        };
         let open = StreamOpen {
             stream: self.spec.stream,
             epoch: view.lineage.epoch,
             key: view.lineage.key,
             first_seq: view.state.first_seq,
             next_seq: view.state.next_seq,
-            clocks: Vec::new(),
+            clocks,
         };
         if let Err(cause) = streams.send_open(&self.spec.consumer, open).await {
             tracing::debug!(edge = self.spec.edge, cause, "cannot open the stream yet");
@@ -148,25 +201,36 @@ impl Outgoing {
         let found = match self.recent(from, to) {
             Some(frames) => Ok(Found {
                 frames,
-                after_hole: None,
+                gaps: Vec::new(),
             }),
-            None => tokio::task::spawn_blocking(move || this.with_store(|store| store.frames(from, to)))
-                .await
-                .map_err(|error| error.to_string())?,
+            None => {
+                let find = move || {
+                    this.with_store(|store| {
+                        let found = store.frames(from, to, released)?;
+                        // While nothing can be dropped: from now on it cannot be.
+                        let frames = found.frames.iter().map(|(seq, _)| *seq);
+                        let last = frames.chain(found.gaps.iter().map(|(_, last, _)| *last)).max();
+                        this.sent.fetch_max(last.unwrap_or(0), Ordering::Relaxed);
+                        Ok::<_, Fault>(found)
+                    })
+                };
+                let found = tokio::task::spawn_blocking(find).await;
+                found.map_err(|error| error.to_string())?
+            }
         };
         let found = found.map_err(|error| error.to_string())?;
+        let mut gaps = found.gaps.into_iter().peekable();
         let mut next = from;
         for (seq, frame) in &found.frames {
-            if *seq > next {
-                self.send_gap(streams, next, *seq - 1).await?;
+            if let Some((first, last, missing)) = gaps.next_if(|(first, ..)| first < seq) {
+                self.send_gap(streams, first, last, missing).await?;
             }
             streams.send_frame(&self.spec, &self.subject, frame.clone()).await?;
+            crash_point::at!(OutgoingAfterSend);
             next = *seq + 1;
         }
-        if found.frames.is_empty() {
-            // One message over all of it: thousands of seqs may be skipped after damage, and credit counts messages.
-            let last = found.after_hole.map_or(released, |after| released.min(after - 1));
-            self.send_gap(streams, from, last).await?;
+        if let Some((first, last, missing)) = gaps.next() {
+            self.send_gap(streams, first, last, missing).await?;
             next = last + 1;
         }
         Ok(next - 1)
@@ -177,21 +241,27 @@ impl Outgoing {
         let recent = lock(&self.recent);
         let start = recent.iter().position(|(seq, _)| *seq == from)?;
         let wanted = recent.iter().skip(start).take_while(|(seq, _)| *seq <= to);
-        Some(wanted.take(READ_FRAMES_MAX).cloned().collect())
+        let wanted: Vec<_> = wanted.take(READ_FRAMES_MAX).cloned().collect();
+        // Under the lock: see `drop_oldest`.
+        if let Some((last, _)) = wanted.last() {
+            self.sent.fetch_max(*last, Ordering::Relaxed);
+        }
+        Some(wanted)
     }
 
-    async fn send_gap(&self, streams: &Streams, first_seq: u64, last_seq: u64) -> Result<(), String> {
+    async fn send_gap(&self, streams: &Streams, first_seq: u64, last_seq: u64, missing: Missing) -> Result<(), String> {
         tracing::warn!(
             edge = self.spec.edge,
             first_seq,
             last_seq,
+            ?missing,
             "these frames will never come"
         );
         let gap = Frame::Gap {
             first_seq,
-            dropped: 0,
-            lost: 0,
-            settled: 0,
+            dropped: missing.dropped_records,
+            lost: missing.lost_records,
+            settled: missing.settled_records,
         };
         let (stream, lineage) = (&self.spec.stream, self.view().lineage);
         let plaintext = frames::body(&gap);
@@ -205,10 +275,12 @@ impl Outgoing {
     async fn trim(self: Arc<Self>, watermark: u64) -> Result<(), Fault> {
         let this = Arc::clone(&self);
         let trimmed = tokio::task::spawn_blocking(move || {
+            crash_point::at!(OutgoingBeforeTrim);
             lock(&this.recent).retain(|(seq, _)| *seq > watermark);
             this.with_store(|store| {
                 let trimmed = store.spool()?.trim(watermark);
-                trimmed.map_err(|error| spool_fault(&this.spec, error))
+                trimmed.map_err(|error| spool_fault(&this.spec, error))?;
+                this.settle_debt(store)
             })
         });
         trimmed.await.map_err(|error| Fault::retry(error.to_string()))??;

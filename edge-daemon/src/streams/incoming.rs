@@ -17,6 +17,7 @@ use bus_schema::{
 };
 use flow::{Fault, Meter, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Tally, Undecodable};
 use stream::{
+    clocks::Boots,
     frames::{self, Arrived},
     standing::{Place, Reaction, Standing, Taken},
 };
@@ -31,6 +32,8 @@ pub struct Incoming {
     subject: Subject,
     secure: Arc<Secure>,
     standing: Mutex<Standing>,
+    /// When the producer's boots began.
+    boots: Mutex<Boots>,
     arrived: Notify,
     meter: Arc<Meter>,
 }
@@ -49,6 +52,7 @@ impl Incoming {
             workflow,
             secure,
             standing: Mutex::default(),
+            boots: Mutex::default(),
             arrived: Notify::new(),
             meter,
         })
@@ -83,7 +87,20 @@ impl Incoming {
 
     /// The producer opens the stream. `true` when an answer is due.
     pub fn opened(&self, open: &StreamOpen) -> bool {
-        self.lock().open(open) == Reaction::Ack
+        self.boots().learn(&open.clocks);
+        let mut standing = self.lock();
+        let before = standing.epoch();
+        let reaction = standing.open(open);
+        let epoch = standing.epoch();
+        if epoch > before && before > 0 {
+            let edge = &self.spec.edge;
+            tracing::warn!(edge, epoch, before, "the producer lost its buffer and starts anew");
+        }
+        reaction == Reaction::Ack
+    }
+
+    fn boots(&self) -> MutexGuard<'_, Boots> {
+        self.boots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A sealed frame arrived. `Some(rewind)` when an answer is due.
@@ -110,6 +127,7 @@ impl Incoming {
         let reaction = self.lock().frame(epoch, seq, frame, now);
         match reaction {
             Reaction::Queued => {
+                crash_point::at!(IncomingAfterQueue);
                 self.arrived.notify_one();
                 None
             }
@@ -154,6 +172,7 @@ impl Incoming {
                 duplicates: account.duplicates + standing.duplicates(),
                 ..account
             },
+            dead_before: 0,
             buffered_bytes: 0,
             gaps: mark.counts.gaps,
             trouble: standing.trouble().to_string(),
@@ -270,7 +289,10 @@ impl Source for Consumer {
             let batch = match self.assembly.take(frame) {
                 Ok(Some(Arrived { batch, mark })) => {
                     self.mark = mark.or(self.mark.take());
-                    batch
+                    match self.incoming.boots().corrected(batch.origin()) {
+                        Some(origin) => batch.with_origin(origin),
+                        None => batch,
+                    }
                 }
                 // Carries the position past the gap.
                 Ok(None) if is_gap => empty()?,
@@ -300,6 +322,7 @@ impl Source for Consumer {
                 seq,
                 mark: self.mark.clone(),
             };
+            crash_point::at!(IncomingBeforeHandOver);
             return Ok(Read::Batch(SourceBatch {
                 batch,
                 position: Position::new(place.encode()),
@@ -315,7 +338,9 @@ impl Source for Consumer {
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
         if let Some(place) = place_of(position) {
             self.incoming.lock().commit(place);
+            crash_point::at!(IncomingBeforeAck);
             self.streams.want_ack(&self.incoming, false);
+            crash_point::at!(IncomingAfterAck);
         }
         Ok(())
     }

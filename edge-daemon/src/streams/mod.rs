@@ -25,6 +25,8 @@ use bus_schema::{
 };
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::clocks::Clocks;
+
 pub use incoming::Incoming;
 pub use outgoing::Outgoing;
 
@@ -53,6 +55,7 @@ pub struct Road {
 pub struct Streams {
     secure: Arc<Secure>,
     road: Option<Road>,
+    clocks: Arc<Clocks>,
     table: Mutex<Table>,
     due: Arc<Notify>,
     bus_up: watch::Sender<bool>,
@@ -61,10 +64,11 @@ pub struct Streams {
 
 impl Streams {
     /// Streams over a road; without one, only those inside this daemon.
-    pub fn new(secure: Arc<Secure>, road: Option<Road>) -> Arc<Self> {
+    pub fn new(secure: Arc<Secure>, road: Option<Road>, clocks: Arc<Clocks>) -> Arc<Self> {
         let streams = Arc::new(Self {
             secure,
             road,
+            clocks,
             table: Mutex::default(),
             due: Arc::default(),
             bus_up: watch::Sender::new(false),
@@ -79,7 +83,13 @@ impl Streams {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_local(&self, spec: &StreamSpec) -> bool {
+    /// What this daemon knows of the time.
+    pub fn clocks(&self) -> &Arc<Clocks> {
+        &self.clocks
+    }
+
+    /// Whether a stream stays inside this daemon.
+    pub fn is_local(&self, spec: &StreamSpec) -> bool {
         spec.producer == spec.consumer
     }
 

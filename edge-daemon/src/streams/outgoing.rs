@@ -17,13 +17,14 @@ use bus_link::{
 use bus_schema::{
     id::{StreamId, WorkflowId},
     key::SecretKey,
-    message::{Ledger, Resume, Side, StreamAck, StreamReport},
-    plan::StreamSpec,
+    limits::CREDIT_FRAMES,
+    message::{Ledger, Resume, Side, SourceMark, StreamAck, StreamReport},
+    plan::{Class, StreamSpec},
     subject::{self, Subject},
 };
 use flow::Fault;
 use serde::{Deserialize, Serialize};
-use spool::{Limits, Mark, Recovery, Spool, State};
+use spool::{Budget, Limits, Mark, Recovery, Spool, State};
 use tokio::sync::{Notify, watch};
 
 /// Payload bytes per segment; also how fast the disk is given back.
@@ -34,6 +35,8 @@ const ACKS_MAX: usize = 16;
 const SET_ASIDE_MAX: u32 = 4;
 /// The spool's directory in the stream's.
 const SPOOL: &str = "spool";
+/// Holds the name of the stream's edge, beside it.
+pub const EDGE: &str = "edge";
 
 /// What a stream's spool keeps beside the source's position.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -55,8 +58,10 @@ pub(super) struct Bookmark {
 
 /// The stream's key and epoch: one lineage of sequence numbers.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Lineage {
+pub struct Lineage {
+    /// The epoch.
     pub epoch: u64,
+    /// The key of its frames.
     pub key: SecretKey,
     /// Frames may have been written under it.
     pub begun: bool,
@@ -98,8 +103,11 @@ pub struct Outgoing {
     pub(super) subject: Subject,
     pub(super) secure: Arc<Secure>,
     home: Arc<Home>,
+    budget: Arc<Budget>,
     /// Whether the source can read again from a position.
     replays: bool,
+    /// Whether the records are read here, so that this daemon's clock dated them.
+    pub(super) dated_here: bool,
     store: Mutex<Store>,
     view: Mutex<View>,
     /// The newest frames, so that live data is not read back from disk.
@@ -107,6 +115,8 @@ pub struct Outgoing {
     /// The root's seq up to which frames may have left.
     pub(super) gone: AtomicU64,
     pub(super) released: watch::Sender<u64>,
+    /// Highest seq that may be on its way to the consumer.
+    pub(super) sent: AtomicU64,
     acks: Mutex<VecDeque<StreamAck>>,
     pub(super) acked: Notify,
     pub(super) trimmed: Notify,
@@ -127,6 +137,17 @@ pub(super) fn spool_fault(stream: &StreamSpec, error: spool::Error) -> Fault {
 /// Where a stream keeps its files.
 pub fn stream_dir(data_dir: &Path, stream: &StreamId) -> PathBuf {
     data_dir.join("streams").join(stream.as_str())
+}
+
+/// Where a stream's spool is in these.
+pub fn spool_dir(stream_dir: &Path) -> PathBuf {
+    stream_dir.join(SPOOL)
+}
+
+/// A stream's lineage, if it is there and intact.
+pub fn lineage_of(home: &Home, stream: &StreamId) -> Option<Lineage> {
+    let bytes = home.load(&lineage_name(stream)).ok()??;
+    bus_schema::decode(&bytes)
 }
 
 /// How a stream begins, after what was found of it.
@@ -151,15 +172,18 @@ fn beginning(lineage: Result<Option<&Lineage>, ()>, spool_is_new: bool) -> Begin
 }
 
 impl Outgoing {
-    /// Opens the stream's spool and lineage. `replays`: whether its source can read again from a position. Blocks.
+    /// Opens the stream's spool and lineage. `replays`: whether its source can read again from a position; `dated_here`:
+    /// whether that is a source in this daemon. Blocks.
     pub fn open(
         home: &Arc<Home>,
+        budget: &Arc<Budget>,
         secure: Arc<Secure>,
         workflow: WorkflowId,
         spec: StreamSpec,
         replays: bool,
+        dated_here: bool,
     ) -> Result<Arc<Self>, Fault> {
-        let (mut spool, recovery) = open_spool(home, &spec)?;
+        let (mut spool, recovery) = open_spool(home, budget, &spec)?;
         let found = load_lineage(home, &spec)?;
         let state = spool.state();
         let is_new = state.mark.is_none() && state.next_seq == 1;
@@ -180,12 +204,13 @@ impl Outgoing {
                 );
                 if !is_new {
                     drop(spool);
-                    spool = replace_spool(home, &spec, &state, replays)?;
+                    spool = replace_spool(home, budget, &spec, &state, replays)?;
                 }
                 lineage
             }
         };
         save_lineage(home, &spec, &lineage)?;
+        let sent = spool.sent_before(CREDIT_FRAMES);
         let mut book = read_book(&spool.state());
         if recovery.mark_rewound {
             // What came after this mark is lost here, and may have been sent.
@@ -205,6 +230,7 @@ impl Outgoing {
         Ok(Arc::new(Self {
             subject: subject::data(secure.fleet(), secure.node(), &spec.stream),
             released: watch::Sender::new(view.state.watermark_seq),
+            sent: AtomicU64::new(sent),
             view: Mutex::new(view),
             store: Mutex::new(store),
             recent: Mutex::default(),
@@ -213,7 +239,9 @@ impl Outgoing {
             workflow,
             secure,
             home: Arc::clone(home),
+            budget: Arc::clone(budget),
             replays,
+            dated_here,
             acks: Mutex::default(),
             acked: Notify::new(),
             trimmed: Notify::new(),
@@ -291,6 +319,7 @@ impl Outgoing {
             epoch: lineage.epoch,
             watermark: state.watermark_seq,
             ledger,
+            dead_before: book.dead,
             buffered_bytes: state.held_payload_bytes,
             gaps: book.gaps,
             trouble,
@@ -342,28 +371,32 @@ impl Outgoing {
         kept.await.map_err(|error| Fault::retry(error.to_string()))?
     }
 
-    fn go_on_from(&self, store: &mut Store, mark: Option<bus_schema::message::SourceMark>) -> Result<(), Fault> {
+    fn go_on_from(&self, store: &mut Store, mark: Option<SourceMark>) -> Result<(), Fault> {
         tracing::warn!(
             edge = self.spec.edge,
             root_seq = mark.as_ref().map(|mark| mark.root_seq),
             "the source goes on from where the consumer is"
         );
-        if let Some(mark) = mark {
-            let book = Bookmark {
-                position: mark.position,
-                // What came after this mark was in the buffer that is lost; the pipe's other streams may have sent theirs, and
-                // must not go back behind it.
-                gone: mark.root_seq + 1,
-                ..store.book.clone()
-            };
-            let mark = Mark {
-                root_seq: mark.root_seq,
-                position: bus_schema::encode(&book),
-            };
-            let appended = store.spool()?.append(&[], &mark);
-            appended.map_err(|error| spool_fault(&self.spec, error))?;
-            store.book = book;
-        }
+        // Even when the consumer has nothing: a stream without any mark would pass for a new one, which begins where its
+        // siblings are.
+        let mark = mark.unwrap_or(SourceMark {
+            root_seq: 1,
+            position: Vec::new(),
+        });
+        let book = Bookmark {
+            position: mark.position,
+            // What came after this mark was in the buffer that is lost; the pipe's other streams may have sent theirs, and
+            // must not go back behind it.
+            gone: mark.root_seq + 1,
+            ..store.book.clone()
+        };
+        let mark = Mark {
+            root_seq: mark.root_seq,
+            position: bus_schema::encode(&book),
+        };
+        let appended = store.spool()?.append(&[], &mark);
+        appended.map_err(|error| spool_fault(&self.spec, error))?;
+        store.book = book;
         let lineage = Lineage {
             asks: false,
             begun: true,
@@ -387,13 +420,14 @@ impl Outgoing {
             );
             let state = store.spool()?.state();
             store.spool = None;
-            let spool = replace_spool(&self.home, &self.spec, &state, self.replays)?;
+            let spool = replace_spool(&self.home, &self.budget, &self.spec, &state, self.replays)?;
             save_lineage(&self.home, &self.spec, &lineage)?;
             store.book = read_book(&spool.state());
             store.spool = Some(spool);
             store.lineage = lineage;
             lock(&self.recent).clear();
             self.released.send_replace(0);
+            self.sent.store(0, Ordering::Relaxed);
             self.gone.store(0, Ordering::Relaxed);
             lock(&self.view).life += 1;
             Ok(())
@@ -419,10 +453,16 @@ pub(super) fn read_book(state: &State) -> Bookmark {
 
 /// Sets a spool aside and makes a new one. A source that can read again is asked to later; of any other, what the old one
 /// held is given up, and the source goes on.
-fn replace_spool(home: &Home, spec: &StreamSpec, old: &State, replays: bool) -> Result<Spool, Fault> {
+fn replace_spool(
+    home: &Home,
+    budget: &Arc<Budget>,
+    spec: &StreamSpec,
+    old: &State,
+    replays: bool,
+) -> Result<Spool, Fault> {
     set_aside(&stream_dir(home.dir(), &spec.stream).join(SPOOL))
         .map_err(|error| Fault::retry(format!("the buffer of {} cannot be set aside: {error}", spec.edge)))?;
-    let (mut spool, _) = open_spool(home, spec)?;
+    let (mut spool, _) = open_spool(home, budget, spec)?;
     if let (Some(mark), false) = (&old.mark, replays) {
         let book = Bookmark {
             position: read_book(old).position,
@@ -458,14 +498,24 @@ fn set_aside(dir: &Path) -> std::io::Result<()> {
     bus_link::home::sync_dir(dir.parent().unwrap_or(dir))
 }
 
-fn open_spool(home: &Home, spec: &StreamSpec) -> Result<(Spool, Recovery), Fault> {
+fn open_spool(home: &Home, budget: &Arc<Budget>, spec: &StreamSpec) -> Result<(Spool, Recovery), Fault> {
     let dir = stream_dir(home.dir(), &spec.stream);
     std::fs::create_dir_all(&dir).map_err(|error| Fault::retry(format!("cannot create {}: {error}", dir.display())))?;
+    if !dir.join(EDGE).exists() {
+        // Only for people who look into the directory: nothing depends on it.
+        let _no_matter = std::fs::write(dir.join(EDGE), &spec.edge);
+    }
     let limits = Limits {
         quota_bytes: spec.spool.quota_bytes.max(spool::QUOTA_BYTES_MIN),
         segment_bytes: SEGMENT_BYTES,
     };
-    let (spool, recovery) = Spool::open(&dir.join(SPOOL), limits).map_err(|error| spool_fault(spec, error))?;
+    let share = budget.share(match spec.send.class {
+        Class::Critical => spool::Class::Critical,
+        Class::Normal => spool::Class::Normal,
+        Class::Bulk => spool::Class::Bulk,
+    });
+    let opened = Spool::open_within(&dir.join(SPOOL), limits, share);
+    let (spool, recovery) = opened.map_err(|error| spool_fault(spec, error))?;
     for repair in &recovery.repairs {
         tracing::error!(
             edge = spec.edge,
@@ -484,13 +534,13 @@ fn open_spool(home: &Home, spec: &StreamSpec) -> Result<(Spool, Recovery), Fault
     Ok((spool, recovery))
 }
 
-fn lineage_name(spec: &StreamSpec) -> String {
-    format!("streams/{}/lineage", spec.stream)
+fn lineage_name(stream: &StreamId) -> String {
+    format!("streams/{stream}/lineage")
 }
 
 /// The lineage on disk; `Err` inside when it is damaged.
 fn load_lineage(home: &Home, spec: &StreamSpec) -> Result<Result<Option<Lineage>, ()>, Fault> {
-    match home.load(&lineage_name(spec)) {
+    match home.load_or_set_aside(&lineage_name(&spec.stream)) {
         Ok(None) => Ok(Ok(None)),
         Ok(Some(bytes)) => Ok(bus_schema::decode(&bytes).map(Some).ok_or(())),
         Err(error @ HomeError::Damaged { .. }) => {
@@ -502,8 +552,11 @@ fn load_lineage(home: &Home, spec: &StreamSpec) -> Result<Result<Option<Lineage>
 }
 
 fn save_lineage(home: &Home, spec: &StreamSpec, lineage: &Lineage) -> Result<(), Fault> {
-    home.store(&lineage_name(spec), &bus_schema::encode(lineage))
-        .map_err(|error| Fault::retry(error.to_string()))
+    crash_point::at!(LineageBeforeStore);
+    home.store(&lineage_name(&spec.stream), &bus_schema::encode(lineage))
+        .map_err(|error| Fault::retry(error.to_string()))?;
+    crash_point::at!(LineageAfterStore);
+    Ok(())
 }
 
 fn make_lineage(epoch: u64, asks: bool) -> Result<Lineage, Fault> {

@@ -30,12 +30,14 @@ pub struct Packing {
     pub too_large: Vec<usize>,
 }
 
-/// Packs a batch into frames of at most [`PART_BYTES`]. `mark` is where the source stands after it.
-pub fn pack(batch: &Batch, mark: &SourceMark) -> Packing {
+/// Packs a batch into frames of at most [`PART_BYTES`]. `mark` is where the source stands after it; `record_bytes_max` is
+/// the most that one record may take, at most [`RECORD_BYTES_MAX`].
+pub fn pack(batch: &Batch, mark: &SourceMark, record_bytes_max: usize) -> Packing {
     let mut packing = Packing::default();
     let mut packed = Vec::new();
+    let bytes_max = record_bytes_max.min(RECORD_BYTES_MAX);
     if batch.rows() > 0 {
-        pack_rows(batch, 0, &mut packed, &mut packing.too_large);
+        pack_rows(batch, 0, bytes_max, &mut packed, &mut packing.too_large);
     }
     // Only the last one: what is durable in between is not all of this read.
     if let Some(last) = packed.last_mut() {
@@ -46,10 +48,10 @@ pub fn pack(batch: &Batch, mark: &SourceMark) -> Packing {
 }
 
 /// One packed batch, unless that is more than may travel: then by rows.
-fn pack_rows(batch: &Batch, first_row: usize, packed: &mut Vec<Packed>, too_large: &mut Vec<usize>) {
+fn pack_rows(batch: &Batch, first_row: usize, bytes_max: usize, packed: &mut Vec<Packed>, too_large: &mut Vec<usize>) {
     let bytes = batch.encode();
     let rows = batch.rows();
-    if bytes.len() <= RECORD_BYTES_MAX {
+    if bytes.len() <= bytes_max && batch.form_fits(&bytes) {
         packed.push(Packed {
             records: rows as u32,
             codec: Codec::Plain,
@@ -57,9 +59,13 @@ fn pack_rows(batch: &Batch, first_row: usize, packed: &mut Vec<Packed>, too_larg
             mark: None,
         });
     } else if rows > 1 {
+        // A large record would be held once more for each half it is in.
+        drop(bytes);
         let middle = rows / 2;
-        pack_rows(&batch.slice(0..middle), first_row, packed, too_large);
-        pack_rows(&batch.slice(middle..rows), first_row + middle, packed, too_large);
+        for rows in [0..middle, middle..rows] {
+            let first_row = first_row + rows.start;
+            pack_rows(&batch.slice(rows), first_row, bytes_max, packed, too_large);
+        }
     } else {
         too_large.push(first_row);
     }
@@ -285,7 +291,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn what_is_packed_comes_out_again(sizes in proptest::collection::vec(0usize..90_000, 1..12)) {
-            let packing = pack(&batch(&sizes), &mark());
+            let packing = pack(&batch(&sizes), &mark(), RECORD_BYTES_MAX);
             prop_assert!(packing.too_large.is_empty());
             prop_assert_eq!(packing.frames.iter().map(|f| f.records).sum::<u64>(), sizes.len() as u64);
             let mut assembly = Assembly::default();
@@ -309,15 +315,17 @@ mod tests {
 
     #[test]
     fn a_record_that_cannot_travel_is_named_and_its_neighbours_go() {
-        let packing = pack(&batch(&[10, RECORD_BYTES_MAX + 1, 10]), &mark());
-        assert_eq!(packing.too_large, [1]);
-        assert_eq!(packing.frames.iter().map(|frame| frame.records).sum::<u64>(), 2);
-        assert!(pack(&batch(&[]), &mark()).frames.is_empty());
+        for (large, bytes_max) in [(RECORD_BYTES_MAX + 1, usize::MAX), (100_001, 100_000)] {
+            let packing = pack(&batch(&[10, large, 10]), &mark(), bytes_max);
+            assert_eq!(packing.too_large, [1]);
+            assert_eq!(packing.frames.iter().map(|frame| frame.records).sum::<u64>(), 2);
+        }
+        assert!(pack(&batch(&[]), &mark(), RECORD_BYTES_MAX).frames.is_empty());
     }
 
     #[test]
     fn parts_that_are_missing_are_told_once() {
-        let whole: Vec<Frame> = pack(&batch(&[200_000, 20]), &mark())
+        let whole: Vec<Frame> = pack(&batch(&[200_000, 20]), &mark(), RECORD_BYTES_MAX)
             .frames
             .iter()
             .map(|plain| read(&plain.plaintext).unwrap())

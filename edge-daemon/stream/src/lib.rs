@@ -6,7 +6,9 @@
 //! | [`flight`] | producer | open the stream, send, go back after a loss, wait |
 //! | [`standing`] | consumer | take each frame once and in order, acknowledge, tell epochs apart |
 //! | [`frames`] | both | batches to frames and back |
+//! | [`clocks`] | both | when boots began, and what that makes of the times of records |
 
+pub mod clocks;
 pub mod flight;
 pub mod frames;
 pub mod standing;

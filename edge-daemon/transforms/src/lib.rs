@@ -9,6 +9,7 @@ mod expression;
 mod filter;
 mod merge;
 mod ordered;
+mod origin;
 mod quick;
 #[cfg(test)]
 mod testing;
@@ -25,6 +26,7 @@ pub fn components() -> Vec<Component> {
         columns::RENAME,
         cast::CAST,
         merge::MERGE,
+        origin::ORIGIN,
     ]
 }
 
@@ -47,6 +49,9 @@ mod tests {
             assert!(descriptor.example.contains(&descriptor.name), "{}", descriptor.example);
             names.push(descriptor.name);
         }
-        assert_eq!(names, ["filter", "derive", "select", "rename", "cast", "merge"]);
+        assert_eq!(
+            names,
+            ["filter", "derive", "select", "rename", "cast", "merge", "origin"]
+        );
     }
 }

@@ -4,6 +4,7 @@ use bus_schema::{
     id::{NodeId, TokenId},
     key::Identity,
     member::{Roster, Signed},
+    message::TimeHint,
 };
 
 use super::{daemon::Catalog, enrol::Token, members::Member, plans::Deployed, workflows::Revision};
@@ -70,6 +71,13 @@ pub enum Effect {
         node: NodeId,
         /// The hash it announced.
         hash: [u8; 32],
+    },
+    /// Tell a daemon the time.
+    TellTime {
+        /// Which daemon.
+        node: NodeId,
+        /// The time.
+        hint: TimeHint,
     },
     /// Deploy a daemon's plan again under a higher version, see [`super::State::reissue`].
     Reissue(NodeId),

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use bus_schema::{
     api::Presence,
     id::{FleetId, NodeId, WorkflowId},
-    limits::{MESSAGE_BYTES_MAX, PLAN_WORKFLOWS_MAX},
+    limits::{CLOCK_OFF_MS_MAX, MESSAGE_BYTES_MAX, PLAN_WORKFLOWS_MAX},
     member::{Certificate, Role, Signed},
-    message::{EnrolAsk, Message, PlanPut, Status, StreamReport},
+    message::{EnrolAsk, Message, PlanPut, Status, StreamReport, TimeHint},
     plan::{Descriptor, Plan, PlanWorkflow},
 };
 
@@ -61,6 +61,20 @@ pub struct State {
     daemons: BTreeMap<NodeId, Daemon>,
 }
 
+/// What to tell a daemon that does not know the fleet's time, or knows another.
+fn time_hint(status: &Status, now: Now) -> Option<TimeHint> {
+    let known = status
+        .began_unix_ms
+        .and_then(|began| began.checked_add_unsigned(status.uptime_ms));
+    let is_right = known.is_some_and(|known| known.abs_diff(now.unix_ms) <= CLOCK_OFF_MS_MAX);
+    // A goodbye has nobody to hear the answer.
+    (!is_right && status.lease_ms > 0).then_some(TimeHint {
+        boot: status.boot,
+        uptime_ms: status.uptime_ms,
+        unix_ms: now.unix_ms,
+    })
+}
+
 impl State {
     /// A fleet of nobody.
     pub fn new(fleet: FleetId, plane: NodeId) -> Self {
@@ -90,11 +104,12 @@ impl State {
     /// A member's status came in.
     pub fn on_status(&mut self, node: NodeId, status: Status, now: Now) -> Vec<Effect> {
         let (version, troubled) = (status.plan_version, !status.plan_error.is_empty());
+        let hint = time_hint(&status, now);
         let daemon = self.daemons.entry(node).or_default();
         if !daemon.heard(status, now) {
             return Vec::new();
         }
-        let mut effects = Vec::new();
+        let mut effects: Vec<_> = hint.map(|hint| Effect::TellTime { node, hint }).into_iter().collect();
         if daemon.wants_roster(self.members.version(), now.mono_ms) {
             effects.push(Effect::SendRoster(node));
         }
@@ -334,6 +349,39 @@ mod tests {
 
     const SECRET: [u8; 16] = [7; 16];
 
+    #[test]
+    fn daemons_that_do_not_know_the_time_are_told() {
+        const NOW: i64 = 1_790_000_000_000;
+        let now = Now {
+            mono_ms: 0,
+            unix_ms: NOW,
+        };
+        for (began_unix_ms, uptime_ms, is_goodbye, is_told) in [
+            (None, 5_000, false, true),
+            (None, 5_000, true, false),
+            (Some(NOW - 5_000), 5_000, false, false),
+            (Some(NOW - 7_000), 5_000, false, false),
+            (Some(NOW - 7_001), 5_000, false, true),
+            (Some(NOW - 2_999), 5_000, false, true),
+            (Some(i64::MAX), 5_000, false, true),
+            (Some(0), u64::MAX, false, true),
+        ] {
+            let status = Status {
+                began_unix_ms,
+                lease_ms: if is_goodbye { 0 } else { 17_000 },
+                // Right by chance: it says nothing about the time since the boot began.
+                unix_ms: NOW,
+                ..status(3, uptime_ms, 0)
+            };
+            let hint = TimeHint {
+                boot: 3,
+                uptime_ms,
+                unix_ms: NOW,
+            };
+            assert_eq!(time_hint(&status, now), is_told.then_some(hint), "{began_unix_ms:?}");
+        }
+    }
+
     fn signer() -> Signer {
         Signer {
             root: identity(0),
@@ -438,7 +486,12 @@ mod tests {
             ),
             []
         );
-        let effects = state.on_status(node(1), Status { uptime_ms: 2, ..behind }, at(10_000));
+        let later = Status {
+            uptime_ms: 2,
+            began_unix_ms: Some(10_000),
+            ..behind
+        };
+        let effects = state.on_status(node(1), later, at(10_000));
         assert_eq!(effects.len(), 3);
         assert_eq!(
             state.on_catalog(node(1), [1; 32], Vec::new()).len(),
@@ -452,6 +505,7 @@ mod tests {
                 node(1),
                 Status {
                     uptime_ms: 3,
+                    began_unix_ms: Some(20_000),
                     ..status(1, 0, 1)
                 },
                 at(20_000)

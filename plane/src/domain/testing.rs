@@ -58,5 +58,6 @@ pub fn status(boot: u64, uptime_ms: u64, plan_version: u64) -> Status {
         resources: Resources::default(),
         refused: 0,
         damaged: 0,
+        began_unix_ms: Some(0),
     }
 }

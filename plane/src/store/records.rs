@@ -57,7 +57,10 @@ impl Store {
         for change in changes {
             write(&transaction, change)?;
         }
-        Ok(transaction.commit()?)
+        crash_point::at!(PlaneBeforeCommit);
+        transaction.commit()?;
+        crash_point::at!(PlaneAfterCommit);
+        Ok(())
     }
 
     /// Stores daemons' last words, all together.

@@ -173,6 +173,7 @@ impl Member {
             resources: Resources::default(),
             refused: 0,
             damaged: 0,
+            began_unix_ms: None,
         };
         Self {
             session,

@@ -96,6 +96,9 @@ pub enum Command {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
+    /// Look after dead letters: records that could not be delivered, with the reason.
+    #[command(subcommand)]
+    Dlq(Dlq),
     /// Publish a message on a topic, to everybody in the fleet.
     Pub {
         /// One or more tokens joined by '.': `line1.recipe`.
@@ -209,6 +212,65 @@ pub enum Workflow {
         /// Its name.
         name: String,
     },
+}
+
+/// `mycelial dlq`
+#[derive(Debug, Subcommand)]
+pub enum Dlq {
+    /// List them.
+    List {
+        /// Only of this workflow.
+        workflow: Option<String>,
+        /// Only on this daemon.
+        #[arg(long)]
+        daemon: Option<String>,
+        /// Only of this node.
+        #[arg(long)]
+        node: Option<String>,
+    },
+    /// Why one died, where, and its record.
+    Show {
+        /// DAEMON/WORKFLOW/NUMBER, as the list shows it.
+        letter: String,
+        /// Write the exact bytes to this file: what the source gave, or an encoded batch of one row.
+        #[arg(long, value_name = "FILE")]
+        raw: Option<PathBuf>,
+    },
+    /// Try them again where they died. Each arrives once where the destination keeps its watermark.
+    Replay {
+        #[command(flatten)]
+        which: Which,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Forget them for good. The ledger goes on counting them as dead.
+    Purge {
+        #[command(flatten)]
+        which: Which,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Which dead letters.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Which {
+    /// DAEMON/WORKFLOW/NUMBER, as the list shows it.
+    pub letters: Vec<String>,
+    /// All of them, or all that --workflow, --daemon and --node select.
+    #[arg(long)]
+    pub all: bool,
+    /// Of this workflow.
+    #[arg(long)]
+    pub workflow: Option<String>,
+    /// On this daemon.
+    #[arg(long)]
+    pub daemon: Option<String>,
+    /// That died at this node.
+    #[arg(long)]
+    pub node: Option<String>,
 }
 
 /// For whom to write an access list.

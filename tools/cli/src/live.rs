@@ -137,7 +137,8 @@ fn sample(message: &Incoming, output: Output, most: Option<u64>) -> Result<u64, 
     Ok(rows)
 }
 
-fn shown_cell(cell: Cell<'_>) -> String {
+/// A value for a person.
+pub fn shown_cell(cell: Cell<'_>) -> String {
     match cell {
         Cell::Null => "null".to_string(),
         Cell::Missing => "missing".to_string(),
@@ -146,7 +147,8 @@ fn shown_cell(cell: Cell<'_>) -> String {
     }
 }
 
-fn record(batch: &Batch, row: usize) -> serde_json::Value {
+/// A row as a JSON object.
+pub fn record(batch: &Batch, row: usize) -> serde_json::Value {
     let fields = batch.schema().fields.iter().enumerate();
     let value = |column| match batch.cell(row, column) {
         Cell::Null | Cell::Missing | Cell::Unchanged => serde_json::Value::Null,

@@ -4,6 +4,7 @@
 mod arguments;
 mod client;
 mod doctor;
+mod letters;
 mod live;
 mod render;
 mod requests;

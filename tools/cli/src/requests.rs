@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::{
     arguments::{Arguments, Command, Daemon, Output, Token, Workflow},
     client::{CliError, Client, home_dir, open_home},
-    doctor, live, render,
+    doctor, letters, live, render,
 };
 
 /// How long a command waits for an answer unless told.
@@ -57,6 +57,7 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
             };
             live::tap(&dir, timeout, output, wish).await
         }
+        Command::Dlq(what) => letters::run(&dir, timeout, output, what).await,
         Command::Pub { topic, message } => live::publish(&dir, timeout, &topic, message).await,
         Command::Sub { topic, count } => live::subscribe(&dir, timeout, output, &topic, count).await,
         Command::Daemon(Daemon::Ping { name }) => ping(&dir, timeout, &name).await,

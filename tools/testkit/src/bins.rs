@@ -24,14 +24,27 @@ const POSTGRES_ROOT: &str = "/usr/lib/postgresql";
 #[must_use]
 #[track_caller]
 pub fn bin(name: &str) -> PathBuf {
-    let dir = match env::var_os("MYCELIAL_BIN_DIR") {
-        Some(dir) => PathBuf::from(dir),
-        None => profile_dir(),
-    };
-    let path = dir.join(name);
+    let path = bins_dir().join(name);
     assert!(
         path.is_file(),
         "{} is not built: run `cargo build --workspace --bins`",
+        path.display()
+    );
+    path
+}
+
+fn bins_dir() -> PathBuf {
+    env::var_os("MYCELIAL_BIN_DIR").map_or_else(profile_dir, PathBuf::from)
+}
+
+/// The path of `myceliald` or `mycelial-plane` built so that it can be killed at a named moment. As [`bin`] otherwise.
+#[must_use]
+#[track_caller]
+pub fn crash_bin(name: &str) -> PathBuf {
+    let path = bins_dir().join(format!("{name}-crash"));
+    assert!(
+        path.is_file(),
+        "{} is not built: `cargo xtask test` builds it, with the feature `crash-points`",
         path.display()
     );
     path

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{Cmd, Ledger, Mosquitto, Nats, Proc, Tls, free_port, temp_dir, wait_ok};
+use crate::{Cmd, Ledger, Mosquitto, Nats, Proc, Signal, Tls, free_port, temp_dir, wait_ok};
 
 /// How long a command or a start may take on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -23,7 +23,12 @@ pub enum Broker {
     Nats(Nats),
     /// The MQTT listener of a nats-server.
     NatsMqtt(Nats),
+    /// A nats-server whose JetStream keeps the data of every fleet in a stream, as an operator may have configured it.
+    NatsJetStream(Nats),
 }
+
+/// What JetStream keeps, and how much of it.
+const KEPT: (&str, &str, u64) = ("DATA", "myc.v1.*.data.>", 64 * 1024 * 1024);
 
 /// `mycelial-broker`.
 pub struct Embedded {
@@ -46,6 +51,15 @@ impl Broker {
         })
     }
 
+    /// A nats-server with JetStream, and a stream that keeps the data.
+    #[must_use]
+    #[track_caller]
+    pub fn nats_jetstream() -> Self {
+        let server = Nats::builder().jetstream().start();
+        keep_data(&server);
+        Self::NatsJetStream(server)
+    }
+
     /// Its address, as clients write it.
     #[must_use]
     pub fn url(&self) -> String {
@@ -53,7 +67,7 @@ impl Broker {
             Self::Embedded(broker) if broker.tls => format!("mqtts://127.0.0.1:{}", broker.port),
             Self::Embedded(broker) => format!("mqtt://127.0.0.1:{}", broker.port),
             Self::Mosquitto(broker) => broker.url(),
-            Self::Nats(broker) => broker.url(),
+            Self::Nats(broker) | Self::NatsJetStream(broker) => broker.url(),
             Self::NatsMqtt(broker) => broker.mqtt_url(),
         }
     }
@@ -64,7 +78,7 @@ impl Broker {
         let port = match self {
             Self::Embedded(broker) => broker.port,
             Self::Mosquitto(broker) => broker.port(),
-            Self::Nats(broker) => broker.port(),
+            Self::Nats(broker) | Self::NatsJetStream(broker) => broker.port(),
             Self::NatsMqtt(broker) => broker.mqtt_port(),
         };
         (Ipv4Addr::LOCALHOST, port).into()
@@ -79,7 +93,49 @@ impl Broker {
                 }
             }
             Self::Mosquitto(broker) => broker.kill9(),
-            Self::Nats(broker) | Self::NatsMqtt(broker) => broker.kill9(),
+            Self::Nats(broker) | Self::NatsMqtt(broker) | Self::NatsJetStream(broker) => broker.kill9(),
+        }
+    }
+
+    /// Removes what it has stored while it is away. Ours stores nothing unless told.
+    #[track_caller]
+    pub fn forget(&mut self) {
+        let (service, name) = match self {
+            Self::Embedded(_) => return,
+            Self::Mosquitto(broker) => (&**broker, "data"),
+            Self::Nats(broker) | Self::NatsMqtt(broker) | Self::NatsJetStream(broker) => (&**broker, "jetstream"),
+        };
+        let dir = service.dir().join(name);
+        assert!(!service.is_running(), "a broker holds on to its files while it runs");
+        if dir.exists() {
+            let emptied = fs::remove_dir_all(&dir).and_then(|()| fs::create_dir(&dir));
+            emptied.unwrap_or_else(|e| panic!("cannot empty {}: {e}", dir.display()));
+        }
+    }
+
+    /// Freezes it: connections stay open, and nobody answers.
+    #[track_caller]
+    pub fn freeze(&mut self) {
+        match self {
+            Self::Embedded(broker) => broker
+                .process
+                .iter_mut()
+                .for_each(|process| process.signal(Signal::Stop)),
+            Self::Mosquitto(broker) => broker.pause(),
+            Self::Nats(broker) | Self::NatsMqtt(broker) | Self::NatsJetStream(broker) => broker.pause(),
+        }
+    }
+
+    /// Ends [`Broker::freeze`].
+    #[track_caller]
+    pub fn thaw(&mut self) {
+        match self {
+            Self::Embedded(broker) => broker
+                .process
+                .iter_mut()
+                .for_each(|process| process.signal(Signal::Cont)),
+            Self::Mosquitto(broker) => broker.resume(),
+            Self::Nats(broker) | Self::NatsMqtt(broker) | Self::NatsJetStream(broker) => broker.resume(),
         }
     }
 
@@ -94,8 +150,18 @@ impl Broker {
             }
             Self::Mosquitto(broker) => broker.start(),
             Self::Nats(broker) | Self::NatsMqtt(broker) => broker.start(),
+            Self::NatsJetStream(broker) => {
+                broker.start();
+                keep_data(broker);
+            }
         }
     }
+}
+
+#[track_caller]
+fn keep_data(server: &Nats) {
+    let (name, subjects, bytes_max) = KEPT;
+    server.add_stream(name, subjects, bytes_max);
 }
 
 /// A plane, an operator and daemons around a [`Broker`].
@@ -113,8 +179,14 @@ impl Fleet {
     /// certificate a broker of the operator's own has.
     #[must_use]
     #[track_caller]
-    pub fn start(mut broker: Broker, tls: Option<&Tls>) -> Self {
-        let dir = temp_dir("fleet");
+    pub fn start(broker: Broker, tls: Option<&Tls>) -> Self {
+        Self::start_in(temp_dir("fleet"), broker, tls)
+    }
+
+    /// Like [`Fleet::start`], in a directory in which a test has prepared something: links to disks of its own.
+    #[must_use]
+    #[track_caller]
+    pub fn start_in(dir: TempDir, mut broker: Broker, tls: Option<&Tls>) -> Self {
         let plane_dir = dir.path().join("plane");
         let mut init = Cmd::bin("mycelial-plane").arg("init").arg("--dir").arg(&plane_dir);
         init = match &broker {
@@ -180,20 +252,31 @@ impl Fleet {
     /// Makes a new daemon a member, without starting it.
     #[track_caller]
     pub fn enrol(&self, name: &str) {
+        self.enrol_with(name, |cmd| cmd);
+    }
+
+    /// The same, with something else about the command.
+    #[track_caller]
+    pub fn enrol_with(&self, name: &str, change: impl FnOnce(Cmd) -> Cmd) {
         let string = self
             .cli(&["token", "create", "--name", name])
             .unwrap_or_else(|error| panic!("{error}"));
         let dir = self.path(name);
-        Cmd::bin("myceliald")
-            .args(["enrol", string.trim(), "--data-dir", &dir])
-            .run(SOON)
-            .ok();
+        let cmd = Cmd::bin("myceliald").args(["enrol", string.trim(), "--data-dir", &dir]);
+        change(cmd).run(SOON).ok();
     }
 
     /// Starts an enrolled daemon; with `bus`, it finds the bus there instead of where its enrolment says.
     #[must_use]
     #[track_caller]
     pub fn daemon(&self, name: &str, bus: Option<&str>) -> Proc {
+        self.daemon_cmd(name, bus).spawn()
+    }
+
+    /// What [`Fleet::daemon`] runs, for a test that wants its log elsewhere, or more around it.
+    #[must_use]
+    #[track_caller]
+    pub fn daemon_cmd(&self, name: &str, bus: Option<&str>) -> Cmd {
         let mut cmd = Cmd::bin("myceliald")
             .name(name)
             .args(["start", "--data-dir", &self.path(name)]);
@@ -203,7 +286,13 @@ impl Fleet {
             fs::write(&config, text).unwrap_or_else(|e| panic!("cannot write {}: {e}", config.display()));
             cmd = cmd.arg("--config").arg(config);
         }
-        cmd.spawn()
+        cmd
+    }
+
+    /// Leaves everything where it is when the fleet is dropped, for somebody to look at. Returns where that is.
+    pub fn keep(&mut self) -> PathBuf {
+        self.dir.disable_cleanup(true);
+        self.dir.path().to_path_buf()
     }
 
     /// Kills the plane.
@@ -213,14 +302,20 @@ impl Fleet {
         }
     }
 
+    /// What [`Fleet::plane_back`] runs, for a test that wants more around it.
+    #[must_use]
+    #[track_caller]
+    pub fn plane_cmd(&self) -> Cmd {
+        let dir = self.path("plane");
+        Cmd::bin("mycelial-plane")
+            .name("plane")
+            .args(["run", "--dir", &dir, "--http", "127.0.0.1:0"])
+    }
+
     /// Starts the plane again.
     #[track_caller]
     pub fn plane_back(&mut self) {
-        let dir = self.path("plane");
-        let mut plane = Cmd::bin("mycelial-plane")
-            .name("plane")
-            .args(["run", "--dir", &dir, "--http", "127.0.0.1:0"])
-            .spawn();
+        let mut plane = self.plane_cmd().spawn();
         plane.wait_for_log("the plane is running", SOON);
         self.plane = Some(plane);
     }
@@ -257,6 +352,16 @@ impl Fleet {
     /// Every stream's account as the plane has it, by edge. Empty while it does not answer.
     #[must_use]
     pub fn ledgers(&self) -> Vec<(String, Ledger)> {
+        self.accounts(|_| true)
+    }
+
+    /// The accounts of one workflow's streams.
+    #[must_use]
+    pub fn ledgers_of(&self, workflow: &str) -> Vec<(String, Ledger)> {
+        self.accounts(|stream| stream["workflow"] == workflow)
+    }
+
+    fn accounts(&self, wanted: impl Fn(&serde_json::Value) -> bool) -> Vec<(String, Ledger)> {
         let Ok(text) = self.cli(&["ledger", "-o", "json"]) else {
             return Vec::new();
         };
@@ -272,6 +377,6 @@ impl Fleet {
             };
             (stream["edge"].as_str().unwrap_or_default().to_string(), ledger)
         };
-        streams.iter().map(read).collect()
+        streams.iter().filter(|stream| wanted(stream)).map(read).collect()
     }
 }

@@ -18,20 +18,26 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Panics unless `produced = delivered + buffered + dropped + dead_lettered`, saying how many records are missing
-    /// or counted twice.
-    #[track_caller]
-    pub fn assert_balances(&self, what: &str) {
+    /// How many records are missing or counted twice; `None` when
+    /// `produced = delivered + buffered + dropped + dead_lettered`.
+    #[must_use]
+    pub fn imbalance(&self) -> Option<String> {
         let accounted: i128 = [self.delivered, self.buffered, self.dropped, self.dead_lettered]
             .iter()
             .map(|n| i128::from(*n))
             .sum();
         let missing = i128::from(self.produced) - accounted;
-        let verdict = match missing {
-            0 => return,
-            n if n > 0 => format!("{n} lost without a trace"),
-            n => format!("{} counted twice", -n),
-        };
+        match missing {
+            0 => None,
+            n if n > 0 => Some(format!("{n} lost without a trace")),
+            n => Some(format!("{} counted twice", -n)),
+        }
+    }
+
+    /// Panics unless the books balance, with all of them.
+    #[track_caller]
+    pub fn assert_balances(&self, what: &str) {
+        let Some(verdict) = self.imbalance() else { return };
         panic!(
             "the ledger of {what} does not balance: {verdict}\n  produced      {:>12}\n  delivered     {:>12}\n  buffered      \
              {:>12}\n  dropped       {:>12}\n  dead-lettered {:>12}",

@@ -9,34 +9,47 @@
 //! |---|---|
 //! | a broker or database | [`Mosquitto`], [`Nats`], [`Postgres`]; common controls on [`Service`] |
 //! | certificates | [`Tls`] |
-//! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`] |
+//! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`]; [`crash_bin`] for one that dies where it is told |
 //! | all of them together | [`Fleet`], on a [`Broker`] |
 //! | a bad network, or what went over it | [`Link`] |
+//! | a wrong clock | [`WallClock`] |
 //! | to wait | [`wait_until`], [`wait_ok`] |
 //! | the books of a stream | [`Ledger`] |
-//! | a whole story | [`scenario`] |
+//! | a verdict on what arrived | [`oracle`] |
+//! | a full disk, damaged files, a wrong clock | [`faults`] |
+//! | chance that can be repeated | [`Dice`] |
+//! | rows on their way to every kind of destination | [`everywhere`] |
+//! | a whole story | [`scenario`], or [`soak`] |
 //!
 //! Helpers panic instead of returning errors, because the only thing a test can do with one is to fail. Linux only.
 
 mod bins;
+mod dice;
+pub mod everywhere;
+pub mod faults;
 mod fleet;
+mod jetstream;
 mod ledger;
 mod link;
 mod mosquitto;
 mod nats;
+pub mod oracle;
 mod ports;
 mod postgres;
 mod proc;
 pub mod scenario;
 mod service;
 pub mod shop;
+pub mod soak;
 mod tls;
 mod wait;
+mod wall_clock;
 
-pub use bins::{bin, find_program};
+pub use bins::{bin, crash_bin, find_program};
+pub use dice::{Dice, fresh_seed};
 pub use fleet::{Broker, Embedded, Fleet};
 pub use ledger::Ledger;
-pub use link::{Capture, Link};
+pub use link::{Capture, Link, Way};
 pub use mosquitto::{Mosquitto, MosquittoBuilder};
 pub use nats::{Nats, NatsBuilder};
 pub use ports::free_port;
@@ -46,6 +59,7 @@ pub use service::Service;
 pub use tempfile::TempDir;
 pub use tls::{CertFiles, Tls};
 pub use wait::{wait_ok, wait_until};
+pub use wall_clock::WallClock;
 
 /// A fresh empty directory under the system's temporary directory, removed when dropped. `label` appears in its name.
 #[must_use]

@@ -1,4 +1,7 @@
 //! A TCP proxy that breaks, delays, throttles and records what passes. Never looks inside it.
+//!
+//! A byte of TCP is never lost while its connection lives: loss shows itself as lateness, or as a connection that ends. So
+//! that is what the link does.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -12,7 +15,7 @@ use std::time::{Duration, Instant};
 use memchr::memmem;
 use tempfile::TempDir;
 
-use crate::{free_port, temp_dir};
+use crate::{Dice, free_port, temp_dir};
 
 /// Between two looks for a new connection.
 const ACCEPT_POLL: Duration = Duration::from_millis(2);
@@ -22,8 +25,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CHUNK_BYTES: usize = 16 * 1024;
 /// How many chunks may be under way in one direction of one connection: 512 KiB.
 const CHUNKS_IN_FLIGHT_MAX: usize = 32;
-/// A throttled direction writes this many times a second.
-const THROTTLE_STEPS_PER_S: u64 = 50;
+/// The most that is read at once from a throttled direction: what a modem sends as one packet.
+const PACKET_BYTES: usize = 1500;
+/// A modem keeps what it can send in this long; then it takes nothing more.
+const MODEM_QUEUE: Duration = Duration::from_secs(1);
+/// Between two looks whether there is room in the modem's queue.
+const QUEUE_POLL: Duration = Duration::from_millis(2);
+/// The longest sleep of a direction that waits for its delay: whatever happens to the link meanwhile counts.
+const NAP_MAX: Duration = Duration::from_millis(20);
 
 /// A road between a client and a server that a test can spoil.
 ///
@@ -50,11 +59,29 @@ struct State {
     /// Both ends of every connection, to close them with.
     open: Vec<(u64, TcpStream, TcpStream)>,
     accepted: u64,
-    stalled: bool,
+    /// Where it goes instead of where it was made for.
+    detour: Option<SocketAddr>,
+    /// By [`Way`].
+    stalled: [bool; 2],
+    /// By [`Way`]: when the modem will have sent all it has taken.
+    sent_at: [Option<Instant>; 2],
     delay: Duration,
+    jitter: Duration,
     bytes_per_s: Option<u64>,
+    /// Of a million chunks that pass, so many end their connection.
+    losses_per_million: u64,
+    dice: Option<Dice>,
     capture: Option<Arc<TempDir>>,
     closing: bool,
+}
+
+/// A direction of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// What the client sends.
+    Up,
+    /// What the server sends.
+    Down,
 }
 
 impl Link {
@@ -132,14 +159,19 @@ impl Link {
     /// Accepts connections but passes nothing on in either direction, and reads nothing: what the client writes fills
     /// the kernel's buffers. What was on its way arrives after [`Link::restore`].
     pub fn stall(&self) {
-        self.shared.lock().stalled = true;
+        self.shared.lock().stalled = [true; 2];
     }
 
-    /// Ends [`Link::cut`] and [`Link::stall`]. Delay and cap stay.
+    /// Lets nothing pass in one direction, while the other one works. Ended by [`Link::restore`] too.
+    pub fn stall_one_way(&self, way: Way) {
+        self.shared.lock().stalled[way as usize] = true;
+    }
+
+    /// Ends [`Link::cut`] and [`Link::stall`]. Delay, loss and cap stay.
     #[track_caller]
     pub fn restore(&self) {
         let mut state = self.shared.lock();
-        state.stalled = false;
+        state.stalled = [false; 2];
         if state.listener.is_none() {
             let listener = TcpListener::bind(self.addr()).and_then(|l| l.set_nonblocking(true).map(|()| l));
             let listener = listener.unwrap_or_else(|e| panic!("the link cannot listen on {}: {e}", self.addr()));
@@ -151,13 +183,40 @@ impl Link {
 
     /// Makes every byte arrive this much later, in each direction.
     pub fn delay(&self, each_way: Duration) {
-        self.shared.lock().delay = each_way;
+        self.delay_with_jitter(each_way, Duration::ZERO);
     }
 
-    /// Lets at most this many bytes a second pass, per connection and direction; `None` for no cap.
+    /// Makes every byte arrive later by `each_way` and up to `jitter` more. What is on a connection stays in order, so a
+    /// late byte holds up those behind it.
+    pub fn delay_with_jitter(&self, each_way: Duration, jitter: Duration) {
+        let mut state = self.shared.lock();
+        (state.delay, state.jitter) = (each_way, jitter);
+    }
+
+    /// Lets at most this many bytes a second pass in each direction, as a modem does: all connections share it, and what
+    /// came first goes first. It keeps what it can send in a second; beyond that, senders have to wait. `None` for no cap.
     pub fn cap(&self, bytes_per_s: Option<u64>) {
         assert_ne!(bytes_per_s, Some(0), "use `stall` to let nothing pass");
-        self.shared.lock().bytes_per_s = bytes_per_s;
+        let mut state = self.shared.lock();
+        state.bytes_per_s = bytes_per_s;
+        state.sent_at = [None; 2];
+    }
+
+    /// Ends connections at random: of a million chunks (of 16 KiB, or of a packet under [`Link::cap`]) so many end theirs,
+    /// and what was under way in it is lost. 0 for no loss.
+    pub fn lose(&self, chunks_per_million: u64) {
+        self.shared.lock().losses_per_million = chunks_per_million;
+    }
+
+    /// Makes what is random about the link follow from a seed.
+    pub fn seed(&self, dice: Dice) {
+        self.shared.lock().dice = Some(dice);
+    }
+
+    /// Leads to another server from now on, and closes every connection: the clients are moved without being told.
+    pub fn lead_to(&self, target: impl Into<SocketAddr>) {
+        self.shared.lock().detour = Some(target.into());
+        self.drop_connections();
     }
 
     /// Starts recording what passes over connections made from now on.
@@ -191,13 +250,50 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while the link is stalled. Returns the current delay and cap, or `None` when connection `id` was closed.
-    fn pass(&self, id: u64) -> Option<(Duration, Option<u64>)> {
+    /// Waits while this direction is stalled. `false` when connection `id` was closed.
+    fn pass(&self, id: u64, way: Way) -> bool {
         let mut state = self.lock();
-        while state.stalled && state.has(id) {
+        while state.stalled[way as usize] && state.has(id) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.has(id).then_some((state.delay, state.bytes_per_s))
+        state.has(id)
+    }
+
+    /// Waits until this direction takes more. Returns how much at most, or `None` when connection `id` was closed.
+    fn admit(&self, id: u64, way: Way) -> Option<usize> {
+        loop {
+            if !self.pass(id, way) {
+                return None;
+            }
+            let state = self.lock();
+            if state.bytes_per_s.is_none() {
+                return Some(CHUNK_BYTES);
+            }
+            let backlog = state.sent_at[way as usize].map(|at| at.saturating_duration_since(Instant::now()));
+            if backlog.unwrap_or_default() < MODEM_QUEUE {
+                return Some(PACKET_BYTES);
+            }
+            drop(state);
+            thread::sleep(QUEUE_POLL);
+        }
+    }
+
+    /// When a chunk that was read now may arrive, or `None` when it is lost and its connection with it.
+    fn schedule(&self, way: Way, bytes: usize) -> Option<Instant> {
+        let mut state = self.lock();
+        let losses = state.losses_per_million;
+        if losses > 0 && state.dice().roll(1_000_000) < losses {
+            return None;
+        }
+        let mut due = Instant::now();
+        if let Some(cap) = state.bytes_per_s {
+            let begins = state.sent_at[way as usize].map_or(due, |at| at.max(due));
+            due = begins + Duration::from_secs_f64(bytes as f64 / cap as f64);
+            state.sent_at[way as usize] = Some(due);
+        }
+        let jitter_us = state.jitter.as_micros() as u64;
+        let late = Duration::from_micros(state.dice().roll(jitter_us + 1));
+        Some(due + state.delay + late)
     }
 
     /// Closes one connection; its threads end and forget it.
@@ -214,6 +310,10 @@ impl Shared {
 }
 
 impl State {
+    fn dice(&mut self) -> &mut Dice {
+        self.dice.get_or_insert_with(|| Dice::new(0))
+    }
+
     fn has(&self, id: u64) -> bool {
         self.open.iter().any(|(other, ..)| *other == id)
     }
@@ -255,7 +355,8 @@ fn connect(shared: &Arc<Shared>, id: u64, client: &TcpStream) {
     if client.set_nonblocking(false).is_err() {
         return;
     }
-    let Ok(server) = TcpStream::connect_timeout(&shared.target, CONNECT_TIMEOUT) else {
+    let target = shared.lock().detour.unwrap_or(shared.target);
+    let Ok(server) = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT) else {
         return close(client);
     };
     let (Ok(client), Ok(server)) = (Ends::of(client), Ends::of(&server)) else {
@@ -273,8 +374,8 @@ fn connect(shared: &Arc<Shared>, id: u64, client: &TcpStream) {
     drop(state);
 
     let record = |way: &str| capture.as_ref().map(|dir| Recorder::new(Arc::clone(dir), id, way));
-    let up = spawn_pump(shared, id, client.read, server.write, record("to-server"));
-    let down = spawn_pump(shared, id, server.read, client.write, record("to-client"));
+    let up = spawn_pump(shared, (id, Way::Up), client.read, server.write, record("to-server"));
+    let down = spawn_pump(shared, (id, Way::Down), server.read, client.write, record("to-client"));
     for half in up.into_iter().chain(down) {
         let _ = half.join();
     }
@@ -299,13 +400,13 @@ impl Ends {
     }
 }
 
-/// Bytes, and when they were read.
+/// Bytes, and when they may arrive.
 type Chunk = (Instant, Vec<u8>);
 
 /// One direction: a reader and a writer with a bounded queue between them, so that a delay costs no throughput.
 fn spawn_pump(
     shared: &Arc<Shared>,
-    id: u64,
+    road: (u64, Way),
     from: TcpStream,
     to: TcpStream,
     record: Option<Recorder>,
@@ -313,18 +414,21 @@ fn spawn_pump(
     let (queue, chunks) = sync_channel(CHUNKS_IN_FLIGHT_MAX);
     let (reading, writing) = (Arc::clone(shared), Arc::clone(shared));
     [
-        thread::spawn(move || read_all(&reading, id, from, &queue)),
-        thread::spawn(move || write_all(&writing, id, to, &chunks, record)),
+        thread::spawn(move || read_all(&reading, road, from, &queue)),
+        thread::spawn(move || write_all(&writing, road, to, &chunks, record)),
     ]
 }
 
-fn read_all(shared: &Shared, id: u64, mut from: TcpStream, queue: &SyncSender<Chunk>) {
+fn read_all(shared: &Shared, (id, way): (u64, Way), mut from: TcpStream, queue: &SyncSender<Chunk>) {
     let mut buffer = vec![0; CHUNK_BYTES];
-    while shared.pass(id).is_some() {
-        match from.read(&mut buffer) {
+    while let Some(bytes_max) = shared.admit(id, way) {
+        match from.read(&mut buffer[..bytes_max]) {
             Ok(0) => return,
             Ok(n) => {
-                if queue.send((Instant::now(), buffer[..n].to_vec())).is_err() {
+                let Some(due) = shared.schedule(way, n) else {
+                    return shared.hang_up(id);
+                };
+                if queue.send((due, buffer[..n].to_vec())).is_err() {
                     return;
                 }
             }
@@ -334,37 +438,32 @@ fn read_all(shared: &Shared, id: u64, mut from: TcpStream, queue: &SyncSender<Ch
     }
 }
 
-fn write_all(shared: &Shared, id: u64, mut to: TcpStream, chunks: &Receiver<Chunk>, mut record: Option<Recorder>) {
-    for (read_at, chunk) in chunks {
-        let mut rest = chunk.as_slice();
-        while !rest.is_empty() {
-            let Some((delay, cap)) = shared.pass(id) else { return };
-            let due = read_at + delay;
-            if let Some(early) = due.checked_duration_since(Instant::now()) {
-                thread::sleep(early);
-                // Whatever happened to the link meanwhile counts.
-                continue;
+fn write_all(
+    shared: &Shared,
+    (id, way): (u64, Way),
+    mut to: TcpStream,
+    chunks: &Receiver<Chunk>,
+    mut record: Option<Recorder>,
+) {
+    for (due, chunk) in chunks {
+        loop {
+            if !shared.pass(id, way) {
+                return;
             }
-            let step = cap.map_or(rest.len(), |cap| step_bytes(cap).min(rest.len()));
-            let (now, later) = rest.split_at(step);
-            if to.write_all(now).is_err() {
-                return shared.hang_up(id);
+            match due.checked_duration_since(Instant::now()) {
+                Some(early) if !early.is_zero() => thread::sleep(early.min(NAP_MAX)),
+                _ => break,
             }
-            if let Some(record) = &mut record {
-                record.write(now);
-            }
-            if let Some(cap) = cap {
-                thread::sleep(Duration::from_secs_f64(now.len() as f64 / cap as f64));
-            }
-            rest = later;
+        }
+        if to.write_all(&chunk).is_err() {
+            return shared.hang_up(id);
+        }
+        if let Some(record) = &mut record {
+            record.write(&chunk);
         }
     }
     // The other side has finished writing; it may still be reading.
     let _ = to.shutdown(Shutdown::Write);
-}
-
-fn step_bytes(bytes_per_s: u64) -> usize {
-    usize::try_from((bytes_per_s / THROTTLE_STEPS_PER_S).max(1)).unwrap_or(usize::MAX)
 }
 
 /// That a socket is closed already is fine.

@@ -3,8 +3,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nkeys::KeyPair;
 use serde_json::{Value, json};
@@ -12,9 +15,12 @@ use serde_json::{Value, json};
 use crate::proc::Cmd;
 use crate::service::{Service, Spec};
 use crate::tls::Tls;
-use crate::{find_program, free_port, temp_dir};
+use crate::{find_program, free_port, temp_dir, wait_ok};
 
 const PACKAGE: &str = "nats-server";
+/// JetStream may still be reading what it has stored when the server says that it is ready.
+const STREAM_DEADLINE: Duration = Duration::from_secs(20);
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// A running nats-server; start, stop and faults are on [`Service`].
 #[derive(Debug)]
@@ -78,6 +84,45 @@ impl Nats {
     pub fn mqtt_port(&self) -> u16 {
         self.mqtt_port
             .expect("ask for the MQTT listener with `Nats::builder().mqtt()`")
+    }
+
+    /// Makes JetStream keep what is published on `subjects`, in a stream of at most so many bytes that forgets the oldest
+    /// first. For a server with [`NatsBuilder::jetstream`] that lets anybody in. Does nothing when it does so already.
+    #[track_caller]
+    pub fn add_stream(&self, name: &str, subjects: &str, bytes_max: u64) {
+        let config = json!({
+            "name": name, "subjects": [subjects], "retention": "limits", "storage": "file", "discard": "old",
+            "max_bytes": bytes_max, "max_msgs": -1, "max_consumers": -1, "num_replicas": 1
+        });
+        let made = wait_ok("JetStream to make a stream", STREAM_DEADLINE, || {
+            self.request(&format!("$JS.API.STREAM.CREATE.{name}"), &config.to_string())
+        });
+        assert!(
+            !made.contains("\"error\""),
+            "JetStream refuses the stream {name}: {made}"
+        );
+    }
+
+    /// Asks the server something over a connection of its own.
+    fn request(&self, subject: &str, body: &str) -> std::io::Result<String> {
+        let mut socket = TcpStream::connect(self.addr())?;
+        socket.set_read_timeout(Some(ANSWER_MAX))?;
+        let mut lines = BufReader::new(socket.try_clone()?);
+        write!(
+            socket,
+            "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB {subject} answer {}\r\n{body}\r\n",
+            body.len()
+        )?;
+        let mut line = String::new();
+        while !line.starts_with("MSG ") {
+            line.clear();
+            if lines.read_line(&mut line)? == 0 {
+                return Err(std::io::Error::other("the server hung up"));
+            }
+        }
+        line.clear();
+        lines.read_line(&mut line)?;
+        Ok(line)
     }
 
     /// The seed of the user let in by [`NatsBuilder::nkey`].
@@ -324,10 +369,6 @@ fn base64url(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Write};
-    use std::net::TcpStream;
-    use std::time::Duration;
-
     use super::*;
 
     /// Answers the server's challenge and returns what it says to a PING.
@@ -367,6 +408,22 @@ mod tests {
         assert_eq!(login(&server, seed, &json!({ "jwt": token })), "PONG");
         let other = Nats::builder().creds().start();
         assert!(login(&other, seed, &json!({ "jwt": token })).contains("Authorization Violation"));
+    }
+
+    #[test]
+    fn jetstream_keeps_a_stream() {
+        let server = Nats::builder().jetstream().start();
+        for _ in 0..2 {
+            server.add_stream("KEPT", "a.*.b.>", 1 << 20);
+        }
+        let stored = || {
+            let info: Value = serde_json::from_str(&server.request("$JS.API.STREAM.INFO.KEPT", "").unwrap()).unwrap();
+            info["state"]["messages"].as_u64().unwrap()
+        };
+        assert_eq!(stored(), 0);
+        // Answered by JetStream itself: it has stored it.
+        server.request("a.x.b.c", "hello").unwrap();
+        assert_eq!(stored(), 1);
     }
 
     #[test]

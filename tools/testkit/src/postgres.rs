@@ -338,7 +338,7 @@ fn write(path: &PathBuf, text: &str) {
     fs::write(path, text).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
 }
 
-fn parse_rows(text: &str) -> Vec<Vec<String>> {
+pub(crate) fn parse_rows(text: &str) -> Vec<Vec<String>> {
     // psql ends its output with a newline, which belongs to no value, unless there is no row at all.
     let Some(text) = text.strip_suffix('\n') else {
         return Vec::new();

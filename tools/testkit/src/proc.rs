@@ -96,6 +96,13 @@ impl Cmd {
         Self::new(bin(name))
     }
 
+    /// Runs another program with all the rest as it is.
+    #[must_use]
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = program.into();
+        self
+    }
+
     /// The name failures and logs use; the program's file name unless told.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
@@ -421,6 +428,25 @@ impl Proc {
         self.status_kb("VmHWM:")
     }
 
+    /// Bytes it made the disk write so far, without those that were deleted before they got there; `None` once it has
+    /// ended. From `/proc/<pid>/io`, which counts pages when they become dirty.
+    #[must_use]
+    pub fn written_bytes(&self) -> Option<u64> {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.pid())).ok()?;
+        let field = |name: &str| {
+            let line = io.lines().find(|line| line.starts_with(name))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        };
+        Some(field("write_bytes:")?.saturating_sub(field("cancelled_write_bytes:")?))
+    }
+
+    /// Freezes it for a while: a disk, a machine or a virtual one that hangs looks like this from outside.
+    pub fn freeze_for(&mut self, pause: Duration) {
+        self.signal(Signal::Stop);
+        thread::sleep(pause);
+        self.signal(Signal::Cont);
+    }
+
     fn status_kb(&self, field: &str) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         let line = status.lines().find(|line| line.starts_with(field))?;
@@ -591,5 +617,19 @@ mod tests {
         assert!(now > 0 && peak >= now, "{now} {peak}");
         sleeper.kill9();
         assert_eq!(sleeper.rss_kb(), None);
+    }
+
+    #[test]
+    fn disk_writes() {
+        let dir = temp_dir("written");
+        let file = dir.path().join("file").display().to_string();
+        let script = format!("dd if=/dev/zero of={file} bs=1M count=4 conv=fsync; echo up; exec sleep 600");
+        let mut writer = sh(&script).spawn();
+        writer.wait_for_log("up", SOON);
+        // dd's writes count for its parent once it has been waited for.
+        let written = writer.written_bytes().unwrap();
+        assert!(written >= 4 << 20, "{written}");
+        writer.kill9();
+        assert_eq!(writer.written_bytes(), None);
     }
 }

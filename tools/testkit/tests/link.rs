@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use testkit::{Link, wait_until};
+use testkit::{Dice, Link, Way, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -169,6 +169,98 @@ fn slower_on_demand() {
     );
     link.cap(None);
     assert_eq!(echo(&mut socket, "b").unwrap(), "b");
+}
+
+/// A modem is shared: what one connection sends delays the other, and what came first goes first.
+#[test]
+fn connections_share_the_cap() {
+    let link = Link::to(echo_server());
+    let (mut bulk, mut small) = (client(&link), client(&link));
+    assert_eq!(echo(&mut small, "a").unwrap(), "a");
+    assert_eq!(echo(&mut bulk, "a").unwrap(), "a");
+    link.cap(Some(10_000));
+    let start = Instant::now();
+    bulk.write_all(&vec![1; 5_000]).unwrap();
+    // The modem has taken all of it before anything else comes.
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(echo(&mut small, "b").unwrap(), "b");
+    assert!(
+        start.elapsed() >= Duration::from_millis(450),
+        "5 kB at 10 kB/s were in front, and it took {:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn stalled_one_way() {
+    let link = Link::to(echo_server());
+    let mut socket = client(&link);
+    assert_eq!(echo(&mut socket, "a").unwrap(), "a");
+    let capture = link.capture();
+    for (way, arrives_at_server) in [(Way::Up, 0), (Way::Down, 1)] {
+        let mut socket = client(&link);
+        link.stall_one_way(way);
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let before = capture.len();
+        assert!(
+            echo(&mut socket, "b").is_err(),
+            "the way back is as long as the way there"
+        );
+        assert_eq!(capture.len() - before, arrives_at_server, "{way:?}");
+        link.restore();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        assert_eq!(socket.read(&mut [0; 8]).unwrap(), 1);
+        wait_until("both ways to be recorded", SOON, || {
+            (capture.len() - before == 2).then_some(())
+        });
+    }
+}
+
+#[test]
+fn jitter_keeps_the_order() {
+    let link = Link::to(echo_server());
+    link.seed(Dice::new(7));
+    link.delay_with_jitter(Duration::from_millis(1), Duration::from_millis(30));
+    let mut socket = client(&link);
+    let text: String = (0..40).map(|n| format!("{n};")).collect();
+    let sender = thread::spawn({
+        let (mut socket, text) = (socket.try_clone().unwrap(), text.clone());
+        move || {
+            for part in text.split_inclusive(';') {
+                socket.write_all(part.as_bytes()).unwrap();
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+    });
+    let mut answer = vec![0; text.len()];
+    socket.read_exact(&mut answer).unwrap();
+    assert_eq!(String::from_utf8(answer).unwrap(), text);
+    sender.join().unwrap();
+}
+
+#[test]
+fn connections_are_lost_at_random() {
+    let link = Link::to(echo_server());
+    link.seed(Dice::new(7));
+    link.lose(200_000);
+    let mut lost = 0;
+    for _ in 0..50 {
+        let mut socket = client(&link);
+        lost += u32::from(echo(&mut socket, "a").is_err());
+    }
+    // Two chunks each, a fifth of them lost: 18 of 50, give or take.
+    assert!((5..=35).contains(&lost), "{lost} of 50 connections lost");
+    link.lose(0);
+    assert_eq!(echo(&mut client(&link), "b").unwrap(), "b");
+}
+
+#[test]
+fn clients_are_moved_to_another_server() {
+    let link = Link::to(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let mut nobody = client(&link);
+    assert!(hung_up(&mut nobody));
+    link.lead_to(echo_server());
+    assert_eq!(echo(&mut client(&link), "a").unwrap(), "a");
 }
 
 #[test]

@@ -2,12 +2,14 @@
 //! file only chooses between them.
 
 mod cmd;
+mod conformance;
 mod fuzz;
 mod lint;
 mod measure;
 mod metadata;
 mod setup;
 mod sim;
+mod soak;
 mod test;
 mod up;
 
@@ -37,8 +39,12 @@ enum Task {
     Sim(sim::Args),
     /// Feed made-up bytes to everything that reads bytes from outside
     Fuzz(fuzz::Args),
+    /// Move data while everything fails, and ask the oracle what came of it
+    Soak(soak::Args),
     /// Print size, memory and speed of the release programs
     Measure(measure::Args),
+    /// Run the bus's suite over every kind of broker and write its table into the docs
+    Conformance(conformance::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,7 +55,9 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Sim(args) => sim::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::Soak(args) => soak::run(&args),
         Task::Measure(args) => measure::run(&args),
+        Task::Conformance(args) => conformance::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -105,6 +105,15 @@ const NEEDS: &[Need] = &[
         to_build: false,
     },
     Need {
+        what: "libfaketime",
+        from: Source::Apt {
+            programs: &["faketime"],
+            packages: &["faketime"],
+            service: None,
+        },
+        to_build: false,
+    },
+    Need {
         what: "Chromium",
         from: Source::Apt {
             programs: &["chromium|chromium-browser|google-chrome"],
@@ -324,7 +333,7 @@ mod tests {
 
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "C compiler, mosquitto, nats-server, PostgreSQL, iproute2, Chromium, Node.js"
+            "C compiler, mosquitto, nats-server, PostgreSQL, iproute2, libfaketime, Chromium, Node.js"
         );
         for path in [
             bin.join("cc"),
@@ -341,7 +350,10 @@ mod tests {
         fs::write(bin.join("node"), "").unwrap();
         // A directory of that name is not the program.
         fs::create_dir(bin.join("ip")).unwrap();
-        assert_eq!(names(missing(from_apt(), &dirs)), "PostgreSQL, iproute2, Node.js");
+        assert_eq!(
+            names(missing(from_apt(), &dirs)),
+            "PostgreSQL, iproute2, libfaketime, Node.js"
+        );
         fs::remove_dir_all(root).unwrap();
     }
 

@@ -1,10 +1,18 @@
 //! `cargo xtask test`: builds the binaries, then runs every test of the workspace against real servers. Has no list of
 //! tests of its own.
 
-use anyhow::Result;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
 
 use crate::metadata::Metadata;
 use crate::{cmd, setup};
+
+/// The crate whose tests kill programs at named moments.
+const CRASH_TESTS: &str = "testkit";
+/// Those programs, by package.
+const CRASH_PROGRAMS: &[(&str, &str)] = &[("edge-daemon", "myceliald"), ("plane", "mycelial-plane")];
 
 /// What `cargo xtask test` can be told.
 #[derive(clap::Args)]
@@ -17,12 +25,15 @@ pub struct Args {
 /// Runs the task. The last lines are the test runner's own summary.
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure_all()?;
-    // Tests start the binaries, and cargo would not build those for tests of other crates.
-    cmd::run(cmd::cargo().args(["build", "--workspace", "--bins"]))?;
     let bin_dir = Metadata::load()?.target_directory.join("debug");
-
     let nextest = cmd::has_cargo("nextest");
     let scope = scope(&args.rest);
+    if scope.is_some() || args.rest.iter().any(|arg| arg.ends_with(CRASH_TESTS)) {
+        build_crash_programs(&bin_dir)?;
+    }
+    // Tests start the binaries, and cargo would not build those for tests of other crates.
+    cmd::run(cmd::cargo().args(["build", "--workspace", "--bins"]))?;
+
     if nextest && args.rest.is_empty() {
         // nextest runs no doc tests. They come first, so that the summary of the others is the last thing said.
         cmd::run(cmd::cargo().args(["test", "--doc", "--workspace", "--no-fail-fast"]))?;
@@ -39,6 +50,23 @@ pub fn run(args: &Args) -> Result<()> {
             .args(&args.rest)
             .env("MYCELIAL_BIN_DIR", bin_dir),
     )
+}
+
+/// Builds the programs that can be killed at a named moment, and puts them aside under names of their own: the ordinary
+/// ones, built after them into the same place, share all of their dependencies.
+fn build_crash_programs(bin_dir: &Path) -> Result<()> {
+    let mut build = cmd::cargo();
+    build.args(["build", "--bins"]);
+    for (package, _) in CRASH_PROGRAMS {
+        build.args(["-p", package, "--features", &format!("{package}/crash-points")]);
+    }
+    cmd::run(&mut build)?;
+    for (_, program) in CRASH_PROGRAMS {
+        let (from, to) = (bin_dir.join(program), bin_dir.join(format!("{program}-crash")));
+        // Not a link: cargo replaces the content of the original.
+        fs::copy(&from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    }
+    Ok(())
 }
 
 /// The whole workspace, unless the arguments name packages.

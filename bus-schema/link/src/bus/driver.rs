@@ -40,7 +40,7 @@ pub(super) async fn drive(shared: Arc<Shared>, config: BusConfig, events: mpsc::
         config,
         events,
     };
-    let (mut at, mut failures) = (0, 0u32);
+    let (mut at, mut failures, mut was_connected) = (0, 0u32, false);
     loop {
         let address = driver.config.addresses[at].clone();
         let started = Instant::now();
@@ -51,6 +51,7 @@ pub(super) async fn drive(shared: Arc<Shared>, config: BusConfig, events: mpsc::
         if driver.down(cause).await.is_err() {
             return;
         }
+        was_connected |= was_up;
         if was_up && started.elapsed() >= STABLE {
             // The same broker gets another chance: it may only have been restarted.
             failures = 0;
@@ -60,7 +61,7 @@ pub(super) async fn drive(shared: Arc<Shared>, config: BusConfig, events: mpsc::
         }
         let round = failures / u32::try_from(driver.config.addresses.len()).unwrap_or(u32::MAX);
         // Without randomness the pause is the longest of its round: slow, but right.
-        let pause = backoff(round, getrandom::u32().unwrap_or(u32::MAX));
+        let pause = backoff(round, was_connected, getrandom::u32().unwrap_or(u32::MAX));
         if driver.unless_leaving(sleep(pause)).await.is_err() {
             return;
         }

@@ -1,12 +1,23 @@
-//! What every road is tested with: brokers that can be started, stopped and frozen, and a client that says what it waits
-//! for. To add a broker to the suite, write a function that returns its [`Road`] and name it in `conformance.rs`.
+//! What every road is tested with: brokers that can be started, stopped, frozen and wiped, and a client that says what it
+//! waits for. To add a broker to the suite, write a function that returns its [`Road`] in `roads.rs` and name it in
+//! `conformance.rs`.
+//!
+//! Texts in tests are short: `a.b` said by `sender` travels as `myc.v1.<fleet>.app.<sender>.a.b`, because our own broker
+//! carries nothing else. At most three tokens fit.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::{path::Path, sync::Arc, time::Duration};
+pub mod roads;
+pub mod stranger;
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bus_link::{Bus, BusConfig, Credentials, Event, Status, Tls, memory::Hub};
-use bus_schema::subject::{Pattern, Subject};
+use bus_schema::{
+    access::User,
+    id::{FleetId, NodeId, hash},
+    subject::{Pattern, Subject},
+};
 use testkit::{CertFiles, Mosquitto, Nats, Service};
 use tokio::{sync::mpsc, time::timeout};
 
@@ -23,6 +34,19 @@ pub struct Road {
     pub credentials: Credentials,
     pub tls: Tls,
     pub broker: Arc<dyn Broker>,
+    /// The embedded broker's secret, from which every client's login follows.
+    pub secret: Option<[u8; 32]>,
+    /// Where a stranger gets in who does not go through a [`Bus`].
+    pub door: Option<Door>,
+    /// Makes another road of the same kind.
+    pub another: Option<fn() -> Road>,
+}
+
+/// What a stranger speaks, and where.
+#[derive(Debug, Clone, Copy)]
+pub enum Door {
+    Mqtt(SocketAddr),
+    Nats(SocketAddr),
 }
 
 /// What a test does to a broker. These block: call them through [`Road::on_broker`].
@@ -31,38 +55,45 @@ pub trait Broker: Send + Sync {
     fn stop(&self);
     fn pause(&self);
     fn resume(&self);
-}
-
-impl Broker for Service {
-    fn start(&self) {
-        Service::start(self);
-    }
-    fn stop(&self) {
-        Service::stop(self);
-    }
-    fn pause(&self) {
-        Service::pause(self);
-    }
-    fn resume(&self) {
-        Service::resume(self);
+    /// Stops it, takes everything away that it kept, and starts it.
+    fn wipe(&self);
+    /// How many messages a record of everything holds, where the broker keeps one.
+    fn captured(&self) -> Option<u64> {
+        None
     }
 }
 
-/// Forwards to the [`Service`] inside a kind of server.
-struct Server<T>(T);
+/// A server, and the directory of what it keeps.
+struct Server<T> {
+    server: T,
+    keeps: &'static str,
+}
 
 impl<T: std::ops::Deref<Target = Service> + Send + Sync> Broker for Server<T> {
     fn start(&self) {
-        Broker::start(&*self.0);
+        self.server.start();
     }
     fn stop(&self) {
-        Broker::stop(&*self.0);
+        self.server.stop();
     }
     fn pause(&self) {
-        Broker::pause(&*self.0);
+        self.server.pause();
     }
     fn resume(&self) {
-        Broker::resume(&*self.0);
+        self.server.resume();
+    }
+    fn wipe(&self) {
+        self.server.stop();
+        empty(&self.server.dir().join(self.keeps));
+        self.server.start();
+    }
+}
+
+/// Leaves the directory itself, if it is there.
+fn empty(dir: &Path) {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir).unwrap();
+        std::fs::create_dir(dir).unwrap();
     }
 }
 
@@ -79,6 +110,10 @@ impl Broker for Hub {
     fn resume(&self) {
         unreachable!("a hub has no process to freeze");
     }
+    fn wipe(&self) {
+        Hub::stop(self);
+        Hub::start(self);
+    }
 }
 
 impl Road {
@@ -88,23 +123,48 @@ impl Road {
             credentials: Credentials::None,
             tls: Tls::default(),
             broker: Arc::new(broker),
+            secret: None,
+            door: None,
+            another: None,
         }
     }
 
     pub fn mosquitto(server: Mosquitto) -> Self {
-        Self::new(server.url(), Server(server))
+        let (url, door) = (server.url(), Door::Mqtt(server.addr()));
+        let keeps = "data";
+        Self::new(url, Server { server, keeps }).door(door)
     }
 
     pub fn nats(server: Nats) -> Self {
-        Self::new(server.url(), Server(server))
+        let (url, door) = (server.url(), Door::Nats(server.addr()));
+        let keeps = "jetstream";
+        Self::new(url, Server { server, keeps }).door(door)
     }
 
     pub fn nats_mqtt(server: Nats) -> Self {
-        Self::new(server.mqtt_url(), Server(server))
+        let (url, door) = (
+            server.mqtt_url(),
+            Door::Mqtt(([127, 0, 0, 1], server.mqtt_port()).into()),
+        );
+        let keeps = "jetstream";
+        Self::new(url, Server { server, keeps }).door(door)
     }
 
     pub fn memory(name: &str) -> Self {
         Self::new(format!("memory://{name}"), Hub::named(name))
+    }
+
+    /// One of these, which knows how to make more of them.
+    pub fn made_by(make: fn() -> Self) -> Self {
+        Self {
+            another: Some(make),
+            ..make()
+        }
+    }
+
+    fn door(mut self, door: Door) -> Self {
+        self.door = Some(door);
+        self
     }
 
     pub fn user(mut self, user: &str, password: &str) -> Self {
@@ -134,7 +194,22 @@ impl Road {
 
     pub fn config(&self, client: &str) -> BusConfig {
         let addresses = self.addresses.iter().map(|text| text.parse().unwrap()).collect();
-        BusConfig::new(addresses, client, self.credentials.clone(), self.tls.clone()).unwrap()
+        let (client, credentials) = self.login(client);
+        BusConfig::new(addresses, client, credentials, self.tls.clone()).unwrap()
+    }
+
+    /// The client id and credentials of a client.
+    pub fn login(&self, client: &str) -> (String, Credentials) {
+        let Some(secret) = self.secret else {
+            return (client.to_owned(), self.credentials.clone());
+        };
+        let user = User::Node(node(client));
+        let password = user.password(&secret).into();
+        let login = Credentials::UserPassword {
+            user: user.name(),
+            password,
+        };
+        (user.name(), login)
     }
 
     /// Starts a client without waiting for anything.
@@ -145,7 +220,7 @@ impl Road {
         Client {
             bus,
             events,
-            own: subject(&own),
+            name: client.to_owned(),
         }
     }
 
@@ -161,7 +236,7 @@ impl Road {
 pub struct Client {
     pub bus: Bus,
     pub events: mpsc::Receiver<Event>,
-    own: Subject,
+    name: String,
 }
 
 impl Client {
@@ -202,24 +277,40 @@ impl Client {
     /// The next message. Anything else is a failure.
     pub async fn message(&mut self) -> (String, Vec<u8>) {
         match self.next("a message").await {
-            Event::Message { subject, payload } => (subject.to_string(), payload),
+            Event::Message { subject, payload } => (text(&subject), payload),
             other => panic!("{other:?} instead of a message"),
         }
     }
 
+    /// The subject of what this client says.
+    pub fn subject(&self, to: &str) -> Subject {
+        said(&self.name, to)
+    }
+
     pub async fn publish(&self, to: &str, payload: impl Into<Vec<u8>>) {
         self.bus
-            .publish(&subject(to), payload.into())
+            .publish(&self.subject(to), payload.into())
             .await
             .unwrap_or_else(|error| panic!("{to}: {error}"));
     }
 
     /// Waits until the broker has handled everything this client asked for so far, by hearing itself. A NATS server
-    /// gives no other sign.
-    pub async fn settle(&mut self) {
-        let own = self.own.to_string();
+    /// gives no other sign. Returns what came before that.
+    pub async fn drain(&mut self) -> Vec<(String, Vec<u8>)> {
+        let own = format!("sync.{}", self.name);
         self.publish(&own, "").await;
-        assert_eq!(self.message().await, (own, Vec::new()));
+        let mut before = Vec::new();
+        loop {
+            match self.message().await {
+                (to, _) if to == own => return before,
+                other => before.push(other),
+            }
+        }
+    }
+
+    /// [`Client::drain`], where nothing may come.
+    pub async fn settle(&mut self) {
+        assert_eq!(self.drain().await, []);
     }
 
     /// Waits for a status.
@@ -233,12 +324,29 @@ impl Client {
     }
 }
 
-pub fn pattern(text: &str) -> Pattern {
-    Pattern::parse(text).unwrap()
+/// The suite's fleet.
+pub fn fleet() -> FleetId {
+    FleetId::from_hash(&[1; 32])
 }
 
-pub fn subject(text: &str) -> Subject {
-    Subject::parse(text).unwrap()
+/// A client's node.
+pub fn node(client: &str) -> NodeId {
+    NodeId::from_hash(&hash("conformance client", &[client.as_bytes()]))
+}
+
+/// Where everybody's `text` is heard.
+pub fn pattern(text: &str) -> Pattern {
+    Pattern::parse(&format!("myc.v1.{}.app.*.{text}", fleet())).unwrap()
+}
+
+/// Where `client` says `text`.
+pub fn said(client: &str, text: &str) -> Subject {
+    Subject::parse(&format!("myc.v1.{}.app.{}.{text}", fleet(), node(client))).unwrap()
+}
+
+/// The part of a subject that tests speak of.
+fn text(subject: &Subject) -> String {
+    subject.as_str().splitn(6, '.').last().unwrap_or_default().to_owned()
 }
 
 pub fn read(path: &Path) -> Vec<u8> {

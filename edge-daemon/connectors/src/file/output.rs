@@ -182,6 +182,7 @@ impl Output {
 
     /// Makes everything written durable, with the watermarks, and rotates when it is time.
     pub(crate) fn commit(&mut self) -> io::Result<()> {
+        crash_point::at!(FileBeforeSync);
         for part in self.sealed.iter().chain(&self.current) {
             part.file.sync_data()?;
         }
@@ -209,7 +210,9 @@ impl Output {
             record.columns.clone_from(&part.columns);
         }
         record.moves = moves;
+        crash_point::at!(FileBeforeLedger);
         self.ledger.append(&record)?;
+        crash_point::at!(FileAfterLedger);
         self.record = record;
         self.sealed.clear();
         if let Some(part) = &mut self.current {
@@ -238,12 +241,14 @@ impl Output {
                 _ => {}
             }
         }
+        crash_point::at!(FileRotateAfterRename);
         sync_directory(&self.path)?;
         let record = Record {
             moves: Vec::new(),
             ..self.record.clone()
         };
         self.ledger.append(&record)?;
+        crash_point::at!(FileRotateAfterLedger);
         self.record = record;
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::{borrow::Cow, time::Instant};
 
 use bus_schema::{
-    data::{Type, Value},
+    data::{Batch, Type, Value},
     limits::{BATCH_BYTES_TARGET, RECORD_BYTES_MAX},
 };
 use flow::{Fault, Position, SourceBatch, Undecodable};
@@ -16,8 +16,8 @@ use super::{
     tail::{Advanced, AtEnd, Bookmark, Opened, Tail},
 };
 
-/// How much of something undecodable goes to the dead letters, in bytes.
-const UNDECODABLE_BYTES_MAX: usize = 16 * 1024;
+/// How much of something undecodable goes to the dead letters, in bytes: all of what could have been a record.
+const UNDECODABLE_BYTES_MAX: usize = RECORD_BYTES_MAX;
 /// Longest header of a CSV file, in bytes.
 const HEADER_BYTES_MAX: usize = 256 * 1024;
 /// What some editors put before the first character of a text file.
@@ -220,6 +220,25 @@ impl Reader {
             position: position(&self.tail.bookmark()),
             undecodable: std::mem::take(&mut self.undecodable),
         }
+    }
+
+    /// Makes a record of the bytes of one that could not be read before. Only where a record stands for itself, and where
+    /// nothing but the record becomes columns.
+    pub(crate) fn decode(&mut self, bytes: &[u8]) -> Result<Batch, String> {
+        if !matches!(self.format, Format::JsonLines) || self.origin_columns {
+            return Err("only JSON lines without origin columns can be read again: mend the file".to_string());
+        }
+        if bytes.len() >= UNDECODABLE_BYTES_MAX {
+            return Err("it is not kept whole: mend the file".to_string());
+        }
+        let (mut rows, mut fields) = (Rows::new(), Vec::new());
+        match self.format.row(bytes, &mut rows, &mut self.shape, &mut fields) {
+            Ok(Made::Row) => rows.end(),
+            Ok(Made::Nothing | Made::Header(_)) => return Err("there is no record in it".to_string()),
+            Err(error) => return Err(error.to_string()),
+        }
+        rows.finish(&mut self.shape, &self.collection)
+            .map_err(|error| error.to_string())
     }
 
     /// Makes a batch of the unread bytes, as far as they go. `last`: a last line without end is complete. `None`: there is

@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use bus_schema::{
-    data::Type,
+    data::{Batch, Type},
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
@@ -302,6 +302,16 @@ impl Source for FileSource {
                 Got::End => return Ok(Read::End),
                 Got::Wait if Instant::now() + POLL > deadline => return Ok(Read::Idle),
                 Got::Wait => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> Result<Batch, String> {
+        match &mut self.reader {
+            Some(reader) => reader.decode(bytes),
+            None => {
+                let mut reader = self.settings.reader().map_err(|fault| fault.to_string())?;
+                reader.decode(bytes)
             }
         }
     }

@@ -168,11 +168,17 @@ async fn bytes_that_are_not_text_and_long_lines() {
     );
     let reasons = harvest.reasons();
     assert!(
-        reasons.contains(":2: not UTF-8") && reasons.contains(":4: the line is longer than 4194304 bytes"),
+        reasons.contains(":2: not UTF-8")
+            && reasons.contains(&format!(":4: the line is longer than {RECORD_BYTES_MAX} bytes")),
         "{reasons}"
     );
     assert_eq!(harvest.undecodable[0].bytes, b"\xff\xfe");
-    assert!(harvest.undecodable.iter().all(|input| input.bytes.len() <= 16 * 1024));
+    assert!(
+        harvest
+            .undecodable
+            .iter()
+            .all(|input| input.bytes.len() <= RECORD_BYTES_MAX)
+    );
 }
 
 #[tokio::test]

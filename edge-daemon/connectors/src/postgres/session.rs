@@ -184,6 +184,7 @@ impl Session {
                 reason,
             }));
         }
+        crash_point::at!(PostgresBeforeWatermark);
         for (stream, from) in moved {
             self.move_watermark(settings, &stream, from).await?;
         }
@@ -247,10 +248,12 @@ impl Session {
         if !self.in_transaction {
             return Ok(());
         }
+        crash_point::at!(PostgresBeforeCommit);
         // If the answer gets lost nobody knows whether it was done: the watermark, read again, tells.
         let commit = self.client.batch_execute("COMMIT");
         self.answer(async { commit.await.map_err(|error| fault("commit", &error)) })
             .await?;
+        crash_point::at!(PostgresAfterCommit);
         self.in_transaction = false;
         Ok(())
     }

@@ -73,16 +73,17 @@ impl<'a> Page<'a> {
     pub(super) fn fill(&mut self, statement: &mut Statement<'_>) -> rusqlite::Result<()> {
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
-            let pushed = self.push(row)?;
-            if let Ok(bytes) = pushed
-                && self.rows > 0
-                && self.bytes + bytes > BATCH_BYTES_MAX
-                && bytes <= RECORD_BYTES_MAX
-            {
-                self.cut();
+            let bytes = self.size(row)?;
+            if bytes <= RECORD_BYTES_MAX && self.rows > 0 && self.bytes + bytes > BATCH_BYTES_MAX {
                 self.full = true;
                 return Ok(());
             }
+            // What is too large is not copied at all.
+            let pushed = if bytes <= RECORD_BYTES_MAX {
+                self.push(row)?
+            } else {
+                Ok(())
+            };
             let placed = self.mark(row)?;
             let unfit = match pushed {
                 _ if !placed => {
@@ -95,14 +96,14 @@ impl<'a> Page<'a> {
                         reason,
                     })
                 }
-                Ok(bytes) if bytes > RECORD_BYTES_MAX => {
+                _ if bytes > RECORD_BYTES_MAX => {
                     let reason = format!("holds {bytes} bytes, and a record holds at most {RECORD_BYTES_MAX}");
                     Some(Unfit {
                         bytes: Vec::new(),
                         reason,
                     })
                 }
-                Ok(bytes) => {
+                Ok(()) => {
                     self.rows += 1;
                     self.bytes += bytes;
                     None
@@ -121,9 +122,21 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
-    /// Appends the row's values to the columns and returns their size. A misfit leaves a half-written row behind.
-    fn push(&mut self, row: &Row<'_>) -> rusqlite::Result<Result<usize, Unfit>> {
+    /// About how many bytes the row takes on the wire.
+    fn size(&self, row: &Row<'_>) -> rusqlite::Result<usize> {
         let mut bytes = 0;
+        for index in 0..self.columns.len() {
+            bytes += match row.get_ref(self.layout.leading + index)? {
+                ValueRef::Null => 1,
+                ValueRef::Integer(_) | ValueRef::Real(_) => 8,
+                ValueRef::Text(v) | ValueRef::Blob(v) => v.len() + 3,
+            };
+        }
+        Ok(bytes)
+    }
+
+    /// Appends the row's values to the columns. A misfit leaves a half-written row behind.
+    fn push(&mut self, row: &Row<'_>) -> rusqlite::Result<Result<(), Unfit>> {
         for index in 0..self.columns.len() {
             let value = row.get_ref(self.layout.leading + index)?;
             let cell = match value {
@@ -146,9 +159,8 @@ impl<'a> Page<'a> {
                 // A column of any type takes every value SQLite has.
                 let _ = self.columns[index].push(cell, &Type::Any);
             }
-            bytes += cell.size_hint();
         }
-        Ok(Ok(bytes))
+        Ok(Ok(()))
     }
 
     /// A value of another type than declared: the column of this batch says row by row what it holds.

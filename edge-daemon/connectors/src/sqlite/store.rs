@@ -133,6 +133,7 @@ impl Store {
             refused = write_rows(&self.conn, &self.settings, &self.plans[plan], &delivery.batch)?;
         }
 
+        crash_point::at!(SqliteBeforeWatermark);
         let after = before.after(delivery, refused.len() as u64);
         let sql = format!(
             "INSERT INTO {WATERMARK_TABLE} (stream, seq, position, delivered, counts) VALUES (?1, ?2, ?3, ?4, ?5) \
@@ -158,7 +159,10 @@ impl Store {
         if self.conn.is_autocommit() {
             return Ok(());
         }
-        self.conn.execute_batch("COMMIT").map_err(self.failed("commit"))
+        crash_point::at!(SqliteBeforeCommit);
+        self.conn.execute_batch("COMMIT").map_err(self.failed("commit"))?;
+        crash_point::at!(SqliteAfterCommit);
+        Ok(())
     }
 
     fn plan(&mut self, schema: &Arc<Schema>) -> Result<usize, Fault> {

@@ -1,13 +1,15 @@
 //! A small world to run pipes in: a source, three kinds of sinks, dead letters and checkpoints, all of whose durable state
 //! outlives the pipe, and dice that decide where a call fails, waits, or succeeds without saying so.
 
-#![allow(dead_code, reason = "each test file uses its own part of it")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its own part of it")]
 
 mod dice;
+mod letters;
+mod lives;
 mod sieve;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     future::poll_fn,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -22,12 +24,14 @@ use bus_schema::{
     message::RunState,
 };
 use flow::{
-    Checkpoints, DeadLetter, DeadLetters, Delivery, Fault, Leaf, Meter, Observer, Outcome, Pipe, Position, Read,
-    Rejected, Shared, Sink, Source, SourceBatch, Stage, Surroundings, Undecodable, Watermark,
+    Checkpoints, Delivery, Fault, Leaf, Meter, Observer, Outcome, Pipe, Position, Read, Rejected, Shared, Sink, Source,
+    SourceBatch, Stage, Surroundings, Undecodable, Watermark,
 };
 use tokio::sync::watch;
 
 pub use dice::Dice;
+pub use letters::Letters;
+pub use lives::{inputs, last_life, lives, paused, short_lives, wanted};
 pub use sieve::Sieve;
 
 /// What a call does, besides its work.
@@ -51,10 +55,14 @@ pub struct State {
     pub acknowledged: usize,
     pub reads: usize,
     pub sinks: BTreeMap<String, Disk>,
-    pub letters: Vec<DeadLetter>,
+    pub letters: Letters,
     pub checkpoints: BTreeMap<StreamId, Watermark>,
     pub states: Vec<(RunState, String)>,
     pub meters: BTreeMap<String, Arc<Meter>>,
+    /// Nothing is rejected any more, and garbage can be read.
+    pub mended: bool,
+    /// The source does not open.
+    pub away: bool,
     /// Records may be counted more than once.
     pub repeats: bool,
 }
@@ -103,7 +111,9 @@ impl World {
             acknowledged: 0,
             reads: 0,
             sinks: BTreeMap::new(),
-            letters: Vec::new(),
+            letters: Letters::default(),
+            mended: false,
+            away: false,
             checkpoints: BTreeMap::new(),
             states: Vec::new(),
             meters: BTreeMap::new(),
@@ -157,6 +167,11 @@ impl World {
         }
     }
 
+    /// What a sink rejects, until it is mended.
+    fn rejects(&self, multiples_of: i64) -> i64 {
+        if self.lock().mended { i64::MAX } else { multiples_of }
+    }
+
     pub fn records(&self, sink: &str) -> Vec<i64> {
         let state = self.lock();
         let Some(disk) = state.sinks.get(sink) else {
@@ -178,13 +193,15 @@ impl World {
             .unwrap_or_default()
     }
 
-    /// The values of all dead letters of a node, each once.
-    pub fn dead(&self, node: &str) -> BTreeSet<i64> {
-        let letters = self.lock();
-        let of_node = letters.letters.iter().filter(|letter| letter.node == node);
-        of_node
-            .flat_map(|letter| values(&Batch::decode(&letter.record).unwrap()))
-            .collect()
+    /// The values of all dead letters of a node, in order.
+    pub fn dead(&self, node: &str) -> Vec<i64> {
+        let state = self.lock();
+        let of_node = state.letters.kept.values().filter(|kept| kept.letter.node == node);
+        let mut values: Vec<i64> = of_node
+            .flat_map(|kept| values(&Batch::decode(&kept.letter.record).unwrap()))
+            .collect();
+        values.sort_unstable();
+        values
     }
 }
 
@@ -273,7 +290,7 @@ impl Source for Numbers {
     async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
         assert!(self.at.is_none(), "opened twice");
         self.world.take_time().await;
-        if !matches!(self.world.luck(), Luck::Good) {
+        if self.world.lock().away || !matches!(self.world.luck(), Luck::Good) {
             return Err(lost("source open"));
         }
         let at = after.map_or(0, place);
@@ -321,6 +338,14 @@ impl Source for Numbers {
             position: Position::new((position as u64).to_le_bytes()),
             undecodable: undecodable.collect(),
         }))
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> Result<Batch, String> {
+        if self.world.lock().mended {
+            Batch::decode(bytes).map_err(|error| error.to_string())
+        } else {
+            Err("still garbage".to_string())
+        }
     }
 
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
@@ -469,7 +494,7 @@ impl Sink for Table {
         if matches!(self.world.luck(), Luck::Before) {
             return Err(self.fail("write"));
         }
-        let (refused, taken) = rejected(self.rejects, deliveries);
+        let (refused, taken) = rejected(self.world.rejects(self.rejects), deliveries);
         for (index, delivery) in deliveries.iter().enumerate() {
             self.pending.extend(&taken[index]);
             self.world.take_time().await;
@@ -547,8 +572,9 @@ impl Buffer {
         }
     }
 
+    /// What a spool rejects it rejects all its life: mending it takes a new one.
     pub fn rejecting(mut self, multiples_of: i64) -> Self {
-        self.rejects = multiples_of;
+        self.rejects = self.world.rejects(multiples_of);
         self
     }
 
@@ -587,6 +613,10 @@ impl Sink for Buffer {
             .groups
             .last()
             .map(|group| group.mark.clone()))
+    }
+
+    fn refuses(&self, deliveries: &[Delivery]) -> Vec<Rejected> {
+        rejected(self.rejects, deliveries).0
     }
 
     async fn gone_out(&mut self, _: &StreamId) -> Result<u64, Fault> {
@@ -659,24 +689,6 @@ impl Sink for Buffer {
 
     fn recovered(&mut self) {
         self.release();
-    }
-}
-
-#[async_trait]
-impl DeadLetters for World {
-    async fn put(&self, letters: Vec<DeadLetter>) -> Result<(), Fault> {
-        assert!(!letters.is_empty());
-        self.take_time().await;
-        let luck = self.luck();
-        if matches!(luck, Luck::Before) {
-            return Err(lost("dead letters"));
-        }
-        self.lock().letters.extend(letters);
-        if matches!(luck, Luck::After) {
-            Err(lost("dead letters"))
-        } else {
-            Ok(())
-        }
     }
 }
 
@@ -757,6 +769,7 @@ pub fn pipe(source: impl Source + 'static, stages: Vec<Stage>, leaves: Vec<Leaf>
         origin: None,
         stages,
         leaves,
+        rereads: true,
     }
 }
 

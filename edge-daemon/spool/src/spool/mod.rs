@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::budget::Share;
 use crate::contents::{FrameInfo, hole_between, holes_in};
 use crate::disk::{self, BALLAST_BYTES, High, HighFile, Seal, segment_name};
 use crate::error::Error;
@@ -23,7 +24,7 @@ use crate::types::{Hole, Limits, Mark, Repair, State};
 /// Bytes of a segment's directory beside its database file, about.
 const SEGMENT_FILES_BYTES: u64 = 4 * 1024;
 
-/// Frames lately read whose amounts are remembered, so that a watermark on them costs no look-up.
+/// Frames lately written or read whose amounts are remembered, so that a watermark on them costs no look-up.
 const RECENT_MAX: usize = 2048;
 
 /// Store-and-forward for one stream; see the [crate's front page](crate).
@@ -31,6 +32,9 @@ const RECENT_MAX: usize = 2048;
 pub struct Spool {
     dir: PathBuf,
     limits: Limits,
+    share: Share,
+    /// The ballast is there.
+    ballast: bool,
     high: HighFile,
     /// Every segment by first seq. The last one is the tail, which is appended to.
     segments: BTreeMap<u64, Meta>,
@@ -51,7 +55,7 @@ pub struct Spool {
     cut_pending: bool,
     /// Above the floor, by first seq.
     holes: BTreeMap<u64, Hole>,
-    /// Amounts up to and including frames lately read.
+    /// Amounts up to and including frames lately written or read.
     recent: BTreeMap<u64, Counters>,
     repairs: Vec<Repair>,
     /// Bytes of all closed segments.
@@ -76,7 +80,9 @@ impl Spool {
     /// Where the spool stands.
     pub fn state(&self) -> State {
         let lost_ahead = self.holes.values().fold(Counters::default(), plus_hole);
-        let held = self.produced.minus(self.ledger.settled).minus(lost_ahead);
+        let dropped_ahead = self.ledger.ahead();
+        let held = self.produced.minus(self.ledger.settled);
+        let held = held.minus(lost_ahead).minus(dropped_ahead);
         State {
             first_seq: self.first_held(),
             next_seq: self.next_seq,
@@ -84,7 +90,7 @@ impl Spool {
             mark: self.mark.clone(),
             produced_records: self.produced.records,
             delivered_records: self.ledger.delivered,
-            dropped_records: self.ledger.dropped,
+            dropped_records: self.ledger.dropped + dropped_ahead.records,
             lost_records: self.ledger.lost + lost_ahead.records,
             held_records: held.records,
             held_frames: held.frames,
@@ -95,7 +101,8 @@ impl Spool {
         }
     }
 
-    /// Frames missing above the watermark, in order. Reading skips them; the consumer is to be told.
+    /// Frames lost to damage above the watermark, in order. Reading skips them, and those given up by
+    /// [`Self::drop_oldest`]; the consumer is to be told ([`Self::missing`]).
     pub fn holes(&self) -> Vec<Hole> {
         self.holes.values().copied().collect()
     }
@@ -143,9 +150,11 @@ impl Spool {
             .range(first_seq..end_seq.max(first_seq))
             .map(|(_, hole)| *hole)
             .collect();
+        crash_point::at!(SpoolSealBefore);
         if let Err(error) = Seal::write(&dir, meta.before, end_seq, end, holes) {
             tracing::debug!(segment = first_seq, %error, "segment not sealed");
         }
+        crash_point::at!(SpoolSealAfter);
     }
 
     fn end_of(&self, first_seq: u64, meta: &Meta) -> (u64, Counters) {
@@ -158,11 +167,8 @@ impl Spool {
 
     fn first_held(&self) -> u64 {
         let mut first = self.ledger.floor + 1;
-        for hole in self.holes.values() {
-            if hole.first_seq > first {
-                break;
-            }
-            first = first.max(hole.last_seq + 1);
+        if let Some((_, last_seq)) = self.missing_around(first) {
+            first = last_seq + 1;
         }
         first.min(self.next_seq)
     }
@@ -199,6 +205,7 @@ impl Spool {
             .unwrap_or_default();
         self.quarantined = bad.len() as u64;
         self.other_bytes = BALLAST_BYTES + bad.iter().map(|path| disk::bytes_below(path)).sum::<u64>();
+        self.share.settle(self.disk_bytes());
     }
 
     fn write_high(&self) {
@@ -212,11 +219,20 @@ impl Spool {
         }
     }
 
+    /// Gives up the ballast, for what must work on a full disk. False if there was none.
+    fn drop_ballast(&mut self) -> bool {
+        self.ballast = false;
+        let dropped = disk::drop_ballast(&self.dir);
+        if dropped {
+            tracing::warn!(spool = %self.dir.display(), "the disk is full: reserved space of the buffer given up");
+        }
+        dropped
+    }
+
     /// Loads a segment; if the disk is full, the ballast is given up for it.
-    fn load(&self, ask: Ask) -> Result<Found, Error> {
+    fn load(&mut self, ask: Ask) -> Result<Found, Error> {
         let mut result = load(&self.dir, ask);
-        if result.as_ref().is_err_and(Fault::is_disk_full) && disk::drop_ballast(&self.dir) {
-            tracing::warn!(spool = %self.dir.display(), "the disk is full: reserved space given up to open a segment");
+        if result.as_ref().is_err_and(Fault::is_disk_full) && self.drop_ballast() {
             result = load(&self.dir, Ask { copy: false, ..ask });
         }
         result.map_err(|fault| in_segment("open the spool's segment", &self.segment_dir(ask.first_seq), fault))
@@ -296,7 +312,7 @@ impl Spool {
         }
         let start = Start {
             before: self.produced,
-            ledger: self.ledger,
+            ledger: self.ledger.clone(),
             mark: self.mark.clone(),
         };
         let tail = Segment::create(&dir, first_seq, self.stamp, &start).map_err(|fault| {
@@ -389,8 +405,19 @@ impl Spool {
 
     /// Notes what is missing between two segments.
     fn add_gap(&mut self, next_seq: u64, amounts: Counters, found_seq: u64, found: Counters) {
-        if let Some(hole) = hole_between(next_seq, amounts, found_seq, found) {
-            self.add_hole(hole);
+        let Some(hole) = hole_between(next_seq, amounts, found_seq, found) else {
+            return;
+        };
+        // What was dropped there was given up, not lost.
+        let dropped = self.ledger.dropped_within(hole.first_seq, hole.last_seq);
+        let lost = plus_hole(Counters::default(), &hole).minus(dropped);
+        if lost.frames > 0 {
+            self.add_hole(Hole {
+                frames: lost.frames,
+                records: lost.records,
+                bytes: lost.bytes,
+                ..hole
+            });
         }
     }
 
@@ -410,7 +437,11 @@ impl Spool {
                 self.tail = None;
             }
             let dead = disk::free_name(&self.dir, "dead");
-            let removed = fs::rename(self.segment_dir(*first_seq), &dead).and_then(|()| disk::remove(&dead));
+            let removed = fs::rename(self.segment_dir(*first_seq), &dead).and_then(|()| {
+                crash_point::at!(SpoolRetireAfterRename);
+                disk::remove(&dead)
+            });
+            crash_point::at!(SpoolRetireAfterRemove);
             if let Err(error) = removed
                 && error.kind() != std::io::ErrorKind::NotFound
             {
@@ -418,7 +449,7 @@ impl Spool {
             }
             self.segments.remove(first_seq);
         }
-        disk::put_ballast(&self.dir);
+        self.ballast = disk::put_ballast(&self.dir);
         self.measure();
     }
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 use super::{Meta, Spool, disk_error, in_segment};
+use crate::budget::Share;
 use crate::contents::{MarkAt, Settled};
 use crate::disk::{self, High, HighFile, LOCK_FILE, Listing, Seal, segment_name};
 use crate::error::Error;
@@ -19,6 +20,11 @@ impl Spool {
     /// [`Spool::state`] say what it cost. It fails only if the disk refuses, another process has the spool, or a limit
     /// is out of range.
     pub fn open(dir: &Path, limits: Limits) -> Result<(Self, Recovery), Error> {
+        Self::open_within(dir, limits, Share::default())
+    }
+
+    /// Like [`Self::open`], for one of several spools that share a [`crate::Budget`].
+    pub fn open_within(dir: &Path, limits: Limits, share: Share) -> Result<(Self, Recovery), Error> {
         check_limits(&limits)?;
         fs::create_dir_all(dir).map_err(disk_error("create the spool's directory", dir))?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -26,11 +32,13 @@ impl Spool {
         }
         let lock = lock(dir)?;
         let listing = tidy(dir).map_err(disk_error("tidy the spool's directory", dir))?;
-        disk::put_ballast(dir);
+        let ballast = disk::put_ballast(dir);
         let (high, hint) = HighFile::open(dir).map_err(disk_error("open a file of the spool", dir))?;
         let mut spool = Self {
             dir: dir.to_owned(),
             limits,
+            share,
+            ballast,
             high,
             segments: BTreeMap::new(),
             tail: None,
@@ -73,7 +81,7 @@ impl Spool {
             self.cut_pending = settled.cut_frames > 0;
             (self.stamp, self.mark_slot) = (settled.stamp_max.saturating_add(1), settled.mark_slot);
             self.mark = read_mark(&loaded.segment, settled.marks.last())?;
-            ledger = settled.ledger;
+            ledger = settled.ledger.clone();
             start_lost = settled.start.is_none();
             let short = hint.is_some_and(|high| high.next_seq > self.next_seq);
             if short || (repaired && hint.is_none()) {
@@ -93,7 +101,7 @@ impl Spool {
                 self.borrow_from_before(&names, &mut ledger)?;
             }
             // Holes begin above the floor.
-            self.ledger = ledger.unwrap_or_default();
+            self.ledger = ledger.clone().unwrap_or_default();
             self.set_holes(first_seq, settled.before, &settled.frames, self.next_seq, self.produced);
         }
         let high = hint.unwrap_or_default();
@@ -106,6 +114,7 @@ impl Spool {
         if self.ledger.watermark >= self.next_seq {
             go_on_at = go_on_at.max(self.ledger.watermark + 1);
         }
+        self.finish_drops();
         self.find_gaps();
         if go_on_at > self.next_seq {
             recovery.seq_skipped = true;
@@ -165,7 +174,7 @@ impl Spool {
         let Some(&first_seq) = names.last() else { return Ok(()) };
         if let Found::Open(loaded) = self.load(middle(first_seq, self.tail_first(), true))? {
             let Some(settled) = loaded.settled else { return Ok(()) };
-            *ledger = ledger.or(settled.ledger);
+            *ledger = ledger.take().or(settled.ledger);
             if self.mark.is_none() {
                 self.mark = read_mark(&loaded.segment, settled.marks.last())?;
                 self.cut_pending = true;
@@ -250,12 +259,37 @@ impl Spool {
         if let Some((first_seq, meta)) = self.segments.first_key_value().filter(|_| stale)
             && *first_seq > self.ledger.floor + 1
         {
-            self.ledger.delivered += meta.before.minus(self.ledger.settled).records;
+            let dropped = self.ledger.dropped_within(0, first_seq - 1);
+            self.ledger.delivered += meta.before.minus(self.ledger.settled).minus(dropped).records;
             (self.ledger.floor, self.ledger.settled) = (first_seq - 1, meta.before);
+            self.ledger.pass_dropped();
             self.ledger.watermark = self.ledger.watermark.max(self.ledger.floor);
         }
         let floor = self.ledger.floor;
         self.holes.retain(|_, hole| hole.last_seq > floor);
+    }
+
+    /// Removes what a crash left of segments whose drop was stored already.
+    fn finish_drops(&mut self) {
+        let tail_first = self.tail_first();
+        for range in self.ledger.dropped_ahead.clone() {
+            let first_seq = if range.first_seq == self.ledger.floor + 1 {
+                0
+            } else {
+                range.first_seq
+            };
+            let left: Vec<u64> = self
+                .segments
+                .range(first_seq..tail_first)
+                .filter(|(_, meta)| meta.end_seq > range.first_seq && meta.end_seq <= range.last_seq + 1)
+                .map(|(first_seq, _)| *first_seq)
+                .collect();
+            if !left.is_empty() {
+                self.holes
+                    .retain(|_, hole| !range.covers(hole.first_seq, hole.last_seq));
+                self.retire(&left);
+            }
+        }
     }
 
     /// Notes what is missing between segments, and before the first.

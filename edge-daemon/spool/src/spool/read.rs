@@ -5,6 +5,7 @@ use super::{RECENT_MAX, Spool, in_segment};
 use crate::disk::{self, Seal};
 use crate::error::Error;
 use crate::fault::Fault;
+use crate::record::Counters;
 use crate::recover::{Ask, Found, Loaded};
 use crate::segment::ReadEnd;
 use crate::types::Stored;
@@ -27,7 +28,7 @@ impl Spool {
                 ReadEnd::Segment => from = end_seq,
             }
         }
-        self.remember(&out);
+        self.remember(out.iter().map(|stored| (stored.seq, stored.after)));
         Ok(out)
     }
 
@@ -174,8 +175,8 @@ impl Spool {
         }
     }
 
-    fn remember(&mut self, read: &[Stored]) {
-        self.recent.extend(read.iter().map(|stored| (stored.seq, stored.after)));
+    pub(super) fn remember(&mut self, frames: impl IntoIterator<Item = (u64, Counters)>) {
+        self.recent.extend(frames);
         while self.recent.len() > RECENT_MAX {
             self.recent.pop_first();
         }

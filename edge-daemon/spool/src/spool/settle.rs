@@ -1,13 +1,14 @@
-//! Giving up frames: delivered ones below the watermark, and the oldest ones when the quota's policy says so.
+//! Giving up frames: delivered ones below the watermark, and the oldest ones when the quota's policy says so; and the
+//! account of what is missing.
 
 use super::{Spool, plus_hole};
 use crate::error::Error;
-use crate::record::Counters;
-use crate::types::Dropped;
+use crate::record::{Counters, DROPPED_AHEAD_MAX, DroppedRange};
+use crate::types::{Dropped, Hole, Missing};
 
 impl Spool {
-    /// Notes that the consumer holds everything up to and including `watermark_seq`, and removes the segments that are
-    /// wholly below it. A lower watermark than before changes nothing.
+    /// Notes that the consumer has confirmed everything up to and including `watermark_seq`, and removes the segments that
+    /// are wholly below it. A lower watermark than before changes nothing.
     ///
     /// The watermark itself is stored with the next append or before a segment is removed: after a crash it may be an
     /// older one, and the consumer's next report makes that good.
@@ -30,38 +31,166 @@ impl Spool {
         Ok(())
     }
 
-    /// Gives up the oldest frames, in whole segments, until at least `bytes` of disk are free again or nothing but an
-    /// empty tail is left. What was dropped is stored before it is removed.
-    pub fn drop_oldest(&mut self, bytes: u64) -> Result<Dropped, Error> {
-        let mut dropped = Dropped {
-            first_seq: self.first_held(),
-            ..Dropped::default()
-        };
-        dropped.last_seq = dropped.first_seq.saturating_sub(1);
-        if dropped.first_seq == self.next_seq {
-            return Ok(dropped);
-        }
-        if self.segments.len() == 1 {
+    /// Gives up the oldest frames that were never sent, in whole segments, until at least `bytes` of disk are free again
+    /// or there is nothing more to give up. What was dropped is stored before it is removed.
+    ///
+    /// `sent_through` is the highest seq that may be on its way to the consumer, in a frame or in a gap record; it never
+    /// falls. Segments with such frames stay: whether they arrive is not ours to say, and a record is counted once, either
+    /// as delivered or as dropped.
+    pub fn drop_oldest(&mut self, bytes: u64, sent_through: u64) -> Result<Dropped, Error> {
+        let mut dropped = Dropped::default();
+        let (tail_first, sent) = (self.tail_first(), sent_through.max(self.ledger.floor));
+        let floor = self.ledger.floor;
+        let unsent = |first_seq: u64| range_start(first_seq, floor) > sent;
+        if self.next_seq > tail_first
+            && unsent(tail_first)
+            && !self.segments.range(..tail_first).any(|(f, _)| unsent(*f))
+        {
             self.roll()?;
         }
         let tail_first = self.tail_first();
-        let mut last = None;
-        for (_, meta) in self.segments.range(..tail_first) {
-            if dropped.bytes >= bytes && last.is_some() {
+        let mut gone: Option<DroppedRange> = None;
+        for (&first_seq, meta) in self.segments.range(..tail_first) {
+            if !unsent(first_seq) || meta.end_seq <= floor + 1 {
+                continue;
+            }
+            if dropped.bytes >= bytes && gone.is_some() {
                 break;
             }
+            let before = if first_seq > floor {
+                meta.before
+            } else {
+                self.ledger.settled
+            };
+            let range = gone.get_or_insert(DroppedRange {
+                first_seq: range_start(first_seq, floor),
+                last_seq: 0,
+                amounts: Counters::default(),
+            });
+            range.last_seq = meta.end_seq - 1;
+            let lost = self.holes.range(range_start(first_seq, floor)..meta.end_seq);
+            let lost = lost.fold(Counters::default(), |sum, (_, hole)| plus_hole(sum, hole));
+            range.amounts = range.amounts.plus_all(meta.end.minus(before).minus(lost));
             dropped.bytes += meta.disk_bytes;
-            last = Some((meta.end_seq, meta.end));
         }
-        if let Some((end_seq, end)) = last.filter(|(end_seq, _)| *end_seq > self.ledger.floor + 1) {
-            let gone = self.raise_floor(end_seq - 1, end);
-            self.ledger.dropped += gone.records;
-            (dropped.frames, dropped.records) = (gone.frames, gone.records);
-            dropped.last_seq = end_seq - 1;
+        let Some(range) = gone else {
+            return Ok(dropped);
+        };
+        let gaps = self.ledger.dropped_ahead.len();
+        if !self.note_dropped(range, sent) {
+            return Ok(Dropped::default());
         }
+        dropped.joined = self.ledger.dropped_ahead.len() <= gaps;
         self.store_ledger()?;
-        self.drop_settled_segments();
+        let segments = self.segments.range(..tail_first);
+        let segments: Vec<u64> = segments
+            .filter(|(_, meta)| (range.first_seq..=range.last_seq).contains(&(meta.end_seq - 1)))
+            .map(|(first_seq, _)| *first_seq)
+            .collect();
+        self.retire(&segments);
+        dropped.first_seq = range.first_seq;
+        dropped.last_seq = range.last_seq;
+        (dropped.frames, dropped.records) = (range.amounts.frames, range.amounts.records);
         Ok(dropped)
+    }
+
+    /// The highest seq that an earlier life of this process may have sent, if it never had more than `frames_max` frames on
+    /// their way: for [`Self::drop_oldest`] until the consumer has spoken.
+    ///
+    /// The watermark is stored before a segment is removed, so the true one is at most at the end of the first segment.
+    pub fn sent_before(&self, frames_max: u64) -> u64 {
+        let first_held = self.first_held();
+        let mut left = None;
+        for (&first_seq, meta) in &self.segments {
+            let (end_seq, _) = self.end_of(first_seq, meta);
+            match left {
+                _ if end_seq <= first_held => {}
+                None => left = Some(frames_max),
+                Some(frames) if frames <= end_seq - first_seq => return first_seq + frames - 1,
+                Some(frames) => left = Some(frames - (end_seq - first_seq)),
+            }
+        }
+        self.next_seq - 1
+    }
+
+    /// Adds a dropped range to the ledger; ranges with nothing held in between become one, unless the consumer may have
+    /// been told of the earlier one already. False if there are too many.
+    fn note_dropped(&mut self, range: DroppedRange, sent: u64) -> bool {
+        let mut ranges = self.ledger.dropped_ahead.clone();
+        ranges.push(range);
+        ranges.sort_by_key(|range| range.first_seq);
+        ranges.dedup_by(|later, earlier| {
+            let next_held = self.segments.range(earlier.last_seq + 1..).next();
+            let nothing_held = next_held.is_none_or(|(first_seq, _)| *first_seq >= later.first_seq);
+            let joins = nothing_held && earlier.last_seq > sent;
+            if joins {
+                earlier.last_seq = earlier.last_seq.max(later.last_seq);
+                earlier.amounts = earlier.amounts.plus_all(later.amounts);
+            }
+            joins
+        });
+        let fits = ranges.len() <= DROPPED_AHEAD_MAX;
+        if fits {
+            self.ledger.dropped_ahead = ranges;
+            self.ledger_dirty = true;
+        }
+        fits
+    }
+
+    /// What of `first_seq..=last_seq` will never come, in records, for the consumer to be told.
+    ///
+    /// What is missing between two frames is counted at the last seq before the second one, and what is settled at the
+    /// newest seq settled, so that the counts of neighbouring ranges add up. Ask for whole stretches that reading
+    /// skipped: from the seq after the last one the consumer has, to the one before the next one it gets.
+    ///
+    /// `accounted` is what the consumer has accounted for of the seqs before `first_seq`, in records. It matters only
+    /// when it stands below what it has confirmed before (its destination was restored from an older copy), for what is
+    /// settled is no longer known frame by frame. Nothing is accounted for before seq 1.
+    pub fn missing(&mut self, first_seq: u64, last_seq: u64, accounted: Option<u64>) -> Result<Missing, Error> {
+        let ledger = &self.ledger;
+        let mut missing = Missing {
+            exact: true,
+            ..Missing::default()
+        };
+        if (first_seq..=last_seq).contains(&ledger.floor) {
+            match accounted {
+                _ if first_seq <= 1 => {
+                    missing.dropped_records = ledger.dropped;
+                    missing.lost_records = ledger.lost;
+                    missing.settled_records = ledger.delivered;
+                }
+                Some(records) => missing.settled_records = ledger.settled.records.saturating_sub(records),
+                None => missing.exact = false,
+            }
+        }
+        let ended = |range_last: u64| (first_seq..=last_seq).contains(&range_last);
+        let dropped = ledger.dropped_ahead.iter().filter(|range| ended(range.last_seq));
+        missing.dropped_records += dropped.map(|range| range.amounts.records).sum::<u64>();
+        let holes: Vec<Hole> = self
+            .holes
+            .values()
+            .filter(|hole| ended(hole.last_seq))
+            .copied()
+            .collect();
+        for hole in holes {
+            missing.lost_records += hole.records;
+            if hole.first_seq < first_seq {
+                // Some of it went out before the damage.
+                let got = self.known_inside(&hole, first_seq - 1)?;
+                missing.exact &= got.is_some();
+                missing.lost_records -= got.unwrap_or_default().records.min(hole.records);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Amounts from the beginning of a hole up to `seq` in it, if they are still remembered.
+    fn known_inside(&mut self, hole: &Hole, seq: u64) -> Result<Option<Counters>, Error> {
+        let Some(after) = self.recent.get(&seq).copied() else {
+            return Ok(None);
+        };
+        let before = self.amounts_at_frame(hole.first_seq - 1)?;
+        Ok(before.map(|before| after.minus(before)))
     }
 
     /// Goes on at `next_seq`, leaving out the seqs before it: for when the consumer has seen frames this spool knows
@@ -74,39 +203,94 @@ impl Spool {
         Ok(())
     }
 
-    /// Moves the floor up and takes the holes below it into account; gives what was there apart from them.
+    /// Moves the floor up and takes what is missing below it into account; gives what was there apart from that.
     fn raise_floor(&mut self, floor: u64, amounts: Counters) -> Counters {
         let above = self.holes.split_off(&(floor + 1));
         let lost = std::mem::replace(&mut self.holes, above)
             .values()
             .fold(Counters::default(), plus_hole);
-        let gone = amounts.minus(self.ledger.settled).minus(lost);
+        let dropped = self.ledger.dropped_within(0, floor);
+        let gone = amounts.minus(self.ledger.settled).minus(lost).minus(dropped);
         self.ledger.lost += lost.records;
         self.ledger.floor = floor;
         self.ledger.settled = amounts;
+        self.ledger.pass_dropped();
         self.ledger_dirty = true;
         self.recent = self.recent.split_off(&(floor + 1));
         gone
     }
 
-    /// Amounts up to and including `seq`. If that is in a hole, the floor is raised to its end: there is nothing in it to
-    /// wait for.
+    /// The whole stretch of missing frames around `seq`, if it is missing.
+    pub(super) fn missing_around(&self, seq: u64) -> Option<(u64, u64)> {
+        let (mut first_seq, mut last_seq) = self.missing_at(seq)?;
+        while let Some((earlier, _)) = self.missing_at(first_seq - 1) {
+            first_seq = earlier;
+        }
+        while let Some((_, later)) = self.missing_at(last_seq + 1) {
+            last_seq = later;
+        }
+        Some((first_seq, last_seq))
+    }
+
+    fn missing_at(&self, seq: u64) -> Option<(u64, u64)> {
+        let hole = self.hole_at(seq).map(|hole| (hole.first_seq, hole.last_seq));
+        let mut dropped = self.ledger.dropped_ahead.iter();
+        let dropped = dropped.find(|range| range.covers(seq, seq));
+        let dropped = dropped.map(|range| (range.first_seq, range.last_seq));
+        // Where they overlap, one contains the other.
+        match (hole, dropped) {
+            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Amounts of what is missing in whole within `first_seq..=last_seq`.
+    fn gone_within(&self, first_seq: u64, last_seq: u64) -> Counters {
+        let lost = self.holes.values();
+        let lost = lost.filter(|hole| hole.first_seq >= first_seq && hole.last_seq <= last_seq);
+        lost.fold(self.ledger.dropped_within(first_seq, last_seq), plus_hole)
+    }
+
+    fn hole_at(&self, seq: u64) -> Option<Hole> {
+        let (_, hole) = self.holes.range(..=seq).next_back()?;
+        (hole.last_seq >= seq).then_some(*hole)
+    }
+
+    /// Amounts up to and including `seq`. If that is missing, the floor is raised to the end of what is missing there:
+    /// there is nothing in it to wait for.
     fn amounts_at(&mut self, seq: u64) -> Result<(u64, Counters), Error> {
         loop {
-            let hole = self
-                .holes
-                .range(..=seq)
-                .next_back()
-                .map(|(_, hole)| *hole)
-                .filter(|hole| hole.last_seq >= seq);
-            let at = hole.map_or(seq, |hole| hole.first_seq - 1);
+            self.take_out_delivered(seq)?;
+            let around = self.missing_around(seq);
+            let at = around.map_or(seq, |(first_seq, _)| first_seq - 1);
             // `None`: looking it up turned a segment into a hole.
             if let Some(amounts) = self.amounts_at_frame(at)? {
-                let lost = hole.map_or(Counters::default(), |hole| plus_hole(Counters::default(), &hole));
-                let floor = hole.map_or(seq, |hole| hole.last_seq);
-                return Ok((floor, amounts.plus(lost.frames, lost.records, lost.bytes)));
+                let Some((first_seq, last_seq)) = around else {
+                    return Ok((seq, amounts));
+                };
+                return Ok((last_seq, amounts.plus_all(self.gone_within(first_seq, last_seq))));
             }
         }
+    }
+
+    /// If `seq` is in a hole and yet was confirmed, the frames up to it went out before the damage.
+    fn take_out_delivered(&mut self, seq: u64) -> Result<(), Error> {
+        let Some(hole) = self.hole_at(seq) else { return Ok(()) };
+        let Some(got) = self.known_inside(&hole, seq)? else {
+            return Ok(());
+        };
+        self.holes.remove(&hole.first_seq);
+        let left = plus_hole(Counters::default(), &hole).minus(got);
+        if left.frames > 0 {
+            self.add_hole(Hole {
+                first_seq: seq + 1,
+                last_seq: hole.last_seq,
+                frames: left.frames,
+                records: left.records,
+                bytes: left.bytes,
+            });
+        }
+        Ok(())
     }
 
     fn amounts_at_frame(&mut self, seq: u64) -> Result<Option<Counters>, Error> {
@@ -125,11 +309,12 @@ impl Spool {
             .next_back()
             .map(|(first, meta)| (*first, *meta))
         else {
-            return Ok(Some(self.ledger.settled));
+            let gone = self.gone_within(self.ledger.floor + 1, seq);
+            return Ok(Some(self.ledger.settled.plus_all(gone)));
         };
         let (end_seq, end) = self.end_of(first_seq, &meta);
         if seq + 1 >= end_seq {
-            return Ok(Some(end));
+            return Ok(Some(end.plus_all(self.gone_within(end_seq, seq))));
         }
         let found = self.with_segment(first_seq, |segment| segment.frame_at_or_below(seq))?;
         Ok(found.map(|frame| {
@@ -151,19 +336,28 @@ impl Spool {
         if settled.is_empty() {
             return;
         }
+        crash_point::at!(SpoolTrimBeforeLedger);
         if self.ledger_dirty
             && let Err(error) = self.store_ledger()
         {
             // On a full disk removing segments is what makes room to store it.
             tracing::warn!(spool = %self.dir.display(), %error, "watermark not stored before removing segments");
         }
+        crash_point::at!(SpoolTrimAfterLedger);
         self.retire(&settled);
     }
 
-    /// Makes the ledger durable.
+    /// Makes the ledger durable, on a full disk with the help of the ballast.
     pub(super) fn store_ledger(&mut self) -> Result<(), Error> {
+        match self.put_ledger() {
+            Err(error) if error.is_disk_full() && self.drop_ballast() => self.put_ledger(),
+            other => other,
+        }
+    }
+
+    fn put_ledger(&mut self) -> Result<(), Error> {
         self.make_writable()?;
-        let (stamp, ledger) = (self.stamp, self.ledger);
+        let (stamp, ledger) = (self.stamp, self.ledger.clone());
         self.on_tail("store the watermark in the spool's segment", |tail| {
             tail.put_ledger(stamp, &ledger)?;
             tail.sync()
@@ -171,4 +365,9 @@ impl Spool {
         self.ledger_dirty = false;
         Ok(())
     }
+}
+
+/// The first frame of a segment that is not settled.
+fn range_start(first_seq: u64, floor: u64) -> u64 {
+    first_seq.max(floor + 1)
 }

@@ -23,17 +23,20 @@ impl Spool {
         }
         self.make_writable()?;
         let target = self.find_cut(root_seq)?;
-        if target.after_seq < self.ledger.floor {
+        let given_up = self.ledger.dropped_ahead.last().map_or(0, |range| range.last_seq);
+        if target.after_seq < self.ledger.floor.max(given_up) {
             let oldest = target.mark.map(|mark| mark.root_seq);
             return Err(Error::TruncateTooFar { root_seq, oldest });
         }
         let removed = self.produced.minus(target.amounts).frames;
+        crash_point::at!(SpoolTruncateBefore);
         // The hint goes first: were it left ahead of the truth, the next open would take the cut for damage.
         (self.next_seq, self.produced, self.mark) = (target.after_seq + 1, target.amounts, target.mark);
         self.write_high();
         self.high
             .sync()
             .map_err(disk_error("make durable a file in", &self.dir))?;
+        crash_point::at!(SpoolTruncateAfterHint);
         // From the newest back, so that a crash in between leaves a shorter stream, never one with a gap.
         let newer: Vec<u64> = self
             .segments
@@ -50,6 +53,7 @@ impl Spool {
         self.recent.retain(|seq, _| *seq < next_seq);
         self.cut_pending = true;
         self.make_writable()?;
+        crash_point::at!(SpoolTruncateAfterCut);
         self.measure();
         Ok(removed)
     }

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use super::{Spool, in_segment};
+use crate::budget::Full;
+use crate::disk;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::record::{Counters, FrameHead, MarkRecord};
@@ -36,60 +38,79 @@ impl Spool {
     /// Appends several groups, with one fsync for every 96 KiB. All of them are in, or after an error none; a kill in
     /// between may leave some of the first groups, each of them whole.
     pub fn append_groups(&mut self, groups: &[Group<'_>]) -> Result<Range<u64>, Error> {
-        let needed_bytes = self.check(groups)?;
+        let last = self.mark.as_ref().map(|mark| mark.root_seq);
+        let needed_bytes = check(groups, last)?;
+        self.append_checked(groups, needed_bytes)
+    }
+
+    /// Appends frames that belong to what was read as of the newest mark, whose position becomes `position`: its root seq
+    /// stays. A roll-back to that root seq keeps them. There must be a mark.
+    pub fn add(&mut self, frames: &[Frame<'_>], position: Vec<u8>) -> Result<Range<u64>, Error> {
+        let Some(root_seq) = self.mark.as_ref().map(|mark| mark.root_seq) else {
+            return Err(Error::MarkOrder { last: 0, got: 0 });
+        };
+        let mark = &Mark { root_seq, position };
+        let groups = [Group { frames, mark }];
+        let needed_bytes = check(&groups, None)?;
+        self.append_checked(&groups, needed_bytes)
+    }
+
+    fn append_checked(&mut self, groups: &[Group<'_>], needed_bytes: u64) -> Result<Range<u64>, Error> {
+        match self.append_once(groups, needed_bytes) {
+            // A mark has to fit on a full disk.
+            Err(error) if needed_bytes == 0 && error.is_disk_full() && self.drop_ballast() => {
+                self.append_once(groups, needed_bytes)
+            }
+            Ok(seqs) if needed_bytes > 0 && !self.ballast => {
+                self.ballast = disk::put_ballast(&self.dir);
+                Ok(seqs)
+            }
+            other => other,
+        }
+    }
+
+    fn append_once(&mut self, groups: &[Group<'_>], needed_bytes: u64) -> Result<Range<u64>, Error> {
         self.make_writable()?;
-        let used_bytes = self.disk_bytes();
-        if needed_bytes > 0 && used_bytes + needed_bytes + RESERVE_BYTES > self.limits.quota_bytes {
-            let (dir, quota_bytes) = (self.dir.clone(), self.limits.quota_bytes);
-            return Err(Error::Full {
-                dir,
-                used_bytes,
+        if needed_bytes > 0 {
+            self.find_room(needed_bytes).map_err(|limit| Error::Full {
+                dir: self.dir.clone(),
                 needed_bytes,
-                quota_bytes,
-            });
+                limit,
+            })?;
         }
         let before = (self.next_seq, self.produced, self.mark.clone());
         let tail_first = self.tail_first();
         if let Err(error) = self.write_groups(groups) {
             (self.next_seq, self.produced, self.mark) = before;
+            self.recent.split_off(&self.next_seq);
             self.undo_to(tail_first);
+            self.share.settle(self.disk_bytes());
             return Err(error);
         }
+        self.share.settle(self.disk_bytes());
         self.ledger_dirty = false;
+        crash_point::at!(SpoolAppendAfterSync);
         self.write_high();
         Ok(before.0..self.next_seq)
     }
 
-    /// Checks what does not depend on the disk; gives the bytes the groups will about take on it.
-    fn check(&self, groups: &[Group<'_>]) -> Result<u64, Error> {
-        let mut last = self.mark.as_ref().map(|mark| mark.root_seq);
-        let mut bytes = 0;
-        for group in groups {
-            let got = group.mark.root_seq;
-            if let Some(last) = last.filter(|last| got <= *last) {
-                return Err(Error::MarkOrder { last, got });
-            }
-            last = Some(got);
-            fits(
-                "a position",
-                group.mark.position.len() as u64,
-                POSITION_BYTES_MAX as u64,
-            )?;
-            fits("a group of frames", group.frames.len() as u64, FRAMES_PER_SEGMENT_MAX)?;
-            for frame in group.frames {
-                fits("a frame", frame.bytes.len() as u64, FRAME_BYTES_MAX as u64)?;
-                bytes += frame.bytes.len() as u64 + FRAME_OVERHEAD_BYTES;
-            }
-            if !group.frames.is_empty() {
-                bytes += group.mark.position.len() as u64;
-            }
+    /// Whether the spool's own quota and what it shares with others leave room for an append.
+    fn find_room(&mut self, needed_bytes: u64) -> Result<(), Full> {
+        let (used_bytes, quota_bytes) = (self.disk_bytes(), self.limits.quota_bytes);
+        if used_bytes + needed_bytes + RESERVE_BYTES > quota_bytes {
+            return Err(Full::Spool {
+                used_bytes,
+                quota_bytes,
+            });
         }
-        Ok(bytes * DISK_BYTES_PER_TEN / 10)
+        let owed_bytes = if self.ballast { 0 } else { disk::BALLAST_BYTES };
+        self.share.reserve(&self.dir, used_bytes, needed_bytes, owed_bytes)
     }
 
     fn write_groups(&mut self, groups: &[Group<'_>]) -> Result<(), Error> {
+        crash_point::at!(SpoolAppendBeforeWrite);
         if self.ledger_dirty {
-            let (stamp, ledger) = (self.stamp, self.ledger);
+            let (stamp, ledger) = (self.stamp, self.ledger.clone());
             self.on_tail(APPEND, |tail| tail.put_ledger(stamp, &ledger))?;
         }
         for (index, group) in groups.iter().enumerate() {
@@ -107,11 +128,13 @@ impl Spool {
             }
             self.mark = Some(group.mark.clone());
         }
+        crash_point::at!(SpoolAppendBeforeSync);
         self.on_tail(APPEND, |tail| tail.sync())
     }
 
     fn write_frames(&mut self, group: &Group<'_>) -> Result<(), Error> {
         let (mut seq, mut amounts, stamp) = (self.next_seq, self.produced, self.stamp);
+        let mut written = Vec::with_capacity(group.frames.len());
         self.on_tail(APPEND, |tail| {
             for (index, frame) in group.frames.iter().enumerate() {
                 let mark = (index + 1 == group.frames.len()).then_some(group.mark);
@@ -119,9 +142,11 @@ impl Spool {
                 tail.put_frame(seq, stamp, &payload)?;
                 seq += 1;
                 amounts = amounts.plus(1, frame.records, frame.bytes.len() as u64);
+                written.push((seq - 1, amounts));
             }
             Ok::<(), Fault>(())
         })?;
+        self.remember(written);
         (self.next_seq, self.produced) = (seq, amounts);
         Ok(())
     }
@@ -198,6 +223,33 @@ impl Spool {
         self.tail = None;
         self.cut_pending = true;
     }
+}
+
+/// Checks what does not depend on the disk; gives the bytes the groups will about take on it.
+/// Root seqs have to rise from `last` on.
+fn check(groups: &[Group<'_>], mut last: Option<u64>) -> Result<u64, Error> {
+    let mut bytes = 0;
+    for group in groups {
+        let got = group.mark.root_seq;
+        if let Some(last) = last.filter(|last| got <= *last) {
+            return Err(Error::MarkOrder { last, got });
+        }
+        last = Some(got);
+        fits(
+            "a position",
+            group.mark.position.len() as u64,
+            POSITION_BYTES_MAX as u64,
+        )?;
+        fits("a group of frames", group.frames.len() as u64, FRAMES_PER_SEGMENT_MAX)?;
+        for frame in group.frames {
+            fits("a frame", frame.bytes.len() as u64, FRAME_BYTES_MAX as u64)?;
+            bytes += frame.bytes.len() as u64 + FRAME_OVERHEAD_BYTES;
+        }
+        if !group.frames.is_empty() {
+            bytes += group.mark.position.len() as u64;
+        }
+    }
+    Ok(bytes * DISK_BYTES_PER_TEN / 10)
 }
 
 fn fits(what: &'static str, size: u64, max: u64) -> Result<(), Error> {

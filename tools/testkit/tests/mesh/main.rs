@@ -143,6 +143,14 @@ fn over_nats() {
     mesh(Broker::Nats(Nats::start()), None);
 }
 
+/// JetStream records what the fleet says, until it is full and refuses the rest. The mesh does not notice.
+#[test]
+fn over_nats_with_a_full_jetstream() {
+    let nats = Nats::builder().jetstream().start();
+    nats.create_stream("FLEET", "myc.v1.>", "{\"discard\": \"new\", \"max_msgs\": 100}");
+    mesh(Broker::Nats(nats), None);
+}
+
 #[test]
 fn over_nats_with_tls() {
     let tls = Tls::new();

@@ -20,23 +20,24 @@ const BUS_CLIENTS: &[&str] = &["async-nats", "rumqttc", "rustls", "tokio-postgre
 
 #[rustfmt::skip]
 const LAYERS: &[Layer] = &[
+    Layer { name: "crash-point", uses: &[], tests_use: &[], never: &["tokio", "serde", "tracing"] },
     Layer { name: "bus-schema",  uses: &[], tests_use: &[], never: &["tokio", "serde_json", "tracing"] },
-    Layer { name: "bus-link",    uses: &["bus-schema"], tests_use: &[], never: &["rusqlite", "sled"] },
+    Layer { name: "bus-link",    uses: &["bus-schema", "crash-point"], tests_use: &[], never: &["rusqlite", "sled"] },
     Layer { name: "workflow",    uses: &["bus-schema"], tests_use: &[], never: &["tokio", "rusqlite", "sled"] },
-    Layer { name: "flow",        uses: &["bus-schema"], tests_use: &[], never: &["async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
-    Layer { name: "spool",       uses: &[], tests_use: &[], never: &["tokio", "async-nats", "rumqttc", "rustls", "rusqlite"] },
+    Layer { name: "flow",        uses: &["bus-schema", "crash-point"], tests_use: &[], never: &["async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
+    Layer { name: "spool",       uses: &["crash-point"], tests_use: &[], never: &["tokio", "async-nats", "rumqttc", "rustls", "rusqlite"] },
     Layer { name: "stream",      uses: &["bus-schema"], tests_use: &[], never: &["tokio", "tracing", "async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
     Layer { name: "converge",    uses: &["bus-schema"], tests_use: &[], never: &["tokio", "tracing", "async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
-    Layer { name: "connectors",  uses: &["bus-schema", "flow"], tests_use: &[], never: &["async-nats", "sled", "rhai"] },
+    Layer { name: "connectors",  uses: &["bus-schema", "crash-point", "flow"], tests_use: &[], never: &["async-nats", "sled", "rhai"] },
     Layer { name: "transforms",  uses: &["bus-schema", "flow"], tests_use: &[], never: BUS_CLIENTS },
-    Layer { name: "edge-daemon", uses: &["bus-schema", "bus-link", "workflow", "flow", "spool", "stream", "converge", "connectors", "transforms"], tests_use: &[], never: &["axum", "mqtt5"] },
-    Layer { name: "plane",       uses: &["bus-schema", "bus-link", "workflow"], tests_use: &[], never: &["flow", "connectors", "transforms", "spool", "sled", "rhai", "tokio-postgres", "csv", "mqtt5"] },
+    Layer { name: "edge-daemon", uses: &["bus-schema", "bus-link", "crash-point", "workflow", "flow", "spool", "stream", "converge", "connectors", "transforms"], tests_use: &[], never: &["axum", "mqtt5"] },
+    Layer { name: "plane",       uses: &["bus-schema", "bus-link", "crash-point", "workflow"], tests_use: &[], never: &["flow", "connectors", "transforms", "spool", "sled", "rhai", "tokio-postgres", "csv", "mqtt5"] },
     Layer { name: "broker",      uses: &["bus-schema"], tests_use: &["bus-link"], never: &["rusqlite", "sled", "rhai", "axum"] },
     Layer { name: "cli",         uses: &["bus-schema", "bus-link", "workflow"], tests_use: &[], never: &["rusqlite", "sled", "rhai", "axum", "mqtt5"] },
     Layer { name: "fleet-sim",   uses: &["bus-schema", "bus-link"], tests_use: &[], never: &[] },
     Layer { name: "fuzz",        uses: &["bus-schema", "workflow", "spool", "stream"], tests_use: &[], never: &["tokio", "async-nats", "rumqttc", "rustls", "rusqlite"] },
     Layer { name: "sim",         uses: &["bus-schema", "flow", "stream", "converge"], tests_use: &[], never: &["async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
-    Layer { name: "testkit",     uses: &[], tests_use: &["bus-schema", "bus-link", "workflow"], never: &[] },
+    Layer { name: "testkit",     uses: &[], tests_use: &["bus-schema", "bus-link", "crash-point", "workflow"], never: &[] },
     Layer { name: "xtask",       uses: &[], tests_use: &[], never: &["axum", "async-nats", "rumqttc", "sled"] },
 ];
 

@@ -353,7 +353,10 @@ async fn what_is_no_record_goes_to_the_dead_letters_alone() {
             [
                 r"t, rowid 2: column 's' holds text that is not UTF-8 [\xffA]",
                 r"t, rowid 6: column 's' holds text that is not UTF-8 [\xc3]",
-                "t, rowid 8: holds 4194324 bytes, and a record holds at most 4194304 []",
+                &format!(
+                    "t, rowid 8: holds {} bytes, and a record holds at most {RECORD_BYTES_MAX} []",
+                    RECORD_BYTES_MAX + 20
+                ),
                 "t, rowid -5: NULL in the cursor column 'at' has no place in its order [id=-5, at=NULL, s=NULL]",
                 r#"t, rowid 3: NULL in the cursor column 'at' has no place in its order [id=3, at=NULL, s=\"no time\"]"#,
             ]

@@ -1,0 +1,52 @@
+//! The table of what each destination promises is true: every destination is in it, as its descriptor says.
+
+use std::collections::BTreeMap;
+
+use bus_schema::plan::ComponentRole;
+
+const TABLE: &str = include_str!("../../../docs/RELIABILITY.md");
+const HEADING: &str = "| destination | promise | how, and what may come again |";
+
+/// The rows below the heading: name, promise, how.
+fn rows() -> BTreeMap<String, (String, String)> {
+    let lines = TABLE.lines().skip_while(|line| *line != HEADING).skip(2);
+    let cells = |line: &str| {
+        let cells: Vec<String> = line
+            .trim_matches('|')
+            .split('|')
+            .map(|cell| cell.trim().to_string())
+            .collect();
+        let [name, promise, how] = cells.try_into().expect("three columns");
+        (name.trim_matches('`').to_string(), (promise, how))
+    };
+    lines.take_while(|line| line.starts_with('|')).map(cells).collect()
+}
+
+#[test]
+fn every_destination_says_what_it_promises() {
+    let mut rows = rows();
+    let components = connectors::components();
+    let descriptors = components.iter().map(|component| (component.descriptor)());
+    for descriptor in descriptors.filter(|descriptor| descriptor.role == ComponentRole::Destination) {
+        let (promise, how) = rows.remove(&descriptor.name).unwrap_or_default();
+        let expected = if descriptor.durable {
+            "exactly once"
+        } else {
+            "at least once"
+        };
+        assert_eq!(promise, expected, "docs/RELIABILITY.md on '{}'", descriptor.name);
+        assert!(
+            how.len() > 20,
+            "docs/RELIABILITY.md does not say how '{}' does it",
+            descriptor.name
+        );
+        // What a person reads about it on the command line and on the web page says it too.
+        let said = descriptor.schema.to_lowercase().replace("\\n", " ");
+        assert!(
+            said.contains(expected),
+            "the description of '{}' does not say '{expected}'",
+            descriptor.name
+        );
+    }
+    assert!(rows.is_empty(), "no such destinations: {:?}", rows.keys());
+}

@@ -1,0 +1,234 @@
+//! One leaf of a pipe: writes and commits until it works, keeps what the sink rejects, and knows how far it has come.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bus_schema::message::RunState;
+
+use crate::{
+    Fault,
+    backoff::Backoff,
+    letter::{DeadLetter, LetterKey, LetterPoint},
+    level::open_leaf,
+    pipe::{Leaf, Opened},
+    runner::{End, Outcome, Surroundings},
+    sink::{Delivery, Rejected, Watermark},
+    work::{Entry, Ways, in_flight},
+};
+
+/// A leaf and how far it has come.
+pub(crate) struct Outlet<'a> {
+    pub(crate) leaf: &'a Leaf,
+    /// Which of the pipe's leaves.
+    index: usize,
+    ways: &'a Ways,
+    /// `None` after a fault, until it is read again: a commit whose answer was lost has been made all the same.
+    mark: Option<Watermark>,
+    /// The highest seq it is known to have made durable. Reading less later means that it lost what it had confirmed.
+    confirmed: u64,
+    /// What the sink rejected of what is written and not committed.
+    rejected: Vec<Rejected>,
+    /// Their dead letters, until they are kept. A spool keeps what it took, and is not asked to write it again.
+    letters: Vec<DeadLetter>,
+    /// Those that may be kept already, of what is not committed.
+    kept: BTreeSet<LetterKey>,
+    /// Of those, what a later attempt did not reject.
+    stale: Vec<LetterKey>,
+    /// Deliveries made of a dead letter, by seq: how often it was tried before.
+    pub(crate) tried: BTreeMap<u64, u32>,
+    /// The mark is newer than the checkpoint.
+    is_unsaved: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Phase {
+    Write,
+    Commit,
+    /// Both under one hold of the sink, so that pipes that share it do not mix their transactions.
+    Both,
+}
+
+impl<'a> Outlet<'a> {
+    pub(crate) fn new(leaf: &'a Leaf, index: usize, ways: &'a Ways, mark: Watermark) -> Self {
+        Self {
+            leaf,
+            index,
+            ways,
+            confirmed: mark.seq,
+            mark: Some(mark),
+            rejected: Vec::new(),
+            letters: Vec::new(),
+            kept: BTreeSet::new(),
+            stale: Vec::new(),
+            tried: BTreeMap::new(),
+            is_unsaved: false,
+        }
+    }
+
+    /// Does its part until it works.
+    pub(crate) async fn deliver(
+        &mut self,
+        deliveries: &[Delivery],
+        phase: Phase,
+        around: &Surroundings,
+    ) -> Result<(), End> {
+        let mut backoff = Backoff::default();
+        let mut phase = phase;
+        while let Err(fault) = self.attempt(deliveries, phase, around).await {
+            if matches!(fault, Fault::Moved { .. }) {
+                tracing::error!(node = self.leaf.node, %fault, "going back to where the destination is");
+                return Err(End::Behind);
+            }
+            around.recover(&self.leaf.node, fault, &mut backoff).await?;
+            // Closing may have undone the write: both have to be done again.
+            if phase == Phase::Commit {
+                phase = Phase::Both;
+            }
+        }
+        self.save(&mut backoff, around).await?;
+        if backoff.failures() > 0 {
+            around.observer.state(RunState::Running, "");
+        }
+        Ok(())
+    }
+
+    /// Keeps the watermark of a sink that cannot. Tried again by itself: writing the records again would double them.
+    async fn save(&mut self, backoff: &mut Backoff, around: &Surroundings) -> Result<(), Outcome> {
+        while let (true, Some(mark)) = (self.is_unsaved, &self.mark) {
+            crash_point::at!(RunnerBeforeCheckpoint);
+            match around.checkpoints.save(&self.leaf.stream, mark).await {
+                Ok(()) => {
+                    crash_point::at!(RunnerAfterCheckpoint);
+                    self.is_unsaved = false;
+                }
+                Err(fault) => around.recover(&self.leaf.node, fault, backoff).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn attempt(&mut self, deliveries: &[Delivery], phase: Phase, around: &Surroundings) -> Result<(), Fault> {
+        let mut opened = self.leaf.sink.claim().await;
+        let result = self.attempt_open(&mut opened, deliveries, phase, around).await;
+        if result.is_err() {
+            self.mark = None;
+            opened.close().await;
+        }
+        opened.done();
+        result
+    }
+
+    async fn attempt_open(
+        &mut self,
+        opened: &mut Opened,
+        deliveries: &[Delivery],
+        phase: Phase,
+        around: &Surroundings,
+    ) -> Result<(), Fault> {
+        let mark = match self.mark.clone() {
+            Some(mark) if opened.is_open => mark,
+            _ => self.read_mark(opened, around).await?,
+        };
+        let fresh = deliveries
+            .iter()
+            .position(|delivery| delivery.seq > mark.seq)
+            .unwrap_or(deliveries.len());
+        let fresh = &deliveries[fresh..];
+        if phase != Phase::Commit && !fresh.is_empty() {
+            self.rejected = opened.sink.refuses(fresh);
+            if !self.rejected.is_empty() {
+                self.reject(fresh);
+                self.keep(around).await?;
+            }
+            self.rejected = opened.sink.write(fresh).await?;
+            crash_point::at!(RunnerAfterWrite);
+            self.reject(fresh);
+        }
+        self.keep(around).await?;
+        self.mark = Some(mark);
+        if phase != Phase::Write {
+            // After a repeated write phase nothing may look fresh any more, and yet it is not released.
+            if !fresh.is_empty() || phase == Phase::Commit {
+                opened.sink.commit().await?;
+                crash_point::at!(RunnerAfterCommit);
+            }
+            self.is_unsaved = !opened.sink.keeps_watermark();
+            self.settle(deliveries, fresh, around);
+        }
+        Ok(())
+    }
+
+    /// Makes the dead letters those of the last write: what an earlier attempt rejected and this one took is none.
+    async fn keep(&mut self, around: &Surroundings) -> Result<(), Fault> {
+        if !self.stale.is_empty() {
+            around.dead_letters.take_back(self.stale.clone()).await?;
+            self.stale.clear();
+        }
+        if !self.letters.is_empty() {
+            // Before it is known: an answer can be lost.
+            self.kept.extend(self.letters.iter().map(|letter| letter.key.clone()));
+            around.dead_letters.put(self.letters.clone()).await?;
+            crash_point::at!(RunnerAfterLetters);
+            self.letters.clear();
+        }
+        Ok(())
+    }
+
+    /// The letters of what the sink rejected of a write.
+    fn reject(&mut self, deliveries: &[Delivery]) {
+        let entry = Entry::Leaf(self.index);
+        let letter = |rejected: &Rejected| {
+            let delivery = deliveries.get(rejected.delivery)?;
+            Some(DeadLetter {
+                key: self.ways.key(entry, delivery.seq, rejected.row),
+                point: LetterPoint::Destination,
+                node: self.leaf.node.clone(),
+                reason: rejected.reason.clone(),
+                replays: self.tried.get(&delivery.seq).map_or(0, |before| before + 1),
+                record: delivery.batch.take(&[rejected.row]).encode(),
+            })
+        };
+        let letters: Vec<DeadLetter> = self.rejected.iter().filter_map(letter).collect();
+        // Kept by an attempt that came to nothing.
+        let first = deliveries.first().map_or(u64::MAX, |delivery| delivery.seq);
+        let still: BTreeSet<&LetterKey> = letters.iter().map(|letter| &letter.key).collect();
+        let is_stale = |key: &LetterKey| key.seq >= first && !still.contains(key);
+        self.stale.extend(self.kept.iter().filter(|key| is_stale(key)).cloned());
+        self.kept.retain(|key| !is_stale(key));
+        self.letters = letters;
+    }
+
+    async fn read_mark(&mut self, opened: &mut Opened, around: &Surroundings) -> Result<Watermark, Fault> {
+        let mark = open_leaf(opened, self.leaf, around).await?;
+        if mark.seq < self.confirmed {
+            let (had, has) = (self.confirmed, mark.seq);
+            let cause = format!(
+                "the destination had confirmed batch {had} and now has {has}: it was restored, or failed over to a copy"
+            );
+            return Err(Fault::Moved { cause });
+        }
+        Ok(mark)
+    }
+
+    /// Brings the watermark and the meter up to what is durable now.
+    fn settle(&mut self, deliveries: &[Delivery], fresh: &[Delivery], around: &Surroundings) {
+        let mut mark = self.mark.clone().unwrap_or_default();
+        for (index, delivery) in fresh.iter().enumerate() {
+            let lost = self
+                .rejected
+                .iter()
+                .filter(|rejected| rejected.delivery == index)
+                .count();
+            mark = mark.after(delivery, lost as u64);
+            around.observer.passed(&self.leaf.node, &delivery.batch);
+        }
+        let records = deliveries
+            .iter()
+            .map(|delivery| in_flight(&delivery.batch, &delivery.tally))
+            .sum();
+        self.leaf.meter.set(&mark, self.leaf.meter.left(records));
+        self.rejected.clear();
+        self.kept.clear();
+        self.confirmed = mark.seq;
+        self.mark = Some(mark);
+    }
+}

@@ -1,0 +1,444 @@
+//! The reading half of a pipe: reads from the source, lets transforms work, hands over to the writing half, passes commits
+//! back to the source. Between two reads it puts dead letters into the pipe that are to be tried again.
+
+use std::{sync::Arc, time::Duration};
+
+use bus_schema::{
+    data::{Batch, Origin},
+    message::RunState,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::Instant,
+};
+
+use crate::{
+    Fault, READ_WAIT_MAX,
+    backoff::Backoff,
+    letter::{DeadLetter, LetterPoint, Replay, Stand},
+    pipe::{Leaf, Pipe, Stage},
+    runner::{Outcome, Surroundings},
+    sink::{Tally, Watermark},
+    source::{Position, Read, Source, SourceBatch, Undecodable},
+    work::{Entry, INFLIGHT_BYTES_MAX, Ways, Work, empty_batch, weight},
+};
+
+/// How long a read may overrun before it is named in the log.
+const READ_OVERRUN: Duration = Duration::from_secs(60);
+/// How long dead letters rest after they could not be had.
+const AGAIN_PAUSE: Duration = Duration::from_secs(10);
+/// How long those rest whose batches are not committed yet.
+const LATER_PAUSE: Duration = Duration::from_millis(200);
+/// Helpings of dead letters between two reads while the source is idle.
+const AGAIN_ROUNDS_MAX: usize = 64;
+
+/// The reading half of a pipe.
+pub(crate) struct Reader<'a> {
+    node: &'a str,
+    source: &'a mut dyn Source,
+    origin: Option<&'a (dyn Fn() -> Origin + Send + Sync)>,
+    stages: &'a mut [Stage],
+    leaves: &'a [Leaf],
+    ways: &'a Ways,
+    around: &'a Surroundings,
+    to_commit: watch::Receiver<Option<Position>>,
+    room: Arc<Semaphore>,
+    seq: u64,
+    position: Option<Position>,
+    again: Again,
+}
+
+/// How far the dead letters that are tried again have come.
+struct Again {
+    /// The highest replay number each leaf had at the start.
+    had: Vec<u64>,
+    /// The highest one that went in since.
+    sent: u64,
+    /// Which wishes have been seen to.
+    heard: Option<u64>,
+    /// The last read gave something.
+    is_busy: bool,
+    /// Not before this, after the letters could not be had.
+    not_before: Option<Instant>,
+}
+
+/// How trying again went.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tried {
+    /// There is nothing left to be tried, or not now.
+    All,
+    /// There may be more.
+    Some,
+    /// What is left has to wait until its batch is committed.
+    Later,
+    /// Nobody wants it: the writing half has ended, or it is time to stop.
+    Nobody,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader that goes on after `start`; `marks` are where the leaves stand.
+    pub(crate) fn new(
+        pipe: &'a mut Pipe,
+        ways: &'a Ways,
+        around: &'a Surroundings,
+        to_commit: watch::Receiver<Option<Position>>,
+        (start, marks): (&Watermark, &[Watermark]),
+    ) -> (Self, &'a [Leaf]) {
+        let leaves = pipe.leaves.as_slice();
+        let reader = Self {
+            node: &pipe.node,
+            source: pipe.source.as_mut(),
+            origin: pipe.origin.as_deref(),
+            stages: &mut pipe.stages,
+            leaves,
+            ways,
+            around,
+            to_commit,
+            room: Arc::new(Semaphore::new(INFLIGHT_BYTES_MAX)),
+            seq: start.seq,
+            position: (!start.position.as_bytes().is_empty()).then(|| start.position.clone()),
+            again: Again {
+                had: marks.iter().map(|mark| mark.counts.replay).collect(),
+                sent: 0,
+                heard: None,
+                is_busy: false,
+                not_before: None,
+            },
+        };
+        (reader, leaves)
+    }
+
+    /// Reads until the source ends, it fails for good, it is time to stop, or nobody listens.
+    pub(crate) async fn run(&mut self, sender: mpsc::Sender<Work>) -> Outcome {
+        let mut backoff = Backoff::default();
+        let mut is_open = false;
+        // A closed channel means that the writing half has given up and says why.
+        while !self.around.stopping() && !sender.is_closed() {
+            let step = self.step(&sender, &mut is_open).await;
+            match step {
+                Ok(None) => backoff.reset(),
+                Ok(Some(outcome)) => return outcome,
+                Err(fault) => {
+                    self.source.close().await;
+                    is_open = false;
+                    tokio::select! {
+                        recovered = self.around.recover(self.node, fault, &mut backoff) => {
+                            if let Err(outcome) = recovered {
+                                return outcome;
+                            }
+                        }
+                        () = sender.closed() => {}
+                    }
+                }
+            }
+        }
+        Outcome::Stopped
+    }
+
+    /// Tries dead letters again that are wished for, opens if need be, passes a commit on, reads once. `Some` ends the half.
+    async fn step(&mut self, sender: &mpsc::Sender<Work>, is_open: &mut bool) -> Result<Option<Outcome>, Fault> {
+        if self.try_again(sender).await? == Tried::Nobody {
+            return Ok(Some(Outcome::Stopped));
+        }
+        if !*is_open {
+            self.source.open(self.position.as_ref()).await?;
+            *is_open = true;
+            self.around.observer.state(RunState::Running, "");
+        }
+        self.pass_commit().await?;
+        let read = tokio::time::timeout(READ_WAIT_MAX + READ_OVERRUN, self.source.read()).await;
+        let read = read.map_err(|_| Fault::retry("no answer from the source for a minute"))??;
+        self.again.is_busy = matches!(read, Read::Batch(_));
+        match read {
+            Read::Idle => Ok(None),
+            Read::End => {
+                self.try_the_rest(sender).await?;
+                Ok(Some(Outcome::Finished))
+            }
+            Read::Batch(batch) => {
+                let Some((room, permit)) = room_for(&self.room, &batch.batch, sender).await else {
+                    return Ok(Some(Outcome::Stopped));
+                };
+                let work = self.transform(batch, room)?;
+                self.entered(&work);
+                permit.send(work);
+                Ok(None)
+            }
+        }
+    }
+
+    fn entered(&self, work: &Work) {
+        for (index, leaf) in self.leaves.iter().enumerate() {
+            leaf.meter.entered(work.records(index));
+        }
+    }
+
+    async fn pass_commit(&mut self) -> Result<(), Fault> {
+        if !self.to_commit.has_changed().unwrap_or(true) {
+            return Ok(());
+        }
+        let Some(position) = self.to_commit.borrow_and_update().clone() else {
+            return Ok(());
+        };
+        crash_point::at!(RunnerBeforeSourceCommit);
+        let passed = self.source.commit(&position).await;
+        crash_point::at!(RunnerAfterSourceCommit);
+        if passed.is_err() {
+            // Not heard: it is said again once the source is open again, even if nothing new comes.
+            self.to_commit.mark_changed();
+        }
+        passed
+    }
+
+    /// The last acknowledgement, after the writing half has ended.
+    pub(crate) async fn commit_last(&mut self) {
+        let position = self.to_commit.borrow_and_update().clone();
+        if let Some(position) = position
+            && let Err(fault) = self.source.commit(&position).await
+        {
+            // The records are durable; the source will offer them again and they will be recognised.
+            tracing::info!(node = self.node, %fault, "the last acknowledgement did not reach the source");
+        }
+        self.source.close().await;
+    }
+
+    fn transform(&mut self, read: SourceBatch, room: OwnedSemaphorePermit) -> Result<Work, Fault> {
+        let SourceBatch {
+            mut batch,
+            position,
+            undecodable,
+        } = read;
+        let settled = self.source.settled();
+        if let Some(origin) = self.origin {
+            batch = batch.with_origin(origin());
+        }
+        let tally = Tally {
+            dead: settled.dead + undecodable.len() as u64,
+            ..settled
+        };
+        let letter = |(row, input): (usize, Undecodable)| DeadLetter {
+            key: self.ways.key(Entry::Source, self.seq + 1, row),
+            point: LetterPoint::Source,
+            node: self.node.to_string(),
+            reason: input.reason,
+            replays: 0,
+            record: input.bytes,
+        };
+        let mut letters = undecodable.into_iter().enumerate().map(letter).collect();
+        let everywhere = vec![true; self.leaves.len()];
+        let parts = self.grow(Entry::Source, (batch, tally), &everywhere, 0, &mut letters)?;
+        self.seq += 1;
+        self.position = Some(position.clone());
+        Ok(Work {
+            seq: self.seq,
+            position,
+            parts,
+            letters,
+            tried: None,
+            _room: room,
+        })
+    }
+
+    /// What becomes of records that enter at one place: a batch for each leaf that wants one, nothing for the others.
+    fn grow(
+        &mut self,
+        entry: Entry,
+        entering: (Batch, Tally),
+        wanted: &[bool],
+        replays: u32,
+        letters: &mut Vec<DeadLetter>,
+    ) -> Result<Vec<(Batch, Tally)>, Fault> {
+        if entry == Entry::Source {
+            self.around.observer.passed(self.node, &entering.0);
+        }
+        let seq = self.seq + 1;
+        let mut outputs: Vec<Option<(Batch, Tally)>> = Vec::with_capacity(self.stages.len());
+        for (index, stage) in self.stages.iter_mut().enumerate() {
+            let input = match stage.after {
+                _ if entry == Entry::Stage(index) => Some(&entering),
+                Some(after) => outputs.get(after).and_then(Option::as_ref),
+                None => (entry == Entry::Source).then_some(&entering),
+            };
+            let Some((input, tally)) = input.filter(|_| self.ways.leads_to(index, wanted)) else {
+                outputs.push(None);
+                continue;
+            };
+            let tally = *tally;
+            // Kept only for the rows that may be rejected; columns are cheap to clone next to a transform.
+            let original = input.clone();
+            let done = stage
+                .transform
+                .apply(original.clone())
+                .map_err(|fault| stage_fault(&stage.node, fault))?;
+            letters.extend(done.rejected.iter().map(|(row, reason)| DeadLetter {
+                key: self.ways.key(Entry::Stage(index), seq, *row),
+                point: LetterPoint::Transform,
+                node: stage.node.clone(),
+                reason: reason.clone(),
+                replays,
+                record: original.take(&[*row]).encode(),
+            }));
+            self.around.observer.passed(&stage.node, &done.batch);
+            let dead = tally.dead + done.rejected.len() as u64;
+            outputs.push(Some((done.batch, Tally { dead, ..tally })));
+        }
+        let part = |(index, leaf): (usize, &Leaf)| {
+            let output = match leaf.after {
+                _ if entry == Entry::Leaf(index) => Some(&entering),
+                Some(after) => outputs.get(after).and_then(Option::as_ref),
+                None => (entry == Entry::Source).then_some(&entering),
+            };
+            let wanted = output.filter(|_| wanted.get(index).copied().unwrap_or_default());
+            wanted.cloned().unwrap_or_else(|| (empty_batch(), Tally::default()))
+        };
+        Ok(self.leaves.iter().enumerate().map(part).collect())
+    }
+
+    /// Puts dead letters into the pipe that are to be tried again. While records come, only a few at a time.
+    async fn try_again(&mut self, sender: &mpsc::Sender<Work>) -> Result<Tried, Fault> {
+        let wishes = self.around.dead_letters.wishes();
+        let is_early = self.again.not_before.is_some_and(|then| Instant::now() < then);
+        if self.again.heard == Some(wishes) || is_early {
+            return Ok(Tried::All);
+        }
+        let rounds = if self.again.is_busy { 1 } else { AGAIN_ROUNDS_MAX };
+        for _ in 0..rounds {
+            let due = match self.around.dead_letters.replays(&self.ways.root, self.stand()).await {
+                Ok(due) => due,
+                Err(fault) => {
+                    tracing::warn!(node = self.node, %fault, "dead letters cannot be tried again yet");
+                    self.again.not_before = Some(Instant::now() + AGAIN_PAUSE);
+                    return Ok(Tried::All);
+                }
+            };
+            if due.replays.is_empty() && due.has_later {
+                self.again.not_before = Some(Instant::now() + LATER_PAUSE);
+                return Ok(Tried::Later);
+            }
+            if due.replays.is_empty() {
+                self.again.heard = Some(wishes);
+                return Ok(Tried::All);
+            }
+            for replay in due.replays {
+                if self.around.stopping() || !self.try_one(replay, sender).await? {
+                    return Ok(Tried::Nobody);
+                }
+            }
+        }
+        Ok(Tried::Some)
+    }
+
+    /// Tries everything again that is wished for; the source has come to its end.
+    async fn try_the_rest(&mut self, sender: &mpsc::Sender<Work>) -> Result<(), Fault> {
+        loop {
+            match self.try_again(sender).await? {
+                Tried::Some => {}
+                Tried::Later if !sender.is_closed() && self.around.pause(LATER_PAUSE).await => {}
+                Tried::All | Tried::Later | Tried::Nobody => return Ok(()),
+            }
+        }
+    }
+
+    fn stand(&self) -> Stand {
+        let committed = self.leaves.iter().map(|leaf| leaf.meter.mark().seq);
+        Stand {
+            after: self.again.sent,
+            floor: self.again.had.iter().copied().max().unwrap_or(0),
+            committed: committed.min().unwrap_or(0),
+        }
+    }
+
+    /// `false`: the writing half has ended.
+    async fn try_one(&mut self, replay: Replay, sender: &mpsc::Sender<Work>) -> Result<bool, Fault> {
+        let (id, number) = (replay.id, replay.number);
+        let entry = match self.ways.find(replay.point, &replay.path, &replay.node) {
+            Ok(entry) => entry,
+            Err(reason) => return self.refuse(&replay, reason).await,
+        };
+        // After a crash: some or all of the leaves may have it already, and must not get it twice.
+        let lacks = |(reached, had): (bool, &u64)| reached && *had < number;
+        let reached = self.ways.leaves_of(entry).into_iter();
+        let wanted: Vec<bool> = reached.zip(&self.again.had).map(lacks).collect();
+        if !wanted.contains(&true) {
+            self.around.dead_letters.settled(vec![id]).await?;
+            self.again.sent = number;
+            return Ok(true);
+        }
+        let batch = match self.decode(entry, &replay.record) {
+            Ok(batch) => batch,
+            Err(reason) => return self.refuse(&replay, reason).await,
+        };
+        let Some((room, permit)) = room_for(&self.room, &batch, sender).await else {
+            return Ok(false);
+        };
+        let tally = Tally {
+            revived: 1,
+            replay: number,
+            ..Tally::default()
+        };
+        let mut letters = Vec::new();
+        let parts = self.grow(entry, (batch, tally), &wanted, replay.replays + 1, &mut letters)?;
+        self.seq += 1;
+        self.again.sent = number;
+        let work = Work {
+            seq: self.seq,
+            // The source stays where it is.
+            position: self.position.clone().unwrap_or_default(),
+            parts,
+            letters,
+            tried: Some((id, replay.replays)),
+            _room: room,
+        };
+        self.entered(&work);
+        permit.send(work);
+        Ok(true)
+    }
+
+    async fn refuse(&mut self, replay: &Replay, reason: String) -> Result<bool, Fault> {
+        tracing::warn!(
+            node = replay.node,
+            id = replay.id,
+            reason,
+            "a dead letter cannot be tried again"
+        );
+        self.around.dead_letters.refuse(replay.id, reason).await?;
+        self.again.sent = replay.number;
+        Ok(true)
+    }
+
+    /// What a letter's bytes are, where it goes in.
+    fn decode(&mut self, entry: Entry, record: &[u8]) -> Result<Batch, String> {
+        if entry == Entry::Source {
+            let batch = self.source.decode(record)?;
+            return Ok(match self.origin {
+                Some(origin) => batch.with_origin(origin()),
+                None => batch,
+            });
+        }
+        Batch::decode(record).map_err(|error| format!("its record cannot be read by this version: {error}"))
+    }
+}
+
+/// Waits until a batch of this size may be under way. `None`: the writing half has ended.
+async fn room_for<'s>(
+    room: &Arc<Semaphore>,
+    batch: &Batch,
+    sender: &'s mpsc::Sender<Work>,
+) -> Option<(OwnedSemaphorePermit, mpsc::Permit<'s, Work>)> {
+    // Nobody closes the semaphore; the writing half gives the room back, also when it ends.
+    let room = Arc::clone(room).acquire_many_owned(weight(batch)).await.ok()?;
+    Some((room, sender.reserve().await.ok()?))
+}
+
+fn stage_fault(node: &str, fault: Fault) -> Fault {
+    match fault {
+        Fault::Stop { cause } => Fault::stop(format!("{node}: {cause}")),
+        Fault::Moved { cause } => Fault::Moved {
+            cause: format!("{node}: {cause}"),
+        },
+        Fault::Retry { cause, after } => Fault::Retry {
+            cause: format!("{node}: {cause}"),
+            after,
+        },
+    }
+}

@@ -1,0 +1,251 @@
+//! One read on its way through a pipe, and the ways it can take. Performs no I/O.
+
+use std::sync::Arc;
+
+use bus_schema::{
+    data::{Batch, BatchBuilder, Origin, Schema},
+    limits::BATCH_BYTES_TARGET,
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    letter::{DeadLetter, LetterKey, LetterPoint},
+    pipe::{Leaf, Stage},
+    sink::Tally,
+    source::Position,
+};
+
+/// Bytes between the source and the last commit, of ordinary records; a larger batch goes alone.
+pub(crate) const INFLIGHT_BYTES_MAX: usize = 1024 * 1024;
+/// Batches of at most so many rows are weighed: a source closes a batch of more rows at about its target.
+const WEIGHED_ROWS_MAX: usize = 64;
+
+/// What one read, or one dead letter that is tried again, became: a batch for each leaf.
+pub(crate) struct Work {
+    pub(crate) seq: u64,
+    pub(crate) position: Position,
+    /// One per leaf, in order, with what else it settles there.
+    pub(crate) parts: Vec<(Batch, Tally)>,
+    pub(crate) letters: Vec<DeadLetter>,
+    /// The dead letter it was made from, and how often that was tried before.
+    pub(crate) tried: Option<(u64, u32)>,
+    /// Its share of [`INFLIGHT_BYTES_MAX`].
+    pub(crate) _room: OwnedSemaphorePermit,
+}
+
+impl Work {
+    pub(crate) fn rows(&self) -> usize {
+        self.parts.iter().map(|(batch, _)| batch.rows()).sum()
+    }
+
+    pub(crate) fn records(&self, leaf: usize) -> u64 {
+        self.parts.get(leaf).map_or(0, |(batch, tally)| in_flight(batch, tally))
+    }
+}
+
+/// About how many bytes a batch takes, at most what may be under way.
+pub(crate) fn weight(batch: &Batch) -> u32 {
+    let bytes = if batch.rows() > WEIGHED_ROWS_MAX {
+        BATCH_BYTES_TARGET
+    } else {
+        let cells = (0..batch.rows()).flat_map(|row| (0..batch.columns().len()).map(move |column| (row, column)));
+        cells.map(|(row, column)| batch.cell(row, column).size_hint()).sum()
+    };
+    bytes.min(INFLIGHT_BYTES_MAX) as u32
+}
+
+/// Records of a delivery that count as under way. A dead letter that is tried again counts as dead until it is in.
+pub(crate) fn in_flight(batch: &Batch, tally: &Tally) -> u64 {
+    (batch.rows() as u64 + tally.dead).saturating_sub(tally.revived)
+}
+
+/// No records, for a leaf that only has to move its watermark.
+pub(crate) fn empty_batch() -> Batch {
+    let schema = Schema {
+        collection: String::new(),
+        fields: Vec::new(),
+    };
+    BatchBuilder::new(Arc::new(schema)).finish(Origin::default())
+}
+
+/// Where records enter a pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// As the source reads them.
+    Source,
+    /// As input of a stage, by index.
+    Stage(usize),
+    /// At one leaf only, by index.
+    Leaf(usize),
+}
+
+/// The ways through a pipe: how each stage and leaf is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ways {
+    pub(crate) root: String,
+    stages: Vec<Spot>,
+    leaves: Vec<Spot>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Spot {
+    after: Option<usize>,
+    node: String,
+    path: String,
+}
+
+impl Ways {
+    pub(crate) fn new(root: &str, stages: &[Stage], leaves: &[Leaf]) -> Self {
+        let mut ways = Self {
+            root: root.to_string(),
+            stages: Vec::with_capacity(stages.len()),
+            leaves: Vec::with_capacity(leaves.len()),
+        };
+        for stage in stages {
+            let spot = ways.spot(stage.after, &stage.node);
+            ways.stages.push(spot);
+        }
+        ways.leaves = leaves.iter().map(|leaf| ways.spot(leaf.after, &leaf.node)).collect();
+        ways
+    }
+
+    fn spot(&self, after: Option<usize>, node: &str) -> Spot {
+        let before = after.and_then(|after| self.stages.get(after));
+        let before = before.map_or(self.root.as_str(), |spot| spot.path.as_str());
+        Spot {
+            after,
+            node: node.to_string(),
+            path: format!("{before}->{node}"),
+        }
+    }
+
+    /// The key of a letter that dies there.
+    pub(crate) fn key(&self, entry: Entry, seq: u64, row: usize) -> LetterKey {
+        let path = match entry {
+            Entry::Source => None,
+            Entry::Stage(index) => self.stages.get(index),
+            Entry::Leaf(index) => self.leaves.get(index),
+        };
+        LetterKey {
+            root: self.root.clone(),
+            path: path.map_or_else(|| self.root.clone(), |spot| spot.path.clone()),
+            seq,
+            row: row as u32,
+        }
+    }
+
+    /// Where a letter died: by its way there, or, when the ways have changed, by the node's name if only one way leads there.
+    pub(crate) fn find(&self, point: LetterPoint, path: &str, node: &str) -> Result<Entry, String> {
+        let (spots, entry): (&[Spot], fn(usize) -> Entry) = match point {
+            LetterPoint::Source => return Ok(Entry::Source),
+            LetterPoint::Transform => (&self.stages, Entry::Stage),
+            LetterPoint::Destination => (&self.leaves, Entry::Leaf),
+        };
+        if let Some(index) = spots.iter().position(|spot| spot.path == path) {
+            return Ok(entry(index));
+        }
+        let mut named = (0..spots.len()).filter(|index| spots[*index].node == node);
+        match (named.next(), named.next()) {
+            (Some(index), None) => Ok(entry(index)),
+            (None, _) => Err(format!(
+                "nothing that comes from '{}' goes to '{node}' any more",
+                self.root
+            )),
+            (Some(_), Some(_)) => Err(format!(
+                "several ways lead to '{node}' now, and '{path}' is none of them"
+            )),
+        }
+    }
+
+    /// Which leaves get what enters there.
+    pub(crate) fn leaves_of(&self, entry: Entry) -> Vec<bool> {
+        let reached = |(index, leaf): (usize, &Spot)| match entry {
+            Entry::Source => true,
+            Entry::Stage(stage) => self.is_behind(leaf.after, stage),
+            Entry::Leaf(only) => index == only,
+        };
+        self.leaves.iter().enumerate().map(reached).collect()
+    }
+
+    /// Whether a stage is on the way to one of these leaves.
+    pub(crate) fn leads_to(&self, stage: usize, leaves: &[bool]) -> bool {
+        let mut wanted = self.leaves.iter().zip(leaves).filter(|(_, wanted)| **wanted);
+        wanted.any(|(leaf, _)| self.is_behind(leaf.after, stage))
+    }
+
+    fn is_behind(&self, mut after: Option<usize>, stage: usize) -> bool {
+        while let Some(index) = after {
+            if index == stage {
+                return true;
+            }
+            after = self.stages.get(index).and_then(|spot| spot.after);
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// source -> a -> b -> merge -> x
+    ///             \-------> merge -> y
+    ///        \--> z
+    fn ways() -> Ways {
+        let mut ways = Ways {
+            root: "source".into(),
+            stages: Vec::new(),
+            leaves: Vec::new(),
+        };
+        for (after, node) in [(None, "a"), (Some(0), "b"), (Some(1), "merge"), (Some(0), "merge")] {
+            let spot = ways.spot(after, node);
+            ways.stages.push(spot);
+        }
+        let leaves = [(Some(2), "x"), (Some(3), "y"), (None, "z")];
+        ways.leaves = leaves.iter().map(|(after, node)| ways.spot(*after, node)).collect();
+        ways
+    }
+
+    #[test]
+    fn a_letter_goes_back_to_where_it_died_and_nowhere_else() {
+        use LetterPoint::*;
+        let ways = ways();
+        for (point, path, node, entry, leaves) in [
+            (Source, "source", "source", Entry::Source, [true, true, true]),
+            (Transform, "source->a", "a", Entry::Stage(0), [true, true, false]),
+            (Transform, "source->a->b", "b", Entry::Stage(1), [true, false, false]),
+            (
+                Transform,
+                "source->a->merge",
+                "merge",
+                Entry::Stage(3),
+                [false, true, false],
+            ),
+            (
+                Transform,
+                "source->a->b->merge",
+                "merge",
+                Entry::Stage(2),
+                [true, false, false],
+            ),
+            // The way has changed, but there is only one.
+            (Transform, "source->old->b", "b", Entry::Stage(1), [true, false, false]),
+            (Destination, "source->z", "z", Entry::Leaf(2), [false, false, true]),
+            (Destination, "source->old->x", "x", Entry::Leaf(0), [true, false, false]),
+        ] {
+            assert_eq!(ways.find(point, path, node), Ok(entry), "{path}");
+            assert_eq!(ways.leaves_of(entry), leaves, "{path}");
+        }
+        for (point, path, node) in [
+            (Transform, "source->c", "c"),
+            (Transform, "source->merge", "merge"),
+            (Destination, "source->a", "a"),
+        ] {
+            assert!(ways.find(point, path, node).is_err(), "{path}");
+        }
+        let leads: Vec<bool> = (0..4).map(|stage| ways.leads_to(stage, &[true, false, true])).collect();
+        assert_eq!(leads, [true, true, true, false]);
+        assert_eq!(ways.key(Entry::Leaf(0), 7, 1).path, "source->a->b->merge->x");
+        assert_eq!(ways.key(Entry::Source, 7, 1).path, "source");
+    }
+}

@@ -1,0 +1,690 @@
+//! `mycelial dlq`: dead letters. Asks the daemons themselves: the plane never sees a record.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, IsTerminal, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bus_link::session::RequestError;
+use bus_schema::{
+    api::{ApiCall, ApiResult, Failure, FailureKind, Presence},
+    data::Batch,
+    id::NodeId,
+    letter::{
+        LetterBoxView, LetterCall, LetterPage, LetterPlace, LetterResult, LetterSelect, LetterStage, LetterState,
+        LetterView,
+    },
+};
+use serde_json::json;
+
+use crate::{
+    arguments::{Dlq, Output, Which},
+    client::{CliError, Client},
+    live, render,
+    requests::find_daemon,
+};
+
+/// Records up to this size are fetched to be shown; a larger one only with `--raw`.
+const SHOWN_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes shown of what is no record.
+const SHOWN_RAW_BYTES_MAX: usize = 2048;
+
+/// A letter's name: `daemon/workflow/id`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Name {
+    daemon: String,
+    workflow: String,
+    id: u64,
+}
+
+impl Name {
+    fn parse(text: &str) -> Result<Self, CliError> {
+        let mut parts = text.split('/');
+        let parsed = (|| {
+            let (daemon, workflow, id) = (parts.next()?, parts.next()?, parts.next()?.parse().ok()?);
+            let is_whole = parts.next().is_none() && !daemon.is_empty() && !workflow.is_empty();
+            is_whole.then(|| Name {
+                daemon: daemon.to_string(),
+                workflow: workflow.to_string(),
+                id,
+            })
+        })();
+        parsed.ok_or_else(|| {
+            CliError::Usage(format!(
+                "'{text}' is no dead letter's name\n  hint: write DAEMON/WORKFLOW/NUMBER, as 'mycelial dlq list' shows it"
+            ))
+        })
+    }
+}
+
+/// Does what was typed.
+pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Dlq) -> Result<(), CliError> {
+    // Mistakes are told before anybody is asked.
+    if let Dlq::Replay { which, .. } | Dlq::Purge { which, .. } = &what {
+        check(which)?;
+    }
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let desk = Desk {
+        client: &client,
+        timeout,
+    };
+    let done = match what {
+        Dlq::List { workflow, daemon, node } => desk.list(output, workflow, daemon, node).await,
+        Dlq::Show { letter, raw } => desk.show(output, &letter, raw).await,
+        Dlq::Replay { which, yes } => desk.change(output, which, yes, Change::Replay).await,
+        Dlq::Purge { which, yes } => desk.change(output, which, yes, Change::Purge).await,
+    };
+    client.close().await;
+    done
+}
+
+fn check(which: &Which) -> Result<(), CliError> {
+    which.letters.iter().try_for_each(|name| Name::parse(name).map(drop))?;
+    let is_selected = which.workflow.is_some() || which.daemon.is_some() || which.node.is_some();
+    let wrong = match (which.all, which.letters.is_empty()) {
+        (true, false) => "name letters or say --all, not both",
+        (false, true) => "name letters, or say --all",
+        (false, false) if is_selected => "--workflow, --daemon and --node go with --all",
+        _ => return Ok(()),
+    };
+    Err(CliError::Usage(format!("{wrong}\n  hint: mycelial dlq list")))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Replay,
+    Purge,
+}
+
+/// What is to be changed at one daemon.
+struct Errand {
+    daemon: String,
+    select: LetterSelect,
+}
+
+struct Desk<'a> {
+    client: &'a Client,
+    timeout: Duration,
+}
+
+impl Desk<'_> {
+    async fn ask(&self, daemon: &str, node: &NodeId, call: &LetterCall) -> Result<LetterResult, CliError> {
+        let asked = self
+            .client
+            .session
+            .request::<LetterCall, LetterResult>(node, call, self.timeout)
+            .await;
+        match asked {
+            Ok(LetterResult::Failed(failure)) => Err(CliError::Refused(Failure {
+                message: format!("{daemon}: {}", failure.message),
+                ..failure
+            })),
+            Ok(result) => Ok(result),
+            Err(RequestError::Timeout(waited)) => {
+                let waited = waited.as_secs();
+                Err(CliError::Unreachable(format!(
+                    "{daemon} did not answer within {waited} s; is it running?"
+                )))
+            }
+            Err(error) => Err(CliError::Unreachable(format!("{daemon}: {error}"))),
+        }
+    }
+
+    /// The daemons to be asked, and what is wrong with those that cannot be.
+    async fn daemons(&self, daemon: Option<&str>) -> Result<(Vec<(String, NodeId)>, Vec<String>), CliError> {
+        if let Some(name) = daemon {
+            let node = find_daemon(self.client, name).await?;
+            return Ok((vec![(name.to_string(), node)], Vec::new()));
+        }
+        if let ApiResult::Roster(put) = self.client.call(&ApiCall::Roster).await? {
+            self.client.take_roster(&put);
+        }
+        let ApiResult::Daemons(all) = self.client.call(&ApiCall::DaemonList).await? else {
+            return Err(CliError::Failed("the plane answered something else".to_string()));
+        };
+        let (there, away): (Vec<_>, Vec<_>) = all.into_iter().partition(|view| view.presence != Presence::Offline);
+        let away = away.into_iter().map(|view| format!("{} is offline", view.name));
+        Ok((
+            there.into_iter().map(|view| (view.name, view.node)).collect(),
+            away.collect(),
+        ))
+    }
+
+    async fn pages(&self, daemon: &str, node: &NodeId, select: &LetterSelect) -> Result<LetterPage, CliError> {
+        let mut all = LetterPage::default();
+        let mut after = None;
+        loop {
+            let call = LetterCall::List {
+                select: select.clone(),
+                after,
+            };
+            let LetterResult::Page(page) = self.ask(daemon, node, &call).await? else {
+                return Err(something_else(daemon));
+            };
+            all.letters.extend(page.letters);
+            all.boxes.extend(page.boxes);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    async fn list(
+        &self,
+        output: Output,
+        workflow: Option<String>,
+        daemon: Option<String>,
+        node: Option<String>,
+    ) -> Result<(), CliError> {
+        let select = LetterSelect {
+            workflow: workflow.unwrap_or_default(),
+            node: node.unwrap_or_default(),
+            ids: Vec::new(),
+        };
+        let (daemons, mut silent) = self.daemons(daemon.as_deref()).await?;
+        let (mut letters, mut boxes) = (Vec::new(), Vec::new());
+        for (name, node) in daemons {
+            match self.pages(&name, &node, &select).await {
+                Ok(page) => {
+                    letters.extend(page.letters.into_iter().map(|letter| (name.clone(), letter)));
+                    boxes.extend(page.boxes.into_iter().map(|letters| (name.clone(), letters)));
+                }
+                Err(CliError::Unreachable(cause)) => silent.push(cause),
+                Err(error) => return Err(error),
+            }
+        }
+        match output {
+            Output::Json => {
+                let letters: Vec<_> = letters.iter().map(|(daemon, letter)| as_json(daemon, letter)).collect();
+                let boxes: Vec<_> = boxes
+                    .iter()
+                    .map(|(daemon, letters)| box_json(daemon, letters))
+                    .collect();
+                print(&render::json(&json!({ "letters": letters, "boxes": boxes })));
+            }
+            Output::Table => {
+                if letters.is_empty() {
+                    eprintln!("no dead letters");
+                } else {
+                    print(&as_table(&letters));
+                }
+                boxes
+                    .iter()
+                    .filter_map(|(daemon, letters)| box_note(daemon, letters))
+                    .for_each(|note| eprintln!("{note}"));
+            }
+        }
+        if silent.is_empty() {
+            return Ok(());
+        }
+        Err(CliError::Unreachable(format!(
+            "not all daemons were asked: {}",
+            silent.join("; ")
+        )))
+    }
+
+    async fn show(&self, output: Output, letter: &str, raw: Option<PathBuf>) -> Result<(), CliError> {
+        let name = Name::parse(letter)?;
+        let node = find_daemon(self.client, &name.daemon).await?;
+        let call = |offset| LetterCall::Show {
+            letter: LetterPlace {
+                workflow: name.workflow.clone(),
+                id: name.id,
+            },
+            offset,
+        };
+        let mut file = match &raw {
+            Some(path) => Some(std::fs::File::create(path).map_err(|error| unwritable(path, &error))?),
+            None => None,
+        };
+        let (mut record, mut offset) = (Vec::new(), 0);
+        let view = loop {
+            let LetterResult::Letter { letter, bytes } = self.ask(&name.daemon, &node, &call(offset)).await? else {
+                return Err(something_else(&name.daemon));
+            };
+            offset += bytes.len() as u64;
+            if let (Some(file), Some(path)) = (&mut file, &raw) {
+                file.write_all(&bytes).map_err(|error| unwritable(path, &error))?;
+            }
+            let is_shown = letter.record_bytes <= SHOWN_BYTES_MAX;
+            let is_all = bytes.is_empty() || offset >= letter.record_bytes;
+            if is_shown {
+                record.extend(bytes);
+            }
+            if is_all || (!is_shown && file.is_none()) {
+                break letter;
+            }
+        };
+        let record = (view.record_bytes <= SHOWN_BYTES_MAX).then_some(record);
+        match output {
+            Output::Json => {
+                let mut value = as_json(&name.daemon, &view);
+                value["record"] = record.map_or(serde_json::Value::Null, |record| record_json(&view, &record));
+                print(&render::json(&value));
+            }
+            Output::Table => print(&described(&name.daemon, &view, record.as_deref())),
+        }
+        if let Some(path) = raw {
+            eprintln!("{offset} bytes written to {}", path.display());
+        }
+        Ok(())
+    }
+
+    async fn change(&self, output: Output, which: Which, yes: bool, change: Change) -> Result<(), CliError> {
+        let mut silent = Vec::new();
+        let errands = if which.all {
+            let select = LetterSelect {
+                workflow: which.workflow.unwrap_or_default(),
+                node: which.node.unwrap_or_default(),
+                ids: Vec::new(),
+            };
+            let (daemons, away) = self.daemons(which.daemon.as_deref()).await?;
+            silent = away;
+            let errand = |(daemon, _)| Errand {
+                daemon,
+                select: select.clone(),
+            };
+            daemons.into_iter().map(errand).collect()
+        } else {
+            named(&which.letters)?
+        };
+        confirm(&errands, yes, change)?;
+        let (mut letters, mut doubtful, mut notes) = (0, 0, Vec::new());
+        for Errand { daemon, select } in errands {
+            let node = find_daemon(self.client, &daemon).await?;
+            let asked = select.ids.len() as u64;
+            let call = match change {
+                Change::Replay => LetterCall::Replay(select),
+                Change::Purge => LetterCall::Purge(select),
+            };
+            match self.ask(&daemon, &node, &call).await {
+                Ok(LetterResult::Done {
+                    letters: done,
+                    doubtful: left,
+                    notes: told,
+                }) => {
+                    letters += done;
+                    doubtful += left;
+                    notes.extend(told.into_iter().map(|note| format!("{daemon}: {note}")));
+                    if done < asked {
+                        let rest = asked - done;
+                        notes.push(format!(
+                            "{daemon}: {rest} of those named are not there any more, or wait already"
+                        ));
+                    }
+                }
+                Ok(_) => return Err(something_else(&daemon)),
+                Err(CliError::Unreachable(cause)) => silent.push(cause),
+                Err(error) => return Err(error),
+            }
+        }
+        match (output, change) {
+            (Output::Json, _) => print(&render::json(
+                &json!({ "letters": letters, "doubtful": doubtful, "notes": notes }),
+            )),
+            (Output::Table, Change::Replay) => {
+                eprintln!(
+                    "{} will be tried again; see what is left with: mycelial dlq list",
+                    counted(letters)
+                );
+            }
+            (Output::Table, Change::Purge) => eprintln!("{} purged", counted(letters)),
+        }
+        if output == Output::Table {
+            notes.iter().for_each(|note| eprintln!("{note}"));
+            if doubtful > 0 {
+                eprintln!(
+                    "{} in doubt left alone: what they stand for may have been delivered. To try them all the same, name them",
+                    counted(doubtful)
+                );
+            }
+        }
+        if !silent.is_empty() {
+            return Err(CliError::Unreachable(format!(
+                "not all daemons were asked: {}",
+                silent.join("; ")
+            )));
+        }
+        if letters == 0 && !which.all {
+            return Err(CliError::Refused(Failure {
+                kind: FailureKind::NotFound,
+                message: "none of these letters is there".to_string(),
+                hint: "mycelial dlq list".to_string(),
+                problems: Vec::new(),
+            }));
+        }
+        Ok(())
+    }
+}
+
+fn something_else(daemon: &str) -> CliError {
+    CliError::Failed(format!("{daemon} answered something else"))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::Usage(format!("{}: {error}", path.display()))
+}
+
+fn counted(letters: u64) -> String {
+    match letters {
+        1 => "1 letter".to_string(),
+        count => format!("{count} letters"),
+    }
+}
+
+/// One errand for each daemon and workflow.
+fn named(names: &[String]) -> Result<Vec<Errand>, CliError> {
+    let mut errands: BTreeMap<(String, String), Vec<u64>> = BTreeMap::new();
+    for name in names {
+        let Name { daemon, workflow, id } = Name::parse(name)?;
+        let ids = errands.entry((daemon, workflow)).or_default();
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    let errand = |((daemon, workflow), ids)| Errand {
+        daemon,
+        select: LetterSelect {
+            workflow,
+            node: String::new(),
+            ids,
+        },
+    };
+    Ok(errands.into_iter().map(errand).collect())
+}
+
+/// Asks before something happens to letters nobody has named, or that cannot be undone.
+fn confirm(errands: &[Errand], yes: bool, change: Change) -> Result<(), CliError> {
+    let names_none = errands.iter().any(|errand| errand.select.ids.is_empty());
+    if yes || (change == Change::Replay && !names_none) {
+        return Ok(());
+    }
+    let daemons: Vec<&str> = errands.iter().map(|errand| errand.daemon.as_str()).collect();
+    let count: usize = errands.iter().map(|errand| errand.select.ids.len()).sum();
+    let letters = if names_none {
+        "all selected letters".to_string()
+    } else {
+        counted(count as u64)
+    };
+    let question = match change {
+        Change::Replay => format!("try {letters} of {} again?", daemons.join(", ")),
+        Change::Purge => format!(
+            "forget {letters} of {} for good? Their records are then nowhere else.",
+            daemons.join(", ")
+        ),
+    };
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::Usage(format!("{question}\n  hint: say --yes")));
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(CliError::Failed("nothing was changed".to_string())),
+    }
+}
+
+/// Whoever reads our output may have seen enough and close the pipe; that is no error.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+fn stage(stage: LetterStage) -> &'static str {
+    match stage {
+        LetterStage::Source => "source",
+        LetterStage::Transform => "transform",
+        LetterStage::Destination => "destination",
+    }
+}
+
+fn state(state: LetterState) -> &'static str {
+    match state {
+        LetterState::Kept => "kept",
+        LetterState::Queued => "queued",
+        LetterState::Doubtful => "in doubt",
+    }
+}
+
+fn full_name(daemon: &str, place: &LetterPlace) -> String {
+    format!("{daemon}/{}/{}", place.workflow, place.id)
+}
+
+fn as_table(letters: &[(String, LetterView)]) -> String {
+    let row = |(daemon, letter): &(String, LetterView)| {
+        vec![
+            full_name(daemon, &letter.place),
+            stage(letter.stage).to_string(),
+            letter.node.clone(),
+            state(letter.state).to_string(),
+            render::bytes(letter.record_bytes),
+            letter.reason.lines().next().unwrap_or_default().to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = letters.iter().map(row).collect();
+    render::table(&["letter", "stage", "node", "state", "size", "reason"], &rows)
+}
+
+fn as_json(daemon: &str, letter: &LetterView) -> serde_json::Value {
+    json!({
+        "letter": full_name(daemon, &letter.place),
+        "daemon": daemon,
+        "workflow": letter.place.workflow,
+        "id": letter.place.id,
+        "stage": letter.stage,
+        "node": letter.node,
+        "path": letter.path,
+        "reason": letter.reason,
+        "state": letter.state,
+        "refusal": letter.refusal,
+        "replays": letter.replays,
+        "boot": letter.boot,
+        "uptime_ms": letter.uptime_ms,
+        "unix_ms": letter.unix_ms,
+        "record_bytes": letter.record_bytes,
+    })
+}
+
+fn box_json(daemon: &str, letters: &LetterBoxView) -> serde_json::Value {
+    json!({
+        "daemon": daemon,
+        "workflow": letters.workflow,
+        "is_planned": letters.is_planned,
+        "evicted": letters.evicted,
+        "purged": letters.purged,
+        "replayed": letters.replayed,
+        "damaged": letters.damaged,
+    })
+}
+
+/// What the list does not show, though the ledger counts it.
+fn box_note(daemon: &str, letters: &LetterBoxView) -> Option<String> {
+    let mut parts = Vec::new();
+    if letters.evicted > 0 {
+        parts.push(format!("{} gone for want of room", letters.evicted));
+    }
+    if letters.purged > 0 {
+        parts.push(format!("{} purged", letters.purged));
+    }
+    if letters.damaged > 0 {
+        parts.push(format!(
+            "damaged on disk {} times: what was not readable is gone",
+            letters.damaged
+        ));
+    }
+    let counts = format!(
+        "{daemon}/{}: {}; the ledger counts them as dead",
+        letters.workflow,
+        parts.join(", ")
+    );
+    (!parts.is_empty()).then_some(counts)
+}
+
+fn described(daemon: &str, letter: &LetterView, record: Option<&[u8]>) -> String {
+    let mut lines = vec![
+        ("letter", full_name(daemon, &letter.place)),
+        (
+            "died at",
+            format!("{} '{}', on the way {}", stage(letter.stage), letter.node, letter.path),
+        ),
+        ("reason", letter.reason.clone()),
+        ("state", state(letter.state).to_string()),
+        (
+            "when",
+            format!(
+                "{} after start {} of the daemon; its clock said {} s since 1970",
+                render::ago(letter.uptime_ms),
+                letter.boot,
+                letter.unix_ms / 1000
+            ),
+        ),
+        ("tried", format!("{} times", letter.replays)),
+        ("size", render::bytes(letter.record_bytes)),
+    ];
+    if !letter.refusal.is_empty() {
+        lines.insert(4, ("refused", letter.refusal.clone()));
+    }
+    let mut text: String = lines.iter().map(|(key, value)| format!("{key:<8} {value}\n")).collect();
+    match (record, record.and_then(|record| batch(letter, record))) {
+        (None, _) => text.push_str("\nthe record is large: write it to a file with --raw FILE\n"),
+        (Some(_), Some(batch)) => {
+            let fields = batch.schema().fields.iter().enumerate();
+            let row = |(column, field): (usize, &bus_schema::data::Field)| {
+                let value = (batch.rows() > 0).then(|| live::shown_cell(batch.cell(0, column)));
+                vec![field.name.clone(), field.ty.to_string(), value.unwrap_or_default()]
+            };
+            let rows: Vec<Vec<String>> = fields.map(row).collect();
+            text.push('\n');
+            text.push_str(&render::table(&["field", "type", "value"], &rows));
+        }
+        (Some(record), None) => {
+            text.push('\n');
+            text.push_str(&raw_text(record));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The record of a letter, unless it never became one.
+fn batch(letter: &LetterView, record: &[u8]) -> Option<Batch> {
+    (letter.stage != LetterStage::Source).then(|| Batch::decode(record).ok())?
+}
+
+fn record_json(letter: &LetterView, record: &[u8]) -> serde_json::Value {
+    match batch(letter, record) {
+        Some(batch) if batch.rows() > 0 => live::record(&batch, 0),
+        _ => match std::str::from_utf8(record) {
+            Ok(text) => json!({ "text": text }),
+            Err(_) => json!({ "hex": hex(record) }),
+        },
+    }
+}
+
+fn raw_text(record: &[u8]) -> String {
+    let shown = &record[..record.len().min(SHOWN_RAW_BYTES_MAX)];
+    let text = match std::str::from_utf8(record) {
+        Ok(text) => text.chars().take(SHOWN_RAW_BYTES_MAX).flat_map(printable).collect(),
+        Err(_) => hex(shown),
+    };
+    if record.len() > SHOWN_RAW_BYTES_MAX {
+        format!("{text} … (all of it with --raw FILE)")
+    } else {
+        text
+    }
+}
+
+/// Bytes from a source must not steer a terminal.
+fn printable(c: char) -> Vec<char> {
+    if c.is_control() && c != '\n' && c != '\t' {
+        c.escape_default().collect()
+    } else {
+        vec![c]
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_have_names() {
+        let name = Name::parse("gateway/orders/17").unwrap();
+        assert_eq!(
+            (name.daemon.as_str(), name.workflow.as_str(), name.id),
+            ("gateway", "orders", 17)
+        );
+        for wrong in [
+            "",
+            "17",
+            "orders/17",
+            "gateway/orders/",
+            "gateway/orders/x",
+            "//1",
+            "a/b/1/2",
+            "a/b/-1",
+        ] {
+            assert!(Name::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn one_errand_for_each_daemon_and_workflow() {
+        let names = ["a/x/1", "b/x/1", "a/x/2", "a/y/3", "a/x/1"].map(String::from);
+        let errands: Vec<_> = named(&names)
+            .unwrap()
+            .into_iter()
+            .map(|errand| (errand.daemon, errand.select.workflow, errand.select.ids))
+            .collect();
+        let expected = [("a", "x", vec![1, 2]), ("a", "y", vec![3]), ("b", "x", vec![1])];
+        let expected = expected.map(|(daemon, workflow, ids)| (daemon.to_string(), workflow.to_string(), ids));
+        assert_eq!(errands, expected);
+    }
+
+    #[test]
+    fn nothing_is_changed_by_mistake() {
+        let which = |letters: &[&str], all, daemon: Option<&str>| Which {
+            letters: letters.iter().map(ToString::to_string).collect(),
+            all,
+            workflow: None,
+            daemon: daemon.map(String::from),
+            node: None,
+        };
+        assert!(check(&which(&["a/x/1"], false, None)).is_ok());
+        assert!(check(&which(&[], true, Some("a"))).is_ok());
+        for wrong in [
+            which(&[], false, None),
+            which(&["a/x/1"], true, None),
+            which(&["a/x/1"], false, Some("a")),
+            which(&["x"], false, None),
+        ] {
+            assert!(matches!(check(&wrong), Err(CliError::Usage(_))), "{wrong:?}");
+        }
+        let all = [Errand {
+            daemon: "a".into(),
+            select: LetterSelect::default(),
+        }];
+        let one = [Errand {
+            daemon: "a".into(),
+            select: LetterSelect {
+                ids: vec![1],
+                ..LetterSelect::default()
+            },
+        }];
+        assert!(confirm(&all, true, Change::Purge).is_ok());
+        assert!(confirm(&one, false, Change::Replay).is_ok());
+    }
+
+    #[test]
+    fn what_a_source_could_not_read_does_not_steer_the_terminal() {
+        assert_eq!(raw_text(b"a\x1b[2Jb\n"), "a\\u{1b}[2Jb\n");
+        assert_eq!(raw_text(&[0xff, 0x00]), "ff00");
+    }
+}

@@ -1,0 +1,157 @@
+//! One end of a stream forgets. A gateway that lost its buffer, or got an older copy of it back, begins a new epoch and goes
+//! on where the hub is; a destination that lost its memory is told what it cannot know. Nothing is lost or doubled.
+
+#![cfg(target_os = "linux")]
+
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use testkit::{
+    Broker, Fleet, Proc,
+    scenario::{COPY, all_arrive, balanced, shop_workflow},
+    shop, wait_ok, wait_until,
+};
+
+const SOON: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(20);
+const ROWS: u64 = 3_000;
+
+struct Mesh {
+    fleet: Fleet,
+    gateway: Proc,
+    hub: Proc,
+}
+
+impl Mesh {
+    /// A gateway and a hub between which the first rows have moved.
+    fn start(workflow: impl Fn(&Fleet) -> String) -> Self {
+        let fleet = Fleet::start(Broker::embedded(false), None);
+        fleet.enrol("gateway");
+        fleet.enrol("hub");
+        let (gateway, hub) = (fleet.daemon("gateway", None), fleet.daemon("hub", None));
+        let source = fleet.dir().join("shop.db");
+        shop::create(&source).expect("a database");
+        shop::add(&source, ROWS).expect("rows");
+        fleet.apply("shop", &workflow(&fleet));
+        Self { fleet, gateway, hub }
+    }
+
+    fn add(&self) -> u64 {
+        shop::add(&self.fleet.dir().join("shop.db"), ROWS).expect("rows")
+    }
+
+    /// The only stream's directory on the gateway.
+    fn stream_dir(&self) -> std::path::PathBuf {
+        let streams = fs::read_dir(self.fleet.dir().join("gateway/streams")).expect("streams");
+        let dirs: Vec<_> = streams.flatten().map(|entry| entry.path()).collect();
+        assert_eq!(dirs.len(), 1, "{dirs:?}");
+        dirs[0].clone()
+    }
+
+    /// Waits until the gateway has buffered everything up to this row.
+    fn buffered(&self, rows: u64) {
+        // While the hub is away the plane still hears the gateway.
+        wait_until("the gateway to buffer the rows", SOON, || {
+            let ledgers = self.fleet.ledgers();
+            ledgers.iter().any(|(_, ledger)| ledger.produced >= rows).then_some(())
+        });
+    }
+
+    fn restart_gateway(&mut self) {
+        self.gateway = self.fleet.daemon("gateway", None);
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    let done = Command::new("cp")
+        .args(["-a"])
+        .arg(from)
+        .arg(to)
+        .status()
+        .expect("cp runs");
+    assert!(done.success(), "cannot copy {} to {}", from.display(), to.display());
+}
+
+#[test]
+fn a_gateway_that_lost_its_buffer_goes_on_where_the_hub_is() {
+    for lost in ["spool", "lineage"] {
+        let mut mesh = Mesh::start(shop_workflow);
+        all_arrive("the first rows", &mesh.fleet, ROWS);
+        mesh.hub.kill9();
+        let rows = mesh.add();
+        mesh.buffered(rows);
+        mesh.gateway.kill9();
+        let path = mesh.stream_dir().join(lost);
+        if path.is_dir() {
+            fs::remove_dir_all(&path).expect("the buffer can be removed");
+        } else {
+            fs::write(&path, b"no key").expect("the key can be damaged");
+        }
+        mesh.restart_gateway();
+        mesh.gateway.wait_for_log("begins a new epoch", SOON);
+        mesh.hub = mesh.fleet.daemon("hub", None);
+        let rows = rows.max(mesh.add());
+        all_arrive(&format!("every row once, without the {lost}"), &mesh.fleet, rows);
+        mesh.gateway.wait_for_log("goes on from where the consumer is", SOON);
+        // The account is that of the new epoch; what the old one delivered is in the destination's own.
+        wait_ok("a balanced account that tells of the new epoch", SOON, || {
+            let text = mesh.fleet.cli(&["ledger", "-o", "json"])?;
+            let streams: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            let stream = &streams[0];
+            let settled = stream["balances"] == true && stream["ledger"]["buffered"] == 0;
+            settled.then_some(()).ok_or(text)
+        });
+        assert!(mesh.gateway.term_and_wait(STOP).success());
+        assert!(mesh.hub.term_and_wait(STOP).success());
+    }
+}
+
+#[test]
+fn a_buffer_from_an_older_copy_is_noticed() {
+    let mut mesh = Mesh::start(shop_workflow);
+    all_arrive("the first rows", &mesh.fleet, ROWS);
+    assert!(mesh.gateway.term_and_wait(STOP).success());
+    let (stream, copy) = (mesh.stream_dir(), mesh.fleet.dir().join("older"));
+    copy_tree(&stream, &copy);
+    mesh.restart_gateway();
+    let rows = mesh.add();
+    all_arrive("the next rows", &mesh.fleet, rows);
+    balanced(&mesh.fleet, 1, rows);
+    mesh.gateway.kill9();
+    fs::remove_dir_all(&stream).expect("the stream can be removed");
+    copy_tree(&copy, &stream);
+    mesh.restart_gateway();
+    mesh.gateway.wait_for_log("restored from an older copy", SOON);
+    let rows = mesh.add();
+    all_arrive("every row, once", &mesh.fleet, rows);
+    assert!(mesh.gateway.term_and_wait(STOP).success());
+    assert!(mesh.hub.term_and_wait(STOP).success());
+}
+
+/// A destination that keeps no watermark of its own, on a hub that loses its checkpoints: what came before is known by the
+/// producer's word alone, and the ledger says so.
+#[test]
+fn a_hub_that_forgot_says_so_in_the_ledger() {
+    let mut mesh = Mesh::start(shop_workflow);
+    all_arrive("the first rows", &mesh.fleet, ROWS);
+    balanced(&mesh.fleet, 1, ROWS);
+    mesh.hub.kill9();
+    for end in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(mesh.fleet.dir().join(format!("copy.db{end}")));
+    }
+    mesh.hub = mesh.fleet.daemon("hub", None);
+    let rows = mesh.add();
+    let copy = mesh.fleet.dir().join("copy.db");
+    wait_until("the rows that came after", SOON, || {
+        (copy.exists() && shop::count(&copy, COPY) == rows - ROWS).then_some(())
+    });
+    wait_ok("a ledger that tells what is not confirmed", SOON, || {
+        let text = mesh.fleet.cli(&["ledger", "-o", "json"])?;
+        let streams: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let stream = &streams[0];
+        let ledger = &stream["ledger"];
+        let told = ledger["produced"] == rows && ledger["delivered"] == rows && ledger["unconfirmed"] == ROWS;
+        (told && stream["balances"] == true).then_some(()).ok_or(text)
+    });
+    assert!(mesh.gateway.term_and_wait(STOP).success());
+    assert!(mesh.hub.term_and_wait(STOP).success());
+}

@@ -433,9 +433,12 @@ impl World {
         let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
         lanes.oracle.truncated(epoch, lanes.spool.next_seq());
         if lanes.is_damaged && lanes.spool.mark().map_or(0, |(root, _)| root) < seq {
-            // The mark it should go back to was lost, and with it what that batch held here.
-            lanes.oracle.is_excused = true;
-            lanes.oracle.inexact = Some("a damaged stream went back too far");
+            // The mark it should go back to was lost, and with it what that batch held here. If all of this is cut short now,
+            // the others follow it.
+            for lanes in &mut self.streams {
+                lanes.oracle.is_excused = true;
+                lanes.oracle.inexact = Some("a damaged stream went back too far");
+            }
         }
         Ok(true)
     }

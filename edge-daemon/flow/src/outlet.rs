@@ -126,7 +126,7 @@ impl<'a> Outlet<'a> {
     ) -> Result<(), Fault> {
         let mark = match self.mark.clone() {
             Some(mark) if opened.is_open => mark,
-            _ => self.read_mark(opened, around).await?,
+            _ => self.read_mark(opened, deliveries, around).await?,
         };
         let fresh = deliveries
             .iter()
@@ -197,12 +197,28 @@ impl<'a> Outlet<'a> {
         self.letters = letters;
     }
 
-    async fn read_mark(&mut self, opened: &mut Opened, around: &Surroundings) -> Result<Watermark, Fault> {
+    async fn read_mark(
+        &mut self,
+        opened: &mut Opened,
+        deliveries: &[Delivery],
+        around: &Surroundings,
+    ) -> Result<Watermark, Fault> {
         let mark = open_leaf(opened, self.leaf, around).await?;
         if mark.seq < self.confirmed {
             let (had, has) = (self.confirmed, mark.seq);
             let cause = format!(
                 "the destination had confirmed batch {had} and now has {has}: it was restored, or failed over to a copy"
+            );
+            return Err(Fault::Moved { cause });
+        }
+        // A commit whose answer was lost has been made all the same. Anything else is a state from before: taking our seqs
+        // for those that are there would lose what they stand for.
+        let is_ours = |delivery: &Delivery| (delivery.seq, &delivery.position) == (mark.seq, &mark.position);
+        if mark.seq > self.confirmed && !deliveries.iter().any(is_ours) {
+            let (had, has) = (self.confirmed, mark.seq);
+            let cause = format!(
+                "the destination had confirmed batch {had} and now has {has}, which was never written from here: it was \
+                 restored, or failed back"
             );
             return Err(Fault::Moved { cause });
         }

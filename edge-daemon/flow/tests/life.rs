@@ -463,3 +463,80 @@ async fn a_filter_that_drops_everything_still_moves_on() {
     assert_eq!(world.lock().acknowledged, 300);
     assert_eq!(world.dead("drop"), [50, 100, 150, 200, 250, 300]);
 }
+
+/// A database that has failed over to an empty copy, and at the first fault goes back to where it had been.
+struct FailedBack {
+    world: World,
+    before: Option<(StreamId, Watermark)>,
+    pending: Vec<i64>,
+    mark: Option<(StreamId, Watermark)>,
+}
+
+impl FailedBack {
+    fn make_durable(&mut self, mark: Option<(StreamId, Watermark)>, records: Vec<i64>) {
+        let mut state = self.world.lock();
+        let disk = state.sinks.entry("t".to_string()).or_default();
+        disk.marks.extend(mark);
+        disk.records.extend(records);
+    }
+}
+
+#[async_trait]
+impl Sink for FailedBack {
+    async fn open(&mut self) -> Result<(), Fault> {
+        (self.pending, self.mark) = (Vec::new(), None);
+        Ok(())
+    }
+
+    fn keeps_watermark(&self) -> bool {
+        true
+    }
+
+    async fn watermark(&mut self, stream: &StreamId) -> Result<Option<Watermark>, Fault> {
+        let state = self.world.lock();
+        Ok(state.sinks.get("t").and_then(|disk| disk.marks.get(stream).cloned()))
+    }
+
+    async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
+        if let Some(before) = self.before.take() {
+            self.make_durable(Some(before), vec![1, 2, 3]);
+            return Err(Fault::retry("the copy went away"));
+        }
+        for delivery in deliveries {
+            self.pending.extend(values(&delivery.batch));
+            let mark = match &self.mark {
+                Some((_, mark)) => mark.clone(),
+                None => self.watermark(&delivery.stream).await?.unwrap_or_default(),
+            };
+            self.mark = Some((delivery.stream, mark.after(delivery, 0)));
+        }
+        Ok(Vec::new())
+    }
+
+    async fn commit(&mut self) -> Result<(), Fault> {
+        let (mark, pending) = (self.mark.clone(), std::mem::take(&mut self.pending));
+        self.make_durable(mark, pending);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_fails_back_loses_nothing() {
+    let world = World::numbers(5, 40);
+    let before = Watermark {
+        seq: 9,
+        position: Position::new(3_u64.to_le_bytes()),
+        delivered: 3,
+        ..Watermark::default()
+    };
+    let sink = FailedBack {
+        world: world.clone(),
+        before: Some((support::stream("t"), before)),
+        pending: Vec::new(),
+        mark: None,
+    };
+    let (around, _stop) = surroundings(&world);
+    let pipe = pipe(Numbers::new(&world), vec![], vec![leaf(&world, "t", None, sink)]);
+    assert_eq!(flow::run(pipe, around).await, Outcome::Finished);
+    assert_eq!(world.records("t"), (1..=40).collect::<Vec<_>>());
+}

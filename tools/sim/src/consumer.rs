@@ -266,8 +266,12 @@ impl World {
         let Some(consumer) = self.consumer(stream) else {
             return Ok(());
         };
-        if std::mem::take(&mut consumer.is_unsure) && mark.seq < consumer.confirmed {
-            self.say(|| format!("destination {stream} is behind what it had confirmed"));
+        // A commit whose answer was lost has been made all the same; anything else is another state of the destination.
+        let is_ours =
+            |(delivery, _): &(Delivery, Place)| (delivery.seq, &delivery.position) == (mark.seq, &mark.position);
+        let has_moved = mark.seq != consumer.confirmed && !consumer.channel.iter().any(is_ours);
+        if std::mem::take(&mut consumer.is_unsure) && has_moved {
+            self.say(|| format!("destination {stream} is not where it was"));
             if let Some(consumer) = self.consumer(stream) {
                 consumer.is_open = false;
                 consumer.standing.pause();
@@ -377,7 +381,7 @@ impl World {
         self.say(|| format!("destination {stream} is deleted"));
         self.replace_destination(stream, Destination::default());
         self.streams[stream].older.clear();
-        if self.setting.policy == Policy::DropNewest {
+        if self.setting.policy == Policy::DropNewest || !self.setting.replays {
             // What its gap records counted is told by nobody again.
             self.streams[stream].oracle.inexact = Some("a destination was deleted");
         }

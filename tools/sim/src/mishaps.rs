@@ -26,15 +26,15 @@ impl World {
             let owed: Vec<u64> = owed.filter(|id| !lanes.oracle.seen.contains(id)).copied().collect();
             lanes.oracle.lost.extend(owed);
         }
-        if lineage && (spool || lanes.spool.is_new()) {
-            // Without a trace of the stream, it begins as if for the first time, and so does the source.
-            lanes.oracle.may_repeat_above(0);
-        }
         if spool {
             lanes.spool = crate::spool::Spool::new(capacity);
         }
         if lineage {
             lanes.lineage = None;
+        }
+        if lanes.lineage.is_none() && lanes.spool.is_new() {
+            // Without a trace of the stream, it begins as if for the first time, and so does the source.
+            lanes.oracle.may_repeat_above(0);
         }
     }
 
@@ -46,11 +46,15 @@ impl World {
         self.copies
             .retain(|files| files.iter().map(|(_, lineage)| epoch(lineage)).eq(now.iter().copied()));
         let count = self.copies.len() as u64;
-        if count == 0 || now.contains(&None) {
+        // Of several streams of one source some may have sent the last batch and not yet have written down that they did:
+        // a copy that is a little older cannot know.
+        if count == 0 || now.contains(&None) || self.streams.len() > 1 {
             return;
         }
         self.kill_producer("its files are replaced");
         let chosen = self.copies[self.dice.below(count) as usize].clone();
+        // Those of the other history are of no use to this one.
+        self.copies.clear();
         let comes_again = self.setting.replays && self.streams.len() == 1;
         for (lanes, (spool, lineage)) in self.streams.iter_mut().zip(chosen) {
             if !comes_again {
@@ -60,8 +64,9 @@ impl World {
                     .extend(lanes.spool.held().flat_map(|entry| entry.ids.iter().copied()));
             }
             (lanes.spool, lanes.lineage) = (spool, lineage);
-            // Frames of the other history that a broker still has would pass for this one's.
+            // What a broker still has of the other history would pass for this one's.
             lanes.frames.reconnect(false);
+            lanes.acks.reconnect(false);
             lanes.is_older = true;
             // Two histories of one epoch: which of them a seq belongs to, only the records themselves tell.
             lanes.oracle.inexact = Some("an older copy of a buffer was put back");
@@ -72,7 +77,9 @@ impl World {
     /// A part of the spool becomes unreadable.
     pub fn damage_spool(&mut self, stream: usize) {
         self.kill_producer("its disk fails");
-        let tail = self.dice.once_in(2);
+        // A second time after it was read again, the lowest batch is no longer the earliest place in the source.
+        let tail = self.dice.once_in(2) && (self.streams.len() == 1 || !self.had_tail_damage);
+        self.had_tail_damage |= tail;
         let replays = self.setting.replays;
         let lanes = &mut self.streams[stream];
         let gone = if tail {
@@ -87,7 +94,8 @@ impl World {
             )
         });
         let lanes = &mut self.streams[stream];
-        if tail || self.setting.policy == Policy::DropNewest {
+        lanes.is_damaged = true;
+        if tail || !replays || self.setting.policy == Policy::DropNewest {
             // Some of the end may have been delivered and not be known any more; a gap record of what was given up may be
             // among it.
             lanes.oracle.inexact = Some("damage");

@@ -21,14 +21,16 @@ pub struct Weather {
     pub doubles: u64,
 }
 
-impl<T: Clone> Lane<T> {
+impl<T> Default for Lane<T> {
     /// Nothing is under way.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             connections: vec![VecDeque::new()],
         }
     }
+}
 
+impl<T: Clone> Lane<T> {
     /// A message leaves.
     pub fn push(&mut self, message: T) {
         if let Some(newest) = self.connections.last_mut() {

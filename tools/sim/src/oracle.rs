@@ -73,10 +73,9 @@ impl Oracle {
 
     /// Frames with these records are deleted at the producer.
     pub fn deleted(&self, ids: &[u64]) -> Result<(), String> {
-        let known = |id: &&u64| {
-            !self.is_excused && !self.seen.contains(id) && !self.dead.contains(id) && !self.dropped.contains(id)
-        };
-        match ids.iter().find(known) {
+        let told = [&self.seen, &self.dead, &self.dropped, &self.lost];
+        let is_unknown = |id: &&u64| !self.is_excused && !told.iter().any(|set| set.contains(id));
+        match ids.iter().find(is_unknown) {
             Some(id) => Err(format!(
                 "record {id} was deleted from the spool, and the destination never had it"
             )),

@@ -204,7 +204,7 @@ impl World {
 
     fn make_lineage(&mut self, epoch: u64, asks: bool) -> Lineage {
         let mut key = [0; 32];
-        key[..8].copy_from_slice(&self.dice.next().to_be_bytes());
+        key[..8].copy_from_slice(&self.dice.roll().to_be_bytes());
         Lineage {
             epoch,
             key: SecretKey::new(key),
@@ -366,8 +366,8 @@ impl World {
         order.sort_by_key(|index| std::cmp::Reverse(standings[*index].mark.seq));
         for stream in order {
             self.point("between two leaves that are brought together")?;
-            if to.rewinds && self.standing(stream).mark.seq > to.to.seq {
-                self.rewind(stream, to.to.seq)?;
+            if to.rewinds && self.standing(stream).mark.seq > to.to.seq && !self.rewind(stream, to.to.seq)? {
+                return Ok(());
             }
             if self.standing(stream).mark.seq < to.to.seq {
                 let only = Work {
@@ -417,13 +417,30 @@ impl World {
         }
     }
 
-    fn rewind(&mut self, stream: usize, seq: u64) -> Result<(), Stop> {
+    /// False when it cannot, and all have to be brought together anew.
+    fn rewind(&mut self, stream: usize, seq: u64) -> Result<bool, Stop> {
         self.say(|| format!("stream {stream} goes back to batch {seq}"));
         let lanes = &mut self.streams[stream];
-        lanes.spool.truncate_after(seq)?;
+        if let Err(refused) = lanes.spool.truncate_after(seq) {
+            if !lanes.is_damaged {
+                return Err(Stop::Broken(refused));
+            }
+            // The mark it should go back to was lost with the damaged part. What it has stays, and all go on above it.
+            lanes.oracle.is_excused = true;
+            self.let_go(stream);
+            return Ok(false);
+        }
         let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
         lanes.oracle.truncated(epoch, lanes.spool.next_seq());
-        Ok(())
+        if lanes.is_damaged && lanes.spool.mark().map_or(0, |(root, _)| root) < seq {
+            // The mark it should go back to was lost, and with it what that batch held here. If all of this is cut short now,
+            // the others follow it.
+            for lanes in &mut self.streams {
+                lanes.oracle.is_excused = true;
+                lanes.oracle.inexact = Some("a damaged stream went back too far");
+            }
+        }
+        Ok(true)
     }
 
     /// After a loss: where the consumer is. False until it has said so.
@@ -815,6 +832,9 @@ impl World {
             return;
         }
         book.gone = book.gone.max(root);
+        if let Some(lineage) = &mut lanes.lineage {
+            lineage.begun = true;
+        }
         let entries = vec![owed_gap(seq, &mut book, tells)];
         if lanes.spool.append(vec![Group { entries, root, book }]).is_ok() {
             self.note_appended(stream, seq);

@@ -72,6 +72,8 @@ pub struct Stream {
     pub lineage: Option<Lineage>,
     /// They are an older copy, and the consumer has not spoken since.
     pub is_older: bool,
+    /// Parts of the spool were damaged once.
+    pub is_damaged: bool,
     /// Frames on their way.
     pub frames: Lane<Sealed>,
     /// Acknowledgements on their way.
@@ -113,6 +115,8 @@ pub struct World {
     pub streams: Vec<Stream>,
     /// Copies of the producer's files, of all streams at one moment.
     pub copies: Vec<Vec<(Spool, Option<Lineage>)>>,
+    /// The end of a buffer was damaged once.
+    pub had_tail_damage: bool,
     /// Faults happen.
     pub is_stormy: bool,
     tells: bool,
@@ -126,9 +130,10 @@ impl World {
             spool: Spool::new(setting.capacity_frames),
             lineage: None,
             is_older: false,
-            frames: Lane::new(),
-            acks: Lane::new(),
-            opens: Lane::new(),
+            is_damaged: false,
+            frames: Lane::default(),
+            acks: Lane::default(),
+            opens: Lane::default(),
             is_up: true,
             consumer: None,
             destination: Destination::default(),
@@ -147,6 +152,7 @@ impl World {
             is_up: true,
             streams: (0..setting.streams).map(stream).collect(),
             copies: Vec::new(),
+            had_tail_damage: false,
             is_stormy: true,
             tells,
         }

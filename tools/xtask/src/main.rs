@@ -3,10 +3,12 @@
 
 mod cmd;
 mod conformance;
+mod fuzz;
 mod lint;
 mod measure;
 mod metadata;
 mod setup;
+mod sim;
 mod soak;
 mod test;
 mod up;
@@ -33,6 +35,10 @@ enum Task {
     Lint(lint::Args),
     /// Run every test against real servers
     Test(test::Args),
+    /// Live thousands of lives of streams and plans, without network or disk
+    Sim(sim::Args),
+    /// Feed made-up bytes to everything that reads bytes from outside
+    Fuzz(fuzz::Args),
     /// Move data while everything fails, and ask the oracle what came of it
     Soak(soak::Args),
     /// Print size, memory and speed of the release programs
@@ -47,6 +53,8 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Lint(args) => lint::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Sim(args) => sim::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Measure(args) => measure::run(&args),
         Task::Conformance(args) => conformance::run(&args),

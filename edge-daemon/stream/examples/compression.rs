@@ -126,6 +126,7 @@ fn blobs() -> Batch {
 }
 
 type Code = Box<dyn FnMut(&[u8]) -> Vec<u8>>;
+type MakeCodec = fn() -> (Code, Code);
 
 /// MB of plain bytes a second.
 fn speed(plain: usize, mut run: impl FnMut()) -> f64 {
@@ -157,9 +158,9 @@ fn main() {
         "data", "codec", "bytes", "packed", "ratio", "pack MB/s", "unpack MB/s"
     );
     let mut peak = peak_kb();
-    let codecs: [(&str, fn() -> (Code, Code)); 4] = [
+    let codecs: [(&str, MakeCodec); 4] = [
         ("lz4", || {
-            let pack: Code = Box::new(|plain| lz4_flex::block::compress(plain));
+            let pack: Code = Box::new(lz4_flex::block::compress);
             (
                 pack,
                 Box::new(|packed| lz4_flex::block::decompress(packed, 128 * 1024).unwrap()),

@@ -327,6 +327,69 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_in_pieces_goes_on_from_where_it_is() {
+        let t = Instant::now();
+        let partial = |received, bytes| StreamAck {
+            partial_bytes: bytes,
+            ..ack(0, received, 16)
+        };
+        let mut flight = Flight::new(1, 0, t);
+        flight.released(3);
+        flight.connected(true, t);
+        flight.acked(&ack(0, 0, 16), 3, t);
+        let send = |from| Action::Send { from, to: 3 };
+        assert_eq!((flight.action(t), flight.offset()), (send(1), 0));
+        flight.sent_piece(1_000, t);
+        flight.sent_piece(2_000, t);
+        assert_eq!((flight.action(t), flight.offset()), (send(1), 2_000));
+        // A piece that arrives is progress, and takes nothing back.
+        let later = t + PROGRESS_MAX - Duration::from_millis(1);
+        flight.acked(&partial(0, 1_000), 3, later);
+        assert_eq!(
+            (flight.action(later + PROGRESS_MAX / 2), flight.offset()),
+            (send(1), 2_000)
+        );
+        // On a slow line an answer takes its time.
+        flight.delayed(PROGRESS_MAX);
+        let later = later + PROGRESS_MAX * 2;
+        assert_eq!(flight.action(later), send(1));
+        // The connection is lost: on from what is there.
+        flight.connected(false, later);
+        flight.connected_after(true, Duration::from_millis(50), later);
+        assert_eq!(flight.action(later), Action::Wait(Some(Duration::from_millis(50))));
+        flight.acked(&partial(0, 1_500), 3, later);
+        assert_eq!(
+            (flight.action(later), flight.offset(), flight.losses()),
+            (send(1), 1_500, 0)
+        );
+        flight.sent(1, later);
+        assert_eq!((flight.action(later), flight.offset()), (send(2), 0));
+        flight.sent_piece(700, later);
+        // A piece of the second was lost; the rest of the first is there.
+        let rewind = StreamAck {
+            rewind: true,
+            ..partial(1, 300)
+        };
+        flight.acked(&rewind, 3, later + PROGRESS_MAX);
+        assert_eq!(
+            (flight.action(later), flight.offset(), flight.losses()),
+            (send(2), 300, 1)
+        );
+        // What was sent before the loss arrives and asks again: it has been answered.
+        flight.sent_piece(600, later);
+        flight.acked(&rewind, 3, later + PROGRESS_MAX + REWIND_APART);
+        assert_eq!(
+            (flight.offset(), flight.losses()),
+            (300, 2),
+            "no delay is known on this connection"
+        );
+        flight.delayed(PROGRESS_MAX);
+        flight.sent_piece(600, later);
+        flight.acked(&rewind, 3, later + PROGRESS_MAX + REWIND_APART * 3);
+        assert_eq!((flight.offset(), flight.losses()), (600, 2));
+    }
+
+    #[test]
     fn nonsense_is_ignored() {
         let t = Instant::now();
         let mut flight = Flight::new(7, 5, t);

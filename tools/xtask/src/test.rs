@@ -55,11 +55,13 @@ pub fn run(args: &Args) -> Result<()> {
 /// Builds the programs that can be killed at a named moment, and puts them aside under names of their own: the ordinary
 /// ones, built after them into the same place, share all of their dependencies.
 fn build_crash_programs(bin_dir: &Path) -> Result<()> {
+    // With the whole workspace: dependencies get the same features, and need not be built a second time.
+    let features: Vec<String> = CRASH_PROGRAMS
+        .iter()
+        .map(|(package, _)| format!("{package}/crash-points"))
+        .collect();
     let mut build = cmd::cargo();
-    build.args(["build", "--bins"]);
-    for (package, _) in CRASH_PROGRAMS {
-        build.args(["-p", package, "--features", &format!("{package}/crash-points")]);
-    }
+    build.args(["build", "--workspace", "--bins", "--features", &features.join(",")]);
     cmd::run(&mut build)?;
     for (_, program) in CRASH_PROGRAMS {
         let (from, to) = (bin_dir.join(program), bin_dir.join(format!("{program}-crash")));

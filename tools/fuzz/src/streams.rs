@@ -6,6 +6,7 @@ use bus_schema::{
     data::Batch,
     id::StreamId,
     key::SecretKey,
+    limits::RECORD_BYTES_MAX,
     message::{SourceMark, StreamOpen},
 };
 use stream::{
@@ -29,7 +30,7 @@ fn packed(data: &[u8]) {
         root_seq: 7,
         position: vec![1, 2, 3],
     };
-    let packing = pack(&batch, &mark);
+    let packing = pack(&batch, &mark, RECORD_BYTES_MAX);
     assert!(packing.too_large.is_empty(), "it came in, so it fits");
     let mut assembly = Assembly::default();
     let mut rows = 0;

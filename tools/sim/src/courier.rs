@@ -170,11 +170,16 @@ impl World {
         let lanes = &mut self.streams[stream];
         let lineage = lanes.lineage.clone().filter(|_| is_up)?;
         let frames = lanes.spool.read(from, to, SEND_FRAMES_MAX);
-        let mut sent = Vec::new();
+        let (mut sent, mut is_inexact) = (Vec::new(), false);
+        let mut gap_over = |first, last| {
+            let missing = lanes.spool.missing(first, last);
+            is_inexact |= missing.is_inexact;
+            (last, gap(first, missing))
+        };
         let mut next = from;
         for (seq, frame) in frames {
             if seq > next {
-                sent.push((seq - 1, gap(next, lanes.spool.missing(next, seq - 1))));
+                sent.push(gap_over(next, seq - 1));
             }
             sent.push((seq, frame));
             next = seq + 1;
@@ -184,8 +189,12 @@ impl World {
                 .spool
                 .next_held(from)
                 .map_or(released, |next| released.min(next - 1));
-            sent.push((last, gap(from, lanes.spool.missing(from, last))));
+            sent.push(gap_over(from, last));
             next = last + 1;
+        }
+        if is_inexact {
+            // What was settled is no longer known frame by frame.
+            lanes.oracle.inexact = Some("a destination stands below what it had confirmed");
         }
         for (seq, frame) in sent {
             lanes.frames.push(Sealed {

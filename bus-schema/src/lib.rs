@@ -32,8 +32,9 @@
 //! | `app.<sender>.<topic…>` | member → members, group key | [`Text`](message::Text) 16.1 | – |
 //!
 //! A plaintext is a [`Body`](message::Body): kind, version, exchange, correlation, part, and the message in postcard. A
-//! [`Frame`](message::Frame) carries a [`Batch`](data::Batch) of records; its seq is the envelope's counter. Nothing relies on a
-//! message arriving: what matters is said again until the other side shows that it knows.
+//! [`Frame`](message::Frame) carries a [`Batch`](data::Batch) of records; its seq is the envelope's counter. On a slow line a
+//! sealed frame travels in [`Piece`](piece::Piece)s. Nothing relies on a message arriving: what matters is said again until
+//! the other side shows that it knows.
 //!
 //! # What stays
 //!
@@ -55,6 +56,7 @@ pub mod letter;
 pub mod limits;
 pub mod member;
 pub mod message;
+pub mod piece;
 pub mod plan;
 pub mod subject;
 

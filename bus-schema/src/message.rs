@@ -447,8 +447,8 @@ pub struct StreamAck {
 pub enum Codec {
     /// Not at all.
     Plain,
-    /// LZ4 block format.
-    Lz4 {
+    /// One Zstandard frame (RFC 8878).
+    Zstd {
         /// Size once unpacked.
         raw_bytes: u32,
     },

@@ -13,6 +13,7 @@ use bus_schema::{
     envelope::{Envelope, Header, Lock, NONCE_BYTES, SUITE, VERSION, seal},
     member::{Invitation, Signed},
     message::CATALOG,
+    piece::Piece,
     subject,
 };
 use common::{Sample, all, fleet, hex, identity, invitation, node, unhex};
@@ -63,6 +64,18 @@ fn samples() -> Vec<Sample> {
         name: "sealed envelope".into(),
         bytes: frame(),
         read: Box::new(read),
+    });
+    let piece = Piece {
+        epoch: 9,
+        seq: 1_001,
+        total: 70_000,
+        offset: 4_096,
+        bytes: &[1, 2, 3],
+    };
+    samples.push(Sample {
+        name: "piece of a frame".into(),
+        bytes: piece.encode(),
+        read: Box::new(move |bytes| Some(Piece::decode(bytes)? == piece)),
     });
     let read = |bytes: &[u8]| {
         let text = core::str::from_utf8(bytes).ok()?;

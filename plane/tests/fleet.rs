@@ -332,6 +332,7 @@ fn report(side: Side, watermark: u64, [produced, buffered, delivered]: [u64; 3],
             delivered,
             ..Ledger::default()
         },
+        dead_before: 0,
         buffered_bytes: buffered * 100,
         gaps: 0,
         trouble: String::new(),

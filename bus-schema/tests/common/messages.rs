@@ -466,7 +466,7 @@ fn enums() -> Vec<Sample> {
     });
     let codecs = variants!(Codec {
         Codec::Plain => Codec::Plain,
-        Codec::Lz4 { .. } => Codec::Lz4 { raw_bytes: 65_536 },
+        Codec::Zstd { .. } => Codec::Zstd { raw_bytes: 65_536 },
     });
     let states = variants!(RunState {
         RunState::Starting => RunState::Starting,

@@ -26,6 +26,7 @@ pub(crate) fn check<'a>(spec: &'a Spec, fleet: &'a Fleet) -> (Vec<Problem>, Vec<
     checker.announced();
     for index in 0..spec.nodes.len() {
         checker.node(index);
+        checker.is_sent(index);
     }
     (checker.problems, checker.sites)
 }
@@ -62,6 +63,26 @@ impl<'a> Checker<'a> {
             let Some(index) = ready else { break };
             settled[index] = true;
             self.sites[index] = self.where_input_is(index);
+        }
+    }
+
+    /// 'send' is about the bus: it says nothing about records that stay in one daemon.
+    fn is_sent(&mut self, index: usize) {
+        let node = &self.spec.nodes[index];
+        let Some(here) = self.sites[index].filter(|_| node.send.is_some()) else {
+            return;
+        };
+        let inputs: Option<Vec<Site<'_>>> = self.inputs(index).map(|input| self.sites[input]).collect();
+        if inputs.is_some_and(|inputs| !inputs.is_empty() && inputs.iter().all(|input| input.name == here.name)) {
+            let message = format!(
+                "what '{}' reads comes from its own daemon, not over the bus",
+                clip(&node.id)
+            );
+            self.wrong(
+                &node.place().key("send"),
+                message,
+                "remove 'send', or put it where the records arrive from another daemon",
+            );
         }
     }
 

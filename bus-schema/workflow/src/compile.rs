@@ -10,7 +10,7 @@ use bus_schema::{
     api::Problem,
     encode,
     id::{NodeId, StreamId, WorkflowId},
-    plan::{Action, ComponentRole, Pipe, PlanNode, PlanWorkflow, Root, SendPolicy, Step, StreamSpec},
+    plan::{Action, ComponentRole, Pipe, PlanNode, PlanWorkflow, Root, Step, StreamSpec},
 };
 
 use crate::{
@@ -263,7 +263,7 @@ impl<'a> Cutter<'a> {
             producer,
             consumer,
             spool: self.spec.nodes[to].spool.unwrap_or_default(),
-            send: SendPolicy::default(),
+            send: self.spec.nodes[to].send.clone().unwrap_or_default(),
         };
         let step = Step {
             after: spot.after,

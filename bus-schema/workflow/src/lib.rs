@@ -18,6 +18,7 @@
 //! daemon = "hub"
 //! from = ["keep"]
 //! spool = { quota = "1GiB", when_full = "block" }   # buffer of the stream into this node
+//! send = { class = "bulk", rate = "50KB/s" }        # how that stream is sent
 //! ```
 //!
 //! [`validate`] tells everything that is wrong at once; [`compile`] cuts a workflow into one [`PlanWorkflow`] per daemon.

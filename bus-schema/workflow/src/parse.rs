@@ -1,6 +1,8 @@
 //! TOML text to [`Spec`]: the shape of the text and nothing else. Goes on after a mistake, so that all are told at once;
 //! what could not be read is left empty in the spec and not complained about again.
 
+mod send;
+
 use bus_schema::{
     api::Problem,
     limits::{SPOOL_QUOTA_BYTES_MIN, WORKFLOW_NODES_MAX},
@@ -20,7 +22,7 @@ use crate::{
 };
 
 /// Keys of a node that are Mycelial's own; all others belong to the component.
-pub const RESERVED_KEYS: [&str; 4] = ["type", "daemon", "from", "spool"];
+pub const RESERVED_KEYS: [&str; 5] = ["type", "daemon", "from", "spool", "send"];
 
 const TOP_KEYS: [&str; 4] = ["name", "sources", "transforms", "destinations"];
 const ROLES: [ComponentRole; 3] = [
@@ -303,6 +305,15 @@ impl Reader {
             }
             Some(value) => Some(self.spool(&place.key("spool"), value)),
         };
+        let send = match get("send") {
+            None => None,
+            Some(_) if role == ComponentRole::Source => {
+                let hint = "how records travel is said by the node that reads: put 'send' there";
+                self.wrong(&place.key("send"), "nothing is sent to a source", hint);
+                None
+            }
+            Some(value) => Some(self.send(&place.key("send"), value)),
+        };
         let config = table
             .iter()
             .filter(|(key, _)| !RESERVED_KEYS.contains(&key.get_ref().as_ref()));
@@ -314,6 +325,7 @@ impl Reader {
             daemon,
             from,
             spool,
+            send,
             config,
         }
     }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 use bus_schema::{
     api::Problem,
     id::WorkflowId,
-    plan::{ComponentRole, SpoolPolicy},
+    plan::{ComponentRole, SendPolicy, SpoolPolicy},
 };
 use serde_json::{Map, Value};
 
@@ -35,6 +35,8 @@ pub struct Node {
     pub from: Vec<String>,
     /// How the streams into it are buffered, if the text says so.
     pub spool: Option<SpoolPolicy>,
+    /// How the streams into it are sent, if the text says so.
+    pub send: Option<SendPolicy>,
     /// The component's own keys.
     pub config: Map<String, Value>,
 }
@@ -49,6 +51,7 @@ impl fmt::Debug for Node {
             .field("daemon", &self.daemon)
             .field("from", &self.from)
             .field("spool", &self.spool)
+            .field("send", &self.send)
             .field("config", &self.config.keys().collect::<Vec<_>>())
             .finish()
     }

@@ -176,7 +176,7 @@ impl Outgoing {
                 root_seq: delivery.seq,
                 position: delivery.position.as_bytes().to_vec(),
             };
-            let packing = frames::pack(&delivery.batch, &mark, self.record_bytes_max());
+            let packing = frames::pack_with(&delivery.batch, &mark, self.record_bytes_max(), self.spec.send.compress);
             rejected.extend(self.rejected(index, &packing.too_large));
             let mut sealed = Vec::with_capacity(packing.frames.len() + 1);
             // What was given up before comes before what follows it.

@@ -2,16 +2,22 @@
 //! consumer has it.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use bus_schema::message::{Frame, StreamOpen};
+use bus_schema::{
+    limits::FRAME_BYTES_MAX,
+    message::{Frame, StreamOpen},
+    piece::{PIECE_AROUND_BYTES, Piece},
+};
 use flow::Fault;
 use spool::Missing;
 use stream::{
     flight::{Action, Flight, Heard},
     frames,
+    pacer::Turn,
 };
 
 use super::{
@@ -23,6 +29,8 @@ use super::{
 const READ_FRAMES_MAX: usize = 8;
 /// Bytes read from the spool at a time.
 const READ_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes of a frame in one piece: with what stands around them they must fit a message.
+const PIECE_BYTES_MAX: usize = FRAME_BYTES_MAX - PIECE_AROUND_BYTES;
 /// Between two tries to say what was given up for want of room.
 const DEBT_EVERY: Duration = Duration::from_secs(2);
 /// Between two tries to send while the bus takes nothing.
@@ -38,10 +46,29 @@ struct Found {
     gaps: Vec<(u64, u64, Missing)>,
 }
 
+/// Frames that were read and have not all left.
+#[derive(Default)]
+struct AtHand {
+    frames: VecDeque<(u64, Vec<u8>)>,
+}
+
+impl AtHand {
+    fn first(&self) -> Option<u64> {
+        self.frames.front().map(|(seq, _)| *seq)
+    }
+
+    /// Lets go of what lies before `seq`.
+    fn pass(&mut self, seq: u64) {
+        while self.first().is_some_and(|first| first < seq) {
+            self.frames.pop_front();
+        }
+    }
+}
+
 impl Store {
-    /// Frames from `seq` on, at most up to `through`, and what is missing there. Nothing above `released` is.
-    fn frames(&mut self, seq: u64, through: u64, released: u64) -> Result<Found, Fault> {
-        let count = (through + 1 - seq).min(READ_FRAMES_MAX as u64) as usize;
+    /// At most `count` frames from `seq` on, up to `through`, and what is missing there. Nothing above `released` is.
+    fn frames(&mut self, seq: u64, through: u64, released: u64, count: usize) -> Result<Found, Fault> {
+        let count = (through + 1 - seq).min(count as u64) as usize;
         let stored = self
             .spool()?
             .read(seq, count, READ_BYTES_MAX)
@@ -87,21 +114,25 @@ impl Outgoing {
         let mut up = streams.up(&self.spec.consumer);
         let view = self.view();
         let mut flight = Flight::new(view.lineage.epoch, view.state.watermark_seq, Instant::now());
-        flight.connected(*up.borrow_and_update(), Instant::now());
+        flight.connected_after(*up.borrow_and_update(), streams.pause(&self.spec), Instant::now());
         flight.released(*released.borrow_and_update());
+        // An earlier life may have sent what was here when this one began; of what is appended since, only this one.
+        let began_with = view.state.next_seq - 1;
+        let mut at_hand = AtHand::default();
+        let mut losses = 0;
         let mut began = streams.clocks().began();
         began.mark_unchanged();
         let mut up_at = Instant::now();
-        // An earlier life may have sent what was here when this one began; of what is appended since, only this one.
-        let mut sent = view.state.next_seq - 1;
         loop {
             while let Some(ack) = self.next_ack() {
                 if ack.epoch == view.lineage.epoch {
                     self.answered(ack.epoch, ack.resume.clone());
                 }
+                let sent = began_with.max(self.sent.load(Ordering::Relaxed));
                 match flight.acked(&ack, sent, Instant::now()) {
                     Heard::Nothing => {}
                     Heard::Durable => {
+                        streams.away(&self.spec);
                         if let Err(fault) = Arc::clone(self).trim(flight.watermark()).await {
                             tracing::warn!(edge = self.spec.edge, %fault, "cannot give back delivered frames yet");
                         }
@@ -116,7 +147,15 @@ impl Outgoing {
                     }
                 }
             }
-            let wait = match flight.action(Instant::now()) {
+            let now_lost = flight.losses();
+            flight.delayed(streams.heard(&self.spec, now_lost > losses));
+            losses = now_lost;
+            let action = flight.action(Instant::now());
+            if !matches!(action, Action::Send { .. }) {
+                streams.give_up(&self.spec);
+                self.hold(String::new());
+            }
+            let wait = match action {
                 Action::Open if self.awaits_time(streams) && up_at.elapsed() < TIME_WAIT => {
                     Some(TIME_WAIT.saturating_sub(up_at.elapsed()))
                 }
@@ -125,16 +164,16 @@ impl Outgoing {
                     flight.opened(Instant::now());
                     continue;
                 }
-                Action::Send { from, to } => match Arc::clone(self).send(streams, from, to).await {
-                    Ok(through) => {
-                        sent = sent.max(through);
-                        flight.sent(through, Instant::now());
+                Action::Send { from, to } => match self.send(streams, &mut flight, &mut at_hand, from, to).await {
+                    Ok(None) => {
                         // Others on this thread get their turn between frames.
                         tokio::task::yield_now().await;
                         continue;
                     }
+                    Ok(Some(wait)) => wait,
                     Err(cause) => {
                         tracing::debug!(edge = self.spec.edge, cause, "cannot send now");
+                        streams.give_up(&self.spec);
                         Some(SEND_AGAIN)
                     }
                 },
@@ -148,13 +187,14 @@ impl Outgoing {
                 changed = up.changed() => {
                     if changed.is_err() { return false; }
                     up_at = Instant::now();
-                    flight.connected(*up.borrow_and_update(), up_at);
+                    flight.connected_after(*up.borrow_and_update(), streams.pause(&self.spec), up_at);
                 }
                 // Said in an opening; what comes after it is dated by it.
                 Ok(()) = began.changed(), if self.dated_here => {
                     flight.connected(*up.borrow(), Instant::now());
                 }
                 () = self.acked.notified() => {}
+                () = self.turn.notified() => {}
                 () = tokio::time::sleep(DEBT_EVERY), if self.view().book.owed > 0 => {
                     let this = Arc::clone(self);
                     let settle = move || this.with_store(|store| this.settle_debt(store));
@@ -193,48 +233,101 @@ impl Outgoing {
         }
     }
 
-    /// Sends some frames from `from` on; returns the last seq sent. A hole is sent as a gap.
-    async fn send(self: Arc<Self>, streams: &Streams, from: u64, to: u64) -> Result<u64, String> {
-        let this = Arc::clone(&self);
-        // Before the look into the spool: what is appended meanwhile is no part of a hole.
-        // What was confirmed in an earlier life is told in one piece, though the pipe has not released anything yet.
-        let released = (*self.released.borrow()).max(self.view().state.watermark_seq);
-        let found = match self.recent(from, to) {
-            Some(frames) => Ok(Found {
-                frames,
-                gaps: Vec::new(),
-            }),
-            None => {
-                let find = move || {
-                    this.with_store(|store| {
-                        let found = store.frames(from, to, released)?;
-                        // While nothing can be dropped: from now on it cannot be.
-                        let frames = found.frames.iter().map(|(seq, _)| *seq);
-                        let last = frames.chain(found.gaps.iter().map(|(_, last, _)| *last)).max();
-                        this.sent.fetch_max(last.unwrap_or(0), Ordering::Relaxed);
-                        Ok::<_, Fault>(found)
-                    })
-                };
-                let found = tokio::task::spawn_blocking(find).await;
-                found.map_err(|error| error.to_string())?
+    /// Sends the frame `from`, or a piece of it, or that it will never come. `Some` when it is not its turn: how long to
+    /// wait, if that is known.
+    async fn send(
+        self: &Arc<Self>,
+        streams: &Streams,
+        flight: &mut Flight,
+        at_hand: &mut AtHand,
+        from: u64,
+        to: u64,
+    ) -> Result<Option<Option<Duration>>, String> {
+        at_hand.pass(from);
+        if at_hand.first() != Some(from) {
+            // Before the look into the spool: what is appended meanwhile is no part of a hole. What was confirmed in an earlier
+            // life is told in one piece, though the pipe has not released anything yet.
+            let released = (*self.released.borrow()).max(self.view().state.watermark_seq);
+            streams.away(&self.spec);
+            let count = if streams.is_slow() { 1 } else { READ_FRAMES_MAX };
+            let found = self.find(from, to, released, count).await?;
+            if let Some((first, last, missing)) = found.gaps.into_iter().next().filter(|(first, ..)| *first == from) {
+                self.send_gap(streams, first, last, missing).await?;
+                flight.sent(last, Instant::now());
+            }
+            at_hand.frames = found.frames.into();
+            return Ok(None);
+        }
+        let Some((_, frame)) = at_hand.frames.front() else {
+            return Ok(None);
+        };
+        let total = frame.len();
+        // Only another frame can be shorter than what has left of it: then from its beginning.
+        let offset = Some(flight.offset() as usize)
+            .filter(|offset| *offset < total)
+            .unwrap_or(0);
+        let bytes = match streams.ask(&self.spec, total - offset) {
+            Turn::Go(bytes) => bytes.min(total - offset),
+            Turn::Wait => return Ok(Some(None)),
+            Turn::Rate(wait) => return Ok(Some(Some(wait))),
+            Turn::Closed(wait) => {
+                self.hold(streams.closed(&self.spec));
+                return Ok(Some(Some(wait)));
             }
         };
-        let found = found.map_err(|error| error.to_string())?;
-        let mut gaps = found.gaps.into_iter().peekable();
-        let mut next = from;
-        for (seq, frame) in &found.frames {
-            if let Some((first, last, missing)) = gaps.next_if(|(first, ..)| first < seq) {
-                self.send_gap(streams, first, last, missing).await?;
-            }
-            streams.send_frame(&self.spec, &self.subject, frame.clone()).await?;
+        self.hold(String::new());
+        if bytes == total {
+            let Some((_, frame)) = at_hand.frames.pop_front() else {
+                return Ok(None);
+            };
+            streams.send_frame(&self.spec, &self.subject, from, frame).await?;
             crash_point::at!(OutgoingAfterSend);
-            next = *seq + 1;
+            flight.sent(from, Instant::now());
+            return Ok(None);
         }
-        if let Some((first, last, missing)) = gaps.next() {
-            self.send_gap(streams, first, last, missing).await?;
-            next = last + 1;
+        let end = offset + bytes.min(PIECE_BYTES_MAX);
+        let piece = Piece {
+            epoch: self.view().lineage.epoch,
+            seq: from,
+            total: total as u32,
+            offset: offset as u32,
+            bytes: &frame[offset..end],
+        };
+        streams.send_piece(&self.spec, &self.subject, &piece).await?;
+        crash_point::at!(OutgoingAfterSend);
+        if end == total {
+            flight.sent(from, Instant::now());
+        } else {
+            flight.sent_piece(end as u32, Instant::now());
         }
-        Ok(next - 1)
+        Ok(None)
+    }
+
+    /// Some frames from `from` on, from memory or from the spool.
+    async fn find(self: &Arc<Self>, from: u64, to: u64, released: u64, count: usize) -> Result<Found, String> {
+        if let Some(frames) = self.recent(from, to) {
+            let gaps = Vec::new();
+            return Ok(Found { frames, gaps });
+        }
+        let this = Arc::clone(self);
+        let find = move || {
+            this.with_store(|store| {
+                let found = store.frames(from, to, released, count)?;
+                // While nothing can be dropped: from now on it cannot be.
+                let frames = found.frames.iter().map(|(seq, _)| *seq);
+                let last = frames.chain(found.gaps.iter().map(|(_, last, _)| *last)).max();
+                this.sent.fetch_max(last.unwrap_or(0), Ordering::Relaxed);
+                Ok::<_, Fault>(found)
+            })
+        };
+        let found = tokio::task::spawn_blocking(find).await;
+        let found = found.map_err(|error| error.to_string())?;
+        found.map_err(|error| error.to_string())
+    }
+
+    /// Says what it holds itself up with.
+    fn hold(&self, why: String) {
+        *lock(&self.held) = why;
     }
 
     /// Frames that are still in memory, if the first wanted one is.
@@ -270,7 +363,7 @@ impl Outgoing {
             .secure
             .seal_frame(&self.subject, stream, &lineage.key, lineage.epoch, last_seq, &plaintext)
             .map_err(|error| error.to_string())?;
-        streams.send_frame(&self.spec, &self.subject, frame).await
+        streams.send_frame(&self.spec, &self.subject, last_seq, frame).await
     }
 
     async fn trim(self: Arc<Self>, watermark: u64) -> Result<(), Fault> {

@@ -12,6 +12,7 @@ use bus_schema::{
     data::{Batch, Ops, Origin, Schema},
     id::WorkflowId,
     message::{Frame, Ledger, Side, SourceMark, StreamAck, StreamOpen, StreamReport},
+    piece::Piece,
     plan::StreamSpec,
     subject::{self, Subject},
 };
@@ -19,6 +20,7 @@ use flow::{Fault, Meter, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Tal
 use stream::{
     clocks::Boots,
     frames::{self, Arrived},
+    pieces::{Fitted, Pieces},
     standing::{Place, Reaction, Standing, Taken},
 };
 use tokio::sync::Notify;
@@ -32,10 +34,26 @@ pub struct Incoming {
     subject: Subject,
     secure: Arc<Secure>,
     standing: Mutex<Standing>,
+    /// Locked while `standing` is, or alone; never the other way round.
+    pieces: Mutex<Pieces>,
     /// When the producer's boots began.
     boots: Mutex<Boots>,
     arrived: Notify,
     meter: Arc<Meter>,
+}
+
+/// Whether what arrived asks for an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// No.
+    None,
+    /// Only that it has arrived, which may wait a moment.
+    Soon,
+    /// At once.
+    Now {
+        /// Something before it is missing: go back.
+        rewind: bool,
+    },
 }
 
 /// The place that a watermark's position stands for.
@@ -52,6 +70,7 @@ impl Incoming {
             workflow,
             secure,
             standing: Mutex::default(),
+            pieces: Mutex::default(),
             boots: Mutex::default(),
             arrived: Notify::new(),
             meter,
@@ -71,6 +90,11 @@ impl Incoming {
     fn lock(&self) -> MutexGuard<'_, Standing> {
         // A panic while this was held leaves plain values behind.
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pieces(&self) -> MutexGuard<'_, Pieces> {
+        // The same.
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The source of this stream.
@@ -103,11 +127,50 @@ impl Incoming {
         self.boots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A sealed frame arrived. `Some(rewind)` when an answer is due.
-    pub fn frame(&self, subject: &Subject, frame: &[u8], now: Instant) -> Option<bool> {
+    /// A sealed frame, or a piece of one, arrived.
+    pub fn arrived(&self, subject: &Subject, bytes: &[u8], now: Instant) -> Answer {
+        if !Piece::is_one(bytes) {
+            return self.frame(subject, bytes, now).unwrap_or(Answer::None);
+        }
+        let Some(piece) = Piece::decode(bytes) else {
+            tracing::warn!(edge = self.spec.edge, "a piece of a frame was refused");
+            return Answer::None;
+        };
+        let fitted = {
+            let standing = self.lock();
+            match (standing.is_ready(), standing.key()) {
+                (false, _) => return Answer::None,
+                (true, None) => return Answer::Now { rewind: false },
+                (true, Some(_)) => self.pieces().take(&piece, standing.epoch(), standing.received()),
+            }
+        };
+        match fitted {
+            Fitted::Nothing => Answer::None,
+            Fitted::Added => Answer::Soon,
+            Fitted::Missing => self.missed(now),
+            // Spoilt on the way: once more from its beginning.
+            Fitted::Whole(frame) => self.frame(subject, &frame, now).unwrap_or_else(|| self.missed(now)),
+        }
+    }
+
+    /// Something is missing.
+    fn missed(&self, now: Instant) -> Answer {
+        match self.lock().missed(now) {
+            Reaction::Rewind => Answer::Now { rewind: true },
+            _ => Answer::None,
+        }
+    }
+
+    /// A whole sealed frame arrived. `None` when it is not genuine.
+    fn frame(&self, subject: &Subject, frame: &[u8], now: Instant) -> Option<Answer> {
         let Some(key) = self.lock().key().cloned() else {
             // Restarted in the middle: the producer must open the stream again.
-            return self.lock().is_ready().then_some(false);
+            let is_ready = self.lock().is_ready();
+            return Some(if is_ready {
+                Answer::Now { rewind: false }
+            } else {
+                Answer::None
+            });
         };
         let (epoch, seq, plaintext) = match self.secure.open_frame(subject, frame, &self.spec.stream, &key) {
             Ok(opened) => opened,
@@ -121,20 +184,22 @@ impl Incoming {
             Err(error) => {
                 // Signed by the producer and yet unreadable: a newer version. Waiting for an update loses nothing.
                 self.lock().set_trouble(error.to_string());
-                return None;
+                return Some(Answer::None);
             }
         };
-        let reaction = self.lock().frame(epoch, seq, frame, now);
-        match reaction {
+        let mut standing = self.lock();
+        Some(match standing.frame(epoch, seq, frame, now) {
             Reaction::Queued => {
+                self.pieces().settle(standing.epoch(), standing.received());
+                drop(standing);
                 crash_point::at!(IncomingAfterQueue);
                 self.arrived.notify_one();
-                None
+                Answer::Soon
             }
-            Reaction::Ack => Some(false),
-            Reaction::Rewind => Some(true),
-            Reaction::Nothing => None,
-        }
+            Reaction::Ack => Answer::Now { rewind: false },
+            Reaction::Rewind => Answer::Now { rewind: true },
+            Reaction::Nothing => Answer::None,
+        })
     }
 
     /// What to tell the producer now. `None` before the pipe knows where it goes on.
@@ -147,7 +212,7 @@ impl Incoming {
             received: standing.received(),
             credit: standing.taken() + window,
             rewind,
-            partial_bytes: 0,
+            partial_bytes: self.pieces().bytes(standing.epoch(), standing.received()),
             dead: self.meter.account().dead,
             resume: standing.resume_point(),
             trouble: standing.trouble().to_string(),

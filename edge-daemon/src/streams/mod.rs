@@ -2,6 +2,7 @@
 //! connection, the spools and the flow meet.
 
 mod append;
+mod clock;
 mod courier;
 pub mod incoming;
 pub mod outgoing;
@@ -9,7 +10,7 @@ pub mod outgoing;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bus_link::{
@@ -18,13 +19,20 @@ use bus_link::{
 };
 use bus_schema::{
     id::{NodeId, StreamId},
-    limits::CREDIT_FRAMES,
+    limits::{CREDIT_FRAMES, FRAME_BYTES_MAX},
     message::{Body, Message, StreamAck, StreamOpen, StreamReport},
+    piece::Piece,
     plan::StreamSpec,
     subject::{self, Lane, Pattern, Subject},
 };
+use stream::{
+    answers::Answers,
+    hours::{self, TimeOfDay},
+    pacer::{self, Pacer, Turn},
+};
 use tokio::sync::{Notify, mpsc, watch};
 
+use self::{clock::Clock, incoming::Answer};
 use crate::clocks::Clocks;
 
 pub use incoming::Incoming;
@@ -34,13 +42,36 @@ pub use outgoing::Outgoing;
 const WINDOW_FRAMES: u64 = 2 * CREDIT_FRAMES;
 /// Least frames a stream may have under way.
 const WINDOW_FRAMES_MIN: u64 = 2;
+/// After a reconnect a daemon's streams are opened one after the other, in an order left to chance: so far apart on
+/// average, and the last of them no later than that.
+const OPENS_APART: Duration = Duration::from_millis(20);
+const OPENS_SPREAD_MAX: Duration = Duration::from_secs(5);
+
+/// An acknowledgement to be sent.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at: Instant,
+    /// Asks to go back.
+    rewind: bool,
+}
 
 #[derive(Default)]
 struct Table {
     outgoing: HashMap<StreamId, Arc<Outgoing>>,
     incoming: HashMap<StreamId, Arc<Incoming>>,
-    /// Acknowledgements to send; `true` asks to go back.
-    due: HashMap<StreamId, bool>,
+    /// Acknowledgements to send.
+    due: HashMap<StreamId, Due>,
+    /// How often each incoming stream was acknowledged lately.
+    answers: HashMap<StreamId, Answers>,
+}
+
+impl Table {
+    /// Notes an acknowledgement; an earlier one wins, and a wish to go back is kept.
+    fn want(&mut self, stream: StreamId, at: Instant, rewind: bool) {
+        let due = self.due.entry(stream).or_insert(Due { at, rewind });
+        due.at = due.at.min(at);
+        due.rewind |= rewind;
+    }
 }
 
 /// The two connections of a daemon.
@@ -57,6 +88,9 @@ pub struct Streams {
     road: Option<Road>,
     clocks: Arc<Clocks>,
     table: Mutex<Table>,
+    /// Who of those that send over the bus may send now. Never locked together with the table.
+    pacer: Mutex<Pacer>,
+    clock: Clock,
     due: Arc<Notify>,
     bus_up: watch::Sender<bool>,
     local_up: watch::Sender<bool>,
@@ -70,6 +104,8 @@ impl Streams {
             road,
             clocks,
             table: Mutex::default(),
+            pacer: Mutex::default(),
+            clock: Clock::default(),
             due: Arc::default(),
             bus_up: watch::Sender::new(false),
             local_up: watch::Sender::new(true),
@@ -93,6 +129,84 @@ impl Streams {
         spec.producer == spec.consumer
     }
 
+    /// Tells the pacer something, then lets whose turn it is know.
+    fn pace<T>(&self, tell: impl FnOnce(&mut Pacer, Instant, Option<TimeOfDay>) -> T) -> T {
+        let (now, clock) = (Instant::now(), self.clock.time_of_day());
+        let (told, next) = {
+            // A panic while this was held leaves counts behind that the next connection sets right.
+            let mut pacer = self.pacer.lock().unwrap_or_else(PoisonError::into_inner);
+            let told = tell(&mut pacer, now, clock);
+            (told, pacer.next(now, clock))
+        };
+        if let Some(next) = next
+            && let Some(out) = self.lock().outgoing.get(&next)
+        {
+            out.turn.notify_one();
+        }
+        told
+    }
+
+    /// A stream would like to send so many bytes. When it must wait for its turn, its courier is told.
+    fn ask(&self, spec: &StreamSpec, bytes: usize) -> Turn {
+        if self.is_local(spec) {
+            return Turn::Go(bytes);
+        }
+        self.pace(|pacer, now, clock| pacer.ask(&spec.stream, bytes, now, clock))
+    }
+
+    /// A stream does not wait for its turn any more.
+    fn give_up(&self, spec: &StreamSpec) {
+        if !self.is_local(spec) {
+            self.pace(|pacer, _, _| pacer.give_up(&spec.stream));
+        }
+    }
+
+    /// A stream that may wait for its turn is about to do something else.
+    fn away(&self, spec: &StreamSpec) {
+        if !self.is_local(spec) {
+            self.pace(|pacer, _, _| pacer.away(&spec.stream));
+        }
+    }
+
+    /// How long a stream's bytes take now until they are acknowledged. `lost`: some have just been lost.
+    fn heard(&self, spec: &StreamSpec, lost: bool) -> Duration {
+        if self.is_local(spec) {
+            return Duration::ZERO;
+        }
+        self.pace(|pacer, now, _| {
+            if lost {
+                pacer.lost(&spec.stream, now);
+            }
+            pacer.delay(&spec.stream)
+        })
+    }
+
+    /// Whether so little may be on the way that reading ahead would only cost memory.
+    fn is_slow(&self) -> bool {
+        self.pace(|pacer, _, _| pacer.window() < FRAME_BYTES_MAX)
+    }
+
+    /// Why a stream outside its hours waits, in words.
+    fn closed(&self, spec: &StreamSpec) -> String {
+        let opens = self
+            .clock
+            .time_of_day()
+            .and_then(|now| hours::opens_at(&spec.send.windows, now));
+        format!("waits for its hours: sends again at {}", opens.unwrap_or_default())
+    }
+
+    /// How long a courier waits before it opens its stream on a new connection.
+    fn pause(&self, spec: &StreamSpec) -> Duration {
+        if self.is_local(spec) {
+            return Duration::ZERO;
+        }
+        let streams = self.lock().outgoing.len() as u32;
+        let spread = (OPENS_APART * streams).min(OPENS_SPREAD_MAX);
+        // Without randomness they are opened together, which is only slower.
+        let part = getrandom::u32().unwrap_or(0);
+        spread.mul_f64(f64::from(part) / f64::from(u32::MAX))
+    }
+
     /// Whether the way to a consumer is open.
     pub fn up(&self, consumer: &NodeId) -> watch::Receiver<bool> {
         if consumer == self.secure.node() {
@@ -106,6 +220,9 @@ impl Streams {
     pub async fn add_outgoing(self: &Arc<Self>, out: Arc<Outgoing>) -> impl Future<Output = ()> + Send + 'static {
         let spec = out.spec().clone();
         self.lock().outgoing.insert(spec.stream, Arc::clone(&out));
+        if !self.is_local(&spec) {
+            self.pace(|pacer, now, _| pacer.join(spec.stream, spec.consumer, &spec.send, now));
+        }
         if let (Some(road), false) = (&self.road, self.is_local(&spec)) {
             road.data
                 .bus()
@@ -139,7 +256,9 @@ impl Streams {
                     table.incoming.remove(&spec.stream);
                 }
                 table.due.remove(&spec.stream);
+                table.answers.remove(&spec.stream);
             }
+            self.pace(|pacer, now, _| pacer.leave(&spec.stream, now));
             if let (Some(road), false) = (&self.road, self.is_local(spec)) {
                 let fleet = self.secure.fleet();
                 let pattern: Pattern = if spec.producer == *self.secure.node() {
@@ -184,12 +303,14 @@ impl Streams {
             match event {
                 SessionEvent::Up { address } => {
                     tracing::info!(address, "data connection up");
+                    self.pace(|pacer, _, _| pacer.reconnected());
                     self.bus_up.send_replace(true);
                     self.greet();
                 }
                 SessionEvent::Down { cause } => {
                     tracing::warn!(cause, "data connection down");
                     self.bus_up.send_replace(false);
+                    self.pace(|pacer, _, _| pacer.reconnected());
                 }
                 SessionEvent::Stream { subject, frame } => self.arrived(&subject, &frame),
                 SessionEvent::Refused { subject, cause } => tracing::warn!(%subject, cause, "refused"),
@@ -202,8 +323,9 @@ impl Streams {
     fn greet(&self) {
         let mut table = self.lock();
         let streams: Vec<_> = table.incoming.keys().copied().collect();
+        let now = Instant::now();
         for stream in streams {
-            table.due.entry(stream).or_insert(false);
+            table.want(stream, now, false);
         }
         drop(table);
         self.due.notify_one();
@@ -221,7 +343,13 @@ impl Streams {
                     return;
                 };
                 match self.read_ack(subject, frame, out.spec()) {
-                    Ok(ack) => out.ack(ack),
+                    Ok(ack) => {
+                        if ack.epoch == out.view().lineage.epoch {
+                            let (received, partial) = (ack.received, ack.partial_bytes);
+                            self.pace(|pacer, now, _| pacer.acked(&stream, received, partial, now));
+                        }
+                        out.ack(ack);
+                    }
                     Err(cause) => tracing::warn!(%subject, cause, "an acknowledgement was refused"),
                 }
             }
@@ -243,8 +371,11 @@ impl Streams {
         let Some(incoming) = self.lock().incoming.get(stream).cloned() else {
             return;
         };
-        if let Some(rewind) = incoming.frame(subject, frame, Instant::now()) {
-            self.want_ack(&incoming, rewind);
+        match incoming.arrived(subject, frame, Instant::now()) {
+            Answer::None => {}
+            Answer::Now { rewind } => self.want_ack(&incoming, rewind),
+            Answer::Soon if self.is_local(incoming.spec()) => {}
+            Answer::Soon => self.want_ack_soon(incoming.spec().stream),
         }
     }
 
@@ -263,18 +394,33 @@ impl Streams {
         }
     }
 
-    /// Lets the producer know where this end stands, soon. Many wishes become one message.
+    /// Lets the producer know where this end stands. Many wishes become one message.
     pub fn want_ack(&self, incoming: &Incoming, rewind: bool) {
-        *self.lock().due.entry(incoming.spec().stream).or_insert(false) |= rewind;
+        self.lock().want(incoming.spec().stream, Instant::now(), rewind);
         self.due.notify_one();
     }
 
-    async fn send_due(&self) {
+    /// Lets the producer know that something has arrived, as soon as it was not told so a moment ago.
+    fn want_ack_soon(&self, stream: StreamId) {
+        let now = Instant::now();
+        let mut table = self.lock();
+        let at = table.answers.get(&stream).map_or(now, |answers| answers.next(now));
+        table.want(stream, at, false);
+        drop(table);
+        self.due.notify_one();
+    }
+
+    /// Sends the acknowledgements that are due; returns when the next one will be.
+    async fn send_due(&self) -> Option<Instant> {
+        let now = Instant::now();
         let due: Vec<(Arc<Incoming>, bool)> = {
             let mut table = self.lock();
-            let due = std::mem::take(&mut table.due);
+            let due: Vec<_> = table.due.extract_if(|_, due| due.at <= now).collect();
             due.into_iter()
-                .filter_map(|(id, rewind)| Some((table.incoming.get(&id)?.clone(), rewind)))
+                .filter_map(|(id, due)| {
+                    table.answers.entry(id).or_insert_with(|| Answers::new(now)).given(now);
+                    Some((table.incoming.get(&id)?.clone(), due.rewind))
+                })
                 .collect()
         };
         let window = self.window();
@@ -289,6 +435,7 @@ impl Streams {
                 );
             }
         }
+        self.lock().due.values().map(|due| due.at).min()
     }
 
     /// Frames each incoming stream may have under way.
@@ -304,7 +451,6 @@ impl Streams {
             out.ok_or("no producer")?.ack(ack);
             return Ok(());
         }
-        let road = self.road.as_ref().ok_or("no bus")?;
         let payload = ack.to_payload();
         let body = Body {
             kind: StreamAck::KIND,
@@ -320,11 +466,7 @@ impl Streams {
             .secure
             .seal_pair(&spec.producer, Lane::Ack, subject, &body.encode());
         let frame = frame.map_err(|error| error.to_string())?;
-        road.data
-            .bus()
-            .publish(subject, frame)
-            .await
-            .map_err(|error| error.to_string())
+        self.publish(subject, frame).await
     }
 
     /// Sends an opening to a consumer.
@@ -341,15 +483,35 @@ impl Streams {
     }
 
     /// Sends a sealed frame.
-    pub async fn send_frame(&self, spec: &StreamSpec, subject: &Subject, frame: Vec<u8>) -> Result<(), String> {
+    pub async fn send_frame(
+        &self,
+        spec: &StreamSpec,
+        subject: &Subject,
+        seq: u64,
+        frame: Vec<u8>,
+    ) -> Result<(), String> {
         if self.is_local(spec) {
             self.frame_in(&spec.stream, subject, &frame);
             return Ok(());
         }
+        let bytes = frame.len();
+        self.pace(|pacer, now, _| pacer.sent(&spec.stream, seq, pacer::WHOLE, bytes, now));
+        self.publish(subject, frame).await
+    }
+
+    /// Sends a piece of a sealed frame.
+    async fn send_piece(&self, spec: &StreamSpec, subject: &Subject, piece: &Piece<'_>) -> Result<(), String> {
+        let (bytes, end) = (piece.bytes.len(), piece.offset + piece.bytes.len() as u32);
+        let end = if end == piece.total { pacer::WHOLE } else { end };
+        self.pace(|pacer, now, _| pacer.sent(&spec.stream, piece.seq, end, bytes, now));
+        self.publish(subject, piece.encode()).await
+    }
+
+    async fn publish(&self, subject: &Subject, bytes: Vec<u8>) -> Result<(), String> {
         let road = self.road.as_ref().ok_or("no bus")?;
         road.data
             .bus()
-            .publish(subject, frame)
+            .publish(subject, bytes)
             .await
             .map_err(|error| error.to_string())
     }
@@ -357,10 +519,16 @@ impl Streams {
 
 /// Sends acknowledgements as they become due, as long as there are streams.
 async fn acknowledge(streams: Weak<Streams>, due: Arc<Notify>) {
+    let mut next: Option<Instant> = None;
     loop {
-        due.notified().await;
+        match next {
+            Some(at) => {
+                let _ = tokio::time::timeout_at(at.into(), due.notified()).await;
+            }
+            None => due.notified().await,
+        }
         let Some(streams) = streams.upgrade() else { return };
-        streams.send_due().await;
+        next = streams.send_due().await;
     }
 }
 

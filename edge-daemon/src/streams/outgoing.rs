@@ -119,6 +119,10 @@ pub struct Outgoing {
     pub(super) sent: AtomicU64,
     acks: Mutex<VecDeque<StreamAck>>,
     pub(super) acked: Notify,
+    /// It may be its turn to send.
+    pub(super) turn: Notify,
+    /// What it holds itself up with, in words; empty when nothing does.
+    pub(super) held: Mutex<String>,
     pub(super) trimmed: Notify,
     consumer: Mutex<(u64, String)>,
     /// What the consumer said to the opening of an epoch, and where the one before it ended.
@@ -188,7 +192,13 @@ impl Outgoing {
         let state = spool.state();
         let is_new = state.mark.is_none() && state.next_seq == 1;
         let lineage = match (
-            beginning(found.as_ref().map(Option::as_ref).map_err(|()| ()), is_new),
+            beginning(
+                match &found {
+                    Ok(lineage) => Ok(lineage.as_ref()),
+                    Err(()) => Err(()),
+                },
+                is_new,
+            ),
             found,
         ) {
             (Beginning::Goes, Ok(Some(lineage))) => lineage,
@@ -244,6 +254,8 @@ impl Outgoing {
             dated_here,
             acks: Mutex::default(),
             acked: Notify::new(),
+            turn: Notify::new(),
+            held: Mutex::default(),
             trimmed: Notify::new(),
             consumer: Mutex::default(),
             answer: watch::Sender::new(None),
@@ -299,7 +311,10 @@ impl Outgoing {
         let View {
             state, book, lineage, ..
         } = self.view();
-        let (consumer_dead, trouble) = lock(&self.consumer).clone();
+        let (consumer_dead, mut trouble) = lock(&self.consumer).clone();
+        if trouble.is_empty() {
+            trouble.clone_from(&lock(&self.held));
+        }
         // The consumer counts its dead letters among what its watermark covers.
         let consumer_dead = consumer_dead.min(state.delivered_records);
         let ledger = Ledger {

@@ -1,7 +1,8 @@
 //! What the producer of a stream does next: open it, send frames, or wait. Pure: events and the time come in.
 //!
 //! Cumulative acknowledgements and go-back-N: after a loss everything from the first missing frame is sent again, byte for
-//! byte. Credit bounds what is on the way; only a watermark lets anything be deleted.
+//! byte; where a frame travels in pieces, from the first missing piece. Credit bounds what is on the way; only a watermark
+//! lets anything be deleted.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ const DURABLE_MAX: Duration = Duration::from_secs(15);
 /// First and longest wait for an answer to an opening.
 const OPEN_WAIT_FIRST: Duration = Duration::from_millis(500);
 const OPEN_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Rewinds closer together than this answer one and the same loss.
+/// How many times as long as an answer takes now no progress may be made, should that be longer.
+const PATIENCE: u32 = 4;
+/// Rewinds closer together than this, or than an answer takes now, answer one and the same loss.
 const REWIND_APART: Duration = Duration::from_millis(200);
 
 /// What an acknowledgement told.
@@ -56,11 +59,18 @@ pub struct Flight {
     /// Frames up to this seq may leave.
     released: u64,
     next: u64,
+    /// Bytes of the frame `next` that have left in pieces.
+    offset: u32,
     credit: u64,
     received: u64,
+    /// Bytes of the frame after `received` that have arrived in pieces.
+    partial: u32,
     watermark: u64,
     progress_at: Instant,
     rewound_at: Option<Instant>,
+    losses: u64,
+    /// How long an answer takes now.
+    delay: Duration,
 }
 
 impl Flight {
@@ -74,19 +84,37 @@ impl Flight {
             open_wait: OPEN_WAIT_FIRST,
             released: watermark,
             next: watermark + 1,
+            offset: 0,
             credit: 0,
             received: watermark,
+            partial: 0,
             watermark,
             progress_at: now,
             rewound_at: None,
+            losses: 0,
+            delay: Duration::ZERO,
         }
     }
 
     /// The connection came or went.
     pub fn connected(&mut self, connected: bool, now: Instant) {
+        self.connected_after(connected, Duration::ZERO, now);
+    }
+
+    /// The connection came or went; the stream is opened `pause` later, so that many do not open at once.
+    pub fn connected_after(&mut self, connected: bool, pause: Duration, now: Instant) {
         self.connected = connected;
         self.open_wait = OPEN_WAIT_FIRST;
+        self.delay = Duration::ZERO;
+        // What was under way is sent again from wherever the consumer says it is.
+        (self.next, self.offset) = (self.received + 1, self.partial);
         self.ask(now);
+        self.open_at = now + pause;
+    }
+
+    /// So long it takes now until what is sent is acknowledged. On a slow line nobody must be impatient.
+    pub fn delayed(&mut self, delay: Duration) {
+        self.delay = delay;
     }
 
     fn ask(&mut self, now: Instant) {
@@ -115,18 +143,21 @@ impl Flight {
         }
         let just_answered = !std::mem::replace(&mut self.answered, true);
         self.open_wait = OPEN_WAIT_FIRST;
-        let rewinds_again = self.rewound_at.is_none_or(|at| now.duration_since(at) >= REWIND_APART);
+        let apart = REWIND_APART.max(self.delay);
+        let rewinds_again = self.rewound_at.is_none_or(|at| now.duration_since(at) >= apart);
         if just_answered || (ack.rewind && rewinds_again) {
+            self.losses += u64::from(self.is_under_way());
             self.rewound_at = Some(now);
-            self.next = ack.received + 1;
+            (self.next, self.offset) = (ack.received + 1, ack.partial_bytes);
         }
-        self.next = self.next.max(ack.received + 1);
-        let progress = just_answered || ack.received > self.received || ack.watermark > self.watermark;
+        (self.next, self.offset) = (self.next, self.offset).max((ack.received + 1, ack.partial_bytes));
+        let has_more = (ack.received, ack.partial_bytes) > (self.received, self.partial);
+        let progress = just_answered || has_more || ack.watermark > self.watermark;
         if progress {
             self.progress_at = now;
         }
         let durable = ack.watermark > self.watermark;
-        self.received = ack.received;
+        (self.received, self.partial) = (ack.received, ack.partial_bytes);
         self.watermark = self.watermark.max(ack.watermark);
         self.credit = ack.credit;
         if durable { Heard::Durable } else { Heard::Nothing }
@@ -140,10 +171,35 @@ impl Flight {
 
     /// Frames up to this seq left.
     pub fn sent(&mut self, through: u64, now: Instant) {
-        if self.next == self.received + 1 {
+        if !self.is_under_way() {
             self.progress_at = now;
         }
-        self.next = self.next.max(through + 1);
+        if through >= self.next {
+            (self.next, self.offset) = (through + 1, 0);
+        }
+    }
+
+    /// A piece of the next frame left: up to so many of its bytes.
+    pub fn sent_piece(&mut self, end: u32, now: Instant) {
+        if !self.is_under_way() {
+            self.progress_at = now;
+        }
+        self.offset = end;
+    }
+
+    /// How many bytes of the next frame have left already.
+    pub fn offset(&self) -> u32 {
+        self.offset
+    }
+
+    /// Something was sent whose arrival is not known yet.
+    fn is_under_way(&self) -> bool {
+        (self.next, self.offset) > (self.received + 1, self.partial)
+    }
+
+    /// How often it went back while something was under way.
+    pub fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// Highest seq known to be durable at the consumer.
@@ -160,9 +216,8 @@ impl Flight {
         // Credit comes with the watermark, unless the consumer has gone back behind what it had confirmed, and its last word
         // was lost.
         let is_starved = self.next <= self.released && self.next > self.credit;
-        let is_waiting = self.received > self.watermark || is_starved;
-        let patience = match (self.next > self.received + 1, is_waiting) {
-            (true, _) => Some(PROGRESS_MAX),
+        let patience = match (self.is_under_way(), self.received > self.watermark || is_starved) {
+            (true, _) => Some(PROGRESS_MAX.max(self.delay * PATIENCE)),
             (false, true) => Some(DURABLE_MAX),
             (false, false) => None,
         };
@@ -287,6 +342,69 @@ mod tests {
         // That it is durable and that there is credit again is lost on the way.
         assert_eq!(flight.action(t), Action::Wait(Some(DURABLE_MAX)));
         assert_eq!(flight.action(t + DURABLE_MAX), Action::Open);
+    }
+
+    #[test]
+    fn a_frame_in_pieces_goes_on_from_where_it_is() {
+        let t = Instant::now();
+        let partial = |received, bytes| StreamAck {
+            partial_bytes: bytes,
+            ..ack(0, received, 16)
+        };
+        let mut flight = Flight::new(1, 0, t);
+        flight.released(3);
+        flight.connected(true, t);
+        flight.acked(&ack(0, 0, 16), 3, t);
+        let send = |from| Action::Send { from, to: 3 };
+        assert_eq!((flight.action(t), flight.offset()), (send(1), 0));
+        flight.sent_piece(1_000, t);
+        flight.sent_piece(2_000, t);
+        assert_eq!((flight.action(t), flight.offset()), (send(1), 2_000));
+        // A piece that arrives is progress, and takes nothing back.
+        let later = t + PROGRESS_MAX - Duration::from_millis(1);
+        flight.acked(&partial(0, 1_000), 3, later);
+        assert_eq!(
+            (flight.action(later + PROGRESS_MAX / 2), flight.offset()),
+            (send(1), 2_000)
+        );
+        // On a slow line an answer takes its time.
+        flight.delayed(PROGRESS_MAX);
+        let later = later + PROGRESS_MAX * 2;
+        assert_eq!(flight.action(later), send(1));
+        // The connection is lost: on from what is there.
+        flight.connected(false, later);
+        flight.connected_after(true, Duration::from_millis(50), later);
+        assert_eq!(flight.action(later), Action::Wait(Some(Duration::from_millis(50))));
+        flight.acked(&partial(0, 1_500), 3, later);
+        assert_eq!(
+            (flight.action(later), flight.offset(), flight.losses()),
+            (send(1), 1_500, 0)
+        );
+        flight.sent(1, later);
+        assert_eq!((flight.action(later), flight.offset()), (send(2), 0));
+        flight.sent_piece(700, later);
+        // A piece of the second was lost; the rest of the first is there.
+        let rewind = StreamAck {
+            rewind: true,
+            ..partial(1, 300)
+        };
+        flight.acked(&rewind, 3, later + PROGRESS_MAX);
+        assert_eq!(
+            (flight.action(later), flight.offset(), flight.losses()),
+            (send(2), 300, 1)
+        );
+        // What was sent before the loss arrives and asks again: it has been answered.
+        flight.sent_piece(600, later);
+        flight.acked(&rewind, 3, later + PROGRESS_MAX + REWIND_APART);
+        assert_eq!(
+            (flight.offset(), flight.losses()),
+            (300, 2),
+            "no delay is known on this connection"
+        );
+        flight.delayed(PROGRESS_MAX);
+        flight.sent_piece(600, later);
+        flight.acked(&rewind, 3, later + PROGRESS_MAX + REWIND_APART * 3);
+        assert_eq!((flight.offset(), flight.losses()), (600, 2));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use bus_schema::{
     message::{Body, BodyError, Codec, Exchange, Frame, Message, Packed, SourceMark},
 };
 
+use crate::compression::{self, UnpackError};
+
 /// Room in a frame for what stands around a packed batch, bytes.
 const AROUND_BYTES: usize = 64;
 
@@ -33,11 +35,19 @@ pub struct Packing {
 /// Packs a batch into frames of at most [`PART_BYTES`]. `mark` is where the source stands after it; `record_bytes_max` is
 /// the most that one record may take, at most [`RECORD_BYTES_MAX`].
 pub fn pack(batch: &Batch, mark: &SourceMark, record_bytes_max: usize) -> Packing {
+    pack_with(batch, mark, record_bytes_max, false)
+}
+
+/// The same, compressed where that makes it smaller, if wanted.
+pub fn pack_with(batch: &Batch, mark: &SourceMark, record_bytes_max: usize, compress: bool) -> Packing {
     let mut packing = Packing::default();
     let mut packed = Vec::new();
     let bytes_max = record_bytes_max.min(RECORD_BYTES_MAX);
     if batch.rows() > 0 {
         pack_rows(batch, 0, bytes_max, &mut packed, &mut packing.too_large);
+    }
+    if compress {
+        packed.iter_mut().for_each(compression::compress);
     }
     // Only the last one: what is durable in between is not all of this read.
     if let Some(last) = packed.last_mut() {
@@ -141,6 +151,9 @@ pub enum AssemblyCause {
     /// See [`BatchError`].
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// See [`UnpackError`].
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
     /// A program that is newer than this one packed it.
     #[error("the packing is not one this program knows; update it")]
     Packing,
@@ -245,12 +258,16 @@ fn unpack(packed: Packed) -> Result<Arrived, AssemblyError> {
         records: u64::from(records),
         bytes,
     };
-    match codec {
-        Codec::Plain => match Batch::decode(&bytes) {
-            Ok(batch) => Ok(Arrived { batch, mark }),
-            Err(error) => Err(failed(error.into(), bytes)),
+    let raw = match codec {
+        Codec::Plain => bytes,
+        Codec::Zstd { .. } => match compression::unpack(codec, &bytes) {
+            Ok(raw) => raw,
+            Err(error) => return Err(failed(error.into(), bytes)),
         },
-        Codec::Lz4 { .. } => Err(failed(AssemblyCause::Packing, bytes)),
+    };
+    match Batch::decode(&raw) {
+        Ok(batch) => Ok(Arrived { batch, mark }),
+        Err(error) => Err(failed(error.into(), raw)),
     }
 }
 
@@ -291,7 +308,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn what_is_packed_comes_out_again(sizes in proptest::collection::vec(0usize..90_000, 1..12)) {
-            let packing = pack(&batch(&sizes), &mark(), RECORD_BYTES_MAX);
+            let packing = pack_with(&batch(&sizes), &mark(), RECORD_BYTES_MAX, sizes.len() % 2 == 0);
             prop_assert!(packing.too_large.is_empty());
             prop_assert_eq!(packing.frames.iter().map(|f| f.records).sum::<u64>(), sizes.len() as u64);
             let mut assembly = Assembly::default();

@@ -183,6 +183,11 @@ impl Standing {
             self.queue.push_back(Taken { epoch, seq, frame });
             return Reaction::Queued;
         }
+        self.missed(now)
+    }
+
+    /// Something came before which something is missing.
+    pub fn missed(&mut self, now: Instant) -> Reaction {
         if self.rewound_at.is_some_and(|at| now.duration_since(at) < REWIND_APART) {
             return Reaction::Nothing;
         }

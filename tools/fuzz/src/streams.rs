@@ -6,7 +6,6 @@ use bus_schema::{
     data::Batch,
     id::StreamId,
     key::SecretKey,
-    limits::RECORD_BYTES_MAX,
     message::{SourceMark, StreamOpen},
 };
 use stream::{
@@ -30,7 +29,7 @@ fn packed(data: &[u8]) {
         root_seq: 7,
         position: vec![1, 2, 3],
     };
-    let packing = pack(&batch, &mark, RECORD_BYTES_MAX);
+    let packing = pack(&batch, &mark, usize::MAX);
     assert!(packing.too_large.is_empty(), "it came in, so it fits");
     let mut assembly = Assembly::default();
     let mut rows = 0;

@@ -226,6 +226,7 @@ impl World {
     pub(crate) fn replace_spool(&mut self, stream: usize) {
         let lanes = &mut self.streams[stream];
         let mut spool = Spool::new(self.setting.capacity_frames);
+        let was_rewound = lanes.spool.is_rewound();
         if let (Some((root, book)), false) = (lanes.spool.mark(), self.setting.replays) {
             let held = lanes.spool.account().held;
             lanes
@@ -245,6 +246,9 @@ impl World {
             }]);
         }
         lanes.spool = spool;
+        if was_rewound {
+            lanes.spool.set_rewound();
+        }
     }
 
     fn pipe_step(&mut self) -> Result<(), Stop> {

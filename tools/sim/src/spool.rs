@@ -521,6 +521,11 @@ impl Spool {
         self.is_rewound
     }
 
+    /// The one it replaces was.
+    pub fn set_rewound(&mut self) {
+        self.is_rewound = true;
+    }
+
     /// The records of a frame.
     pub fn ids_at(&self, seq: u64) -> Vec<u64> {
         self.frames

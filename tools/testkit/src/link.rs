@@ -23,11 +23,11 @@ const ACCEPT_POLL: Duration = Duration::from_millis(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most that is read at once.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// How many chunks may be under way in one direction of one connection: 512 KiB.
-const CHUNKS_IN_FLIGHT_MAX: usize = 32;
+/// How many chunks may be under way in one direction of one connection: 4 MiB, or a minute at 50 kbit/s.
+const CHUNKS_IN_FLIGHT_MAX: usize = 256;
 /// The most that is read at once from a throttled direction: what a modem sends as one packet.
 const PACKET_BYTES: usize = 1500;
-/// A modem keeps what it can send in this long; then it takes nothing more.
+/// A modem keeps what it can send in this long, unless told otherwise; then it takes nothing more.
 const MODEM_QUEUE: Duration = Duration::from_secs(1);
 /// Between two looks whether there is room in the modem's queue.
 const QUEUE_POLL: Duration = Duration::from_millis(2);
@@ -68,6 +68,8 @@ struct State {
     delay: Duration,
     jitter: Duration,
     bytes_per_s: Option<u64>,
+    /// What the modem keeps, if told.
+    queue: Option<Duration>,
     /// Of a million chunks that pass, so many end their connection.
     losses_per_million: u64,
     dice: Option<Dice>,
@@ -202,6 +204,12 @@ impl Link {
         state.sent_at = [None; 2];
     }
 
+    /// Under [`Link::cap`], the modem keeps what it can send in this long. Real ones keep ten seconds and more, and whoever
+    /// fills that queue makes everybody wait behind it.
+    pub fn queue(&self, keeps: Duration) {
+        self.shared.lock().queue = Some(keeps);
+    }
+
     /// Ends connections at random: of a million chunks (of 16 KiB, or of a packet under [`Link::cap`]) so many end theirs,
     /// and what was under way in it is lost. 0 for no loss.
     pub fn lose(&self, chunks_per_million: u64) {
@@ -270,7 +278,7 @@ impl Shared {
                 return Some(CHUNK_BYTES);
             }
             let backlog = state.sent_at[way as usize].map(|at| at.saturating_duration_since(Instant::now()));
-            if backlog.unwrap_or_default() < MODEM_QUEUE {
+            if backlog.unwrap_or_default() < state.queue.unwrap_or(MODEM_QUEUE) {
                 return Some(PACKET_BYTES);
             }
             drop(state);

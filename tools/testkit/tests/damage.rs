@@ -2,6 +2,7 @@
 //! it set aside.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
 use std::{
     fs,
@@ -16,7 +17,10 @@ const SOON: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(20);
 const ROWS: u64 = 3_000;
 
-const KINDS: [(&str, fn(&Path)); 5] = [
+/// What is done to a file, and how it is called.
+type Damage = (&'static str, fn(&Path));
+
+const KINDS: [Damage; 5] = [
     ("a bit flipped", |path| {
         let mut bytes = fs::read(path).unwrap();
         let middle = bytes.len() / 2;
@@ -77,7 +81,8 @@ fn gateway_with_a_past() -> (Fleet, PathBuf) {
     shop::add(&source, ROWS - 100).unwrap();
     wait_until("a backlog", LATE, || {
         let held = fleet.ledgers().iter().map(|(_, ledger)| ledger.buffered).max();
-        (held == Some(ROWS - 100)).then_some(())
+        // The hub may have been killed before it confirmed the first ones.
+        (held >= Some(ROWS - 100)).then_some(())
     });
     assert!(gateway.term_and_wait(STOP).success());
     // Nothing that starts below may reach anybody.

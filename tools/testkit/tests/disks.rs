@@ -2,6 +2,7 @@
 //! nothing is lost, and when the disk is well again everything resumes without a restart.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
 use std::{
     fs,

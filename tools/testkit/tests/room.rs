@@ -2,6 +2,7 @@
 //! the record, through kills of the gateway and an absent hub.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 

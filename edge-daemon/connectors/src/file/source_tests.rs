@@ -600,3 +600,31 @@ fn position_was_ever_taken(events: &[Event]) -> bool {
     }
     false
 }
+
+/// A record that could not be read is read once more where it stands for itself, open or not.
+#[tokio::test]
+async fn a_single_record_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("in"), "").unwrap();
+    let json = r#"{"path": "in", "format": "json_lines", "types": {"n": "i64"}}"#;
+    for is_open in [false, true] {
+        let mut source = source(&SOURCE, json, dir.path());
+        if is_open {
+            source.open(None).await.unwrap();
+        }
+        let batch = source.decode(br#"{"n": 7}"#).unwrap();
+        assert_eq!((batch.rows(), batch.cell(0, 0)), (1, Cell::I64(7)));
+        for (wrong, said) in [(&b"nonsense"[..], ""), (b"", "no record"), (br#"{"n": "x"}"#, "n")] {
+            let cause = source.decode(wrong).unwrap_err();
+            assert!(cause.contains(said) && !cause.is_empty(), "{cause}");
+        }
+    }
+    for other in [
+        r#"{"path": "in", "format": "csv"}"#,
+        r#"{"path": "in", "format": "lines"}"#,
+        r#"{"path": "in", "format": "json_lines", "origin_columns": true}"#,
+    ] {
+        let cause = source(&SOURCE, other, dir.path()).decode(b"a").unwrap_err();
+        assert!(cause.contains("mend the file"), "{cause}");
+    }
+}

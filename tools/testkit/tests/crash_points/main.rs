@@ -113,13 +113,6 @@ const OTHER_OCCASIONS: &[Case] = &[
     (Point::RunnerAfterLetters, 1, Victim::Hub, Job::Refuse),
     (Point::LettersBeforeSync, 1, Victim::Hub, Job::Refuse),
     (Point::LettersAfterSync, 1, Victim::Hub, Job::Refuse),
-    (Point::LettersBeforeSync, 1, Victim::Hub, Job::Replay),
-    (Point::LettersAfterSync, 2, Victim::Hub, Job::Replay),
-    (Point::RunnerAfterWrite, 1, Victim::Hub, Job::Replay),
-    (Point::RunnerAfterCommit, 2, Victim::Hub, Job::Replay),
-    (Point::RunnerBeforeSettle, 1, Victim::Hub, Job::Replay),
-    (Point::RunnerBeforeSettle, 2, Victim::Hub, Job::Replay),
-    (Point::RunnerAfterSettle, 1, Victim::Hub, Job::Replay),
     (Point::RunnerBeforeCheckpoint, 1, Victim::Gateway, Job::Print),
     (Point::RunnerAfterCheckpoint, 1, Victim::Gateway, Job::Print),
     (Point::PlaneBeforeCommit, 1, Victim::Plane, Job::Deploy),
@@ -128,7 +121,17 @@ const OTHER_OCCASIONS: &[Case] = &[
     (Point::PlaneAfterCommit, 4, Victim::Plane, Job::Deploy),
 ];
 
-const ALL: &[&[Case]] = &[GATEWAY_SPOOLS, GATEWAY_SENDS, HUB, OTHER_OCCASIONS];
+const REPLAYS: &[Case] = &[
+    (Point::LettersBeforeSync, 1, Victim::Hub, Job::Replay),
+    (Point::LettersAfterSync, 2, Victim::Hub, Job::Replay),
+    (Point::RunnerAfterWrite, 1, Victim::Hub, Job::Replay),
+    (Point::RunnerAfterCommit, 2, Victim::Hub, Job::Replay),
+    (Point::RunnerBeforeSettle, 1, Victim::Hub, Job::Replay),
+    (Point::RunnerBeforeSettle, 2, Victim::Hub, Job::Replay),
+    (Point::RunnerAfterSettle, 1, Victim::Hub, Job::Replay),
+];
+
+const ALL: &[&[Case]] = &[GATEWAY_SPOOLS, GATEWAY_SENDS, HUB, OTHER_OCCASIONS, REPLAYS];
 
 #[track_caller]
 fn die_at_each(cases: &[Case]) {
@@ -157,6 +160,11 @@ fn the_hub_dies_while_it_receives() {
 #[test]
 fn everybody_dies_on_other_occasions() {
     die_at_each(OTHER_OCCASIONS);
+}
+
+#[test]
+fn the_hub_dies_while_dead_letters_are_tried_again() {
+    die_at_each(REPLAYS);
 }
 
 #[test]

@@ -245,8 +245,9 @@ impl Outgoing {
     ) -> Result<Option<Option<Duration>>, String> {
         at_hand.pass(from);
         if at_hand.first() != Some(from) {
-            // Before the look into the spool: what is appended meanwhile is no part of a hole.
-            let released = *self.released.borrow();
+            // Before the look into the spool: what is appended meanwhile is no part of a hole. What was confirmed in an earlier
+            // life is told in one piece, though the pipe has not released anything yet.
+            let released = (*self.released.borrow()).max(self.view().state.watermark_seq);
             streams.away(&self.spec);
             let count = if streams.is_slow() { 1 } else { READ_FRAMES_MAX };
             let found = self.find(from, to, released, count).await?;

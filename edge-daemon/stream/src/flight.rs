@@ -213,7 +213,10 @@ impl Flight {
             return Action::Wait(None);
         }
         let silent = now.saturating_duration_since(self.progress_at);
-        let patience = match (self.is_under_way(), self.received > self.watermark) {
+        // Credit comes with the watermark, unless the consumer has gone back behind what it had confirmed, and its last word
+        // was lost.
+        let is_starved = self.next <= self.released && self.next > self.credit;
+        let patience = match (self.is_under_way(), self.received > self.watermark || is_starved) {
             (true, _) => Some(PROGRESS_MAX.max(self.delay * PATIENCE)),
             (false, true) => Some(DURABLE_MAX),
             (false, false) => None,
@@ -324,6 +327,21 @@ mod tests {
         flight.connected(false, later);
         flight.connected(true, later);
         assert_eq!(flight.action(later), Action::Open);
+    }
+
+    #[test]
+    fn a_producer_without_credit_asks_for_it() {
+        let t = Instant::now();
+        let mut flight = Flight::new(1, 13, t);
+        flight.released(40);
+        flight.connected(true, t);
+        // The destination was taken back. What it had is told in one gap, for which the first credit is enough.
+        flight.acked(&ack(0, 0, 8), 40, t);
+        flight.sent(13, t);
+        flight.acked(&ack(0, 13, 8), 40, t);
+        // That it is durable and that there is credit again is lost on the way.
+        assert_eq!(flight.action(t), Action::Wait(Some(DURABLE_MAX)));
+        assert_eq!(flight.action(t + DURABLE_MAX), Action::Open);
     }
 
     #[test]

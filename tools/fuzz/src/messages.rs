@@ -2,6 +2,7 @@
 
 use bus_schema::{
     api::{ApiCall, ApiResult},
+    letter::{LetterCall, LetterResult},
     member::{Certificate, Invitation, Roster, Signed},
     message::*,
     plan::Plan,
@@ -61,11 +62,16 @@ fn each(kind: u16, ver: u8, payload: &[u8]) {
     again::<Text>(kind, ver, payload);
     again::<Ping>(kind, ver, payload);
     again::<Pong>(kind, ver, payload);
+    again::<LetterCall>(kind, ver, payload);
+    again::<LetterResult>(kind, ver, payload);
+    again::<TimeHint>(kind, ver, payload);
 }
 
 /// The kinds that [`each`] reads: a test compares them with the catalogue.
 #[cfg(test)]
-const KINDS: u16 = 18;
+const KINDS: &[u16] = &[
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 23,
+];
 
 #[cfg(test)]
 mod tests {
@@ -74,6 +80,6 @@ mod tests {
     #[test]
     fn every_kind_of_message_is_read() {
         let kinds: Vec<u16> = CATALOG.iter().map(|(kind, ..)| *kind).collect();
-        assert_eq!(kinds, (1..=KINDS).collect::<Vec<_>>(), "add the new kind to `each`");
+        assert_eq!(kinds, KINDS, "add the new kind to `each`");
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod batches;
 pub mod consumer;
+mod courier;
 pub mod dice;
 mod mishaps;
 pub mod net;

@@ -12,6 +12,10 @@ impl World {
             _ => (true, true),
         };
         self.say(|| format!("of stream {stream} are lost: its buffer: {spool}, its key: {lineage}"));
+        if self.streams.len() > 1 && self.had_tail_damage {
+            // What was read again has later batches and earlier places: the lowest batch is no longer the earliest place.
+            self.streams.iter_mut().for_each(|lanes| lanes.oracle.is_excused = true);
+        }
         let capacity = self.setting.capacity_frames;
         let is_alone = self.streams.len() == 1;
         let comes_again = self.setting.replays && is_alone;

@@ -4,25 +4,21 @@
 use std::collections::VecDeque;
 
 use bus_schema::{
-    id::StreamId,
     key::SecretKey,
-    message::{Frame, Resume, SourceMark, StreamAck, StreamOpen},
+    message::{Frame, Resume, SourceMark, StreamAck},
 };
 use flow::{
     Position, Watermark,
     levelling::{Standing, levelling},
 };
-use stream::flight::{Action, Flight, Heard};
+use stream::flight::Flight;
 
 use crate::{
     batches,
     setting::{Mistake, Policy},
     spool::{Book, Entry, Full, Group, Spool},
-    world::{Sealed, Stop, World},
+    world::{Stop, World},
 };
-
-/// Frames sent at a time.
-const SEND_FRAMES_MAX: usize = 4;
 
 /// A stream's key and epoch, as the daemon keeps them beside the spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,22 +35,22 @@ pub struct Lineage {
 
 /// One stream's producing end, in memory.
 #[derive(Debug)]
-struct Out {
-    flight: Flight,
-    released: u64,
+pub(crate) struct Out {
+    pub(crate) flight: Flight,
+    pub(crate) released: u64,
     /// The root's seq up to which frames may have left.
-    gone: u64,
+    pub(crate) gone: u64,
     /// The highest seq that may be on its way.
-    sent: u64,
-    acks: VecDeque<StreamAck>,
-    answer: Option<(u64, Option<Resume>)>,
+    pub(crate) sent: u64,
+    pub(crate) acks: VecDeque<StreamAck>,
+    pub(crate) answer: Option<(u64, Option<Resume>)>,
     /// Goes up when the stream begins anew.
-    life: u64,
+    pub(crate) life: u64,
     /// The life that the pipe knows.
-    pipe_life: u64,
-    appended: u64,
+    pub(crate) pipe_life: u64,
+    pub(crate) appended: u64,
     /// The pipe's watermark at this leaf.
-    mark_seq: u64,
+    pub(crate) mark_seq: u64,
 }
 
 /// What was read in one go.
@@ -76,7 +72,7 @@ enum Phase {
 /// The daemon, while it lives.
 #[derive(Debug)]
 pub struct Producer {
-    outs: Vec<Out>,
+    pub(crate) outs: Vec<Out>,
     phase: Phase,
     group: Vec<Work>,
     seq: u64,
@@ -123,18 +119,8 @@ impl Producer {
     }
 }
 
-/// The seq that a gap record over this frame begins at.
-fn gap(first_seq: u64, missing: crate::spool::Missing) -> Frame {
-    Frame::Gap {
-        first_seq,
-        dropped: missing.dropped,
-        lost: missing.lost,
-        settled: missing.settled,
-    }
-}
-
 impl World {
-    fn dies<T>(&mut self, done: Result<T, Stop>) -> Result<Option<T>, String> {
+    pub(crate) fn dies<T>(&mut self, done: Result<T, Stop>) -> Result<Option<T>, String> {
         match done {
             Ok(done) => Ok(Some(done)),
             Err(Stop::Crash) => {
@@ -145,7 +131,7 @@ impl World {
         }
     }
 
-    fn out(&mut self, stream: usize) -> Option<&mut Out> {
+    pub(crate) fn out(&mut self, stream: usize) -> Option<&mut Out> {
         self.producer.as_mut().map(|producer| &mut producer.outs[stream])
     }
 
@@ -183,7 +169,7 @@ impl World {
         Ok(())
     }
 
-    fn make_out(&self, stream: usize, life: u64) -> Out {
+    pub(crate) fn make_out(&self, stream: usize, life: u64) -> Out {
         let lanes = &self.streams[stream];
         let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
         let mut flight = Flight::new(epoch, lanes.spool.watermark(), self.now);
@@ -202,7 +188,7 @@ impl World {
         }
     }
 
-    fn make_lineage(&mut self, epoch: u64, asks: bool) -> Lineage {
+    pub(crate) fn make_lineage(&mut self, epoch: u64, asks: bool) -> Lineage {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&self.dice.roll().to_be_bytes());
         Lineage {
@@ -237,9 +223,10 @@ impl World {
     }
 
     /// What was held is given up; of a source that can read again it comes again.
-    fn replace_spool(&mut self, stream: usize) {
+    pub(crate) fn replace_spool(&mut self, stream: usize) {
         let lanes = &mut self.streams[stream];
         let mut spool = Spool::new(self.setting.capacity_frames);
+        let was_rewound = lanes.spool.is_rewound();
         if let (Some((root, book)), false) = (lanes.spool.mark(), self.setting.replays) {
             let held = lanes.spool.account().held;
             lanes
@@ -259,6 +246,9 @@ impl World {
             }]);
         }
         lanes.spool = spool;
+        if was_rewound {
+            lanes.spool.set_rewound();
+        }
     }
 
     fn pipe_step(&mut self) -> Result<(), Stop> {
@@ -602,7 +592,7 @@ impl World {
     }
 
     /// Tells the oracle what the new frames account for.
-    fn note_appended(&mut self, stream: usize, from: u64) {
+    pub(crate) fn note_appended(&mut self, stream: usize, from: u64) {
         let lanes = &mut self.streams[stream];
         let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
         let appended: Vec<(u64, u64)> = lanes.spool.appended_from(from);
@@ -646,208 +636,10 @@ impl World {
         }
         Ok(())
     }
-
-    /// The connection came or went.
-    pub fn told_link(&mut self) {
-        let (is_up, now) = (self.is_up, self.now);
-        if let Some(producer) = &mut self.producer {
-            producer
-                .outs
-                .iter_mut()
-                .for_each(|out| out.flight.connected(is_up, now));
-        }
-    }
-
-    /// An acknowledgement came.
-    pub fn ack_arrived(&mut self, stream: usize, ack: StreamAck) {
-        if !self.is_up {
-            return;
-        }
-        let mixed = self.setting.has(Mistake::EpochMixed);
-        let epoch = self.streams[stream].lineage.as_ref().map_or(0, |lineage| lineage.epoch);
-        if let Some(out) = self.out(stream) {
-            let ack = StreamAck {
-                epoch: if mixed { epoch } else { ack.epoch },
-                ..ack
-            };
-            out.acks.push_back(ack);
-        }
-    }
-
-    /// The courier does one thing.
-    pub fn courier_turn(&mut self, stream: usize) -> Result<(), String> {
-        let turn = self.courier_step(stream);
-        self.dies(turn).map(|_| ())
-    }
-
-    fn courier_step(&mut self, stream: usize) -> Result<(), Stop> {
-        while let Some(ack) = self.out(stream).and_then(|out| out.acks.pop_front()) {
-            if !self.heard(stream, &ack)? {
-                return Ok(());
-            }
-        }
-        self.settle_debt(stream);
-        let now = self.now;
-        let Some(out) = self.out(stream) else { return Ok(()) };
-        match out.flight.action(now) {
-            Action::Open => {
-                out.flight.opened(now);
-                self.open(stream);
-            }
-            Action::Send { from, to } => {
-                if let Some(through) = self.send(stream, from, to)
-                    && let Some(out) = self.out(stream)
-                {
-                    out.flight.sent(through, now);
-                }
-            }
-            Action::Wait(_) => {}
-        }
-        Ok(())
-    }
-
-    /// False when the stream begins anew.
-    fn heard(&mut self, stream: usize, ack: &StreamAck) -> Result<bool, Stop> {
-        let now = self.now;
-        let lanes = &self.streams[stream];
-        let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
-        let Some(out) = self.out(stream) else { return Ok(false) };
-        let sent = out.sent;
-        if ack.epoch == epoch {
-            out.answer = Some((epoch, ack.resume.clone()));
-        }
-        let heard = out.flight.acked(ack, sent, now);
-        if ack.epoch == epoch {
-            self.streams[stream].is_older = false;
-        }
-        let Some(out) = self.out(stream) else { return Ok(false) };
-        match heard {
-            Heard::Nothing => {}
-            Heard::Durable => {
-                let watermark = out.flight.watermark();
-                self.trim(stream, watermark)?;
-            }
-            Heard::Ahead => {
-                self.start_over(stream)?;
-                return Ok(false);
-            }
-        }
-        if self.setting.has(Mistake::TrimReceived) && ack.epoch == epoch && ack.received <= sent {
-            self.trim(stream, ack.received)?;
-        }
-        Ok(true)
-    }
-
-    fn trim(&mut self, stream: usize, watermark: u64) -> Result<(), Stop> {
-        let lanes = &mut self.streams[stream];
-        let gone = lanes.spool.trim(watermark)?;
-        lanes.oracle.deleted(&gone)?;
-        self.say(|| format!("stream {stream} is durable up to {watermark}"));
-        self.point("after a trim")
-    }
-
-    fn start_over(&mut self, stream: usize) -> Result<(), Stop> {
-        let last = self.streams[stream].lineage.as_ref().map_or(0, |lineage| lineage.epoch);
-        let asks = self.setting.replays && !self.setting.has(Mistake::NotAsked);
-        let lineage = self.make_lineage(self.boot.max(last + 1), asks);
-        let epoch = lineage.epoch;
-        self.say(|| format!("the consumer is ahead of stream {stream}: epoch {epoch} begins"));
-        self.replace_spool(stream);
-        self.point("between a new spool and its lineage")?;
-        self.streams[stream].lineage = Some(lineage);
-        let life = self.out(stream).map_or(0, |out| out.life);
-        let mut out = self.make_out(stream, life + 1);
-        (out.pipe_life, out.released, out.sent) = (life, 0, 0);
-        if let Some(producer) = &mut self.producer {
-            producer.outs[stream] = out;
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, stream: usize) {
-        let is_up = self.is_up;
-        let lanes = &mut self.streams[stream];
-        let Some(lineage) = lanes.lineage.as_ref().filter(|_| is_up) else {
-            return;
-        };
-        let open = StreamOpen {
-            stream: StreamId::from_hash(&[stream as u8; 32]),
-            epoch: lineage.epoch,
-            key: lineage.key.clone(),
-            first_seq: lanes.spool.first_seq(),
-            next_seq: lanes.spool.next_seq(),
-            clocks: Vec::new(),
-        };
-        lanes.opens.push(open);
-        let epoch = lineage.epoch;
-        self.say(|| format!("stream {stream} is opened in epoch {epoch}"));
-    }
-
-    fn send(&mut self, stream: usize, from: u64, to: u64) -> Option<u64> {
-        let released = self.out(stream)?.released;
-        let is_up = self.is_up;
-        let lanes = &mut self.streams[stream];
-        let lineage = lanes.lineage.clone().filter(|_| is_up)?;
-        let frames = lanes.spool.read(from, to, SEND_FRAMES_MAX);
-        let mut sent = Vec::new();
-        let mut next = from;
-        for (seq, frame) in frames {
-            if seq > next {
-                sent.push((seq - 1, gap(next, lanes.spool.missing(next, seq - 1))));
-            }
-            sent.push((seq, frame));
-            next = seq + 1;
-        }
-        if sent.is_empty() {
-            let last = lanes
-                .spool
-                .next_held(from)
-                .map_or(released, |next| released.min(next - 1));
-            sent.push((last, gap(from, lanes.spool.missing(from, last))));
-            next = last + 1;
-        }
-        for (seq, frame) in sent {
-            lanes.frames.push(Sealed {
-                key: lineage.key.clone(),
-                epoch: lineage.epoch,
-                seq,
-                frame,
-            });
-        }
-        self.say(|| format!("stream {stream}: {from} to {} leave", next - 1));
-        let out = self.out(stream)?;
-        out.sent = out.sent.max(next - 1);
-        Some(next - 1)
-    }
-
-    /// Tells what was given up for want of room, though nothing new follows.
-    fn settle_debt(&mut self, stream: usize) {
-        let Some(out) = self.out(stream) else { return };
-        let (released, gone) = (out.released, out.gone);
-        let tells = !self.setting.has(Mistake::GapUntold);
-        let lanes = &mut self.streams[stream];
-        let (seq, mut book) = (lanes.spool.next_seq(), lanes.spool.book());
-        let Some((root, _)) = lanes.spool.mark() else { return };
-        if book.owed == 0 || released + 1 != seq || gone < root {
-            return;
-        }
-        book.gone = book.gone.max(root);
-        if let Some(lineage) = &mut lanes.lineage {
-            lineage.begun = true;
-        }
-        let entries = vec![owed_gap(seq, &mut book, tells)];
-        if lanes.spool.append(vec![Group { entries, root, book }]).is_ok() {
-            self.note_appended(stream, seq);
-            if let Some(out) = self.out(stream) {
-                out.released = seq;
-                out.flight.released(seq);
-            }
-        }
-    }
 }
 
 /// A gap record over what was given up and never had a seq.
-fn owed_gap(seq: u64, book: &mut Book, tells: bool) -> Entry {
+pub(crate) fn owed_gap(seq: u64, book: &mut Book, tells: bool) -> Entry {
     let owed = std::mem::take(&mut book.owed);
     let frame = Frame::Gap {
         first_seq: seq,

@@ -9,8 +9,9 @@ use crate::dice::Dice;
 
 /// Frames in a segment: the unit in which room is given back.
 const SEGMENT_FRAMES: u64 = 4;
-/// Marks without frames that are kept.
-const MARKS_ALONE_MAX: usize = 3;
+/// Marks without frames that are kept: as in the real one, twice as many as there are batches in a group of the pipe. With
+/// fewer, a stream could not go back to where a crash left its sibling.
+const MARKS_ALONE_MAX: usize = 6;
 /// Seqs left out when it is not known which were used.
 const SKIPPED_SEQS: u64 = 16;
 
@@ -87,6 +88,8 @@ pub struct Missing {
     pub lost: u64,
     /// Confirmed before.
     pub settled: u64,
+    /// It could not be told how many of those confirmed before belong to the range, and so none of them are counted.
+    pub is_inexact: bool,
 }
 
 /// The account. In records: `produced = delivered + held + dropped + lost`.
@@ -275,7 +278,9 @@ impl Spool {
     pub fn missing(&self, first: u64, last: u64) -> Missing {
         let ledger = &self.ledger;
         let mut missing = Missing::default();
-        if (first..=last).contains(&ledger.floor) && first <= 1 {
+        let is_over_floor = (first..=last).contains(&ledger.floor);
+        missing.is_inexact = is_over_floor && first > 1;
+        if is_over_floor && first <= 1 {
             missing.dropped = ledger.dropped;
             missing.lost = ledger.lost;
             missing.settled = ledger.delivered;
@@ -514,6 +519,11 @@ impl Spool {
     /// Acknowledged groups at the end were found lost, and nothing newer has been appended since.
     pub fn is_rewound(&self) -> bool {
         self.is_rewound
+    }
+
+    /// The one it replaces was.
+    pub fn set_rewound(&mut self) {
+        self.is_rewound = true;
     }
 
     /// The records of a frame.

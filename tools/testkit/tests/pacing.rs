@@ -83,6 +83,9 @@ fn answers_over_a_slow_line(broker: Broker, backlog_bytes: u64) {
     wait_ok("the gateway to be back", SOON, || {
         fleet.cli(&["daemon", "ping", "gateway", "--timeout", "3"])
     });
+    wait_until("the plane to trust in that", SOON, || {
+        presence(&fleet).contains("online").then_some(())
+    });
 
     let started = Instant::now();
     let mut slowest = Duration::ZERO;

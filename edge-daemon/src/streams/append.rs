@@ -319,14 +319,11 @@ struct Producer {
 }
 
 impl Producer {
-    /// Whether the stream has begun anew since the pipe last asked where it stands.
-    fn check_life(&self) -> Result<(), Fault> {
-        if self.life == self.out.view().life {
-            return Ok(());
-        }
-        Err(Fault::Moved {
+    /// The stream has begun anew since the pipe last asked where it stands.
+    fn replaced(&self) -> Fault {
+        Fault::Moved {
             cause: format!("the buffer of {} was replaced", self.out.spec.edge),
-        })
+        }
     }
 }
 
@@ -381,10 +378,12 @@ impl Sink for Producer {
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
         let give_up = Instant::now() + FULL_WAIT;
         loop {
-            self.check_life()?;
-            let (out, owned) = (Arc::clone(&self.out), deliveries.to_vec());
-            let appended = tokio::task::spawn_blocking(move || out.with_store(|store| out.append(store, &owned))).await;
-            match appended.map_err(|error| Fault::retry(error.to_string()))? {
+            let (out, owned, life) = (Arc::clone(&self.out), deliveries.to_vec(), self.life);
+            // Looked at while the store is held: nobody can replace the buffer in between.
+            let append = move || out.with_store(|store| (out.view().life == life).then(|| out.append(store, &owned)));
+            let appended = tokio::task::spawn_blocking(append).await;
+            let appended = appended.map_err(|error| Fault::retry(error.to_string()))?;
+            match appended.ok_or_else(|| self.replaced())? {
                 Ok((last, rejected)) => {
                     self.appended = last;
                     return Ok(rejected);
@@ -403,14 +402,10 @@ impl Sink for Producer {
     }
 
     async fn commit(&mut self) -> Result<(), Fault> {
-        self.check_life()?;
         crash_point::at!(OutgoingBeforeRelease);
-        self.out.let_go();
-        self.out.released.send_if_modified(|released| {
-            let rises = self.appended > *released;
-            *released = self.appended.max(*released);
-            rises
-        });
+        if !self.out.release(self.life, self.appended) {
+            return Err(self.replaced());
+        }
         crash_point::at!(OutgoingAfterRelease);
         Ok(())
     }

@@ -347,6 +347,22 @@ impl Outgoing {
         self.gone.fetch_max(newest, Ordering::Relaxed);
     }
 
+    /// Lets frames up to `through` leave, unless the stream has begun anew since that life.
+    pub(super) fn release(&self, life: u64, through: u64) -> bool {
+        let view = lock(&self.view);
+        if view.life != life {
+            return false;
+        }
+        let newest = view.state.mark.as_ref().map_or(0, |mark| mark.root_seq);
+        self.gone.fetch_max(newest, Ordering::Relaxed);
+        self.released.send_if_modified(|released| {
+            let rises = through > *released;
+            *released = through.max(*released);
+            rises
+        });
+        true
+    }
+
     /// Notes that frames are about to be written under this lineage, durably, once.
     pub(super) fn begin(&self, store: &mut Store) -> Result<(), Fault> {
         if !store.lineage.begun {
@@ -409,9 +425,13 @@ impl Outgoing {
             root_seq: mark.root_seq,
             position: bus_schema::encode(&book),
         };
-        let appended = store.spool()?.append(&[], &mark);
-        appended.map_err(|error| spool_fault(&self.spec, error))?;
-        store.book = book;
+        let spool = store.spool()?;
+        // A crash may have come between this and the lineage: then it is kept already.
+        if spool.state().mark.is_none_or(|kept| kept.root_seq < mark.root_seq) {
+            let appended = spool.append(&[], &mark);
+            appended.map_err(|error| spool_fault(&self.spec, error))?;
+            store.book = book;
+        }
         let lineage = Lineage {
             asks: false,
             begun: true,
@@ -441,10 +461,12 @@ impl Outgoing {
             store.spool = Some(spool);
             store.lineage = lineage;
             lock(&self.recent).clear();
-            self.released.send_replace(0);
             self.sent.store(0, Ordering::Relaxed);
+            // In one: what an earlier life appended must not be released any more.
+            let mut view = lock(&self.view);
+            view.life += 1;
             self.gone.store(0, Ordering::Relaxed);
-            lock(&self.view).life += 1;
+            self.released.send_replace(0);
             Ok(())
         })
     }

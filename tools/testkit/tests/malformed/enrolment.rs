@@ -306,19 +306,20 @@ fn directories() {
         ),
     ]);
 
-    // Damage, file by file.
+    // Damage, file by file. Of what cannot be made again there is a copy: both have to be damaged.
     for (name, code, says) in [
         ("keys", 1, ["keys is damaged", "restore it from a backup"]),
         ("membership", 1, ["membership is damaged", "restore it from a backup"]),
     ] {
-        let path = member.join(name);
+        let (path, copy) = (member.join(name), member.join(format!("{name}.copy")));
         let kept = fs::read(&path).unwrap();
         for (what, bytes) in [
             ("garbage", b"garbage".repeat(20)),
             ("nothing", Vec::new()),
             ("half", kept[..kept.len() / 2].to_vec()),
         ] {
-            fs::write(&path, bytes).unwrap();
+            fs::write(&path, &bytes).unwrap();
+            fs::write(&copy, bytes).unwrap();
             check(vec![Case::new(
                 &format!("{name}: {what}"),
                 daemon(&member),
@@ -326,7 +327,8 @@ fn directories() {
                 &says,
             )]);
         }
-        fs::write(&path, kept).unwrap();
+        fs::write(&path, &kept).unwrap();
+        fs::write(&copy, kept).unwrap();
     }
     // What can be made again does not stop a daemon.
     world.plane = plane(world.dir.path());

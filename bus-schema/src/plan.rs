@@ -115,6 +115,8 @@ pub struct SendPolicy {
     pub windows: Vec<Window>,
     /// Whether batches are compressed.
     pub compress: bool,
+    /// Whether, after an outage, what is produced now goes before what had to wait; see [`Action::Tracks`].
+    pub live_first: bool,
 }
 
 /// One component instance of a workflow on this daemon.
@@ -165,6 +167,19 @@ pub enum Action {
     Sink(u16),
     /// An outgoing stream.
     Stream(StreamSpec),
+    /// An outgoing edge that delivers live data first: two streams that take turns. Each record is in one of them.
+    Tracks([StreamSpec; 2]),
+}
+
+impl Action {
+    /// The streams that begin here.
+    pub fn streams(&self) -> &[StreamSpec] {
+        match self {
+            Action::Stream(spec) => core::slice::from_ref(spec),
+            Action::Tracks(specs) => specs,
+            Action::Transform(_) | Action::Sink(_) => &[],
+        }
+    }
 }
 
 /// One step of a pipe. Steps stand in an order in which each comes after the one it reads from.

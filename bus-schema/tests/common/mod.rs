@@ -164,6 +164,7 @@ fn stream_spec(when_full: WhenFull) -> StreamSpec {
                 to_minute: 360,
             }],
             compress: true,
+            live_first: true,
         },
     }
 }
@@ -196,6 +197,10 @@ pub fn plan() -> Plan {
                         step(None, Action::Transform(1)),
                         step(Some(0), Action::Stream(stream_spec(WhenFull::Block))),
                         step(Some(0), Action::Stream(stream_spec(WhenFull::DropOldest))),
+                        step(
+                            Some(0),
+                            Action::Tracks([WhenFull::Block, WhenFull::DropNewest].map(stream_spec)),
+                        ),
                     ],
                 },
                 Pipe {

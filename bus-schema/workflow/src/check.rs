@@ -27,6 +27,7 @@ pub(crate) fn check<'a>(spec: &'a Spec, fleet: &'a Fleet) -> (Vec<Problem>, Vec<
     for index in 0..spec.nodes.len() {
         checker.node(index);
         checker.is_sent(index);
+        checker.needs_order(index);
     }
     (checker.problems, checker.sites)
 }
@@ -83,6 +84,36 @@ impl<'a> Checker<'a> {
                 message,
                 "remove 'send', or put it where the records arrive from another daemon",
             );
+        }
+    }
+
+    /// Live data first is newer data first: where a record changes an older one with the same key, that would be wrong.
+    fn needs_order(&mut self, index: usize) {
+        let node = &self.spec.nodes[index];
+        if !node.send.as_ref().is_some_and(|send| send.live_first) {
+            return;
+        }
+        let readers = graph::readers(self.spec);
+        let (mut seen, mut todo) = (vec![false; readers.len()], vec![index]);
+        while let Some(at) = todo.pop() {
+            if std::mem::replace(&mut seen[at], true) {
+                continue;
+            }
+            let reached = &self.spec.nodes[at];
+            let is_upsert = reached.config.get("mode").and_then(|mode| mode.as_str()) == Some("upsert");
+            if reached.role == ComponentRole::Destination && is_upsert {
+                let message = format!(
+                    "'live_first' delivers newer records before older ones, and '{}' has mode = \"upsert\": an older record \
+                     would overwrite a newer one with its key",
+                    clip(&reached.id)
+                );
+                self.wrong(
+                    &node.place().key("send").key("live_first"),
+                    message,
+                    "remove 'live_first', or let the destination insert",
+                );
+            }
+            todo.extend(&readers[at]);
         }
     }
 

@@ -20,6 +20,9 @@ use crate::{
     spec::{Place, Spec},
 };
 
+/// Marks the edge of the second of two tracks.
+const SECOND_TRACK: &str = "#2";
+
 /// A workflow, cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compiled {
@@ -64,6 +67,7 @@ pub(crate) fn cut(spec: &Spec, sites: &[Site<'_>], revision: u32) -> Result<Comp
                 after: None,
                 node: index,
                 merged: None,
+                track: None,
             };
             cutter.todo.push_back(Todo {
                 part: cutter.part_of[index],
@@ -116,6 +120,8 @@ struct Spot {
     node: usize,
     /// The way since the first merge, once there was one: see [`Cutter::edge`].
     merged: Option<String>,
+    /// The edge from here, where it is the second track of one.
+    track: Option<String>,
 }
 
 /// An edge that ends a tree.
@@ -232,7 +238,7 @@ impl<'a> Cutter<'a> {
                 action: Action::Transform(self.local[to]),
             });
             // What could merge counts already with one input, so that a second one renames nothing.
-            let is_merged = spot.merged.is_some() || self.merges[to];
+            let is_merged = spot.merged.is_some() || spot.track.is_some() || self.merges[to];
             let merged = is_merged.then(|| self.edge(spot, to));
             self.grow(
                 tree,
@@ -240,6 +246,7 @@ impl<'a> Cutter<'a> {
                     after: Some(step),
                     node: to,
                     merged,
+                    track: None,
                 },
                 &self.readers[to],
             );
@@ -252,12 +259,12 @@ impl<'a> Cutter<'a> {
         self.spec.nodes[leaf.to].spool.is_some() && !fed_by_stream
     }
 
-    /// Ends a tree with a stream, and begins a pipe where the stream comes out.
+    /// Ends a tree with a stream, or with two that take turns, and begins a pipe where each comes out.
     fn stream(&mut self, leaf: Leaf) -> Step {
         let Leaf { spot, to } = leaf;
         let edge = self.edge(&spot, to);
         let [producer, consumer] = [spot.node, to].map(|node| self.sites[node].daemon.node);
-        let stream = StreamSpec {
+        let first = StreamSpec {
             stream: StreamId::of_edge(&self.spec.id(), &edge, &producer, &consumer),
             edge,
             producer,
@@ -265,23 +272,56 @@ impl<'a> Cutter<'a> {
             spool: self.spec.nodes[to].spool.unwrap_or_default(),
             send: self.spec.nodes[to].send.clone().unwrap_or_default(),
         };
-        let step = Step {
-            after: spot.after,
-            action: Action::Stream(stream.clone()),
+        let after = spot.after;
+        let spot = Spot {
+            after: None,
+            track: None,
+            ..spot
         };
-        let spot = Spot { after: None, ..spot };
+        let action = if first.send.live_first {
+            let second = self.second_track(&first);
+            // What flows on from there is told apart by the way it came.
+            let apart = Spot {
+                track: Some(second.edge.clone()),
+                ..spot.clone()
+            };
+            self.begin(to, first.clone(), spot);
+            self.begin(to, second.clone(), apart);
+            Action::Tracks([first, second])
+        } else {
+            self.begin(to, first.clone(), spot);
+            Action::Stream(first)
+        };
+        Step { after, action }
+    }
+
+    /// The stream that takes turns with an edge's first one.
+    fn second_track(&self, first: &StreamSpec) -> StreamSpec {
+        let edge = format!("{}{SECOND_TRACK}", first.edge);
+        StreamSpec {
+            stream: StreamId::of_edge(&self.spec.id(), &edge, &first.producer, &first.consumer),
+            edge,
+            ..first.clone()
+        }
+    }
+
+    /// Begins a pipe where a stream comes out.
+    fn begin(&mut self, to: usize, stream: StreamSpec, spot: Spot) {
         self.todo.push_back(Todo {
             part: self.part_of[to],
             root: Root::Stream(stream),
             spot,
             first: vec![to],
         });
-        step
     }
 
     /// What an edge is called: `<from>-><to>`. Behind a merge the same edge stands on several ways, each a stream of its own:
     /// there the name begins with the edge into the first merge on the way, `<input>-><merge>->…-><from>-><to>`.
+    /// An edge that delivers live data first is two streams, of which the second is marked.
     fn edge(&self, spot: &Spot, to: usize) -> String {
+        if let Some(track) = &spot.track {
+            return track.clone();
+        }
         let way = spot.merged.as_deref().unwrap_or(self.spec.nodes[spot.node].id.as_str());
         format!("{way}->{}", self.spec.nodes[to].id)
     }

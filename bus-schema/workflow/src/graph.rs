@@ -181,7 +181,7 @@ fn dead_ends(spec: &Spec, problems: &mut Vec<Problem>) {
     }
 }
 
-/// How many ways lead from sources to each node; saturating. Only for graphs without cycles.
+/// How many ways lead from sources to each node; saturating. Two tracks are two ways. Only for graphs without cycles.
 fn ways(spec: &Spec) -> Vec<usize> {
     fn of(spec: &Spec, node: usize, known: &mut Vec<Option<usize>>) -> usize {
         if let Some(ways) = known[node] {
@@ -195,10 +195,14 @@ fn ways(spec: &Spec) -> Vec<usize> {
         let inner = from
             .into_iter()
             .fold(0usize, |sum, from| sum.saturating_add(of(spec, from, known)));
+        let tracks = match &spec.nodes[node].send {
+            Some(send) if send.live_first => 2,
+            _ => 1,
+        };
         let ways = if spec.nodes[node].role == ComponentRole::Source {
             1
         } else {
-            inner
+            inner.saturating_mul(tracks)
         };
         known[node] = Some(ways);
         ways
@@ -210,8 +214,9 @@ fn ways(spec: &Spec) -> Vec<usize> {
 fn too_many_ways(spec: &Spec, problems: &mut Vec<Problem>) {
     let sum = ways(spec).into_iter().fold(0usize, usize::saturating_add);
     if sum > WAYS_MAX {
-        let message =
-            format!("records would have more than {WAYS_MAX} ways through the workflow: merges multiply them");
+        let message = format!(
+            "records would have more than {WAYS_MAX} ways through the workflow: merges and 'live_first' multiply them"
+        );
         problems.push(spec.problem(&Place::root(), message, "merge later, or split the workflow"));
     }
 }

@@ -36,15 +36,16 @@ fn shown(compiled: &Compiled) -> String {
             for step in &pipe.steps {
                 let depth = step.after.map_or(1, |after| depths[usize::from(after)] + 1);
                 depths.push(depth);
+                let streams = step.action.streams().iter().map(|stream| {
+                    let to = compiled.parts.iter().find(|part| part.node == stream.consumer).unwrap();
+                    let default = SpoolPolicy::default();
+                    let spool = if stream.spool == default { "" } else { " (own spool)" };
+                    format!("~ {} to {}{spool}", stream.edge, to.daemon)
+                });
                 let what = match &step.action {
                     Action::Transform(index) => name(*index).to_string(),
                     Action::Sink(index) => format!("= {}", name(*index)),
-                    Action::Stream(stream) => {
-                        let to = compiled.parts.iter().find(|part| part.node == stream.consumer).unwrap();
-                        let default = SpoolPolicy::default();
-                        let spool = if stream.spool == default { "" } else { " (own spool)" };
-                        format!("~ {} to {}{spool}", stream.edge, to.daemon)
-                    }
+                    Action::Stream(_) | Action::Tracks(_) => streams.collect::<Vec<_>>().join(", or "),
                 };
                 writeln!(out, "! {}{what}", "  ".repeat(depth)).unwrap();
             }

@@ -200,7 +200,7 @@ fn limits_hold() {
     let diamonds = (1..10).fold(good.clone() + &diamond(0, "db"), |text, n| {
         text + &diamond(n, &format!("m{}", n - 1))
     });
-    let message = "records would have more than 1024 ways through the workflow: merges multiply them";
+    let message = "records would have more than 1024 ways through the workflow: merges and 'live_first' multiply them";
     assert_eq!(first(&(diamonds + &end("m9"))), message);
 
     // Many streams, each with a long way in its name, do not fit a message.

@@ -20,6 +20,7 @@ struct Drawn {
     daemon: u8,
     from: Vec<u8>,
     spool: bool,
+    live: bool,
 }
 
 fn drawn() -> impl Strategy<Value = Drawn> {
@@ -28,12 +29,14 @@ fn drawn() -> impl Strategy<Value = Drawn> {
         any::<u8>(),
         prop::collection::vec(any::<u8>(), 1..4),
         any::<bool>(),
+        any::<bool>(),
     )
-        .prop_map(|(kind, daemon, from, spool)| Drawn {
+        .prop_map(|(kind, daemon, from, spool, live)| Drawn {
             kind,
             daemon,
             from,
             spool,
+            live,
         })
 }
 
@@ -67,8 +70,9 @@ fn sketch(sources: &[Drawn], transforms: &[Drawn], destinations: &[Drawn]) -> St
         let crosses = inputs.iter().any(|input| *input != here);
         let names: Vec<&str> = from.iter().map(|from| readable[*from].0.as_str()).collect();
         let spool = if transform.spool && crosses { " spool" } else { "" };
+        let live = if transform.live && crosses { " live" } else { "" };
         let component = if is_merge { "merge" } else { "filter" };
-        lines.push(format!("{component} t{index}{at} < {}{spool}", names.join(" ")));
+        lines.push(format!("{component} t{index}{at} < {}{live}{spool}", names.join(" ")));
         read.extend(names.iter().map(ToString::to_string));
         readable.push((format!("t{index}"), here));
     }
@@ -87,10 +91,19 @@ fn sketch(sources: &[Drawn], transforms: &[Drawn], destinations: &[Drawn]) -> St
                     .filter(|name| !read.contains(name)),
             );
         }
+        let is_elsewhere = |name: &String| {
+            let found = readable.iter().find(|(other, _)| other == name);
+            found.is_some_and(|(_, there)| *there != daemon(destination))
+        };
+        let live = if destination.live && names.iter().any(is_elsewhere) {
+            " live"
+        } else {
+            ""
+        };
         let names: Vec<String> = names.into_iter().collect();
         let spool = if destination.spool { " spool" } else { "" };
         lines.push(format!(
-            "stdout d{index}@{} < {}{spool}",
+            "stdout d{index}@{} < {}{live}{spool}",
             daemon(destination),
             names.join(" ")
         ));
@@ -130,7 +143,8 @@ fn ways_of_plan(compiled: &Compiled) -> Vec<Vec<String>> {
                     way.push(name(*index));
                     out.push(way.clone());
                 }
-                Action::Stream(stream) => {
+                // Both tracks lead the same ways.
+                Action::Stream(stream) | Action::Tracks([stream, _]) => {
                     let (part, pipe) = end_of(compiled, stream);
                     follow(compiled, part, pipe, &way, out);
                 }
@@ -208,7 +222,7 @@ fn pipes_obey(compiled: &Compiled, spec: &Spec) {
                 assert!(!asks || (after.is_none() && matches!(pipe.root, Root::Stream(_))));
             }
             for leaf in &leaves {
-                if let Action::Stream(stream) = leaf {
+                for stream in leaf.streams() {
                     assert_eq!(stream.producer, part.node);
                     let known = produced.insert(stream.stream, stream.clone());
                     assert_eq!(known, None, "two streams with one id");
@@ -230,7 +244,8 @@ fn pipes_obey(compiled: &Compiled, spec: &Spec) {
 
 /// A stream is there for a reason, and its edge and spool are those of the nodes it joins.
 fn obeys(stream: &StreamSpec, part: &Part, leaves: usize, compiled: &Compiled, spec: &Spec) {
-    let mut names = stream.edge.rsplit("->");
+    let edge = stream.edge.strip_suffix("#2").unwrap_or(&stream.edge);
+    let mut names = edge.rsplit("->");
     let (to, from) = (names.next().unwrap(), names.next().unwrap());
     let to = spec.node(to).unwrap();
     assert!(to.from.iter().any(|name| name == from), "{} is no edge", stream.edge);

@@ -22,7 +22,7 @@ use bus_schema::{
     id::{NodeId, StreamId, WorkflowId},
     limits::HEARTBEAT_MS,
     message::{Ledger, Side, StreamReport},
-    plan::{Action, PlanWorkflow, Root, StreamSpec},
+    plan::{PlanWorkflow, Root, StreamSpec},
 };
 
 use super::{clip, rates::Rate};
@@ -221,10 +221,7 @@ pub fn streams_of(part: &PlanWorkflow) -> impl Iterator<Item = &StreamSpec> {
             Root::Stream(spec) => Some(spec),
             Root::Source(_) => None,
         };
-        let leaves = pipe.steps.iter().filter_map(|step| match &step.action {
-            Action::Stream(spec) => Some(spec),
-            Action::Transform(_) | Action::Sink(_) => None,
-        });
+        let leaves = pipe.steps.iter().flat_map(|step| step.action.streams());
         root.into_iter().chain(leaves)
     })
 }

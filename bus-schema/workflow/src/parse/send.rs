@@ -9,7 +9,7 @@ use crate::{
     words::{clip, joined, nearest, size_bytes, suggest},
 };
 
-const KEYS: [&str; 4] = ["class", "rate", "windows", "compress"];
+const KEYS: [&str; 5] = ["class", "rate", "windows", "compress", "live_first"];
 const CLASSES: [(&str, Class); 3] = [
     ("critical", Class::Critical),
     ("normal", Class::Normal),
@@ -35,6 +35,7 @@ impl Reader {
                 "rate" => policy.bytes_per_s_max = self.rate(&at, value).unwrap_or_default(),
                 "windows" => policy.windows = self.windows(&at, value),
                 "compress" => policy.compress = self.flag(&at, value),
+                "live_first" => policy.live_first = self.flag(&at, value),
                 _ => {
                     let hint = suggest(key, "keys of 'send'", KEYS);
                     self.wrong(&at, format!("unknown key '{}'", clip(key)), hint);

@@ -30,6 +30,7 @@ pub fn descriptor(role: ComponentRole, name: &str, inputs_max: u16, schema: &str
 const TABLE: &str = r#"{"type":"object","additionalProperties":false,"required":["path"],"properties":{
     "path":{"type":"string","description":"Where the database file is."},
     "table":{"type":"string"},
+    "mode":{"type":"string"},
     "batch_rows":{"type":"integer","format":"uint32","minimum":1,"maximum":1000}}}"#;
 const EXPRESSION: &str = r#"{"type":"object","additionalProperties":false,"required":["expression"],"properties":{
     "expression":{"type":"string"}}}"#;
@@ -77,7 +78,7 @@ pub fn told(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(one).collect()
 }
 
-/// A sketched workflow as TOML. One node a line: `<type> <name>[@<daemon>] [< <from>…] [spool]`.
+/// A sketched workflow as TOML. One node a line: `<type> <name>[@<daemon>] [< <from>…] [live] [spool]`.
 pub fn toml_of(sketch: &str) -> String {
     sketch
         .lines()
@@ -87,6 +88,10 @@ pub fn toml_of(sketch: &str) -> String {
 fn node_toml(line: &str) -> String {
     let (line, spool) = match line.strip_suffix(" spool") {
         Some(line) => (line, "spool = { quota = \"16MiB\", when_full = \"drop_newest\" }\n"),
+        None => (line, ""),
+    };
+    let (line, send) = match line.strip_suffix(" live") {
+        Some(line) => (line, "send = { live_first = true }\n"),
         None => (line, ""),
     };
     let (head, from) = line
@@ -101,7 +106,7 @@ fn node_toml(line: &str) -> String {
         "filter" | "merge" => "transforms",
         _ => "destinations",
     };
-    let mut out = format!("[{section}.{name}]\ntype = \"{component}\"\n{spool}");
+    let mut out = format!("[{section}.{name}]\ntype = \"{component}\"\n{spool}{send}");
     if component == "filter" {
         out += "expression = \"x\"\n";
     }

@@ -244,8 +244,7 @@ fn pipes_obey(compiled: &Compiled, spec: &Spec) {
 
 /// A stream is there for a reason, and its edge and spool are those of the nodes it joins.
 fn obeys(stream: &StreamSpec, part: &Part, leaves: usize, compiled: &Compiled, spec: &Spec) {
-    let edge = stream.edge.strip_suffix("#2").unwrap_or(&stream.edge);
-    let mut names = edge.rsplit("->");
+    let mut names = stream.edge.rsplit("->").map(|name| name.trim_end_matches("#2"));
     let (to, from) = (names.next().unwrap(), names.next().unwrap());
     let to = spec.node(to).unwrap();
     assert!(to.from.iter().any(|name| name == from), "{} is no edge", stream.edge);

@@ -7,6 +7,7 @@
 //! | [`pacer`] | producer | whose turn it is, and how much may be on the way |
 //! | [`window`] | producer | how much that is: follows the delay |
 //! | [`hours`] | producer | when a stream may send |
+//! | [`tracks`] | producer | live data first: which of an edge's two streams takes what comes now |
 //! | [`standing`] | consumer | take each frame once and in order, acknowledge, tell epochs apart |
 //! | [`answers`] | consumer | how often to acknowledge while nothing asks for it |
 //! | [`pieces`] | consumer | put a frame together that came in pieces |
@@ -23,4 +24,5 @@ pub mod hours;
 pub mod pacer;
 pub mod pieces;
 pub mod standing;
+pub mod tracks;
 pub mod window;

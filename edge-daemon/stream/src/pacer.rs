@@ -90,7 +90,10 @@ impl Bucket {
 struct Lane {
     way: NodeId,
     policy: SendPolicy,
-    bucket: Option<Bucket>,
+    /// The other one of two that take turns.
+    twin: Option<StreamId>,
+    /// Its twin goes first.
+    yields: bool,
     sent: VecDeque<Sent>,
     on_the_way: usize,
     /// The furthest that was ever sent on this connection.
@@ -107,16 +110,9 @@ impl Lane {
         self.waits.map_or(0, |(_, bytes)| bytes.min(PIECE_BYTES_MIN))
     }
 
-    /// What it holds itself up with.
-    fn own_wait(&mut self, now: Instant, clock: Option<TimeOfDay>) -> Option<Turn> {
-        let closed = clock.and_then(|clock| hours::closed_for(&self.policy.windows, clock));
-        if let Some(closed) = closed {
-            return Some(Turn::Closed(closed.min(CLOCK_AGAIN)));
-        }
-        let least = self.least();
-        let bucket = self.bucket.as_mut()?;
-        bucket.fill(now);
-        bucket.wait(least).map(Turn::Rate)
+    /// Whose rate it keeps: of two that take turns, they have one.
+    fn bucket(&self, stream: &StreamId) -> StreamId {
+        self.twin.map_or(*stream, |twin| twin.min(*stream))
     }
 }
 
@@ -132,6 +128,7 @@ struct Way {
 #[derive(Debug, Default)]
 pub struct Pacer {
     lanes: HashMap<StreamId, Lane>,
+    buckets: HashMap<StreamId, Bucket>,
     ways: HashMap<NodeId, Way>,
     window: Window,
     on_the_way: usize,
@@ -141,37 +138,77 @@ pub struct Pacer {
 impl Pacer {
     /// A stream begins.
     pub fn join(&mut self, stream: StreamId, consumer: NodeId, policy: &SendPolicy, now: Instant) {
+        self.join_twin(stream, None, consumer, policy, now);
+    }
+
+    /// One of two streams that take turns begins: they share a rate, and one goes before the other ([`Self::yields`]).
+    pub fn join_twin(
+        &mut self,
+        stream: StreamId,
+        twin: Option<StreamId>,
+        consumer: NodeId,
+        policy: &SendPolicy,
+        now: Instant,
+    ) {
         self.leave(&stream, now);
-        let bytes_per_s = policy.bytes_per_s_max;
-        let bucket = (bytes_per_s > 0).then_some(Bucket {
-            bytes_per_s,
-            bytes: PIECE_BYTES_MIN as f64,
-            at: now,
-        });
+        let lane = Lane {
+            way: consumer,
+            policy: policy.clone(),
+            twin,
+            yields: false,
+            sent: VecDeque::new(),
+            on_the_way: 0,
+            furthest: (0, 0),
+            waits: None,
+            is_away: false,
+        };
+        if policy.bytes_per_s_max > 0 {
+            self.buckets.entry(lane.bucket(&stream)).or_insert(Bucket {
+                bytes_per_s: policy.bytes_per_s_max,
+                bytes: PIECE_BYTES_MIN as f64,
+                at: now,
+            });
+        }
         self.ways.entry(consumer).or_default();
-        self.lanes.insert(
-            stream,
-            Lane {
-                way: consumer,
-                policy: policy.clone(),
-                bucket,
-                sent: VecDeque::new(),
-                on_the_way: 0,
-                furthest: (0, 0),
-                waits: None,
-                is_away: false,
-            },
-        );
+        self.lanes.insert(stream, lane);
     }
 
     /// A stream ends.
     pub fn leave(&mut self, stream: &StreamId, now: Instant) {
         self.forget(stream, now);
-        if let Some(lane) = self.lanes.remove(stream)
-            && !self.lanes.values().any(|other| other.way == lane.way)
-        {
+        let Some(lane) = self.lanes.remove(stream) else { return };
+        if !self.lanes.values().any(|other| other.way == lane.way) {
             self.ways.remove(&lane.way);
         }
+        if lane.twin.is_none_or(|twin| !self.lanes.contains_key(&twin)) {
+            self.buckets.remove(&lane.bucket(stream));
+        }
+    }
+
+    /// Whether a stream sends only what its twin leaves.
+    pub fn yields(&mut self, stream: &StreamId, yields: bool) {
+        if let Some(lane) = self.lanes.get_mut(stream) {
+            lane.yields = yields;
+        }
+    }
+
+    /// What a stream holds itself up with.
+    fn own_wait(&mut self, stream: &StreamId, now: Instant, clock: Option<TimeOfDay>) -> Option<Turn> {
+        let lane = self.lanes.get(stream)?;
+        let closed = clock.and_then(|clock| hours::closed_for(&lane.policy.windows, clock));
+        if let Some(closed) = closed {
+            return Some(Turn::Closed(closed.min(CLOCK_AGAIN)));
+        }
+        let bucket = self.buckets.get_mut(&lane.bucket(stream))?;
+        bucket.fill(now);
+        bucket.wait(lane.least()).map(Turn::Rate)
+    }
+
+    /// Whether a stream's twin goes first, and wants to.
+    fn is_behind_twin(&self, lane: &Lane) -> bool {
+        let twin = lane.twin.filter(|_| lane.yields);
+        let twin = twin.and_then(|twin| self.lanes.get(&twin));
+        twin.is_some_and(|twin| twin.waits.is_some() && !twin.yields)
     }
 
     /// The connection is a new one, or gone: nothing is known of its line, and nothing is on the way.
@@ -202,7 +239,7 @@ impl Pacer {
         };
         lane.waits = Some((ticket, bytes));
         lane.is_away = false;
-        if let Some(wait) = lane.own_wait(now, clock) {
+        if let Some(wait) = self.own_wait(stream, now, clock) {
             return wait;
         }
         if self.next(now, clock) != Some(*stream) {
@@ -215,7 +252,8 @@ impl Pacer {
         let way = self.ways.entry(lane.way).or_default();
         let window = way.window.bytes().min(self.window.bytes());
         let room = (way.window.bytes() - way.on_the_way).min(self.window.bytes() - self.on_the_way);
-        let allowed = lane.bucket.as_ref().map_or(usize::MAX, |bucket| bucket.bytes as usize);
+        let bucket = self.buckets.get(&lane.bucket(stream));
+        let allowed = bucket.map_or(usize::MAX, |bucket| bucket.bytes as usize);
         let piece = (window / PIECE_SHARE).max(PIECE_BYTES_MIN);
         Turn::Go(bytes.min(piece).min(room).min(allowed))
     }
@@ -239,14 +277,15 @@ impl Pacer {
         let mut waiting: Vec<(Class, u64, StreamId)> = self
             .lanes
             .iter()
-            .filter(|(_, lane)| !lane.is_away)
+            .filter(|(_, lane)| !lane.is_away && !self.is_behind_twin(lane))
             .filter_map(|(stream, lane)| lane.waits.map(|(ticket, _)| (lane.policy.class, ticket, *stream)))
             .collect();
         waiting.sort_unstable();
         let mut full = HashSet::new();
         for (_, _, stream) in waiting {
-            let lane = self.lanes.get_mut(&stream)?;
-            if full.contains(&lane.way) || lane.own_wait(now, clock).is_some() {
+            let is_held_up = self.own_wait(&stream, now, clock).is_some();
+            let lane = self.lanes.get(&stream)?;
+            if is_held_up || full.contains(&lane.way) {
                 continue;
             }
             let least = lane.least();
@@ -273,7 +312,7 @@ impl Pacer {
         lane.on_the_way += bytes;
         way.on_the_way += bytes;
         self.on_the_way += bytes;
-        if let Some(bucket) = &mut lane.bucket {
+        if let Some(bucket) = self.buckets.get_mut(&lane.bucket(stream)) {
             bucket.fill(now);
             bucket.bytes -= bytes as f64;
         }

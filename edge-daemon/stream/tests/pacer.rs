@@ -314,6 +314,48 @@ fn a_rate_holds_up_only_its_own_stream() {
 }
 
 #[test]
+fn of_two_that_take_turns_one_goes_first_and_both_keep_one_rate() {
+    let (mut pacer, mut now) = (Pacer::default(), Instant::now());
+    let capped = SendPolicy {
+        bytes_per_s_max: 10_000,
+        ..SendPolicy::default()
+    };
+    let (backlog, live, other) = (stream(1), stream(2), stream(3));
+    pacer.join_twin(backlog, Some(live), node(1), &capped, now);
+    pacer.join_twin(live, Some(backlog), node(1), &capped, now);
+    pacer.join(other, node(1), &policy(Class::Normal), now);
+    pacer.yields(&backlog, true);
+    now += Duration::from_secs(1);
+    // Alone, it may; what it used is missing to its twin.
+    assert_eq!(pacer.ask(&backlog, 4_000, now, None), Turn::Go(4_000));
+    pacer.sent(&backlog, 1, WHOLE, 9_000, now);
+    pacer.acked(&backlog, 1, 0, now);
+    let Turn::Rate(wait) = pacer.ask(&live, 4_000, now, None) else {
+        panic!("one rate for both");
+    };
+    // While its twin waits, also for the rate, it does not.
+    assert_eq!(pacer.next(now, None), None);
+    now += wait;
+    assert_eq!(pacer.ask(&backlog, 1_000, now, None), Turn::Wait);
+    assert_eq!(pacer.next(now, None), Some(live));
+    // Others are not held up by it, and have their turn.
+    assert_eq!(pacer.ask(&other, 4_000, now, None), Turn::Wait);
+    assert!(matches!(pacer.ask(&live, 4_000, now, None), Turn::Go(_)));
+    assert_eq!(pacer.next(now, None), Some(backlog), "it asked before the other");
+    // The turns change.
+    pacer.yields(&backlog, false);
+    pacer.yields(&live, true);
+    assert_eq!(pacer.ask(&live, 1_000, now, None), Turn::Wait);
+    pacer.give_up(&backlog);
+    pacer.give_up(&other);
+    assert_eq!(pacer.next(now, None), Some(live));
+    // What is left of two keeps the rate.
+    pacer.leave(&backlog, now);
+    pacer.sent(&live, 1, WHOLE, 9_000, now);
+    assert!(matches!(pacer.ask(&live, 1_000, now, None), Turn::Rate(_)));
+}
+
+#[test]
 fn hours_hold_up_only_their_own_stream() {
     let (mut pacer, now) = (Pacer::default(), Instant::now());
     let nightly = SendPolicy {

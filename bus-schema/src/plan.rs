@@ -1,7 +1,7 @@
 //! What the plane asks of a daemon: a signed, versioned plan of pipes, and the descriptors by which the plane knows
 //! what a daemon can run. Knows no component.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
@@ -147,6 +147,21 @@ pub struct StreamSpec {
     pub spool: SpoolPolicy,
     /// How the producer sends it.
     pub send: SendPolicy,
+}
+
+/// What the edge of the second of two tracks ends with.
+const SECOND_TRACK: &str = "#2";
+
+impl StreamSpec {
+    /// The stream that takes turns with this one, if its edge delivers live data first.
+    pub fn second_track(&self, workflow: &WorkflowId) -> Self {
+        let edge = format!("{}{SECOND_TRACK}", self.edge);
+        Self {
+            stream: StreamId::of_edge(workflow, &edge, &self.producer, &self.consumer),
+            edge,
+            ..self.clone()
+        }
+    }
 }
 
 /// Where a pipe's records come from.

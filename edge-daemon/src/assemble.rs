@@ -18,7 +18,10 @@ use flow::{
     Build, BuildContext, ConfigError, Fault, Leaf, Meter, Pipe, Registry, Shared, Sink, Source, Stage, Transform,
 };
 
-use crate::streams::{Incoming, Outgoing, Streams};
+use crate::streams::{
+    Incoming, Outgoing, Streams, Tracks,
+    outgoing::{Kind, spool_dir, stream_dir},
+};
 
 /// What assembling needs of the daemon.
 #[derive(Clone)]
@@ -79,10 +82,8 @@ pub fn stream_specs(plan: &PlanWorkflow) -> Vec<StreamSpec> {
         if let Root::Stream(spec) = &pipe.root {
             specs.push(spec.clone());
         }
-        specs.extend(pipe.steps.iter().filter_map(|step| match &step.action {
-            Action::Stream(spec) => Some(spec.clone()),
-            _ => None,
-        }));
+        let leaves = pipe.steps.iter().flat_map(|step| step.action.streams());
+        specs.extend(leaves.cloned());
     }
     specs
 }
@@ -157,26 +158,18 @@ impl Workshop {
                     });
                 }
                 Action::Stream(spec) => {
-                    let (secure, replays) = (Arc::clone(&self.secure), self.replays(plan, pipe));
-                    let dated_here = matches!(pipe.root, Root::Source(_));
-                    let outgoing = Outgoing::open(
-                        &self.home,
-                        &self.budget,
-                        secure,
-                        plan.id,
-                        spec.clone(),
-                        replays,
-                        dated_here,
-                    )?;
-                    let sink = Shared::new(outgoing.sink());
-                    leaves.push(Leaf {
-                        after,
-                        node: spec.edge.clone(),
-                        stream: spec.stream,
-                        sink,
-                        meter: Arc::default(),
-                    });
+                    let outgoing = self.outgoing(plan, pipe, spec, None)?;
+                    self.unite(plan, pipe, spec, &outgoing)?;
+                    leaves.push(stream_leaf(after, spec, outgoing.sink()));
                     out.outgoing.push(outgoing);
+                }
+                Action::Tracks([first, second]) => {
+                    let tracks = [
+                        self.outgoing(plan, pipe, first, Some(second.stream))?,
+                        self.outgoing(plan, pipe, second, Some(first.stream))?,
+                    ];
+                    out.outgoing.extend(tracks.iter().cloned());
+                    leaves.push(stream_leaf(after, first, Tracks::sink(tracks)));
                 }
             }
         }
@@ -205,6 +198,33 @@ impl Workshop {
             leaves,
             rereads: self.replays(plan, pipe),
         })
+    }
+
+    /// Opens a stream that begins here.
+    fn outgoing(
+        &self,
+        plan: &PlanWorkflow,
+        pipe: &PipePlan,
+        spec: &StreamSpec,
+        twin: Option<StreamId>,
+    ) -> Result<Arc<Outgoing>, Fault> {
+        let kind = Kind {
+            replays: self.replays(plan, pipe),
+            dated_here: matches!(pipe.root, Root::Source(_)),
+            twin,
+        };
+        let secure = Arc::clone(&self.secure);
+        Outgoing::open(&self.home, &self.budget, secure, plan.id, spec.clone(), kind)
+    }
+
+    /// A stream that delivered live data first once, and does no more, goes on from where its second track was.
+    fn unite(&self, plan: &PlanWorkflow, pipe: &PipePlan, spec: &StreamSpec, first: &Outgoing) -> Result<(), Fault> {
+        let second = spec.second_track(&plan.id);
+        if !spool_dir(&stream_dir(self.home.dir(), &second.stream)).is_dir() {
+            return Ok(());
+        }
+        let second = self.outgoing(plan, pipe, &second, Some(spec.stream))?;
+        first.adopt(&second)
     }
 
     /// Under which id a destination keeps the watermark of what comes from one root.
@@ -282,6 +302,16 @@ pub fn unix_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as i64)
+}
+
+fn stream_leaf(after: Option<usize>, spec: &StreamSpec, sink: Box<dyn Sink>) -> Leaf {
+    Leaf {
+        after,
+        node: spec.edge.clone(),
+        stream: spec.stream,
+        sink: Shared::new(sink),
+        meter: Arc::default(),
+    }
 }
 
 fn direct(plan: &PlanWorkflow, pipe: &PipePlan, source: &PlanNode, leaf: &Leaf, epoch: u64) -> Option<Direct> {

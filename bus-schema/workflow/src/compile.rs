@@ -20,9 +20,6 @@ use crate::{
     spec::{Place, Spec},
 };
 
-/// Marks the edge of the second of two tracks.
-const SECOND_TRACK: &str = "#2";
-
 /// A workflow, cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compiled {
@@ -279,7 +276,7 @@ impl<'a> Cutter<'a> {
             ..spot
         };
         let action = if first.send.live_first {
-            let second = self.second_track(&first);
+            let second = first.second_track(&self.spec.id());
             // What flows on from there is told apart by the way it came.
             let apart = Spot {
                 track: Some(second.edge.clone()),
@@ -293,16 +290,6 @@ impl<'a> Cutter<'a> {
             Action::Stream(first)
         };
         Step { after, action }
-    }
-
-    /// The stream that takes turns with an edge's first one.
-    fn second_track(&self, first: &StreamSpec) -> StreamSpec {
-        let edge = format!("{}{SECOND_TRACK}", first.edge);
-        StreamSpec {
-            stream: StreamId::of_edge(&self.spec.id(), &edge, &first.producer, &first.consumer),
-            edge,
-            ..first.clone()
-        }
     }
 
     /// Begins a pipe where a stream comes out.

@@ -15,14 +15,17 @@ use bus_schema::{
 };
 use flow::{Counts, Delivery, Fault, Position, Rejected, Sink, Watermark};
 use spool::{Group, Mark, Spool};
-use stream::frames;
+use stream::{
+    frames,
+    tracks::{Behind, TrackPosition},
+};
 
 use super::outgoing::{Bookmark, Outgoing, Store, View, lock, read_book, spool_fault};
 
 /// Frames kept in memory after they were spooled, so that live data is not read back from disk.
 const RECENT_FRAMES_MAX: usize = 16;
 /// How long a write waits for room in a full spool before it says so.
-const FULL_WAIT: Duration = Duration::from_secs(2);
+pub(super) const FULL_WAIT: Duration = Duration::from_secs(2);
 /// Share of the quota given up at a time when the oldest records have to go.
 const DROP_SHARE: u64 = 16;
 
@@ -45,7 +48,7 @@ fn too_large(quota_share: usize) -> String {
 }
 
 /// Why nothing was appended.
-enum Appending {
+pub(super) enum Appending {
     /// There is no room, and the policy is to wait. Says which limit it is.
     Full(String),
     Fault(Fault),
@@ -54,6 +57,22 @@ enum Appending {
 impl From<Fault> for Appending {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
+    }
+}
+
+/// What another buffer does for this one.
+pub(super) trait Elder {
+    /// Gives up its oldest records, which are older than any here. The quota that this one has then; `None` when there is
+    /// nothing to give up.
+    fn give_way(&self) -> Result<Option<u64>, Fault>;
+}
+
+/// There is no other one.
+pub(super) struct NoElder;
+
+impl Elder for NoElder {
+    fn give_way(&self) -> Result<Option<u64>, Fault> {
+        Ok(None)
     }
 }
 
@@ -115,6 +134,23 @@ impl Outgoing {
         rows.iter().map(rejected).collect()
     }
 
+    /// The records that cannot travel, without writing any.
+    pub(super) fn refuses(&self, deliveries: &[Delivery]) -> Vec<Rejected> {
+        let mut refused = Vec::new();
+        for (index, delivery) in deliveries.iter().enumerate() {
+            // Packing twice is only worth it where something may be too large.
+            if might_be_too_large(&delivery.batch, self.record_bytes_max()) {
+                let mark = SourceMark {
+                    root_seq: delivery.seq,
+                    position: Vec::new(),
+                };
+                let packing = frames::pack(&delivery.batch, &mark, self.record_bytes_max());
+                refused.extend(self.rejected(index, &packing.too_large));
+            }
+        }
+        refused
+    }
+
     /// The sink of this stream.
     pub fn sink(self: &Arc<Self>) -> Box<dyn Sink> {
         Box::new(Producer {
@@ -124,21 +160,30 @@ impl Outgoing {
         })
     }
 
-    /// Seals and appends deliveries in one durable group commit. Blocks.
-    fn append(&self, store: &mut Store, deliveries: &[Delivery]) -> Result<(u64, Vec<Rejected>), Appending> {
+    /// Seals and appends deliveries in one durable group commit. `turn`: what a track's turn begins after, if one does.
+    /// Blocks.
+    pub(super) fn append(
+        &self,
+        store: &mut Store,
+        deliveries: &[Delivery],
+        turn: Option<Behind>,
+        elder: &dyn Elder,
+    ) -> Result<(u64, Vec<Rejected>), Appending> {
         self.begin(store)?;
         let Sealed {
             mut groups,
             mut book,
             rejected,
-        } = self.seal(store, deliveries)?;
+        } = self.seal(store, deliveries, turn)?;
         let old = store.book.clone();
         let spool = store.spool()?;
         let mut appended = append_groups(spool, &groups);
         let policy = self.spec.spool.when_full;
         while policy == WhenFull::DropOldest && appended.as_ref().is_err_and(is_full) {
-            if !self.drop_oldest(spool, &mut book)? {
-                break;
+            match elder.give_way()? {
+                Some(quota) => spool.set_quota(quota),
+                None if self.drop_oldest(spool, &mut book)? => {}
+                None => break,
             }
             remember(&mut groups, &book);
             appended = append_groups(spool, &groups);
@@ -166,15 +211,17 @@ impl Outgoing {
         Ok((last, rejected))
     }
 
-    fn seal(&self, store: &mut Store, deliveries: &[Delivery]) -> Result<Sealed, Fault> {
+    fn seal(&self, store: &mut Store, deliveries: &[Delivery], turn: Option<Behind>) -> Result<Sealed, Fault> {
         let mut seq = store.spool()?.state().next_seq;
         let mut book = store.book.clone();
+        book.behind = turn.or(book.behind);
         let mut rejected = Vec::new();
         let mut groups: Vec<SealedGroup> = Vec::with_capacity(deliveries.len());
         for (index, delivery) in deliveries.iter().enumerate() {
+            let position = delivery.position.as_bytes().to_vec();
             let mark = SourceMark {
                 root_seq: delivery.seq,
-                position: delivery.position.as_bytes().to_vec(),
+                position: self.told_position(&position, book.behind),
             };
             let packing = frames::pack_with(&delivery.batch, &mark, self.record_bytes_max(), self.spec.send.compress);
             rejected.extend(self.rejected(index, &packing.too_large));
@@ -188,7 +235,7 @@ impl Outgoing {
                 sealed.push((self.seal_frame(store, seq, &packed.plaintext)?, packed.records));
                 seq += 1;
             }
-            book.position = mark.position;
+            book.position = position;
             book.replay = book.replay.max(delivery.tally.replay);
             book.gone = book.gone.max(self.gone.load(Ordering::Relaxed));
             book.dead = (book.dead + delivery.tally.dead + packing.too_large.len() as u64)
@@ -202,6 +249,16 @@ impl Outgoing {
             ));
         }
         Ok(Sealed { groups, book, rejected })
+    }
+
+    /// A bookmark as the consumer keeps it.
+    fn told_position(&self, position: &[u8], behind: Option<Behind>) -> Vec<u8> {
+        let position = position.to_vec();
+        if self.twin.is_some() {
+            TrackPosition { position, behind }.encode()
+        } else {
+            position
+        }
     }
 
     fn seal_frame(&self, store: &Store, seq: u64, plaintext: &[u8]) -> Result<Vec<u8>, Fault> {
@@ -225,7 +282,7 @@ impl Outgoing {
     }
 
     /// Makes room by giving up the oldest records that were never sent. False if there is nothing to give up.
-    fn drop_oldest(&self, spool: &mut Spool, book: &mut Bookmark) -> Result<bool, Fault> {
+    pub(super) fn drop_oldest(&self, spool: &mut Spool, book: &mut Bookmark) -> Result<bool, Fault> {
         // Before the look at what was sent: what is taken from here counts as sent, and nothing can be taken after.
         lock(&self.recent).clear();
         let wanted = self.spec.spool.quota_bytes / DROP_SHARE;
@@ -244,6 +301,72 @@ impl Outgoing {
             "no room: the oldest records were given up"
         );
         Ok(true)
+    }
+
+    /// The same, for one that has newer records and no room. Blocks.
+    pub(super) fn give_up_oldest(&self) -> Result<bool, Fault> {
+        self.with_store(|store| {
+            let mut book = store.book.clone();
+            let gave = self.drop_oldest(store.spool()?, &mut book)?;
+            if gave {
+                self.note(store, book)?;
+            }
+            Ok(gave)
+        })
+    }
+
+    /// So many of its dead letters were tried again, and went into the other track. Blocks.
+    pub(super) fn revived_elsewhere(&self, letters: u64) -> Result<(), Fault> {
+        self.with_store(|store| {
+            let book = Bookmark {
+                dead: store.book.dead.saturating_sub(letters),
+                ..store.book.clone()
+            };
+            self.note(store, book)
+        })
+    }
+
+    /// Keeps a bookmark with the newest mark.
+    fn note(&self, store: &mut Store, book: Bookmark) -> Result<(), Fault> {
+        if store.spool()?.state().mark.is_some() {
+            let noted = store.spool()?.add(&[], bus_schema::encode(&book));
+            noted.map_err(|error| spool_fault(&self.spec, error))?;
+        }
+        store.book = book;
+        Ok(())
+    }
+
+    /// Goes on from where another stream is that took turns with this one and does no more. Blocks.
+    pub fn adopt(&self, other: &Self) -> Result<(), Fault> {
+        let (here, there) = (self.view(), other.view());
+        let newest = |view: &View| view.state.mark.as_ref().map_or(0, |mark| mark.root_seq);
+        if here.lineage.asks || newest(&here) >= newest(&there) {
+            return Ok(());
+        }
+        if there.state.held_records > 0 {
+            tracing::error!(
+                edge = other.spec.edge,
+                records = there.state.held_records,
+                "live data is not delivered first any more: what this track had still to deliver stays behind in its buffer"
+            );
+        }
+        self.with_store(|store| {
+            self.begin(store)?;
+            let book = Bookmark {
+                position: there.book.position,
+                gone: store.book.gone.max(there.book.gone),
+                replay: store.book.replay.max(there.book.replay),
+                ..store.book.clone()
+            };
+            let mark = Mark {
+                root_seq: newest(&other.view()),
+                position: bus_schema::encode(&book),
+            };
+            let appended = store.spool()?.append(&[], &mark);
+            appended.map_err(|error| spool_fault(&self.spec, error))?;
+            store.book = book;
+            Ok(())
+        })
     }
 
     /// If there is room again, tells the consumer what was given up for want of it, though nothing new follows. Blocks.
@@ -273,6 +396,27 @@ impl Outgoing {
         self.keep_recent(state.next_seq, frames.into_iter().map(|(bytes, _)| bytes).collect());
         self.released.send_replace(state.next_seq);
         Ok(())
+    }
+
+    /// Undoes what the stream holds above this seq of the root. Blocks.
+    pub(super) fn go_back(&self, seq: u64) -> Result<(), Fault> {
+        self.with_store(|store| {
+            lock(&self.recent).clear();
+            let spool = store.spool()?;
+            spool
+                .truncate_after(seq)
+                .map_err(|error| spool_fault(&self.spec, error))?;
+            store.book = read_book(&spool.state());
+            Ok(())
+        })
+    }
+
+    /// All that is here may leave; gives the last seq of it.
+    pub(super) fn let_all_go(&self) -> u64 {
+        self.let_go();
+        let last = self.view().state.next_seq - 1;
+        self.released.send_replace(last);
+        last
     }
 
     /// Keeps the newest frames, of which the last has this seq, for the courier.
@@ -360,19 +504,7 @@ impl Sink for Producer {
     }
 
     fn refuses(&self, deliveries: &[Delivery]) -> Vec<Rejected> {
-        let mut refused = Vec::new();
-        for (index, delivery) in deliveries.iter().enumerate() {
-            // Packing twice is only worth it where something may be too large.
-            if might_be_too_large(&delivery.batch, self.out.record_bytes_max()) {
-                let mark = SourceMark {
-                    root_seq: delivery.seq,
-                    position: Vec::new(),
-                };
-                let packing = frames::pack(&delivery.batch, &mark, self.out.record_bytes_max());
-                refused.extend(self.out.rejected(index, &packing.too_large));
-            }
-        }
-        refused
+        self.out.refuses(deliveries)
     }
 
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
@@ -380,7 +512,9 @@ impl Sink for Producer {
         loop {
             let (out, owned, life) = (Arc::clone(&self.out), deliveries.to_vec(), self.life);
             // Looked at while the store is held: nobody can replace the buffer in between.
-            let append = move || out.with_store(|store| (out.view().life == life).then(|| out.append(store, &owned)));
+            let append = move || {
+                out.with_store(|store| (out.view().life == life).then(|| out.append(store, &owned, None, &NoElder)))
+            };
             let appended = tokio::task::spawn_blocking(append).await;
             let appended = appended.map_err(|error| Fault::retry(error.to_string()))?;
             match appended.ok_or_else(|| self.replaced())? {
@@ -412,24 +546,11 @@ impl Sink for Producer {
 
     async fn rewind(&mut self, _: &StreamId, seq: u64) -> Result<(), Fault> {
         let out = Arc::clone(&self.out);
-        let done = tokio::task::spawn_blocking(move || {
-            out.with_store(|store| {
-                lock(&out.recent).clear();
-                let spool = store.spool()?;
-                spool
-                    .truncate_after(seq)
-                    .map_err(|error| spool_fault(&out.spec, error))?;
-                store.book = read_book(&spool.state());
-                Ok(())
-            })
-        });
+        let done = tokio::task::spawn_blocking(move || out.go_back(seq));
         done.await.map_err(|error| Fault::retry(error.to_string()))?
     }
 
     fn recovered(&mut self) {
-        self.out.let_go();
-        let last = self.out.view().state.next_seq - 1;
-        self.appended = last;
-        self.out.released.send_replace(last);
+        self.appended = self.out.let_all_go();
     }
 }

@@ -18,6 +18,7 @@ use stream::{
     flight::{Action, Flight, Heard},
     frames,
     pacer::Turn,
+    tracks::BACKLOG_BYTES_MIN,
 };
 
 use super::{
@@ -124,6 +125,9 @@ impl Outgoing {
         began.mark_unchanged();
         let mut up_at = Instant::now();
         loop {
+            if self.view().life != view.life {
+                return true;
+            }
             while let Some(ack) = self.next_ack() {
                 if ack.epoch == view.lineage.epoch {
                     self.answered(ack.epoch, ack.resume.clone());
@@ -132,6 +136,7 @@ impl Outgoing {
                 match flight.acked(&ack, sent, Instant::now()) {
                     Heard::Nothing => {}
                     Heard::Durable => {
+                        self.moves.store(true, Ordering::Relaxed);
                         streams.away(&self.spec);
                         if let Err(fault) = Arc::clone(self).trim(flight.watermark()).await {
                             tracing::warn!(edge = self.spec.edge, %fault, "cannot give back delivered frames yet");
@@ -160,6 +165,7 @@ impl Outgoing {
                     Some(TIME_WAIT.saturating_sub(up_at.elapsed()))
                 }
                 Action::Open => {
+                    self.stands_still();
                     self.send_open(streams).await;
                     flight.opened(Instant::now());
                     continue;
@@ -187,6 +193,7 @@ impl Outgoing {
                 changed = up.changed() => {
                     if changed.is_err() { return false; }
                     up_at = Instant::now();
+                    self.stands_still();
                     flight.connected_after(*up.borrow_and_update(), streams.pause(&self.spec), up_at);
                 }
                 // Said in an opening; what comes after it is dated by it.
@@ -266,11 +273,12 @@ impl Outgoing {
         let offset = Some(flight.offset() as usize)
             .filter(|offset| *offset < total)
             .unwrap_or(0);
-        let bytes = match streams.ask(&self.spec, total - offset) {
+        let bytes = match streams.ask(self, total - offset) {
             Turn::Go(bytes) => bytes.min(total - offset),
             Turn::Wait => return Ok(Some(None)),
             Turn::Rate(wait) => return Ok(Some(Some(wait))),
             Turn::Closed(wait) => {
+                self.stands_still();
                 self.hold(streams.closed(&self.spec));
                 return Ok(Some(Some(wait)));
             }
@@ -323,6 +331,14 @@ impl Outgoing {
         let found = tokio::task::spawn_blocking(find).await;
         let found = found.map_err(|error| error.to_string())?;
         found.map_err(|error| error.to_string())
+    }
+
+    /// Nothing becomes durable now. If much waits, that is an outage.
+    fn stands_still(&self) {
+        self.moves.store(false, Ordering::Relaxed);
+        if self.view().state.held_payload_bytes >= BACKLOG_BYTES_MIN {
+            self.had_outage.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Says what it holds itself up with.

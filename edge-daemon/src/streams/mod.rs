@@ -6,10 +6,11 @@ mod clock;
 mod courier;
 pub mod incoming;
 pub mod outgoing;
+mod tracks;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -37,6 +38,7 @@ use crate::clocks::Clocks;
 
 pub use incoming::Incoming;
 pub use outgoing::Outgoing;
+pub use tracks::Tracks;
 
 /// Frames all incoming streams together may have under way; each has its share.
 const WINDOW_FRAMES: u64 = 2 * CREDIT_FRAMES;
@@ -147,11 +149,16 @@ impl Streams {
     }
 
     /// A stream would like to send so many bytes. When it must wait for its turn, its courier is told.
-    fn ask(&self, spec: &StreamSpec, bytes: usize) -> Turn {
+    fn ask(&self, out: &Outgoing, bytes: usize) -> Turn {
+        let spec = out.spec();
         if self.is_local(spec) {
             return Turn::Go(bytes);
         }
-        self.pace(|pacer, now, clock| pacer.ask(&spec.stream, bytes, now, clock))
+        let yields = out.yields.load(Ordering::Relaxed);
+        self.pace(|pacer, now, clock| {
+            pacer.yields(&spec.stream, yields);
+            pacer.ask(&spec.stream, bytes, now, clock)
+        })
     }
 
     /// A stream does not wait for its turn any more.
@@ -221,7 +228,7 @@ impl Streams {
         let spec = out.spec().clone();
         self.lock().outgoing.insert(spec.stream, Arc::clone(&out));
         if !self.is_local(&spec) {
-            self.pace(|pacer, now, _| pacer.join(spec.stream, spec.consumer, &spec.send, now));
+            self.pace(|pacer, now, _| pacer.join_twin(spec.stream, out.twin, spec.consumer, &spec.send, now));
         }
         if let (Some(road), false) = (&self.road, self.is_local(&spec)) {
             road.data

@@ -5,8 +5,8 @@ use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -18,13 +18,14 @@ use bus_schema::{
     id::{StreamId, WorkflowId},
     key::SecretKey,
     limits::CREDIT_FRAMES,
-    message::{Ledger, Resume, Side, SourceMark, StreamAck, StreamReport},
+    message::{Ledger, Resume, Side, StreamAck, StreamReport},
     plan::{Class, StreamSpec},
     subject::{self, Subject},
 };
 use flow::Fault;
 use serde::{Deserialize, Serialize};
 use spool::{Budget, Limits, Mark, Recovery, Spool, State};
+use stream::tracks::{BACKLOG_BYTES_MIN, Behind, TrackPosition};
 use tokio::sync::{Notify, watch};
 
 /// Payload bytes per segment; also how fast the disk is given back.
@@ -54,6 +55,10 @@ pub(super) struct Bookmark {
     pub replay: u64,
     /// The root's seq up to which frames may have left when this was written: siblings must not go back behind it.
     pub gone: u64,
+    /// Of a track: what its present turn began after.
+    pub behind: Option<Behind>,
+    /// Of a track: where the epoch before this one ended at the consumer, as far as it was asked.
+    pub ended: Option<Behind>,
 }
 
 /// The stream's key and epoch: one lineage of sequence numbers.
@@ -105,9 +110,19 @@ pub struct Outgoing {
     home: Arc<Home>,
     budget: Arc<Budget>,
     /// Whether the source can read again from a position.
-    replays: bool,
+    pub(super) replays: bool,
     /// Whether the records are read here, so that this daemon's clock dated them.
     pub(super) dated_here: bool,
+    /// The other one of two tracks.
+    pub(super) twin: Option<StreamId>,
+    /// The same, once both are there.
+    pub(super) other: OnceLock<Weak<Outgoing>>,
+    /// Its twin sends first.
+    pub(super) yields: AtomicBool,
+    /// Its consumer was away while a backlog grew, which is not through yet.
+    pub(super) had_outage: AtomicBool,
+    /// Its consumer makes records durable now.
+    pub(super) moves: AtomicBool,
     store: Mutex<Store>,
     view: Mutex<View>,
     /// The newest frames, so that live data is not read back from disk.
@@ -154,6 +169,17 @@ pub fn lineage_of(home: &Home, stream: &StreamId) -> Option<Lineage> {
     bus_schema::decode(&bytes)
 }
 
+/// What a stream is, besides what the plan says.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// Its source can read again from a position.
+    pub replays: bool,
+    /// Its records are read in this daemon.
+    pub dated_here: bool,
+    /// The other one of two tracks.
+    pub twin: Option<StreamId>,
+}
+
 /// How a stream begins, after what was found of it.
 #[derive(Debug, PartialEq, Eq)]
 enum Beginning {
@@ -176,17 +202,20 @@ fn beginning(lineage: Result<Option<&Lineage>, ()>, spool_is_new: bool) -> Begin
 }
 
 impl Outgoing {
-    /// Opens the stream's spool and lineage. `replays`: whether its source can read again from a position; `dated_here`:
-    /// whether that is a source in this daemon. Blocks.
+    /// Opens the stream's spool and lineage. Blocks.
     pub fn open(
         home: &Arc<Home>,
         budget: &Arc<Budget>,
         secure: Arc<Secure>,
         workflow: WorkflowId,
         spec: StreamSpec,
-        replays: bool,
-        dated_here: bool,
+        kind: Kind,
     ) -> Result<Arc<Self>, Fault> {
+        let Kind {
+            replays,
+            dated_here,
+            twin,
+        } = kind;
         let (mut spool, recovery) = open_spool(home, budget, &spec)?;
         let found = load_lineage(home, &spec)?;
         let state = spool.state();
@@ -237,6 +266,7 @@ impl Outgoing {
             lineage: store.lineage.clone(),
             life: 0,
         };
+        let has_backlog = view.state.held_payload_bytes >= BACKLOG_BYTES_MIN;
         Ok(Arc::new(Self {
             subject: subject::data(secure.fleet(), secure.node(), &spec.stream),
             released: watch::Sender::new(view.state.watermark_seq),
@@ -252,6 +282,11 @@ impl Outgoing {
             budget: Arc::clone(budget),
             replays,
             dated_here,
+            twin,
+            other: OnceLock::new(),
+            yields: AtomicBool::new(false),
+            had_outage: AtomicBool::new(has_backlog),
+            moves: AtomicBool::new(false),
             acks: Mutex::default(),
             acked: Notify::new(),
             turn: Notify::new(),
@@ -383,46 +418,64 @@ impl Outgoing {
 
     /// After a loss: waits a while for the consumer to say how far the source was read, and keeps the answer.
     pub(super) async fn recall(self: &Arc<Self>) -> Result<(), Fault> {
+        let Some(resume) = self.told().await? else {
+            return Ok(());
+        };
+        let this = Arc::clone(self);
+        let keep = move || this.with_store(|store| this.go_on_from(store, resume.as_ref(), true));
+        let kept = tokio::task::spawn_blocking(keep).await;
+        kept.map_err(|error| Fault::retry(error.to_string()))?
+    }
+
+    /// After a loss: waits a while for the consumer to say where the epoch before this one ended. `None` when nothing is
+    /// asked.
+    pub(super) async fn told(&self) -> Result<Option<Option<Resume>>, Fault> {
         let lineage = self.view().lineage;
         if !lineage.asks {
-            return Ok(());
+            return Ok(None);
         }
         let mut answer = self.answer.subscribe();
         let wait = answer.wait_for(|answer| answer.as_ref().is_some_and(|(epoch, _)| *epoch == lineage.epoch));
         let heard = tokio::time::timeout(flow::READ_WAIT_MAX * 4, wait).await;
-        let Ok(Ok(heard)) = heard.map(|heard| heard.map(|answer| answer.clone())) else {
-            return Err(Fault::retry(format!(
+        match heard.map(|heard| heard.map(|answer| answer.clone())) {
+            Ok(Ok(heard)) => Ok(Some(heard.and_then(|(_, resume)| resume))),
+            _ => Err(Fault::retry(format!(
                 "{} lost its buffer: waiting for the consumer to say how far it came",
                 self.spec.edge
-            )));
-        };
-        let mark = heard.and_then(|(_, resume)| resume).and_then(|resume| resume.mark);
-        let this = Arc::clone(self);
-        let kept = tokio::task::spawn_blocking(move || this.with_store(|store| this.go_on_from(store, mark)));
-        kept.await.map_err(|error| Fault::retry(error.to_string()))?
+            ))),
+        }
     }
 
-    fn go_on_from(&self, store: &mut Store, mark: Option<SourceMark>) -> Result<(), Fault> {
+    /// Keeps what the consumer said. `holds`: its mark of the source counts. Blocks.
+    pub(super) fn go_on_from(&self, store: &mut Store, resume: Option<&Resume>, holds: bool) -> Result<(), Fault> {
+        if !store.lineage.asks {
+            // Settled meanwhile.
+            return Ok(());
+        }
+        let mark = resume.and_then(|resume| resume.mark.as_ref()).filter(|_| holds);
         tracing::warn!(
             edge = self.spec.edge,
-            root_seq = mark.as_ref().map(|mark| mark.root_seq),
+            root_seq = mark.map(|mark| mark.root_seq),
             "the source goes on from where the consumer is"
         );
         // Even when the consumer has nothing: a stream without any mark would pass for a new one, which begins where its
         // siblings are.
-        let mark = mark.unwrap_or(SourceMark {
-            root_seq: 1,
-            position: Vec::new(),
-        });
+        let (root_seq, position) = mark.map_or((1, &[][..]), |mark| (mark.root_seq, &mark.position));
+        let TrackPosition { position, behind } = TrackPosition::decode(position);
         let book = Bookmark {
-            position: mark.position,
+            position,
             // What came after this mark was in the buffer that is lost; the pipe's other streams may have sent theirs, and
             // must not go back behind it.
-            gone: mark.root_seq + 1,
+            gone: root_seq + 1,
+            behind,
+            ended: resume.map(|resume| Behind {
+                epoch: resume.epoch,
+                seq: resume.watermark,
+            }),
             ..store.book.clone()
         };
         let mark = Mark {
-            root_seq: mark.root_seq,
+            root_seq,
             position: bus_schema::encode(&book),
         };
         let spool = store.spool()?;
@@ -442,16 +495,42 @@ impl Outgoing {
         Ok(())
     }
 
+    /// This track lost every trace of itself, and its twin knows that there was something: it asks the consumer. Blocks.
+    pub(super) fn ask(&self) -> Result<(), Fault> {
+        self.with_store(|store| {
+            let lineage = Lineage {
+                asks: true,
+                begun: true,
+                ..store.lineage.clone()
+            };
+            save_lineage(&self.home, &self.spec, &lineage)?;
+            store.lineage = lineage;
+            Ok(())
+        })
+    }
+
     /// The consumer has frames that were never written here: the buffer was restored from an older copy. What it holds is
     /// set aside, and the source goes on from where the consumer is, in a new epoch. Blocks.
     pub(super) fn start_over(&self) -> Result<(), Fault> {
+        let why = "the consumer has frames this buffer never wrote: it was restored from an older copy";
+        // So was the other track, and may not notice. First: a crash in between leaves this one to notice again.
+        if let Some(other) = self.other.get().and_then(Weak::upgrade) {
+            other.begin_anew(why)?;
+        }
+        self.begin_anew(why)
+    }
+
+    /// Sets aside what the buffer holds and begins a new epoch, in which the consumer is asked how far the source was read.
+    /// Blocks.
+    pub(super) fn begin_anew(&self, why: &str) -> Result<(), Fault> {
         self.with_store(|store| {
             let lineage = make_lineage(self.secure.epoch().max(store.lineage.epoch + 1), self.replays)?;
             tracing::error!(
                 edge = self.spec.edge,
                 before = store.lineage.epoch,
                 epoch = lineage.epoch,
-                "the consumer has frames this buffer never wrote: it was restored from an older copy and begins a new epoch"
+                why,
+                "the stream begins a new epoch"
             );
             let state = store.spool()?.state();
             store.spool = None;
@@ -467,6 +546,9 @@ impl Outgoing {
             view.life += 1;
             self.gone.store(0, Ordering::Relaxed);
             self.released.send_replace(0);
+            drop(view);
+            // For the courier, if it does not know yet.
+            self.acked.notify_one();
             Ok(())
         })
     }

@@ -163,11 +163,12 @@ impl Pacer {
             is_away: false,
         };
         if policy.bytes_per_s_max > 0 {
-            self.buckets.entry(lane.bucket(&stream)).or_insert(Bucket {
+            let bucket = self.buckets.entry(lane.bucket(&stream)).or_insert(Bucket {
                 bytes_per_s: policy.bytes_per_s_max,
                 bytes: PIECE_BYTES_MIN as f64,
                 at: now,
             });
+            bucket.bytes_per_s = policy.bytes_per_s_max;
         }
         self.ways.entry(consumer).or_default();
         self.lanes.insert(stream, lane);

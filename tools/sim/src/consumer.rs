@@ -328,6 +328,13 @@ impl World {
     fn apply(&mut self, stream: usize, fresh: &[(Delivery, Place)]) -> Result<(), Stop> {
         let apart = self.setting.has(Mistake::MarkApart);
         let produced = self.produced;
+        let ids = fresh.iter().flat_map(|(delivery, _)| batches::ids(&delivery.batch));
+        for id in ids {
+            for other in self.setting.tracks_of(stream).filter(|other| *other != stream) {
+                let (here, other) = (&self.streams[stream].oracle, &self.streams[other]);
+                here.not_in(&other.oracle, &other.destination.content, id)?;
+            }
+        }
         let lanes = &mut self.streams[stream];
         let mut next = lanes.destination.clone();
         for (delivery, place) in fresh {

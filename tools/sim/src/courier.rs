@@ -8,7 +8,7 @@ use bus_schema::{
 use stream::flight::{Action, Heard};
 
 use crate::{
-    producer::owed_gap,
+    producer::{BACKLOG_FRAMES_MIN, owed_gap},
     setting::Mistake,
     spool::{Group, Missing},
     world::{Sealed, Stop, World},
@@ -37,6 +37,7 @@ impl World {
                 .iter_mut()
                 .for_each(|out| out.flight.connected(is_up, now));
         }
+        (0..self.streams.len()).for_each(|stream| self.stands_still(stream));
     }
 
     /// An acknowledgement came.
@@ -73,6 +74,7 @@ impl World {
         match out.flight.action(now) {
             Action::Open => {
                 out.flight.opened(now);
+                self.stands_still(stream);
                 self.open(stream);
             }
             Action::Send { from, to } => {
@@ -105,6 +107,7 @@ impl World {
         match heard {
             Heard::Nothing => {}
             Heard::Durable => {
+                out.moves = true;
                 let watermark = out.flight.watermark();
                 self.trim(stream, watermark)?;
             }
@@ -127,12 +130,31 @@ impl World {
         self.point("after a trim")
     }
 
+    /// Nothing becomes durable now. If much waits, that is an outage.
+    fn stands_still(&mut self, stream: usize) {
+        let has_backlog = self.streams[stream].spool.held().count() >= BACKLOG_FRAMES_MIN;
+        if let Some(out) = self.out(stream) {
+            out.moves = false;
+            out.had_outage |= has_backlog;
+        }
+    }
+
+    /// It was restored from an older copy, and so was its other track, which may not notice.
     fn start_over(&mut self, stream: usize) -> Result<(), Stop> {
+        let others = self.setting.tracks_of(stream).filter(|other| *other != stream);
+        for other in others.chain([stream]) {
+            self.begin_anew(other)?;
+        }
+        Ok(())
+    }
+
+    /// A new epoch, in which the consumer is asked.
+    pub(crate) fn begin_anew(&mut self, stream: usize) -> Result<(), Stop> {
         let last = self.streams[stream].lineage.as_ref().map_or(0, |lineage| lineage.epoch);
         let asks = self.setting.replays && !self.setting.has(Mistake::NotAsked);
         let lineage = self.make_lineage(self.boot.max(last + 1), asks);
         let epoch = lineage.epoch;
-        self.say(|| format!("the consumer is ahead of stream {stream}: epoch {epoch} begins"));
+        self.say(|| format!("stream {stream} begins anew, with epoch {epoch}"));
         self.replace_spool(stream);
         self.point("between a new spool and its lineage")?;
         self.streams[stream].lineage = Some(lineage);

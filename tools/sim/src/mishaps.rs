@@ -1,6 +1,10 @@
 //! What happens to a producer's files while nobody looks: lost, replaced by an older copy, damaged.
 
-use crate::{producer::Lineage, setting::Policy, world::World};
+use crate::{
+    producer::Lineage,
+    setting::Policy,
+    world::{Stream, World},
+};
 
 impl World {
     /// The spool is lost, or the key to it, or both.
@@ -12,33 +16,43 @@ impl World {
             _ => (true, true),
         };
         self.say(|| format!("of stream {stream} are lost: its buffer: {spool}, its key: {lineage}"));
-        if self.streams.len() > 1 && self.had_tail_damage {
+        if self.setting.leaves > 1 && self.had_tail_damage {
             // What was read again has later batches and earlier places: the lowest batch is no longer the earliest place.
             self.streams.iter_mut().for_each(|lanes| lanes.oracle.is_excused = true);
         }
         let capacity = self.setting.capacity_frames;
-        let is_alone = self.streams.len() == 1;
+        let is_alone = self.setting.leaves == 1;
         let comes_again = self.setting.replays && is_alone;
-        let lanes = &mut self.streams[stream];
         if !comes_again {
             // Its siblings go on, and what only this one had still to send is nowhere else.
-            let owed = lanes
-                .oracle
-                .accepted
-                .iter()
-                .chain(lanes.spool.held().flat_map(|entry| &entry.ids));
-            let owed: Vec<u64> = owed.filter(|id| !lanes.oracle.seen.contains(id)).copied().collect();
-            lanes.oracle.lost.extend(owed);
+            let tracks = self.setting.tracks_of(stream);
+            let is_elsewhere = |id: &&u64| {
+                let mut others = tracks.clone().filter(|other| *other != stream);
+                let holds = |other: &Stream| other.spool.held().any(|entry| entry.ids.contains(id));
+                others.any(|other| holds(&self.streams[other]))
+                    || tracks.clone().any(|track| self.streams[track].oracle.seen.contains(id))
+            };
+            let held = self.streams[stream].spool.held().flat_map(|entry| &entry.ids);
+            let owed = self.streams[tracks.start].oracle.accepted.iter().chain(held);
+            let owed: Vec<u64> = owed.filter(|id| !is_elsewhere(id)).copied().collect();
+            self.streams[stream].oracle.lost.extend(owed);
         }
+        // The other track knows what this one had, if it ever had its turn after it.
+        let others = self.setting.tracks_of(stream).filter(|other| *other != stream);
+        let is_known = others
+            .into_iter()
+            .any(|other| self.streams[other].spool.book().behind.is_some());
+        let lanes = &mut self.streams[stream];
         if spool {
             lanes.spool = crate::spool::Spool::new(capacity);
         }
         if lineage {
             lanes.lineage = None;
         }
-        if lanes.lineage.is_none() && lanes.spool.is_new() {
+        if lanes.lineage.is_none() && lanes.spool.is_new() && !is_known {
             // Without a trace of the stream, it begins as if for the first time, and so does the source.
-            lanes.oracle.may_repeat_above(0);
+            let tracks = self.setting.tracks_of(stream);
+            tracks.for_each(|track| self.streams[track].oracle.may_repeat_above(0));
         }
     }
 
@@ -52,14 +66,14 @@ impl World {
         let count = self.copies.len() as u64;
         // Of several streams of one source some may have sent the last batch and not yet have written down that they did:
         // a copy that is a little older cannot know.
-        if count == 0 || now.contains(&None) || self.streams.len() > 1 {
+        if count == 0 || now.contains(&None) || self.setting.leaves > 1 {
             return;
         }
         self.kill_producer("its files are replaced");
         let chosen = self.copies[self.dice.below(count) as usize].clone();
         // Those of the other history are of no use to this one.
         self.copies.clear();
-        let comes_again = self.setting.replays && self.streams.len() == 1;
+        let comes_again = self.setting.replays && self.setting.leaves == 1;
         for (lanes, (spool, lineage)) in self.streams.iter_mut().zip(chosen) {
             if !comes_again {
                 lanes
@@ -75,6 +89,12 @@ impl World {
             // Two histories of one epoch: which of them a seq belongs to, only the records themselves tell.
             lanes.oracle.inexact = Some("an older copy of a buffer was put back");
         }
+        if self.setting.live_first {
+            // With a backlog on its way then, what had gone before it comes again.
+            self.streams
+                .iter_mut()
+                .for_each(|lanes| lanes.oracle.may_repeat_above(0));
+        }
         self.say(|| "an older copy of the buffers is put back".to_string());
     }
 
@@ -82,9 +102,10 @@ impl World {
     pub fn damage_spool(&mut self, stream: usize) {
         self.kill_producer("its disk fails");
         // A second time after it was read again, the lowest batch is no longer the earliest place in the source.
-        let tail = self.dice.once_in(2) && (self.streams.len() == 1 || !self.had_tail_damage);
+        let tail = self.dice.once_in(2) && (self.setting.leaves == 1 || !self.had_tail_damage);
         self.had_tail_damage |= tail;
         let replays = self.setting.replays;
+        let is_current = self.current(stream / self.setting.tracks()) == stream;
         let lanes = &mut self.streams[stream];
         let gone = if tail {
             lanes.spool.damage_tail(&mut self.dice)
@@ -104,8 +125,15 @@ impl World {
             // among it.
             lanes.oracle.inexact = Some("damage");
         }
-        if !(tail && replays) {
+        // What a backlog loses at its end is not read again: the source has gone on.
+        if !(tail && replays && is_current) {
             lanes.oracle.lost.extend(gone);
+        }
+        if tail && self.setting.live_first {
+            let leaf = stream / self.setting.tracks();
+            let place = self.streams[self.current(leaf)].spool.book().position;
+            let tracks = self.setting.tracks_of(stream);
+            tracks.for_each(|track| self.streams[track].oracle.may_repeat_above(place));
         }
     }
 }

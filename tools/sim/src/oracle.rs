@@ -59,8 +59,9 @@ impl Oracle {
         if id == 0 || id > produced {
             return Err(format!("record {id} was never produced"));
         }
-        let may_repeat = self.is_excused || self.again_above.is_some_and(|above| id > above);
-        if !may_repeat && let Some(last) = content.last().filter(|last| id <= **last) {
+        if !self.may_repeat(id)
+            && let Some(last) = content.last().filter(|last| id <= **last)
+        {
             let what = if content.contains(&id) {
                 "came twice"
             } else {
@@ -83,19 +84,34 @@ impl Oracle {
         }
     }
 
-    /// Everything has arrived that ever will.
-    pub fn settled(&self, content: &[u64]) -> Result<(), String> {
-        let there: BTreeSet<u64> = content.iter().copied().collect();
-        let explained = |id: &u64| {
-            self.is_excused
-                || there.contains(id)
-                || [&self.dropped, &self.lost, &self.wiped, &self.dead]
+    /// A record reaches the destination by one track: is it there by the other?
+    pub fn not_in(&self, other: &Self, content: &[u64], id: u64) -> Result<(), String> {
+        if self.may_repeat(id) || other.may_repeat(id) || !content.contains(&id) {
+            return Ok(());
+        }
+        Err(format!("record {id} came by both tracks"))
+    }
+
+    fn may_repeat(&self, id: u64) -> bool {
+        self.is_excused || self.again_above.is_some_and(|above| id > above)
+    }
+}
+
+/// Everything has arrived that ever will, by whichever of a destination's tracks.
+pub fn settled(tracks: &[(&Oracle, &[u64])]) -> Result<(), String> {
+    let there: BTreeSet<u64> = tracks.iter().flat_map(|(_, content)| content.iter().copied()).collect();
+    let explained = |id: &u64| {
+        let by = |(oracle, _): &(&Oracle, &[u64])| {
+            oracle.is_excused
+                || [&oracle.dropped, &oracle.lost, &oracle.wiped, &oracle.dead]
                     .iter()
                     .any(|set| set.contains(id))
         };
-        match self.accepted.iter().find(|id| !explained(id)) {
-            Some(id) => Err(format!("record {id} is lost")),
-            None => Ok(()),
-        }
+        there.contains(id) || tracks.iter().any(by)
+    };
+    let accepted = tracks.iter().flat_map(|(oracle, _)| &oracle.accepted);
+    match accepted.into_iter().find(|id| !explained(id)) {
+        Some(id) => Err(format!("record {id} is lost")),
+        None => Ok(()),
     }
 }

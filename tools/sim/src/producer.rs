@@ -11,7 +11,10 @@ use flow::{
     Position, Watermark,
     levelling::{Standing, levelling},
 };
-use stream::flight::Flight;
+use stream::{
+    flight::Flight,
+    tracks::{self, BACKLOG_BYTES_MIN, Behind, Found, Track, TrackPosition, Verdict},
+};
 
 use crate::{
     batches,
@@ -48,6 +51,10 @@ pub(crate) struct Out {
     pub(crate) life: u64,
     /// The life that the pipe knows.
     pub(crate) pipe_life: u64,
+    /// Its consumer was away while a backlog grew.
+    pub(crate) had_outage: bool,
+    /// Its consumer makes records durable.
+    pub(crate) moves: bool,
     pub(crate) appended: u64,
     /// The pipe's watermark at this leaf.
     pub(crate) mark_seq: u64,
@@ -90,16 +97,36 @@ fn position(bytes: &[u8]) -> u64 {
     bytes.try_into().map_or(0, u64::from_be_bytes)
 }
 
-fn mark_of(root_seq: u64, position: u64) -> SourceMark {
-    SourceMark {
-        root_seq,
-        position: position.to_be_bytes().to_vec(),
+/// Frames that are a backlog.
+pub(crate) const BACKLOG_FRAMES_MIN: usize = 3;
+/// Frames that a track has room for, whatever the other one takes.
+const TRACK_FRAMES_MIN: usize = 12;
+
+fn mark_of(root_seq: u64, position: u64, behind: Option<Option<Behind>>) -> SourceMark {
+    let position = position.to_be_bytes().to_vec();
+    let position = match behind {
+        Some(behind) => TrackPosition { position, behind }.encode(),
+        None => position,
+    };
+    SourceMark { root_seq, position }
+}
+
+/// A consumer's word about the source: its place, and what a track's turn began after.
+fn told_position(mark: &SourceMark) -> (u64, Option<Behind>) {
+    let track = TrackPosition::decode(&mark.position);
+    (position(&track.position), track.behind)
+}
+
+fn ended(resume: &Resume) -> Behind {
+    Behind {
+        epoch: resume.epoch,
+        seq: resume.watermark,
     }
 }
 
-/// Which records a stream takes: the second one has a filter before it.
-pub fn takes(stream: usize, id: u64) -> bool {
-    stream == 0 || !id.is_multiple_of(4)
+/// Which records a destination takes: the second one has a filter before it.
+pub fn takes(leaf: usize, id: u64) -> bool {
+    leaf == 0 || !id.is_multiple_of(4)
 }
 
 impl Producer {
@@ -183,6 +210,8 @@ impl World {
             answer: None,
             life,
             pipe_life: life,
+            had_outage: lanes.spool.held().count() >= BACKLOG_FRAMES_MIN,
+            moves: false,
             appended: 0,
             mark_seq: 0,
         }
@@ -237,7 +266,7 @@ impl World {
                 position: book.position,
                 dropped: held,
                 owed: held,
-                gone: 0,
+                ..Book::default()
             };
             let _ = spool.append(vec![Group {
                 entries: Vec::new(),
@@ -259,17 +288,17 @@ impl World {
                 self.read();
                 Ok(())
             }
-            Phase::Write(stream) => {
-                let next = match self.write(stream)? {
-                    Wrote::Done if stream + 1 < self.streams.len() => Phase::Write(stream + 1),
+            Phase::Write(leaf) => {
+                let next = match self.write(leaf)? {
+                    Wrote::Done if leaf + 1 < self.setting.leaves => Phase::Write(leaf + 1),
                     Wrote::Done => Phase::Commit(0),
-                    Wrote::Full => Phase::Write(stream),
+                    Wrote::Full => Phase::Write(leaf),
                     Wrote::Moved => Phase::Level,
                 };
                 self.set_phase(next);
                 Ok(())
             }
-            Phase::Commit(stream) => self.commit(stream),
+            Phase::Commit(leaf) => self.commit(leaf),
         }
     }
 
@@ -322,20 +351,22 @@ impl World {
     /// The records in hand are durable everywhere.
     fn accept(&mut self) {
         let Some(producer) = &self.producer else { return };
-        for (number, stream) in self.streams.iter_mut().enumerate() {
+        let tracks = self.setting.tracks();
+        // In the books of the first track, whichever has them.
+        for (leaf, stream) in self.streams.iter_mut().step_by(tracks).enumerate() {
             let ids = producer.group.iter().flat_map(|work| work.ids.iter().copied());
-            stream.oracle.accepted.extend(ids.filter(|id| takes(number, *id)));
+            stream.oracle.accepted.extend(ids.filter(|id| takes(leaf, *id)));
         }
     }
 
     /// Brings the leaves to one mark, as the runner does before it reads.
     fn level(&mut self) -> Result<(), Stop> {
         let mut standings = Vec::new();
-        for stream in 0..self.streams.len() {
-            if !self.recall(stream)? {
+        for leaf in 0..self.setting.leaves {
+            if !self.settle(leaf)? {
                 return Ok(());
             }
-            standings.push(self.standing(stream));
+            standings.push(self.standing(leaf));
         }
         let mut to = levelling(&standings);
         if self.setting.has(Mistake::NotLevelled)
@@ -354,20 +385,20 @@ impl World {
         }
         let mut order: Vec<usize> = (0..standings.len()).collect();
         order.sort_by_key(|index| std::cmp::Reverse(standings[*index].mark.seq));
-        for stream in order {
+        for leaf in order {
             self.point("between two leaves that are brought together")?;
-            if to.rewinds && self.standing(stream).mark.seq > to.to.seq && !self.rewind(stream, to.to.seq)? {
+            if to.rewinds && self.standing(leaf).mark.seq > to.to.seq && !self.rewind(leaf, to.to.seq)? {
                 return Ok(());
             }
-            if self.standing(stream).mark.seq < to.to.seq {
+            if self.standing(leaf).mark.seq < to.to.seq {
                 let only = Work {
                     seq: to.to.seq,
                     position: place,
                     ids: Vec::new(),
                 };
-                if matches!(self.append(stream, &[only])?, Wrote::Full) {
+                if matches!(self.append(leaf, &[only])?, Wrote::Full) {
                     return Err(Stop::Broken(format!(
-                        "a mark without frames has no room in stream {stream}"
+                        "a mark without frames has no room in leaf {leaf}"
                     )));
                 }
             }
@@ -388,27 +419,66 @@ impl World {
         Ok(())
     }
 
-    fn standing(&mut self, stream: usize) -> Standing {
-        let spool = &self.streams[stream].spool;
-        let gone = spool.book().gone;
-        let mark = spool.mark().map(|(root, book)| Watermark {
+    fn newest(&self, stream: usize) -> u64 {
+        self.streams[stream].spool.mark().map_or(0, |(root, _)| root)
+    }
+
+    /// The track that was written to last.
+    pub(crate) fn current(&self, leaf: usize) -> usize {
+        let first = leaf * self.setting.tracks();
+        if self.setting.live_first {
+            first + tracks::current([self.newest(first), self.newest(first + 1)])
+        } else {
+            first
+        }
+    }
+
+    fn standing(&mut self, leaf: usize) -> Standing {
+        let mark = self.streams[self.current(leaf)].spool.mark();
+        let mark = mark.map(|(root, book)| Watermark {
             seq: root,
             position: Position::new(book.position.to_be_bytes()),
             ..Watermark::default()
         });
-        let mut gone_out = gone;
-        if let Some(out) = self.out(stream) {
-            out.pipe_life = out.life;
-            gone_out = gone.max(out.gone);
+        let mark = mark.unwrap_or_default();
+        let mut gone_out = 0;
+        for stream in self.setting.tracks_of(leaf * self.setting.tracks()) {
+            gone_out = gone_out.max(self.streams[stream].spool.book().gone);
+            if let Some(out) = self.out(stream) {
+                out.pipe_life = out.life;
+                gone_out = gone_out.max(out.gone);
+            }
         }
-        Standing {
-            mark: mark.unwrap_or_default(),
-            gone_out,
-        }
+        Standing { mark, gone_out }
     }
 
     /// False when it cannot, and all have to be brought together anew.
-    fn rewind(&mut self, stream: usize, seq: u64) -> Result<bool, Stop> {
+    fn rewind(&mut self, leaf: usize, seq: u64) -> Result<bool, Stop> {
+        let current = self.current(leaf);
+        let mut tracks: Vec<usize> = self.setting.tracks_of(current).collect();
+        tracks.sort_by_key(|stream| *stream != current);
+        for stream in tracks {
+            if self.newest(stream) > seq && !self.go_back(stream, seq)? {
+                return Ok(false);
+            }
+            self.point("between two tracks that go back")?;
+        }
+        let is_damaged = self
+            .setting
+            .tracks_of(current)
+            .any(|stream| self.streams[stream].is_damaged);
+        if is_damaged && self.newest(self.current(leaf)) < seq {
+            // The mark it should go back to was lost, and with it what that batch held here. If all of this is cut short now,
+            // the others follow it.
+            for lanes in &mut self.streams {
+                lanes.oracle.is_excused = true;
+                lanes.oracle.inexact = Some("a damaged stream went back too far");
+            }
+        }
+        Ok(true)
+    }
+
+    fn go_back(&mut self, stream: usize, seq: u64) -> Result<bool, Stop> {
         self.say(|| format!("stream {stream} goes back to batch {seq}"));
         let lanes = &mut self.streams[stream];
         if let Err(refused) = lanes.spool.truncate_after(seq) {
@@ -422,86 +492,192 @@ impl World {
         }
         let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
         lanes.oracle.truncated(epoch, lanes.spool.next_seq());
-        if lanes.is_damaged && lanes.spool.mark().map_or(0, |(root, _)| root) < seq {
-            // The mark it should go back to was lost, and with it what that batch held here. If all of this is cut short now,
-            // the others follow it.
-            for lanes in &mut self.streams {
-                lanes.oracle.is_excused = true;
-                lanes.oracle.inexact = Some("a damaged stream went back too far");
+        Ok(true)
+    }
+
+    /// After a loss: where the consumer is. False until it has said so, or when something has to begin anew first.
+    fn settle(&mut self, leaf: usize) -> Result<bool, Stop> {
+        let streams = self.setting.tracks_of(leaf * self.setting.tracks());
+        let mut told = Vec::new();
+        for stream in streams.clone() {
+            match self.told(stream) {
+                Some(resume) => told.push(resume),
+                None => return Ok(false),
+            }
+        }
+        let mut forgets = None;
+        if self.setting.live_first && self.setting.replays {
+            let first = streams.start;
+            let found = [self.found(first, &told[0]), self.found(first + 1, &told[1])];
+            match tracks::verdict(&found) {
+                Verdict::Holds => {}
+                Verdict::Forget(_) if self.setting.has(Mistake::BacklogForgotten) => {}
+                Verdict::Forget(track) => {
+                    let older = first + (1 - track);
+                    let mark = told[1 - track]
+                        .as_ref()
+                        .map(|resume| resume.as_ref().and_then(|r| r.mark.as_ref()));
+                    let place = match mark {
+                        Some(mark) => mark.map_or(0, |mark| told_position(mark).0),
+                        None => self.streams[older].spool.book().position,
+                    };
+                    self.say(|| format!("leaf {leaf} lost its backlog, and goes back to {place}"));
+                    for stream in streams.clone() {
+                        self.streams[stream].oracle.may_repeat_above(place);
+                    }
+                    if told[track].is_none() {
+                        self.begin_anew(first + track)?;
+                        return Ok(false);
+                    }
+                    forgets = Some(track);
+                }
+                Verdict::Ask(track) => {
+                    if let Some(lineage) = &mut self.streams[first + track].lineage {
+                        (lineage.asks, lineage.begun) = (true, true);
+                    }
+                    return Ok(false);
+                }
+            }
+        }
+        for (track, (stream, told)) in streams.zip(told).enumerate() {
+            if let Some(resume) = told {
+                self.go_on_from(stream, resume, forgets != Some(track))?;
             }
         }
         Ok(true)
     }
 
-    /// After a loss: where the consumer is. False until it has said so.
-    fn recall(&mut self, stream: usize) -> Result<bool, Stop> {
+    /// What the consumer said where an epoch before this one ended; `None` inside when nothing is asked, outside until it
+    /// has said so.
+    fn told(&mut self, stream: usize) -> Option<Option<Option<Resume>>> {
         let Some(lineage) = self.streams[stream].lineage.clone().filter(|lineage| lineage.asks) else {
-            return Ok(true);
+            return Some(None);
         };
-        let Some((epoch, resume)) = self.out(stream).and_then(|out| out.answer.clone()) else {
-            return Ok(false);
+        let (epoch, resume) = self.out(stream)?.answer.clone()?;
+        (epoch == lineage.epoch).then_some(Some(resume))
+    }
+
+    fn found(&self, stream: usize, told: &Option<Option<Resume>>) -> Found {
+        let lanes = &self.streams[stream];
+        let book = lanes.spool.book();
+        let here = Found {
+            epoch: lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch),
+            asks: false,
+            last_seq: lanes.spool.next_seq() - 1,
+            newest: self.newest(stream),
+            behind: book.behind,
+            ended: book.ended,
         };
-        if epoch != lineage.epoch {
-            return Ok(false);
+        let Some(told) = told else { return here };
+        let mark = told.as_ref().and_then(|resume| resume.mark.as_ref());
+        Found {
+            asks: true,
+            newest: mark.map_or(0, |mark| mark.root_seq),
+            behind: mark.and_then(|mark| told_position(mark).1),
+            ended: told.as_ref().map(ended),
+            ..here
         }
-        let mark = resume.and_then(|resume| resume.mark);
+    }
+
+    fn go_on_from(&mut self, stream: usize, resume: Option<Resume>, holds: bool) -> Result<(), Stop> {
+        let mark = resume.as_ref().and_then(|resume| resume.mark.clone()).filter(|_| holds);
         self.say(|| {
             format!(
                 "stream {stream} goes on from where the consumer is: {:?}",
-                mark.as_ref().map(|m| position(&m.position))
+                mark.as_ref().map(|mark| told_position(mark).0)
             )
         });
+        let live_first = self.setting.live_first;
         let lanes = &mut self.streams[stream];
-        if let Some(mark) = mark {
+        if mark.is_some() || live_first {
+            let (position, behind) = mark.as_ref().map(told_position).unwrap_or_default();
+            let root = mark.map_or(1, |mark| mark.root_seq);
             let book = Book {
-                position: position(&mark.position),
+                position,
                 // What came after it was in the buffer that is lost, and at siblings that have sent it.
-                gone: mark.root_seq + 1,
+                gone: root + 1,
+                behind,
+                ended: resume.as_ref().map(ended),
                 ..lanes.spool.book()
             };
-            let group = Group {
-                entries: Vec::new(),
-                root: mark.root_seq,
-                book,
-            };
-            let _ = lanes.spool.append(vec![group]);
+            if lanes.spool.mark().is_none_or(|(kept, _)| kept < root) {
+                let entries = Vec::new();
+                let _ = lanes.spool.append(vec![Group { entries, root, book }]);
+            }
             self.point("between a mark from the consumer and the note that it was asked for")?;
         }
-        self.streams[stream].lineage = Some(Lineage {
-            asks: false,
-            begun: true,
-            ..lineage
+        if let Some(lineage) = &mut self.streams[stream].lineage {
+            (lineage.asks, lineage.begun) = (false, true);
+        }
+        Ok(())
+    }
+
+    fn has_moved(&mut self, leaf: usize) -> bool {
+        let mut streams = self.setting.tracks_of(leaf * self.setting.tracks());
+        streams.any(|stream| self.out(stream).is_some_and(|out| out.pipe_life != out.life))
+    }
+
+    /// Which track takes what comes now, and what its turn begins after, if one does.
+    fn turn(&mut self, leaf: usize) -> (usize, Option<Behind>) {
+        let current = self.current(leaf);
+        if !self.setting.live_first {
+            return (current, None);
+        }
+        let first = leaf * self.setting.tracks();
+        let states = [0, 1].map(|track| {
+            let lanes = &self.streams[first + track];
+            let (watermark, held) = (lanes.spool.watermark(), lanes.spool.held().count());
+            let mut state = Track {
+                newest: self.newest(first + track),
+                held_bytes: held as u64 * BACKLOG_BYTES_MIN.div_ceil(BACKLOG_FRAMES_MIN as u64),
+                is_drained: watermark + 1 >= lanes.spool.next_seq() && lanes.spool.book().owed == 0,
+                ..Track::default()
+            };
+            if let Some(out) = self.out(first + track) {
+                (state.had_outage, state.moves) = (out.had_outage, out.moves);
+                out.had_outage &= !state.has_caught_up();
+            }
+            state
         });
-        Ok(true)
+        let now = first + tracks::turn(&states);
+        if now == current {
+            return (now, None);
+        }
+        self.say(|| format!("stream {now} takes what comes now, stream {current} has the backlog"));
+        let other = &self.streams[current];
+        let behind = Behind {
+            epoch: other.lineage.as_ref().map_or(0, |lineage| lineage.epoch),
+            seq: other.spool.next_seq() - 1,
+        };
+        (now, Some(behind))
     }
 
-    fn has_moved(&mut self, stream: usize) -> bool {
-        self.out(stream).is_some_and(|out| out.pipe_life != out.life)
-    }
-
-    fn write(&mut self, stream: usize) -> Result<Wrote, Stop> {
-        if self.has_moved(stream) {
+    fn write(&mut self, leaf: usize) -> Result<Wrote, Stop> {
+        if self.has_moved(leaf) {
             return Ok(Wrote::Moved);
         }
         let Some(producer) = &self.producer else {
             return Ok(Wrote::Moved);
         };
-        let mark_seq = producer.outs[stream].mark_seq;
+        let streams = self.setting.tracks_of(leaf * self.setting.tracks());
+        let mark_seq = producer.outs[streams.start].mark_seq;
         let fresh: Vec<Work> = producer
             .group
             .iter()
             .filter(|work| work.seq > mark_seq)
             .cloned()
             .collect();
-        let wrote = self.append(stream, &fresh)?;
+        let wrote = self.append(leaf, &fresh)?;
         if let Wrote::Done = wrote {
-            let last = self.streams[stream].spool.next_seq() - 1;
             let leaks = self.setting.has(Mistake::SentBeforeSiblings);
-            if let Some(out) = self.out(stream) {
-                out.appended = last;
-                if leaks {
-                    out.released = last;
-                    out.flight.released(last);
+            for stream in streams {
+                let last = self.streams[stream].spool.next_seq() - 1;
+                if let Some(out) = self.out(stream) {
+                    out.appended = last;
+                    if leaks {
+                        out.released = last;
+                        out.flight.released(last);
+                    }
                 }
             }
         }
@@ -509,15 +685,18 @@ impl World {
     }
 
     /// Makes batches into frames: what was given up before comes before what follows it.
-    fn seal(&mut self, stream: usize, works: &[Work]) -> (Vec<Group>, Book) {
+    fn seal(&mut self, stream: usize, works: &[Work], turn: Option<Behind>) -> (Vec<Group>, Book) {
+        let (leaf, live_first) = (stream / self.setting.tracks(), self.setting.live_first);
         let gone = self.out(stream).map_or(0, |out| out.gone);
         let tells = !self.setting.has(Mistake::GapUntold);
         let spool = &self.streams[stream].spool;
         let (mut book, mut seq) = (spool.book(), spool.next_seq());
+        book.behind = turn.or(book.behind);
         let mut groups = Vec::new();
         for work in works {
-            let ids: Vec<u64> = work.ids.iter().copied().filter(|id| takes(stream, *id)).collect();
-            let mut entries = batches::entries(&ids, mark_of(work.seq, work.position), &mut self.dice);
+            let ids: Vec<u64> = work.ids.iter().copied().filter(|id| takes(leaf, *id)).collect();
+            let mark = mark_of(work.seq, work.position, live_first.then_some(book.behind));
+            let mut entries = batches::entries(&ids, mark, &mut self.dice);
             if book.owed > 0 {
                 entries.insert(0, owed_gap(seq, &mut book, tells));
             }
@@ -533,15 +712,17 @@ impl World {
         (groups, book)
     }
 
-    fn append(&mut self, stream: usize, works: &[Work]) -> Result<Wrote, Stop> {
+    fn append(&mut self, leaf: usize, works: &[Work]) -> Result<Wrote, Stop> {
         if works.is_empty() {
             return Ok(Wrote::Done);
         }
+        let (stream, turn) = self.turn(leaf);
+        let written = stream;
         if let Some(lineage) = &mut self.streams[stream].lineage {
             lineage.begun = true;
         }
         self.point("before an append")?;
-        let (mut groups, _) = self.seal(stream, works);
+        let (mut groups, _) = self.seal(stream, works, turn);
         if self.is_stormy && self.setting.faults.crashes && self.dice.once_in(80) {
             self.say(|| format!("the power fails while stream {stream} is appended to"));
             let before = self.streams[stream].spool.next_seq();
@@ -550,12 +731,20 @@ impl World {
             return Err(Stop::Crash);
         }
         let before = self.streams[stream].spool.next_seq();
+        self.share_room(stream);
         while let Err(Full) = self.streams[stream].spool.append(groups.clone()) {
             match self.setting.policy {
                 Policy::Block => return Ok(Wrote::Full),
                 Policy::DropOldest => {
-                    let sent = self.out(stream).map_or(0, |out| out.sent);
-                    let Some((ids, owed)) = self.streams[stream].spool.drop_oldest(sent) else {
+                    // What the other track has is older.
+                    let others = self.setting.tracks_of(stream).filter(|other| *other != stream);
+                    let order: Vec<usize> = others.chain([stream]).collect();
+                    let dropped = order.into_iter().find_map(|stream| {
+                        let sent = self.out(stream).map_or(0, |out| out.sent);
+                        let dropped = self.streams[stream].spool.drop_oldest(sent)?;
+                        Some((stream, dropped))
+                    });
+                    let Some((stream, (ids, owed))) = dropped else {
                         return Ok(Wrote::Full);
                     };
                     if owed > 0 {
@@ -564,6 +753,7 @@ impl World {
                     }
                     self.say(|| format!("stream {stream} is full: records {ids:?} are given up"));
                     self.streams[stream].oracle.dropped.extend(ids);
+                    self.share_room(written);
                 }
                 Policy::DropNewest => self.give_up(stream, &mut groups),
             }
@@ -571,6 +761,14 @@ impl World {
         self.note_appended(stream, before);
         self.point("after an append")?;
         Ok(Wrote::Done)
+    }
+
+    /// Of two tracks, one has the room that the other leaves.
+    fn share_room(&mut self, stream: usize) {
+        let others = self.setting.tracks_of(stream).filter(|other| *other != stream);
+        let taken: usize = others.map(|other| self.streams[other].spool.frames()).sum();
+        let left = self.setting.capacity_frames.saturating_sub(taken).max(TRACK_FRAMES_MIN);
+        self.streams[stream].spool.set_capacity(left);
     }
 
     /// Takes the frames out of groups that have no room.
@@ -608,25 +806,27 @@ impl World {
         }
     }
 
-    fn commit(&mut self, stream: usize) -> Result<(), Stop> {
+    fn commit(&mut self, leaf: usize) -> Result<(), Stop> {
         self.point("between two commits")?;
-        if self.has_moved(stream) {
+        if self.has_moved(leaf) {
             self.set_phase(Phase::Level);
             return Ok(());
         }
-        self.let_go(stream);
         let last_seq = self
             .producer
             .as_ref()
             .and_then(|producer| producer.group.last())
             .map_or(0, |work| work.seq);
-        if let Some(out) = self.out(stream) {
-            out.released = out.released.max(out.appended);
-            out.flight.released(out.released);
-            out.mark_seq = last_seq;
+        for stream in self.setting.tracks_of(leaf * self.setting.tracks()) {
+            self.let_go(stream);
+            if let Some(out) = self.out(stream) {
+                out.released = out.released.max(out.appended);
+                out.flight.released(out.released);
+                out.mark_seq = last_seq;
+            }
         }
-        if stream + 1 < self.streams.len() {
-            self.set_phase(Phase::Commit(stream + 1));
+        if leaf + 1 < self.setting.leaves {
+            self.set_phase(Phase::Commit(leaf + 1));
             return Ok(());
         }
         self.accept();

@@ -36,6 +36,8 @@ pub enum Mistake {
     SourceCommitFirst,
     /// A producer that lost its buffer does not ask how far the consumer is.
     NotAsked,
+    /// After a loss, the newer of two tracks is believed though the backlog before it is gone.
+    BacklogForgotten,
     /// A plan is acted on before it is durable.
     PlanActedFirst,
     /// Whatever plan comes is taken.
@@ -55,6 +57,7 @@ impl Mistake {
         ("sent-before-siblings", Mistake::SentBeforeSiblings),
         ("source-commit-first", Mistake::SourceCommitFirst),
         ("not-asked", Mistake::NotAsked),
+        ("backlog-forgotten", Mistake::BacklogForgotten),
         ("plan-acted-first", Mistake::PlanActedFirst),
         ("any-plan", Mistake::AnyPlan),
     ];
@@ -86,8 +89,10 @@ pub struct Faults {
 /// One run.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Streams that one source goes into.
-    pub streams: usize,
+    /// Destinations that one source goes into.
+    pub leaves: usize,
+    /// Live data goes first: each of them has two streams that take turns.
+    pub live_first: bool,
     /// The source can read again from a position.
     pub replays: bool,
     /// What happens when a spool is full.
@@ -120,7 +125,8 @@ impl Setting {
             damage: !often(4),
         };
         Self {
-            streams: 1 + dice.below(2) as usize,
+            leaves: 1 + dice.below(2) as usize,
+            live_first: dice.once_in(3),
             replays: !dice.once_in(4),
             policy: [Policy::Block, Policy::DropOldest, Policy::DropNewest][dice.below(3) as usize],
             capacity_frames: dice.between(24, 60) as usize,
@@ -129,6 +135,17 @@ impl Setting {
             faults,
             mistake,
         }
+    }
+
+    /// Streams of each destination.
+    pub fn tracks(&self) -> usize {
+        if self.live_first { 2 } else { 1 }
+    }
+
+    /// Which streams a stream's records may be in: its own, and that which takes turns with it.
+    pub fn tracks_of(&self, stream: usize) -> std::ops::Range<usize> {
+        let first = stream - stream % self.tracks();
+        first..first + self.tracks()
     }
 
     /// Whether a certain mistake is built in.

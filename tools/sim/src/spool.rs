@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bus_schema::message::Frame;
+use stream::tracks::Behind;
 
 use crate::dice::Dice;
 
@@ -26,6 +27,10 @@ pub struct Book {
     pub owed: u64,
     /// The root's seq up to which frames may have left.
     pub gone: u64,
+    /// Of a track: what its turn began after.
+    pub behind: Option<Behind>,
+    /// Of a track: where its epoch before this one ended.
+    pub ended: Option<Behind>,
 }
 
 /// A frame to be appended, and what it stands for.
@@ -205,6 +210,16 @@ impl Spool {
 
     fn tail_first(&self) -> u64 {
         self.segments.last().copied().unwrap_or(self.next_seq)
+    }
+
+    /// Frames on disk.
+    pub fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// From now on there is room for so many.
+    pub fn set_capacity(&mut self, frames: usize) {
+        self.capacity_frames = frames;
     }
 
     /// Whether so many frames have room.

@@ -13,7 +13,7 @@ use crate::{
     consumer::Consumer,
     dice::Dice,
     net::{Lane, Weather},
-    oracle::Oracle,
+    oracle::{self, Oracle},
     producer::{Lineage, Producer},
     setting::Setting,
     spool::Spool,
@@ -150,7 +150,7 @@ impl World {
             boot: 0,
             producer: None,
             is_up: true,
-            streams: (0..setting.streams).map(stream).collect(),
+            streams: (0..setting.leaves * setting.tracks()).map(stream).collect(),
             copies: Vec::new(),
             had_tail_damage: false,
             is_stormy: true,
@@ -420,9 +420,14 @@ impl World {
     }
 
     fn judge(&self) -> Result<(), String> {
+        for (leaf, tracks) in self.streams.chunks(self.setting.tracks()).enumerate() {
+            let tracks: Vec<_> = tracks
+                .iter()
+                .map(|stream| (&stream.oracle, stream.destination.content.as_slice()))
+                .collect();
+            oracle::settled(&tracks).map_err(|broken| format!("destination {leaf}: {broken}"))?;
+        }
         for (number, stream) in self.streams.iter().enumerate() {
-            let named = |broken: String| format!("destination {number}: {broken}");
-            stream.oracle.settled(&stream.destination.content).map_err(named)?;
             if stream.oracle.inexact.is_some() {
                 continue;
             }

@@ -112,6 +112,11 @@ impl Spool {
         std::mem::take(&mut self.repairs)
     }
 
+    /// From now on all files of the spool may take so much, at least [`crate::QUOTA_BYTES_MIN`]: for those that share room.
+    pub fn set_quota(&mut self, quota_bytes: u64) {
+        self.limits.quota_bytes = quota_bytes.max(crate::QUOTA_BYTES_MIN);
+    }
+
     /// Stores what is only in memory (the watermark) and seals the open segments, so that the next open is quick.
     /// Dropping the spool does the same, but has no way to report an error.
     pub fn close(mut self) -> Result<(), Error> {

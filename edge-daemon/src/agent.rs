@@ -145,6 +145,8 @@ impl Agent {
             // Before anything else takes the room. It is no reason not to start.
             let _said = tokio::task::spawn_blocking(move || chores::keep_reserve(&dir)).await;
         }
+        // What cannot do without the disk comes before anything is running.
+        let checkpoints = Arc::new(MarkFiles::new(Arc::clone(&home))?);
         let epoch = home.next_epoch()?;
         let secure = Arc::new(Secure::new(home.identity()?, &membership, epoch, home.seen())?);
         let known = Known::from(&membership);
@@ -169,7 +171,6 @@ impl Agent {
             hash("mycelial catalog v1", &[&bus_schema::encode(&components)]),
             components,
         );
-        let checkpoints = Arc::new(MarkFiles::new(Arc::clone(&home))?);
         let workshop = Workshop {
             registry,
             home: Arc::clone(&home),

@@ -54,6 +54,7 @@ impl Spool {
             holes: BTreeMap::new(),
             recent: BTreeMap::new(),
             repairs: Vec::new(),
+            spent: listing.spent,
             closed_bytes: 0,
             other_bytes: 0,
             quarantined: 0,
@@ -111,6 +112,7 @@ impl Spool {
         recovery.mark_rewound = high.root_seq > self.mark.as_ref().map_or(0, |mark| mark.root_seq);
         self.load_others(&names)?;
         self.settle_ledger(ledger, tail.lost_first.is_some() || start_lost);
+        self.pass_spent();
         if self.ledger.watermark >= self.next_seq {
             go_on_at = go_on_at.max(self.ledger.watermark + 1);
         }
@@ -125,6 +127,10 @@ impl Spool {
             self.create_tail()?;
         } else if start_lost {
             self.store_ledger()?;
+        } else if !self.spent.is_empty()
+            && let Err(error) = self.store_ledger()
+        {
+            tracing::debug!(spool = %self.dir.display(), %error, "the watermark cannot be stored yet");
         }
         self.drop_settled_segments();
         self.measure();

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bus_link::{
+    essential,
     home::{Home, HomeError, Membership},
     place::{BusSection, Known, PlaceError},
     secure::Secure,
@@ -161,7 +162,7 @@ impl Agent {
         };
         let clocks = Clocks::new(Some(Arc::clone(&home)), epoch);
         let streams = Streams::new(Arc::clone(&secure), Some(road), Arc::clone(&clocks));
-        tokio::spawn(Arc::clone(&streams).listen(data_events));
+        essential::spawn("streams", Arc::clone(&streams).listen(data_events));
         let (taps, samples) = Taps::new();
         let taps = Arc::new(taps);
         let board = Board::new(Arc::clone(&taps));

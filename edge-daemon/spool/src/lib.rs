@@ -54,7 +54,7 @@ pub const FRAMES_PER_SEGMENT_MAX: u64 = 16 * 1024;
 
 /// Marks without frames that are kept, the newest. A roll-back can go behind fewer of them than this: whoever appends groups
 /// to several spools in turn must not be further ahead in one of them.
-pub const MARKS_ALONE_MAX: usize = 32;
+pub const MARKS_ALONE_MAX: usize = 64;
 
 /// Smallest quota, bytes: below it a few segments would not fit.
 pub const QUOTA_BYTES_MIN: u64 = 16 * 1024 * 1024;

@@ -112,9 +112,9 @@ pub struct Dropped {
 /// What a roll-back would come to; see [`crate::Spool::way_back`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WayBack {
-    /// To where it was asked, or to an older mark with no frames in between.
-    Whole,
-    /// Only further, to this root seq (0: before the first mark): the mark that was asked for is lost to damage, and with it
+    /// To where it was asked, or to an older mark with no frames in between: to this root seq (0: before the first mark).
+    Whole(u64),
+    /// Only further, to this root seq: the mark that was asked for is lost to damage, and with it
     /// which frames belong to it.
     Further(u64),
     /// Not at all: frames that were delivered or given up are in the way, or every mark that is old enough is gone.

@@ -232,7 +232,7 @@ fn every_mark_of_one_append_can_be_gone_back_to() {
     drop(spool);
     let mut spool = open(dir.path());
     for (root_seq, next_seq) in [(18, 4), (15, 4), (9, 4), (8, 3), (3, 3), (2, 3)] {
-        assert_eq!(spool.way_back(root_seq).unwrap(), WayBack::Whole);
+        assert_eq!(spool.way_back(root_seq).unwrap(), WayBack::Whole(root_seq));
         spool.truncate_after(root_seq).unwrap();
         let state = spool.state();
         assert_eq!((state.next_seq, state.mark), (next_seq, Some(mark(root_seq))));

@@ -439,9 +439,9 @@ fn a_way_back_whose_mark_is_damaged_is_told_before_it_is_gone() {
     // (back to, confirmed, what it comes to)
     for (root_seq, confirmed, expected) in [
         // The marks are there: in the segment behind, in the one before, and as a copy at the beginning of the next one.
-        (next, 3, WayBack::Whole),
-        (lost - 1, 3, WayBack::Whole),
-        (next - 1, 3, WayBack::Whole),
+        (next, 3, WayBack::Whole(next)),
+        (lost - 1, 3, WayBack::Whole(lost - 1)),
+        (next - 1, 3, WayBack::Whole(next - 1)),
         // In the damaged one: only to the end of the one before it, or not even there.
         (next - 2, 3, WayBack::Further(lost - 1)),
         (lost, 3, WayBack::Further(lost - 1)),
@@ -456,8 +456,7 @@ fn a_way_back_whose_mark_is_damaged_is_told_before_it_is_gone() {
         spool.trim(confirmed).unwrap();
         assert_eq!(spool.way_back(root_seq).unwrap(), expected, "{told}");
         let found = match (spool.truncate_after(root_seq), expected) {
-            (Ok(_), WayBack::Whole) => root_seq,
-            (Ok(_), WayBack::Further(found)) => found,
+            (Ok(_), WayBack::Whole(found) | WayBack::Further(found)) => found,
             (Err(_), WayBack::Barred) => FRAMES + 1,
             (other, _) => panic!("{told}: {other:?}"),
         };

@@ -288,7 +288,9 @@ impl Model {
                 assert!(kept_root <= root_seq);
                 let goes_too = |kept: &&Kept| (kept_root + 1..=root_seq).contains(&kept.root_seq);
                 match way {
-                    WayBack::Whole => assert_eq!(self.frames.iter().filter(goes_too).count(), 0, "to {root_seq}"),
+                    WayBack::Whole(found) => {
+                        assert_eq!((found, self.frames.iter().filter(goes_too).count()), (kept_root, 0));
+                    }
                     WayBack::Further(found) => assert_eq!(found, kept_root),
                     WayBack::Barred => panic!("barred, and yet it went to {kept_root}"),
                 }

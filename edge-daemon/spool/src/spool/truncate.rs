@@ -14,8 +14,9 @@ use crate::types::{Mark, WayBack};
 impl Spool {
     /// What [`Self::truncate_after`] would do. Changes nothing but what reading changes.
     pub fn way_back(&mut self, root_seq: u64) -> Result<WayBack, Error> {
-        if self.mark.as_ref().is_none_or(|mark| mark.root_seq <= root_seq) {
-            return Ok(WayBack::Whole);
+        let newest = self.mark.as_ref().map_or(0, |mark| mark.root_seq);
+        if newest <= root_seq {
+            return Ok(WayBack::Whole(newest));
         }
         let target = match self.find_cut(root_seq) {
             Ok(target) => target,
@@ -29,7 +30,7 @@ impl Spool {
         Ok(if target.is_torn && found < root_seq {
             WayBack::Further(found)
         } else {
-            WayBack::Whole
+            WayBack::Whole(found)
         })
     }
 

@@ -46,6 +46,7 @@ impl Spool {
             next_seq: 1,
             produced: Counters::default(),
             mark: None,
+            lost_root: 0,
             ledger: Ledger::default(),
             ledger_dirty: false,
             stamp: 1,
@@ -110,6 +111,9 @@ impl Spool {
             go_on_at = go_on_at.max(high.next_seq);
         }
         recovery.mark_rewound = high.root_seq > self.mark.as_ref().map_or(0, |mark| mark.root_seq);
+        if recovery.mark_rewound {
+            self.lost_root = high.root_seq;
+        }
         self.load_others(&names)?;
         self.settle_ledger(ledger, tail.lost_first.is_some() || start_lost);
         self.pass_spent();

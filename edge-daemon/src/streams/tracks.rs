@@ -23,7 +23,7 @@ pub struct Tracks {
     /// Up to where each of them was appended.
     appended: [u64; 2],
     /// Which life of each of them the pipe knows of.
-    lives: [u64; 2],
+    lives: Option<[u64; 2]>,
 }
 
 /// What a track takes of the room that both have.
@@ -108,7 +108,7 @@ impl Tracks {
         Box::new(Self {
             outs,
             appended: [0; 2],
-            lives: [0; 2],
+            lives: None,
         })
     }
 
@@ -138,7 +138,7 @@ impl Tracks {
             Verdict::Forget(track) => {
                 let out = Arc::clone(&self.outs[track]);
                 let why = "its other track lost records that were read before what this one has: they are read again";
-                on_disk(move || out.begin_anew(why)).await?;
+                on_disk(move || out.start_over(0, why)).await?;
                 return Err(Fault::retry(format!(
                     "{} lost a buffer and begins anew",
                     self.outs[0].spec.edge
@@ -169,7 +169,8 @@ impl Tracks {
     /// Appends to the track whose turn it is.
     async fn append(&mut self, deliveries: &[Delivery]) -> Result<Result<Vec<Rejected>, String>, Fault> {
         let views = self.views();
-        if views.each_ref().map(|view| view.life) != self.lives {
+        let lives = views.each_ref().map(|view| view.life);
+        if self.lives != Some(lives) {
             return Err(self.replaced());
         }
         let states = [track(&self.outs[0], &views[0]), track(&self.outs[1], &views[1])];
@@ -184,7 +185,7 @@ impl Tracks {
             quota_bytes: out.spec.spool.quota_bytes,
             out: Arc::clone(&self.outs[1 - now]),
         };
-        let (owned, life) = (deliveries.to_vec(), self.lives[now]);
+        let (owned, life) = (deliveries.to_vec(), lives[now]);
         let append = move || {
             out.with_store(|store| {
                 // Looked at while the store is held: nobody can replace the buffer in between.
@@ -237,9 +238,18 @@ impl Sink for Tracks {
     }
 
     async fn watermark(&mut self, _: &StreamId) -> Result<Option<Watermark>, Fault> {
+        if self.has_moved() {
+            // Told once: what was decided by the old one's place must be decided anew.
+            self.lives = None;
+            return Err(self.replaced());
+        }
         self.settle().await?;
         let views = self.views();
-        self.lives = views.each_ref().map(|view| view.life);
+        let lives = views.each_ref().map(|view| view.life);
+        if *self.lives.get_or_insert(lives) != lives {
+            self.lives = None;
+            return Err(self.replaced());
+        }
         let now = tracks::current(views.each_ref().map(newest));
         let [first, second] = views.each_ref();
         let (state, book) = (&views[now].state, &views[now].book);
@@ -259,6 +269,11 @@ impl Sink for Tracks {
     async fn gone_out(&mut self, _: &StreamId) -> Result<u64, Fault> {
         let gone = |out: &Arc<Outgoing>| out.view().book.gone.max(out.gone.load(Ordering::Relaxed));
         Ok(gone(&self.outs[0]).max(gone(&self.outs[1])))
+    }
+
+    fn has_moved(&self) -> bool {
+        let lives = self.views().map(|view| view.life);
+        self.lives.is_some_and(|known| known != lives)
     }
 
     fn refuses(&self, deliveries: &[Delivery]) -> Vec<Rejected> {
@@ -287,11 +302,12 @@ impl Sink for Tracks {
 
     async fn commit(&mut self) -> Result<(), Fault> {
         crash_point::at!(OutgoingBeforeRelease);
-        if self.views().each_ref().map(|view| view.life) != self.lives {
-            return Err(self.replaced());
-        }
+        let lives = self
+            .lives
+            .filter(|_| !self.has_moved())
+            .ok_or_else(|| self.replaced())?;
         for (track, out) in self.outs.iter().enumerate() {
-            if !out.release(self.lives[track], self.appended[track]) {
+            if !out.release(lives[track], self.appended[track]) {
                 return Err(self.replaced());
             }
         }
@@ -303,8 +319,14 @@ impl Sink for Tracks {
         // The newer one first: a crash in between leaves the older one where it is, and all of this begins anew.
         let now = tracks::current(self.views().each_ref().map(newest));
         for track in [now, 1 - now] {
-            let out = Arc::clone(&self.outs[track]);
-            on_disk(move || out.go_back(seq)).await?;
+            let (out, life) = (Arc::clone(&self.outs[track]), self.lives.map(|lives| lives[track]));
+            let go_back = move || {
+                out.with_store(|store| {
+                    let is_same = Some(out.view().life) == life;
+                    if is_same { out.go_back(store, seq) } else { Ok(()) }
+                })
+            };
+            on_disk(go_back).await?;
         }
         Ok(())
     }

@@ -38,6 +38,10 @@ pub enum Mistake {
     NotAsked,
     /// After a loss, the newer of two tracks is believed though the backlog before it is gone.
     BacklogForgotten,
+    /// What the consumer received last is not compared with what is here.
+    NotCompared,
+    /// A stream of which nothing is found is taken for a new one, whatever the consumer says.
+    FirstBelieved,
     /// A plan is acted on before it is durable.
     PlanActedFirst,
     /// Whatever plan comes is taken.
@@ -58,6 +62,8 @@ impl Mistake {
         ("source-commit-first", Mistake::SourceCommitFirst),
         ("not-asked", Mistake::NotAsked),
         ("backlog-forgotten", Mistake::BacklogForgotten),
+        ("not-compared", Mistake::NotCompared),
+        ("first-believed", Mistake::FirstBelieved),
         ("plan-acted-first", Mistake::PlanActedFirst),
         ("any-plan", Mistake::AnyPlan),
     ];

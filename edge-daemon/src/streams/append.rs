@@ -320,6 +320,21 @@ impl Outgoing {
         })
     }
 
+    /// The other track gets its turn: keeps its epoch, so that it is missed should every trace of it be lost. Blocks.
+    pub(super) fn give_turn(&self, epoch: u64) -> Result<(), Fault> {
+        self.with_store(|store| {
+            if store.book.given == Some(epoch) {
+                return Ok(());
+            }
+            let given = Some(epoch);
+            let book = Bookmark {
+                given,
+                ..store.book.clone()
+            };
+            self.note(store, book)
+        })
+    }
+
     /// So many of its dead letters were tried again, and went into the other track. Blocks.
     pub(super) fn revived_elsewhere(&self, letters: u64) -> Result<(), Fault> {
         self.with_store(|store| {

@@ -62,6 +62,8 @@ pub(super) struct Bookmark {
     pub behind: Option<Behind>,
     /// Of a track: where the epoch before this one ended at the consumer, as far as it was asked.
     pub ended: Option<Behind>,
+    /// Of a track: the epoch of the other one when that last got a turn after it.
+    pub given: Option<u64>,
 }
 
 /// The stream's key and epoch: one lineage of sequence numbers.

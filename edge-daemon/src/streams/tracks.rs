@@ -77,6 +77,7 @@ fn found(view: &View, told: Option<&Option<Resume>>) -> Found {
         newest: newest(view),
         behind: book.behind,
         ended: book.ended,
+        given: book.given,
     };
     let Some(told) = told else { return here };
     let mark = told.as_ref().and_then(|resume| resume.mark.as_ref());
@@ -191,6 +192,9 @@ impl Tracks {
                 // Looked at while the store is held: nobody can replace the buffer in between.
                 if out.view().life != life {
                     return Ok(None);
+                }
+                if begins.is_some() {
+                    backlog.out.give_turn(store.lineage.epoch)?;
                 }
                 store.spool()?.set_quota(backlog.leaves());
                 let dead = store.book.dead;

@@ -98,6 +98,17 @@ pub struct Found {
     pub behind: Option<Behind>,
     /// Where the epoch before this one ended at the consumer, if it was ever asked.
     pub ended: Option<Behind>,
+    /// The other track's epoch when it last got a turn after this one; `None` if it never did.
+    pub given: Option<u64>,
+}
+
+impl Found {
+    /// It lost every trace of itself, and passes for a new one; `other` knows better.
+    fn is_traceless(&self, other: &Found) -> bool {
+        let is_new = !self.asks && self.newest == 0 && self.ended.is_none();
+        let known = other.behind.filter(|behind| behind.seq > 0).map(|behind| behind.epoch);
+        is_new && [other.given, known].iter().flatten().any(|epoch| *epoch != self.epoch)
+    }
 }
 
 /// What to do with the marks of two tracks.
@@ -114,6 +125,12 @@ pub enum Verdict {
 
 /// Decides it.
 pub fn verdict(tracks: &[Found; 2]) -> Verdict {
+    if let Some(track) = [0, 1]
+        .into_iter()
+        .find(|track| tracks[*track].is_traceless(&tracks[1 - *track]))
+    {
+        return Verdict::Ask(track);
+    }
     let now = current(tracks.map(|track| track.newest));
     let (newer, older) = (&tracks[now], &tracks[1 - now]);
     let Some(behind) = newer.behind.filter(|behind| behind.seq > 0) else {
@@ -123,9 +140,6 @@ pub fn verdict(tracks: &[Found; 2]) -> Verdict {
     let was_durable = |ended: &Behind| ended.epoch == behind.epoch && ended.seq >= behind.seq;
     if is_there || older.ended.as_ref().is_some_and(was_durable) {
         Verdict::Holds
-    } else if !older.asks && older.newest == 0 && older.ended.is_none() {
-        // It lost every trace of itself, and passes for a new one.
-        Verdict::Ask(1 - now)
     } else {
         Verdict::Forget(now)
     }
@@ -216,6 +230,7 @@ mod tests {
             newest,
             behind,
             ended: None,
+            given: None,
         };
         let asks = |epoch, newest, behind, ended| Found {
             epoch,
@@ -224,6 +239,7 @@ mod tests {
             newest,
             behind,
             ended,
+            given: None,
         };
         for (what, tracks, expected) in [
             ("the beginning", [here(1, 0, None), here(1, 0, None)], Verdict::Holds),
@@ -278,6 +294,28 @@ mod tests {
                 "no trace is left of the backlog",
                 [here(2, 0, None), here(1, 9, behind(1, 70))],
                 Verdict::Ask(0),
+            ),
+            (
+                "no trace is left of the live one, which had its first turn",
+                [
+                    Found {
+                        given: Some(1),
+                        ..here(1, 5, None)
+                    },
+                    here(2, 0, None),
+                ],
+                Verdict::Ask(1),
+            ),
+            (
+                "the live one got its first turn, and a crash came before it had anything",
+                [
+                    Found {
+                        given: Some(1),
+                        ..here(1, 5, None)
+                    },
+                    here(1, 0, None),
+                ],
+                Verdict::Holds,
             ),
             (
                 "an older copy of the backlog was put back",

@@ -596,6 +596,7 @@ impl World {
             newest: self.newest(stream),
             behind: book.behind,
             ended: book.ended,
+            given: book.given,
         };
         let Some(told) = told else { return here };
         let mark = told.as_ref().and_then(|resume| resume.mark.as_ref());
@@ -671,7 +672,17 @@ impl World {
             return (now, None);
         }
         self.say(|| format!("stream {now} takes what comes now, stream {current} has the backlog"));
-        let other = &self.streams[current];
+        let given = self.streams[now].lineage.as_ref().map(|lineage| lineage.epoch);
+        let other = &mut self.streams[current];
+        let book = Book {
+            given,
+            ..other.spool.book()
+        };
+        if let Some(root) = other.spool.mark().map(|(root, _)| root) {
+            let entries = Vec::new();
+            // Without frames, it always has room.
+            let _ = other.spool.append(vec![Group { entries, root, book }]);
+        }
         let behind = Behind {
             epoch: other.lineage.as_ref().map_or(0, |lineage| lineage.epoch),
             seq: other.spool.next_seq() - 1,

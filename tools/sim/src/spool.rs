@@ -31,6 +31,8 @@ pub struct Book {
     pub behind: Option<Behind>,
     /// Of a track: where its epoch before this one ended.
     pub ended: Option<Behind>,
+    /// Of a track: the epoch of the other one when that got its turn.
+    pub given: Option<u64>,
 }
 
 /// A frame to be appended, and what it stands for.

@@ -223,3 +223,56 @@ fn live_rows_overtake_the_backlog_over_mqtt() {
 fn live_rows_overtake_the_backlog_over_nats() {
     live_rows_overtake_the_backlog(Broker::Nats(Nats::start()));
 }
+
+/// The buffer of a track, by the end of its edge's name.
+fn buffer(fleet: &Fleet, edge: &str) -> PathBuf {
+    let streams = std::fs::read_dir(fleet.dir().join("gateway/streams")).expect("streams");
+    let mut streams = streams.flatten().map(|entry| entry.path());
+    let is_it = |dir: &PathBuf| std::fs::read_to_string(dir.join("edge")).is_ok_and(|name| name == edge);
+    streams.find(is_it).expect("a stream of this edge").join("spool")
+}
+
+#[test]
+fn a_buffer_that_is_lost_while_a_backlog_waits_loses_nothing() {
+    // What the live track loses is read again from where the hub is. With the backlog, what had gone before it is read again
+    // too, and comes a second time.
+    for (lost, doubles) in [("orders->copy#2", false), ("orders->copy", true)] {
+        let mut mesh = Mesh::start(Broker::embedded(false));
+        shop::add(&mesh.source(), BEFORE).expect("rows");
+        let text = format!("{}send = {{ live_first = true }}\n", shop_workflow(&mesh.fleet));
+        mesh.fleet.apply("shop", &text);
+        let copy = mesh.fleet.dir().join("copy.db");
+        wait_until("the first rows", SOON, || {
+            (shop::count(&copy, COPY) == BEFORE).then_some(())
+        });
+        mesh.link.cut();
+        shop::add_sized(&mesh.source(), BACKLOG, Sizes::UpTo(PHOTO_BYTES_MAX)).expect("rows");
+        mesh.gateway.wait_for_log("data connection down", SOON);
+        std::thread::sleep(Duration::from_secs(3));
+        mesh.link.cap(Some(SLOW_BYTES_PER_S));
+        mesh.link.restore();
+        wait_until("the backlog to move", LATE, || {
+            (shop::count(&copy, COPY) > BEFORE + BACKLOG / 20).then_some(())
+        });
+        let last = shop::add(&mesh.source(), LIVE).expect("rows");
+        mesh.overtakes("live rows", last, last);
+        mesh.gateway.kill9();
+        std::fs::remove_dir_all(buffer(&mesh.fleet, lost)).expect("a buffer");
+        mesh.link.cap(None);
+        mesh.gateway = mesh.fleet.daemon("gateway", Some(&mesh.bus));
+        mesh.gateway.wait_for_log("begins a new epoch", SOON);
+        mesh.gateway.wait_for_log("goes on from where the consumer is", SOON);
+        let last = shop::add(&mesh.source(), LIVE).expect("rows");
+        let verdict = wait_ok("every row", LATE, || {
+            let verdict = Produced::all(&mesh.source())?.judge_sqlite(&copy, COPY)?;
+            ensure!(verdict.lost.count == 0, "{verdict}");
+            Ok(verdict)
+        });
+        eprintln!("without the buffer of {lost}: {verdict}");
+        assert_eq!((verdict.altered.count, verdict.invented.count), (0, 0), "{verdict}");
+        // The rows that had overtaken the backlog, and nothing else.
+        let again = if doubles { LIVE } else { 0 };
+        assert_eq!(verdict.doubled.count, again, "{verdict}");
+        assert!(verdict.found >= last, "{verdict}");
+    }
+}

@@ -96,6 +96,7 @@ fn ledger() -> Ledger {
         dead: 3,
         duplicates: 5,
         unconfirmed: 2,
+        filtered: 40,
     }
 }
 

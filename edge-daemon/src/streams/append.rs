@@ -13,7 +13,7 @@ use bus_schema::{
     message::{Frame, SourceMark},
     plan::WhenFull,
 };
-use flow::{Counts, Delivery, Fault, Position, Rejected, Sink, Watermark};
+use flow::{Delivery, Fault, Position, Rejected, Sink, Watermark};
 use spool::{Group, Mark, Spool};
 use stream::frames;
 
@@ -189,10 +189,8 @@ impl Outgoing {
                 seq += 1;
             }
             book.position = mark.position;
-            book.replay = book.replay.max(delivery.tally.replay);
             book.gone = book.gone.max(self.gone.load(Ordering::Relaxed));
-            book.dead = (book.dead + delivery.tally.dead + packing.too_large.len() as u64)
-                .saturating_sub(delivery.tally.revived);
+            book.counts = book.counts.after(delivery.tally, packing.too_large.len() as u64);
             groups.push((
                 sealed,
                 Mark {
@@ -344,13 +342,9 @@ impl Sink for Producer {
         Ok(state.mark.map(|mark| Watermark {
             seq: mark.root_seq,
             position: Position::new(book.position),
-            delivered: state.produced_records,
-            counts: Counts {
-                dead: book.dead,
-                dropped: book.dropped,
-                replay: book.replay,
-                ..Counts::default()
-            },
+            // What this stream gave up has come as far as here: that is for its own account to say.
+            delivered: state.produced_records + book.dropped + book.counts.unconfirmed,
+            counts: book.counts,
         }))
     }
 

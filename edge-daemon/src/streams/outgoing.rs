@@ -22,7 +22,7 @@ use bus_schema::{
     plan::{Class, StreamSpec},
     subject::{self, Subject},
 };
-use flow::Fault;
+use flow::{Counts, Fault};
 use serde::{Deserialize, Serialize};
 use spool::{Budget, Limits, Mark, Recovery, Spool, State};
 use tokio::sync::{Notify, watch};
@@ -42,16 +42,14 @@ pub const EDGE: &str = "edge";
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Bookmark {
     pub position: Vec<u8>,
-    /// Records that died on this side, before the spool.
-    pub dead: u64,
+    /// What the pipe settled on its way to the spool: those that died, what gaps of an incoming stream said.
+    pub counts: Counts,
     /// Records given up because the spool was full.
     pub dropped: u64,
     /// Of these, what no gap record has told the consumer yet.
     pub owed: u64,
     /// Gap records made.
     pub gaps: u64,
-    /// The highest replay number of a dead letter that went in after all.
-    pub replay: u64,
     /// The root's seq up to which frames may have left when this was written: siblings must not go back behind it.
     pub gone: u64,
 }
@@ -318,13 +316,14 @@ impl Outgoing {
         // The consumer counts its dead letters among what its watermark covers.
         let consumer_dead = consumer_dead.min(state.delivered_records);
         let ledger = Ledger {
-            produced: state.produced_records + book.dead + book.dropped,
+            produced: state.produced_records + book.counts.dead + book.dropped,
             buffered: state.held_records,
             delivered: state.delivered_records - consumer_dead,
             dropped: state.dropped_records + state.lost_records + book.dropped,
-            dead: book.dead + consumer_dead,
+            dead: book.counts.dead + consumer_dead,
             duplicates: 0,
             unconfirmed: 0,
+            filtered: 0,
         };
         StreamReport {
             stream: self.spec.stream,
@@ -334,7 +333,7 @@ impl Outgoing {
             epoch: lineage.epoch,
             watermark: state.watermark_seq,
             ledger,
-            dead_before: book.dead,
+            dead_before: book.counts.dead,
             buffered_bytes: state.held_payload_bytes,
             gaps: book.gaps,
             trouble,

@@ -14,8 +14,10 @@ use bus_schema::{
     plan::WhenFull,
 };
 use flow::{Delivery, Fault, Position, Rejected, Sink, Watermark};
-use spool::{Group, Mark, Spool};
+use spool::{Full, Group, Mark, Spool};
 use stream::frames;
+
+use crate::aside;
 
 use super::outgoing::{Bookmark, Outgoing, Store, View, lock, read_book, spool_fault};
 
@@ -85,6 +87,18 @@ fn is_full(error: &spool::Error) -> bool {
     matches!(error, spool::Error::Full { .. }) || error.is_disk_full()
 }
 
+/// Whether what was set aside stands in the way, of this stream or another: it is in nobody's own quota.
+fn is_daemons_room(error: &spool::Error) -> bool {
+    is_full(error)
+        && !matches!(
+            error,
+            spool::Error::Full {
+                limit: Full::Spool { .. },
+                ..
+            }
+        )
+}
+
 /// Deliveries made into what is appended.
 struct Sealed {
     groups: Vec<SealedGroup>,
@@ -135,6 +149,9 @@ impl Outgoing {
         let old = store.book.clone();
         let spool = store.spool()?;
         let mut appended = append_groups(spool, &groups);
+        while appended.as_ref().is_err_and(is_daemons_room) && aside::give_up_oldest(self.home.dir(), &self.budget) {
+            appended = append_groups(spool, &groups);
+        }
         let policy = self.spec.spool.when_full;
         while policy == WhenFull::DropOldest && appended.as_ref().is_err_and(is_full) {
             if !self.drop_oldest(spool, &mut book)? {

@@ -27,6 +27,8 @@ use serde::{Deserialize, Serialize};
 use spool::{Budget, Limits, Mark, Recovery, Spool, State};
 use tokio::sync::{Notify, watch};
 
+use crate::aside;
+
 /// Payload bytes per segment; also how fast the disk is given back.
 const SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
 /// Acknowledgements waiting for the courier.
@@ -100,8 +102,8 @@ pub struct Outgoing {
     workflow: WorkflowId,
     pub(super) subject: Subject,
     pub(super) secure: Arc<Secure>,
-    home: Arc<Home>,
-    budget: Arc<Budget>,
+    pub(super) home: Arc<Home>,
+    pub(super) budget: Arc<Budget>,
     /// Whether the source can read again from a position.
     replays: bool,
     /// Whether the records are read here, so that this daemon's clock dated them.
@@ -498,6 +500,7 @@ fn replace_spool(
 ) -> Result<Spool, Fault> {
     set_aside(&stream_dir(home.dir(), &spec.stream).join(SPOOL))
         .map_err(|error| Fault::retry(format!("the buffer of {} cannot be set aside: {error}", spec.edge)))?;
+    aside::count(home.dir(), budget);
     let (mut spool, _) = open_spool(home, budget, spec)?;
     if let (Some(mark), false) = (&old.mark, replays) {
         let book = Bookmark {

@@ -304,6 +304,7 @@ fn results() -> Vec<ApiResult> {
         plan_version: 11,
         plan_wanted: 12,
         troubled: 1,
+        damaged: 2,
         resources: resources(),
     };
     let component = || ComponentView {

@@ -14,12 +14,14 @@ use bus_schema::{
     plan::WhenFull,
 };
 use flow::{Counts, Delivery, Fault, Position, Rejected, Sink, Watermark};
-use spool::{Group, Mark, Spool, WayBack};
+use spool::{Full, Group, Mark, Spool, WayBack};
 use stream::{
     frames,
     lineage::{self, Back, Way},
-    tracks::{Behind, TrackPosition},
+    tracks::{self, Behind, TrackPosition},
 };
+
+use crate::aside;
 
 use super::outgoing::{Bookmark, Outgoing, Store, View, lock, read_book, spool_fault};
 
@@ -109,6 +111,18 @@ fn is_full(error: &spool::Error) -> bool {
     matches!(error, spool::Error::Full { .. }) || error.is_disk_full()
 }
 
+/// Whether what was set aside stands in the way, of this stream or another: it is in nobody's own quota.
+fn is_daemons_room(error: &spool::Error) -> bool {
+    is_full(error)
+        && !matches!(
+            error,
+            spool::Error::Full {
+                limit: Full::Spool { .. },
+                ..
+            }
+        )
+}
+
 /// Deliveries made into what is appended.
 struct Sealed {
     groups: Vec<SealedGroup>,
@@ -183,6 +197,9 @@ impl Outgoing {
         let old = store.book.clone();
         let spool = store.spool()?;
         let mut appended = append_groups(spool, &groups);
+        while appended.as_ref().is_err_and(is_daemons_room) && aside::give_up_oldest(self.home.dir(), &self.budget) {
+            appended = append_groups(spool, &groups);
+        }
         let policy = self.spec.spool.when_full;
         while policy == WhenFull::DropOldest && appended.as_ref().is_err_and(is_full) {
             match elder.give_way()? {
@@ -230,6 +247,7 @@ impl Outgoing {
             };
             let packing = frames::pack_with(&delivery.batch, &mark, self.record_bytes_max(), self.spec.send.compress);
             rejected.extend(self.rejected(index, &packing.too_large));
+            let has_frames = !packing.frames.is_empty();
             let mut sealed = Vec::with_capacity(packing.frames.len() + 1);
             // What was given up before comes before what follows it.
             if book.owed > 0 {
@@ -240,11 +258,12 @@ impl Outgoing {
                 sealed.push((self.seal_frame(store, seq, &packed.plaintext)?, packed.records));
                 seq += 1;
             }
+            if has_frames {
+                book.told = Some(tracks::print(&mark));
+            }
             book.position = position;
-            book.replay = book.replay.max(delivery.tally.replay);
             book.gone = book.gone.max(self.gone.load(Ordering::Relaxed));
-            book.dead = (book.dead + delivery.tally.dead + packing.too_large.len() as u64)
-                .saturating_sub(delivery.tally.revived);
+            book.counts = book.counts.after(delivery.tally, packing.too_large.len() as u64);
             groups.push((
                 sealed,
                 Mark {
@@ -339,7 +358,10 @@ impl Outgoing {
     pub(super) fn revived_elsewhere(&self, letters: u64) -> Result<(), Fault> {
         self.with_store(|store| {
             let book = Bookmark {
-                dead: store.book.dead.saturating_sub(letters),
+                counts: Counts {
+                    dead: store.book.counts.dead.saturating_sub(letters),
+                    ..store.book.counts
+                },
                 ..store.book.clone()
             };
             self.note(store, book)
@@ -375,7 +397,10 @@ impl Outgoing {
             let book = Bookmark {
                 position: there.book.position,
                 gone: store.book.gone.max(there.book.gone),
-                replay: store.book.replay.max(there.book.replay),
+                counts: Counts {
+                    replay: store.book.counts.replay.max(there.book.counts.replay),
+                    ..store.book.counts
+                },
                 ..store.book.clone()
             };
             let mark = Mark {
@@ -449,7 +474,7 @@ impl Outgoing {
             Back::To => return Ok(()),
             Back::Further => "damage took the place it should go back to: it went further",
             Back::Anew => {
-                self.replace(store, 0, "damage took the place it should go back to")?;
+                self.replace(store, 0, false, "damage took the place it should go back to")?;
                 "damage took the place it should go back to: it begins a new epoch"
             }
             Back::Stays => {
@@ -543,13 +568,9 @@ impl Sink for Producer {
         Ok(state.mark.map(|mark| Watermark {
             seq: mark.root_seq,
             position: Position::new(book.position),
-            delivered: state.produced_records,
-            counts: Counts {
-                dead: book.dead,
-                dropped: book.dropped,
-                replay: book.replay,
-                ..Counts::default()
-            },
+            // What this stream gave up has come as far as here: that is for its own account to say.
+            delivered: state.produced_records + book.dropped + book.counts.unconfirmed,
+            counts: book.counts,
         }))
     }
 
@@ -624,6 +645,8 @@ impl Sink for Producer {
 
 #[cfg(test)]
 mod tests {
+    use flow::Counts;
+
     use super::*;
 
     #[test]
@@ -631,7 +654,10 @@ mod tests {
         let group = |n: u64| {
             let book = Bookmark {
                 position: vec![n as u8],
-                dead: n,
+                counts: Counts {
+                    dead: n,
+                    ..Counts::default()
+                },
                 gaps: 2,
                 ..Bookmark::default()
             };
@@ -660,7 +686,7 @@ mod tests {
                 bus_schema::decode(&mark.position).unwrap()
             })
             .collect();
-        let told = |book: &Bookmark| (book.position[0], book.dead, book.dropped, book.owed, book.gaps);
+        let told = |book: &Bookmark| (book.position[0], book.counts.dead, book.dropped, book.owed, book.gaps);
         assert_eq!(told(&found[0]), (1, 1, 111, 16, 1));
         assert_eq!(told(&found[1]), (2, 2, 132, 37, 1));
         assert_eq!(told(&found[2]), (3, 3, 163, 68, 1));

@@ -165,7 +165,7 @@ impl Outgoing {
                     let this = Arc::clone(self);
                     let start_over = move || match is_copy {
                         true => this.start_both_over(known, why),
-                        false => this.start_over(known, why),
+                        false => this.start_over(known, false, why),
                     };
                     match tokio::task::spawn_blocking(start_over).await {
                         Ok(Ok(())) => return true,

@@ -22,14 +22,16 @@ use bus_schema::{
     plan::{Class, StreamSpec},
     subject::{self, Subject},
 };
-use flow::Fault;
+use flow::{Counts, Fault};
 use serde::{Deserialize, Serialize};
 use spool::{Budget, Limits, Mark, Recovery, Spool, State};
 use stream::{
     lineage::next_epoch,
-    tracks::{BACKLOG_BYTES_MIN, Behind, TrackPosition},
+    tracks::{self, BACKLOG_BYTES_MIN, Behind, TrackPosition},
 };
 use tokio::sync::{Notify, watch};
+
+use crate::aside;
 
 /// Payload bytes per segment; also how fast the disk is given back.
 const SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
@@ -46,16 +48,14 @@ pub const EDGE: &str = "edge";
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Bookmark {
     pub position: Vec<u8>,
-    /// Records that died on this side, before the spool.
-    pub dead: u64,
+    /// What the pipe settled on its way to the spool: those that died, what gaps of an incoming stream said.
+    pub counts: Counts,
     /// Records given up because the spool was full.
     pub dropped: u64,
     /// Of these, what no gap record has told the consumer yet.
     pub owed: u64,
     /// Gap records made.
     pub gaps: u64,
-    /// The highest replay number of a dead letter that went in after all.
-    pub replay: u64,
     /// The root's seq up to which frames may have left when this was written: siblings must not go back behind it.
     pub gone: u64,
     /// Of a track: what its present turn began after.
@@ -64,6 +64,8 @@ pub(super) struct Bookmark {
     pub ended: Option<Behind>,
     /// Of a track: the epoch of the other one when that last got a turn after it.
     pub given: Option<u64>,
+    /// What the last mark that the consumer can tell is known by.
+    pub told: Option<u64>,
 }
 
 /// The stream's key and epoch: one lineage of sequence numbers.
@@ -79,6 +81,8 @@ pub struct Lineage {
     pub asks: bool,
     /// Nothing was found of an older one, so this passes for the first. The consumer may know better.
     pub is_first: bool,
+    /// The lineage before it was an older copy: the same seqs may stand for other records there.
+    pub was_copy: bool,
     /// The spool beside it is of an older lineage, and is yet to be set aside. Stored before that is done: a crash in between
     /// must leave no spool that passes for this lineage's, and no lineage without a trace that there was a spool.
     pub clears: bool,
@@ -117,8 +121,8 @@ pub struct Outgoing {
     workflow: WorkflowId,
     pub(super) subject: Subject,
     pub(super) secure: Arc<Secure>,
-    home: Arc<Home>,
-    budget: Arc<Budget>,
+    pub(super) home: Arc<Home>,
+    pub(super) budget: Arc<Budget>,
     /// Whether the source can read again from a position.
     pub(super) replays: bool,
     /// Whether the records are read here, so that this daemon's clock dated them.
@@ -375,13 +379,14 @@ impl Outgoing {
         // The consumer counts its dead letters among what its watermark covers.
         let consumer_dead = consumer_dead.min(state.delivered_records);
         let ledger = Ledger {
-            produced: state.produced_records + book.dead + book.dropped,
+            produced: state.produced_records + book.counts.dead + book.dropped,
             buffered: state.held_records,
             delivered: state.delivered_records - consumer_dead,
             dropped: state.dropped_records + state.lost_records + book.dropped,
-            dead: book.dead + consumer_dead,
+            dead: book.counts.dead + consumer_dead,
             duplicates: 0,
             unconfirmed: 0,
+            filtered: 0,
         };
         StreamReport {
             stream: self.spec.stream,
@@ -391,7 +396,7 @@ impl Outgoing {
             epoch: lineage.epoch,
             watermark: state.watermark_seq,
             ledger,
-            dead_before: book.dead,
+            dead_before: book.counts.dead,
             buffered_bytes: state.held_payload_bytes,
             gaps: book.gaps,
             trouble,
@@ -490,10 +495,8 @@ impl Outgoing {
             // must not go back behind it.
             gone: root_seq + 1,
             behind,
-            ended: resume.map(|resume| Behind {
-                epoch: resume.epoch,
-                seq: resume.watermark,
-            }),
+            ended: resume.map(Behind::of),
+            told: mark.map(tracks::print),
             ..store.book.clone()
         };
         let mark = Mark {
@@ -535,24 +538,25 @@ impl Outgoing {
     /// This buffer cannot go on: it was restored from an older copy, or what was found of the stream is not all there was.
     /// What it holds is set aside, and the source goes on from where the consumer is, in an epoch above its own and `known`.
     /// Blocks.
-    pub(super) fn start_over(&self, known: u64, why: &str) -> Result<(), Fault> {
-        self.with_store(|store| self.replace(store, known, why))
+    pub(super) fn start_over(&self, known: u64, was_copy: bool, why: &str) -> Result<(), Fault> {
+        self.with_store(|store| self.replace(store, known, was_copy, why))
     }
 
     /// The same with the other track, if there is one: an older copy is one of both, and the other may not notice. Blocks.
     pub(super) fn start_both_over(&self, known: u64, why: &str) -> Result<(), Fault> {
         // First: a crash in between leaves this one to notice again.
         if let Some(other) = self.other.get().and_then(Weak::upgrade) {
-            other.start_over(0, why)?;
+            other.start_over(0, true, why)?;
         }
-        self.start_over(known, why)
+        self.start_over(known, true, why)
     }
 
     /// The same, under the lock of the store.
-    pub(super) fn replace(&self, store: &mut Store, known: u64, why: &str) -> Result<(), Fault> {
+    pub(super) fn replace(&self, store: &mut Store, known: u64, was_copy: bool, why: &str) -> Result<(), Fault> {
         let epoch = next_epoch(self.secure.epoch(), store.lineage.epoch.max(known));
         let mut lineage = Lineage {
             clears: true,
+            was_copy,
             ..make_lineage(epoch, self.replays)?
         };
         tracing::error!(
@@ -612,7 +616,10 @@ fn book_after(left: &Left<'_>) -> Bookmark {
         position: old.position,
         dropped: owed,
         owed,
-        replay: old.replay,
+        counts: Counts {
+            replay: old.counts.replay,
+            ..Counts::default()
+        },
         gone: left.gone,
         ..Bookmark::default()
     }
@@ -645,6 +652,7 @@ fn replace_spool(
 ) -> Result<Spool, Fault> {
     set_aside(&stream_dir(home.dir(), &spec.stream).join(SPOOL))
         .map_err(|error| Fault::retry(format!("the buffer of {} cannot be set aside: {error}", spec.edge)))?;
+    aside::count(home.dir(), budget);
     let (mut spool, _) = open_spool(home, budget, spec)?;
     if let (Some(mark), false) = (&left.state.mark, replays) {
         let mark = Mark {
@@ -745,6 +753,7 @@ fn make_lineage(epoch: u64, asks: bool) -> Result<Lineage, Fault> {
         begun: asks,
         asks,
         is_first: false,
+        was_copy: false,
         clears: false,
     })
 }
@@ -790,8 +799,11 @@ mod tests {
         let old = Bookmark {
             dropped: 9,
             owed: 4,
-            replay: 3,
-            dead: 2,
+            counts: Counts {
+                replay: 3,
+                dead: 2,
+                ..Counts::default()
+            },
             position: vec![7],
             ..Bookmark::default()
         };
@@ -812,8 +824,11 @@ mod tests {
             state: &spool.state(),
             gone: 4,
         });
-        assert_eq!((first.dropped, first.owed, first.dead), (10, 10, 0));
-        assert_eq!((first.replay, first.gone, first.position.as_slice()), (3, 4, &[7][..]));
+        assert_eq!((first.dropped, first.owed, first.counts.dead), (10, 10, 0));
+        assert_eq!(
+            (first.counts.replay, first.gone, first.position.as_slice()),
+            (3, 4, &[7][..])
+        );
         // A crash before the lineage was stored: it is found without its key once more.
         let dir = tempfile::tempdir().unwrap();
         let mut spool = Spool::open(dir.path(), Limits::default()).unwrap().0;
@@ -826,7 +841,7 @@ mod tests {
             state: &spool.state(),
             gone: 4,
         });
-        assert_eq!((again.dropped, again.owed, again.replay), (10, 10, 3));
+        assert_eq!((again.dropped, again.owed, again.counts.replay), (10, 10, 3));
     }
 
     #[test]

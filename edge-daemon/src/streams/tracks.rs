@@ -78,6 +78,7 @@ fn found(view: &View, told: Option<&Option<Resume>>) -> Found {
         behind: book.behind,
         ended: book.ended,
         given: book.given,
+        was_copy: lineage.was_copy,
     };
     let Some(told) = told else { return here };
     let mark = told.as_ref().and_then(|resume| resume.mark.as_ref());
@@ -85,11 +86,21 @@ fn found(view: &View, told: Option<&Option<Resume>>) -> Found {
         asks: true,
         newest: mark.map_or(0, |mark| mark.root_seq),
         behind: mark.and_then(|mark| TrackPosition::decode(&mark.position).behind),
-        ended: told.as_ref().map(|resume| Behind {
-            epoch: resume.epoch,
-            seq: resume.watermark,
-        }),
+        ended: told.as_ref().map(Behind::of),
         ..here
+    }
+}
+
+/// The counts of two tracks together.
+fn both(first: Counts, second: Counts) -> Counts {
+    Counts {
+        dead: first.dead + second.dead,
+        dropped: first.dropped + second.dropped,
+        duplicates: first.duplicates + second.duplicates,
+        unconfirmed: first.unconfirmed + second.unconfirmed,
+        gaps: first.gaps + second.gaps,
+        replay: first.replay.max(second.replay),
+        filtered: first.filtered + second.filtered,
     }
 }
 
@@ -139,7 +150,7 @@ impl Tracks {
             Verdict::Forget(track) => {
                 let out = Arc::clone(&self.outs[track]);
                 let why = "its other track lost records that were read before what this one has: they are read again";
-                on_disk(move || out.start_over(0, why)).await?;
+                on_disk(move || out.start_over(0, false, why)).await?;
                 return Err(Fault::retry(format!(
                     "{} lost a buffer and begins anew",
                     self.outs[0].spec.edge
@@ -180,6 +191,7 @@ impl Tracks {
         let begins = (was != now).then_some(Behind {
             epoch: other.lineage.epoch,
             seq: other.state.next_seq - 1,
+            told: other.book.told,
         });
         let out = Arc::clone(&self.outs[now]);
         let backlog = Backlog {
@@ -197,7 +209,7 @@ impl Tracks {
                     backlog.out.give_turn(store.lineage.epoch)?;
                 }
                 store.spool()?.set_quota(backlog.leaves());
-                let dead = store.book.dead;
+                let dead = store.book.counts.dead;
                 let appended = out.append(store, &owned, begins, &backlog);
                 if let Ok((_, rejected)) = &appended {
                     let sum = |of: fn(&Tally) -> u64| owned.iter().map(|delivery| of(&delivery.tally)).sum::<u64>();
@@ -256,17 +268,12 @@ impl Sink for Tracks {
         }
         let now = tracks::current(views.each_ref().map(newest));
         let [first, second] = views.each_ref();
-        let (state, book) = (&views[now].state, &views[now].book);
-        Ok(state.mark.as_ref().map(|mark| Watermark {
+        let delivered = |view: &View| view.state.produced_records + view.book.dropped + view.book.counts.unconfirmed;
+        Ok(views[now].state.mark.as_ref().map(|mark| Watermark {
             seq: mark.root_seq,
-            position: Position::new(book.position.clone()),
-            delivered: first.state.produced_records + second.state.produced_records,
-            counts: Counts {
-                dead: first.book.dead + second.book.dead,
-                dropped: first.book.dropped + second.book.dropped,
-                replay: first.book.replay.max(second.book.replay),
-                ..Counts::default()
-            },
+            position: Position::new(views[now].book.position.clone()),
+            delivered: delivered(first) + delivered(second),
+            counts: both(first.book.counts, second.book.counts),
         }))
     }
 

@@ -5,6 +5,7 @@
 //! A track begins a turn only when everything it had is durable at the consumer. So there is never more than one backlog, and
 //! what was read before a turn began is in the other track, or beyond it.
 
+use bus_schema::message::{Resume, SourceMark};
 use serde::{Deserialize, Serialize};
 
 /// A backlog of fewer bytes than this is not worth a turn: it is through before anybody would notice.
@@ -17,6 +18,26 @@ pub struct Behind {
     pub epoch: u64,
     /// Its last seq when the turn began.
     pub seq: u64,
+    /// What the last mark it had told the consumer then is known by ([`print`]).
+    pub told: Option<u64>,
+}
+
+impl Behind {
+    /// Where a track's epoch ended, by its consumer's word.
+    pub fn of(resume: &Resume) -> Self {
+        Self {
+            epoch: resume.epoch,
+            seq: resume.watermark,
+            told: resume.mark.as_ref().map(print),
+        }
+    }
+}
+
+/// What a mark is known by: FNV-1a over it.
+pub fn print(mark: &SourceMark) -> u64 {
+    let bytes = bus_schema::encode(mark);
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 /// What a track tells its consumer as the source's position: with it, what has to be there besides.
@@ -100,6 +121,8 @@ pub struct Found {
     pub ended: Option<Behind>,
     /// The other track's epoch when it last got a turn after this one; `None` if it never did.
     pub given: Option<u64>,
+    /// What was before this epoch was an older copy: its seqs may stand for other records than they did.
+    pub was_copy: bool,
 }
 
 impl Found {
@@ -137,7 +160,10 @@ pub fn verdict(tracks: &[Found; 2]) -> Verdict {
         return Verdict::Holds;
     };
     let is_there = !older.asks && older.epoch == behind.epoch && older.last_seq >= behind.seq;
-    let was_durable = |ended: &Behind| ended.epoch == behind.epoch && ended.seq >= behind.seq;
+    let was_durable = |ended: &Behind| match older.was_copy {
+        true => ended.told == behind.told,
+        false => ended.epoch == behind.epoch && ended.seq >= behind.seq,
+    };
     if is_there || older.ended.as_ref().is_some_and(was_durable) {
         Verdict::Holds
     } else {
@@ -222,7 +248,10 @@ mod tests {
 
     #[test]
     fn a_mark_holds_as_long_as_what_was_before_it_is_somewhere() {
-        let behind = |epoch, seq| Some(Behind { epoch, seq });
+        let behind = |epoch, seq| {
+            let told = Some(epoch * 100 + seq);
+            Some(Behind { epoch, seq, told })
+        };
         let here = |epoch, newest, behind| Found {
             epoch,
             asks: false,
@@ -231,6 +260,7 @@ mod tests {
             behind,
             ended: None,
             given: None,
+            was_copy: false,
         };
         let asks = |epoch, newest, behind, ended| Found {
             epoch,
@@ -240,6 +270,7 @@ mod tests {
             behind,
             ended,
             given: None,
+            was_copy: false,
         };
         for (what, tracks, expected) in [
             ("the beginning", [here(1, 0, None), here(1, 0, None)], Verdict::Holds),
@@ -329,6 +360,28 @@ mod tests {
                 Verdict::Forget(1),
             ),
             (
+                "an older copy went on under the same seqs, and is noticed",
+                [
+                    Found {
+                        was_copy: true,
+                        ..asks(2, 4, None, behind(1, 71))
+                    },
+                    asks(2, 8, behind(1, 70), behind(1, 3)),
+                ],
+                Verdict::Forget(1),
+            ),
+            (
+                "it had not gone on",
+                [
+                    Found {
+                        was_copy: true,
+                        ..asks(2, 4, None, behind(1, 70))
+                    },
+                    asks(2, 8, behind(1, 70), behind(1, 3)),
+                ],
+                Verdict::Holds,
+            ),
+            (
                 "nothing was ever in the other one",
                 [here(1, 9, behind(7, 0)), here(2, 0, None)],
                 Verdict::Holds,
@@ -342,7 +395,11 @@ mod tests {
     fn a_position_of_a_stream_that_was_no_track_is_read() {
         let track = TrackPosition {
             position: b"row 7".to_vec(),
-            behind: Some(Behind { epoch: 3, seq: 9 }),
+            behind: Some(Behind {
+                epoch: 3,
+                seq: 9,
+                told: None,
+            }),
         };
         assert_eq!(TrackPosition::decode(&track.encode()), track);
         for plain in [&b""[..], b"{\"line\":1}", b"row 7"] {

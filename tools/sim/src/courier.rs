@@ -158,8 +158,17 @@ impl World {
         let mut others = self.setting.tracks_of(stream).filter(|other| *other != stream);
         if let Some(other) = others.next() {
             self.start_over(other, 0)?;
+            self.was_copy(other);
         }
-        self.start_over(stream, known)
+        self.start_over(stream, known)?;
+        self.was_copy(stream);
+        Ok(())
+    }
+
+    fn was_copy(&mut self, stream: usize) {
+        if let Some(lineage) = &mut self.streams[stream].lineage {
+            lineage.was_copy = true;
+        }
     }
 
     /// The stream begins a new epoch, above its own and `known`.

@@ -37,6 +37,8 @@ pub struct Lineage {
     pub asks: bool,
     /// Nothing was found of an older one.
     pub is_first: bool,
+    /// The one before it was an older copy.
+    pub was_copy: bool,
     /// The spool beside it is of an older one, and is yet to be set aside.
     pub clears: bool,
 }
@@ -120,13 +122,6 @@ fn mark_of(root_seq: u64, position: u64, behind: Option<Option<Behind>>) -> Sour
 fn told_position(mark: &SourceMark) -> (u64, Option<Behind>) {
     let track = TrackPosition::decode(&mark.position);
     (position(&track.position), track.behind)
-}
-
-fn ended(resume: &Resume) -> Behind {
-    Behind {
-        epoch: resume.epoch,
-        seq: resume.watermark,
-    }
 }
 
 /// Which records a destination takes: the second one has a filter before it.
@@ -231,6 +226,7 @@ impl World {
             begun: asks,
             asks,
             is_first: false,
+            was_copy: false,
             clears: false,
         }
     }
@@ -597,6 +593,7 @@ impl World {
             behind: book.behind,
             ended: book.ended,
             given: book.given,
+            was_copy: lanes.lineage.as_ref().is_some_and(|lineage| lineage.was_copy),
         };
         let Some(told) = told else { return here };
         let mark = told.as_ref().and_then(|resume| resume.mark.as_ref());
@@ -604,7 +601,7 @@ impl World {
             asks: true,
             newest: mark.map_or(0, |mark| mark.root_seq),
             behind: mark.and_then(|mark| told_position(mark).1),
-            ended: told.as_ref().map(ended),
+            ended: told.as_ref().map(Behind::of),
             ..here
         }
     }
@@ -627,7 +624,8 @@ impl World {
                 // What came after it was in the buffer that is lost, and at siblings that have sent it.
                 gone: root + 1,
                 behind,
-                ended: resume.as_ref().map(ended),
+                ended: resume.as_ref().map(Behind::of),
+                told: mark.as_ref().map(tracks::print),
                 ..lanes.spool.book()
             };
             let entries = Vec::new();
@@ -686,6 +684,7 @@ impl World {
         let behind = Behind {
             epoch: other.lineage.as_ref().map_or(0, |lineage| lineage.epoch),
             seq: other.spool.next_seq() - 1,
+            told: other.spool.book().told,
         };
         (now, Some(behind))
     }
@@ -734,6 +733,9 @@ impl World {
         for work in works {
             let ids: Vec<u64> = work.ids.iter().copied().filter(|id| takes(leaf, *id)).collect();
             let mark = mark_of(work.seq, work.position, live_first.then_some(book.behind));
+            if !ids.is_empty() {
+                book.told = Some(tracks::print(&mark));
+            }
             let mut entries = batches::entries(&ids, mark, &mut self.dice);
             if book.owed > 0 {
                 entries.insert(0, owed_gap(seq, &mut book, tells, self.dice.roll()));

@@ -33,6 +33,8 @@ pub struct Book {
     pub ended: Option<Behind>,
     /// Of a track: the epoch of the other one when that got its turn.
     pub given: Option<u64>,
+    /// What the last mark that the consumer can tell is known by.
+    pub told: Option<u64>,
 }
 
 /// A frame to be appended, and what it stands for.

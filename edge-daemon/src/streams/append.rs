@@ -237,6 +237,8 @@ impl Outgoing {
         let mut seq = store.spool()?.state().next_seq;
         let mut book = store.book.clone();
         book.behind = turn.or(book.behind);
+        // What is written to now has the last turn.
+        book.given = None;
         let mut rejected = Vec::new();
         let mut groups: Vec<SealedGroup> = Vec::with_capacity(deliveries.len());
         for (index, delivery) in deliveries.iter().enumerate() {

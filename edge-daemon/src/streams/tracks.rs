@@ -279,7 +279,13 @@ impl Sink for Tracks {
 
     async fn gone_out(&mut self, _: &StreamId) -> Result<u64, Fault> {
         let gone = |out: &Arc<Outgoing>| out.view().book.gone.max(out.gone.load(Ordering::Relaxed));
-        Ok(gone(&self.outs[0]).max(gone(&self.outs[1])))
+        let gone = gone(&self.outs[0]).max(gone(&self.outs[1]));
+        let views = self.views();
+        let tracks = views.each_ref().map(|view| found(view, None));
+        let is_lost = !self.outs[0].replays && tracks::has_lost_a_turn(&tracks);
+        // Behind what is lost nobody goes back.
+        let lost = tracks.iter().map(|track| track.newest + 1).max().filter(|_| is_lost);
+        Ok(gone.max(lost.unwrap_or(0)))
     }
 
     fn has_moved(&self) -> bool {

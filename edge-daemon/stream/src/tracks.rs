@@ -134,6 +134,14 @@ impl Found {
     }
 }
 
+/// Whether a track that was written to last is lost. From a source that cannot read again nothing more of it comes: what
+/// sibling streams have of that turn must stay there.
+pub fn has_lost_a_turn(tracks: &[Found; 2]) -> bool {
+    let now = current(tracks.map(|track| track.newest));
+    let given = tracks[now].given;
+    given.is_some_and(|epoch| epoch != tracks[1 - now].epoch)
+}
+
 /// What to do with the marks of two tracks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -388,6 +396,30 @@ mod tests {
             ),
         ] {
             assert_eq!(verdict(&tracks), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_turn_that_is_lost_is_missed() {
+        let track = |epoch, newest, given| Found {
+            epoch,
+            asks: false,
+            last_seq: 9,
+            newest,
+            behind: None,
+            ended: None,
+            given,
+            was_copy: false,
+        };
+        for (tracks, expected) in [
+            ([track(1, 5, None), track(1, 0, None)], false),
+            ([track(1, 5, Some(1)), track(1, 8, None)], false),
+            // A crash between the turn and its first append.
+            ([track(1, 5, Some(1)), track(1, 0, None)], false),
+            ([track(1, 5, Some(1)), track(2, 0, None)], true),
+            ([track(2, 0, None), track(1, 5, Some(1))], true),
+        ] {
+            assert_eq!(has_lost_a_turn(&tracks), expected, "{tracks:?}");
         }
     }
 

@@ -476,6 +476,13 @@ impl World {
                 gone_out = gone_out.max(out.gone);
             }
         }
+        if self.setting.live_first && !self.setting.replays {
+            let first = leaf * self.setting.tracks();
+            let found = [self.found(first, &None), self.found(first + 1, &None)];
+            if tracks::has_lost_a_turn(&found) {
+                gone_out = gone_out.max(mark.seq + 1);
+            }
+        }
         Standing { mark, gone_out }
     }
 
@@ -729,6 +736,7 @@ impl World {
         let spool = &self.streams[stream].spool;
         let (mut book, mut seq) = (spool.book(), spool.next_seq());
         book.behind = turn.or(book.behind);
+        book.given = None;
         let mut groups = Vec::new();
         for work in works {
             let ids: Vec<u64> = work.ids.iter().copied().filter(|id| takes(leaf, *id)).collect();

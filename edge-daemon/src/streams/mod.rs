@@ -1,6 +1,7 @@
 //! Streams: edges that cross from one pipe to another, over the bus or inside this daemon. This is where the bus's data
 //! connection, the spools and the flow meet.
 
+mod anew;
 mod append;
 mod clock;
 mod courier;

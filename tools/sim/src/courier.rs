@@ -12,9 +12,10 @@ use stream::{
 
 use crate::{
     dice::Dice,
-    producer::{BACKLOG_FRAMES_MIN, Lineage, owed_gap},
+    producer::{Lineage, owed_gap},
     setting::Mistake,
     spool::{Group, Missing},
+    tracks::BACKLOG_FRAMES_MIN,
     world::{Sealed, Stop, World},
 };
 

@@ -18,6 +18,7 @@ pub mod plans;
 pub mod producer;
 pub mod setting;
 pub mod spool;
+mod tracks;
 pub mod world;
 
 use dice::Dice;

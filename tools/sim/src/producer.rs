@@ -14,13 +14,14 @@ use flow::{
 use stream::{
     flight::Flight,
     lineage::{self, Back, next_epoch},
-    tracks::{self, BACKLOG_BYTES_MIN, Behind, Found, Track, TrackPosition, Verdict},
+    tracks::{self, Behind, TrackPosition},
 };
 
 use crate::{
     batches,
     setting::{Mistake, Policy},
     spool::{Book, Entry, Full, Group, Spool},
+    tracks::BACKLOG_FRAMES_MIN,
     world::{Stop, World},
 };
 
@@ -104,8 +105,6 @@ fn position(bytes: &[u8]) -> u64 {
     bytes.try_into().map_or(0, u64::from_be_bytes)
 }
 
-/// Frames that are a backlog.
-pub(crate) const BACKLOG_FRAMES_MIN: usize = 3;
 /// Frames that a track has room for, whatever the other one takes.
 const TRACK_FRAMES_MIN: usize = 12;
 
@@ -119,7 +118,7 @@ fn mark_of(root_seq: u64, position: u64, behind: Option<Option<Behind>>) -> Sour
 }
 
 /// A consumer's word about the source: its place, and what a track's turn began after.
-fn told_position(mark: &SourceMark) -> (u64, Option<Behind>) {
+pub(crate) fn told_position(mark: &SourceMark) -> (u64, Option<Behind>) {
     let track = TrackPosition::decode(&mark.position);
     (position(&track.position), track.behind)
 }
@@ -446,7 +445,7 @@ impl World {
         Ok(())
     }
 
-    fn newest(&self, stream: usize) -> u64 {
+    pub(crate) fn newest(&self, stream: usize) -> u64 {
         self.streams[stream].spool.mark().map_or(0, |(root, _)| root)
     }
 
@@ -527,173 +526,9 @@ impl World {
         Ok(step == Back::To)
     }
 
-    /// After a loss: where the consumer is. False until it has said so, or when something has to begin anew first.
-    fn settle(&mut self, leaf: usize) -> Result<bool, Stop> {
-        let streams = self.setting.tracks_of(leaf * self.setting.tracks());
-        let mut told = Vec::new();
-        for stream in streams.clone() {
-            match self.told(stream) {
-                Some(resume) => told.push(resume),
-                None => return Ok(false),
-            }
-        }
-        let mut forgets = None;
-        if self.setting.live_first && self.setting.replays {
-            let first = streams.start;
-            let found = [self.found(first, &told[0]), self.found(first + 1, &told[1])];
-            match tracks::verdict(&found) {
-                Verdict::Holds => {}
-                Verdict::Forget(_) if self.setting.has(Mistake::BacklogForgotten) => {}
-                Verdict::Forget(track) => {
-                    let older = first + (1 - track);
-                    let mark = told[1 - track]
-                        .as_ref()
-                        .map(|resume| resume.as_ref().and_then(|r| r.mark.as_ref()));
-                    let place = match mark {
-                        Some(mark) => mark.map_or(0, |mark| told_position(mark).0),
-                        None => self.streams[older].spool.book().position,
-                    };
-                    self.say(|| format!("leaf {leaf} lost its backlog, and goes back to {place}"));
-                    for stream in streams.clone() {
-                        self.streams[stream].oracle.may_repeat_above(place);
-                    }
-                    if told[track].is_none() {
-                        self.start_over(first + track, 0)?;
-                        return Ok(false);
-                    }
-                    forgets = Some(track);
-                }
-                Verdict::Ask(track) => {
-                    if let Some(lineage) = &mut self.streams[first + track].lineage {
-                        (lineage.asks, lineage.begun, lineage.is_first) = (true, true, false);
-                    }
-                    return Ok(false);
-                }
-            }
-        }
-        for (track, (stream, told)) in streams.zip(told).enumerate() {
-            if let Some(resume) = told {
-                self.go_on_from(stream, resume, forgets != Some(track))?;
-            }
-        }
-        Ok(true)
-    }
-
-    /// What the consumer said where an epoch before this one ended; `None` inside when nothing is asked, outside until it
-    /// has said so.
-    fn told(&mut self, stream: usize) -> Option<Option<Option<Resume>>> {
-        let Some(lineage) = self.streams[stream].lineage.clone().filter(|lineage| lineage.asks) else {
-            return Some(None);
-        };
-        let (epoch, resume) = self.out(stream)?.answer.clone()?;
-        (epoch == lineage.epoch).then_some(Some(resume))
-    }
-
-    fn found(&self, stream: usize, told: &Option<Option<Resume>>) -> Found {
-        let lanes = &self.streams[stream];
-        let book = lanes.spool.book();
-        let here = Found {
-            epoch: lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch),
-            asks: false,
-            last_seq: lanes.spool.next_seq() - 1,
-            newest: self.newest(stream),
-            behind: book.behind,
-            ended: book.ended,
-            given: book.given,
-            was_copy: lanes.lineage.as_ref().is_some_and(|lineage| lineage.was_copy),
-        };
-        let Some(told) = told else { return here };
-        let mark = told.as_ref().and_then(|resume| resume.mark.as_ref());
-        Found {
-            asks: true,
-            newest: mark.map_or(0, |mark| mark.root_seq),
-            behind: mark.and_then(|mark| told_position(mark).1),
-            ended: told.as_ref().map(Behind::of),
-            ..here
-        }
-    }
-
-    fn go_on_from(&mut self, stream: usize, resume: Option<Resume>, holds: bool) -> Result<(), Stop> {
-        let mark = resume.as_ref().and_then(|resume| resume.mark.clone()).filter(|_| holds);
-        self.say(|| {
-            format!(
-                "stream {stream} goes on from where the consumer is: {:?}",
-                mark.as_ref().map(|mark| told_position(mark).0)
-            )
-        });
-        // Without any mark it would pass for a new one.
-        let lanes = &mut self.streams[stream];
-        let root = mark.as_ref().map_or(1, |mark| mark.root_seq);
-        if lanes.spool.mark().is_none_or(|(kept, _)| kept < root) {
-            let (position, behind) = mark.as_ref().map(told_position).unwrap_or_default();
-            let book = Book {
-                position,
-                // What came after it was in the buffer that is lost, and at siblings that have sent it.
-                gone: root + 1,
-                behind,
-                ended: resume.as_ref().map(Behind::of),
-                told: mark.as_ref().map(tracks::print),
-                ..lanes.spool.book()
-            };
-            let entries = Vec::new();
-            let _ = lanes.spool.append(vec![Group { entries, root, book }]);
-            self.point("between a mark from the consumer and the note that it was asked for")?;
-        }
-        if let Some(lineage) = &mut self.streams[stream].lineage {
-            (lineage.asks, lineage.begun) = (false, true);
-        }
-        Ok(())
-    }
-
     fn has_moved(&mut self, leaf: usize) -> bool {
         let mut streams = self.setting.tracks_of(leaf * self.setting.tracks());
         streams.any(|stream| self.out(stream).is_some_and(|out| out.pipe_life != out.life))
-    }
-
-    /// Which track takes what comes now, and what its turn begins after, if one does.
-    fn turn(&mut self, leaf: usize) -> (usize, Option<Behind>) {
-        let current = self.current(leaf);
-        if !self.setting.live_first {
-            return (current, None);
-        }
-        let first = leaf * self.setting.tracks();
-        let states = [0, 1].map(|track| {
-            let lanes = &self.streams[first + track];
-            let (watermark, held) = (lanes.spool.watermark(), lanes.spool.held().count());
-            let mut state = Track {
-                newest: self.newest(first + track),
-                held_bytes: held as u64 * BACKLOG_BYTES_MIN.div_ceil(BACKLOG_FRAMES_MIN as u64),
-                is_drained: watermark + 1 >= lanes.spool.next_seq() && lanes.spool.book().owed == 0,
-                ..Track::default()
-            };
-            if let Some(out) = self.out(first + track) {
-                (state.had_outage, state.moves) = (out.had_outage, out.moves);
-                out.had_outage &= !state.has_caught_up();
-            }
-            state
-        });
-        let now = first + tracks::turn(&states);
-        if now == current {
-            return (now, None);
-        }
-        self.say(|| format!("stream {now} takes what comes now, stream {current} has the backlog"));
-        let given = self.streams[now].lineage.as_ref().map(|lineage| lineage.epoch);
-        let other = &mut self.streams[current];
-        let book = Book {
-            given,
-            ..other.spool.book()
-        };
-        if let Some(root) = other.spool.mark().map(|(root, _)| root) {
-            let entries = Vec::new();
-            // Without frames, it always has room.
-            let _ = other.spool.append(vec![Group { entries, root, book }]);
-        }
-        let behind = Behind {
-            epoch: other.lineage.as_ref().map_or(0, |lineage| lineage.epoch),
-            seq: other.spool.next_seq() - 1,
-            told: other.spool.book().told,
-        };
-        (now, Some(behind))
     }
 
     fn write(&mut self, leaf: usize) -> Result<Wrote, Stop> {

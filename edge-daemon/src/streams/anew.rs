@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak, atomic::Ordering};
 
 use bus_schema::message::Resume;
 use flow::Fault;
-use spool::{Mark, Spool};
+use spool::Mark;
 use stream::{
     lineage::next_epoch,
     tracks::{self, Behind, TrackPosition},

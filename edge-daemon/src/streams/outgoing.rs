@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use spool::{Budget, Limits, Mark, Recovery, Spool, State};
 use stream::{
     lineage::next_epoch,
-    tracks::{self, BACKLOG_BYTES_MIN, Behind, TrackPosition},
+    tracks::{BACKLOG_BYTES_MIN, Behind},
 };
 use tokio::sync::{Notify, watch};
 

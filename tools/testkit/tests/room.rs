@@ -180,7 +180,15 @@ fn drop_oldest_keeps_the_newest() {
 fn drop_newest_keeps_the_oldest() {
     let (arrived, last) = overfill("drop_newest");
     assert!(arrived.dropped > 3_000 && arrived.gaps > 0, "{}", arrived.dropped);
-    assert!(!arrived.ids.contains(&last), "the newest row found no room");
     let missing: Vec<u64> = (1..=last).filter(|id| !arrived.ids.contains(id)).collect();
     assert!(missing[0] > 3_000, "{}", missing[0]);
+    assert_eq!(missing.len() as u64, arrived.dropped);
+    // What was there when the buffer was full stays, and most of what came then went. A few of the newest may be there all
+    // the same: a small batch still fits where a large one did not, and after a kill there may be room again.
+    let kept_since = (missing[0]..=last).filter(|id| arrived.ids.contains(id)).count();
+    assert!(
+        kept_since < missing.len() / 2,
+        "{kept_since} of {} since it was full",
+        last - missing[0]
+    );
 }

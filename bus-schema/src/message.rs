@@ -443,6 +443,14 @@ pub struct StreamAck {
     pub resume: Option<Resume>,
     /// What holds the consumer up, in words; empty when nothing does.
     pub trouble: String,
+    /// The newest epoch the consumer knows of, also when it has no key to it. A producer that speaks in an older one was
+    /// restored from a copy.
+    pub newest: u64,
+    /// The last eight bytes of the sealed frame `received`: a producer that has another frame there was restored from a
+    /// copy. 0 when it is not known.
+    pub print: u64,
+    /// Records of this epoch that the frames up to `received` account for: carried, given up, lost or settled.
+    pub records: u64,
 }
 
 /// How the bytes of a [`Packed`] batch are compressed. Variants are only ever appended.

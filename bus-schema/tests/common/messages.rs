@@ -213,6 +213,9 @@ fn streams() -> Vec<Sample> {
             mark: Some(source_mark()),
         }),
         trouble: "disk full".into(),
+        newest: 3,
+        print: 0x0807_0605_0403_0201,
+        records: 12_345,
     };
     let frames = variants!(Frame {
         Frame::Batch(_) => Frame::Batch(packed()),

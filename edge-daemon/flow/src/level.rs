@@ -6,19 +6,21 @@ use crate::{
     backoff::Backoff,
     levelling::{Standing, levelling},
     pipe::{Leaf, Opened},
-    runner::{Outcome, Surroundings},
+    runner::{End, Outcome, Surroundings},
     sink::{Delivery, Tally, Watermark},
     work::empty_batch,
 };
 
 /// Opens every leaf and brings all of them to one mark. Returns where the source goes on, and each leaf's mark.
-pub(crate) async fn level(leaves: &[Leaf], around: &Surroundings) -> Result<(Watermark, Vec<Watermark>), Outcome> {
+/// [`End::Behind`]: one of them stands somewhere else now, and all of this has to begin anew.
+pub(crate) async fn level(leaves: &[Leaf], around: &Surroundings) -> Result<(Watermark, Vec<Watermark>), End> {
     let mut standings = Vec::with_capacity(leaves.len());
     for leaf in leaves {
         standings.push(until_it_works(leaf, around, Step::Look).await?);
     }
     if leaves.is_empty() {
-        return Err(Outcome::Failed("a pipe needs at least one destination".to_string()));
+        let cause = "a pipe needs at least one destination".to_string();
+        return Err(Outcome::Failed(cause).into());
     }
     let levelling = levelling(&standings);
     if levelling.is_damage {
@@ -59,7 +61,7 @@ enum Step<'a> {
     Advance(&'a Watermark),
 }
 
-async fn until_it_works(leaf: &Leaf, around: &Surroundings, step: Step<'_>) -> Result<Standing, Outcome> {
+async fn until_it_works(leaf: &Leaf, around: &Surroundings, step: Step<'_>) -> Result<Standing, End> {
     let mut backoff = Backoff::default();
     loop {
         let mut opened = leaf.sink.claim().await;
@@ -75,7 +77,13 @@ async fn until_it_works(leaf: &Leaf, around: &Surroundings, step: Step<'_>) -> R
                 leaf.meter.set(&standing.mark, 0);
                 return Ok(standing);
             }
-            Err(fault) => around.recover(&leaf.node, fault, &mut backoff).await?,
+            Err(fault) => {
+                let has_moved = matches!(fault, Fault::Moved { .. });
+                around.recover(&leaf.node, fault, &mut backoff).await?;
+                if has_moved {
+                    return Err(End::Behind);
+                }
+            }
         }
     }
 }

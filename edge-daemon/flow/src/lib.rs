@@ -25,7 +25,7 @@ pub use backoff::Backoff;
 pub use component::{Build, BuildContext, Builder, Component, ConfigError, Registry, describe, parse_config};
 pub use letter::{DeadLetter, DeadLetters, Due, LetterKey, LetterPoint, Replay, Stand};
 pub use pipe::{Account, Checkpoints, Leaf, Meter, Observer, Pipe, Shared, Stage};
-pub use runner::{Outcome, Surroundings, run};
+pub use runner::{GROUP_BATCHES_MAX, Outcome, Surroundings, run};
 pub use sink::{Counts, Delivery, Rejected, Sink, Tally, Watermark};
 pub use source::{Position, Read, Source, SourceBatch, Undecodable};
 pub use transform::{Transform, Transformed};

@@ -48,6 +48,11 @@ impl Shared {
         opened
     }
 
+    /// See [`Sink::has_moved`]. Who holds the sink at this moment will find out.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.0.try_lock().is_ok_and(|opened| opened.sink.has_moved())
+    }
+
     /// Closes the sink, once every pipe that used it has ended.
     pub async fn close(&self) {
         let mut opened = self.0.lock().await;

@@ -26,8 +26,11 @@ use crate::{
 
 /// Batches between the two halves.
 const CHANNEL_BATCHES_MAX: usize = 4;
-/// Batches that share one commit.
-const GROUP_BATCHES_MAX: usize = 16;
+/// Batches that share one commit. A spool keeps more marks than this: after a crash between two of them, one goes back by as
+/// many at most.
+pub const GROUP_BATCHES_MAX: usize = 16;
+/// How often an idle pipe looks whether its destinations stand where they stood.
+const MOVED_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Rows after which a group is large enough.
 const GROUP_ROWS_MAX: usize = 16_384;
 
@@ -135,7 +138,7 @@ async fn begin_letters(ways: &Ways, seq: u64, rereads: bool, around: &Surroundin
 async fn run_once(pipe: &mut Pipe, around: &Surroundings) -> End {
     let (start, marks) = match level(&pipe.leaves, around).await {
         Ok(found) => found,
-        Err(outcome) => return End::Outcome(outcome),
+        Err(end) => return end,
     };
     let ways = Ways::new(&pipe.node, &pipe.stages, &pipe.leaves);
     if let Err(outcome) = begin_letters(&ways, start.seq, pipe.rereads, around).await {
@@ -171,7 +174,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     async fn run(&mut self, mut receiver: mpsc::Receiver<Work>) -> Result<(), End> {
-        while let Some(first) = receiver.recv().await {
+        while let Some(first) = self.next(&mut receiver).await? {
             let mut rows = first.rows();
             let mut group = vec![first];
             while group.len() < GROUP_BATCHES_MAX && rows < GROUP_ROWS_MAX {
@@ -182,6 +185,22 @@ impl Writer<'_> {
             self.deliver(group).await?;
         }
         Ok(())
+    }
+
+    /// The next batch. While none comes, looks whether a leaf still stands where it stood: what is missing there has to be
+    /// read again, also from a source that gives nothing new.
+    async fn next(&self, receiver: &mut mpsc::Receiver<Work>) -> Result<Option<Work>, End> {
+        loop {
+            if let Ok(work) = tokio::time::timeout(MOVED_LOOK_EVERY, receiver.recv()).await {
+                return Ok(work);
+            }
+            for outlet in &self.leaves {
+                if outlet.leaf.sink.has_moved() {
+                    tracing::error!(node = outlet.leaf.node, "going back to where the destination is");
+                    return Err(End::Behind);
+                }
+            }
+        }
     }
 
     /// Makes a group durable at every leaf, then lets the source know.

@@ -201,7 +201,8 @@ pub trait Sink: Send {
     }
 
     /// Undoes what a lineage holds above `seq`. Only sinks that can share a source with others (spools) need it: after a
-    /// crash between two of them, the one that is ahead goes back.
+    /// crash between two of them, the one that is ahead goes back. [`Fault::Moved`]: it could not go there, stands somewhere
+    /// else now, and all of them have to be brought together anew.
     async fn rewind(&mut self, stream: &StreamId, seq: u64) -> Result<(), Fault> {
         let _ = (stream, seq);
         Err(Fault::stop(
@@ -211,6 +212,11 @@ pub trait Sink: Send {
 
     /// Recovery is over, this sink and its siblings stand at the same mark: what it holds may go out.
     fn recovered(&mut self) {}
+
+    /// Whether what is written from here on would be refused with [`Fault::Moved`]: asked while nothing comes to be written.
+    fn has_moved(&self) -> bool {
+        false
+    }
 
     /// Lets go of connections and files.
     async fn close(&mut self) {}

@@ -40,7 +40,7 @@ pub use budget::{BUDGET_BYTES, Budget, Class, Full, Room, Share, Space};
 pub use check::{Report, SegmentReport, check, salvage};
 pub use error::Error;
 pub use spool::Spool;
-pub use types::{Dropped, Frame, Group, Hole, Limits, Mark, Missing, Recovery, Repair, State, Stored};
+pub use types::{Dropped, Frame, Group, Hole, Limits, Mark, Missing, Recovery, Repair, State, Stored, WayBack};
 
 /// Largest frame, bytes: one sealed envelope.
 pub const FRAME_BYTES_MAX: usize = 96 * 1024;
@@ -51,6 +51,10 @@ pub const POSITION_BYTES_MAX: usize = 48 * 1024;
 /// Frames one segment, and so one group, can hold. Since a segment is named by its first seq, this also bounds the seqs
 /// that may have been used in a segment that cannot be read any more.
 pub const FRAMES_PER_SEGMENT_MAX: u64 = 16 * 1024;
+
+/// Marks without frames that are kept, the newest. A roll-back can go behind fewer of them than this: whoever appends groups
+/// to several spools in turn must not be further ahead in one of them.
+pub const MARKS_ALONE_MAX: usize = 64;
 
 /// Smallest quota, bytes: below it a few segments would not fit.
 pub const QUOTA_BYTES_MIN: u64 = 16 * 1024 * 1024;

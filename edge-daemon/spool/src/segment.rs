@@ -30,7 +30,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(2);
 
 /// Marks without frames kept in a segment; the oldest is written over.
-pub(crate) const MARKS_ALONE_MAX: u8 = 32;
+pub(crate) const MARKS_ALONE_MAX: u8 = crate::MARKS_ALONE_MAX as u8;
 
 /// The database file inside a segment's directory.
 pub(crate) const DB_FILE: &str = "db";
@@ -104,11 +104,7 @@ impl Segment {
 
     /// Stores a frame's cell. Durable after [`Self::sync`]; syncs by itself once too much is waiting.
     pub fn put_frame(&mut self, seq: u64, stamp: u32, payload: &[u8]) -> Result<(), Fault> {
-        let bytes = payload.len() as u64;
-        if self.unsynced_bytes > 0 && self.unsynced_bytes + bytes > UNSYNCED_BYTES_MAX {
-            self.sync()?;
-        }
-        self.unsynced_bytes += bytes;
+        self.sync_before(payload.len() as u64)?;
         self.put(
             self.frames()?,
             &seq.to_be_bytes(),
@@ -117,10 +113,25 @@ impl Segment {
         )
     }
 
-    /// Stores a mark that has no frame to go with, in one of [`MARKS_ALONE_MAX`] slots.
+    /// Makes room for so many more bytes that are not durable yet.
+    fn sync_before(&mut self, bytes: u64) -> Result<(), Fault> {
+        if self.unsynced_bytes > 0 && self.unsynced_bytes + bytes > UNSYNCED_BYTES_MAX {
+            self.sync()?;
+        }
+        self.unsynced_bytes += bytes;
+        Ok(())
+    }
+
+    /// Stores a mark that has no frame to go with, in one of [`MARKS_ALONE_MAX`] slots. Durable as a frame is.
     pub fn put_mark(&mut self, slot: u8, stamp: u32, record: &MarkRecord) -> Result<(), Fault> {
-        let id = record.mark.as_ref().map_or(0, |mark| mark.root_seq);
-        self.put_meta(Kind::Mark, slot, id, stamp, &record.encode())
+        let (id, payload) = (record.root_seq(), record.encode());
+        self.sync_before(payload.len() as u64)?;
+        self.put(
+            self.meta()?,
+            &[Kind::Mark as u8, slot],
+            CellId::of(Kind::Mark, id, stamp, &payload),
+            &payload,
+        )
     }
 
     /// Stores the ledger.

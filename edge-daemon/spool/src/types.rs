@@ -109,6 +109,18 @@ pub struct Dropped {
     pub joined: bool,
 }
 
+/// What a roll-back would come to; see [`crate::Spool::way_back`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayBack {
+    /// To where it was asked, or to an older mark with no frames in between: to this root seq (0: before the first mark).
+    Whole(u64),
+    /// Only further, to this root seq: the mark that was asked for is lost to damage, and with it
+    /// which frames belong to it.
+    Further(u64),
+    /// Not at all: frames that were delivered or given up are in the way, or every mark that is old enough is gone.
+    Barred,
+}
+
 /// A damaged segment and what was done about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repair {
@@ -131,7 +143,7 @@ pub struct Recovery {
     /// Frames of an append that a crash interrupted before it was acknowledged; they were cut off.
     pub cut_frames: u64,
     /// Acknowledged groups at the end were lost, so the mark is older than the last one acknowledged: a source that can
-    /// replay will send what follows again.
+    /// replay will send what follows again. Told at every open until something newer has been appended.
     pub mark_rewound: bool,
     /// Seqs were skipped so that none that may have been sent is used again.
     pub seq_skipped: bool,

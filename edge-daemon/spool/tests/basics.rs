@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 
 use common::{LIMITS, append, assert_balanced, bytes_below, fill, frame, mark, open, read_all, segments};
-use spool::{Budget, Class, Error, Frame, Full, Group, Limits, Mark, Room, Spool};
+use spool::{Budget, Class, Error, Frame, Full, Group, Limits, Mark, Room, Spool, WayBack};
 
 #[test]
 fn frames_come_back_byte_for_byte_in_order_across_reopens() {
@@ -207,6 +207,36 @@ fn rolling_back_to_a_mark() {
     }
     assert_eq!(spool.truncate_after(10).unwrap(), 3);
     assert_eq!(spool.state().next_seq, 11);
+}
+
+#[test]
+fn every_mark_of_one_append_can_be_gone_back_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    fill(&mut spool, 1..=2, 100);
+    // Batches of which nothing is left for this stream, between and behind some that it takes.
+    let bytes = frame(1, 10);
+    let frames = [Frame {
+        bytes: &bytes,
+        records: 1,
+    }];
+    let marks: Vec<_> = (3..=18).map(mark).collect();
+    let groups: Vec<_> = marks
+        .iter()
+        .map(|mark| Group {
+            frames: if mark.root_seq == 9 { &frames[..] } else { &[] },
+            mark,
+        })
+        .collect();
+    assert_eq!(spool.append_groups(&groups).unwrap(), 3..4);
+    drop(spool);
+    let mut spool = open(dir.path());
+    for (root_seq, next_seq) in [(18, 4), (15, 4), (9, 4), (8, 3), (3, 3), (2, 3)] {
+        assert_eq!(spool.way_back(root_seq).unwrap(), WayBack::Whole(root_seq));
+        spool.truncate_after(root_seq).unwrap();
+        let state = spool.state();
+        assert_eq!((state.next_seq, state.mark), (next_seq, Some(mark(root_seq))));
+    }
 }
 
 #[test]

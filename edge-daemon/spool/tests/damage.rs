@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{LIMITS, Random, append, assert_balanced, copy_tree, fill, frame, mark, open, read_all, segments};
-use spool::{Recovery, Spool};
+use spool::{Recovery, Spool, WayBack};
 
 const FRAMES: u64 = 60;
 const FRAME_BYTES: usize = 7_000;
@@ -394,4 +394,75 @@ fn quarantined_segments_do_not_pile_up() {
     let state = spool.state();
     assert!((1..=4).contains(&state.quarantined), "{state:?}");
     assert_eq!((state.lost_records, state.held_records), (120, 0));
+}
+
+/// The number of a segment's first frame.
+fn first_of(segment: &Path) -> u64 {
+    segment.file_name().unwrap().to_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn that_the_end_was_lost_is_told_until_something_newer_is_there() {
+    let home = tempfile::tempdir().unwrap();
+    for by_mark in [false, true] {
+        let dir = template(home.path(), true);
+        let tail = segments(&dir).pop().unwrap();
+        fs::remove_dir_all(&tail).unwrap();
+        // A crash before anything is appended must not make anybody forget.
+        for time in 1..=3 {
+            let (spool, recovery) = Spool::open(&dir, LIMITS).unwrap();
+            assert!(recovery.mark_rewound, "open {time}");
+            if time == 2 {
+                spool.close().unwrap();
+            }
+        }
+        let (mut spool, _) = Spool::open(&dir, LIMITS).unwrap();
+        let root_seq = spool.state().mark.unwrap().root_seq + 2;
+        if by_mark {
+            spool.append(&[], &mark(root_seq)).unwrap();
+        } else {
+            append(&mut spool, root_seq, &[frame(1, 100)], 1);
+        }
+        drop(spool);
+        let (_, recovery) = Spool::open(&dir, LIMITS).unwrap();
+        assert!(!recovery.mark_rewound);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
+
+#[test]
+fn a_way_back_whose_mark_is_damaged_is_told_before_it_is_gone() {
+    let home = tempfile::tempdir().unwrap();
+    let template = template(home.path(), false);
+    let all = segments(&template);
+    let (lost, next) = (first_of(&all[2]), first_of(&all[3]));
+    // (back to, confirmed, what it comes to)
+    for (root_seq, confirmed, expected) in [
+        // The marks are there: in the segment behind, in the one before, and as a copy at the beginning of the next one.
+        (next, 3, WayBack::Whole(next)),
+        (lost - 1, 3, WayBack::Whole(lost - 1)),
+        (next - 1, 3, WayBack::Whole(next - 1)),
+        // In the damaged one: only to the end of the one before it, or not even there.
+        (next - 2, 3, WayBack::Further(lost - 1)),
+        (lost, 3, WayBack::Further(lost - 1)),
+        (lost, next, WayBack::Barred),
+        (next - 1, next, WayBack::Barred),
+    ] {
+        let dir = home.path().join("damaged");
+        copy_tree(&template, &dir);
+        fs::write(segments(&dir)[2].join("db"), frame(1, 100_000)).unwrap();
+        let told = format!("to {root_seq}, confirmed {confirmed}");
+        let (mut spool, _) = Spool::open(&dir, LIMITS).unwrap();
+        spool.trim(confirmed).unwrap();
+        assert_eq!(spool.way_back(root_seq).unwrap(), expected, "{told}");
+        let found = match (spool.truncate_after(root_seq), expected) {
+            (Ok(_), WayBack::Whole(found) | WayBack::Further(found)) => found,
+            (Err(_), WayBack::Barred) => FRAMES + 1,
+            (other, _) => panic!("{told}: {other:?}"),
+        };
+        assert_eq!(spool.state().mark.unwrap().root_seq, found, "{told}");
+        assert_balanced(&spool.state());
+        drop(spool);
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use common::{LIMITS, assert_balanced, copy_tree, frame, mark, read_all, segments};
 use proptest::prelude::*;
-use spool::{Error, Frame, Group, Mark, Recovery, Spool};
+use spool::{Error, Frame, Group, Mark, Recovery, Spool, WayBack};
 
 #[derive(Debug, Clone)]
 enum Call {
@@ -281,10 +281,19 @@ impl Model {
 
     fn truncate(&mut self, back: u64) {
         let root_seq = (self.next_root - 1).saturating_sub(back);
+        let way = self.spool().way_back(root_seq).unwrap();
         match self.spool().truncate_after(root_seq) {
             Ok(removed) => {
                 let kept_root = self.spool().state().mark.map_or(0, |mark| mark.root_seq);
                 assert!(kept_root <= root_seq);
+                let goes_too = |kept: &&Kept| (kept_root + 1..=root_seq).contains(&kept.root_seq);
+                match way {
+                    WayBack::Whole(found) => {
+                        assert_eq!((found, self.frames.iter().filter(goes_too).count()), (kept_root, 0));
+                    }
+                    WayBack::Further(found) => assert_eq!(found, kept_root),
+                    WayBack::Barred => panic!("barred, and yet it went to {kept_root}"),
+                }
                 let before = self.frames.len();
                 // A mark may have been lost with the segment it was in; then an older one holds, and its groups only.
                 self.frames.retain(|kept| kept.root_seq <= kept_root);
@@ -298,6 +307,7 @@ impl Model {
                 }
             }
             Err(Error::TruncateTooFar { .. }) => {
+                assert_eq!(way, WayBack::Barred);
                 // A group that is still held has its mark with it, so going back to it cannot be refused.
                 let given_up = self.frames.iter().filter(|kept| kept.gone != Gone::Held);
                 let behind = given_up.map(|kept| kept.seq).max().unwrap_or(0).max(self.floor);

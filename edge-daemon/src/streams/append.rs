@@ -14,8 +14,11 @@ use bus_schema::{
     plan::WhenFull,
 };
 use flow::{Delivery, Fault, Position, Rejected, Sink, Watermark};
-use spool::{Full, Group, Mark, Spool};
-use stream::frames;
+use spool::{Full, Group, Mark, Spool, WayBack};
+use stream::{
+    frames,
+    lineage::{self, Back, Way},
+};
 
 use crate::aside;
 
@@ -31,6 +34,10 @@ const DROP_SHARE: u64 = 16;
 /// A record takes at most this share of the quota: a spool needs more disk than it holds, and room for what is around it.
 /// A larger one would wait for ever.
 const QUOTA_PER_RECORD: u64 = 4;
+
+// After a crash between two of a pipe's streams, the one that is ahead goes back to a mark within its last append, or just
+// before it; and that append may have been the second attempt.
+const _: () = assert!(spool::MARKS_ALONE_MAX > 2 * flow::GROUP_BATCHES_MAX + 2);
 
 /// Why a record does not go into the spool.
 fn too_large(quota_share: usize) -> String {
@@ -134,7 +141,7 @@ impl Outgoing {
         Box::new(Producer {
             out: Arc::clone(self),
             appended: 0,
-            life: 0,
+            life: None,
         })
     }
 
@@ -290,6 +297,43 @@ impl Outgoing {
         Ok(())
     }
 
+    /// Takes back what was read after the root's `seq`, so that the sibling streams meet. Where damage stands in the way, it
+    /// is [`Fault::Moved`], and where they meet has to be decided anew. Blocks.
+    fn go_back(&self, store: &mut Store, seq: u64) -> Result<(), Fault> {
+        lock(&self.recent).clear();
+        let gone = store.book.gone.max(self.gone.load(Ordering::Relaxed));
+        let given_up = store.book.dropped;
+        let spool = store.spool()?;
+        let way = spool.way_back(seq).map_err(|error| spool_fault(&self.spec, error))?;
+        let way = match way {
+            WayBack::Whole(to) => Way::Whole(to),
+            WayBack::Further(to) => Way::Further(to),
+            WayBack::Barred => Way::Barred,
+        };
+        let step = lineage::back(way, gone, given_up, self.replays);
+        if let Back::To | Back::Further = step {
+            let truncated = spool.truncate_after(seq);
+            truncated.map_err(|error| spool_fault(&self.spec, error))?;
+            store.book = read_book(&spool.state());
+        }
+        let cause = match step {
+            Back::To => return Ok(()),
+            Back::Further => "damage took the place it should go back to: it went further",
+            Back::Anew => {
+                self.replace(store, 0, "damage took the place it should go back to")?;
+                "damage took the place it should go back to: it begins a new epoch"
+            }
+            Back::Stays => {
+                self.let_go();
+                "it cannot go back: its siblings pass over what it holds"
+            }
+        };
+        let edge = &self.spec.edge;
+        Err(Fault::Moved {
+            cause: format!("the buffer of {edge}: {cause}"),
+        })
+    }
+
     /// Keeps the newest frames, of which the last has this seq, for the courier.
     fn keep_recent(&self, last_seq: u64, frames: Vec<Vec<u8>>) {
         let first_seq = last_seq + 1 - frames.len() as u64;
@@ -311,16 +355,19 @@ fn remember(groups: &mut [SealedGroup], book: &Bookmark) {
 }
 
 /// Takes the frames out of groups for which there is no room: only how far the source was read is kept, and how many
-/// records the consumer is to be told of.
+/// records the consumer is to be told of. Each group keeps its own place and account: a roll-back may end at any of them.
 fn give_up_newest(groups: &mut [SealedGroup], book: &mut Bookmark, old: &Bookmark) {
-    let frames = groups.iter().flat_map(|(frames, _)| frames);
-    let given_up: u64 = frames.map(|(_, records)| records).sum();
-    book.dropped += given_up;
-    // A gap record among the frames was not made either.
-    book.owed = old.owed + given_up;
-    book.gaps = old.gaps;
+    let mut given_up = 0;
     for (frames, mark) in groups {
-        frames.clear();
+        given_up += frames.drain(..).map(|(_, records)| records).sum::<u64>();
+        let own = bus_schema::decode(&mark.position).unwrap_or_else(|| book.clone());
+        *book = Bookmark {
+            dropped: old.dropped + given_up,
+            // A gap record among the frames was not made either.
+            owed: old.owed + given_up,
+            gaps: old.gaps,
+            ..own
+        };
         mark.position = bus_schema::encode(book);
     }
 }
@@ -330,7 +377,7 @@ struct Producer {
     out: Arc<Outgoing>,
     appended: u64,
     /// Which life of the stream the pipe knows of.
-    life: u64,
+    life: Option<u64>,
 }
 
 impl Producer {
@@ -353,9 +400,17 @@ impl Sink for Producer {
     }
 
     async fn watermark(&mut self, _: &StreamId) -> Result<Option<Watermark>, Fault> {
+        if self.has_moved() {
+            // Told once: what was decided by the old one's place must be decided anew.
+            self.life = None;
+            return Err(self.replaced());
+        }
         self.out.recall().await?;
         let View { state, book, life, .. } = self.out.view();
-        self.life = life;
+        if *self.life.get_or_insert(life) != life {
+            self.life = None;
+            return Err(self.replaced());
+        }
         Ok(state.mark.map(|mark| Watermark {
             seq: mark.root_seq,
             position: Position::new(book.position),
@@ -368,6 +423,10 @@ impl Sink for Producer {
     async fn gone_out(&mut self, _: &StreamId) -> Result<u64, Fault> {
         let written = self.out.view().book.gone;
         Ok(written.max(self.out.gone.load(Ordering::Relaxed)))
+    }
+
+    fn has_moved(&self) -> bool {
+        self.life.is_some_and(|life| life != self.out.view().life)
     }
 
     fn refuses(&self, deliveries: &[Delivery]) -> Vec<Rejected> {
@@ -391,7 +450,8 @@ impl Sink for Producer {
         loop {
             let (out, owned, life) = (Arc::clone(&self.out), deliveries.to_vec(), self.life);
             // Looked at while the store is held: nobody can replace the buffer in between.
-            let append = move || out.with_store(|store| (out.view().life == life).then(|| out.append(store, &owned)));
+            let append =
+                move || out.with_store(|store| (Some(out.view().life) == life).then(|| out.append(store, &owned)));
             let appended = tokio::task::spawn_blocking(append).await;
             let appended = appended.map_err(|error| Fault::retry(error.to_string()))?;
             match appended.ok_or_else(|| self.replaced())? {
@@ -414,7 +474,7 @@ impl Sink for Producer {
 
     async fn commit(&mut self) -> Result<(), Fault> {
         crash_point::at!(OutgoingBeforeRelease);
-        if !self.out.release(self.life, self.appended) {
+        if !self.life.is_some_and(|life| self.out.release(life, self.appended)) {
             return Err(self.replaced());
         }
         crash_point::at!(OutgoingAfterRelease);
@@ -422,16 +482,11 @@ impl Sink for Producer {
     }
 
     async fn rewind(&mut self, _: &StreamId, seq: u64) -> Result<(), Fault> {
-        let out = Arc::clone(&self.out);
+        let (out, life) = (Arc::clone(&self.out), self.life);
         let done = tokio::task::spawn_blocking(move || {
             out.with_store(|store| {
-                lock(&out.recent).clear();
-                let spool = store.spool()?;
-                spool
-                    .truncate_after(seq)
-                    .map_err(|error| spool_fault(&out.spec, error))?;
-                store.book = read_book(&spool.state());
-                Ok(())
+                let is_same = Some(out.view().life) == life;
+                if is_same { out.go_back(store, seq) } else { Ok(()) }
             })
         });
         done.await.map_err(|error| Fault::retry(error.to_string()))?
@@ -442,5 +497,56 @@ impl Sink for Producer {
         let last = self.out.view().state.next_seq - 1;
         self.appended = last;
         self.out.released.send_replace(last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flow::Counts;
+
+    use super::*;
+
+    #[test]
+    fn what_is_given_up_keeps_each_groups_own_place() {
+        let group = |n: u64| {
+            let book = Bookmark {
+                position: vec![n as u8],
+                counts: Counts {
+                    dead: n,
+                    ..Counts::default()
+                },
+                gaps: 2,
+                ..Bookmark::default()
+            };
+            let mark = Mark {
+                root_seq: n,
+                position: bus_schema::encode(&book),
+            };
+            (vec![(vec![0], 10 * n), (vec![1], 1)], mark)
+        };
+        let mut groups = vec![group(1), group(2), group(3)];
+        let old = Bookmark {
+            dropped: 100,
+            owed: 5,
+            gaps: 1,
+            ..Bookmark::default()
+        };
+        let mut book = Bookmark {
+            gaps: 2,
+            ..Bookmark::default()
+        };
+        give_up_newest(&mut groups, &mut book, &old);
+        let found: Vec<Bookmark> = groups
+            .iter()
+            .map(|(frames, mark)| {
+                assert!(frames.is_empty());
+                bus_schema::decode(&mark.position).unwrap()
+            })
+            .collect();
+        let told = |book: &Bookmark| (book.position[0], book.counts.dead, book.dropped, book.owed, book.gaps);
+        assert_eq!(told(&found[0]), (1, 1, 111, 16, 1));
+        assert_eq!(told(&found[1]), (2, 2, 132, 37, 1));
+        assert_eq!(told(&found[2]), (3, 3, 163, 68, 1));
+        assert_eq!(told(&book), told(&found[2]));
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use bus_schema::{
     limits::FRAME_BYTES_MAX,
-    message::{Frame, StreamOpen},
+    message::{Frame, StreamAck, StreamOpen},
     piece::{PIECE_AROUND_BYTES, Piece},
 };
 use flow::Fault;
@@ -63,6 +63,11 @@ impl AtHand {
             self.frames.pop_front();
         }
     }
+}
+
+/// Whether a consumer has something of the stream from an older epoch, and says how far the source was read.
+fn knows_more(ack: &StreamAck) -> bool {
+    ack.resume.as_ref().is_some_and(|resume| resume.mark.is_some())
 }
 
 impl Store {
@@ -124,27 +129,53 @@ impl Outgoing {
         began.mark_unchanged();
         let mut up_at = Instant::now();
         loop {
+            // The pipe can begin it anew as well.
+            if self.view().life != view.life {
+                return true;
+            }
             while let Some(ack) = self.next_ack() {
                 if ack.epoch == view.lineage.epoch {
                     self.answered(ack.epoch, ack.resume.clone());
                 }
                 let sent = began_with.max(self.sent.load(Ordering::Relaxed));
-                match flight.acked(&ack, sent, Instant::now()) {
-                    Heard::Nothing => {}
+                let print = if flight.compares(&ack) {
+                    self.print_of(ack.received).await
+                } else {
+                    None
+                };
+                let heard = flight.acked(&ack, sent, print, Instant::now());
+                // The consumer knows more of this stream than is left of it here.
+                let lost = view.lineage.is_first && self.replays && flight.watermark() == 0 && knows_more(&ack);
+                let over = match heard {
+                    Heard::Ahead => Some((
+                        0,
+                        "the consumer has frames this buffer never wrote: it is an older copy",
+                    )),
+                    Heard::Newer(epoch) => {
+                        Some((epoch, "the consumer knows a newer epoch: this buffer is an older copy"))
+                    }
+                    _ if ack.epoch == view.lineage.epoch && lost => {
+                        Some((0, "the consumer knows the stream: its buffer and its key were lost"))
+                    }
+                    _ => None,
+                };
+                if let Some((known, why)) = over {
+                    let this = Arc::clone(self);
+                    match tokio::task::spawn_blocking(move || this.start_over(known, why)).await {
+                        Ok(Ok(())) => return true,
+                        Ok(Err(fault)) => tracing::error!(edge = self.spec.edge, %fault, "cannot begin anew yet"),
+                        Err(error) => tracing::error!(edge = self.spec.edge, %error, "cannot begin anew"),
+                    }
+                    continue;
+                }
+                match heard {
                     Heard::Durable => {
                         streams.away(&self.spec);
-                        if let Err(fault) = Arc::clone(self).trim(flight.watermark()).await {
+                        if let Err(fault) = Arc::clone(self).trim(view.life, flight.watermark()).await {
                             tracing::warn!(edge = self.spec.edge, %fault, "cannot give back delivered frames yet");
                         }
                     }
-                    Heard::Ahead => {
-                        let this = Arc::clone(self);
-                        match tokio::task::spawn_blocking(move || this.start_over()).await {
-                            Ok(Ok(())) => return true,
-                            Ok(Err(fault)) => tracing::error!(edge = self.spec.edge, %fault, "cannot begin anew yet"),
-                            Err(error) => tracing::error!(edge = self.spec.edge, %error, "cannot begin anew"),
-                        }
-                    }
+                    Heard::Nothing | Heard::Ahead | Heard::Newer(_) => {}
                 }
             }
             let now_lost = flight.losses();
@@ -330,6 +361,27 @@ impl Outgoing {
         *lock(&self.held) = why;
     }
 
+    /// What the frame with this seq is known by, if it is here.
+    async fn print_of(self: &Arc<Self>, seq: u64) -> Option<u64> {
+        let this = Arc::clone(self);
+        let look = move || {
+            this.with_store(|store| {
+                let stored = store.spool()?.read(seq, 1, READ_BYTES_MAX);
+                let stored = stored.map_err(|error| spool_fault(&this.spec, error))?;
+                let frame = stored.into_iter().find(|frame| frame.seq == seq);
+                Ok::<_, Fault>(frame.map(|frame| frames::print(&frame.bytes)))
+            })
+        };
+        match tokio::task::spawn_blocking(look).await {
+            Ok(Ok(print)) => print,
+            Ok(Err(fault)) => {
+                tracing::warn!(edge = self.spec.edge, %fault, "cannot compare what the consumer has");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
     /// Frames that are still in memory, if the first wanted one is.
     fn recent(&self, from: u64, to: u64) -> Option<Vec<(u64, Vec<u8>)>> {
         let recent = lock(&self.recent);
@@ -366,12 +418,16 @@ impl Outgoing {
         streams.send_frame(&self.spec, &self.subject, last_seq, frame).await
     }
 
-    async fn trim(self: Arc<Self>, watermark: u64) -> Result<(), Fault> {
+    /// Gives back what is durable, unless the stream has begun anew since that life.
+    async fn trim(self: Arc<Self>, life: u64, watermark: u64) -> Result<(), Fault> {
         let this = Arc::clone(&self);
         let trimmed = tokio::task::spawn_blocking(move || {
             crash_point::at!(OutgoingBeforeTrim);
             lock(&this.recent).retain(|(seq, _)| *seq > watermark);
             this.with_store(|store| {
+                if this.view().life != life {
+                    return Ok(());
+                }
                 let trimmed = store.spool()?.trim(watermark);
                 trimmed.map_err(|error| spool_fault(&this.spec, error))?;
                 this.settle_debt(store)

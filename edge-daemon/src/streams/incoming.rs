@@ -172,6 +172,7 @@ impl Incoming {
                 Answer::None
             });
         };
+        let print = frames::print(frame);
         let (epoch, seq, plaintext) = match self.secure.open_frame(subject, frame, &self.spec.stream, &key) {
             Ok(opened) => opened,
             Err(error) => {
@@ -188,7 +189,7 @@ impl Incoming {
             }
         };
         let mut standing = self.lock();
-        Some(match standing.frame(epoch, seq, frame, now) {
+        Some(match standing.frame(epoch, seq, print, frame, now) {
             Reaction::Queued => {
                 self.pieces().settle(standing.epoch(), standing.received());
                 drop(standing);
@@ -216,6 +217,9 @@ impl Incoming {
             dead: self.meter.account().dead,
             resume: standing.resume_point(),
             trouble: standing.trouble().to_string(),
+            newest: standing.epoch(),
+            print: standing.print(),
+            records: standing.records(),
         })
     }
 
@@ -340,7 +344,14 @@ impl Source for Consumer {
     async fn read(&mut self) -> Result<Read, Fault> {
         let deadline = tokio::time::Instant::now() + READ_WAIT_MAX;
         loop {
-            let Some(Taken { epoch, seq, frame }) = self.next(deadline).await else {
+            let Some(Taken {
+                epoch,
+                seq,
+                print,
+                records,
+                frame,
+            }) = self.next(deadline).await
+            else {
                 return Ok(Read::Idle);
             };
             // Before the credit runs dry, say that there is room again.
@@ -389,6 +400,8 @@ impl Source for Consumer {
                 epoch,
                 seq,
                 mark: self.mark.clone(),
+                print,
+                records,
             };
             crash_point::at!(IncomingBeforeHandOver);
             return Ok(Read::Batch(SourceBatch {

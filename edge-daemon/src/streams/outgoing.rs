@@ -25,6 +25,7 @@ use bus_schema::{
 use flow::{Counts, Fault};
 use serde::{Deserialize, Serialize};
 use spool::{Budget, Limits, Mark, Recovery, Spool, State};
+use stream::lineage::next_epoch;
 use tokio::sync::{Notify, watch};
 
 use crate::aside;
@@ -67,6 +68,11 @@ pub struct Lineage {
     pub begun: bool,
     /// An older lineage was lost: the consumer knows how far the source was read.
     pub asks: bool,
+    /// Nothing was found of an older one, so this passes for the first. The consumer may know better.
+    pub is_first: bool,
+    /// The spool beside it is of an older lineage, and is yet to be set aside. Stored before that is done: a crash in between
+    /// must leave no spool that passes for this lineage's, and no lineage without a trace that there was a spool.
+    pub clears: bool,
 }
 
 /// What is written and read on disk. Locked over disk work: only ever on a blocking thread.
@@ -105,7 +111,7 @@ pub struct Outgoing {
     pub(super) home: Arc<Home>,
     pub(super) budget: Arc<Budget>,
     /// Whether the source can read again from a position.
-    replays: bool,
+    pub(super) replays: bool,
     /// Whether the records are read here, so that this daemon's clock dated them.
     pub(super) dated_here: bool,
     store: Mutex<Store>,
@@ -161,6 +167,8 @@ enum Beginning {
     First,
     /// Where it was.
     Goes,
+    /// Where it was, once what a crash left of an older lineage is set aside.
+    Clears,
     /// Anew: its frames, or the key to them, are lost.
     Anew,
 }
@@ -169,6 +177,7 @@ enum Beginning {
 fn beginning(lineage: Result<Option<&Lineage>, ()>, spool_is_new: bool) -> Beginning {
     match (lineage, spool_is_new) {
         (Ok(None), true) => Beginning::First,
+        (Ok(Some(lineage)), _) if lineage.clears => Beginning::Clears,
         (Ok(Some(lineage)), true) if !lineage.begun => Beginning::Goes,
         (Ok(Some(_)), false) => Beginning::Goes,
         _ => Beginning::Anew,
@@ -191,7 +200,7 @@ impl Outgoing {
         let found = load_lineage(home, &spec)?;
         let state = spool.state();
         let is_new = state.mark.is_none() && state.next_seq == 1;
-        let lineage = match (
+        let mut lineage = match (
             beginning(
                 match &found {
                     Ok(lineage) => Ok(lineage.as_ref()),
@@ -201,31 +210,40 @@ impl Outgoing {
             ),
             found,
         ) {
-            (Beginning::Goes, Ok(Some(lineage))) => lineage,
-            (Beginning::First, _) => make_lineage(secure.epoch(), false)?,
+            (Beginning::Goes | Beginning::Clears, Ok(Some(lineage))) => lineage,
+            (Beginning::First, _) => Lineage {
+                is_first: true,
+                ..make_lineage(next_epoch(secure.epoch(), 0), false)?
+            },
             (_, found) => {
                 let last = found.ok().flatten().map_or(0, |lineage| lineage.epoch);
-                let lineage = make_lineage(secure.epoch().max(last + 1), replays)?;
+                let lineage = make_lineage(next_epoch(secure.epoch(), last), replays)?;
                 tracing::error!(
                     edge = spec.edge,
                     epoch = lineage.epoch,
                     records = state.held_records,
                     "the buffer or the key to it is lost: the stream begins a new epoch"
                 );
-                if !is_new {
-                    drop(spool);
-                    spool = replace_spool(home, budget, &spec, &state, replays)?;
+                Lineage {
+                    clears: !is_new,
+                    ..lineage
                 }
-                lineage
             }
         };
         save_lineage(home, &spec, &lineage)?;
+        if lineage.clears {
+            drop(spool);
+            let left = Left {
+                gone: gone_of(&state, recovery.mark_rewound),
+                state: &state,
+            };
+            spool = replace_spool(home, budget, &spec, &left, replays)?;
+            lineage.clears = false;
+            save_lineage(home, &spec, &lineage)?;
+        }
         let sent = spool.sent_before(CREDIT_FRAMES);
         let mut book = read_book(&spool.state());
-        if recovery.mark_rewound {
-            // What came after this mark is lost here, and may have been sent.
-            book.gone = state.mark.as_ref().map_or(0, |mark| mark.root_seq + 1);
-        }
+        book.gone = book.gone.max(gone_of(&state, recovery.mark_rewound));
         let store = Store {
             book,
             lineage,
@@ -443,33 +461,80 @@ impl Outgoing {
         Ok(())
     }
 
-    /// The consumer has frames that were never written here: the buffer was restored from an older copy. What it holds is
-    /// set aside, and the source goes on from where the consumer is, in a new epoch. Blocks.
-    pub(super) fn start_over(&self) -> Result<(), Fault> {
-        self.with_store(|store| {
-            let lineage = make_lineage(self.secure.epoch().max(store.lineage.epoch + 1), self.replays)?;
-            tracing::error!(
-                edge = self.spec.edge,
-                before = store.lineage.epoch,
-                epoch = lineage.epoch,
-                "the consumer has frames this buffer never wrote: it was restored from an older copy and begins a new epoch"
-            );
-            let state = store.spool()?.state();
-            store.spool = None;
-            let spool = replace_spool(&self.home, &self.budget, &self.spec, &state, self.replays)?;
-            save_lineage(&self.home, &self.spec, &lineage)?;
-            store.book = read_book(&spool.state());
-            store.spool = Some(spool);
-            store.lineage = lineage;
-            lock(&self.recent).clear();
-            self.sent.store(0, Ordering::Relaxed);
-            // In one: what an earlier life appended must not be released any more.
-            let mut view = lock(&self.view);
-            view.life += 1;
-            self.gone.store(0, Ordering::Relaxed);
-            self.released.send_replace(0);
-            Ok(())
-        })
+    /// This buffer cannot go on: it was restored from an older copy, or what was found of the stream is not all there was.
+    /// What it holds is set aside, and the source goes on from where the consumer is, in an epoch above its own and `known`.
+    /// Blocks.
+    pub(super) fn start_over(&self, known: u64, why: &str) -> Result<(), Fault> {
+        self.with_store(|store| self.replace(store, known, why))
+    }
+
+    /// The same, under the lock of the store.
+    pub(super) fn replace(&self, store: &mut Store, known: u64, why: &str) -> Result<(), Fault> {
+        let epoch = next_epoch(self.secure.epoch(), store.lineage.epoch.max(known));
+        let mut lineage = Lineage {
+            clears: true,
+            ..make_lineage(epoch, self.replays)?
+        };
+        tracing::error!(
+            edge = self.spec.edge,
+            before = store.lineage.epoch,
+            epoch = lineage.epoch,
+            why,
+            "the stream begins a new epoch"
+        );
+        let gone = store.book.gone.max(self.gone.load(Ordering::Relaxed));
+        save_lineage(&self.home, &self.spec, &lineage)?;
+        // Without one, an earlier attempt came only half-way.
+        let kept = || lock(&self.view).state.clone();
+        let state = store.spool.take().map_or_else(kept, |spool| spool.state());
+        let left = Left { gone, state: &state };
+        let spool = replace_spool(&self.home, &self.budget, &self.spec, &left, self.replays)?;
+        lineage.clears = false;
+        save_lineage(&self.home, &self.spec, &lineage)?;
+        store.book = read_book(&spool.state());
+        store.spool = Some(spool);
+        store.lineage = lineage;
+        lock(&self.recent).clear();
+        self.sent.store(0, Ordering::Relaxed);
+        // In one: what an earlier life appended must not be released any more.
+        let mut view = lock(&self.view);
+        view.life += 1;
+        self.gone.store(0, Ordering::Relaxed);
+        self.released.send_replace(0);
+        Ok(())
+    }
+}
+
+/// What is left of a spool that is set aside.
+struct Left<'a> {
+    state: &'a State,
+    /// The root's seq up to which its frames may have left.
+    gone: u64,
+}
+
+/// The root's seq up to which frames of a spool that was just opened may have left.
+fn gone_of(state: &State, mark_rewound: bool) -> u64 {
+    let written = read_book(state).gone;
+    // What came after this mark is lost here, and may have been sent.
+    let lost = state.mark.as_ref().map_or(0, |mark| mark.root_seq + 1);
+    if mark_rewound { written.max(lost) } else { written }
+}
+
+/// The bookmark of a spool that takes the place of one whose source cannot read again: what that one held is given up. What
+/// it owed is owed still, also when a crash lets all of this happen once more.
+fn book_after(left: &Left<'_>) -> Bookmark {
+    let old = read_book(left.state);
+    let owed = old.owed + left.state.held_records;
+    Bookmark {
+        position: old.position,
+        dropped: owed,
+        owed,
+        counts: Counts {
+            replay: old.counts.replay,
+            ..Counts::default()
+        },
+        gone: left.gone,
+        ..Bookmark::default()
     }
 }
 
@@ -495,23 +560,17 @@ fn replace_spool(
     home: &Home,
     budget: &Arc<Budget>,
     spec: &StreamSpec,
-    old: &State,
+    left: &Left<'_>,
     replays: bool,
 ) -> Result<Spool, Fault> {
     set_aside(&stream_dir(home.dir(), &spec.stream).join(SPOOL))
         .map_err(|error| Fault::retry(format!("the buffer of {} cannot be set aside: {error}", spec.edge)))?;
     aside::count(home.dir(), budget);
     let (mut spool, _) = open_spool(home, budget, spec)?;
-    if let (Some(mark), false) = (&old.mark, replays) {
-        let book = Bookmark {
-            position: read_book(old).position,
-            dropped: old.held_records,
-            owed: old.held_records,
-            ..Bookmark::default()
-        };
+    if let (Some(mark), false) = (&left.state.mark, replays) {
         let mark = Mark {
             root_seq: mark.root_seq,
-            position: bus_schema::encode(&book),
+            position: bus_schema::encode(&book_after(left)),
         };
         spool.append(&[], &mark).map_err(|error| spool_fault(spec, error))?;
     }
@@ -606,6 +665,8 @@ fn make_lineage(epoch: u64, asks: bool) -> Result<Lineage, Fault> {
         key: SecretKey::new(key),
         begun: asks,
         asks,
+        is_first: false,
+        clears: false,
     })
 }
 
@@ -621,6 +682,10 @@ mod tests {
             lineage
         };
         let (fresh, begun) = (lineage(false), lineage(true));
+        let clears = Lineage {
+            clears: true,
+            ..begun.clone()
+        };
         for (found, spool_is_new, expected) in [
             (Ok(None), true, Beginning::First),
             (Ok(Some(&fresh)), true, Beginning::Goes),
@@ -631,9 +696,64 @@ mod tests {
             (Ok(None), false, Beginning::Anew),
             (Err(()), true, Beginning::Anew),
             (Err(()), false, Beginning::Anew),
+            // A crash before the old spool was set aside, or right after.
+            (Ok(Some(&clears)), false, Beginning::Clears),
+            (Ok(Some(&clears)), true, Beginning::Clears),
         ] {
             assert_eq!(beginning(found, spool_is_new), expected, "{spool_is_new}");
         }
+    }
+
+    #[test]
+    fn what_is_owed_outlives_any_number_of_replacements() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), Limits::default()).unwrap().0;
+        let old = Bookmark {
+            dropped: 9,
+            owed: 4,
+            counts: Counts {
+                replay: 3,
+                dead: 2,
+                ..Counts::default()
+            },
+            position: vec![7],
+            ..Bookmark::default()
+        };
+        let mark = Mark {
+            root_seq: 5,
+            position: bus_schema::encode(&old),
+        };
+        let frame = spool::Frame {
+            bytes: b"held",
+            records: 6,
+        };
+        let group = spool::Group {
+            frames: &[frame],
+            mark: &mark,
+        };
+        spool.append_groups(&[group]).unwrap();
+        let first = book_after(&Left {
+            state: &spool.state(),
+            gone: 4,
+        });
+        assert_eq!((first.dropped, first.owed, first.counts.dead), (10, 10, 0));
+        assert_eq!(
+            (first.counts.replay, first.gone, first.position.as_slice()),
+            (3, 4, &[7][..])
+        );
+        // A crash before the lineage was stored: it is found without its key once more.
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), Limits::default()).unwrap().0;
+        let mark = Mark {
+            root_seq: 5,
+            position: bus_schema::encode(&first),
+        };
+        spool.append(&[], &mark).unwrap();
+        let again = book_after(&Left {
+            state: &spool.state(),
+            gone: 4,
+        });
+        assert_eq!((again.dropped, again.owed, again.counts.replay), (10, 10, 3));
     }
 
     #[test]

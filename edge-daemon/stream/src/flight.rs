@@ -29,6 +29,9 @@ pub enum Heard {
     Durable,
     /// The consumer has frames that were never written here: this end was restored from an older copy.
     Ahead,
+    /// The consumer knows this epoch, which is newer than the one here: this end was restored from an older copy, or has
+    /// lost more than it knows of.
+    Newer(u64),
 }
 
 /// What to do next.
@@ -127,10 +130,21 @@ impl Flight {
         self.released = self.released.max(seq);
     }
 
+    /// Whether [`Self::acked`] is to be told what the frame `received` is known by here: an opening is answered, and that
+    /// frame is not among those the consumer had confirmed before.
+    pub fn compares(&self, ack: &StreamAck) -> bool {
+        !self.answered && ack.epoch == self.epoch && ack.received > self.watermark && ack.print != 0
+    }
+
     /// The consumer spoke. `sent` is the last seq that can have left here: what an earlier life found on disk or this one has
     /// sent. What was only appended since is not enough: a buffer restored from an older copy fills up again, with other
-    /// records under the same seqs, and a consumer that has those seqs already has the old ones.
-    pub fn acked(&mut self, ack: &StreamAck, sent: u64, now: Instant) -> Heard {
+    /// records under the same seqs, and a consumer that has those seqs already has the old ones. After a restart nobody
+    /// knows what was sent, so `print` is what the frame `received` is known by here, if it is here and
+    /// [`Self::compares`] says so.
+    pub fn acked(&mut self, ack: &StreamAck, sent: u64, print: Option<u64>, now: Instant) -> Heard {
+        if ack.newest > self.epoch {
+            return Heard::Newer(ack.newest);
+        }
         if ack.epoch == 0 {
             self.ask(now);
             return Heard::Nothing;
@@ -138,7 +152,7 @@ impl Flight {
         if ack.epoch != self.epoch || ack.watermark > ack.received {
             return Heard::Nothing;
         }
-        if ack.received > sent {
+        if ack.received > sent || print.is_some_and(|print| print != ack.print) {
             return Heard::Ahead;
         }
         let just_answered = !std::mem::replace(&mut self.answered, true);
@@ -260,6 +274,9 @@ mod tests {
             dead: 0,
             resume: None,
             trouble: String::new(),
+            newest: 1,
+            print: received,
+            records: 0,
         }
     }
 
@@ -274,17 +291,17 @@ mod tests {
         flight.opened(t);
         assert_eq!(flight.action(t), Action::Wait(Some(OPEN_WAIT_FIRST)));
         assert_eq!(flight.action(t + OPEN_WAIT_FIRST), Action::Open);
-        assert_eq!(flight.acked(&ack(0, 0, 16), 40, t), Heard::Nothing);
+        assert_eq!(flight.acked(&ack(0, 0, 16), 40, None, t), Heard::Nothing);
         assert_eq!(flight.action(t), Action::Send { from: 1, to: 16 });
         flight.sent(16, t);
         assert_eq!(flight.action(t), Action::Wait(Some(PROGRESS_MAX)));
-        assert_eq!(flight.acked(&ack(8, 16, 32), 40, t), Heard::Durable);
+        assert_eq!(flight.acked(&ack(8, 16, 32), 40, None, t), Heard::Durable);
         assert_eq!(flight.action(t), Action::Send { from: 17, to: 32 });
         flight.sent(32, t);
-        flight.acked(&ack(32, 32, 48), 40, t);
+        flight.acked(&ack(32, 32, 48), 40, None, t);
         assert_eq!(flight.action(t), Action::Send { from: 33, to: 40 });
         flight.sent(40, t);
-        flight.acked(&ack(40, 40, 56), 40, t);
+        flight.acked(&ack(40, 40, 56), 40, None, t);
         assert_eq!(flight.action(t), Action::Wait(None));
     }
 
@@ -294,23 +311,23 @@ mod tests {
         let mut flight = Flight::new(1, 0, t);
         flight.released(10);
         flight.connected(true, t);
-        flight.acked(&ack(0, 0, 16), 10, t);
+        flight.acked(&ack(0, 0, 16), 10, None, t);
         flight.sent(10, t);
         // The consumer noticed a hole after 4: at once, but once.
         let rewind = StreamAck {
             rewind: true,
             ..ack(0, 4, 20)
         };
-        flight.acked(&rewind, 10, t + REWIND_APART);
+        flight.acked(&rewind, 10, None, t + REWIND_APART);
         assert_eq!(flight.action(t), Action::Send { from: 5, to: 10 });
         flight.sent(10, t);
-        flight.acked(&rewind, 10, t + REWIND_APART);
+        flight.acked(&rewind, 10, None, t + REWIND_APART);
         assert!(matches!(flight.action(t + REWIND_APART), Action::Wait(_)));
         // Silence: ask, and go back to what the answer says.
         let later = t + PROGRESS_MAX * 2;
         assert_eq!(flight.action(later), Action::Open);
         flight.opened(later);
-        flight.acked(&ack(4, 6, 22), 10, later);
+        flight.acked(&ack(4, 6, 22), 10, None, later);
         assert_eq!(flight.action(later), Action::Send { from: 7, to: 10 });
         // A consumer that restarted knows no key.
         flight.acked(
@@ -319,11 +336,12 @@ mod tests {
                 ..ack(0, 0, 0)
             },
             10,
+            None,
             later,
         );
         assert_eq!(flight.action(later), Action::Open);
         // A reconnect asks as well.
-        flight.acked(&ack(4, 6, 22), 10, later);
+        flight.acked(&ack(4, 6, 22), 10, None, later);
         flight.connected(false, later);
         flight.connected(true, later);
         assert_eq!(flight.action(later), Action::Open);
@@ -336,9 +354,9 @@ mod tests {
         flight.released(40);
         flight.connected(true, t);
         // The destination was taken back. What it had is told in one gap, for which the first credit is enough.
-        flight.acked(&ack(0, 0, 8), 40, t);
+        flight.acked(&ack(0, 0, 8), 40, None, t);
         flight.sent(13, t);
-        flight.acked(&ack(0, 13, 8), 40, t);
+        flight.acked(&ack(0, 13, 8), 40, None, t);
         // That it is durable and that there is credit again is lost on the way.
         assert_eq!(flight.action(t), Action::Wait(Some(DURABLE_MAX)));
         assert_eq!(flight.action(t + DURABLE_MAX), Action::Open);
@@ -354,7 +372,7 @@ mod tests {
         let mut flight = Flight::new(1, 0, t);
         flight.released(3);
         flight.connected(true, t);
-        flight.acked(&ack(0, 0, 16), 3, t);
+        flight.acked(&ack(0, 0, 16), 3, None, t);
         let send = |from| Action::Send { from, to: 3 };
         assert_eq!((flight.action(t), flight.offset()), (send(1), 0));
         flight.sent_piece(1_000, t);
@@ -362,7 +380,7 @@ mod tests {
         assert_eq!((flight.action(t), flight.offset()), (send(1), 2_000));
         // A piece that arrives is progress, and takes nothing back.
         let later = t + PROGRESS_MAX - Duration::from_millis(1);
-        flight.acked(&partial(0, 1_000), 3, later);
+        flight.acked(&partial(0, 1_000), 3, None, later);
         assert_eq!(
             (flight.action(later + PROGRESS_MAX / 2), flight.offset()),
             (send(1), 2_000)
@@ -375,7 +393,7 @@ mod tests {
         flight.connected(false, later);
         flight.connected_after(true, Duration::from_millis(50), later);
         assert_eq!(flight.action(later), Action::Wait(Some(Duration::from_millis(50))));
-        flight.acked(&partial(0, 1_500), 3, later);
+        flight.acked(&partial(0, 1_500), 3, None, later);
         assert_eq!(
             (flight.action(later), flight.offset(), flight.losses()),
             (send(1), 1_500, 0)
@@ -388,14 +406,14 @@ mod tests {
             rewind: true,
             ..partial(1, 300)
         };
-        flight.acked(&rewind, 3, later + PROGRESS_MAX);
+        flight.acked(&rewind, 3, None, later + PROGRESS_MAX);
         assert_eq!(
             (flight.action(later), flight.offset(), flight.losses()),
             (send(2), 300, 1)
         );
         // What was sent before the loss arrives and asks again: it has been answered.
         flight.sent_piece(600, later);
-        flight.acked(&rewind, 3, later + PROGRESS_MAX + REWIND_APART);
+        flight.acked(&rewind, 3, None, later + PROGRESS_MAX + REWIND_APART);
         assert_eq!(
             (flight.offset(), flight.losses()),
             (300, 2),
@@ -403,8 +421,47 @@ mod tests {
         );
         flight.delayed(PROGRESS_MAX);
         flight.sent_piece(600, later);
-        flight.acked(&rewind, 3, later + PROGRESS_MAX + REWIND_APART * 3);
+        flight.acked(&rewind, 3, None, later + PROGRESS_MAX + REWIND_APART * 3);
         assert_eq!((flight.offset(), flight.losses()), (600, 2));
+    }
+
+    #[test]
+    fn another_lineage_is_told_by_its_frames_and_epochs() {
+        let t = Instant::now();
+        // (watermark here, what the consumer received, what that frame is known by here, answered before, what is heard)
+        for (watermark, received, here, answered, heard) in [
+            (5, 8, Some(8), false, Heard::Nothing),
+            (5, 8, Some(9), false, Heard::Ahead),
+            // It is not here: given up, or damaged.
+            (5, 8, None, false, Heard::Nothing),
+            // Confirmed before: both have it from one history.
+            (8, 8, Some(9), false, Heard::Nothing),
+            (5, 8, Some(9), true, Heard::Nothing),
+        ] {
+            let mut flight = Flight::new(1, watermark, t);
+            flight.released(9);
+            flight.connected(true, t);
+            if answered {
+                flight.acked(&ack(watermark, watermark, 20), 9, None, t);
+            }
+            let told = ack(watermark, received, 20);
+            let print = here.filter(|_| flight.compares(&told));
+            assert_eq!(
+                flight.acked(&told, 9, print, t),
+                heard,
+                "{watermark} {here:?} {answered}"
+            );
+        }
+        // A hello without a key tells it as well.
+        for epoch in [0, 1, 4] {
+            let newer = StreamAck {
+                epoch,
+                newest: 4,
+                ..ack(0, 0, 16)
+            };
+            assert_eq!(Flight::new(1, 0, t).acked(&newer, 9, None, t), Heard::Newer(4));
+            assert_ne!(Flight::new(4, 0, t).acked(&newer, 9, None, t), Heard::Newer(4));
+        }
     }
 
     #[test]
@@ -420,9 +477,10 @@ mod tests {
         ] {
             let wrong = StreamAck {
                 epoch,
+                newest: epoch,
                 ..ack(watermark, received, 20)
             };
-            assert_eq!(flight.acked(&wrong, 8, t), heard);
+            assert_eq!(flight.acked(&wrong, 8, None, t), heard);
             assert_eq!(flight.watermark(), 5);
         }
     }

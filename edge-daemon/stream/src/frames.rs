@@ -126,6 +126,12 @@ pub fn body(frame: &Frame) -> Vec<u8> {
     .encode()
 }
 
+/// What a sealed frame is known by: the end of its signature, which differs between any two frames that were sealed, be
+/// they of one seq and one text. 0 for what is too short to be one.
+pub fn print(sealed: &[u8]) -> u64 {
+    sealed.last_chunk().map_or(0, |end| u64::from_le_bytes(*end))
+}
+
 /// Reads a frame's plaintext.
 pub fn read(plaintext: &[u8]) -> Result<Frame, BodyError> {
     let body = Body::decode(plaintext)?;

@@ -20,6 +20,7 @@ pub mod compression;
 pub mod flight;
 pub mod frames;
 pub mod hours;
+pub mod lineage;
 pub mod pacer;
 pub mod pieces;
 pub mod standing;

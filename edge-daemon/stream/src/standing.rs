@@ -27,6 +27,10 @@ pub struct Place {
     pub seq: u64,
     /// The producer's source, after that frame.
     pub mark: Option<SourceMark>,
+    /// What that frame is known by ([`crate::frames::print`]); 0 when it is not known.
+    pub print: u64,
+    /// Records of this epoch that the frames so far account for.
+    pub records: u64,
 }
 
 impl Place {
@@ -61,6 +65,10 @@ pub struct Taken {
     pub epoch: u64,
     /// Its number.
     pub seq: u64,
+    /// What it is known by.
+    pub print: u64,
+    /// Records of this epoch that the frames up to it account for.
+    pub records: u64,
     /// What it says.
     pub frame: Frame,
 }
@@ -75,6 +83,9 @@ pub struct Standing {
     epoch: u64,
     key: Option<SecretKey>,
     received: u64,
+    /// What the frame `received` is known by, and what the frames up to it account for.
+    print: u64,
+    records: u64,
     /// Up to where the destination is known to have it.
     durable: Place,
     /// Where this life of the consumer began in this epoch.
@@ -110,6 +121,7 @@ impl Standing {
         self.ready = true;
         self.epoch = place.epoch;
         self.received = place.seq;
+        (self.print, self.records) = (place.print, place.records);
         self.taken = place.seq;
         self.complete = place.seq;
         self.queue.clear();
@@ -134,7 +146,8 @@ impl Standing {
                 "the producer speaks in epoch {}, but epoch {} has been seen: its data directory was copied or restored",
                 open.epoch, self.epoch
             );
-            return Reaction::Nothing;
+            // The answer tells which epoch is the newest, so that it can begin one above it.
+            return Reaction::Ack;
         }
         if open.epoch > self.epoch {
             // What came of the old epoch is delivered first: only then can it be said where that one ended. The producer
@@ -145,6 +158,7 @@ impl Standing {
             self.ended += u64::from(self.epoch > 0);
             self.epoch = open.epoch;
             self.received = 0;
+            (self.print, self.records) = (0, 0);
             self.taken = 0;
             self.complete = 0;
             self.began = 0;
@@ -160,8 +174,8 @@ impl Standing {
         !self.queue.is_empty() || self.complete > self.watermark()
     }
 
-    /// A frame arrived.
-    pub fn frame(&mut self, epoch: u64, seq: u64, frame: Frame, now: Instant) -> Reaction {
+    /// A frame arrived, known by `print`.
+    pub fn frame(&mut self, epoch: u64, seq: u64, print: u64, frame: Frame, now: Instant) -> Reaction {
         if !self.ready || epoch != self.epoch {
             return Reaction::Nothing;
         }
@@ -180,7 +194,15 @@ impl Standing {
                 return Reaction::Nothing;
             }
             self.received = seq;
-            self.queue.push_back(Taken { epoch, seq, frame });
+            self.print = print;
+            self.records += accounted(&frame);
+            self.queue.push_back(Taken {
+                epoch,
+                seq,
+                print,
+                records: self.records,
+                frame,
+            });
             return Reaction::Queued;
         }
         self.missed(now)
@@ -267,6 +289,16 @@ impl Standing {
         self.received
     }
 
+    /// What the frame `received` is known by; 0 when it is not known.
+    pub fn print(&self) -> u64 {
+        self.print
+    }
+
+    /// Records of the present epoch that the frames up to `received` account for.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
     /// Highest seq given to the pipe.
     pub fn taken(&self) -> u64 {
         self.taken
@@ -289,6 +321,16 @@ impl Standing {
     /// Something holds it up.
     pub fn set_trouble(&mut self, trouble: impl Into<String>) {
         self.trouble = trouble.into();
+    }
+}
+
+/// Records a frame accounts for, here or missing.
+fn accounted(frame: &Frame) -> u64 {
+    match *frame {
+        Frame::Gap {
+            dropped, lost, settled, ..
+        } => dropped.saturating_add(lost).saturating_add(settled),
+        _ => records(frame),
     }
 }
 
@@ -332,6 +374,7 @@ mod tests {
             epoch,
             seq,
             mark: (seq > 0).then_some(mark),
+            ..Place::default()
         }
     }
 
@@ -379,32 +422,49 @@ mod tests {
         .enumerate()
         {
             let now = start + REWIND_APART * step as u32;
-            assert_eq!(standing.frame(3, seq, frame, now), expected, "step {step}");
+            assert_eq!(standing.frame(3, seq, seq * 7, frame, now), expected, "step {step}");
         }
         assert_eq!(
-            standing.frame(3, 10, batch(), start + REWIND_APART * 9),
+            standing.frame(3, 10, 0, batch(), start + REWIND_APART * 9),
             Reaction::Rewind
         );
         assert_eq!(
-            standing.frame(3, 11, batch(), start + REWIND_APART * 9),
+            standing.frame(3, 11, 0, batch(), start + REWIND_APART * 9),
             Reaction::Nothing,
             "once"
         );
         assert_eq!((standing.received(), standing.take_duplicates()), (8, 3));
-        assert_eq!(standing.frame(2, 9, batch(), start), Reaction::Nothing, "another epoch");
-        let taken: Vec<u64> = std::iter::from_fn(|| standing.take()).map(|taken| taken.seq).collect();
-        assert_eq!(taken, [1, 2, 7, 8]);
+        assert_eq!(
+            standing.frame(2, 9, 0, batch(), start),
+            Reaction::Nothing,
+            "another epoch"
+        );
+        // What the last one is known by, and what all of them account for: three batches of three and a gap of one.
+        assert_eq!((standing.print(), standing.records()), (8 * 7, 10));
+        let taken: Vec<(u64, u64, u64)> = std::iter::from_fn(|| standing.take())
+            .map(|taken| (taken.seq, taken.print, taken.records))
+            .collect();
+        assert_eq!(taken, [(1, 7, 3), (2, 14, 6), (7, 49, 7), (8, 56, 10)]);
+        standing.resume(Place {
+            print: 14,
+            records: 6,
+            ..place(3, 2)
+        });
+        assert_eq!((standing.print(), standing.records()), (14, 6));
     }
 
     #[test]
     fn epochs_never_mix() {
         let mut standing = Standing::default();
         standing.resume(place(5, 40));
-        assert_eq!(standing.open(&open(4)), Reaction::Nothing);
+        // One that speaks in an older epoch is told which is the newest; nothing of it is taken.
+        assert_eq!(standing.open(&open(4)), Reaction::Ack);
         assert!(!standing.trouble().is_empty());
+        assert_eq!((standing.epoch(), standing.key().is_none()), (5, true));
+        assert_eq!(standing.frame(4, 41, 0, batch(), Instant::now()), Reaction::Nothing);
         assert_eq!(standing.open(&open(5)), Reaction::Ack);
         assert_eq!((standing.received(), standing.resume_point()), (40, None));
-        assert_eq!(standing.frame(5, 41, batch(), Instant::now()), Reaction::Queued);
+        assert_eq!(standing.frame(5, 41, 0, batch(), Instant::now()), Reaction::Queued);
         // Something of the old epoch is on its way: nobody knows yet where that one will have ended.
         assert_eq!(standing.open(&open(6)), Reaction::Nothing);
         standing.take();
@@ -438,7 +498,7 @@ mod tests {
             standing.resume(place(5, 7));
             standing.open(&open(5));
             for index in 0..parts {
-                standing.frame(5, 8 + u64::from(index), part(index), Instant::now());
+                standing.frame(5, 8 + u64::from(index), 0, part(index), Instant::now());
             }
             // What waits for the pipe may be anything.
             assert_eq!(standing.open(&open(6)), Reaction::Nothing, "{parts}");
@@ -462,7 +522,7 @@ mod tests {
             let mut standing = Standing::default();
             standing.resume(place(5, 7));
             standing.open(&open(5));
-            standing.frame(5, 8, batch(), Instant::now());
+            standing.frame(5, 8, 0, batch(), Instant::now());
             standing.take();
             // The source itself failed, and goes on where reading was.
             standing.resume(place(5, 8));

@@ -45,11 +45,13 @@ pub fn entries(ids: &[u64], mark: SourceMark, dice: &mut Dice) -> Vec<Entry> {
         bytes: batch(ids).encode(),
         mark: Some(mark),
     };
-    let entry = |frame, ids: &[u64]| Entry {
+    let mut prints = Dice::new(dice.roll());
+    let mut entry = |frame, ids: &[u64]| Entry {
         frame,
         records: ids.len() as u64,
         owed: 0,
         ids: ids.to_vec(),
+        print: prints.roll(),
     };
     if !dice.once_in(8) {
         return vec![entry(Frame::Batch(packed), ids)];

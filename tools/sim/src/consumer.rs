@@ -113,7 +113,10 @@ impl World {
         if *key != sealed.key {
             return;
         }
-        match consumer.standing.frame(sealed.epoch, sealed.seq, sealed.frame, now) {
+        match consumer
+            .standing
+            .frame(sealed.epoch, sealed.seq, sealed.print, sealed.frame, now)
+        {
             Reaction::Ack => consumer.greet(),
             Reaction::Rewind => consumer.due = Some(true),
             Reaction::Queued | Reaction::Nothing => {}
@@ -142,6 +145,9 @@ impl World {
             dead: 0,
             resume: standing.resume_point(),
             trouble: String::new(),
+            newest: standing.epoch(),
+            print: standing.print(),
+            records: standing.records(),
         };
         let (epoch, watermark, received) = (ack.epoch, ack.watermark, ack.received);
         self.streams[stream].acks.push(ack);
@@ -210,7 +216,14 @@ impl World {
         let Some(consumer) = self.consumer(stream) else {
             return Ok(());
         };
-        let Some(Taken { epoch, seq, frame }) = consumer.standing.take() else {
+        let Some(Taken {
+            epoch,
+            seq,
+            print,
+            records,
+            frame,
+        }) = consumer.standing.take()
+        else {
             return Ok(());
         };
         if seq % 2 == 0 {
@@ -241,6 +254,8 @@ impl World {
             epoch,
             seq,
             mark: consumer.mark.clone(),
+            print,
+            records,
         };
         consumer.seq += 1;
         consumer.place = place.clone();

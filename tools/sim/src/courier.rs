@@ -5,10 +5,14 @@ use bus_schema::{
     id::StreamId,
     message::{Frame, StreamAck, StreamOpen},
 };
-use stream::flight::{Action, Heard};
+use stream::{
+    flight::{Action, Heard},
+    lineage::next_epoch,
+};
 
 use crate::{
-    producer::owed_gap,
+    dice::Dice,
+    producer::{Lineage, owed_gap},
     setting::Mistake,
     spool::{Group, Missing},
     world::{Sealed, Stop, World},
@@ -92,24 +96,34 @@ impl World {
         let now = self.now;
         let lanes = &self.streams[stream];
         let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
+        let is_first = lanes.lineage.as_ref().is_some_and(|lineage| lineage.is_first);
+        let print = lanes.spool.print_of(ack.received);
+        let (replays, compares) = (self.setting.replays, !self.setting.has(Mistake::NotCompared));
+        let believes = self.setting.has(Mistake::FirstBelieved);
         let Some(out) = self.out(stream) else { return Ok(false) };
         let sent = out.sent;
         if ack.epoch == epoch {
             out.answer = Some((epoch, ack.resume.clone()));
         }
-        let heard = out.flight.acked(ack, sent, now);
-        if ack.epoch == epoch {
-            self.streams[stream].is_older = false;
+        let print = print.filter(|_| compares && out.flight.compares(ack));
+        let heard = out.flight.acked(ack, sent, print, now);
+        let knows_more = ack.resume.as_ref().is_some_and(|resume| resume.mark.is_some());
+        if is_first && replays && out.flight.watermark() == 0 && ack.epoch == epoch && knows_more && !believes {
+            self.start_over(stream, 0)?;
+            return Ok(false);
         }
-        let Some(out) = self.out(stream) else { return Ok(false) };
         match heard {
             Heard::Nothing => {}
+            Heard::Newer(known) => {
+                self.start_over(stream, known)?;
+                return Ok(false);
+            }
             Heard::Durable => {
                 let watermark = out.flight.watermark();
                 self.trim(stream, watermark)?;
             }
             Heard::Ahead => {
-                self.start_over(stream)?;
+                self.start_over(stream, 0)?;
                 return Ok(false);
             }
         }
@@ -127,15 +141,22 @@ impl World {
         self.point("after a trim")
     }
 
-    fn start_over(&mut self, stream: usize) -> Result<(), Stop> {
+    /// The stream begins a new epoch, above its own and `known`.
+    pub(crate) fn start_over(&mut self, stream: usize, known: u64) -> Result<(), Stop> {
         let last = self.streams[stream].lineage.as_ref().map_or(0, |lineage| lineage.epoch);
         let asks = self.setting.replays && !self.setting.has(Mistake::NotAsked);
-        let lineage = self.make_lineage(self.boot.max(last + 1), asks);
+        let lineage = self.make_lineage(next_epoch(self.boot, last.max(known)), asks);
         let epoch = lineage.epoch;
-        self.say(|| format!("the consumer is ahead of stream {stream}: epoch {epoch} begins"));
-        self.replace_spool(stream);
-        self.point("between a new spool and its lineage")?;
-        self.streams[stream].lineage = Some(lineage);
+        self.say(|| format!("stream {stream} begins anew: epoch {epoch}"));
+        let gone = self.out(stream).map_or(0, |out| out.gone);
+        self.clear(
+            stream,
+            Lineage {
+                clears: true,
+                ..lineage
+            },
+            gone,
+        )?;
         let life = self.out(stream).map_or(0, |out| out.life);
         let mut out = self.make_out(stream, life + 1);
         (out.pipe_life, out.released, out.sent) = (life, 0, 0);
@@ -172,17 +193,18 @@ impl World {
         let lineage = lanes.lineage.clone().filter(|_| is_up)?;
         let frames = lanes.spool.read(from, to, SEND_FRAMES_MAX);
         let (mut sent, mut is_inexact) = (Vec::new(), false);
+        let mut prints = Dice::new(self.dice.roll());
         let mut gap_over = |first, last| {
             let missing = lanes.spool.missing(first, last);
             is_inexact |= missing.is_inexact;
-            (last, gap(first, missing))
+            (last, prints.roll(), gap(first, missing))
         };
         let mut next = from;
-        for (seq, frame) in frames {
+        for (seq, print, frame) in frames {
             if seq > next {
                 sent.push(gap_over(next, seq - 1));
             }
-            sent.push((seq, frame));
+            sent.push((seq, print, frame));
             next = seq + 1;
         }
         if sent.is_empty() {
@@ -197,11 +219,12 @@ impl World {
             // What was settled is no longer known frame by frame.
             lanes.oracle.inexact = Some("a destination stands below what it had confirmed");
         }
-        for (seq, frame) in sent {
+        for (seq, print, frame) in sent {
             lanes.frames.push(Sealed {
                 key: lineage.key.clone(),
                 epoch: lineage.epoch,
                 seq,
+                print,
                 frame,
             });
         }
@@ -216,6 +239,7 @@ impl World {
         let Some(out) = self.out(stream) else { return };
         let (released, gone) = (out.released, out.gone);
         let tells = !self.setting.has(Mistake::GapUntold);
+        let print = self.dice.roll();
         let lanes = &mut self.streams[stream];
         let (seq, mut book) = (lanes.spool.next_seq(), lanes.spool.book());
         let Some((root, _)) = lanes.spool.mark() else { return };
@@ -226,7 +250,7 @@ impl World {
         if let Some(lineage) = &mut lanes.lineage {
             lineage.begun = true;
         }
-        let entries = vec![owed_gap(seq, &mut book, tells)];
+        let entries = vec![owed_gap(seq, &mut book, tells, print)];
         if lanes.spool.append(vec![Group { entries, root, book }]).is_ok() {
             self.note_appended(stream, seq);
             if let Some(out) = self.out(stream) {

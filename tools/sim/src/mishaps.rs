@@ -1,8 +1,17 @@
 //! What happens to a producer's files while nobody looks: lost, replaced by an older copy, damaged.
 
-use crate::{producer::Lineage, setting::Policy, world::World};
+use crate::{setting::Policy, world::World};
 
 impl World {
+    /// Several streams of one source read again what one of them lost: later batches then have earlier places, and the lowest
+    /// batch is no longer the earliest place. When another loss takes a stream back to a batch from before that, nobody knows
+    /// which of two places is the earlier one.
+    pub fn excuse_second_loss(&mut self) {
+        if self.has_jumped {
+            self.streams.iter_mut().for_each(|lanes| lanes.oracle.is_excused = true);
+        }
+    }
+
     /// The spool is lost, or the key to it, or both.
     pub fn lose_spool(&mut self, stream: usize) {
         self.kill_producer("its files are lost");
@@ -12,16 +21,18 @@ impl World {
             _ => (true, true),
         };
         self.say(|| format!("of stream {stream} are lost: its buffer: {spool}, its key: {lineage}"));
-        if self.streams.len() > 1 && self.had_tail_damage {
-            // What was read again has later batches and earlier places: the lowest batch is no longer the earliest place.
-            self.streams.iter_mut().for_each(|lanes| lanes.oracle.is_excused = true);
-        }
+        self.excuse_second_loss();
         let capacity = self.setting.capacity_frames;
+        let faults = self.setting.faults;
         let is_alone = self.streams.len() == 1;
-        let comes_again = self.setting.replays && is_alone;
         let lanes = &mut self.streams[stream];
+        // One of several of which there is no trace is taken for a new one, and begins where its siblings are, unless its
+        // consumer knows better.
+        let is_traceless = (spool || lanes.spool.is_new()) && (lineage || lanes.lineage.is_none());
+        let is_known = lanes.destination.mark.is_some() && !faults.destination_forgets && !faults.destination_restored;
+        let comes_again = self.setting.replays && (is_alone || !is_traceless || is_known);
         if !comes_again {
-            // Its siblings go on, and what only this one had still to send is nowhere else.
+            // What it had still to send is nowhere else.
             let owed = lanes
                 .oracle
                 .accepted
@@ -36,23 +47,14 @@ impl World {
         if lineage {
             lanes.lineage = None;
         }
-        if lanes.lineage.is_none() && lanes.spool.is_new() {
-            // Without a trace of the stream, it begins as if for the first time, and so does the source.
-            lanes.oracle.may_repeat_above(0);
-        }
     }
 
     /// The producer's files are replaced by an older copy.
     pub fn restore_spools(&mut self) {
-        // A copy from before an epoch that the consumer has seen since is refused, until a person decides.
-        let epoch = |lineage: &Option<Lineage>| lineage.as_ref().map(|lineage| lineage.epoch);
-        let now: Vec<_> = self.streams.iter().map(|lanes| epoch(&lanes.lineage)).collect();
-        self.copies
-            .retain(|files| files.iter().map(|(_, lineage)| epoch(lineage)).eq(now.iter().copied()));
         let count = self.copies.len() as u64;
         // Of several streams of one source some may have sent the last batch and not yet have written down that they did:
         // a copy that is a little older cannot know.
-        if count == 0 || now.contains(&None) || self.streams.len() > 1 {
+        if count == 0 || self.streams.len() > 1 {
             return;
         }
         self.kill_producer("its files are replaced");
@@ -71,7 +73,6 @@ impl World {
             // What a broker still has of the other history would pass for this one's.
             lanes.frames.reconnect(false);
             lanes.acks.reconnect(false);
-            lanes.is_older = true;
             // Two histories of one epoch: which of them a seq belongs to, only the records themselves tell.
             lanes.oracle.inexact = Some("an older copy of a buffer was put back");
         }
@@ -81,9 +82,10 @@ impl World {
     /// A part of the spool becomes unreadable.
     pub fn damage_spool(&mut self, stream: usize) {
         self.kill_producer("its disk fails");
-        // A second time after it was read again, the lowest batch is no longer the earliest place in the source.
-        let tail = self.dice.once_in(2) && (self.streams.len() == 1 || !self.had_tail_damage);
-        self.had_tail_damage |= tail;
+        let tail = self.dice.once_in(2);
+        if tail {
+            self.excuse_second_loss();
+        }
         let replays = self.setting.replays;
         let lanes = &mut self.streams[stream];
         let gone = if tail {

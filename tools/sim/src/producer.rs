@@ -11,7 +11,10 @@ use flow::{
     Position, Watermark,
     levelling::{Standing, levelling},
 };
-use stream::flight::Flight;
+use stream::{
+    flight::Flight,
+    lineage::{self, Back, next_epoch},
+};
 
 use crate::{
     batches,
@@ -31,6 +34,10 @@ pub struct Lineage {
     pub begun: bool,
     /// An older lineage was lost: the consumer knows how far the source was read.
     pub asks: bool,
+    /// Nothing was found of an older one.
+    pub is_first: bool,
+    /// The spool beside it is of an older one, and is yet to be set aside.
+    pub clears: bool,
 }
 
 /// One stream's producing end, in memory.
@@ -196,6 +203,8 @@ impl World {
             key: SecretKey::new(key),
             begun: asks,
             asks,
+            is_first: false,
+            clears: false,
         }
     }
 
@@ -203,30 +212,50 @@ impl World {
     fn open_stream(&mut self, stream: usize) -> Result<(), Stop> {
         let is_new = self.streams[stream].spool.is_new();
         let lineage = match (self.streams[stream].lineage.clone(), is_new) {
+            (Some(lineage), _) if lineage.clears => lineage,
             (Some(lineage), true) if !lineage.begun => lineage,
             (Some(lineage), false) => lineage,
-            (None, true) => self.make_lineage(self.boot, false),
+            (None, true) => Lineage {
+                is_first: true,
+                ..self.make_lineage(next_epoch(self.boot, 0), false)
+            },
             (found, _) => {
                 let last = found.map_or(0, |lineage| lineage.epoch);
                 let asks = self.setting.replays && !self.setting.has(Mistake::NotAsked);
-                let lineage = self.make_lineage(self.boot.max(last + 1), asks);
+                let lineage = self.make_lineage(next_epoch(self.boot, last), asks);
                 let epoch = lineage.epoch;
                 self.say(|| format!("stream {stream} lost something: epoch {epoch} begins"));
-                if !is_new {
-                    self.replace_spool(stream);
+                Lineage {
+                    clears: !is_new,
+                    ..lineage
                 }
-                lineage
             }
         };
-        self.streams[stream].lineage = Some(lineage);
+        self.clear(stream, lineage, 0)
+    }
+
+    /// Stores a lineage, and sets the spool of an older one aside if that is yet to be done.
+    pub(crate) fn clear(&mut self, stream: usize, lineage: Lineage, gone: u64) -> Result<(), Stop> {
+        self.streams[stream].lineage = Some(lineage.clone());
+        if lineage.clears {
+            self.point("between a lineage and its spool")?;
+            self.replace_spool(stream, gone);
+            self.point("between a new spool and the note that it is there")?;
+            self.streams[stream].lineage = Some(Lineage {
+                clears: false,
+                ..lineage
+            });
+        }
         Ok(())
     }
 
-    /// What was held is given up; of a source that can read again it comes again.
-    pub(crate) fn replace_spool(&mut self, stream: usize) {
+    /// What was held is given up; of a source that can read again it comes again. `gone`: the root's seq up to which frames may
+    /// have left, as far as that is known besides.
+    fn replace_spool(&mut self, stream: usize, gone: u64) {
         let lanes = &mut self.streams[stream];
         let mut spool = Spool::new(self.setting.capacity_frames);
-        let was_rewound = lanes.spool.is_rewound();
+        let lost = lanes.spool.mark().map_or(0, |(root, _)| root + 1);
+        let lost = if lanes.spool.is_rewound() { lost } else { 0 };
         if let (Some((root, book)), false) = (lanes.spool.mark(), self.setting.replays) {
             let held = lanes.spool.account().held;
             lanes
@@ -235,9 +264,9 @@ impl World {
                 .extend(lanes.spool.held().flat_map(|entry| entry.ids.iter().copied()));
             let book = Book {
                 position: book.position,
-                dropped: held,
-                owed: held,
-                gone: 0,
+                dropped: book.owed + held,
+                owed: book.owed + held,
+                gone: book.gone.max(gone).max(lost),
             };
             let _ = spool.append(vec![Group {
                 entries: Vec::new(),
@@ -246,9 +275,6 @@ impl World {
             }]);
         }
         lanes.spool = spool;
-        if was_rewound {
-            lanes.spool.set_rewound();
-        }
     }
 
     fn pipe_step(&mut self) -> Result<(), Stop> {
@@ -256,7 +282,12 @@ impl World {
         match producer.phase {
             Phase::Level => self.level(),
             Phase::Read => {
-                self.read();
+                // Noticed while nothing comes, too.
+                if (0..self.streams.len()).any(|stream| self.has_moved(stream)) {
+                    self.set_phase(Phase::Level);
+                } else {
+                    self.read();
+                }
                 Ok(())
             }
             Phase::Write(stream) => {
@@ -348,6 +379,7 @@ impl World {
         let place = position(to.to.position.as_bytes());
         self.say(|| format!("the pipe goes on at batch {}, position {place}", to.to.seq));
         if to.is_damage {
+            self.has_jumped |= self.streams.len() > 1;
             self.streams
                 .iter_mut()
                 .for_each(|stream| stream.oracle.may_repeat_above(place));
@@ -409,28 +441,30 @@ impl World {
 
     /// False when it cannot, and all have to be brought together anew.
     fn rewind(&mut self, stream: usize, seq: u64) -> Result<bool, Stop> {
-        self.say(|| format!("stream {stream} goes back to batch {seq}"));
-        let lanes = &mut self.streams[stream];
-        if let Err(refused) = lanes.spool.truncate_after(seq) {
-            if !lanes.is_damaged {
-                return Err(Stop::Broken(refused));
-            }
-            // The mark it should go back to was lost with the damaged part. What it has stays, and all go on above it.
-            lanes.oracle.is_excused = true;
-            self.let_go(stream);
-            return Ok(false);
+        let gone = self.out(stream).map_or(0, |out| out.gone);
+        let lanes = &self.streams[stream];
+        let (way, book) = (lanes.spool.way_back(seq), lanes.spool.book());
+        let step = lineage::back(way, gone.max(book.gone), book.dropped, self.setting.replays);
+        self.say(|| format!("stream {stream} goes back to batch {seq}: {way:?}, {step:?}"));
+        if !matches!(step, Back::To) && !lanes.is_damaged && book.dropped == 0 {
+            return Err(Stop::Broken(format!(
+                "stream {stream} cannot go back to {seq} though nothing was damaged"
+            )));
         }
-        let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
-        lanes.oracle.truncated(epoch, lanes.spool.next_seq());
-        if lanes.is_damaged && lanes.spool.mark().map_or(0, |(root, _)| root) < seq {
-            // The mark it should go back to was lost, and with it what that batch held here. If all of this is cut short now,
-            // the others follow it.
-            for lanes in &mut self.streams {
-                lanes.oracle.is_excused = true;
-                lanes.oracle.inexact = Some("a damaged stream went back too far");
+        match step {
+            Back::To | Back::Further => {
+                let lanes = &mut self.streams[stream];
+                lanes.spool.truncate_after(seq)?;
+                let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
+                lanes.oracle.truncated(epoch, lanes.spool.next_seq());
             }
+            Back::Anew => {
+                self.excuse_second_loss();
+                self.start_over(stream, 0)?;
+            }
+            Back::Stays => self.let_go(stream),
         }
-        Ok(true)
+        Ok(step == Back::To)
     }
 
     /// After a loss: where the consumer is. False until it has said so.
@@ -451,8 +485,10 @@ impl World {
                 mark.as_ref().map(|m| position(&m.position))
             )
         });
+        // Without any mark it would pass for a new one.
+        let mark = mark.unwrap_or_else(|| mark_of(1, 0));
         let lanes = &mut self.streams[stream];
-        if let Some(mark) = mark {
+        if lanes.spool.mark().is_none_or(|(root, _)| root < mark.root_seq) {
             let book = Book {
                 position: position(&mark.position),
                 // What came after it was in the buffer that is lost, and at siblings that have sent it.
@@ -519,7 +555,7 @@ impl World {
             let ids: Vec<u64> = work.ids.iter().copied().filter(|id| takes(stream, *id)).collect();
             let mut entries = batches::entries(&ids, mark_of(work.seq, work.position), &mut self.dice);
             if book.owed > 0 {
-                entries.insert(0, owed_gap(seq, &mut book, tells));
+                entries.insert(0, owed_gap(seq, &mut book, tells, self.dice.roll()));
             }
             seq += entries.len() as u64;
             book.position = work.position;
@@ -639,7 +675,7 @@ impl World {
 }
 
 /// A gap record over what was given up and never had a seq.
-pub(crate) fn owed_gap(seq: u64, book: &mut Book, tells: bool) -> Entry {
+pub(crate) fn owed_gap(seq: u64, book: &mut Book, tells: bool, print: u64) -> Entry {
     let owed = std::mem::take(&mut book.owed);
     let frame = Frame::Gap {
         first_seq: seq,
@@ -652,5 +688,6 @@ pub(crate) fn owed_gap(seq: u64, book: &mut Book, tells: bool) -> Entry {
         records: 0,
         owed,
         ids: Vec::new(),
+        print,
     }
 }

@@ -36,6 +36,10 @@ pub enum Mistake {
     SourceCommitFirst,
     /// A producer that lost its buffer does not ask how far the consumer is.
     NotAsked,
+    /// What the consumer received last is not compared with what is here.
+    NotCompared,
+    /// A stream of which nothing is found is taken for a new one, whatever the consumer says.
+    FirstBelieved,
     /// A plan is acted on before it is durable.
     PlanActedFirst,
     /// Whatever plan comes is taken.
@@ -55,6 +59,8 @@ impl Mistake {
         ("sent-before-siblings", Mistake::SentBeforeSiblings),
         ("source-commit-first", Mistake::SourceCommitFirst),
         ("not-asked", Mistake::NotAsked),
+        ("not-compared", Mistake::NotCompared),
+        ("first-believed", Mistake::FirstBelieved),
         ("plan-acted-first", Mistake::PlanActedFirst),
         ("any-plan", Mistake::AnyPlan),
     ];

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bus_schema::message::Frame;
+use stream::lineage::Way;
 
 use crate::dice::Dice;
 
@@ -39,6 +40,8 @@ pub struct Entry {
     pub owed: u64,
     /// Their numbers, for the oracle.
     pub ids: Vec<u64>,
+    /// What it is known by once it is sealed.
+    pub print: u64,
 }
 
 /// Frames that are durable together, with their mark.
@@ -258,13 +261,19 @@ impl Spool {
         }
     }
 
-    /// Frames from `seq` on, at most up to `through`.
-    pub fn read(&self, seq: u64, through: u64, count: usize) -> Vec<(u64, Frame)> {
+    /// What the frame with this seq is known by, if it is here.
+    pub fn print_of(&self, seq: u64) -> Option<u64> {
+        let kept = self.frames.get(&seq).filter(|_| seq > self.ledger.floor);
+        kept.map(|(_, entry)| entry.print)
+    }
+
+    /// Frames from `seq` on, at most up to `through`, each with what it is known by.
+    pub fn read(&self, seq: u64, through: u64, count: usize) -> Vec<(u64, u64, Frame)> {
         let from = seq.max(self.ledger.floor + 1);
         let frames = self.frames.range(from..).take_while(|(seq, _)| **seq <= through);
         frames
             .take(count)
-            .map(|(seq, (_, entry))| (*seq, entry.frame.clone()))
+            .map(|(seq, (_, entry))| (*seq, entry.print, entry.frame.clone()))
             .collect()
     }
 
@@ -401,22 +410,53 @@ impl Spool {
         ))
     }
 
-    /// Removes every group above a root seq.
-    pub fn truncate_after(&mut self, root: u64) -> Result<(), String> {
-        if self.mark().is_none_or(|(newest, _)| newest <= root) {
-            return Ok(());
-        }
+    /// The last frame that a roll-back leaves, and how many marks; `None` when it is barred.
+    fn cut_at(&self, root: u64) -> Option<(u64, usize)> {
         let kept = self.marks.iter().rposition(|mark| mark.root <= root);
         let after_seq = match kept {
             Some(index) => self.marks[index].after_seq,
             None if self.segments.first() == Some(&1) => 0,
-            None => return Err(format!("no mark at or below {root} is left")),
+            None => return None,
         };
         let given_up = self.ledger.ahead.last().map_or(0, |range| range.last);
-        if after_seq < self.ledger.floor.max(given_up) {
-            return Err(format!("going back to {root} would undo what was given up"));
+        let marks = kept.map_or(0, |index| index + 1);
+        (after_seq >= self.ledger.floor.max(given_up)).then_some((after_seq, marks))
+    }
+
+    /// Where a roll-back would lead.
+    pub fn way_back(&self, root: u64) -> Way {
+        let newest = self.mark().map_or(0, |(newest, _)| newest);
+        if newest <= root {
+            return Way::Whole(newest);
         }
-        self.cut(after_seq, kept.map_or(0, |index| index + 1));
+        let Some((after_seq, marks)) = self.cut_at(root) else {
+            return Way::Barred;
+        };
+        let found = marks.checked_sub(1).map_or(0, |index| self.marks[index].root);
+        // The first group behind it ends with the next mark that is left.
+        let next = self.marks[marks..].iter().find(|mark| mark.after_seq > after_seq);
+        let end = next.map_or(self.next_seq - 1, |mark| mark.after_seq);
+        let is_torn = self
+            .ledger
+            .holes
+            .iter()
+            .any(|hole| hole.first <= end && hole.last > after_seq);
+        if is_torn && found < root {
+            Way::Further(found)
+        } else {
+            Way::Whole(found)
+        }
+    }
+
+    /// Removes every group above a root seq, or more: see [`Self::way_back`].
+    pub fn truncate_after(&mut self, root: u64) -> Result<(), String> {
+        if self.mark().is_none_or(|(newest, _)| newest <= root) {
+            return Ok(());
+        }
+        let Some((after_seq, marks)) = self.cut_at(root) else {
+            return Err(format!("there is no way back to {root}"));
+        };
+        self.cut(after_seq, marks);
         self.stored = self.ledger.clone();
         Ok(())
     }
@@ -519,11 +559,6 @@ impl Spool {
     /// Acknowledged groups at the end were found lost, and nothing newer has been appended since.
     pub fn is_rewound(&self) -> bool {
         self.is_rewound
-    }
-
-    /// The one it replaces was.
-    pub fn set_rewound(&mut self) {
-        self.is_rewound = true;
     }
 
     /// The records of a frame.

@@ -48,6 +48,8 @@ pub struct Sealed {
     pub epoch: u64,
     /// Its seq.
     pub seq: u64,
+    /// What it is known by.
+    pub print: u64,
     /// What is in it.
     pub frame: Frame,
 }
@@ -70,8 +72,6 @@ pub struct Stream {
     pub spool: Spool,
     /// See [`Lineage`].
     pub lineage: Option<Lineage>,
-    /// They are an older copy, and the consumer has not spoken since.
-    pub is_older: bool,
     /// Parts of the spool were damaged once.
     pub is_damaged: bool,
     /// Frames on their way.
@@ -115,8 +115,8 @@ pub struct World {
     pub streams: Vec<Stream>,
     /// Copies of the producer's files, of all streams at one moment.
     pub copies: Vec<Vec<(Spool, Option<Lineage>)>>,
-    /// The end of a buffer was damaged once.
-    pub had_tail_damage: bool,
+    /// Several streams were read again for from an earlier place, because one of them lost something.
+    pub has_jumped: bool,
     /// Faults happen.
     pub is_stormy: bool,
     tells: bool,
@@ -129,7 +129,6 @@ impl World {
         let stream = |_| Stream {
             spool: Spool::new(setting.capacity_frames),
             lineage: None,
-            is_older: false,
             is_damaged: false,
             frames: Lane::default(),
             acks: Lane::default(),
@@ -152,7 +151,7 @@ impl World {
             is_up: true,
             streams: (0..setting.streams).map(stream).collect(),
             copies: Vec::new(),
-            had_tail_damage: false,
+            has_jumped: false,
             is_stormy: true,
             tells,
         }
@@ -188,14 +187,7 @@ impl World {
             self.check()?;
         }
         self.heal();
-        for round in 0..DRAIN_ROUNDS_MAX {
-            // A pipe notices that its stream has begun anew when it next writes, so the source must not dry up at once.
-            let more = if round % 40 == 39 && round < DRAIN_ROUNDS_MAX / 2 {
-                1
-            } else {
-                0
-            };
-            self.produced += more;
+        for _ in 0..DRAIN_ROUNDS_MAX {
             self.now += Duration::from_millis(self.dice.between(20, 200));
             self.everybody()?;
             self.check()?;
@@ -327,9 +319,6 @@ impl World {
             self.say(|| format!("the producer's daemon is gone: {how}"));
             for stream in &mut self.streams {
                 stream.spool.crash(&mut self.dice);
-                // What it holds from now on may have been sent by this life, as far as the next one knows: if it is an older
-                // copy that has filled up, nobody will notice any more.
-                stream.oracle.is_excused |= stream.is_older;
             }
         }
     }
@@ -392,6 +381,10 @@ impl World {
     fn is_drained(&self) -> bool {
         let Some(producer) = &self.producer else { return false };
         producer.is_idle(self)
+            && self.streams.iter().zip(&producer.outs).all(|(stream, out)| {
+                let epoch = stream.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
+                out.life == out.pipe_life && out.answer.as_ref().is_some_and(|(answered, _)| *answered == epoch)
+            })
             && self.streams.iter().all(|stream| {
                 let is_empty = stream.spool.held().next().is_none() && stream.spool.book().owed == 0;
                 let asks = stream.lineage.as_ref().is_none_or(|lineage| lineage.asks);

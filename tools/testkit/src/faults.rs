@@ -1,5 +1,5 @@
-//! Faults of disks and clocks: a disk that fills up or turns read-only, files damaged while nobody uses them, a clock that
-//! is wrong. Network faults are a [`Link`](crate::Link)'s, those of processes a [`Proc`](crate::Proc)'s.
+//! Faults of disks: one that fills up or turns read-only, files damaged while nobody uses them. Network faults are a
+//! [`Link`](crate::Link)'s, those of processes a [`Proc`](crate::Proc)'s.
 //!
 //! A slow disk is not here: without a device of one's own nothing can make fsync slow honestly. What a daemon can see of
 //! it is that time passes inside a call, and [`Proc::freeze_for`](crate::Proc::freeze_for) does that.
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use tempfile::TempDir;
 
-use crate::{Cmd, Dice, temp_dir};
+use crate::{Dice, temp_dir};
 
 /// Bytes of ballast written at once.
 const BALLAST_STEP_BYTES: usize = 256 * 1024;

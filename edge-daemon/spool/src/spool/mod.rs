@@ -45,6 +45,9 @@ pub struct Spool {
     next_seq: u64,
     produced: Counters,
     mark: Option<Mark>,
+    /// The newest root seq that was acknowledged and is lost; 0 once something newer has been appended. The hint keeps it: a
+    /// crash before that must not make the next open believe that nothing is missing.
+    lost_root: u64,
     ledger: Ledger,
     /// The ledger in memory is newer than the one stored.
     ledger_dirty: bool,
@@ -58,6 +61,8 @@ pub struct Spool {
     /// Amounts up to and including frames lately written or read.
     recent: BTreeMap<u64, Counters>,
     repairs: Vec<Repair>,
+    /// First seqs of delivered segments of which the seal is left, because the stored ledger does not know of them.
+    spent: Vec<u64>,
     /// Bytes of all closed segments.
     closed_bytes: u64,
     /// Bytes of everything that is not a segment.
@@ -209,7 +214,7 @@ impl Spool {
     }
 
     fn write_high(&self) {
-        let root_seq = self.mark.as_ref().map_or(0, |mark| mark.root_seq);
+        let root_seq = self.mark.as_ref().map_or(0, |mark| mark.root_seq).max(self.lost_root);
         if let Err(error) = self.high.write(High {
             next_seq: self.next_seq,
             amounts: self.produced,

@@ -46,6 +46,7 @@ impl Spool {
             next_seq: 1,
             produced: Counters::default(),
             mark: None,
+            lost_root: 0,
             ledger: Ledger::default(),
             ledger_dirty: false,
             stamp: 1,
@@ -54,6 +55,7 @@ impl Spool {
             holes: BTreeMap::new(),
             recent: BTreeMap::new(),
             repairs: Vec::new(),
+            spent: listing.spent,
             closed_bytes: 0,
             other_bytes: 0,
             quarantined: 0,
@@ -109,8 +111,12 @@ impl Spool {
             go_on_at = go_on_at.max(high.next_seq);
         }
         recovery.mark_rewound = high.root_seq > self.mark.as_ref().map_or(0, |mark| mark.root_seq);
+        if recovery.mark_rewound {
+            self.lost_root = high.root_seq;
+        }
         self.load_others(&names)?;
         self.settle_ledger(ledger, tail.lost_first.is_some() || start_lost);
+        self.pass_spent();
         if self.ledger.watermark >= self.next_seq {
             go_on_at = go_on_at.max(self.ledger.watermark + 1);
         }
@@ -125,6 +131,10 @@ impl Spool {
             self.create_tail()?;
         } else if start_lost {
             self.store_ledger()?;
+        } else if !self.spent.is_empty()
+            && let Err(error) = self.store_ledger()
+        {
+            tracing::debug!(spool = %self.dir.display(), %error, "the watermark cannot be stored yet");
         }
         self.drop_settled_segments();
         self.measure();

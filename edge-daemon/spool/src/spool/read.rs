@@ -142,7 +142,7 @@ impl Spool {
     }
 
     /// A segment that is not the tail is gone: all it held is a hole.
-    fn forget(&mut self, first_seq: u64) {
+    pub(super) fn forget(&mut self, first_seq: u64) {
         if let Some(meta) = self.segments.remove(&first_seq) {
             self.set_holes(first_seq, meta.before, &[], meta.end_seq, meta.end);
         }

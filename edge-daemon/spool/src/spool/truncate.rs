@@ -2,29 +2,56 @@
 
 use super::open::{middle, read_mark};
 use super::{Spool, disk_error, in_segment};
-use crate::contents::{Settled, settle};
+use crate::contents::{FrameInfo, Settled, settle};
 use crate::disk::Seal;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::record::Counters;
 use crate::recover::{Found, Loaded};
 use crate::segment::Segment;
-use crate::types::Mark;
+use crate::types::{Mark, WayBack};
 
 impl Spool {
+    /// What [`Self::truncate_after`] would do. Changes nothing but what reading changes.
+    pub fn way_back(&mut self, root_seq: u64) -> Result<WayBack, Error> {
+        let newest = self.mark.as_ref().map_or(0, |mark| mark.root_seq);
+        if newest <= root_seq {
+            return Ok(WayBack::Whole(newest));
+        }
+        let target = match self.find_cut(root_seq) {
+            Ok(target) => target,
+            Err(Error::TruncateTooFar { .. }) => return Ok(WayBack::Barred),
+            Err(error) => return Err(error),
+        };
+        if target.after_seq < self.barred_below() {
+            return Ok(WayBack::Barred);
+        }
+        let found = target.mark.map_or(0, |mark| mark.root_seq);
+        Ok(if target.is_torn && found < root_seq {
+            WayBack::Further(found)
+        } else {
+            WayBack::Whole(found)
+        })
+    }
+
+    /// Nothing up to this seq can be taken back: it was settled, or given up and maybe told.
+    fn barred_below(&self) -> u64 {
+        let given_up = self.ledger.dropped_ahead.last().map_or(0, |range| range.last_seq);
+        self.ledger.floor.max(given_up)
+    }
+
     /// Removes every group whose mark's root seq is above `root_seq`; durable when it returns. Gives the number of
     /// frames removed; their seqs will be used again, so none of them may have been sent.
     ///
-    /// The mark may end up older than asked, since of marks without frames only some are kept: compare
-    /// [`Spool::state`], and if it is older, roll the sibling streams back to it too.
+    /// The mark may end up older than asked, since of marks without frames only some are kept, and after damage frames that
+    /// belong to what was asked may go too: [`Self::way_back`] tells beforehand.
     pub fn truncate_after(&mut self, root_seq: u64) -> Result<u64, Error> {
         if self.mark.as_ref().is_none_or(|mark| mark.root_seq <= root_seq) {
             return Ok(0);
         }
         self.make_writable()?;
         let target = self.find_cut(root_seq)?;
-        let given_up = self.ledger.dropped_ahead.last().map_or(0, |range| range.last_seq);
-        if target.after_seq < self.ledger.floor.max(given_up) {
+        if target.after_seq < self.barred_below() {
             let oldest = target.mark.map(|mark| mark.root_seq);
             return Err(Error::TruncateTooFar { root_seq, oldest });
         }
@@ -76,17 +103,18 @@ impl Spool {
     /// Finds the newest mark that is not above `root_seq`, going back through the segments.
     fn find_cut(&mut self, root_seq: u64) -> Result<Cut, Error> {
         let mut oldest = None;
+        let mut newer = None;
         self.close_head();
         let firsts: Vec<u64> = self.segments.keys().rev().copied().collect();
         for first_seq in firsts {
-            let (end_seq, is_tail) = match self.segments.get(&first_seq) {
-                Some(meta) => (self.end_of(first_seq, meta).0, first_seq == self.tail_first()),
-                None => continue,
+            let Some(meta) = self.segments.get(&first_seq).copied() else {
+                continue;
             };
+            let ((end_seq, end), is_tail) = (self.end_of(first_seq, &meta), first_seq == self.tail_first());
             let cut = if is_tail {
                 let settled = self.list_tail(end_seq)?;
                 match &self.tail {
-                    Some(tail) => cut_in(tail, &settled, root_seq, &mut oldest)?,
+                    Some(tail) => cut_in(tail, &settled, root_seq, &mut oldest, &mut newer)?,
                     None => None,
                 }
             } else {
@@ -96,13 +124,23 @@ impl Spool {
                         settled: Some(settled),
                         repair,
                     }) => {
+                        if repair.is_some() {
+                            self.set_holes(first_seq, meta.before, &settled.frames, end_seq, end);
+                        }
                         self.note_repair(repair);
-                        cut_in(&segment, &settled, root_seq, &mut oldest)?
+                        cut_in(&segment, &settled, root_seq, &mut oldest, &mut newer)?
                     }
-                    _ => None,
+                    Found::Gone(repair) => {
+                        self.forget(first_seq);
+                        self.note_repair(Some(repair));
+                        None
+                    }
+                    Found::Open(_) | Found::Unfinished => None,
                 }
             };
-            if let Some(cut) = cut {
+            if let Some(mut cut) = cut {
+                // Of what was cut off nothing may be left to look at.
+                cut.is_torn |= newer.is_none() && self.produced.frames > cut.amounts.frames;
                 return Ok(cut);
             }
         }
@@ -147,9 +185,48 @@ struct Cut {
     after_seq: u64,
     amounts: Counters,
     mark: Option<Mark>,
+    /// The first group behind it is not whole: what is missing of it may have held a mark that is nearer to what was asked.
+    is_torn: bool,
 }
 
-fn cut_in(segment: &Segment, settled: &Settled, root_seq: u64, oldest: &mut Option<u64>) -> Result<Option<Cut>, Error> {
+/// The first group of some frames.
+#[derive(Debug, Clone, Copy)]
+struct FirstGroup {
+    /// Frames before it, since the stream began.
+    frames_before: u64,
+    /// All of it is there, up to the frame with its mark.
+    is_whole: bool,
+}
+
+/// The group that begins with the first of these frames.
+fn first_group(frames: &[FrameInfo]) -> Option<FirstGroup> {
+    let first = frames.first()?;
+    let mut amounts = first.head.before;
+    let mut is_whole = false;
+    for frame in frames {
+        if frame.head.before != amounts {
+            break;
+        }
+        amounts = frame.after();
+        if frame.head.root_seq.is_some() {
+            is_whole = true;
+            break;
+        }
+    }
+    Some(FirstGroup {
+        frames_before: first.head.before.frames,
+        is_whole,
+    })
+}
+
+/// Where to cut in a segment. `newer` is the first group of the segments behind it, and becomes that of this one too.
+fn cut_in(
+    segment: &Segment,
+    settled: &Settled,
+    root_seq: u64,
+    oldest: &mut Option<u64>,
+    newer: &mut Option<FirstGroup>,
+) -> Result<Option<Cut>, Error> {
     *oldest = settled.marks.iter().find_map(|mark| mark.root_seq()).or(*oldest);
     let Some(at) = settled
         .marks
@@ -157,13 +234,17 @@ fn cut_in(segment: &Segment, settled: &Settled, root_seq: u64, oldest: &mut Opti
         .rev()
         .find(|mark| mark.root_seq().is_none_or(|found| found <= root_seq))
     else {
+        *newer = first_group(&settled.frames).or(*newer);
         return Ok(None);
     };
-    let after_seq = at.after_seq();
+    let (after_seq, amounts) = (at.after_seq(), settled.amounts_at(at.after_seq()));
+    let behind = settled.frames.partition_point(|frame| frame.seq <= after_seq);
+    *newer = first_group(&settled.frames[behind..]).or(*newer);
     Ok(Some(Cut {
         first_seq: settled.first_seq,
         after_seq,
-        amounts: settled.amounts_at(after_seq),
+        amounts,
+        is_torn: newer.is_some_and(|group| !group.is_whole || group.frames_before > amounts.frames),
         mark: read_mark(segment, Some(at))?,
     }))
 }

@@ -89,6 +89,9 @@ impl Spool {
         }
         self.share.settle(self.disk_bytes());
         self.ledger_dirty = false;
+        if !groups.is_empty() {
+            self.lost_root = 0;
+        }
         crash_point::at!(SpoolAppendAfterSync);
         self.write_high();
         Ok(before.0..self.next_seq)
@@ -113,12 +116,12 @@ impl Spool {
             let (stamp, ledger) = (self.stamp, self.ledger.clone());
             self.on_tail(APPEND, |tail| tail.put_ledger(stamp, &ledger))?;
         }
-        for (index, group) in groups.iter().enumerate() {
+        for group in groups {
             if !group.frames.is_empty() {
                 self.roll_if_full(group.frames.len() as u64)?;
                 self.write_frames(group)?;
-            } else if index + 1 == groups.len() {
-                // Any later group would supersede a mark without frames.
+            } else {
+                // Each of them, though the next one supersedes it: a roll-back may end here, and find its account.
                 let (slot, stamp) = (self.next_mark_slot(), self.stamp);
                 let record = MarkRecord {
                     after_seq: self.next_seq - 1,

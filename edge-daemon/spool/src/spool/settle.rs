@@ -82,7 +82,9 @@ impl Spool {
             return Ok(Dropped::default());
         }
         dropped.joined = self.ledger.dropped_ahead.len() <= gaps;
+        crash_point::at!(SpoolDropBeforeLedger);
         self.store_ledger()?;
+        crash_point::at!(SpoolDropAfterLedger);
         let segments = self.segments.range(..tail_first);
         let segments: Vec<u64> = segments
             .filter(|(_, meta)| (range.first_seq..=range.last_seq).contains(&(meta.end_seq - 1)))

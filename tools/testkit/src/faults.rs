@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
@@ -54,6 +54,14 @@ impl Disk {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Puts what is going to be kept as `name` in `dir` on this disk.
+    #[track_caller]
+    pub fn hold(&self, dir: &Path, name: &str) {
+        let there = self.dir().join(name);
+        let held = fs::create_dir(&there).and_then(|()| symlink(&there, dir.join(name)));
+        held.unwrap_or_else(|e| panic!("cannot put {name} on a disk of its own: {e}"));
     }
 
     /// Bytes that are free.

@@ -69,7 +69,7 @@ pub enum StoreError {
         table: &'static str,
     },
     /// SQLite said no.
-    #[error("the store failed: {0}{}", remedy(.0))]
+    #[error("the store failed: {0}{remedy}", remedy = remedy(.0))]
     Sqlite(#[from] rusqlite::Error),
 }
 

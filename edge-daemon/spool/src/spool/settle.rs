@@ -47,7 +47,11 @@ impl Spool {
             && unsent(tail_first)
             && !self.segments.range(..tail_first).any(|(f, _)| unsent(*f))
         {
-            self.roll()?;
+            // What is to make room must work without any.
+            match self.roll() {
+                Err(error) if error.is_disk_full() && self.drop_ballast() => self.roll()?,
+                rolled => rolled?,
+            }
         }
         let tail_first = self.tail_first();
         let mut gone: Option<DroppedRange> = None;

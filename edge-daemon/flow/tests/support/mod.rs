@@ -29,7 +29,7 @@ use flow::{
 use tokio::sync::watch;
 
 pub use letters::Letters;
-pub use lives::{inputs, last_life, lives, paused, short_lives, wanted};
+pub use lives::{inputs, last_life, lives, paused, short_lives, troubled, wanted};
 pub use sieve::Sieve;
 pub use testkit::Dice;
 

@@ -48,7 +48,7 @@ fn listen(broker: &Mosquitto) -> Arc<Mutex<BTreeMap<u64, u32>>> {
     options.set_max_packet_size(4 * LIMIT_BYTES, 4 * LIMIT_BYTES);
     let (client, mut events) = Client::new(options, 64);
     client.subscribe("scans", QoS::AtLeastOnce).expect("a subscription");
-    let (ready, subscribed) = std::sync::mpsc::channel();
+    let (ready, subscribed) = std::sync::mpsc::sync_channel(1);
     let counts = Arc::clone(&heard);
     thread::spawn(move || {
         let _client = client;

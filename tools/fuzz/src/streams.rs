@@ -63,7 +63,7 @@ fn arrives(mut data: &[u8]) {
         data = next;
         let Ok(frame) = frames::read(plaintext) else { continue };
         assert!(read(&body(&frame)).is_ok(), "what was read can be written");
-        standing.frame(1, standing.received() + u64::from(*jump % 4), frame, now);
+        standing.frame(1, standing.received() + u64::from(*jump % 4), 0, frame, now);
         while let Some(taken) = standing.take() {
             assert!(taken.seq > last, "{} after {last}", taken.seq);
             last = taken.seq;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bus_link::{
+    essential,
     home::{Home, HomeError, Membership},
     place::{BusSection, Known, PlaceError},
     secure::Secure,
@@ -145,6 +146,8 @@ impl Agent {
             // Before anything else takes the room. It is no reason not to start.
             let _said = tokio::task::spawn_blocking(move || chores::keep_reserve(&dir)).await;
         }
+        // What cannot do without the disk comes before anything is running.
+        let checkpoints = Arc::new(MarkFiles::new(Arc::clone(&home))?);
         let epoch = home.next_epoch()?;
         let secure = Arc::new(Secure::new(home.identity()?, &membership, epoch, home.seen())?);
         let known = Known::from(&membership);
@@ -159,7 +162,7 @@ impl Agent {
         };
         let clocks = Clocks::new(Some(Arc::clone(&home)), epoch);
         let streams = Streams::new(Arc::clone(&secure), Some(road), Arc::clone(&clocks));
-        tokio::spawn(Arc::clone(&streams).listen(data_events));
+        essential::spawn("streams", Arc::clone(&streams).listen(data_events));
         let (taps, samples) = Taps::new();
         let taps = Arc::new(taps);
         let board = Board::new(Arc::clone(&taps));
@@ -169,7 +172,6 @@ impl Agent {
             hash("mycelial catalog v1", &[&bus_schema::encode(&components)]),
             components,
         );
-        let checkpoints = Arc::new(MarkFiles::new(Arc::clone(&home))?);
         let workshop = Workshop {
             registry,
             home: Arc::clone(&home),

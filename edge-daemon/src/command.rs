@@ -9,17 +9,17 @@ use std::{
 
 use bus_link::{
     enrol::{EnrolError, client_name, enrol},
-    home::{Home, Membership},
+    home::{Home, HomeError, Membership},
     place::Known,
 };
 use bus_schema::member::{Invitation, Role, is_name};
 use clap::{Parser, Subcommand};
-use flow::Registry;
+use flow::{Backoff, Registry};
 use spool::Budget;
 use tokio::sync::watch;
 
 use crate::{
-    agent::{Agent, Setup},
+    agent::{Agent, AgentError, Setup},
     assemble::base_dir,
     buffers::{self, SpoolArguments},
     config::Config,
@@ -353,7 +353,16 @@ async fn serve(
     log: &LogControl,
 ) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(EXIT_FAILED, error);
-    let home = open_home(&config)?;
+    let mut stop = stop_signal()?;
+    let opened = once_the_disk_allows(
+        &mut stop,
+        async || Home::open(&config.data_dir),
+        HomeError::is_of_the_disk,
+    )
+    .await;
+    let Some(home) = opened.map_err(|error| failed(&error))?.map(Arc::new) else {
+        return Ok(());
+    };
     let membership = match (home.membership().map_err(|error| failed(&error))?, enrol) {
         (Some(membership), enrol) => {
             is_the_same_fleet(&membership, enrol.as_ref().map(|(string, _)| string.as_str()), &config)?;
@@ -369,7 +378,6 @@ async fn serve(
             return Err(Failure::new(EXIT_ENROL, message));
         }
     };
-    let stop = stop_signal()?;
     let mut hangup = Hangup::new()?;
     let mut membership = Some(membership);
     let budget = Budget::new(config.spool.room());
@@ -384,17 +392,24 @@ async fn serve(
         let known = Known::from(&member);
         let files = base_dir(home.dir());
         std::fs::create_dir_all(&files).map_err(|error| failed(&error))?;
-        let setup = Setup {
-            home: Arc::clone(&home),
-            membership: member,
-            bus: config.bus.clone(),
-            registry: registry(),
-            budget: Arc::clone(&budget),
-            base_dir: files,
-            letters_bytes_max: config.dead_letters.quota.0,
-            random,
+        let start = async || {
+            Agent::start(Setup {
+                home: Arc::clone(&home),
+                membership: member.clone(),
+                bus: config.bus.clone(),
+                registry: registry(),
+                budget: Arc::clone(&budget),
+                base_dir: files.clone(),
+                letters_bytes_max: config.dead_letters.quota.0,
+                random,
+            })
+            .await
         };
-        let (mut agent, ears) = Agent::start(setup).await.map_err(|error| failed(&error))?;
+        let is_ill = |error: &AgentError| matches!(error, AgentError::Home(error) if error.is_of_the_disk());
+        let started = once_the_disk_allows(&mut stop, start, is_ill).await;
+        let Some((mut agent, ears)) = started.map_err(|error| failed(&error))? else {
+            return Ok(());
+        };
         tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "myceliald runs");
         let (end, ended) = watch::channel(false);
         let again = {
@@ -423,6 +438,29 @@ async fn serve(
         if !again {
             tracing::info!("stopped");
             return Ok(());
+        }
+    }
+}
+
+/// Runs what has to write before anything can work, again and again while it is the disk that refuses: where the daemon
+/// runs, nobody may be there to start it once the disk is well. `None` when told to stop.
+async fn once_the_disk_allows<T, E: std::fmt::Display>(
+    stop: &mut watch::Receiver<bool>,
+    run: impl AsyncFn() -> Result<T, E>,
+    is_ill: impl Fn(&E) -> bool,
+) -> Result<Option<T>, E> {
+    let mut backoff = Backoff::default();
+    loop {
+        match run().await {
+            Err(error) if is_ill(&error) => {
+                let wait = backoff.next(random());
+                tracing::error!(%error, wait_ms = wait.as_millis() as u64, "the disk does not allow a start; will try again");
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                }
+            }
+            other => return other.map(Some),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bus_link::essential;
 use bus_schema::{
     id::WorkflowId,
     message::{RunState, Side, StreamReport},
@@ -130,7 +131,7 @@ impl Supervisor {
             direct: Arc::clone(&direct),
             letters: Arc::new(PipeLetters(self.letters.of(&plan.name))),
         };
-        let task = tokio::spawn(work.run());
+        let task = essential::spawn("workflow", work.run());
         self.running.insert(
             plan.id,
             Running {
@@ -214,7 +215,7 @@ impl Work {
         // A set, so that they end with this task however it ends: each keeps its spool open.
         let mut couriers = JoinSet::new();
         for stream in outgoing {
-            couriers.spawn(streams.add_outgoing(stream).await);
+            couriers.spawn(essential::watched("courier", streams.add_outgoing(stream).await));
         }
         let mut tasks = JoinSet::new();
         let mut numbers = HashMap::new();

@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus_link::session::{Incoming, SendError, Session};
+use bus_link::{
+    essential,
+    session::{Incoming, SendError, Session},
+};
 use bus_schema::{
     api::{ApiResult, FailureKind},
     id::NodeId,
@@ -94,7 +97,7 @@ impl Outbox {
     /// Starts sending.
     pub fn start(session: Arc<Session>) -> Self {
         let (queue, mut waiting) = mpsc::channel(WAITING_MAX);
-        let task = tokio::spawn(async move {
+        let task = essential::spawn("outbox", async move {
             while let Some(message) = waiting.recv().await {
                 match send(&session, message).await {
                     Ok(Ok(())) => {}

@@ -3,7 +3,10 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use bus_link::session::{Incoming, Session, SessionEvent};
+use bus_link::{
+    essential,
+    session::{Incoming, Session, SessionEvent},
+};
 use bus_schema::{
     api::{ApiCall, ApiResult, FailureKind},
     id::{FleetId, NodeId, TokenId},
@@ -132,7 +135,10 @@ pub fn start(
         floor_saved,
         refused_told: 0,
     };
-    (Handle { calls }, tokio::spawn(service.run(events, incoming, stop)))
+    (
+        Handle { calls },
+        essential::spawn("service", service.run(events, incoming, stop)),
+    )
 }
 
 impl Service {

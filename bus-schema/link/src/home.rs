@@ -47,6 +47,17 @@ pub enum HomeError {
     Random(getrandom::Error),
 }
 
+impl HomeError {
+    /// Whether the disk is full, read-only or failing just now: nothing that another setting would help, and something that
+    /// may pass.
+    pub fn is_of_the_disk(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        reserve::is_full(source)
+            || source.kind() == io::ErrorKind::ReadOnlyFilesystem
+            || source.raw_os_error() == Some(EIO)
+    }
+}
+
 /// What enrolment gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {

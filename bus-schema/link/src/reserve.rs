@@ -15,14 +15,20 @@ pub const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
 /// What is given up at a time, bytes. Every small file fits into a few of them, old and new version side by side.
 const PIECE_BYTES: u64 = 128 * 1024;
 
+/// Pieces given up for one file. A disk that has no room even then will not have it for the rest of them either: somebody
+/// else takes it at once, or it is full in another way.
+const PIECES_PER_FILE_MAX: u32 = 16;
+
 const FILE: &str = "reserve";
 
-/// Runs `write`, and when the disk is full gives up pieces of the reserve in `dir` until it succeeds or there is no more.
+/// Runs `write`, and when the disk is full gives up pieces of the reserve in `dir` until it succeeds, a few at most.
 /// `write` must leave nothing behind when it fails.
 pub fn with<T>(dir: &Path, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut pieces = 0;
     loop {
         match write() {
-            Err(error) if is_full(&error) && give_up(dir) => {
+            Err(error) if is_full(&error) && pieces < PIECES_PER_FILE_MAX && give_up(dir) => {
+                pieces += 1;
                 tracing::warn!(
                     left_bytes = bytes(dir),
                     "the disk is full; reserved bytes were given up for a small file"
@@ -136,6 +142,11 @@ mod tests {
         // Nothing is left: the error comes through.
         let error = with(dir.path(), || Err::<(), _>(full())).unwrap_err();
         assert_eq!((error.kind(), bytes(dir.path())), (io::ErrorKind::StorageFull, 0));
+        // A disk that stays full keeps the rest.
+        let more = u64::from(PIECES_PER_FILE_MAX) + 4;
+        assert!(fill(dir.path(), more * PIECE_BYTES).unwrap());
+        assert!(with(dir.path(), || Err::<(), _>(full())).is_err());
+        assert_eq!(bytes(dir.path()), 4 * PIECE_BYTES);
         // Other errors cost nothing.
         assert!(fill(dir.path(), 2 * PIECE_BYTES).unwrap());
         let denied = || Err::<(), _>(io::Error::from(io::ErrorKind::PermissionDenied));

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    Bus, BusConfig, Event, PublishError,
+    Bus, BusConfig, Event, PublishError, essential,
     secure::{Opened, Secure, SecureError},
 };
 
@@ -213,7 +213,10 @@ impl Session {
         let (bus, events) = Bus::start(config, subscriptions);
         let pending = Arc::new(Pending::default());
         let (out, incoming) = mpsc::channel(INCOMING_MAX);
-        tokio::spawn(receive(Arc::clone(&secure), events, Arc::clone(&pending), out));
+        essential::spawn(
+            "session",
+            receive(Arc::clone(&secure), events, Arc::clone(&pending), out),
+        );
         (
             Arc::new(Self {
                 secure,

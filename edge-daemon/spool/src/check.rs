@@ -136,7 +136,19 @@ pub fn check(dir: &Path) -> Result<Report, Error> {
         });
     }
     let produced = previous.map_or(Counters::default(), |(_, amounts)| amounts);
-    let ledger = ledger.unwrap_or_default();
+    let mut ledger = ledger.unwrap_or_default();
+    for first_seq in listing.spent {
+        if let Some(seal) =
+            Seal::read(&dir.join(disk::spent_name(first_seq))).filter(|seal| seal.end_seq > ledger.floor + 1)
+        {
+            let lost = seal.holes.iter().filter(|hole| hole.last_seq > ledger.floor);
+            let lost = lost.fold(Counters::default(), |sum, hole| {
+                sum.plus(hole.frames, hole.records, hole.bytes)
+            });
+            ledger.pass(seal.end_seq - 1, seal.end, lost);
+            ledger.watermark = ledger.watermark.max(ledger.floor);
+        }
+    }
     if let Some((first_seq, before)) = oldest {
         let missing = crate::contents::hole_between(ledger.floor + 1, ledger.settled, first_seq, before);
         report.holes.splice(0..0, missing);

@@ -8,6 +8,7 @@
 //!         00000000000000000001/    a segment, named by its first seq: sled's files, and `seal` once it is closed
 //!         new.<segment>            a segment being rebuilt
 //!         bad.<segment>.<n>        a damaged segment, set aside
+//!         spent.<segment>          the seal of a segment that was delivered and removed before that could be written down
 //!         dead.<n>                 a segment about to be removed
 //! ```
 
@@ -45,12 +46,18 @@ pub(crate) fn segment_name(first_seq: u64) -> String {
     format!("{first_seq:020}")
 }
 
+/// Directory name of what is left of a delivered segment.
+pub(crate) fn spent_name(first_seq: u64) -> String {
+    format!("spent.{}", segment_name(first_seq))
+}
+
 /// What is in a spool's directory.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// First seqs, rising.
     pub segments: Vec<u64>,
     pub new: Vec<u64>,
+    pub spent: Vec<u64>,
     pub bad: Vec<PathBuf>,
     pub dead: Vec<PathBuf>,
     /// Anything that is not ours.
@@ -68,6 +75,8 @@ impl Listing {
                 listing.segments.push(first_seq);
             } else if let Some(first_seq) = name.strip_prefix("new.").and_then(parse_segment_name) {
                 listing.new.push(first_seq);
+            } else if let Some(first_seq) = name.strip_prefix("spent.").and_then(parse_segment_name) {
+                listing.spent.push(first_seq);
             } else if name.starts_with("bad.") {
                 listing.bad.push(path);
             } else if name.starts_with("dead.") {
@@ -77,6 +86,7 @@ impl Listing {
             }
         }
         listing.segments.sort_unstable();
+        listing.spent.sort_unstable();
         listing.bad.sort();
         Ok(listing)
     }

@@ -251,6 +251,15 @@ impl Ledger {
         self.dropped_ahead.retain(|range| range.last_seq > floor);
     }
 
+    /// Moves the floor up to the end of something that was delivered, apart from what was dropped or `lost` in it.
+    pub fn pass(&mut self, floor: u64, amounts: Counters, lost: Counters) {
+        let dropped = self.dropped_within(0, floor);
+        self.delivered += amounts.minus(self.settled).minus(lost).minus(dropped).records;
+        self.lost += lost.records;
+        (self.floor, self.settled) = (floor, amounts);
+        self.pass_dropped();
+    }
+
     /// Of two versions the one with the greater age is the newer: each part only ever goes up.
     pub fn age(&self) -> (u64, u64, u64) {
         (self.floor, self.watermark, self.ahead().frames)

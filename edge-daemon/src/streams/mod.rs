@@ -14,6 +14,7 @@ use std::{
 };
 
 use bus_link::{
+    essential,
     secure::Secure,
     session::{Session, SessionEvent},
 };
@@ -110,7 +111,10 @@ impl Streams {
             bus_up: watch::Sender::new(false),
             local_up: watch::Sender::new(true),
         });
-        tokio::spawn(acknowledge(Arc::downgrade(&streams), Arc::clone(&streams.due)));
+        essential::spawn(
+            "acknowledgements",
+            acknowledge(Arc::downgrade(&streams), Arc::clone(&streams.due)),
+        );
         streams
     }
 

@@ -37,6 +37,8 @@ impl Pieces {
         }
         if (self.epoch, self.seq, self.total) != (epoch, wanted, piece.total) {
             if piece.offset > 0 {
+                // What is here may be of something else: then nothing would ever fit it again.
+                *self = Self::default();
                 return Fitted::Missing;
             }
             *self = Self {
@@ -128,6 +130,20 @@ mod tests {
             1 => proptest::collection::vec(any::<u8>(), 0..64).prop_map(Event::Noise),
             1 => (0u64..6, 2u64..4, 1u32..300).prop_map(|(seq, epoch, offset)| Event::Foreign { seq, epoch, offset }),
         ]
+    }
+
+    #[test]
+    fn a_beginning_of_something_else_does_not_stand_in_the_way() {
+        let mut pieces = Pieces::default();
+        let (true_one, other) = (frame(1, 100), frame(1, 80));
+        let mut give = |bytes: &[u8]| {
+            let fitted = pieces.take(&Piece::decode(bytes).unwrap(), EPOCH, 0);
+            (fitted, pieces.bytes(EPOCH, 0))
+        };
+        assert_eq!(give(&piece(1, &true_one, 0, 40)), (Fitted::Added, 40));
+        assert_eq!(give(&piece(1, &other, 0, 30)), (Fitted::Added, 30));
+        assert_eq!(give(&piece(1, &true_one, 40, 100)), (Fitted::Missing, 0));
+        assert_eq!(give(&piece(1, &true_one, 0, 100)), (Fitted::Whole(true_one), 0));
     }
 
     proptest! {

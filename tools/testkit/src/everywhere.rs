@@ -12,6 +12,8 @@ use crate::{Fleet, Postgres, shop};
 const TABLE: &str = "copied";
 /// Streams of the workflow: one to each destination.
 pub const STREAMS: usize = 3;
+/// The file that is written now.
+const ARCHIVE: &str = "archive.csv";
 /// A file is complete at this size.
 const ROTATE_BYTES: u64 = 1024 * 1024;
 
@@ -20,6 +22,7 @@ const ROTATE_BYTES: u64 = 1024 * 1024;
 #[track_caller]
 pub fn prepare(fleet: &Fleet, postgres: &Postgres) {
     shop::create(&source(fleet)).expect("a database");
+    std::fs::create_dir_all(landing(fleet)).expect("a directory");
     postgres.query(&format!(
         "CREATE TABLE {TABLE} (id bigint, name text, price float8, quantity bigint, note text, photo bytea,
          arrived bigserial)"
@@ -30,6 +33,12 @@ pub fn prepare(fleet: &Fleet, postgres: &Postgres) {
 #[must_use]
 pub fn source(fleet: &Fleet) -> PathBuf {
     fleet.dir().join("shop.db")
+}
+
+/// Where what is delivered into files lands, SQLite's among them.
+#[must_use]
+pub fn landing(fleet: &Fleet) -> PathBuf {
+    fleet.dir().join("landed")
 }
 
 /// From the daemon `gateway` to the daemon `hub`.
@@ -79,12 +88,12 @@ rotate = {{ max_bytes = {ROTATE_BYTES} }}
         orders = shop::TABLE,
         copy = copy(fleet).display(),
         url = postgres.url(),
-        archive = fleet.path("archive.csv"),
+        archive = landing(fleet).join(ARCHIVE).display(),
     )
 }
 
 fn copy(fleet: &Fleet) -> PathBuf {
-    fleet.dir().join("copy.db")
+    landing(fleet).join("copy.db")
 }
 
 /// Rows in SQLite so far: cheap.
@@ -122,14 +131,14 @@ pub fn verdicts(fleet: &Fleet, postgres: &Postgres) -> [Result<Verdict>; STREAMS
 
 /// The files, the oldest first.
 fn archive(fleet: &Fleet) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(fleet.dir()).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(landing(fleet)).into_iter().flatten().flatten();
     let is_complete = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("archive-") && name.ends_with(".csv")
     };
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_complete).collect();
     files.sort();
-    let current = fleet.dir().join("archive.csv");
+    let current = landing(fleet).join(ARCHIVE);
     files.extend(Some(current).filter(|path| path.exists()));
     files
 }

@@ -13,6 +13,7 @@
 //! | all of them together | [`Fleet`], on a [`Broker`] |
 //! | a bad network, or what went over it | [`Link`] |
 //! | a wrong clock | [`WallClock`] |
+//! | a disk that fails while a process writes | [`IllDisk`] |
 //! | to wait | [`wait_until`], [`wait_ok`] |
 //! | the books of a stream | [`Ledger`] |
 //! | a verdict on what arrived | [`oracle`] |
@@ -28,6 +29,7 @@ mod dice;
 pub mod everywhere;
 pub mod faults;
 mod fleet;
+mod ill_disk;
 mod jetstream;
 mod ledger;
 mod link;
@@ -48,6 +50,7 @@ mod wall_clock;
 pub use bins::{bin, crash_bin, find_program};
 pub use dice::{Dice, fresh_seed};
 pub use fleet::{Broker, Embedded, Fleet};
+pub use ill_disk::{IllDisk, Illness};
 pub use ledger::Ledger;
 pub use link::{Capture, Link, Way};
 pub use mosquitto::{Mosquitto, MosquittoBuilder};

@@ -50,6 +50,9 @@ impl Signal {
     }
 }
 
+/// What the loader reads.
+const PRELOAD: &str = "LD_PRELOAD";
+
 /// A program to run: either to its end with [`Cmd::run`], or in the background with [`Cmd::spawn`].
 #[derive(Debug, Clone)]
 pub struct Cmd {
@@ -130,6 +133,22 @@ impl Cmd {
         self.envs
             .push((key.as_ref().to_owned(), Some(value.as_ref().to_owned())));
         self
+    }
+
+    /// Loads a library before all others, behind those that were asked for earlier.
+    #[must_use]
+    pub fn preload(self, library: &Path) -> Self {
+        let asked = self.envs.iter().rev().find(|(key, _)| key == PRELOAD);
+        let mut list = match asked {
+            Some((_, Some(earlier))) => {
+                let mut list = earlier.clone();
+                list.push(":");
+                list
+            }
+            _ => OsString::new(),
+        };
+        list.push(library);
+        self.env(PRELOAD, list)
     }
 
     /// Takes an inherited environment variable away.

@@ -65,7 +65,7 @@ impl WallClock {
     #[must_use]
     pub fn on(&self, cmd: Cmd) -> Cmd {
         let library: &Path = &self.library;
-        cmd.env("LD_PRELOAD", library)
+        cmd.preload(library)
             .env("FAKETIME_TIMESTAMP_FILE", self.file())
             .env("FAKETIME_NO_CACHE", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")

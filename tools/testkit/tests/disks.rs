@@ -4,14 +4,9 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-use testkit::{Broker, Cmd, Fleet, Proc, faults::Disk, find_program, shop, temp_dir, wait_ok, wait_until};
+use testkit::{Broker, Fleet, IllDisk, Illness, Proc, faults::Disk, shop, temp_dir, wait_ok, wait_until};
 
 const LATE: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(20);
@@ -214,53 +209,16 @@ fn balanced_at_least(fleet: &Fleet, rows: u64) {
     });
 }
 
-/// A disk under a process's own files that turns slow or read-only, by a library between it and the system's calls.
-struct Ill {
-    library: PathBuf,
-    mode: PathBuf,
-}
-
-impl Ill {
-    fn new(dir: &Path) -> Self {
-        let (library, mode) = (dir.join("ill_disk.so"), dir.join("disk.mode"));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ill_disk.c");
-        Cmd::new(find_program("cc", "gcc"))
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .arg(&library)
-            .arg(source)
-            .arg("-ldl")
-            .run(SOON)
-            .ok();
-        let ill = Self { library, mode };
-        ill.is("well");
-        ill
-    }
-
-    /// `well`, `readonly`, or `slow <milliseconds>` for each fsync.
-    fn is(&self, mode: &str) {
-        let new = self.mode.with_extension("new");
-        fs::write(&new, mode).unwrap();
-        fs::rename(new, &self.mode).unwrap();
-    }
-
-    fn daemon(&self, fleet: &Fleet, name: &str) -> Proc {
-        Cmd::bin("myceliald")
-            .name(name)
-            .args(["start", "--data-dir", &fleet.path(name)])
-            .env("LD_PRELOAD", &self.library)
-            .env("ILL_DISK_DIR", fleet.dir().join(name))
-            .env("ILL_DISK_MODE", &self.mode)
-            .spawn()
-    }
-}
-
 #[test]
 fn the_gateways_disk_turns_read_only_and_slow() {
     let fleet = Fleet::start(Broker::embedded(false), None);
-    let ill = Ill::new(fleet.dir());
+    let disk = IllDisk::holding(&[&fleet.dir().join("gateway")]);
     fleet.enrol("gateway");
     fleet.enrol("hub");
-    let mut daemons = [ill.daemon(&fleet, "gateway"), fleet.daemon("hub", None)];
+    let mut daemons = [
+        disk.under(fleet.daemon_cmd("gateway", None)).spawn(),
+        fleet.daemon("hub", None),
+    ];
     let source = fleet.dir().join("shop.db");
     shop::create(&source).unwrap();
     let copy = fleet.dir().join("a.db");
@@ -268,21 +226,21 @@ fn the_gateways_disk_turns_read_only_and_slow() {
     fleet.apply("shop", &workflow(&fleet, &[("a", &fleet.path("a.db"))]));
     all_arrive(&fleet, &copy, 2_000);
 
-    ill.is("readonly");
+    disk.suffers(Illness::ReadOnly);
     let rows = shop::add(&source, 5_000).unwrap();
     status_says(&fleet, &["Read-only"]);
     answers(&fleet, "gateway");
-    ill.is("well");
+    disk.is_well();
     all_arrive(&fleet, &copy, rows);
 
     // An fsync of seconds holds up the stream, and nothing else.
-    ill.is("slow 2500");
+    disk.suffers(Illness::Slow(Duration::from_millis(2_500)));
     let rows = shop::add(&source, 2_000).unwrap();
     for _ in 0..3 {
         answers(&fleet, "gateway");
     }
     all_arrive(&fleet, &copy, rows);
-    ill.is("well");
+    disk.is_well();
     balanced(&fleet, rows);
     stop(&mut daemons);
 }

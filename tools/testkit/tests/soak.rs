@@ -24,7 +24,7 @@ fn nothing_is_lost_or_doubled_while_everything_fails() {
     assert!(report.rows > 1_000, "only {} rows were produced", report.rows);
     assert!(
         report.is_clean(),
-        "{}repeat with: {} --profile dev\n{}",
+        "{}repeat with: {}\n{}",
         report.accusation(),
         options.command(),
         report.row()

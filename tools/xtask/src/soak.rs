@@ -1,5 +1,7 @@
 //! `cargo xtask soak`: builds the programs and lets testkit's soak loose on them. Knows nothing of faults itself.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::metadata::Metadata;
@@ -19,15 +21,13 @@ pub struct Args {
 
 /// Runs the task. Fails when the soak found anything.
 pub fn run(args: &Args) -> Result<()> {
-    let asks_for_help = args.rest.iter().any(|arg| arg == "--help" || arg == "-h");
-    if !asks_for_help {
+    if !args.rest.iter().any(|arg| arg == "--help" || arg == "-h") {
         setup::ensure_all()?;
-        build(&args.profile)?;
     }
+    build(&args.profile)?;
     let bins = Metadata::load()?.target_directory.join(directory(&args.profile));
     cmd::run(
-        cmd::cargo()
-            .args(["run", "--quiet", "-p", "testkit", "--bin", "soak", "--"])
+        Command::new(bins.join("soak"))
             .args(&args.rest)
             .args(["--profile", &args.profile])
             .env("MYCELIAL_BIN_DIR", bins),
@@ -35,12 +35,8 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn build(profile: &str) -> Result<()> {
-    let mut build = cmd::cargo();
-    build.args(["build", "--profile", profile, "--bins"]);
-    for package in ["edge-daemon", "plane", "cli", "broker"] {
-        build.args(["-p", package]);
-    }
-    cmd::run(&mut build)
+    // With the whole workspace, as tests are built: dependencies get the same features, and need not be built once more.
+    cmd::run(cmd::cargo().args(["build", "--workspace", "--profile", profile, "--bins"]))
 }
 
 /// Where cargo puts the programs of a profile.

@@ -10,6 +10,8 @@ use tokio::{
 };
 use tracing::debug;
 
+use crate::essential;
+
 use super::{
     BusAddress, BusConfig, Event, Fate, Link, Live, Lost, Pattern, Protocol, Shared, Status,
     backoff::backoff,
@@ -134,7 +136,10 @@ impl Driver {
         let up = Event::Up {
             address: address.clone(),
         };
-        let mut pump = Pump(tokio::spawn(pump(live.clone(), held, self.events.clone(), up)));
+        let mut pump = Pump(essential::spawn(
+            "pump",
+            pump(live.clone(), held, self.events.clone(), up),
+        ));
         loop {
             let changed = async {
                 tokio::select! {

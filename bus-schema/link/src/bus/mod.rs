@@ -28,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+use crate::essential;
 use async_trait::async_trait;
 use bus_schema::{
     limits::FRAME_BYTES_MAX,
@@ -119,7 +120,7 @@ impl Bus {
     pub fn start(config: BusConfig, subscriptions: Vec<Pattern>) -> (Self, mpsc::Receiver<Event>) {
         let shared = Arc::new(Shared::new(subscriptions.into_iter().collect()));
         let (events, incoming) = mpsc::channel(EVENTS_MAX);
-        tokio::spawn(driver::drive(Arc::clone(&shared), config, events));
+        essential::spawn("bus", driver::drive(Arc::clone(&shared), config, events));
         (Self { shared }, incoming)
     }
 
@@ -261,7 +262,7 @@ struct Background(tokio::task::JoinHandle<()>);
 
 impl Background {
     fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(task))
+        Self(essential::spawn("connection", task))
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Spool {
     /// Amounts up to and including frames lately written or read.
     recent: BTreeMap<u64, Counters>,
     repairs: Vec<Repair>,
+    /// First seqs of delivered segments of which the seal is left, because the stored ledger does not know of them.
+    spent: Vec<u64>,
     /// Bytes of all closed segments.
     closed_bytes: u64,
     /// Bytes of everything that is not a segment.

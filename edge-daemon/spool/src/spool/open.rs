@@ -55,6 +55,7 @@ impl Spool {
             holes: BTreeMap::new(),
             recent: BTreeMap::new(),
             repairs: Vec::new(),
+            spent: listing.spent,
             closed_bytes: 0,
             other_bytes: 0,
             quarantined: 0,
@@ -115,6 +116,7 @@ impl Spool {
         }
         self.load_others(&names)?;
         self.settle_ledger(ledger, tail.lost_first.is_some() || start_lost);
+        self.pass_spent();
         if self.ledger.watermark >= self.next_seq {
             go_on_at = go_on_at.max(self.ledger.watermark + 1);
         }
@@ -129,6 +131,10 @@ impl Spool {
             self.create_tail()?;
         } else if start_lost {
             self.store_ledger()?;
+        } else if !self.spent.is_empty()
+            && let Err(error) = self.store_ledger()
+        {
+            tracing::debug!(spool = %self.dir.display(), %error, "the watermark cannot be stored yet");
         }
         self.drop_settled_segments();
         self.measure();

@@ -2,6 +2,7 @@
 //! account of what is missing.
 
 use super::{Spool, plus_hole};
+use crate::disk::{self, SEAL_FILE, Seal};
 use crate::error::Error;
 use crate::record::{Counters, DROPPED_AHEAD_MAX, DroppedRange};
 use crate::types::{Dropped, Hole, Missing};
@@ -25,7 +26,7 @@ impl Spool {
         }
         if watermark_seq > self.ledger.floor {
             let (floor, amounts) = self.amounts_at(watermark_seq)?;
-            self.ledger.delivered += self.raise_floor(floor, amounts).records;
+            self.raise_floor(floor, amounts);
         }
         self.drop_settled_segments();
         Ok(())
@@ -203,21 +204,15 @@ impl Spool {
         Ok(())
     }
 
-    /// Moves the floor up and takes what is missing below it into account; gives what was there apart from that.
-    fn raise_floor(&mut self, floor: u64, amounts: Counters) -> Counters {
+    /// Moves the floor up; what is missing below it is taken into account, the rest was delivered.
+    pub(super) fn raise_floor(&mut self, floor: u64, amounts: Counters) {
         let above = self.holes.split_off(&(floor + 1));
         let lost = std::mem::replace(&mut self.holes, above)
             .values()
             .fold(Counters::default(), plus_hole);
-        let dropped = self.ledger.dropped_within(0, floor);
-        let gone = amounts.minus(self.ledger.settled).minus(lost).minus(dropped);
-        self.ledger.lost += lost.records;
-        self.ledger.floor = floor;
-        self.ledger.settled = amounts;
-        self.ledger.pass_dropped();
+        self.ledger.pass(floor, amounts, lost);
         self.ledger_dirty = true;
         self.recent = self.recent.split_off(&(floor + 1));
-        gone
     }
 
     /// The whole stretch of missing frames around `seq`, if it is missing.
@@ -340,11 +335,55 @@ impl Spool {
         if self.ledger_dirty
             && let Err(error) = self.store_ledger()
         {
-            // On a full disk removing segments is what makes room to store it.
-            tracing::warn!(spool = %self.dir.display(), %error, "watermark not stored before removing segments");
+            tracing::warn!(spool = %self.dir.display(), %error, "the watermark cannot be stored yet");
+            return self.spend(&settled);
         }
         crash_point::at!(SpoolTrimAfterLedger);
         self.retire(&settled);
+    }
+
+    /// Removes what is in delivered segments but their seals, which tell the next open that they were delivered: on a full
+    /// disk this is what makes room to store the watermark. One without a seal stays.
+    fn spend(&mut self, first_seqs: &[u64]) {
+        for first_seq in first_seqs {
+            let dir = self.segment_dir(*first_seq);
+            if Seal::read(&dir).is_none() {
+                continue;
+            }
+            if self.head.as_ref().is_some_and(|head| head.first_seq == *first_seq) {
+                self.head = None;
+            }
+            let spent = self.dir.join(disk::spent_name(*first_seq));
+            let renamed = std::fs::rename(&dir, &spent).and_then(|()| disk::sync_dir(&self.dir));
+            if let Err(error) = renamed.and_then(|()| disk::keep_only(&spent, &[SEAL_FILE])) {
+                tracing::warn!(segment = first_seq, %error, "spool segment not removed");
+            }
+            if !dir.exists() {
+                self.spent.push(*first_seq);
+                self.segments.remove(first_seq);
+            }
+        }
+        self.ballast = disk::put_ballast(&self.dir);
+        self.measure();
+    }
+
+    /// What the seals of spent segments tell, where the stored ledger does not know of it.
+    pub(super) fn pass_spent(&mut self) {
+        for first_seq in self.spent.clone() {
+            let Some(seal) = Seal::read(&self.dir.join(disk::spent_name(first_seq))) else {
+                continue;
+            };
+            let (floor, settled) = (self.ledger.floor, self.ledger.settled);
+            if seal.end_seq <= floor + 1 {
+                continue;
+            }
+            if first_seq > floor + 1 {
+                self.add_gap(floor + 1, settled, first_seq, seal.before);
+            }
+            seal.holes.iter().for_each(|hole| self.add_hole(*hole));
+            self.raise_floor(seal.end_seq - 1, seal.end);
+            self.ledger.watermark = self.ledger.watermark.max(self.ledger.floor);
+        }
     }
 
     /// Makes the ledger durable, on a full disk with the help of the ballast.
@@ -363,6 +402,10 @@ impl Spool {
             tail.sync()
         })?;
         self.ledger_dirty = false;
+        for first_seq in std::mem::take(&mut self.spent) {
+            // What stays is passed over at the next open, and removed then.
+            let _stays = disk::remove(&self.dir.join(disk::spent_name(first_seq)));
+        }
         Ok(())
     }
 }
@@ -370,4 +413,81 @@ impl Spool {
 /// The first frame of a segment that is not settled.
 fn range_start(first_seq: u64, floor: u64) -> u64 {
     first_seq.max(floor + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Frame, Limits, Mark};
+    use crate::{QUOTA_BYTES_MIN, SEGMENT_BYTES_MIN};
+
+    const LIMITS: Limits = Limits {
+        quota_bytes: 16 * QUOTA_BYTES_MIN,
+        segment_bytes: SEGMENT_BYTES_MIN,
+    };
+
+    /// What a kill leaves: the files as they are now.
+    fn copy(from: &std::path::Path, to: &std::path::Path) {
+        if from.is_file() {
+            std::fs::copy(from, to).unwrap();
+            return;
+        }
+        std::fs::create_dir(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let from = entry.unwrap().path();
+            copy(&from, &to.join(from.file_name().unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_was_removed_before_the_watermark_was_stored_counts_as_delivered() {
+        let home = tempfile::tempdir().unwrap();
+        let (mut spool, _) = Spool::open(&home.path().join("spool"), LIMITS).unwrap();
+        let bytes = vec![7; SEGMENT_BYTES_MIN as usize / 4];
+        for root_seq in 1..=20 {
+            let mark = Mark {
+                root_seq,
+                position: Vec::new(),
+            };
+            spool
+                .append(
+                    &[Frame {
+                        bytes: &bytes,
+                        records: 3,
+                    }],
+                    &mark,
+                )
+                .unwrap();
+        }
+        let before: Vec<u64> = spool.segments.keys().copied().collect();
+        assert!(before.len() > 3, "{before:?}");
+        // As `trim` does, on a disk that takes nothing.
+        let (floor, amounts) = spool.amounts_at(before[2]).unwrap();
+        spool.raise_floor(floor, amounts);
+        spool.ledger.watermark = floor;
+        spool.spend(&before[..2]);
+        let state = spool.state();
+        assert_eq!((state.delivered_records, state.lost_records), (3 * floor, 0));
+
+        let left = home.path().join("left");
+        copy(&spool.dir, &left);
+        let checked = crate::check(&left).unwrap();
+        // The rest of the watermark was in memory, and the consumer says it again.
+        let known = before[2] - 1;
+        assert_eq!((checked.delivered_records, checked.lost_records), (3 * known, 0));
+        assert!(checked.holes.is_empty(), "{:?}", checked.holes);
+        let (mut again, recovery) = Spool::open(&left, LIMITS).unwrap();
+        assert!(recovery.repairs.is_empty() && again.holes().is_empty(), "{recovery:?}");
+        let state = again.state();
+        assert_eq!(
+            (state.delivered_records, state.lost_records, state.held_records),
+            (3 * known, 0, 3 * (20 - known))
+        );
+        assert_eq!(again.read(1, 100, usize::MAX).unwrap().first().unwrap().seq, known + 1);
+        again.trim(floor).unwrap();
+        again.close().unwrap();
+        assert_eq!(disk::Listing::read(&left).unwrap().spent, Vec::<u64>::new());
+        let checked = crate::check(&left).unwrap();
+        assert_eq!((checked.delivered_records, checked.lost_records), (3 * floor, 0));
+    }
 }

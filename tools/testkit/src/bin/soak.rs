@@ -100,6 +100,7 @@ fn main() -> Result<ExitCode> {
         let options = Options {
             rows_per_s: arguments.rows_per_s,
             keep: arguments.keep,
+            profile: arguments.profile.clone(),
             ..Options::new(bus, arguments.seed.unwrap_or_else(fresh_seed), arguments.goal())
         };
         // One that cannot be finished must not take the others with it. It has printed why.

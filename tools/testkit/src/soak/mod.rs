@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use report::{Report, Usage, between_marks};
-pub use schedule::{Act, Road, Schedule, Victim, Weather};
+pub use schedule::{Act, Road, Schedule, Skew, Victim, Weather};
 
 use crate::everywhere::STREAMS;
 use crate::oracle::accuse_ledger;
@@ -110,6 +110,8 @@ pub struct Options {
     pub row_bytes_max: u64,
     /// Whether a soak that failed leaves its directory.
     pub keep: bool,
+    /// How the programs were built.
+    pub profile: String,
 }
 
 impl Options {
@@ -123,14 +125,25 @@ impl Options {
             rows_per_s: 150,
             row_bytes_max: 8_000,
             keep: false,
+            profile: "dev".to_string(),
         }
     }
 
     /// The command that repeats it.
     #[must_use]
     pub fn command(&self) -> String {
-        let Self { bus, seed, goal, .. } = self;
-        let mut command = format!("cargo xtask soak --bus {} --seed {seed}", bus.name());
+        let Self {
+            bus,
+            seed,
+            goal,
+            profile,
+            ..
+        } = self;
+        // Before what is passed on to the soak.
+        let mut command = format!(
+            "cargo xtask soak --profile {profile} --bus {} --seed {seed}",
+            bus.name()
+        );
         if goal.kills > 0 {
             command.push_str(&format!(" --kills {}", goal.kills));
         }
@@ -180,9 +193,10 @@ fn judge(mut world: World, options: &Options) -> Report {
     eprintln!("  whole again: {}", world.progress());
     let mut accusations = settle(&mut world, rows);
     accusations.extend(books(&mut world, rows));
-    accusations.append(&mut world.accusations);
     let verdicts = world.verdicts(&mut accusations);
     let usage = world.stop();
+    world.accuse_panics();
+    accusations.append(&mut world.accusations);
     let report = Report {
         bus: options.bus,
         seed: options.seed,
@@ -196,6 +210,9 @@ fn judge(mut world: World, options: &Options) -> Report {
         gateway: usage[0],
         hub: usage[1],
     };
+    if !report.is_clean() {
+        eprint!("{}", world.last_words());
+    }
     if !report.is_clean() && options.keep {
         let dir: PathBuf = world.keep();
         eprintln!("  everything is left in {}", dir.display());
@@ -267,8 +284,14 @@ mod tests {
             kills,
         };
         for (goal, want) in [
-            (goal(120, 0), "cargo xtask soak --bus nats --seed 7 --minutes 2.0"),
-            (goal(0, 200), "cargo xtask soak --bus nats --seed 7 --kills 200"),
+            (
+                goal(120, 0),
+                "cargo xtask soak --profile dev --bus nats --seed 7 --minutes 2.0",
+            ),
+            (
+                goal(0, 200),
+                "cargo xtask soak --profile dev --bus nats --seed 7 --kills 200",
+            ),
         ] {
             assert_eq!(Options::new(Bus::Nats, 7, goal).command(), want);
         }

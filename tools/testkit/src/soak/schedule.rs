@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use crate::{Dice, Way};
+use crate::{Dice, Illness, Way};
 
 /// Kills come this far apart, in milliseconds.
 const KILLS_APART_MS: (u64, u64) = (1_500, 3_500);
 /// So do other faults.
 const FAULTS_APART_MS: (u64, u64) = (1_000, 4_000);
+
+/// How far a clock jumps.
+const FIVE_YEARS_S: i64 = 5 * 365 * 24 * 3_600;
 
 /// Who can be killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,6 +78,21 @@ pub enum Act {
     Drop(Road),
     /// What the road is like from now on.
     Weather(Road, Weather),
+    /// The disk of a daemon suffers.
+    Disk(Victim, Illness, Duration),
+    /// What the wall clock of a daemon shows from now on.
+    Clock(Victim, Skew),
+}
+
+/// How wrong a wall clock is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skew {
+    /// Not at all.
+    Right,
+    /// It counts from the beginning of 1970.
+    Since1970,
+    /// By so many seconds, into the past when negative.
+    By(i64),
 }
 
 /// What a road is like.
@@ -141,7 +159,8 @@ fn kill(dice: &mut Dice) -> Act {
 
 fn fault(dice: &mut Dice) -> Act {
     let road = *dice.pick(&[Road::Gateway, Road::Hub]);
-    match dice.roll(10) {
+    let daemon = *dice.pick(&[Victim::Gateway, Victim::Hub]);
+    match dice.roll(13) {
         0 => Act::Freeze(Victim::Gateway, dice.millis(50, 1_000)),
         1 => Act::Freeze(Victim::Hub, dice.millis(50, 1_000)),
         2 => Act::Freeze(*dice.pick(&[Victim::Broker, Victim::Database]), dice.millis(50, 2_000)),
@@ -150,7 +169,27 @@ fn fault(dice: &mut Dice) -> Act {
         5 => Act::OneWay(road, *dice.pick(&[Way::Up, Way::Down]), dice.millis(50, 2_000)),
         6 => Act::Drop(road),
         7 => Act::Weather(road, Weather::default()),
+        8 | 9 => Act::Disk(daemon, illness(dice), dice.millis(50, 2_000)),
+        10 => Act::Clock(daemon, skew(dice)),
         _ => Act::Weather(road, weather(dice)),
+    }
+}
+
+fn illness(dice: &mut Dice) -> Illness {
+    match dice.roll(4) {
+        0 => Illness::Full,
+        1 => Illness::ReadOnly,
+        2 => Illness::NoSync,
+        _ => Illness::Slow(dice.millis(20, 500)),
+    }
+}
+
+fn skew(dice: &mut Dice) -> Skew {
+    match dice.roll(4) {
+        0 => Skew::Right,
+        1 => Skew::Since1970,
+        2 => Skew::By(FIVE_YEARS_S),
+        _ => Skew::By(-FIVE_YEARS_S),
     }
 }
 
@@ -204,6 +243,13 @@ mod tests {
             series.iter().any(|(_, act)| matches!(act, Act::Stall(..))),
             series.iter().any(|(_, act)| matches!(act, Act::OneWay(..))),
             series.iter().any(|(_, act)| matches!(act, Act::Drop(_))),
+            series
+                .iter()
+                .any(|(_, act)| matches!(act, Act::Disk(_, Illness::NoSync, _))),
+            series
+                .iter()
+                .any(|(_, act)| matches!(act, Act::Disk(_, Illness::Full, _))),
+            series.iter().any(|(_, act)| matches!(act, Act::Clock(_, Skew::By(_)))),
             series
                 .iter()
                 .any(|(_, act)| matches!(act, Act::Weather(_, weather) if weather.bytes_per_s.is_some())),

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Act, Options, Road, Usage, Victim, Weather};
+use super::{Act, Options, Road, Skew, Usage, Victim, Weather};
 use crate::everywhere::{self, STREAMS};
 use crate::oracle::{Produced, Verdict};
 use crate::shop::{self, Sizes};
-use crate::{Dice, Fleet, Ledger, Link, Postgres, Proc, Signal, wait_ok};
+use crate::{Dice, Fleet, IllDisk, Ledger, Link, Postgres, Proc, Signal, WallClock, wait_ok};
 
 /// The producer waits while a destination is so many rows behind.
 const BEHIND_ROWS_MAX: u64 = 20_000;
@@ -24,12 +24,16 @@ const LARGE_EVERY: u64 = 150;
 const LARGE_TIMES: u64 = 8;
 const STOP: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_secs(60);
+/// Lines of a log that are shown when something is wrong.
+const LAST_LINES: usize = 25;
 
 /// A daemon over all its lives.
 struct Daemon {
     name: &'static str,
     bus: String,
     log: PathBuf,
+    disk: IllDisk,
+    clock: WallClock,
     process: Option<Proc>,
     usage: Usage,
     /// Written by the life that runs, when last looked.
@@ -40,6 +44,7 @@ impl Daemon {
     fn start(&mut self, fleet: &Fleet) {
         if self.process.is_none() {
             let cmd = fleet.daemon_cmd(self.name, Some(&self.bus));
+            let cmd = self.clock.on(self.disk.under(cmd));
             self.process = Some(cmd.log(&self.log).spawn());
             self.written_bytes = 0;
         }
@@ -73,6 +78,7 @@ enum Mend {
     Start(Victim),
     Thaw(Victim),
     Restore(Road),
+    Heal(Victim),
 }
 
 pub struct World {
@@ -105,6 +111,12 @@ impl World {
             name,
             bus: roads[road].url(&fleet.broker.url()),
             log: fleet.dir().join(format!("{name}.log")),
+            // What the hub delivers into lies on its disk, the gateway's source on another one: it belongs to its producer.
+            disk: match name {
+                "hub" => IllDisk::holding(&[&fleet.dir().join(name), &everywhere::landing(&fleet)]),
+                _ => IllDisk::holding(&[&fleet.dir().join(name)]),
+            },
+            clock: WallClock::right(),
             process: None,
             usage: Usage::default(),
             written_bytes: 0,
@@ -172,6 +184,20 @@ impl World {
             Act::Weather(road, weather) => {
                 set_weather(&self.roads[road as usize], weather);
                 self.note("weather");
+            }
+            Act::Disk(victim, illness, pause) => {
+                self.daemons[victim as usize].disk.suffers(illness);
+                self.note("disk");
+                self.due.push((now + pause, Mend::Heal(victim)));
+            }
+            Act::Clock(victim, skew) => {
+                let clock = &self.daemons[victim as usize].clock;
+                match skew {
+                    Skew::Right => clock.off_by(0),
+                    Skew::Since1970 => clock.begin_in_1970(),
+                    Skew::By(seconds) => clock.off_by(seconds),
+                }
+                self.note("clock");
             }
         }
     }
@@ -269,6 +295,7 @@ impl World {
             }
             Mend::Thaw(_) => {}
             Mend::Restore(road) => self.roads[road as usize].restore(),
+            Mend::Heal(daemon) => self.daemons[daemon as usize].disk.is_well(),
         }
     }
 
@@ -280,6 +307,9 @@ impl World {
         for road in &self.roads {
             set_weather(road, Weather::default());
             road.restore();
+        }
+        for daemon in &self.daemons {
+            daemon.clock.off_by(0);
         }
     }
 
@@ -353,6 +383,30 @@ impl World {
             daemon.bury();
         }
         [self.daemons[0].usage, self.daemons[1].usage]
+    }
+
+    /// The last lines of each daemon's log: what else there is to go by when nothing moves any more.
+    pub fn last_words(&self) -> String {
+        let words = self.daemons.iter().map(|daemon| {
+            let log = std::fs::read_to_string(&daemon.log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n    ");
+            format!("  the {} said last:\n    {last}\n", daemon.name)
+        });
+        words.collect()
+    }
+
+    /// Panics, of which a program may have survived some.
+    pub fn accuse_panics(&mut self) {
+        for daemon in &self.daemons {
+            let log = std::fs::read_to_string(&daemon.log).unwrap_or_default();
+            // sled panics where it can only return an error while it is dropped; the spool catches that.
+            let panics = log
+                .lines()
+                .filter(|line| line.contains("panicked at") && !line.contains("/sled-"));
+            self.accusations
+                .extend(panics.map(|line| format!("the {}: {line}", daemon.name)));
+        }
     }
 
     /// Leaves the files where they are. Returns where.

@@ -1,6 +1,7 @@
-/* Stands between a process and the calls that write to files below ILL_DISK_DIR. The file ILL_DISK_MODE says how the disk
- * is: "well"; "readonly" (what writes fails with EROFS, as on a disk that was remounted after an error); or "slow <ms>"
- * (an fsync takes that long). Everything else is passed on as it is. */
+/* Stands between a process and the calls that write to files below ILL_DISK_DIRS (several, with ':' between). The file ILL_DISK_MODE says how the disk
+ * is: "well"; "readonly" (what writes fails with EROFS, as on a disk that was remounted after an error); "full" (what
+ * takes room fails with ENOSPC, after half of it was taken); "nosync" (an fsync fails with EIO); or "slow <ms>" (an fsync
+ * takes that long). Everything else is passed on as it is. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,7 +21,9 @@
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-/* -1: read-only; 0: well; above: milliseconds of an fsync. */
+enum { FULL = -3, NOSYNC = -2, READONLY = -1, WELL = 0 };
+
+/* One of these, or above them: milliseconds of an fsync. */
 static long mode(void) {
     const char *path = getenv("ILL_DISK_MODE");
     char text[64] = {0};
@@ -30,14 +33,21 @@ static long mode(void) {
     long got = syscall(SYS_read, fd, text, sizeof text - 1);
     syscall(SYS_close, fd);
     if (got <= 0) return 0;
-    if (!strncmp(text, "readonly", 8)) return -1;
+    if (!strncmp(text, "readonly", 8)) return READONLY;
+    if (!strncmp(text, "full", 4)) return FULL;
+    if (!strncmp(text, "nosync", 6)) return NOSYNC;
     if (!strncmp(text, "slow ", 5)) return atol(text + 5);
-    return 0;
+    return WELL;
 }
 
 static int below(const char *path) {
-    const char *dir = getenv("ILL_DISK_DIR");
-    return dir && path && !strncmp(path, dir, strlen(dir));
+    const char *dirs = getenv("ILL_DISK_DIRS");
+    while (dirs && path && *dirs) {
+        size_t len = strcspn(dirs, ":");
+        if (!strncmp(path, dirs, len) && (path[len] == '/' || !path[len])) return 1;
+        dirs += len + (dirs[len] == ':');
+    }
+    return 0;
 }
 
 static int ours(int fd) {
@@ -50,19 +60,38 @@ static int ours(int fd) {
 }
 
 static int refused(int is_ours) {
-    if (is_ours && mode() < 0) {
+    if (is_ours && mode() == READONLY) {
         errno = EROFS;
         return 1;
     }
     return 0;
 }
 
-static void wait_for_disk(int fd) {
-    long ms;
-    if (ours(fd) && (ms = mode()) > 0) {
-        struct timespec time = {ms / 1000, ms % 1000 * 1000000};
+/* Whether the next bytes find no room. Every second time half of them do: a write that was cut short. */
+static int full(int is_ours, size_t *len) {
+    static _Atomic unsigned turn;
+    if (!is_ours || mode() != FULL) return 0;
+    if (turn++ % 2 == 0 && *len > 1) {
+        *len /= 2;
+        return 0;
+    }
+    errno = ENOSPC;
+    return 1;
+}
+
+/* How an fsync goes: 0, or -1 when it fails. */
+static int synced(int fd) {
+    if (!ours(fd)) return 0;
+    long now = mode();
+    if (now == NOSYNC) {
+        errno = EIO;
+        return -1;
+    }
+    if (now > 0) {
+        struct timespec time = {now / 1000, now % 1000 * 1000000};
         nanosleep(&time, NULL);
     }
+    return 0;
 }
 
 #define WRITES (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)
@@ -80,16 +109,21 @@ OPEN(open)
 OPEN(open64)
 
 ssize_t write(int fd, const void *from, size_t len) {
-    return refused(ours(fd)) ? -1 : REAL(write)(fd, from, len);
+    int is_ours = ours(fd);
+    return refused(is_ours) || full(is_ours, &len) ? -1 : REAL(write)(fd, from, len);
 }
 ssize_t writev(int fd, const struct iovec *from, int count) {
-    return refused(ours(fd)) ? -1 : REAL(writev)(fd, from, count);
+    int is_ours = ours(fd);
+    size_t len = 0;
+    return refused(is_ours) || full(is_ours, &len) ? -1 : REAL(writev)(fd, from, count);
 }
 ssize_t pwrite(int fd, const void *from, size_t len, off_t at) {
-    return refused(ours(fd)) ? -1 : REAL(pwrite)(fd, from, len, at);
+    int is_ours = ours(fd);
+    return refused(is_ours) || full(is_ours, &len) ? -1 : REAL(pwrite)(fd, from, len, at);
 }
 ssize_t pwrite64(int fd, const void *from, size_t len, off64_t at) {
-    return refused(ours(fd)) ? -1 : REAL(pwrite64)(fd, from, len, at);
+    int is_ours = ours(fd);
+    return refused(is_ours) || full(is_ours, &len) ? -1 : REAL(pwrite64)(fd, from, len, at);
 }
 int ftruncate(int fd, off_t len) {
     return refused(ours(fd)) ? -1 : REAL(ftruncate)(fd, len);
@@ -107,10 +141,8 @@ int unlink(const char *path) {
     return refused(below(path)) ? -1 : REAL(unlink)(path);
 }
 int fsync(int fd) {
-    wait_for_disk(fd);
-    return REAL(fsync)(fd);
+    return synced(fd) ? -1 : REAL(fsync)(fd);
 }
 int fdatasync(int fd) {
-    wait_for_disk(fd);
-    return REAL(fdatasync)(fd);
+    return synced(fd) ? -1 : REAL(fdatasync)(fd);
 }

@@ -22,7 +22,10 @@ pub async fn watched(name: &'static str, task: impl Future<Output = ()>) {
             part = name,
             "a part that cannot be missed panicked: this process ends, to be started again"
         );
-        #[expect(clippy::disallowed_methods, reason = "as good as being killed, which is what the rest is made for")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "as good as being killed, which is what the rest is made for"
+        )]
         process::exit(EXIT_BROKEN);
     }
 }

@@ -29,6 +29,22 @@ const plan = (daemon) =>
     ? number(daemon.plan_version)
     : h("span", { class: "nowrap" }, `${number(daemon.plan_version)} → ${number(daemon.plan_wanted)}`);
 
+function trouble(daemon) {
+  const told = [
+    daemon.troubled > 0 && state("bad", `${number(daemon.troubled)} in trouble`),
+    daemon.damaged > 0 && state("warn", `${number(daemon.damaged)} damaged`),
+  ].filter(Boolean);
+  return told.length > 0 ? told.flatMap((each, index) => (index > 0 ? [h("br"), each] : [each])) : h("span", { class: "quiet" }, "none");
+}
+
+const damage = (count) =>
+  h(
+    "div",
+    { class: "alert mild" },
+    h("strong", {}, count === 1 ? "It set one thing aside as damaged" : `It set ${number(count)} things aside as damaged`),
+    h("p", {}, "Nothing waits for it, and what records it cost is in the ledger. On its machine, with the daemon stopped, ", h("code", {}, "myceliald spool list"), " shows what it is, and ", h("code", {}, "myceliald spool forget --yes"), " removes it."),
+  );
+
 const addButton = () => h("a", { class: "button main", href: "#/add" }, "Add a daemon");
 
 export function fleet() {
@@ -40,7 +56,7 @@ export function fleet() {
         h("td", {}, h("a", { href: `#/daemons/${name(daemon.name)}` }, daemon.name)),
         h("td", {}, presence(daemon.presence)),
         h("td", { class: "nowrap" }, seen(daemon)),
-        h("td", {}, daemon.troubled > 0 ? state("bad", `${daemon.troubled} in trouble`) : h("span", { class: "quiet" }, "none")),
+        h("td", {}, trouble(daemon)),
         h("td", { class: "num" }, plan(daemon)),
         h("td", { class: "num" }, bytes(daemon.resources.rss_bytes)),
         h("td", { class: "num" }, bytes(daemon.resources.spool_bytes)),
@@ -96,6 +112,7 @@ export function daemon(key) {
       detail.plan_error && h("div", { class: "alert", role: "alert" }, h("strong", {}, "Its newest plan is not applied"), h("p", {}, detail.plan_error)),
       clock > 60000 &&
         h("div", { class: "alert mild" }, h("strong", {}, `Its clock is ${span(clock)} ${detail.clock_offset_ms < 0 ? "behind" : "ahead"}`), h("p", {}, "Nothing breaks; only its time stamps are off.")),
+      view.damaged > 0 && damage(view.damaged),
       h("h2", {}, "Workflows"),
       parts(detail.parts, "workflow"),
       h("h2", {}, "Machine"),

@@ -28,10 +28,11 @@ function trouble(stream, daemons) {
 
 // What a number alone does not tell.
 function aside(stream, column) {
-  const { unconfirmed } = stream.ledger;
+  const { unconfirmed, filtered } = stream.ledger;
+  const among = [filtered > 0 && `${number(filtered)} filtered`, unconfirmed > 0 && `${number(unconfirmed)} unconfirmed`];
   const text =
     (column === "buffered" && stream.buffered_bytes > 0 && bytes(stream.buffered_bytes)) ||
-    (column === "delivered" && unconfirmed > 0 && `${number(unconfirmed)} unconfirmed`);
+    (column === "delivered" && among.filter(Boolean).join(", "));
   return text && [h("br"), h("span", { class: "quiet" }, text)];
 }
 
@@ -68,7 +69,7 @@ export function streamTable(streams, { daemons = [], own = false }) {
 export function ledger() {
   const draw = ({ daemons, streams }) => [
     h("div", { class: "head" }, h("h1", {}, "Ledger")),
-    h("p", { class: "quiet" }, "Of every record that was taken from a source it is known where it is: produced = delivered + buffered + dropped + dead. Duplicates arrived again and were recognised; unconfirmed is what a destination that lost its memory has by the producer's word."),
+    h("p", { class: "quiet" }, "Of every record that was taken from a source it is known where it is: produced = delivered + buffered + dropped + dead. Duplicates arrived again and were recognised; filtered is what a transform on the receiving side left out of what was delivered; unconfirmed is what a destination that lost its memory has by the producer's word."),
     streams.length > 0 ? streamTable(streams, { daemons }) : noStreams(),
   ];
   return { load, fresh: (picture) => picture, draw };

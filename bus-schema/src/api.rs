@@ -213,6 +213,8 @@ pub struct DaemonView {
     pub plan_wanted: u64,
     /// Workflows on it that are not running well.
     pub troubled: u32,
+    /// Files and buffers it set aside as damaged and was not told to forget.
+    pub damaged: u32,
     /// What it uses.
     pub resources: Resources,
 }

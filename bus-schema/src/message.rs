@@ -268,7 +268,7 @@ pub struct Ledger {
     pub produced: u64,
     /// Waiting, durable, not acknowledged.
     pub buffered: u64,
-    /// Durable at the destination.
+    /// Durable at the destination, or left out on the consumer's side (see `filtered`).
     pub delivered: u64,
     /// Given up by policy, each reported.
     pub dropped: u64,
@@ -279,6 +279,9 @@ pub struct Ledger {
     /// Of those delivered: known only by the producer's word, because the destination has lost its watermark, or was taken
     /// back to an older state (and may have lost these with it).
     pub unconfirmed: u64,
+    /// Of those delivered: left out by a transform on the consumer's side, as the workflow wants it. What the producer's
+    /// side leaves out was never produced for this stream.
+    pub filtered: u64,
 }
 
 impl Ledger {

@@ -31,6 +31,7 @@ use flow::Registry;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    aside,
     assemble::{Workshop, unix_ms},
     board::Board,
     chores::{self, Chores},
@@ -142,9 +143,13 @@ impl Agent {
             random,
         } = setup;
         {
-            let dir = home.dir().to_owned();
+            let (dir, budget) = (home.dir().to_owned(), Arc::clone(&budget));
             // Before anything else takes the room. It is no reason not to start.
-            let _said = tokio::task::spawn_blocking(move || chores::keep_reserve(&dir)).await;
+            let looked = move || {
+                chores::keep_reserve(&dir);
+                aside::count(&dir, &budget);
+            };
+            let _said = tokio::task::spawn_blocking(looked).await;
         }
         // What cannot do without the disk comes before anything is running.
         let checkpoints = Arc::new(MarkFiles::new(Arc::clone(&home))?);
@@ -177,14 +182,14 @@ impl Agent {
             home: Arc::clone(&home),
             secure: Arc::clone(&secure),
             streams: Arc::clone(&streams),
-            budget,
+            budget: Arc::clone(&budget),
             base_dir,
             started,
         };
         let letters = Letters::new(home.dir(), letters_bytes_max, epoch, started);
         let supervisor = Supervisor::new(workshop, Arc::clone(&board), checkpoints, letters.clone(), random);
         let mut agent = Self {
-            chores: Chores::new(Arc::clone(&home)),
+            chores: Chores::new(Arc::clone(&home), Arc::clone(&budget)),
             home,
             membership,
             secure,

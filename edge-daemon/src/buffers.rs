@@ -28,6 +28,7 @@ use spool::{Limits, Report, Spool};
 use stream::frames;
 
 use crate::{
+    aside::{self, Aside, Kind},
     assemble::stream_specs,
     standalone,
     streams::outgoing::{EDGE, Lineage, lineage_of, spool_dir, stream_dir},
@@ -39,8 +40,15 @@ Examples (the daemon must be stopped):
   myceliald spool check 'db->store'             look closely at one buffer; changes nothing
   myceliald spool repair                        set damaged parts aside and save the rest
   myceliald spool export 'db->store' --to out/  write what is readable as JSON lines
+  myceliald spool forget --yes                  remove what was set aside as damaged
 
 A stream is named by its edge, its id or the beginning of its id.";
+
+const FORGET_EXAMPLES: &str = "\
+Examples (the daemon must be stopped):
+  myceliald spool forget                     show what would go
+  myceliald spool forget --yes               remove all that was set aside
+  myceliald spool forget 'db->store' --yes   only what was set aside of this stream";
 
 const EXITS: &str = "\
 Exit codes: 0 nothing is wrong, 1 it did not work or the daemon is running, 2 wrong command line or no such stream,
@@ -86,6 +94,15 @@ enum SpoolCommand {
         /// Directory for the file, instead of stdout.
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
+    },
+    /// Remove what was set aside because it was damaged. Buffers in use stay as they are.
+    #[command(before_help = FORGET_EXAMPLES)]
+    Forget {
+        /// Of which stream; everything in the daemon's directory by default.
+        stream: Option<String>,
+        /// Do it, instead of showing what would go.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -173,7 +190,7 @@ struct Look<'a> {
     report: Report,
     epoch: Option<u64>,
     /// Buffers that were given up as a whole earlier.
-    lost_buffers: usize,
+    lost: Vec<Aside>,
 }
 
 impl Look<'_> {
@@ -192,13 +209,19 @@ impl Look<'_> {
                 aside => format!("{aside} damaged segments were set aside as bad.*"),
             });
         }
-        if self.lost_buffers > 0 {
+        if !self.lost.is_empty() {
             trouble.push(format!(
                 "{} whole buffers were set aside as spool.lost.*",
-                self.lost_buffers
+                self.lost.len()
             ));
         }
         trouble
+    }
+
+    /// What of it was set aside, in parts or whole.
+    fn aside(&self) -> impl Iterator<Item = &Path> {
+        let whole = self.lost.iter().map(|aside| aside.path.as_path());
+        self.report.quarantined.iter().map(PathBuf::as_path).chain(whole)
     }
 
     fn json(&self) -> Value {
@@ -232,7 +255,7 @@ impl Look<'_> {
                 "frames": hole.frames,
                 "records": hole.records,
             })).collect::<Vec<_>>(),
-            "set_aside": report.quarantined.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
+            "set_aside": self.aside().map(|path| path.display().to_string()).collect::<Vec<_>>(),
             "trouble": self.trouble(),
         })
     }
@@ -257,6 +280,9 @@ pub fn run(arguments: &SpoolArguments, data_dir: &Path) -> Result<bool, BufferEr
         SpoolCommand::List => {
             let looks = look(&home, &buffers.iter().collect::<Vec<_>>())?;
             show(&looks, arguments.output, false);
+            if arguments.output == Output::Table {
+                print!("{}", set_aside(&aside::list(home.dir()), &buffers));
+            }
             Ok(looks.iter().all(|look| look.trouble().is_empty()))
         }
         SpoolCommand::Check { stream } => {
@@ -272,6 +298,12 @@ pub fn run(arguments: &SpoolArguments, data_dir: &Path) -> Result<bool, BufferEr
             let looks = look(&home, &chosen)?;
             show(&looks, arguments.output, true);
             Ok(true)
+        }
+        SpoolCommand::Forget { stream, yes } => {
+            let stream = stream.as_ref().map(|wanted| one(&buffers, wanted)).transpose()?;
+            let mut all = aside::list(home.dir());
+            all.retain(|aside| stream.is_none_or(|buffer| aside.stream == Some(buffer.stream)));
+            forget(&all, &buffers, *yes, arguments.output).map(|()| true)
         }
         SpoolCommand::Export { stream, to } => export(&home, one(&buffers, stream)?, to.as_deref()).map(|()| true),
     }
@@ -341,14 +373,14 @@ fn one<'a>(buffers: &'a [Buffer], wanted: &str) -> Result<&'a Buffer, BufferErro
 
 fn look<'a>(home: &Home, buffers: &[&'a Buffer]) -> Result<Vec<Look<'a>>, BufferError> {
     let mut looks = Vec::new();
+    let aside = aside::list(home.dir());
     for buffer in buffers {
-        let entries = fs::read_dir(&buffer.dir).map_err(io_error("read", &buffer.dir))?;
-        let is_lost = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("spool.lost.");
+        let is_lost = |aside: &&Aside| aside.kind == Kind::Buffer && aside.stream == Some(buffer.stream);
         looks.push(Look {
             buffer,
             report: spool::check(&spool_dir(&buffer.dir))?,
             epoch: lineage_of(home, &buffer.stream).map(|lineage| lineage.epoch),
-            lost_buffers: entries.flatten().filter(|entry| is_lost(&entry.file_name())).count(),
+            lost: aside.iter().filter(is_lost).cloned().collect(),
         });
     }
     Ok(looks)
@@ -415,10 +447,55 @@ fn details(look: &Look<'_>) -> String {
             hole.first_seq, hole.last_seq, hole.records
         );
     }
-    for path in &look.report.quarantined {
+    for path in look.aside() {
         let _infallible = writeln!(text, "  set aside: {}", path.display());
     }
     text
+}
+
+/// What was set aside, for people: nothing when there is nothing.
+fn set_aside(all: &[Aside], buffers: &[Buffer]) -> String {
+    let mut text = String::new();
+    if !all.is_empty() {
+        text.push_str("\nset aside as damaged, and in the way of nothing (remove with: myceliald spool forget)\n");
+    }
+    for aside in all {
+        let of = |stream| buffers.iter().find(|buffer| buffer.stream == stream).map(Buffer::edge);
+        let of = aside
+            .stream
+            .and_then(of)
+            .map_or(String::new(), |edge| format!(" of {edge}"));
+        let (bytes, what, path) = (aside.bytes / 1000, aside.kind.describe(), aside.path.display());
+        let _infallible = writeln!(text, "{bytes:>8} KB  {what}{of}: {path}");
+    }
+    text
+}
+
+/// Removes what was set aside, or shows what would go.
+fn forget(all: &[Aside], buffers: &[Buffer], is_meant: bool, output: Output) -> Result<(), BufferError> {
+    if is_meant {
+        for aside in all {
+            aside::forget(aside).map_err(io_error("remove", &aside.path))?;
+        }
+    }
+    let bytes: u64 = all.iter().map(|aside| aside.bytes).sum();
+    if output == Output::Json {
+        let paths = all.iter().map(|aside| aside.path.display().to_string());
+        println!(
+            "{}",
+            json!({ "forgotten": is_meant, "bytes": bytes, "set_aside": paths.collect::<Vec<_>>() })
+        );
+        return Ok(());
+    }
+    if !is_meant {
+        print!("{}", set_aside(all, buffers).trim_start());
+    }
+    match (all.len(), is_meant) {
+        (0, _) => println!("nothing was set aside"),
+        (count, true) => println!("forgotten: {count}, {} KB", bytes / 1000),
+        (_, false) => eprintln!("hint: nothing was removed yet; to do it, add --yes"),
+    }
+    Ok(())
 }
 
 /// Opening mends what it finds; reading everything finds the rest.

@@ -11,8 +11,10 @@ use std::{
 };
 
 use bus_link::{guard::Seen, home::Home, reserve};
-use spool::Space;
+use spool::{Budget, Space};
 use tokio::task::JoinHandle;
+
+use crate::aside;
 
 /// The part of the file system that the reserve takes at most, in percent.
 const RESERVE_PERCENT_MAX: u64 = 4;
@@ -20,15 +22,17 @@ const RESERVE_PERCENT_MAX: u64 = 4;
 /// The work and whether it is under way.
 pub struct Chores {
     home: Arc<Home>,
+    budget: Arc<Budget>,
     running: Option<JoinHandle<()>>,
     damaged: Arc<AtomicU32>,
 }
 
 impl Chores {
     /// Nothing is under way.
-    pub fn new(home: Arc<Home>) -> Self {
+    pub fn new(home: Arc<Home>, budget: Arc<Budget>) -> Self {
         Self {
             home,
+            budget,
             running: None,
             damaged: Arc::default(),
         }
@@ -44,10 +48,12 @@ impl Chores {
         if self.running.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
-        let (home, seen, damaged) = (Arc::clone(&self.home), seen(), Arc::clone(&self.damaged));
+        let (home, budget) = (Arc::clone(&self.home), Arc::clone(&self.budget));
+        let (seen, damaged) = (seen(), Arc::clone(&self.damaged));
         self.running = Some(tokio::task::spawn_blocking(move || {
             round(&home, seen);
-            damaged.store(set_aside(home.dir()), Ordering::Relaxed);
+            damaged.store(aside::list(home.dir()).len() as u32, Ordering::Relaxed);
+            aside::count(home.dir(), &budget);
         }));
     }
 
@@ -71,26 +77,6 @@ fn round(home: &Home, seen: Option<Vec<Seen>>) {
         tracing::warn!(%error, "cannot write down what has been seen");
     }
     keep_reserve(home.dir());
-}
-
-/// Counts what was set aside: small files as `<name>.bad.<n>`, segments of a buffer as `bad.<segment>.<n>`, whole buffers as
-/// `spool.lost.<n>`. Whoever has looked at them removes them, and they are forgotten.
-fn set_aside(dir: &Path) -> u32 {
-    let names = |dir: &Path| -> Vec<String> {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        entries
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect()
-    };
-    let is_aside =
-        |name: &&String| name.contains(".bad.") || name.starts_with("bad.") || name.starts_with("spool.lost.");
-    let count = |dir: &Path| names(dir).iter().filter(is_aside).count() as u32;
-    let streams = dir.join("streams");
-    let of_streams = names(&streams).into_iter().map(|stream| {
-        let stream = streams.join(stream);
-        count(&stream) + count(&stream.join("spool"))
-    });
-    count(dir) + count(&dir.join("marks")) + count(&dir.join("dead")) + of_streams.sum::<u32>()
 }
 
 /// Makes the reserve whole again when there is more room than it takes. Blocks.
@@ -118,27 +104,6 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-
-    #[test]
-    fn what_was_set_aside_is_counted() {
-        let home = tempfile::tempdir().unwrap();
-        assert_eq!(set_aside(home.path()), 0);
-        for (name, counts) in [
-            ("plan", false),
-            ("plan.bad.1", true),
-            ("marks/abc.bad.2", true),
-            ("streams/abc/lineage.bad.1", true),
-            ("streams/abc/spool.lost.1/db", true),
-            ("streams/abc/spool/bad.00000000000000000001.1/db", true),
-            ("streams/abc/spool/00000000000000000007/db", false),
-        ] {
-            let before = set_aside(home.path());
-            let path = home.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, "x").unwrap();
-            assert_eq!(set_aside(home.path()) - before, u32::from(counts), "{name}");
-        }
-    }
 
     #[test]
     fn the_reserve_returns_when_there_is_room() {

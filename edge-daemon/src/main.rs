@@ -1,6 +1,7 @@
 //! `myceliald`: runs workflows next to the data. Parses the command line, then hands over.
 
 mod agent;
+mod aside;
 mod assemble;
 mod board;
 mod buffers;

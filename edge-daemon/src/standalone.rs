@@ -24,8 +24,8 @@ use flow::{Build, BuildContext, Registry};
 use tokio::sync::watch;
 
 use crate::{
-    assemble::Workshop, board::Board, clocks::Clocks, command, letters::Letters, marks::MarkFiles, streams::Streams,
-    supervisor::Supervisor, taps::Taps,
+    aside, assemble::Workshop, board::Board, clocks::Clocks, command, letters::Letters, marks::MarkFiles,
+    streams::Streams, supervisor::Supervisor, taps::Taps,
 };
 
 /// The name of this machine in messages.
@@ -162,12 +162,14 @@ pub async fn run(
     let secure = Arc::new(Secure::new(identity, &membership, home.next_epoch()?, [])?);
     let streams = Streams::new(Arc::clone(&secure), None, Clocks::new(None, secure.epoch()));
     let board = Board::new(Arc::new(Taps::new().0));
+    let budget = spool::Budget::new(room);
+    aside::count(home.dir(), &budget);
     let workshop = Workshop {
         registry,
         home: Arc::clone(&home),
         secure,
         streams: Arc::clone(&streams),
-        budget: spool::Budget::new(room),
+        budget,
         base_dir,
         started: Instant::now(),
     };

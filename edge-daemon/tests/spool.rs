@@ -155,6 +155,31 @@ fn buffers_of_a_stopped_daemon() {
     assert_eq!(count("lost") + count("buffered"), ROWS);
     let exported = stopped.spool(&["export", &id]);
     assert_eq!(exported.stdout.lines().count() as i64, count("buffered"));
+
+    // What was set aside is shown until it is forgotten, and nothing else goes with it.
+    let whole = dir.with_extension("lost.1");
+    fs::create_dir(&whole).unwrap();
+    fs::write(whole.join("db"), vec![0; 5_000]).unwrap();
+    let listed = stopped.spool(&["list"]);
+    assert_eq!(listed.code(), Some(4), "{}", told(&listed));
+    for part in [
+        "5 KB  a whole buffer of db->stuck",
+        "a part of a buffer of db->stuck",
+        "spool forget",
+    ] {
+        assert!(told(&listed).contains(part), "{part}: {}", told(&listed));
+    }
+    for (arguments, is_left) in [(&["forget"][..], true), (&["forget", &id, "--yes"], false)] {
+        let done = stopped.spool(arguments);
+        assert_eq!(done.code(), Some(0), "{}", told(&done));
+        assert_eq!(told(&done).contains("add --yes"), is_left, "{}", told(&done));
+        assert_eq!(whole.exists(), is_left);
+    }
+    let nothing = stopped.spool(&["forget", "--yes"]);
+    assert!(told(&nothing).contains("nothing was set aside"), "{}", told(&nothing));
+    let left = stopped.json(&["check", &id]).swap_remove(0);
+    assert_eq!(left["buffered"], after["buffered"]);
+    assert_eq!(left["set_aside"], serde_json::json!([]));
 }
 
 #[test]
@@ -176,6 +201,8 @@ fn mistakes_are_explained() {
         "{}",
         told(&unknown)
     );
+    let help = Cmd::bin("myceliald").args(["spool", "forget", "--help"]).run(SOON);
+    assert!(told(&help).starts_with("Examples"), "{}", told(&help));
     let help = Cmd::bin("myceliald").args(["spool", "--help"]).run(SOON);
     assert!(
         told(&help).starts_with("Examples (the daemon must be stopped):"),

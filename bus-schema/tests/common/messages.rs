@@ -96,6 +96,7 @@ fn ledger() -> Ledger {
         dead: 3,
         duplicates: 5,
         unconfirmed: 2,
+        filtered: 40,
     }
 }
 
@@ -306,6 +307,7 @@ fn results() -> Vec<ApiResult> {
         plan_version: 11,
         plan_wanted: 12,
         troubled: 1,
+        damaged: 2,
         resources: resources(),
     };
     let component = || ComponentView {

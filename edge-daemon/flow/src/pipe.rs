@@ -143,6 +143,8 @@ impl Meter {
             dead: counts.dead,
             duplicates: counts.duplicates,
             unconfirmed: counts.unconfirmed,
+            // Produced is what was left of them.
+            filtered: 0,
         }
     }
 

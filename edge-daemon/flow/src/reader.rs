@@ -20,6 +20,7 @@ use crate::{
     runner::{Outcome, Surroundings},
     sink::{Tally, Watermark},
     source::{Position, Read, Source, SourceBatch, Undecodable},
+    transform::Transformed,
     work::{Entry, INFLIGHT_BYTES_MAX, Ways, Work, empty_batch, weight},
 };
 
@@ -279,8 +280,8 @@ impl<'a> Reader<'a> {
                 record: original.take(&[*row]).encode(),
             }));
             self.around.observer.passed(&stage.node, &done.batch);
-            let dead = tally.dead + done.rejected.len() as u64;
-            outputs.push(Some((done.batch, Tally { dead, ..tally })));
+            let tally = transformed(&stage.node, original.rows(), &done, tally)?;
+            outputs.push(Some((done.batch, tally)));
         }
         let part = |(index, leaf): (usize, &Leaf)| {
             let output = match leaf.after {
@@ -428,6 +429,20 @@ async fn room_for<'s>(
     // Nobody closes the semaphore; the writing half gives the room back, also when it ends.
     let room = Arc::clone(room).acquire_many_owned(weight(batch)).await.ok()?;
     Some((room, sender.reserve().await.ok()?))
+}
+
+/// What a batch settles after a transform: every record that came in goes on, died, or was left out.
+fn transformed(node: &str, rows: usize, done: &Transformed, tally: Tally) -> Result<Tally, Fault> {
+    let Some(filtered) = rows.checked_sub(done.batch.rows() + done.rejected.len()) else {
+        return Err(Fault::stop(format!(
+            "{node}: it made more records than it got, which no account could follow: please report this"
+        )));
+    };
+    Ok(Tally {
+        dead: tally.dead + done.rejected.len() as u64,
+        filtered: tally.filtered + filtered as u64,
+        ..tally
+    })
 }
 
 fn stage_fault(node: &str, fault: Fault) -> Fault {

@@ -34,6 +34,8 @@ pub struct Tally {
     pub settled: u64,
     /// Gap records met.
     pub gaps: u64,
+    /// Records that a transform left out on the way, as the workflow wants it.
+    pub filtered: u64,
     /// Dead letters that are tried again with this delivery: they count as dead no more.
     pub revived: u64,
     /// The highest replay number among them; 0 when there are none.
@@ -50,6 +52,7 @@ impl Tally {
             duplicates: self.duplicates + other.duplicates,
             settled: self.settled + other.settled,
             gaps: self.gaps + other.gaps,
+            filtered: self.filtered + other.filtered,
             revived: self.revived + other.revived,
             replay: self.replay.max(other.replay),
         }
@@ -96,12 +99,28 @@ pub struct Counts {
     pub gaps: u64,
     /// The highest replay number of a dead letter that was delivered after all.
     pub replay: u64,
+    /// Records that a transform between source and destination left out.
+    pub filtered: u64,
 }
 
 impl Counts {
     /// Bytes for a sink to store.
     pub fn encode(&self) -> Vec<u8> {
         bus_schema::encode(self)
+    }
+
+    /// The counts after a delivery that settles this, and of whose rows the sink rejected `rejected`.
+    #[must_use]
+    pub fn after(self, tally: Tally, rejected: u64) -> Self {
+        Self {
+            dead: (self.dead + tally.dead + rejected).saturating_sub(tally.revived),
+            dropped: self.dropped + tally.dropped,
+            duplicates: self.duplicates + tally.duplicates,
+            unconfirmed: self.unconfirmed + tally.settled,
+            gaps: self.gaps + tally.gaps,
+            replay: self.replay.max(tally.replay),
+            filtered: self.filtered + tally.filtered,
+        }
     }
 
     /// Reads stored bytes; what is not readable counts as nothing.
@@ -119,14 +138,7 @@ impl Watermark {
             seq: delivery.seq,
             position: delivery.position.clone(),
             delivered: self.delivered + (delivery.batch.rows() as u64).saturating_sub(rejected) + tally.settled,
-            counts: Counts {
-                dead: (self.counts.dead + tally.dead + rejected).saturating_sub(tally.revived),
-                dropped: self.counts.dropped + tally.dropped,
-                duplicates: self.counts.duplicates + tally.duplicates,
-                unconfirmed: self.counts.unconfirmed + tally.settled,
-                gaps: self.counts.gaps + tally.gaps,
-                replay: self.counts.replay.max(tally.replay),
-            },
+            counts: self.counts.after(tally, rejected),
         }
     }
 }

@@ -22,7 +22,7 @@ impl From<Batch> for Transformed {
     }
 }
 
-/// Changes or drops records. No I/O, no clock, no waiting. Must give the same result for the same batch: a batch may come
+/// Changes records or leaves them out, and never makes more of them than came in: the account counts them. No I/O, no clock, no waiting. Must give the same result for the same batch: a batch may come
 /// again after a crash.
 pub trait Transform: Send {
     /// Transforms a batch. A fault is about the config, not about a record.

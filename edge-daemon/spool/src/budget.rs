@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -193,6 +193,8 @@ pub struct Budget {
     /// `u64::MAX` for "unless told".
     keep_free_bytes: AtomicU64,
     used_bytes: AtomicU64,
+    /// Buffers that were set aside. Locked while they are counted, so that nobody counts what another removes.
+    aside_bytes: Mutex<u64>,
 }
 
 impl Budget {
@@ -202,6 +204,7 @@ impl Budget {
             quota_bytes: AtomicU64::new(0),
             keep_free_bytes: AtomicU64::new(0),
             used_bytes: AtomicU64::new(0),
+            aside_bytes: Mutex::new(0),
         });
         budget.set(room);
         budget
@@ -223,9 +226,22 @@ impl Budget {
         }
     }
 
-    /// What all spools have on disk, bytes.
+    /// What all spools have on disk, with what was set aside of them, bytes.
     pub fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Ordering::Relaxed)
+        self.used_bytes
+            .load(Ordering::Relaxed)
+            .saturating_add(self.aside_bytes())
+    }
+
+    /// Counts, by what `count` says, the bytes of spools that were set aside: nobody's share, and on disk all the same.
+    pub fn count_aside(&self, count: impl FnOnce() -> u64) {
+        // A number: a panic leaves it as it was.
+        let mut aside = self.aside_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        *aside = count();
+    }
+
+    fn aside_bytes(&self) -> u64 {
+        *self.aside_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A spool's part in it.
@@ -264,11 +280,12 @@ impl Share {
             free_bytes: space.free_bytes.saturating_sub(owed_bytes),
             ..space
         });
+        let aside_bytes = budget.aside_bytes();
         let mut refused = None;
         let reserved = budget
             .used_bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used_bytes| {
-                match room.allows(class, used_bytes, needed_bytes, space) {
+                match room.allows(class, used_bytes.saturating_add(aside_bytes), needed_bytes, space) {
                     Ok(()) => Some(used_bytes + needed_bytes),
                     Err(full) => {
                         refused = Some(full);
@@ -399,6 +416,13 @@ mod tests {
         assert!(critical.reserve(&dir, 550, 1, 0).is_err());
         drop(bulk);
         assert_eq!(budget.used_bytes(), 550);
+        // What was set aside is nobody's share, and takes room like any other.
+        budget.count_aside(|| 400);
+        assert_eq!(budget.used_bytes(), 950);
+        assert!(critical.reserve(&dir, 550, 51, 0).is_err());
+        critical.reserve(&dir, 550, 50, 0).unwrap();
+        critical.settle(550);
+        budget.count_aside(|| 0);
         budget.set(Room {
             quota_bytes: 500,
             keep_free_bytes: None,

@@ -13,12 +13,14 @@ use bus_schema::{
     message::{Frame, SourceMark},
     plan::WhenFull,
 };
-use flow::{Counts, Delivery, Fault, Position, Rejected, Sink, Watermark};
-use spool::{Group, Mark, Spool, WayBack};
+use flow::{Delivery, Fault, Position, Rejected, Sink, Watermark};
+use spool::{Full, Group, Mark, Spool, WayBack};
 use stream::{
     frames,
     lineage::{self, Back, Way},
 };
+
+use crate::aside;
 
 use super::outgoing::{Bookmark, Outgoing, Store, View, lock, read_book, spool_fault};
 
@@ -92,6 +94,18 @@ fn is_full(error: &spool::Error) -> bool {
     matches!(error, spool::Error::Full { .. }) || error.is_disk_full()
 }
 
+/// Whether what was set aside stands in the way, of this stream or another: it is in nobody's own quota.
+fn is_daemons_room(error: &spool::Error) -> bool {
+    is_full(error)
+        && !matches!(
+            error,
+            spool::Error::Full {
+                limit: Full::Spool { .. },
+                ..
+            }
+        )
+}
+
 /// Deliveries made into what is appended.
 struct Sealed {
     groups: Vec<SealedGroup>,
@@ -142,6 +156,9 @@ impl Outgoing {
         let old = store.book.clone();
         let spool = store.spool()?;
         let mut appended = append_groups(spool, &groups);
+        while appended.as_ref().is_err_and(is_daemons_room) && aside::give_up_oldest(self.home.dir(), &self.budget) {
+            appended = append_groups(spool, &groups);
+        }
         let policy = self.spec.spool.when_full;
         while policy == WhenFull::DropOldest && appended.as_ref().is_err_and(is_full) {
             if !self.drop_oldest(spool, &mut book)? {
@@ -196,10 +213,8 @@ impl Outgoing {
                 seq += 1;
             }
             book.position = mark.position;
-            book.replay = book.replay.max(delivery.tally.replay);
             book.gone = book.gone.max(self.gone.load(Ordering::Relaxed));
-            book.dead = (book.dead + delivery.tally.dead + packing.too_large.len() as u64)
-                .saturating_sub(delivery.tally.revived);
+            book.counts = book.counts.after(delivery.tally, packing.too_large.len() as u64);
             groups.push((
                 sealed,
                 Mark {
@@ -399,13 +414,9 @@ impl Sink for Producer {
         Ok(state.mark.map(|mark| Watermark {
             seq: mark.root_seq,
             position: Position::new(book.position),
-            delivered: state.produced_records,
-            counts: Counts {
-                dead: book.dead,
-                dropped: book.dropped,
-                replay: book.replay,
-                ..Counts::default()
-            },
+            // What this stream gave up has come as far as here: that is for its own account to say.
+            delivered: state.produced_records + book.dropped + book.counts.unconfirmed,
+            counts: book.counts,
         }))
     }
 
@@ -491,6 +502,8 @@ impl Sink for Producer {
 
 #[cfg(test)]
 mod tests {
+    use flow::Counts;
+
     use super::*;
 
     #[test]
@@ -498,7 +511,10 @@ mod tests {
         let group = |n: u64| {
             let book = Bookmark {
                 position: vec![n as u8],
-                dead: n,
+                counts: Counts {
+                    dead: n,
+                    ..Counts::default()
+                },
                 gaps: 2,
                 ..Bookmark::default()
             };
@@ -527,7 +543,7 @@ mod tests {
                 bus_schema::decode(&mark.position).unwrap()
             })
             .collect();
-        let told = |book: &Bookmark| (book.position[0], book.dead, book.dropped, book.owed, book.gaps);
+        let told = |book: &Bookmark| (book.position[0], book.counts.dead, book.dropped, book.owed, book.gaps);
         assert_eq!(told(&found[0]), (1, 1, 111, 16, 1));
         assert_eq!(told(&found[1]), (2, 2, 132, 37, 1));
         assert_eq!(told(&found[2]), (3, 3, 163, 68, 1));

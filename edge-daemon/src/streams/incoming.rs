@@ -238,6 +238,9 @@ impl Incoming {
             epoch: standing.epoch(),
             watermark: durable.map_or(standing.watermark(), |place| place.seq),
             ledger: Ledger {
+                // The producer has counted them among its records.
+                delivered: account.delivered + mark.counts.filtered,
+                filtered: mark.counts.filtered,
                 duplicates: account.duplicates + standing.duplicates(),
                 ..account
             },

@@ -22,11 +22,13 @@ use bus_schema::{
     plan::{Class, StreamSpec},
     subject::{self, Subject},
 };
-use flow::Fault;
+use flow::{Counts, Fault};
 use serde::{Deserialize, Serialize};
 use spool::{Budget, Limits, Mark, Recovery, Spool, State};
 use stream::lineage::next_epoch;
 use tokio::sync::{Notify, watch};
+
+use crate::aside;
 
 /// Payload bytes per segment; also how fast the disk is given back.
 const SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
@@ -43,16 +45,14 @@ pub const EDGE: &str = "edge";
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Bookmark {
     pub position: Vec<u8>,
-    /// Records that died on this side, before the spool.
-    pub dead: u64,
+    /// What the pipe settled on its way to the spool: those that died, what gaps of an incoming stream said.
+    pub counts: Counts,
     /// Records given up because the spool was full.
     pub dropped: u64,
     /// Of these, what no gap record has told the consumer yet.
     pub owed: u64,
     /// Gap records made.
     pub gaps: u64,
-    /// The highest replay number of a dead letter that went in after all.
-    pub replay: u64,
     /// The root's seq up to which frames may have left when this was written: siblings must not go back behind it.
     pub gone: u64,
 }
@@ -108,8 +108,8 @@ pub struct Outgoing {
     workflow: WorkflowId,
     pub(super) subject: Subject,
     pub(super) secure: Arc<Secure>,
-    home: Arc<Home>,
-    budget: Arc<Budget>,
+    pub(super) home: Arc<Home>,
+    pub(super) budget: Arc<Budget>,
     /// Whether the source can read again from a position.
     pub(super) replays: bool,
     /// Whether the records are read here, so that this daemon's clock dated them.
@@ -336,13 +336,14 @@ impl Outgoing {
         // The consumer counts its dead letters among what its watermark covers.
         let consumer_dead = consumer_dead.min(state.delivered_records);
         let ledger = Ledger {
-            produced: state.produced_records + book.dead + book.dropped,
+            produced: state.produced_records + book.counts.dead + book.dropped,
             buffered: state.held_records,
             delivered: state.delivered_records - consumer_dead,
             dropped: state.dropped_records + state.lost_records + book.dropped,
-            dead: book.dead + consumer_dead,
+            dead: book.counts.dead + consumer_dead,
             duplicates: 0,
             unconfirmed: 0,
+            filtered: 0,
         };
         StreamReport {
             stream: self.spec.stream,
@@ -352,7 +353,7 @@ impl Outgoing {
             epoch: lineage.epoch,
             watermark: state.watermark_seq,
             ledger,
-            dead_before: book.dead,
+            dead_before: book.counts.dead,
             buffered_bytes: state.held_payload_bytes,
             gaps: book.gaps,
             trouble,
@@ -528,7 +529,10 @@ fn book_after(left: &Left<'_>) -> Bookmark {
         position: old.position,
         dropped: owed,
         owed,
-        replay: old.replay,
+        counts: Counts {
+            replay: old.counts.replay,
+            ..Counts::default()
+        },
         gone: left.gone,
         ..Bookmark::default()
     }
@@ -561,6 +565,7 @@ fn replace_spool(
 ) -> Result<Spool, Fault> {
     set_aside(&stream_dir(home.dir(), &spec.stream).join(SPOOL))
         .map_err(|error| Fault::retry(format!("the buffer of {} cannot be set aside: {error}", spec.edge)))?;
+    aside::count(home.dir(), budget);
     let (mut spool, _) = open_spool(home, budget, spec)?;
     if let (Some(mark), false) = (&left.state.mark, replays) {
         let mark = Mark {
@@ -706,8 +711,11 @@ mod tests {
         let old = Bookmark {
             dropped: 9,
             owed: 4,
-            replay: 3,
-            dead: 2,
+            counts: Counts {
+                replay: 3,
+                dead: 2,
+                ..Counts::default()
+            },
             position: vec![7],
             ..Bookmark::default()
         };
@@ -728,8 +736,11 @@ mod tests {
             state: &spool.state(),
             gone: 4,
         });
-        assert_eq!((first.dropped, first.owed, first.dead), (10, 10, 0));
-        assert_eq!((first.replay, first.gone, first.position.as_slice()), (3, 4, &[7][..]));
+        assert_eq!((first.dropped, first.owed, first.counts.dead), (10, 10, 0));
+        assert_eq!(
+            (first.counts.replay, first.gone, first.position.as_slice()),
+            (3, 4, &[7][..])
+        );
         // A crash before the lineage was stored: it is found without its key once more.
         let dir = tempfile::tempdir().unwrap();
         let mut spool = Spool::open(dir.path(), Limits::default()).unwrap().0;
@@ -742,7 +753,7 @@ mod tests {
             state: &spool.state(),
             gone: 4,
         });
-        assert_eq!((again.dropped, again.owed, again.replay), (10, 10, 3));
+        assert_eq!((again.dropped, again.owed, again.counts.replay), (10, 10, 3));
     }
 
     #[test]

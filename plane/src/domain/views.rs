@@ -115,6 +115,7 @@ impl State {
             plan_version: last.map_or(0, |last| last.plan_version),
             plan_wanted: self.plans.of(&node).map_or(0, |plan| plan.version),
             troubled: u32::try_from(parts.iter().filter(|part| troubled(part)).count()).unwrap_or(u32::MAX) + stuck,
+            damaged: last.map_or(0, |last| last.damaged),
             resources: last.map_or_else(Default::default, |last| last.resources.clone()),
         }
     }

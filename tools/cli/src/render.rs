@@ -142,6 +142,7 @@ pub fn daemons(daemons: &[DaemonView]) -> String {
             daemon.version.clone(),
             plan,
             daemon.troubled.to_string(),
+            daemon.damaged.to_string(),
             bytes(daemon.resources.rss_bytes),
             bytes(daemon.resources.spool_bytes),
             daemon.node.to_string(),
@@ -154,11 +155,25 @@ pub fn daemons(daemons: &[DaemonView]) -> String {
         "version",
         "plan",
         "troubled",
+        "damaged",
         "memory",
         "buffered",
         "id",
     ];
     table(&headings, &daemons.iter().map(row).collect::<Vec<_>>())
+}
+
+/// What to do about damage.
+fn damaged(count: u32) -> String {
+    let things = if count == 1 {
+        "1 thing was"
+    } else {
+        &format!("{count} things were")
+    };
+    format!(
+        "{things} set aside as damaged; nothing waits for it. On its machine, with the daemon stopped, look with: \
+         myceliald spool list; then: myceliald spool forget --yes"
+    )
 }
 
 /// One daemon.
@@ -206,6 +221,9 @@ pub fn daemon(detail: &DaemonDetail) -> String {
     ];
     if !detail.plan_error.is_empty() {
         lines.push(("plan error", detail.plan_error.clone()));
+    }
+    if view.damaged > 0 {
+        lines.push(("damaged", damaged(view.damaged)));
     }
     let mut text: String = lines
         .iter()
@@ -267,6 +285,7 @@ pub fn streams(streams: &[StreamView]) -> String {
             ledger.dead.to_string(),
             ledger.duplicates.to_string(),
             ledger.unconfirmed.to_string(),
+            ledger.filtered.to_string(),
             stream.rate.to_string(),
             if stream.balances { "yes" } else { "NO" }.to_string(),
             stream.trouble.clone(),
@@ -283,6 +302,7 @@ pub fn streams(streams: &[StreamView]) -> String {
         "dead",
         "duplicates",
         "unconfirmed",
+        "filtered",
         "rows/s",
         "balances",
         "trouble",

@@ -149,5 +149,11 @@ fn damage_that_costs_nothing_is_counted_and_everything_arrives() {
     let aside = fs::read_dir(&dir).unwrap().flatten();
     let aside = aside.filter(|entry| entry.file_name().to_string_lossy().ends_with(".bad.1"));
     assert_eq!(aside.count(), 5);
+    // The plane is told, and whoever looks is told what to do.
+    wait_ok("the damage in the daemon's details", SOON, || {
+        let text = fleet.cli(&["daemon", "show", "gateway"])?;
+        let told = text.contains("5 things were set aside") && text.contains("myceliald spool forget --yes");
+        told.then_some(()).ok_or(text)
+    });
     assert!(gateway.term_and_wait(STOP).success() && hub.term_and_wait(STOP).success());
 }

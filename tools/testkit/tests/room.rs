@@ -83,9 +83,9 @@ fn there(path: &Path) -> rusqlite::Result<There> {
     let watermark = "SELECT delivered, counts FROM _mycelial_watermark";
     db.query_row(watermark, [], |row| {
         found.delivered = row.get::<_, i64>(0)?.cast_unsigned();
-        // dead, dropped, duplicates, unconfirmed, gaps, replay
-        let counts: [u64; 6] = bus_schema::decode(&row.get::<_, Vec<u8>>(1)?).expect("the counts of a watermark");
-        assert_eq!((counts[0], counts[3], counts[5]), (0, 0, 0), "{counts:?}");
+        // dead, dropped, duplicates, unconfirmed, gaps, replay, filtered
+        let counts: [u64; 7] = bus_schema::decode(&row.get::<_, Vec<u8>>(1)?).expect("the counts of a watermark");
+        assert_eq!((counts[0], counts[3], counts[5], counts[6]), (0, 0, 0, 0), "{counts:?}");
         (found.dropped, found.gaps) = (counts[1], counts[4]);
         Ok(())
     })?;

@@ -109,6 +109,8 @@ impl World {
         let heard = out.flight.acked(ack, sent, print, now);
         let knows_more = ack.resume.as_ref().is_some_and(|resume| resume.mark.is_some());
         if is_first && replays && out.flight.watermark() == 0 && ack.epoch == epoch && knows_more && !believes {
+            // The loss is noticed now.
+            self.excuse_second_loss();
             self.start_over(stream, 0)?;
             return Ok(false);
         }

@@ -416,7 +416,9 @@ impl World {
         for (number, stream) in self.streams.iter().enumerate() {
             let named = |broken: String| format!("destination {number}: {broken}");
             stream.oracle.settled(&stream.destination.content).map_err(named)?;
-            if stream.oracle.inexact.is_some() {
+            // A destination that was taken back while nothing came for it has not been noticed.
+            let is_unsure = stream.consumer.as_ref().is_some_and(Consumer::is_unsure);
+            if stream.oracle.inexact.is_some() || is_unsure {
                 continue;
             }
             let account = stream.spool.account();

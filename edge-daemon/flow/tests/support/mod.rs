@@ -549,7 +549,7 @@ impl Sink for Table {
     }
 }
 
-/// Writes are durable at once and go out after the commit; can go back. As forgetful about marks without records as a
+/// Writes are durable at once and go out after the commit; can go back. More forgetful about marks without records than a
 /// real spool: of those in one call only the last is kept.
 pub struct Buffer {
     pub world: World,

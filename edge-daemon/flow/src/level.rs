@@ -4,7 +4,7 @@
 use crate::{
     Fault,
     backoff::Backoff,
-    levelling::{Standing, levelling},
+    levelling::{Standing, levelling, order},
     pipe::{Leaf, Opened},
     runner::{End, Outcome, Surroundings},
     sink::{Delivery, Tally, Watermark},
@@ -27,10 +27,7 @@ pub(crate) async fn level(leaves: &[Leaf], around: &Surroundings) -> Result<(Wat
         // It gets what it lost once more, and so do its siblings: the only way that loses nothing.
         tracing::error!("a destination lost records that it had confirmed: they are read again for all of them");
     }
-    // From the highest down: a crash meanwhile leaves the lowest where it is, and all of this begins anew.
-    let mut order: Vec<usize> = (0..leaves.len()).collect();
-    order.sort_by_key(|index| std::cmp::Reverse(standings[*index].mark.seq));
-    for index in order {
+    for index in order(&standings) {
         let (leaf, from, to) = (&leaves[index], standings[index].mark.seq, levelling.to.seq);
         if from != to {
             tracing::info!(node = leaf.node, from, to, "brought to where its siblings are");

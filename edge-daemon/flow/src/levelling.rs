@@ -23,6 +23,15 @@ pub struct Levelling {
     pub is_damage: bool,
 }
 
+/// In which order it is done, by index: from the highest down, and the lowest last. A crash meanwhile leaves the lowest where
+/// it is, and all of this begins anew. One that never had anything is no lower than any: it goes first.
+pub fn order(standings: &[Standing]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..standings.len()).collect();
+    // 0 becomes the greatest.
+    order.sort_by_key(|index| std::cmp::Reverse(standings[*index].mark.seq.wrapping_sub(1)));
+    order
+}
+
 /// Decides it.
 pub fn levelling(standings: &[Standing]) -> Levelling {
     let begun = || {
@@ -67,6 +76,25 @@ pub fn levelling(standings: &[Standing]) -> Levelling {
 mod tests {
     use super::*;
     use crate::Position;
+
+    #[test]
+    fn the_lowest_is_moved_last() {
+        for (seqs, expected) in [
+            (vec![3, 9, 5], vec![1, 2, 0]),
+            (vec![8, 0], vec![1, 0]),
+            (vec![0, 8, 9], vec![0, 2, 1]),
+        ] {
+            let standing = |seq: &u64| Standing {
+                mark: Watermark {
+                    seq: *seq,
+                    ..Watermark::default()
+                },
+                gone_out: 0,
+            };
+            let standings: Vec<_> = seqs.iter().map(standing).collect();
+            assert_eq!(order(&standings), expected, "{seqs:?}");
+        }
+    }
 
     #[test]
     fn leaves_meet_where_nothing_is_lost() {

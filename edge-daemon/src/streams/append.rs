@@ -207,6 +207,7 @@ impl Outgoing {
                 None if self.drop_oldest(spool, &mut book)? => {}
                 None => break,
             }
+            crash_point::at!(OutgoingAfterDrop);
             remember(&mut groups, &book);
             appended = append_groups(spool, &groups);
         }

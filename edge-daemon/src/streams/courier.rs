@@ -73,7 +73,15 @@ fn knows_more(ack: &StreamAck) -> bool {
 
 impl Store {
     /// At most `count` frames from `seq` on, up to `through`, and what is missing there. Nothing above `released` is.
-    fn frames(&mut self, seq: u64, through: u64, released: u64, count: usize) -> Result<Found, Fault> {
+    /// `accounted`: what the consumer has accounted for of the frames before `seq`, in records.
+    fn frames(
+        &mut self,
+        seq: u64,
+        through: u64,
+        released: u64,
+        count: usize,
+        accounted: Option<u64>,
+    ) -> Result<Found, Fault> {
         let count = (through + 1 - seq).min(count as u64) as usize;
         let stored = self
             .spool()?
@@ -97,10 +105,12 @@ impl Store {
             // One message over all of it: thousands of seqs may be skipped after damage, and credit counts messages.
             stretches.push((seq, after_hole.map_or(released, |after| released.min(after - 1))));
         }
+        // What gap records told of records without a seq is no part of the spool's account.
+        let accounted = accounted.filter(|_| self.book.dropped == self.book.owed);
         let spool = self.spool()?;
         let mut gaps = Vec::new();
         for (first, last) in stretches {
-            let missing = spool.missing(first, last, None);
+            let missing = spool.missing(first, last, accounted.filter(|_| first == seq));
             gaps.push((first, last, missing.map_err(|error| Fault::retry(error.to_string()))?));
         }
         Ok(Found { frames, gaps })
@@ -290,7 +300,9 @@ impl Outgoing {
             let released = (*self.released.borrow()).max(self.view().state.watermark_seq);
             streams.away(&self.spec);
             let count = if streams.is_slow() { 1 } else { READ_FRAMES_MAX };
-            let found = self.find(from, to, released, count).await?;
+            let found = self
+                .find(from, to, released, count, flight.accounted_before(from))
+                .await?;
             if let Some((first, last, missing)) = found.gaps.into_iter().next().filter(|(first, ..)| *first == from) {
                 self.send_gap(streams, first, last, missing).await?;
                 flight.sent(last, Instant::now());
@@ -345,7 +357,14 @@ impl Outgoing {
     }
 
     /// Some frames from `from` on, from memory or from the spool.
-    async fn find(self: &Arc<Self>, from: u64, to: u64, released: u64, count: usize) -> Result<Found, String> {
+    async fn find(
+        self: &Arc<Self>,
+        from: u64,
+        to: u64,
+        released: u64,
+        count: usize,
+        accounted: Option<u64>,
+    ) -> Result<Found, String> {
         if let Some(frames) = self.recent(from, to) {
             let gaps = Vec::new();
             return Ok(Found { frames, gaps });
@@ -353,7 +372,7 @@ impl Outgoing {
         let this = Arc::clone(self);
         let find = move || {
             this.with_store(|store| {
-                let found = store.frames(from, to, released, count)?;
+                let found = store.frames(from, to, released, count, accounted)?;
                 // While nothing can be dropped: from now on it cannot be.
                 let frames = found.frames.iter().map(|(seq, _)| *seq);
                 let last = frames.chain(found.gaps.iter().map(|(_, last, _)| *last)).max();

@@ -66,6 +66,8 @@ pub struct Flight {
     offset: u32,
     credit: u64,
     received: u64,
+    /// Records that the frames up to `received` account for at the consumer, once it has said so.
+    accounted: Option<u64>,
     /// Bytes of the frame after `received` that have arrived in pieces.
     partial: u32,
     watermark: u64,
@@ -90,6 +92,7 @@ impl Flight {
             offset: 0,
             credit: 0,
             received: watermark,
+            accounted: None,
             partial: 0,
             watermark,
             progress_at: now,
@@ -172,6 +175,7 @@ impl Flight {
         }
         let durable = ack.watermark > self.watermark;
         (self.received, self.partial) = (ack.received, ack.partial_bytes);
+        self.accounted = Some(ack.records);
         self.watermark = self.watermark.max(ack.watermark);
         self.credit = ack.credit;
         if durable { Heard::Durable } else { Heard::Nothing }
@@ -204,6 +208,11 @@ impl Flight {
     /// How many bytes of the next frame have left already.
     pub fn offset(&self) -> u32 {
         self.offset
+    }
+
+    /// What the consumer has accounted for of the frames before `seq`, in records, if it has said so.
+    pub fn accounted_before(&self, seq: u64) -> Option<u64> {
+        self.accounted.filter(|_| seq == self.received + 1)
     }
 
     /// Something was sent whose arrival is not known yet.
@@ -354,6 +363,16 @@ mod tests {
         flight.released(40);
         flight.connected(true, t);
         // The destination was taken back. What it had is told in one gap, for which the first credit is enough.
+        assert_eq!(flight.accounted_before(14), None, "it has not said anything");
+        let told = StreamAck {
+            records: 7,
+            ..ack(0, 2, 8)
+        };
+        flight.acked(&told, 40, None, t);
+        assert_eq!(
+            (flight.accounted_before(3), flight.accounted_before(4)),
+            (Some(7), None)
+        );
         flight.acked(&ack(0, 0, 8), 40, None, t);
         flight.sent(13, t);
         flight.acked(&ack(0, 13, 8), 40, None, t);

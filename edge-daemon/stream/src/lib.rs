@@ -7,6 +7,7 @@
 //! | [`pacer`] | producer | whose turn it is, and how much may be on the way |
 //! | [`window`] | producer | how much that is: follows the delay |
 //! | [`hours`] | producer | when a stream may send |
+//! | [`lineage`] | producer | which epoch comes next, and how far back a stream goes after damage |
 //! | [`tracks`] | producer | live data first: which of an edge's two streams takes what comes now |
 //! | [`standing`] | consumer | take each frame once and in order, acknowledge, tell epochs apart |
 //! | [`answers`] | consumer | how often to acknowledge while nothing asks for it |

@@ -195,7 +195,7 @@ impl Standing {
             }
             self.received = seq;
             self.print = print;
-            self.records += accounted(&frame);
+            self.records = self.records.saturating_add(accounted(&frame));
             self.queue.push_back(Taken {
                 epoch,
                 seq,

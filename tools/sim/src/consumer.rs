@@ -60,6 +60,11 @@ impl Consumer {
         self.is_open && self.channel.is_empty() && self.standing.taken() == self.standing.received()
     }
 
+    /// It will ask the destination where it stands before it writes again.
+    pub fn is_unsure(&self) -> bool {
+        self.is_unsure
+    }
+
     /// Where it is, for people.
     pub fn describe(&self) -> String {
         let standing = &self.standing;
@@ -394,8 +399,10 @@ impl World {
         let older = lanes.older[self.dice.below(count) as usize].clone();
         self.say(|| format!("destination {stream} is taken back: {} records", older.content.len()));
         self.replace_destination(stream, older);
-        // What it had confirmed is no longer known frame by frame.
-        self.streams[stream].oracle.inexact = Some("a destination was taken back");
+        if self.setting.policy == Policy::DropNewest || !self.setting.replays {
+            // What its gap records counted is told by nobody again.
+            self.streams[stream].oracle.inexact = Some("a destination was taken back");
+        }
     }
 
     /// The destination is deleted.

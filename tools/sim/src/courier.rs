@@ -112,6 +112,8 @@ impl World {
         let heard = out.flight.acked(ack, sent, print, now);
         let knows_more = ack.resume.as_ref().is_some_and(|resume| resume.mark.is_some());
         if is_first && replays && out.flight.watermark() == 0 && ack.epoch == epoch && knows_more && !believes {
+            // The loss is noticed now.
+            self.excuse_second_loss();
             self.start_over(stream, 0)?;
             return Ok(false);
         }
@@ -219,6 +221,9 @@ impl World {
     fn send(&mut self, stream: usize, from: u64, to: u64) -> Option<u64> {
         // What was confirmed in an earlier life is told in one piece, though the pipe has not released anything yet.
         let released = self.out(stream)?.released.max(self.streams[stream].spool.watermark());
+        let book = self.streams[stream].spool.book();
+        let accounted = self.out(stream)?.flight.accounted_before(from);
+        let accounted = accounted.filter(|_| book.dropped == book.owed);
         let is_up = self.is_up;
         let lanes = &mut self.streams[stream];
         let lineage = lanes.lineage.clone().filter(|_| is_up)?;
@@ -226,7 +231,7 @@ impl World {
         let (mut sent, mut is_inexact) = (Vec::new(), false);
         let mut prints = Dice::new(self.dice.roll());
         let mut gap_over = |first, last| {
-            let missing = lanes.spool.missing(first, last);
+            let missing = lanes.spool.missing(first, last, accounted.filter(|_| first == from));
             is_inexact |= missing.is_inexact;
             (last, prints.roll(), gap(first, missing))
         };

@@ -9,7 +9,7 @@ use bus_schema::{
 };
 use flow::{
     Position, Watermark,
-    levelling::{Standing, levelling},
+    levelling::{Standing, levelling, order},
 };
 use stream::{
     flight::Flight,
@@ -409,9 +409,7 @@ impl World {
                 .iter_mut()
                 .for_each(|stream| stream.oracle.may_repeat_above(place));
         }
-        let mut order: Vec<usize> = (0..standings.len()).collect();
-        order.sort_by_key(|index| std::cmp::Reverse(standings[*index].mark.seq));
-        for leaf in order {
+        for leaf in order(&standings) {
             self.point("between two leaves that are brought together")?;
             if to.rewinds && self.standing(leaf).mark.seq > to.to.seq && !self.rewind(leaf, to.to.seq)? {
                 return Ok(());

@@ -301,12 +301,15 @@ impl Spool {
         self.frames.range(from..).next().map(|(seq, _)| *seq)
     }
 
-    /// What of a range will never come.
-    pub fn missing(&self, first: u64, last: u64) -> Missing {
+    /// What of a range will never come. `accounted`: what the consumer has accounted for of what is before it.
+    pub fn missing(&self, first: u64, last: u64, accounted: Option<u64>) -> Missing {
         let ledger = &self.ledger;
         let mut missing = Missing::default();
         let is_over_floor = (first..=last).contains(&ledger.floor);
-        missing.is_inexact = is_over_floor && first > 1;
+        missing.is_inexact = is_over_floor && first > 1 && accounted.is_none();
+        if is_over_floor && first > 1 {
+            missing.settled = accounted.map_or(0, |records| ledger.settled.saturating_sub(records));
+        }
         if is_over_floor && first <= 1 {
             missing.dropped = ledger.dropped;
             missing.lost = ledger.lost;

@@ -421,7 +421,9 @@ impl World {
             oracle::settled(&tracks).map_err(|broken| format!("destination {leaf}: {broken}"))?;
         }
         for (number, stream) in self.streams.iter().enumerate() {
-            if stream.oracle.inexact.is_some() {
+            // A destination that was taken back while nothing came for it has not been noticed.
+            let is_unsure = stream.consumer.as_ref().is_some_and(Consumer::is_unsure);
+            if stream.oracle.inexact.is_some() || is_unsure {
                 continue;
             }
             let account = stream.spool.account();

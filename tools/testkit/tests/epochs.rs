@@ -73,25 +73,33 @@ fn copy_tree(from: &Path, to: &Path) {
 
 #[test]
 fn a_gateway_that_lost_its_buffer_goes_on_where_the_hub_is() {
-    for lost in ["spool", "lineage"] {
+    for lost in ["spool", "lineage", "both"] {
         let mut mesh = Mesh::start(shop_workflow);
         all_arrive("the first rows", &mesh.fleet, ROWS);
         mesh.hub.kill9();
         let rows = mesh.add();
         mesh.buffered(rows);
         mesh.gateway.kill9();
-        let path = mesh.stream_dir().join(lost);
-        if path.is_dir() {
-            fs::remove_dir_all(&path).expect("the buffer can be removed");
-        } else {
-            fs::write(&path, b"no key").expect("the key can be damaged");
+        let stream = mesh.stream_dir();
+        match lost {
+            "spool" => fs::remove_dir_all(stream.join(lost)).expect("the buffer can be removed"),
+            "lineage" => fs::write(stream.join(lost), b"no key").expect("the key can be damaged"),
+            _ => fs::remove_dir_all(&stream).expect("both can be removed"),
         }
         mesh.restart_gateway();
-        mesh.gateway.wait_for_log("begins a new epoch", SOON);
+        if lost == "both" {
+            // It passes for a new stream, reads from the beginning, and learns from the hub that it is none.
+            mesh.buffered(rows);
+        } else {
+            mesh.gateway.wait_for_log("begins a new epoch", SOON);
+        }
         mesh.hub = mesh.fleet.daemon("hub", None);
-        let rows = rows.max(mesh.add());
-        all_arrive(&format!("every row once, without the {lost}"), &mesh.fleet, rows);
+        mesh.gateway.wait_for_log("begins a new epoch", SOON);
         mesh.gateway.wait_for_log("goes on from where the consumer is", SOON);
+        // Also while the source gives nothing new.
+        all_arrive(&format!("what was there, without the {lost}"), &mesh.fleet, rows);
+        let rows = mesh.add();
+        all_arrive(&format!("every row once, without the {lost}"), &mesh.fleet, rows);
         // The account is that of the new epoch; what the old one delivered is in the destination's own.
         wait_ok("a balanced account that tells of the new epoch", SOON, || {
             let text = mesh.fleet.cli(&["ledger", "-o", "json"])?;
@@ -120,7 +128,45 @@ fn a_buffer_from_an_older_copy_is_noticed() {
     fs::remove_dir_all(&stream).expect("the stream can be removed");
     copy_tree(&copy, &stream);
     mesh.restart_gateway();
-    mesh.gateway.wait_for_log("restored from an older copy", SOON);
+    mesh.gateway.wait_for_log("it is an older copy", SOON);
+    let rows = mesh.add();
+    all_arrive("every row, once", &mesh.fleet, rows);
+    // The copy is of an epoch that the hub has seen the end of, now.
+    mesh.gateway.kill9();
+    fs::remove_dir_all(&stream).expect("the stream can be removed");
+    copy_tree(&copy, &stream);
+    mesh.restart_gateway();
+    mesh.gateway.wait_for_log("the consumer knows a newer epoch", SOON);
+    let rows = mesh.add();
+    all_arrive("every row, once, after a copy of an older epoch", &mesh.fleet, rows);
+    assert!(mesh.gateway.term_and_wait(STOP).success());
+    assert!(mesh.hub.term_and_wait(STOP).success());
+}
+
+/// An older copy that fills up beyond what the hub has and is then restarted: from seqs alone nobody could tell.
+#[test]
+fn an_older_copy_that_filled_up_again_is_noticed() {
+    let mut mesh = Mesh::start(shop_workflow);
+    all_arrive("the first rows", &mesh.fleet, ROWS);
+    assert!(mesh.gateway.term_and_wait(STOP).success());
+    let (stream, copy) = (mesh.stream_dir(), mesh.fleet.dir().join("older"));
+    copy_tree(&stream, &copy);
+    mesh.restart_gateway();
+    let rows = mesh.add();
+    all_arrive("the next rows", &mesh.fleet, rows);
+    mesh.hub.kill9();
+    mesh.gateway.kill9();
+    fs::remove_dir_all(&stream).expect("the stream can be removed");
+    copy_tree(&copy, &stream);
+    mesh.restart_gateway();
+    for _ in 0..2 {
+        let rows = mesh.add();
+        mesh.buffered(rows);
+    }
+    mesh.gateway.kill9();
+    mesh.restart_gateway();
+    mesh.hub = mesh.fleet.daemon("hub", None);
+    mesh.gateway.wait_for_log("it is an older copy", SOON);
     let rows = mesh.add();
     all_arrive("every row, once", &mesh.fleet, rows);
     assert!(mesh.gateway.term_and_wait(STOP).success());

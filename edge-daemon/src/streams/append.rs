@@ -193,6 +193,11 @@ impl Outgoing {
     fn seal(&self, store: &mut Store, deliveries: &[Delivery]) -> Result<Sealed, Fault> {
         let mut seq = store.spool()?.state().next_seq;
         let mut book = store.book.clone();
+        if let (None, Some(first)) = (store.spool()?.state().mark, deliveries.first()) {
+            // Levelling gives several that begin a mark before the first batch.
+            let is_bare = first.position.as_bytes().is_empty() && first.batch.rows() == 0;
+            book.with_siblings = first.seq == 1 && is_bare;
+        }
         let mut rejected = Vec::new();
         let mut groups: Vec<SealedGroup> = Vec::with_capacity(deliveries.len());
         for (index, delivery) in deliveries.iter().enumerate() {

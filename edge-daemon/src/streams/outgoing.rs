@@ -55,6 +55,8 @@ pub(super) struct Bookmark {
     pub gaps: u64,
     /// The root's seq up to which frames may have left when this was written: siblings must not go back behind it.
     pub gone: u64,
+    /// It began at the source's beginning together with siblings, none of which knew of anything before.
+    pub with_siblings: bool,
 }
 
 /// The stream's key and epoch: one lineage of sequence numbers.

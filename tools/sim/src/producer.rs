@@ -267,6 +267,7 @@ impl World {
                 dropped: book.owed + held,
                 owed: book.owed + held,
                 gone: book.gone.max(gone).max(lost),
+                with_siblings: false,
             };
             let _ = spool.append(vec![Group {
                 entries: Vec::new(),
@@ -378,6 +379,14 @@ impl World {
         }
         let place = position(to.to.position.as_bytes());
         self.say(|| format!("the pipe goes on at batch {}, position {place}", to.to.seq));
+        let knows = self.streams.iter().any(|stream| stream.destination.mark.is_some());
+        if to.to.seq == 1 && place == 0 && self.streams.len() > 1 && knows {
+            // Of none of them there is a trace, and everything is read again.
+            self.streams
+                .iter_mut()
+                .for_each(|lanes| lanes.oracle.may_repeat_above(0));
+            self.has_jumped = true;
+        }
         if to.is_damage {
             self.has_jumped |= self.streams.len() > 1;
             self.streams
@@ -548,6 +557,9 @@ impl World {
         let tells = !self.setting.has(Mistake::GapUntold);
         let spool = &self.streams[stream].spool;
         let (mut book, mut seq) = (spool.book(), spool.next_seq());
+        if let (None, Some(first)) = (spool.mark(), works.first()) {
+            book.with_siblings = first.seq == 1 && first.position == 0;
+        }
         let mut groups = Vec::new();
         for work in works {
             let ids: Vec<u64> = work.ids.iter().copied().filter(|id| takes(stream, *id)).collect();

@@ -27,6 +27,8 @@ pub struct Book {
     pub owed: u64,
     /// The root's seq up to which frames may have left.
     pub gone: u64,
+    /// It began at the source's beginning together with siblings.
+    pub with_siblings: bool,
 }
 
 /// A frame to be appended, and what it stands for.

@@ -7,6 +7,7 @@ mod list;
 mod mqtt;
 mod mqtt_sink;
 mod mqtt_source;
+mod mqtt_trial;
 mod names;
 mod postgres;
 mod secret;

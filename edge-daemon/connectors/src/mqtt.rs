@@ -9,7 +9,7 @@ use std::{
 use flow::{BuildContext, ConfigError, Fault};
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, StateError,
-    TlsConfiguration, Transport,
+    TlsConfiguration, Transport, mqttbytes,
 };
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -209,6 +209,25 @@ impl Broker {
     }
 }
 
+/// Whether the other side closed a connection that was well, rather than not answering or answering nonsense.
+pub(crate) fn is_closed(error: &ConnectionError) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error {
+        ConnectionError::MqttState(StateError::ConnectionAborted) => true,
+        // A connection that ends while something is read from it counts as a packet that cannot be read.
+        ConnectionError::Io(error)
+        | ConnectionError::MqttState(
+            StateError::Io(error) | StateError::Deserialization(mqttbytes::Error::Io(error)),
+        ) => {
+            matches!(
+                error.kind(),
+                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+            )
+        }
+        _ => false,
+    }
+}
+
 /// Why a connection failed, for a person.
 pub(crate) fn explain(error: &ConnectionError) -> String {
     match error {
@@ -223,8 +242,9 @@ pub(crate) fn explain(error: &ConnectionError) -> String {
         }
         ConnectionError::ConnectionRefused(code) => format!("the broker refuses the connection ({code:?})"),
         ConnectionError::NetworkTimeout => format!("no answer for {CONNECT_WAIT_S} seconds"),
-        ConnectionError::MqttState(StateError::ConnectionAborted) => {
-            "the broker closed the connection (another client with the same client_id, or no right to do this?)"
+        error if is_closed(error) => {
+            "the broker closed the connection (another client with the same client_id, no right to do this, or a message \
+             that is too large for it?)"
                 .to_string()
         }
         ConnectionError::MqttState(StateError::Deserialization(error)) => {

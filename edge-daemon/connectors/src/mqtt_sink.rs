@@ -1,4 +1,5 @@
-//! Destination `mqtt`: one message per record. With QoS 1 a commit waits for the broker's acknowledgement of each.
+//! Destination `mqtt`: one message per record. With QoS 1 a commit waits for the broker's acknowledgement of each. A message
+//! that the broker will not take goes to the dead letters, and the others go on.
 
 use std::{
     sync::{
@@ -17,11 +18,15 @@ use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejecte
 use rumqttc::{AsyncClient, Event, EventLoop, Outgoing, Packet, QoS};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     file::encode::{JsonRows, refuse_delete},
-    mqtt::{Broker, Connected, Manner, PACKET_BYTES_MAX, Settings, Task, TlsFiles, Urls, explain},
+    mqtt::{Broker, Connected, Manner, PACKET_BYTES_MAX, Settings, Task, TlsFiles, Urls, explain, is_closed},
+    mqtt_trial::{self, Limit, Trial},
     secret::SecretRef,
 };
 
@@ -33,6 +38,14 @@ const REQUESTS_MAX: usize = 32;
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// How long a polite goodbye may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// Quiet that a new connection has to survive before a message is blamed for its end.
+const CALM: Duration = Duration::from_secs(1);
+/// How long a broker's limit is believed that was found by trying.
+const LIMIT_KEPT: Duration = Duration::from_secs(600);
+/// Bytes that a packet takes besides topic and payload, at most.
+const HEAD_BYTES: usize = 16;
+/// Least value of `packet_bytes_max`.
+const PACKET_BYTES_MIN: usize = 128;
 /// Longest topic, in bytes (MQTT 3.1.1, section 1.5.3).
 const TOPIC_BYTES_MAX: usize = 65_535;
 
@@ -40,6 +53,8 @@ const TOPIC_BYTES_MAX: usize = 65_535;
 /// them, and after a crash or a lost connection those of the last commit (up to about 16,000) may be published again: at
 /// least once. With QoS 0 they count when they are handed to the network: at most the broker's word is missing. Note
 /// that brokers acknowledge messages that nobody is subscribed to, or that their access list forbids.
+///
+/// A message at which the broker closes the connection again and again goes to the dead letters.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -70,6 +85,10 @@ struct Config {
     password: Option<SecretRef>,
     /// Certificates, for `mqtts`.
     tls: Option<TlsFiles>,
+    /// The largest packet the broker takes, in bytes. Larger messages go to the dead letters at once. Set it where the
+    /// broker has a limit (mosquitto: `max_packet_size`, `message_size_limit`): some only close the connection, which
+    /// takes a while to understand, and some acknowledge a message that is too large and drop it.
+    packet_bytes_max: Option<usize>,
 }
 
 fn one() -> u8 {
@@ -135,6 +154,11 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         (Format::Raw, Some(column)) => Payload::Raw { column },
     };
     let topic = Template::parse(&config.topic).map_err(|cause| ConfigError::at("topic", cause))?;
+    let packet_bytes_max = config.packet_bytes_max.unwrap_or(PACKET_BYTES_MAX);
+    if !(PACKET_BYTES_MIN..=PACKET_BYTES_MAX).contains(&packet_bytes_max) {
+        let cause = format!("is {packet_bytes_max}, and may be {PACKET_BYTES_MIN} to {PACKET_BYTES_MAX}");
+        return Err(ConfigError::at("packet_bytes_max", cause));
+    }
     let Config {
         url,
         client_id,
@@ -159,7 +183,11 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         qos,
         retain: config.retain,
         payload,
+        packet_bytes_max,
         session: None,
+        trial: Trial::new(&[]),
+        limit: Limit::default(),
+        limit_until: None,
     }))
 }
 
@@ -247,13 +275,13 @@ impl Template {
 struct Progress {
     /// Messages the broker has acknowledged (QoS 1) or the network has taken (QoS 0).
     done: AtomicU64,
-    /// Why the connection ended.
-    broken: Mutex<Option<String>>,
+    /// Why the connection ended, and whether the broker closed it.
+    broken: Mutex<Option<(String, bool)>>,
     changed: Notify,
 }
 
 impl Progress {
-    fn cause(&self) -> Option<String> {
+    fn cause(&self) -> Option<(String, bool)> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -264,6 +292,8 @@ struct Session {
     poller: Task,
     /// Messages handed to the client.
     published: u64,
+    /// Of these, the ones the broker is known to have taken.
+    taken: u64,
 }
 
 struct MqttSink {
@@ -272,13 +302,18 @@ struct MqttSink {
     qos: QoS,
     retain: bool,
     payload: Payload,
+    packet_bytes_max: usize,
     session: Option<Session>,
+    trial: Trial,
+    /// What was found out about the broker, and until when it is believed.
+    limit: Limit,
+    limit_until: Option<Instant>,
 }
 
 #[async_trait]
 impl Sink for MqttSink {
     async fn open(&mut self) -> Result<(), Fault> {
-        self.session = None;
+        self.forget_session();
         // Nothing is left to the broker's memory of us: after a break everything that was not committed comes again.
         let manner = Manner {
             clean_session: true,
@@ -294,12 +329,21 @@ impl Sink for MqttSink {
             progress,
             poller,
             published: 0,
+            taken: 0,
         });
         Ok(())
     }
 
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
         let mut rejected = Vec::new();
+        if !self.trial.is_of(deliveries) {
+            self.trial = Trial::new(deliveries);
+        }
+        if self.limit_until.is_some_and(|until| Instant::now() > until) {
+            (self.limit, self.limit_until) = (Limit::default(), None);
+        }
+        self.calm().await?;
+        let mut number = 0;
         for (index, delivery) in deliveries.iter().enumerate() {
             let batch = &delivery.batch;
             let messages: Vec<_> = {
@@ -312,48 +356,32 @@ impl Sink for MqttSink {
                     .collect()
             };
             for (row, message) in messages.into_iter().enumerate() {
-                match message {
-                    Ok((topic, payload)) => self.publish(topic, payload).await?,
-                    Err(reason) => rejected.push(Rejected {
-                        delivery: index,
-                        row,
-                        reason,
-                    }),
-                }
+                let message = message.and_then(|message| self.allowed(number, message));
+                let refused = match message {
+                    Ok(message) => self.publish(number, message).await?,
+                    Err(reason) => Some(reason),
+                };
+                rejected.extend(refused.map(|reason| Rejected {
+                    delivery: index,
+                    row,
+                    reason,
+                }));
+                number += 1;
             }
         }
         Ok(rejected)
     }
 
     async fn commit(&mut self) -> Result<(), Fault> {
-        let Some(session) = &self.session else {
-            return Err(Fault::retry("the MQTT destination is not open"));
-        };
-        loop {
-            let changed = session.progress.changed.notified();
-            let done = session.progress.done.load(Ordering::Acquire);
-            if done >= session.published {
-                return Ok(());
-            }
-            if let Some(cause) = session.progress.cause() {
-                self.broker.next_address();
-                return Err(Fault::retry(format!(
-                    "the connection to the MQTT broker broke: {cause}"
-                )));
-            }
-            if timeout(ACK_WAIT, changed).await.is_err() {
-                self.broker.next_address();
-                let missing = session.published - done;
-                let waited = ACK_WAIT.as_secs();
-                return Err(Fault::retry(format!(
-                    "the MQTT broker has not acknowledged {missing} messages for {waited} s"
-                )));
-            }
-        }
+        self.all_taken().await?;
+        self.trial = Trial::new(&[]);
+        Ok(())
     }
 
     async fn close(&mut self) {
-        let Some(mut session) = self.session.take() else { return };
+        let Some(mut session) = self.forget_session() else {
+            return;
+        };
         if session.client.try_disconnect().is_ok() {
             let _ = timeout(CLOSE_WAIT, &mut session.poller.0).await;
         }
@@ -379,34 +407,148 @@ impl MqttSink {
             (Payload::Json { .. }, None) => {}
         }
         // Topic length, packet id and header take a few bytes more.
-        if payload.len() + topic.len() + 16 > PACKET_BYTES_MAX {
+        if payload.len() + topic.len() + HEAD_BYTES > self.packet_bytes_max {
             return Err(format!(
-                "the message would have {} bytes; at most {PACKET_BYTES_MAX} are sent",
-                payload.len()
+                "the message would have {} bytes; packets have at most {} (packet_bytes_max)",
+                payload.len(),
+                self.packet_bytes_max
             ));
         }
         Ok((topic, payload))
     }
 
+    /// Whether a message may be sent, by what was found out about the broker.
+    fn allowed(&self, number: u64, message: (String, Vec<u8>)) -> Result<(String, Vec<u8>), String> {
+        let bytes = message.1.len();
+        if self.trial.has(number) {
+            Ok(message)
+        } else if self.trial.refuses(number) {
+            Err(mqtt_trial::reason(bytes))
+        } else if self.limit.forbids(bytes) {
+            Err(mqtt_trial::too_large(bytes))
+        } else {
+            Ok(message)
+        }
+    }
+
+    /// Before a message is blamed once more: a connection that ends by itself, with nothing on its way, is not its fault.
+    async fn calm(&mut self) -> Result<(), Fault> {
+        let Some(session) = self.session.as_ref().filter(|session| session.published == 0) else {
+            return Ok(());
+        };
+        if !self.trial.has_suspect() {
+            return Ok(());
+        }
+        sleep(CALM).await;
+        if session.progress.cause().is_some() {
+            self.trial.acquit();
+            return Err(self.broken("it ended by itself"));
+        }
+        Ok(())
+    }
+
+    /// Sends a message. One that may be at fault is sent alone, and over a new connection when that is closed. Returns why
+    /// it was given up, if it was.
+    async fn publish(&mut self, number: u64, (topic, payload): (String, Vec<u8>)) -> Result<Option<String>, Fault> {
+        if self.trial.has(number) {
+            return Ok(None);
+        }
+        if !self.trial.is_careful(number) {
+            return self.send(number, topic, payload).await.map(|()| None);
+        }
+        self.all_taken().await?;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let sent = self.send(number, topic.clone(), payload.clone()).await;
+            let sent = if sent.is_ok() { self.all_taken().await } else { sent };
+            match sent {
+                Ok(()) => return Ok(None),
+                Err(fault) if attempts >= mqtt_trial::BREAKS_MAX && !self.trial.refuses(number) => return Err(fault),
+                Err(_) => self.open().await?,
+            }
+            if self.trial.refuses(number) {
+                return Ok(Some(mqtt_trial::reason(payload.len())));
+            }
+            self.calm().await?;
+        }
+    }
+
     /// Hands a message to the connection, waiting for room.
-    async fn publish(&mut self, topic: String, payload: Vec<u8>) -> Result<(), Fault> {
+    async fn send(&mut self, number: u64, topic: String, payload: Vec<u8>) -> Result<(), Fault> {
         let Some(session) = &mut self.session else {
             return Err(Fault::retry("the MQTT destination is not open"));
         };
+        let bytes = payload.len();
         let sending = session.client.publish(topic, self.qos, self.retain, payload);
         let sent = timeout(ACK_WAIT, sending).await;
-        if let Ok(Ok(())) = sent {
-            session.published += 1;
-            return Ok(());
+        if !matches!(sent, Ok(Ok(()))) {
+            self.note_taken();
+            return Err(self.broken("it takes no more messages"));
         }
+        session.published += 1;
+        self.trial.sent(number, bytes);
+        self.note_taken();
+        Ok(())
+    }
+
+    /// Waits until the broker has taken everything that was handed to the client.
+    async fn all_taken(&mut self) -> Result<(), Fault> {
+        loop {
+            let Some(session) = &self.session else {
+                return Err(Fault::retry("the MQTT destination is not open"));
+            };
+            let progress = Arc::clone(&session.progress);
+            let changed = progress.changed.notified();
+            // Looked for first: what was taken before the end counts.
+            let is_broken = progress.cause().is_some();
+            let missing = self.note_taken();
+            if missing == 0 {
+                return Ok(());
+            }
+            if is_broken {
+                return Err(self.broken("it ended"));
+            }
+            if timeout(ACK_WAIT, changed).await.is_err() {
+                self.trial.broke(false, &mut self.limit);
+                self.broker.next_address();
+                let waited = ACK_WAIT.as_secs();
+                return Err(Fault::retry(format!(
+                    "the MQTT broker has not acknowledged {missing} messages for {waited} s"
+                )));
+            }
+        }
+    }
+
+    /// What was on the way is sent again over the next connection.
+    fn forget_session(&mut self) -> Option<Session> {
+        self.note_taken();
+        self.trial.broke(false, &mut self.limit);
+        self.session.take()
+    }
+
+    /// Brings the trial up to what the broker has taken. Returns how many messages are missing.
+    fn note_taken(&mut self) -> u64 {
+        let Some(session) = &mut self.session else { return 0 };
+        let done = session.progress.done.load(Ordering::Acquire).min(session.published);
+        while session.taken < done {
+            session.taken += 1;
+            self.trial.taken(&mut self.limit);
+        }
+        session.published - done
+    }
+
+    /// The connection is over.
+    fn broken(&mut self, otherwise: &str) -> Fault {
         self.broker.next_address();
-        let cause = session
-            .progress
-            .cause()
-            .unwrap_or_else(|| "it takes no more messages".to_string());
-        Err(Fault::retry(format!(
-            "the connection to the MQTT broker broke: {cause}"
-        )))
+        let cause = self.session.as_ref().and_then(|session| session.progress.cause());
+        let (cause, is_closed) = cause.unwrap_or_else(|| (otherwise.to_string(), false));
+        let before = self.limit;
+        self.trial.broke(is_closed, &mut self.limit);
+        if self.limit != before {
+            self.limit_until = Some(Instant::now() + LIMIT_KEPT);
+        }
+        Fault::retry(format!("the connection to the MQTT broker broke: {cause}"))
     }
 }
 
@@ -422,7 +564,8 @@ async fn poll(mut events: EventLoop, progress: Arc<Progress>, qos: QoS) {
             }
             Ok(_) => continue,
             Err(error) => {
-                *progress.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(explain(&error));
+                *progress.broken.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some((explain(&error), is_closed(&error)));
                 progress.changed.notify_waiters();
                 return;
             }

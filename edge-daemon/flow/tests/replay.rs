@@ -8,8 +8,8 @@ use std::time::Duration;
 use flow::{LetterPoint, Pipe};
 use proptest::prelude::*;
 use support::{
-    Buffer, Dice, Input, Numbers, Table, World, inputs, last_life, leaf, paused, pipe, run_until, short_lives, stage,
-    surroundings, wanted,
+    Buffer, Dice, Input, Numbers, Table, World, last_life, leaf, paused, pipe, run_until, short_lives, stage,
+    surroundings, troubled, wanted,
 };
 use tokio::time::sleep;
 
@@ -78,10 +78,7 @@ proptest! {
     #[test]
     fn a_letter_that_is_tried_again_arrives_once(seed in any::<u64>()) {
         paused(async move {
-            let mut dice = Dice::new(seed);
-            let inputs = inputs(&mut dice);
-            let world = World::new(seed, inputs.clone());
-            world.lock().faults = 60;
+            let (world, inputs, mut dice) = troubled(seed, 60);
             let build = || {
                 let table = Table::new(&world, "table").rejecting(11);
                 let stages = vec![fussy(&world, "sieve", None, 1, 7)];
@@ -103,10 +100,7 @@ proptest! {
     #[test]
     fn a_letter_goes_only_where_it_is_missing(seed in any::<u64>()) {
         paused(async move {
-            let mut dice = Dice::new(seed);
-            let inputs = inputs(&mut dice);
-            let world = World::new(seed, inputs.clone());
-            world.lock().faults = 60;
+            let (world, inputs, mut dice) = troubled(seed, 60);
             let build = || {
                 let stages = vec![
                     fussy(&world, "first", None, 1, 7),
@@ -142,10 +136,7 @@ proptest! {
     #[test]
     fn a_letter_arrives_at_least_once_where_it_cannot_be_known(seed in any::<u64>()) {
         paused(async move {
-            let mut dice = Dice::new(seed);
-            let inputs = inputs(&mut dice);
-            let world = World::new(seed, inputs.clone());
-            world.lock().faults = 40;
+            let (world, inputs, mut dice) = troubled(seed, 40);
             let build = || {
                 let table = Table::new(&world, "file").append_only().rejecting(11);
                 pipe(Numbers::new(&world), vec![], vec![leaf(&world, "file", None, table)])

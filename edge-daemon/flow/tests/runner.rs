@@ -7,9 +7,7 @@ use std::collections::BTreeSet;
 
 use flow::{Fault, Position, Read, Source};
 use proptest::prelude::*;
-use support::{
-    Buffer, Dice, Numbers, Table, World, inputs, leaf, lives, paused, pipe, run_until, stage, surroundings, wanted,
-};
+use support::{Buffer, Numbers, Table, leaf, lives, paused, pipe, run_until, stage, surroundings, troubled, wanted};
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
@@ -18,10 +16,7 @@ proptest! {
     #[test]
     fn exactly_once_where_the_watermark_is_stored_with_the_records(seed in any::<u64>()) {
         paused(async move {
-            let mut dice = Dice::new(seed);
-            let inputs = inputs(&mut dice);
-            let world = World::new(seed, inputs.clone());
-            world.lock().faults = 60;
+            let (world, inputs, mut dice) = troubled(seed, 60);
             let build = || {
                 let table = Table::new(&world, "table").rejecting(11);
                 pipe(Numbers::new(&world), vec![stage("sieve", None, 2, 7)], vec![leaf(&world, "table", Some(0), table)])
@@ -50,10 +45,7 @@ proptest! {
     #[test]
     fn at_least_once_where_it_cannot(seed in any::<u64>()) {
         paused(async move {
-            let mut dice = Dice::new(seed);
-            let inputs = inputs(&mut dice);
-            let world = World::new(seed, inputs.clone());
-            world.lock().faults = 40;
+            let (world, inputs, mut dice) = troubled(seed, 40);
             let build = || {
                 let table = Table::new(&world, "file").append_only().rejecting(11);
                 pipe(Numbers::new(&world), vec![], vec![leaf(&world, "file", None, table)])
@@ -79,10 +71,7 @@ proptest! {
     #[test]
     fn a_fan_out_stays_level_through_crashes(seed in any::<u64>()) {
         paused(async move {
-            let mut dice = Dice::new(seed);
-            let inputs = inputs(&mut dice);
-            let world = World::new(seed, inputs.clone());
-            world.lock().faults = 60;
+            let (world, inputs, mut dice) = troubled(seed, 60);
             let build = || {
                 let sparse = stage("sparse", None, 13, 29);
                 let nothing = stage("nothing", None, i64::MAX, i64::MAX);
@@ -110,10 +99,7 @@ proptest! {
     #[test]
     fn a_spool_rejects_nothing_without_a_letter(seed in any::<u64>()) {
         paused(async move {
-            let mut dice = Dice::new(seed);
-            let inputs = inputs(&mut dice);
-            let world = World::new(seed, inputs.clone());
-            world.lock().faults = 60;
+            let (world, inputs, mut dice) = troubled(seed, 60);
             let build = || {
                 let buffer = Buffer::new(&world, "spool").rejecting(3);
                 pipe(Numbers::new(&world), vec![], vec![leaf(&world, "spool", None, buffer)])
@@ -130,10 +116,7 @@ proptest! {
     #[test]
     fn a_destination_that_forgets_what_it_confirmed_gets_it_again(seed in any::<u64>()) {
         paused(async move {
-            let mut dice = Dice::new(seed);
-            let inputs = inputs(&mut dice);
-            let world = World::new(seed, inputs.clone());
-            world.lock().faults = 40;
+            let (world, inputs, mut dice) = troubled(seed, 40);
             let forgets = 1 + dice.roll(4) as usize;
             let build = || {
                 let table = Table::new(&world, "table").forgetting(forgets);
@@ -149,9 +132,7 @@ proptest! {
     #[test]
     fn a_damaged_spool_costs_repeats_but_no_records(seed in any::<u64>()) {
         paused(async move {
-            let mut dice = Dice::new(seed);
-            let inputs = inputs(&mut dice);
-            let world = World::new(seed, inputs.clone());
+            let (world, inputs, mut dice) = troubled(seed, 0);
             let build = || {
                 let names = ["a", "b"];
                 let leaves = names.map(|name| leaf(&world, name, None, Buffer::new(&world, name)));

@@ -3,6 +3,7 @@
 
 mod desk;
 pub mod offline;
+mod room;
 mod row;
 mod salvage;
 mod store;

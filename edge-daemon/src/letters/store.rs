@@ -1,5 +1,5 @@
-//! The dead letters of one workflow in one SQLite file, bounded in bytes. Everything here blocks. What damage does, and
-//! what is saved from it, is in `salvage`.
+//! The dead letters of one workflow in one SQLite file, bounded in bytes (`room`). Everything here blocks. What damage
+//! does, and what is saved from it, is in `salvage`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,10 @@ use rusqlite::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::row::{COLUMNS, Row, Stamp, State, digest};
+use super::{
+    room,
+    row::{COLUMNS, Row, Stamp, State, digest},
+};
 
 /// Letters handed out at once to be tried again.
 const HELPING_LETTERS_MAX: u64 = 16;
@@ -154,7 +157,7 @@ impl Store {
         store.counters = store.read_counters()?;
         let mut bytes = 0;
         store.each(0, |row| {
-            bytes += row.cost();
+            bytes += room::share(row.cost(), quota_bytes);
             Ok(true)
         })?;
         store.bytes = bytes;
@@ -264,9 +267,9 @@ impl Store {
                     .prepare_cached("INSERT INTO record (id, bytes) VALUES (?1, ?2)")?
                     .execute(params![row.id as i64, letter.record])?;
                 counters.next_id += 1;
-                *bytes += row.cost();
+                *bytes += room::share(row.cost(), quota_bytes);
                 new += 1;
-                counters.evicted += make_room(transaction, bytes, quota_bytes, row.id)?;
+                counters.evicted += room::make(transaction, bytes, quota_bytes, &row)?;
             }
             Ok((new, is_wished))
         })
@@ -274,10 +277,11 @@ impl Store {
 
     /// See [`flow::DeadLetters::take_back`].
     pub(super) fn take_back(&mut self, keys: &[LetterKey]) -> Result<(), StoreError> {
+        let quota_bytes = self.quota_bytes;
         self.change(|transaction, _, bytes| {
             for key in keys {
                 if let Some(id) = id_of(transaction, key)? {
-                    remove(transaction, id, bytes)?;
+                    room::remove(transaction, id, bytes, quota_bytes)?;
                 }
             }
             Ok(())
@@ -349,9 +353,10 @@ impl Store {
 
     /// See [`flow::DeadLetters::settled`].
     pub(super) fn settled(&mut self, ids: &[u64]) -> Result<(), StoreError> {
+        let quota_bytes = self.quota_bytes;
         self.change(|transaction, counters, bytes| {
             for id in ids {
-                counters.replayed += u64::from(remove(transaction, *id, bytes)?);
+                counters.replayed += u64::from(room::remove(transaction, *id, bytes, quota_bytes)?);
             }
             Ok(())
         })
@@ -436,10 +441,11 @@ impl Store {
             }
             Ok(true)
         })?;
+        let quota_bytes = self.quota_bytes;
         let purged = self.change(|transaction, counters, bytes| {
             let mut purged = 0;
             for id in chosen {
-                purged += u64::from(remove(transaction, id, bytes)?);
+                purged += u64::from(room::remove(transaction, id, bytes, quota_bytes)?);
             }
             counters.purged += purged;
             Ok(purged)
@@ -465,12 +471,13 @@ impl Store {
 
     /// Takes a letter that was saved from damage, unless it does not match its checksum.
     pub(super) fn adopt(&mut self, row: &Row, record: &[u8]) -> Result<(), StoreError> {
+        let quota_bytes = self.quota_bytes;
         self.change(|transaction, _, bytes| {
             row.save(transaction)?;
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO record (id, bytes) VALUES (?1, ?2)")?
                 .execute(params![row.id as i64, record])?;
-            *bytes += row.cost();
+            *bytes += room::share(row.cost(), quota_bytes);
             Ok(())
         })
     }
@@ -517,33 +524,4 @@ fn former_self(transaction: &Transaction<'_>, letter: &DeadLetter) -> Result<Opt
     let known = params![digest.as_slice(), letter.key.root, letter.key.path];
     let found = statement.query_row(known, |sql| Ok(Row::checked(sql))).optional()?;
     found.transpose()
-}
-
-/// Removes a letter; `false` when there is none.
-fn remove(transaction: &Transaction<'_>, id: u64, bytes: &mut u64) -> Result<bool, StoreError> {
-    let Some(row) = Row::load(transaction, id)? else {
-        return Ok(false);
-    };
-    for table in ["letter", "record"] {
-        transaction
-            .prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?
-            .execute([id as i64])?;
-    }
-    *bytes = bytes.saturating_sub(row.cost());
-    Ok(true)
-}
-
-/// Lets the oldest go until all fits; the newest stays, however large. Those that are to be tried again go last.
-fn make_room(transaction: &Transaction<'_>, bytes: &mut u64, quota: u64, newest: u64) -> Result<u64, StoreError> {
-    let mut evicted = 0;
-    while *bytes > quota {
-        let sql = "SELECT id FROM letter WHERE id <> ?1 ORDER BY state = 1, id LIMIT 1";
-        let oldest = transaction
-            .prepare_cached(sql)?
-            .query_row([newest as i64], |row| row.get::<_, i64>(0))
-            .optional()?;
-        let Some(oldest) = oldest else { break };
-        evicted += u64::from(remove(transaction, oldest as u64, bytes)?);
-    }
-    Ok(evicted)
 }

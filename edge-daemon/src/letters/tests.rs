@@ -299,16 +299,20 @@ fn the_oldest_make_room_and_those_that_wait_go_last() {
     store.queue(&only(&[1])).unwrap();
     put(&mut store, &[letter(5, 0, &[0; 1800]), letter(6, 0, &[0; 1800])]);
     assert_eq!((ids(&store), store.counters().evicted), (vec![1, 4, 5, 6], 2));
-    // Larger than everything together: it stays, alone.
+    // Larger than everything together: it stays whole, and drives out no more than its share.
     put(&mut store, &[letter(7, 0, &[1; 50_000])]);
-    assert_eq!((ids(&store), store.counters().evicted), (vec![7], 6));
+    assert_eq!((ids(&store), store.counters().evicted), (vec![1, 6, 7], 4));
     let (row, part) = store.show(7, 49_990, 100).unwrap().unwrap();
     assert_eq!((row.record_bytes, part), (50_000, vec![1; 10]));
     put(&mut store, &[letter(8, 0, &[2; 10])]);
-    assert_eq!(ids(&store), [8]);
+    assert_eq!(ids(&store), [1, 7, 8]);
+    // Of such only the newest stays, also after the store was opened anew.
     drop(store);
-    let store = salvage::open(&dir.path().join("w.letters"), 10_000).unwrap();
-    assert_eq!((ids(&store), store.counters().evicted), (vec![8], 7));
+    let mut store = salvage::open(&dir.path().join("w.letters"), 10_000).unwrap();
+    put(&mut store, &[letter(9, 0, &[3; 60_000])]);
+    assert_eq!((ids(&store), store.counters().evicted), (vec![1, 8, 9], 6));
+    put(&mut store, &[letter(10, 0, &[4; 1800]), letter(11, 0, &[4; 1800])]);
+    assert_eq!((ids(&store), store.counters().evicted), (vec![1, 10, 11], 8));
 }
 
 /// A letter that came to nothing is known as one, and only whoever names it tries it again.

@@ -164,6 +164,7 @@ impl Outgoing {
             if !self.drop_oldest(spool, &mut book)? {
                 break;
             }
+            crash_point::at!(OutgoingAfterDrop);
             remember(&mut groups, &book);
             appended = append_groups(spool, &groups);
         }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
 
 pub use records::Loaded;
 
@@ -69,8 +69,20 @@ pub enum StoreError {
         table: &'static str,
     },
     /// SQLite said no.
-    #[error("the store failed: {0}")]
+    #[error("the store failed: {0}{remedy}", remedy = remedy(.0))]
     Sqlite(#[from] rusqlite::Error),
+}
+
+/// What to do about it, where SQLite's words do not say.
+fn remedy(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "; make room on the plane's disk, and it goes on by itself",
+        Some(ErrorCode::ReadOnly | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
+            "; the plane's disk is read-only or fails: look into its system's log; when it can be written again the plane \
+             goes on by itself"
+        }
+        _ => "",
+    }
 }
 
 /// The open store.

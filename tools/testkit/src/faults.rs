@@ -1,18 +1,18 @@
-//! Faults of disks and clocks: a disk that fills up or turns read-only, files damaged while nobody uses them, a clock that
-//! is wrong. Network faults are a [`Link`](crate::Link)'s, those of processes a [`Proc`](crate::Proc)'s.
+//! Faults of disks: one that fills up or turns read-only, files damaged while nobody uses them. Network faults are a
+//! [`Link`](crate::Link)'s, those of processes a [`Proc`](crate::Proc)'s.
 //!
 //! A slow disk is not here: without a device of one's own nothing can make fsync slow honestly. What a daemon can see of
 //! it is that time passes inside a call, and [`Proc::freeze_for`](crate::Proc::freeze_for) does that.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use tempfile::TempDir;
 
-use crate::{Cmd, Dice, temp_dir};
+use crate::{Dice, temp_dir};
 
 /// Bytes of ballast written at once.
 const BALLAST_STEP_BYTES: usize = 256 * 1024;
@@ -54,6 +54,14 @@ impl Disk {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Puts what is going to be kept as `name` in `dir` on this disk.
+    #[track_caller]
+    pub fn hold(&self, dir: &Path, name: &str) {
+        let there = self.dir().join(name);
+        let held = fs::create_dir(&there).and_then(|()| symlink(&there, dir.join(name)));
+        held.unwrap_or_else(|e| panic!("cannot put {name} on a disk of its own: {e}"));
     }
 
     /// Bytes that are free.
@@ -176,71 +184,9 @@ fn open(path: &Path) -> (File, u64) {
     (file, bytes)
 }
 
-/// Where Debian puts the library; the multi-threaded one.
-const FAKETIME: &[&str] = &[
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/faketime/libfaketimeMT.so.1",
-    "/usr/local/lib/faketime/libfaketimeMT.so.1",
-];
-
-/// A wall clock for processes started with [`Cmd::clock`], which can jump while they run. Monotonic time stays true.
-#[derive(Debug)]
-pub struct SkewedClock {
-    dir: TempDir,
-    library: PathBuf,
-}
-
-impl SkewedClock {
-    /// A clock that says `time`, in libfaketime's words: `+5y`, `-30d`, `+0`, or `@1970-01-01 00:00:10` to start there.
-    #[must_use]
-    #[track_caller]
-    pub fn new(time: &str) -> Self {
-        let library = FAKETIME.iter().map(PathBuf::from).find(|path| path.is_file());
-        let library = library.unwrap_or_else(|| {
-            panic!("libfaketime is not installed: run `cargo xtask setup` (or `apt-get install faketime`)")
-        });
-        let clock = Self {
-            dir: temp_dir("clock"),
-            library,
-        };
-        clock.jump_to(time);
-        clock
-    }
-
-    /// Makes all processes that have this clock believe another time.
-    #[track_caller]
-    pub fn jump_to(&self, time: &str) {
-        // Renamed into place: a process reads it at any moment.
-        let (new, file) = (self.dir.path().join("new"), self.file());
-        let written = fs::write(&new, format!("{time}\n")).and_then(|()| fs::rename(&new, &file));
-        written.unwrap_or_else(|e| panic!("cannot set the clock: {e}"));
-    }
-
-    fn file(&self) -> PathBuf {
-        self.dir.path().join("time")
-    }
-}
-
-impl Cmd {
-    /// Runs with this clock instead of the system's. For programs that are linked dynamically.
-    #[must_use]
-    pub fn clock(self, clock: &SkewedClock) -> Self {
-        self.env("LD_PRELOAD", &clock.library)
-            .env("FAKETIME_TIMESTAMP_FILE", clock.file())
-            .env("FAKETIME_NO_CACHE", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            // Timers are monotonic here; faking them as well is what hangs programs.
-            .env("FAKETIME_DONT_RESET", "1")
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::wait_until;
 
     #[test]
     fn a_disk_fills_up_and_is_freed() {
@@ -302,30 +248,5 @@ mod tests {
             zeroed += usize::from(torn.len() == 10_000 && torn.ends_with(&[0]));
         }
         assert!(cut > 0 && zeroed > 0 && cut + zeroed == 20, "{cut} {zeroed}");
-    }
-
-    #[test]
-    fn a_clock_is_wrong_and_jumps() {
-        let clock = SkewedClock::new("@1970-01-01 00:00:10");
-        let mut process = Cmd::new("/bin/sh")
-            .args(["-c", "while :; do date -u +year-%Y; sleep 0.05; done"])
-            .env("TZ", "UTC")
-            .clock(&clock)
-            .spawn();
-        let soon = Duration::from_secs(10);
-        process.wait_for_log("year-1970", soon);
-        clock.jump_to("@2040-06-01 00:00:00");
-        process.wait_for_log("year-2040", soon);
-        clock.jump_to("+0");
-        wait_until("the true time", soon, || {
-            let log = process.log();
-            let last = log
-                .lines()
-                .rev()
-                .find_map(|line| line.strip_prefix("year-"))?
-                .to_string();
-            (last != "1970" && last != "2040").then_some(())
-        });
-        process.kill9();
     }
 }

@@ -183,16 +183,31 @@ impl Fleet {
         Self::start_in(temp_dir("fleet"), broker, tls)
     }
 
+    /// Like [`Fleet::start`], with brokers to fail over to when `broker` is gone.
+    #[must_use]
+    #[track_caller]
+    pub fn start_beside(broker: Broker, others: &[&str]) -> Self {
+        Self::start_on(temp_dir("fleet"), broker, others, None)
+    }
+
     /// Like [`Fleet::start`], in a directory in which a test has prepared something: links to disks of its own.
     #[must_use]
     #[track_caller]
-    pub fn start_in(dir: TempDir, mut broker: Broker, tls: Option<&Tls>) -> Self {
+    pub fn start_in(dir: TempDir, broker: Broker, tls: Option<&Tls>) -> Self {
+        Self::start_on(dir, broker, &[], tls)
+    }
+
+    #[track_caller]
+    fn start_on(dir: TempDir, mut broker: Broker, others: &[&str], tls: Option<&Tls>) -> Self {
         let plane_dir = dir.path().join("plane");
         let mut init = Cmd::bin("mycelial-plane").arg("init").arg("--dir").arg(&plane_dir);
         init = match &broker {
             Broker::Embedded(_) => init.args(["--embedded", &broker.url()]),
             _ => init.args(["--bus", &broker.url()]),
         };
+        for other in others {
+            init = init.args(["--bus", other]);
+        }
         if let Some(tls) = tls {
             init = init.arg("--ca").arg(tls.ca());
         }

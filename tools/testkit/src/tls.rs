@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -36,6 +37,17 @@ impl Tls {
     /// Makes fresh keys. ECDSA P-256, so it takes a millisecond.
     #[must_use]
     pub fn new() -> Self {
+        Self::make(None)
+    }
+
+    /// The same, whose server certificate was made so long ago and ends after so long from now. One made by
+    /// [`Self::new`] is always valid.
+    #[must_use]
+    pub fn valid(since: Duration, still: Duration) -> Self {
+        Self::make(Some((since, still)))
+    }
+
+    fn make(validity: Option<(Duration, Duration)>) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "Mycelial test CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -49,6 +61,7 @@ impl Tls {
             "server",
             SERVER_NAMES,
             ExtendedKeyUsagePurpose::ServerAuth,
+            validity,
         );
         Self { ca, server, dir }
     }
@@ -75,6 +88,7 @@ impl Tls {
             &stem,
             names,
             ExtendedKeyUsagePurpose::ServerAuth,
+            None,
         )
     }
 
@@ -87,6 +101,7 @@ impl Tls {
             name,
             &[],
             ExtendedKeyUsagePurpose::ClientAuth,
+            None,
         )
     }
 }
@@ -103,6 +118,7 @@ fn issue(
     name: &str,
     alt_names: &[&str],
     usage: ExtendedKeyUsagePurpose,
+    validity: Option<(Duration, Duration)>,
 ) -> CertFiles {
     let alt_names: Vec<String> = alt_names.iter().map(ToString::to_string).collect();
     let mut params = CertificateParams::new(alt_names).expect("names a certificate can carry");
@@ -110,6 +126,10 @@ fn issue(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![usage];
     params.use_authority_key_identifier_extension = true;
+    if let Some((since, still)) = validity {
+        params.not_before = (SystemTime::now() - since).into();
+        params.not_after = (SystemTime::now() + still).into();
+    }
     let key = new_key();
     let cert = params.signed_by(&key, ca).expect("the CA can sign");
     let files = CertFiles {

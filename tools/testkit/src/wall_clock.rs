@@ -72,3 +72,35 @@ impl WallClock {
             .env("NO_FAKE_STAT", "1")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::wait_until;
+
+    #[test]
+    fn a_clock_is_wrong_and_jumps() {
+        const YEAR_S: i64 = 31_557_600;
+        let this_year = || -> i64 {
+            let done = Cmd::new("/bin/date").args(["-u", "+%Y"]).run(Duration::from_secs(10));
+            done.stdout.trim().parse().expect("a year")
+        };
+        let clock = WallClock::right();
+        clock.begin_in_1970();
+        let script = "while :; do date -u +year-%Y; sleep 0.05; done";
+        let mut process = clock.on(Cmd::new("/bin/sh").args(["-c", script])).spawn();
+        let soon = Duration::from_secs(10);
+        process.wait_for_log("year-1970", soon);
+        clock.off_by(20 * YEAR_S);
+        process.wait_for_log(&format!("year-{}", this_year() + 20), soon);
+        clock.off_by(0);
+        wait_until("the true time", soon, || {
+            let log = process.log();
+            let last = log.lines().rev().find_map(|line| line.strip_prefix("year-"))?;
+            (last.trim() == this_year().to_string()).then_some(())
+        });
+        process.kill9();
+    }
+}

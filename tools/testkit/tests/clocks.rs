@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 use rusqlite::{Connection, OpenFlags, params};
 use serde_json::Value;
-use testkit::{Broker, Fleet, Mosquitto, WallClock, wait_ok, wait_until};
+use testkit::{Broker, Fleet, Mosquitto, Tls, WallClock, wait_ok, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 const FIVE_YEARS_S: i64 = 5 * 365 * 24 * 3600;
@@ -195,6 +195,37 @@ fn a_gateway_in_1970_enrols_and_delivers_over_tls() {
         let (_, ledger) = fleet.ledgers().into_iter().next()?;
         (ledger.delivered == 1000).then(|| ledger.assert_all_delivered("readings"))
     });
+}
+
+/// The broker's certificate is valid for a year. A gateway that starts in 1970 connects all the same; one whose clock is
+/// ahead cannot know that it is not the certificate that is old, says so, and connects once its clock is right.
+#[test]
+fn a_wrong_clock_and_a_certificate_that_ends() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let tls = Tls::valid(30 * DAY, 365 * DAY);
+    let broker = Broker::Mosquitto(Mosquitto::builder().tls(&tls).start());
+    let mut fleet = Fleet::start(broker, Some(&tls));
+    let clock = WallClock::right();
+    clock.begin_in_1970();
+    fleet.enrol_with("gateway", |cmd| clock.on(cmd));
+    let mut process = clock.on(fleet.daemon_cmd("gateway", None)).spawn();
+    let online = |fleet: &Fleet, what: &str| {
+        wait_until(what, SOON, || (gateway(fleet)?["presence"] == "online").then_some(()));
+    };
+    online(&fleet, "the gateway of 1970 to be online");
+
+    clock.off_by(FIVE_YEARS_S);
+    fleet.broker.away();
+    fleet.broker.back();
+    process.wait_for_log("has expired by this host's clock", SOON);
+    process.wait_for_log("if the clock is ahead, set it right", SOON);
+    clock.off_by(0);
+    let told = process.log().matches("connected").count();
+    wait_until("another connection", SOON, || {
+        (process.log().matches("connected").count() > told).then_some(())
+    });
+    online(&fleet, "the gateway whose clock was set right to be online");
+    assert!(process.term_and_wait(SOON).success());
 }
 
 #[test]

@@ -143,14 +143,14 @@ impl Peer {
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                     format!("the certificate of {address} is for another host name")
                 }
-                CertificateError::Expired
-                | CertificateError::ExpiredContext { .. }
-                | CertificateError::NotValidYet
-                | CertificateError::NotValidYetContext { .. } => {
-                    format!(
-                        "the certificate of {address} is not valid now ({cause}): renew it, or set this clock right"
-                    )
-                }
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => format!(
+                    "the certificate of {address} has expired by this host's clock ({cause}): if the clock is ahead, set \
+                     it right; if not, renew the certificate"
+                ),
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => format!(
+                    "the certificate of {address} is not valid yet by this host's clock ({cause}): the clock is behind, \
+                     set it right"
+                ),
                 cause => format!("the certificate of {address} is not acceptable: {cause}"),
             },
             rustls::Error::AlertReceived(
@@ -193,6 +193,14 @@ mod tests {
             (
                 kind(io::ErrorKind::ConnectionRefused),
                 "nothing listens at mqtts://broker:8883",
+            ),
+            (
+                tls(rustls::Error::InvalidCertificate(CertificateError::Expired)),
+                "has expired by this host's clock",
+            ),
+            (
+                tls(rustls::Error::InvalidCertificate(CertificateError::NotValidYet)),
+                "the clock is behind",
             ),
             (
                 kind(io::ErrorKind::ConnectionReset),

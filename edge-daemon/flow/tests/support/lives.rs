@@ -18,6 +18,15 @@ pub fn paused(test: impl Future<Output = ()>) {
     runtime.block_on(test);
 }
 
+/// A world of this seed in which so many calls fail, what its source has to say, and dice for the rest.
+pub fn troubled(seed: u64, faults: u32) -> (World, Vec<Input>, Dice) {
+    let mut dice = Dice::new(seed);
+    let inputs = inputs(&mut dice);
+    let world = World::new(seed, inputs.clone());
+    world.lock().faults = faults;
+    (world, inputs, dice)
+}
+
 /// Runs lives of a pipe over the same disks: each but the last ends at a random point of waiting, or is told to stop.
 pub async fn lives(world: &World, dice: &mut Dice, build: impl Fn() -> flow::Pipe) {
     short_lives(world, dice, &build).await;

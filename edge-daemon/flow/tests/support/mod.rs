@@ -3,7 +3,6 @@
 
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of it")]
 
-mod dice;
 mod letters;
 mod lives;
 mod sieve;
@@ -29,10 +28,10 @@ use flow::{
 };
 use tokio::sync::watch;
 
-pub use dice::Dice;
 pub use letters::Letters;
-pub use lives::{inputs, last_life, lives, paused, short_lives, wanted};
+pub use lives::{inputs, last_life, lives, paused, short_lives, troubled, wanted};
 pub use sieve::Sieve;
+pub use testkit::Dice;
 
 /// What a call does, besides its work.
 enum Luck {

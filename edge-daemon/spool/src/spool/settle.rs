@@ -47,7 +47,11 @@ impl Spool {
             && unsent(tail_first)
             && !self.segments.range(..tail_first).any(|(f, _)| unsent(*f))
         {
-            self.roll()?;
+            // What is to make room must work without any.
+            match self.roll() {
+                Err(error) if error.is_disk_full() && self.drop_ballast() => self.roll()?,
+                rolled => rolled?,
+            }
         }
         let tail_first = self.tail_first();
         let mut gone: Option<DroppedRange> = None;
@@ -82,7 +86,9 @@ impl Spool {
             return Ok(Dropped::default());
         }
         dropped.joined = self.ledger.dropped_ahead.len() <= gaps;
+        crash_point::at!(SpoolDropBeforeLedger);
         self.store_ledger()?;
+        crash_point::at!(SpoolDropAfterLedger);
         let segments = self.segments.range(..tail_first);
         let segments: Vec<u64> = segments
             .filter(|(_, meta)| (range.first_seq..=range.last_seq).contains(&(meta.end_seq - 1)))

@@ -29,6 +29,8 @@ enum Job {
     Replay,
     /// A destination that cannot keep its watermark.
     Print,
+    /// A buffer is over its quota while nobody receives, and gives up the oldest.
+    Overfill,
     /// The streams of a pipe differ, because an earlier crash came between them.
     Level,
 }
@@ -131,7 +133,15 @@ const REPLAYS: &[Case] = &[
     (Point::RunnerAfterSettle, 1, Victim::Hub, Job::Replay),
 ];
 
-const ALL: &[&[Case]] = &[GATEWAY_SPOOLS, GATEWAY_SENDS, HUB, OTHER_OCCASIONS, REPLAYS];
+const DROPS: &[Case] = &[
+    (Point::SpoolDropBeforeLedger, 1, Victim::Gateway, Job::Overfill),
+    (Point::SpoolDropAfterLedger, 1, Victim::Gateway, Job::Overfill),
+    (Point::SpoolDropAfterLedger, 3, Victim::Gateway, Job::Overfill),
+    (Point::OutgoingAfterDrop, 1, Victim::Gateway, Job::Overfill),
+    (Point::OutgoingAfterDrop, 2, Victim::Gateway, Job::Overfill),
+];
+
+const ALL: &[&[Case]] = &[GATEWAY_SPOOLS, GATEWAY_SENDS, HUB, OTHER_OCCASIONS, REPLAYS, DROPS];
 
 #[track_caller]
 fn die_at_each(cases: &[Case]) {
@@ -145,6 +155,11 @@ fn die_at_each(cases: &[Case]) {
 #[test]
 fn the_gateway_dies_in_its_spool() {
     die_at_each(GATEWAY_SPOOLS);
+}
+
+#[test]
+fn the_gateway_dies_while_it_gives_up_the_oldest() {
+    die_at_each(DROPS);
 }
 
 #[test]

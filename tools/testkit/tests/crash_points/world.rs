@@ -25,6 +25,8 @@ const STOP: Duration = Duration::from_secs(20);
 /// Rows of a push, and their size: 2 MB a spool's segment takes, and 1 MB a file, are soon reached.
 const PUSH_ROWS: u64 = 40;
 const PUSH_SIZES: Sizes = Sizes::UpTo(30_000);
+/// Rows of a push that shall fill a buffer of 16 MiB: about 3 MB.
+const OVERFILL_ROWS: u64 = 200;
 /// Rows of a workflow of which one in ten is refused at first.
 const REPLAYED_ROWS: u64 = 600;
 /// Rows of a workflow that is made to be deployed.
@@ -88,6 +90,7 @@ impl World {
             }
             Job::Refuse => self.die_over_refused_rows(&what, victim, point, times),
             Job::Replay => self.die_over_replayed_rows(&what, victim, point, times),
+            Job::Overfill => self.die_while_overfilling(&what, victim, point, times),
             Job::Print => self.die_while_printing(&what, victim, point, times),
         }
         eprintln!("{what}: {:.1} s", start.elapsed().as_secs_f64());
@@ -272,6 +275,37 @@ impl World {
         self.books(what, &extra.name, 1, |edge, ledger| {
             (*ledger != wanted).then(|| format!("{edge}: {ledger:?} instead of {wanted:?}"))
         });
+    }
+
+    /// The hub is away and the buffer over its quota. What was given up is told, to the record, and nothing else is missing.
+    #[track_caller]
+    fn die_while_overfilling(&mut self, what: &str, victim: Victim, point: Point, times: u64) {
+        let extra = self.extra("overfilled", SMALL_ROWS);
+        let spool = "spool = { quota = \"16MiB\", when_full = \"drop_oldest\" }\n";
+        self.fleet.apply(&extra.name, &(extra.workflow() + spool));
+        wait_ok(&format!("the first rows before {what}"), ARRIVE_MAX, || {
+            shop::compare(&extra.source, &extra.copy, "copied")
+        });
+        self.kill(Victim::Hub);
+        let source = extra.source.clone();
+        self.die(victim, point, times, |_| {
+            shop::add_sized(&source, OVERFILL_ROWS, PUSH_SIZES).expect("rows");
+        });
+        self.go_on(Victim::Hub);
+        let rows = shop::add(&extra.source, 0).expect("the source is ours");
+        self.books(what, &extra.name, 1, |edge, ledger| {
+            let told = ledger.produced == rows
+                && ledger.dropped > 0
+                && ledger.delivered + ledger.dropped == rows
+                && ledger.buffered + ledger.dead_lettered == 0;
+            (!told).then(|| format!("{edge}: {ledger:?} of {rows} rows"))
+        });
+        let ledgers = self.fleet.ledgers_of(&extra.name);
+        let dropped: u64 = ledgers.iter().map(|(_, ledger)| ledger.dropped).sum();
+        let produced = Produced::all(&extra.source).expect("the source is ours");
+        let verdict = produced.judge_sqlite(&extra.copy, "copied").expect("the copy is there");
+        let counts = verdict.offences().map(|(_, offence)| offence.count);
+        assert_eq!(counts, [dropped, 0, 0, 0, 0], "{what}: {verdict}");
     }
 
     /// What was refused is tried again, over a death, once the destination takes it: everything is there once.

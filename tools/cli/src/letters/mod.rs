@@ -1,4 +1,6 @@
-//! `mycelial dlq`: dead letters. Asks the daemons themselves: the plane never sees a record.
+//! `mycelial dlq`: dead letters. Asks the daemons themselves: the plane never sees a record. How letters look is in `show`.
+
+mod show;
 
 use std::{
     collections::BTreeMap,
@@ -10,26 +12,20 @@ use std::{
 use bus_link::session::RequestError;
 use bus_schema::{
     api::{ApiCall, ApiResult, Failure, FailureKind, Presence},
-    data::Batch,
     id::NodeId,
-    letter::{
-        LetterBoxView, LetterCall, LetterPage, LetterPlace, LetterResult, LetterSelect, LetterStage, LetterState,
-        LetterView,
-    },
+    letter::{LetterCall, LetterPage, LetterPlace, LetterResult, LetterSelect},
 };
 use serde_json::json;
 
 use crate::{
     arguments::{Dlq, Output, Which},
     client::{CliError, Client},
-    live, render,
+    render,
     requests::find_daemon,
 };
 
 /// Records up to this size are fetched to be shown; a larger one only with `--raw`.
 const SHOWN_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// Bytes shown of what is no record.
-const SHOWN_RAW_BYTES_MAX: usize = 2048;
 
 /// A letter's name: `daemon/workflow/id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,10 +194,13 @@ impl Desk<'_> {
         }
         match output {
             Output::Json => {
-                let letters: Vec<_> = letters.iter().map(|(daemon, letter)| as_json(daemon, letter)).collect();
+                let letters: Vec<_> = letters
+                    .iter()
+                    .map(|(daemon, letter)| show::as_json(daemon, letter))
+                    .collect();
                 let boxes: Vec<_> = boxes
                     .iter()
-                    .map(|(daemon, letters)| box_json(daemon, letters))
+                    .map(|(daemon, letters)| show::box_json(daemon, letters))
                     .collect();
                 print(&render::json(&json!({ "letters": letters, "boxes": boxes })));
             }
@@ -209,11 +208,11 @@ impl Desk<'_> {
                 if letters.is_empty() {
                     eprintln!("no dead letters");
                 } else {
-                    print(&as_table(&letters));
+                    print(&show::as_table(&letters));
                 }
                 boxes
                     .iter()
-                    .filter_map(|(daemon, letters)| box_note(daemon, letters))
+                    .filter_map(|(daemon, letters)| show::box_note(daemon, letters))
                     .for_each(|note| eprintln!("{note}"));
             }
         }
@@ -261,11 +260,11 @@ impl Desk<'_> {
         let record = (view.record_bytes <= SHOWN_BYTES_MAX).then_some(record);
         match output {
             Output::Json => {
-                let mut value = as_json(&name.daemon, &view);
-                value["record"] = record.map_or(serde_json::Value::Null, |record| record_json(&view, &record));
+                let mut value = show::as_json(&name.daemon, &view);
+                value["record"] = record.map_or(serde_json::Value::Null, |record| show::record_json(&view, &record));
                 print(&render::json(&value));
             }
-            Output::Table => print(&described(&name.daemon, &view, record.as_deref())),
+            Output::Table => print(&show::described(&name.daemon, &view, record.as_deref())),
         }
         if let Some(path) = raw {
             eprintln!("{offset} bytes written to {}", path.display());
@@ -433,183 +432,6 @@ fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
-fn stage(stage: LetterStage) -> &'static str {
-    match stage {
-        LetterStage::Source => "source",
-        LetterStage::Transform => "transform",
-        LetterStage::Destination => "destination",
-    }
-}
-
-fn state(state: LetterState) -> &'static str {
-    match state {
-        LetterState::Kept => "kept",
-        LetterState::Queued => "queued",
-        LetterState::Doubtful => "in doubt",
-    }
-}
-
-fn full_name(daemon: &str, place: &LetterPlace) -> String {
-    format!("{daemon}/{}/{}", place.workflow, place.id)
-}
-
-fn as_table(letters: &[(String, LetterView)]) -> String {
-    let row = |(daemon, letter): &(String, LetterView)| {
-        vec![
-            full_name(daemon, &letter.place),
-            stage(letter.stage).to_string(),
-            letter.node.clone(),
-            state(letter.state).to_string(),
-            render::bytes(letter.record_bytes),
-            letter.reason.lines().next().unwrap_or_default().to_string(),
-        ]
-    };
-    let rows: Vec<Vec<String>> = letters.iter().map(row).collect();
-    render::table(&["letter", "stage", "node", "state", "size", "reason"], &rows)
-}
-
-fn as_json(daemon: &str, letter: &LetterView) -> serde_json::Value {
-    json!({
-        "letter": full_name(daemon, &letter.place),
-        "daemon": daemon,
-        "workflow": letter.place.workflow,
-        "id": letter.place.id,
-        "stage": letter.stage,
-        "node": letter.node,
-        "path": letter.path,
-        "reason": letter.reason,
-        "state": letter.state,
-        "refusal": letter.refusal,
-        "replays": letter.replays,
-        "boot": letter.boot,
-        "uptime_ms": letter.uptime_ms,
-        "unix_ms": letter.unix_ms,
-        "record_bytes": letter.record_bytes,
-    })
-}
-
-fn box_json(daemon: &str, letters: &LetterBoxView) -> serde_json::Value {
-    json!({
-        "daemon": daemon,
-        "workflow": letters.workflow,
-        "is_planned": letters.is_planned,
-        "evicted": letters.evicted,
-        "purged": letters.purged,
-        "replayed": letters.replayed,
-        "damaged": letters.damaged,
-    })
-}
-
-/// What the list does not show, though the ledger counts it.
-fn box_note(daemon: &str, letters: &LetterBoxView) -> Option<String> {
-    let mut parts = Vec::new();
-    if letters.evicted > 0 {
-        parts.push(format!("{} gone for want of room", letters.evicted));
-    }
-    if letters.purged > 0 {
-        parts.push(format!("{} purged", letters.purged));
-    }
-    if letters.damaged > 0 {
-        parts.push(format!(
-            "damaged on disk {} times: what was not readable is gone",
-            letters.damaged
-        ));
-    }
-    let counts = format!(
-        "{daemon}/{}: {}; the ledger counts them as dead",
-        letters.workflow,
-        parts.join(", ")
-    );
-    (!parts.is_empty()).then_some(counts)
-}
-
-fn described(daemon: &str, letter: &LetterView, record: Option<&[u8]>) -> String {
-    let mut lines = vec![
-        ("letter", full_name(daemon, &letter.place)),
-        (
-            "died at",
-            format!("{} '{}', on the way {}", stage(letter.stage), letter.node, letter.path),
-        ),
-        ("reason", letter.reason.clone()),
-        ("state", state(letter.state).to_string()),
-        (
-            "when",
-            format!(
-                "{} after start {} of the daemon; its clock said {} s since 1970",
-                render::ago(letter.uptime_ms),
-                letter.boot,
-                letter.unix_ms / 1000
-            ),
-        ),
-        ("tried", format!("{} times", letter.replays)),
-        ("size", render::bytes(letter.record_bytes)),
-    ];
-    if !letter.refusal.is_empty() {
-        lines.insert(4, ("refused", letter.refusal.clone()));
-    }
-    let mut text: String = lines.iter().map(|(key, value)| format!("{key:<8} {value}\n")).collect();
-    match (record, record.and_then(|record| batch(letter, record))) {
-        (None, _) => text.push_str("\nthe record is large: write it to a file with --raw FILE\n"),
-        (Some(_), Some(batch)) => {
-            let fields = batch.schema().fields.iter().enumerate();
-            let row = |(column, field): (usize, &bus_schema::data::Field)| {
-                let value = (batch.rows() > 0).then(|| live::shown_cell(batch.cell(0, column)));
-                vec![field.name.clone(), field.ty.to_string(), value.unwrap_or_default()]
-            };
-            let rows: Vec<Vec<String>> = fields.map(row).collect();
-            text.push('\n');
-            text.push_str(&render::table(&["field", "type", "value"], &rows));
-        }
-        (Some(record), None) => {
-            text.push('\n');
-            text.push_str(&raw_text(record));
-            text.push('\n');
-        }
-    }
-    text
-}
-
-/// The record of a letter, unless it never became one.
-fn batch(letter: &LetterView, record: &[u8]) -> Option<Batch> {
-    (letter.stage != LetterStage::Source).then(|| Batch::decode(record).ok())?
-}
-
-fn record_json(letter: &LetterView, record: &[u8]) -> serde_json::Value {
-    match batch(letter, record) {
-        Some(batch) if batch.rows() > 0 => live::record(&batch, 0),
-        _ => match std::str::from_utf8(record) {
-            Ok(text) => json!({ "text": text }),
-            Err(_) => json!({ "hex": hex(record) }),
-        },
-    }
-}
-
-fn raw_text(record: &[u8]) -> String {
-    let shown = &record[..record.len().min(SHOWN_RAW_BYTES_MAX)];
-    let text = match std::str::from_utf8(record) {
-        Ok(text) => text.chars().take(SHOWN_RAW_BYTES_MAX).flat_map(printable).collect(),
-        Err(_) => hex(shown),
-    };
-    if record.len() > SHOWN_RAW_BYTES_MAX {
-        format!("{text} … (all of it with --raw FILE)")
-    } else {
-        text
-    }
-}
-
-/// Bytes from a source must not steer a terminal.
-fn printable(c: char) -> Vec<char> {
-    if c.is_control() && c != '\n' && c != '\t' {
-        c.escape_default().collect()
-    } else {
-        vec![c]
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -680,11 +502,5 @@ mod tests {
         }];
         assert!(confirm(&all, true, Change::Purge).is_ok());
         assert!(confirm(&one, false, Change::Replay).is_ok());
-    }
-
-    #[test]
-    fn what_a_source_could_not_read_does_not_steer_the_terminal() {
-        assert_eq!(raw_text(b"a\x1b[2Jb\n"), "a\\u{1b}[2Jb\n");
-        assert_eq!(raw_text(&[0xff, 0x00]), "ff00");
     }
 }

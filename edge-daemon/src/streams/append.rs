@@ -240,6 +240,11 @@ impl Outgoing {
         book.behind = turn.or(book.behind);
         // What is written to now has the last turn.
         book.given = None;
+        if let (None, Some(first)) = (store.spool()?.state().mark, deliveries.first()) {
+            // Levelling gives several that begin a mark before the first batch.
+            let is_bare = first.position.as_bytes().is_empty() && first.batch.rows() == 0;
+            book.with_siblings = first.seq == 1 && is_bare;
+        }
         let mut rejected = Vec::new();
         let mut groups: Vec<SealedGroup> = Vec::with_capacity(deliveries.len());
         for (index, delivery) in deliveries.iter().enumerate() {

@@ -155,8 +155,10 @@ impl Outgoing {
                     None
                 };
                 let heard = flight.acked(&ack, sent, print, Instant::now());
-                // The consumer knows more of this stream than is left of it here.
-                let lost = view.lineage.is_first && self.replays && flight.watermark() == 0 && knows_more(&ack);
+                // The consumer knows more of this stream than is left of it here. Where siblings are read from the beginning as
+                // well, what it knows counts other batches than they do: there everything comes again.
+                let is_bare = view.lineage.is_first && flight.watermark() == 0 && !self.view().book.with_siblings;
+                let lost = is_bare && self.replays && knows_more(&ack);
                 let is_copy = matches!(heard, Heard::Ahead | Heard::Newer(_));
                 let over = match heard {
                     Heard::Ahead => Some((

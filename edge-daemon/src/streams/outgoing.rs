@@ -66,6 +66,8 @@ pub(super) struct Bookmark {
     pub given: Option<u64>,
     /// What the last mark that the consumer can tell is known by.
     pub told: Option<u64>,
+    /// It began at the source's beginning together with siblings, none of which knew of anything before.
+    pub with_siblings: bool,
 }
 
 /// The stream's key and epoch: one lineage of sequence numbers.

@@ -100,6 +100,7 @@ impl World {
         let lanes = &self.streams[stream];
         let epoch = lanes.lineage.as_ref().map_or(0, |lineage| lineage.epoch);
         let is_first = lanes.lineage.as_ref().is_some_and(|lineage| lineage.is_first);
+        let with_siblings = lanes.spool.book().with_siblings;
         let print = lanes.spool.print_of(ack.received);
         let (replays, compares) = (self.setting.replays, !self.setting.has(Mistake::NotCompared));
         let believes = self.setting.has(Mistake::FirstBelieved);
@@ -111,7 +112,14 @@ impl World {
         let print = print.filter(|_| compares && out.flight.compares(ack));
         let heard = out.flight.acked(ack, sent, print, now);
         let knows_more = ack.resume.as_ref().is_some_and(|resume| resume.mark.is_some());
-        if is_first && replays && out.flight.watermark() == 0 && ack.epoch == epoch && knows_more && !believes {
+        if is_first
+            && !with_siblings
+            && replays
+            && out.flight.watermark() == 0
+            && ack.epoch == epoch
+            && knows_more
+            && !believes
+        {
             // The loss is noticed now.
             self.excuse_second_loss();
             self.start_over(stream, 0)?;

@@ -403,6 +403,14 @@ impl World {
         }
         let place = position(to.to.position.as_bytes());
         self.say(|| format!("the pipe goes on at batch {}, position {place}", to.to.seq));
+        let knows = self.streams.iter().any(|stream| stream.destination.mark.is_some());
+        if to.to.seq == 1 && place == 0 && self.setting.leaves > 1 && knows {
+            // Of none of them there is a trace, and everything is read again.
+            self.streams
+                .iter_mut()
+                .for_each(|lanes| lanes.oracle.may_repeat_above(0));
+            self.has_jumped = true;
+        }
         if to.is_damage {
             self.has_jumped |= self.setting.leaves > 1;
             self.streams
@@ -570,6 +578,9 @@ impl World {
         let (mut book, mut seq) = (spool.book(), spool.next_seq());
         book.behind = turn.or(book.behind);
         book.given = None;
+        if let (None, Some(first)) = (spool.mark(), works.first()) {
+            book.with_siblings = first.seq == 1 && first.position == 0;
+        }
         let mut groups = Vec::new();
         for work in works {
             let ids: Vec<u64> = work.ids.iter().copied().filter(|id| takes(leaf, *id)).collect();

@@ -35,6 +35,8 @@ pub struct Book {
     pub given: Option<u64>,
     /// What the last mark that the consumer can tell is known by.
     pub told: Option<u64>,
+    /// It began at the source's beginning together with siblings.
+    pub with_siblings: bool,
 }
 
 /// A frame to be appended, and what it stands for.

@@ -337,7 +337,7 @@ impl Source for Consumer {
         self.mark = place.mark.clone();
         self.incoming.lock().resume(place);
         // A hello: without a key it asks the producer to open the stream.
-        self.streams.want_ack(&self.incoming, false);
+        self.streams.want_opening(&self.incoming);
         Ok(())
     }
 

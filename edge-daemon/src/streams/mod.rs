@@ -46,10 +46,17 @@ pub use tracks::Tracks;
 const WINDOW_FRAMES: u64 = 2 * CREDIT_FRAMES;
 /// Least frames a stream may have under way.
 const WINDOW_FRAMES_MIN: u64 = 2;
-/// After a reconnect a daemon's streams are opened one after the other, in an order left to chance: so far apart on
-/// average, and the last of them no later than that.
+/// After a reconnect a daemon's streams are opened one after the other, and after a start it asks for those that come to it
+/// in the same way, in an order left to chance: so far apart on average, and the last of them no later than that.
 const OPENS_APART: Duration = Duration::from_millis(20);
 const OPENS_SPREAD_MAX: Duration = Duration::from_secs(5);
+
+/// When it is the turn of one of so many streams, by a random number. Pure.
+fn turn(streams: usize, random: u32) -> Duration {
+    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    let spread = OPENS_APART.saturating_mul(streams).min(OPENS_SPREAD_MAX);
+    spread.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
 
 /// An acknowledgement to be sent.
 #[derive(Debug, Clone, Copy)]
@@ -212,11 +219,9 @@ impl Streams {
         if self.is_local(spec) {
             return Duration::ZERO;
         }
-        let streams = self.lock().outgoing.len() as u32;
-        let spread = (OPENS_APART * streams).min(OPENS_SPREAD_MAX);
+        let streams = self.lock().outgoing.len();
         // Without randomness they are opened together, which is only slower.
-        let part = getrandom::u32().unwrap_or(0);
-        spread.mul_f64(f64::from(part) / f64::from(u32::MAX))
+        turn(streams, getrandom::u32().unwrap_or(0))
     }
 
     /// Whether the way to a consumer is open.
@@ -412,6 +417,20 @@ impl Streams {
         self.due.notify_one();
     }
 
+    /// A pipe has found out where it stands: its producer may open the stream. All pipes of a daemon that was restarted do so
+    /// at once, and each opening is answered with a credit of its own.
+    pub fn want_opening(&self, incoming: &Incoming) {
+        let mut table = self.lock();
+        let pause = if self.is_local(incoming.spec()) {
+            Duration::ZERO
+        } else {
+            turn(table.incoming.len(), getrandom::u32().unwrap_or(0))
+        };
+        table.want(incoming.spec().stream, Instant::now() + pause, false);
+        drop(table);
+        self.due.notify_one();
+    }
+
     /// Lets the producer know that something has arrived, as soon as it was not told so a moment ago.
     fn want_ack_soon(&self, stream: StreamId) {
         let now = Instant::now();
@@ -547,5 +566,25 @@ async fn acknowledge(streams: Weak<Streams>, due: Arc<Notify>) {
 impl Drop for Streams {
     fn drop(&mut self) {
         self.due.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openings_are_spread_over_a_bounded_time() {
+        for (streams, random, expected_ms) in [
+            (0, u32::MAX, 0),
+            (1, 0, 0),
+            (1, u32::MAX, 20),
+            (100, u32::MAX / 2, 999),
+            (100, u32::MAX, 2_000),
+            (1_000, u32::MAX, 5_000),
+            (usize::MAX, u32::MAX, 5_000),
+        ] {
+            assert_eq!(turn(streams, random).as_millis(), expected_ms, "{streams} streams");
+        }
     }
 }

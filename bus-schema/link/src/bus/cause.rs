@@ -240,7 +240,6 @@ mod tests {
                 tls(CertificateError::NotValidForName.into()),
                 "the certificate of mqtts://broker:8883 is for another",
             ),
-            (tls(CertificateError::Expired.into()), "set this clock right"),
             (
                 tls(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)),
                 "or wants one",

@@ -403,9 +403,8 @@ impl World {
         }
         let place = position(to.to.position.as_bytes());
         self.say(|| format!("the pipe goes on at batch {}, position {place}", to.to.seq));
-        let knows = self.streams.iter().any(|stream| stream.destination.mark.is_some());
-        if to.to.seq == 1 && place == 0 && self.setting.leaves > 1 && knows {
-            // Of none of them there is a trace, and everything is read again.
+        if to.to.seq == 1 && place == 0 && self.setting.leaves > 1 && self.setting.faults.spool_lost {
+            // Of none of them there may be a trace, and everything is read again; what left before may yet arrive.
             self.streams
                 .iter_mut()
                 .for_each(|lanes| lanes.oracle.may_repeat_above(0));

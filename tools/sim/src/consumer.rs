@@ -65,6 +65,11 @@ impl Consumer {
         self.is_unsure
     }
 
+    /// The last seq it has.
+    pub fn received(&self) -> u64 {
+        self.standing.received()
+    }
+
     /// Where it is, for people.
     pub fn describe(&self) -> String {
         let standing = &self.standing;

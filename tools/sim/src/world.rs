@@ -388,7 +388,10 @@ impl World {
             && self.streams.iter().all(|stream| {
                 let is_empty = stream.spool.held().next().is_none() && stream.spool.book().owed == 0;
                 let asks = stream.lineage.as_ref().is_none_or(|lineage| lineage.asks);
-                is_empty && !asks && stream.consumer.as_ref().is_some_and(Consumer::is_idle) && stream.frames.is_empty()
+                // One whose destination was taken back is yet to be told what it had confirmed.
+                let has_it =
+                    |consumer: &Consumer| consumer.is_idle() && consumer.received() + 1 >= stream.spool.next_seq();
+                is_empty && !asks && stream.consumer.as_ref().is_some_and(has_it) && stream.frames.is_empty()
             })
     }
 

@@ -2,6 +2,7 @@
 //! that the broker will not take goes to the dead letters, and the others go on.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -12,6 +13,7 @@ use std::{
 use async_trait::async_trait;
 use bus_schema::{
     data::{Batch, Cell},
+    id::StreamId,
     plan::{ComponentRole, Descriptor},
 };
 use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
@@ -186,6 +188,8 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         packet_bytes_max,
         session: None,
         trial: Trial::new(&[]),
+        stream: None,
+        trials: HashMap::new(),
         limit: Limit::default(),
         limit_until: None,
     }))
@@ -304,7 +308,12 @@ struct MqttSink {
     payload: Payload,
     packet_bytes_max: usize,
     session: Option<Session>,
+    /// That of the stream written last.
     trial: Trial,
+    stream: Option<StreamId>,
+    /// Those of other streams into this destination, which take turns with it: what one of them writes is no verdict on what
+    /// another one could not.
+    trials: HashMap<StreamId, Trial>,
     /// What was found out about the broker, and until when it is believed.
     limit: Limit,
     limit_until: Option<Instant>,
@@ -336,6 +345,7 @@ impl Sink for MqttSink {
 
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
         let mut rejected = Vec::new();
+        self.turn_to(deliveries.first().map(|delivery| delivery.stream));
         if !self.trial.is_of(deliveries) {
             self.trial = Trial::new(deliveries);
         }
@@ -389,6 +399,20 @@ impl Sink for MqttSink {
 }
 
 impl MqttSink {
+    /// Takes up the trial of a stream, and keeps that of the other one if it found anything.
+    fn turn_to(&mut self, stream: Option<StreamId>) {
+        if self.stream == stream {
+            return;
+        }
+        let next = stream.and_then(|stream| self.trials.remove(&stream));
+        let before = std::mem::replace(&mut self.trial, next.unwrap_or_else(|| Trial::new(&[])));
+        if let Some(stream) = std::mem::replace(&mut self.stream, stream)
+            && !before.is_of(&[])
+        {
+            self.trials.insert(stream, before);
+        }
+    }
+
     /// Topic and payload of a row, or why there is no message.
     fn message(&self, batch: &Batch, row: usize, json: Option<&JsonRows<'_>>) -> Result<(String, Vec<u8>), String> {
         let topic = self.topic.topic(batch, row)?;

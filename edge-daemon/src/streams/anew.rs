@@ -119,7 +119,12 @@ impl Outgoing {
     pub(super) fn start_both_over(&self, known: u64, why: &str) -> Result<(), Fault> {
         // First: a crash in between leaves this one to notice again.
         if let Some(other) = self.other.get().and_then(Weak::upgrade) {
-            other.start_over(0, true, why)?;
+            let there = other.view();
+            // An attempt that failed on this one need not do it to the other once more.
+            let is_done = there.lineage.was_copy && there.state.watermark_seq == 0;
+            if !is_done {
+                other.start_over(0, true, why)?;
+            }
         }
         self.start_over(known, true, why)
     }
@@ -149,13 +154,17 @@ impl Outgoing {
         lineage.clears = false;
         save_lineage(&self.home, &self.spec, &lineage)?;
         store.book = read_book(&spool.state());
-        store.spool = Some(spool);
         store.lineage = lineage;
         lock(&self.recent).clear();
         self.sent.store(0, Ordering::Relaxed);
-        // In one: what an earlier life appended must not be released any more.
+        // In one: what an earlier life appended must not be released any more, and nobody may take the old account for that
+        // of the new life.
         let mut view = lock(&self.view);
         view.life += 1;
+        view.state = spool.state();
+        view.book = store.book.clone();
+        view.lineage = store.lineage.clone();
+        store.spool = Some(spool);
         self.gone.store(0, Ordering::Relaxed);
         self.released.send_replace(0);
         drop(view);

@@ -390,15 +390,15 @@ impl Outgoing {
     pub fn adopt(&self, other: &Self) -> Result<(), Fault> {
         let (here, there) = (self.view(), other.view());
         let newest = |view: &View| view.state.mark.as_ref().map_or(0, |mark| mark.root_seq);
-        if here.lineage.asks || newest(&here) >= newest(&there) {
-            return Ok(());
-        }
         if there.state.held_records > 0 {
             tracing::error!(
                 edge = other.spec.edge,
                 records = there.state.held_records,
                 "live data is not delivered first any more: what this track had still to deliver stays behind in its buffer"
             );
+        }
+        if here.lineage.asks || newest(&here) >= newest(&there) {
+            return Ok(());
         }
         self.with_store(|store| {
             self.begin(store)?;
@@ -451,10 +451,15 @@ impl Outgoing {
         Ok(())
     }
 
-    /// All that is here may leave; gives the last seq of it.
-    pub(super) fn let_all_go(&self) -> u64 {
-        self.let_go();
-        let last = self.view().state.next_seq - 1;
+    /// All that is here may leave, unless the stream has begun anew since that life; gives the last seq of it.
+    pub(super) fn let_all_go(&self, life: Option<u64>) -> u64 {
+        let view = lock(&self.view);
+        if life != Some(view.life) {
+            return 0;
+        }
+        let newest = view.state.mark.as_ref().map_or(0, |mark| mark.root_seq);
+        self.gone.fetch_max(newest, Ordering::Relaxed);
+        let last = view.state.next_seq - 1;
         self.released.send_replace(last);
         last
     }
@@ -528,6 +533,8 @@ fn give_up_newest(groups: &mut [SealedGroup], book: &mut Bookmark, old: &Bookmar
             // A gap record among the frames was not made either.
             owed: old.owed + given_up,
             gaps: old.gaps,
+            // Nobody was told of their marks.
+            told: old.told,
             ..own
         };
         mark.position = bus_schema::encode(book);
@@ -647,7 +654,7 @@ impl Sink for Producer {
     }
 
     fn recovered(&mut self) {
-        self.appended = self.out.let_all_go();
+        self.appended = self.out.let_all_go(self.life);
     }
 }
 

@@ -149,10 +149,16 @@ impl Outgoing {
                     self.answered(ack.epoch, ack.resume.clone());
                 }
                 let sent = began_with.max(self.sent.load(Ordering::Relaxed));
-                let print = if flight.compares(&ack) {
-                    self.print_of(ack.received).await
-                } else {
-                    None
+                let print = match flight.compares(&ack) {
+                    false => None,
+                    true => match self.print_of(ack.received).await {
+                        Ok(print) => print,
+                        Err(cause) => {
+                            // Not taken as heard, so that it is asked for again.
+                            tracing::warn!(edge = self.spec.edge, cause, "cannot compare what the consumer has yet");
+                            continue;
+                        }
+                    },
                 };
                 let heard = flight.acked(&ack, sent, print, Instant::now());
                 // The consumer knows more of this stream than is left of it here. Where siblings are read from the beginning as
@@ -215,19 +221,21 @@ impl Outgoing {
                     flight.opened(Instant::now());
                     continue;
                 }
-                Action::Send { from, to } => match self.send(streams, &mut flight, &mut at_hand, from, to).await {
-                    Ok(None) => {
-                        // Others on this thread get their turn between frames.
-                        tokio::task::yield_now().await;
-                        continue;
+                Action::Send { from, to } => {
+                    match self.send(streams, &mut flight, &mut at_hand, from, to, view.life).await {
+                        Ok(None) => {
+                            // Others on this thread get their turn between frames.
+                            tokio::task::yield_now().await;
+                            continue;
+                        }
+                        Ok(Some(wait)) => wait,
+                        Err(cause) => {
+                            tracing::debug!(edge = self.spec.edge, cause, "cannot send now");
+                            streams.give_up(&self.spec);
+                            Some(SEND_AGAIN)
+                        }
                     }
-                    Ok(Some(wait)) => wait,
-                    Err(cause) => {
-                        tracing::debug!(edge = self.spec.edge, cause, "cannot send now");
-                        streams.give_up(&self.spec);
-                        Some(SEND_AGAIN)
-                    }
-                },
+                }
                 Action::Wait(wait) => wait,
             };
             tokio::select! {
@@ -294,16 +302,18 @@ impl Outgoing {
         at_hand: &mut AtHand,
         from: u64,
         to: u64,
+        life: u64,
     ) -> Result<Option<Option<Duration>>, String> {
         at_hand.pass(from);
         if at_hand.first() != Some(from) {
             // Before the look into the spool: what is appended meanwhile is no part of a hole. What was confirmed in an earlier
             // life is told in one piece, though the pipe has not released anything yet.
-            let released = (*self.released.borrow()).max(self.view().state.watermark_seq);
+            let released = *self.released.borrow();
+            let released = released.max(self.view().state.watermark_seq);
             streams.away(&self.spec);
             let count = if streams.is_slow() { 1 } else { READ_FRAMES_MAX };
             let found = self
-                .find(from, to, released, count, flight.accounted_before(from))
+                .find(from, to, released, count, flight.accounted_before(from), life)
                 .await?;
             if let Some((first, last, missing)) = found.gaps.into_iter().next().filter(|(first, ..)| *first == from) {
                 self.send_gap(streams, first, last, missing).await?;
@@ -366,6 +376,7 @@ impl Outgoing {
         released: u64,
         count: usize,
         accounted: Option<u64>,
+        life: u64,
     ) -> Result<Found, String> {
         if let Some(frames) = self.recent(from, to) {
             let gaps = Vec::new();
@@ -374,6 +385,9 @@ impl Outgoing {
         let this = Arc::clone(self);
         let find = move || {
             this.with_store(|store| {
+                if this.view().life != life {
+                    return Err(Fault::retry("the stream has begun anew"));
+                }
                 let found = store.frames(from, to, released, count, accounted)?;
                 // While nothing can be dropped: from now on it cannot be.
                 let frames = found.frames.iter().map(|(seq, _)| *seq);
@@ -401,7 +415,7 @@ impl Outgoing {
     }
 
     /// What the frame with this seq is known by, if it is here.
-    async fn print_of(self: &Arc<Self>, seq: u64) -> Option<u64> {
+    async fn print_of(self: &Arc<Self>, seq: u64) -> Result<Option<u64>, String> {
         let this = Arc::clone(self);
         let look = move || {
             this.with_store(|store| {
@@ -411,14 +425,9 @@ impl Outgoing {
                 Ok::<_, Fault>(frame.map(|frame| frames::print(&frame.bytes)))
             })
         };
-        match tokio::task::spawn_blocking(look).await {
-            Ok(Ok(print)) => print,
-            Ok(Err(fault)) => {
-                tracing::warn!(edge = self.spec.edge, %fault, "cannot compare what the consumer has");
-                None
-            }
-            Err(_) => None,
-        }
+        let looked = tokio::task::spawn_blocking(look).await;
+        let looked = looked.map_err(|error| error.to_string())?;
+        looked.map_err(|fault| fault.to_string())
     }
 
     /// Frames that are still in memory, if the first wanted one is.

@@ -383,9 +383,20 @@ impl Spool {
             if seal.end_seq <= floor + 1 {
                 continue;
             }
-            if first_seq > floor + 1 {
-                self.add_gap(floor + 1, settled, first_seq, seal.before);
+            // One that had no seal stayed, though it was delivered as well.
+            let (mut next_seq, mut amounts) = (floor + 1, settled);
+            let stayed: Vec<_> = self
+                .segments
+                .range(..first_seq)
+                .map(|(first, meta)| (*first, *meta))
+                .collect();
+            for (first, meta) in stayed {
+                self.add_gap(next_seq, amounts, first, meta.before);
+                if meta.end_seq > next_seq {
+                    (next_seq, amounts) = (meta.end_seq, meta.end);
+                }
             }
+            self.add_gap(next_seq, amounts, first_seq, seal.before);
             seal.holes.iter().for_each(|hole| self.add_hole(*hole));
             self.raise_floor(seal.end_seq - 1, seal.end);
             self.ledger.watermark = self.ledger.watermark.max(self.ledger.floor);
@@ -447,6 +458,12 @@ mod tests {
 
     #[test]
     fn what_was_removed_before_the_watermark_was_stored_counts_as_delivered() {
+        removed(true);
+        // A segment whose seal found no room stays.
+        removed(false);
+    }
+
+    fn removed(is_sealed: bool) {
         let home = tempfile::tempdir().unwrap();
         let (mut spool, _) = Spool::open(&home.path().join("spool"), LIMITS).unwrap();
         let bytes = vec![7; SEGMENT_BYTES_MIN as usize / 4];
@@ -471,7 +488,11 @@ mod tests {
         let (floor, amounts) = spool.amounts_at(before[2]).unwrap();
         spool.raise_floor(floor, amounts);
         spool.ledger.watermark = floor;
+        if !is_sealed {
+            std::fs::remove_file(spool.segment_dir(before[0]).join(SEAL_FILE)).unwrap();
+        }
         spool.spend(&before[..2]);
+        assert_eq!(spool.segment_dir(before[0]).exists(), !is_sealed);
         let state = spool.state();
         assert_eq!((state.delivered_records, state.lost_records), (3 * floor, 0));
 

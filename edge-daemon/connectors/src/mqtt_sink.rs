@@ -2,7 +2,6 @@
 //! that the broker will not take goes to the dead letters, and the others go on.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +12,6 @@ use std::{
 use async_trait::async_trait;
 use bus_schema::{
     data::{Batch, Cell},
-    id::StreamId,
     plan::{ComponentRole, Descriptor},
 };
 use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
@@ -28,7 +26,7 @@ use tokio::{
 use crate::{
     file::encode::{JsonRows, refuse_delete},
     mqtt::{Broker, Connected, Manner, PACKET_BYTES_MAX, Settings, Task, TlsFiles, Urls, explain, is_closed},
-    mqtt_trial::{self, Limit, Trial},
+    mqtt_trial::{self, Limit, Trials},
     secret::SecretRef,
 };
 
@@ -187,9 +185,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         payload,
         packet_bytes_max,
         session: None,
-        trial: Trial::new(&[]),
-        stream: None,
-        trials: HashMap::new(),
+        trials: Trials::new(),
         limit: Limit::default(),
         limit_until: None,
     }))
@@ -308,12 +304,7 @@ struct MqttSink {
     payload: Payload,
     packet_bytes_max: usize,
     session: Option<Session>,
-    /// That of the stream written last.
-    trial: Trial,
-    stream: Option<StreamId>,
-    /// Those of other streams into this destination, which take turns with it: what one of them writes is no verdict on what
-    /// another one could not.
-    trials: HashMap<StreamId, Trial>,
+    trials: Trials,
     /// What was found out about the broker, and until when it is believed.
     limit: Limit,
     limit_until: Option<Instant>,
@@ -345,10 +336,7 @@ impl Sink for MqttSink {
 
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
         let mut rejected = Vec::new();
-        self.turn_to(deliveries.first().map(|delivery| delivery.stream));
-        if !self.trial.is_of(deliveries) {
-            self.trial = Trial::new(deliveries);
-        }
+        self.trials.turn_to(deliveries);
         if self.limit_until.is_some_and(|until| Instant::now() > until) {
             (self.limit, self.limit_until) = (Limit::default(), None);
         }
@@ -384,7 +372,7 @@ impl Sink for MqttSink {
 
     async fn commit(&mut self) -> Result<(), Fault> {
         self.all_taken().await?;
-        self.trial = Trial::new(&[]);
+        self.trials.done();
         Ok(())
     }
 
@@ -399,20 +387,6 @@ impl Sink for MqttSink {
 }
 
 impl MqttSink {
-    /// Takes up the trial of a stream, and keeps that of the other one if it found anything.
-    fn turn_to(&mut self, stream: Option<StreamId>) {
-        if self.stream == stream {
-            return;
-        }
-        let next = stream.and_then(|stream| self.trials.remove(&stream));
-        let before = std::mem::replace(&mut self.trial, next.unwrap_or_else(|| Trial::new(&[])));
-        if let Some(stream) = std::mem::replace(&mut self.stream, stream)
-            && !before.is_of(&[])
-        {
-            self.trials.insert(stream, before);
-        }
-    }
-
     /// Topic and payload of a row, or why there is no message.
     fn message(&self, batch: &Batch, row: usize, json: Option<&JsonRows<'_>>) -> Result<(String, Vec<u8>), String> {
         let topic = self.topic.topic(batch, row)?;
@@ -444,9 +418,9 @@ impl MqttSink {
     /// Whether a message may be sent, by what was found out about the broker.
     fn allowed(&self, number: u64, message: (String, Vec<u8>)) -> Result<(String, Vec<u8>), String> {
         let bytes = message.1.len();
-        if self.trial.has(number) {
+        if self.trials.now.has(number) {
             Ok(message)
-        } else if self.trial.refuses(number) {
+        } else if self.trials.now.refuses(number) {
             Err(mqtt_trial::reason(bytes))
         } else if self.limit.forbids(bytes) {
             Err(mqtt_trial::too_large(bytes))
@@ -460,12 +434,12 @@ impl MqttSink {
         let Some(session) = self.session.as_ref().filter(|session| session.published == 0) else {
             return Ok(());
         };
-        if !self.trial.has_suspect() {
+        if !self.trials.now.has_suspect() {
             return Ok(());
         }
         sleep(CALM).await;
         if session.progress.cause().is_some() {
-            self.trial.acquit();
+            self.trials.now.acquit();
             return Err(self.broken("it ended by itself"));
         }
         Ok(())
@@ -474,10 +448,10 @@ impl MqttSink {
     /// Sends a message. One that may be at fault is sent alone, and over a new connection when that is closed. Returns why
     /// it was given up, if it was.
     async fn publish(&mut self, number: u64, (topic, payload): (String, Vec<u8>)) -> Result<Option<String>, Fault> {
-        if self.trial.has(number) {
+        if self.trials.now.has(number) {
             return Ok(None);
         }
-        if !self.trial.is_careful(number) {
+        if !self.trials.now.is_careful(number) {
             return self.send(number, topic, payload).await.map(|()| None);
         }
         self.all_taken().await?;
@@ -488,10 +462,12 @@ impl MqttSink {
             let sent = if sent.is_ok() { self.all_taken().await } else { sent };
             match sent {
                 Ok(()) => return Ok(None),
-                Err(fault) if attempts >= mqtt_trial::BREAKS_MAX && !self.trial.refuses(number) => return Err(fault),
+                Err(fault) if attempts >= mqtt_trial::BREAKS_MAX && !self.trials.now.refuses(number) => {
+                    return Err(fault);
+                }
                 Err(_) => self.open().await?,
             }
-            if self.trial.refuses(number) {
+            if self.trials.now.refuses(number) {
                 return Ok(Some(mqtt_trial::reason(payload.len())));
             }
             self.calm().await?;
@@ -511,7 +487,7 @@ impl MqttSink {
             return Err(self.broken("it takes no more messages"));
         }
         session.published += 1;
-        self.trial.sent(number, bytes);
+        self.trials.now.sent(number, bytes);
         self.note_taken();
         Ok(())
     }
@@ -534,7 +510,7 @@ impl MqttSink {
                 return Err(self.broken("it ended"));
             }
             if timeout(ACK_WAIT, changed).await.is_err() {
-                self.trial.broke(false, &mut self.limit);
+                self.trials.now.broke(false, &mut self.limit);
                 self.broker.next_address();
                 let waited = ACK_WAIT.as_secs();
                 return Err(Fault::retry(format!(
@@ -547,7 +523,7 @@ impl MqttSink {
     /// What was on the way is sent again over the next connection.
     fn forget_session(&mut self) -> Option<Session> {
         self.note_taken();
-        self.trial.broke(false, &mut self.limit);
+        self.trials.now.broke(false, &mut self.limit);
         self.session.take()
     }
 
@@ -557,7 +533,7 @@ impl MqttSink {
         let done = session.progress.done.load(Ordering::Acquire).min(session.published);
         while session.taken < done {
             session.taken += 1;
-            self.trial.taken(&mut self.limit);
+            self.trials.now.taken(&mut self.limit);
         }
         session.published - done
     }
@@ -568,7 +544,7 @@ impl MqttSink {
         let cause = self.session.as_ref().and_then(|session| session.progress.cause());
         let (cause, is_closed) = cause.unwrap_or_else(|| (otherwise.to_string(), false));
         let before = self.limit;
-        self.trial.broke(is_closed, &mut self.limit);
+        self.trials.now.broke(is_closed, &mut self.limit);
         if self.limit != before {
             self.limit_until = Some(Instant::now() + LIMIT_KEPT);
         }

@@ -2,7 +2,7 @@
 //! would do so for ever. So after a break what was on its way is sent again one by one, and a message that is alone on the
 //! way when the connection is closed, several times, is the cause. Performs no I/O.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bus_schema::id::StreamId;
 use flow::{Delivery, Position};
@@ -80,7 +80,7 @@ impl Trial {
     }
 
     /// Whether these are the same deliveries, tried again.
-    pub(crate) fn is_of(&self, deliveries: &[Delivery]) -> bool {
+    fn is_of(&self, deliveries: &[Delivery]) -> bool {
         self.stream == stream_of(deliveries) && self.of == key(deliveries)
     }
 
@@ -148,6 +148,44 @@ impl Trial {
     }
 }
 
+/// The trials of all streams into one destination, which take turns: what one of them writes is no verdict on what another
+/// one could not.
+pub(crate) struct Trials {
+    /// Of the stream written last.
+    pub(crate) now: Trial,
+    others: HashMap<StreamId, Trial>,
+}
+
+impl Trials {
+    pub(crate) fn new() -> Self {
+        Self {
+            now: Trial::new(&[]),
+            others: HashMap::new(),
+        }
+    }
+
+    /// Takes up the trial of these deliveries, or begins one.
+    pub(crate) fn turn_to(&mut self, deliveries: &[Delivery]) {
+        let stream = stream_of(deliveries);
+        if self.now.stream != stream {
+            let next = self.others.remove(&stream).unwrap_or_else(|| Trial::new(deliveries));
+            let before = std::mem::replace(&mut self.now, next);
+            // One without deliveries has found nothing.
+            if !before.of.is_empty() {
+                self.others.insert(before.stream, before);
+            }
+        }
+        if !self.now.is_of(deliveries) {
+            self.now = Trial::new(deliveries);
+        }
+    }
+
+    /// All of it was committed.
+    pub(crate) fn done(&mut self) {
+        self.now = Trial::new(&[]);
+    }
+}
+
 fn stream_of(deliveries: &[Delivery]) -> StreamId {
     deliveries
         .first()
@@ -174,6 +212,11 @@ pub(crate) fn too_large(bytes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bus_schema::data::{Batch, Op, Ops, Origin, Schema};
+    use flow::Tally;
+
     use super::*;
 
     const KIB: usize = 1024;
@@ -252,6 +295,44 @@ mod tests {
             trial.broke(true, &mut limit);
             assert!(!trial.refuses(row));
         }
+    }
+
+    #[test]
+    fn streams_that_take_turns_do_not_forget_what_they_found() {
+        let delivery = |stream: u8, seq: u64| Delivery {
+            stream: StreamId::from_hash(&[stream; 32]),
+            seq,
+            position: Position::new(vec![1]),
+            batch: Batch::new(
+                Arc::new(Schema {
+                    collection: String::new(),
+                    fields: Vec::new(),
+                }),
+                Vec::new(),
+                Ops::All(Op::Insert),
+                Origin::default(),
+            )
+            .unwrap(),
+            tally: Tally::default(),
+        };
+        let (poisoned, other) = ([delivery(1, 7)], [delivery(2, 3)]);
+        let (mut trials, mut limit) = (Trials::new(), Limit::default());
+        for _ in 0..BREAKS_MAX {
+            trials.turn_to(&poisoned);
+            assert!(!trials.now.refuses(0));
+            trials.now.sent(0, 10);
+            trials.now.broke(true, &mut limit);
+            // The other one gets everything through meanwhile.
+            trials.turn_to(&other);
+            assert!(!trials.now.has_suspect() && !trials.now.is_careful(0));
+            trials.now.sent(0, 10);
+            trials.now.taken(&mut limit);
+            trials.done();
+        }
+        trials.turn_to(&poisoned);
+        assert!(trials.now.refuses(0), "it is known by now");
+        trials.turn_to(&[delivery(1, 8)]);
+        assert!(!trials.now.refuses(0), "what comes next begins from nothing");
     }
 
     #[test]

@@ -59,6 +59,19 @@ pub fn balanced(fleet: &Fleet, streams: usize, rows: u64) {
     }
 }
 
+/// Waits until every stream's account is at rest and balances: that of its present epoch, where a loss began a new one.
+#[track_caller]
+pub fn at_rest(fleet: &Fleet) {
+    wait_ok("a balanced account with nothing buffered", SOON, || {
+        let text = fleet.cli(&["ledger", "-o", "json"])?;
+        let streams: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let is_settled = |stream: &serde_json::Value| stream["balances"] == true && stream["ledger"]["buffered"] == 0;
+        let streams = streams.as_array().filter(|streams| !streams.is_empty());
+        let all = streams.is_some_and(|streams| streams.iter().all(is_settled));
+        all.then_some(()).ok_or(text)
+    });
+}
+
 /// Peak resident memory of processes, in KiB.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Peaks {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use testkit::{Broker, Cmd, Fleet, faults::files_below, shop, temp_dir, wait_ok, wait_until};
+use testkit::{Broker, Cmd, Fleet, faults::files_below, scenario::at_rest, shop, temp_dir, wait_ok, wait_until};
 
 const LATE: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(60);
@@ -129,6 +129,7 @@ fn a_daemon_starts_whatever_is_damaged() {
         shop::compare(&source, &fleet.dir().join("copied.db"), "copied").map_err(|error| error.to_string())
     });
     assert_eq!(rows, ROWS);
+    at_rest(&fleet);
     assert!(gateway.term_and_wait(STOP).success() && hub.term_and_wait(STOP).success());
 }
 
@@ -155,5 +156,6 @@ fn damage_that_costs_nothing_is_counted_and_everything_arrives() {
         let told = text.contains("5 things were set aside") && text.contains("myceliald spool forget --yes");
         told.then_some(()).ok_or(text)
     });
+    at_rest(&fleet);
     assert!(gateway.term_and_wait(STOP).success() && hub.term_and_wait(STOP).success());
 }

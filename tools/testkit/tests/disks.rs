@@ -295,3 +295,31 @@ fn the_gateways_disk_turns_read_only_and_slow() {
     balanced(&fleet, rows);
     stop(&mut daemons);
 }
+
+#[test]
+fn a_gateway_that_starts_on_an_ill_disk_waits_for_it() {
+    let fleet = Fleet::start(Broker::embedded(false), None);
+    let disk = IllDisk::holding(&[&fleet.dir().join("gateway")]);
+    let copy = fleet.dir().join("a.db");
+    let (mut daemons, source) = begin(&fleet, &copy, |name| disk.under(fleet.daemon_cmd(name, None)).spawn());
+    let mut rows = 0;
+    for illness in [Illness::ReadOnly, Illness::NoSync, Illness::Full] {
+        daemons[0].kill9();
+        disk.suffers(illness);
+        daemons[0] = disk.under(fleet.daemon_cmd("gateway", None)).spawn();
+        daemons[0].wait_for_log("the disk does not allow a start", SOON);
+        rows = shop::add(&source, 1_000).unwrap();
+        disk.is_well();
+        all_arrive(&fleet, &copy, rows);
+    }
+    // Told to stop while it waits, it does.
+    assert!(daemons[0].term_and_wait(STOP).success());
+    disk.suffers(Illness::ReadOnly);
+    daemons[0] = disk.under(fleet.daemon_cmd("gateway", None)).spawn();
+    daemons[0].wait_for_log("the disk does not allow a start", SOON);
+    assert!(daemons[0].term_and_wait(STOP).success());
+    disk.is_well();
+    daemons[0] = disk.under(fleet.daemon_cmd("gateway", None)).spawn();
+    balanced(&fleet, rows);
+    stop(&mut daemons);
+}

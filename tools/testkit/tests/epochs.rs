@@ -7,7 +7,7 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 use testkit::{
     Broker, Fleet, Proc,
-    scenario::{COPY, all_arrive, balanced, shop_workflow},
+    scenario::{COPY, all_arrive, at_rest, balanced, shop_workflow},
     shop, wait_ok, wait_until,
 };
 
@@ -56,6 +56,13 @@ impl Mesh {
         });
     }
 
+    /// Starts the gateway, which is down, with an older copy of the stream's files.
+    fn put_back(&mut self, copy: &Path, stream: &Path) {
+        fs::remove_dir_all(stream).expect("the stream can be removed");
+        copy_tree(copy, stream);
+        self.restart_gateway();
+    }
+
     fn restart_gateway(&mut self) {
         self.gateway = self.fleet.daemon("gateway", None);
     }
@@ -101,13 +108,7 @@ fn a_gateway_that_lost_its_buffer_goes_on_where_the_hub_is() {
         let rows = mesh.add();
         all_arrive(&format!("every row once, without the {lost}"), &mesh.fleet, rows);
         // The account is that of the new epoch; what the old one delivered is in the destination's own.
-        wait_ok("a balanced account that tells of the new epoch", SOON, || {
-            let text = mesh.fleet.cli(&["ledger", "-o", "json"])?;
-            let streams: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-            let stream = &streams[0];
-            let settled = stream["balances"] == true && stream["ledger"]["buffered"] == 0;
-            settled.then_some(()).ok_or(text)
-        });
+        at_rest(&mesh.fleet);
         assert!(mesh.gateway.term_and_wait(STOP).success());
         assert!(mesh.hub.term_and_wait(STOP).success());
     }
@@ -125,20 +126,17 @@ fn a_buffer_from_an_older_copy_is_noticed() {
     all_arrive("the next rows", &mesh.fleet, rows);
     balanced(&mesh.fleet, 1, rows);
     mesh.gateway.kill9();
-    fs::remove_dir_all(&stream).expect("the stream can be removed");
-    copy_tree(&copy, &stream);
-    mesh.restart_gateway();
+    mesh.put_back(&copy, &stream);
     mesh.gateway.wait_for_log("it is an older copy", SOON);
     let rows = mesh.add();
     all_arrive("every row, once", &mesh.fleet, rows);
     // The copy is of an epoch that the hub has seen the end of, now.
     mesh.gateway.kill9();
-    fs::remove_dir_all(&stream).expect("the stream can be removed");
-    copy_tree(&copy, &stream);
-    mesh.restart_gateway();
+    mesh.put_back(&copy, &stream);
     mesh.gateway.wait_for_log("the consumer knows a newer epoch", SOON);
     let rows = mesh.add();
     all_arrive("every row, once, after a copy of an older epoch", &mesh.fleet, rows);
+    at_rest(&mesh.fleet);
     assert!(mesh.gateway.term_and_wait(STOP).success());
     assert!(mesh.hub.term_and_wait(STOP).success());
 }
@@ -156,9 +154,7 @@ fn an_older_copy_that_filled_up_again_is_noticed() {
     all_arrive("the next rows", &mesh.fleet, rows);
     mesh.hub.kill9();
     mesh.gateway.kill9();
-    fs::remove_dir_all(&stream).expect("the stream can be removed");
-    copy_tree(&copy, &stream);
-    mesh.restart_gateway();
+    mesh.put_back(&copy, &stream);
     for _ in 0..2 {
         let rows = mesh.add();
         mesh.buffered(rows);
@@ -169,6 +165,7 @@ fn an_older_copy_that_filled_up_again_is_noticed() {
     mesh.gateway.wait_for_log("it is an older copy", SOON);
     let rows = mesh.add();
     all_arrive("every row, once", &mesh.fleet, rows);
+    at_rest(&mesh.fleet);
     assert!(mesh.gateway.term_and_wait(STOP).success());
     assert!(mesh.hub.term_and_wait(STOP).success());
 }

@@ -323,6 +323,10 @@ pub struct StreamReport {
     pub ledger: Ledger,
     /// Of the dead: those that died on the producer's side, before they had a seq. The consumer knows nothing of them.
     pub dead_before: u64,
+    /// Of what a consumer has settled (delivered and dead): records of earlier epochs. Its destination keeps one count for all.
+    pub settled_earlier: u64,
+    /// The same of what it counts as dropped.
+    pub dropped_earlier: u64,
     /// Bytes waiting in the spool.
     pub buffered_bytes: u64,
     /// Gap records made (by a producer) or met (by a consumer) in this epoch: places where records are missing.

@@ -333,6 +333,8 @@ fn report(side: Side, watermark: u64, [produced, buffered, delivered]: [u64; 3],
             ..Ledger::default()
         },
         dead_before: 0,
+        settled_earlier: 0,
+        dropped_earlier: 0,
         buffered_bytes: buffered * 100,
         gaps: 0,
         trouble: String::new(),

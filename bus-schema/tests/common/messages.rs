@@ -141,6 +141,8 @@ fn daemon() -> Vec<Sample> {
         watermark: 980,
         ledger: ledger(),
         dead_before: 2,
+        settled_earlier: 5,
+        dropped_earlier: 6,
         buffered_bytes: 4_096,
         gaps: 1,
         trouble: "no credit".into(),

@@ -230,6 +230,15 @@ impl Incoming {
         let mark = self.meter.mark();
         let durable = place_of(&mark.position).filter(|place| place.epoch == standing.epoch());
         let account = self.meter.account_at(&mark);
+        let ledger = Ledger {
+            // The producer has counted them among its records.
+            delivered: account.delivered + mark.counts.filtered,
+            filtered: mark.counts.filtered,
+            duplicates: account.duplicates + standing.duplicates(),
+            ..account
+        };
+        // Of this epoch, as the destination has it.
+        let (records, dropped) = durable.as_ref().map_or((0, 0), |place| (place.records, place.dropped));
         StreamReport {
             stream: self.spec.stream,
             workflow: self.workflow,
@@ -237,14 +246,10 @@ impl Incoming {
             side: Side::Consumer,
             epoch: standing.epoch(),
             watermark: durable.map_or(standing.watermark(), |place| place.seq),
-            ledger: Ledger {
-                // The producer has counted them among its records.
-                delivered: account.delivered + mark.counts.filtered,
-                filtered: mark.counts.filtered,
-                duplicates: account.duplicates + standing.duplicates(),
-                ..account
-            },
+            ledger,
             dead_before: 0,
+            settled_earlier: (ledger.delivered + ledger.dead).saturating_sub(records.saturating_sub(dropped)),
+            dropped_earlier: ledger.dropped.saturating_sub(dropped),
             buffered_bytes: 0,
             gaps: mark.counts.gaps,
             trouble: standing.trouble().to_string(),
@@ -349,6 +354,7 @@ impl Source for Consumer {
                 seq,
                 print,
                 records,
+                dropped,
                 frame,
             }) = self.next(deadline).await
             else {
@@ -402,6 +408,7 @@ impl Source for Consumer {
                 mark: self.mark.clone(),
                 print,
                 records,
+                dropped,
             };
             crash_point::at!(IncomingBeforeHandOver);
             return Ok(Read::Batch(SourceBatch {

@@ -399,6 +399,8 @@ impl Outgoing {
             watermark: state.watermark_seq,
             ledger,
             dead_before: book.counts.dead,
+            settled_earlier: 0,
+            dropped_earlier: 0,
             buffered_bytes: state.held_payload_bytes,
             gaps: book.gaps,
             trouble,

@@ -31,6 +31,8 @@ pub struct Place {
     pub print: u64,
     /// Records of this epoch that the frames so far account for.
     pub records: u64,
+    /// Of these, what gaps told of as missing.
+    pub dropped: u64,
 }
 
 impl Place {
@@ -69,6 +71,8 @@ pub struct Taken {
     pub print: u64,
     /// Records of this epoch that the frames up to it account for.
     pub records: u64,
+    /// Of these, what gaps told of as missing.
+    pub dropped: u64,
     /// What it says.
     pub frame: Frame,
 }
@@ -86,6 +90,7 @@ pub struct Standing {
     /// What the frame `received` is known by, and what the frames up to it account for.
     print: u64,
     records: u64,
+    dropped: u64,
     /// Up to where the destination is known to have it.
     durable: Place,
     /// Where this life of the consumer began in this epoch.
@@ -121,7 +126,7 @@ impl Standing {
         self.ready = true;
         self.epoch = place.epoch;
         self.received = place.seq;
-        (self.print, self.records) = (place.print, place.records);
+        (self.print, self.records, self.dropped) = (place.print, place.records, place.dropped);
         self.taken = place.seq;
         self.complete = place.seq;
         self.queue.clear();
@@ -158,7 +163,7 @@ impl Standing {
             self.ended += u64::from(self.epoch > 0);
             self.epoch = open.epoch;
             self.received = 0;
-            (self.print, self.records) = (0, 0);
+            (self.print, self.records, self.dropped) = (0, 0, 0);
             self.taken = 0;
             self.complete = 0;
             self.began = 0;
@@ -196,11 +201,13 @@ impl Standing {
             self.received = seq;
             self.print = print;
             self.records = self.records.saturating_add(accounted(&frame));
+            self.dropped = self.dropped.saturating_add(missing(&frame));
             self.queue.push_back(Taken {
                 epoch,
                 seq,
                 print,
                 records: self.records,
+                dropped: self.dropped,
                 frame,
             });
             return Reaction::Queued;
@@ -327,10 +334,16 @@ impl Standing {
 /// Records a frame accounts for, here or missing.
 fn accounted(frame: &Frame) -> u64 {
     match *frame {
-        Frame::Gap {
-            dropped, lost, settled, ..
-        } => dropped.saturating_add(lost).saturating_add(settled),
+        Frame::Gap { settled, .. } => missing(frame).saturating_add(settled),
         _ => records(frame),
+    }
+}
+
+/// Records a frame tells of as missing.
+fn missing(frame: &Frame) -> u64 {
+    match *frame {
+        Frame::Gap { dropped, lost, .. } => dropped.saturating_add(lost),
+        _ => 0,
     }
 }
 
@@ -441,10 +454,10 @@ mod tests {
         );
         // What the last one is known by, and what all of them account for: three batches of three and a gap of one.
         assert_eq!((standing.print(), standing.records()), (8 * 7, 10));
-        let taken: Vec<(u64, u64, u64)> = std::iter::from_fn(|| standing.take())
-            .map(|taken| (taken.seq, taken.print, taken.records))
+        let taken: Vec<[u64; 4]> = std::iter::from_fn(|| standing.take())
+            .map(|taken| [taken.seq, taken.print, taken.records, taken.dropped])
             .collect();
-        assert_eq!(taken, [(1, 7, 3), (2, 14, 6), (7, 49, 7), (8, 56, 10)]);
+        assert_eq!(taken, [[1, 7, 3, 0], [2, 14, 6, 0], [7, 49, 7, 1], [8, 56, 10, 1]]);
         standing.resume(Place {
             print: 14,
             records: 6,

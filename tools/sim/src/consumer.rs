@@ -231,6 +231,7 @@ impl World {
             seq,
             print,
             records,
+            dropped,
             frame,
         }) = consumer.standing.take()
         else {
@@ -266,6 +267,7 @@ impl World {
             mark: consumer.mark.clone(),
             print,
             records,
+            dropped,
         };
         consumer.seq += 1;
         consumer.place = place.clone();

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
 use super::store::StoreError;
 
-/// Columns of a letter, in the order of [`Row::read`].
+/// Columns of a letter, in the order of [`Row::read`] and of the table.
 pub(super) const COLUMNS: &str = "id, root, path, node, point, seq, row, state, number, replays, reason, refusal, \
                                   boot, uptime_ms, unix_ms, record_bytes, digest, seal";
 
@@ -212,9 +212,6 @@ impl Row {
         match Self::read(sql) {
             Ok(Some(row)) => Ok(row),
             Ok(None) => Err(StoreError::Damaged("a letter does not match its checksum".to_string())),
-            Err(error @ (rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..))) => {
-                Err(StoreError::Damaged(error.to_string()))
-            }
             Err(error) => Err(error.into()),
         }
     }

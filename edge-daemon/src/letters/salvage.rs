@@ -9,7 +9,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::{
-    row::{COLUMNS, Row, digest},
+    row::{Row, digest},
     store::{Counters, Store, StoreError},
 };
 
@@ -88,13 +88,17 @@ struct Saved {
 
 /// Copies what is readable: from the lowest id up as far as it goes, then from the highest down.
 fn save(old: &Connection, store: &mut Store) -> Result<Saved, StoreError> {
+    // With this SQLite passes over what it cannot make sense of in the schema: the tables without a damaged index.
+    if let Err(error) = old.execute_batch("PRAGMA writable_schema = ON") {
+        tracing::debug!(%error, "the schema of the damaged dead letters is read as it stands");
+    }
     let mut saved = Saved {
         counters: counters(old),
         ..Saved::default()
     };
     let mut reached = 0;
     for (order, bound) in [("ASC", ">"), ("DESC", ">")] {
-        let sql = format!("SELECT id FROM letter WHERE id {bound} ?1 ORDER BY id {order}");
+        let sql = format!("SELECT rowid FROM letter WHERE rowid {bound} ?1 ORDER BY rowid {order}");
         let Ok(mut statement) = old.prepare(&sql) else { continue };
         let Ok(mut ids) = statement.query([reached]) else {
             continue;
@@ -126,8 +130,9 @@ fn counters(old: &Connection) -> Option<Counters> {
 }
 
 fn letter(old: &Connection, id: i64) -> Option<(Row, Vec<u8>)> {
-    let sql = format!("SELECT {COLUMNS} FROM letter WHERE id = ?1");
-    let row = old.query_row(&sql, [id], |sql| Ok(Row::checked(sql))).ok()?.ok()?;
+    // By place, not by name: the damage may be in the names.
+    let sql = "SELECT * FROM letter WHERE rowid = ?1";
+    let row = old.query_row(sql, [id], |sql| Ok(Row::checked(sql))).ok()?.ok()?;
     let sql = "SELECT bytes FROM record WHERE id = ?1";
     let record: Vec<u8> = old.query_row(sql, [id], |sql| sql.get(0)).optional().ok()??;
     (digest(&record) == row.digest && row.id == id as u64).then_some((row, record))

@@ -69,6 +69,14 @@ impl StoreError {
     pub(super) fn is_damage(&self) -> bool {
         match self {
             StoreError::Damaged(_) => true,
+            // A value of another kind than was written, or a statement of ours that the schema in the file does not know.
+            StoreError::Sql(
+                rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::Utf8Error(..)
+                | rusqlite::Error::SqlInputError { .. },
+            ) => true,
             StoreError::Sql(error) => {
                 let is_corrupt = matches!(
                     error.sqlite_error_code(),

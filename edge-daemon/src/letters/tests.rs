@@ -288,6 +288,40 @@ proptest! {
     }
 }
 
+/// Damage that SQLite itself does not see: the names in the schema, and text that is no text any more.
+#[test]
+fn damage_that_sqlite_takes_for_sound() {
+    for (what, sound, damaged, left) in [
+        ("a column's name", &b"reason TEXT"[..], &b"seasonxTEXT"[..], 3),
+        ("a column's name in an index", b"(digest)", b"(dige\x01t)", 3),
+        ("a reason", b"it does not fit", b"it does \xffot fit", 0),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = Letters::new(dir.path(), QUOTA, 7, Instant::now());
+        let own = letters.of("w");
+        own.with(|store| {
+            put(store, &[letter(1, 0, b"a"), letter(2, 0, b"b"), letter(3, 0, b"c")]);
+            Ok(())
+        })
+        .unwrap();
+        *own.lock() = None;
+        let mut bytes = std::fs::read(&own.path).unwrap();
+        let mut hits = 0;
+        for at in 0..bytes.len() - sound.len() {
+            if &bytes[at..at + sound.len()] == sound {
+                bytes[at..at + sound.len()].copy_from_slice(damaged);
+                hits += 1;
+            }
+        }
+        assert!(hits > 0, "{what}");
+        std::fs::write(&own.path, &bytes).unwrap();
+        let found = own
+            .with(|store| Ok((ids(store).len(), store.counters().damaged)))
+            .unwrap();
+        assert_eq!(found, (left, 1), "{what}");
+    }
+}
+
 #[test]
 fn the_oldest_make_room_and_those_that_wait_go_last() {
     let dir = tempfile::tempdir().unwrap();

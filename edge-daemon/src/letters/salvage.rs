@@ -9,7 +9,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::{
-    row::{Row, digest},
+    row::{COLUMNS, Row, digest},
     store::{Counters, Store, StoreError},
 };
 
@@ -28,23 +28,39 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 pub fn open(path: &Path, quota_bytes: u64) -> Result<Store, StoreError> {
     let dir = path.parent().unwrap_or(path);
     fs::create_dir_all(dir)?;
-    let new = beside(path, ".new");
-    if !path.exists() && new.exists() {
-        // A crash between the two renames of a salvage: the new file was complete.
-        fs::rename(&new, path)?;
+    if !path.exists() {
+        make(path, quota_bytes)?;
     }
-    match Store::open_sound(path, quota_bytes) {
+    let opened = match fs::metadata(path)?.len() {
+        // To SQLite a file of one byte is empty too.
+        0 | 1 => Err(StoreError::Damaged("the file is empty".to_string())),
+        _ => Store::open_sound(path, quota_bytes),
+    };
+    match opened {
         Err(error) if error.is_damage() => salvage(path, quota_bytes, &error),
         opened => opened,
     }
 }
 
+/// Makes the file under another name first: SQLite takes an empty one for a new one, so none of ours must ever be empty.
+fn make(path: &Path, quota_bytes: u64) -> Result<(), StoreError> {
+    let new = beside(path, ".new");
+    // One that is there is whole if a crash came between the two renames of a salvage.
+    match Store::open_sound(&new, quota_bytes) {
+        Err(error) if error.is_damage() => {
+            remove_all(&new)?;
+            drop(Store::open_sound(&new, quota_bytes)?);
+        }
+        made => drop(made?),
+    }
+    fs::rename(&new, path)?;
+    Ok(bus_link::home::sync_dir(path.parent().unwrap_or(path))?)
+}
+
 /// Sets a damaged store aside and opens a new one with what is readable of it.
 pub(super) fn salvage(path: &Path, quota_bytes: u64, cause: &StoreError) -> Result<Store, StoreError> {
     let new = beside(path, ".new");
-    for end in ["", "-journal"] {
-        remove_if_there(&beside(&new, end))?;
-    }
+    remove_all(&new)?;
     let mut store = Store::open_sound(&new, quota_bytes)?;
     // One that cannot even be opened holds nothing that can be saved.
     let saved = match Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE) {
@@ -123,19 +139,21 @@ fn save(old: &Connection, store: &mut Store) -> Result<Saved, StoreError> {
 }
 
 fn counters(old: &Connection) -> Option<Counters> {
-    let sql = "SELECT bytes, seal FROM counters WHERE id = 0";
+    let sql = "SELECT bytes, seal FROM counters WHERE rowid = 0";
     let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?));
     let (bytes, seal) = old.query_row(sql, [], read).ok()?;
     bus_schema::decode(&bytes).filter(|_| digest(&bytes).as_slice() == seal)
 }
 
 fn letter(old: &Connection, id: i64) -> Option<(Row, Vec<u8>)> {
-    // By place, not by name: the damage may be in the names.
-    let sql = "SELECT * FROM letter WHERE rowid = ?1";
-    let row = old.query_row(sql, [id], |sql| Ok(Row::checked(sql))).ok()?.ok()?;
-    let sql = "SELECT bytes FROM record WHERE id = ?1";
+    // By place, not by name: the damage may be in the names, which need not even be text any more. The id is the rowid, and
+    // is that also where the schema does not say so any more.
+    let sql = format!("WITH named ({COLUMNS}) AS (SELECT * FROM letter WHERE rowid = ?1) SELECT {COLUMNS} FROM named")
+        .replacen("SELECT id,", "SELECT ?1,", 1);
+    let row = old.query_row(&sql, [id], |sql| Ok(Row::checked(sql))).ok()?.ok()?;
+    let sql = "SELECT bytes FROM record WHERE rowid = ?1";
     let record: Vec<u8> = old.query_row(sql, [id], |sql| sql.get(0)).optional().ok()??;
-    (digest(&record) == row.digest && row.id == id as u64).then_some((row, record))
+    (digest(&record) == row.digest).then_some((row, record))
 }
 
 /// Renames a file to the next free `<name>.damaged.<n>`, keeping the newest few.
@@ -154,6 +172,12 @@ fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
     // What was written to the new file must be there before the old one is missed.
     File::open(name(next))?.sync_all()?;
     Ok(name(next))
+}
+
+/// Removes a database and its journal.
+fn remove_all(path: &Path) -> Result<(), StoreError> {
+    remove_if_there(path)?;
+    remove_if_there(&beside(path, "-journal"))
 }
 
 fn remove_if_there(path: &Path) -> Result<(), StoreError> {

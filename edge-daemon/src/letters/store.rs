@@ -1,13 +1,16 @@
 //! The dead letters of one workflow in one SQLite file, bounded in bytes (`room`). Everything here blocks. What damage
 //! does, and what is saved from it, is in `salvage`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::OpenOptions,
+    path::{Path, PathBuf},
+};
 
 use bus_link::reserve;
 use flow::{DeadLetter, Due, LetterKey, Replay, Stand};
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior,
-    ffi::{SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ},
+    ffi::{SQLITE_ERROR, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ},
     params,
 };
 use serde::{Deserialize, Serialize};
@@ -69,7 +72,7 @@ impl StoreError {
     pub(super) fn is_damage(&self) -> bool {
         match self {
             StoreError::Damaged(_) => true,
-            // A value of another kind than was written, or a statement of ours that the schema in the file does not know.
+            // A value of another kind than was written, or a statement of ours that the file's schema does not fit.
             StoreError::Sql(
                 rusqlite::Error::InvalidColumnType(..)
                 | rusqlite::Error::FromSqlConversionFailure(..)
@@ -82,9 +85,14 @@ impl StoreError {
                     error.sqlite_error_code(),
                     Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
                 );
-                // A sector that cannot be read any more is damage too; a disk that is full is not.
+                // A sector that cannot be read any more is damage too; a disk that is full is not. SQLITE_ERROR: a table
+                // is not there, or the file claims a format that SQLite does not know.
                 let extended = error.sqlite_error().map(|error| error.extended_code);
-                is_corrupt || matches!(extended, Some(SQLITE_IOERR_READ | SQLITE_IOERR_SHORT_READ))
+                is_corrupt
+                    || matches!(
+                        extended,
+                        Some(SQLITE_ERROR | SQLITE_IOERR_READ | SQLITE_IOERR_SHORT_READ)
+                    )
             }
             StoreError::Io(_) => false,
         }
@@ -147,6 +155,7 @@ impl Store {
     pub(super) fn open_sound(path: &Path, quota_bytes: u64) -> Result<Self, StoreError> {
         let conn = Connection::open(path)?;
         conn.busy_timeout(BUSY_WAIT)?;
+        check_header(&conn, path)?;
         // Only has an effect on a new file.
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         // Letters are few: one file, and no second one that a copy could forget. EXTRA: a power cut must not bring the
@@ -155,6 +164,7 @@ impl Store {
         conn.pragma_update(None, "synchronous", "EXTRA")?;
         conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
         conn.execute_batch(SCHEMA)?;
+        check_schema(&conn)?;
         let mut store = Self {
             conn,
             path: path.to_path_buf(),
@@ -497,6 +507,33 @@ impl Store {
             Ok(())
         })
     }
+}
+
+/// One byte of a file's header says whether it may be written to; nothing but damage forbids that.
+fn check_header(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+    // SQLite knows only once it has read something.
+    conn.pragma_query(None, "schema_version", |_| Ok(()))?;
+    if conn.is_readonly(rusqlite::MAIN_DB)? && OpenOptions::new().write(true).open(path).is_ok() {
+        return Err(StoreError::Damaged("its header forbids writing".to_string()));
+    }
+    Ok(())
+}
+
+/// A schema that is another one can still be valid, and hide every letter.
+fn check_schema(conn: &Connection) -> Result<(), StoreError> {
+    let mut expected: Vec<String> = SCHEMA
+        .split(';')
+        .map(|sql| sql.trim().replace("IF NOT EXISTS ", ""))
+        .collect();
+    expected.retain(|sql| !sql.is_empty());
+    let mut statement = conn.prepare("SELECT sql FROM sqlite_master ORDER BY rowid")?;
+    let found: Result<Vec<String>, _> = statement.query_map([], |row| row.get(0))?.collect();
+    if found? != expected {
+        return Err(StoreError::Damaged(
+            "its schema is not the one that was written".to_string(),
+        ));
+    }
+    Ok(())
 }
 
 fn save_counters(transaction: &Transaction<'_>, counters: &Counters) -> Result<(), StoreError> {

@@ -1,6 +1,6 @@
 //! The store of dead letters against a model of itself, and against damage.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
 use bus_schema::{
     api::FailureKind,
@@ -10,13 +10,15 @@ use flow::{DeadLetter, LetterKey, LetterPoint, Stand};
 use proptest::prelude::*;
 
 use super::{
-    Desk, Letters,
+    Desk, LetterBox, Letters,
     row::{Row, Stamp, State},
     salvage,
     store::{Filter, Store},
 };
 
 const QUOTA: u64 = 1024 * 1024;
+/// Header and schema of a store.
+const FIRST_PAGE_BYTES: usize = 4096;
 
 fn letter(seq: u64, row: u32, record: &[u8]) -> DeadLetter {
     DeadLetter {
@@ -34,13 +36,14 @@ fn letter(seq: u64, row: u32, record: &[u8]) -> DeadLetter {
     }
 }
 
+const STAMP: Stamp = Stamp {
+    boot: 7,
+    uptime_ms: 60_000,
+    unix_ms: -1,
+};
+
 fn put(store: &mut Store, letters: &[DeadLetter]) {
-    let stamp = Stamp {
-        boot: 7,
-        uptime_ms: 60_000,
-        unix_ms: -1,
-    };
-    store.put(letters, stamp).unwrap();
+    store.put(letters, STAMP).unwrap();
 }
 
 fn all(store: &Store) -> Vec<Row> {
@@ -252,7 +255,9 @@ proptest! {
 
     /// Whatever happens to the file: what is given out is what was put in, what is not is counted, and it goes on.
     #[test]
-    fn damage_costs_what_it_hits(at in 0.0..1.0f64, bit in 0..8u8, cut in any::<bool>(), size in 1..5000usize) {
+    fn damage_costs_what_it_hits(
+        at in 0.0..1.0f64, schema in any::<bool>(), bit in 0..8u8, cut in any::<bool>(), size in 1..5000usize,
+    ) {
         let dir = tempfile::tempdir().unwrap();
         let letters = Letters::new(dir.path(), QUOTA, 7, Instant::now());
         let own = letters.of("w");
@@ -261,7 +266,8 @@ proptest! {
         own.with(|store| { put(store, &written); Ok(()) }).unwrap();
         *own.lock() = None;
         let mut bytes = std::fs::read(&own.path).unwrap();
-        let place = ((bytes.len() as f64) * at) as usize;
+        let within = if schema { FIRST_PAGE_BYTES } else { bytes.len() };
+        let place = ((within as f64) * at) as usize;
         if cut { bytes.truncate(place) } else { bytes[place] ^= 1 << bit }
         std::fs::write(&own.path, &bytes).unwrap();
 
@@ -276,49 +282,83 @@ proptest! {
         let found = own.with(look).unwrap();
         let damaged = own.with(|store| Ok(store.counters().damaged)).unwrap();
         prop_assert!(found == 40 || damaged > 0, "{found} letters, and nothing is said");
+        // Some damage shows only when something is written: in an index, or in the list of free pages.
+        let more = own.with(|store| {
+            store.put(&[letter(99, 0, b"new")], STAMP)?;
+            Ok(ids(store))
+        }).unwrap();
+        let damaged = own.with(|store| Ok(store.counters().damaged)).unwrap();
         let is_aside = std::fs::read_dir(dir.path().join("dead")).unwrap()
             .any(|entry| entry.unwrap().file_name().to_string_lossy().contains("damaged"));
         prop_assert_eq!(is_aside, damaged > 0);
-        let more = own.with(|store| {
-            put(store, &[letter(99, 0, b"new")]);
-            Ok(ids(store))
-        }).unwrap();
         prop_assert_eq!(more.len(), found + 1, "{:?}", more);
         prop_assert!(*more.last().unwrap() > 40 || found == 0, "an id is used twice: {:?}", more);
     }
 }
 
-/// Damage that SQLite itself does not see: the names in the schema, and text that is no text any more.
+/// A store of three letters in a file, closed.
+fn three_letters(dir: &Path) -> Arc<LetterBox> {
+    let own = Letters::new(dir, QUOTA, 7, Instant::now()).of("w");
+    own.with(|store| {
+        put(store, &[letter(1, 0, b"a"), letter(2, 0, b"b"), letter(3, 0, b"c")]);
+        Ok(())
+    })
+    .unwrap();
+    *own.lock() = None;
+    own
+}
+
+/// Letters left, and how often damage was found.
+fn left(own: &LetterBox) -> (usize, u64) {
+    own.with(|store| Ok((ids(store).len(), store.counters().damaged)))
+        .unwrap()
+}
+
+/// Damage that SQLite itself does not see, or that is not where the letters are.
 #[test]
-fn damage_that_sqlite_takes_for_sound() {
-    for (what, sound, damaged, left) in [
+fn damage_costs_only_the_letters_it_hits() {
+    for (what, sound, damaged, expected) in [
         ("a column's name", &b"reason TEXT"[..], &b"seasonxTEXT"[..], 3),
+        (
+            "a column's name, which is no text",
+            b"reason TEXT",
+            b"reaso\xff TEXT",
+            3,
+        ),
+        (
+            "what makes the id the rowid",
+            b"id INTEGER PRIMARY KEY, root",
+            b"id INTEGES PRIMARY KEY, root",
+            3,
+        ),
+        (
+            "the header's word on writing",
+            b"SQLite format 3\0\x10\0\x01",
+            b"SQLite format 3\0\x10\0\x41",
+            3,
+        ),
         ("a column's name in an index", b"(digest)", b"(dige\x01t)", 3),
-        ("a reason", b"it does not fit", b"it does \xffot fit", 0),
+        ("one letter's reason", b"it does not fit", b"it does \xffot fit", 2),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let letters = Letters::new(dir.path(), QUOTA, 7, Instant::now());
-        let own = letters.of("w");
-        own.with(|store| {
-            put(store, &[letter(1, 0, b"a"), letter(2, 0, b"b"), letter(3, 0, b"c")]);
-            Ok(())
-        })
-        .unwrap();
-        *own.lock() = None;
+        let own = three_letters(dir.path());
         let mut bytes = std::fs::read(&own.path).unwrap();
-        let mut hits = 0;
-        for at in 0..bytes.len() - sound.len() {
-            if &bytes[at..at + sound.len()] == sound {
-                bytes[at..at + sound.len()].copy_from_slice(damaged);
-                hits += 1;
-            }
-        }
-        assert!(hits > 0, "{what}");
+        let at = bytes.windows(sound.len()).position(|bytes| bytes == sound).expect(what);
+        bytes[at..at + sound.len()].copy_from_slice(damaged);
         std::fs::write(&own.path, &bytes).unwrap();
-        let found = own
-            .with(|store| Ok((ids(store).len(), store.counters().damaged)))
-            .unwrap();
-        assert_eq!(found, (left, 1), "{what}");
+        assert_eq!(left(&own), (expected, 1), "{what}");
+    }
+}
+
+/// SQLite takes a file that was cut to nothing for a new one.
+#[test]
+fn an_empty_file_is_a_damaged_one() {
+    for bytes in [0, 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let own = three_letters(dir.path());
+        let sound = std::fs::read(&own.path).unwrap();
+        std::fs::write(&own.path, &sound[..bytes]).unwrap();
+        assert_eq!(left(&own), (0, 1), "{bytes}");
     }
 }
 

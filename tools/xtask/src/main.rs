@@ -1,11 +1,11 @@
 //! What people type in this repository: `cargo xtask <task>`. Each task is one file with its `Args` and a `run`; this
 //! file only chooses between them.
 
+mod bench;
 mod cmd;
 mod conformance;
 mod fuzz;
 mod lint;
-mod measure;
 mod metadata;
 mod setup;
 mod sim;
@@ -41,8 +41,8 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Move data while everything fails, and ask the oracle what came of it
     Soak(soak::Args),
-    /// Print size, memory and speed of the release programs
-    Measure(measure::Args),
+    /// Measure the release programs beside what else could do the job, and write the report
+    Bench(bench::Args),
     /// Run the bus's suite over every kind of broker and write its table into the docs
     Conformance(conformance::Args),
 }
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Task::Sim(args) => sim::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Soak(args) => soak::run(&args),
-        Task::Measure(args) => measure::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Conformance(args) => conformance::run(&args),
     };
     match done {

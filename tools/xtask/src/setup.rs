@@ -21,8 +21,16 @@ pub struct Args {
 struct Need {
     what: &'static str,
     from: Source,
-    /// Whether building needs it, as opposed to running tests.
-    to_build: bool,
+    /// What needs it first: whoever tests builds, and whoever measures tests.
+    to: Purpose,
+}
+
+/// What somebody wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Purpose {
+    Build,
+    Test,
+    Benchmark,
 }
 
 enum Source {
@@ -50,7 +58,7 @@ const NEEDS: &[Need] = &[
             packages: &["gcc", "libc6-dev"],
             service: None,
         },
-        to_build: true,
+        to: Purpose::Build,
     },
     Need {
         what: "rustfmt",
@@ -58,7 +66,7 @@ const NEEDS: &[Need] = &[
             subcommand: "fmt",
             component: "rustfmt",
         },
-        to_build: true,
+        to: Purpose::Build,
     },
     Need {
         what: "clippy",
@@ -66,7 +74,7 @@ const NEEDS: &[Need] = &[
             subcommand: "clippy",
             component: "clippy",
         },
-        to_build: true,
+        to: Purpose::Build,
     },
     Need {
         what: "mosquitto",
@@ -75,7 +83,7 @@ const NEEDS: &[Need] = &[
             packages: &["mosquitto"],
             service: Some("mosquitto.service"),
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "nats-server",
@@ -84,7 +92,7 @@ const NEEDS: &[Need] = &[
             packages: &["nats-server"],
             service: Some("nats-server.service"),
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "PostgreSQL",
@@ -93,7 +101,7 @@ const NEEDS: &[Need] = &[
             packages: &["postgresql"],
             service: Some("postgresql.service"),
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "iproute2",
@@ -102,7 +110,7 @@ const NEEDS: &[Need] = &[
             packages: &["iproute2"],
             service: None,
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "libfaketime",
@@ -111,7 +119,7 @@ const NEEDS: &[Need] = &[
             packages: &["faketime"],
             service: None,
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "Chromium",
@@ -120,7 +128,7 @@ const NEEDS: &[Need] = &[
             packages: &["chromium"],
             service: None,
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "Node.js",
@@ -129,7 +137,34 @@ const NEEDS: &[Need] = &[
             packages: &["nodejs", "npm"],
             service: None,
         },
-        to_build: false,
+        to: Purpose::Test,
+    },
+    Need {
+        what: "rsyslog",
+        from: Source::Apt {
+            programs: &["rsyslogd"],
+            packages: &["rsyslog"],
+            service: Some("rsyslog.service"),
+        },
+        to: Purpose::Benchmark,
+    },
+    Need {
+        what: "SQLite's shell",
+        from: Source::Apt {
+            programs: &["sqlite3"],
+            packages: &["sqlite3"],
+            service: None,
+        },
+        to: Purpose::Benchmark,
+    },
+    Need {
+        what: "Python",
+        from: Source::Apt {
+            programs: &["python3"],
+            packages: &["python3-minimal"],
+            service: None,
+        },
+        to: Purpose::Benchmark,
     },
 ];
 
@@ -145,11 +180,11 @@ const EXTRA_DIRS: &[&str] = &[
 /// Debian keeps the database's own programs beside each version.
 const POSTGRES_ROOT: &str = "/usr/lib/postgresql";
 
-/// Runs the task.
+/// Runs the task. What only benchmarks need is theirs to ask for.
 pub fn run(args: &Args) -> Result<()> {
-    let missing = missing(NEEDS.iter(), &search_dirs());
+    let missing = missing(needs(Purpose::Test), &search_dirs());
     if missing.is_empty() {
-        println!("setup: everything is here ({})", names(NEEDS.iter()));
+        println!("setup: everything is here ({})", names(needs(Purpose::Test)));
         return Ok(());
     }
     if args.check {
@@ -160,17 +195,26 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Makes sure of what building needs. Quiet when it is all here.
 pub fn ensure_build_tools() -> Result<()> {
-    ensure(NEEDS.iter().filter(|need| need.to_build))
+    ensure(Purpose::Build)
 }
 
-/// Makes sure of everything. Quiet when it is all here.
+/// Makes sure of what building and testing need. Quiet when it is all here.
 pub fn ensure_all() -> Result<()> {
-    ensure(NEEDS.iter())
+    ensure(Purpose::Test)
 }
 
-fn ensure<'n>(needs: impl Iterator<Item = &'n Need>) -> Result<()> {
-    let missing = missing(needs, &search_dirs());
+/// Makes sure of everything, the programs that ours are compared with included. Quiet when it is all here.
+pub fn ensure_for_benchmarks() -> Result<()> {
+    ensure(Purpose::Benchmark)
+}
+
+fn ensure(purpose: Purpose) -> Result<()> {
+    let missing = missing(needs(purpose), &search_dirs());
     if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
+fn needs(purpose: Purpose) -> impl Iterator<Item = &'static Need> {
+    NEEDS.iter().filter(move |need| need.to <= purpose)
 }
 
 fn install(missing: &[&Need]) -> Result<()> {
@@ -329,7 +373,7 @@ mod tests {
             fs::create_dir_all(dir).unwrap();
         }
         let dirs = [bin.clone(), sbin.clone()];
-        let from_apt = || NEEDS.iter().filter(|need| matches!(need.from, Source::Apt { .. }));
+        let from_apt = || needs(Purpose::Test).filter(|need| matches!(need.from, Source::Apt { .. }));
 
         assert_eq!(
             names(missing(from_apt(), &dirs)),
@@ -358,10 +402,12 @@ mod tests {
     }
 
     #[test]
-    fn building_needs_no_server() {
+    fn building_needs_no_server_and_testing_no_peer() {
         assert_eq!(
-            names(NEEDS.iter().filter(|need| need.to_build)),
+            names(needs(Purpose::Build)),
             "C compiler, rustfmt, clippy"
         );
+        assert!(!names(needs(Purpose::Test)).contains("rsyslog"));
+        assert!(names(needs(Purpose::Benchmark)).ends_with("rsyslog, SQLite's shell, Python"));
     }
 }

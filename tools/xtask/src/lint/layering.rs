@@ -38,6 +38,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "fuzz",        uses: &["bus-schema", "workflow", "spool", "stream"], tests_use: &[], never: &["tokio", "async-nats", "rumqttc", "rustls", "rusqlite"] },
     Layer { name: "sim",         uses: &["bus-schema", "flow", "stream", "converge"], tests_use: &[], never: &["async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
     Layer { name: "testkit",     uses: &[], tests_use: &["bus-schema", "bus-link", "crash-point", "workflow"], never: &[] },
+    Layer { name: "bench",       uses: &["testkit"], tests_use: &[], never: &[] },
     Layer { name: "xtask",       uses: &[], tests_use: &[], never: &["axum", "async-nats", "rumqttc", "sled"] },
 ];
 

@@ -88,7 +88,8 @@ fn table(out: &mut String, Measured { setting, suite }: &Measured) {
     let median = |entry: &Entry| stats::median(&entry.column(0));
     let first = suite.entries.first().map_or(f64::NAN, median);
     for entry in &suite.entries {
-        let _ = write!(out, "| {} |", entry.name);
+        // A bar would end the cell.
+        let _ = write!(out, "| {} |", entry.name.replace('|', "\\|"));
         for (at, metric) in suite.metrics.iter().enumerate() {
             let _ = write!(out, " {} |", cell(&entry.column(at), metric.digits));
         }
@@ -124,7 +125,7 @@ mod tests {
             metrics: vec![metric("seconds", 1), metric("memory, MB", 0)],
             entries: vec![
                 entry("ours", "durable", &[[2.0, 9.0], [4.0, 9.0], [3.0, 9.0]]),
-                entry("theirs", "", &[[6.0, 1200.0]]),
+                entry("cat | theirs", "", &[[6.0, 1200.0]]),
             ],
             goals: vec![
                 goal("ours", "seconds", Bound::AtMost(2.5)),
@@ -153,7 +154,7 @@ mod tests {
             "| | seconds | memory, MB | ratio |",
             "|---|---:|---:|---:|",
             "| ours | 3.0 (2.0–4.0) | 9 | 1.00 |",
-            "| theirs | 6.0 | 1,200 | 2.00 |",
+            r"| cat \| theirs | 6.0 | 1,200 | 2.00 |",
             "- **ours**: durable",
             "`cargo xtask bench --only file`, 2026-01-02, commit 0123, a machine.",
         ] {

@@ -140,7 +140,10 @@ fn misses(suite: &Suite) -> impl Iterator<Item = String> {
         };
         (!goal.bound.is_met(median)).then(|| {
             let (bound, median) = (number(bound, 1), number(median, 1));
-            format!("{}, {}: {} of {side} {bound}: {median}", suite.name, goal.entry, goal.metric)
+            format!(
+                "{}, {}: {} of {side} {bound}: {median}",
+                suite.name, goal.entry, goal.metric
+            )
         })
     })
 }

@@ -31,7 +31,8 @@ impl Report {
         self.suites.retain(|known| known.suite.name != measured.suite.name);
         self.suites.push(measured);
         let place = |measured: &Measured| names.iter().position(|name| *name == measured.suite.name);
-        self.suites.sort_by_key(|measured| place(measured).unwrap_or(names.len()));
+        self.suites
+            .sort_by_key(|measured| place(measured).unwrap_or(names.len()));
     }
 
     /// As a document.
@@ -69,7 +70,11 @@ fn goals(out: &mut String, suite: &Suite) {
             Bound::AtLeast(bound) => ("≥", bound),
         };
         let median = suite.median(&goal.entry, &goal.metric);
-        let verdict = if goal.bound.is_met(median) { "met" } else { "**not met**" };
+        let verdict = if goal.bound.is_met(median) {
+            "met"
+        } else {
+            "**not met**"
+        };
         let (bound, median) = (number(bound, digits.min(1)), number(median, digits));
         // Writing to a string cannot fail; so below.
         let _ = writeln!(

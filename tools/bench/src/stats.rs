@@ -18,7 +18,9 @@ pub fn median(values: &[f64]) -> f64 {
 pub fn range(values: &[f64]) -> (f64, f64) {
     values
         .iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(*value), high.max(*value)))
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+            (low.min(*value), high.max(*value))
+        })
 }
 
 /// The value that `share` of all values (0 to 1) do not exceed, by nearest rank. NaN of nothing.

@@ -121,7 +121,10 @@ impl Entry {
     /// What was measured of a column, over all runs.
     #[must_use]
     pub fn column(&self, at: usize) -> Vec<f64> {
-        self.runs.iter().filter_map(|run| run.get(at).copied().flatten()).collect()
+        self.runs
+            .iter()
+            .filter_map(|run| run.get(at).copied().flatten())
+            .collect()
     }
 }
 
@@ -164,7 +167,11 @@ pub struct Rounds {
 pub fn in_turns(metrics: &[Metric], rounds: Rounds, mut contestants: Vec<Contestant<'_>>) -> Result<Vec<Entry>> {
     let mut entries: Vec<Entry> = contestants
         .iter()
-        .map(|contestant| Entry { name: contestant.name.clone(), note: contestant.note.clone(), runs: Vec::new() })
+        .map(|contestant| Entry {
+            name: contestant.name.clone(),
+            note: contestant.note.clone(),
+            runs: Vec::new(),
+        })
         .collect();
     let count = contestants.len();
     for round in 0..rounds.warm_up + rounds.counted {
@@ -175,10 +182,17 @@ pub fn in_turns(metrics: &[Metric], rounds: Rounds, mut contestants: Vec<Contest
             eprint!("  {name}{} … ", if is_warm_up { ", warming up" } else { "" });
             let what = format!("{name}, round {}", round + 1);
             let values = (contestants[at].run)().with_context(|| what.clone())?;
-            anyhow::ensure!(values.len() == metrics.len(), "{what}: {} metrics of {}", values.len(), metrics.len());
+            anyhow::ensure!(
+                values.len() == metrics.len(),
+                "{what}: {} metrics of {}",
+                values.len(),
+                metrics.len()
+            );
             eprintln!("{}", said(metrics, &values));
             if !is_warm_up {
-                entries[at].runs.push(values.iter().map(|value| value.is_finite().then_some(*value)).collect());
+                entries[at]
+                    .runs
+                    .push(values.iter().map(|value| value.is_finite().then_some(*value)).collect());
             }
         }
     }

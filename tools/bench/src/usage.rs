@@ -52,7 +52,12 @@ impl Watch {
             }
         });
         look(root, &seen);
-        Self { root, stop, seen, watcher: Some(watcher) }
+        Self {
+            root,
+            stop,
+            seen,
+            watcher: Some(watcher),
+        }
     }
 
     /// What was taken so far, since the processes began.
@@ -64,7 +69,11 @@ impl Watch {
             rss_bytes: sum.rss_bytes + one.rss_bytes,
             own_bytes: sum.own_bytes + one.own_bytes,
             // The kernel adds a child's to its parent's when it has ended.
-            written_bytes: if *pid == self.root { one.written_bytes } else { sum.written_bytes },
+            written_bytes: if *pid == self.root {
+                one.written_bytes
+            } else {
+                sum.written_bytes
+            },
         })
     }
 }
@@ -99,10 +108,17 @@ fn look(root: u32, seen: &Mutex<BTreeMap<u32, Usage>>) {
 }
 
 fn children(pid: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     lists
-        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<u32>>()
+        })
         .collect()
 }
 
@@ -125,7 +141,18 @@ fn read(pid: u32) -> Option<Usage> {
 /// The number after a name at the beginning of a line; 0 when there is none, as in a process that has just ended.
 fn field(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0.0)
+}
+
+/// What one process takes now, without its children; nothing when it has ended.
+#[must_use]
+pub fn now(pid: u32) -> Usage {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    Usage {
+        rss_bytes: field(&status, "VmRSS:") * 1024.0,
+        ..read(pid).unwrap_or_default()
+    }
 }
 
 /// Runs a program to its end. Returns how long it took, in seconds, and what.
@@ -155,7 +182,10 @@ mod tests {
         );
         let (seconds, usage) = run(Command::new("sh").args(["-c", &script])).unwrap();
         assert!(seconds >= 0.1);
-        assert!(usage.cpu_seconds > 0.0 && usage.rss_bytes > 1e6 && usage.own_bytes > 0.0, "{usage:?}");
+        assert!(
+            usage.cpu_seconds > 0.0 && usage.rss_bytes > 1e6 && usage.own_bytes > 0.0,
+            "{usage:?}"
+        );
         assert!(usage.written_bytes >= 3e6, "{usage:?}");
         let error = run(Command::new("sh").args(["-c", "exit 3"])).unwrap_err();
         assert!(format!("{error:#}").contains("exit status: 3"), "{error:#}");

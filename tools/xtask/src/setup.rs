@@ -403,10 +403,7 @@ mod tests {
 
     #[test]
     fn building_needs_no_server_and_testing_no_peer() {
-        assert_eq!(
-            names(needs(Purpose::Build)),
-            "C compiler, rustfmt, clippy"
-        );
+        assert_eq!(names(needs(Purpose::Build)), "C compiler, rustfmt, clippy");
         assert!(!names(needs(Purpose::Test)).contains("rsyslog"));
         assert!(names(needs(Purpose::Benchmark)).ends_with("rsyslog, SQLite's shell, Python"));
     }

@@ -24,6 +24,9 @@ const LATE: Duration = Duration::from_secs(600);
 /// Between two looks at the destination.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Starts a broker of some kind.
+type StartBroker = fn() -> Broker;
+
 /// Where the rows go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Into {
@@ -61,13 +64,15 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
         metric("hub, MB", 1),
         metric("written, MB", 0),
     ];
-    let kinds: [(&str, fn() -> Broker); 4] = [
+    let kinds: [(&str, StartBroker); 4] = [
         ("embedded", || Broker::embedded(false)),
         ("mosquitto", || Broker::Mosquitto(Mosquitto::start())),
         ("nats-server", || Broker::Nats(Nats::start())),
-        ("nats-server's MQTT", || Broker::NatsMqtt(Nats::builder().mqtt().start())),
+        ("nats-server's MQTT", || {
+            Broker::NatsMqtt(Nats::builder().mqtt().start())
+        }),
     ];
-    let ours = |name: String, note: &str, broker: fn() -> Broker, into: Into| {
+    let ours = |name: String, note: &str, broker: StartBroker, into: Into| {
         let table = &table;
         Contestant::new(name, note, move || daemons(table, broker(), into))
     };
@@ -86,9 +91,15 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
     }
     for peer in peers::ALL {
         let (table, scratch) = (&table, circumstances);
-        contestants.push(Contestant::new(peer.name, peer.note, move || (peer.run)(table, scratch)));
+        contestants.push(Contestant::new(peer.name, peer.note, move || {
+            (peer.run)(table, scratch)
+        }));
     }
-    let names: Vec<String> = contestants.iter().take(7).map(|contestant| contestant.name().to_string()).collect();
+    let names: Vec<String> = contestants
+        .iter()
+        .take(7)
+        .map(|contestant| contestant.name().to_string())
+        .collect();
     let goals = names.iter().filter(|name| !name.ends_with("again")).flat_map(|name| {
         [
             goal(name, "rows/s", Bound::AtLeast(RATE_MIN)),
@@ -147,7 +158,7 @@ fn daemons(table: &Table, broker: Broker, into: Into) -> Result<Vec<f64>> {
 }
 
 /// From the gateway's table to a PostgreSQL at the hub, without the column that PostgreSQL has no type for.
-fn into_postgres(fleet: &Fleet, postgres: &Postgres) -> String {
+pub(super) fn into_postgres(fleet: &Fleet, postgres: &Postgres) -> String {
     create_in_postgres(postgres);
     format!(
         "name = \"shop\"\n\n[sources.orders]\ntype = \"sqlite\"\ndaemon = \"gateway\"\npath = \"{}\"\ntable = \"{}\"\n\
@@ -175,7 +186,12 @@ fn until_in_sqlite(copy: &Path, rows: u64) {
     let started = Instant::now();
     // The row's own number: a look costs nothing.
     let sql = format!("SELECT max(rowid) FROM {COPY}");
-    while db.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0)).ok().flatten() < Some(rows) {
+    while db
+        .query_row(&sql, [], |row| row.get::<_, Option<i64>>(0))
+        .ok()
+        .flatten()
+        < Some(rows)
+    {
         assert!(started.elapsed() < LATE, "not everything is there after {LATE:?}");
         std::thread::sleep(LOOK);
     }

@@ -10,6 +10,8 @@ use crate::suite::{Rounds, Suite};
 
 pub mod daemons;
 pub mod file;
+pub mod footprint;
+pub mod outage;
 
 /// How much of a file [`tail`] looks at.
 const TAIL_BYTES: u64 = 4096;
@@ -38,10 +40,7 @@ impl Circumstances {
     #[must_use]
     pub fn rounds(&self) -> Rounds {
         if self.quick {
-            Rounds {
-                warm_up: 0,
-                counted: 1,
-            }
+            Rounds { warm_up: 0, counted: 1 }
         } else {
             Rounds {
                 warm_up: 1,
@@ -96,5 +95,15 @@ pub const JOBS: &[Job] = &[
         name: "daemons",
         what: "a million rows from SQLite over each kind of broker into SQLite and PostgreSQL",
         run: daemons::run,
+    },
+    Job {
+        name: "outage",
+        what: "a minute without broker or destination, and how it is caught up",
+        run: outage::run,
+    },
+    Job {
+        name: "footprint",
+        what: "size of the programs, and their memory at rest",
+        run: footprint::run,
     },
 ];

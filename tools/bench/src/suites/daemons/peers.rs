@@ -73,9 +73,16 @@ fn columns(table: &Table, seconds: f64, reader: usage::Usage, writer: usage::Usa
 
 fn piped(mut reader: Command, mut writer: Command) -> Result<(f64, usage::Usage, usage::Usage)> {
     let started = Instant::now();
-    let mut reading = reader.stdout(Stdio::piped()).spawn().context("cannot start the reader")?;
+    let mut reading = reader
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the reader")?;
     let output = reading.stdout.take().context("it has an output")?;
-    let mut writing = writer.stdin(output).stdout(Stdio::null()).spawn().context("cannot start the writer")?;
+    let mut writing = writer
+        .stdin(output)
+        .stdout(Stdio::null())
+        .spawn()
+        .context("cannot start the writer")?;
     let watches = [Watch::new(reading.id()), Watch::new(writing.id())];
     ensure!(reading.wait()?.success(), "the reader failed");
     ensure!(writing.wait()?.success(), "the writer failed");
@@ -128,7 +135,10 @@ const EXPORT: &str = "SELECT id, name, CASE WHEN price IS NOT NULL THEN printf('
 fn messages(table: &Table, circumstances: &Circumstances) -> Result<Vec<Vec<u8>>> {
     let path = circumstances.dir.join("rows.csv");
     if !path.exists() {
-        let done = shell(&table.path).args(["-csv", EXPORT]).stdout(File::create(&path)?).status()?;
+        let done = shell(&table.path)
+            .args(["-csv", EXPORT])
+            .stdout(File::create(&path)?)
+            .status()?;
         ensure!(done.success(), "the rows cannot be exported");
     }
     let text = fs::read(&path)?;
@@ -136,7 +146,10 @@ fn messages(table: &Table, circumstances: &Circumstances) -> Result<Vec<Vec<u8>>
     let mut rest = text.as_slice();
     while !rest.is_empty() {
         let most = rest.len().min(MESSAGE_BYTES);
-        let cut = rest[..most].iter().rposition(|byte| *byte == b'\n').map_or(most, |at| at + 1);
+        let cut = rest[..most]
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(most, |at| at + 1);
         let (message, tail) = rest.split_at(cut);
         messages.push(message.to_vec());
         rest = tail;
@@ -146,7 +159,10 @@ fn messages(table: &Table, circumstances: &Circumstances) -> Result<Vec<Vec<u8>>
 
 /// Compares what arrived with what was sent.
 fn arrived(path: &Path, messages: &[Vec<u8>]) -> Result<()> {
-    ensure!(fs::read(path)? == messages.concat(), "what arrived is not what was sent");
+    ensure!(
+        fs::read(path)? == messages.concat(),
+        "what arrived is not what was sent"
+    );
     Ok(())
 }
 
@@ -154,8 +170,13 @@ fn bridge(table: &Table, circumstances: &Circumstances) -> Result<Vec<f64>> {
     let messages = messages(table, circumstances)?;
     let output = circumstances.fresh("bridge")?.join("rows.csv");
     let queues = ["max_queued_messages 0", "max_inflight_messages 0"];
-    let center = queues.iter().fold(Mosquitto::builder(), |broker, line| broker.line(line)).start();
-    let mut edge = queues.iter().fold(Mosquitto::builder(), |broker, line| broker.line(line));
+    let center = queues
+        .iter()
+        .fold(Mosquitto::builder(), |broker, line| broker.line(line))
+        .start();
+    let mut edge = queues
+        .iter()
+        .fold(Mosquitto::builder(), |broker, line| broker.line(line));
     let to = format!("address 127.0.0.1:{}", center.port());
     for line in ["connection up", &to, "topic # out 1", "notifications false"] {
         edge = edge.line(line);
@@ -169,7 +190,10 @@ fn bridge(table: &Table, circumstances: &Circumstances) -> Result<Vec<f64>> {
     std::thread::spawn(move || outgoing.iter().all(|event| event.is_ok()));
     // The bridge is up when something has come over it.
     let started = Instant::now();
-    while !matches!(incoming.recv_timeout(Duration::from_millis(50)), Ok(Ok(Event::Incoming(Incoming::Publish(_))))) {
+    while !matches!(
+        incoming.recv_timeout(Duration::from_millis(50)),
+        Ok(Ok(Event::Incoming(Incoming::Publish(_))))
+    ) {
         ensure!(started.elapsed() < PATIENCE, "the bridge does not come up");
         publisher.try_publish("probe", QoS::AtMostOnce, false, "").ok();
     }
@@ -177,12 +201,15 @@ fn bridge(table: &Table, circumstances: &Circumstances) -> Result<Vec<f64>> {
     let started = Instant::now();
     let all: Vec<Vec<u8>> = messages.clone();
     let sending = std::thread::spawn(move || {
-        all.into_iter().try_for_each(|message| publisher.publish(TOPIC, QoS::AtLeastOnce, false, message))
+        all.into_iter()
+            .try_for_each(|message| publisher.publish(TOPIC, QoS::AtLeastOnce, false, message))
     });
     let mut file = File::create(&output)?;
     let mut count = 0;
     while count < messages.len() {
-        let event = incoming.recv_timeout(PATIENCE).map_err(|_| anyhow!("nothing more arrives"))?;
+        let event = incoming
+            .recv_timeout(PATIENCE)
+            .map_err(|_| anyhow!("nothing more arrives"))?;
         if let Event::Incoming(Incoming::Publish(publish)) = event.context("the subscriber has been thrown out")?
             && publish.topic == TOPIC
         {
@@ -200,7 +227,9 @@ fn bridge(table: &Table, circumstances: &Circumstances) -> Result<Vec<f64>> {
 
 fn client(name: &str, port: u16) -> (Client, rumqttc::Connection) {
     let mut options = MqttOptions::new(name, "127.0.0.1", port);
-    options.set_max_packet_size(2 * MESSAGE_BYTES, 2 * MESSAGE_BYTES).set_inflight(WINDOW);
+    options
+        .set_max_packet_size(2 * MESSAGE_BYTES, 2 * MESSAGE_BYTES)
+        .set_inflight(WINDOW);
     Client::new(options, usize::from(WINDOW))
 }
 
@@ -208,9 +237,13 @@ fn leaf(table: &Table, circumstances: &Circumstances) -> Result<Vec<f64>> {
     let messages = messages(table, circumstances)?;
     let output = circumstances.fresh("leaf")?.join("rows.csv");
     let port = free_port();
-    let center = Nats::builder().line(&format!("leafnodes {{ host: \"127.0.0.1\", port: {port} }}")).start();
+    let center = Nats::builder()
+        .line(&format!("leafnodes {{ host: \"127.0.0.1\", port: {port} }}"))
+        .start();
     let edge = Nats::builder()
-        .line(&format!("leafnodes {{ remotes: [ {{ url: \"nats-leaf://127.0.0.1:{port}\" }} ] }}"))
+        .line(&format!(
+            "leafnodes {{ remotes: [ {{ url: \"nats-leaf://127.0.0.1:{port}\" }} ] }}"
+        ))
         .start();
     let watches = [Watch::new(edge.pid()), Watch::new(center.pid())];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

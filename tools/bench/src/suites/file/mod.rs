@@ -103,7 +103,13 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
 fn mycelial(place: &Place, _: &Circumstances) -> Result<(f64, Usage)> {
     let workflow = place.dir.join("job.toml");
     fs::write(&workflow, workflow_text(&place.input, &place.output()))?;
-    usage::run(Command::new(testkit::bin("myceliald")).arg("run").arg(&workflow).stdout(Stdio::null()).stderr(Stdio::null()))
+    usage::run(
+        Command::new(testkit::bin("myceliald"))
+            .arg("run")
+            .arg(&workflow)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    )
 }
 
 fn workflow_text(input: &Path, output: &Path) -> String {

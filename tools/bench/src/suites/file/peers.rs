@@ -69,7 +69,12 @@ with open(sys.argv[1]) as lines, open(sys.argv[2], "w") as out:
 
 fn python(place: &Place, _: &Circumstances) -> Result<(f64, Usage)> {
     let python = find_program("python3", "python3");
-    usage::run(Command::new(python).args(["-c", SCRIPT]).arg(&place.input).arg(place.output()))
+    usage::run(
+        Command::new(python)
+            .args(["-c", SCRIPT])
+            .arg(&place.input)
+            .arg(place.output()),
+    )
 }
 
 fn rsyslog(place: &Place, _: &Circumstances) -> Result<(f64, Usage)> {
@@ -137,7 +142,12 @@ fn node_red(place: &Place, circumstances: &Circumstances) -> Result<(f64, Usage)
     let output = serde_json::Value::from(place.output().display().to_string());
     let nodes = [
         r#"{"id":"tab","type":"tab","label":"job","disabled":false}"#.to_string(),
-        node("go", "inject", r#""props":[{"p":"payload"}],"payload":"","payloadType":"date","once":true,"onceDelay":0.1"#, r#"["in"]"#),
+        node(
+            "go",
+            "inject",
+            r#""props":[{"p":"payload"}],"payload":"","payloadType":"date","once":true,"onceDelay":0.1"#,
+            r#"["in"]"#,
+        ),
         node(
             "in",
             "file in",
@@ -157,7 +167,10 @@ fn node_red(place: &Place, circumstances: &Circumstances) -> Result<(f64, Usage)
     let flow = place.dir.join("flow.json");
     fs::write(&flow, format!("[{}]", nodes.join(",")))?;
     let settings = place.dir.join("settings.js");
-    fs::write(&settings, "module.exports = { httpAdminRoot: false, httpNodeRoot: false, diagnostics: { enabled: false } }\n")?;
+    fs::write(
+        &settings,
+        "module.exports = { httpAdminRoot: false, httpNodeRoot: false, diagnostics: { enabled: false } }\n",
+    )?;
     let cmd = Cmd::new(find_program("node", "nodejs"))
         // As much as it wants: its queue of lines is in memory.
         .arg("--max-old-space-size=12000")
@@ -178,10 +191,15 @@ fn install_node_red(peers: &Path) -> Result<PathBuf> {
         eprintln!("installing {NODE_RED} …");
         fs::create_dir_all(peers)?;
         let mut npm = Command::new(find_program("npm", "npm"));
-        npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"]).arg(peers).arg(NODE_RED);
+        npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"])
+            .arg(peers)
+            .arg(NODE_RED);
         let done = npm.stdin(Stdio::null()).output().context("cannot run npm")?;
         if !done.status.success() {
-            bail!("npm cannot install {NODE_RED}: {}", String::from_utf8_lossy(&done.stderr));
+            bail!(
+                "npm cannot install {NODE_RED}: {}",
+                String::from_utf8_lossy(&done.stderr)
+            );
         }
     }
     Ok(program)

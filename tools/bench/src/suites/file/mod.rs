@@ -30,6 +30,21 @@ struct Place {
     last_id: u64,
 }
 
+/// What a job reads, and what must come of it.
+#[derive(Clone)]
+struct Input {
+    path: PathBuf,
+    expected: input::Expected,
+}
+
+impl Input {
+    fn make(circumstances: &Circumstances, name: &str, rows: u64) -> Result<Self> {
+        let path = circumstances.dir.join(name);
+        let expected = input::write(&path, rows)?;
+        Ok(Self { path, expected })
+    }
+}
+
 impl Place {
     fn output(&self) -> PathBuf {
         self.dir.join("out.jsonl")
@@ -39,9 +54,8 @@ impl Place {
 /// Runs the suite.
 pub fn run(circumstances: &Circumstances) -> Result<Suite> {
     let rows = circumstances.scaled(ROWS);
-    let input = circumstances.dir.join("in.jsonl");
-    let expected = input::write(&input, rows)?;
-    let megabytes = fs::metadata(&input)?.len() as f64 / 1e6;
+    let whole = Input::make(circumstances, "in.jsonl", rows)?;
+    let megabytes = fs::metadata(&whole.path)?.len() as f64 / 1e6;
     let metrics = [
         metric("seconds", 2),
         metric("rows/s", 0),
@@ -51,35 +65,41 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
         metric("written, MB", 0),
     ];
     let turn = Cell::new(0);
-    let contestant = |name: &str, note: &str, job: fn(&Place, &Circumstances) -> Result<(f64, Usage)>| {
-        let (input, turn) = (&input, &turn);
+    type Job = fn(&Place, &Circumstances) -> Result<(f64, Usage)>;
+    let contestant = |name: &str, note: &str, input: Input, part: u64, job: Job| {
+        let turn = &turn;
         Contestant::new(name, note, move || {
             turn.set(turn.get() + 1);
             let place = Place {
-                input: input.clone(),
+                input: input.path.clone(),
                 dir: circumstances.fresh(&format!("file-{}", turn.get()))?,
-                last_id: expected.last_id,
+                last_id: input.expected.last_id,
             };
             let (seconds, usage) = job(&place, circumstances)?;
-            input::check(&place.output(), expected)?;
+            input::check(&place.output(), input.expected)?;
             fs::remove_dir_all(&place.dir).context("cannot clear up")?;
+            let times = part as f64;
             Ok(vec![
-                seconds,
-                rows as f64 / seconds,
-                usage.cpu_seconds,
+                seconds * times,
+                rows as f64 / (seconds * times),
+                usage.cpu_seconds * times,
                 usage.rss_bytes / 1e6,
                 usage.own_bytes / 1e6,
-                usage.written_bytes / 1e6,
+                usage.written_bytes / 1e6 * times,
             ])
         })
     };
     let ours = "every batch is on disk (fsync) before its position is; after kill -9 no row is lost or doubled";
     let mut contestants = vec![
-        contestant("myceliald", ours, mycelial),
-        contestant("myceliald, again", "", mycelial),
+        contestant("myceliald", ours, whole.clone(), 1, mycelial),
+        contestant("myceliald, again", "", whole.clone(), 1, mycelial),
     ];
     for peer in peers::ALL {
-        contestants.push(contestant(peer.name, peer.note, peer.run));
+        let input = match peer.part {
+            1 => whole.clone(),
+            part => Input::make(circumstances, "part.jsonl", rows / part)?,
+        };
+        contestants.push(contestant(peer.name, peer.note, input, peer.part, peer.run));
     }
     Ok(Suite {
         name: "file".to_string(),

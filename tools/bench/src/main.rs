@@ -85,7 +85,6 @@ fn run(cli: &Cli) -> Result<()> {
             quick: cli.quick,
             rounds: usize::try_from(cli.rounds)?,
             dir: fs::canonicalize(fresh(&cli.scratch.join(job.name))?)?,
-            peers: cli.scratch.join("peers"),
         };
         let suite = (job.run)(&circumstances).with_context(|| format!("the suite {} failed", job.name))?;
         fs::remove_dir_all(&circumstances.dir).context("cannot clear up")?;

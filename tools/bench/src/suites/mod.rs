@@ -25,8 +25,6 @@ pub struct Circumstances {
     pub rounds: usize,
     /// A directory on the disk to be measured.
     pub dir: PathBuf,
-    /// Where peers are that no package of the system brings: `node_modules`.
-    pub peers: PathBuf,
 }
 
 impl Circumstances {

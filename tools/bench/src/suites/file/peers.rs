@@ -16,7 +16,6 @@ use crate::usage::{self, Usage, Watch};
 const LATE: Duration = Duration::from_secs(900);
 /// Between two looks at the output of one that does not end by itself.
 const LOOK: Duration = Duration::from_millis(20);
-const NODE_RED: &str = "node-red@4";
 
 /// Somebody else who does the job.
 pub struct Peer {
@@ -139,8 +138,8 @@ fn until_last(cmd: &Cmd, place: &Place) -> Result<(f64, Usage)> {
     Ok((seconds, usage))
 }
 
-fn node_red(place: &Place, circumstances: &Circumstances) -> Result<(f64, Usage)> {
-    let program = install_node_red(&circumstances.peers)?;
+fn node_red(place: &Place, _: &Circumstances) -> Result<(f64, Usage)> {
+    let program = install_node_red()?;
     let node = |id: &str, kind: &str, more: &str, wires: &str| {
         format!(r#"{{"id":"{id}","z":"tab","type":"{kind}","x":0,"y":0,{more},"wires":[{wires}]}}"#)
     };
@@ -192,22 +191,19 @@ fn node_red(place: &Place, circumstances: &Circumstances) -> Result<(f64, Usage)
     until_last(&cmd, place)
 }
 
-fn install_node_red(peers: &Path) -> Result<PathBuf> {
-    let program = peers.join("node_modules/node-red/red.js");
-    if !program.is_file() {
-        eprintln!("installing {NODE_RED} …");
-        fs::create_dir_all(peers)?;
+/// The version in the lock file, once for each state of it.
+fn install_node_red() -> Result<PathBuf> {
+    let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
+    let changed = |name: &str| fs::metadata(peers.join(name)).and_then(|file| file.modified()).ok();
+    if changed("node_modules/.package-lock.json") < changed("package-lock.json") {
+        eprintln!("installing Node-RED …");
         let mut npm = Command::new(find_program("npm", "npm"));
-        npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"])
-            .arg(peers)
-            .arg(NODE_RED);
+        npm.args(["ci", "--no-audit", "--no-fund", "--silent"])
+            .current_dir(&peers);
         let done = npm.stdin(Stdio::null()).output().context("cannot run npm")?;
         if !done.status.success() {
-            bail!(
-                "npm cannot install {NODE_RED}: {}",
-                String::from_utf8_lossy(&done.stderr)
-            );
+            bail!("npm cannot install Node-RED: {}", String::from_utf8_lossy(&done.stderr));
         }
     }
-    Ok(program)
+    Ok(peers.join("node_modules/node-red/red.js"))
 }

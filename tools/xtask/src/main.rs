@@ -4,6 +4,7 @@
 mod bench;
 mod cmd;
 mod conformance;
+mod cross;
 mod fuzz;
 mod lint;
 mod metadata;
@@ -43,6 +44,8 @@ enum Task {
     Soak(soak::Args),
     /// Measure the release programs beside what else could do the job, and write the report
     Bench(bench::Args),
+    /// Build the release programs for gateways: static ones for x86-64, arm64 and armv7
+    Cross(cross::Args),
     /// Run the bus's suite over every kind of broker and write its table into the docs
     Conformance(conformance::Args),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Cross(args) => cross::run(&args),
         Task::Conformance(args) => conformance::run(&args),
     };
     match done {

@@ -208,6 +208,28 @@ pub fn ensure_for_benchmarks() -> Result<()> {
     ensure(Purpose::Benchmark)
 }
 
+/// Makes sure of a Python that can make environments.
+pub fn ensure_python() -> Result<()> {
+    let works = cmd::output(cmd::program("python3").args(["-c", "import ensurepip, venv"]));
+    if works.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    install_packages(&["python3", "python3-venv"])
+}
+
+/// Makes sure of a compiler whose standard library can be built for any target: Debian's own, with its sources.
+pub fn ensure_debian_rust() -> Result<()> {
+    let files = [
+        "/usr/bin/rustc",
+        "/usr/bin/cargo",
+        "/usr/lib/rustlib/src/rust/library/std/Cargo.toml",
+    ];
+    if files.iter().all(|file| Path::new(file).is_file()) {
+        return Ok(());
+    }
+    install_packages(&["rustc-web", "cargo-web", "rust-web-src"])
+}
+
 fn ensure(purpose: Purpose) -> Result<()> {
     let missing = missing(needs(purpose), &search_dirs());
     if missing.is_empty() { Ok(()) } else { install(&missing) }

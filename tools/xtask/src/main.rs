@@ -1,6 +1,7 @@
 //! What people type in this repository: `cargo xtask <task>`. Each task is one file with its `Args` and a `run`; this
 //! file only chooses between them.
 
+mod budgets;
 mod cmd;
 mod conformance;
 mod fuzz;
@@ -43,6 +44,8 @@ enum Task {
     Soak(soak::Args),
     /// Print size, memory and speed of the release programs
     Measure(measure::Args),
+    /// Count the instructions of the hot path and compare them with their budgets
+    Budgets(budgets::Args),
     /// Run the bus's suite over every kind of broker and write its table into the docs
     Conformance(conformance::Args),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Measure(args) => measure::run(&args),
+        Task::Budgets(args) => budgets::run(&args),
         Task::Conformance(args) => conformance::run(&args),
     };
     match done {

@@ -42,6 +42,9 @@ enum Source {
     },
 }
 
+/// Counts instructions for the budgets.
+const COUNTER: &str = "Valgrind";
+
 const NEEDS: &[Need] = &[
     Need {
         what: "C compiler",
@@ -67,6 +70,15 @@ const NEEDS: &[Need] = &[
             component: "clippy",
         },
         to_build: true,
+    },
+    Need {
+        what: COUNTER,
+        from: Source::Apt {
+            programs: &["valgrind"],
+            packages: &["valgrind"],
+            service: None,
+        },
+        to_build: false,
     },
     Need {
         what: "mosquitto",
@@ -161,6 +173,11 @@ pub fn run(args: &Args) -> Result<()> {
 /// Makes sure of what building needs. Quiet when it is all here.
 pub fn ensure_build_tools() -> Result<()> {
     ensure(NEEDS.iter().filter(|need| need.to_build))
+}
+
+/// Makes sure of what counts instructions. Quiet when it is here.
+pub fn ensure_counting_tools() -> Result<()> {
+    ensure(NEEDS.iter().filter(|need| need.what == COUNTER))
 }
 
 /// Makes sure of everything. Quiet when it is all here.
@@ -333,7 +350,7 @@ mod tests {
 
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "C compiler, mosquitto, nats-server, PostgreSQL, iproute2, libfaketime, Chromium, Node.js"
+            "C compiler, Valgrind, mosquitto, nats-server, PostgreSQL, iproute2, libfaketime, Chromium, Node.js"
         );
         for path in [
             bin.join("cc"),
@@ -352,7 +369,7 @@ mod tests {
         fs::create_dir(bin.join("ip")).unwrap();
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "PostgreSQL, iproute2, libfaketime, Node.js"
+            "Valgrind, PostgreSQL, iproute2, libfaketime, Node.js"
         );
         fs::remove_dir_all(root).unwrap();
     }

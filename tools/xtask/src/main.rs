@@ -2,6 +2,7 @@
 //! file only chooses between them.
 
 mod bench;
+mod budgets;
 mod cmd;
 mod conformance;
 mod cross;
@@ -46,6 +47,8 @@ enum Task {
     Bench(bench::Args),
     /// Build the release programs for gateways: static ones for x86-64, arm64 and armv7
     Cross(cross::Args),
+    /// Count the instructions of the hot path and compare them with their budgets
+    Budgets(budgets::Args),
     /// Run the bus's suite over every kind of broker and write its table into the docs
     Conformance(conformance::Args),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Task::Soak(args) => soak::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Cross(args) => cross::run(&args),
+        Task::Budgets(args) => budgets::run(&args),
         Task::Conformance(args) => conformance::run(&args),
     };
     match done {

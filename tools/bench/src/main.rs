@@ -75,7 +75,10 @@ fn run(cli: &Cli) -> Result<()> {
         true => cli.scratch.join("quick"),
         false => PathBuf::from("docs/bench"),
     });
-    let wanted = |job: &&Job| cli.only.is_empty() || cli.only.iter().any(|name| name == job.name);
+    let wanted = |job: &&Job| {
+        let named = cli.only.is_empty() || cli.only.iter().any(|name| name == job.name);
+        named && (job.can_be_quick || !cli.quick)
+    };
     let names: Vec<&str> = JOBS.iter().map(|job| job.name).collect();
     let mut report = read(&out.join("report.json"))?;
     let mut missed = Vec::new();

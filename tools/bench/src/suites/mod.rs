@@ -12,6 +12,7 @@ pub mod daemons;
 pub mod file;
 pub mod footprint;
 pub mod latency;
+pub mod micro;
 pub mod outage;
 
 /// How much of a file [`tail`] looks at.
@@ -79,6 +80,8 @@ pub struct Job {
     pub name: &'static str,
     /// What it measures, in a few words.
     pub what: &'static str,
+    /// Whether it can be done quickly.
+    pub can_be_quick: bool,
     /// Runs it.
     pub run: fn(&Circumstances) -> Result<Suite>,
 }
@@ -88,26 +91,37 @@ pub const JOBS: &[Job] = &[
     Job {
         name: "file",
         what: "a million JSON lines filtered, changed and written, in one process",
+        can_be_quick: true,
         run: file::run,
     },
     Job {
         name: "daemons",
         what: "a million rows from SQLite over each kind of broker into SQLite and PostgreSQL",
+        can_be_quick: true,
         run: daemons::run,
     },
     Job {
         name: "latency",
         what: "from commit to commit at 1, 100 and 10,000 rows a second",
+        can_be_quick: true,
         run: latency::run,
     },
     Job {
         name: "outage",
         what: "a minute without broker or destination, and how it is caught up",
+        can_be_quick: true,
         run: outage::run,
     },
     Job {
         name: "footprint",
         what: "size of the programs, and their memory at rest",
+        can_be_quick: true,
         run: footprint::run,
+    },
+    Job {
+        name: "micro",
+        what: "what one step of the hot path takes, in time and in instructions",
+        can_be_quick: false,
+        run: micro::run,
     },
 ];

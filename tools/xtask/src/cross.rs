@@ -27,7 +27,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("broker", "mycelial-broker"),
 ];
 /// From PyPI, into an environment of their own.
-const ZIG: &[&str] = &["ziglang==0.13.0.post1", "cargo-zigbuild==0.24.1"];
+const ZIG: &[&str] = &["ziglang==0.17.1", "cargo-zigbuild==0.24.1"];
 
 /// What `cargo xtask cross` can be told.
 #[derive(clap::Args)]
@@ -96,7 +96,9 @@ fn build(zigbuild: &Path, target: &str) -> Result<Command> {
             .env("RUSTC", "/usr/bin/rustc")
             // Building the standard library is not stable yet; nothing else of it is used.
             .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_UNSTABLE_BUILD_STD", "std,panic_unwind");
+            .env("CARGO_UNSTABLE_BUILD_STD", "std,panic_unwind")
+            // The start files that rustup puts beside its musl are zig's here.
+            .env("RUSTFLAGS", "-C link-self-contained=no");
         for name in ["RUSTUP_TOOLCHAIN", "RUSTUP_HOME"] {
             build.env_remove(name);
         }

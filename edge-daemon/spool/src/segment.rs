@@ -25,6 +25,9 @@ const CACHE_BYTES: u64 = 1024 * 1024;
 /// real fsync within that distance, a power cut never finds the old copy overwritten and the new one not yet stored.
 pub(crate) const UNSYNCED_BYTES_MAX: u64 = 96 * 1024;
 
+/// Epochs until what was put aside is freed, its own included.
+const EPOCHS_UNTIL_FREE: usize = 3;
+
 /// How long to wait for sled's background writes to let go of the file lock of a segment closed just before.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(2);
@@ -170,6 +173,7 @@ impl Segment {
         crash_point::at!(SpoolSyncBeforeFsync);
         self.file.sync_data()?;
         self.unsynced_bytes = 0;
+        give_back();
         Ok(())
     }
 
@@ -318,9 +322,26 @@ impl Drop for Segment {
             drop(db);
             Ok(())
         });
+        give_back();
         if let Err(Fault::Damaged(reason)) = closed {
             tracing::warn!(segment = %self.dir.display(), reason, "segment did not close cleanly");
         }
+    }
+}
+
+/// Frees what sled has put aside until nobody can be reading it any more: replaced pages and write buffers of
+/// [`SLED_SEGMENT_BYTES`] each, also of segments that are closed. Left to itself it does so by count, not by bytes.
+fn give_back() {
+    let freed = guarded(|| {
+        // What is put aside in one epoch is freed two later, and a flush goes on by one at most.
+        for _ in 0..EPOCHS_UNTIL_FREE {
+            sled::pin().flush();
+        }
+        Ok(())
+    });
+    // It may be another segment's, and everything of this one is on the disk.
+    if let Err(Fault::Damaged(reason)) = freed {
+        tracing::warn!(reason, "memory of a segment could not be freed");
     }
 }
 

@@ -84,6 +84,17 @@ impl Broker {
         (Ipv4Addr::LOCALHOST, port).into()
     }
 
+    /// Its process id. Panics when it is away.
+    #[must_use]
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        match self {
+            Self::Embedded(broker) => broker.process.as_ref().expect("the broker is away").pid(),
+            Self::Mosquitto(broker) => broker.pid(),
+            Self::Nats(broker) | Self::NatsMqtt(broker) | Self::NatsJetStream(broker) => broker.pid(),
+        }
+    }
+
     /// Kills it.
     pub fn away(&mut self) {
         match self {

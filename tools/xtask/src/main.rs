@@ -1,12 +1,13 @@
 //! What people type in this repository: `cargo xtask <task>`. Each task is one file with its `Args` and a `run`; this
 //! file only chooses between them.
 
+mod bench;
 mod budgets;
 mod cmd;
 mod conformance;
+mod cross;
 mod fuzz;
 mod lint;
-mod measure;
 mod metadata;
 mod setup;
 mod sim;
@@ -42,8 +43,10 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Move data while everything fails, and ask the oracle what came of it
     Soak(soak::Args),
-    /// Print size, memory and speed of the release programs
-    Measure(measure::Args),
+    /// Measure the release programs beside what else could do the job, and write the report
+    Bench(bench::Args),
+    /// Build the release programs for gateways: static ones for x86-64, arm64 and armv7
+    Cross(cross::Args),
     /// Count the instructions of the hot path and compare them with their budgets
     Budgets(budgets::Args),
     /// Run the bus's suite over every kind of broker and write its table into the docs
@@ -59,7 +62,8 @@ fn main() -> ExitCode {
         Task::Sim(args) => sim::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Soak(args) => soak::run(&args),
-        Task::Measure(args) => measure::run(&args),
+        Task::Bench(args) => bench::run(&args),
+        Task::Cross(args) => cross::run(&args),
         Task::Budgets(args) => budgets::run(&args),
         Task::Conformance(args) => conformance::run(&args),
     };

@@ -21,8 +21,15 @@ pub struct Args {
 struct Need {
     what: &'static str,
     from: Source,
-    /// Whether building needs it, as opposed to running tests.
-    to_build: bool,
+    /// What needs it first: whoever tests, builds.
+    to: Purpose,
+}
+
+/// What somebody wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Purpose {
+    Build,
+    Test,
 }
 
 enum Source {
@@ -53,7 +60,7 @@ const NEEDS: &[Need] = &[
             packages: &["gcc", "libc6-dev"],
             service: None,
         },
-        to_build: true,
+        to: Purpose::Build,
     },
     Need {
         what: "rustfmt",
@@ -61,7 +68,7 @@ const NEEDS: &[Need] = &[
             subcommand: "fmt",
             component: "rustfmt",
         },
-        to_build: true,
+        to: Purpose::Build,
     },
     Need {
         what: "clippy",
@@ -69,7 +76,7 @@ const NEEDS: &[Need] = &[
             subcommand: "clippy",
             component: "clippy",
         },
-        to_build: true,
+        to: Purpose::Build,
     },
     Need {
         what: COUNTER,
@@ -78,7 +85,7 @@ const NEEDS: &[Need] = &[
             packages: &["valgrind"],
             service: None,
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "mosquitto",
@@ -87,7 +94,7 @@ const NEEDS: &[Need] = &[
             packages: &["mosquitto"],
             service: Some("mosquitto.service"),
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "nats-server",
@@ -96,7 +103,7 @@ const NEEDS: &[Need] = &[
             packages: &["nats-server"],
             service: Some("nats-server.service"),
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "PostgreSQL",
@@ -105,7 +112,7 @@ const NEEDS: &[Need] = &[
             packages: &["postgresql"],
             service: Some("postgresql.service"),
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "iproute2",
@@ -114,7 +121,7 @@ const NEEDS: &[Need] = &[
             packages: &["iproute2"],
             service: None,
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "libfaketime",
@@ -123,7 +130,7 @@ const NEEDS: &[Need] = &[
             packages: &["faketime"],
             service: None,
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "Chromium",
@@ -132,7 +139,7 @@ const NEEDS: &[Need] = &[
             packages: &["chromium"],
             service: None,
         },
-        to_build: false,
+        to: Purpose::Test,
     },
     Need {
         what: "Node.js",
@@ -141,7 +148,34 @@ const NEEDS: &[Need] = &[
             packages: &["nodejs", "npm"],
             service: None,
         },
-        to_build: false,
+        to: Purpose::Test,
+    },
+    Need {
+        what: "rsyslog",
+        from: Source::Apt {
+            programs: &["rsyslogd"],
+            packages: &["rsyslog"],
+            service: Some("rsyslog.service"),
+        },
+        to: Purpose::Test,
+    },
+    Need {
+        what: "SQLite's shell",
+        from: Source::Apt {
+            programs: &["sqlite3"],
+            packages: &["sqlite3"],
+            service: None,
+        },
+        to: Purpose::Test,
+    },
+    Need {
+        what: "Python",
+        from: Source::Apt {
+            programs: &["python3"],
+            packages: &["python3-minimal"],
+            service: None,
+        },
+        to: Purpose::Test,
     },
 ];
 
@@ -159,9 +193,9 @@ const POSTGRES_ROOT: &str = "/usr/lib/postgresql";
 
 /// Runs the task.
 pub fn run(args: &Args) -> Result<()> {
-    let missing = missing(NEEDS.iter(), &search_dirs());
+    let missing = missing(needs(Purpose::Test), &search_dirs());
     if missing.is_empty() {
-        println!("setup: everything is here ({})", names(NEEDS.iter()));
+        println!("setup: everything is here ({})", names(needs(Purpose::Test)));
         return Ok(());
     }
     if args.check {
@@ -172,22 +206,52 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Makes sure of what building needs. Quiet when it is all here.
 pub fn ensure_build_tools() -> Result<()> {
-    ensure(NEEDS.iter().filter(|need| need.to_build))
+    ensure(Purpose::Build)
 }
 
 /// Makes sure of what counts instructions. Quiet when it is here.
 pub fn ensure_counting_tools() -> Result<()> {
-    ensure(NEEDS.iter().filter(|need| need.what == COUNTER))
+    install_missing(NEEDS.iter().filter(|need| need.what == COUNTER))
 }
 
-/// Makes sure of everything. Quiet when it is all here.
+/// Makes sure of what building and testing need. Quiet when it is all here.
 pub fn ensure_all() -> Result<()> {
-    ensure(NEEDS.iter())
+    ensure(Purpose::Test)
 }
 
-fn ensure<'n>(needs: impl Iterator<Item = &'n Need>) -> Result<()> {
+/// Makes sure of a Python that can make environments.
+pub fn ensure_python() -> Result<()> {
+    let works = cmd::output(cmd::program("python3").args(["-c", "import ensurepip, venv"]));
+    if works.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    install_packages(&["python3", "python3-venv"])
+}
+
+/// Makes sure of a compiler whose standard library can be built for any target: Debian's own, with its sources.
+pub fn ensure_debian_rust() -> Result<()> {
+    let files = [
+        "/usr/bin/rustc",
+        "/usr/bin/cargo",
+        "/usr/lib/rustlib/src/rust/library/std/Cargo.toml",
+    ];
+    if files.iter().all(|file| Path::new(file).is_file()) {
+        return Ok(());
+    }
+    install_packages(&["rustc-web", "cargo-web", "rust-web-src"])
+}
+
+fn ensure(purpose: Purpose) -> Result<()> {
+    install_missing(needs(purpose))
+}
+
+fn install_missing(needs: impl Iterator<Item = &'static Need>) -> Result<()> {
     let missing = missing(needs, &search_dirs());
     if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
+fn needs(purpose: Purpose) -> impl Iterator<Item = &'static Need> {
+    NEEDS.iter().filter(move |need| need.to <= purpose)
 }
 
 fn install(missing: &[&Need]) -> Result<()> {
@@ -346,11 +410,12 @@ mod tests {
             fs::create_dir_all(dir).unwrap();
         }
         let dirs = [bin.clone(), sbin.clone()];
-        let from_apt = || NEEDS.iter().filter(|need| matches!(need.from, Source::Apt { .. }));
+        let from_apt = || needs(Purpose::Test).filter(|need| matches!(need.from, Source::Apt { .. }));
 
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "C compiler, Valgrind, mosquitto, nats-server, PostgreSQL, iproute2, libfaketime, Chromium, Node.js"
+            "C compiler, Valgrind, mosquitto, nats-server, PostgreSQL, iproute2, libfaketime, Chromium, Node.js, \
+             rsyslog, SQLite's shell, Python"
         );
         for path in [
             bin.join("cc"),
@@ -369,16 +434,13 @@ mod tests {
         fs::create_dir(bin.join("ip")).unwrap();
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "Valgrind, PostgreSQL, iproute2, libfaketime, Node.js"
+            "Valgrind, PostgreSQL, iproute2, libfaketime, Node.js, rsyslog, SQLite's shell, Python"
         );
         fs::remove_dir_all(root).unwrap();
     }
 
     #[test]
     fn building_needs_no_server() {
-        assert_eq!(
-            names(NEEDS.iter().filter(|need| need.to_build)),
-            "C compiler, rustfmt, clippy"
-        );
+        assert_eq!(names(needs(Purpose::Build)), "C compiler, rustfmt, clippy");
     }
 }

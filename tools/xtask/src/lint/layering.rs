@@ -39,6 +39,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "sim",         uses: &["bus-schema", "flow", "stream", "converge"], tests_use: &[], never: &["async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
     Layer { name: "micro",       uses: &["bus-schema", "flow", "spool", "stream", "connectors", "transforms"], tests_use: &[], never: &["async-nats", "axum", "mqtt5"] },
     Layer { name: "testkit",     uses: &[], tests_use: &["bus-schema", "bus-link", "crash-point", "workflow"], never: &[] },
+    Layer { name: "bench",       uses: &["testkit"], tests_use: &[], never: &[] },
     Layer { name: "xtask",       uses: &[], tests_use: &[], never: &["axum", "async-nats", "rumqttc", "sled"] },
 ];
 

@@ -42,6 +42,9 @@ proptest! {
         prop_assert_eq!(read.schema(), &model.schema);
         prop_assert_eq!(read.origin(), &batches::origin());
         prop_assert_eq!(read.encode(), bytes);
+        let cells = (0..batch.rows()).flat_map(|row| (0..model.schema.fields.len()).map(move |column| (row, column)));
+        let hints = cells.map(|(row, column)| batch.cell(row, column).size_hint());
+        prop_assert_eq!(batch.size_hint(), hints.sum::<usize>());
     }
 
     #[test]
@@ -58,6 +61,11 @@ proptest! {
             let taken = batch.take(&wanted);
             same(&taken, &expected);
             same(&Batch::decode(&taken.encode()).unwrap(), &expected);
+            // Byte for byte what they would be had they never had neighbours.
+            let alone = Model { schema: Arc::clone(&model.schema), rows: expected }.batch();
+            for (taken, alone) in taken.columns().iter().zip(alone.columns()) {
+                prop_assert_eq!(encode(taken), encode(alone));
+            }
         }
         let end = to.min(rows.len());
         same(&batch.slice(from..to), rows.get(from..end).unwrap_or_default());
@@ -173,6 +181,37 @@ fn parts_that_do_not_belong_together_are_refused() {
     assert!(two.with_columns(schema(&["a"]), vec![numbers(3)]).is_err());
     assert!(two.with_columns(schema(&[]), vec![]).is_err());
     assert_eq!(two.with_columns(schema(&["b"]), vec![numbers(2)]).unwrap().rows(), 2);
+}
+
+#[test]
+fn a_text_ends_where_a_character_does() {
+    let mut builder = BatchBuilder::new(Arc::new(Schema {
+        collection: "t".into(),
+        fields: vec![Field::new("a", Type::Text)],
+    }));
+    for text in ["é", "x"] {
+        builder.push(Op::Insert, &[Cell::Text(text)]).unwrap();
+    }
+    let bytes = builder.finish(Origin::default()).encode();
+    // Two ends, then three bytes of text.
+    let ends = [2, 2, 3, 3, 0xc3, 0xa9, b'x'];
+    let at = bytes.windows(ends.len()).position(|window| window == ends).unwrap();
+    let (character, broken) = ([0xc3, 0xa9], [0xc3, 0x28]);
+    for (changed, wanted) in [
+        ([2, 2, 3, 3], true),
+        ([2, 1, 3, 3], false),
+        ([2, 3, 2, 3], false),
+        ([2, 2, 2, 3], false),
+    ] {
+        let mut bytes = bytes.clone();
+        bytes[at..at + 4].copy_from_slice(&changed);
+        assert_eq!(Batch::decode(&bytes).is_ok(), wanted, "{changed:?}");
+    }
+    for (text, wanted) in [(character, true), (broken, false)] {
+        let mut bytes = bytes.clone();
+        bytes[at + 4..at + 6].copy_from_slice(&text);
+        assert_eq!(Batch::decode(&bytes).is_ok(), wanted, "{text:?}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use alloc::{
 };
 use core::ops::Range;
 
-use postcard::de_flavors::Flavor;
+use postcard::{de_flavors::Flavor, ser_flavors};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -293,7 +293,14 @@ impl Batch {
         };
         // Room for the content at once: growing would copy a large record, and hold it twice meanwhile.
         let room = Vec::with_capacity(self.content_bytes() + FORM_BYTES_USUAL);
-        postcard::to_extend(&wire, room).expect("a batch holds only types postcard can write, into memory")
+        postcard::serialize_with_flavor(&wire, Append(room))
+            .expect("a batch holds only types postcard can write, into memory")
+    }
+
+    /// About how many bytes it takes on the wire: what the hints of its cells come to.
+    pub fn size_hint(&self) -> usize {
+        let columns = self.columns.iter().zip(&self.schema.fields);
+        columns.map(|(column, field)| column.size_hint(&field.ty)).sum()
     }
 
     /// Bytes of the content of texts and bytes. An encoded batch takes this and its form.
@@ -376,6 +383,27 @@ impl<'de> Flavor<'de> for Frugal<'de> {
 
     fn finalize(self) -> postcard::Result<&'de [u8]> {
         Ok(self.bytes)
+    }
+}
+
+/// Writes into memory that is there already. Postcard's own ways grow from nothing, or byte by byte.
+struct Append(Vec<u8>);
+
+impl ser_flavors::Flavor for Append {
+    type Output = Vec<u8>;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
     }
 }
 

@@ -5,7 +5,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use core::{ops::Range, str};
+use core::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,15 @@ impl Bits {
         self.len += 1;
     }
 
+    /// The bits at `rows`; `None` when none of them is set.
+    fn take(&self, rows: impl Iterator<Item = usize> + Clone) -> Option<Self> {
+        rows.clone().any(|row| self.get(row)).then(|| {
+            let mut out = Self::default();
+            rows.for_each(|row| out.push(self.get(row)));
+            out
+        })
+    }
+
     fn check(&self, rows: usize) -> Result<(), String> {
         let fits = self.len() == rows && self.bytes.len() == rows.div_ceil(8);
         fits.then_some(())
@@ -93,13 +102,7 @@ impl Blobs {
 
     /// The string at `index`; empty past the end.
     pub fn get(&self, index: usize) -> &[u8] {
-        let start = if index == 0 {
-            0
-        } else {
-            self.ends.get(index - 1).copied().unwrap_or(0) as usize
-        };
-        let end = self.ends.get(index).copied().unwrap_or(0) as usize;
-        self.bytes.get(start..end).unwrap_or_default()
+        self.bytes.get(span(&self.ends, index)).unwrap_or_default()
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -107,28 +110,81 @@ impl Blobs {
         self.ends.push(self.bytes.len() as u32);
     }
 
-    /// Every string in order and nothing left over; text is UTF-8 string by string.
-    fn check(&self, text: bool) -> Result<(), String> {
-        let mut start = 0;
-        for (row, end) in self.ends.iter().enumerate() {
-            let part = self
-                .bytes
-                .get(start..*end as usize)
-                .ok_or_else(|| format!("row {row} ends outside"))?;
-            if text && str::from_utf8(part).is_err() {
-                return Err(format!("row {row} is not UTF-8"));
-            }
-            start = *end as usize;
-        }
-        (start == self.bytes.len())
-            .then_some(())
-            .ok_or_else(|| "left-over bytes".to_string())
+    fn take(&self, rows: impl Iterator<Item = usize>) -> Self {
+        let mut out = Self::default();
+        rows.for_each(|row| out.push(self.get(row)));
+        out
+    }
+
+    /// Every string in order and nothing left over.
+    fn check(&self) -> Result<(), String> {
+        check_ends(&self.ends, self.bytes.len(), |_| true)
     }
 }
 
-/// Text columns are checked when decoded and when pushed, so this never has to replace anything.
-fn text(bytes: &[u8]) -> &str {
-    str::from_utf8(bytes).unwrap_or_default()
+/// Many texts end to end. On the wire they are what [`Blobs`] are; that they are UTF-8 is looked at once, when they are
+/// decoded, and never again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Texts {
+    ends: Vec<u32>,
+    text: String,
+}
+
+impl Texts {
+    /// Number of texts.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// No texts at all.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The text at `index`; empty past the end.
+    pub fn get(&self, index: usize) -> &str {
+        self.text.get(span(&self.ends, index)).unwrap_or_default()
+    }
+
+    fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.ends.push(self.text.len() as u32);
+    }
+
+    fn take(&self, rows: impl Iterator<Item = usize>) -> Self {
+        let mut out = Self::default();
+        rows.for_each(|row| out.push(self.get(row)));
+        out
+    }
+
+    /// Every text in order, none of them ending inside a character, and nothing left over.
+    fn check(&self) -> Result<(), String> {
+        check_ends(&self.ends, self.text.len(), |end| self.text.is_char_boundary(end))
+    }
+}
+
+/// Where the string at `index` stands; nowhere past the end.
+fn span(ends: &[u32], index: usize) -> Range<usize> {
+    let end_of = |index: usize| ends.get(index).copied().unwrap_or(0) as usize;
+    let start = if index == 0 { 0 } else { end_of(index - 1) };
+    start..end_of(index)
+}
+
+fn check_ends(ends: &[u32], bytes: usize, may_end: impl Fn(usize) -> bool) -> Result<(), String> {
+    let mut start = 0;
+    for (row, end) in ends.iter().enumerate() {
+        let end = *end as usize;
+        if end < start || end > bytes {
+            return Err(format!("row {row} ends outside"));
+        }
+        if !may_end(end) {
+            return Err(format!("row {row} is not UTF-8"));
+        }
+        start = end;
+    }
+    (start == bytes)
+        .then_some(())
+        .ok_or_else(|| "left-over bytes".to_string())
 }
 
 /// The packed values of a column. Rows without a value hold a zero. Variants are only ever appended.
@@ -141,16 +197,23 @@ pub enum Values {
     F32(Vec<f32>),
     F64(Vec<f64>),
     Decimal(Vec<i128>),
-    Text(Blobs),
+    Text(Texts),
     Bytes(Blobs),
     Date(Vec<i32>),
     Time(Vec<u64>),
     Timestamp(Vec<i128>),
     TimestampOffset(Vec<(i128, i16)>),
     Uuid(Vec<[u8; 16]>),
-    Json(Blobs),
+    Json(Texts),
     List(Vec<Vec<Value>>),
     Any(Vec<Value>),
+}
+
+fn scale_of(ty: &Type) -> u8 {
+    match ty {
+        Type::Decimal { scale, .. } => *scale,
+        _ => 0,
+    }
 }
 
 /// One column: values, and for the rows that have none, why.
@@ -172,14 +235,14 @@ impl Column {
             Type::F32 => Values::F32(Vec::new()),
             Type::F64 => Values::F64(Vec::new()),
             Type::Decimal { .. } => Values::Decimal(Vec::new()),
-            Type::Text => Values::Text(Blobs::default()),
+            Type::Text => Values::Text(Texts::default()),
             Type::Bytes => Values::Bytes(Blobs::default()),
             Type::Date => Values::Date(Vec::new()),
             Type::Time => Values::Time(Vec::new()),
             Type::Timestamp(Zone::Naive | Zone::Utc) => Values::Timestamp(Vec::new()),
             Type::Timestamp(Zone::Offset) => Values::TimestampOffset(Vec::new()),
             Type::Uuid => Values::Uuid(Vec::new()),
-            Type::Json => Values::Json(Blobs::default()),
+            Type::Json => Values::Json(Texts::default()),
             Type::List => Values::List(Vec::new()),
             Type::Any => Values::Any(Vec::new()),
         };
@@ -200,7 +263,8 @@ impl Column {
             Values::F32(v) => v.len(),
             Values::F64(v) => v.len(),
             Values::Decimal(v) => v.len(),
-            Values::Text(v) | Values::Bytes(v) | Values::Json(v) => v.len(),
+            Values::Text(v) | Values::Json(v) => v.len(),
+            Values::Bytes(v) => v.len(),
             Values::Date(v) => v.len(),
             Values::Time(v) => v.len(),
             Values::Timestamp(v) => v.len(),
@@ -219,7 +283,8 @@ impl Column {
     /// Bytes of the content of texts and bytes.
     pub(super) fn content_bytes(&self) -> usize {
         match &self.values {
-            Values::Text(v) | Values::Bytes(v) | Values::Json(v) => v.bytes.len(),
+            Values::Text(v) | Values::Json(v) => v.text.len(),
+            Values::Bytes(v) => v.bytes.len(),
             Values::List(v) => v.iter().flatten().map(Value::content_bytes).sum(),
             Values::Any(v) => v.iter().map(Value::content_bytes).sum(),
             _ => 0,
@@ -247,19 +312,14 @@ impl Column {
                 return cell;
             }
         }
-        let scale = if let Type::Decimal { scale, .. } = ty {
-            *scale
-        } else {
-            0
-        };
         let cell = match &self.values {
             Values::Bool(v) => v.get(row).map(|v| Cell::Bool(*v)),
             Values::I64(v) => v.get(row).map(|v| Cell::I64(*v)),
             Values::U64(v) => v.get(row).map(|v| Cell::U64(*v)),
             Values::F32(v) => v.get(row).map(|v| Cell::F32(*v)),
             Values::F64(v) => v.get(row).map(|v| Cell::F64(*v)),
-            Values::Decimal(v) => v.get(row).map(|v| Cell::Decimal(*v, scale)),
-            Values::Text(v) => (row < v.len()).then(|| Cell::Text(text(v.get(row)))),
+            Values::Decimal(v) => v.get(row).map(|v| Cell::Decimal(*v, scale_of(ty))),
+            Values::Text(v) => (row < v.len()).then(|| Cell::Text(v.get(row))),
             Values::Bytes(v) => (row < v.len()).then(|| Cell::Bytes(v.get(row))),
             Values::Date(v) => v.get(row).map(|v| Cell::Date(*v)),
             Values::Time(v) => v.get(row).map(|v| Cell::Time(*v)),
@@ -267,7 +327,7 @@ impl Column {
             Values::Timestamp(v) => v.get(row).map(|v| Cell::Timestamp(*v)),
             Values::TimestampOffset(v) => v.get(row).map(|(v, offset)| Cell::TimestampOffset(*v, *offset)),
             Values::Uuid(v) => v.get(row).map(|v| Cell::Uuid(*v)),
-            Values::Json(v) => (row < v.len()).then(|| Cell::Json(text(v.get(row)))),
+            Values::Json(v) => (row < v.len()).then(|| Cell::Json(v.get(row))),
             Values::List(v) => v.get(row).map(|v| Cell::List(v)),
             Values::Any(v) => v.get(row).map(Value::as_cell),
         };
@@ -297,7 +357,7 @@ impl Column {
             {
                 v.push(x);
             }
-            (Values::Text(v), Cell::Text(x)) | (Values::Json(v), Cell::Json(x)) => v.push(x.as_bytes()),
+            (Values::Text(v), Cell::Text(x)) | (Values::Json(v), Cell::Json(x)) => v.push(x),
             (Values::Bytes(v), Cell::Bytes(x)) => v.push(x),
             (Values::Date(v), Cell::Date(x)) => v.push(x),
             (Values::Time(v), Cell::Time(x)) => v.push(x),
@@ -316,10 +376,13 @@ impl Column {
                 });
             }
         }
+        if cell.is_value() && self.is_dense() {
+            return Ok(());
+        }
         for (bits, hit) in [
-            (&mut self.null, cell == Cell::Null),
-            (&mut self.missing, cell == Cell::Missing),
-            (&mut self.unchanged, cell == Cell::Unchanged),
+            (&mut self.null, matches!(cell, Cell::Null)),
+            (&mut self.missing, matches!(cell, Cell::Missing)),
+            (&mut self.unchanged, matches!(cell, Cell::Unchanged)),
         ] {
             if hit || bits.is_some() {
                 bits.get_or_insert_with(|| Bits::zeros(row)).push(hit);
@@ -336,7 +399,8 @@ impl Column {
             Values::F32(v) => v.push(0.0),
             Values::F64(v) => v.push(0.0),
             Values::Decimal(v) | Values::Timestamp(v) => v.push(0),
-            Values::Text(v) | Values::Bytes(v) | Values::Json(v) => v.push(b""),
+            Values::Text(v) | Values::Json(v) => v.push(""),
+            Values::Bytes(v) => v.push(b""),
             Values::Date(v) => v.push(0),
             Values::TimestampOffset(v) => v.push((0, 0)),
             Values::Uuid(v) => v.push([0; 16]),
@@ -351,13 +415,85 @@ impl Column {
     }
 
     /// The chosen rows, in the order given. Rows past the end come out as missing.
-    pub fn take(&self, rows: impl Iterator<Item = usize>, ty: &Type) -> Self {
+    pub fn take(&self, rows: impl Iterator<Item = usize> + Clone, ty: &Type) -> Self {
+        if let Some(values) = self.take_values(rows.clone()) {
+            let bits = |bits: &Option<Bits>| bits.as_ref().and_then(|bits| bits.take(rows.clone()));
+            return Self {
+                values,
+                null: bits(&self.null),
+                missing: bits(&self.missing),
+                unchanged: bits(&self.unchanged),
+            };
+        }
         let mut out = Column::new(ty);
         for row in rows {
             // A cell of this very column always fits a column of the same type.
             let _ = out.push(self.get(row, ty), ty);
         }
         out
+    }
+
+    /// Their packed values, where these can be taken as they are and no row is past the end.
+    fn take_values(&self, rows: impl Iterator<Item = usize> + Clone) -> Option<Values> {
+        fn chosen<T: Copy>(values: &[T], rows: impl Iterator<Item = usize>) -> Vec<T> {
+            let mut out = Vec::with_capacity(rows.size_hint().0);
+            out.extend(rows.filter_map(|row| values.get(row).copied()));
+            out
+        }
+        let len = self.len();
+        if rows.clone().any(|row| row >= len) {
+            return None;
+        }
+        Some(match &self.values {
+            Values::Bool(v) => Values::Bool(chosen(v, rows)),
+            Values::I64(v) => Values::I64(chosen(v, rows)),
+            Values::U64(v) => Values::U64(chosen(v, rows)),
+            Values::F32(v) => Values::F32(chosen(v, rows)),
+            Values::F64(v) => Values::F64(chosen(v, rows)),
+            Values::Decimal(v) => Values::Decimal(chosen(v, rows)),
+            Values::Text(v) => Values::Text(v.take(rows)),
+            Values::Json(v) => Values::Json(v.take(rows)),
+            Values::Bytes(v) => Values::Bytes(v.take(rows)),
+            Values::Date(v) => Values::Date(chosen(v, rows)),
+            Values::Time(v) => Values::Time(chosen(v, rows)),
+            Values::Timestamp(v) => Values::Timestamp(chosen(v, rows)),
+            Values::TimestampOffset(v) => Values::TimestampOffset(chosen(v, rows)),
+            Values::Uuid(v) => Values::Uuid(chosen(v, rows)),
+            // Their values may say themselves that there is none.
+            Values::List(_) | Values::Any(_) => return None,
+        })
+    }
+
+    /// About how many bytes the column takes on the wire: what the hints of its cells come to.
+    pub(super) fn size_hint(&self, ty: &Type) -> usize {
+        let (each, content) = match &self.values {
+            Values::Bool(_) => (1, 0),
+            Values::I64(_) | Values::U64(_) | Values::F32(_) | Values::F64(_) => (8, 0),
+            Values::Date(_) | Values::Time(_) => (8, 0),
+            Values::Decimal(_) | Values::Timestamp(_) | Values::TimestampOffset(_) => (12, 0),
+            Values::Uuid(_) => (16, 0),
+            Values::Text(v) | Values::Json(v) => (3, v.text.len()),
+            Values::Bytes(v) => (3, v.bytes.len()),
+            Values::List(_) | Values::Any(_) => {
+                return (0..self.len()).map(|row| self.get(row, ty).size_hint()).sum();
+            }
+        };
+        let absent = self.absent();
+        content + self.len().saturating_sub(absent) * each + absent
+    }
+
+    /// Rows without a value.
+    fn absent(&self) -> usize {
+        if self.is_dense() {
+            return 0;
+        }
+        let byte = |bits: &Option<Bits>, at: usize| {
+            let byte = bits.as_ref().and_then(|bits| bits.bytes.get(at));
+            byte.copied().unwrap_or(0)
+        };
+        let eight_rows = |at: usize| byte(&self.null, at) | byte(&self.missing, at) | byte(&self.unchanged, at);
+        let bytes = 0..self.len().div_ceil(8);
+        bytes.map(|at| eight_rows(at).count_ones() as usize).sum()
     }
 
     /// Decoded bytes are what they claim: lengths agree, text is UTF-8.
@@ -372,8 +508,8 @@ impl Column {
             bits.check(rows)?;
         }
         match &self.values {
-            Values::Text(v) | Values::Json(v) => v.check(true),
-            Values::Bytes(v) => v.check(false),
+            Values::Text(v) | Values::Json(v) => v.check(),
+            Values::Bytes(v) => v.check(),
             // Could never be pushed: taking rows would lose such a one.
             Values::List(v) if v.iter().flatten().any(|item| matches!(item, Value::List(_))) => {
                 Err("a list inside a list".to_string())

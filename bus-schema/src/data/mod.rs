@@ -5,5 +5,5 @@ mod column;
 mod value;
 
 pub use batch::{Batch, BatchBuilder, BatchError, Field, Op, Ops, Origin, Schema};
-pub use column::{Bits, Blobs, Column, TypeMismatch, Values};
+pub use column::{Bits, Blobs, Column, Texts, TypeMismatch, Values};
 pub use value::{Cell, Type, Value, Zone};

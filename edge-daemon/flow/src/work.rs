@@ -48,8 +48,7 @@ pub(crate) fn weight(batch: &Batch) -> u32 {
     let bytes = if batch.rows() > WEIGHED_ROWS_MAX {
         BATCH_BYTES_TARGET
     } else {
-        let cells = (0..batch.rows()).flat_map(|row| (0..batch.columns().len()).map(move |column| (row, column)));
-        cells.map(|(row, column)| batch.cell(row, column).size_hint()).sum()
+        batch.size_hint()
     };
     bytes.min(INFLIGHT_BYTES_MAX) as u32
 }

@@ -22,6 +22,7 @@ use flow::ConfigError;
 use rhai::{AST, ASTNode, Dynamic, EvalAltResult, Expr, Map, Scope, Stmt};
 
 use crate::{
+    arithmetic::{Arithmetic, Number},
     engine::{Decimal, ENGINE, FUNCTIONS, Moment, from_json},
     quick::Test,
     text::{push_json, shifted, shorten},
@@ -40,6 +41,7 @@ pub(crate) struct Expression {
     columns: Vec<String>,
     row: Row,
     quick: Option<Test>,
+    arithmetic: Option<Arithmetic>,
 }
 
 /// What an expression wants of `row`.
@@ -76,13 +78,14 @@ impl Expression {
         let mentioned =
             Mentioned::of(&ast).map_err(|(what, at)| wrong(format!("{what}{} in `{}`", place(at), shorten(source))))?;
         let columns: Vec<String> = mentioned.variables.into_iter().filter(|name| name != ROW).collect();
-        let quick = Test::of(&ast, &columns);
+        let (quick, arithmetic) = (Test::of(&ast, &columns), Arithmetic::of(&ast, &columns));
         Ok(Self {
             source: source.to_string(),
             ast,
             columns,
             row: mentioned.row,
             quick,
+            arithmetic,
         })
     }
 
@@ -99,13 +102,13 @@ impl Expression {
     /// Without the fast path, to compare the two.
     #[cfg(test)]
     pub(crate) fn slow(mut self) -> Self {
-        self.quick = None;
+        (self.quick, self.arithmetic) = (None, None);
         self
     }
 
     #[cfg(test)]
     pub(crate) fn is_quick(&self) -> bool {
-        self.quick.is_some()
+        self.quick.is_some() || self.arithmetic.is_some()
     }
 }
 
@@ -123,26 +126,47 @@ impl Bound<'_> {
 
     /// The expression's value; an error is the reason to reject the row.
     pub(crate) fn value(&self, row: usize) -> Result<Value, String> {
+        if let Some(number) = self.number(row) {
+            return Ok(number.value());
+        }
+        if let Some(answer) = self.quick(row) {
+            return Ok(Value::Bool(answer));
+        }
         from_dynamic(self.run(row)?).map_err(|cause| self.failed(&cause))
     }
 
     /// `None` when the answer needs the engine.
     fn quick(&self, row: usize) -> Option<bool> {
         let test = self.expression.quick.as_ref()?;
-        // A mentioned column has to be there even where the answer would not depend on it.
-        for place in &self.places {
-            if matches!(self.batch.cell(row, (*place)?), Cell::Missing | Cell::Unchanged) {
-                return None;
-            }
-        }
-        test.answer(&|column| self.batch.cell(row, self.places[column].unwrap_or(usize::MAX)))
+        self.has_all(row)
+            .then(|| test.answer(&|column| self.cell(row, column)))?
+    }
+
+    /// `None` when the number needs the engine, or there is none.
+    fn number(&self, row: usize) -> Option<Number> {
+        let arithmetic = self.expression.arithmetic.as_ref()?;
+        self.has_all(row)
+            .then(|| arithmetic.answer(&|column| self.cell(row, column)))?
+    }
+
+    /// A mentioned column has to be there even where the answer would not depend on it.
+    fn has_all(&self, row: usize) -> bool {
+        let mentioned = 0..self.places.len();
+        mentioned
+            .into_iter()
+            .all(|column| !matches!(self.cell(row, column), Cell::Missing | Cell::Unchanged))
+    }
+
+    /// The value of a mentioned column.
+    fn cell(&self, row: usize, column: usize) -> Cell<'_> {
+        let place = self.places.get(column).copied().flatten();
+        place.map_or(Cell::Missing, |place| self.batch.cell(row, place))
     }
 
     fn run(&self, row: usize) -> Result<Dynamic, String> {
         let mut scope = Scope::new();
-        for (name, place) in self.expression.columns.iter().zip(&self.places) {
-            let cell = place.map_or(Cell::Missing, |place| self.batch.cell(row, place));
-            let value = match cell {
+        for (column, name) in self.expression.columns.iter().enumerate() {
+            let value = match self.cell(row, column) {
                 Cell::Missing => return Err(self.no_such_column(name)),
                 Cell::Unchanged => {
                     return Err(self.failed(&format!("the update left '{name}' unchanged: its value is not known")));

@@ -1,5 +1,6 @@
 //! Transforms, one file each, one line each in [`components`]. Pure functions over batches: no I/O, no clock.
 
+mod arithmetic;
 mod cast;
 mod columns;
 pub mod convert;

@@ -139,7 +139,7 @@ fn decompressing(_: &Path) -> Result<Body> {
     let mut packed = packed()?;
     compress(&mut packed);
     Ok(Box::new(move || {
-        Ok(unpack(packed.codec.clone(), black_box(&packed.bytes))?.len() as u64)
+        Ok(unpack(packed.codec, black_box(&packed.bytes))?.len() as u64)
     }))
 }
 

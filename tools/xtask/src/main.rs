@@ -4,7 +4,9 @@
 mod bench;
 mod cmd;
 mod conformance;
+mod footprint;
 mod fuzz;
+mod layout;
 mod lint;
 mod metadata;
 mod setup;
@@ -43,6 +45,10 @@ enum Task {
     Soak(soak::Args),
     /// Measure the release programs beside what else could do the job, and write the report
     Bench(bench::Args),
+    /// Check what the programs take of disk and memory against their limits
+    Footprint(footprint::Args),
+    /// Find out which functions of the programs run, for the linker to put them together
+    Layout(layout::Args),
     /// Run the bus's suite over every kind of broker and write its table into the docs
     Conformance(conformance::Args),
 }
@@ -57,6 +63,8 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Footprint(args) => footprint::run(&args),
+        Task::Layout(args) => layout::run(&args),
         Task::Conformance(args) => conformance::run(&args),
     };
     match done {

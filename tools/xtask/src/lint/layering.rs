@@ -39,7 +39,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "sim",         uses: &["bus-schema", "flow", "stream", "converge"], tests_use: &[], never: &["async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
     Layer { name: "testkit",     uses: &[], tests_use: &["bus-schema", "bus-link", "crash-point", "workflow"], never: &[] },
     Layer { name: "bench",       uses: &["testkit"], tests_use: &[], never: &[] },
-    Layer { name: "xtask",       uses: &[], tests_use: &[], never: &["axum", "async-nats", "rumqttc", "sled"] },
+    Layer { name: "layout",      uses: &[], tests_use: &[], never: &[] },
+    Layer { name: "xtask",       uses: &["layout"], tests_use: &[], never: &["axum", "async-nats", "rumqttc", "sled"] },
 ];
 
 /// In no crate at all, and why.

@@ -13,6 +13,8 @@ use crate::{Broker, Fleet, Ledger, Postgres, Proc, oracle::Produced, shop, wait_
 const SOON: Duration = Duration::from_secs(60);
 const LATE: Duration = Duration::from_secs(300);
 const STOP: Duration = Duration::from_secs(20);
+/// A few heartbeats of a daemon.
+const REPORTS: Duration = Duration::from_secs(15);
 /// The copy's table.
 pub const COPY: &str = "copied";
 
@@ -196,6 +198,32 @@ pub fn bulk(broker: Broker, rows: u64) -> Bulk {
             plane: peak(fleet.plane()),
         },
     }
+}
+
+/// A plane and so many daemons that run nothing, each of them a process: all are enrolled and online. Peak memory of the
+/// plane in KiB, a few reports of each later.
+#[track_caller]
+pub fn crowd(broker: Broker, daemons: usize) -> u64 {
+    let mut fleet = Fleet::start(broker, None);
+    let names: Vec<String> = (1..=daemons).map(|number| format!("gateway-{number}")).collect();
+    let _running: Vec<Proc> = names
+        .iter()
+        .map(|name| {
+            fleet.enrol(name);
+            fleet.daemon(name, None)
+        })
+        .collect();
+    let all_online = || {
+        let text = fleet.cli(&["daemon", "list", "-o", "json"])?;
+        let list: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let is_online = |daemon: &&serde_json::Value| daemon["presence"] == "online";
+        let online = list.as_array().map_or(0, |list| list.iter().filter(is_online).count());
+        (online == daemons).then_some(()).ok_or(text)
+    };
+    wait_ok("every daemon to be online", LATE, all_online);
+    std::thread::sleep(REPORTS);
+    wait_ok("every daemon to be online still", SOON, all_online);
+    peak(fleet.plane())
 }
 
 /// Asks the oracle about the table in PostgreSQL. Returns the number of rows, or the accusation.

@@ -6,7 +6,9 @@ mod budgets;
 mod cmd;
 mod conformance;
 mod cross;
+mod footprint;
 mod fuzz;
+mod layout;
 mod lint;
 mod metadata;
 mod setup;
@@ -49,6 +51,10 @@ enum Task {
     Cross(cross::Args),
     /// Count the instructions of the hot path and compare them with their budgets
     Budgets(budgets::Args),
+    /// Check what the programs take of disk and memory against their limits
+    Footprint(footprint::Args),
+    /// Find out which functions of the programs run, for the linker to put them together
+    Layout(layout::Args),
     /// Run the bus's suite over every kind of broker and write its table into the docs
     Conformance(conformance::Args),
 }
@@ -65,6 +71,8 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Cross(args) => cross::run(&args),
         Task::Budgets(args) => budgets::run(&args),
+        Task::Footprint(args) => footprint::run(&args),
+        Task::Layout(args) => layout::run(&args),
         Task::Conformance(args) => conformance::run(&args),
     };
     match done {

@@ -40,7 +40,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "micro",       uses: &["bus-schema", "flow", "spool", "stream", "connectors", "transforms"], tests_use: &[], never: &["async-nats", "axum", "mqtt5"] },
     Layer { name: "testkit",     uses: &[], tests_use: &["bus-schema", "bus-link", "crash-point", "workflow"], never: &[] },
     Layer { name: "bench",       uses: &["testkit"], tests_use: &[], never: &[] },
-    Layer { name: "xtask",       uses: &[], tests_use: &[], never: &["axum", "async-nats", "rumqttc", "sled"] },
+    Layer { name: "layout",      uses: &[], tests_use: &[], never: &[] },
+    Layer { name: "xtask",       uses: &["layout"], tests_use: &[], never: &["axum", "async-nats", "rumqttc", "sled"] },
 ];
 
 /// In no crate at all, and why.

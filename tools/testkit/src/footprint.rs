@@ -1,0 +1,275 @@
+//! What the programs may take of disk and memory, and the work under which they are measured. Every figure is of a run whose
+//! rows were compared. `cargo xtask footprint` prints and checks them; the limits are in this file alone.
+
+use std::fmt;
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{Broker, Cmd, Dice, bin, scenario, temp_dir, wait_ok};
+
+/// How much there is to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Rows that go from one daemon to another.
+    pub rows: u64,
+    /// Lines of the file job.
+    pub lines: u64,
+    /// Daemons around the plane.
+    pub daemons: usize,
+}
+
+impl Load {
+    /// What the limits are for.
+    pub const FULL: Self = Self {
+        rows: 1_000_000,
+        lines: 1_000_000,
+        daemons: 100,
+    };
+    /// Everything happens once.
+    pub const SMALL: Self = Self {
+        rows: 20_000,
+        lines: 20_000,
+        daemons: 3,
+    };
+}
+
+/// One figure beside its limit.
+#[derive(Debug, Clone)]
+pub struct Figure {
+    /// What was measured.
+    pub what: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// Bytes it may be at most.
+    pub bytes_max: u64,
+}
+
+impl Figure {
+    /// Whether it is within its limit.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.bytes <= self.bytes_max
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        let verdict = if self.holds() { "" } else { "   TOO MUCH" };
+        write!(
+            f,
+            "{:<42} {:>6.2} MB of {:>6.2}{verdict}",
+            self.what,
+            megabytes(self.bytes),
+            megabytes(self.bytes_max)
+        )
+    }
+}
+
+/// How the programs were built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// As users run them. These limits are promises.
+    Release,
+    /// Without link-time optimisation, in a fraction of the time: a tenth above what was measured.
+    Up,
+}
+
+/// What may be taken, in bytes.
+struct Limits {
+    daemon_disk: u64,
+    plane_disk: u64,
+    broker_disk: u64,
+    daemon_memory: u64,
+    plane_memory: u64,
+}
+
+impl Build {
+    fn limits(self) -> Limits {
+        match self {
+            Self::Release => Limits {
+                daemon_disk: 30_000_000,
+                plane_disk: 10_000_000,
+                broker_disk: 6_000_000,
+                daemon_memory: 15_000_000,
+                plane_memory: 10_000_000,
+            },
+            Self::Up => Limits {
+                daemon_disk: 22_000_000,
+                plane_disk: 12_000_000,
+                broker_disk: 7_000_000,
+                daemon_memory: 18_000_000,
+                plane_memory: 12_500_000,
+            },
+        }
+    }
+}
+
+/// Sizes of the programs.
+pub fn disk(build: Build) -> Result<Vec<Figure>> {
+    let limits = build.limits();
+    let programs = [
+        ("myceliald", limits.daemon_disk),
+        ("mycelial-plane", limits.plane_disk),
+        ("mycelial-broker", limits.broker_disk),
+    ];
+    let figure = |(program, bytes_max): (&str, u64)| {
+        let file = fs::metadata(bin(program)).with_context(|| format!("cannot find {program}"))?;
+        Ok(Figure {
+            what: format!("{program} on disk"),
+            bytes: file.len(),
+            bytes_max,
+        })
+    };
+    programs.into_iter().map(figure).collect()
+}
+
+/// Peaks of resident memory (VmHWM) while the load is moved.
+pub fn memory(build: Build, load: Load) -> Result<Vec<Figure>> {
+    let limits = build.limits();
+    let figure = |what: &str, peak_kib: u64, bytes_max: u64| Figure {
+        what: what.to_string(),
+        bytes: peak_kib * 1024,
+        bytes_max,
+    };
+    let peaks = scenario::bulk(Broker::embedded(false), load.rows).peaks;
+    let file = file_job(load.lines)?;
+    let plane = scenario::crowd(Broker::embedded(false), load.daemons);
+    ensure!(
+        [peaks.gateway, peaks.hub, file, plane].iter().all(|peak| *peak > 0),
+        "a process was gone before its memory could be read"
+    );
+    Ok(vec![
+        figure("myceliald, SQLite to a stream", peaks.gateway, limits.daemon_memory),
+        figure("myceliald, a stream to SQLite", peaks.hub, limits.daemon_memory),
+        figure("myceliald, the file job", file, limits.daemon_memory),
+        figure(
+            &format!("mycelial-plane with {} daemons", load.daemons),
+            plane,
+            limits.plane_memory,
+        ),
+    ])
+}
+
+const SEED: u64 = 11;
+const SOON: Duration = Duration::from_secs(20);
+const LATE: Duration = Duration::from_secs(300);
+
+/// Leaves out what is cold, adds a field, drops one.
+const FILE_JOB: &str = r#"name = "job"
+
+[sources.readings]
+type = "file"
+path = "in.jsonl"
+format = "json_lines"
+
+[transforms.warm]
+type = "filter"
+from = "readings"
+where = 'temp_c > 10.0'
+
+[transforms.fahrenheit]
+type = "derive"
+from = "warm"
+columns = { temp_f = "temp_c * 1.8 + 32.0" }
+
+[transforms.slim]
+type = "select"
+from = "fahrenheit"
+except = ["humidity"]
+
+[destinations.out]
+type = "file"
+from = "slim"
+path = "out.jsonl"
+format = "json_lines"
+"#;
+
+/// So many JSON lines through a filter and two transforms into a file. Peak memory of the daemon, in KiB.
+fn file_job(lines: u64) -> Result<u64> {
+    let dir = temp_dir("file-job");
+    let wanted = write_lines(&dir.path().join("in.jsonl"), lines)?;
+    let job = dir.path().join("job.toml");
+    fs::write(&job, FILE_JOB)?;
+    let mut daemon = Cmd::bin("myceliald").arg("run").arg(&job).dir(dir.path()).spawn();
+    let out = dir.path().join("out.jsonl");
+    wait_ok("every line that is warm", LATE, || {
+        let found = count_lines(&out)?;
+        ensure!(found >= wanted, "{found} of {wanted} lines");
+        Ok(())
+    });
+    let peak = daemon.rss_peak_kb().unwrap_or(0);
+    ensure!(daemon.term_and_wait(SOON).success(), "the daemon drains and stops");
+    let found = count_lines(&out)?;
+    ensure!(found == wanted, "{found} lines instead of {wanted}");
+    Ok(peak)
+}
+
+/// Writes the input, about 200 bytes a line; how many of them are warm.
+fn write_lines(path: &Path, lines: u64) -> Result<u64> {
+    let mut out = BufWriter::new(fs::File::create(path)?);
+    let mut dice = Dice::new(SEED);
+    let mut warm = 0;
+    for id in 0..lines {
+        let tenths = dice.roll(500);
+        warm += u64::from(tenths > 100);
+        writeln!(
+            out,
+            "{{\"id\":{id},\"device\":\"gateway-{:04}\",\"site\":\"plant-{}\",\"temp_c\":{}.{},\"humidity\":{},\"status\":\"ok\",\
+             \"message\":\"measurement {id} taken by the sensor in normal operation, nothing to see here\",\
+             \"checked\":true,\"batch\":\"{:016x}\"}}",
+            id % 500,
+            id % 7,
+            tenths / 10,
+            tenths % 10,
+            dice.roll(100),
+            dice.roll(u64::MAX)
+        )?;
+    }
+    out.flush()?;
+    Ok(warm)
+}
+
+fn count_lines(path: &Path) -> Result<u64> {
+    let bytes = fs::read(path).with_context(|| format!("no output at {}", path.display()))?;
+    Ok(memchr::memchr_iter(b'\n', &bytes).count() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_above_its_limit_is_told() {
+        let figure = |bytes| Figure {
+            what: "it".to_string(),
+            bytes,
+            bytes_max: 10_000_000,
+        };
+        assert!(figure(10_000_000).holds());
+        assert!(!figure(10_000_001).holds());
+        assert!(
+            figure(10_100_000)
+                .to_string()
+                .ends_with("10.10 MB of  10.00   TOO MUCH")
+        );
+        assert!(figure(9_900_000).to_string().ends_with("9.90 MB of  10.00"));
+    }
+
+    #[test]
+    fn the_lines_are_json_and_the_warm_ones_counted() {
+        let dir = temp_dir("lines");
+        let path = dir.path().join("in");
+        let warm = write_lines(&path, 1000).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let is_warm =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["temp_c"].as_f64() > Some(10.0);
+        assert_eq!(text.lines().filter(|line| is_warm(line)).count() as u64, warm);
+        assert_eq!(count_lines(&path).unwrap(), 1000);
+        assert!(warm > 700 && warm < 900, "{warm}");
+    }
+}

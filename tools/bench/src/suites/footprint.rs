@@ -30,11 +30,16 @@ const LATE: Duration = Duration::from_secs(600);
 const DAEMON_DISK_MAX: f64 = 30.0;
 const DAEMON_MEMORY_MAX: f64 = 15.0;
 const PLANE_DISK_MAX: f64 = 10.0;
+const PLANE_MEMORY_MAX: f64 = 10.0;
+/// Around the plane.
+const DAEMONS: usize = 100;
 
 /// Runs the suite.
 pub fn run(circumstances: &Circumstances) -> Result<Suite> {
     let rows = circumstances.scaled(ROWS);
     let (rest, work, cli) = at_rest_and_at_work(rows)?;
+    let daemons = if circumstances.quick { 3 } else { DAEMONS };
+    let crowded = scenario::crowd(Broker::embedded(false), daemons) as f64 * 1024.0;
     let daemon = "keeps its connections and an open spool at rest; at work it copies the table as in “Two daemons”";
     let entry = |name: &str, program: &str, note: &str, values: [Option<Usage>; 2]| -> Result<Entry> {
         let bytes = fs::metadata(bin(program)).context("a program")?.len();
@@ -66,6 +71,11 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
         entry("mycelial-broker", "mycelial-broker", "", [broker, broker_at_work])?,
         entry("mycelial", "mycelial", "`mycelial workflow status`", [None, Some(cli)])?,
     ];
+    entries.push(Entry {
+        name: "mycelial-plane, a hundred daemons".to_string(),
+        note: format!("{daemons} of them enrolled, connected and telling how they are"),
+        runs: vec![vec![None, None, None, Some(crowded / 1e6), None]],
+    });
     entries.extend(cross_built());
     let disk = "disk, MB";
     let peak = "at work, MB";
@@ -94,6 +104,11 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
             goal("myceliald, sending", peak, Bound::AtMost(DAEMON_MEMORY_MAX)),
             goal("myceliald, receiving", peak, Bound::AtMost(DAEMON_MEMORY_MAX)),
             goal("mycelial-plane", disk, Bound::AtMost(PLANE_DISK_MAX)),
+            goal(
+                "mycelial-plane, a hundred daemons",
+                peak,
+                Bound::AtMost(PLANE_MEMORY_MAX),
+            ),
         ],
     })
 }

@@ -199,9 +199,11 @@ pub fn sensors(to: Destination, messages: u64, in_flight: u16) -> Sensors {
         Some(postgres) => {
             let counted = postgres.try_query_in("postgres", &format!("SELECT count(*) FROM {COPY}"));
             // The table is made with the first row.
-            (counted.code() == Some(0))
-                .then(|| counted.ok().trim().parse().unwrap_or(0))
-                .unwrap_or(0)
+            if counted.code() == Some(0) {
+                counted.ok().trim().parse().unwrap_or(0)
+            } else {
+                0
+            }
         }
     };
     let mut publisher = Publisher::connect(plant.port());

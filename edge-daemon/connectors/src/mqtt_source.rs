@@ -44,8 +44,10 @@ const BUFFER_BYTES_MAX: usize = 1024 * 1024;
 const BUFFER_MESSAGES_MAX: usize = 1024;
 /// Bytes a message takes besides topic and payload.
 const MESSAGE_BYTES: usize = 128;
-/// How long the first message of a batch waits for others.
+/// How long the first message of a batch waits for others at most, while earlier ones are on their way.
 const GATHER: Duration = Duration::from_millis(10);
+/// How long each of them waits for the next: a broker that gives no more before it is acknowledged is not waited for.
+const GATHER_NEXT: Duration = Duration::from_millis(1);
 /// How long a polite goodbye may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// More than packet ids there are, so that every message can be acknowledged without waiting. Room is made when needed.
@@ -242,8 +244,8 @@ struct Session {
     connection: u64,
     client: AsyncClient,
     inbox: mpsc::Receiver<Result<Message, String>>,
-    /// Came with the answer to the subscription.
-    early: VecDeque<Message>,
+    /// Taken from the inbox and not read yet; or came with the answer to the subscription.
+    early: VecDeque<Result<Message, String>>,
     room: Arc<Semaphore>,
     poller: Task,
     /// Messages read so far.
@@ -310,6 +312,20 @@ impl Source for MqttSource {
         Ok(())
     }
 
+    async fn ready(&mut self) -> bool {
+        let Some(session) = &mut self.session else {
+            return true;
+        };
+        if session.early.is_empty() {
+            match timeout(READ_WAIT_MAX, session.inbox.recv()).await {
+                Err(_) => return false,
+                // The end without a cause is found again.
+                Ok(next) => session.early.extend(next),
+            }
+        }
+        true
+    }
+
     async fn read(&mut self) -> Result<Read, Fault> {
         let Some(session) = &mut self.session else {
             return Err(Fault::retry("the MQTT source is not open"));
@@ -359,7 +375,7 @@ impl MqttSource {
         &self,
         client: &AsyncClient,
         events: &mut EventLoop,
-        early: &mut VecDeque<Message>,
+        early: &mut VecDeque<Result<Message, String>>,
     ) -> Result<(), Fault> {
         let filters = self
             .topics
@@ -380,11 +396,11 @@ impl MqttSource {
                     };
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    early.push_back(Message {
+                    early.push_back(Ok(Message {
                         publish,
                         received_ns: now_ns(),
                         _room: None,
-                    });
+                    }));
                 }
                 Ok(_) => {}
                 Err(error) => return Err(Fault::retry(format!("the MQTT broker: {}", explain(&error)))),
@@ -518,24 +534,44 @@ impl Session {
     async fn gather(&mut self) -> Result<Vec<Message>, String> {
         let mut messages: Vec<Message> = Vec::new();
         let mut bytes = 0;
+        // A message that finds the pipe empty goes at once; the others gather while it is on its way.
+        let next = if self.unacknowledged.is_empty() {
+            Duration::ZERO
+        } else {
+            GATHER_NEXT
+        };
         let mut deadline = Instant::now() + READ_WAIT_MAX;
+        let mut end = deadline;
         while bytes < bus_schema::limits::BATCH_BYTES_TARGET && messages.len() < BUFFER_MESSAGES_MAX {
             let message = match self.early.pop_front() {
-                Some(message) => message,
-                None => match timeout_at(deadline, self.inbox.recv()).await {
-                    Err(_) => break,
-                    Ok(Some(Ok(message))) => message,
-                    // What came before the end is still read; unacknowledged, the broker sends it again at worst.
-                    Ok(Some(Err(_)) | None) if !messages.is_empty() => break,
-                    Ok(Some(Err(cause))) => return Err(cause),
-                    Ok(None) => return Err("it has ended".to_string()),
+                Some(message) => Some(message),
+                None => match self.inbox.try_recv() {
+                    Ok(message) => Some(message),
+                    Err(_) => match timeout_at(deadline, self.inbox.recv()).await {
+                        Err(_) => break,
+                        Ok(message) => message,
+                    },
                 },
             };
+            let message = match message {
+                Some(Ok(message)) => message,
+                // What came before the end is still read; unacknowledged, the broker sends it again at worst.
+                Some(Err(cause)) if !messages.is_empty() => {
+                    self.early.push_front(Err(cause));
+                    break;
+                }
+                Some(Err(cause)) => return Err(cause),
+                None if !messages.is_empty() => break,
+                None => return Err("it has ended".to_string()),
+            };
             if messages.is_empty() {
-                deadline = Instant::now() + GATHER;
+                end = Instant::now() + GATHER;
             }
             bytes += message.publish.payload.len() + message.publish.topic.len() + 24;
             messages.push(message);
+            if self.early.is_empty() && self.inbox.is_empty() {
+                deadline = end.min(Instant::now() + next);
+            }
         }
         Ok(messages)
     }
@@ -554,7 +590,7 @@ impl Session {
                 received_ns: message.received_ns,
                 _room: None,
             };
-            self.early.push_front(again);
+            self.early.push_front(Ok(again));
         }
     }
 

@@ -136,7 +136,7 @@ impl<'a> Reader<'a> {
         Outcome::Stopped
     }
 
-    /// Tries dead letters again that are wished for, opens if need be, passes a commit on, reads once. `Some` ends the half.
+    /// Tries dead letters again that are wished for, opens if need be, passes commits on, reads once. `Some` ends the half.
     async fn step(&mut self, sender: &mpsc::Sender<Work>, is_open: &mut bool) -> Result<Option<Outcome>, Fault> {
         if self.try_again(sender).await? == Tried::Nobody {
             return Ok(Some(Outcome::Stopped));
@@ -146,7 +146,10 @@ impl<'a> Reader<'a> {
             *is_open = true;
             self.around.observer.state(RunState::Running, "");
         }
-        self.pass_commit().await?;
+        if !self.is_ready().await? {
+            self.again.is_busy = false;
+            return Ok(None);
+        }
         let read = tokio::time::timeout(READ_WAIT_MAX + READ_OVERRUN, self.source.read()).await;
         let read = read.map_err(|_| Fault::retry("no answer from the source for a minute"))??;
         self.again.is_busy = matches!(read, Read::Batch(_));
@@ -171,6 +174,19 @@ impl<'a> Reader<'a> {
     fn entered(&self, work: &Work) {
         for (index, leaf) in self.leaves.iter().enumerate() {
             leaf.meter.entered(work.records(index));
+        }
+    }
+
+    /// Waits until the source has something, and passes on meanwhile what becomes durable: a system that gives only so much
+    /// before it is acknowledged would wait for that, and this for the system. `false`: it has nothing.
+    async fn is_ready(&mut self) -> Result<bool, Fault> {
+        loop {
+            self.pass_commit().await?;
+            tokio::select! {
+                biased;
+                Ok(()) = self.to_commit.changed() => self.to_commit.mark_changed(),
+                is_ready = self.source.ready() => return Ok(is_ready),
+            }
         }
     }
 

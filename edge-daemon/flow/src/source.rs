@@ -75,6 +75,13 @@ pub trait Source: Send {
     /// Called again after a fault and [`Source::close`]; must then start afresh.
     async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault>;
 
+    /// Waits until [`Source::read`] has something to give, for about [`crate::READ_WAIT_MAX`]; `false`: nothing came, as if
+    /// that had been idle. It may be dropped while it waits, and nothing may be lost by that: what becomes durable meanwhile
+    /// is told to the source at once. Only of use where the system waits for that before it gives more.
+    async fn ready(&mut self) -> bool {
+        true
+    }
+
     /// The next records. Returns within about [`crate::READ_WAIT_MAX`], sooner when there is something.
     async fn read(&mut self) -> Result<Read, Fault>;
 

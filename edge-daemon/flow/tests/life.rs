@@ -540,3 +540,59 @@ async fn a_destination_that_fails_back_loses_nothing() {
     assert_eq!(flow::run(pipe, around).await, Outcome::Finished);
     assert_eq!(world.records("t"), (1..=40).collect::<Vec<_>>());
 }
+
+/// Gives a second batch only once the first was acknowledged.
+struct Window {
+    given: u64,
+    acknowledged: u64,
+}
+
+#[async_trait]
+impl Source for Window {
+    async fn open(&mut self, _: Option<&Position>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn ready(&mut self) -> bool {
+        // For ever, unless it is acknowledged meanwhile and asked again.
+        if self.acknowledged < self.given {
+            std::future::pending::<()>().await;
+        }
+        true
+    }
+
+    async fn read(&mut self) -> Result<Read, Fault> {
+        if self.given == 3 {
+            return Ok(Read::End);
+        }
+        self.given += 1;
+        Ok(Read::Batch(SourceBatch {
+            batch: batch(&[self.given as i64]),
+            position: Position::new(self.given.to_le_bytes()),
+            undecodable: vec![],
+        }))
+    }
+
+    async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
+        self.acknowledged = u64::from_le_bytes(position.as_bytes().try_into().unwrap());
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_waits_for_its_acknowledgement_gets_it() {
+    let world = World::empty();
+    let (around, _stop) = surroundings(&world);
+    let source = Window {
+        given: 0,
+        acknowledged: 0,
+    };
+    let pipe = pipe(
+        source,
+        vec![],
+        vec![leaf(&world, "table", None, Table::new(&world, "table"))],
+    );
+    let outcome = timeout(HOUR, flow::run(pipe, around)).await;
+    assert_eq!(outcome, Ok(Outcome::Finished));
+    assert_eq!(world.records("table"), [1, 2, 3]);
+}

@@ -39,6 +39,7 @@ impl Mosquitto {
             config: String::new(),
             users: Vec::new(),
             tls: false,
+            logged: "all",
         }
     }
 
@@ -68,6 +69,7 @@ pub struct MosquittoBuilder {
     config: String,
     users: Vec<(String, String)>,
     tls: bool,
+    logged: &'static str,
 }
 
 impl MosquittoBuilder {
@@ -119,6 +121,13 @@ impl MosquittoBuilder {
         self
     }
 
+    /// Logs no packets, as a broker in use does not: that takes longer than to pass them on.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.logged = "error\nlog_type warning\nlog_type notice\nlog_type information";
+        self
+    }
+
     /// Adds a line to the configuration.
     #[must_use]
     pub fn line(mut self, line: &str) -> Self {
@@ -135,9 +144,10 @@ impl MosquittoBuilder {
             config,
             users,
             tls,
+            logged,
         } = self;
         let port = free_port();
-        let mut text = format!("listener {port} 127.0.0.1\n{config}log_dest stderr\nlog_type all\n");
+        let mut text = format!("listener {port} 127.0.0.1\n{config}log_dest stderr\nlog_type {logged}\n");
         if users.is_empty() {
             text.push_str("allow_anonymous true\n");
         } else {

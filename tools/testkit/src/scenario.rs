@@ -2,6 +2,7 @@
 //! checking the books.
 
 pub mod latency;
+pub mod sensors;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

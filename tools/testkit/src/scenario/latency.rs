@@ -230,7 +230,7 @@ fn latencies(committed: &[(u64, i64)], arrived: &[(u64, i64)], after: u64) -> Ve
 }
 
 /// Processor time that a process has taken.
-fn cpu(process: &Proc) -> Duration {
+pub(super) fn cpu(process: &Proc) -> Duration {
     /// Clock ticks a second in `/proc`, on every Linux.
     const TICKS_PER_S: u64 = 100;
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap_or_default();

@@ -82,7 +82,13 @@ async fn no_row_of_concurrent_writers_is_lost_or_doubled() {
                     if ids.len() > opened * 5000 {
                         opened += 1;
                         reader = source(dir.path(), config.clone());
-                        reader.open(Some(&batch.position)).await.unwrap();
+                        // It waits for writers as well.
+                        while let Err(fault) = reader.open(Some(&batch.position)).await {
+                            assert!(
+                                mode == "DELETE" && fault.to_string().contains("locked"),
+                                "{mode}: {fault}"
+                            );
+                        }
                     }
                 }
                 Ok(_) if ended => break,

@@ -66,7 +66,7 @@ pub const SINKS: &[Case] = &[
 ];
 
 fn runtime() -> Result<Runtime> {
-    Ok(Builder::new_current_thread().enable_time().build()?)
+    Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
 fn find(role: ComponentRole, name: &str) -> Result<Build> {

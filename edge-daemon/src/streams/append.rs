@@ -25,8 +25,8 @@ use crate::aside;
 
 use super::outgoing::{Bookmark, Outgoing, Store, View, lock, read_book, spool_fault};
 
-/// Frames kept in memory after they were spooled, so that live data is not read back from disk.
-const RECENT_FRAMES_MAX: usize = 16;
+/// Bytes of frames kept in memory after they were spooled, so that live data is not read back from disk.
+const RECENT_BYTES_MAX: usize = 512 * 1024;
 /// How long a write waits for room in a full spool before it says so.
 pub(super) const FULL_WAIT: Duration = Duration::from_secs(2);
 /// Share of the quota given up at a time when the oldest records have to go.
@@ -506,8 +506,9 @@ impl Outgoing {
         let first_seq = last_seq + 1 - frames.len() as u64;
         let mut recent = lock(&self.recent);
         recent.extend((first_seq..).zip(frames));
-        while recent.len() > RECENT_FRAMES_MAX {
-            recent.pop_front();
+        let mut bytes: usize = recent.iter().map(|(_, frame)| frame.len()).sum();
+        while bytes > RECENT_BYTES_MAX {
+            bytes -= recent.pop_front().map_or(bytes, |(_, frame)| frame.len());
         }
     }
 }

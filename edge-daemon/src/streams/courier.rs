@@ -21,11 +21,15 @@ use stream::{
     tracks::BACKLOG_BYTES_MIN,
 };
 
+use crate::memory;
+
 use super::{
     Streams,
     outgoing::{Outgoing, Store, lock, spool_fault},
 };
 
+/// Frames taken from memory at a time: they are copied, and cheap to come back for.
+const TAKE_FRAMES_MAX: usize = 2;
 /// Frames read from the spool at a time.
 const READ_FRAMES_MAX: usize = 8;
 /// Bytes read from the spool at a time.
@@ -435,7 +439,7 @@ impl Outgoing {
         let recent = lock(&self.recent);
         let start = recent.iter().position(|(seq, _)| *seq == from)?;
         let wanted = recent.iter().skip(start).take_while(|(seq, _)| *seq <= to);
-        let wanted: Vec<_> = wanted.take(READ_FRAMES_MAX).cloned().collect();
+        let wanted: Vec<_> = wanted.take(TAKE_FRAMES_MAX).cloned().collect();
         // Under the lock: see `drop_oldest`.
         if let Some((last, _)) = wanted.last() {
             self.sent.fetch_max(*last, Ordering::Relaxed);
@@ -476,8 +480,12 @@ impl Outgoing {
                 if this.view().life != life {
                     return Ok(());
                 }
-                let trimmed = store.spool()?.trim(watermark);
-                trimmed.map_err(|error| spool_fault(&this.spec, error))?;
+                let spool = store.spool()?;
+                let segments = spool.state().segments;
+                spool.trim(watermark).map_err(|error| spool_fault(&this.spec, error))?;
+                if spool.state().segments < segments {
+                    memory::give_back();
+                }
                 this.settle_debt(store)
             })
         });

@@ -61,6 +61,7 @@ pub fn run(_: &Args) -> Result<()> {
             "--",
             "-Cstrip=none",
         ]);
+        build.env(layout::OFF, "1");
         cmd::run(&mut build)?;
         let named = dir.join(format!("{program}.named"));
         fs::copy(release.join(program), &named)?;

@@ -14,6 +14,7 @@ pub mod footprint;
 pub mod latency;
 pub mod micro;
 pub mod outage;
+pub mod sensors;
 
 /// How much of a file [`tail`] looks at.
 const TAIL_BYTES: u64 = 4096;
@@ -99,6 +100,12 @@ pub const JOBS: &[Job] = &[
         what: "a million rows from SQLite over each kind of broker into SQLite and PostgreSQL",
         can_be_quick: true,
         run: daemons::run,
+    },
+    Job {
+        name: "sensors",
+        what: "MQTT messages with QoS 1 into a file and into PostgreSQL",
+        can_be_quick: true,
+        run: sensors::run,
     },
     Job {
         name: "latency",

@@ -66,7 +66,7 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
     ];
     let kinds: [(&str, StartBroker); 4] = [
         ("embedded", || Broker::embedded(false)),
-        ("mosquitto", || Broker::Mosquitto(Mosquitto::start())),
+        ("mosquitto", || Broker::Mosquitto(Mosquitto::builder().quiet().start())),
         ("nats-server", || Broker::Nats(Nats::start())),
         ("nats-server's MQTT", || {
             Broker::NatsMqtt(Nats::builder().mqtt().start())

@@ -172,11 +172,11 @@ fn bridge(table: &Table, circumstances: &Circumstances) -> Result<Vec<f64>> {
     let queues = ["max_queued_messages 0", "max_inflight_messages 0"];
     let center = queues
         .iter()
-        .fold(Mosquitto::builder(), |broker, line| broker.line(line))
+        .fold(Mosquitto::builder().quiet(), |broker, line| broker.line(line))
         .start();
     let mut edge = queues
         .iter()
-        .fold(Mosquitto::builder(), |broker, line| broker.line(line));
+        .fold(Mosquitto::builder().quiet(), |broker, line| broker.line(line));
     let to = format!("address 127.0.0.1:{}", center.port());
     for line in ["connection up", &to, "topic # out 1", "notifications false"] {
         edge = edge.line(line);

@@ -13,6 +13,7 @@ mod postgres;
 mod secret;
 mod sqlite;
 mod stdout;
+mod watch;
 mod write_mode;
 
 pub use secret::SecretRef;

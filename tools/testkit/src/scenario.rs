@@ -1,6 +1,8 @@
 //! Whole stories over a [`Fleet`] that both a test and a measurement tell. Each ends by comparing every value and by
 //! checking the books.
 
+pub mod latency;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -33,7 +33,7 @@ pub fn run(args: &Args) -> Result<()> {
     if asks(&["-h", "--help", "--list"]) {
         return cmd::run(&mut bench);
     }
-    setup::ensure_for_benchmarks()?;
+    setup::ensure_all()?;
     if args.profile == "release" {
         eprintln!("building the release programs (ten minutes on two cores the first time) …");
     }

@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::metadata::Metadata;
-use crate::{cmd, setup};
+use crate::{budgets, cmd, setup};
 
 /// What `cargo xtask lint` can be told.
 #[derive(clap::Args)]
@@ -67,6 +67,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "clippy",
         run: |_| clippy(),
+    },
+    Step {
+        name: "budgets",
+        run: |_| budgets::check(),
     },
 ];
 

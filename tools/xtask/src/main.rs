@@ -2,8 +2,10 @@
 //! file only chooses between them.
 
 mod bench;
+mod budgets;
 mod cmd;
 mod conformance;
+mod cross;
 mod footprint;
 mod fuzz;
 mod layout;
@@ -49,6 +51,10 @@ enum Task {
     Footprint(footprint::Args),
     /// Find out which functions of the programs run, for the linker to put them together
     Layout(layout::Args),
+    /// Build the release programs for gateways: static ones for x86-64, arm64 and armv7
+    Cross(cross::Args),
+    /// Count the instructions of the hot path and compare them with their budgets
+    Budgets(budgets::Args),
     /// Run the bus's suite over every kind of broker and write its table into the docs
     Conformance(conformance::Args),
 }
@@ -65,6 +71,8 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Footprint(args) => footprint::run(&args),
         Task::Layout(args) => layout::run(&args),
+        Task::Cross(args) => cross::run(&args),
+        Task::Budgets(args) => budgets::run(&args),
         Task::Conformance(args) => conformance::run(&args),
     };
     match done {

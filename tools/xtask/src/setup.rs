@@ -21,7 +21,7 @@ pub struct Args {
 struct Need {
     what: &'static str,
     from: Source,
-    /// What needs it first: whoever tests builds, and whoever measures tests.
+    /// What needs it first: whoever tests, builds.
     to: Purpose,
 }
 
@@ -30,7 +30,6 @@ struct Need {
 enum Purpose {
     Build,
     Test,
-    Benchmark,
 }
 
 enum Source {
@@ -49,6 +48,9 @@ enum Source {
         component: &'static str,
     },
 }
+
+/// Counts instructions for the budgets.
+const COUNTER: &str = "Valgrind";
 
 const NEEDS: &[Need] = &[
     Need {
@@ -75,6 +77,15 @@ const NEEDS: &[Need] = &[
             component: "clippy",
         },
         to: Purpose::Build,
+    },
+    Need {
+        what: COUNTER,
+        from: Source::Apt {
+            programs: &["valgrind"],
+            packages: &["valgrind"],
+            service: None,
+        },
+        to: Purpose::Test,
     },
     Need {
         what: "mosquitto",
@@ -146,7 +157,7 @@ const NEEDS: &[Need] = &[
             packages: &["rsyslog"],
             service: Some("rsyslog.service"),
         },
-        to: Purpose::Benchmark,
+        to: Purpose::Test,
     },
     Need {
         what: "SQLite's shell",
@@ -155,7 +166,7 @@ const NEEDS: &[Need] = &[
             packages: &["sqlite3"],
             service: None,
         },
-        to: Purpose::Benchmark,
+        to: Purpose::Test,
     },
     Need {
         what: "Python",
@@ -164,7 +175,7 @@ const NEEDS: &[Need] = &[
             packages: &["python3-minimal"],
             service: None,
         },
-        to: Purpose::Benchmark,
+        to: Purpose::Test,
     },
 ];
 
@@ -180,7 +191,7 @@ const EXTRA_DIRS: &[&str] = &[
 /// Debian keeps the database's own programs beside each version.
 const POSTGRES_ROOT: &str = "/usr/lib/postgresql";
 
-/// Runs the task. What only benchmarks need is theirs to ask for.
+/// Runs the task.
 pub fn run(args: &Args) -> Result<()> {
     let missing = missing(needs(Purpose::Test), &search_dirs());
     if missing.is_empty() {
@@ -198,18 +209,44 @@ pub fn ensure_build_tools() -> Result<()> {
     ensure(Purpose::Build)
 }
 
+/// Makes sure of what counts instructions. Quiet when it is here.
+pub fn ensure_counting_tools() -> Result<()> {
+    install_missing(NEEDS.iter().filter(|need| need.what == COUNTER))
+}
+
 /// Makes sure of what building and testing need. Quiet when it is all here.
 pub fn ensure_all() -> Result<()> {
     ensure(Purpose::Test)
 }
 
-/// Makes sure of everything, the programs that ours are compared with included. Quiet when it is all here.
-pub fn ensure_for_benchmarks() -> Result<()> {
-    ensure(Purpose::Benchmark)
+/// Makes sure of a Python that can make environments.
+pub fn ensure_python() -> Result<()> {
+    let works = cmd::output(cmd::program("python3").args(["-c", "import ensurepip, venv"]));
+    if works.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    install_packages(&["python3", "python3-venv"])
+}
+
+/// Makes sure of a compiler whose standard library can be built for any target: Debian's own, with its sources.
+pub fn ensure_debian_rust() -> Result<()> {
+    let files = [
+        "/usr/bin/rustc",
+        "/usr/bin/cargo",
+        "/usr/lib/rustlib/src/rust/library/std/Cargo.toml",
+    ];
+    if files.iter().all(|file| Path::new(file).is_file()) {
+        return Ok(());
+    }
+    install_packages(&["rustc-web", "cargo-web", "rust-web-src"])
 }
 
 fn ensure(purpose: Purpose) -> Result<()> {
-    let missing = missing(needs(purpose), &search_dirs());
+    install_missing(needs(purpose))
+}
+
+fn install_missing(needs: impl Iterator<Item = &'static Need>) -> Result<()> {
+    let missing = missing(needs, &search_dirs());
     if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
@@ -377,7 +414,8 @@ mod tests {
 
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "C compiler, mosquitto, nats-server, PostgreSQL, iproute2, libfaketime, Chromium, Node.js"
+            "C compiler, Valgrind, mosquitto, nats-server, PostgreSQL, iproute2, libfaketime, Chromium, Node.js, \
+             rsyslog, SQLite's shell, Python"
         );
         for path in [
             bin.join("cc"),
@@ -396,15 +434,13 @@ mod tests {
         fs::create_dir(bin.join("ip")).unwrap();
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "PostgreSQL, iproute2, libfaketime, Node.js"
+            "Valgrind, PostgreSQL, iproute2, libfaketime, Node.js, rsyslog, SQLite's shell, Python"
         );
         fs::remove_dir_all(root).unwrap();
     }
 
     #[test]
-    fn building_needs_no_server_and_testing_no_peer() {
+    fn building_needs_no_server() {
         assert_eq!(names(needs(Purpose::Build)), "C compiler, rustfmt, clippy");
-        assert!(!names(needs(Purpose::Test)).contains("rsyslog"));
-        assert!(names(needs(Purpose::Benchmark)).ends_with("rsyslog, SQLite's shell, Python"));
     }
 }

@@ -165,6 +165,11 @@ impl Reader {
         }
     }
 
+    /// Whether the file that is being read holds more lines than were taken from it.
+    pub(crate) fn has_more(&self) -> bool {
+        memchr::memchr(b'\n', self.tail.unread()).is_some() || self.tail.is_behind()
+    }
+
     fn restart(&mut self) -> Result<(), Fault> {
         let name = self.tail.name();
         let place = Place {

@@ -1,10 +1,6 @@
 //! Source `file`: the lines of a file, once or for ever. The reading itself is in `reader` and `tail`.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use bus_schema::{
@@ -16,14 +12,16 @@ use flow::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::{
     reader::{self, Csv, Format, Got, Reader},
     tail::Tail,
     text::{TYPE_NAMES, type_named},
 };
+use crate::watch::{Found, Watch};
 
-/// How often a quiet file is looked at.
+/// How often a quiet file is looked at, whatever the system tells of it.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Reads a file: JSON lines, CSV or plain lines, as it grows or once. Follows rotation by renaming (`app.log` →
@@ -163,7 +161,11 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         types,
         origin_columns: config.origin_columns,
     };
-    Ok(Box::new(FileSource { settings, reader: None }))
+    Ok(Box::new(FileSource {
+        settings,
+        reader: None,
+        watch: None,
+    }))
 }
 
 /// Declared types, checked.
@@ -264,6 +266,8 @@ struct FileSource {
     settings: Settings,
     /// Away while a thread works with it.
     reader: Option<Reader>,
+    /// When to look. There once it is open.
+    watch: Option<Watch>,
 }
 
 impl FileSource {
@@ -290,18 +294,46 @@ impl FileSource {
 impl Source for FileSource {
     async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
         self.reader = Some(self.settings.reader()?);
-        let (after, at_end) = (after.cloned(), self.settings.at_end);
-        self.blocking(move |reader| reader.open(after.as_ref(), at_end)).await
+        let (after, at_end, path) = (after.cloned(), self.settings.at_end, self.settings.path.clone());
+        let open = move |reader: &mut Reader| {
+            reader.open(after.as_ref(), at_end)?;
+            Ok(Watch::new(&path, &[], POLL))
+        };
+        self.watch = Some(self.blocking(open).await?);
+        Ok(())
     }
 
     async fn read(&mut self) -> Result<Read, Fault> {
-        let deadline = Instant::now() + READ_WAIT_MAX;
+        let give_up = Instant::now() + READ_WAIT_MAX;
         loop {
-            match self.blocking(Reader::read).await? {
+            let watch = self
+                .watch
+                .as_mut()
+                .ok_or_else(|| Fault::retry("the file source is not open"))?;
+            if !watch.due(give_up).await {
+                return Ok(Read::Idle);
+            }
+            let (wire, looked_at) = (watch.wire(), Instant::now());
+            let look = move |reader: &mut Reader| {
+                if let Some(wire) = wire {
+                    wire.arm();
+                }
+                let got = reader.read()?;
+                Ok((got, reader.has_more()))
+            };
+            let (got, has_more) = self.blocking(look).await?;
+            let found = match &got {
+                Got::Wait => Found::Nothing,
+                Got::Batch(_) if !has_more => Found::Some,
+                Got::Batch(_) | Got::End => Found::More,
+            };
+            if let Some(watch) = &mut self.watch {
+                watch.looked(looked_at, found);
+            }
+            match got {
                 Got::Batch(batch) => return Ok(Read::Batch(batch)),
                 Got::End => return Ok(Read::End),
-                Got::Wait if Instant::now() + POLL > deadline => return Ok(Read::Idle),
-                Got::Wait => tokio::time::sleep(POLL).await,
+                Got::Wait => {}
             }
         }
     }
@@ -318,5 +350,6 @@ impl Source for FileSource {
 
     async fn close(&mut self) {
         self.reader = None;
+        self.watch = None;
     }
 }

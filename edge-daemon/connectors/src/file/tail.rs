@@ -177,6 +177,12 @@ impl Tail {
         self.current.is_some()
     }
 
+    /// Whether the file has grown beyond what was read of it.
+    pub(crate) fn is_behind(&self) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|current| current.file.metadata().is_ok_and(|now| now.len() > current.read_to))
+    }
+
     /// Bytes read and not consumed.
     pub(crate) fn unread(&self) -> &[u8] {
         &self.buffer[self.start..]

@@ -20,10 +20,7 @@ use flow::{
 use rusqlite::{Connection, OpenFlags, Statement};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, sleep_until},
-};
+use tokio::{task::spawn_blocking, time::Instant};
 
 use super::{
     bookmark::{Bookmark, PLACE_BYTES_MAX, Place},
@@ -31,11 +28,14 @@ use super::{
     layout::{Layout, Subject},
     page::Page,
 };
+use crate::watch::{Found, Watch};
 
 /// How long to wait for another process's lock before trying again later.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// SQLite's page cache, in KiB: rows are read in order and once, so there is nothing to keep.
 const CACHE_KIB: i64 = 256;
+/// What SQLite writes beside a database, by the ends of the names: the log in WAL mode, the journal in the others.
+const WRITTEN: [&str; 2] = ["-wal", "-journal"];
 /// Bounds of `poll_interval_ms`.
 const POLL_MS: std::ops::RangeInclusive<u64> = 10..=3_600_000;
 
@@ -67,7 +67,8 @@ struct Config {
     #[serde(default = "default_rows")]
     #[schemars(range(min = 1, max = 65536))]
     batch_rows_max: usize,
-    /// How often to look for new rows, in milliseconds.
+    /// How often to look for new rows, in milliseconds, where the system does not tell of changes at once (Linux does, but
+    /// for what other machines write to a network file system).
     #[serde(default = "default_poll")]
     #[schemars(range(min = 10, max = 3600000))]
     poll_interval_ms: u64,
@@ -164,7 +165,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         rows_max: config.batch_rows_max,
         poll_interval: Duration::from_millis(config.poll_interval_ms),
         reader: None,
-        next_poll: None,
+        watch: None,
     }))
 }
 
@@ -176,8 +177,8 @@ struct SqliteSource {
     poll_interval: Duration,
     /// Moves into the blocking call and back.
     reader: Option<Box<Reader>>,
-    /// When to look again; at once when `None`.
-    next_poll: Option<Instant>,
+    /// When to look. There once it is open.
+    watch: Option<Watch>,
 }
 
 #[async_trait]
@@ -186,46 +187,49 @@ impl Source for SqliteSource {
         self.close().await;
         let (path, subject, cursor) = (self.path.clone(), self.subject.clone(), self.cursor.clone());
         let (after, rows_max) = (after.cloned(), self.rows_max);
-        let opened = spawn_blocking(move || Reader::open(path, subject, cursor, after.as_ref(), rows_max)).await;
-        self.reader = Some(opened.map_err(stopped)??);
+        let poll_interval = self.poll_interval;
+        let open = move || {
+            let watch = Watch::new(&path, &WRITTEN, poll_interval);
+            Ok((watch, Reader::open(path, subject, cursor, after.as_ref(), rows_max)?))
+        };
+        let (watch, reader) = spawn_blocking(open).await.map_err(stopped)??;
+        (self.watch, self.reader) = (Some(watch), Some(reader));
         Ok(())
     }
 
     async fn read(&mut self) -> Result<Read, Fault> {
         let give_up = Instant::now() + READ_WAIT_MAX;
-        loop {
-            if let Some(next_poll) = self.next_poll {
-                sleep_until(next_poll.min(give_up)).await;
-                if next_poll > give_up {
-                    return Ok(Read::Idle);
-                }
-            }
-            let mut reader = self
-                .reader
-                .take()
-                .ok_or_else(|| Fault::retry("the sqlite source is not open"))?;
-            let polled_at = Instant::now();
+        let not_open = || Fault::retry("the sqlite source is not open");
+        let watch = self.watch.as_mut().ok_or_else(not_open)?;
+        while watch.due(give_up).await {
+            let (wire, looked_at) = (watch.wire(), Instant::now());
+            let mut reader = self.reader.take().ok_or_else(not_open)?;
             let polled = spawn_blocking(move || {
+                if let Some(wire) = wire {
+                    wire.arm();
+                }
                 let found = reader.poll();
                 (reader, found)
             });
             let (reader, found) = polled.await.map_err(stopped)?;
             let full = reader.full;
             self.reader = Some(reader);
-            // After a full batch there may be more at once; otherwise rows gather for a while, which makes larger batches.
-            self.next_poll = if full {
-                None
-            } else {
-                Some(polled_at + self.poll_interval)
+            let found = found?;
+            let told = match &found {
+                _ if full => Found::More,
+                Some(_) => Found::Some,
+                None => Found::Nothing,
             };
-            if let Some(batch) = found? {
+            watch.looked(looked_at, told);
+            if let Some(batch) = found {
                 return Ok(Read::Batch(batch));
             }
         }
+        Ok(Read::Idle)
     }
 
     async fn close(&mut self) {
-        self.next_poll = None;
+        self.watch = None;
         if let Some(reader) = self.reader.take() {
             let _ = spawn_blocking(move || drop(reader)).await;
         }

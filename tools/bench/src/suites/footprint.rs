@@ -1,6 +1,7 @@
 //! Footprint: what the programs take of disk and memory, at rest and at work.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,14 @@ use super::Circumstances;
 use crate::suite::{Bound, Entry, Suite, goal, metric, number};
 use crate::usage::{self, Usage, Watch};
 
+/// Where `cargo xtask cross` puts what it builds.
+const CROSS: &str = "target/cross";
+const TARGETS: [&str; 3] = [
+    "x86_64-unknown-linux-musl",
+    "aarch64-unknown-linux-musl",
+    "armv7-unknown-linux-musleabihf",
+];
+const PROGRAMS: [&str; 4] = ["myceliald", "mycelial-plane", "mycelial", "mycelial-broker"];
 const ROWS: u64 = 1_000_000;
 /// Rows that have been moved before the rest.
 const FEW: u64 = 10;
@@ -45,7 +54,7 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
     };
     let [gateway, hub, plane, broker] = rest.map(Some);
     let [gateway_at_work, hub_at_work, plane_at_work, broker_at_work] = work.map(Some);
-    let entries = vec![
+    let mut entries = vec![
         entry("myceliald, sending", "myceliald", daemon, [gateway, gateway_at_work])?,
         entry("myceliald, receiving", "myceliald", "", [hub, hub_at_work])?,
         entry(
@@ -57,6 +66,7 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
         entry("mycelial-broker", "mycelial-broker", "", [broker, broker_at_work])?,
         entry("mycelial", "mycelial", "`mycelial workflow status`", [None, Some(cli)])?,
     ];
+    entries.extend(cross_built());
     let disk = "disk, MB";
     let peak = "at work, MB";
     Ok(Suite {
@@ -65,7 +75,8 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
         about: format!(
             "The programs as users run them, {} {}. “At rest” is the resident set ten seconds after a few rows were moved, “at \
              work” its peak while {} rows are. “Own” is the part that is not the program itself or another file: what the kernel \
-             cannot take back.",
+             cannot take back. Programs for other systems are those that `cargo xtask cross` has built: static ones, of which \
+             only the size is measured.",
             std::env::consts::ARCH,
             if cfg!(target_env = "musl") { "musl" } else { "glibc" },
             number(rows as f64, 0)
@@ -85,6 +96,23 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
             goal("mycelial-plane", disk, Bound::AtMost(PLANE_DISK_MAX)),
         ],
     })
+}
+
+/// The sizes of what has been built for other systems.
+fn cross_built() -> Vec<Entry> {
+    let size = |target: &str, program: &str| {
+        let path = Path::new(CROSS).join(target).join("release").join(program);
+        let megabytes = fs::metadata(path).ok()?.len() as f64 / 1e6;
+        Some(Entry {
+            name: format!("{program}, {target}"),
+            note: String::new(),
+            runs: vec![vec![Some(megabytes), None, None, None, None]],
+        })
+    };
+    TARGETS
+        .iter()
+        .flat_map(|target| PROGRAMS.iter().filter_map(move |program| size(target, program)))
+        .collect()
 }
 
 /// What gateway, hub, plane and broker take at rest and at work; and what the command line takes.

@@ -11,6 +11,7 @@ use crate::suite::{Rounds, Suite};
 pub mod daemons;
 pub mod file;
 pub mod footprint;
+pub mod latency;
 pub mod outage;
 
 /// How much of a file [`tail`] looks at.
@@ -93,6 +94,11 @@ pub const JOBS: &[Job] = &[
         name: "daemons",
         what: "a million rows from SQLite over each kind of broker into SQLite and PostgreSQL",
         run: daemons::run,
+    },
+    Job {
+        name: "latency",
+        what: "from commit to commit at 1, 100 and 10,000 rows a second",
+        run: latency::run,
     },
     Job {
         name: "outage",

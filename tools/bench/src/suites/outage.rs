@@ -340,7 +340,7 @@ impl CaughtUp {
         let rows = after().filter(|mark| mark.at <= end).count() as f64 * BATCH as f64;
         let live = written
             .iter()
-            .filter(|mark| mark.id > backlog && mark.at <= end)
+            .filter(|mark| mark.at >= first && mark.at <= end)
             .filter_map(|mark| {
                 let arrival = arrived.iter().find(|arrival| arrival.id == mark.id)?;
                 Some((arrival.at - mark.at).max(0.0))

@@ -10,34 +10,23 @@ use crate::{cmd, setup};
 
 /// What `cargo xtask footprint` can be told.
 #[derive(clap::Args)]
-pub struct Args {
-    /// Build without link-time optimisation, in a fraction of the time; there are limits for that too
-    #[arg(long)]
-    up: bool,
-}
+pub struct Args {}
 
 /// What is built and measured.
 const PACKAGES: &[&str] = &["edge-daemon", "plane", "cli", "broker"];
 
 /// Runs the task.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(_: &Args) -> Result<()> {
     setup::ensure_all()?;
-    check(args.up)
-}
-
-/// The same for who has seen to the setup.
-pub fn check(up: bool) -> Result<()> {
-    let profile = if up { "up" } else { "release" };
-    build(profile, PACKAGES)?;
-    let bins = Metadata::load()?.target_directory.join(profile);
-    measure(&bins, if up { &["--up"] } else { &[] })
+    build(PACKAGES)?;
+    measure(&Metadata::load()?.target_directory.join("release"), &[])
 }
 
 /// Builds programs.
-pub fn build(profile: &str, packages: &[&str]) -> Result<()> {
-    eprintln!("building the programs to be measured (profile {profile}) …");
+pub fn build(packages: &[&str]) -> Result<()> {
+    eprintln!("building the release programs (ten minutes on two cores the first time) …");
     let mut build = cmd::cargo();
-    build.args(["build", "--profile", profile, "--bins"]);
+    build.args(["build", "--release", "--bins"]);
     for package in packages {
         build.args(["-p", package]);
     }

@@ -38,7 +38,7 @@ pub fn run(_: &Args) -> Result<()> {
             )
         })?;
     }
-    footprint::build("release", &OTHERS.map(|(package, _)| package))?;
+    footprint::build(&OTHERS.map(|(package, _)| package))?;
     let release = Metadata::load()?.target_directory.join("release");
     let dir = release.join("layout");
     if dir.exists() {

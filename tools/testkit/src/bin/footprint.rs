@@ -5,13 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use testkit::footprint::{self, Build, Load};
+use testkit::footprint::{self, Load};
 
 #[derive(Parser)]
 struct Args {
-    /// The programs were built without link-time optimisation
-    #[arg(long)]
-    up: bool,
     /// Let everything happen once, and check no memory
     #[arg(long)]
     small: bool,
@@ -19,13 +16,12 @@ struct Args {
 
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
-    let build = if args.up { Build::Up } else { Build::Release };
     if args.small {
-        footprint::memory(build, Load::SMALL)?;
+        footprint::memory(Load::SMALL)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut figures = footprint::disk(build)?;
-    figures.extend(footprint::memory(build, Load::FULL)?);
+    let mut figures = footprint::disk()?;
+    figures.extend(footprint::memory(Load::FULL)?);
     for figure in &figures {
         println!("{figure}");
     }

@@ -21,6 +21,7 @@ const BUS_CLIENTS: &[&str] = &["async-nats", "rumqttc", "rustls", "tokio-postgre
 #[rustfmt::skip]
 const LAYERS: &[Layer] = &[
     Layer { name: "crash-point", uses: &[], tests_use: &[], never: &["tokio", "serde", "tracing"] },
+    Layer { name: "layout",      uses: &[], tests_use: &[], never: &[] },
     Layer { name: "bus-schema",  uses: &[], tests_use: &[], never: &["tokio", "serde_json", "tracing"] },
     Layer { name: "bus-link",    uses: &["bus-schema", "crash-point"], tests_use: &[], never: &["rusqlite", "sled"] },
     Layer { name: "workflow",    uses: &["bus-schema"], tests_use: &[], never: &["tokio", "rusqlite", "sled"] },
@@ -30,8 +31,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "converge",    uses: &["bus-schema"], tests_use: &[], never: &["tokio", "tracing", "async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
     Layer { name: "connectors",  uses: &["bus-schema", "crash-point", "flow"], tests_use: &[], never: &["async-nats", "sled", "rhai"] },
     Layer { name: "transforms",  uses: &["bus-schema", "flow"], tests_use: &[], never: BUS_CLIENTS },
-    Layer { name: "edge-daemon", uses: &["bus-schema", "bus-link", "crash-point", "workflow", "flow", "spool", "stream", "converge", "connectors", "transforms"], tests_use: &[], never: &["axum", "mqtt5"] },
-    Layer { name: "plane",       uses: &["bus-schema", "bus-link", "crash-point", "workflow"], tests_use: &[], never: &["flow", "connectors", "transforms", "spool", "sled", "rhai", "tokio-postgres", "csv", "mqtt5"] },
+    Layer { name: "edge-daemon", uses: &["bus-schema", "bus-link", "crash-point", "workflow", "flow", "spool", "stream", "converge", "connectors", "transforms", "layout"], tests_use: &[], never: &["axum", "mqtt5"] },
+    Layer { name: "plane",       uses: &["bus-schema", "bus-link", "crash-point", "workflow", "layout"], tests_use: &[], never: &["flow", "connectors", "transforms", "spool", "sled", "rhai", "tokio-postgres", "csv", "mqtt5"] },
     Layer { name: "broker",      uses: &["bus-schema"], tests_use: &["bus-link"], never: &["rusqlite", "sled", "rhai", "axum"] },
     Layer { name: "cli",         uses: &["bus-schema", "bus-link", "workflow"], tests_use: &[], never: &["rusqlite", "sled", "rhai", "axum", "mqtt5"] },
     Layer { name: "fleet-sim",   uses: &["bus-schema", "bus-link"], tests_use: &[], never: &[] },
@@ -40,7 +41,6 @@ const LAYERS: &[Layer] = &[
     Layer { name: "micro",       uses: &["bus-schema", "flow", "spool", "stream", "connectors", "transforms"], tests_use: &[], never: &["async-nats", "axum", "mqtt5"] },
     Layer { name: "testkit",     uses: &[], tests_use: &["bus-schema", "bus-link", "crash-point", "workflow"], never: &[] },
     Layer { name: "bench",       uses: &["testkit"], tests_use: &[], never: &[] },
-    Layer { name: "layout",      uses: &[], tests_use: &[], never: &[] },
     Layer { name: "xtask",       uses: &["layout"], tests_use: &[], never: &["axum", "async-nats", "rumqttc", "sled"] },
 ];
 

@@ -18,6 +18,11 @@ const PACKAGES: &[&str] = &["edge-daemon", "plane", "cli", "broker"];
 /// Runs the task.
 pub fn run(_: &Args) -> Result<()> {
     setup::ensure_all()?;
+    check()
+}
+
+/// The same for a task that has seen to the setup.
+pub fn check() -> Result<()> {
     build(PACKAGES)?;
     measure(&Metadata::load()?.target_directory.join("release"), &[])
 }

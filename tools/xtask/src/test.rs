@@ -1,5 +1,5 @@
-//! `cargo xtask test`: builds the binaries, then runs every test of the workspace against real servers. Has no list of
-//! tests of its own.
+//! `cargo xtask test`: builds the binaries, checks what the release programs take, then runs every test of the workspace
+//! against real servers. Has no list of tests of its own.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::metadata::Metadata;
-use crate::{cmd, setup};
+use crate::{cmd, footprint, setup};
 
 /// The crate whose tests kill programs at named moments.
 const CRASH_TESTS: &str = "testkit";
@@ -34,8 +34,12 @@ pub fn run(args: &Args) -> Result<()> {
     // Tests start the binaries, and cargo would not build those for tests of other crates.
     cmd::run(cmd::cargo().args(["build", "--workspace", "--bins"]))?;
 
+    // What follows comes first, so that the summary of the tests is the last thing said.
+    if args.rest.is_empty() {
+        footprint::check()?;
+    }
     if nextest && args.rest.is_empty() {
-        // nextest runs no doc tests. They come first, so that the summary of the others is the last thing said.
+        // nextest runs no doc tests.
         cmd::run(cmd::cargo().args(["test", "--doc", "--workspace", "--no-fail-fast"]))?;
     }
     let runner: &[&str] = if nextest {

@@ -3,13 +3,12 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{Broker, Cmd, Dice, bin, scenario, temp_dir, wait_ok};
+use crate::{Broker, Cmd, bin, file_job, scenario, temp_dir, wait_ok};
 
 /// How much there is to do.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +106,7 @@ pub fn memory(load: Load) -> Result<Vec<Figure>> {
         bytes_max,
     };
     let peaks = scenario::bulk(Broker::embedded(false), load.rows).peaks;
-    let file = file_job(load.lines)?;
+    let file = measure_file_job(load.lines)?;
     let plane = scenario::crowd(Broker::embedded(false), load.daemons);
     ensure!(
         [peaks.gateway, peaks.hub, file, plane].iter().all(|peak| *peak > 0),
@@ -125,83 +124,26 @@ pub fn memory(load: Load) -> Result<Vec<Figure>> {
     ])
 }
 
-const SEED: u64 = 11;
 const SOON: Duration = Duration::from_secs(20);
 const LATE: Duration = Duration::from_secs(300);
 
-/// Leaves out what is cold, adds a field, drops one.
-const FILE_JOB: &str = r#"name = "job"
-
-[sources.readings]
-type = "file"
-path = "in.jsonl"
-format = "json_lines"
-
-[transforms.warm]
-type = "filter"
-from = "readings"
-where = 'temp_c > 10.0'
-
-[transforms.fahrenheit]
-type = "derive"
-from = "warm"
-columns = { temp_f = "temp_c * 1.8 + 32.0" }
-
-[transforms.slim]
-type = "select"
-from = "fahrenheit"
-except = ["humidity"]
-
-[destinations.out]
-type = "file"
-from = "slim"
-path = "out.jsonl"
-format = "json_lines"
-"#;
-
 /// So many JSON lines through a filter and two transforms into a file. Peak memory of the daemon, in KiB.
-fn file_job(lines: u64) -> Result<u64> {
+fn measure_file_job(lines: u64) -> Result<u64> {
     let dir = temp_dir("file-job");
-    let wanted = write_lines(&dir.path().join("in.jsonl"), lines)?;
-    let job = dir.path().join("job.toml");
-    fs::write(&job, FILE_JOB)?;
-    let mut daemon = Cmd::bin("myceliald").arg("run").arg(&job).dir(dir.path()).spawn();
-    let out = dir.path().join("out.jsonl");
+    let at = |name: &str| dir.path().join(name);
+    let (input, out, job) = (at("in.jsonl"), at("out.jsonl"), at("job.toml"));
+    let wanted = file_job::write(&input, lines)?;
+    fs::write(&job, file_job::workflow(&input, &out, "follow"))?;
+    let mut daemon = Cmd::bin("myceliald").arg("run").arg(&job).spawn();
     wait_ok("every line that is warm", LATE, || {
         let found = count_lines(&out)?;
-        ensure!(found >= wanted, "{found} of {wanted} lines");
+        ensure!(found >= wanted.rows, "{found} of {} lines", wanted.rows);
         Ok(())
     });
     let peak = daemon.rss_peak_kb().unwrap_or(0);
     ensure!(daemon.term_and_wait(SOON).success(), "the daemon drains and stops");
-    let found = count_lines(&out)?;
-    ensure!(found == wanted, "{found} lines instead of {wanted}");
+    file_job::check(&out, wanted)?;
     Ok(peak)
-}
-
-/// Writes the input, about 200 bytes a line; how many of them are warm.
-fn write_lines(path: &Path, lines: u64) -> Result<u64> {
-    let mut out = BufWriter::new(fs::File::create(path)?);
-    let mut dice = Dice::new(SEED);
-    let mut warm = 0;
-    for id in 0..lines {
-        let tenths = dice.roll(500);
-        warm += u64::from(tenths > 100);
-        writeln!(
-            out,
-            "{{\"id\":{id},\"device\":\"gateway-{:04}\",\"site\":\"plant-{}\",\"temp_c\":{}.{},\"humidity\":{},\"status\":\"ok\",\
-             \"message\":\"measurement {id} taken by the sensor in normal operation, nothing to see here\",\
-             \"checked\":true,\"batch\":\"{:016x}\"}}",
-            id % 500,
-            id % 7,
-            tenths / 10,
-            tenths % 10,
-            dice.roll(100),
-            dice.roll(u64::MAX)
-        )?;
-    }
-    out.flush()?;
-    Ok(warm)
 }
 
 fn count_lines(path: &Path) -> Result<u64> {
@@ -228,18 +170,5 @@ mod tests {
                 .ends_with("10.10 MB of  10.00   TOO MUCH")
         );
         assert!(figure(9_900_000).to_string().ends_with("9.90 MB of  10.00"));
-    }
-
-    #[test]
-    fn the_lines_are_json_and_the_warm_ones_counted() {
-        let dir = temp_dir("lines");
-        let path = dir.path().join("in");
-        let warm = write_lines(&path, 1000).unwrap();
-        let text = fs::read_to_string(&path).unwrap();
-        let is_warm =
-            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["temp_c"].as_f64() > Some(10.0);
-        assert_eq!(text.lines().filter(|line| is_warm(line)).count() as u64, warm);
-        assert_eq!(count_lines(&path).unwrap(), 1000);
-        assert!(warm > 700 && warm < 900, "{warm}");
     }
 }

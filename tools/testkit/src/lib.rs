@@ -21,6 +21,7 @@
 //! | chance that can be repeated | [`Dice`] |
 //! | rows on their way to every kind of destination | [`everywhere`] |
 //! | a whole story | [`scenario`], or [`soak`] |
+//! | a job for one daemon, from file to file | [`file_job`] |
 //! | what the programs take, beside what they may | [`footprint`] |
 //!
 //! Helpers panic instead of returning errors, because the only thing a test can do with one is to fail. Linux only.
@@ -29,6 +30,7 @@ mod bins;
 mod dice;
 pub mod everywhere;
 pub mod faults;
+pub mod file_job;
 mod fleet;
 pub mod footprint;
 mod ill_disk;

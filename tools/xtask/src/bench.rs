@@ -5,10 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::metadata::Metadata;
-use crate::{cmd, setup};
-
-/// What users run.
-const PROGRAMS: &[&str] = &["edge-daemon", "plane", "cli", "broker"];
+use crate::{cmd, programs, setup};
 
 /// What `cargo xtask bench` can be told.
 #[derive(clap::Args)]
@@ -34,15 +31,7 @@ pub fn run(args: &Args) -> Result<()> {
         return cmd::run(&mut bench);
     }
     setup::ensure_all()?;
-    if args.profile == "release" {
-        eprintln!("building the release programs (ten minutes on two cores the first time) …");
-    }
-    let mut build = cmd::cargo();
-    build.args(["build", "--profile", &args.profile, "--bins"]);
-    for package in PROGRAMS {
-        build.args(["-p", package]);
-    }
-    cmd::run(&mut build)?;
+    programs::build_all(&args.profile)?;
     // What a job puts into a temporary directory shall be on the disk that is measured.
     let temporary = target.join("bench").join("tmp");
     std::fs::create_dir_all(&temporary)?;

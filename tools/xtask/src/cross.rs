@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::metadata::Metadata;
+use crate::programs::PROGRAMS;
 use crate::{cmd, setup};
 
 /// What gateways are.
@@ -18,13 +19,6 @@ const TARGETS: &[&str] = &[
     "x86_64-unknown-linux-musl",
     "aarch64-unknown-linux-musl",
     "armv7-unknown-linux-musleabihf",
-];
-/// What runs on them.
-const PROGRAMS: &[(&str, &str)] = &[
-    ("edge-daemon", "myceliald"),
-    ("plane", "mycelial-plane"),
-    ("cli", "mycelial"),
-    ("broker", "mycelial-broker"),
 ];
 /// From PyPI, into an environment of their own.
 const ZIG: &[&str] = &["ziglang==0.17.1", "cargo-zigbuild==0.24.1"];

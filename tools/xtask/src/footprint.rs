@@ -6,14 +6,11 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::metadata::Metadata;
-use crate::{cmd, setup};
+use crate::{cmd, programs, setup};
 
 /// What `cargo xtask footprint` can be told.
 #[derive(clap::Args)]
 pub struct Args {}
-
-/// What is built and measured.
-const PACKAGES: &[&str] = &["edge-daemon", "plane", "cli", "broker"];
 
 /// Runs the task.
 pub fn run(_: &Args) -> Result<()> {
@@ -23,19 +20,8 @@ pub fn run(_: &Args) -> Result<()> {
 
 /// The same for a task that has seen to the setup.
 pub fn check() -> Result<()> {
-    build(PACKAGES)?;
+    programs::build_all("release")?;
     measure(&Metadata::load()?.target_directory.join("release"), &[])
-}
-
-/// Builds programs.
-pub fn build(packages: &[&str]) -> Result<()> {
-    eprintln!("building the release programs (ten minutes on two cores the first time) …");
-    let mut build = cmd::cargo();
-    build.args(["build", "--release", "--bins"]);
-    for package in packages {
-        build.args(["-p", package]);
-    }
-    cmd::run(&mut build)
 }
 
 /// Lets everything happen with the programs in `bins`.

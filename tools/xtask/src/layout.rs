@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::metadata::Metadata;
-use crate::{cmd, footprint, setup};
+use crate::{cmd, footprint, programs, setup};
 
 /// What `cargo xtask layout` can be told.
 #[derive(clap::Args)]
@@ -38,7 +38,7 @@ pub fn run(_: &Args) -> Result<()> {
             )
         })?;
     }
-    footprint::build(&OTHERS.map(|(package, _)| package))?;
+    programs::build("release", &OTHERS.map(|(package, _)| package))?;
     let release = Metadata::load()?.target_directory.join("release");
     let dir = release.join("layout");
     if dir.exists() {

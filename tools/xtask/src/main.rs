@@ -11,6 +11,7 @@ mod fuzz;
 mod layout;
 mod lint;
 mod metadata;
+mod programs;
 mod setup;
 mod sim;
 mod soak;

@@ -1,21 +1,22 @@
-//! The file job: JSON lines are read, filtered, changed and written. What the input holds is in `input`, how others do the
-//! job in `peers`.
+//! The file job: JSON lines are read, filtered, changed and written. What the input holds is in `testkit::file_job`, how
+//! others do the job in `peers` and `bare`.
 
 use std::cell::Cell;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use testkit::file_job;
 
 use super::Circumstances;
 use crate::suite::{Bound, Contestant, Suite, goal, in_turns, metric};
 use crate::usage::{self, Usage};
 
-mod input;
+mod bare;
 mod peers;
 
-pub use input::convert;
+pub use bare::convert;
 
 const ROWS: u64 = 1_000_000;
 /// The goals, in seconds and MB.
@@ -34,13 +35,13 @@ struct Place {
 #[derive(Clone)]
 struct Input {
     path: PathBuf,
-    expected: input::Expected,
+    expected: file_job::Expected,
 }
 
 impl Input {
     fn make(circumstances: &Circumstances, name: &str, rows: u64) -> Result<Self> {
         let path = circumstances.dir.join(name);
-        let expected = input::write(&path, rows)?;
+        let expected = file_job::write(&path, rows)?;
         Ok(Self { path, expected })
     }
 }
@@ -76,7 +77,7 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
                 last_id: input.expected.last_id,
             };
             let (seconds, usage) = job(&place, circumstances)?;
-            input::check(&place.output(), input.expected)?;
+            file_job::check(&place.output(), input.expected)?;
             fs::remove_dir_all(&place.dir).context("cannot clear up")?;
             let times = part as f64;
             Ok(vec![
@@ -122,48 +123,12 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
 /// `myceliald run`, whose state is in a new directory.
 fn mycelial(place: &Place, _: &Circumstances) -> Result<(f64, Usage)> {
     let workflow = place.dir.join("job.toml");
-    fs::write(&workflow, workflow_text(&place.input, &place.output()))?;
+    fs::write(&workflow, file_job::workflow(&place.input, &place.output(), "once"))?;
     usage::run(
         Command::new(testkit::bin("myceliald"))
             .arg("run")
             .arg(&workflow)
             .stdout(Stdio::null())
             .stderr(Stdio::null()),
-    )
-}
-
-fn workflow_text(input: &Path, output: &Path) -> String {
-    format!(
-        r#"name = "job"
-
-[sources.lines]
-type = "file"
-path = "{}"
-format = "json_lines"
-mode = "once"
-
-[transforms.warm]
-type = "filter"
-from = "lines"
-where = "temp_c > 10"
-
-[transforms.fahrenheit]
-type = "derive"
-from = "warm"
-columns = {{ temp_f = "temp_c * 1.8 + 32.0" }}
-
-[transforms.less]
-type = "select"
-from = "fahrenheit"
-except = ["humidity"]
-
-[destinations.out]
-type = "file"
-from = "less"
-path = "{}"
-format = "json_lines"
-"#,
-        input.display(),
-        output.display()
     )
 }

@@ -1,0 +1,33 @@
+//! The programs that users run, and how tasks build them. Runs none of them.
+
+use anyhow::Result;
+
+use crate::cmd;
+
+/// By package.
+pub const PROGRAMS: [(&str, &str); 4] = [
+    ("edge-daemon", "myceliald"),
+    ("plane", "mycelial-plane"),
+    ("cli", "mycelial"),
+    ("broker", "mycelial-broker"),
+];
+
+/// Builds all of them for this machine.
+pub fn build_all(profile: &str) -> Result<()> {
+    build(profile, &PROGRAMS.map(|(package, _)| package))
+}
+
+/// Builds those of some packages.
+pub fn build(profile: &str, packages: &[&str]) -> Result<()> {
+    let how_long = match profile {
+        "release" => " (ten minutes on two cores the first time)",
+        _ => "",
+    };
+    eprintln!("building the {profile} programs{how_long} …");
+    let mut build = cmd::cargo();
+    build.args(["build", "--profile", profile, "--bins"]);
+    for package in packages {
+        build.args(["-p", package]);
+    }
+    cmd::run(&mut build)
+}

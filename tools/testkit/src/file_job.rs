@@ -90,7 +90,7 @@ fn closely(row: &Value) -> Result<()> {
     Ok(())
 }
 
-/// For `myceliald run`. `mode` is the file source's: `once` ends with the input.
+/// For `myceliald run`. `mode` is the file source's: `once` ends with the input, `tail` goes on.
 #[must_use]
 pub fn workflow(input: &Path, output: &Path, mode: &str) -> String {
     format!(

@@ -133,7 +133,7 @@ fn measure_file_job(lines: u64) -> Result<u64> {
     let at = |name: &str| dir.path().join(name);
     let (input, out, job) = (at("in.jsonl"), at("out.jsonl"), at("job.toml"));
     let wanted = file_job::write(&input, lines)?;
-    fs::write(&job, file_job::workflow(&input, &out, "follow"))?;
+    fs::write(&job, file_job::workflow(&input, &out, "tail"))?;
     let mut daemon = Cmd::bin("myceliald").arg("run").arg(&job).spawn();
     wait_ok("every line that is warm", LATE, || {
         let found = count_lines(&out)?;

@@ -1,14 +1,23 @@
-//! Destination `postgres`: writes records into a table, and how far each lineage has come into the same transaction.
+//! PostgreSQL: the source, and the destination, which writes records into a table, and how far each lineage has come into the
+//! same transaction.
 
+mod bookmark;
 mod connect;
+mod cursor;
 mod encode;
 mod error;
+mod form;
+mod layout;
 mod number;
+mod page;
 mod rows;
 mod session;
+mod source;
 mod table;
 #[cfg(test)]
 mod tests;
+
+pub use source::SOURCE;
 
 use std::path::PathBuf;
 

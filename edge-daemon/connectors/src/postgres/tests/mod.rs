@@ -1,6 +1,8 @@
 //! The PostgreSQL destination against real servers.
 
 mod delivery;
+mod reading;
+mod round_trip;
 mod rows;
 mod setup;
 mod types;

@@ -17,7 +17,7 @@ use super::{
     bookmark::{Bookmark, PLACE_BYTES_MAX},
     connect::Server,
     error::fault,
-    layout::{Layout, READ_SETTINGS, Subject},
+    layout::{Layout, READ_SETTINGS, Subject, VALUE_SETTINGS},
     page::{Page, Slot},
 };
 
@@ -118,8 +118,9 @@ impl Reader {
     ) -> Result<Self, Fault> {
         let (client, place) = settings.server.connect(base_dir, name).await?;
         let failed = |error| fault("prepare for reading", &error);
+        client.batch_execute(VALUE_SETTINGS).await.map_err(failed)?;
         client.batch_execute(READ_SETTINGS).await.map_err(failed)?;
-        let layout = Layout::load(&client, &settings.subject, settings.cursor.as_deref()).await?;
+        let layout = Layout::load(&client, &settings.subject, settings.cursor.as_deref(), true).await?;
         if settings.delay_ms > 0 && !layout.by_time {
             return Err(Fault::stop(format!(
                 "delay_ms needs a cursor that begins with a timestamptz column, which '{}' is not: only of an instant \
@@ -205,7 +206,7 @@ impl Reader {
         // After that: who was writing when the last row was taken is still at it, or has ended and can be seen.
         let writers = writers(&self.client, self.layout.table, None).await?;
         // Columns may have come and gone.
-        let layout = Layout::load(&self.client, &settings.subject, settings.cursor.as_deref()).await?;
+        let layout = Layout::load(&self.client, &settings.subject, settings.cursor.as_deref(), true).await?;
         if layout.cursor != self.layout.cursor {
             return Err(Fault::retry("the key of the table has changed: opening it again"));
         }
@@ -220,52 +221,84 @@ impl Reader {
 
     /// One batch of the rows of a pass.
     async fn page(&mut self, pass: Pass, rows_max: usize) -> Result<Option<SourceBatch>, Fault> {
-        let limit = match self.row_bytes {
-            // A quarter more than would fill it: what is asked for and does not fit is read again.
-            Some(bytes) => (BATCH_BYTES_TARGET + BATCH_BYTES_TARGET / 4) / bytes.max(1) + 2,
-            None => FIRST_ROWS,
-        };
-        let limit = limit.min(rows_max);
-        let sql = self
-            .layout
-            .rows(self.bookmark.place.as_deref(), Some(&pass.last), limit);
-        let mut page = Page::new(&self.layout.schema, &self.layout.forms, rows_max);
-        let failed = |error| fault("read rows", &error);
-        let stream = self.client.simple_query_raw(&sql).await.map_err(failed)?;
-        let mut stream = std::pin::pin!(stream);
-        let mut is_full = false;
-        while let Some(message) = stream.next().await {
-            let SimpleQueryMessage::Row(row) = message.map_err(failed)? else {
-                continue;
-            };
-            let slots: Vec<Slot<'_>> = (0..self.layout.forms.len()).map(|index| slot(&row, index)).collect();
-            if !page.has_room_for(&slots) {
-                is_full = true;
-                break;
-            }
-            let place = place_of(&row, self.layout.places.iter().copied(), &self.layout)?;
-            page.push(Op::Insert, &slots, || {
-                let (table, cursor) = (&self.layout.schema.collection, self.layout.cursor.join(", "));
-                format!("{table}, ({cursor}) = ({})", place.join(", "))
-            });
-            self.bookmark.place = Some(place);
-        }
+        let after = self.bookmark.place.as_deref();
+        let read = read_page(
+            &self.client,
+            &self.layout,
+            after,
+            Some(&pass.last),
+            rows_max,
+            self.row_bytes,
+        )
+        .await?;
         self.next_look = Instant::now();
-        if is_full || page.len() == limit {
+        if read.has_more {
             self.pass = Some(pass);
         }
-        self.row_bytes = page.row_bytes().or(self.row_bytes);
-        if page.is_empty() {
+        self.row_bytes = read.page.row_bytes().or(self.row_bytes);
+        if read.page.is_empty() {
             // The rows of the pass have been deleted, or moved on, since.
             return Ok(None);
         }
-        let (batch, undecodable) = page.batch().map_err(Fault::stop)?;
+        self.bookmark.place = read.place;
+        let (batch, undecodable) = read.page.batch().map_err(Fault::stop)?;
         Ok(Some(SourceBatch {
             batch,
             position: self.bookmark.position(),
             undecodable,
         }))
     }
+}
+
+/// Rows that were read, and where they end.
+pub(super) struct PageRead {
+    pub page: Page,
+    pub place: Option<Vec<String>>,
+    /// There may be more rows.
+    pub has_more: bool,
+}
+
+/// Reads as many rows after `after`, up to and with `last`, as make a batch.
+pub(super) async fn read_page(
+    client: &Client,
+    layout: &Layout,
+    after: Option<&[String]>,
+    last: Option<&[String]>,
+    rows_max: usize,
+    row_bytes: Option<usize>,
+) -> Result<PageRead, Fault> {
+    let limit = match row_bytes {
+        // A quarter more than would fill it: what is asked for and does not fit is read again.
+        Some(bytes) => (BATCH_BYTES_TARGET + BATCH_BYTES_TARGET / 4) / bytes.max(1) + 2,
+        None => FIRST_ROWS,
+    };
+    let limit = limit.min(rows_max);
+    let failed = |error| fault("read rows", &error);
+    let stream = client.simple_query_raw(&layout.rows(after, last, limit)).await;
+    let mut stream = std::pin::pin!(stream.map_err(failed)?);
+    let mut read = PageRead {
+        page: Page::new(&layout.schema, &layout.forms, rows_max),
+        place: None,
+        has_more: false,
+    };
+    while let Some(message) = stream.next().await {
+        let SimpleQueryMessage::Row(row) = message.map_err(failed)? else {
+            continue;
+        };
+        let slots: Vec<Slot<'_>> = (0..layout.forms.len()).map(|index| slot(&row, index)).collect();
+        if !read.page.has_room_for(&slots) {
+            read.has_more = true;
+            break;
+        }
+        let place = place_of(&row, layout.places.iter().copied(), layout)?;
+        read.page.push(Op::Insert, &slots, || {
+            let (table, cursor) = (&layout.schema.collection, layout.cursor.join(", "));
+            format!("{table}, ({cursor}) = ({})", place.join(", "))
+        });
+        read.place = Some(place);
+    }
+    read.has_more |= read.page.len() == limit;
+    Ok(read)
 }
 
 /// The transactions that are writing to a table (or any of the database); of these only, if some are given.
@@ -282,7 +315,7 @@ async fn writers(client: &Client, table: Option<u32>, among: Option<&[String]>) 
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-pub(super) fn slot(row: &SimpleQueryRow, index: usize) -> Slot<'_> {
+fn slot(row: &SimpleQueryRow, index: usize) -> Slot<'_> {
     match row.try_get(index) {
         Ok(Some(text)) => Slot::Text(text.as_bytes()),
         Ok(None) => Slot::Null,
@@ -292,11 +325,7 @@ pub(super) fn slot(row: &SimpleQueryRow, index: usize) -> Slot<'_> {
 }
 
 /// The cursor values of a row.
-pub(super) fn place_of(
-    row: &SimpleQueryRow,
-    places: impl Iterator<Item = usize>,
-    layout: &Layout,
-) -> Result<Vec<String>, Fault> {
+fn place_of(row: &SimpleQueryRow, places: impl Iterator<Item = usize>, layout: &Layout) -> Result<Vec<String>, Fault> {
     let mut values = Vec::new();
     for place in places {
         let value = row.try_get(place).ok().flatten().ok_or_else(|| {

@@ -13,10 +13,12 @@ use tokio_postgres::{Client, types::Type as PgType};
 use super::{error::fault, form::Form, table::quote};
 use crate::names::hint;
 
-/// A session reads values as `form` expects them, changes nothing, and lets nothing run on for which nobody waits any more.
-pub(super) const READ_SETTINGS: &str = "SET default_transaction_read_only = on; SET statement_timeout = '55s'; \
-     SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; \
-     SET bytea_output = 'hex'; SET standard_conforming_strings = on; SET lc_monetary = 'C'; SET xmloption = 'content'";
+/// Makes a session write values as `form` expects them.
+pub(super) const VALUE_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'; \
+     SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'; \
+     SET standard_conforming_strings = on; SET lc_monetary = 'C'";
+/// Makes a session change nothing, and let nothing run on for which nobody waits any more.
+pub(super) const READ_SETTINGS: &str = "SET default_transaction_read_only = on; SET statement_timeout = '55s'";
 
 /// What to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub(super) struct TableInfo {
     pub is_view: bool,
     /// Columns declared NOT NULL.
     pub not_null: Vec<String>,
+    /// Columns the database computes.
+    pub generated: Vec<String>,
     /// The columns of each unique index that covers all rows; the primary key is the first, if there is one.
     pub unique: Vec<Vec<String>>,
     pub has_primary_key: bool,
@@ -60,8 +64,13 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Looks the subject up in the database.
-    pub(super) async fn load(client: &Client, subject: &Subject, cursor: Option<&[String]>) -> Result<Self, Fault> {
+    /// Looks the subject up in the database. Columns that the database computes are left out if `generated` is false.
+    pub(super) async fn load(
+        client: &Client,
+        subject: &Subject,
+        cursor: Option<&[String]>,
+        generated: bool,
+    ) -> Result<Self, Fault> {
         let (from, name, info) = match subject {
             Subject::Table { schema, table } => {
                 let info = TableInfo::load(client, schema, table).await?;
@@ -77,14 +86,21 @@ impl Layout {
             .prepare(&format!("SELECT * FROM {from}"))
             .await
             .map_err(|error| fault("look at what to read", &error))?;
-        let columns = statement.columns();
+        let is_computed = |name: &str| {
+            info.as_ref()
+                .is_some_and(|info| info.generated.iter().any(|it| it == name))
+        };
+        let columns = statement.columns().iter();
+        let columns: Vec<_> = columns
+            .filter(|column| generated || !is_computed(column.name()))
+            .collect();
         if columns.len() > COLUMNS_MAX {
             return Err(Fault::stop(format!(
                 "'{name}' has {} columns, and a record holds at most {COLUMNS_MAX}: choose some with query",
                 columns.len()
             )));
         }
-        let names: Vec<&str> = columns.iter().map(tokio_postgres::Column::name).collect();
+        let names: Vec<&str> = columns.iter().map(|column| column.name()).collect();
         let cursor = cursor_columns(&name, &names, info.as_ref(), cursor)?;
         let key: &[String] = match &info {
             Some(info) if info.has_primary_key => &info.unique[0],
@@ -255,8 +271,16 @@ impl TableInfo {
             return Err(Fault::retry(format!("there is no table {schema}.{table}{hint}")));
         };
         let oid: u32 = found.get(0);
-        let sql = "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND attnotnull";
-        let not_null = client.query(sql, &[&oid]).await.map_err(failed)?;
+        let sql = "SELECT attname::text, attnotnull, attgenerated::text <> '' FROM pg_attribute \
+                   WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
+        let columns = client.query(sql, &[&oid]).await.map_err(failed)?;
+        let those = |place: usize| {
+            columns
+                .iter()
+                .filter(move |row| row.get(place))
+                .map(|row| row.get(0))
+                .collect()
+        };
         let sql = "SELECT i.indisprimary, array_agg(a.attname::text ORDER BY k.place) \
                    FROM pg_index i, LATERAL unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(number, place), \
                        pg_attribute a \
@@ -267,7 +291,8 @@ impl TableInfo {
         Ok(Self {
             oid,
             is_view: found.get(1),
-            not_null: not_null.iter().map(|row| row.get(0)).collect(),
+            not_null: those(1),
+            generated: those(2),
             has_primary_key: unique.first().is_some_and(|row| row.get(0)),
             unique: unique.iter().map(|row| row.get(1)).collect(),
         })
@@ -289,6 +314,7 @@ mod tests {
                 oid: 1,
                 is_view: false,
                 not_null: names(not_null),
+                generated: vec![],
                 unique: unique.iter().map(|key| names(key)).collect(),
                 has_primary_key: primary,
             })

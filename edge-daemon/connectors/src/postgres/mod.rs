@@ -10,12 +10,17 @@ mod form;
 mod layout;
 mod number;
 mod page;
+mod pgoutput;
+mod replica;
 mod rows;
 mod session;
+mod slot;
 mod source;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod walsender;
 
 pub use source::SOURCE;
 

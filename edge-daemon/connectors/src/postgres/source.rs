@@ -16,17 +16,22 @@ use super::{
     cursor::{self, CursorSource},
     layout::Subject,
     public,
+    replica::{self, ReplicaSource},
+    slot::{SLOT_BYTES_MAX, default_name},
 };
 use crate::secret::SecretRef;
 
 /// Bounds of `poll_interval_ms`.
 const POLL_MS: std::ops::RangeInclusive<u64> = 10..=3_600_000;
+/// Bounds of `heartbeat_ms`, and what it is unless given.
+const HEARTBEATS_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
+const HEARTBEAT_MS: u64 = 60_000;
 /// Longest `delay_ms`: a day.
 const DELAY_MS_MAX: u64 = 86_400_000;
 
-/// Reads a table (or a query) of a PostgreSQL database (version 12 or later), row by row in the order of a cursor.
+/// Reads a table of a PostgreSQL database (version 12 or later): either new rows by a cursor, or every change from the log.
 ///
-/// New rows are found as long as their cursor values are higher than those of every row whose transaction began to write
+/// **`mode = "cursor"`** reads a table, a view or a query in the order of a cursor. New rows are found as long as their cursor values are higher than those of every row whose transaction began to write
 /// later: the source looks who is writing and waits for them, so numbers that a column takes by itself (serial, identity,
 /// DEFAULT nextval) may be committed in any order. Times that a transaction takes before it first writes to the table need
 /// `delay_ms`; numbers that a program takes long before it inserts them (an ORM's pool, a sequence with CACHE) cannot be
@@ -35,6 +40,16 @@ const DELAY_MS_MAX: u64 = 86_400_000;
 ///
 /// Rows are read as they are at that moment: with a cursor that changes with the row (a time of the last change) a changed
 /// row comes again, for a destination with mode upsert; deleted rows do not show.
+///
+/// **`mode = "replication"`** (version 13 or later, `wal_level = logical`) reads the rows there are and then every insert,
+/// update and delete, in the order of the commits and without a gap, from a replication slot. The role needs REPLICATION and
+/// SELECT. The table needs a primary key, or `snapshot = false`; without one, only inserts can be replicated. Slot and
+/// publication are made when missing (a publication by the table's owner or beforehand). The server keeps its log until every
+/// destination has the changes: watch that, set `max_slot_wal_keep_size`, and drop the slot when the workflow is gone
+/// (`SELECT pg_drop_replication_slot('…')`). Updates leave large values that were not changed as they are (a file destination
+/// has none there; REPLICA IDENTITY FULL sends them). Another key is a delete and an insert. TRUNCATE goes to the dead
+/// letters. A snapshot that is interrupted goes on where it was; what is changed meanwhile arrives as upserts by key.
+/// Generated columns are left out, as PostgreSQL does not send them.
 ///
 /// | PostgreSQL has | records hold | notes |
 /// |---|---|---|
@@ -76,6 +91,9 @@ struct Config {
     /// The schema of the table.
     #[serde(default = "public")]
     schema: String,
+    /// How to read.
+    #[serde(default)]
+    mode: Mode,
     /// The table or view to read. Either this or `query`.
     table: Option<String>,
     /// A SELECT to read instead of a table. Needs a `cursor` that is unique in its result.
@@ -88,7 +106,7 @@ struct Config {
     #[serde(default = "default_rows")]
     #[schemars(range(min = 1, max = 65536))]
     batch_rows_max: usize,
-    /// How often to look for new rows, in milliseconds.
+    /// How often to look for new rows, in milliseconds (of no use with `mode = "replication"`, where the server tells).
     #[serde(default = "default_poll")]
     #[schemars(range(min = 10, max = 3600000))]
     poll_interval_ms: u64,
@@ -97,6 +115,27 @@ struct Config {
     #[serde(default)]
     #[schemars(range(max = 86400000))]
     delay_ms: u64,
+    /// Replication: the slot. Default: `mycelial_WORKFLOW_NODE`, with other characters replaced.
+    slot: Option<String>,
+    /// Replication: the publication, which has to have the table. Default: the name of the slot.
+    publication: Option<String>,
+    /// Replication: whether to begin with the rows there are. Default: true.
+    snapshot: Option<bool>,
+    /// Replication: how often the slot moves on while the table does not change and others do, in milliseconds, so that it
+    /// does not hold on to the server's log. Default: 60,000.
+    #[schemars(range(min = 100, max = 3600000))]
+    heartbeat_ms: Option<u64>,
+}
+
+/// How to read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    /// New rows, in the order of a cursor.
+    #[default]
+    Cursor,
+    /// The rows there are, and then every change.
+    Replication,
 }
 
 /// One name or several.
@@ -140,7 +179,7 @@ from = "orders"
 "#;
 
 fn descriptor() -> Descriptor {
-    let summary = "Rows of a PostgreSQL table or query, read incrementally by a cursor";
+    let summary = "A PostgreSQL table: new rows by a cursor, or every change by logical replication";
     Descriptor {
         durable: true,
         ..describe::<Config>(ComponentRole::Source, "postgres", summary, EXAMPLE)
@@ -172,6 +211,20 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         let message = format!("must be at most {DELAY_MS_MAX} milliseconds");
         return Err(ConfigError::at("delay_ms", message));
     }
+    let name = format!("mycelial {}/{}", context.workflow, context.node);
+    if config.mode == Mode::Replication {
+        let settings = replica_settings(&config, server, context)?;
+        return Ok(Box::new(ReplicaSource::new(settings, context.base_dir.clone(), name)));
+    }
+    let others = [
+        ("slot", config.slot.is_some()),
+        ("publication", config.publication.is_some()),
+        ("snapshot", config.snapshot.is_some()),
+        ("heartbeat_ms", config.heartbeat_ms.is_some()),
+    ];
+    if let Some((key, _)) = others.iter().find(|(_, given)| *given) {
+        return Err(ConfigError::at(*key, "is of use only with mode = \"replication\""));
+    }
     let cursor = cursor_of(config.cursor.as_ref())?;
     let settings = cursor::Settings {
         server,
@@ -181,8 +234,52 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         poll_interval: Duration::from_millis(config.poll_interval_ms),
         delay_ms: config.delay_ms,
     };
-    let name = format!("mycelial {}/{}", context.workflow, context.node);
     Ok(Box::new(CursorSource::new(settings, context.base_dir.clone(), name)))
+}
+
+fn replica_settings(config: &Config, server: Server, context: &BuildContext) -> Result<replica::Settings, ConfigError> {
+    let others = [
+        ("query", config.query.is_some()),
+        ("cursor", config.cursor.is_some()),
+        ("delay_ms", config.delay_ms > 0),
+    ];
+    if let Some((key, _)) = others.iter().find(|(_, given)| *given) {
+        return Err(ConfigError::at(*key, "is of no use with mode = \"replication\""));
+    }
+    let Some(table) = &config.table else {
+        return Err(ConfigError::at(
+            "table",
+            "is missing: name the table whose changes to read",
+        ));
+    };
+    check_name("table", table)?;
+    let slot = match &config.slot {
+        Some(slot) => slot.clone(),
+        None => default_name(&context.workflow, &context.node),
+    };
+    let allowed = |char: char| matches!(char, 'a'..='z' | '0'..='9' | '_');
+    if slot.is_empty() || slot.len() > SLOT_BYTES_MAX || !slot.chars().all(allowed) {
+        let message = format!("has to be 1 to {SLOT_BYTES_MAX} of the characters a-z, 0-9 and _");
+        return Err(ConfigError::at("slot", message));
+    }
+    let publication = config.publication.clone().unwrap_or_else(|| slot.clone());
+    check_name("publication", &publication)?;
+    let heartbeat_ms = config.heartbeat_ms.unwrap_or(HEARTBEAT_MS);
+    if !HEARTBEATS_MS.contains(&heartbeat_ms) {
+        let (least, most) = (HEARTBEATS_MS.start(), HEARTBEATS_MS.end());
+        let message = format!("must be from {least} to {most} milliseconds");
+        return Err(ConfigError::at("heartbeat_ms", message));
+    }
+    Ok(replica::Settings {
+        server,
+        schema: config.schema.clone(),
+        table: table.clone(),
+        slot,
+        publication,
+        snapshot: config.snapshot.unwrap_or(true),
+        rows_max: config.batch_rows_max,
+        heartbeat: Duration::from_millis(heartbeat_ms),
+    })
 }
 
 fn cursor_of(columns: Option<&Columns>) -> Result<Option<Vec<String>>, ConfigError> {

@@ -1,12 +1,16 @@
 //! What becomes of every type of PostgreSQL on its way through records into PostgreSQL and SQLite.
 
+use std::sync::Arc;
+
 use bus_schema::data::Batch;
-use flow::{Build, BuildContext, Sink};
+use flow::{Build, BuildContext, Sink, Source};
 use serde_json::json;
+use testkit::Postgres;
 
 use super::{
     Database, delivery,
-    reading::{drain, source},
+    reading::{drain, next_batch, source},
+    replication::replica,
 };
 
 /// Declared type, value as SQL, and what SQLite holds of it: storage class and value.
@@ -140,17 +144,12 @@ fn sqlite(dir: &std::path::Path) -> Box<dyn Sink> {
     build(&json!({"path": "out", "table": "t"}).to_string(), &context).unwrap()
 }
 
-#[tokio::test]
-async fn every_type_arrives_as_it_was() {
-    let (create, insert) = tables();
-    let from = Database::new("matrix_from", &format!("{create}; {insert}"));
-    let to = Database::new("matrix_to", &create);
-    let mut source = source(&from.url, json!({}));
-    source.open(None).await.unwrap();
+/// Moves everything a source gives into PostgreSQL and SQLite, and compares what they have.
+async fn compare(source: &mut dyn Source, from: &Database, to: &Database) {
     let dir = tempfile::tempdir().unwrap();
     let mut sinks = [to.sink(json!({})).await, sqlite(dir.path())];
     sinks[1].open().await.unwrap();
-    for (seq, batch) in (1..).zip(drain(&mut *source).await) {
+    for (seq, batch) in (1..).zip(drain(source).await) {
         assert_eq!(batch.undecodable, []);
         for sink in &mut sinks {
             let batch = Batch::decode(&batch.batch.encode()).unwrap();
@@ -174,12 +173,33 @@ async fn every_type_arrives_as_it_was() {
         if !stored.is_empty() && found != *stored {
             failed.push(format!("{declared} {value}: SQLite has {found}"));
         }
-        let nulls: i64 = sqlite
-            .query_row(&format!("SELECT count(*) FROM t WHERE c{at} IS NULL"), [], |row| {
-                row.get(0)
-            })
-            .unwrap();
+        let sql = format!("SELECT count(*) FROM t WHERE c{at} IS NULL");
+        let nulls: i64 = sqlite.query_row(&sql, [], |row| row.get(0)).unwrap();
         assert_eq!(nulls, 1, "{declared}");
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[tokio::test]
+async fn every_type_arrives_as_it_was() {
+    let (create, insert) = tables();
+    let from = Database::new("matrix_from", &format!("{create}; {insert}"));
+    let to = Database::new("matrix_to", &create);
+    let mut source = source(&from.url, json!({}));
+    source.open(None).await.unwrap();
+    compare(&mut *source, &from, &to).await;
+}
+
+#[tokio::test]
+async fn every_type_arrives_as_it_was_by_replication() {
+    let (create, insert) = tables();
+    let server = Arc::new(Postgres::builder().config("wal_level", "logical").start());
+    let from = Database::on(&server, "matrix_from", &create);
+    let to = Database::on(&server, "matrix_to", &create);
+    let mut source = replica(&from.url, json!({}));
+    source.open(None).await.unwrap();
+    // The snapshot is empty: every row is a change.
+    assert_eq!(next_batch(&mut *source).await.batch.rows(), 0);
+    from.rows(&insert);
+    compare(&mut *source, &from, &to).await;
 }

@@ -28,6 +28,7 @@ pub fn components() -> Vec<Component> {
         host_metrics::SOURCE,
         mqtt_source::SOURCE,
         mqtt_sink::SINK,
+        postgres::SOURCE,
         postgres::SINK,
         sqlite::SOURCE,
         sqlite::SINK,

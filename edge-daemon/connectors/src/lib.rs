@@ -2,6 +2,7 @@
 //! Knows no bus, no spool and no plan: only the contract of `flow`.
 
 mod file;
+mod generator;
 mod host_metrics;
 mod list;
 mod mqtt;
@@ -9,6 +10,9 @@ mod mqtt_sink;
 mod mqtt_source;
 mod mqtt_trial;
 mod names;
+// One file for both crates, which do not depend on each other.
+#[path = "../../transforms/src/ordered.rs"]
+mod ordered;
 mod postgres;
 mod secret;
 mod sqlite;
@@ -25,6 +29,7 @@ pub fn components() -> Vec<Component> {
     vec![
         file::SOURCE,
         file::SINK,
+        generator::SOURCE,
         host_metrics::SOURCE,
         mqtt_source::SOURCE,
         mqtt_sink::SINK,

@@ -175,7 +175,9 @@ impl Feed {
                 break;
             }
             let made = if content > RECORD_BYTES_MAX {
-                Err(RecordError::Other(format!("the record is longer than {RECORD_BYTES_MAX} bytes")))
+                Err(RecordError::Other(format!(
+                    "the record is longer than {RECORD_BYTES_MAX} bytes"
+                )))
             } else {
                 let mut made = format.row(record, &mut rows, shape, &mut fields);
                 if made == Err(RecordError::TooManyColumns) && rows.len() == 0 {
@@ -255,7 +257,7 @@ mod tests {
             let lines = fed(&mut feed(FormatName::Lines, &[]), "a\r\nä\n\nlast".as_bytes(), piece);
             assert_eq!(lines, ("a\nä\n\nlast".to_string(), String::new()));
             let json = b"{\"a\": 1}\n\nno\n{\"a\": 2}\n\xff\n{\"a\":";
-            let (rows, reasons) = fed(&mut feed(FormatName::JsonLines, &[("a", "i32")]), json, piece);
+            let (rows, reasons) = fed(&mut feed(FormatName::JsonLines, &[("a", "i64")]), json, piece);
             assert_eq!(rows, "1\n2");
             let reasons: Vec<&str> = reasons.lines().collect();
             assert_eq!(reasons.len(), 3, "{reasons:?}");
@@ -292,6 +294,10 @@ mod tests {
         }
         feed.buffer().extend_from_slice(b"\n{\"a\": 1}\n");
         let (batch, undecodable) = feed.batch().unwrap().unwrap();
-        assert_eq!((shown(&batch).as_str(), undecodable.len(), reasons.len()), ("1", 0, 1), "{reasons:?}");
+        assert_eq!(
+            (shown(&batch).as_str(), undecodable.len(), reasons.len()),
+            ("1", 0, 1),
+            "{reasons:?}"
+        );
     }
 }

@@ -1,9 +1,12 @@
 //! Sources and destinations: one file or folder per system, one line each in [`components`].
 //! Knows no bus, no spool and no plan: only the contract of `flow`.
 
+mod exec;
+mod feed;
 mod file;
 mod generator;
 mod host_metrics;
+mod key;
 mod list;
 mod mqtt;
 mod mqtt_sink;
@@ -16,6 +19,7 @@ mod ordered;
 mod postgres;
 mod secret;
 mod sqlite;
+mod stdin;
 mod stdout;
 mod watch;
 mod write_mode;
@@ -27,6 +31,8 @@ use flow::Component;
 /// Every source and destination of this build.
 pub fn components() -> Vec<Component> {
     vec![
+        exec::SOURCE,
+        exec::SINK,
         file::SOURCE,
         file::SINK,
         generator::SOURCE,
@@ -36,6 +42,7 @@ pub fn components() -> Vec<Component> {
         postgres::SINK,
         sqlite::SOURCE,
         sqlite::SINK,
+        stdin::SOURCE,
         stdout::SINK,
     ]
 }

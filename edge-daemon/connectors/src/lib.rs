@@ -6,6 +6,7 @@ mod feed;
 mod file;
 mod generator;
 mod host_metrics;
+mod inbox;
 mod key;
 mod list;
 mod mqtt;
@@ -21,6 +22,8 @@ mod secret;
 mod sqlite;
 mod stdin;
 mod stdout;
+mod syslog;
+mod tls;
 mod watch;
 mod write_mode;
 
@@ -44,5 +47,6 @@ pub fn components() -> Vec<Component> {
         sqlite::SINK,
         stdin::SOURCE,
         stdout::SINK,
+        syslog::SOURCE,
     ]
 }

@@ -1,18 +1,29 @@
 //! Sources and destinations: one file or folder per system, one line each in [`components`].
 //! Knows no bus, no spool and no plan: only the contract of `flow`.
 
+mod exec;
+mod feed;
 mod file;
+mod generator;
 mod host_metrics;
+mod inbox;
+mod key;
 mod list;
 mod mqtt;
 mod mqtt_sink;
 mod mqtt_source;
 mod mqtt_trial;
 mod names;
+// One file for both crates, which do not depend on each other.
+#[path = "../../transforms/src/ordered.rs"]
+mod ordered;
 mod postgres;
 mod secret;
 mod sqlite;
+mod stdin;
 mod stdout;
+mod syslog;
+mod tls;
 mod watch;
 mod write_mode;
 
@@ -23,8 +34,11 @@ use flow::Component;
 /// Every source and destination of this build.
 pub fn components() -> Vec<Component> {
     vec![
+        exec::SOURCE,
+        exec::SINK,
         file::SOURCE,
         file::SINK,
+        generator::SOURCE,
         host_metrics::SOURCE,
         mqtt_source::SOURCE,
         mqtt_sink::SINK,
@@ -32,6 +46,8 @@ pub fn components() -> Vec<Component> {
         postgres::SINK,
         sqlite::SOURCE,
         sqlite::SINK,
+        stdin::SOURCE,
         stdout::SINK,
+        syslog::SOURCE,
     ]
 }

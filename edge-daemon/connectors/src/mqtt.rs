@@ -1,22 +1,16 @@
 //! Reaching an MQTT broker: addresses, credentials, TLS, and one connection. Knows no records.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use flow::{BuildContext, ConfigError, Fault};
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, StateError,
     TlsConfiguration, Transport, mqttbytes,
 };
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::secret::SecretRef;
+use crate::{secret::SecretRef, tls::TlsFiles};
 
 /// How often a quiet connection is tested.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -34,18 +28,6 @@ pub(crate) enum Urls {
     One(String),
     /// Tried in turn.
     Many(Vec<String>),
-}
-
-/// How the connection is protected.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct TlsFiles {
-    /// Certificates (PEM) of the authorities to trust. Without it, those the system trusts.
-    ca_file: Option<PathBuf>,
-    /// Certificate (PEM) to show to the broker.
-    cert_file: Option<PathBuf>,
-    /// Its private key (PEM).
-    key_file: Option<PathBuf>,
 }
 
 /// Everything it takes to connect.
@@ -122,9 +104,7 @@ impl Broker {
                 "is of no use without TLS: write the address as mqtts://…",
             ));
         }
-        if tls.cert_file.is_some() != tls.key_file.is_some() {
-            return Err(ConfigError::at("tls.key_file", "a certificate and its key go together"));
-        }
+        tls.check()?;
         if settings.password.is_some() && settings.user.is_none() {
             return Err(ConfigError::at("user", "a password needs a user"));
         }
@@ -295,43 +275,6 @@ fn address(url: &str) -> Result<Address, String> {
         port,
         tls,
     })
-}
-
-impl TlsFiles {
-    fn client_config(&self, base_dir: &Path) -> Result<ClientConfig, String> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(self.authorities(base_dir)?);
-        let (Some(cert), Some(key)) = (&self.cert_file, &self.key_file) else {
-            return Ok(builder.with_no_client_auth());
-        };
-        let chain = certificates(&base_dir.join(cert))?;
-        let path = base_dir.join(key);
-        let key = PrivateKeyDer::from_pem_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        builder
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| format!("the client certificate: {error}"))
-    }
-
-    fn authorities(&self, base_dir: &Path) -> Result<RootCertStore, String> {
-        let mut store = RootCertStore::empty();
-        let trusted = match &self.ca_file {
-            Some(path) => certificates(&base_dir.join(path))?,
-            None => rustls_native_certs::load_native_certs().certs,
-        };
-        let (added, _) = store.add_parsable_certificates(trusted);
-        if added == 0 {
-            return Err("there is no authority to trust: set tls.ca_file".to_string());
-        }
-        Ok(store)
-    }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    read.map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// A task that ends with its owner.

@@ -25,9 +25,10 @@ use tokio::{
 
 use crate::{
     file::encode::{JsonRows, refuse_delete},
-    mqtt::{Broker, Connected, Manner, PACKET_BYTES_MAX, Settings, Task, TlsFiles, Urls, explain, is_closed},
+    mqtt::{Broker, Connected, Manner, PACKET_BYTES_MAX, Settings, Task, Urls, explain, is_closed},
     mqtt_trial::{self, Limit, Trials},
     secret::SecretRef,
+    tls::TlsFiles,
 };
 
 /// Messages on the way to the broker and not acknowledged.

@@ -34,8 +34,9 @@ use crate::{
         rows::{self, RowError, Rows, Shape, Token},
         source::types,
     },
-    mqtt::{Broker, CONNECT_WAIT_S, Connected, Manner, Settings, Task, TlsFiles, Urls, explain},
+    mqtt::{Broker, CONNECT_WAIT_S, Connected, Manner, Settings, Task, Urls, explain},
     secret::SecretRef,
+    tls::TlsFiles,
 };
 
 /// Bytes of messages held between the connection and the reader. While they are full nothing is read from the broker.

@@ -35,7 +35,7 @@ use crate::aside;
 
 /// Payload bytes per segment; also how fast the disk is given back. An open segment is in memory as a whole, and while a
 /// backlog is sent two are open.
-const SEGMENT_BYTES: u64 = 1024 * 1024;
+const SEGMENT_BYTES: u64 = 512 * 1024;
 /// Acknowledgements waiting for the courier.
 const ACKS_MAX: usize = 16;
 /// Buffers that could not be used any more and are kept for a person to look at.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// The first wait of [`waits`].
-const WAIT_FIRST: Duration = Duration::from_secs(1);
+const WAIT_FIRST: Duration = Duration::from_millis(250);
 /// The longest wait of [`waits`].
 const WAIT_MAX: Duration = Duration::from_secs(64);
 
@@ -115,8 +115,8 @@ mod tests {
 
     #[test]
     fn waits_grow_to_a_minute() {
-        let seconds: Vec<u64> = waits().take(9).map(|wait| wait.as_secs()).collect();
-        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        let millis: Vec<u128> = waits().take(10).map(|wait| wait.as_millis()).collect();
+        assert_eq!(millis, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000]);
     }
 
     /// Bytes of the file that are mapped into memory now.

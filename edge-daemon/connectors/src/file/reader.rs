@@ -391,7 +391,7 @@ impl Reader {
 
 /// What a record became.
 #[derive(Debug, PartialEq)]
-enum Made {
+pub(crate) enum Made {
     Row,
     /// An empty line.
     Nothing,
@@ -400,7 +400,7 @@ enum Made {
 
 /// Why a record did not become a row.
 #[derive(Debug, PartialEq, thiserror::Error)]
-enum RecordError {
+pub(crate) enum RecordError {
     #[error("{}", RowError::TooManyColumns)]
     TooManyColumns,
     #[error("{0}")]
@@ -418,7 +418,7 @@ impl From<RowError> for RecordError {
 
 impl Format {
     /// Where the first record ends: the length of its content, and with its line end.
-    fn record_end(&self, bytes: &[u8], last: bool, skipping: bool) -> Option<(usize, usize)> {
+    pub(crate) fn record_end(&self, bytes: &[u8], last: bool, skipping: bool) -> Option<(usize, usize)> {
         if let Format::Csv(csv) = self
             && !skipping
         {
@@ -430,7 +430,8 @@ impl Format {
         }
     }
 
-    fn row<'a>(
+    /// Fills a row with the fields of a record.
+    pub(crate) fn row<'a>(
         &self,
         record: &'a [u8],
         rows: &mut Rows<'a>,

@@ -86,7 +86,7 @@ enum Start {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct CsvConfig {
+pub(crate) struct CsvConfig {
     /// Whether the first record of each file names the columns.
     header: bool,
     /// The names of the columns of files without a header.
@@ -181,7 +181,10 @@ pub(crate) fn types(types: &BTreeMap<String, String>) -> Result<Vec<(String, Typ
 }
 
 /// A delimiter and, without a header, the columns.
-fn csv_settings(config: CsvConfig, types: &[(String, Type)]) -> Result<(u8, Option<Vec<String>>), ConfigError> {
+pub(crate) fn csv_settings(
+    config: CsvConfig,
+    types: &[(String, Type)],
+) -> Result<(u8, Option<Vec<String>>), ConfigError> {
     let delimiter = delimiter(&config.delimiter, "csv.delimiter")?;
     match (config.header, config.columns) {
         (true, None) => Ok((delimiter, None)),

@@ -12,7 +12,6 @@ mod config;
 mod letters;
 mod logging;
 mod marks;
-mod memory;
 mod resources;
 mod standalone;
 mod streams;
@@ -23,9 +22,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// Frames and the columns of a batch are larger, and would leave holes of many sizes in the heap.
+const BLOCK_BYTES: u32 = 32 * 1024;
+
 fn main() -> ExitCode {
     // First of all: the allocator's limits hold only for what is allocated after.
-    memory::keep_small();
+    resident::keep_small(BLOCK_BYTES);
     let arguments = command::Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -40,6 +42,12 @@ fn main() -> ExitCode {
             return ExitCode::from(command::EXIT_FAILED);
         }
     };
+    runtime.spawn(async {
+        for wait in resident::waits() {
+            tokio::time::sleep(wait).await;
+            resident::forget_code();
+        }
+    });
     let code = runtime.block_on(command::run(arguments));
     // A component that hangs in a blocking call must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

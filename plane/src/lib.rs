@@ -21,7 +21,6 @@ pub mod invite;
 pub mod live;
 pub mod log;
 pub mod login;
-pub mod memory;
 pub mod outbox;
 pub mod run;
 pub mod service;

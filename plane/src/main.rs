@@ -8,7 +8,6 @@ use plane::{
     init::{Wishes, init},
     invite::Wish,
     login::{FIRST_TTL_S, LoginError, login_command, token_command},
-    memory,
     run::{FAILED, Failure, Options, WRONG, failure, run},
 };
 
@@ -122,8 +121,11 @@ impl From<Make> for Wishes {
     }
 }
 
+/// One burst of reports must not stay in the heap.
+const BLOCK_BYTES: u32 = 64 * 1024;
+
 fn main() -> ExitCode {
-    memory::tune();
+    resident::keep_small(BLOCK_BYTES);
     match command(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
@@ -142,7 +144,14 @@ fn command(command: Command) -> Result<(), Failure> {
                 log_level: log,
             };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(|error| failure(FAILED)(&error))?.block_on(run(options))
+            let runtime = runtime.map_err(|error| failure(FAILED)(&error))?;
+            runtime.spawn(async {
+                for wait in resident::waits() {
+                    tokio::time::sleep(wait).await;
+                    resident::forget_code();
+                }
+            });
+            runtime.block_on(run(options))
         }
         Command::Init { dir: Dir { dir }, make } => {
             let made = init(&dir, &make.into())?;

@@ -46,6 +46,7 @@ pub fn components() -> Vec<Component> {
         mqtt_sink::SINK,
         nats::SOURCE,
         nats::SINK,
+        postgres::SOURCE,
         postgres::SINK,
         sqlite::SOURCE,
         sqlite::SINK,

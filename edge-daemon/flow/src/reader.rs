@@ -252,7 +252,7 @@ impl<'a> Reader<'a> {
             parts,
             letters,
             tried: None,
-            _room: room,
+            room,
         })
     }
 
@@ -404,7 +404,7 @@ impl<'a> Reader<'a> {
             parts,
             letters,
             tried: Some((id, replay.replays)),
-            _room: room,
+            room,
         };
         self.entered(&work);
         permit.send(work);

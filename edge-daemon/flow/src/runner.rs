@@ -21,7 +21,7 @@ use crate::{
     reader::Reader,
     sink::Delivery,
     source::Position,
-    work::{Ways, Work},
+    work::{INFLIGHT_BYTES_MAX, Ways, Work},
 };
 
 /// Batches between the two halves.
@@ -33,6 +33,9 @@ pub const GROUP_BATCHES_MAX: usize = 16;
 const MOVED_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Rows after which a group is large enough.
 const GROUP_ROWS_MAX: usize = 16_384;
+/// Bytes after which a group is large enough: while one half is written, the other is read. Without it a group of all that
+/// may be under way is followed by one of a single batch, and reading and writing take turns.
+const GROUP_BYTES_MAX: usize = INFLIGHT_BYTES_MAX / 2;
 
 /// How a pipe ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,11 +178,11 @@ struct Writer<'a> {
 impl Writer<'_> {
     async fn run(&mut self, mut receiver: mpsc::Receiver<Work>) -> Result<(), End> {
         while let Some(first) = self.next(&mut receiver).await? {
-            let mut rows = first.rows();
+            let (mut rows, mut bytes) = (first.rows(), first.bytes());
             let mut group = vec![first];
-            while group.len() < GROUP_BATCHES_MAX && rows < GROUP_ROWS_MAX {
+            while group.len() < GROUP_BATCHES_MAX && rows < GROUP_ROWS_MAX && bytes < GROUP_BYTES_MAX {
                 let Ok(next) = receiver.try_recv() else { break };
-                rows += next.rows();
+                (rows, bytes) = (rows + next.rows(), bytes + next.bytes());
                 group.push(next);
             }
             self.deliver(group).await?;

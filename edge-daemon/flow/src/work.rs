@@ -30,12 +30,17 @@ pub(crate) struct Work {
     /// The dead letter it was made from, and how often that was tried before.
     pub(crate) tried: Option<(u64, u32)>,
     /// Its share of [`INFLIGHT_BYTES_MAX`].
-    pub(crate) _room: OwnedSemaphorePermit,
+    pub(crate) room: OwnedSemaphorePermit,
 }
 
 impl Work {
     pub(crate) fn rows(&self) -> usize {
         self.parts.iter().map(|(batch, _)| batch.rows()).sum()
+    }
+
+    /// Its share of [`INFLIGHT_BYTES_MAX`].
+    pub(crate) fn bytes(&self) -> usize {
+        self.room.num_permits()
     }
 
     pub(crate) fn records(&self, leaf: usize) -> u64 {

@@ -21,8 +21,6 @@ use stream::{
     tracks::BACKLOG_BYTES_MIN,
 };
 
-use crate::memory;
-
 use super::{
     Streams,
     outgoing::{Outgoing, Store, lock, spool_fault},
@@ -484,7 +482,7 @@ impl Outgoing {
                 let segments = spool.state().segments;
                 spool.trim(watermark).map_err(|error| spool_fault(&this.spec, error))?;
                 if spool.state().segments < segments {
-                    memory::give_back();
+                    resident::give_back();
                 }
                 this.settle_debt(store)
             })

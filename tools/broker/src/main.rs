@@ -1,7 +1,6 @@
 //! `mycelial-broker`: reads its configuration, listens, and stops when told to.
 
 mod log;
-mod memory;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -43,8 +42,11 @@ struct Args {
     log_level: Option<String>,
 }
 
+/// One burst of messages must not stay in the heap.
+const BLOCK_BYTES: u32 = 64 * 1024;
+
 fn main() -> ExitCode {
-    memory::tune();
+    resident::keep_small(BLOCK_BYTES);
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -63,6 +65,12 @@ fn run(args: &Args) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    runtime.spawn(async {
+        for wait in resident::waits() {
+            tokio::time::sleep(wait).await;
+            resident::forget_code();
+        }
+    });
     runtime.block_on(async {
         // Before the ports are open: whoever waits for them may ask us to stop at once.
         let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;

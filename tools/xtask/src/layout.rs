@@ -3,7 +3,8 @@
 //! `cargo xtask footprint` says that memory has grown, or after much has moved; a list that is old only helps less.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
     fs,
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -24,6 +25,9 @@ const PROGRAMS: &[(&str, &str)] = &[("edge-daemon", "myceliald"), ("plane", "myc
 const OTHERS: [(&str, &str); 2] = [("cli", "mycelial"), ("broker", "mycelial-broker")];
 /// The list beside the package's manifest.
 const LIST: &str = "ran.txt";
+/// Calls in one run from which on a function is one that works, and not one that only starts and ends: the scenarios have a
+/// few hundred batches.
+const OFTEN: u64 = 50;
 /// What stands above the names.
 const HEAD: &str = "# Written by `cargo xtask layout`: the functions that ran in its scenarios.\n";
 
@@ -91,8 +95,8 @@ fn wrap(dir: &Path, program: &str, named: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The names of the functions that ran, as the list has them. What ran in the same runs stands together: a daemon that only
-/// sends needs nothing of what only a receiving one does.
+/// The names of the functions that ran, as the list has them. What is called again and again while records move stands first,
+/// and what ran in the same runs together: a daemon that only sends needs nothing of what only a receiving one does.
 fn ran(dir: &Path, program: &str) -> Result<Vec<String>> {
     let named = dir.join(format!("{program}.named"));
     let symbols = cmd::output(cmd::program("nm").args(["--print-size", "--defined-only"]).arg(&named))?;
@@ -107,28 +111,40 @@ fn ran(dir: &Path, program: &str) -> Result<Vec<String>> {
         if is_ours {
             let calls = fs::read_to_string(&path)?;
             let addresses = addresses(&calls, &named.display().to_string());
-            let names = addresses
-                .into_iter()
-                .filter_map(|address| function_at(&symbols, address));
-            runs.push(names.map(layout::stable).collect());
+            let mut names = Run::new();
+            for (address, times) in addresses {
+                if let Some((start, name)) = function_at(&symbols, address) {
+                    // How often its first instruction ran is how often it was called.
+                    let calls = if start == address { times } else { 0 };
+                    let known = names.entry(layout::stable(name)).or_default();
+                    *known = calls.max(*known);
+                }
+            }
+            runs.push(names);
         }
     }
     Ok(together(runs))
 }
 
-/// All names of all runs, those that ran in the same ones beside each other, what ran in most first.
-fn together(mut runs: Vec<BTreeSet<String>>) -> Vec<String> {
+/// What ran in a process: functions, and how often each was called.
+type Run = BTreeMap<String, u64>;
+
+/// All names of all runs: what was called often first; those that ran in the same runs beside each other, what ran in most of
+/// them first.
+fn together(mut runs: Vec<Run>) -> Vec<String> {
     // However the processes were numbered.
-    runs.sort_by_key(|names| std::cmp::Reverse(names.len()));
-    let mut ran_in: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    runs.sort_by_key(|names| Reverse(names.len()));
+    let mut ran: BTreeMap<String, (bool, Vec<usize>)> = BTreeMap::new();
     for (run, names) in runs.into_iter().enumerate() {
-        for name in names {
-            ran_in.entry(name).or_default().push(run);
+        for (name, calls) in names {
+            let (often, runs) = ran.entry(name).or_default();
+            *often |= calls >= OFTEN;
+            runs.push(run);
         }
     }
-    let mut names: Vec<(Vec<usize>, String)> = ran_in.into_iter().map(|(name, runs)| (runs, name)).collect();
-    names.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-    names.into_iter().map(|(_, name)| name).collect()
+    let mut names: Vec<(String, (bool, Vec<usize>))> = ran.into_iter().collect();
+    names.sort_by_key(|(name, (often, runs))| (Reverse(*often), Reverse(runs.len()), runs.clone(), name.clone()));
+    names.into_iter().map(|(name, _)| name).collect()
 }
 
 /// Functions by address: their size and name.
@@ -152,15 +168,18 @@ fn symbols_of(nm: &str) -> Symbols {
     symbols
 }
 
-fn function_at(symbols: &Symbols, address: u64) -> Option<&str> {
+/// The function an address is in: where it starts, and its name.
+fn function_at(symbols: &Symbols, address: u64) -> Option<(u64, &str)> {
     let (start, (size, name)) = symbols.range(..=address).next_back()?;
-    (address < start + size).then_some(name.as_str())
+    (address < start + size).then_some((*start, name.as_str()))
 }
 
-/// The addresses of instructions of one object that ran, out of a file of callgrind's. It writes an address as such, or as
-/// its distance from the one before, or `*` for the same one; objects by a number after they were named once.
-fn addresses(calls: &str, object: &str) -> BTreeSet<u64> {
-    let mut found = BTreeSet::new();
+/// The addresses of instructions of one object that ran, and how often, out of a file of callgrind's. It writes an address as
+/// such, or as its distance from the one before, or `*` for the same one; objects by a number after they were named once.
+/// The line after `calls=` has what the callee cost, and only says where it was called.
+fn addresses(calls: &str, object: &str) -> BTreeMap<u64, u64> {
+    let mut found = BTreeMap::new();
+    let mut is_call = false;
     let mut objects: HashMap<&str, &str> = HashMap::new();
     let (mut current, mut last) = ("", 0_u64);
     for line in calls.lines() {
@@ -175,7 +194,12 @@ fn addresses(calls: &str, object: &str) -> BTreeSet<u64> {
             }
             continue;
         }
-        let word = line.split(' ').next().unwrap_or_default();
+        if line.starts_with("calls=") {
+            is_call = true;
+            continue;
+        }
+        let mut words = line.split(' ');
+        let word = words.next().unwrap_or_default();
         // Only small distances are decimal.
         let number = |text: &str| match text.strip_prefix("0x") {
             Some(digits) => u64::from_str_radix(digits, 16).ok(),
@@ -190,9 +214,11 @@ fn addresses(calls: &str, object: &str) -> BTreeSet<u64> {
         };
         if let Some(address) = next {
             last = address;
-            if current == object {
-                found.insert(address);
+            let times = words.nth(1).and_then(|times| times.parse().ok());
+            if current == object && !is_call {
+                *found.entry(address).or_default() += times.unwrap_or(0);
             }
+            is_call = false;
         }
     }
     found
@@ -205,16 +231,26 @@ mod tests {
     #[test]
     fn addresses_of_one_object() {
         let calls = "version: 1\npositions: instr line\n\nob=(1) /x/a\nfn=(1) f\n0x1000 0 3\n+4 0 1\n* 0 2\ncob=(2) /lib/c\n\
-                     calls=2 0x9000 0\n-0x2 0 5\n\nob=(2)\n0x2000 0 1\nob=(1)\n+16 0 1\n";
-        let found: Vec<u64> = addresses(calls, "/x/a").into_iter().collect();
-        assert_eq!(found, [0x1000, 0x1002, 0x1004, 0x2010]);
+                     calls=2 0x9000 0\n-0x2 0 500\n-0x2 0 5\n\nob=(2)\n0x2000 0 1\nob=(1)\n+16 0 1\n";
+        let found: Vec<(u64, u64)> = addresses(calls, "/x/a").into_iter().collect();
+        assert_eq!(found, [(0x1000, 8), (0x1004, 3), (0x2010, 1)]);
     }
 
     #[test]
-    fn what_ran_in_the_same_runs_stands_together() {
-        let run = |names: &str| names.split(' ').map(str::to_string).collect::<BTreeSet<_>>();
-        let names = together(vec![run("all hub"), run("all gateway both zebra"), run("all both cat")]);
-        assert_eq!(names.join(" "), "all both gateway zebra cat hub");
+    fn what_works_stands_first_and_what_ran_in_the_same_runs_together() {
+        let run = |names: &str| {
+            let named = |name: &str| match name.strip_suffix('!') {
+                Some(name) => (name.to_string(), OFTEN),
+                None => (name.to_string(), OFTEN - 1),
+            };
+            names.split(' ').map(named).collect::<Run>()
+        };
+        let names = together(vec![
+            run("all! hub often"),
+            run("all gateway both zebra! often!"),
+            run("all both cat often"),
+        ]);
+        assert_eq!(names.join(" "), "all often zebra both gateway cat hub");
     }
 
     #[test]
@@ -223,8 +259,8 @@ mod tests {
             symbols_of("0000000000001000 0000000000000010 t f\n0000000000002000 0000000000000010 D data\nbad\n");
         let cases = [
             (0xfff, None),
-            (0x1000, Some("f")),
-            (0x100f, Some("f")),
+            (0x1000, Some((0x1000, "f"))),
+            (0x100f, Some((0x1000, "f"))),
             (0x1010, None),
             (0x2000, None),
         ];

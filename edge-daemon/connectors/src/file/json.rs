@@ -56,6 +56,25 @@ pub(crate) fn object<'a>(
     }
 }
 
+/// How many bytes at the start are certainly inside a string: no quote, backslash or control character. Looks at eight at a
+/// time, and leaves the last few to the caller.
+fn plain_bytes(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGHS: u64 = ONES * 0x80;
+    // The lowest marked byte is right; a borrow may mark wrong ones above it.
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGHS;
+    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let (eights, _) = bytes.as_chunks::<8>();
+    for (index, eight) in eights.iter().enumerate() {
+        let word = u64::from_le_bytes(*eight);
+        let marks = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
+        if marks != 0 {
+            return index * 8 + marks.trailing_zeros() as usize / 8;
+        }
+    }
+    eights.len() * 8
+}
+
 struct Scanner<'a> {
     line: &'a str,
     at: usize,
@@ -114,6 +133,7 @@ impl<'a> Scanner<'a> {
         let mut at = open + 1;
         let mut has_escapes = false;
         loop {
+            at += plain_bytes(bytes.get(at..).unwrap_or_default());
             match bytes.get(at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -227,6 +247,22 @@ mod tests {
             wanted.map(|(name, token)| (name.to_string(), token))
         );
         assert_eq!(fields("{}"), Ok(vec![]));
+    }
+
+    #[test]
+    fn finds_the_end_of_what_is_plain() {
+        for special in [b'"', b'\\', 0, 0x1f] {
+            for at in 0..24 {
+                // Around it what differs from it least.
+                for plain in [b' ', b'!', b'#', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
+                    let mut bytes = [plain; 24];
+                    assert_eq!(plain_bytes(&bytes), 24, "{plain:#x}");
+                    bytes[at] = special;
+                    assert_eq!(plain_bytes(&bytes), at, "{special:#x} among {plain:#x}");
+                    assert_eq!(plain_bytes(&bytes[..7]), 0);
+                }
+            }
+        }
     }
 
     #[test]

@@ -300,10 +300,11 @@ async fn without_a_stream_the_server_says_that_it_has_them() {
     writer.open().await.unwrap();
     writer.write(&[delivery("a", 1, numbers(0..200))]).await.unwrap();
     writer.commit().await.unwrap();
-    assert_eq!(
-        taken(&mut *reader, 200).await.0,
-        (0..200).map(|n| n.to_string()).collect::<Vec<_>>()
-    );
+    let mut heard = Vec::new();
+    while heard.len() < 200 {
+        heard.extend(taken(&mut *reader, 1).await.0.into_iter().filter(|n| n != "-1"));
+    }
+    assert_eq!(heard, (0..200).map(|n| n.to_string()).collect::<Vec<_>>());
     // A server that was killed has taken nothing.
     server.kill9();
     let written = match writer.write(&[delivery("a", 2, numbers(0..200))]).await {

@@ -152,12 +152,22 @@ impl Server {
         Ok(config)
     }
 
-    /// Connects, and names the place for messages. A task drives the connection until the client is dropped.
-    pub(super) async fn connect(&self, base_dir: &Path, name: &str) -> Result<(Client, String), Fault> {
+    /// What a connection of another kind needs: settings, TLS, and the place for messages.
+    pub(super) fn parts(
+        &self,
+        base_dir: &Path,
+        name: &str,
+    ) -> Result<(tokio_postgres::Config, ClientConfig, String), Fault> {
         let mut config = self.config(base_dir)?;
         config.application_name(name);
         let place = place(&config);
-        let tls = MakeRustlsConnect::new(self.tls.client_config(base_dir)?);
+        Ok((config, self.tls.client_config(base_dir)?, place))
+    }
+
+    /// Connects, and names the place for messages. A task drives the connection until the client is dropped.
+    pub(super) async fn connect(&self, base_dir: &Path, name: &str) -> Result<(Client, String), Fault> {
+        let (config, tls, place) = self.parts(base_dir, name)?;
+        let tls = MakeRustlsConnect::new(tls);
         let (client, connection) = Box::pin(config.connect(tls)).await.map_err(|error| {
             let hint = match self.tls.mode {
                 TlsMode::Disable => "",

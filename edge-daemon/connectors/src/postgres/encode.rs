@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bus_schema::data::{Cell, Type, Zone};
 
-use super::number::{Number, write_not_finite};
+use super::{
+    form::array_literal,
+    number::{Number, write_not_finite},
+};
 use crate::list::{cell_json, list_json};
 
 /// 2000-01-01, where PostgreSQL counts from, in days and microseconds since 1970.
@@ -42,6 +45,8 @@ pub(super) enum Wire {
     Jsonb,
     /// As text, which PostgreSQL reads as the column's type: for types we do not know, and text for types we do.
     Read,
+    /// The same for an array of any type.
+    ReadArray,
 }
 
 impl Wire {
@@ -79,7 +84,7 @@ impl Wire {
             Wire::Float4 => (700, "float4"),
             Wire::Float8 => (701, "float8"),
             Wire::Numeric(_) => (1700, "numeric"),
-            Wire::Text | Wire::Read => (25, "text"),
+            Wire::Text | Wire::Read | Wire::ReadArray => (25, "text"),
             Wire::Bytea => (17, "bytea"),
             Wire::Date => (1082, "date"),
             Wire::Time => (1083, "time"),
@@ -95,7 +100,7 @@ impl Wire {
     pub(super) fn for_text(self) -> Self {
         match self {
             // It rounds numbers, and finds escapes in bytes.
-            Wire::Text | Wire::Numeric(_) | Wire::Bytea => self,
+            Wire::Text | Wire::Numeric(_) | Wire::Bytea | Wire::ReadArray => self,
             _ => Wire::Read,
         }
     }
@@ -209,6 +214,14 @@ fn write_body(cell: Cell<'_>, wire: Wire, column: &str, notes: &Notes, out: &mut
         Wire::Float8 => out.extend_from_slice(&float8(cell).ok_or_else(unfit)?.to_be_bytes()),
         Wire::Numeric(scale) => numeric(cell, scale, column, notes, out).ok_or_else(unfit)??,
         Wire::Text | Wire::Read => text(cell, out).ok_or_else(unfit)??,
+        Wire::ReadArray => match cell {
+            Cell::List(items) => {
+                let literal = array_literal(items);
+                no_nul(literal.as_bytes())?;
+                out.extend_from_slice(literal.as_bytes());
+            }
+            _ => text(cell, out).ok_or_else(unfit)??,
+        },
         Wire::Bytea => match cell {
             Cell::Bytes(v) => out.extend_from_slice(v),
             _ => return Err(unfit()),
@@ -318,6 +331,11 @@ fn numeric(
         Cell::Decimal(units, scale) => Number::from_units(units, scale),
         Cell::Text(text) => match Number::parse(text) {
             Some(number) => number,
+            // As PostgreSQL itself writes them.
+            None if matches!(text, "NaN" | "Infinity" | "-Infinity") => {
+                write_not_finite(text.parse().ok()?, out);
+                return Some(Ok(()));
+            }
             None => return Some(Err(format!("the text '{}' is not a number", text.escape_debug()))),
         },
         Cell::F64(v) if v.is_finite() => {

@@ -1,14 +1,28 @@
-//! Destination `postgres`: writes records into a table, and how far each lineage has come into the same transaction.
+//! PostgreSQL: the source, and the destination, which writes records into a table, and how far each lineage has come into the
+//! same transaction.
 
+mod bookmark;
 mod connect;
+mod cursor;
 mod encode;
 mod error;
+mod form;
+mod layout;
 mod number;
+mod page;
+mod pgoutput;
+mod replica;
 mod rows;
 mod session;
+mod slot;
+mod source;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod walsender;
+
+pub use source::SOURCE;
 
 use std::path::PathBuf;
 

@@ -294,7 +294,7 @@ fn statement(settings: &Settings, plan: &Plan, run: &Run, values: &[Values]) -> 
     );
     let inner = list(&mut (0..values.len()).map(|at| format!("c{at}")));
     let value = |at: usize| match (&plan.targets[run.columns[at]], values[at].wire) {
-        (Target::Column(column), Wire::Read) => format!("u.c{at}::{}", column.cast),
+        (Target::Column(column), Wire::Read | Wire::ReadArray) => format!("u.c{at}::{}", column.cast),
         _ => format!("u.c{at}"),
     };
     let outer = list(&mut (0..values.len()).map(|at| format!("{} AS c{at}", value(at))));

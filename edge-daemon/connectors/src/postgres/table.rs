@@ -160,11 +160,18 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<Found>, Fault> {
         .query(sql, &[&oid])
         .await
         .map_err(|error| error::fault("read the table's columns", &error))?;
-    let found = rows.iter().map(|row| Found {
-        name: row.get(0),
-        wire: Wire::of(row.get(1), row.get(2)),
-        cast: row.get(3),
-        generated: row.get(4),
+    let found = rows.iter().map(|row| {
+        let cast: String = row.get(3);
+        let wire = match Wire::of(row.get(1), row.get(2)) {
+            Wire::Read if cast.ends_with("[]") => Wire::ReadArray,
+            wire => wire,
+        };
+        Found {
+            name: row.get(0),
+            wire,
+            cast,
+            generated: row.get(4),
+        }
     });
     Ok(found.collect())
 }

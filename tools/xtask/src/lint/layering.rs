@@ -21,6 +21,7 @@ const BUS_CLIENTS: &[&str] = &["async-nats", "rumqttc", "rustls", "tokio-postgre
 #[rustfmt::skip]
 const LAYERS: &[Layer] = &[
     Layer { name: "crash-point", uses: &[], tests_use: &[], never: &["tokio", "serde", "tracing"] },
+    Layer { name: "resident",    uses: &[], tests_use: &[], never: &["tokio", "serde", "tracing"] },
     Layer { name: "layout",      uses: &[], tests_use: &[], never: &[] },
     Layer { name: "bus-schema",  uses: &[], tests_use: &[], never: &["tokio", "serde_json", "tracing"] },
     Layer { name: "bus-link",    uses: &["bus-schema", "crash-point"], tests_use: &[], never: &["rusqlite", "sled"] },
@@ -31,9 +32,9 @@ const LAYERS: &[Layer] = &[
     Layer { name: "converge",    uses: &["bus-schema"], tests_use: &[], never: &["tokio", "tracing", "async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
     Layer { name: "connectors",  uses: &["bus-schema", "crash-point", "flow"], tests_use: &[], never: &["sled", "rhai"] },
     Layer { name: "transforms",  uses: &["bus-schema", "flow"], tests_use: &[], never: BUS_CLIENTS },
-    Layer { name: "edge-daemon", uses: &["bus-schema", "bus-link", "crash-point", "workflow", "flow", "spool", "stream", "converge", "connectors", "transforms", "layout"], tests_use: &[], never: &["axum", "mqtt5"] },
-    Layer { name: "plane",       uses: &["bus-schema", "bus-link", "crash-point", "workflow", "layout"], tests_use: &[], never: &["flow", "connectors", "transforms", "spool", "sled", "rhai", "tokio-postgres", "csv", "mqtt5"] },
-    Layer { name: "broker",      uses: &["bus-schema"], tests_use: &["bus-link"], never: &["rusqlite", "sled", "rhai", "axum"] },
+    Layer { name: "edge-daemon", uses: &["bus-schema", "bus-link", "crash-point", "workflow", "flow", "spool", "stream", "converge", "connectors", "transforms", "layout", "resident"], tests_use: &[], never: &["axum", "mqtt5"] },
+    Layer { name: "plane",       uses: &["bus-schema", "bus-link", "crash-point", "workflow", "layout", "resident"], tests_use: &[], never: &["flow", "connectors", "transforms", "spool", "sled", "rhai", "tokio-postgres", "csv", "mqtt5"] },
+    Layer { name: "broker",      uses: &["bus-schema", "resident"], tests_use: &["bus-link"], never: &["rusqlite", "sled", "rhai", "axum"] },
     Layer { name: "cli",         uses: &["bus-schema", "bus-link", "workflow"], tests_use: &[], never: &["rusqlite", "sled", "rhai", "axum", "mqtt5"] },
     Layer { name: "fleet-sim",   uses: &["bus-schema", "bus-link"], tests_use: &[], never: &[] },
     Layer { name: "fuzz",        uses: &["bus-schema", "workflow", "spool", "stream"], tests_use: &[], never: &["tokio", "async-nats", "rumqttc", "rustls", "rusqlite"] },

@@ -1,6 +1,9 @@
 //! The PostgreSQL destination against real servers.
 
 mod delivery;
+mod reading;
+mod replication;
+mod round_trip;
 mod rows;
 mod setup;
 mod types;
@@ -37,12 +40,19 @@ struct Database {
 
 impl Database {
     fn new(name: &'static str, sql: &str) -> Self {
-        let server = shared();
+        Self::on(&shared(), name, sql)
+    }
+
+    fn on(server: &Arc<Postgres>, name: &'static str, sql: &str) -> Self {
         let url = server.create_database(name);
         if !sql.is_empty() {
             server.query_in(name, sql);
         }
-        Self { server, name, url }
+        Self {
+            server: Arc::clone(server),
+            name,
+            url,
+        }
     }
 
     /// The rows of a query, values joined by `|`.

@@ -116,7 +116,10 @@ mod tests {
     #[test]
     fn waits_grow_to_a_minute() {
         let millis: Vec<u128> = waits().take(10).map(|wait| wait.as_millis()).collect();
-        assert_eq!(millis, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000]);
+        assert_eq!(
+            millis,
+            [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000]
+        );
     }
 
     /// Bytes of the file that are mapped into memory now.

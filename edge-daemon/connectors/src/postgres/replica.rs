@@ -8,7 +8,6 @@
 use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-use bus_schema::data::{Batch, Op, Ops, Origin, Schema};
 use flow::{Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
@@ -307,7 +306,7 @@ impl Source for ReplicaSource {
         stream.mark.at = At::Stream { xid: 0, changes: 0 };
         self.beat = Instant::now();
         Ok(Read::Batch(SourceBatch {
-            batch: empty(&self.settings.table)?,
+            batch: stream.empty()?,
             position: stream.mark.position(),
             undecodable: Vec::new(),
         }))
@@ -351,13 +350,4 @@ impl Snapshot {
             undecodable,
         })
     }
-}
-
-fn empty(table: &str) -> Result<Batch, Fault> {
-    let schema = Schema {
-        collection: table.to_string(),
-        fields: Vec::new(),
-    };
-    let batch = Batch::new(schema.into(), Vec::new(), Ops::All(Op::Insert), Origin::default());
-    batch.map_err(|error| Fault::stop(error.to_string()))
 }

@@ -1,5 +1,7 @@
 //! A replication slot and its publication: made, looked at, dropped. And where in it a source is: the bytes of a position.
 
+use std::time::Duration;
+
 use flow::{Fault, Position};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
@@ -15,6 +17,8 @@ use super::{
 const FORM: u8 = 2;
 /// Longest name of a slot, in bytes.
 pub(super) const SLOT_BYTES_MAX: usize = 63;
+/// How long making one may take.
+const MAKE_WAIT: Duration = Duration::from_secs(15 * 60);
 /// Of a name that is made from others, what stays readable, in bytes.
 const READABLE_BYTES_MAX: usize = 50;
 
@@ -121,7 +125,7 @@ pub(super) async fn find(client: &Client, slot: &str) -> Result<Option<Found>, F
     }))
 }
 
-/// Makes a slot.
+/// Makes a slot. It begins when all transactions have ended that are open now.
 pub(super) async fn make(sender: &mut WalSender, slot: &str, with_snapshot: bool) -> Result<Made, Fault> {
     let snapshot = if with_snapshot {
         "EXPORT_SNAPSHOT"
@@ -129,7 +133,7 @@ pub(super) async fn make(sender: &mut WalSender, slot: &str, with_snapshot: bool
         "NOEXPORT_SNAPSHOT"
     };
     let sql = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {snapshot}", quote(slot));
-    let rows = sender.query(&sql).await?;
+    let rows = sender.query_within(&sql, MAKE_WAIT).await?;
     let value = |at: usize| rows.first().and_then(|row| row.get(at)).cloned().flatten();
     let lsn = value(1).and_then(|lsn| Lsn::parse(&lsn));
     let lsn = lsn.ok_or_else(|| Fault::retry(format!("the server did not say where the slot '{slot}' begins")))?;

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bus_schema::{
-    data::{Field, Op, Schema},
+    data::{Batch, Column, Field, Op, Ops, Origin, Schema},
     limits::COLUMNS_MAX,
 };
 use flow::Fault;
@@ -158,6 +158,20 @@ impl Stream {
         })
     }
 
+    /// A batch without records, as one with some would be if it is known.
+    pub(super) fn empty(&self) -> Result<Batch, Fault> {
+        let schema = match &self.layout {
+            Some(layout) => Arc::clone(&layout.schema),
+            None => Arc::new(Schema {
+                collection: self.table.clone(),
+                fields: Vec::new(),
+            }),
+        };
+        let columns = schema.fields.iter().map(|field| Column::new(&field.ty)).collect();
+        let batch = Batch::new(schema, columns, Ops::All(Op::Insert), Origin::default());
+        batch.map_err(|error| Fault::stop(error.to_string()))
+    }
+
     async fn step(&mut self, message: Message<'_>, page: &mut Option<Page>) -> Result<Step, Fault> {
         match message {
             Message::Begin { commit, xid } => {
@@ -185,6 +199,18 @@ impl Stream {
                     }
                     self.layout = Some(self.layout_of(relation).await?);
                 }
+            }
+            Message::Relation(relation)
+                if self
+                    .layout
+                    .as_ref()
+                    .is_some_and(|layout| layout.relation.id == relation.id) =>
+            {
+                // Told when it is opened again, too: there is no table of the old name.
+                return Err(Fault::retry(format!(
+                    "the table {}.{} is now {}.{}: set schema and table, or rename it back",
+                    self.schema, self.table, relation.schema, relation.name
+                )));
             }
             Message::Relation(_) | Message::Other => {}
             Message::Insert { relation, new } => return self.change(relation, Change::Insert(new), page),

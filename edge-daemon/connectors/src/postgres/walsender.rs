@@ -31,8 +31,9 @@ const ANSWER_WAIT: Duration = Duration::from_secs(60);
 /// How often the server hears from us, which it wants within `wal_sender_timeout` (60 s unless changed), and is asked to say
 /// how far it is.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
-/// A server that says nothing for this long, though it is asked, is taken for gone.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// A server that says nothing for this long, though it is asked, is taken for gone. While it decodes a large transaction of
+/// which it has nothing to send it does not answer, and it would have to begin again.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
 /// How long a goodbye may take.
 const GOODBYE_WAIT: Duration = Duration::from_secs(5);
 /// Messages handed over together, in bytes, but for the last, which may be large.
@@ -155,6 +156,11 @@ impl WalSender {
 
     /// Runs a command and collects its rows.
     pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<AnswerRow>, Fault> {
+        self.query_within(sql, ANSWER_WAIT).await
+    }
+
+    /// The same for a command that may take longer.
+    pub(super) async fn query_within(&mut self, sql: &str, wait: Duration) -> Result<Vec<AnswerRow>, Fault> {
         let run = async {
             let mut out = BytesMut::new();
             frontend::query(sql, &mut out).map_err(text)?;
@@ -170,9 +176,7 @@ impl WalSender {
                 }
             }
         };
-        let done: Result<_, String> = timeout(ANSWER_WAIT, run)
-            .await
-            .unwrap_or_else(|_| Err("no answer".into()));
+        let done: Result<_, String> = timeout(wait, run).await.unwrap_or_else(|_| Err("no answer".into()));
         done.map_err(|cause| Fault::retry(format!("PostgreSQL at {}: {cause}", self.place)))
     }
 

@@ -648,6 +648,19 @@ async fn columns_come_and_go_while_changes_are_read() {
             ["4", n, n, "x"]
         ]
     );
+    server.query_in("from", "ALTER TABLE t RENAME TO u; INSERT INTO u VALUES (5, 'z')");
+    let fault = loop {
+        match source.read().await {
+            Ok(read) => assert!(matches!(read, Read::Idle), "{read:?}"),
+            Err(fault) => break fault,
+        }
+    };
+    assert!(
+        fault.to_string().contains("the table public.t is now public.u"),
+        "{fault}"
+    );
+    let fault = source.open(pipe.position.as_ref()).await.unwrap_err();
+    assert!(fault.to_string().contains("there is no table public.t"), "{fault}");
 }
 
 #[tokio::test]

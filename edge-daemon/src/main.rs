@@ -42,12 +42,7 @@ fn main() -> ExitCode {
             return ExitCode::from(command::EXIT_FAILED);
         }
     };
-    runtime.spawn(async {
-        for wait in resident::waits() {
-            tokio::time::sleep(wait).await;
-            resident::forget_code();
-        }
-    });
+    runtime.spawn(resident::keep_forgetting(tokio::time::sleep));
     let code = runtime.block_on(command::run(arguments));
     // A component that hangs in a blocking call must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -145,12 +145,7 @@ fn command(command: Command) -> Result<(), Failure> {
             };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| failure(FAILED)(&error))?;
-            runtime.spawn(async {
-                for wait in resident::waits() {
-                    tokio::time::sleep(wait).await;
-                    resident::forget_code();
-                }
-            });
+            runtime.spawn(resident::keep_forgetting(tokio::time::sleep));
             runtime.block_on(run(options))
         }
         Command::Init { dir: Dir { dir }, make } => {

@@ -20,6 +20,7 @@ mod nats;
 mod ordered;
 mod payload;
 mod postgres;
+mod publish;
 mod secret;
 mod sqlite;
 mod stdin;

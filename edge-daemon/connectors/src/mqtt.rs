@@ -30,6 +30,19 @@ pub(crate) enum Urls {
     Many(Vec<String>),
 }
 
+impl Urls {
+    /// The addresses, each with the key it stands at in the config.
+    pub(crate) fn keyed(self) -> Vec<(String, String)> {
+        match self {
+            Self::One(url) => vec![("url".to_string(), url)],
+            Self::Many(urls) => {
+                let keyed = |(at, url)| (format!("url[{at}]"), url);
+                urls.into_iter().enumerate().map(keyed).collect()
+            }
+        }
+    }
+}
+
 /// Everything it takes to connect.
 #[derive(Debug)]
 pub(crate) struct Broker {
@@ -82,14 +95,7 @@ pub(crate) struct Settings {
 impl Broker {
     /// Checks the settings. Without a client id it is made of where the component stands, so that it stays the same.
     pub(crate) fn new(settings: Settings, context: &BuildContext) -> Result<Self, ConfigError> {
-        let urls = match settings.url {
-            Urls::One(url) => vec![("url".to_string(), url)],
-            Urls::Many(urls) => urls
-                .into_iter()
-                .enumerate()
-                .map(|(at, url)| (format!("url[{at}]"), url))
-                .collect(),
-        };
+        let urls = settings.url.keyed();
         if urls.is_empty() {
             return Err(ConfigError::at("url", "name at least one broker"));
         }

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use bus_schema::{
-    data::{Batch, Cell},
+    data::Batch,
     plan::{ComponentRole, Descriptor},
 };
 use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
@@ -24,9 +24,9 @@ use tokio::{
 };
 
 use crate::{
-    file::encode::{JsonRows, refuse_delete},
     mqtt::{Broker, Connected, Manner, PACKET_BYTES_MAX, Settings, Task, Urls, explain, is_closed},
     mqtt_trial::{self, Limit, Trials},
+    publish::{Format, Payload, Payloads, Template},
     secret::SecretRef,
     tls::TlsFiles,
 };
@@ -47,8 +47,6 @@ const LIMIT_KEPT: Duration = Duration::from_secs(600);
 const HEAD_BYTES: usize = 16;
 /// Least value of `packet_bytes_max`.
 const PACKET_BYTES_MIN: usize = 128;
-/// Longest topic, in bytes (MQTT 3.1.1, section 1.5.3).
-const TOPIC_BYTES_MAX: usize = 65_535;
 
 /// Publishes each record as a message (MQTT 3.1.1). With QoS 1 records count as delivered when the broker has acknowledged
 /// them, and after a crash or a lost connection those of the last commit (up to about 16,000) may be published again: at
@@ -96,17 +94,6 @@ fn one() -> u8 {
     1
 }
 
-/// What a payload is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Format {
-    /// A JSON object of all columns, as the destination `file` writes it.
-    #[default]
-    Json,
-    /// One column: bytes as they are, anything else as text. Null is an empty payload.
-    Raw,
-}
-
 /// The registry line.
 pub(crate) const SINK: Component = Component {
     descriptor,
@@ -143,17 +130,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         1 => QoS::AtLeastOnce,
         _ => return Err(ConfigError::at("qos", "is 0 or 1")),
     };
-    let payload = match (config.format, config.payload_column) {
-        (Format::Json, None) => Payload::Json {
-            op_column: config.op_column,
-        },
-        (Format::Json, Some(_)) => return Err(ConfigError::at("payload_column", "only for format = \"raw\"")),
-        (Format::Raw, None) => return Err(ConfigError::at("payload_column", "name the column to send")),
-        (Format::Raw, Some(_)) if config.op_column.is_some() => {
-            return Err(ConfigError::at("op_column", "only for format = \"json\""));
-        }
-        (Format::Raw, Some(column)) => Payload::Raw { column },
-    };
+    let payload = Payload::new(config.format, config.payload_column, config.op_column)?;
     let topic = Template::parse(&config.topic).map_err(|cause| ConfigError::at("topic", cause))?;
     let packet_bytes_max = config.packet_bytes_max.unwrap_or(PACKET_BYTES_MAX);
     if !(PACKET_BYTES_MIN..=PACKET_BYTES_MAX).contains(&packet_bytes_max) {
@@ -190,86 +167,6 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         limit: Limit::default(),
         limit_until: None,
     }))
-}
-
-enum Payload {
-    Json { op_column: Option<String> },
-    Raw { column: String },
-}
-
-/// A topic with places for values.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Template(Vec<Piece>);
-
-#[derive(Debug, PartialEq)]
-enum Piece {
-    Text(String),
-    Column(String),
-}
-
-impl Template {
-    /// Takes a text with `{column}` in it apart.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut pieces = Vec::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            let (column, after) = after
-                .split_once('}')
-                .ok_or_else(|| format!("'{text}' has a {{ without }}"))?;
-            if column.is_empty() {
-                return Err(format!("'{text}' has {{}} without the name of a column"));
-            }
-            pieces.push(Piece::Text(before.to_string()));
-            pieces.push(Piece::Column(column.to_string()));
-            rest = after;
-        }
-        pieces.push(Piece::Text(rest.to_string()));
-        pieces.retain(|piece| *piece != Piece::Text(String::new()));
-        let literal = pieces.iter().filter_map(|piece| {
-            if let Piece::Text(text) = piece {
-                Some(text)
-            } else {
-                None
-            }
-        });
-        if literal.clone().any(|text| text.contains('}')) {
-            return Err(format!("'{text}' has a }} without {{"));
-        }
-        if literal.clone().any(|text| text.contains(['+', '#', '\0'])) {
-            return Err(format!("'{text}' has + or # in it, which only subscriptions may have"));
-        }
-        if pieces.is_empty() {
-            return Err("is empty".to_string());
-        }
-        Ok(Self(pieces))
-    }
-
-    /// The topic of a row, or why it has none.
-    pub(crate) fn topic(&self, batch: &Batch, row: usize) -> Result<String, String> {
-        let mut topic = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Text(text) => topic.push_str(text),
-                Piece::Column(name) => {
-                    let column = batch.schema().index_of(name);
-                    let cell = column.map_or(Cell::Missing, |column| batch.cell(row, column));
-                    let value = cell.to_string();
-                    if value.is_empty() {
-                        return Err(format!("the topic needs a value in column '{name}'"));
-                    }
-                    if value.contains(['+', '#', '\0']) {
-                        return Err(format!("'{value}' in column '{name}' cannot stand in a topic"));
-                    }
-                    topic.push_str(&value);
-                }
-            }
-        }
-        if topic.len() > TOPIC_BYTES_MAX {
-            Err("the topic is too long".to_string())
-        } else {
-            Ok(topic)
-        }
-    }
 }
 
 /// What the connection and the sink tell each other.
@@ -346,14 +243,11 @@ impl Sink for MqttSink {
         let mut number = 0;
         for (index, delivery) in deliveries.iter().enumerate() {
             let batch = &delivery.batch;
+            // Not kept across a pause: it borrows the batch.
             let messages: Vec<_> = {
-                let json = match &self.payload {
-                    Payload::Json { op_column } => Some(JsonRows::new(batch, op_column.as_deref())),
-                    Payload::Raw { .. } => None,
-                };
-                (0..batch.rows())
-                    .map(|row| self.message(batch, row, json.as_ref()))
-                    .collect()
+                let payloads = self.payload.of(batch);
+                let rows = 0..batch.rows();
+                rows.map(|row| self.message(batch, row, &payloads)).collect()
             };
             for (row, message) in messages.into_iter().enumerate() {
                 let message = message.and_then(|message| self.allowed(number, message));
@@ -390,22 +284,9 @@ impl Sink for MqttSink {
 
 impl MqttSink {
     /// Topic and payload of a row, or why there is no message.
-    fn message(&self, batch: &Batch, row: usize, json: Option<&JsonRows<'_>>) -> Result<(String, Vec<u8>), String> {
-        let topic = self.topic.topic(batch, row)?;
-        let mut payload = Vec::new();
-        match (&self.payload, json) {
-            (Payload::Raw { column }, _) => {
-                refuse_delete(batch, row, None)?;
-                let place = batch.schema().index_of(column);
-                match place.map_or(Cell::Missing, |place| batch.cell(row, place)) {
-                    Cell::Missing | Cell::Unchanged => return Err(format!("the record has no column '{column}'")),
-                    Cell::Bytes(bytes) => payload.extend_from_slice(bytes),
-                    cell => payload = cell.to_string().into_bytes(),
-                }
-            }
-            (Payload::Json { .. }, Some(json)) => json.row(row, &mut payload)?,
-            (Payload::Json { .. }, None) => {}
-        }
+    fn message(&self, batch: &Batch, row: usize, payloads: &Payloads<'_>) -> Result<(String, Vec<u8>), String> {
+        let topic = self.topic.fill(batch, row)?;
+        let payload = payloads.row(row)?;
         // Topic length, packet id and header take a few bytes more.
         if payload.len() + topic.len() + HEAD_BYTES > self.packet_bytes_max {
             return Err(format!(

@@ -12,12 +12,11 @@ use std::{
 use async_trait::async_trait;
 use bus_schema::{
     data::Value,
-    limits::RECORD_BYTES_MAX,
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch,
-    Undecodable, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, describe,
+    parse_config,
 };
 use rumqttc::{AsyncClient, Event, EventLoop, Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode};
 use schemars::JsonSchema;
@@ -29,12 +28,11 @@ use tokio::{
 
 use crate::{
     file::{
-        json,
-        reader::cut,
-        rows::{self, RowError, Rows, Shape, Token},
+        rows::{Shape, Token},
         source::types,
     },
     mqtt::{Broker, CONNECT_WAIT_S, Connected, Manner, Settings, Task, Urls, explain},
+    payload::{self, Format},
     secret::SecretRef,
     tls::TlsFiles,
 };
@@ -59,6 +57,9 @@ const REQUESTS_MAX: usize = 70_000;
 /// sent while the daemon is away waits at the broker. With QoS 0 the broker keeps nothing: what is sent during an
 /// interruption is lost. Brokers hand out a limited number of messages before they want acknowledgements (mosquitto:
 /// `max_inflight_messages`, 20 by default): raise it for high rates.
+///
+/// Beside what a payload brings, records have the columns `_topic`, `_received_at`, `_qos` and `_retained` with JSON, and
+/// `topic`, `received_at`, `qos` and `retained` with text and bytes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -95,19 +96,6 @@ fn one() -> u8 {
 
 fn yes() -> bool {
     true
-}
-
-/// What a payload is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Format {
-    /// A JSON object: its fields become columns, beside `_topic`, `_received_at`, `_qos` and `_retained`.
-    #[default]
-    Json,
-    /// UTF-8 text: columns `topic`, `payload`, `received_at`, `qos` and `retained`.
-    Text,
-    /// Any bytes: the same columns.
-    Bytes,
 }
 
 /// The registry line.
@@ -238,6 +226,8 @@ struct Bookmark {
 struct Message {
     publish: Publish,
     received_ns: i128,
+    /// What was not asked for is acknowledged, and no record.
+    is_wanted: bool,
     _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -331,14 +321,30 @@ impl Source for MqttSource {
         let Some(session) = &mut self.session else {
             return Err(Fault::retry("the MQTT source is not open"));
         };
-        let messages = session.gather().await.map_err(|cause| {
+        let mut messages = session.gather().await.map_err(|cause| {
             self.broker.next_address();
             Fault::retry(format!("the connection to the MQTT broker broke: {cause}"))
         })?;
         if messages.is_empty() {
             return Ok(Read::Idle);
         }
-        self.batch(&messages).map(Read::Batch)
+        for message in &mut messages {
+            message.is_wanted = is_wanted(&message.publish, &self.topics, self.retained);
+        }
+        let made = payload::batch(&messages, self.format, &mut self.shape, "mqtt");
+        let (batch, undecodable, taken) = made.map_err(|cause| Fault::stop(format!("MQTT messages: {cause}")))?;
+        session.take(messages, taken);
+        let bookmark = Bookmark {
+            v: 1,
+            connection: session.connection,
+            messages: session.messages,
+            topics: self.topics_hash,
+        };
+        Ok(Read::Batch(SourceBatch {
+            batch,
+            position: Position::new(serde_json::to_vec(&bookmark).unwrap_or_default()),
+            undecodable,
+        }))
     }
 
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
@@ -400,6 +406,7 @@ impl MqttSource {
                     early.push_back(Ok(Message {
                         publish,
                         received_ns: now_ns(),
+                        is_wanted: true,
                         _room: None,
                     }));
                 }
@@ -408,125 +415,34 @@ impl MqttSource {
             }
         }
     }
-
-    fn batch(&mut self, messages: &[Message]) -> Result<SourceBatch, Fault> {
-        let mut rows = Rows::new();
-        let mut undecodable = Vec::new();
-        let mut taken = 0;
-        for message in messages {
-            let publish = &message.publish;
-            if !self.is_wanted(publish) {
-                taken += 1;
-                continue;
-            }
-            let mut made = self.row(message, &mut rows);
-            if matches!(made, Err(RowFault::Full)) && rows.len() == 0 {
-                // The columns remembered from other messages leave no room: forget them.
-                rows.undo();
-                self.shape.forget();
-                made = self.row(message, &mut rows);
-            }
-            match made {
-                Ok(()) => rows.end(),
-                Err(RowFault::Full) if rows.len() > 0 => {
-                    rows.undo();
-                    break;
-                }
-                Err(fault) => {
-                    rows.undo();
-                    let reason = format!("a message to '{}': {fault}", publish.topic);
-                    undecodable.push(Undecodable {
-                        bytes: cut(&publish.payload),
-                        reason,
-                    });
-                }
-            }
-            taken += 1;
-        }
-        let batch = if rows.len() > 0 {
-            rows.finish(&mut self.shape, "mqtt")
-                .map_err(|cause| Fault::stop(format!("MQTT messages: {cause}")))?
-        } else {
-            rows::empty("mqtt")
-        };
-        let topics = self.topics_hash;
-        let Some(session) = &mut self.session else {
-            return Err(Fault::retry("the MQTT source is not open"));
-        };
-        session.take(messages, taken);
-        let bookmark = Bookmark {
-            v: 1,
-            connection: session.connection,
-            messages: session.messages,
-            topics,
-        };
-        let position = Position::new(serde_json::to_vec(&bookmark).unwrap_or_default());
-        Ok(SourceBatch {
-            batch,
-            position,
-            undecodable,
-        })
-    }
-
-    /// A session may hold subscriptions of an earlier config.
-    fn is_wanted(&self, publish: &Publish) -> bool {
-        (self.retained || !publish.retain) && self.topics.iter().any(|filter| matches(&publish.topic, filter))
-    }
-
-    fn row<'a>(&mut self, message: &'a Message, rows: &mut Rows<'a>) -> Result<(), RowFault> {
-        let payload = &message.publish.payload[..];
-        if payload.len() > RECORD_BYTES_MAX {
-            return Err(RowFault::Other(format!("it has more than {RECORD_BYTES_MAX} bytes")));
-        }
-        let text =
-            |payload| std::str::from_utf8(payload).map_err(|error| RowFault::Other(format!("not UTF-8: {error}")));
-        let shape = &mut self.shape;
-        let names = match self.format {
-            Format::Json => {
-                json::object(text(payload)?, |name, token| rows.set(shape, name, token)).map_err(
-                    |error| match error {
-                        json::JsonError::Row(error) => error.into(),
-                        error => RowFault::Other(error.to_string()),
-                    },
-                )?;
-                ["_topic", "_received_at", "_qos", "_retained"]
-            }
-            Format::Text | Format::Bytes => ["topic", "received_at", "qos", "retained"],
-        };
-        rows.set(shape, names[0], Token::Text(Cow::Borrowed(&message.publish.topic)))?;
-        match self.format {
-            Format::Json => {}
-            Format::Text => rows.set(shape, "payload", Token::Text(Cow::Borrowed(text(payload)?)))?,
-            Format::Bytes => rows.set(shape, "payload", Token::Value(Value::Bytes(payload.to_vec())))?,
-        }
-        let Publish { qos, retain, .. } = message.publish;
-        let own = [
-            Value::TimestampUtc(message.received_ns),
-            Value::I64(qos as i64),
-            Value::Bool(retain),
-        ];
-        for (name, value) in names[1..].iter().zip(own) {
-            rows.set(shape, name, Token::Value(value))?;
-        }
-        Ok(())
-    }
 }
 
-/// Why a message did not become a row.
-#[derive(Debug, thiserror::Error)]
-enum RowFault {
-    #[error("{}", RowError::TooManyColumns)]
-    Full,
-    #[error("{0}")]
-    Other(String),
+/// A session may hold subscriptions of an earlier config.
+fn is_wanted(publish: &Publish, topics: &[String], retained: bool) -> bool {
+    (retained || !publish.retain) && topics.iter().any(|filter| matches(&publish.topic, filter))
 }
 
-impl From<RowError> for RowFault {
-    fn from(error: RowError) -> Self {
-        match error {
-            RowError::TooManyColumns => RowFault::Full,
-            error => RowFault::Other(error.to_string()),
-        }
+impl payload::Message for Message {
+    fn is_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
+    fn payload(&self) -> &[u8] {
+        &self.publish.payload
+    }
+
+    fn beside(&self) -> Vec<(&'static str, Token<'_>)> {
+        let Publish { topic, qos, retain, .. } = &self.publish;
+        vec![
+            ("_topic", Token::Text(Cow::Borrowed(topic))),
+            ("_received_at", Token::Value(Value::TimestampUtc(self.received_ns))),
+            ("_qos", Token::Value(Value::I64(*qos as i64))),
+            ("_retained", Token::Value(Value::Bool(*retain))),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("a message to '{}'", self.publish.topic)
     }
 }
 
@@ -578,20 +494,15 @@ impl Session {
     }
 
     /// Counts the first `taken` messages as read; the others come first the next time.
-    fn take(&mut self, messages: &[Message], taken: usize) {
-        for message in &messages[..taken] {
+    fn take(&mut self, mut messages: Vec<Message>, taken: usize) {
+        for message in messages.drain(taken..).rev() {
+            self.early.push_front(Ok(message));
+        }
+        for message in messages {
             self.messages += 1;
             if message.publish.qos != QoS::AtMostOnce {
                 self.unacknowledged.push_back((self.messages, message.publish.pkid));
             }
-        }
-        for message in messages[taken..].iter().rev() {
-            let again = Message {
-                publish: message.publish.clone(),
-                received_ns: message.received_ns,
-                _room: None,
-            };
-            self.early.push_front(Ok(again));
         }
     }
 
@@ -630,6 +541,7 @@ async fn poll(mut events: EventLoop, sender: mpsc::Sender<Result<Message, String
                 .send(Ok(Message {
                     publish,
                     received_ns,
+                    is_wanted: true,
                     _room: Some(permit),
                 }))
                 .await;
@@ -642,4 +554,134 @@ fn now_ns() -> i128 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos() as i128)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rumqttc::MqttOptions;
+    use testkit::Mosquitto;
+
+    use super::*;
+    use crate::file::testing::source;
+
+    /// Publishes one after the other; the broker has all of them when this returns.
+    async fn publish(broker: &Mosquitto, messages: &[(&str, &str, bool)]) {
+        let options = MqttOptions::new("publisher", "127.0.0.1", broker.port());
+        let (client, mut events) = AsyncClient::new(options, 10);
+        for (topic, payload, retain) in messages {
+            let sent = client.publish(*topic, QoS::AtLeastOnce, *retain, *payload).await;
+            sent.unwrap();
+            while !matches!(events.poll().await.unwrap(), Event::Incoming(Packet::PubAck(_))) {}
+        }
+    }
+
+    fn reader(broker: &Mosquitto, more: &str) -> Box<dyn Source> {
+        let config = format!(r#"{{"url": "{}"{more}}}"#, broker.url());
+        source(&SOURCE, &config, Path::new("/"))
+    }
+
+    /// Reads so many records: the named columns of each, the reasons of what is none, and the last position.
+    async fn taken(
+        source: &mut dyn Source,
+        columns: &[&str],
+        wanted: usize,
+    ) -> (Vec<String>, Vec<String>, Option<Position>) {
+        let (mut rows, mut reasons, mut position) = (Vec::new(), Vec::new(), None);
+        while rows.len() + reasons.len() < wanted {
+            if let Read::Batch(read) = source.read().await.unwrap() {
+                let batch = &read.batch;
+                let cell = |row, name: &&str| {
+                    let column = batch.schema().index_of(name).expect("the column");
+                    batch.cell(row, column).to_string()
+                };
+                rows.extend((0..batch.rows()).map(|row| {
+                    let cells: Vec<String> = columns.iter().map(|name| cell(row, name)).collect();
+                    cells.join("|")
+                }));
+                reasons.extend(read.undecodable.into_iter().map(|input| input.reason));
+                position = Some(read.position);
+            }
+        }
+        (rows, reasons, position)
+    }
+
+    #[tokio::test]
+    async fn retained_messages_only_when_they_are_wanted() {
+        let broker = Mosquitto::start();
+        publish(&broker, &[("p/old", r#"{"n": 1}"#, true)]).await;
+        for (wants, expected) in [("true", vec!["1", "2"]), ("false", vec!["2"])] {
+            // A session of its own each: the broker keeps subscriptions.
+            let config = format!(r#", "topics": ["p/#"], "retained": {wants}, "client_id": "{wants}""#);
+            let mut reader = reader(&broker, &config);
+            reader.open(None).await.unwrap();
+            publish(&broker, &[("p/new", r#"{"n": 2}"#, false)]).await;
+            let (rows, _, _) = taken(&mut *reader, &["n"], expected.len()).await;
+            assert_eq!(rows, expected, "retained = {wants}");
+            reader.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_payload_has_columns_beside_it() {
+        let broker = Mosquitto::start();
+        let cases = [
+            (
+                "json",
+                ["n", "_topic", "_qos", "_retained"],
+                r#"{"n": 7}"#,
+                "7|p/a|1|false",
+            ),
+            (
+                "text",
+                ["payload", "topic", "qos", "retained"],
+                "warm",
+                "warm|p/a|1|false",
+            ),
+            (
+                "bytes",
+                ["payload", "topic", "qos", "retained"],
+                "ab",
+                "6162|p/a|1|false",
+            ),
+        ];
+        for (format, columns, payload, expected) in cases {
+            let mut reader = reader(
+                &broker,
+                &format!(r#", "topics": ["p/+"], "format": "{format}", "client_id": "{format}""#),
+            );
+            reader.open(None).await.unwrap();
+            publish(&broker, &[("p/a", payload, false)]).await;
+            let (rows, _, position) = taken(&mut *reader, &columns, 1).await;
+            assert_eq!(rows, [expected], "{format}");
+            reader.commit(&position.unwrap()).await.unwrap();
+            reader.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_committed_comes_again_and_what_is_broken_does_not_stop_the_rest() {
+        let broker = Mosquitto::start();
+        let mut first = reader(&broker, r#", "topics": ["p"], "client_id": "reader""#);
+        first.open(None).await.unwrap();
+        let messages = [r#"{"n": 1}"#, "broken", r#"{"n": 2}"#].map(|payload| ("p", payload, false));
+        publish(&broker, &messages).await;
+        let (rows, reasons, position) = taken(&mut *first, &["n"], 3).await;
+        assert_eq!(rows, ["1", "2"]);
+        assert!(reasons[0].starts_with("a message to 'p': "), "{reasons:?}");
+        first.commit(&position.unwrap()).await.unwrap();
+        publish(&broker, &[("p", r#"{"n": 3}"#, false)]).await;
+        let (rows, _, uncommitted) = taken(&mut *first, &["n"], 1).await;
+        assert_eq!(rows, ["3"]);
+        first.close().await;
+        let mut second = reader(&broker, r#", "topics": ["p"], "client_id": "reader""#);
+        second.open(uncommitted.as_ref()).await.unwrap();
+        let (rows, _, position) = taken(&mut *second, &["n"], 1).await;
+        assert_eq!(rows, ["3"]);
+        second.commit(&position.unwrap()).await.unwrap();
+        publish(&broker, &[("p", r#"{"n": 4}"#, false)]).await;
+        let (rows, _, _) = taken(&mut *second, &["n"], 1).await;
+        assert_eq!(rows, ["4"]);
+    }
 }

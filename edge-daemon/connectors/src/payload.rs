@@ -31,6 +31,10 @@ pub(crate) enum Format {
 
 /// One message.
 pub(crate) trait Message {
+    /// Whether it is a record at all; otherwise it only counts as taken.
+    fn is_wanted(&self) -> bool {
+        true
+    }
     /// What it brings.
     fn payload(&self) -> &[u8];
     /// What came beside it: names that begin with `_`.
@@ -63,6 +67,10 @@ pub(crate) fn batch<M: Message>(
 ) -> Result<(Batch, Vec<Undecodable>, usize), String> {
     let (mut rows, mut undecodable, mut taken) = (Rows::new(), Vec::new(), 0);
     for message in messages {
+        if !message.is_wanted() {
+            taken += 1;
+            continue;
+        }
         let mut made = row(message, format, shape, &mut rows);
         if matches!(made, Err(Failed::Full)) && rows.len() == 0 {
             // The columns remembered from other messages leave no room: forget them.

@@ -65,12 +65,7 @@ fn run(args: &Args) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.spawn(async {
-        for wait in resident::waits() {
-            tokio::time::sleep(wait).await;
-            resident::forget_code();
-        }
-    });
+    runtime.spawn(resident::keep_forgetting(tokio::time::sleep));
     runtime.block_on(async {
         // Before the ports are open: whoever waits for them may ask us to stop at once.
         let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;

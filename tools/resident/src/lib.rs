@@ -33,8 +33,17 @@ pub fn forget_code() {
     code::forget();
 }
 
-/// How long to wait before each [`forget_code`]: soon after the start, which needs more code than the work, and seldom later.
-pub fn waits() -> impl Iterator<Item = Duration> {
+/// Calls [`forget_code`] for ever: soon after the start, which needs more code than the work, and then ever more seldom.
+/// `sleep` is the runtime's.
+pub async fn keep_forgetting<S: Future<Output = ()>>(sleep: impl Fn(Duration) -> S) {
+    for wait in waits() {
+        sleep(wait).await;
+        forget_code();
+    }
+}
+
+/// How long to wait before each time.
+fn waits() -> impl Iterator<Item = Duration> {
     std::iter::successors(Some(WAIT_FIRST), |wait| Some((*wait * 2).min(WAIT_MAX)))
 }
 

@@ -63,14 +63,7 @@ impl Alive {
 impl Server {
     /// Checks the settings.
     pub(super) fn new(settings: Settings, context: &BuildContext) -> Result<Self, ConfigError> {
-        let urls = match settings.url {
-            Urls::One(url) => vec![("url".to_string(), url)],
-            Urls::Many(urls) => urls
-                .into_iter()
-                .enumerate()
-                .map(|(at, url)| (format!("url[{at}]"), url))
-                .collect(),
-        };
+        let urls = settings.url.keyed();
         if urls.is_empty() {
             return Err(ConfigError::at("url", "name at least one server"));
         }

@@ -5,10 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use async_nats::{Client, HeaderMap, StatusCode, Subscriber};
 use async_trait::async_trait;
-use bus_schema::{
-    data::{Batch, Cell},
-    plan::{ComponentRole, Descriptor},
-};
+use bus_schema::plan::{ComponentRole, Descriptor};
 use bytes::Bytes;
 use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
 use futures_util::StreamExt;
@@ -21,10 +18,9 @@ use super::{
     connect::{Alive, Connected, Server, Settings},
 };
 use crate::{
-    file::encode::{JsonRows, refuse_delete},
     key,
     mqtt::Urls,
-    mqtt_sink::Template,
+    publish::{Format, Payload, Payloads, Template},
     secret::SecretRef,
     tls::TlsFiles,
 };
@@ -84,17 +80,6 @@ fn yes() -> bool {
     true
 }
 
-/// What a payload is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Format {
-    /// A JSON object of all columns, as the destination `file` writes it.
-    #[default]
-    Json,
-    /// One column: bytes as they are, anything else as text. Null is an empty payload.
-    Raw,
-}
-
 /// The registry line.
 pub(crate) const SINK: Component = Component {
     descriptor,
@@ -122,14 +107,7 @@ fn descriptor() -> Descriptor {
 
 fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigError> {
     let config: Config = parse_config(config)?;
-    let payload_column = match (config.format, config.payload_column) {
-        (Format::Json, Some(_)) => return Err(ConfigError::at("payload_column", "only for format = \"raw\"")),
-        (Format::Raw, None) => return Err(ConfigError::at("payload_column", "name the column to send")),
-        (Format::Raw, _) if config.op_column.is_some() => {
-            return Err(ConfigError::at("op_column", "only for format = \"json\""));
-        }
-        (_, column) => column,
-    };
+    let payload = Payload::new(config.format, config.payload_column, config.op_column)?;
     let subject = Template::parse(&config.subject).map_err(|cause| ConfigError::at("subject", cause))?;
     // With something in the places of columns, it has to be one.
     let filled = config.subject.replace(['{', '}'], "_");
@@ -147,8 +125,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         server: Server::new(settings, context)?,
         subject,
         jetstream: config.jetstream,
-        payload_column,
-        op_column: config.op_column,
+        payload,
         session: None,
     }))
 }
@@ -169,8 +146,7 @@ struct NatsSink {
     server: Server,
     subject: Template,
     jetstream: bool,
-    payload_column: Option<String>,
-    op_column: Option<String>,
+    payload: Payload,
     session: Option<Session>,
 }
 
@@ -307,18 +283,12 @@ impl NatsSink {
         &self,
         delivery: &Delivery,
         row: usize,
-        json: Option<&JsonRows<'_>>,
+        payloads: &Payloads<'_>,
         bytes_max: usize,
     ) -> Result<Outgoing, String> {
-        let batch = &delivery.batch;
-        let subject = self.subject.topic(batch, row)?;
+        let subject = self.subject.fill(&delivery.batch, row)?;
         check_subject(&subject, false)?;
-        let mut payload = Vec::new();
-        match (&self.payload_column, json) {
-            (Some(column), _) => raw(batch, row, column, &mut payload)?,
-            (None, Some(json)) => json.row(row, &mut payload)?,
-            (None, None) => {}
-        }
+        let payload = payloads.row(row)?;
         if payload.len() + HEADER_BYTES > bytes_max {
             return Err(format!(
                 "the message would have {} bytes; the server takes {bytes_max}, with headers",
@@ -333,17 +303,6 @@ impl NatsSink {
             payload: payload.into(),
         })
     }
-}
-
-fn raw(batch: &Batch, row: usize, column: &str, payload: &mut Vec<u8>) -> Result<(), String> {
-    refuse_delete(batch, row, None)?;
-    let place = batch.schema().index_of(column);
-    match place.map_or(Cell::Missing, |place| batch.cell(row, place)) {
-        Cell::Missing | Cell::Unchanged => return Err(format!("the record has no column '{column}'")),
-        Cell::Bytes(bytes) => payload.extend_from_slice(bytes),
-        cell => payload.extend_from_slice(cell.to_string().as_bytes()),
-    }
-    Ok(())
 }
 
 #[async_trait]
@@ -374,12 +333,9 @@ impl Sink for NatsSink {
         for (index, delivery) in deliveries.iter().enumerate() {
             // Not kept across a pause: it borrows the batch.
             let messages: Vec<_> = {
-                let json = self
-                    .payload_column
-                    .is_none()
-                    .then(|| JsonRows::new(&delivery.batch, self.op_column.as_deref()));
+                let payloads = self.payload.of(&delivery.batch);
                 let rows = 0..delivery.batch.rows();
-                rows.map(|row| self.message(delivery, row, json.as_ref(), bytes_max))
+                rows.map(|row| self.message(delivery, row, &payloads, bytes_max))
                     .collect()
             };
             for (row, message) in messages.into_iter().enumerate() {

@@ -74,8 +74,8 @@ impl Harvest {
 
     /// All rows, a line each.
     pub(crate) fn rows(&self) -> String {
-        let rows = self.batches.iter().map(shown).filter(|rows| !rows.is_empty());
-        rows.collect::<Vec<_>>().join("\n")
+        let batches = self.batches.iter().filter(|batch| batch.rows() > 0);
+        batches.map(shown).collect::<Vec<_>>().join("\n")
     }
 
     /// `name:type` of the last batch that has columns.

@@ -1,20 +1,28 @@
 //! Transforms, one file each, one line each in [`components`]. Pure functions over batches: no I/O, no clock.
 
 mod arithmetic;
+mod bound;
 mod cast;
+mod cells;
+mod clamp;
 mod columns;
+mod constant;
 pub mod convert;
 mod derive;
 mod engine;
 mod expression;
+mod fill;
 mod filter;
 mod merge;
 mod ordered;
 mod origin;
+mod pattern;
 mod quick;
 #[cfg(test)]
 mod testing;
 pub mod text;
+mod trim;
+mod validate;
 
 use flow::Component;
 
@@ -26,6 +34,10 @@ pub fn components() -> Vec<Component> {
         columns::SELECT,
         columns::RENAME,
         cast::CAST,
+        validate::VALIDATE,
+        clamp::CLAMP,
+        fill::FILL,
+        trim::TRIM,
         merge::MERGE,
         origin::ORIGIN,
     ]
@@ -52,7 +64,9 @@ mod tests {
         }
         assert_eq!(
             names,
-            ["filter", "derive", "select", "rename", "cast", "merge", "origin"]
+            [
+                "filter", "derive", "select", "rename", "cast", "validate", "clamp", "fill", "trim", "merge", "origin"
+            ]
         );
     }
 }

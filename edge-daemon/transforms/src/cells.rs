@@ -53,8 +53,7 @@ pub(crate) fn put(batch: &Batch, new: impl IntoIterator<Item = (Field, Vec<Value
     let mut fields = batch.schema().fields.clone();
     let mut columns = batch.columns().to_vec();
     for (field, values) in new {
-        let column =
-            column(&values, &field.ty).map_err(|cause| Fault::stop(format!("column '{}': {cause}", field.name)))?;
+        let column = column(&values, &field)?;
         match fields.iter().position(|known| known.name == field.name) {
             Some(place) => {
                 fields[place] = Field {
@@ -83,7 +82,12 @@ pub(crate) fn reshaped(batch: &Batch, fields: Vec<Field>, columns: Vec<Column>) 
         .map_err(|error| Fault::stop(error.to_string()))
 }
 
-fn column(values: &[Value], ty: &Type) -> Result<Column, String> {
+/// A column of these values.
+pub(crate) fn column(values: &[Value], field: &Field) -> Result<Column, Fault> {
+    filled(values, &field.ty).map_err(|cause| Fault::stop(format!("column '{}': {cause}", field.name)))
+}
+
+fn filled(values: &[Value], ty: &Type) -> Result<Column, String> {
     let mut column = Column::new(ty);
     for value in values {
         let pushed = match ty {

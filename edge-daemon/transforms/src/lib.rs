@@ -8,16 +8,30 @@ mod clamp;
 mod columns;
 mod constant;
 pub mod convert;
+mod deadband;
 mod derive;
 mod engine;
 mod expression;
 mod fill;
 mod filter;
+mod flatten;
+mod hash;
+mod line_protocol;
+mod logfmt;
+mod mask;
 mod merge;
+mod object;
 mod ordered;
 mod origin;
+mod parse;
 mod pattern;
 mod quick;
+mod render;
+mod sample;
+// One file for both crates, which do not depend on each other.
+#[path = "../../connectors/src/secret.rs"]
+mod secret;
+mod spread;
 #[cfg(test)]
 mod testing;
 pub mod text;
@@ -38,6 +52,13 @@ pub fn components() -> Vec<Component> {
         clamp::CLAMP,
         fill::FILL,
         trim::TRIM,
+        mask::MASK,
+        hash::HASH,
+        sample::SAMPLE,
+        deadband::DEADBAND,
+        flatten::FLATTEN,
+        parse::PARSE,
+        render::RENDER,
         merge::MERGE,
         origin::ORIGIN,
     ]
@@ -65,7 +86,8 @@ mod tests {
         assert_eq!(
             names,
             [
-                "filter", "derive", "select", "rename", "cast", "validate", "clamp", "fill", "trim", "merge", "origin"
+                "filter", "derive", "select", "rename", "cast", "validate", "clamp", "fill", "trim", "mask", "hash",
+                "sample", "deadband", "flatten", "parse", "render", "merge", "origin"
             ]
         );
     }

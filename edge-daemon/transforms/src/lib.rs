@@ -1,10 +1,12 @@
-//! Transforms, one file each, one line each in [`components`]. Pure functions over batches: no I/O, no clock.
+//! Transforms, one file each, one line each in [`components`]. Functions over batches: no clock, and no I/O but the file of
+//! `lookup` and the key of `hash`.
 
 mod arithmetic;
 mod bound;
 mod cast;
 mod cells;
 mod clamp;
+mod codec;
 mod columns;
 mod constant;
 pub mod convert;
@@ -18,6 +20,7 @@ mod flatten;
 mod hash;
 mod line_protocol;
 mod logfmt;
+mod lookup;
 mod mask;
 mod merge;
 mod object;
@@ -59,6 +62,9 @@ pub fn components() -> Vec<Component> {
         flatten::FLATTEN,
         parse::PARSE,
         render::RENDER,
+        codec::DECODE,
+        codec::ENCODE,
+        lookup::LOOKUP,
         merge::MERGE,
         origin::ORIGIN,
     ]
@@ -87,7 +93,7 @@ mod tests {
             names,
             [
                 "filter", "derive", "select", "rename", "cast", "validate", "clamp", "fill", "trim", "mask", "hash",
-                "sample", "deadband", "flatten", "parse", "render", "merge", "origin"
+                "sample", "deadband", "flatten", "parse", "render", "decode", "encode", "lookup", "merge", "origin"
             ]
         );
     }

@@ -135,7 +135,11 @@ mod tests {
         assert_eq!(fields(&text, "", "_", 0).unwrap().len(), 2);
         let deep = format!("{}1{}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
         let found = fields(&deep, "", "_", 15).unwrap();
-        assert!(matches!(found.as_slice(), [(name, Value::Json(_))] if name.len() == 31), "{}", found.len());
+        assert!(
+            matches!(found.as_slice(), [(name, Value::Json(_))] if name.len() == 31),
+            "{}",
+            found.len()
+        );
     }
 
     proptest::proptest! {

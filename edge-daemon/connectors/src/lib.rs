@@ -14,9 +14,11 @@ mod mqtt_sink;
 mod mqtt_source;
 mod mqtt_trial;
 mod names;
+mod nats;
 // One file for both crates, which do not depend on each other.
 #[path = "../../transforms/src/ordered.rs"]
 mod ordered;
+mod payload;
 mod postgres;
 mod secret;
 mod sqlite;
@@ -42,6 +44,8 @@ pub fn components() -> Vec<Component> {
         host_metrics::SOURCE,
         mqtt_source::SOURCE,
         mqtt_sink::SINK,
+        nats::SOURCE,
+        nats::SINK,
         postgres::SOURCE,
         postgres::SINK,
         sqlite::SOURCE,

@@ -266,7 +266,9 @@ fn is_beyond(last: &Value, now: &Value, band: &Band) -> bool {
         Band::Relative(Percent { percent }) => from.abs() * percent / 100.0,
     };
     // As floats two large integers may be one: with a band of 0 they are two, as the values are.
-    width == 0.0 || !((to - from).abs() <= width)
+    let distance = (to - from).abs();
+    // From or to infinity or NaN is no distance that a band spans.
+    width == 0.0 || distance > width || !distance.is_finite()
 }
 
 fn number(value: &Value) -> Option<f64> {
@@ -307,6 +309,12 @@ mod tests {
                 &["n:i64", "s:text"],
                 &["100|a", "100|b", "110|a", "111|a", "89|b", "100|~", "100|"],
                 "100|a\n100|b\n111|a\n89|b\n100|~\n100|",
+            ),
+            (
+                r#"{"columns": {"n": {"percent": 10}}}"#,
+                &["n:f64"],
+                &["5", "inf", "inf", "5", "-inf", "inf", "0", "0.1"],
+                "5.0\ninf\n5.0\n-inf\ninf\n0.0\n0.1",
             ),
             (
                 r#"{"columns": {"n": 0, "t": 5}}"#,

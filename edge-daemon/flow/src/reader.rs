@@ -113,6 +113,7 @@ impl<'a> Reader<'a> {
     pub(crate) async fn run(&mut self, sender: mpsc::Sender<Work>) -> Outcome {
         let mut backoff = Backoff::default();
         let mut is_open = false;
+        self.forget();
         // A closed channel means that the writing half has given up and says why.
         while !self.around.stopping() && !sender.is_closed() {
             let step = self.step(&sender, &mut is_open).await;
@@ -122,6 +123,7 @@ impl<'a> Reader<'a> {
                 Err(fault) => {
                     self.source.close().await;
                     is_open = false;
+                    self.forget();
                     tokio::select! {
                         recovered = self.around.recover(self.node, fault, &mut backoff) => {
                             if let Err(outcome) = recovered {
@@ -134,6 +136,11 @@ impl<'a> Reader<'a> {
             }
         }
         Outcome::Stopped
+    }
+
+    /// What comes now may have come before and never arrived.
+    fn forget(&mut self) {
+        self.stages.iter_mut().for_each(|stage| stage.transform.forget());
     }
 
     /// Tries dead letters again that are wished for, opens if need be, passes commits on, reads once. `Some` ends the half.

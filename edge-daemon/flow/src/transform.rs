@@ -22,9 +22,13 @@ impl From<Batch> for Transformed {
     }
 }
 
-/// Changes records or leaves them out, and never makes more of them than came in: the account counts them. No I/O, no clock, no waiting. Must give the same result for the same batch: a batch may come
-/// again after a crash.
+/// Changes records or leaves them out, and never makes more of them than came in: the account counts them. No I/O, no clock,
+/// no waiting. Must give the same result for the same batch, which may come again after a crash; one that goes by what came
+/// before may differ in what it leaves out, if the destination is as right with the one as with the other.
 pub trait Transform: Send {
     /// Transforms a batch. A fault is about the config, not about a record.
     fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault>;
+
+    /// What was transformed last may not have arrived and come again: whatever was learnt from it does not hold any more.
+    fn forget(&mut self) {}
 }

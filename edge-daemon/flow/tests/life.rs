@@ -12,8 +12,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bus_schema::{id::StreamId, message::RunState};
-use flow::{Delivery, Fault, Outcome, Position, Read, Rejected, Shared, Sink, Source, SourceBatch, Watermark};
+use bus_schema::{data::Batch, id::StreamId, message::RunState};
+use flow::{
+    Delivery, Fault, Outcome, Position, Read, Rejected, Shared, Sink, Source, SourceBatch, Stage, Transform,
+    Transformed, Watermark,
+};
 use support::{Buffer, Input, Numbers, Table, World, batch, blob, leaf, pipe, stage, surroundings, values};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -595,4 +598,42 @@ async fn a_source_that_waits_for_its_acknowledgement_gets_it() {
     let outcome = timeout(HOUR, flow::run(pipe, around)).await;
     assert_eq!(outcome, Ok(Outcome::Finished));
     assert_eq!(world.records("table"), [1, 2, 3]);
+}
+
+/// Lets every number through once.
+#[derive(Default)]
+struct Once(std::collections::HashSet<i64>);
+
+impl Transform for Once {
+    fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault> {
+        let numbers = values(&batch);
+        let new: Vec<usize> = (0..numbers.len()).filter(|row| self.0.insert(numbers[*row])).collect();
+        Ok(batch.take(&new).into())
+    }
+
+    fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// What a transform has learnt from records holds no longer when they may be read again.
+#[tokio::test(start_paused = true)]
+async fn a_transform_forgets_when_reading_starts_again() {
+    use Step::*;
+    for (steps, wanted) in [
+        (&[Rows, Rows, End][..], &[1, 2, 3][..]),
+        (&[Rows, Retry, Rows, Rows, End], &[1, 2, 3, 1, 2, 3]),
+    ] {
+        let world = World::empty();
+        let leaves = vec![leaf(&world, "table", Some(0), Table::new(&world, "table"))];
+        let once = Stage {
+            after: None,
+            node: "once".into(),
+            transform: Box::<Once>::default(),
+        };
+        let pipe = pipe(script(steps), vec![once], leaves);
+        let (around, _stop) = surroundings(&world);
+        assert_eq!(flow::run(pipe, around).await, Outcome::Finished);
+        assert_eq!(world.records("table"), wanted, "{}", steps.len());
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bus_schema::{
-    data::{Batch, Column, Field, Schema, Type, Value},
+    data::{Batch, Field, Type, Value},
     plan::{ComponentRole, Descriptor},
 };
 use flow::{Build, BuildContext, Component, ConfigError, Fault, Transform, Transformed, describe, parse_config};
@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
+    cells::{RejectedRows, compute, put, without},
     convert::convert,
     ordered::Ordered,
     text::{TYPE_NAMES, type_named},
@@ -107,61 +108,35 @@ impl Transform for Cast {
             return Ok(batch.into());
         }
         let (converted, rejected) = self.convert(&batch, &places);
-        let batch = if rejected.is_empty() {
-            batch
-        } else {
-            let is_rejected = |row: &usize| rejected.binary_search_by_key(row, |(row, _)| *row).is_ok();
-            batch.take(&(0..batch.rows()).filter(|row| !is_rejected(row)).collect::<Vec<_>>())
-        };
-        let wrong = |error: &dyn std::fmt::Display| Fault::stop(format!("cast: {error}"));
-        let mut fields = schema.fields.clone();
-        let mut columns = batch.columns().to_vec();
-        for ((place, ty), values) in places.into_iter().zip(converted) {
-            let mut column = Column::new(ty);
-            for value in &values {
-                column.push(value.as_cell(), ty).map_err(|error| wrong(&error))?;
-            }
-            let nullable = fields[place].nullable || self.on_error == OnError::Null;
-            fields[place] = Field {
-                ty: ty.clone(),
-                nullable,
-                ..fields[place].clone()
-            };
-            columns[place] = column;
-        }
-        let schema = Schema {
-            collection: schema.collection.clone(),
-            fields,
-        };
-        let batch = batch
-            .with_columns(Arc::new(schema), columns)
-            .map_err(|error| wrong(&error))?;
+        let batch = without(batch, &rejected);
+        let new = places.into_iter().zip(converted).map(|((place, ty), values)| {
+            let field = &schema.fields[place];
+            let nullable = field.nullable || self.on_error == OnError::Null;
+            let ty = ty.clone();
+            (
+                Field {
+                    ty,
+                    nullable,
+                    ..field.clone()
+                },
+                values,
+            )
+        });
+        let batch = put(&batch, new)?;
         Ok(Transformed { batch, rejected })
     }
 }
 
 impl Cast {
     /// The values of each column for the rows in which all could be converted, and the other rows.
-    fn convert(&self, batch: &Batch, places: &[(usize, &Type)]) -> (Vec<Vec<Value>>, Vec<(usize, String)>) {
-        let mut converted: Vec<Vec<Value>> = places.iter().map(|_| Vec::with_capacity(batch.rows())).collect();
-        let mut rejected = Vec::new();
-        for row in 0..batch.rows() {
-            for (index, (place, ty)) in places.iter().enumerate() {
-                match convert(batch.cell(row, *place), ty) {
-                    Ok(value) => converted[index].push(value),
-                    Err(_) if self.on_error == OnError::Null => converted[index].push(Value::Null),
-                    Err(cause) => {
-                        // Takes back what the columns before this one got.
-                        converted[..index]
-                            .iter_mut()
-                            .for_each(|values| values.truncate(values.len() - 1));
-                        rejected.push((row, format!("column '{}' {cause}", batch.schema().fields[*place].name)));
-                        break;
-                    }
-                }
+    fn convert(&self, batch: &Batch, places: &[(usize, &Type)]) -> (Vec<Vec<Value>>, RejectedRows) {
+        compute(batch.rows(), places.len(), |row, index| {
+            let (place, ty) = places[index];
+            match convert(batch.cell(row, place), ty) {
+                Err(_) if self.on_error == OnError::Null => Ok(Value::Null),
+                done => done.map_err(|cause| format!("column '{}' {cause}", batch.schema().fields[place].name)),
             }
-        }
-        (converted, rejected)
+        })
     }
 }
 

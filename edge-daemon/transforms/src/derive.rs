@@ -1,9 +1,7 @@
 //! Transform `derive`: adds columns computed by expressions, or replaces columns by them.
 
-use std::sync::Arc;
-
 use bus_schema::{
-    data::{Batch, Column, Field, Schema, Type, Value},
+    data::{Batch, Field, Type, Value},
     plan::{ComponentRole, Descriptor},
 };
 use flow::{Build, BuildContext, Component, ConfigError, Fault, Transform, Transformed, describe, parse_config};
@@ -11,8 +9,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
+    cells::{RejectedRows, compute, put, without},
     convert::convert,
-    expression::{Expression, common_type, rescaled},
+    expression::{Expression, common_type},
     ordered::Ordered,
     text::{TYPE_NAMES, type_named},
 };
@@ -126,89 +125,33 @@ struct Derive {
 impl Transform for Derive {
     fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault> {
         let (results, rejected) = self.compute(&batch);
-        let batch = if rejected.is_empty() {
-            batch
-        } else {
-            let is_rejected = |row: &usize| rejected.binary_search_by_key(row, |(row, _)| *row).is_ok();
-            batch.take(&(0..batch.rows()).filter(|row| !is_rejected(row)).collect::<Vec<_>>())
-        };
-        let mut fields = batch.schema().fields.clone();
-        let mut columns = batch.columns().to_vec();
-        for (computed, values) in self.columns.iter().zip(results) {
+        let batch = without(batch, &rejected);
+        let new = self.columns.iter().zip(results).map(|(computed, values)| {
             let ty = computed.ty.clone().unwrap_or_else(|| common_type(&values));
-            let column =
-                column(&values, &ty).map_err(|cause| Fault::stop(format!("column '{}': {cause}", computed.name)))?;
-            let field = Field::new(&computed.name, ty);
-            match fields.iter().position(|known| known.name == computed.name) {
-                Some(place) => {
-                    fields[place] = Field {
-                        key: fields[place].key,
-                        ..field
-                    };
-                    columns[place] = column;
-                }
-                None => {
-                    fields.push(field);
-                    columns.push(column);
-                }
-            }
-        }
-        let schema = Schema {
-            collection: batch.schema().collection.clone(),
-            fields,
-        };
-        let batch = batch
-            .with_columns(Arc::new(schema), columns)
-            .map_err(|error| Fault::stop(error.to_string()))?;
+            (Field::new(&computed.name, ty), values)
+        });
+        let batch = put(&batch, new)?;
         Ok(Transformed { batch, rejected })
     }
 }
 
 impl Derive {
     /// The values of each column for the rows for which all of them could be computed, and the other rows.
-    fn compute(&self, batch: &Batch) -> (Vec<Vec<Value>>, Vec<(usize, String)>) {
+    fn compute(&self, batch: &Batch) -> (Vec<Vec<Value>>, RejectedRows) {
         let bound: Vec<_> = self
             .columns
             .iter()
             .map(|computed| computed.expression.bind(batch))
             .collect();
-        let mut results: Vec<Vec<Value>> = self.columns.iter().map(|_| Vec::with_capacity(batch.rows())).collect();
-        let mut rejected = Vec::new();
-        for row in 0..batch.rows() {
-            for (index, computed) in self.columns.iter().enumerate() {
-                let typed = |value: Value| match &computed.ty {
-                    Some(ty) => {
-                        convert(value.as_cell(), ty).map_err(|cause| format!("column '{}' {cause}", computed.name))
-                    }
-                    None => Ok(value),
-                };
-                match bound[index].value(row).and_then(typed) {
-                    Ok(value) => results[index].push(value),
-                    Err(reason) => {
-                        // Takes back what the columns before this one got.
-                        results[..index]
-                            .iter_mut()
-                            .for_each(|values| values.truncate(values.len() - 1));
-                        rejected.push((row, reason));
-                        break;
-                    }
-                }
+        compute(batch.rows(), bound.len(), |row, index| {
+            let Computed { name, ty, .. } = &self.columns[index];
+            let value = bound[index].value(row)?;
+            match ty {
+                Some(ty) => convert(value.as_cell(), ty).map_err(|cause| format!("column '{name}' {cause}")),
+                None => Ok(value),
             }
-        }
-        (results, rejected)
+        })
     }
-}
-
-fn column(values: &[Value], ty: &Type) -> Result<Column, String> {
-    let mut column = Column::new(ty);
-    for value in values {
-        let value = match ty {
-            Type::Decimal { scale, .. } => rescaled(value, *scale).ok_or("a decimal does not fit its column")?,
-            _ => value.clone(),
-        };
-        column.push(value.as_cell(), ty).map_err(|error| error.to_string())?;
-    }
-    Ok(column)
 }
 
 #[cfg(test)]

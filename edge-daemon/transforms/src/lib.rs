@@ -1,20 +1,45 @@
-//! Transforms, one file each, one line each in [`components`]. Pure functions over batches: no I/O, no clock.
+//! Transforms, one file each, one line each in [`components`]. Functions over batches: no clock, and no I/O but the file of
+//! `lookup` and the key of `hash`.
 
 mod arithmetic;
+mod bound;
 mod cast;
+mod cells;
+mod clamp;
+mod codec;
 mod columns;
+mod constant;
 pub mod convert;
+mod deadband;
 mod derive;
 mod engine;
 mod expression;
+mod fill;
 mod filter;
+mod flatten;
+mod hash;
+mod line_protocol;
+mod logfmt;
+mod lookup;
+mod mask;
 mod merge;
+mod object;
 mod ordered;
 mod origin;
+mod parse;
+mod pattern;
 mod quick;
+mod render;
+mod sample;
+// One file for both crates, which do not depend on each other.
+#[path = "../../connectors/src/secret.rs"]
+mod secret;
+mod spread;
 #[cfg(test)]
 mod testing;
 pub mod text;
+mod trim;
+mod validate;
 
 use flow::Component;
 
@@ -26,6 +51,20 @@ pub fn components() -> Vec<Component> {
         columns::SELECT,
         columns::RENAME,
         cast::CAST,
+        validate::VALIDATE,
+        clamp::CLAMP,
+        fill::FILL,
+        trim::TRIM,
+        mask::MASK,
+        hash::HASH,
+        sample::SAMPLE,
+        deadband::DEADBAND,
+        flatten::FLATTEN,
+        parse::PARSE,
+        render::RENDER,
+        codec::DECODE,
+        codec::ENCODE,
+        lookup::LOOKUP,
         merge::MERGE,
         origin::ORIGIN,
     ]
@@ -52,7 +91,10 @@ mod tests {
         }
         assert_eq!(
             names,
-            ["filter", "derive", "select", "rename", "cast", "merge", "origin"]
+            [
+                "filter", "derive", "select", "rename", "cast", "validate", "clamp", "fill", "trim", "mask", "hash",
+                "sample", "deadband", "flatten", "parse", "render", "decode", "encode", "lookup", "merge", "origin"
+            ]
         );
     }
 }

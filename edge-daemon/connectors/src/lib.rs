@@ -15,9 +15,11 @@ mod mqtt_source;
 mod mqtt_trial;
 mod mysql;
 mod names;
+mod nats;
 // One file for both crates, which do not depend on each other.
 #[path = "../../transforms/src/ordered.rs"]
 mod ordered;
+mod payload;
 mod postgres;
 mod secret;
 mod sqlite;
@@ -44,6 +46,8 @@ pub fn components() -> Vec<Component> {
         mqtt_source::SOURCE,
         mqtt_sink::SINK,
         mysql::SINK,
+        nats::SOURCE,
+        nats::SINK,
         postgres::SOURCE,
         postgres::SINK,
         sqlite::SOURCE,

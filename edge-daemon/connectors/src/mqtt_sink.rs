@@ -199,7 +199,7 @@ enum Payload {
 
 /// A topic with places for values.
 #[derive(Debug, PartialEq)]
-struct Template(Vec<Piece>);
+pub(crate) struct Template(Vec<Piece>);
 
 #[derive(Debug, PartialEq)]
 enum Piece {
@@ -208,7 +208,8 @@ enum Piece {
 }
 
 impl Template {
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Takes a text with `{column}` in it apart.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
@@ -244,7 +245,7 @@ impl Template {
     }
 
     /// The topic of a row, or why it has none.
-    fn topic(&self, batch: &Batch, row: usize) -> Result<String, String> {
+    pub(crate) fn topic(&self, batch: &Batch, row: usize) -> Result<String, String> {
         let mut topic = String::new();
         for piece in &self.0 {
             match piece {

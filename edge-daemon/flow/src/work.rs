@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Bytes between the source and the last commit, of ordinary records; a larger batch goes alone.
-pub(crate) const INFLIGHT_BYTES_MAX: usize = 384 * 1024;
+pub(crate) const INFLIGHT_BYTES_MAX: usize = 320 * 1024;
 /// Batches of at most so many rows are weighed: a source closes a batch of more rows at about its target.
 const WEIGHED_ROWS_MAX: usize = 64;
 

@@ -26,7 +26,7 @@ use crate::aside;
 use super::outgoing::{Bookmark, Outgoing, Store, View, lock, read_book, spool_fault};
 
 /// Bytes of frames kept in memory after they were spooled, so that live data is not read back from disk.
-const RECENT_BYTES_MAX: usize = 512 * 1024;
+const RECENT_BYTES_MAX: usize = 384 * 1024;
 /// How long a write waits for room in a full spool before it says so.
 pub(super) const FULL_WAIT: Duration = Duration::from_secs(2);
 /// Share of the quota given up at a time when the oldest records have to go.

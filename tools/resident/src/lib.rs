@@ -25,7 +25,7 @@ pub fn give_back() {
     glibc::give_back();
 }
 
-/// Lets go of the pages of the program's own code and constants. What is used next comes back from the kernel's page cache
+/// Lets go of the pages of the code and constants of the program and its libraries. What is used next comes back from the kernel's page cache
 /// at the cost of a page fault for 16 pages; what only the start needed does not. Nothing is lost: these pages are the file's.
 /// A breakpoint that a debugger has set may be.
 pub fn forget_code() {
@@ -62,7 +62,7 @@ mod glibc {
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "the program's headers and madvise have no safe wrapper")]
 mod code {
-    use std::ffi::{c_int, c_void};
+    use std::ffi::{CStr, c_int, c_void};
 
     pub fn forget() {
         // SAFETY: the callback has the signature that is asked for, keeps nothing, and does not unwind.
@@ -71,13 +71,18 @@ mod code {
         }
     }
 
-    /// Called with the program itself first; libraries are left alone.
+    /// Called with the program and every library, and with what the kernel puts into each process, which is no file.
     unsafe extern "C" fn forget_parts(info: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
-        const STOP: c_int = 1;
+        const GO_ON: c_int = 0;
         // SAFETY: the loader hands out a valid description that lives until this returns.
         let info = unsafe { &*info };
-        if info.dlpi_phdr.is_null() {
-            return STOP;
+        if info.dlpi_phdr.is_null() || info.dlpi_name.is_null() {
+            return GO_ON;
+        }
+        // SAFETY: the loader's names end with a zero byte. The program's own is empty, those of files begin with a slash.
+        let name = unsafe { CStr::from_ptr(info.dlpi_name) }.to_bytes();
+        if !matches!(name.first(), None | Some(b'/')) {
+            return GO_ON;
         }
         // SAFETY: the loader says how many headers there are, and they are mapped as long as the program is.
         let parts = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
@@ -88,7 +93,7 @@ mod code {
                 forget_pages(start, start + part.p_filesz as usize);
             }
         }
-        STOP
+        GO_ON
     }
 
     /// Lets go of the whole pages between two addresses.
@@ -116,7 +121,10 @@ mod tests {
     #[test]
     fn waits_grow_to_a_minute() {
         let millis: Vec<u128> = waits().take(10).map(|wait| wait.as_millis()).collect();
-        assert_eq!(millis, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000]);
+        assert_eq!(
+            millis,
+            [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000]
+        );
     }
 
     /// Bytes of the file that are mapped into memory now.

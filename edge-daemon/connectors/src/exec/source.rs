@@ -90,9 +90,8 @@ from = "messages"
 
 fn descriptor() -> Descriptor {
     let summary = "Reads the lines that a program of your own writes";
-    let mut descriptor = describe::<Config>(ComponentRole::Source, "exec", summary, EXAMPLE);
-    descriptor.durable = true;
-    descriptor
+    // Only with a cursor can it read again, so that is not promised.
+    describe::<Config>(ComponentRole::Source, "exec", summary, EXAMPLE)
 }
 
 fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, ConfigError> {

@@ -144,8 +144,14 @@ async fn connections_can_be_protected() {
     let ca = tls.ca();
     let connect = move |more: Vec<PathBuf>| {
         let address = format!("127.0.0.1:{port}");
-        let mut openssl =
-            Cmd::new("openssl").args(["s_client", "-quiet", "-no_ign_eof", "-verify_return_error", "-connect", &address]);
+        let mut openssl = Cmd::new("openssl").args([
+            "s_client",
+            "-quiet",
+            "-no_ign_eof",
+            "-verify_return_error",
+            "-connect",
+            &address,
+        ]);
         openssl = openssl.arg("-CAfile").arg(&ca);
         if let [cert, key] = &more[..] {
             openssl = openssl.arg("-cert").arg(cert).arg("-key").arg(key);

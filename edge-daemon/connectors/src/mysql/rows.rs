@@ -144,7 +144,8 @@ async fn write_run(
     while !run.rows.is_empty() {
         let encoded = encode(plan, batch, &mut run, together, refused);
         // Depth first and the lower half first, so that rows are written in their order.
-        let mut ranges = vec![0..encoded.rows.len()];
+        let mut ranges = Vec::new();
+        ranges.push(0..encoded.rows.len());
         while let Some(range) = ranges.pop() {
             if range.is_empty() {
                 continue;

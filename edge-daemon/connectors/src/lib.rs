@@ -13,6 +13,7 @@ mod mqtt;
 mod mqtt_sink;
 mod mqtt_source;
 mod mqtt_trial;
+mod mysql;
 mod names;
 mod nats;
 // One file for both crates, which do not depend on each other.
@@ -45,6 +46,7 @@ pub fn components() -> Vec<Component> {
         host_metrics::SOURCE,
         mqtt_source::SOURCE,
         mqtt_sink::SINK,
+        mysql::SINK,
         nats::SOURCE,
         nats::SINK,
         postgres::SOURCE,

@@ -115,6 +115,16 @@ const NEEDS: &[Need] = &[
         to: Purpose::Test,
     },
     Need {
+        what: "MariaDB",
+        from: Source::Apt {
+            // The programs without the package that makes a server of the machine's own of them.
+            programs: &["mariadbd", "mariadb-install-db", "mariadb"],
+            packages: &["mariadb-server-core", "mariadb-client-core"],
+            service: None,
+        },
+        to: Purpose::Test,
+    },
+    Need {
         what: "iproute2",
         from: Source::Apt {
             programs: &["ip"],
@@ -414,7 +424,7 @@ mod tests {
 
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "C compiler, Valgrind, mosquitto, nats-server, PostgreSQL, iproute2, libfaketime, Chromium, Node.js, \
+            "C compiler, Valgrind, mosquitto, nats-server, PostgreSQL, MariaDB, iproute2, libfaketime, Chromium, Node.js, \
              rsyslog, SQLite's shell, Python"
         );
         for path in [
@@ -434,7 +444,7 @@ mod tests {
         fs::create_dir(bin.join("ip")).unwrap();
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "Valgrind, PostgreSQL, iproute2, libfaketime, Node.js, rsyslog, SQLite's shell, Python"
+            "Valgrind, PostgreSQL, MariaDB, iproute2, libfaketime, Node.js, rsyslog, SQLite's shell, Python"
         );
         fs::remove_dir_all(root).unwrap();
     }

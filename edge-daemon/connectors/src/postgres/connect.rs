@@ -52,7 +52,7 @@ pub(super) struct Server {
 /// How the connection is protected.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     /// How much TLS to insist on.
     #[serde(default)]
     pub mode: TlsMode,
@@ -64,7 +64,7 @@ pub(super) struct Tls {
 /// How much TLS to insist on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum TlsMode {
+pub(crate) enum TlsMode {
     /// None: everybody on the way can read and change everything.
     Disable,
     /// Encrypted, but to whoever answers: safe from listeners only.
@@ -109,13 +109,7 @@ impl Server {
                 }
             }
         }
-        if self.tls.ca_file.is_some() && self.tls.mode != TlsMode::VerifyFull {
-            return Err(ConfigError::at(
-                "tls.ca_file",
-                "is of no use unless tls.mode = \"verify-full\"",
-            ));
-        }
-        Ok(())
+        self.tls.check()
     }
 
     fn config(&self, base_dir: &Path) -> Result<tokio_postgres::Config, Fault> {
@@ -258,7 +252,30 @@ impl Tls {
         })
     }
 
+    /// Whether the settings go together.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.ca_file.is_some() && self.mode != TlsMode::VerifyFull {
+            return Err(ConfigError::at(
+                "tls.ca_file",
+                "is of no use unless tls.mode = \"verify-full\"",
+            ));
+        }
+        Ok(())
+    }
+
     fn authorities(&self, base_dir: &Path) -> Result<RootCertStore, Fault> {
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(self.usable(base_dir)?);
+        Ok(store)
+    }
+
+    /// The certificates of the authorities to trust, each in DER; there is at least one.
+    pub(crate) fn authorities_der(&self, base_dir: &Path) -> Result<Vec<Vec<u8>>, Fault> {
+        let usable = self.usable(base_dir)?;
+        Ok(usable.into_iter().map(|certificate| certificate.to_vec()).collect())
+    }
+
+    fn usable(&self, base_dir: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
         let file = match &self.ca_file {
             Some(file) => base_dir.join(file),
             None => SYSTEM_AUTHORITIES
@@ -268,14 +285,13 @@ impl Tls {
                 .ok_or_else(|| Fault::retry("this system has no list of trusted authorities: set tls.ca_file"))?,
         };
         let shown = file.display();
-        let certificates = CertificateDer::pem_file_iter(&file)
+        let mut certificates = CertificateDer::pem_file_iter(&file)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|error| Fault::retry(format!("cannot read authorities from {shown}: {error}")))?;
-        let mut store = RootCertStore::empty();
-        let (taken, _) = store.add_parsable_certificates(certificates);
-        match taken {
-            0 => Err(Fault::retry(format!("there is no usable certificate in {shown}"))),
-            _ => Ok(store),
+        certificates.retain(|certificate| RootCertStore::empty().add(certificate.clone()).is_ok());
+        match certificates.is_empty() {
+            true => Err(Fault::retry(format!("there is no usable certificate in {shown}"))),
+            false => Ok(certificates),
         }
     }
 }

@@ -22,6 +22,8 @@ mod table;
 mod tests;
 mod walsender;
 
+pub(crate) use connect::{Tls, TlsMode};
+pub(crate) use number::Number;
 pub use source::SOURCE;
 
 use std::path::PathBuf;
@@ -41,7 +43,7 @@ use crate::{
     secret::SecretRef,
     write_mode::{WriteMode, check_key},
 };
-use connect::{Server, Tls};
+use connect::Server;
 use session::{Session, WATERMARK_TABLE};
 use table::{NAME_BYTES_MAX, quote};
 

@@ -2,7 +2,7 @@
 
 /// A finite number: `digits` (no leading zeros) times 10^-`scale`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Number {
+pub(crate) struct Number {
     negative: bool,
     digits: Vec<u8>,
     /// Digits after the point; negative when zeros before the point are left out.
@@ -20,7 +20,7 @@ const NEGATIVE_INFINITY: u16 = 0xf000;
 
 impl Number {
     /// `units` times 10^-`scale`.
-    pub(super) fn from_units(units: i128, scale: u8) -> Self {
+    pub(crate) fn from_units(units: i128, scale: u8) -> Self {
         let digits = units.unsigned_abs().to_string().into_bytes();
         Self {
             negative: units < 0,
@@ -31,7 +31,7 @@ impl Number {
     }
 
     /// A number as people and programs write it: `-12.50`, `1e300`. `None` when it is something else.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.trim_ascii();
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             Some((mantissa, exponent)) => (mantissa, exponent.parse::<i16>().ok()?),
@@ -57,7 +57,7 @@ impl Number {
     }
 
     /// The shortest number that is read back as this float. `None` for NaN and the infinities.
-    pub(super) fn from_f64(value: f64) -> Option<Self> {
+    pub(crate) fn from_f64(value: f64) -> Option<Self> {
         value
             .is_finite()
             .then(|| Self::parse(&format!("{value:?}")))
@@ -66,7 +66,7 @@ impl Number {
     }
 
     /// As [`Number::from_f64`].
-    pub(super) fn from_f32(value: f32) -> Option<Self> {
+    pub(crate) fn from_f32(value: f32) -> Option<Self> {
         value
             .is_finite()
             .then(|| Self::parse(&format!("{value:?}")))
@@ -82,7 +82,7 @@ impl Number {
     }
 
     /// The same number without zeros at its end: equal numbers become equal values.
-    pub(super) fn shortest(mut self) -> Self {
+    pub(crate) fn shortest(mut self) -> Self {
         while self.digits.last() == Some(&b'0') {
             self.digits.pop();
             self.scale -= 1;
@@ -94,12 +94,38 @@ impl Number {
     }
 
     /// Digits after the point that are needed to write it; negative when it ends in zeros before the point.
-    pub(super) fn scale_needed(&self) -> i32 {
+    pub(crate) fn scale_needed(&self) -> i32 {
         self.clone().shortest().scale
+    }
+
+    /// Digits before the point.
+    pub(crate) fn digits_before(&self) -> i32 {
+        (self.digits.len() as i32 - self.scale).max(0)
+    }
+
+    /// The number without exponent. A caller bounds its digits.
+    pub(crate) fn plain(&self) -> String {
+        let mut digits = String::from_utf8_lossy(&self.digits).into_owned();
+        let after = usize::try_from(self.scale).unwrap_or(0);
+        if self.scale < 0 && !digits.is_empty() {
+            digits.push_str(&"0".repeat(self.scale.unsigned_abs() as usize));
+        }
+        let digits = format!("{digits:0>width$}", width = after + 1);
+        let (whole, part) = digits.split_at(digits.len() - after);
+        let (sign, point) = (
+            if self.negative { "-" } else { "" },
+            if part.is_empty() { "" } else { "." },
+        );
+        format!("{sign}{whole}{point}{part}")
     }
 
     /// The number as an integer, if it is one that fits.
     pub(super) fn to_i64(&self) -> Option<i64> {
+        self.to_i128().and_then(|whole| i64::try_from(whole).ok())
+    }
+
+    /// The number as an integer, if it is one of at most about twenty digits.
+    pub(crate) fn to_i128(&self) -> Option<i128> {
         let short = self.clone().shortest();
         let zeros = usize::try_from(-short.scale).ok().filter(|zeros| *zeros < 20)?;
         let sign = if short.negative { "-" } else { "" };
@@ -218,6 +244,20 @@ mod tests {
         assert_eq!(Number::from_f64(0.1), Number::parse("0.1"));
         assert_eq!(Number::from_f64(3.0), Number::parse("3"));
         assert_eq!(Number::from_units(i128::MIN, 38).scale_needed(), 38);
+        for (text, plain, before) in [
+            ("0", "0", 0),
+            ("-12.50", "-12.50", 2),
+            ("1e3", "1000", 4),
+            ("1.5e-3", "0.0015", 0),
+            ("-0.0", "0.0", 0),
+        ] {
+            let number = Number::parse(text).unwrap();
+            assert_eq!(
+                (number.plain().as_str(), number.digits_before()),
+                (plain, before),
+                "{text}"
+            );
+        }
         for (text, wanted) in [
             ("12.00", Some(12)),
             ("-9223372036854775808", Some(i64::MIN)),

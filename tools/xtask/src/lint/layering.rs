@@ -16,7 +16,7 @@ struct Layer {
     never: &'static [&'static str],
 }
 
-const BUS_CLIENTS: &[&str] = &["async-nats", "rumqttc", "rustls", "tokio-postgres"];
+const BUS_CLIENTS: &[&str] = &["async-nats", "rumqttc", "rustls", "mysql_async", "tokio-postgres"];
 
 #[rustfmt::skip]
 const LAYERS: &[Layer] = &[

@@ -28,10 +28,11 @@ use bus_schema::{
     },
     plan::{Descriptor, Plan},
     secret::SecretCall,
+    trial::TrialCall,
 };
 use converge::Refused;
 use flow::Registry;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
     aside,
@@ -127,6 +128,9 @@ pub struct Agent {
     secrets: Arc<Secrets>,
     board: Arc<Board>,
     taps: Arc<Taps>,
+    /// One text is tried at a time.
+    trying: Arc<Semaphore>,
+    base_dir: PathBuf,
     clocks: Arc<Clocks>,
     registry: Arc<Registry>,
     /// Hash of the catalog.
@@ -203,9 +207,10 @@ impl Agent {
             secure: Arc::clone(&secure),
             streams: Arc::clone(&streams),
             budget: Arc::clone(&budget),
-            base_dir,
+            base_dir: base_dir.clone(),
             started,
         };
+        let files = base_dir;
         let letters = Letters::new(home.dir(), letters_bytes_max, epoch, started);
         let supervisor = Supervisor::new(workshop, Arc::clone(&board), checkpoints, letters.clone(), random);
         let mut agent = Self {
@@ -221,6 +226,8 @@ impl Agent {
             secrets,
             board,
             taps,
+            trying: Arc::new(Semaphore::new(1)),
+            base_dir: files,
             clocks,
             registry,
             catalog,
@@ -342,6 +349,10 @@ impl Agent {
     }
 
     async fn message(&mut self, message: Incoming) -> bool {
+        if message.is::<TrialCall>() {
+            self.trial(message).await;
+            return false;
+        }
         let handled = if message.is::<StreamOpen>() {
             message.read::<StreamOpen>().map(|open| {
                 self.streams.opened(&message.sender.node, &open);

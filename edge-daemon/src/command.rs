@@ -31,7 +31,7 @@ use crate::{
     logging::{self, LogControl},
     resources,
     secrets::Secrets,
-    standalone,
+    standalone, trial,
 };
 
 /// Something went wrong while running.
@@ -53,6 +53,7 @@ Examples:
   myceliald enrol myc1…                    become a member of a fleet, once
   myceliald start                          run what the plane says
   myceliald run workflow.toml              run one workflow here, without any plane or bus
+  myceliald test workflow.toml             run the tests it keeps
   myceliald spool list                     what is buffered, while the daemon is stopped
 ";
 
@@ -106,6 +107,12 @@ enum Command {
         /// Where positions and buffers are kept between runs; beside the workflow by default.
         #[arg(long, value_name = "DIR")]
         state: Option<PathBuf>,
+    },
+    /// Run the tests that workflow files keep (`[tests.NAME]`), here and at once; nothing is read or written.
+    Test {
+        /// The workflows.
+        #[arg(required = true, value_name = "FILE")]
+        workflows: Vec<PathBuf>,
     },
     /// Show the components this daemon has, or one of them with its settings and an example.
     Components {
@@ -170,6 +177,9 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Spool(arguments) => {
             let config = settings(path.as_deref(), data_dir)?;
             return spool_command(arguments, &config).await;
+        }
+        Command::Test { workflows } => {
+            return trial::local::test(&workflows, &registry()).map_err(|failed| Failure::new(EXIT_FAILED, failed));
         }
         Command::Run { workflow, state } => {
             let config = settings(path.as_deref(), data_dir)?;

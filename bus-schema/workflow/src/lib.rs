@@ -39,7 +39,7 @@ use bus_schema::api::Problem;
 pub use compile::{Compiled, Part};
 pub use fleet::{Daemon, Fleet};
 pub use parse::RESERVED_KEYS;
-pub use spec::{Node, Spec};
+pub use spec::{Node, Spec, Test};
 pub use words::{nearest, size_bytes, size_text};
 
 /// Longest text of a workflow, in bytes.

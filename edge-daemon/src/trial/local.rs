@@ -15,7 +15,12 @@ pub fn test(files: &[PathBuf], registry: &Registry) -> Result<(), String> {
             Ok(verdicts) => {
                 for verdict in verdicts {
                     let is_good = verdict.differs.is_empty();
-                    println!("{}  {}: {}", if is_good { "ok  " } else { "FAIL" }, file.display(), verdict.test);
+                    println!(
+                        "{}  {}: {}",
+                        if is_good { "ok  " } else { "FAIL" },
+                        file.display(),
+                        verdict.test
+                    );
                     verdict.differs.iter().for_each(|wrong| println!("        {wrong}"));
                     *(if is_good { &mut passed } else { &mut failed }) += 1;
                 }
@@ -53,7 +58,10 @@ fn of_file(file: &Path, registry: &Registry) -> Result<Vec<bus_schema::trial::Ve
 fn told(failure: &Failure) -> String {
     let mut text = failure.message.clone();
     for problem in &failure.problems {
-        text.push_str(&format!("\n        line {}: {}: {}", problem.line, problem.place, problem.message));
+        text.push_str(&format!(
+            "\n        line {}: {}: {}",
+            problem.line, problem.place, problem.message
+        ));
         if !problem.hint.is_empty() {
             text.push_str(&format!("\n          hint: {}", problem.hint));
         }

@@ -63,7 +63,8 @@ impl Trial<'_> {
         if spec.tests().is_empty() {
             let message = "the workflow keeps no tests".to_string();
             return Err(Failure {
-                hint: "write for example: [tests.first] with given.db = [{ id = 1 }] and expect.out = [{ id = 1 }]".to_string(),
+                hint: "write for example: [tests.first] with given.db = [{ id = 1 }] and expect.out = [{ id = 1 }]"
+                    .to_string(),
                 ..invalid(message, Vec::new())
             });
         }
@@ -101,7 +102,10 @@ impl Trial<'_> {
         for (node, expected) in &test.reject {
             let found = reasons.remove(node.as_str()).unwrap_or_default();
             let is_as_expected = found.len() == expected.len()
-                && found.iter().zip(expected).all(|(found, part)| found.contains(part.as_str()));
+                && found
+                    .iter()
+                    .zip(expected)
+                    .all(|(found, part)| found.contains(part.as_str()));
             if !is_as_expected {
                 differs.push(format!(
                     "{node}: records with these reasons are expected to be rejected: {expected:?}, and these were: {found:?}"
@@ -109,7 +113,10 @@ impl Trial<'_> {
             }
         }
         for (node, found) in reasons.iter().filter(|(_, found)| !found.is_empty()) {
-            differs.push(format!("{node}: rejects {} that are not expected to be: {found:?}", found.len()));
+            differs.push(format!(
+                "{node}: rejects {} that are not expected to be: {found:?}",
+                found.len()
+            ));
         }
         Ok(differs)
     }
@@ -118,9 +125,7 @@ impl Trial<'_> {
         let spec = self.spec(text)?;
         let mut batches = Vec::new();
         for Given { source, lines, types } in given {
-            let is_source = spec
-                .node(source)
-                .is_some_and(|node| node.role == ComponentRole::Source);
+            let is_source = spec.node(source).is_some_and(|node| node.role == ComponentRole::Source);
             if !is_source {
                 return Err(invalid(format!("the workflow has no source '{source}'"), Vec::new()));
             }
@@ -163,7 +168,10 @@ impl Trial<'_> {
 
     /// What becomes of records that leave a node. Each way has transforms of its own, as in a pipe.
     fn lead(&self, spec: &Spec, from: &str, batch: &Batch, steps: &mut Vec<Step>) -> Result<(), Failure> {
-        let readers = spec.nodes().iter().filter(|node| node.from.iter().any(|name| name == from));
+        let readers = spec
+            .nodes()
+            .iter()
+            .filter(|node| node.from.iter().any(|name| name == from));
         for node in readers {
             if steps.len() >= STEPS_MAX {
                 let message = format!("the records go more than {STEPS_MAX} ways: try a part of the workflow");
@@ -204,7 +212,9 @@ impl Trial<'_> {
             base_dir: self.base_dir.to_path_buf(),
         };
         let mut transform = build(&config, &context).map_err(|error| problem(&error.key, error.message))?;
-        transform.apply(batch.clone()).map_err(|fault| problem("", fault.to_string()))
+        transform
+            .apply(batch.clone())
+            .map_err(|fault| problem("", fault.to_string()))
     }
 }
 
@@ -220,7 +230,7 @@ daemon = "gw"
 [transforms.hot]
 type = "filter"
 from = "readings"
-where = "celsius > 30"
+where = "celsius * 1 > 30"
 [transforms.fahrenheit]
 type = "derive"
 from = "hot"
@@ -276,11 +286,20 @@ from = "fahrenheit"
                 "[tests.text]\ngiven.readings = [{ celsius = \"hot\" }]\nreject.hot = [\"celsius\"]\nexpect.out = []",
                 "text: \n",
             ),
-            ("[tests.x]\ngiven.reading = []\nexpect.out = []", "did you mean 'readings'?"),
-            ("[tests.x]\ngiven.readings = []\nexpect.ot = []", "did you mean 'out'?"),
-            ("[tests.x]\ngiven.readings = 5\nexpect.out = []", "records are a list of tables"),
+            (
+                "[tests.x]\ngiven.reading = []\nexpect.out = []",
+                "did you mean 'readings'?",
+            ),
+            ("[tests.x]\ngiven.readings = []\nexpect.outt = []", "did you mean 'out'?"),
+            (
+                "[tests.x]\ngiven.readings = 5\nexpect.out = []",
+                "records are a list of tables",
+            ),
             ("[tests.x]\ngiven.readings = []", "the test expects nothing"),
-            ("[tests.x]\nwhen = 1\ngiven.readings = []\nexpect.out = []", "unknown key 'when'"),
+            (
+                "[tests.x]\nwhen = 1\ngiven.readings = []\nexpect.out = []",
+                "unknown key 'when'",
+            ),
         ] {
             let found = verdicts(tests);
             assert!(found.contains(wanted), "{tests}:\n{found}");
@@ -296,38 +315,59 @@ from = "fahrenheit"
                 types: Vec::new(),
             }]
         };
-        let given = |source: &str| given_lines(source, "{\"celsius\": 31.0}\n{\"celsius\": 3.0}\n\n{\"celsius\": null}\n");
+        let given = |source: &str| {
+            given_lines(
+                source,
+                "{\"celsius\": 31.0}\n{\"celsius\": 3.0}\n\n{\"celsius\": null}\n",
+            )
+        };
         trial(TEXT, |trial, text| {
             let preview = |given| {
                 let text = text.to_string();
                 trial.answer(&TrialCall::Preview { text, given })
             };
-            let TrialResult::Steps(steps) = preview(given("readings")) else { panic!("no steps") };
+            let TrialResult::Steps(steps) = preview(given("readings")) else {
+                panic!("no steps")
+            };
             let shown: Vec<String> = steps
                 .iter()
                 .map(|step| {
                     let out = Batch::decode(&step.batch).unwrap();
-                    format!("{}->{} {} {} {}", step.from, step.node, step.came, out.rows(), step.rejected.len())
+                    format!(
+                        "{}->{} {} {} {}",
+                        step.from,
+                        step.node,
+                        step.came,
+                        out.rows(),
+                        step.rejected.len()
+                    )
                 })
                 .collect();
-            assert_eq!(shown, ["readings->hot 3 1 0", "hot->fahrenheit 1 1 0", "fahrenheit->out 1 1 0"]);
+            assert_eq!(
+                shown,
+                ["readings->hot 3 1 1", "hot->fahrenheit 1 1 0", "fahrenheit->out 1 1 0"]
+            );
             let many = "{\"celsius\": 1}\n".repeat(PREVIEW_ROWS_MAX + 1);
             for (given, said) in [
                 (given("hot"), "no source 'hot'"),
                 (given_lines("readings", "{\"celsius\": 1}\n5\n"), "line 2"),
                 (given_lines("readings", &many), "at most 100"),
             ] {
-                let TrialResult::Failed(failure) = preview(given) else { panic!("{said}") };
+                let TrialResult::Failed(failure) = preview(given) else {
+                    panic!("{said}")
+                };
                 assert!(failure.message.contains(said), "{}", failure.message);
             }
         });
-        let broken = TEXT.replace("celsius > 30", "celsius >");
+        let broken = TEXT.replace("celsius * 1 > 30", "celsius >");
         trial(&broken, |trial, text| {
             let call = TrialCall::Preview {
                 text: text.to_string(),
                 given: given("readings"),
             };
-            let TrialResult::Failed(failure) = trial.answer(&call) else { panic!("it cannot run") };
+            let TrialResult::Failed(failure) = trial.answer(&call) else {
+                panic!("it cannot run")
+            };
             assert_eq!(failure.problems[0].place, "transforms.hot.where");
             assert!(failure.problems[0].line > 0);
         });

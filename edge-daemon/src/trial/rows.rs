@@ -143,7 +143,11 @@ fn row_differs(wanted: &Row, batch: &Batch, row: usize) -> Option<String> {
             (Some(json), false) => return Some(format!("'{}' is missing instead of {json}", field.name)),
             (Some(json), true) if is_same(json, &cell) => {}
             (Some(json), true) => {
-                let shown = if matches!(cell, Cell::Null) { "null".to_string() } else { cell.to_string() };
+                let shown = if matches!(cell, Cell::Null) {
+                    "null".to_string()
+                } else {
+                    cell.to_string()
+                };
                 return Some(format!("'{}' is {shown} instead of {json}", field.name));
             }
         }
@@ -204,7 +208,10 @@ mod tests {
             .collect();
         assert_eq!(fields, ["a:i64", "b:text", "c:any", "d:any", "e:json", "f:f64"]);
         assert_eq!(differs(&given, &[made]), None);
-        let types = [("at".to_string(), "timestamp_utc".to_string()), ("n".to_string(), "decimal(10,2)".to_string())];
+        let types = [
+            ("at".to_string(), "timestamp_utc".to_string()),
+            ("n".to_string(), "decimal(10,2)".to_string()),
+        ];
         let made = batch("db", &rows(r#"[{"at": "2024-01-31T10:00:00Z", "n": "1.50"}]"#), &types).unwrap();
         assert_eq!(made.schema().fields[0].ty.to_string(), "timestamp_utc");
         for (given, types, said) in [
@@ -224,13 +231,22 @@ mod tests {
             (r#"[{"n": 1, "f": 0.3, "t": "x"}]"#, ""),
             (r#"[{"n": 2, "f": 0.3, "t": "x"}]"#, "record 0: 'n' is 1 instead of 2"),
             (r#"[{"f": 0.3, "t": "x"}]"#, "'n' is not expected, but is 1"),
-            (r#"[{"n": 1, "f": 0.3, "t": "x", "more": 1}]"#, "'more' is missing instead of 1"),
+            (
+                r#"[{"n": 1, "f": 0.3, "t": "x", "more": 1}]"#,
+                "'more' is missing instead of 1",
+            ),
             ("[]", "0 records are expected, 1 came; the first too many: { n = 1"),
-            (r#"[{"n": 1, "f": 0.3, "t": "x"}, {"n": 5}]"#, "2 records are expected, 1 came; the first that is missing: {\"n\":5}"),
+            (
+                r#"[{"n": 1, "f": 0.3, "t": "x"}, {"n": 5}]"#,
+                "2 records are expected, 1 came; the first that is missing: {\"n\":5}",
+            ),
             (r#"[{"n": {}, "f": 0.3, "t": "x"}]"#, "'n' is 1 instead of {}"),
         ] {
             let found = differs(&rows(expected), std::slice::from_ref(&made)).unwrap_or_default();
-            assert!(found.contains(said) && found.is_empty() == said.is_empty(), "{expected}: {found}");
+            assert!(
+                found.contains(said) && found.is_empty() == said.is_empty(),
+                "{expected}: {found}"
+            );
         }
     }
 }

@@ -23,11 +23,16 @@ fn place(daemon: Option<&str>, text: &str) -> Result<String, CliError> {
         return Ok(daemon.to_string());
     }
     let table = toml::from_str::<toml::Table>(text).unwrap_or_default();
-    let sections = ["sources", "destinations"].into_iter().filter_map(|name| table.get(name)?.as_table());
+    let sections = ["sources", "destinations"]
+        .into_iter()
+        .filter_map(|name| table.get(name)?.as_table());
     let nodes = sections.flat_map(|section| section.values());
     let mut named = nodes.filter_map(|node| node.get("daemon")?.as_str());
     let hint = "the workflow names no daemon\n  hint: say where to try it with --daemon NAME";
-    named.next().map(str::to_string).ok_or_else(|| CliError::Usage(hint.to_string()))
+    named
+        .next()
+        .map(str::to_string)
+        .ok_or_else(|| CliError::Usage(hint.to_string()))
 }
 
 async fn ask(client: &Client, daemon: &str, call: &TrialCall) -> Result<TrialResult, CliError> {
@@ -59,8 +64,15 @@ pub async fn test(
         for verdict in verdicts {
             let is_good = verdict.differs.is_empty();
             let file = file.display().to_string();
-            lines.push_str(&format!("{}  {file}: {}\n", if is_good { "ok  " } else { "FAIL" }, verdict.test));
-            verdict.differs.iter().for_each(|wrong| lines.push_str(&format!("        {wrong}\n")));
+            lines.push_str(&format!(
+                "{}  {file}: {}\n",
+                if is_good { "ok  " } else { "FAIL" },
+                verdict.test
+            ));
+            verdict
+                .differs
+                .iter()
+                .for_each(|wrong| lines.push_str(&format!("        {wrong}\n")));
             data.push(json!({ "file": file, "test": verdict.test, "daemon": daemon, "ok": is_good, "differs": verdict.differs }));
             if !is_good {
                 names.push(verdict.test);
@@ -83,7 +95,9 @@ pub async fn test(
 /// Reads what `--given` and `--type` say.
 pub fn given(given: &[String], types: &[String]) -> Result<Vec<Given>, CliError> {
     let pair = |text: &str, form: &str| -> Result<(String, String), CliError> {
-        let split = text.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty());
+        let split = text
+            .split_once('=')
+            .filter(|(key, value)| !key.is_empty() && !value.is_empty());
         let (key, value) = split.ok_or_else(|| CliError::Usage(format!("'{text}' must be {form}")))?;
         Ok((key.to_string(), value.to_string()))
     };
@@ -93,7 +107,8 @@ pub fn given(given: &[String], types: &[String]) -> Result<Vec<Given>, CliError>
         .collect::<Result<_, _>>()?;
     let one = |text: &String| {
         let (source, file) = pair(text, "SOURCE=FILE, such as readings=rows.jsonl")?;
-        let lines = std::fs::read_to_string(&file).map_err(|error| CliError::Usage(format!("cannot read {file}: {error}")))?;
+        let lines =
+            std::fs::read_to_string(&file).map_err(|error| CliError::Usage(format!("cannot read {file}: {error}")))?;
         Ok(Given {
             source,
             lines,
@@ -145,7 +160,8 @@ fn shown(step: &TrialStep, batch: &Batch) -> String {
     );
     for row in 0..batch.rows() {
         let fields = batch.schema().fields.iter().enumerate();
-        let cells = fields.map(|(column, field)| format!("{}={}", field.name, live::shown_cell(batch.cell(row, column))));
+        let cells =
+            fields.map(|(column, field)| format!("{}={}", field.name, live::shown_cell(batch.cell(row, column))));
         text.push_str(&format!("    {}\n", cells.collect::<Vec<_>>().join("  ")));
     }
     for (row, reason) in &step.rejected {

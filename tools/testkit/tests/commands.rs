@@ -305,9 +305,15 @@ fn workflows_are_tried_before_they_run() {
     let world = World::new();
     let fleet = &world.fleet;
     let _gateway = fleet.daemon("gateway", None);
-    says(fleet, &["daemon", "list", "-l", "presence:online", "-o", "name"], "gateway");
+    says(
+        fleet,
+        &["daemon", "list", "-l", "presence:online", "-o", "name"],
+        "gateway",
+    );
     let file = fleet.path("workflows/copy.toml");
-    let text = fs::read_to_string(&file).expect("the text").replace("from = \"lines\"", "from = \"large\"");
+    let text = fs::read_to_string(&file)
+        .expect("the text")
+        .replace("from = \"lines\"", "from = \"large\"");
     let text = format!("{text}[transforms.large]\ntype = \"filter\"\nfrom = \"lines\"\nwhere = \"n > 1\"\n");
     let tests = "[tests.large]\ngiven.lines = [{ n = 1 }, { n = 2 }]\nexpect.out = [{ n = 2 }]\n";
     fs::write(&file, format!("{text}{tests}")).expect("a file");
@@ -315,17 +321,34 @@ fn workflows_are_tried_before_they_run() {
     let rows = fleet.path("rows.jsonl");
     fs::write(&rows, "{\"n\": 1}\n{\"n\": 7}\n{\"n\": \"x\"}\n").expect("a file");
     let given = format!("lines={rows}");
-    let steps = ok(fleet, &["workflow", "preview", &file, "--given", &given, "--daemon", "gateway"]);
-    assert!(steps.contains("lines -> large: 3 came, 1 go on, 1 would be dead letters"), "{steps}");
-    assert!(steps.contains("large -> out: 1 came") && steps.contains("n=7"), "{steps}");
+    let steps = ok(
+        fleet,
+        &["workflow", "preview", &file, "--given", &given, "--daemon", "gateway"],
+    );
+    assert!(
+        steps.contains("lines -> large: 3 came, 1 go on, 1 would be dead letters"),
+        "{steps}"
+    );
+    assert!(
+        steps.contains("large -> out: 1 came") && steps.contains("n=7"),
+        "{steps}"
+    );
     assert!(!std::path::Path::new(&world.out).exists(), "nothing is written");
 
-    fs::write(&file, format!("{text}{}", tests.replace("{ n = 2 }]\n", "{ n = 3 }]\n"))).expect("a file");
+    fs::write(
+        &file,
+        format!("{text}{}", tests.replace("{ n = 2 }]\n", "{ n = 3 }]\n")),
+    )
+    .expect("a file");
     for (arguments, code, said) in [
         (&["workflow", "test", &file][..], 3, "1 of 1 tests differ"),
         (&["workflow", "test", &file, "--daemon", "nobody"], 5, "nobody"),
         (&["workflow", "preview", &file, "--given", "lines"], 2, "SOURCE=FILE"),
-        (&["workflow", "preview", &file, "--given", "rows=/dev/null"], 3, "no source 'rows'"),
+        (
+            &["workflow", "preview", &file, "--given", "rows=/dev/null"],
+            3,
+            "no source 'rows'",
+        ),
     ] {
         let done = cli(fleet, arguments);
         assert!(

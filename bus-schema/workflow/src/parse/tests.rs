@@ -80,9 +80,17 @@ impl Reader {
             }
         }
         if test.given.is_empty() {
-            self.wrong(place, "the test gives no records", "for example: given.db = [{ id = 1 }]");
+            self.wrong(
+                place,
+                "the test gives no records",
+                "for example: given.db = [{ id = 1 }]",
+            );
         } else if test.expect.is_empty() && test.reject.is_empty() {
-            self.wrong(place, "the test expects nothing", "for example: expect.out = [{ id = 1 }]");
+            self.wrong(
+                place,
+                "the test expects nothing",
+                "for example: expect.out = [{ id = 1 }]",
+            );
         }
         test
     }
@@ -95,7 +103,10 @@ impl Reader {
             return Vec::new();
         };
         if items.len() > ROWS_MAX {
-            let message = format!("there are {} records; a test has at most {ROWS_MAX} in a list", items.len());
+            let message = format!(
+                "there are {} records; a test has at most {ROWS_MAX} in a list",
+                items.len()
+            );
             self.wrong(place, message, "a few that show what matters are better");
         }
         let mut records = Vec::new();
@@ -112,7 +123,11 @@ impl Reader {
     fn reasons(&mut self, place: &Place, value: &DeValue<'_>) -> Vec<String> {
         let DeValue::Array(items) = value else {
             let message = format!("reasons are a list of texts, not {}", kind(value));
-            self.wrong(place, message, "a part of the reason for each record that is rejected, in order");
+            self.wrong(
+                place,
+                message,
+                "a part of the reason for each record that is rejected, in order",
+            );
             return Vec::new();
         };
         let items = items.iter().enumerate();
@@ -141,7 +156,11 @@ impl Reader {
             for (at, node) in given {
                 if !roles(|role| role == ComponentRole::Source).any(|id| id == node) {
                     let hint = suggest(&node, "sources", roles(|role| role == ComponentRole::Source));
-                    self.wrong(&at, format!("there is no source '{}' to give records to", clip(&node)), hint);
+                    self.wrong(
+                        &at,
+                        format!("there is no source '{}' to give records to", clip(&node)),
+                        hint,
+                    );
                 }
             }
             for (at, node) in others {

@@ -39,6 +39,7 @@ mod spread;
 mod testing;
 pub mod text;
 mod trim;
+mod unnest;
 mod validate;
 
 use flow::Component;
@@ -60,6 +61,7 @@ pub fn components() -> Vec<Component> {
         sample::SAMPLE,
         deadband::DEADBAND,
         flatten::FLATTEN,
+        unnest::UNNEST,
         parse::PARSE,
         render::RENDER,
         codec::DECODE,
@@ -93,7 +95,8 @@ mod tests {
             names,
             [
                 "filter", "derive", "select", "rename", "cast", "validate", "clamp", "fill", "trim", "mask", "hash",
-                "sample", "deadband", "flatten", "parse", "render", "decode", "encode", "lookup", "merge", "origin"
+                "sample", "deadband", "flatten", "unnest", "parse", "render", "decode", "encode", "lookup", "merge",
+                "origin"
             ]
         );
     }

@@ -30,6 +30,7 @@ mod parse;
 mod pattern;
 mod quick;
 mod render;
+mod route;
 mod sample;
 // One file for both crates, which do not depend on each other.
 #[path = "../../connectors/src/secret.rs"]
@@ -67,6 +68,7 @@ pub fn components() -> Vec<Component> {
         codec::DECODE,
         codec::ENCODE,
         lookup::LOOKUP,
+        route::ROUTE,
         merge::MERGE,
         origin::ORIGIN,
     ]
@@ -95,8 +97,8 @@ mod tests {
             names,
             [
                 "filter", "derive", "select", "rename", "cast", "validate", "clamp", "fill", "trim", "mask", "hash",
-                "sample", "deadband", "flatten", "unnest", "parse", "render", "decode", "encode", "lookup", "merge",
-                "origin"
+                "sample", "deadband", "flatten", "unnest", "parse", "render", "decode", "encode", "lookup", "route",
+                "merge", "origin"
             ]
         );
     }

@@ -1,6 +1,7 @@
 //! Transforms, one file each, one line each in [`components`]. Functions over batches: no clock, and no I/O but the file of
 //! `lookup` and the key of `hash`.
 
+mod aggregate;
 mod arithmetic;
 mod bound;
 mod cast;
@@ -11,6 +12,7 @@ mod columns;
 mod constant;
 pub mod convert;
 mod deadband;
+mod dedupe;
 mod derive;
 mod engine;
 mod expression;
@@ -23,6 +25,7 @@ mod logfmt;
 mod lookup;
 mod mask;
 mod merge;
+mod moment;
 mod object;
 mod ordered;
 mod origin;
@@ -68,6 +71,8 @@ pub fn components() -> Vec<Component> {
         codec::DECODE,
         codec::ENCODE,
         lookup::LOOKUP,
+        dedupe::DEDUPE,
+        aggregate::AGGREGATE,
         route::ROUTE,
         merge::MERGE,
         origin::ORIGIN,
@@ -96,9 +101,31 @@ mod tests {
         assert_eq!(
             names,
             [
-                "filter", "derive", "select", "rename", "cast", "validate", "clamp", "fill", "trim", "mask", "hash",
-                "sample", "deadband", "flatten", "unnest", "parse", "render", "decode", "encode", "lookup", "route",
-                "merge", "origin"
+                "filter",
+                "derive",
+                "select",
+                "rename",
+                "cast",
+                "validate",
+                "clamp",
+                "fill",
+                "trim",
+                "mask",
+                "hash",
+                "sample",
+                "deadband",
+                "flatten",
+                "unnest",
+                "parse",
+                "render",
+                "decode",
+                "encode",
+                "lookup",
+                "dedupe",
+                "aggregate",
+                "route",
+                "merge",
+                "origin"
             ]
         );
     }

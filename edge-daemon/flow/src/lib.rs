@@ -17,6 +17,7 @@ mod outlet;
 mod pipe;
 mod reader;
 mod runner;
+pub mod secrets;
 mod sink;
 mod source;
 mod transform;

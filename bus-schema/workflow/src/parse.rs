@@ -17,7 +17,7 @@ use toml::{
 };
 
 use crate::{
-    TEXT_BYTES_MAX,
+    TEXT_BYTES_MAX, outputs,
     spec::{Lines, Node, Part, Place, Spec, section},
     words::{clip, joined, nearest, size_bytes, size_text, suggest},
 };
@@ -83,6 +83,7 @@ pub(crate) fn read(text: &str) -> Reading {
         };
     }
     reader.workflow(table.get_ref(), &mut spec);
+    outputs::expand(&mut spec);
     spec.lines = reader.lines;
     Reading {
         spec,

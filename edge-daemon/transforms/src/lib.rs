@@ -1,6 +1,7 @@
 //! Transforms, one file each, one line each in [`components`]. Functions over batches: no clock, and no I/O but the file of
 //! `lookup` and the key of `hash`.
 
+mod aggregate;
 mod arithmetic;
 mod bound;
 mod cast;
@@ -11,6 +12,7 @@ mod columns;
 mod constant;
 pub mod convert;
 mod deadband;
+mod dedupe;
 mod derive;
 mod engine;
 mod expression;
@@ -23,6 +25,7 @@ mod logfmt;
 mod lookup;
 mod mask;
 mod merge;
+mod moment;
 mod object;
 mod ordered;
 mod origin;
@@ -30,6 +33,7 @@ mod parse;
 mod pattern;
 mod quick;
 mod render;
+mod route;
 mod sample;
 // One file for both crates, which do not depend on each other.
 #[path = "../../connectors/src/secret.rs"]
@@ -39,6 +43,7 @@ mod spread;
 mod testing;
 pub mod text;
 mod trim;
+mod unnest;
 mod validate;
 
 use flow::Component;
@@ -60,11 +65,15 @@ pub fn components() -> Vec<Component> {
         sample::SAMPLE,
         deadband::DEADBAND,
         flatten::FLATTEN,
+        unnest::UNNEST,
         parse::PARSE,
         render::RENDER,
         codec::DECODE,
         codec::ENCODE,
         lookup::LOOKUP,
+        dedupe::DEDUPE,
+        aggregate::AGGREGATE,
+        route::ROUTE,
         merge::MERGE,
         origin::ORIGIN,
     ]
@@ -92,8 +101,31 @@ mod tests {
         assert_eq!(
             names,
             [
-                "filter", "derive", "select", "rename", "cast", "validate", "clamp", "fill", "trim", "mask", "hash",
-                "sample", "deadband", "flatten", "parse", "render", "decode", "encode", "lookup", "merge", "origin"
+                "filter",
+                "derive",
+                "select",
+                "rename",
+                "cast",
+                "validate",
+                "clamp",
+                "fill",
+                "trim",
+                "mask",
+                "hash",
+                "sample",
+                "deadband",
+                "flatten",
+                "unnest",
+                "parse",
+                "render",
+                "decode",
+                "encode",
+                "lookup",
+                "dedupe",
+                "aggregate",
+                "route",
+                "merge",
+                "origin"
             ]
         );
     }

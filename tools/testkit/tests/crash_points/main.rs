@@ -5,6 +5,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod windows;
 mod world;
 
 use std::collections::BTreeSet;

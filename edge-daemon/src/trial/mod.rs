@@ -212,9 +212,12 @@ impl Trial<'_> {
             base_dir: self.base_dir.to_path_buf(),
         };
         let mut transform = build(&config, &context).map_err(|error| problem(&error.key, error.message))?;
-        transform
-            .apply(batch.clone())
-            .map_err(|fault| problem("", fault.to_string()))
+        let wrong = |fault: flow::Fault| problem("", fault.to_string());
+        if transform.remembers() {
+            transform.restore(None, flow::STATES_BYTES_MAX).map_err(wrong)?;
+        }
+        // The given records are all there are: what is held back for more comes out.
+        transform.finish(batch.clone()).map_err(wrong)
     }
 }
 

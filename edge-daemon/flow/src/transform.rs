@@ -2,7 +2,7 @@
 
 use bus_schema::data::Batch;
 
-use crate::Fault;
+use crate::{Fault, outside::Outside};
 
 /// The result of one transform on one batch.
 #[derive(Debug, Clone)]
@@ -28,6 +28,11 @@ impl From<Batch> for Transformed {
 pub trait Transform: Send {
     /// Transforms a batch. A fault is about the config, not about a record.
     fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault>;
+
+    /// Itself, when others do its work and have to be waited for: the runner then never calls [`Transform::apply`].
+    fn outside(&mut self) -> Option<&mut dyn Outside> {
+        None
+    }
 
     /// What was transformed last may not have arrived and come again: whatever was learnt from it does not hold any more.
     fn forget(&mut self) {}

@@ -98,6 +98,8 @@ pub struct Setup {
     pub base_dir: PathBuf,
     /// Bytes of dead letters kept for one workflow.
     pub letters_bytes_max: u64,
+    /// Whether workflows may run code of their own.
+    pub allows_code: bool,
     /// Uniform random numbers, for jitter.
     pub random: fn() -> u64,
 }
@@ -140,6 +142,7 @@ impl Agent {
             budget,
             base_dir,
             letters_bytes_max,
+            allows_code,
             random,
         } = setup;
         {
@@ -185,6 +188,7 @@ impl Agent {
             budget: Arc::clone(&budget),
             base_dir,
             started,
+            allows_code,
         };
         let letters = Letters::new(home.dir(), letters_bytes_max, epoch, started);
         let supervisor = Supervisor::new(workshop, Arc::clone(&board), checkpoints, letters.clone(), random);

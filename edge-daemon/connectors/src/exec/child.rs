@@ -91,7 +91,7 @@ impl Program {
             input: child.stdin.take(),
             output,
             life: Life {
-                _log: Task(tokio::spawn(log(errors, self.node.clone()))),
+                log: Task(tokio::spawn(log(errors, self.node.clone()))),
                 group: Some(Group(group)),
                 child,
             },
@@ -118,7 +118,7 @@ pub(crate) struct Child {
 
 /// That it runs.
 pub(crate) struct Life {
-    _log: Task,
+    log: Task,
     /// Before `child`: while that has not been waited for, the number of the group belongs to nobody else.
     group: Option<Group>,
     child: tokio::process::Child,
@@ -135,7 +135,13 @@ impl Life {
     /// A cause with how the program has ended, if it has.
     pub(crate) async fn ending(&mut self, cause: String) -> String {
         match timeout(END_WAIT, self.ended()).await {
-            Ok(Ok(status)) => format!("{cause} ({})", explain(status)),
+            Ok(Ok(status)) => {
+                // Its last words are the ones that tell why.
+                if !self.log.0.is_finished() {
+                    let _ = timeout(END_WAIT, &mut self.log.0).await;
+                }
+                format!("{cause} ({})", explain(status))
+            }
             _ => cause,
         }
     }

@@ -22,17 +22,6 @@ pub(crate) struct Patience {
     pub(crate) line_bytes_max: usize,
 }
 
-impl Patience {
-    /// What is said when it is at its end.
-    fn lost(self, number: usize, answers: usize) -> String {
-        let seconds = self.answer_max.as_secs_f32();
-        match answers {
-            1 => format!("no answer for {seconds} seconds"),
-            _ => format!("no answer for {seconds} seconds, to record {} of {answers}", number + 1),
-        }
-    }
-}
-
 /// A program that is asked and answers.
 pub(crate) struct Talk {
     input: ChildStdin,
@@ -109,9 +98,9 @@ impl Talk {
             written.map_err(|error| format!("it does not take records: {error}"))
         };
         let receive = async {
-            for number in 0..answers {
+            for _ in 0..answers {
                 let line = timeout(patience.answer_max, ears.line(patience.line_bytes_max)).await;
-                hear(line.map_err(|_| patience.lost(number, answers))??)?;
+                hear(line.map_err(|_| format!("no answer for {} seconds", patience.answer_max.as_secs_f32()))??)?;
             }
             Ok(())
         };

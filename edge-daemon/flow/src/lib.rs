@@ -39,6 +39,7 @@ mod outside;
 mod pipe;
 mod reader;
 mod runner;
+pub mod secrets;
 mod sink;
 mod source;
 mod transform;

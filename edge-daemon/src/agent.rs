@@ -107,6 +107,8 @@ pub struct Setup {
     pub base_dir: PathBuf,
     /// Bytes of dead letters kept for one workflow.
     pub letters_bytes_max: u64,
+    /// Whether workflows may run code of their own.
+    pub allows_code: bool,
     /// The log, and the level that the settings say.
     pub log: LogControl,
     /// See there.
@@ -164,6 +166,7 @@ impl Agent {
             budget,
             base_dir,
             letters_bytes_max,
+            allows_code,
             log,
             log_level,
             random,
@@ -209,6 +212,7 @@ impl Agent {
             budget: Arc::clone(&budget),
             base_dir: base_dir.clone(),
             started,
+            allows_code,
         };
         let files = base_dir;
         let letters = Letters::new(home.dir(), letters_bytes_max, epoch, started);

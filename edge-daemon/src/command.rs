@@ -421,6 +421,7 @@ async fn serve(
                 budget: Arc::clone(&budget),
                 base_dir: files.clone(),
                 letters_bytes_max: config.dead_letters.quota.0,
+                allows_code: config.custom_code.allow,
                 log: log.clone(),
                 log_level: config.log.level.clone(),
                 random,
@@ -527,7 +528,7 @@ fn reload(
     if new.dead_letters != old.dead_letters {
         tracing::warn!("[dead_letters] takes effect only after a restart; going on with the old one");
     }
-    if new.bus == old.bus {
+    if new.bus == old.bus && new.custom_code == old.custom_code {
         tracing::info!("settings read again; the bus is the same");
         return None;
     }

@@ -22,6 +22,7 @@ mod ordered;
 mod payload;
 mod postgres;
 mod publish;
+mod python;
 mod secret;
 mod sqlite;
 mod stdin;
@@ -35,10 +36,14 @@ pub use secret::SecretRef;
 
 use flow::Component;
 
-/// Every source and destination of this build.
+/// Those that run code of the user's own, whatever it is: a daemon has to allow that.
+pub const CUSTOM_CODE: &[&str] = &["exec", "python"];
+
+/// Every source and destination of this build, and the transforms that wait for programs.
 pub fn components() -> Vec<Component> {
     vec![
         exec::SOURCE,
+        exec::TRANSFORM,
         exec::SINK,
         file::SOURCE,
         file::SINK,
@@ -51,6 +56,9 @@ pub fn components() -> Vec<Component> {
         nats::SINK,
         postgres::SOURCE,
         postgres::SINK,
+        python::SOURCE,
+        python::TRANSFORM,
+        python::SINK,
         sqlite::SOURCE,
         sqlite::SINK,
         stdin::SOURCE,

@@ -17,6 +17,7 @@ use crate::{
     backoff::Backoff,
     letter::{DeadLetter, LetterPoint, Replay, Stand},
     memory::{Memory, stage_fault},
+    outside,
     pipe::{Leaf, Pipe, Stage},
     runner::{Outcome, Surroundings},
     sink::{Tally, Watermark},
@@ -43,6 +44,8 @@ pub(crate) struct Reader<'a> {
     leaves: &'a [Leaf],
     ways: &'a Ways,
     around: &'a Surroundings,
+    /// See [`Pipe::rereads`].
+    rereads: bool,
     to_commit: watch::Receiver<Option<Position>>,
     room: Arc<Semaphore>,
     seq: u64,
@@ -104,6 +107,7 @@ impl<'a> Reader<'a> {
             leaves,
             ways,
             around,
+            rereads: pipe.rereads,
             to_commit,
             room: Arc::new(Semaphore::new(INFLIGHT_BYTES_MAX)),
             seq: start.seq,
@@ -189,7 +193,10 @@ impl<'a> Reader<'a> {
                 let Some((room, permit)) = room_for(&self.room, &batch.batch, sender).await else {
                     return Ok(Some(Outcome::Stopped));
                 };
-                let mut work = self.transform(batch, room)?;
+                let Some(work) = unless_nobody_listens(sender, self.transform(batch, room)).await else {
+                    return Ok(Some(Outcome::Stopped));
+                };
+                let mut work = work?;
                 self.widen(&mut work).await;
                 self.entered(&work);
                 permit.send(work);
@@ -211,8 +218,12 @@ impl<'a> Reader<'a> {
         let (everywhere, mut letters) = (vec![true; self.leaves.len()], Vec::new());
         self.is_ending = true;
         let grown = self.grow(Entry::Source, (batch, Tally::default()), &everywhere, 0, &mut letters);
+        let grown = unless_nobody_listens(sender, grown).await;
         self.is_ending = false;
-        let parts = grown?;
+        let Some(parts) = grown else {
+            return Ok(());
+        };
+        let parts = parts?;
         let is_nothing = |(batch, tally): &(Batch, Tally)| batch.rows() == 0 && *tally == Tally::default();
         if letters.is_empty() && parts.iter().all(is_nothing) {
             return Ok(());
@@ -296,7 +307,7 @@ impl<'a> Reader<'a> {
         self.source.close().await;
     }
 
-    fn transform(&mut self, read: SourceBatch, room: OwnedSemaphorePermit) -> Result<Work, Fault> {
+    async fn transform(&mut self, read: SourceBatch, room: OwnedSemaphorePermit) -> Result<Work, Fault> {
         let SourceBatch {
             mut batch,
             position,
@@ -320,7 +331,8 @@ impl<'a> Reader<'a> {
         };
         let mut letters = undecodable.into_iter().enumerate().map(letter).collect();
         let everywhere = vec![true; self.leaves.len()];
-        let parts = self.grow(Entry::Source, (batch, tally), &everywhere, 0, &mut letters)?;
+        let grown = self.grow(Entry::Source, (batch, tally), &everywhere, 0, &mut letters);
+        let parts = grown.await?;
         self.seq += 1;
         self.position = Some(position.clone());
         Ok(Work {
@@ -334,7 +346,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What becomes of records that enter at one place: a batch for each leaf that wants one, nothing for the others.
-    fn grow(
+    async fn grow(
         &mut self,
         entry: Entry,
         entering: (Batch, Tally),
@@ -360,10 +372,13 @@ impl<'a> Reader<'a> {
             let tally = *tally;
             // Kept only for the rows that may be rejected; columns are cheap to clone next to a transform.
             let original = input.clone();
-            let done = if self.is_ending {
-                stage.transform.finish(original.clone())
-            } else {
-                stage.transform.apply(original.clone())
+            let done = match stage.transform.outside() {
+                Some(outside) => {
+                    let place = (stage.node.as_str(), self.around);
+                    outside::wait_for(outside, &original, self.rereads, place).await
+                }
+                None if self.is_ending => stage.transform.finish(original.clone()),
+                None => stage.transform.apply(original.clone()),
             };
             let done = done.map_err(|fault| stage_fault(&stage.node, fault))?;
             let made = stage.transform.made();
@@ -475,7 +490,11 @@ impl<'a> Reader<'a> {
             ..Tally::default()
         };
         let mut letters = Vec::new();
-        let parts = self.grow(entry, (batch, tally), &wanted, replay.replays + 1, &mut letters)?;
+        let grown = self.grow(entry, (batch, tally), &wanted, replay.replays + 1, &mut letters);
+        let Some(parts) = unless_nobody_listens(sender, grown).await else {
+            return Ok(false);
+        };
+        let parts = parts?;
         self.seq += 1;
         self.again.sent = number;
         // The source stays where it is.
@@ -528,6 +547,15 @@ async fn room_for<'s>(
     // Nobody closes the semaphore; the writing half gives the room back, also when it ends.
     let room = Arc::clone(room).acquire_many_owned(weight(batch)).await.ok()?;
     Some((room, sender.reserve().await.ok()?))
+}
+
+/// What comes of work that may have to wait for somebody else. `None`: the writing half has ended meanwhile.
+async fn unless_nobody_listens<T>(sender: &mpsc::Sender<Work>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = sender.closed() => None,
+    }
 }
 
 /// What a batch settles after a transform: every record that came in or was made goes on, died, or was left out.

@@ -2,7 +2,7 @@
 
 use bus_schema::data::Batch;
 
-use crate::Fault;
+use crate::{Fault, outside::Outside};
 
 /// The result of one transform on one batch.
 #[derive(Debug, Clone)]
@@ -42,6 +42,11 @@ pub trait Transform: Send {
     /// The source has come to its end: transforms the last batch, and gives out what was held back for more.
     fn finish(&mut self, batch: Batch) -> Result<Transformed, Fault> {
         self.apply(batch)
+    }
+
+    /// Itself, when others do its work and have to be waited for: the runner then never calls [`Transform::apply`].
+    fn outside(&mut self) -> Option<&mut dyn Outside> {
+        None
     }
 
     /// What was transformed last may not have arrived and come again: whatever was learnt from it does not hold any more.

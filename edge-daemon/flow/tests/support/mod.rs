@@ -32,7 +32,7 @@ use tokio::sync::watch;
 pub use letters::Letters;
 pub use lives::{inputs, last_life, lives, paused, short_lives, troubled, wanted};
 pub use makers::{Copies, Sums};
-pub use sieve::Sieve;
+pub use sieve::{DistantSieve, Sieve};
 pub use testkit::Dice;
 
 /// What a call does, besides its work.

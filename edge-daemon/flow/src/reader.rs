@@ -303,6 +303,10 @@ impl<'a> Reader<'a> {
                 record: original.take(&[*row]).encode(),
             }));
             self.around.observer.passed(&stage.node, &done.batch);
+            let notices = stage.transform.notices();
+            notices
+                .iter()
+                .for_each(|text| self.around.observer.notice(&stage.node, text));
             let tally = transformed(&stage.node, original.rows(), &done, tally)?;
             outputs.push(Some((done.batch, tally)));
         }

@@ -29,6 +29,11 @@ pub trait Transform: Send {
     /// Transforms a batch. A fault is about the config, not about a record.
     fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault>;
 
+    /// What somebody should know of the last batches, a sentence each; told once.
+    fn notices(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What was transformed last may not have arrived and come again: whatever was learnt from it does not hold any more.
     fn forget(&mut self) {}
 }

@@ -9,6 +9,7 @@ mod clamp;
 mod codec;
 mod columns;
 mod constant;
+mod contract;
 pub mod convert;
 mod deadband;
 mod derive;
@@ -65,6 +66,7 @@ pub fn components() -> Vec<Component> {
         codec::DECODE,
         codec::ENCODE,
         lookup::LOOKUP,
+        contract::CONTRACT,
         merge::MERGE,
         origin::ORIGIN,
     ]
@@ -93,7 +95,7 @@ mod tests {
             names,
             [
                 "filter", "derive", "select", "rename", "cast", "validate", "clamp", "fill", "trim", "mask", "hash",
-                "sample", "deadband", "flatten", "parse", "render", "decode", "encode", "lookup", "merge", "origin"
+                "sample", "deadband", "flatten", "parse", "render", "decode", "encode", "lookup", "contract", "merge", "origin"
             ]
         );
     }

@@ -5,7 +5,10 @@ use flow::ConfigError;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::file::encode::{JsonRows, refuse_delete};
+use crate::{
+    file::encode::{JsonRows, refuse_delete},
+    list::list_json,
+};
 
 /// Longest topic, in bytes (MQTT 3.1.1, section 1.5.3). Subjects of NATS are shorter still.
 const TOPIC_BYTES_MAX: usize = 65_535;
@@ -17,7 +20,7 @@ pub(crate) enum Format {
     /// A JSON object of all columns, as the destination `file` writes it.
     #[default]
     Json,
-    /// One column: bytes as they are, anything else as text. Null is an empty payload.
+    /// One column: bytes as they are, lists as JSON, anything else as text. Null is an empty payload.
     Raw,
 }
 
@@ -75,6 +78,7 @@ impl Payloads<'_> {
                 match place.map_or(Cell::Missing, |place| batch.cell(row, place)) {
                     Cell::Missing | Cell::Unchanged => Err(format!("the record has no column '{column}'")),
                     Cell::Bytes(bytes) => Ok(bytes.to_vec()),
+                    Cell::List(items) => Ok(list_json(items).into_bytes()),
                     cell => Ok(cell.to_string().into_bytes()),
                 }
             }

@@ -392,6 +392,10 @@ impl<'a> Reader<'a> {
                 record: original.take(&[*row]).encode(),
             }));
             self.around.observer.passed(&stage.node, &done.batch);
+            let notices = stage.transform.notices();
+            notices
+                .iter()
+                .for_each(|text| self.around.observer.notice(&stage.node, text));
             let tally = transformed(&stage.node, original.rows() + made, (&done, made), tally)?;
             outputs.push(Some((done.batch, tally)));
         }

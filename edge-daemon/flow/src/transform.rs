@@ -49,6 +49,11 @@ pub trait Transform: Send {
         None
     }
 
+    /// What somebody should know of the last batches, a sentence each; told once.
+    fn notices(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What was transformed last may not have arrived and come again: whatever was learnt from it does not hold any more.
     /// Not called for one that remembers.
     fn forget(&mut self) {}

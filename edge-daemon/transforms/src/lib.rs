@@ -10,6 +10,7 @@ mod clamp;
 mod codec;
 mod columns;
 mod constant;
+mod contract;
 pub mod convert;
 mod deadband;
 mod dedupe;
@@ -74,6 +75,7 @@ pub fn components() -> Vec<Component> {
         dedupe::DEDUPE,
         aggregate::AGGREGATE,
         route::ROUTE,
+        contract::CONTRACT,
         merge::MERGE,
         origin::ORIGIN,
     ]
@@ -124,6 +126,7 @@ mod tests {
                 "dedupe",
                 "aggregate",
                 "route",
+                "contract",
                 "merge",
                 "origin"
             ]

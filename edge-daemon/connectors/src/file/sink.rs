@@ -1,6 +1,12 @@
 //! Destination `file`: JSON lines or CSV, each record exactly once. Files and commits are in `output`.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use bus_schema::{
@@ -33,7 +39,8 @@ const ROTATE_BYTES_MIN: u64 = 4096;
 ///
 /// JSON lines: numbers keep every digit, floats are written in their shortest exact form; NaN and the infinities become
 /// the texts "NaN", "Infinity" and "-Infinity"; bytes are hexadecimal, times ISO 8601; a missing field is left out, null is
-/// null. CSV (RFC 4180, LF): null and missing are an empty field, an empty text is `""`.
+/// null, and JSON's own null is null. CSV (RFC 4180, LF): null, missing and unchanged are an empty field (logged, where it is not null), an empty text is
+/// `""`; lists are JSON arrays.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -168,6 +175,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         encoding: Encoding {
             format,
             op_column: config.op_column,
+            blurred: Arc::default(),
         },
         output: None,
     }))
@@ -214,6 +222,8 @@ struct FileSink {
 struct Encoding {
     format: Format,
     op_column: Option<String>,
+    /// It has been logged that fields without a value look like null.
+    blurred: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
@@ -334,6 +344,14 @@ impl Encoding {
             Format::Csv(csv) => {
                 let columns = self.csv_columns(csv, output, batch, &mut text)?;
                 let rows = CsvRows::new(batch, &columns, csv.delimiter, self.op_column.as_deref());
+                if let Some(column) = rows.blurs()
+                    && !self.blurred.swap(true, Ordering::Relaxed)
+                {
+                    tracing::warn!(
+                        column,
+                        "a missing or unchanged field is an empty one, as null is: CSV has no other"
+                    );
+                }
                 each(&|row, text: &mut Vec<u8>| rows.row(row, text), output, &mut text)?;
             }
         }

@@ -1,6 +1,7 @@
 //! Sources and destinations: one file or folder per system, one line each in [`components`].
 //! Knows no bus, no spool and no plan: only the contract of `flow`.
 
+mod clock;
 mod exec;
 mod feed;
 mod file;
@@ -9,6 +10,7 @@ mod host_metrics;
 mod inbox;
 mod key;
 mod list;
+mod modbus;
 mod mqtt;
 mod mqtt_sink;
 mod mqtt_source;
@@ -16,6 +18,7 @@ mod mqtt_trial;
 mod mysql;
 mod names;
 mod nats;
+mod opcua;
 // One file for both crates, which do not depend on each other.
 #[path = "../../transforms/src/ordered.rs"]
 mod ordered;
@@ -49,11 +52,13 @@ pub fn components() -> Vec<Component> {
         file::SINK,
         generator::SOURCE,
         host_metrics::SOURCE,
+        modbus::SOURCE,
         mqtt_source::SOURCE,
         mqtt_sink::SINK,
         mysql::SINK,
         nats::SOURCE,
         nats::SINK,
+        opcua::SOURCE,
         postgres::SOURCE,
         postgres::SINK,
         python::SOURCE,

@@ -46,6 +46,7 @@ pub fn components() -> Vec<Component> {
         host_metrics::SOURCE,
         mqtt_source::SOURCE,
         mqtt_sink::SINK,
+        mysql::SOURCE,
         mysql::SINK,
         nats::SOURCE,
         nats::SINK,

@@ -55,6 +55,7 @@ pub fn components() -> Vec<Component> {
         modbus::SOURCE,
         mqtt_source::SOURCE,
         mqtt_sink::SINK,
+        mysql::SOURCE,
         mysql::SINK,
         nats::SOURCE,
         nats::SINK,

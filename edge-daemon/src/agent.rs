@@ -133,6 +133,7 @@ pub struct Agent {
     /// One text is tried at a time.
     trying: Arc<Semaphore>,
     base_dir: PathBuf,
+    allows_code: bool,
     clocks: Arc<Clocks>,
     registry: Arc<Registry>,
     /// Hash of the catalog.
@@ -232,6 +233,7 @@ impl Agent {
             taps,
             trying: Arc::new(Semaphore::new(1)),
             base_dir: files,
+            allows_code,
             clocks,
             registry,
             catalog,

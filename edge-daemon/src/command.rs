@@ -179,7 +179,11 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             return spool_command(arguments, &config).await;
         }
         Command::Test { workflows } => {
-            return trial::local::test(&workflows, &registry()).map_err(|failed| Failure::new(EXIT_FAILED, failed));
+            let runtime = tokio::runtime::Handle::current();
+            let tested =
+                tokio::task::spawn_blocking(move || trial::local::test(&workflows, &registry(), &runtime)).await;
+            let tested = tested.map_err(|error| Failure::new(EXIT_FAILED, error))?;
+            return tested.map_err(|failed| Failure::new(EXIT_FAILED, failed));
         }
         Command::Run { workflow, state } => {
             let config = settings(path.as_deref(), data_dir)?;

@@ -168,12 +168,15 @@ impl Agent {
         };
         let (registry, base_dir) = (Arc::clone(&self.registry), self.base_dir.clone());
         let (session, daemon) = (Arc::clone(&self.session), self.secure.me().name.clone());
+        let (allows_code, runtime) = (self.allows_code, tokio::runtime::Handle::current());
         tokio::spawn(async move {
             let tried = tokio::task::spawn_blocking(move || {
                 let trial = Trial {
                     registry: &registry,
                     daemon: &daemon,
                     base_dir: &base_dir,
+                    allows_code,
+                    runtime: runtime.clone(),
                 };
                 trial.answer(&call)
             });

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use bus_schema::api::Failure;
 use flow::Registry;
+use tokio::runtime::Handle;
 
 use super::Trial;
 
-/// Runs the tests of these files and says how each ended. `Err` says what went wrong, once everything has been tried.
-pub fn test(files: &[PathBuf], registry: &Registry) -> Result<(), String> {
+/// Runs the tests of these files and says how each ended. Blocks, so not on the runtime's own thread. `Err` says what went wrong, once everything has been tried.
+pub fn test(files: &[PathBuf], registry: &Registry, runtime: &Handle) -> Result<(), String> {
     let (mut passed, mut failed) = (0, 0);
     for file in files {
-        match of_file(file, registry) {
+        match of_file(file, registry, runtime) {
             Ok(verdicts) => {
                 for verdict in verdicts {
                     let is_good = verdict.differs.is_empty();
@@ -40,7 +41,7 @@ pub fn test(files: &[PathBuf], registry: &Registry) -> Result<(), String> {
     }
 }
 
-fn of_file(file: &Path, registry: &Registry) -> Result<Vec<bus_schema::trial::Verdict>, String> {
+fn of_file(file: &Path, registry: &Registry, runtime: &Handle) -> Result<Vec<bus_schema::trial::Verdict>, String> {
     let text = bus_link::settings::text(file).map_err(|error| error.to_string())?;
     let base_dir = file
         .canonicalize()
@@ -51,6 +52,9 @@ fn of_file(file: &Path, registry: &Registry) -> Result<Vec<bus_schema::trial::Ve
         registry,
         daemon: "local",
         base_dir: &base_dir,
+        // Whoever runs this could run the code as well.
+        allows_code: true,
+        runtime: runtime.clone(),
     };
     trial.test(&text).map_err(|failure: Failure| told(&failure))
 }

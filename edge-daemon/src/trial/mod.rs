@@ -27,6 +27,10 @@ pub struct Trial<'a> {
     pub daemon: &'a str,
     /// Where relative paths in configs start.
     pub base_dir: &'a Path,
+    /// Whether code of the text's own may run.
+    pub allows_code: bool,
+    /// Waits for what others do.
+    pub runtime: tokio::runtime::Handle,
 }
 
 /// What one node made of what came on one way.
@@ -204,6 +208,13 @@ impl Trial<'_> {
             let message = format!("'{}' is no transform of daemon '{}'", node.component, self.daemon);
             return Err(problem("type", message));
         };
+        if !self.allows_code && connectors::CUSTOM_CODE.contains(&node.component.as_str()) {
+            let message = format!(
+                "'{}' runs code of the workflow's own, which this daemon does not allow",
+                node.component
+            );
+            return Err(problem("type", message));
+        }
         let config = serde_json::to_string(&node.config).unwrap_or_default();
         let context = BuildContext {
             workflow: spec.name().to_string(),
@@ -215,6 +226,9 @@ impl Trial<'_> {
         let wrong = |fault: flow::Fault| problem("", fault.to_string());
         if transform.remembers() {
             transform.restore(None, flow::STATES_BYTES_MAX).map_err(wrong)?;
+        }
+        if let Some(outside) = transform.outside() {
+            return self.runtime.block_on(outside.apply(batch.clone())).map_err(wrong);
         }
         // The given records are all there are: what is held back for more comes out.
         transform.finish(batch.clone()).map_err(wrong)
@@ -245,11 +259,14 @@ from = "fahrenheit"
 "#;
 
     fn trial(text: &str, do_it: impl FnOnce(&Trial<'_>, &str)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let registry = Registry::new(transforms::components());
         let trial = Trial {
             registry: &registry,
             daemon: "gw",
             base_dir: Path::new("/"),
+            allows_code: false,
+            runtime: runtime.handle().clone(),
         };
         do_it(&trial, text);
     }
@@ -293,7 +310,10 @@ from = "fahrenheit"
                 "[tests.x]\ngiven.reading = []\nexpect.out = []",
                 "did you mean 'readings'?",
             ),
-            ("[tests.x]\ngiven.readings = []\nexpect.outt = []", "did you mean 'out'?"),
+            (
+                "[tests.x]\ngiven.readings = []\nexpect.outt = []",
+                "did you mean 'out'?",
+            ),
             (
                 "[tests.x]\ngiven.readings = 5\nexpect.out = []",
                 "records are a list of tables",

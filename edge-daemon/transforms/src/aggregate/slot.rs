@@ -261,14 +261,12 @@ impl Slot {
             (Slot::Max(kept), Input::Value(value)) => keep(kept, value, Ordering::Greater),
             (Slot::Percentile(sketch), Input::Number(number)) => sketch.add(number.to_f64()),
             (Slot::First(first), Input::Value(value)) => {
-                if first.as_ref().is_none_or(|(before, _)| at < *before) {
-                    *first = Some((at, value));
-                }
+                let is_first = first.as_ref().is_none_or(|(before, _)| at < *before);
+                *first = if is_first { Some((at, value)) } else { first.take() };
             }
             (Slot::Last(last), Input::Value(value)) => {
-                if last.as_ref().is_none_or(|(before, _)| at >= *before) {
-                    *last = Some((at, value));
-                }
+                let is_last = last.as_ref().is_none_or(|(before, _)| at >= *before);
+                *last = if is_last { Some((at, value)) } else { last.take() };
             }
             (Slot::Rate(ends), Input::Number(number)) => {
                 let new = (at, number.to_f64());

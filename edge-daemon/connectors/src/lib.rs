@@ -4,6 +4,7 @@
 mod exec;
 mod feed;
 mod file;
+mod files;
 mod generator;
 mod host_metrics;
 mod inbox;
@@ -42,6 +43,8 @@ pub fn components() -> Vec<Component> {
         exec::SINK,
         file::SOURCE,
         file::SINK,
+        files::SOURCE,
+        files::SINK,
         generator::SOURCE,
         host_metrics::SOURCE,
         mqtt_source::SOURCE,

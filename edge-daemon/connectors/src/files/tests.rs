@@ -118,7 +118,7 @@ impl Run {
         true
     }
 
-    async fn to_the_end(&mut self) {
+    async fn pass_all(&mut self) {
         while self.pass().await {}
     }
 }
@@ -141,7 +141,7 @@ async fn files_arrive_as_they_are() {
     }
     let recursive = ONCE.replace('}', r#", "recursive": true}"#);
     let mut run = Run::start(dir.path(), &recursive, INTO).await;
-    run.to_the_end().await;
+    run.pass_all().await;
     assert_eq!(run.rejected, [""; 0]);
     assert_eq!(files(&to), files(&from));
     assert_eq!(files(&to).len(), 6);
@@ -154,12 +154,12 @@ async fn files_arrive_as_they_are() {
     assert!(!run.pass().await);
     // A changed file is another one.
     put(from.join("one"), b"changed", 1_000_001);
-    run.to_the_end().await;
+    run.pass_all().await;
     drop(run);
     assert_eq!(files(&to)["one-000001"], b"changed");
     put(from.join("one"), b"again", 1_000_002);
     let mut run = Run::start(dir.path(), &recursive, INTO).await;
-    run.to_the_end().await;
+    run.pass_all().await;
     assert_eq!(files(&to)["one"], b"again");
     assert_eq!(files(&to).len(), 7);
     // A destination that begins anew gets all of them.
@@ -167,7 +167,7 @@ async fn files_arrive_as_they_are() {
     fs::remove_dir_all(&to).unwrap();
     fs::create_dir(&to).unwrap();
     let mut run = Run::start(dir.path(), &recursive, INTO).await;
-    run.to_the_end().await;
+    run.pass_all().await;
     assert_eq!(files(&to), files(&from));
 }
 
@@ -196,7 +196,7 @@ async fn what_becomes_of_them() {
         run.source.commit(&position).await.unwrap();
         if options.contains("move") {
             put(dir.path().join("in/a"), b"3", 3);
-            run.to_the_end().await;
+            run.pass_all().await;
         }
         let mut found = names(dir.path());
         found.retain(|name| !name.starts_with("out/"));
@@ -216,7 +216,7 @@ async fn what_becomes_of_them() {
         put(dir.path().join("in/d"), b"6", 6);
         run.sink.commit().await.unwrap();
         run.source.commit(&position).await.unwrap();
-        run.to_the_end().await;
+        run.pass_all().await;
         assert_eq!(files(&dir.path().join("out"))["d"], b"6", "{options}");
     }
 }
@@ -254,7 +254,7 @@ async fn a_file_that_changes_is_sent_again() {
                 drop(run);
                 run = Run::start(dir.path(), ONCE, INTO).await;
             }
-            run.to_the_end().await;
+            run.pass_all().await;
             assert_eq!(run.rejected, [""; 0], "{change}");
             let found = files(&dir.path().join("out"));
             assert_eq!(found.get("a"), wanted.as_ref(), "{change}, restart: {restart}");
@@ -521,7 +521,7 @@ proptest! {
                     run = Run::start(dir.path(), &from, &into).await;
                 }
             }
-            run.to_the_end().await;
+            run.pass_all().await;
             assert_eq!(run.rejected, [""; 0]);
             // A number in a name would be a double.
             assert_eq!(files(&dir.path().join("out")), wanted);

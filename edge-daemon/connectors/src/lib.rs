@@ -5,6 +5,7 @@ mod clock;
 mod exec;
 mod feed;
 mod file;
+mod files;
 mod generator;
 mod host_metrics;
 mod inbox;
@@ -50,6 +51,8 @@ pub fn components() -> Vec<Component> {
         exec::SINK,
         file::SOURCE,
         file::SINK,
+        files::SOURCE,
+        files::SINK,
         generator::SOURCE,
         host_metrics::SOURCE,
         modbus::SOURCE,

@@ -18,6 +18,7 @@ mod fill;
 mod filter;
 mod flatten;
 mod hash;
+mod line;
 mod line_protocol;
 mod logfmt;
 mod lookup;

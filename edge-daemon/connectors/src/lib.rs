@@ -6,8 +6,13 @@ mod feed;
 mod file;
 mod generator;
 mod host_metrics;
+mod http;
 mod inbox;
+mod influxdb;
 mod key;
+// One file for both crates, as below.
+#[path = "../../transforms/src/line.rs"]
+mod line;
 mod list;
 mod mqtt;
 mod mqtt_sink;
@@ -33,6 +38,7 @@ mod write_mode;
 
 pub use secret::SecretRef;
 
+use file::text;
 use flow::Component;
 
 /// Every source and destination of this build.
@@ -44,6 +50,10 @@ pub fn components() -> Vec<Component> {
         file::SINK,
         generator::SOURCE,
         host_metrics::SOURCE,
+        http::SOURCE,
+        http::WEBHOOK,
+        http::SINK,
+        influxdb::SINK,
         mqtt_source::SOURCE,
         mqtt_sink::SINK,
         mysql::SINK,

@@ -17,6 +17,7 @@ const RUN = {
   failed: ["bad", "failed"],
   finished: ["good", "finished"],
   stopping: ["warn", "stopping"],
+  paused: ["warn", "paused"],
 };
 
 export const presence = (word) => state(...(PRESENCE[word] ?? ["off", word]));

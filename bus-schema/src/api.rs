@@ -1,11 +1,11 @@
 //! What operators ask of the plane, over the bus (and, as JSON, what the web page reads). One call, one result.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{FleetId, NodeId},
+    id::{FleetId, NodeId, TokenId},
     member::Role,
     message::{HostFacts, Ledger, Resources, RosterPut, RunState},
     plan::ComponentRole,
@@ -59,6 +59,32 @@ pub enum ApiCall {
     AccessList(BrokerKind),
     /// The newest roster and group key: an operator's commands talk to daemons themselves too.
     Roster,
+    /// The daemons that a selector chooses; see `mycelial daemon list --help`. Answered by [`ApiResult::Daemons`].
+    DaemonSelect(String),
+    /// The labels of the daemons that a selector chooses. Answered by [`ApiResult::Labels`].
+    DaemonLabels(String),
+    /// Puts labels on daemons and takes labels off. Answered by [`ApiResult::Labels`] of those that were meant.
+    DaemonLabel {
+        /// Which daemons.
+        selector: String,
+        /// Keys with their new values.
+        set: Vec<(String, String)>,
+        /// Keys.
+        unset: Vec<String>,
+    },
+    /// All revisions of a workflow, the newest first. Answered by [`ApiResult::Revisions`].
+    WorkflowRevisions(String),
+    /// The text of one revision. Answered by [`ApiResult::Text`].
+    WorkflowText {
+        /// The workflow.
+        name: String,
+        /// Its number.
+        revision: u32,
+    },
+    /// Enrolment strings that can still be used. Answered by [`ApiResult::Tokens`].
+    TokenList,
+    /// Makes an enrolment string useless. Answered by [`ApiResult::Tokens`]: those that are left.
+    TokenRevoke(TokenId),
 }
 
 /// For whom to write an access list.
@@ -115,6 +141,53 @@ pub enum ApiResult {
     AccessList(String),
     /// For [`ApiCall::Roster`].
     Roster(RosterPut),
+    /// For [`ApiCall::DaemonLabels`] and [`ApiCall::DaemonLabel`], by daemon.
+    Labels(Vec<Labelled>),
+    /// For [`ApiCall::WorkflowRevisions`].
+    Revisions(Vec<RevisionView>),
+    /// For [`ApiCall::WorkflowText`].
+    Text(String),
+    /// For [`ApiCall::TokenList`] and [`ApiCall::TokenRevoke`].
+    Tokens(Vec<TokenView>),
+}
+
+/// A daemon with its labels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labelled {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub node: NodeId,
+    /// By key.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A revision in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionView {
+    /// From 1.
+    pub number: u32,
+    /// Who applied it.
+    pub by: String,
+    /// When, milliseconds since 1970.
+    pub at_unix_ms: i64,
+    /// Whether it is the one that daemons shall run.
+    pub is_current: bool,
+}
+
+/// An enrolment string in a list, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenView {
+    /// Its id.
+    pub id: TokenId,
+    /// What its holder becomes.
+    pub role: Role,
+    /// The name its holder gets; `None` lets the candidate choose.
+    pub name: Option<String>,
+    /// How often it can still be used.
+    pub uses_left: u32,
+    /// Until when, milliseconds since 1970.
+    pub expires_unix_ms: i64,
 }
 
 /// Why a call failed.

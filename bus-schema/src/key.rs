@@ -119,6 +119,14 @@ impl Identity {
         )
     }
 
+    /// The key of what this identity seals for itself alone; see [`crate::vault`].
+    pub(crate) fn vault_key(&self) -> SecretKey {
+        let mut key = [0; 32];
+        let derived = Hkdf::<Sha256>::new(Some(b"mycelial vault v1"), self.seal.as_bytes()).expand(&[], &mut key);
+        derived.expect("32 bytes are within what HKDF gives");
+        SecretKey(key)
+    }
+
     /// The key of a sealed box made for this identity.
     pub(crate) fn box_key(&self, ephemeral: &[u8; 32]) -> Option<SecretKey> {
         agree(&self.seal, ephemeral, b"mycelial box v1", &[])

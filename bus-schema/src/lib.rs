@@ -25,6 +25,10 @@
 //! | | daemon → operator | [`TapSample`](message::TapSample) 15.1 | – |
 //! | | operator → daemon, request | [`LetterCall`](letter::LetterCall) 19.1 | [`LetterResult`](letter::LetterResult) 20.1 |
 //! | | daemon → operator, reply | [`LetterResult`](letter::LetterResult) 20.1 | – |
+//! | | operator → daemon, request | [`SecretCall`](secret::SecretCall) 24.1 | [`SecretResult`](secret::SecretResult) 25.1 |
+//! | | daemon → operator, reply | [`SecretResult`](secret::SecretResult) 25.1 | – |
+//! | | operator → daemon, request | [`ControlCall`](control::ControlCall) 26.1 | [`ControlResult`](control::ControlResult) 27.1 |
+//! | | daemon → operator, reply | [`ControlResult`](control::ControlResult) 27.1 | – |
 //! | | any → any, request | [`Ping`](message::Ping) 17.1 | [`Pong`](message::Pong) 18.1 |
 //! | | any → any, reply | [`Pong`](message::Pong) 18.1 | – |
 //! | `data.<producer>.<stream>` | producer → consumer, stream key | [`Frame`](message::Frame) 11.1 | [`StreamAck`](message::StreamAck) 10.1 |
@@ -48,6 +52,7 @@ extern crate alloc;
 
 pub mod access;
 pub mod api;
+pub mod control;
 pub mod data;
 pub mod envelope;
 pub mod id;
@@ -58,7 +63,9 @@ pub mod member;
 pub mod message;
 pub mod piece;
 pub mod plan;
+pub mod secret;
 pub mod subject;
+pub mod vault;
 
 /// Postcard bytes of plain data.
 pub fn encode<T: serde::Serialize>(value: &T) -> alloc::vec::Vec<u8> {

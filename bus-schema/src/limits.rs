@@ -49,6 +49,11 @@ pub const LETTERS_PER_PAGE: usize = 100;
 /// Most bytes of a dead letter's record in one answer.
 pub const LETTER_PART_BYTES: usize = 512 * 1024;
 
+/// Longest secret that a daemon keeps, in bytes.
+pub const SECRET_BYTES_MAX: usize = 16 * 1024;
+/// Most secrets that a daemon keeps.
+pub const SECRETS_MAX: usize = 256;
+
 /// Most nodes in one workflow.
 pub const WORKFLOW_NODES_MAX: usize = 256;
 /// Most workflows in one daemon's plan.

@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     api::{ApiCall, ApiResult},
+    control::{ControlCall, ControlResult},
     id::{FleetId, NodeId, StreamId, WorkflowId},
     key::{PublicKeys, SecretKey},
     letter::{LetterCall, LetterResult},
     member::{BrokerLogin, Certificate, GroupKey, Role, Roster, Signed},
     plan::{Descriptor, Plan},
+    secret::{SecretCall, SecretResult},
 };
 
 /// A body could not be read. Counted and reported, never a crash.
@@ -128,6 +130,10 @@ messages! {
     19, 1 => LetterCall;
     20, 1 => LetterResult;
     23, 1 => TimeHint;
+    24, 1 => SecretCall;
+    25, 1 => SecretResult;
+    26, 1 => ControlCall;
+    27, 1 => ControlResult;
 }
 
 /// A candidate asks to become a member. Travels in a sealed box to the plane.
@@ -197,6 +203,8 @@ pub enum RunState {
     Finished,
     /// Shutting down.
     Stopping,
+    /// An operator lets its sources read nothing; what was read before is still delivered.
+    Paused,
 }
 
 /// One workflow in a [`Status`].

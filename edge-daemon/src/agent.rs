@@ -1,6 +1,8 @@
 //! The daemon as a member of its fleet: reports its status, takes plans and rosters, answers questions. Converges to the
 //! highest plan it has seen, and to the cached one when nobody is there.
 
+mod operators;
+
 use std::{
     path::PathBuf,
     sync::Arc,
@@ -15,9 +17,9 @@ use bus_link::{
     session::{Incoming, Session, SessionEvent},
 };
 use bus_schema::{
-    api::{Failure, FailureKind},
+    control::ControlCall,
     id::{NodeId, hash},
-    letter::{LetterCall, LetterResult},
+    letter::LetterCall,
     limits::{HEARTBEAT_MS, LEASE_MS},
     member::{DocumentError, Role, Signed},
     message::{
@@ -25,6 +27,7 @@ use bus_schema::{
         TapOpen, TapSample, TimeHint,
     },
     plan::{Descriptor, Plan},
+    secret::SecretCall,
 };
 use converge::Refused;
 use flow::Registry;
@@ -36,9 +39,12 @@ use crate::{
     board::Board,
     chores::{self, Chores},
     clocks::Clocks,
-    letters::{Desk, Letters},
+    control::Paused,
+    letters::Letters,
+    logging::LogControl,
     marks::MarkFiles,
     resources,
+    secrets::Secrets,
     streams::{Road, Streams},
     supervisor::Supervisor,
     taps::Taps,
@@ -92,12 +98,18 @@ pub struct Setup {
     pub bus: BusSection,
     /// What this daemon can run.
     pub registry: Arc<Registry>,
+    /// The daemon's own secrets.
+    pub secrets: Arc<Secrets>,
     /// Room for buffers.
     pub budget: Arc<spool::Budget>,
     /// Where relative paths in configs start.
     pub base_dir: PathBuf,
     /// Bytes of dead letters kept for one workflow.
     pub letters_bytes_max: u64,
+    /// The log, and the level that the settings say.
+    pub log: LogControl,
+    /// See there.
+    pub log_level: String,
     /// Uniform random numbers, for jitter.
     pub random: fn() -> u64,
 }
@@ -112,14 +124,21 @@ pub struct Agent {
     streams: Arc<Streams>,
     supervisor: Supervisor,
     letters: Letters,
+    secrets: Arc<Secrets>,
     board: Arc<Board>,
     taps: Arc<Taps>,
     clocks: Arc<Clocks>,
-    catalog: ([u8; 32], Vec<Descriptor>),
+    registry: Arc<Registry>,
+    /// Hash of the catalog.
+    catalog: [u8; 32],
     plan: Option<Plan>,
     plan_error: String,
     chores: Chores,
     started: Instant,
+    log: LogControl,
+    log_level: String,
+    /// When the level that the settings say holds again.
+    log_back: Option<tokio::time::Instant>,
     random: fn() -> u64,
 }
 
@@ -137,9 +156,12 @@ impl Agent {
             membership,
             bus,
             registry,
+            secrets,
             budget,
             base_dir,
             letters_bytes_max,
+            log,
+            log_level,
             random,
         } = setup;
         {
@@ -172,13 +194,11 @@ impl Agent {
         let taps = Arc::new(taps);
         let board = Board::new(Arc::clone(&taps));
         let started = Instant::now();
-        let components: Vec<Descriptor> = registry.descriptors().cloned().collect();
-        let catalog = (
-            hash("mycelial catalog v1", &[&bus_schema::encode(&components)]),
-            components,
-        );
+        let components: Vec<Descriptor> = registry.descriptors().collect();
+        let catalog = hash("mycelial catalog v1", &[&bus_schema::encode(&components)]);
+        drop(components);
         let workshop = Workshop {
-            registry,
+            registry: Arc::clone(&registry),
             home: Arc::clone(&home),
             secure: Arc::clone(&secure),
             streams: Arc::clone(&streams),
@@ -198,13 +218,18 @@ impl Agent {
             streams,
             supervisor,
             letters,
+            secrets,
             board,
             taps,
             clocks,
+            registry,
             catalog,
             plan: None,
             plan_error: String::new(),
             started,
+            log,
+            log_level,
+            log_back: None,
             random,
         };
         agent.resume().await;
@@ -213,6 +238,7 @@ impl Agent {
 
     /// Runs the plan that was in force before the restart.
     async fn resume(&mut self) {
+        self.supervisor.pause(Paused::load(&self.home)).await;
         let cached = match self.home.load_or_set_aside(PLAN) {
             Ok(cached) => cached.and_then(|bytes| bus_schema::decode::<Signed<Plan>>(&bytes)),
             Err(error) => {
@@ -267,6 +293,7 @@ impl Agent {
                 () = board.changed() => {
                     next_status = next_status.min(tokio::time::Instant::now() + STATUS_SOON);
                 }
+                () = at(self.log_back) => self.log_level("", 0),
                 _ = seen.tick() => self.chores.begin(|| self.secure.seen_changes()),
                 Some((operator, sample)) = samples.recv() => {
                     let _ = self.session.send(&operator, &sample).await;
@@ -340,8 +367,8 @@ impl Agent {
             })
         } else if message.is::<CatalogAsk>() {
             let page = CatalogPage {
-                catalog: self.catalog.0,
-                components: self.catalog.1.clone(),
+                catalog: self.catalog,
+                components: self.registry.descriptors().collect(),
             };
             if let Err(error) = self.session.send(&message.sender.node, &page).await {
                 tracing::debug!(%error, "the catalog could not be sent");
@@ -359,6 +386,16 @@ impl Agent {
                 self.letters(&message, call).await;
             }
             call.map(|_| false)
+        } else if message.is::<SecretCall>() {
+            match message.read::<SecretCall>() {
+                Ok(call) => Ok(self.secrets(&message, call).await),
+                Err(error) => Err(error),
+            }
+        } else if message.is::<ControlCall>() {
+            match message.read::<ControlCall>() {
+                Ok(call) => Ok(self.control(&message, call).await),
+                Err(error) => Err(error),
+            }
         } else if message.is::<Ping>() {
             let ping = message.read::<Ping>();
             if let Ok(ping) = &ping {
@@ -458,82 +495,6 @@ impl Agent {
         }
     }
 
-    async fn tap(&self, message: &Incoming, wish: &TapOpen) {
-        let known = self
-            .plan
-            .as_ref()
-            .is_some_and(|plan| plan.workflows.iter().any(|w| w.id == wish.workflow));
-        let refused = if message.sender.role != Role::Operator {
-            Some("only operators may tap".to_string())
-        } else if !known {
-            Some("this daemon does not run that workflow".to_string())
-        } else {
-            self.taps.open(message.sender.node, wish, Instant::now()).err()
-        };
-        if let Some(refused) = refused {
-            let (workflow, node) = (wish.workflow, wish.node.clone());
-            let sample = TapSample {
-                workflow,
-                node,
-                batch: Vec::new(),
-                skipped: 0,
-                refused,
-            };
-            let _ = self.session.send(&message.sender.node, &sample).await;
-        } else {
-            tracing::info!(operator = message.sender.name, node = wish.node, "tap opened");
-        }
-    }
-
-    /// Answers an operator who asks about dead letters. What changes something is written to the log.
-    async fn letters(&mut self, message: &Incoming, call: &LetterCall) {
-        let sender = &message.sender;
-        if sender.role != Role::Operator {
-            let result = LetterResult::Failed(Failure {
-                kind: FailureKind::Forbidden,
-                message: "only operators may see dead letters".to_string(),
-                hint: String::new(),
-                problems: Vec::new(),
-            });
-            let _ = self.session.reply(message, &result).await;
-            return;
-        }
-        let planned = self.plan.iter().flat_map(|plan| &plan.workflows);
-        let desk = Desk::new(
-            self.letters.clone(),
-            planned.map(|workflow| workflow.name.clone()).collect(),
-        );
-        let asked = call.clone();
-        let answered = tokio::task::spawn_blocking(move || desk.answer(&asked)).await;
-        let Ok((result, wished)) = answered else {
-            tracing::error!(operator = sender.name, "a question about dead letters was not answered");
-            return;
-        };
-        match (call, &result) {
-            (LetterCall::Replay(select), LetterResult::Done { letters, .. }) => {
-                tracing::info!(
-                    operator = sender.name,
-                    workflow = select.workflow,
-                    letters,
-                    "dead letters are tried again"
-                );
-            }
-            (LetterCall::Purge(select), LetterResult::Done { letters, .. }) => {
-                tracing::warn!(
-                    operator = sender.name,
-                    workflow = select.workflow,
-                    letters,
-                    "dead letters were purged"
-                );
-            }
-            _ => {}
-        }
-        if let Err(error) = self.session.reply(message, &result).await {
-            tracing::debug!(%error, "the answer about dead letters could not be sent");
-        }
-        self.supervisor.run_again(&wished).await;
-    }
-
     async fn pong(&self, message: &Incoming, nonce: u64) {
         let me = self.secure.me();
         let version = env!("CARGO_PKG_VERSION").to_string();
@@ -581,12 +542,20 @@ impl Agent {
             plan_version: self.plan_version(),
             plan_error: self.plan_error.clone(),
             roster_version: self.secure.roster().0,
-            catalog: self.catalog.0,
+            catalog: self.catalog,
             workflows: self.board.statuses(),
             resources: resources::measure(self.home.dir(), spool_bytes),
             refused: self.secure.refused(),
             damaged: self.chores.damaged(),
             began_unix_ms: *self.clocks.began().borrow(),
         }
+    }
+}
+
+/// Resolves then; never when there is no such moment.
+async fn at(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

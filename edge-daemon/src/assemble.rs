@@ -240,12 +240,10 @@ impl Workshop {
     /// Whether a pipe's root can read again from a position. A stream can, as far as its producer still has it.
     fn replays(&self, plan: &PlanWorkflow, pipe: &PipePlan) -> bool {
         match &pipe.root {
-            Root::Source(index) => plan.nodes.get(usize::from(*index)).is_some_and(|node| {
-                let descriptors = self.registry.descriptors();
-                descriptors
-                    .filter(|d| d.role == ComponentRole::Source && d.name == node.component)
-                    .any(|d| d.durable)
-            }),
+            Root::Source(index) => {
+                let node = plan.nodes.get(usize::from(*index));
+                node.is_some_and(|node| self.registry.is_durable(&node.component))
+            }
             Root::Stream(_) => true,
         }
     }

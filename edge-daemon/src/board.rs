@@ -36,8 +36,9 @@ fn badness(state: RunState) -> u8 {
         RunState::Running => 1,
         RunState::Starting => 2,
         RunState::Stopping => 3,
-        RunState::Retrying => 4,
-        RunState::Failed => 5,
+        RunState::Paused => 4,
+        RunState::Retrying => 5,
+        RunState::Failed => 6,
     }
 }
 

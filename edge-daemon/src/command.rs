@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 use flow::{Backoff, Registry};
 use spool::Budget;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use crate::{
     agent::{Agent, AgentError, Setup},
@@ -28,7 +29,9 @@ use crate::{
         offline::{self, Dlq, OfflineError},
     },
     logging::{self, LogControl},
-    resources, standalone,
+    resources,
+    secrets::Secrets,
+    standalone,
 };
 
 /// Something went wrong while running.
@@ -392,15 +395,24 @@ async fn serve(
         let known = Known::from(&member);
         let files = base_dir(home.dir());
         std::fs::create_dir_all(&files).map_err(|error| failed(&error))?;
+        let secrets = Arc::new(Secrets::new(Arc::clone(&home)));
+        let store = Arc::clone(&secrets);
+        flow::secrets::look_up_in(Box::new(move |name| {
+            let found = store.fetch(name).map_err(|error| error.to_string())?;
+            Ok(found.map(|text| Zeroizing::new(text.expose().to_string())))
+        }));
         let start = async || {
             Agent::start(Setup {
                 home: Arc::clone(&home),
                 membership: member.clone(),
                 bus: config.bus.clone(),
                 registry: registry(),
+                secrets: Arc::clone(&secrets),
                 budget: Arc::clone(&budget),
                 base_dir: files.clone(),
                 letters_bytes_max: config.dead_letters.quota.0,
+                log: log.clone(),
+                log_level: config.log.level.clone(),
                 random,
             })
             .await
@@ -539,8 +551,7 @@ fn components(name: Option<&str>) -> Result<(), Failure> {
         return Ok(());
     }
     let wrong = name.unwrap_or_default();
-    let names = registry.descriptors().map(|component| component.name.as_str());
-    let hint = bus_link::settings::nearest(wrong, names);
+    let hint = bus_link::settings::nearest(wrong, registry.names());
     let hint = hint.map_or_else(
         || "see: myceliald components".to_string(),
         |near| format!("did you mean '{near}'?"),

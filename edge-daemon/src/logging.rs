@@ -1,18 +1,28 @@
 //! Logs to stderr: for people, or a JSON object a line for machines. Level and format can change while running.
 
 use bus_link::settings;
-use tracing_subscriber::{Layer, Registry, filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::Targets,
+    layer::{Layered, SubscriberExt},
+    reload,
+    util::SubscriberInitExt,
+};
 
-use crate::config::{LogFormat, LogSection};
+use crate::{
+    config::{LogFormat, LogSection},
+    recent::Recent,
+};
 
 type Format = Box<dyn Layer<Registry> + Send + Sync>;
-type Formatted = tracing_subscriber::layer::Layered<reload::Layer<Format, Registry>, Registry>;
+type Formatted = Layered<Recent, Layered<reload::Layer<Format, Registry>, Registry>>;
 
 /// Changes the logs of a running daemon.
 #[derive(Clone)]
 pub struct LogControl {
     filter: reload::Handle<Targets, Formatted>,
     format: reload::Handle<Format, Registry>,
+    recent: Recent,
 }
 
 /// Says what is wrong with a level, if anything; the message begins with the key.
@@ -39,15 +49,31 @@ fn format(format: LogFormat) -> Format {
 pub fn start(log: &LogSection) -> Result<LogControl, String> {
     let (filter, filter_handle) = reload::Layer::new(filter(&log.level)?);
     let (format, format_handle) = reload::Layer::new(format(log.format));
-    let started = tracing_subscriber::registry().with(format).with(filter).try_init();
+    let recent = Recent::default();
+    let started = tracing_subscriber::registry()
+        .with(format)
+        .with(recent.clone())
+        .with(filter)
+        .try_init();
     started.map_err(|error| error.to_string())?;
     Ok(LogControl {
         filter: filter_handle,
         format: format_handle,
+        recent,
     })
 }
 
 impl LogControl {
+    /// The last lines.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// Takes another level.
+    pub fn set_level(&self, level: &str) -> Result<(), String> {
+        self.filter.reload(filter(level)?).map_err(|error| error.to_string())
+    }
+
     /// Takes another level and format.
     pub fn change(&self, log: &LogSection) -> Result<(), String> {
         let filter = filter(&log.level)?;

@@ -138,7 +138,7 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
     let text = bus_link::settings::text(file)?;
-    let components: Arc<[Descriptor]> = registry.descriptors().cloned().collect();
+    let components: Arc<[Descriptor]> = registry.descriptors().collect();
     // Before anything is made on disk. Whose id the nodes get does not matter for what is wrong.
     let nobody = workflow::Fleet::single(LOCAL, NodeId::of_key(&[0; 32]), Arc::clone(&components));
     let base_dir = file
@@ -158,6 +158,8 @@ pub async fn run(
     let membership = alone(&identity);
     let fleet = workflow::Fleet::single(LOCAL, identity.public().node_id(), components);
     let plan = compile(&spec, &fleet).map_err(wrong)?;
+    // The catalog with all its schemas has done its work.
+    drop((spec, fleet, nobody));
 
     let secure = Arc::new(Secure::new(identity, &membership, home.next_epoch()?, [])?);
     let streams = Streams::new(Arc::clone(&secure), None, Clocks::new(None, secure.epoch()));

@@ -10,7 +10,7 @@ use bus_link::essential;
 use bus_schema::{
     id::WorkflowId,
     message::{RunState, Side, StreamReport},
-    plan::PlanWorkflow,
+    plan::{PlanWorkflow, Root},
 };
 use converge::difference;
 use flow::{Backoff, Checkpoints, DeadLetters, Fault, Outcome, Surroundings};
@@ -22,11 +22,15 @@ use tokio::{
 use crate::{
     assemble::{Assembled, Direct, Workshop, stream_specs},
     board::Board,
+    control::Paused,
     letters::{Letters, PipeLetters},
 };
 
 /// How long pipes may take to finish what is in their hands.
 const DRAIN_MAX: Duration = Duration::from_secs(8);
+
+/// The cause of a paused workflow's state.
+const PAUSED: &str = "paused by an operator";
 
 struct Running {
     plan: PlanWorkflow,
@@ -42,6 +46,7 @@ pub struct Supervisor {
     checkpoints: Arc<dyn Checkpoints>,
     letters: Letters,
     random: fn() -> u64,
+    paused: Paused,
     running: BTreeMap<WorkflowId, Running>,
 }
 
@@ -60,6 +65,7 @@ impl Supervisor {
             checkpoints,
             letters,
             random,
+            paused: Paused::default(),
             running: BTreeMap::new(),
         }
     }
@@ -88,15 +94,41 @@ impl Supervisor {
             let pipes = self.board.pipes(id);
             pipes.iter().any(|(state, _)| *state == RunState::Finished)
         };
+        let ended = self.plans(names, has_ended);
+        self.anew(ended).await;
+    }
+
+    /// Which workflows are paused.
+    pub fn paused(&self) -> &Paused {
+        &self.paused
+    }
+
+    /// Pauses exactly these from now on. Those that run and change begin anew.
+    pub async fn pause(&mut self, paused: Paused) {
+        let before = std::mem::replace(&mut self.paused, paused);
+        let names: Vec<String> = self.running.values().map(|running| running.plan.name.clone()).collect();
+        let changed = names
+            .into_iter()
+            .filter(|name| before.has(name) != self.paused.has(name));
+        self.restart(&changed.collect::<Vec<_>>()).await;
+    }
+
+    /// Starts these workflows again, whatever they are doing.
+    pub async fn restart(&mut self, names: &[String]) {
+        let all = self.plans(names, |_| true);
+        self.anew(all).await;
+    }
+
+    fn plans(&self, names: &[String], is_meant: impl Fn(&WorkflowId) -> bool) -> Vec<PlanWorkflow> {
         let named = self
             .running
             .iter()
-            .filter(|(_, running)| names.contains(&running.plan.name));
-        let ended: Vec<PlanWorkflow> = named
-            .filter(|(id, _)| has_ended(id))
-            .map(|(_, running)| running.plan.clone())
-            .collect();
-        for plan in ended {
+            .filter(|(id, running)| names.contains(&running.plan.name) && is_meant(id));
+        named.map(|(_, running)| running.plan.clone()).collect()
+    }
+
+    async fn anew(&mut self, plans: Vec<PlanWorkflow>) {
+        for plan in plans {
             self.stop(&[plan.id]).await;
             self.start(plan);
         }
@@ -126,6 +158,7 @@ impl Supervisor {
             board: Arc::clone(&self.board),
             checkpoints: Arc::clone(&self.checkpoints),
             random: self.random,
+            is_paused: self.paused.has(&plan.name),
             plan: plan.clone(),
             stop: stopped,
             direct: Arc::clone(&direct),
@@ -189,6 +222,8 @@ struct Work {
     board: Arc<Board>,
     checkpoints: Arc<dyn Checkpoints>,
     random: fn() -> u64,
+    /// Its sources read nothing.
+    is_paused: bool,
     plan: PlanWorkflow,
     stop: watch::Receiver<bool>,
     direct: Arc<Mutex<Vec<Direct>>>,
@@ -220,6 +255,11 @@ impl Work {
         let mut tasks = JoinSet::new();
         let mut numbers = HashMap::new();
         for (number, pipe) in pipes.into_iter().enumerate() {
+            let root = self.plan.pipes.get(number).map(|pipe| &pipe.root);
+            if self.is_paused && matches!(root, Some(Root::Source(_))) {
+                self.board.set(self.plan.id, number, RunState::Paused, PAUSED);
+                continue;
+            }
             let task = tasks.spawn(flow::run(pipe, self.surroundings(number)));
             numbers.insert(task.id(), number);
         }

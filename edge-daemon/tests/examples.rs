@@ -17,7 +17,7 @@ fn registry() -> Registry {
 }
 
 fn components() -> Arc<[Descriptor]> {
-    registry().descriptors().cloned().collect()
+    registry().descriptors().collect()
 }
 
 /// Reads, compiles and builds a workflow, as far as that goes without anything outside.

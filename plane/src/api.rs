@@ -12,6 +12,7 @@ use crate::{
     domain::{
         Change, Now, State,
         change::Signer,
+        labels::{self, LABELS_MAX, Selector},
         workflows::{Moved, Revision, WORKFLOWS_MAX},
     },
     invite::{Inviter, TOKEN_RANDOM_BYTES, Wish, mint},
@@ -140,6 +141,17 @@ fn decide(state: &State, caller: &str, call: ApiCall, env: &Env<'_>) -> Result<O
                 streams: state.stream_views(Some(&name), now),
             }
         }
+        ApiCall::DaemonSelect(selector) => ApiResult::Daemons(state.chosen(&select(&selector)?, now)),
+        ApiCall::DaemonLabels(selector) => {
+            let chosen = state.chosen(&select(&selector)?, now);
+            ApiResult::Labels(state.labelled(&chosen))
+        }
+        ApiCall::DaemonLabel { selector, set, unset } => return label(state, &selector, &set, &unset, now),
+        // What is in the store alone is answered by the service.
+        ApiCall::WorkflowRevisions(_) | ApiCall::WorkflowText { .. } | ApiCall::TokenList | ApiCall::TokenRevoke(_) => {
+            let message = "this is not known here".to_string();
+            return Err(failure(FailureKind::Internal, message, String::new()));
+        }
         ApiCall::Ledger => ApiResult::Ledger(state.stream_views(None, now)),
         ApiCall::Components => ApiResult::Components(state.component_views()),
         ApiCall::AccessList(broker) => ApiResult::AccessList(state.access_list(broker)),
@@ -159,6 +171,55 @@ fn decide(state: &State, caller: &str, call: ApiCall, env: &Env<'_>) -> Result<O
         }
     };
     Ok(result.into())
+}
+
+fn select(text: &str) -> Result<Selector, Failure> {
+    Selector::parse(text).map_err(|wrong| failure(FailureKind::Invalid, wrong, String::new()))
+}
+
+/// New labels of the daemons that a selector chooses.
+fn label(
+    state: &State,
+    selector: &str,
+    set: &[(String, String)],
+    unset: &[String],
+    now: Now,
+) -> Result<Outcome, Failure> {
+    let chosen = state.chosen(&select(selector)?, now);
+    if chosen.is_empty() {
+        let message = format!("no daemon is chosen by '{selector}'");
+        return Err(failure(
+            FailureKind::NotFound,
+            message,
+            "see: mycelial daemon list".into(),
+        ));
+    }
+    if let Some(wrong) = set.iter().find_map(|(key, value)| labels::mistake(key, value)) {
+        return Err(failure(FailureKind::Invalid, wrong, String::new()));
+    }
+    let (mut changes, mut labelled) = (Vec::new(), state.labelled(&chosen));
+    for one in &mut labelled {
+        one.labels.retain(|key, _| !unset.contains(key));
+        one.labels.extend(set.iter().cloned());
+        if one.labels.len() > LABELS_MAX {
+            let message = format!("'{}' would have more than {LABELS_MAX} labels", one.name);
+            return Err(failure(
+                FailureKind::Invalid,
+                message,
+                "take some off first: KEY-".into(),
+            ));
+        }
+        if one.labels != *state.labels(&one.node) {
+            changes.push(Change::Labels {
+                node: one.node,
+                labels: one.labels.clone(),
+            });
+        }
+    }
+    Ok(Outcome {
+        changes,
+        result: ApiResult::Labels(labelled),
+    })
 }
 
 fn fleet(state: &State) -> workflow::Fleet {

@@ -26,6 +26,8 @@ use crate::invite::{Inviter, Logins};
 pub const FILE: &str = "plane.toml";
 /// The store's.
 pub const STORE: &str = "plane.db";
+/// Shortest token for metrics, in bytes.
+const TOKEN_BYTES_MIN: usize = 16;
 /// Where the web page listens unless told.
 pub const HTTP: &str = "127.0.0.1:7777";
 
@@ -37,6 +39,8 @@ pub struct Config {
     pub http: String,
     /// Names besides the address itself under which browsers may open the page (a reverse proxy's).
     pub http_names: Vec<String>,
+    /// A file whose first line Prometheus has to show at `/metrics`; without it there are no metrics.
+    pub metrics_token_file: Option<PathBuf>,
     /// How the plane reaches the bus.
     pub bus: BusSection,
     /// The embedded broker, if there is one.
@@ -93,6 +97,7 @@ impl Default for Config {
         Self {
             http: HTTP.to_string(),
             http_names: Vec::new(),
+            metrics_token_file: None,
             bus: BusSection::default(),
             broker: None,
             members: MembersSection::default(),
@@ -157,6 +162,7 @@ impl Config {
             &mut bus.client_cert,
             &mut bus.client_key,
             &mut self.members.password_file,
+            &mut self.metrics_token_file,
         ];
         let secret = self.broker.as_mut().map(|broker| &mut broker.secret_file);
         for path in optional.into_iter().filter_map(Option::as_mut).chain(secret) {
@@ -206,6 +212,25 @@ impl Config {
             user: user.clone(),
             password,
         }))
+    }
+
+    /// What Prometheus has to show.
+    pub fn metrics_token(&self) -> Result<Option<Zeroizing<String>>, ConfigError> {
+        let Some(path) = &self.metrics_token_file else {
+            return Ok(None);
+        };
+        let text = Zeroizing::new(read("metrics_token_file", path)?);
+        let token = text.lines().next().unwrap_or_default().trim();
+        if token.len() < TOKEN_BYTES_MIN {
+            return Err(ConfigError::File {
+                key: "metrics_token_file",
+                path: path.clone(),
+                message: format!(
+                    "its first line is no token: it needs at least {TOKEN_BYTES_MIN} characters; make one with: openssl rand -hex 16"
+                ),
+            });
+        }
+        Ok(Some(Zeroizing::new(token.to_string())))
     }
 
     /// What members are told.

@@ -21,6 +21,7 @@ pub mod invite;
 pub mod live;
 pub mod log;
 pub mod login;
+pub mod metrics;
 pub mod outbox;
 pub mod run;
 pub mod service;

@@ -226,7 +226,8 @@ impl Running {
             live: live.clone(),
         };
         let (handle, service) = service::start(parts, Arc::clone(&session), events, stopping.clone());
-        let server = http::serve(listener, handle, live, auth, stopping);
+        let metrics_token = config.metrics_token().map_err(|error| wrong(&error))?;
+        let server = http::serve(listener, handle, live, auth, metrics_token, stopping);
         Ok(Self {
             greeting,
             http,

@@ -359,6 +359,10 @@ impl Service {
 
     /// An operator's call, from wherever: decided, made durable, done.
     async fn call(&mut self, caller: &str, call: ApiCall) -> ApiResult {
+        let call = match self.stored(call).await {
+            Ok(result) => return result,
+            Err(call) => call,
+        };
         let mut random = [0; TOKEN_RANDOM_BYTES];
         if let Err(cause) = getrandom::fill(&mut random) {
             return failed(
@@ -382,6 +386,71 @@ impl Service {
             Ok(Err(cause)) => failed(FailureKind::Internal, cause, "look at the plane's log and its disk"),
             Err(Closed) => failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down"),
         }
+    }
+
+    /// Answers what is in the store alone; gives every other call back.
+    async fn stored(&mut self, call: ApiCall) -> Result<ApiResult, ApiCall> {
+        let now_unix_ms = self.parts.clock.now().unix_ms;
+        let none = |what: String, hint: &str| failed(FailureKind::NotFound, what, hint);
+        let asked = match call {
+            ApiCall::WorkflowRevisions(name) => {
+                let found = self
+                    .parts
+                    .disk
+                    .run(move |files| files.store.history(&name).map(|all| (name, all)));
+                found.await.map(|found| {
+                    found.map(|(name, all)| match all.is_empty() {
+                        true => none(
+                            format!("there never was a workflow '{name}'"),
+                            "see: mycelial workflow list",
+                        ),
+                        false => ApiResult::Revisions(all),
+                    })
+                })
+            }
+            ApiCall::WorkflowText { name, revision } => {
+                let found = self.parts.disk.run(move |files| {
+                    let text = files.store.text(&name, revision)?;
+                    let missing = || {
+                        let hint = format!("see: mycelial workflow revisions {name}");
+                        none(format!("workflow '{name}' has no revision {revision}"), &hint)
+                    };
+                    Ok(text.map_or_else(missing, ApiResult::Text))
+                });
+                found.await
+            }
+            ApiCall::TokenList => {
+                let found = self.parts.disk.run(move |files| files.store.tokens(now_unix_ms));
+                found.await.map(|found| found.map(ApiResult::Tokens))
+            }
+            ApiCall::TokenRevoke(token) => {
+                let found = self.parts.disk.run(move |files| {
+                    if files.store.token(&token)?.is_none() {
+                        return Ok(none(
+                            format!("there is no enrolment string {token}"),
+                            "see: mycelial token list",
+                        ));
+                    }
+                    files.store.commit(&[Change::TokenRevoked(token)])?;
+                    files.store.tokens(now_unix_ms).map(ApiResult::Tokens)
+                });
+                let found = found.await;
+                if matches!(found, Ok(Ok(ApiResult::Tokens(_)))) {
+                    self.tell(&Change::TokenRevoked(token));
+                }
+                found
+            }
+            call => return Err(call),
+        };
+        Ok(match asked {
+            Ok(Ok(result)) => result,
+            Ok(Err(cause)) => failed(
+                FailureKind::Internal,
+                cause.to_string(),
+                "look at the plane's log and its disk",
+            ),
+            Err(Closed) => failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down"),
+        })
     }
 
     /// Makes changes durable, applies them and does what follows. The inner error is the store's.
@@ -440,6 +509,15 @@ impl Service {
                     daemon = members.name_of(node),
                     components = catalog.len(),
                     "learnt what a daemon can run"
+                );
+            }
+            Change::TokenRevoked(token) => info!(%token, "made an enrolment string useless"),
+            Change::Labels { node, labels } => {
+                let all: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                info!(
+                    daemon = members.name_of(node),
+                    labels = all.join(" "),
+                    "labelled a daemon"
                 );
             }
             Change::TokenUsed { .. } | Change::Roster { .. } | Change::PlanFloor(_) | Change::PlansConfirmed(_) => {}

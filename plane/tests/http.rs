@@ -5,6 +5,7 @@ mod common;
 
 use std::time::Duration;
 
+use bus_schema::member::Role;
 use common::{Browser, Plane, SOON, code_of, text};
 use serde_json::json;
 use tokio::{io::AsyncReadExt as _, time::timeout};
@@ -362,4 +363,51 @@ async fn a_port_that_is_taken_is_named() {
     for part in [plane.http.as_str(), "another program", "--http 127.0.0.1:0"] {
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[tokio::test]
+async fn metrics_are_for_those_who_show_the_token() {
+    let mut plane = Plane::start().await;
+    let stranger = Browser {
+        http: plane.http.clone(),
+        cookie: None,
+    };
+    let off = stranger.get("/metrics").await;
+    assert_eq!(off.status, 404);
+    assert!(off.json()["hint"].as_str().unwrap().contains("metrics_token_file"));
+
+    plane.stop().await;
+    let (settings, token) = (plane.dir.path().join("plane.toml"), plane.dir.path().join("m"));
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, format!("metrics_token_file = \"m\"\n{text}")).unwrap();
+    std::fs::write(&token, "short\n").unwrap();
+    let config = plane::config::Config::read(plane.dir.path()).unwrap();
+    assert!(config.metrics_token().unwrap_err().to_string().contains("at least 16"));
+    std::fs::write(&token, "a-token-that-is-long\nnot this\n").unwrap();
+    plane.start_again().await;
+    let stranger = Browser {
+        http: plane.http.clone(),
+        cookie: None,
+    };
+    for wrong in [
+        &[][..],
+        &[("authorization", "Bearer a-token-that-is-lonG")],
+        &[("authorization", "a-token-that-is-long")],
+    ] {
+        assert_eq!(
+            stranger.send("GET", "/metrics", wrong, None).await.status,
+            401,
+            "{wrong:?}"
+        );
+    }
+    let _gw = plane.member(Role::Daemon, 1, "gw").await;
+    let shown = &[("authorization", "Bearer a-token-that-is-long")];
+    let answer = stranger.send("GET", "/metrics", shown, None).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.headers["content-type"].starts_with("text/plain; version=0.0.4"));
+    assert!(
+        answer.body.contains("mycelial_daemon_up{daemon=\"gw\"} 0"),
+        "{}",
+        answer.body
+    );
 }

@@ -8,10 +8,12 @@ use std::{
 };
 
 use bus_schema::{
+    envelope::NONCE_BYTES,
     id::{FleetId, NodeId, hash},
     key::Identity,
     member::{BrokerLogin, Certificate, GroupKey, Roster, Signed},
     subject::Lane,
+    vault,
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -283,6 +285,40 @@ impl Home {
     /// one.
     pub fn store(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
         self.write(name, &[bytes, &hash(name, &[bytes])].concat())
+    }
+
+    /// Writes what only this member shall read again, and a copy of it.
+    pub fn store_sealed(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
+        let mut nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut nonce).map_err(HomeError::Random)?;
+        let sealed = vault::seal(&self.identity()?, name, nonce, bytes).ok_or_else(|| HomeError::Damaged {
+            path: self.dir.join(name).display().to_string(),
+            cause: "too large to be sealed",
+        })?;
+        self.store_twice(name, &sealed)
+    }
+
+    /// Reads it. What is damaged beyond its copy is set aside, and as good as never written.
+    pub fn load_sealed(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, HomeError> {
+        let loaded = self.load_either(name).and_then(|sealed| {
+            let identity = self.identity()?;
+            let opened = sealed.map(|sealed| {
+                vault::open(&identity, name, &sealed).ok_or_else(|| HomeError::Damaged {
+                    path: self.dir.join(name).display().to_string(),
+                    cause: "it was sealed with other keys",
+                })
+            });
+            opened.transpose()
+        });
+        match loaded {
+            Err(error @ HomeError::Damaged { .. }) => {
+                for name in [name, &copy_of(name)] {
+                    self.set_aside(name, &error);
+                }
+                Ok(None)
+            }
+            loaded => loaded,
+        }
     }
 
     /// This member's keys; made on first use.

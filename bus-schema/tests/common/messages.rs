@@ -2,8 +2,8 @@
 
 use bus_schema::{
     api::{
-        ApiCall, ApiResult, BrokerKind, ComponentView, DaemonDetail, DaemonView, Failure, FailureKind, PlaneInfo,
-        Presence, Problem, StreamView, WorkflowPart, WorkflowView,
+        ApiCall, ApiResult, BrokerKind, ComponentView, DaemonDetail, DaemonView, Failure, FailureKind, Labelled,
+        PlaneInfo, Presence, Problem, RevisionView, StreamView, TokenView, WorkflowPart, WorkflowView,
     },
     envelope::{Header, Lock, NONCE_BYTES, SUITE, VERSION},
     member::{Role, Signed},
@@ -24,6 +24,8 @@ pub fn all() -> Vec<Sample> {
     all.extend(streams());
     all.extend(api());
     all.extend(letters::letters());
+    all.extend(secrets::secrets());
+    all.extend(control::control());
     all.extend(others());
     all.extend(enums());
     all
@@ -252,6 +254,17 @@ fn api() -> Vec<Sample> {
         ApiCall::Components => ApiCall::Components,
         ApiCall::AccessList(_) => ApiCall::AccessList(BrokerKind::Nats),
         ApiCall::Roster => ApiCall::Roster,
+        ApiCall::DaemonSelect(_) => ApiCall::DaemonSelect("site=berlin".into()),
+        ApiCall::DaemonLabels(_) => ApiCall::DaemonLabels("site=berlin".into()),
+        ApiCall::DaemonLabel { .. } => ApiCall::DaemonLabel {
+            selector: "name:gw-*".into(),
+            set: vec![("site".into(), "berlin".into())],
+            unset: vec!["test".into()],
+        },
+        ApiCall::WorkflowRevisions(_) => ApiCall::WorkflowRevisions("orders".into()),
+        ApiCall::WorkflowText { .. } => ApiCall::WorkflowText { name: "orders".into(), revision: 3 },
+        ApiCall::TokenList => ApiCall::TokenList,
+        ApiCall::TokenRevoke(_) => ApiCall::TokenRevoke(TokenId::from_hash(&[9; 32])),
     });
     let labelled = |value: &dyn core::fmt::Debug| {
         let text = format!("{value:?}");
@@ -363,6 +376,25 @@ fn results() -> Vec<ApiResult> {
         ApiResult::Components(_) => ApiResult::Components(vec![component()]),
         ApiResult::AccessList(_) => ApiResult::AccessList("user x".into()),
         ApiResult::Roster(_) => ApiResult::Roster(roster_put()),
+        ApiResult::Labels(_) => ApiResult::Labels(vec![Labelled {
+            name: "gateway".into(),
+            node: node(10),
+            labels: [("site".into(), "berlin".into())].into(),
+        }]),
+        ApiResult::Revisions(_) => ApiResult::Revisions(vec![RevisionView {
+            number: 4,
+            by: "ada".into(),
+            at_unix_ms: 1_700_000_000_000,
+            is_current: true,
+        }]),
+        ApiResult::Text(_) => ApiResult::Text("name = 'orders'".into()),
+        ApiResult::Tokens(_) => ApiResult::Tokens(vec![TokenView {
+            id: TokenId::from_hash(&[9; 32]),
+            role: Role::Daemon,
+            name: Some("gateway".into()),
+            uses_left: 1,
+            expires_unix_ms: 1_700_000_000_000,
+        }]),
     })
 }
 
@@ -482,6 +514,7 @@ fn enums() -> Vec<Sample> {
         RunState::Failed => RunState::Failed,
         RunState::Finished => RunState::Finished,
         RunState::Stopping => RunState::Stopping,
+        RunState::Paused => RunState::Paused,
     });
     let sides = variants!(Side {
         Side::Producer => Side::Producer,
@@ -513,7 +546,8 @@ fn enums() -> Vec<Sample> {
         plain("enum WhenFull", when_full),
         plain("enum Class", classes),
         plain("enum Codec", codecs),
-        plain("enum RunState", states),
+        plain("enum RunState", states[..6].to_vec()),
+        plain("enum RunState, added", states[6..].to_vec()),
         plain("enum Side", sides),
         plain("enum Presence", presences),
         plain("enum BrokerKind", brokers),

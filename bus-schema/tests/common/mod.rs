@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod batches;
+pub mod control;
 pub mod letters;
 pub mod messages;
+pub mod secrets;
 
 use bus_schema::{
     decode, encode,

@@ -64,29 +64,62 @@ pub struct Component {
     pub build: Build,
 }
 
-/// Everything a daemon can run.
+/// Everything a daemon can run. Keeps no descriptors: their schemas would take more memory than a workflow that runs.
 #[derive(Default)]
 pub struct Registry {
-    components: Vec<(Descriptor, Build)>,
+    known: Vec<Known>,
+}
+
+/// What is always needed of a component.
+struct Known {
+    role: ComponentRole,
+    name: String,
+    durable: bool,
+    component: Component,
 }
 
 impl Registry {
     /// Collects components.
     pub fn new(components: impl IntoIterator<Item = Component>) -> Self {
+        let known = |component: Component| {
+            let Descriptor {
+                role, name, durable, ..
+            } = (component.descriptor)();
+            Known {
+                role,
+                name,
+                durable,
+                component,
+            }
+        };
         Self {
-            components: components.into_iter().map(|c| ((c.descriptor)(), c.build)).collect(),
+            known: components.into_iter().map(known).collect(),
         }
     }
 
-    /// The catalog.
-    pub fn descriptors(&self) -> impl Iterator<Item = &Descriptor> {
-        self.components.iter().map(|(descriptor, _)| descriptor)
+    /// The catalog, made anew.
+    pub fn descriptors(&self) -> impl Iterator<Item = Descriptor> {
+        self.known.iter().map(|known| (known.component.descriptor)())
+    }
+
+    /// The names of all components.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.known.iter().map(|known| known.name.as_str())
+    }
+
+    fn known(&self, role: ComponentRole, name: &str) -> Option<&Known> {
+        self.known.iter().find(|known| known.role == role && known.name == name)
     }
 
     /// The component of this role and name.
     pub fn find(&self, role: ComponentRole, name: &str) -> Option<Build> {
-        let found = self.components.iter().find(|(d, _)| d.role == role && d.name == name);
-        found.map(|(_, build)| *build)
+        self.known(role, name).map(|known| known.component.build)
+    }
+
+    /// Whether the source of this name can read again from a position.
+    pub fn is_durable(&self, source: &str) -> bool {
+        self.known(ComponentRole::Source, source)
+            .is_some_and(|known| known.durable)
     }
 }
 

@@ -16,6 +16,7 @@ mod outlet;
 mod pipe;
 mod reader;
 mod runner;
+pub mod secrets;
 mod sink;
 mod source;
 mod transform;

@@ -7,13 +7,22 @@ use bus_schema::{
     message::TimeHint,
 };
 
-use super::{daemon::Catalog, enrol::Token, members::Member, plans::Deployed, workflows::Revision};
+use super::{daemon::Catalog, enrol::Token, labels::Labels, members::Member, plans::Deployed, workflows::Revision};
 
 /// Something that was decided. All changes of one decision become durable together or not at all.
 #[derive(Debug, Clone)]
 pub enum Change {
     /// There is a new token.
     Token(Token),
+    /// A token is of no use any more.
+    TokenRevoked(TokenId),
+    /// A daemon has these labels, all of them.
+    Labels {
+        /// Which daemon.
+        node: NodeId,
+        /// By key.
+        labels: Labels,
+    },
     /// A token was used once, by this node.
     TokenUsed {
         /// Which token.

@@ -10,6 +10,7 @@ pub mod access_list;
 pub mod change;
 pub mod daemon;
 pub mod enrol;
+pub mod labels;
 pub mod ledger;
 pub mod members;
 pub mod plans;

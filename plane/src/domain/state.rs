@@ -17,6 +17,7 @@ use super::{
     change::Signer,
     daemon::{self, Daemon},
     enrol::{self, Token, Verdict},
+    labels::Labels,
     ledger::Streams,
     members::{Member, Members},
     plans::{Deployed, Plans, Step},
@@ -59,6 +60,7 @@ pub struct State {
     /// Accounts.
     pub streams: Streams,
     daemons: BTreeMap<NodeId, Daemon>,
+    labels: BTreeMap<NodeId, Labels>,
 }
 
 /// What to tell a daemon that does not know the fleet's time, or knows another.
@@ -86,12 +88,19 @@ impl State {
             plans: Plans::default(),
             streams: Streams::default(),
             daemons: BTreeMap::new(),
+            labels: BTreeMap::new(),
         }
     }
 
     /// A daemon as far as it has spoken; `None` when it never has.
     pub fn daemon(&self, node: &NodeId) -> Option<&Daemon> {
         self.daemons.get(node)
+    }
+
+    /// A daemon's labels.
+    pub fn labels(&self, node: &NodeId) -> &Labels {
+        static NONE: Labels = Labels::new();
+        self.labels.get(node).unwrap_or(&NONE)
     }
 
     /// A daemon's last words from before a restart.
@@ -266,7 +275,10 @@ impl State {
         for change in changes {
             match change {
                 // Tokens live in the store alone: they are asked for seldom, and other processes make them too.
-                Change::Token(_) | Change::TokenUsed { .. } => {}
+                Change::Token(_) | Change::TokenUsed { .. } | Change::TokenRevoked(_) => {}
+                Change::Labels { node, labels } => {
+                    self.labels.insert(node, labels);
+                }
                 Change::Member(member) => self.members.insert(*member),
                 Change::Roster { roster, signed } => {
                     self.members.set_roster(&roster, signed.clone());

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bus_schema::{
-    api::{ComponentView, DaemonDetail, DaemonView, PlaneInfo, Presence, StreamView, WorkflowPart, WorkflowView},
+    api::{
+        ComponentView, DaemonDetail, DaemonView, Labelled, PlaneInfo, Presence, StreamView, WorkflowPart, WorkflowView,
+    },
     id::{NodeId, WorkflowId},
     member::Role,
     message::RunState,
@@ -13,6 +15,7 @@ use bus_schema::{
 use super::{
     Now, State,
     daemon::{Catalog, Daemon},
+    labels::{Candidate, Selector},
     ledger::Stream,
     members::Member,
     workflows::Revision,
@@ -40,14 +43,16 @@ fn word(state: RunState) -> &'static str {
         RunState::Failed => "failed",
         RunState::Finished => "finished",
         RunState::Stopping => "stopping",
+        RunState::Paused => "paused",
     }
 }
 
 /// The worse a state, the higher.
 fn badness(state: RunState) -> u8 {
     match state {
-        RunState::Failed => 5,
-        RunState::Retrying => 4,
+        RunState::Failed => 6,
+        RunState::Retrying => 5,
+        RunState::Paused => 4,
         RunState::Starting => 3,
         RunState::Stopping => 2,
         RunState::Running => 1,
@@ -98,6 +103,31 @@ impl State {
             .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
+    }
+
+    /// The daemons that a selector chooses, by name.
+    pub fn chosen(&self, selector: &Selector, now: Now) -> Vec<DaemonView> {
+        let mut views = self.daemon_views(now);
+        views.retain(|view| {
+            let planned = self.plans.of(&view.node).map_or(&[][..], |plan| &plan.workflows);
+            let runs: Vec<String> = planned.iter().map(|workflow| workflow.name.clone()).collect();
+            selector.chooses(&Candidate {
+                view,
+                labels: self.labels(&view.node),
+                runs: &runs,
+            })
+        });
+        views
+    }
+
+    /// The labels of daemons.
+    pub fn labelled(&self, views: &[DaemonView]) -> Vec<Labelled> {
+        let one = |view: &DaemonView| Labelled {
+            name: view.name.clone(),
+            node: view.node,
+            labels: self.labels(&view.node).clone(),
+        };
+        views.iter().map(one).collect()
     }
 
     fn daemon_view(&self, member: &Member, daemon: Option<&Daemon>, now: Now) -> DaemonView {

@@ -73,6 +73,10 @@ fn answer(result: ApiResult) -> Response {
         }
         ApiResult::Ledger(streams) => Json(streams).into_response(),
         ApiResult::Components(components) => Json(components).into_response(),
+        ApiResult::Labels(labels) => Json(labels).into_response(),
+        ApiResult::Revisions(revisions) => Json(revisions).into_response(),
+        ApiResult::Text(text) => Json(json!({ "text": text })).into_response(),
+        ApiResult::Tokens(tokens) => Json(tokens).into_response(),
         ApiResult::AccessList(text) => Json(json!({ "text": text })).into_response(),
         // Holds the group key, and no page has a use for it.
         ApiResult::Roster(_) => refuse(StatusCode::NOT_FOUND, FailureKind::NotFound, NO_SUCH_CALL, ""),

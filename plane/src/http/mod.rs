@@ -5,6 +5,7 @@ mod assets;
 mod auth;
 mod json;
 mod live;
+mod metrics;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,6 +19,7 @@ use axum::{
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 use tracing::{error, warn};
+use zeroize::Zeroizing;
 
 use crate::{
     live::Live,
@@ -37,6 +39,8 @@ pub struct Web {
     service: Handle,
     live: Live,
     auth: Auth,
+    /// What Prometheus has to show; `None`: metrics are off.
+    metrics_token: Option<Zeroizing<String>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -63,12 +67,14 @@ pub fn serve(
     service: Handle,
     live: Live,
     auth: Auth,
+    metrics_token: Option<Zeroizing<String>>,
     stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let web = Arc::new(Web {
         service,
         live,
         auth,
+        metrics_token,
         stop: stop.clone(),
     });
     let app = router(web);
@@ -103,6 +109,7 @@ fn router(web: Arc<Web>) -> Router {
     Router::new()
         .nest("/api", api)
         .route("/session", get(auth::session))
+        .route("/metrics", get(metrics::metrics))
         // Who types these addresses wants the page, which knows what to do.
         .route("/login", post(auth::login).get(assets::home))
         .route("/logout", post(auth::logout).get(assets::home))

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bus_schema::{
+    api::{RevisionView, TokenView},
     decode, encode,
     id::{NodeId, TokenId, hash},
     member::{Certificate, Document, Roster, Signed},
@@ -16,6 +17,8 @@ use crate::domain::{
     Change, daemon::Catalog, enrol::Token, members::Member, plans::Deployed, state::Words, workflows::Revision,
 };
 
+/// Most revisions in one answer: the newest.
+const HISTORY_MAX: u32 = 500;
 const ROSTER: &str = "roster";
 const PLAN_FLOOR: &str = "plan_floor";
 
@@ -99,6 +102,7 @@ impl Store {
         }
         loaded.changes.extend(self.plans(plane)?);
         loaded.changes.extend(self.catalogs()?);
+        loaded.changes.extend(self.labels()?);
         loaded.words = self.words()?;
         loaded.last_revisions = self.last_revisions()?;
         Ok(loaded)
@@ -210,6 +214,58 @@ impl Store {
         Ok(read.into_iter().flatten().collect())
     }
 
+    fn labels(&self) -> Result<Vec<Change>, StoreError> {
+        self.rows("SELECT node, labels FROM labels", |row| {
+            Ok(Change::Labels {
+                node: id("labels", row.get_ref(0)?.as_str().unwrap_or(""))?,
+                labels: blob("labels", row.get_ref(1)?.as_blob().unwrap_or(&[]))?,
+            })
+        })
+    }
+
+    /// All revisions of a workflow, the newest first.
+    pub fn history(&self, workflow: &str) -> Result<Vec<RevisionView>, StoreError> {
+        let sql = "SELECT r.number, r.made_by, r.at_unix_ms, w.revision IS NOT NULL FROM revisions r \
+                   LEFT JOIN workflows w ON w.name = r.workflow AND w.revision = r.number \
+                   WHERE r.workflow = ?1 ORDER BY r.number DESC LIMIT ?2";
+        let mut statement = self.db.prepare(sql)?;
+        let view = |row: &Row<'_>| {
+            Ok(RevisionView {
+                number: row.get(0)?,
+                by: row.get(1)?,
+                at_unix_ms: row.get(2)?,
+                is_current: row.get(3)?,
+            })
+        };
+        let views = statement.query_map(params![workflow, HISTORY_MAX], view)?;
+        Ok(views.collect::<Result<_, _>>()?)
+    }
+
+    /// The text of one revision.
+    pub fn text(&self, workflow: &str, revision: u32) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT text FROM revisions WHERE workflow = ?1 AND number = ?2";
+        let text = self.db.query_row(sql, params![workflow, revision], |row| row.get(0));
+        Ok(text.optional()?)
+    }
+
+    /// Tokens that can still be used.
+    pub fn tokens(&self, now_unix_ms: i64) -> Result<Vec<TokenView>, StoreError> {
+        let sql = "SELECT id, role, name, uses_left, expires_unix_ms FROM tokens WHERE uses_left > 0 ORDER BY expires_unix_ms";
+        let all = self.rows(sql, |row| {
+            Ok(TokenView {
+                id: id("tokens", row.get_ref(0)?.as_str().unwrap_or(""))?,
+                role: blob("tokens", row.get_ref(1)?.as_blob().unwrap_or(&[]))?,
+                name: row.get(2)?,
+                uses_left: row.get(3)?,
+                expires_unix_ms: row.get(4)?,
+            })
+        })?;
+        Ok(all
+            .into_iter()
+            .filter(|token| token.expires_unix_ms > now_unix_ms)
+            .collect())
+    }
+
     /// A token with who has used it.
     pub fn token(&self, token: &TokenId) -> Result<Option<Token>, StoreError> {
         let sql = "SELECT secret, role, name, uses_left, expires_unix_ms FROM tokens WHERE id = ?1";
@@ -256,6 +312,13 @@ fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
                 sql,
                 params![id.as_str(), secret, encode(role), name, uses_left, expires_unix_ms],
             )?;
+        }
+        Change::TokenRevoked(token) => {
+            db.execute("DELETE FROM tokens WHERE id = ?1", [token.as_str()])?;
+        }
+        Change::Labels { node, labels } => {
+            let sql = "INSERT OR REPLACE INTO labels (node, labels) VALUES (?1, ?2)";
+            db.execute(sql, params![node.as_str(), encode(labels)])?;
         }
         Change::TokenUsed { token, node } => {
             db.execute(

@@ -169,7 +169,19 @@ fn setting() -> Result<Setting> {
         kib * 1024.0 / 1e9,
         kernel.trim()
     );
-    let commit = said(Command::new("git").args(["describe", "--always", "--dirty", "--exclude=*"]))?;
+    let mut commit = said(Command::new("git").args(["describe", "--always", "--exclude=*"]))?;
+    // The report itself, which another suite may just have written, is nothing that is measured.
+    let changed = [
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ":/",
+        ":(top,exclude)docs/bench",
+    ];
+    if !said(Command::new("git").args(changed))?.is_empty() {
+        commit.push_str("-dirty");
+    }
     let day = said(Command::new("date").args(["--utc", "+%F"]))?;
     Ok(Setting { machine, commit, day })
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use bus_schema::{api::BrokerKind, member::Role};
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::names;
+
 const EXAMPLES: &str = "\
 Examples:
   mycelial init myc1…                      become an operator, with the string the plane printed
@@ -15,7 +17,8 @@ Examples:
 
 const EXITS: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, file or enrolment string, or not an operator yet,
-3 no answer from the bus or the plane, 4 no such thing, 5 refused (invalid, conflict or forbidden).
+3 invalid (a workflow with mistakes), 4 not allowed, 5 no such thing, 6 somebody else changed it first,
+7 no answer, or not in time, 130 interrupted.
 Data goes to stdout, everything else to stderr.";
 
 /// Runs a fleet from the command line.
@@ -27,8 +30,23 @@ pub struct Arguments {
     /// How results look.
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     pub output: Output,
-    /// Where the operator's keys are.
-    #[arg(long, global = true, env = "MYCELIAL_HOME", value_name = "DIR")]
+    /// Which of several fleets; see `mycelial context`.
+    #[arg(
+        long,
+        global = true,
+        env = "MYCELIAL_CONTEXT",
+        hide_env_values = true,
+        value_name = "NAME"
+    )]
+    pub context: Option<String>,
+    /// Where the operator's keys are, instead of a context's.
+    #[arg(
+        long,
+        global = true,
+        env = "MYCELIAL_HOME",
+        hide_env_values = true,
+        value_name = "DIR"
+    )]
     pub home: Option<PathBuf>,
     /// How long to wait for an answer, in seconds [default: 10, for init 60].
     #[arg(long, global = true, value_name = "S")]
@@ -43,8 +61,14 @@ pub struct Arguments {
 pub enum Output {
     /// For people.
     Table,
-    /// For programs.
+    /// For programs: one document.
     Json,
+    /// For programs: an object a line.
+    Jsonl,
+    /// For programs that read YAML.
+    Yaml,
+    /// Names only, a line each.
+    Name,
 }
 
 /// What can be done.
@@ -61,6 +85,9 @@ pub enum Command {
     },
     /// Which fleet and plane is this?
     Info,
+    /// Choose between several fleets.
+    #[command(subcommand)]
+    Context(Context),
     /// Make enrolment strings.
     #[command(subcommand)]
     Token(Token),
@@ -77,14 +104,30 @@ pub enum Command {
         /// Its type name.
         name: Option<String>,
     },
+    /// Show the last lines of a daemon's log.
+    Logs {
+        /// The daemon, by name or id.
+        #[arg(add = names::daemons())]
+        daemon: String,
+        /// Only lines about this workflow.
+        #[arg(long, add = names::workflows())]
+        workflow: Option<String>,
+        /// At most so many, the newest.
+        #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
+        lines: u16,
+        /// Go on with what is logged from now on.
+        #[arg(short, long)]
+        follow: bool,
+    },
     /// Watch records pass a node of a workflow.
     Tap {
         /// The workflow.
+        #[arg(add = names::workflows())]
         workflow: String,
         /// The node, as the workflow names it.
         node: String,
         /// The daemon; all daemons of the workflow by default.
-        #[arg(long)]
+        #[arg(long, add = names::daemons())]
         daemon: Option<String>,
         /// Most records a second.
         #[arg(long, default_value_t = 5)]
@@ -99,6 +142,9 @@ pub enum Command {
     /// Look after dead letters: records that could not be delivered, with the reason.
     #[command(subcommand)]
     Dlq(Dlq),
+    /// Give a daemon passwords and keys that its workflows name: `{ secret = "NAME" }`. The plane never sees them.
+    #[command(subcommand)]
+    Secret(Secret),
     /// Publish a message on a topic, to everybody in the fleet.
     Pub {
         /// One or more tokens joined by '.': `line1.recipe`.
@@ -122,6 +168,47 @@ pub enum Command {
     },
     /// Check keys, connection, plane and daemons, and say what is wrong.
     Doctor,
+    /// Print what makes the shell complete commands, with the names of daemons and workflows.
+    Completion {
+        /// For which shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the manual pages into a directory.
+    Man {
+        /// Where to; made when missing.
+        dir: PathBuf,
+    },
+}
+
+/// `mycelial context`
+#[derive(Debug, Subcommand)]
+pub enum Context {
+    /// All contexts; a `*` stands at the one in use.
+    List,
+    /// Use this one from now on.
+    Use {
+        /// Its name; `default` is the one there always is.
+        name: String,
+    },
+    /// Forget one, with its keys: you are no operator of that fleet any more.
+    Remove {
+        /// Its name.
+        name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// A shell that can complete commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
 }
 
 /// `mycelial token`
@@ -141,6 +228,13 @@ pub enum Token {
         /// How long it can be used: 30m, 24h, 7d.
         #[arg(long, default_value = "24h", value_parser = duration_s)]
         ttl: u64,
+    },
+    /// Those that can still be used. Their secrets are not shown again.
+    List,
+    /// Make one useless.
+    Revoke {
+        /// Its id, as the list shows it.
+        id: String,
     },
 }
 
@@ -162,19 +256,92 @@ impl From<NewRole> for Role {
     }
 }
 
+const SELECTORS: &str = "\
+A selector is one or more terms in quotes; a daemon is chosen when all of them hold:
+  site=berlin  site!=berlin  label:site  name:gw-*  presence:online  version:<0.4  runs:orders
+A minus turns a term around: -label:test. An empty selector chooses all.
+Example: mycelial daemon list -l 'site=berlin version:<0.4 -label:test'";
+
+/// Which daemons a command is for.
+#[derive(Debug, Clone, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Whom {
+    /// Its name or id.
+    #[arg(add = names::daemons())]
+    pub name: Option<String>,
+    /// All that this chooses.
+    #[arg(short = 'l', long, value_name = "SELECTOR", allow_hyphen_values = true)]
+    pub select: Option<String>,
+}
+
 /// `mycelial daemon`
 #[derive(Debug, Subcommand)]
 pub enum Daemon {
-    /// All daemons.
-    List,
+    /// All daemons, or those that a selector chooses.
+    #[command(after_help = SELECTORS)]
+    List {
+        /// Only these.
+        #[arg(
+            short = 'l',
+            long,
+            value_name = "SELECTOR",
+            allow_hyphen_values = true,
+            default_value = "",
+            hide_default_value = true
+        )]
+        select: String,
+    },
+    /// Show labels, put some on, or take some off: `site=berlin` sets, `test-` takes off.
+    #[command(after_help = SELECTORS)]
+    Label {
+        /// Which daemons.
+        #[arg(value_name = "SELECTOR", allow_hyphen_values = true)]
+        select: String,
+        /// `KEY=VALUE` or `KEY-`; shows the labels when there is none.
+        changes: Vec<String>,
+    },
     /// Everything about one daemon.
     Show {
         /// Its name or id.
+        #[arg(add = names::daemons())]
         name: String,
+    },
+    /// Let the sources of all its workflows read nothing more; what was read is still delivered.
+    #[command(after_help = SELECTORS)]
+    Pause {
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Let the sources of all its paused workflows read again.
+    #[command(after_help = SELECTORS)]
+    Resume {
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Log more or less for a while; afterwards what its settings say holds again.
+    #[command(after_help = SELECTORS)]
+    LogLevel {
+        /// error, warn, info, debug, trace, or such as info,spool=debug; `-` goes back at once.
+        level: String,
+        #[command(flatten)]
+        whom: Whom,
+        /// For how long: 90s, 30m, 24h.
+        #[arg(long = "for", default_value = "10m", value_parser = duration_s, value_name = "TIME")]
+        for_s: u64,
+    },
+    /// Collect what helps to find out what is wrong: no records, no secrets.
+    Diagnose {
+        /// Its name or id.
+        #[arg(add = names::daemons())]
+        name: String,
+        /// Write it to this file.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
     /// Ask a daemon itself, not the plane, whether it is there.
     Ping {
         /// Its name or id.
+        #[arg(add = names::daemons())]
         name: String,
     },
 }
@@ -187,30 +354,119 @@ pub enum Workflow {
         /// TOML file; `-` reads stdin.
         file: PathBuf,
     },
-    /// Store a workflow as a new revision and deploy it.
+    /// Store workflows as new revisions and deploy them. What is as it should be is left alone.
     Apply {
-        /// TOML file; `-` reads stdin.
-        file: PathBuf,
-        /// Refuse if the current revision is another one (0: there is none yet).
+        /// TOML files, directories with such, or `-` for stdin.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Refuse if the current revision is another one (0: there is none yet). For one workflow only.
         #[arg(long, value_name = "REVISION")]
         expect: Option<u32>,
+        /// Wait until every daemon runs it; fails when one does not.
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait: 90s, 5m.
+        #[arg(long, default_value = "2m", value_parser = duration_s, value_name = "TIME", requires = "wait")]
+        wait_max: u64,
     },
     /// All workflows.
     List,
     /// A workflow's text.
     Show {
         /// Its name.
+        #[arg(add = names::workflows())]
+        name: String,
+        /// Of an earlier revision.
+        #[arg(long, value_name = "NUMBER")]
+        revision: Option<u32>,
+    },
+    /// What would change if a file was applied. Exit code 3: something would.
+    Diff {
+        /// TOML file; `-` reads stdin.
+        file: PathBuf,
+    },
+    /// Who applied which revision when.
+    Revisions {
+        /// Its name.
+        #[arg(add = names::workflows())]
         name: String,
     },
-    /// Stop a workflow and forget it.
+    /// Apply the text of an earlier revision again, as a new one.
+    Rollback {
+        /// Its name.
+        #[arg(add = names::workflows())]
+        name: String,
+        /// Which; the one before the current by default.
+        #[arg(long, value_name = "NUMBER")]
+        to: Option<u32>,
+    },
+    /// Stop a workflow and forget it. Its revisions are kept.
     Delete {
         /// Its name.
+        #[arg(add = names::workflows())]
         name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Start a workflow anew on its daemons.
+    Restart {
+        #[command(flatten)]
+        part: Part,
+    },
+    /// Let its sources read nothing more until it is resumed; what was read is still delivered.
+    Pause {
+        #[command(flatten)]
+        part: Part,
+    },
+    /// Let its sources read again.
+    Resume {
+        #[command(flatten)]
+        part: Part,
     },
     /// How a workflow is doing, daemon by daemon, with its streams.
     Status {
         /// Its name.
+        #[arg(add = names::workflows())]
         name: String,
+    },
+}
+
+/// A workflow, on all its daemons or on one.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Part {
+    /// Its name.
+    #[arg(add = names::workflows())]
+    pub name: String,
+    /// Only on this daemon.
+    #[arg(long, add = names::daemons())]
+    pub daemon: Option<String>,
+}
+
+/// `mycelial secret`
+#[derive(Debug, Subcommand)]
+pub enum Secret {
+    /// Keep a secret on a daemon; asks for it, or reads it from stdin. Workflows that name it begin anew.
+    Set {
+        /// How workflows call it.
+        name: String,
+        /// Which daemon, by name or id.
+        #[arg(long, add = names::daemons())]
+        daemon: String,
+    },
+    /// Which secrets a daemon keeps and which it misses; never their values.
+    List {
+        /// Which daemon, by name or id.
+        #[arg(long, add = names::daemons())]
+        daemon: String,
+    },
+    /// Make a daemon forget a secret.
+    Remove {
+        /// Which secret.
+        name: String,
+        /// Which daemon, by name or id.
+        #[arg(long, add = names::daemons())]
+        daemon: String,
     },
 }
 
@@ -220,9 +476,10 @@ pub enum Dlq {
     /// List them.
     List {
         /// Only of this workflow.
+        #[arg(add = names::workflows())]
         workflow: Option<String>,
         /// Only on this daemon.
-        #[arg(long)]
+        #[arg(long, add = names::daemons())]
         daemon: Option<String>,
         /// Only of this node.
         #[arg(long)]
@@ -263,10 +520,10 @@ pub struct Which {
     #[arg(long)]
     pub all: bool,
     /// Of this workflow.
-    #[arg(long)]
+    #[arg(long, add = names::workflows())]
     pub workflow: Option<String>,
     /// On this daemon.
-    #[arg(long)]
+    #[arg(long, add = names::daemons())]
     pub daemon: Option<String>,
     /// That died at this node.
     #[arg(long)]

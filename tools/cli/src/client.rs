@@ -17,7 +17,7 @@ use bus_schema::{
     api::{ApiCall, ApiResult, Failure, FailureKind},
     id::NodeId,
     member::Role,
-    message::RosterPut,
+    message::{Message, RosterPut},
     subject::Pattern,
 };
 use tokio::sync::{Mutex, mpsc};
@@ -25,15 +25,17 @@ use tokio::sync::{Mutex, mpsc};
 /// Something did not work.
 #[derive(Debug)]
 pub enum CliError {
-    /// Wrong input from this side; exit code 2.
+    /// The command line, a file of this side, or the operator's own setup.
     Usage(String),
-    /// Nobody answered; exit code 3.
+    /// Nobody answered, or not in time.
     Unreachable(String),
+    /// Ctrl-C.
+    Interrupted,
     /// The plane said no.
     Refused(Failure),
     /// The plane said no to the workflow in this file.
     Workflow(PathBuf, Failure),
-    /// Anything else; exit code 1.
+    /// Anything else.
     Failed(String),
 }
 
@@ -43,13 +45,26 @@ impl CliError {
         match self {
             CliError::Failed(_) => 1,
             CliError::Usage(_) => 2,
-            CliError::Unreachable(_) => 3,
+            CliError::Unreachable(_) => 7,
+            CliError::Interrupted => 130,
             CliError::Refused(failure) | CliError::Workflow(_, failure) => match failure.kind {
-                FailureKind::NotFound => 4,
-                FailureKind::Invalid | FailureKind::Conflict | FailureKind::Forbidden => 5,
                 FailureKind::Internal => 1,
+                FailureKind::Invalid => 3,
+                FailureKind::Forbidden => 4,
+                FailureKind::NotFound => 5,
+                FailureKind::Conflict => 6,
             },
         }
+    }
+
+    /// There is no such thing.
+    pub fn not_found(message: String, hint: &str) -> Self {
+        CliError::Refused(Failure {
+            kind: FailureKind::NotFound,
+            message,
+            hint: hint.to_string(),
+            problems: Vec::new(),
+        })
     }
 }
 
@@ -57,6 +72,7 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CliError::Usage(text) | CliError::Unreachable(text) | CliError::Failed(text) => f.write_str(text),
+            CliError::Interrupted => f.write_str("interrupted"),
             CliError::Refused(failure) => refused(f, "", failure),
             CliError::Workflow(file, failure) => refused(f, &file.display().to_string(), failure),
         }
@@ -85,21 +101,6 @@ impl From<SendError> for CliError {
     fn from(error: SendError) -> Self {
         CliError::Unreachable(error.to_string())
     }
-}
-
-/// Where the operator's keys are: as told, else `$XDG_CONFIG_HOME/mycelial`, else `~/.config/mycelial`.
-pub fn home_dir(told: Option<PathBuf>) -> Result<PathBuf, CliError> {
-    let variable = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let usual = || {
-        let config = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
-        config.or_else(|| variable("APPDATA")).map(|dir| dir.join("mycelial"))
-    };
-    told.or_else(usual)
-        .ok_or_else(|| CliError::Usage("no home directory; give one with --home DIR".to_string()))
 }
 
 /// Opens a home, waiting a moment for another command that is just counting its start.
@@ -212,6 +213,18 @@ impl Client {
             ))),
             Err(error) => Err(CliError::Unreachable(error.to_string())),
         }
+    }
+
+    /// Asks a daemon itself.
+    pub async fn ask<Q: Message, A: Message>(&self, daemon: &str, node: &NodeId, call: &Q) -> Result<A, CliError> {
+        let asked = self.session.request::<Q, A>(node, call, self.timeout).await;
+        asked.map_err(|error| match error {
+            RequestError::Timeout(waited) => CliError::Unreachable(format!(
+                "{daemon} did not answer within {} s; is it running?",
+                waited.as_secs()
+            )),
+            error => CliError::Unreachable(format!("{daemon}: {error}")),
+        })
     }
 
     /// Takes a newer roster, so that commands can reach new daemons.

@@ -1,10 +1,6 @@
 //! Commands that go on for a while: taps and messages.
 
-use std::{
-    io::{Read, Write},
-    path::Path,
-    time::Duration,
-};
+use std::{io::Read, path::Path, time::Duration};
 
 use bus_link::{
     home::Home,
@@ -19,6 +15,7 @@ use bus_schema::{
 };
 
 use crate::{
+    answer::print_item,
     arguments::Output,
     client::{CliError, Client},
     requests::find_daemon,
@@ -62,7 +59,7 @@ pub async fn tap(dir: &Path, timeout: Duration, output: Output, wish: Wish) -> R
     let result = loop {
         tokio::select! {
             () = &mut end => break Ok(()),
-            _ = tokio::signal::ctrl_c() => break Ok(()),
+            _ = tokio::signal::ctrl_c() => break Err(CliError::Interrupted),
             _ = renew.tick() => {
                 for node in &daemons {
                     client.session.send(node, &open).await?;
@@ -114,20 +111,13 @@ fn sample(message: &Incoming, output: Output, most: Option<u64>) -> Result<u64, 
         return Err(format!("{}: {}", message.sender.name, sample.refused));
     }
     let batch = Batch::decode(&sample.batch).map_err(|error| error.to_string())?;
-    let mut out = std::io::stdout().lock();
     let rows = (batch.rows() as u64).min(most.unwrap_or(u64::MAX));
     for row in 0..rows as usize {
-        let line = match output {
-            Output::Json => record(&batch, row).to_string(),
-            Output::Table => {
-                let fields = batch.schema().fields.iter().enumerate();
-                let cells =
-                    fields.map(|(column, field)| format!("{}={}", field.name, shown_cell(batch.cell(row, column))));
-                format!("{}: {}", message.sender.name, cells.collect::<Vec<_>>().join("  "))
-            }
-        };
-        // A reader that has seen enough closes the pipe; that is no error.
-        if writeln!(out, "{line}").is_err() {
+        let fields = batch.schema().fields.iter().enumerate();
+        let cells = fields.map(|(column, field)| format!("{}={}", field.name, shown_cell(batch.cell(row, column))));
+        let daemon = &message.sender.name;
+        let text = format!("{daemon}: {}", cells.collect::<Vec<_>>().join("  "));
+        if !print_item(output, &record(&batch, row), daemon, &text) {
             break;
         }
     }
@@ -206,7 +196,7 @@ pub async fn subscribe(
             break Ok(());
         }
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => break Ok(()),
+            _ = tokio::signal::ctrl_c() => break Err(CliError::Interrupted),
             event = events.recv() => match event {
                 Some(SessionEvent::Message(message)) if message.lane == Lane::App => {
                     print_message(&message, output);
@@ -240,9 +230,7 @@ fn print_message(message: &Incoming, output: Output) {
     };
     let text = String::from_utf8_lossy(&bytes);
     let topic = message.rest.join(".");
-    let line = match output {
-        Output::Table => format!("{topic}  {}  {text}", message.sender.name),
-        Output::Json => serde_json::json!({ "topic": topic, "from": message.sender.name, "message": text }).to_string(),
-    };
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let from = &message.sender.name;
+    let data = serde_json::json!({ "topic": topic, "from": from, "message": text });
+    print_item(output, &data, &topic, &format!("{topic}  {from}  {text}"));
 }

@@ -1,32 +1,56 @@
 //! `mycelial`: the operator's command line. A client of the bus like any other; it reaches the plane and the daemons only
 //! through signed and sealed messages. Data goes to stdout, everything else to stderr.
 
+mod answer;
 mod arguments;
+mod ask;
 mod client;
+mod contexts;
+mod control;
 mod doctor;
 mod letters;
 mod live;
+mod names;
+mod reference;
 mod render;
 mod requests;
+mod secrets;
+mod workflows;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use arguments::{Arguments, Command};
+use clap::{CommandFactory, Parser};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let arguments = arguments::Arguments::parse();
+fn main() -> ExitCode {
+    // The shell asks for completions with the variable COMPLETE; then nothing else is done.
+    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
+    let arguments = Arguments::parse();
     if arguments.verbose {
         tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
             .with_max_level(tracing::Level::INFO)
             .init();
     }
-    match requests::run(arguments).await {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("mycelial: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // These end in good order when they are interrupted.
+    let ends_itself = matches!(arguments.command, Command::Tap { .. } | Command::Sub { .. });
+    let asked = async {
+        tokio::select! {
+            done = requests::run(arguments) => done,
+            _ = tokio::signal::ctrl_c(), if !ends_itself => Err(client::CliError::Interrupted),
+        }
+    };
+    match runtime.block_on(asked) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprint!("mycelial: {error}");
-            eprintln!();
+            eprintln!("mycelial: {error}");
             ExitCode::from(error.exit_code())
         }
     }

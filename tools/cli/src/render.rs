@@ -2,12 +2,11 @@
 
 use bus_schema::{
     api::{
-        ComponentView, DaemonDetail, DaemonView, PlaneInfo, Presence, Problem, StreamView, WorkflowPart, WorkflowView,
+        ComponentView, DaemonDetail, DaemonView, Labelled, PlaneInfo, Presence, Problem, RevisionView, StreamView,
+        TokenView, WorkflowPart, WorkflowView,
     },
     message::RunState,
 };
-use serde::Serialize;
-
 /// Rows under headings, columns as wide as they need to be. Numbers stand to the right.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
@@ -47,13 +46,6 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
         .collect()
 }
 
-/// Pretty JSON with a newline.
-pub fn json<T: Serialize>(value: &T) -> String {
-    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
-    text.push('\n');
-    text
-}
-
 /// 1536 → `1.5 KiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -79,6 +71,22 @@ pub fn ago(ms: u64) -> String {
         7_200_000..172_800_000 => format!("{} h", ms / 3_600_000),
         _ => format!("{} d", ms / 86_400_000),
     }
+}
+
+/// A moment as `2024-01-31 10:00:00.123` (UTC), from milliseconds since 1970. Days to dates as in Howard Hinnant's
+/// "chrono-compatible low-level date algorithms", civil_from_days.
+pub fn clock_time(unix_ms: i64) -> String {
+    let (days, ms) = (unix_ms.div_euclid(86_400_000), unix_ms.rem_euclid(86_400_000));
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (h, m, s) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
+    format!("{year:04}-{month:02}-{day:02} {h:02}:{m:02}:{s:02}.{:03}", ms % 1_000)
 }
 
 /// `orders.toml:12: sources.db.path: message` and the hint below; `line 12: …` without a file.
@@ -121,6 +129,7 @@ pub fn state(state: Option<RunState>) -> &'static str {
         Some(RunState::Failed) => "failed",
         Some(RunState::Finished) => "finished",
         Some(RunState::Stopping) => "stopping",
+        Some(RunState::Paused) => "paused",
     }
 }
 
@@ -253,6 +262,48 @@ pub fn parts(parts: &[WorkflowPart]) -> String {
     )
 }
 
+/// Daemons with their labels.
+pub fn labels(labelled: &[Labelled]) -> String {
+    let row = |one: &Labelled| {
+        let labels: Vec<String> = one.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        vec![one.name.clone(), labels.join(" ")]
+    };
+    table(&["name", "labels"], &labelled.iter().map(row).collect::<Vec<_>>())
+}
+
+/// The enrolment strings that can still be used.
+pub fn tokens(tokens: &[TokenView]) -> String {
+    let row = |token: &TokenView| {
+        vec![
+            token.id.to_string(),
+            token.role.to_string(),
+            token.name.clone().unwrap_or_default(),
+            token.uses_left.to_string(),
+            clock_time(token.expires_unix_ms),
+        ]
+    };
+    table(
+        &["id", "for a", "named", "uses left", "until (utc)"],
+        &tokens.iter().map(row).collect::<Vec<_>>(),
+    )
+}
+
+/// A workflow's history.
+pub fn revisions(revisions: &[RevisionView]) -> String {
+    let row = |revision: &RevisionView| {
+        vec![
+            if revision.is_current { "*" } else { "" }.to_string(),
+            revision.number.to_string(),
+            revision.by.clone(),
+            clock_time(revision.at_unix_ms),
+        ]
+    };
+    table(
+        &["", "revision", "by", "at (utc)"],
+        &revisions.iter().map(row).collect::<Vec<_>>(),
+    )
+}
+
 /// The list of workflows.
 pub fn workflows(workflows: &[WorkflowView]) -> String {
     let row = |workflow: &WorkflowView| {
@@ -325,6 +376,14 @@ pub fn components(components: &[ComponentView]) -> String {
     )
 }
 
+/// One component, whole.
+pub fn component(component: &ComponentView) -> String {
+    format!(
+        "{} {}: {}\n\n{}\n\nsettings (JSON Schema): {}\n",
+        component.role, component.name, component.summary, component.example, component.schema
+    )
+}
+
 /// The plane in short.
 pub fn info(info: &PlaneInfo) -> String {
     format!(
@@ -349,6 +408,18 @@ mod tests {
         let rows = vec![vec!["a".into(), "10".into()], vec!["büch".into(), "9".into()]];
         assert_eq!(table(&["name", "n"], &rows), "NAME   N\na     10\nbüch   9\n");
         assert_eq!(table(&["name", "n"], &[]), "NAME  N\n");
+    }
+
+    #[test]
+    fn moments() {
+        for (unix_ms, text) in [
+            (0, "1970-01-01 00:00:00.000"),
+            (-1, "1969-12-31 23:59:59.999"),
+            (951_782_400_000, "2000-02-29 00:00:00.000"),
+            (1_700_000_000_123, "2023-11-14 22:13:20.123"),
+        ] {
+            assert_eq!(clock_time(unix_ms), text);
+        }
     }
 
     #[test]

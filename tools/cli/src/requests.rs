@@ -1,22 +1,25 @@
 //! Commands that ask once and print the answer.
 
-use std::{io::Read, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use bus_link::{
     enrol::{EnrolError, client_name, enrol},
     place::{BusSection, Known},
 };
 use bus_schema::{
-    api::{ApiCall, ApiResult, Failure, FailureKind},
+    api::{ApiCall, ApiResult, ComponentView, Failure, FailureKind},
+    control::ControlCall,
     member::{Invitation, Role, is_name},
     message::{HostFacts, Ping, Pong},
 };
-use serde::Serialize;
 
 use crate::{
-    arguments::{Arguments, Command, Daemon, Output, Token, Workflow},
-    client::{CliError, Client, home_dir, open_home},
-    doctor, letters, live, render,
+    answer::Answer,
+    arguments::{Arguments, Command, Daemon, Output, Token},
+    client::{CliError, Client, open_home},
+    contexts,
+    control::{self, Lines},
+    doctor, letters, live, reference, render, secrets, workflows,
 };
 
 /// How long a command waits for an answer unless told.
@@ -29,16 +32,20 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
     let Arguments {
         command,
         output,
+        context,
         home,
         timeout,
         ..
     } = arguments;
-    let dir = home_dir(home)?;
     let told = timeout.map(|seconds| Duration::from_secs(seconds.max(1)));
     let timeout = told.unwrap_or(ANSWER_WAIT);
+    let dir = || contexts::home_dir(home.clone(), context.as_deref());
     match command {
-        Command::Init { string, name } => init(&dir, &string, name, told.unwrap_or(ENROL_WAIT)).await,
-        Command::Doctor => doctor::run(&dir, timeout).await,
+        Command::Completion { shell } => reference::completion(shell),
+        Command::Man { dir } => reference::man(&dir),
+        Command::Context(what) => contexts::run(output, what).await,
+        Command::Init { string, name } => init(&dir()?, &string, name, told.unwrap_or(ENROL_WAIT)).await,
+        Command::Doctor => doctor::run(&dir()?, timeout, output).await,
         Command::Tap {
             workflow,
             node,
@@ -55,39 +62,58 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
                 seconds,
                 count,
             };
-            live::tap(&dir, timeout, output, wish).await
+            live::tap(&dir()?, timeout, output, wish).await
         }
-        Command::Dlq(what) => letters::run(&dir, timeout, output, what).await,
-        Command::Pub { topic, message } => live::publish(&dir, timeout, &topic, message).await,
-        Command::Sub { topic, count } => live::subscribe(&dir, timeout, output, &topic, count).await,
-        Command::Daemon(Daemon::Ping { name }) => ping(&dir, timeout, &name).await,
-        command => {
-            let component = if let Command::Components { name } = &command {
-                name.clone()
-            } else {
-                None
+        Command::Dlq(what) => letters::run(&dir()?, timeout, output, what).await,
+        Command::Secret(what) => secrets::run(&dir()?, timeout, output, what).await,
+        Command::Pub { topic, message } => live::publish(&dir()?, timeout, &topic, message).await,
+        Command::Sub { topic, count } => live::subscribe(&dir()?, timeout, output, &topic, count).await,
+        Command::Workflow(what) => workflows::run(&dir()?, timeout, output, what).await,
+        Command::Daemon(what) => daemon(&dir()?, timeout, output, what).await,
+        Command::Token(what) => ask(&dir()?, timeout, output, token_call(what)?).await,
+        Command::Logs {
+            daemon,
+            workflow,
+            lines,
+            follow,
+        } => {
+            let wish = Lines {
+                daemon,
+                workflow: workflow.unwrap_or_default(),
+                most: lines,
+                follow,
             };
-            let file = match &command {
-                Command::Workflow(Workflow::Validate { file } | Workflow::Apply { file, .. }) => Some(file.clone()),
-                _ => None,
-            };
-            let call = call_of(command)?;
-            let client = Client::connect(&dir, timeout, Vec::new()).await?;
-            let answer = client.call(&call).await;
-            client.close().await;
-            let done = answer.and_then(|answer| print(answer, output, component.as_deref()));
-            match (done, file) {
-                // The plane does not know where the text came from.
-                (Err(CliError::Refused(failure)), Some(file)) => Err(CliError::Workflow(file, failure)),
-                (done, _) => done,
-            }
+            control::logs(&dir()?, timeout, output, wish).await
         }
+        Command::Components { name } => components(&dir()?, timeout, output, name).await,
+        Command::Ledger => ask(&dir()?, timeout, output, ApiCall::Ledger).await,
+        Command::Acl { broker } => ask(&dir()?, timeout, output, ApiCall::AccessList(broker.into())).await,
+        Command::Info => ask(&dir()?, timeout, output, ApiCall::Info).await,
     }
 }
 
-fn call_of(command: Command) -> Result<ApiCall, CliError> {
-    Ok(match command {
-        Command::Token(Token::Create { role, name, uses, ttl }) => {
+async fn daemon(dir: &Path, timeout: Duration, output: Output, what: Daemon) -> Result<(), CliError> {
+    let all = String::new;
+    let (whom, call) = match what {
+        Daemon::List { select } => return ask(dir, timeout, output, ApiCall::DaemonSelect(select)).await,
+        Daemon::Show { name } => return ask(dir, timeout, output, ApiCall::DaemonShow(name)).await,
+        Daemon::Label { select, changes } => return ask(dir, timeout, output, label_call(select, &changes)?).await,
+        Daemon::Ping { name } => return ping(dir, timeout, output, &name).await,
+        Daemon::Diagnose { name, file } => return control::diagnose(dir, timeout, output, &name, file).await,
+        Daemon::Pause { whom } => (whom, ControlCall::Pause { workflow: all() }),
+        Daemon::Resume { whom } => (whom, ControlCall::Resume { workflow: all() }),
+        Daemon::LogLevel { level, whom, for_s } => {
+            let level = if level == "-" { String::new() } else { level };
+            let for_ms = for_s.saturating_mul(1000);
+            (whom, ControlCall::LogLevel { level, for_ms })
+        }
+    };
+    control::command(dir, timeout, output, whom.into(), call).await
+}
+
+fn token_call(what: Token) -> Result<ApiCall, CliError> {
+    Ok(match what {
+        Token::Create { role, name, uses, ttl } => {
             if let Some(wrong) = name.as_ref().filter(|name| !is_name(name)) {
                 let hint = "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit";
                 return Err(CliError::Usage(format!("'{wrong}' cannot be a name: {hint}")));
@@ -99,122 +125,106 @@ fn call_of(command: Command) -> Result<ApiCall, CliError> {
                 ttl_s: ttl,
             }
         }
-        Command::Daemon(Daemon::List) => ApiCall::DaemonList,
-        Command::Daemon(Daemon::Show { name }) => ApiCall::DaemonShow(name),
-        Command::Workflow(Workflow::Validate { file }) => ApiCall::WorkflowValidate { text: read(&file)? },
-        Command::Workflow(Workflow::Apply { file, expect }) => ApiCall::WorkflowApply {
-            text: read(&file)?,
-            expect_revision: expect,
-        },
-        Command::Workflow(Workflow::List) => ApiCall::WorkflowList,
-        Command::Workflow(Workflow::Show { name }) => ApiCall::WorkflowShow(name),
-        Command::Workflow(Workflow::Delete { name }) => ApiCall::WorkflowDelete(name),
-        Command::Workflow(Workflow::Status { name }) => ApiCall::WorkflowStatus(name),
-        Command::Ledger => ApiCall::Ledger,
-        Command::Components { .. } => ApiCall::Components,
-        Command::Acl { broker } => ApiCall::AccessList(broker.into()),
-        _ => ApiCall::Info,
+        Token::List => ApiCall::TokenList,
+        Token::Revoke { id } => ApiCall::TokenRevoke(id.parse().map_err(|_| {
+            CliError::Usage(format!(
+                "'{id}' is no id of an enrolment string\n  hint: mycelial token list"
+            ))
+        })?),
     })
 }
 
-fn read(file: &Path) -> Result<String, CliError> {
-    if file == Path::new("-") {
-        let mut text = String::new();
-        return match std::io::stdin().read_to_string(&mut text) {
-            Ok(_) => Ok(text),
-            Err(error) => Err(CliError::Usage(format!("cannot read stdin: {error}"))),
-        };
+/// `site=berlin` sets a label, `test-` takes one off; without any, they are shown.
+fn label_call(selector: String, changes: &[String]) -> Result<ApiCall, CliError> {
+    // A bare name is meant as one.
+    let selector = match selector.contains([':', '=']) || selector.is_empty() {
+        true => selector,
+        false => format!("name:{selector}"),
+    };
+    if changes.is_empty() {
+        return Ok(ApiCall::DaemonLabels(selector));
     }
-    bus_link::settings::text(file).map_err(|error| CliError::Usage(error.to_string()))
+    let (mut set, mut unset) = (Vec::new(), Vec::new());
+    for change in changes {
+        match (change.split_once('='), change.strip_suffix('-')) {
+            (Some((key, value)), _) => set.push((key.to_string(), value.to_string())),
+            (None, Some(key)) => unset.push(key.to_string()),
+            (None, None) => {
+                return Err(CliError::Usage(format!(
+                    "'{change}' changes no label\n  hint: write KEY=VALUE, or KEY- to take it off"
+                )));
+            }
+        }
+    }
+    Ok(ApiCall::DaemonLabel { selector, set, unset })
 }
 
-fn show<T: Serialize>(output: Output, value: &T, text: impl FnOnce() -> String) {
-    match output {
-        Output::Table => print!("{}", text()),
-        Output::Json => print!("{}", render::json(value)),
-    }
-}
-
-fn print(result: ApiResult, output: Output, component: Option<&str>) -> Result<(), CliError> {
-    match result {
-        ApiResult::Failed(failure) => return Err(CliError::Refused(failure)),
-        ApiResult::Info(info) => show(output, &info, || render::info(&info)),
+/// Asks the plane and prints what it answers.
+async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Result<(), CliError> {
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let answered = client.call(&call).await;
+    client.close().await;
+    match answered? {
+        ApiResult::Info(info) => {
+            Answer::new(&info, [info.fleet.to_string()], render::info(&info)).print(output);
+        }
         ApiResult::Token(token) => {
-            show(output, &token, || format!("{token}\n"));
+            Answer::new(&token, [token.clone()], format!("{token}\n")).print(output);
             eprintln!("use it once on the new host: myceliald enrol <string>   (or: mycelial init <string>)");
         }
         ApiResult::Daemons(daemons) => {
-            show(output, &daemons, || render::daemons(&daemons));
+            let names = daemons.iter().map(|daemon| daemon.name.clone());
+            Answer::new(&daemons, names, render::daemons(&daemons)).print(output);
             if daemons.is_empty() {
                 eprintln!("no daemons yet; make an enrolment string with: mycelial token create");
             }
         }
-        ApiResult::Daemon(detail) => show(output, &detail, || render::daemon(&detail)),
-        ApiResult::Problems(problems) => {
-            if output == Output::Json {
-                print!("{}", render::json(&problems));
-            }
-            if !problems.is_empty() {
-                let message = match problems.len() {
-                    1 => "the workflow has one problem".to_string(),
-                    count => format!("the workflow has {count} problems"),
-                };
-                return Err(CliError::Refused(Failure {
-                    problems,
-                    ..invalid(message)
-                }));
-            }
-            eprintln!("the workflow is good");
+        ApiResult::Daemon(detail) => {
+            Answer::new(&detail, [detail.view.name.clone()], render::daemon(&detail)).print(output);
         }
-        ApiResult::Revision(revision) => show(output, &revision, || format!("revision {revision}\n")),
-        ApiResult::Workflows(workflows) => {
-            show(output, &workflows, || render::workflows(&workflows));
-            if workflows.is_empty() {
-                eprintln!("no workflows yet; deploy one with: mycelial workflow apply FILE");
-            }
-        }
-        ApiResult::Workflow { view, text } => {
-            show(output, &serde_json::json!({ "view": view, "text": text }), || {
-                text.clone()
-            });
-        }
-        ApiResult::Status { view, parts, streams } => {
-            let all = serde_json::json!({ "view": view, "parts": parts, "streams": streams });
-            show(output, &all, || {
-                format!("{}\n{}", render::parts(&parts), render::streams(&streams))
-            });
-        }
-        ApiResult::Ledger(streams) => show(output, &streams, || render::streams(&streams)),
-        ApiResult::Components(all) => {
-            let chosen: Vec<_> = all
+        ApiResult::Ledger(streams) => {
+            let names = streams
                 .iter()
-                .filter(|c| component.is_none_or(|name| c.name == name))
-                .collect();
-            match component {
-                None => show(output, &all, || render::components(&all)),
-                Some(name) if chosen.is_empty() => {
-                    let near = bus_link::settings::nearest(name, all.iter().map(|c| c.name.as_str()));
-                    let hint = near.map_or("mycelial components".to_string(), |near| {
-                        format!("did you mean '{near}'?")
-                    });
-                    return Err(CliError::Usage(format!(
-                        "there is no component '{name}'\n  hint: {hint}"
-                    )));
-                }
-                Some(_) => show(output, &chosen, || {
-                    let one = |c: &&&bus_schema::api::ComponentView| {
-                        format!(
-                            "{} {}: {}\n\n{}\n\nsettings (JSON Schema): {}\n",
-                            c.role, c.name, c.summary, c.example, c.schema
-                        )
-                    };
-                    chosen.iter().map(|c| one(&c)).collect()
-                }),
-            }
+                .map(|stream| format!("{}/{}", stream.workflow, stream.edge));
+            Answer::new(&streams, names, render::streams(&streams)).print(output);
         }
-        ApiResult::AccessList(text) => show(output, &text, || text.clone()),
-        ApiResult::Roster(_) => {}
+        ApiResult::Labels(labelled) => {
+            let names = labelled.iter().map(|one| one.name.clone());
+            Answer::new(&labelled, names, render::labels(&labelled)).print(output);
+        }
+        ApiResult::Tokens(tokens) => {
+            let names = tokens.iter().map(|token| token.id.to_string());
+            Answer::new(&tokens, names, render::tokens(&tokens)).print(output);
+        }
+        ApiResult::AccessList(text) => Answer::new(&text, [], text.as_str()).print(output),
+        _ => return Err(CliError::Failed("the plane answered something else".to_string())),
     }
+    Ok(())
+}
+
+/// The catalogue, or what is known of one type name.
+async fn components(dir: &Path, timeout: Duration, output: Output, name: Option<String>) -> Result<(), CliError> {
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let answered = client.call(&ApiCall::Components).await;
+    client.close().await;
+    let ApiResult::Components(all) = answered? else {
+        return Err(CliError::Failed("the plane answered something else".to_string()));
+    };
+    let names = |all: &[ComponentView]| -> Vec<String> { all.iter().map(|one| one.name.clone()).collect() };
+    let Some(name) = name else {
+        Answer::new(&all, names(&all), render::components(&all)).print(output);
+        return Ok(());
+    };
+    let near = bus_link::settings::nearest(&name, all.iter().map(|one| one.name.as_str())).map(str::to_string);
+    let chosen: Vec<ComponentView> = all.into_iter().filter(|one| one.name == name).collect();
+    if chosen.is_empty() {
+        let hint = near.map_or("mycelial components".to_string(), |near| {
+            format!("did you mean '{near}'?")
+        });
+        return Err(CliError::not_found(format!("there is no component '{name}'"), &hint));
+    }
+    let text: String = chosen.iter().map(render::component).collect();
+    Answer::new(&chosen, names(&chosen), text).print(output);
     Ok(())
 }
 
@@ -294,26 +304,24 @@ pub async fn find_daemon(client: &Client, name: &str) -> Result<bus_schema::id::
     }
 }
 
-async fn ping(dir: &Path, timeout: Duration, name: &str) -> Result<(), CliError> {
+async fn ping(dir: &Path, timeout: Duration, output: Output, name: &str) -> Result<(), CliError> {
     let client = Client::connect(dir, timeout, Vec::new()).await?;
-    let node = find_daemon(&client, name).await?;
     let nonce = getrandom::u64().unwrap_or(1);
-    let started = std::time::Instant::now();
-    let answer = client
-        .session
-        .request::<Ping, Pong>(&node, &Ping { nonce }, timeout)
-        .await;
+    let asked = async {
+        let node = find_daemon(&client, name).await?;
+        let started = std::time::Instant::now();
+        let pong = client.ask::<Ping, Pong>(name, &node, &Ping { nonce }).await?;
+        Ok::<_, CliError>((node, pong, started.elapsed().as_secs_f64() * 1e3))
+    };
+    let answered = asked.await;
     client.close().await;
-    match answer {
-        Ok(pong) if pong.nonce == nonce => {
-            let version = pong.version;
-            println!(
-                "{name} ({node}, version {version}) answered in {:.1} ms",
-                started.elapsed().as_secs_f64() * 1e3
-            );
-            Ok(())
-        }
-        Ok(_) => Err(CliError::Failed("the answer does not match the question".to_string())),
-        Err(error) => Err(CliError::Unreachable(format!("{name}: {error}"))),
+    let (node, pong, ms) = answered?;
+    if pong.nonce != nonce {
+        return Err(CliError::Failed("the answer does not match the question".to_string()));
     }
+    let version = pong.version;
+    let text = format!("{name} ({node}, version {version}) answered in {ms:.1} ms\n");
+    let data = serde_json::json!({ "name": name, "node": node, "version": version, "ms": ms });
+    Answer::new(&data, [name.to_string()], text).print(output);
+    Ok(())
 }

@@ -2,10 +2,12 @@
 
 use bus_schema::{
     api::{ApiCall, ApiResult},
+    control::{ControlCall, ControlResult},
     letter::{LetterCall, LetterResult},
     member::{Certificate, Invitation, Roster, Signed},
     message::*,
     plan::Plan,
+    secret::{SecretCall, SecretResult},
 };
 use serde_free::again;
 
@@ -65,12 +67,16 @@ fn each(kind: u16, ver: u8, payload: &[u8]) {
     again::<LetterCall>(kind, ver, payload);
     again::<LetterResult>(kind, ver, payload);
     again::<TimeHint>(kind, ver, payload);
+    again::<SecretCall>(kind, ver, payload);
+    again::<SecretResult>(kind, ver, payload);
+    again::<ControlCall>(kind, ver, payload);
+    again::<ControlResult>(kind, ver, payload);
 }
 
 /// The kinds that [`each`] reads: a test compares them with the catalogue.
 #[cfg(test)]
 const KINDS: &[u16] = &[
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 23,
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 24, 25, 26, 27,
 ];
 
 #[cfg(test)]

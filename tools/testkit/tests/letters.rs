@@ -119,9 +119,9 @@ fn what_a_destination_refused_arrives_once_when_it_is_mended() {
     assert!(again["id"].as_u64() > Some(refused), "{again}");
     books(&fleet, "dying again", ledger(refused));
     let (code, _) = cli(&fleet, &["dlq", "show", &first]);
-    assert_eq!(code, Some(4), "the first one is gone");
+    assert_eq!(code, Some(5), "the first one is gone");
     let (code, _) = cli(&fleet, &["dlq", "replay", &first]);
-    assert_eq!(code, Some(4));
+    assert_eq!(code, Some(5));
     for (wrong, said) in [
         (&["dlq", "show", "1"][..], "DAEMON/WORKFLOW/NUMBER"),
         (&["dlq", "purge", "--all"], "--yes"),

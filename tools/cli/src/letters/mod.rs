@@ -4,12 +4,11 @@ mod show;
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, IsTerminal, Write},
+    io::Write,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use bus_link::session::RequestError;
 use bus_schema::{
     api::{ApiCall, ApiResult, Failure, FailureKind, Presence},
     id::NodeId,
@@ -18,9 +17,10 @@ use bus_schema::{
 use serde_json::json;
 
 use crate::{
+    answer::Answer,
     arguments::{Dlq, Output, Which},
+    ask,
     client::{CliError, Client},
-    render,
     requests::find_daemon,
 };
 
@@ -62,10 +62,7 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Dlq) -> Re
         check(which)?;
     }
     let client = Client::connect(dir, timeout, Vec::new()).await?;
-    let desk = Desk {
-        client: &client,
-        timeout,
-    };
+    let desk = Desk { client: &client };
     let done = match what {
         Dlq::List { workflow, daemon, node } => desk.list(output, workflow, daemon, node).await,
         Dlq::Show { letter, raw } => desk.show(output, &letter, raw).await,
@@ -102,29 +99,16 @@ struct Errand {
 
 struct Desk<'a> {
     client: &'a Client,
-    timeout: Duration,
 }
 
 impl Desk<'_> {
     async fn ask(&self, daemon: &str, node: &NodeId, call: &LetterCall) -> Result<LetterResult, CliError> {
-        let asked = self
-            .client
-            .session
-            .request::<LetterCall, LetterResult>(node, call, self.timeout)
-            .await;
-        match asked {
-            Ok(LetterResult::Failed(failure)) => Err(CliError::Refused(Failure {
+        match self.client.ask(daemon, node, call).await? {
+            LetterResult::Failed(failure) => Err(CliError::Refused(Failure {
                 message: format!("{daemon}: {}", failure.message),
                 ..failure
             })),
-            Ok(result) => Ok(result),
-            Err(RequestError::Timeout(waited)) => {
-                let waited = waited.as_secs();
-                Err(CliError::Unreachable(format!(
-                    "{daemon} did not answer within {waited} s; is it running?"
-                )))
-            }
-            Err(error) => Err(CliError::Unreachable(format!("{daemon}: {error}"))),
+            result => Ok(result),
         }
     }
 
@@ -192,29 +176,27 @@ impl Desk<'_> {
                 Err(error) => return Err(error),
             }
         }
-        match output {
-            Output::Json => {
-                let letters: Vec<_> = letters
-                    .iter()
-                    .map(|(daemon, letter)| show::as_json(daemon, letter))
-                    .collect();
-                let boxes: Vec<_> = boxes
-                    .iter()
-                    .map(|(daemon, letters)| show::box_json(daemon, letters))
-                    .collect();
-                print(&render::json(&json!({ "letters": letters, "boxes": boxes })));
+        let names = letters
+            .iter()
+            .map(|(daemon, letter)| show::full_name(daemon, &letter.place));
+        let data = json!({
+            "letters": letters.iter().map(|(daemon, letter)| show::as_json(daemon, letter)).collect::<Vec<_>>(),
+            "boxes": boxes.iter().map(|(daemon, letters)| show::box_json(daemon, letters)).collect::<Vec<_>>(),
+        });
+        let text = if letters.is_empty() {
+            String::new()
+        } else {
+            show::as_table(&letters)
+        };
+        Answer::new(&data, names, text).print(output);
+        if output == Output::Table {
+            if letters.is_empty() {
+                eprintln!("no dead letters");
             }
-            Output::Table => {
-                if letters.is_empty() {
-                    eprintln!("no dead letters");
-                } else {
-                    print(&show::as_table(&letters));
-                }
-                boxes
-                    .iter()
-                    .filter_map(|(daemon, letters)| show::box_note(daemon, letters))
-                    .for_each(|note| eprintln!("{note}"));
-            }
+            let notes = boxes
+                .iter()
+                .filter_map(|(daemon, letters)| show::box_note(daemon, letters));
+            notes.for_each(|note| eprintln!("{note}"));
         }
         if silent.is_empty() {
             return Ok(());
@@ -258,14 +240,10 @@ impl Desk<'_> {
             }
         };
         let record = (view.record_bytes <= SHOWN_BYTES_MAX).then_some(record);
-        match output {
-            Output::Json => {
-                let mut value = show::as_json(&name.daemon, &view);
-                value["record"] = record.map_or(serde_json::Value::Null, |record| show::record_json(&view, &record));
-                print(&render::json(&value));
-            }
-            Output::Table => print(&show::described(&name.daemon, &view, record.as_deref())),
-        }
+        let text = show::described(&name.daemon, &view, record.as_deref());
+        let mut data = show::as_json(&name.daemon, &view);
+        data["record"] = record.map_or(serde_json::Value::Null, |record| show::record_json(&view, &record));
+        Answer::new(&data, [letter.to_string()], text).print(output);
         if let Some(path) = raw {
             eprintln!("{offset} bytes written to {}", path.display());
         }
@@ -320,17 +298,14 @@ impl Desk<'_> {
                 Err(error) => return Err(error),
             }
         }
-        match (output, change) {
-            (Output::Json, _) => print(&render::json(
-                &json!({ "letters": letters, "doubtful": doubtful, "notes": notes }),
-            )),
-            (Output::Table, Change::Replay) => {
-                eprintln!(
-                    "{} will be tried again; see what is left with: mycelial dlq list",
-                    counted(letters)
-                );
-            }
-            (Output::Table, Change::Purge) => eprintln!("{} purged", counted(letters)),
+        let data = json!({ "letters": letters, "doubtful": doubtful, "notes": notes });
+        Answer::new(&data, [], "").print(output);
+        match change {
+            Change::Replay => eprintln!(
+                "{} will be tried again; see what is left with: mycelial dlq list",
+                counted(letters)
+            ),
+            Change::Purge => eprintln!("{} purged", counted(letters)),
         }
         if output == Output::Table {
             notes.iter().for_each(|note| eprintln!("{note}"));
@@ -415,21 +390,7 @@ fn confirm(errands: &[Errand], yes: bool, change: Change) -> Result<(), CliError
             daemons.join(", ")
         ),
     };
-    if !std::io::stdin().is_terminal() {
-        return Err(CliError::Usage(format!("{question}\n  hint: say --yes")));
-    }
-    eprint!("{question} [y/N] ");
-    let mut answer = String::new();
-    let _ = std::io::stdin().lock().read_line(&mut answer);
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(CliError::Failed("nothing was changed".to_string())),
-    }
-}
-
-/// Whoever reads our output may have seen enough and close the pipe; that is no error.
-fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    ask::sure(&question, yes)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ fn state(state: LetterState) -> &'static str {
     }
 }
 
-fn full_name(daemon: &str, place: &LetterPlace) -> String {
+pub(super) fn full_name(daemon: &str, place: &LetterPlace) -> String {
     format!("{daemon}/{}/{}", place.workflow, place.id)
 }
 

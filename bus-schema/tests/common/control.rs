@@ -1,0 +1,46 @@
+//! A sample of every message by which operators command daemons.
+
+use bus_schema::{
+    api::{Failure, FailureKind},
+    control::{ControlCall, ControlResult, LogLine, Section},
+};
+
+use super::*;
+
+/// Calls and results, variant by variant.
+pub fn control() -> Vec<Sample> {
+    let shop = || "shop".to_string();
+    let calls = variants!(ControlCall {
+        ControlCall::Restart { .. } => ControlCall::Restart { workflow: shop() },
+        ControlCall::Pause { .. } => ControlCall::Pause { workflow: shop() },
+        ControlCall::Resume { .. } => ControlCall::Resume { workflow: shop() },
+        ControlCall::LogLevel { .. } => ControlCall::LogLevel { level: "info,spool=debug".into(), for_ms: 600_000 },
+        ControlCall::Logs { .. } => ControlCall::Logs { after: 17, lines_max: 200, workflow: shop() },
+        ControlCall::Diagnose => ControlCall::Diagnose,
+    });
+    let line = LogLine {
+        number: 18,
+        unix_ms: 1_700_000_000_000,
+        level: "WARN".into(),
+        text: "not connected cause=\"no host\"".into(),
+        workflow: shop(),
+    };
+    let results = variants!(ControlResult {
+        ControlResult::Failed(_) => ControlResult::Failed(Failure {
+            kind: FailureKind::NotFound,
+            message: "no workflow 'shop'".into(),
+            hint: "list them".into(),
+            problems: Vec::new(),
+        }),
+        ControlResult::Done { .. } => ControlResult::Done { workflows: vec![shop()] },
+        ControlResult::Lines { .. } => ControlResult::Lines { lines: vec![line.clone()], newest: 18 },
+        ControlResult::Report(_) => ControlResult::Report(vec![Section { heading: "disk".into(), text: "1 GiB free".into() }]),
+    });
+    let name = |value: &dyn core::fmt::Debug| {
+        let text = format!("{value:?}");
+        text.split([' ', '(']).next().unwrap_or_default().to_string()
+    };
+    let mut all: Vec<Sample> = calls.into_iter().map(|call| message(&name(&call), call)).collect();
+    all.extend(results.into_iter().map(|result| message(&name(&result), result)));
+    all
+}

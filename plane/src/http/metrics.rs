@@ -1,0 +1,56 @@
+//! `GET /metrics`: for Prometheus, which shows a token instead of a session. Off unless the settings name a token.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State as Shared,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use bus_schema::{
+    api::{ApiCall, ApiResult, FailureKind},
+    member::same_secret,
+};
+
+use super::{Web, json::refuse};
+use crate::metrics;
+
+/// In whose name the calls are made.
+const CALLER: &str = "metrics";
+
+/// Answers with everything, or says why not.
+pub(super) async fn metrics(Shared(web): Shared<Arc<Web>>, headers: HeaderMap) -> Response {
+    let Some(token) = &web.metrics_token else {
+        let hint = "name a file that holds a token in plane.toml: metrics_token_file = \"metrics.token\"";
+        return refuse(StatusCode::NOT_FOUND, FailureKind::NotFound, "metrics are off", hint);
+    };
+    let shown = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    if !shown.is_some_and(|shown| same_secret(shown, token.as_bytes())) {
+        let hint = "send the token: authorization: Bearer …";
+        return refuse(
+            StatusCode::UNAUTHORIZED,
+            FailureKind::Forbidden,
+            "the token is missing or wrong",
+            hint,
+        );
+    }
+    let ask = async |call| web.service.call(CALLER, call).await;
+    let answers = (
+        ask(ApiCall::DaemonList).await,
+        ask(ApiCall::WorkflowList).await,
+        ask(ApiCall::Ledger).await,
+    );
+    let (ApiResult::Daemons(daemons), ApiResult::Workflows(workflows), ApiResult::Ledger(streams)) = answers else {
+        let message = "the plane could not say how things are";
+        return refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            FailureKind::Internal,
+            message,
+            "try again",
+        );
+    };
+    let text = metrics::text(&daemons, &workflows, &streams);
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+}

@@ -1,0 +1,276 @@
+//! What operators see, in the text format that Prometheus scrapes
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4). Pure: lists in, text out.
+
+use std::fmt::Write as _;
+
+use bus_schema::{
+    api::{DaemonView, Presence, StreamView, WorkflowView},
+    message::RunState,
+};
+
+/// The content type of [`text`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+struct Metric<'a> {
+    out: &'a mut String,
+    name: &'static str,
+}
+
+impl<'a> Metric<'a> {
+    fn new(out: &'a mut String, name: &'static str, kind: &str, help: &str) -> Self {
+        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        Self { out, name }
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}=\"{}\"", escaped(value)))
+            .collect();
+        let _ = writeln!(self.out, "{}{{{}}} {value}", self.name, labels.join(","));
+    }
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// All metrics.
+pub fn text(daemons: &[DaemonView], workflows: &[WorkflowView], streams: &[StreamView]) -> String {
+    let mut out = String::new();
+    of_daemons(&mut out, daemons);
+    let mut state = Metric::new(
+        &mut out,
+        "mycelial_workflow_state",
+        "gauge",
+        "The worst state of a workflow's parts: 1 for the one it is in.",
+    );
+    for workflow in workflows {
+        let word = match workflow.state {
+            None => "unknown",
+            Some(RunState::Starting) => "starting",
+            Some(RunState::Running) => "running",
+            Some(RunState::Retrying) => "retrying",
+            Some(RunState::Failed) => "failed",
+            Some(RunState::Finished) => "finished",
+            Some(RunState::Stopping) => "stopping",
+            Some(RunState::Paused) => "paused",
+        };
+        state.sample(&[("workflow", &workflow.name), ("state", word)], 1);
+    }
+    let mut revision = Metric::new(
+        &mut out,
+        "mycelial_workflow_revision",
+        "gauge",
+        "The revision that daemons shall run.",
+    );
+    for workflow in workflows {
+        revision.sample(&[("workflow", &workflow.name)], workflow.revision);
+    }
+    of_streams(&mut out, streams);
+    out
+}
+
+type Number<T> = (&'static str, &'static str, &'static str, fn(&T) -> f64);
+
+fn of_daemons(out: &mut String, daemons: &[DaemonView]) {
+    let is = |yes: bool| f64::from(u8::from(yes));
+    let mut up = Metric::new(out, "mycelial_daemon_up", "gauge", "Whether a daemon's lease holds.");
+    for daemon in daemons {
+        up.sample(&[("daemon", &daemon.name)], is(daemon.presence == Presence::Online));
+    }
+    let numbers: [Number<DaemonView>; 9] = [
+        ("mycelial_daemon_memory_bytes", "gauge", "Resident memory.", |daemon| {
+            daemon.resources.rss_bytes as f64
+        }),
+        (
+            "mycelial_daemon_memory_peak_bytes",
+            "gauge",
+            "Most resident memory since start.",
+            |daemon| daemon.resources.rss_peak_bytes as f64,
+        ),
+        (
+            "mycelial_daemon_cpu_seconds_total",
+            "counter",
+            "Processor time since start.",
+            |daemon| daemon.resources.cpu_ms as f64 / 1e3,
+        ),
+        (
+            "mycelial_daemon_buffer_bytes",
+            "gauge",
+            "Bytes in its buffers on disk.",
+            |daemon| daemon.resources.spool_bytes as f64,
+        ),
+        (
+            "mycelial_daemon_disk_free_bytes",
+            "gauge",
+            "Bytes free where its data is.",
+            |daemon| daemon.resources.disk_free_bytes as f64,
+        ),
+        (
+            "mycelial_daemon_workflows_troubled",
+            "gauge",
+            "Workflows on it that do not run well.",
+            |daemon| f64::from(daemon.troubled),
+        ),
+        (
+            "mycelial_daemon_damaged",
+            "gauge",
+            "Damaged things it has set aside.",
+            |daemon| f64::from(daemon.damaged),
+        ),
+        ("mycelial_daemon_plan_version", "gauge", "The plan it runs.", |daemon| {
+            daemon.plan_version as f64
+        }),
+        (
+            "mycelial_daemon_plan_wanted",
+            "gauge",
+            "The plan it shall run.",
+            |daemon| daemon.plan_wanted as f64,
+        ),
+    ];
+    for (name, kind, help, number) in numbers {
+        let mut metric = Metric::new(out, name, kind, help);
+        daemons
+            .iter()
+            .for_each(|daemon| metric.sample(&[("daemon", &daemon.name)], number(daemon)));
+    }
+    let mut seen = Metric::new(
+        out,
+        "mycelial_daemon_last_seen_seconds",
+        "gauge",
+        "Since it was last heard; none when never since the plane started.",
+    );
+    for daemon in daemons {
+        if let Some(ms) = daemon.last_seen_ms {
+            seen.sample(&[("daemon", &daemon.name)], ms as f64 / 1e3);
+        }
+    }
+}
+
+fn of_streams(out: &mut String, streams: &[StreamView]) {
+    let mut records = Metric::new(
+        out,
+        "mycelial_stream_records",
+        "gauge",
+        "Records of a stream's epoch: produced = delivered + buffered + dropped + dead.",
+    );
+    for stream in streams {
+        let ledger = &stream.ledger;
+        for (what, count) in [
+            ("produced", ledger.produced),
+            ("delivered", ledger.delivered),
+            ("buffered", ledger.buffered),
+            ("dropped", ledger.dropped),
+            ("dead", ledger.dead),
+            ("duplicates", ledger.duplicates),
+        ] {
+            records.sample(&[&ends(stream)[..], &[("what", what)]].concat(), count);
+        }
+    }
+    let numbers: [Number<StreamView>; 4] = [
+        (
+            "mycelial_stream_buffer_bytes",
+            "gauge",
+            "Bytes waiting in a stream's buffer.",
+            |stream| stream.buffered_bytes as f64,
+        ),
+        (
+            "mycelial_stream_records_per_second",
+            "gauge",
+            "Records a second over the last reports.",
+            |stream| f64::from(stream.rate),
+        ),
+        (
+            "mycelial_stream_balances",
+            "gauge",
+            "Whether its books balance.",
+            |stream| f64::from(u8::from(stream.balances)),
+        ),
+        (
+            "mycelial_stream_troubled",
+            "gauge",
+            "Whether something keeps it from flowing.",
+            |stream| f64::from(u8::from(!stream.trouble.is_empty())),
+        ),
+    ];
+    for (name, kind, help, number) in numbers {
+        let mut metric = Metric::new(out, name, kind, help);
+        streams
+            .iter()
+            .for_each(|stream| metric.sample(&ends(stream), number(stream)));
+    }
+}
+
+fn ends(stream: &StreamView) -> [(&'static str, &str); 4] {
+    [
+        ("workflow", &stream.workflow),
+        ("edge", &stream.edge),
+        ("producer", &stream.producer),
+        ("consumer", &stream.consumer),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use bus_schema::message::Ledger;
+
+    use super::*;
+    use crate::domain::testing::node;
+
+    #[test]
+    fn samples_and_their_labels() {
+        let daemon = DaemonView {
+            name: "gw".into(),
+            node: node(1),
+            presence: Presence::Online,
+            last_seen_ms: Some(1_500),
+            version: "0.1.0".into(),
+            plan_version: 3,
+            plan_wanted: 4,
+            troubled: 1,
+            damaged: 0,
+            resources: Default::default(),
+        };
+        let workflow = WorkflowView {
+            name: "orders".into(),
+            revision: 7,
+            by: "ada".into(),
+            at_unix_ms: 0,
+            daemons: Vec::new(),
+            state: Some(RunState::Paused),
+        };
+        let stream = StreamView {
+            workflow: "or\"ders\\".into(),
+            edge: "a->b".into(),
+            producer: "gw".into(),
+            consumer: "hub".into(),
+            epoch: 1,
+            ledger: Ledger {
+                produced: 5,
+                delivered: 5,
+                ..Ledger::default()
+            },
+            balances: true,
+            buffered_bytes: 0,
+            rate: 2,
+            trouble: String::new(),
+        };
+        let text = text(&[daemon], &[workflow], &[stream]);
+        for line in [
+            "# TYPE mycelial_daemon_up gauge",
+            "mycelial_daemon_up{daemon=\"gw\"} 1",
+            "mycelial_daemon_last_seen_seconds{daemon=\"gw\"} 1.5",
+            "mycelial_daemon_plan_wanted{daemon=\"gw\"} 4",
+            "mycelial_workflow_state{workflow=\"orders\",state=\"paused\"} 1",
+            "mycelial_stream_records{workflow=\"or\\\"ders\\\\\",edge=\"a->b\",producer=\"gw\",consumer=\"hub\",what=\"produced\"} 5",
+            "mycelial_stream_balances{workflow=\"or\\\"ders\\\\\",edge=\"a->b\",producer=\"gw\",consumer=\"hub\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+        }
+        let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let mut once = names.clone();
+        once.dedup();
+        assert_eq!(names, once, "each metric once, its samples together");
+    }
+}

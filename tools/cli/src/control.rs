@@ -1,0 +1,245 @@
+//! Commands that daemons do at once: restart, pause, resume, log level, logs, diagnosis. Each daemon is asked by itself and
+//! answers for itself; one that is silent holds up nobody and is named.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bus_schema::{
+    api::{ApiCall, ApiResult},
+    control::{ControlCall, ControlResult, LogLine},
+    id::NodeId,
+};
+use serde::Serialize;
+
+use crate::{
+    answer::{Answer, print_item},
+    arguments::{Output, Part, Whom},
+    client::{CliError, Client},
+    render,
+    requests::find_daemon,
+};
+
+/// How often a followed log is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How a command ended on one daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Done,
+    Failed,
+    /// No answer came: it may or may not have been done.
+    Unknown,
+}
+
+#[derive(Debug, Serialize)]
+struct Done {
+    daemon: String,
+    outcome: Outcome,
+    workflows: Vec<String>,
+    cause: String,
+}
+
+/// On which daemons.
+pub enum Where {
+    /// This one, by name or id.
+    Daemon(String),
+    /// All that a workflow runs on.
+    Workflow(String),
+    /// All that a selector chooses.
+    Selector(String),
+}
+
+impl From<Whom> for Where {
+    fn from(whom: Whom) -> Self {
+        match (whom.name, whom.select) {
+            (Some(name), _) => Where::Daemon(name),
+            (None, select) => Where::Selector(select.unwrap_or_default()),
+        }
+    }
+}
+
+impl From<Part> for Where {
+    fn from(part: Part) -> Self {
+        part.daemon.map_or(Where::Workflow(part.name), Where::Daemon)
+    }
+}
+
+async fn targets(client: &Client, place: Where) -> Result<Vec<(String, NodeId)>, CliError> {
+    let names = match place {
+        Where::Daemon(name) => vec![name],
+        Where::Selector(selector) => match client.call(&ApiCall::DaemonSelect(selector.clone())).await? {
+            ApiResult::Daemons(daemons) if daemons.is_empty() => {
+                let message = format!("no daemon is chosen by '{selector}'");
+                return Err(CliError::not_found(message, "mycelial daemon list"));
+            }
+            ApiResult::Daemons(daemons) => daemons.into_iter().map(|daemon| daemon.name).collect(),
+            _ => return Err(CliError::Failed("the plane answered something else".to_string())),
+        },
+        Where::Workflow(name) => match client.call(&ApiCall::WorkflowShow(name)).await? {
+            ApiResult::Workflow { view, .. } => view.daemons,
+            _ => return Err(CliError::Failed("the plane answered something else".to_string())),
+        },
+    };
+    let mut found = Vec::new();
+    for name in names {
+        let node = find_daemon(client, &name).await?;
+        found.push((name, node));
+    }
+    Ok(found)
+}
+
+/// Lets daemons do something, and says how it ended on each.
+pub async fn command(
+    dir: &Path,
+    timeout: Duration,
+    output: Output,
+    place: Where,
+    call: ControlCall,
+) -> Result<(), CliError> {
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let asked = async {
+        let mut all = Vec::new();
+        for (daemon, node) in targets(&client, place).await? {
+            let done = |outcome, workflows, cause: String| Done {
+                daemon: daemon.clone(),
+                outcome,
+                workflows,
+                cause,
+            };
+            all.push(match client.ask(&daemon, &node, &call).await {
+                Ok(ControlResult::Done { workflows }) => done(Outcome::Done, workflows, String::new()),
+                Ok(ControlResult::Failed(failure)) => done(Outcome::Failed, Vec::new(), failure.message),
+                Ok(_) => done(Outcome::Failed, Vec::new(), "it answered something else".to_string()),
+                Err(error) => done(Outcome::Unknown, Vec::new(), error.to_string()),
+            });
+        }
+        Ok(all)
+    };
+    let all: Result<Vec<Done>, CliError> = asked.await;
+    client.close().await;
+    let all = all?;
+    let row = |done: &Done| {
+        let outcome = match done.outcome {
+            Outcome::Done => "done",
+            Outcome::Failed => "failed",
+            Outcome::Unknown => "unknown",
+        };
+        vec![
+            done.daemon.clone(),
+            outcome.to_string(),
+            done.workflows.join(", "),
+            done.cause.clone(),
+        ]
+    };
+    let rows: Vec<_> = all.iter().map(row).collect();
+    let text = render::table(&["daemon", "outcome", "workflows", "cause"], &rows);
+    Answer::new(&all, all.iter().map(|done| done.daemon.clone()), text).print(output);
+    let count = |outcome| all.iter().filter(|done| done.outcome == outcome).count();
+    match (count(Outcome::Failed), count(Outcome::Unknown)) {
+        (0, 0) => Ok(()),
+        (0, unknown) => Err(CliError::Unreachable(format!(
+            "{unknown} of {} daemons did not answer: say it again, it does no harm",
+            all.len()
+        ))),
+        (failed, _) => Err(CliError::Failed(format!(
+            "it failed on {failed} of {} daemons",
+            all.len()
+        ))),
+    }
+}
+
+/// Which lines of a log.
+pub struct Lines {
+    pub daemon: String,
+    pub workflow: String,
+    pub most: u16,
+    pub follow: bool,
+}
+
+/// Prints the last lines of a daemon's log, and those that follow.
+pub async fn logs(dir: &Path, timeout: Duration, output: Output, wish: Lines) -> Result<(), CliError> {
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let read = async {
+        let node = find_daemon(&client, &wish.daemon).await?;
+        let mut after = 0;
+        loop {
+            let call = ControlCall::Logs {
+                after,
+                lines_max: if after == 0 { wish.most } else { u16::MAX },
+                workflow: wish.workflow.clone(),
+            };
+            match client.ask(&wish.daemon, &node, &call).await {
+                Ok(ControlResult::Lines { lines, newest }) => {
+                    // It counts anew when the daemon has started anew.
+                    after = newest;
+                    if !lines.iter().all(|line| shown(output, &wish.daemon, line)) {
+                        return Ok(());
+                    }
+                }
+                Ok(ControlResult::Failed(failure)) => return Err(CliError::Refused(failure)),
+                Ok(_) => return Err(CliError::Failed(format!("{} answered something else", wish.daemon))),
+                Err(error) if wish.follow && after > 0 => eprintln!("{error}; trying again"),
+                Err(error) => return Err(error),
+            }
+            if !wish.follow {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let done = read.await;
+    client.close().await;
+    done
+}
+
+fn shown(output: Output, daemon: &str, line: &LogLine) -> bool {
+    let about = match line.workflow.as_str() {
+        "" => String::new(),
+        workflow => format!("[{workflow}] "),
+    };
+    let time = render::clock_time(line.unix_ms);
+    let text = format!("{time}  {:<5}  {about}{}", line.level, line.text);
+    let data = serde_json::json!({
+        "daemon": daemon, "number": line.number, "unix_ms": line.unix_ms, "level": line.level,
+        "workflow": line.workflow, "text": line.text,
+    });
+    print_item(output, &data, &line.workflow, &text)
+}
+
+/// Fetches a report on one daemon.
+pub async fn diagnose(
+    dir: &Path,
+    timeout: Duration,
+    output: Output,
+    daemon: &str,
+    file: Option<PathBuf>,
+) -> Result<(), CliError> {
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let asked = async {
+        let node = find_daemon(&client, daemon).await?;
+        client.ask(daemon, &node, &ControlCall::Diagnose).await
+    };
+    let answered = asked.await;
+    client.close().await;
+    let sections = match answered? {
+        ControlResult::Report(sections) => sections,
+        ControlResult::Failed(failure) => return Err(CliError::Refused(failure)),
+        _ => return Err(CliError::Failed(format!("{daemon} answered something else"))),
+    };
+    let text: String = sections
+        .iter()
+        .map(|section| format!("# {}\n\n{}\n\n", section.heading, section.text.trim_end()))
+        .collect();
+    if let Some(path) = file {
+        std::fs::write(&path, text)
+            .map_err(|error| CliError::Usage(format!("cannot write {}: {error}", path.display())))?;
+        eprintln!("written to {}", path.display());
+        return Ok(());
+    }
+    let names = sections.iter().map(|section| section.heading.clone());
+    Answer::new(&sections, names, text).print(output);
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! `mycelial secret`: passwords and keys that a daemon keeps for its components. Tells the daemon itself: the plane never
+//! sees one. A value is typed or piped in, and never stands on a command line, where other users of the host could read it.
+
+use std::{
+    io::{IsTerminal, Read, Write},
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bus_schema::{
+    api::FailureKind,
+    limits::SECRET_BYTES_MAX,
+    member::is_name,
+    secret::{SecretCall, SecretResult, SecretText, SecretView},
+};
+use serde_json::json;
+
+use crate::{
+    answer::Answer,
+    arguments::{Output, Secret},
+    client::{CliError, Client},
+    render,
+    requests::find_daemon,
+};
+
+/// Does what was typed.
+pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Secret) -> Result<(), CliError> {
+    let (daemon, call) = match what {
+        Secret::Set { name, daemon } => {
+            // Mistakes are told before a secret is asked for.
+            if !is_name(&name) {
+                let hint = "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit";
+                return Err(CliError::Usage(format!("'{name}' cannot name a secret: {hint}")));
+            }
+            let value = value(&name)?;
+            (daemon, SecretCall::Set { name, value })
+        }
+        Secret::Remove { name, daemon } => (daemon, SecretCall::Remove { name }),
+        Secret::List { daemon } => (daemon, SecretCall::List),
+    };
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let asked = async {
+        let node = find_daemon(&client, &daemon).await?;
+        client.ask::<_, SecretResult>(&daemon, &node, &call).await
+    };
+    let answered = asked.await;
+    client.close().await;
+    match answered? {
+        SecretResult::Failed(failure) => Err(CliError::Refused(bus_schema::api::Failure {
+            message: format!("{daemon}: {}", failure.message),
+            ..failure
+        })),
+        SecretResult::Done { used_by } => {
+            let data = json!({ "daemon": daemon, "used_by": used_by });
+            Answer::new(&data, used_by.iter().cloned(), "").print(output);
+            eprintln!("{}", done(&call, &daemon, &used_by));
+            Ok(())
+        }
+        SecretResult::Names(views) => {
+            show(output, &daemon, &views);
+            Ok(())
+        }
+    }
+}
+
+fn done(call: &SecretCall, daemon: &str, used_by: &[String]) -> String {
+    let workflows = used_by.join(", ");
+    match (call, used_by) {
+        (SecretCall::Set { name, .. }, []) => {
+            format!("{daemon} keeps '{name}'; no workflow there uses it yet: write {{ secret = \"{name}\" }} in one")
+        }
+        (SecretCall::Set { name, .. }, _) => format!("{daemon} keeps '{name}'; begun anew with it: {workflows}"),
+        (SecretCall::Remove { name }, []) => format!("{daemon} has forgotten '{name}'"),
+        (SecretCall::Remove { name }, _) => {
+            format!("{daemon} has forgotten '{name}', which is missing now in: {workflows}")
+        }
+        (SecretCall::List, _) => String::new(),
+    }
+}
+
+fn show(output: Output, daemon: &str, views: &[SecretView]) {
+    let data: Vec<_> = views
+        .iter()
+        .map(|view| json!({ "name": view.name, "set_unix_ms": view.set_unix_ms, "used_by": view.used_by }))
+        .collect();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
+    let set = |at: Option<i64>| match at {
+        None => "never: missing".to_string(),
+        Some(at) => {
+            let since = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(at);
+            format!("{} ago", render::ago(u64::try_from(since).unwrap_or(0)))
+        }
+    };
+    let rows: Vec<_> = views
+        .iter()
+        .map(|view| vec![view.name.clone(), set(view.set_unix_ms), view.used_by.join(", ")])
+        .collect();
+    let text = render::table(&["secret", "set", "used by"], &rows);
+    Answer::new(&data, views.iter().map(|view| view.name.clone()), text).print(output);
+    if views.is_empty() {
+        eprintln!("{daemon} keeps no secrets; give it one with: mycelial secret set NAME --daemon {daemon}");
+    }
+}
+
+/// Asks for the value without showing it; from a pipe, reads it. One line end at the end is not part of it.
+fn value(name: &str) -> Result<SecretText, CliError> {
+    let failed = |error: std::io::Error| CliError::Usage(format!("cannot read the secret: {error}"));
+    let text = if std::io::stdin().is_terminal() {
+        let _shown = write!(std::io::stderr(), "secret '{name}' (not shown): ");
+        let text = rpassword::read_password().map_err(failed)?;
+        SecretText::new(text)
+    } else {
+        let mut text = String::new();
+        // One byte and a line end more tell a secret that is too long from one that just fits.
+        let most = SECRET_BYTES_MAX as u64 + 3;
+        std::io::stdin().take(most).read_to_string(&mut text).map_err(failed)?;
+        let cut = text
+            .strip_suffix('\n')
+            .map_or(text.len(), |line| line.strip_suffix('\r').unwrap_or(line).len());
+        text.truncate(cut);
+        SecretText::new(text)
+    };
+    match text.expose().len() {
+        0 => Err(CliError::Usage(format!(
+            "the secret is empty\n  hint: type it, or pipe it in: mycelial secret set {name} --daemon NAME < FILE"
+        ))),
+        bytes if bytes > SECRET_BYTES_MAX => Err(CliError::Refused(bus_schema::api::Failure {
+            kind: FailureKind::Invalid,
+            message: format!("the secret is longer than the {SECRET_BYTES_MAX} bytes that a daemon keeps"),
+            hint: "put it into a file on the daemon, and name that: { file = \"PATH\" }".to_string(),
+            problems: Vec::new(),
+        })),
+        _ => Ok(text),
+    }
+}

@@ -1,0 +1,301 @@
+//! Commands that an operator gives to a daemon at work: paused sources read nothing and lose nothing, logs and reports are
+//! there to be read, and every command says how it ended.
+
+#![cfg(target_os = "linux")]
+
+use std::{fs, time::Duration};
+
+use testkit::{Broker, Cmd, Finished, Fleet, wait_ok};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn cli(fleet: &Fleet, arguments: &[&str]) -> Finished {
+    Cmd::bin("mycelial")
+        .args(["--home", &fleet.path("operator")])
+        .args(arguments)
+        .run(SOON)
+}
+
+fn ok(fleet: &Fleet, arguments: &[&str]) -> String {
+    let done = cli(fleet, arguments);
+    assert_eq!(done.code(), Some(0), "{arguments:?}: {}{}", done.stdout, done.stderr);
+    done.stdout
+}
+
+fn says(fleet: &Fleet, arguments: &[&str], part: &str) {
+    wait_ok(&format!("{arguments:?} to say {part}"), SOON, || {
+        let said = cli(fleet, arguments);
+        let text = format!("{}{}", said.stdout, said.stderr);
+        text.contains(part).then_some(()).ok_or(text)
+    });
+}
+
+struct World {
+    fleet: Fleet,
+    lines: String,
+    out: String,
+}
+
+impl World {
+    fn new() -> Self {
+        let fleet = Fleet::start(Broker::embedded(false), None);
+        fleet.enrol("gateway");
+        fleet.enrol("hub");
+        let (lines, out) = (fleet.path("lines.jsonl"), fleet.path("out.jsonl"));
+        fs::write(&lines, "").expect("a file");
+        let text = format!(
+            "name = \"copy\"\n[sources.lines]\ntype = \"file\"\ndaemon = \"gateway\"\npath = \"{lines}\"\nformat = \"json_lines\"\n\
+             [destinations.out]\ntype = \"file\"\ndaemon = \"hub\"\nfrom = \"lines\"\npath = \"{out}\"\nformat = \"json_lines\"\n"
+        );
+        fs::create_dir(fleet.path("workflows")).expect("a directory");
+        fs::write(fleet.path("workflows/copy.toml"), text).expect("a file");
+        Self { fleet, lines, out }
+    }
+
+    /// Waits until the plane knows what both daemons can run.
+    fn placeable(&self) {
+        for daemon in ["gateway", "hub"] {
+            wait_ok("the components to be known", SOON, || {
+                let shown = ok(&self.fleet, &["daemon", "show", daemon, "-o", "json"]);
+                shown.contains("\"sqlite\"").then_some(()).ok_or(shown)
+            });
+        }
+    }
+
+    fn append(&self, numbers: std::ops::Range<u32>) {
+        let before = fs::read_to_string(&self.lines).expect("lines");
+        let more: String = numbers.map(|n| format!("{{\"n\":{n}}}\n")).collect();
+        fs::write(&self.lines, before + &more).expect("a file");
+    }
+
+    fn arrived(&self) -> usize {
+        fs::read_to_string(&self.out).unwrap_or_default().lines().count()
+    }
+
+    fn arrives(&self, count: usize) {
+        wait_ok(&format!("{count} lines to arrive"), SOON, || {
+            let now = self.arrived();
+            (now == count).then_some(()).ok_or(format!("{now} so far"))
+        });
+    }
+}
+
+#[test]
+fn what_is_paused_reads_nothing_and_loses_nothing() {
+    let world = World::new();
+    let fleet = &world.fleet;
+    let mut gateway = fleet.daemon("gateway", None);
+    let _hub = fleet.daemon("hub", None);
+    let dir = fleet.path("workflows");
+    world.placeable();
+    let applied = ok(fleet, &["workflow", "apply", &dir, "--wait"]);
+    assert!(applied.contains("created"), "{applied}");
+    let again = ok(fleet, &["workflow", "apply", &dir]);
+    assert!(again.contains("unchanged"), "{again}");
+    world.append(0..5);
+    world.arrives(5);
+
+    // Twice is once.
+    for _ in 0..2 {
+        let paused = ok(fleet, &["workflow", "pause", "copy"]);
+        assert_eq!(paused.matches("done").count(), 2, "on both daemons: {paused}");
+    }
+    says(fleet, &["workflow", "status", "copy"], "paused by an operator");
+    world.append(5..9);
+    // It stays so over a restart.
+    gateway.kill9();
+    gateway = fleet.daemon("gateway", None);
+    says(fleet, &["daemon", "list"], "online");
+    says(fleet, &["workflow", "status", "copy"], "paused by an operator");
+    assert_eq!(world.arrived(), 5);
+    ok(fleet, &["workflow", "resume", "copy", "--daemon", "gateway"]);
+    world.arrives(9);
+
+    ok(fleet, &["daemon", "pause", "gateway"]);
+    world.append(9..12);
+    says(fleet, &["workflow", "status", "copy"], "paused by an operator");
+    ok(fleet, &["workflow", "restart", "copy"]);
+    assert_eq!(world.arrived(), 9, "starting anew is no resuming");
+    ok(fleet, &["daemon", "resume", "gateway"]);
+    world.arrives(12);
+    let lines = fs::read_to_string(&world.out).expect("lines");
+    let numbers: Vec<&str> = lines.lines().collect();
+    let wanted: Vec<String> = (0..12).map(|n| format!("{{\"n\":{n}}}")).collect();
+    assert_eq!(numbers, wanted, "each once, in order");
+    wait_ok("the books", SOON, || {
+        let ledgers = fleet.ledgers();
+        let all = ledgers
+            .iter()
+            .all(|(_, ledger)| ledger.produced == 12 && ledger.delivered == 12);
+        (all && !ledgers.is_empty()).then_some(()).ok_or(format!("{ledgers:?}"))
+    });
+    drop(gateway);
+}
+
+#[test]
+fn labels_choose_and_revisions_come_back() {
+    let world = World::new();
+    let fleet = &world.fleet;
+    let _daemons = (fleet.daemon("gateway", None), fleet.daemon("hub", None));
+    says(
+        fleet,
+        &["daemon", "list", "-l", "presence:online", "-o", "name"],
+        "gateway\nhub\n",
+    );
+    ok(fleet, &["daemon", "label", "gateway", "site=berlin", "test=1"]);
+    ok(fleet, &["daemon", "label", "name:*", "owner=ada"]);
+    let shown = ok(fleet, &["daemon", "label", "gateway", "test-"]);
+    assert!(
+        shown.contains("owner=ada site=berlin") && !shown.contains("test"),
+        "{shown}"
+    );
+    for (selector, names) in [
+        ("site=berlin", "gateway\n"),
+        ("-site=berlin owner=ada", "hub\n"),
+        ("label:test", ""),
+        ("version:>=0.1 name:g*", "gateway\n"),
+    ] {
+        assert_eq!(
+            ok(fleet, &["daemon", "list", "-l", selector, "-o", "name"]),
+            names,
+            "{selector}"
+        );
+    }
+    let paused = ok(fleet, &["daemon", "pause", "-l", "site=berlin"]);
+    assert!(paused.contains("gateway") && !paused.contains("hub"), "{paused}");
+    ok(fleet, &["daemon", "resume", "-l", "owner=ada"]);
+
+    world.placeable();
+    let file = fleet.path("workflows/copy.toml");
+    let first = fs::read_to_string(&file).expect("the text");
+    let differs = cli(fleet, &["workflow", "diff", &file]);
+    assert_eq!(differs.code(), Some(3), "nothing is there yet");
+    ok(fleet, &["workflow", "apply", &file]);
+    ok(fleet, &["workflow", "diff", &file]);
+    fs::write(&file, first.replace("out.jsonl", "other.jsonl")).expect("a file");
+    let differs = cli(fleet, &["workflow", "diff", &file]);
+    assert_eq!(differs.code(), Some(3), "{}", differs.stderr);
+    assert!(
+        differs.stdout.contains("other.jsonl\"") && differs.stdout.contains("-path"),
+        "{}",
+        differs.stdout
+    );
+    assert!(ok(fleet, &["workflow", "apply", &file, "--wait"]).contains("updated"));
+    ok(fleet, &["workflow", "rollback", "copy"]);
+    assert_eq!(ok(fleet, &["workflow", "show", "copy"]), first);
+    assert!(ok(fleet, &["workflow", "show", "copy", "--revision", "2"]).contains("other.jsonl"));
+    assert_eq!(ok(fleet, &["workflow", "revisions", "copy", "-o", "name"]), "3\n2\n1\n");
+
+    let before = ok(fleet, &["token", "list", "-o", "name"]).lines().count();
+    ok(fleet, &["token", "create", "--name", "spare"]);
+    let listed: Vec<serde_json::Value> =
+        serde_json::from_str(&ok(fleet, &["token", "list", "-o", "json"])).expect("JSON");
+    assert_eq!(listed.len(), before + 1);
+    let spare = listed
+        .iter()
+        .find(|token| token["name"] == "spare")
+        .expect("the new one");
+    let left = ok(
+        fleet,
+        &["token", "revoke", spare["id"].as_str().expect("an id"), "-o", "name"],
+    );
+    assert_eq!(left.lines().count(), before);
+    for (wrong, code) in [
+        (&["token", "revoke", "nonsense"][..], 2),
+        (&["daemon", "list", "-l", "color:red"], 3),
+        (&["daemon", "label", "site=bonn", "a=b"], 5),
+        (&["daemon", "label", "gateway", "berlin"], 2),
+        (&["workflow", "rollback", "nothing"], 5),
+        (&["workflow", "show", "copy", "--revision", "9"], 5),
+        (&["daemon", "pause"], 2),
+    ] {
+        let done = cli(fleet, wrong);
+        assert_eq!(done.code(), Some(code), "{wrong:?}: {}", done.stderr);
+    }
+}
+
+#[test]
+fn logs_reports_and_refusals() {
+    let world = World::new();
+    let fleet = &world.fleet;
+    let gateway = fleet.daemon("gateway", None);
+    let mut hub = fleet.daemon("hub", None);
+    world.placeable();
+    ok(fleet, &["workflow", "apply", &fleet.path("workflows")]);
+    hub.kill9();
+    says(fleet, &["logs", "gateway", "--workflow", "copy"], "starting");
+    let newest = ok(fleet, &["logs", "gateway", "-n", "1", "-o", "jsonl"]);
+    assert_eq!(newest.lines().count(), 1, "{newest}");
+    let line: serde_json::Value = serde_json::from_str(&newest).expect("JSON");
+    assert_eq!(line["daemon"], "gateway");
+
+    let restart = || ok(fleet, &["workflow", "restart", "copy", "--daemon", "gateway"]);
+    restart();
+    assert!(!ok(fleet, &["logs", "gateway", "-n", "500"]).contains("DEBUG"));
+    ok(fleet, &["daemon", "log-level", "debug", "gateway", "--for", "1m"]);
+    restart();
+    says(fleet, &["logs", "gateway", "-n", "500"], "DEBUG  pipe ended");
+    ok(fleet, &["daemon", "log-level", "-", "gateway"]);
+    let report = ok(fleet, &["daemon", "diagnose", "gateway"]);
+    for part in [
+        "# daemon",
+        "# workflows",
+        "copy revision 1",
+        "source lines (file)",
+        "# log",
+    ] {
+        assert!(report.contains(part), "{part} is not in:\n{report}");
+    }
+
+    // The hub does not run: what is known is told, and the exit code says which kind of failure it is.
+    for (arguments, code, said) in [
+        (&["workflow", "pause", "nothing"][..], 5, "nothing"),
+        (&["daemon", "pause", "nobody"], 5, "nobody"),
+        (&["daemon", "log-level", "loud", "gateway"], 1, "failed on 1 of 1"),
+        (
+            &["--timeout", "1", "workflow", "pause", "copy"],
+            7,
+            "1 of 2 daemons did not answer",
+        ),
+        (&["--timeout", "1", "logs", "hub"], 7, "did not answer"),
+        (&["workflow", "delete", "copy"], 2, "--yes"),
+        (&["context", "use", "nowhere"], 5, "no context"),
+    ] {
+        let done = cli(fleet, arguments);
+        assert!(
+            done.code() == Some(code) && done.stderr.contains(said),
+            "{arguments:?}: {:?} {}",
+            done.code(),
+            done.stderr
+        );
+    }
+    ok(fleet, &["daemon", "resume", "gateway"]);
+
+    // Every form of every list.
+    for command in [
+        &["daemon", "list"][..],
+        &["daemon", "show", "gateway"],
+        &["workflow", "list"],
+        &["workflow", "show", "copy"],
+        &["workflow", "status", "copy"],
+        &["ledger"],
+        &["components"],
+        &["dlq", "list", "--daemon", "gateway"],
+        &["info"],
+        &["secret", "list", "--daemon", "gateway"],
+        &["daemon", "ping", "gateway"],
+    ] {
+        for form in ["json", "jsonl", "yaml", "name", "table"] {
+            let said = ok(fleet, &[command, &["-o", form]].concat());
+            match form {
+                "json" => drop(serde_json::from_str::<serde_json::Value>(&said).expect("JSON")),
+                "jsonl" => said
+                    .lines()
+                    .for_each(|line| drop(serde_json::from_str::<serde_json::Value>(line).expect("JSON"))),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(ok(fleet, &["workflow", "list", "-o", "name"]), "copy\n");
+    drop(gateway);
+}

@@ -416,4 +416,27 @@ mod tests {
         assert!(bookmark.set_page("x".repeat(ADDRESS_BYTES_MAX + 1)).is_err());
         assert!(Bookmark::read(&Position::new(*b"other")).is_err());
     }
+
+    #[test]
+    fn a_broken_record_at_the_cursor_is_told_once() {
+        let input = |bytes: &[u8]| Undecodable {
+            bytes: bytes.to_vec(),
+            reason: "broken".into(),
+        };
+        let empty = crate::file::rows::empty("t");
+        let mut bookmark = Bookmark::start(Some("7".into()));
+        for wanted in [2, 0] {
+            let mut old = Old::of(&bookmark);
+            let inputs = vec![input(b"a"), input(b"b")];
+            let (rows, told) = old.leave_out(&empty, inputs, "id", &mut bookmark).unwrap();
+            assert_eq!((rows.len(), told.len()), (0, wanted));
+        }
+        // The same twice at once is two.
+        let inputs = vec![input(b"c"), input(b"c")];
+        let told = Old::of(&bookmark)
+            .leave_out(&empty, inputs, "id", &mut bookmark)
+            .unwrap()
+            .1;
+        assert_eq!(told.len(), 2);
+    }
 }

@@ -174,9 +174,8 @@ from = "events"
 
 fn descriptor() -> Descriptor {
     let summary = "Is called over HTTP, and answers when the records are durable";
-    let mut descriptor = describe::<Config>(ComponentRole::Source, "webhook", summary, EXAMPLE);
-    descriptor.durable = true;
-    descriptor
+    // It does not read again: whoever was not answered calls again.
+    describe::<Config>(ComponentRole::Source, "webhook", summary, EXAMPLE)
 }
 
 fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, ConfigError> {

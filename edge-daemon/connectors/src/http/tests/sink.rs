@@ -151,8 +151,8 @@ async fn a_lost_answer_doubles_nothing() {
         assert!(fault.to_string().contains("broke"), "{fault}");
         sink.close().await;
         if what == "crash" {
-            assert!(matches!(sink.open().await, Err(Fault::Retry { .. })));
             server.kill9();
+            assert!(matches!(sink.open().await, Err(Fault::Retry { .. })));
             server.start();
         }
         sink.open().await.unwrap();

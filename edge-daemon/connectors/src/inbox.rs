@@ -58,22 +58,42 @@ impl<T> Door<T> {
 }
 
 /// The way out.
-pub(crate) struct Inbox<T>(mpsc::Receiver<Held<T>>);
+pub(crate) struct Inbox<T> {
+    receiver: mpsc::Receiver<Held<T>>,
+    /// The one that was waited for.
+    early: Option<Held<T>>,
+}
 
 /// An empty one.
 pub(crate) fn inbox<T>() -> (Door<T>, Inbox<T>) {
     let (sender, receiver) = mpsc::channel(ITEMS_MAX);
     let room = Arc::new(Semaphore::new(BYTES_MAX));
-    (Door { sender, room }, Inbox(receiver))
+    (Door { sender, room }, Inbox { receiver, early: None })
 }
 
 impl<T> Inbox<T> {
+    /// Waits until there is something, or nobody will bring anything. `false`: nothing came for a while. May be dropped while
+    /// it waits.
+    pub(crate) async fn ready(&mut self) -> bool {
+        if self.early.is_none() {
+            match timeout_at(Instant::now() + READ_WAIT_MAX, self.receiver.recv()).await {
+                Err(_) => return false,
+                Ok(held) => self.early = held,
+            }
+        }
+        true
+    }
+
     /// Things for about one batch, in the order they came; none when none came for a while. `None`: nobody will bring any.
     pub(crate) async fn gather(&mut self) -> Option<Vec<T>> {
         let mut items = Vec::new();
         let (mut bytes, mut until) = (0, Instant::now() + READ_WAIT_MAX);
         while bytes < BATCH_BYTES_TARGET && items.len() < ITEMS_MAX {
-            match timeout_at(until, self.0.recv()).await {
+            let next = match self.early.take() {
+                Some(held) => Ok(Some(held)),
+                None => timeout_at(until, self.receiver.recv()).await,
+            };
+            match next {
                 Err(_) => break,
                 Ok(None) if items.is_empty() => return None,
                 Ok(None) => break,

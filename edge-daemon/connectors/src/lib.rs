@@ -8,8 +8,13 @@ mod file;
 mod files;
 mod generator;
 mod host_metrics;
+mod http;
 mod inbox;
+mod influxdb;
 mod key;
+// One file for both crates, as below.
+#[path = "../../transforms/src/line.rs"]
+mod line;
 mod list;
 mod modbus;
 mod mqtt;
@@ -38,6 +43,7 @@ mod write_mode;
 
 pub use secret::SecretRef;
 
+use file::text;
 use flow::Component;
 
 /// Those that run code of the user's own, whatever it is: a daemon has to allow that.
@@ -55,6 +61,10 @@ pub fn components() -> Vec<Component> {
         files::SINK,
         generator::SOURCE,
         host_metrics::SOURCE,
+        http::SOURCE,
+        http::WEBHOOK,
+        http::SINK,
+        influxdb::SINK,
         modbus::SOURCE,
         mqtt_source::SOURCE,
         mqtt_sink::SINK,

@@ -67,6 +67,11 @@ impl TlsFiles {
 }
 
 impl ListenTls {
+    /// Whether only clients with a certificate are let in.
+    pub(crate) fn knows_clients(&self) -> bool {
+        self.client_ca_file.is_some()
+    }
+
     /// Reads the files.
     pub(crate) fn server_config(&self, base_dir: &Path) -> Result<ServerConfig, String> {
         let builder = with_provider(ServerConfig::builder_with_provider)?;

@@ -18,7 +18,7 @@
 
 use bus_schema::data::{Cell, Type, Value, Zone};
 
-use crate::text::{decimal, fits_precision, parse, parse_json, push_json, shifted, shorten};
+use crate::text::{fits_precision, float_units, parse, parse_json, push_json, shifted, shorten};
 
 const DAY_NANOS: i128 = 86_400_000_000_000;
 
@@ -198,22 +198,6 @@ impl Number {
                 (Number::Single(near).units(scale) == Some(units)).then_some(near)
             }
         }
-    }
-}
-
-/// A whole number is taken as it is, bit for bit; a fraction as its shortest decimal form says.
-fn float_units(value: f64, shortest: &str, scale: u8) -> Option<i128> {
-    // 2^126: whole floats below it are exact as an i128.
-    const WHOLE_MAX: f64 = 8.5e37;
-    if value == 0.0 && value.is_sign_negative() {
-        // Negative zero has no integer or decimal.
-        None
-    } else if value.fract() == 0.0 {
-        (value.abs() < WHOLE_MAX)
-            .then_some(value as i128)
-            .and_then(|whole| shifted(whole, i64::from(scale)))
-    } else {
-        decimal(shortest, 0, scale)
     }
 }
 

@@ -21,6 +21,7 @@ mod fill;
 mod filter;
 mod flatten;
 mod hash;
+mod line;
 mod line_protocol;
 mod logfmt;
 mod lookup;

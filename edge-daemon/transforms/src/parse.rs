@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use crate::{
     cells::{named_columns, places},
-    line_protocol::{self, Precision},
-    logfmt, object,
+    line::Precision,
+    line_protocol, logfmt, object,
     pattern::compile,
     spread::{Found, spread},
     text::shorten,

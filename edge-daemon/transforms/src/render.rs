@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::{
     cells::{compute, named_columns, put, without},
-    line_protocol::{Line, Precision},
+    line::{Line, Precision},
     logfmt,
     parse::delimiter,
     text::push_json,

@@ -170,6 +170,23 @@ pub fn shifted(units: i128, shift: i64) -> Option<i128> {
     }
 }
 
+/// A float as units of `10^-scale`: a whole number is taken as it is, bit for bit; a fraction as its shortest decimal form
+/// says.
+pub fn float_units(value: f64, shortest: &str, scale: u8) -> Option<i128> {
+    // 2^126: whole floats below it are exact as an i128.
+    const WHOLE_MAX: f64 = 8.5e37;
+    if value == 0.0 && value.is_sign_negative() {
+        // Negative zero has no integer or decimal.
+        None
+    } else if value.fract() == 0.0 {
+        (value.abs() < WHOLE_MAX)
+            .then_some(value as i128)
+            .and_then(|whole| shifted(whole, i64::from(scale)))
+    } else {
+        decimal(shortest, 0, scale)
+    }
+}
+
 /// Whether that many digits are enough. 0 is no limit.
 pub fn fits_precision(units: i128, precision: u8) -> bool {
     precision == 0

@@ -7,7 +7,8 @@
 //!
 //! | to get | use |
 //! |---|---|
-//! | a broker or database | [`Mosquitto`], [`Nats`], [`Postgres`]; common controls on [`Service`] |
+//! | a broker or database | [`Mosquitto`], [`Nats`], [`Postgres`], [`Mariadb`], [`Influxdb`]; common controls on [`Service`] |
+//! | a server that behaves as a test says | [`Script`] |
 //! | a machine | [`Modbus`], [`OpcUa`] |
 //! | certificates | [`Tls`] |
 //! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`]; [`crash_bin`] for one that dies where it is told |
@@ -35,6 +36,7 @@ pub mod file_job;
 mod fleet;
 pub mod footprint;
 mod ill_disk;
+mod influxdb;
 mod jetstream;
 mod ledger;
 mod link;
@@ -48,6 +50,7 @@ mod ports;
 mod postgres;
 mod proc;
 pub mod scenario;
+mod script;
 mod service;
 pub mod shop;
 pub mod soak;
@@ -59,6 +62,7 @@ pub use bins::{bin, crash_bin, find_program};
 pub use dice::{Dice, fresh_seed};
 pub use fleet::{Broker, Embedded, Fleet};
 pub use ill_disk::{IllDisk, Illness};
+pub use influxdb::Influxdb;
 pub use ledger::Ledger;
 pub use link::{Capture, Link, Way};
 pub use mariadb::{Mariadb, MariadbBuilder};
@@ -69,6 +73,7 @@ pub use opcua::OpcUa;
 pub use ports::free_port;
 pub use postgres::{NULL, Postgres, PostgresBuilder};
 pub use proc::{Cmd, Finished, Proc, Signal};
+pub use script::Script;
 pub use service::Service;
 pub use tempfile::TempDir;
 pub use tls::{CertFiles, Tls};

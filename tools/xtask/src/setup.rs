@@ -127,6 +127,24 @@ const NEEDS: &[Need] = &[
         to: Purpose::Test,
     },
     Need {
+        what: "InfluxDB",
+        from: Source::Apt {
+            programs: &["influxd"],
+            packages: &["influxdb"],
+            service: Some("influxdb.service"),
+        },
+        to: Purpose::Test,
+    },
+    Need {
+        what: "curl",
+        from: Source::Apt {
+            programs: &["curl"],
+            packages: &["curl"],
+            service: None,
+        },
+        to: Purpose::Test,
+    },
+    Need {
         what: "iproute2",
         from: Source::Apt {
             programs: &["ip"],

@@ -76,7 +76,7 @@ const BROKER_DISK: u64 = 6_000_000;
 /// Bytes of memory a daemon may take at work.
 const DAEMON_MEMORY: u64 = 15_000_000;
 /// The same for one that sends: its spool is a database in memory as well. A tenth above what was measured.
-const SENDER_MEMORY: u64 = 17_000_000;
+const SENDER_MEMORY: u64 = 18_500_000;
 /// The plane's, with [`Load::FULL`] around it.
 const PLANE_MEMORY: u64 = 10_000_000;
 

@@ -29,6 +29,8 @@
 //! | | daemon → operator, reply | [`SecretResult`](secret::SecretResult) 25.1 | – |
 //! | | operator → daemon, request | [`ControlCall`](control::ControlCall) 26.1 | [`ControlResult`](control::ControlResult) 27.1 |
 //! | | daemon → operator, reply | [`ControlResult`](control::ControlResult) 27.1 | – |
+//! | | operator → daemon, request | [`TrialCall`](trial::TrialCall) 28.1 | [`TrialResult`](trial::TrialResult) 29.1 |
+//! | | daemon → operator, reply | [`TrialResult`](trial::TrialResult) 29.1 | – |
 //! | | any → any, request | [`Ping`](message::Ping) 17.1 | [`Pong`](message::Pong) 18.1 |
 //! | | any → any, reply | [`Pong`](message::Pong) 18.1 | – |
 //! | `data.<producer>.<stream>` | producer → consumer, stream key | [`Frame`](message::Frame) 11.1 | [`StreamAck`](message::StreamAck) 10.1 |
@@ -65,6 +67,7 @@ pub mod piece;
 pub mod plan;
 pub mod secret;
 pub mod subject;
+pub mod trial;
 pub mod vault;
 
 /// Postcard bytes of plain data.

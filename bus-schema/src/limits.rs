@@ -49,6 +49,9 @@ pub const LETTERS_PER_PAGE: usize = 100;
 /// Most bytes of a dead letter's record in one answer.
 pub const LETTER_PART_BYTES: usize = 512 * 1024;
 
+/// Most records of a preview.
+pub const PREVIEW_ROWS_MAX: usize = 100;
+
 /// Longest secret that a daemon keeps, in bytes.
 pub const SECRET_BYTES_MAX: usize = 16 * 1024;
 /// Most secrets that a daemon keeps.

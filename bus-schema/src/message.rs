@@ -14,6 +14,7 @@ use crate::{
     member::{BrokerLogin, Certificate, GroupKey, Role, Roster, Signed},
     plan::{Descriptor, Plan},
     secret::{SecretCall, SecretResult},
+    trial::{TrialCall, TrialResult},
 };
 
 /// A body could not be read. Counted and reported, never a crash.
@@ -134,6 +135,8 @@ messages! {
     25, 1 => SecretResult;
     26, 1 => ControlCall;
     27, 1 => ControlResult;
+    28, 1 => TrialCall;
+    29, 1 => TrialResult;
 }
 
 /// A candidate asks to become a member. Travels in a sealed box to the plane.

@@ -28,10 +28,11 @@ use bus_schema::{
     },
     plan::{Descriptor, Plan},
     secret::SecretCall,
+    trial::TrialCall,
 };
 use converge::Refused;
 use flow::Registry;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
     aside,
@@ -106,6 +107,8 @@ pub struct Setup {
     pub base_dir: PathBuf,
     /// Bytes of dead letters kept for one workflow.
     pub letters_bytes_max: u64,
+    /// Whether workflows may run code of their own.
+    pub allows_code: bool,
     /// The log, and the level that the settings say.
     pub log: LogControl,
     /// See there.
@@ -127,6 +130,10 @@ pub struct Agent {
     secrets: Arc<Secrets>,
     board: Arc<Board>,
     taps: Arc<Taps>,
+    /// One text is tried at a time.
+    trying: Arc<Semaphore>,
+    base_dir: PathBuf,
+    allows_code: bool,
     clocks: Arc<Clocks>,
     registry: Arc<Registry>,
     /// Hash of the catalog.
@@ -160,6 +167,7 @@ impl Agent {
             budget,
             base_dir,
             letters_bytes_max,
+            allows_code,
             log,
             log_level,
             random,
@@ -203,9 +211,11 @@ impl Agent {
             secure: Arc::clone(&secure),
             streams: Arc::clone(&streams),
             budget: Arc::clone(&budget),
-            base_dir,
+            base_dir: base_dir.clone(),
             started,
+            allows_code,
         };
+        let files = base_dir;
         let letters = Letters::new(home.dir(), letters_bytes_max, epoch, started);
         let supervisor = Supervisor::new(workshop, Arc::clone(&board), checkpoints, letters.clone(), random);
         let mut agent = Self {
@@ -221,6 +231,9 @@ impl Agent {
             secrets,
             board,
             taps,
+            trying: Arc::new(Semaphore::new(1)),
+            base_dir: files,
+            allows_code,
             clocks,
             registry,
             catalog,
@@ -342,6 +355,10 @@ impl Agent {
     }
 
     async fn message(&mut self, message: Incoming) -> bool {
+        if message.is::<TrialCall>() {
+            self.trial(message).await;
+            return false;
+        }
         let handled = if message.is::<StreamOpen>() {
             message.read::<StreamOpen>().map(|open| {
                 self.streams.opened(&message.sender.node, &open);

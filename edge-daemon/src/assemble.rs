@@ -40,6 +40,8 @@ pub struct Workshop {
     pub base_dir: PathBuf,
     /// When the daemon started.
     pub started: Instant,
+    /// Whether workflows may run code of their own.
+    pub allows_code: bool,
 }
 
 /// A workflow's pipes and what belongs to them.
@@ -258,6 +260,18 @@ impl Workshop {
         })
     }
 
+    /// Refuses what this daemon does not allow.
+    fn admit(&self, node: &PlanNode) -> Result<(), Fault> {
+        if self.allows_code || !connectors::CUSTOM_CODE.contains(&node.component.as_str()) {
+            return Ok(());
+        }
+        Err(Fault::stop(format!(
+            "{}: '{}' runs code of the workflow's own, which this daemon does not allow; to allow it, set allow = true \
+             under [custom_code] in its config.toml",
+            node.id, node.component
+        )))
+    }
+
     fn context(&self, plan: &PlanWorkflow, node: &PlanNode) -> BuildContext {
         BuildContext {
             workflow: plan.name.clone(),
@@ -268,6 +282,7 @@ impl Workshop {
     }
 
     fn source(&self, plan: &PlanWorkflow, node: &PlanNode) -> Result<Box<dyn Source>, Fault> {
+        self.admit(node)?;
         match self.registry.find(ComponentRole::Source, &node.component) {
             Some(Build::Source(build)) => {
                 build(&node.config, &self.context(plan, node)).map_err(|error| misfit(node, &error))
@@ -277,6 +292,7 @@ impl Workshop {
     }
 
     fn transform(&self, plan: &PlanWorkflow, node: &PlanNode) -> Result<Box<dyn Transform>, Fault> {
+        self.admit(node)?;
         match self.registry.find(ComponentRole::Transform, &node.component) {
             Some(Build::Transform(build)) => {
                 build(&node.config, &self.context(plan, node)).map_err(|error| misfit(node, &error))
@@ -286,6 +302,7 @@ impl Workshop {
     }
 
     fn sink(&self, plan: &PlanWorkflow, node: &PlanNode) -> Result<Box<dyn Sink>, Fault> {
+        self.admit(node)?;
         match self.registry.find(ComponentRole::Destination, &node.component) {
             Some(Build::Sink(build)) => {
                 build(&node.config, &self.context(plan, node)).map_err(|error| misfit(node, &error))

@@ -31,7 +31,7 @@ use crate::{
     logging::{self, LogControl},
     resources,
     secrets::Secrets,
-    standalone,
+    standalone, trial,
 };
 
 /// Something went wrong while running.
@@ -53,6 +53,7 @@ Examples:
   myceliald enrol myc1…                    become a member of a fleet, once
   myceliald start                          run what the plane says
   myceliald run workflow.toml              run one workflow here, without any plane or bus
+  myceliald test workflow.toml             run the tests it keeps
   myceliald spool list                     what is buffered, while the daemon is stopped
 ";
 
@@ -106,6 +107,12 @@ enum Command {
         /// Where positions and buffers are kept between runs; beside the workflow by default.
         #[arg(long, value_name = "DIR")]
         state: Option<PathBuf>,
+    },
+    /// Run the tests that workflow files keep (`[tests.NAME]`), here and at once; nothing is read or written.
+    Test {
+        /// The workflows.
+        #[arg(required = true, value_name = "FILE")]
+        workflows: Vec<PathBuf>,
     },
     /// Show the components this daemon has, or one of them with its settings and an example.
     Components {
@@ -170,6 +177,13 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Spool(arguments) => {
             let config = settings(path.as_deref(), data_dir)?;
             return spool_command(arguments, &config).await;
+        }
+        Command::Test { workflows } => {
+            let runtime = tokio::runtime::Handle::current();
+            let tested =
+                tokio::task::spawn_blocking(move || trial::local::test(&workflows, &registry(), &runtime)).await;
+            let tested = tested.map_err(|error| Failure::new(EXIT_FAILED, error))?;
+            return tested.map_err(|failed| Failure::new(EXIT_FAILED, failed));
         }
         Command::Run { workflow, state } => {
             let config = settings(path.as_deref(), data_dir)?;
@@ -411,6 +425,7 @@ async fn serve(
                 budget: Arc::clone(&budget),
                 base_dir: files.clone(),
                 letters_bytes_max: config.dead_letters.quota.0,
+                allows_code: config.custom_code.allow,
                 log: log.clone(),
                 log_level: config.log.level.clone(),
                 random,
@@ -517,7 +532,7 @@ fn reload(
     if new.dead_letters != old.dead_letters {
         tracing::warn!("[dead_letters] takes effect only after a restart; going on with the old one");
     }
-    if new.bus == old.bus {
+    if new.bus == old.bus && new.custom_code == old.custom_code {
         tracing::info!("settings read again; the bus is the same");
         return None;
     }

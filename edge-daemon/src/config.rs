@@ -24,6 +24,16 @@ pub struct Config {
     pub log: LogSection,
     /// Records that could not be delivered.
     pub dead_letters: LettersSection,
+    /// Code that comes with workflows.
+    pub custom_code: CustomCodeSection,
+}
+
+/// `[custom_code]`: whether workflows of the plane may run code of their own here: programs (`exec`) and Python (`python`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CustomCodeSection {
+    /// They may. Whoever can apply a workflow can then do on this host what the daemon can.
+    pub allow: bool,
 }
 
 /// `[dead_letters]`
@@ -54,6 +64,7 @@ impl Default for Config {
             spool: SpoolSection::default(),
             log: LogSection::default(),
             dead_letters: LettersSection::default(),
+            custom_code: CustomCodeSection::default(),
         }
     }
 }
@@ -220,6 +231,7 @@ mod tests {
                 "config.toml:3: spool.quota: 1 MiB is too small for a buffer\n  hint: the smallest quota is 16 MiB",
             ),
             ("[spool]\nquotas = 1", "did you mean `quota`?"),
+            ("[custom_code]\nalow = true", "did you mean `allow`?"),
             (
                 "[log]\nlevel = 'lots=of=it'",
                 "config.toml:2: log.level: 'of=it' is no level",

@@ -20,6 +20,7 @@ mod standalone;
 mod streams;
 mod supervisor;
 mod taps;
+mod trial;
 
 use std::process::ExitCode;
 

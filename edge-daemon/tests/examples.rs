@@ -64,7 +64,7 @@ fn of_every_component() {
 fn of_transforms_run() {
     let dir = temp_dir("examples");
     let readings = "{\"time\": \"2024-01-31T10:00:00Z\", \"at\": \"2024-01-31T10:00:00Z\", \"line\": \"a\", \
-                    \"temperature\": 31.5, \"fahrenheit\": 88, \"price\": \"12.50\", \"payload\": {\"x\": {\"y\": 1}}, \
+                    \"temperature\": 31.5, \"fahrenheit\": 88, \"price\": \"12.50\", \"payload\": {\"x\": {\"y\": 1}}, \"values\": [7], \
                     \"body\": \"KLUv/SAFKQAAaGVsbG8=\"}\n";
     fs::write(dir.path().join("lines.csv"), "line,hall,name\na,North,Ada\n").unwrap();
     for Descriptor {

@@ -370,6 +370,93 @@ fn killed_again_and_again_it_neither_loses_nor_doubles() {
     assert!(!dir.join("shop.state/dead").exists(), "nothing is a dead letter");
 }
 
+const STOCK: &str = r#"
+name = "stock"
+
+[sources.changes]
+type = "sqlite"
+mode = "changes"
+path = "shop.db"
+table = "stock"
+
+[destinations.copy]
+type = "sqlite"
+from = "changes"
+path = "copy.db"
+table = "copied"
+"#;
+
+/// What another program changes while the daemon runs or does not.
+fn changes_of_stock() -> String {
+    let transaction = "BEGIN IMMEDIATE;
+        UPDATE stock SET amount = amount + 1 WHERE id % 997 = abs(random() % 997);
+        DELETE FROM stock WHERE id IN (SELECT abs(random() % 60000) FROM stock LIMIT 9);
+        INSERT OR REPLACE INTO stock SELECT abs(random() % 60000), 'new', 0 FROM stock LIMIT 9;
+        UPDATE OR IGNORE stock SET id = id + 1 WHERE id % 4999 = abs(random() % 4999);
+        COMMIT;\n";
+    transaction.repeat(100)
+}
+
+#[test]
+fn every_change_of_a_table_arrives_once_through_kills() {
+    let dir = temp_dir("run-changes");
+    let dir = dir.path();
+    let program = |file: &str| {
+        Cmd::new("sqlite3")
+            .args(["-bail", "-cmd", ".timeout 30000"])
+            .arg(dir.join(file))
+    };
+    let query = |file: &str, sql: &str| program(file).arg(sql).run(SOON).ok();
+    query(
+        "shop.db",
+        "PRAGMA journal_mode = WAL; CREATE TABLE stock (id INTEGER PRIMARY KEY, name TEXT, amount INT);
+         WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 40000)
+         INSERT INTO stock SELECT n, 'item ' || n, n % 7 FROM n",
+    );
+    let command = run(dir, "stock.toml", STOCK);
+    let rows = |file: &str, table: &str| query(file, &format!("SELECT * FROM {table} ORDER BY id"));
+    let progress = || match dir.join("copy.db").exists() {
+        true => {
+            program("copy.db")
+                .arg("SELECT seq FROM _mycelial_watermark")
+                .run(SOON)
+                .stdout
+        }
+        false => String::new(),
+    };
+    for _ in 0..6 {
+        let before = progress();
+        let mut writer = program("shop.db").stdin(changes_of_stock()).spawn();
+        let mut running = command.spawn();
+        wait_until("some progress", SOON, || (progress() != before).then_some(()));
+        running.kill9();
+        let exit = writer.wait_exit(SOON);
+        assert!(exit.is_some_and(|exit| exit.success()), "{}", writer.log());
+    }
+    let mut running = command.spawn();
+    wait_until("the copy to be the table", SOON, || {
+        (rows("copy.db", "copied") == rows("shop.db", "stock")).then_some(())
+    });
+    // What is written is committed and accounted for a moment later; a stop in between leaves that to the next run.
+    let books = wait_until("books that say all is delivered", SOON, || {
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(running.term_and_wait(SOON).success());
+        let books = accounts(&running.log());
+        let is_settled = books.values().all(|[produced, delivered, ..]| produced == delivered);
+        if !is_settled {
+            running = command.spawn();
+        }
+        is_settled.then_some(books)
+    });
+    let [produced, delivered, buffered, dropped, dead] = books["changes->copy"];
+    assert!(produced > 40_000 && produced == delivered, "{books:?}");
+    assert_eq!((buffered, dropped, dead), (0, 0, 0), "{books:?}");
+    assert_eq!(rows("copy.db", "copied"), rows("shop.db", "stock"));
+    assert!(!dir.join("stock.state/dead").exists(), "nothing is a dead letter");
+    // What was delivered has been taken off, but for the row that gives the next its number.
+    assert_eq!(query("shop.db", "SELECT count(*) FROM mycelial_stock_changes"), "1\n");
+}
+
 #[test]
 fn workflows_keep_to_themselves() {
     let dir = temp_dir("run-two");

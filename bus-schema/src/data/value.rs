@@ -390,7 +390,9 @@ fn civil(days: i64) -> (i64, u32, u32) {
 
 fn write_date(f: &mut fmt::Formatter<'_>, days: i64) -> fmt::Result {
     let (year, month, day) = civil(days);
-    write!(f, "{year:04}-{month:02}-{day:02}")
+    // The sign is none of ISO 8601's four digits.
+    let sign = if year < 0 { "-" } else { "" };
+    write!(f, "{sign}{:04}-{month:02}-{day:02}", year.unsigned_abs())
 }
 
 fn write_time(f: &mut fmt::Formatter<'_>, nanos: u64) -> fmt::Result {
@@ -436,6 +438,8 @@ mod tests {
             (Value::Date(-1), "1969-12-31"),
             (Value::Date(11_016), "2000-02-29"),
             (Value::Date(-719_528), "0000-01-01"),
+            (Value::Date(-735_160), "-0043-03-15"),
+            (Value::Date(i32::MIN), "-5877641-06-23"),
             (Value::Time(3_723_000_000_000), "01:02:03"),
             (Value::Time(1_500_000), "00:00:00.001500"),
             (Value::Timestamp(-1), "1969-12-31T23:59:59.999999999"),

@@ -26,6 +26,7 @@ pub fn all() -> Vec<Sample> {
     all.extend(letters::letters());
     all.extend(secrets::secrets());
     all.extend(control::control());
+    all.extend(trial::trial());
     all.extend(others());
     all.extend(enums());
     all

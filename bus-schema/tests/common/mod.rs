@@ -7,6 +7,7 @@ pub mod control;
 pub mod letters;
 pub mod messages;
 pub mod secrets;
+pub mod trial;
 
 use bus_schema::{
     decode, encode,

@@ -7,7 +7,7 @@ use bus_schema::{
 
 use crate::{
     fleet::{Fleet, Site},
-    graph,
+    graph, outputs,
     parse::RESERVED_KEYS,
     schema,
     spec::{Node, Place, Spec},
@@ -29,6 +29,7 @@ pub(crate) fn check<'a>(spec: &'a Spec, fleet: &'a Fleet) -> (Vec<Problem>, Vec<
         checker.is_sent(index);
         checker.needs_order(index);
     }
+    checker.gathers();
     (checker.problems, checker.sites)
 }
 
@@ -228,6 +229,90 @@ impl<'a> Checker<'a> {
         };
         self.inputs_fit(node, descriptor);
         self.config(node, descriptor);
+        self.outputs(node, descriptor);
+    }
+
+    /// Who reads a node names one of its outputs if it has several, and else none; and each output is read.
+    fn outputs(&mut self, node: &Node, descriptor: &Descriptor) {
+        if node.role != ComponentRole::Transform || outputs::of(&node.id).is_some() {
+            return;
+        }
+        let Ok(schema) = serde_json::from_str::<serde_json::Value>(&descriptor.schema) else {
+            return;
+        };
+        let (key, named) = outputs::named(&schema, node).unzip();
+        let all = |named: &[&str]| {
+            let names = named.iter().copied().chain([outputs::ELSE]);
+            names
+                .map(|output| format!("'{}.{output}'", node.id))
+                .collect::<Vec<_>>()
+        };
+        let mut read: Vec<&str> = Vec::new();
+        for reader in self
+            .spec
+            .nodes
+            .iter()
+            .filter(|reader| outputs::of(&reader.id).is_none())
+        {
+            for from in &reader.from {
+                let (of, output) = outputs::of(from).map_or((from.as_str(), None), |(of, output)| (of, Some(output)));
+                if of != node.id {
+                    continue;
+                }
+                read.extend(output);
+                let (message, hint) = match (&named, output) {
+                    (None, Some(_)) => (
+                        format!("'{}' has no outputs to choose from", clip(of)),
+                        format!("read from '{}'", clip(of)),
+                    ),
+                    (Some(named), None) => (
+                        format!("'{}' has several outputs", clip(of)),
+                        format!("read from {}", joined(&all(named), "or")),
+                    ),
+                    (Some(named), Some(output)) if output != outputs::ELSE && !named.contains(&output) => (
+                        format!("'{}' has no output '{}'", clip(of), clip(output)),
+                        suggest(output, "its outputs", named.iter().copied().chain([outputs::ELSE])),
+                    ),
+                    _ => continue,
+                };
+                self.wrong(&reader.place().key("from"), message, hint);
+            }
+        }
+        for output in named.into_iter().flatten().filter(|output| !read.contains(output)) {
+            let message = format!(
+                "nothing reads from '{}.{}': its records would go nowhere",
+                clip(&node.id),
+                clip(output)
+            );
+            let hint = "let a transform or a destination read from it, or remove it";
+            self.wrong(&node.place().key(key.unwrap_or_default()).key(output), message, hint);
+        }
+    }
+
+    /// What remembers records knows only those that come on its own way: on several, each would have results of its own.
+    fn gathers(&mut self) {
+        let ways = if graph::cycles(self.spec).is_empty() {
+            graph::ways(self.spec)
+        } else {
+            return;
+        };
+        for (index, node) in self.spec.nodes.iter().enumerate() {
+            let site = self.sites[index].filter(|_| ways[index] > 1);
+            let found = site.and_then(|site| site.daemon.find(node.role, &node.component));
+            let remembers = found.is_some_and(|descriptor| {
+                let schema = serde_json::from_str(&descriptor.schema);
+                schema.is_ok_and(|schema: serde_json::Value| schema["x-remembers"] == true)
+            });
+            if remembers {
+                let message = format!(
+                    "records come to '{}' on {} ways, and it would work on each by itself",
+                    clip(&node.id),
+                    ways[index]
+                );
+                let hint = "use one for each source, before they are merged; 'live_first' makes two ways of one";
+                self.wrong(&node.place().key("from"), message, hint);
+            }
+        }
     }
 
     /// A buffer needs a stream: an edge from another daemon, or the last edge before a destination.
@@ -323,6 +408,10 @@ impl<'a> Checker<'a> {
     }
 
     fn config(&mut self, node: &Node, descriptor: &Descriptor) {
+        // An output's config is that of the node whose output it is.
+        if outputs::of(&node.id).is_some() {
+            return;
+        }
         let place = node.place();
         let schema = serde_json::from_str(&descriptor.schema);
         let findings = match &schema {

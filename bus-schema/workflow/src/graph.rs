@@ -182,7 +182,7 @@ fn dead_ends(spec: &Spec, problems: &mut Vec<Problem>) {
 }
 
 /// How many ways lead from sources to each node; saturating. Two tracks are two ways. Only for graphs without cycles.
-fn ways(spec: &Spec) -> Vec<usize> {
+pub(crate) fn ways(spec: &Spec) -> Vec<usize> {
     fn of(spec: &Spec, node: usize, known: &mut Vec<Option<usize>>) -> usize {
         if let Some(ways) = known[node] {
             return ways;

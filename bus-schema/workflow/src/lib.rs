@@ -21,6 +21,8 @@
 //! send = { class = "bulk", rate = "50KB/s" }        # how that stream is sent
 //! ```
 //!
+//! A transform with several outputs is read by the name of one: `from = "split.hot"` (see `outputs`).
+//!
 //! [`validate`] tells everything that is wrong at once; [`compile`] cuts a workflow into one [`PlanWorkflow`] per daemon.
 //!
 //! [`PlanWorkflow`]: bus_schema::plan::PlanWorkflow
@@ -29,6 +31,7 @@ mod check;
 mod compile;
 mod fleet;
 mod graph;
+mod outputs;
 mod parse;
 mod schema;
 mod spec;
@@ -39,7 +42,7 @@ use bus_schema::api::Problem;
 pub use compile::{Compiled, Part};
 pub use fleet::{Daemon, Fleet};
 pub use parse::RESERVED_KEYS;
-pub use spec::{Node, Spec};
+pub use spec::{Node, Spec, Test};
 pub use words::{nearest, size_bytes, size_text};
 
 /// Longest text of a workflow, in bytes.

@@ -2,6 +2,7 @@
 //! what could not be read is left empty in the spec and not complained about again.
 
 mod send;
+mod tests;
 
 use bus_schema::{
     api::Problem,
@@ -16,7 +17,7 @@ use toml::{
 };
 
 use crate::{
-    TEXT_BYTES_MAX,
+    TEXT_BYTES_MAX, outputs,
     spec::{Lines, Node, Part, Place, Spec, section},
     words::{clip, joined, nearest, size_bytes, size_text, suggest},
 };
@@ -24,7 +25,7 @@ use crate::{
 /// Keys of a node that are Mycelial's own; all others belong to the component.
 pub const RESERVED_KEYS: [&str; 5] = ["type", "daemon", "from", "spool", "send"];
 
-const TOP_KEYS: [&str; 4] = ["name", "sources", "transforms", "destinations"];
+const TOP_KEYS: [&str; 5] = ["name", "sources", "transforms", "destinations", "tests"];
 const ROLES: [ComponentRole; 3] = [
     ComponentRole::Source,
     ComponentRole::Transform,
@@ -52,6 +53,7 @@ pub(crate) fn read(text: &str) -> Reading {
     let mut spec = Spec {
         name: String::new(),
         nodes: Vec::new(),
+        tests: Vec::new(),
         lines: Lines::default(),
     };
     if text.len() > TEXT_BYTES_MAX {
@@ -81,6 +83,7 @@ pub(crate) fn read(text: &str) -> Reading {
         };
     }
     reader.workflow(table.get_ref(), &mut spec);
+    outputs::expand(&mut spec);
     spec.lines = reader.lines;
     Reading {
         spec,
@@ -152,12 +155,16 @@ impl Reader {
     fn workflow(&mut self, table: &DeTable<'_>, spec: &mut Spec) {
         let root = Place::root();
         let mut sections = Vec::new();
-        let mut name = None;
+        let (mut name, mut tests) = (None, None);
         for (key, value) in table {
             let (key, line, value) = (key.get_ref().as_ref(), self.line_at(key.span().start), value.get_ref());
             self.lines.keys.entry(key.to_string()).or_default().line = line;
             if key == "name" {
                 name = Some(value);
+                continue;
+            }
+            if key == "tests" {
+                tests = Some(value);
                 continue;
             }
             let mut meant = Some(key);
@@ -186,6 +193,10 @@ impl Reader {
         }
         for (role, value) in sections {
             self.section(role, value, &mut spec.nodes);
+        }
+        if let Some(value) = tests {
+            spec.tests = self.tests(value);
+            self.tests_fit(spec);
         }
         if spec.nodes.len() > WORKFLOW_NODES_MAX {
             let message = format!(

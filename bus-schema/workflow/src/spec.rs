@@ -17,7 +17,23 @@ use crate::words::clip;
 pub struct Spec {
     pub(crate) name: String,
     pub(crate) nodes: Vec<Node>,
+    pub(crate) tests: Vec<Test>,
     pub(crate) lines: Lines,
+}
+
+/// An example of what comes of given records. Nothing of it is part of a plan.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Test {
+    /// Its name.
+    pub name: String,
+    /// Records by source, in the order of the text. An empty table stands for null.
+    pub given: Vec<(String, Vec<Map<String, Value>>)>,
+    /// The records that come out of a transform or into a destination, all of them and in order.
+    pub expect: Vec<(String, Vec<Map<String, Value>>)>,
+    /// A part of the reason for each record that a transform rejects, in order.
+    pub reject: Vec<(String, Vec<String>)>,
+    /// Types of columns of the given records, by the names that `cast` takes; without one, a value has that of its form.
+    pub types: Vec<(String, String)>,
 }
 
 /// One component in a workflow.
@@ -66,6 +82,11 @@ impl Spec {
     /// Its nodes: sources, transforms, destinations, each in the order of the text.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// Its tests, in the order of the text.
+    pub fn tests(&self) -> &[Test] {
+        &self.tests
     }
 
     /// Its id within a fleet.

@@ -1,9 +1,11 @@
 //! Sources and destinations: one file or folder per system, one line each in [`components`].
 //! Knows no bus, no spool and no plan: only the contract of `flow`.
 
+mod clock;
 mod exec;
 mod feed;
 mod file;
+mod files;
 mod generator;
 mod host_metrics;
 mod http;
@@ -14,6 +16,7 @@ mod key;
 #[path = "../../transforms/src/line.rs"]
 mod line;
 mod list;
+mod modbus;
 mod mqtt;
 mod mqtt_sink;
 mod mqtt_source;
@@ -21,12 +24,14 @@ mod mqtt_trial;
 mod mysql;
 mod names;
 mod nats;
+mod opcua;
 // One file for both crates, which do not depend on each other.
 #[path = "../../transforms/src/ordered.rs"]
 mod ordered;
 mod payload;
 mod postgres;
 mod publish;
+mod python;
 mod secret;
 mod sqlite;
 mod stdin;
@@ -41,26 +46,38 @@ pub use secret::SecretRef;
 use file::text;
 use flow::Component;
 
-/// Every source and destination of this build.
+/// Those that run code of the user's own, whatever it is: a daemon has to allow that.
+pub const CUSTOM_CODE: &[&str] = &["exec", "python"];
+
+/// Every source and destination of this build, and the transforms that wait for programs.
 pub fn components() -> Vec<Component> {
     vec![
         exec::SOURCE,
+        exec::TRANSFORM,
         exec::SINK,
         file::SOURCE,
         file::SINK,
+        files::SOURCE,
+        files::SINK,
         generator::SOURCE,
         host_metrics::SOURCE,
         http::SOURCE,
         http::WEBHOOK,
         http::SINK,
         influxdb::SINK,
+        modbus::SOURCE,
         mqtt_source::SOURCE,
         mqtt_sink::SINK,
+        mysql::SOURCE,
         mysql::SINK,
         nats::SOURCE,
         nats::SINK,
+        opcua::SOURCE,
         postgres::SOURCE,
         postgres::SINK,
+        python::SOURCE,
+        python::TRANSFORM,
+        python::SINK,
         sqlite::SOURCE,
         sqlite::SINK,
         stdin::SOURCE,

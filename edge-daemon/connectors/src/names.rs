@@ -1,9 +1,25 @@
-//! Guesses what somebody meant to write. Knows only text.
+//! Guesses what somebody meant to write, and makes names for what a node needs in another system. Knows only text.
 
 /// Names that differ in more than one letter of this many are not the same word mistyped.
 const LETTERS_PER_MISTAKE: usize = 3;
 /// How many names to list when none is near.
 const LISTED_MAX: usize = 8;
+/// Of a name that is made from others, what stays readable, in bytes.
+const READABLE_BYTES_MAX: usize = 50;
+
+/// What a node calls the `thing` that it makes in another system: `mycelial_WORKFLOW_NODE`, at most 59 of the characters
+/// a-z, 0-9 and _.
+pub(crate) fn of_node(thing: &str, workflow: &str, node: &str) -> String {
+    let given = format!("mycelial_{workflow}_{node}");
+    let allowed = |char: char| matches!(char, 'a'..='z' | '0'..='9' | '_');
+    if given.len() <= READABLE_BYTES_MAX && given.chars().all(allowed) {
+        return given;
+    }
+    let readable = given.to_lowercase().replace(|char| !allowed(char), "_");
+    let hash = bus_schema::id::hash(thing, &[workflow.as_bytes(), node.as_bytes()]);
+    let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}_{hash}", &readable[..readable.len().min(READABLE_BYTES_MAX)])
+}
 
 /// ` (did you mean 'x'?)` for the nearest of `known`; when none is near, what there is.
 pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {

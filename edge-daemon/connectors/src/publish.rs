@@ -5,7 +5,10 @@ use flow::ConfigError;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::file::encode::{JsonRows, refuse_delete};
+use crate::{
+    file::encode::{JsonRows, refuse_delete},
+    list::list_json,
+};
 
 /// Longest topic, in bytes (MQTT 3.1.1, section 1.5.3). Subjects of NATS are shorter still.
 const TOPIC_BYTES_MAX: usize = 65_535;
@@ -17,7 +20,7 @@ pub(crate) enum Format {
     /// A JSON object of all columns, as the destination `file` writes it.
     #[default]
     Json,
-    /// One column: bytes as they are, anything else as text. Null is an empty payload.
+    /// One column: bytes as they are, lists as JSON, anything else as text. Null is an empty payload.
     Raw,
 }
 
@@ -75,6 +78,7 @@ impl Payloads<'_> {
                 match place.map_or(Cell::Missing, |place| batch.cell(row, place)) {
                     Cell::Missing | Cell::Unchanged => Err(format!("the record has no column '{column}'")),
                     Cell::Bytes(bytes) => Ok(bytes.to_vec()),
+                    Cell::List(items) => Ok(list_json(items).into_bytes()),
                     cell => Ok(cell.to_string().into_bytes()),
                 }
             }
@@ -86,41 +90,50 @@ impl Payloads<'_> {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Template(Vec<Piece>);
 
+/// A part of a text with places for values.
 #[derive(Debug, PartialEq)]
-enum Piece {
+pub(crate) enum Piece {
     Text(String),
+    /// What stands between braces.
     Column(String),
 }
 
+/// Takes a text with `{column}` in it apart.
+pub(crate) fn pieces(text: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (column, after) = after
+            .split_once('}')
+            .ok_or_else(|| format!("'{text}' has a {{ without }}"))?;
+        if column.is_empty() {
+            return Err(format!("'{text}' has {{}} without the name of a column"));
+        }
+        pieces.push(Piece::Text(before.to_string()));
+        pieces.push(Piece::Column(column.to_string()));
+        rest = after;
+    }
+    pieces.push(Piece::Text(rest.to_string()));
+    pieces.retain(|piece| *piece != Piece::Text(String::new()));
+    if literal(&pieces).any(|text| text.contains('}')) {
+        return Err(format!("'{text}' has a }} without {{"));
+    }
+    Ok(pieces)
+}
+
+/// What is the same for all records.
+fn literal(pieces: &[Piece]) -> impl Iterator<Item = &str> {
+    pieces.iter().filter_map(|piece| match piece {
+        Piece::Text(text) => Some(text.as_str()),
+        Piece::Column(_) => None,
+    })
+}
+
 impl Template {
-    /// Takes a text with `{column}` in it apart.
+    /// Takes a topic with `{column}` in it apart.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut pieces = Vec::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            let (column, after) = after
-                .split_once('}')
-                .ok_or_else(|| format!("'{text}' has a {{ without }}"))?;
-            if column.is_empty() {
-                return Err(format!("'{text}' has {{}} without the name of a column"));
-            }
-            pieces.push(Piece::Text(before.to_string()));
-            pieces.push(Piece::Column(column.to_string()));
-            rest = after;
-        }
-        pieces.push(Piece::Text(rest.to_string()));
-        pieces.retain(|piece| *piece != Piece::Text(String::new()));
-        let literal = pieces.iter().filter_map(|piece| {
-            if let Piece::Text(text) = piece {
-                Some(text)
-            } else {
-                None
-            }
-        });
-        if literal.clone().any(|text| text.contains('}')) {
-            return Err(format!("'{text}' has a }} without {{"));
-        }
-        if literal.clone().any(|text| text.contains(['+', '#', '\0'])) {
+        let pieces = pieces(text)?;
+        if literal(&pieces).any(|text| text.contains(['+', '#', '\0'])) {
             return Err(format!("'{text}' has + or # in it, which only subscriptions may have"));
         }
         if pieces.is_empty() {

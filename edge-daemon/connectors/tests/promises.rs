@@ -50,3 +50,19 @@ fn every_destination_says_what_it_promises() {
     }
     assert!(rows.is_empty(), "no such destinations: {:?}", rows.keys());
 }
+
+/// Whatever takes a program or its text from a workflow needs a daemon's permission.
+#[test]
+fn whoever_runs_code_is_named() {
+    for component in connectors::components() {
+        let descriptor = (component.descriptor)();
+        let schema: serde_json::Value = serde_json::from_str(&descriptor.schema).expect("a schema");
+        let takes = |key: &str| schema["properties"].get(key).is_some();
+        assert_eq!(
+            takes("command") || takes("code"),
+            connectors::CUSTOM_CODE.contains(&descriptor.name.as_str()),
+            "{}",
+            descriptor.name
+        );
+    }
+}

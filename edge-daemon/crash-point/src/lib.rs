@@ -95,6 +95,8 @@ points! {
     FileAfterLedger "file.after_ledger" "Records are covered; renames are still to be done."
     FileRotateAfterRename "file.rotate.after_rename" "A complete file has its number; the ledger does not know."
     FileRotateAfterLedger "file.rotate.after_ledger" "A rotation is done."
+    FilesBeforeDealt "files.before_dealt" "A whole file is durable elsewhere, and here as it was."
+    FilesAfterDealt "files.after_dealt" "It is remembered, deleted or moved."
 
     HomeBeforeRename "home.before_rename" "A file of a member's directory has a successor beside it."
     HomeAfterRename "home.after_rename" "A file of a member's directory has been replaced."

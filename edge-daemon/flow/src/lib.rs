@@ -1,5 +1,27 @@
 //! The flow of records through one daemon: what a source, a transform and a sink are, and the runner that drives them.
 //!
+//! This is what a connector is made against, with `bus-schema` for the records themselves; `docs/CONNECTOR.md` makes one in
+//! thirty minutes. What there is to implement:
+//!
+//! | trait | must | has a default |
+//! |---|---|---|
+//! | [`Source`] | `open` after a [`Position`], `read` | `commit`, `ready`, `close`, and what only streams need |
+//! | [`Transform`] | `apply`: pure, the same for the same batch, no more records than came | `forget`; `outside`, for one that has to be waited for ([`Outside`]) |
+//! | [`Sink`] | `open`, `write`, `commit` | `watermark` and `keeps_watermark` for exactly once, `close`, and what only spools need |
+//! | [`Component`] | a descriptor (see [`describe`]) and a builder that checks the config and opens nothing | |
+//!
+//! What holds between them and the runner:
+//!
+//! - **Positions.** A source offers one with each batch: bytes that only it understands, and from which alone it can go on just
+//!   after the batch, in another process. The runner stores it with the [`Watermark`], never ahead of the records, and tells the
+//!   source by `commit` once every sink has them durably. Whatever was read and not committed is read again.
+//! - **Faults** say who can mend it ([`Fault`]): time, a person, or going back to the destination's own mark. After any of
+//!   them, the runner closes the component, waits, opens it again and repeats what was not committed. A component never
+//!   sleeps, loops or tries again by itself.
+//! - **Records that cannot go on** are no faults: a source returns them as [`Undecodable`], a transform and a sink as rejected
+//!   rows with a reason. They are in the dead letters before their batch is committed.
+//! - **Calls** come one at a time, and a value may be dropped in the middle of any of them: nothing may be lost by that.
+//!
 //! A *pipe* goes from one source through a tree of transforms to its leaves, which are sinks. An incoming stream is a
 //! source like any other, and a spooled outgoing stream is a sink like any other: this crate knows no bus, no disk and
 //! no wall clock.
@@ -12,7 +34,9 @@ mod component;
 mod letter;
 mod level;
 pub mod levelling;
+mod memory;
 mod outlet;
+mod outside;
 mod pipe;
 mod reader;
 mod runner;
@@ -25,6 +49,8 @@ mod work;
 pub use backoff::Backoff;
 pub use component::{Build, BuildContext, Builder, Component, ConfigError, Registry, describe, parse_config};
 pub use letter::{DeadLetter, DeadLetters, Due, LetterKey, LetterPoint, Replay, Stand};
+pub use memory::STATES_BYTES_MAX;
+pub use outside::Outside;
 pub use pipe::{Account, Checkpoints, Leaf, Meter, Observer, Pipe, Shared, Stage};
 pub use runner::{GROUP_BATCHES_MAX, Outcome, Surroundings, run};
 pub use sink::{Counts, Delivery, Rejected, Sink, Tally, Watermark};

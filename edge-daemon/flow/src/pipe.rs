@@ -185,6 +185,10 @@ pub trait Checkpoints: Send + Sync {
 pub trait Observer: Send + Sync {
     /// How it is doing; called on every change.
     fn state(&self, state: RunState, cause: &str);
+    /// Something about a node that somebody should know, though nothing stops.
+    fn notice(&self, node: &str, text: &str) {
+        let _ = (node, text);
+    }
     /// Records that left a node (or, for a sink, arrived there). Called for every batch: must return at once.
     fn passed(&self, node: &str, batch: &Batch);
 }

@@ -16,6 +16,8 @@ use crate::{
     Fault, READ_WAIT_MAX,
     backoff::Backoff,
     letter::{DeadLetter, LetterPoint, Replay, Stand},
+    memory::{Memory, stage_fault},
+    outside,
     pipe::{Leaf, Pipe, Stage},
     runner::{Outcome, Surroundings},
     sink::{Tally, Watermark},
@@ -42,10 +44,19 @@ pub(crate) struct Reader<'a> {
     leaves: &'a [Leaf],
     ways: &'a Ways,
     around: &'a Surroundings,
+    /// See [`Pipe::rereads`].
+    rereads: bool,
     to_commit: watch::Receiver<Option<Position>>,
     room: Arc<Semaphore>,
     seq: u64,
+    /// The source's own, after the last batch that went in.
     position: Option<Position>,
+    /// What the stages remembered then.
+    memory: Memory,
+    /// Stages have made records: what goes on may be more than came.
+    has_made: bool,
+    /// The source has come to its end.
+    is_ending: bool,
     again: Again,
 }
 
@@ -84,8 +95,10 @@ impl<'a> Reader<'a> {
         around: &'a Surroundings,
         to_commit: watch::Receiver<Option<Position>>,
         (start, marks): (&Watermark, &[Watermark]),
-    ) -> (Self, &'a [Leaf]) {
+    ) -> Result<(Self, &'a [Leaf]), Fault> {
         let leaves = pipe.leaves.as_slice();
+        let position = start.position.of_source();
+        let memory = Memory::new(&pipe.stages, ways.stage_paths(), start.position.kept()?);
         let reader = Self {
             node: &pipe.node,
             source: pipe.source.as_mut(),
@@ -94,10 +107,14 @@ impl<'a> Reader<'a> {
             leaves,
             ways,
             around,
+            rereads: pipe.rereads,
             to_commit,
             room: Arc::new(Semaphore::new(INFLIGHT_BYTES_MAX)),
             seq: start.seq,
-            position: (!start.position.as_bytes().is_empty()).then(|| start.position.clone()),
+            position: (!position.as_bytes().is_empty()).then_some(position),
+            memory,
+            has_made: false,
+            is_ending: false,
             again: Again {
                 had: marks.iter().map(|mark| mark.counts.replay).collect(),
                 sent: 0,
@@ -106,14 +123,16 @@ impl<'a> Reader<'a> {
                 not_before: None,
             },
         };
-        (reader, leaves)
+        Ok((reader, leaves))
     }
 
     /// Reads until the source ends, it fails for good, it is time to stop, or nobody listens.
     pub(crate) async fn run(&mut self, sender: mpsc::Sender<Work>) -> Outcome {
         let mut backoff = Backoff::default();
         let mut is_open = false;
-        self.forget();
+        if let Err(outcome) = self.recall() {
+            return outcome;
+        }
         // A closed channel means that the writing half has given up and says why.
         while !self.around.stopping() && !sender.is_closed() {
             let step = self.step(&sender, &mut is_open).await;
@@ -123,7 +142,9 @@ impl<'a> Reader<'a> {
                 Err(fault) => {
                     self.source.close().await;
                     is_open = false;
-                    self.forget();
+                    if let Err(outcome) = self.recall() {
+                        return outcome;
+                    }
                     tokio::select! {
                         recovered = self.around.recover(self.node, fault, &mut backoff) => {
                             if let Err(outcome) = recovered {
@@ -138,9 +159,10 @@ impl<'a> Reader<'a> {
         Outcome::Stopped
     }
 
-    /// What comes now may have come before and never arrived.
-    fn forget(&mut self) {
-        self.stages.iter_mut().for_each(|stage| stage.transform.forget());
+    /// What comes now may have come before and never arrived: the stages go on from where the last batch left them.
+    fn recall(&mut self) -> Result<(), Outcome> {
+        let recalled = self.memory.recall(self.stages);
+        recalled.map_err(|fault| Outcome::Failed(fault.to_string()))
     }
 
     /// Tries dead letters again that are wished for, opens if need be, passes commits on, reads once. `Some` ends the half.
@@ -164,17 +186,76 @@ impl<'a> Reader<'a> {
             Read::Idle => Ok(None),
             Read::End => {
                 self.try_the_rest(sender).await?;
+                self.finish(sender).await?;
                 Ok(Some(Outcome::Finished))
             }
             Read::Batch(batch) => {
                 let Some((room, permit)) = room_for(&self.room, &batch.batch, sender).await else {
                     return Ok(Some(Outcome::Stopped));
                 };
-                let work = self.transform(batch, room)?;
+                let Some(work) = unless_nobody_listens(sender, self.transform(batch, room)).await else {
+                    return Ok(Some(Outcome::Stopped));
+                };
+                let mut work = work?;
+                self.widen(&mut work).await;
                 self.entered(&work);
                 permit.send(work);
                 Ok(None)
             }
+        }
+    }
+
+    /// Nothing will come any more: what stages hold back for more goes out.
+    async fn finish(&mut self, sender: &mpsc::Sender<Work>) -> Result<(), Fault> {
+        // Before the first batch nobody holds anything back.
+        let (true, Some(position)) = (self.memory.is_used(), self.position.clone()) else {
+            return Ok(());
+        };
+        let batch = empty_batch();
+        let Some((room, permit)) = room_for(&self.room, &batch, sender).await else {
+            return Ok(());
+        };
+        let (everywhere, mut letters) = (vec![true; self.leaves.len()], Vec::new());
+        self.is_ending = true;
+        let grown = self.grow(Entry::Source, (batch, Tally::default()), &everywhere, 0, &mut letters);
+        let grown = unless_nobody_listens(sender, grown).await;
+        self.is_ending = false;
+        let Some(parts) = grown else {
+            return Ok(());
+        };
+        let parts = parts?;
+        let is_nothing = |(batch, tally): &(Batch, Tally)| batch.rows() == 0 && *tally == Tally::default();
+        if letters.is_empty() && parts.iter().all(is_nothing) {
+            return Ok(());
+        }
+        self.seq += 1;
+        let mut work = Work {
+            seq: self.seq,
+            position: self.memory.keep(self.stages, position),
+            parts,
+            letters,
+            tried: None,
+            room,
+        };
+        self.widen(&mut work).await;
+        self.entered(&work);
+        permit.send(work);
+        Ok(())
+    }
+
+    /// Makes room for what a batch became, where that may be more than it was.
+    async fn widen(&mut self, work: &mut Work) {
+        if !std::mem::take(&mut self.has_made) && !self.memory.is_used() {
+            return;
+        }
+        let rows = work.parts.iter().map(|(batch, _)| batch.size_hint()).max().unwrap_or(0);
+        let bytes = (rows + work.position.as_bytes().len()).min(INFLIGHT_BYTES_MAX);
+        let more = bytes.saturating_sub(work.room.num_permits()) as u32;
+        // All others that have room are on their way to the writing half, which gives theirs back: this cannot wait for ever.
+        if more > 0
+            && let Ok(room) = Arc::clone(&self.room).acquire_many_owned(more).await
+        {
+            work.room.merge(room);
         }
     }
 
@@ -201,7 +282,7 @@ impl<'a> Reader<'a> {
         if !self.to_commit.has_changed().unwrap_or(true) {
             return Ok(());
         }
-        let Some(position) = self.to_commit.borrow_and_update().clone() else {
+        let Some(position) = self.to_commit.borrow_and_update().as_ref().map(Position::of_source) else {
             return Ok(());
         };
         crash_point::at!(RunnerBeforeSourceCommit);
@@ -216,7 +297,7 @@ impl<'a> Reader<'a> {
 
     /// The last acknowledgement, after the writing half has ended.
     pub(crate) async fn commit_last(&mut self) {
-        let position = self.to_commit.borrow_and_update().clone();
+        let position = self.to_commit.borrow_and_update().as_ref().map(Position::of_source);
         if let Some(position) = position
             && let Err(fault) = self.source.commit(&position).await
         {
@@ -226,7 +307,7 @@ impl<'a> Reader<'a> {
         self.source.close().await;
     }
 
-    fn transform(&mut self, read: SourceBatch, room: OwnedSemaphorePermit) -> Result<Work, Fault> {
+    async fn transform(&mut self, read: SourceBatch, room: OwnedSemaphorePermit) -> Result<Work, Fault> {
         let SourceBatch {
             mut batch,
             position,
@@ -250,12 +331,13 @@ impl<'a> Reader<'a> {
         };
         let mut letters = undecodable.into_iter().enumerate().map(letter).collect();
         let everywhere = vec![true; self.leaves.len()];
-        let parts = self.grow(Entry::Source, (batch, tally), &everywhere, 0, &mut letters)?;
+        let grown = self.grow(Entry::Source, (batch, tally), &everywhere, 0, &mut letters);
+        let parts = grown.await?;
         self.seq += 1;
         self.position = Some(position.clone());
         Ok(Work {
             seq: self.seq,
-            position,
+            position: self.memory.keep(self.stages, position),
             parts,
             letters,
             tried: None,
@@ -264,7 +346,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What becomes of records that enter at one place: a batch for each leaf that wants one, nothing for the others.
-    fn grow(
+    async fn grow(
         &mut self,
         entry: Entry,
         entering: (Batch, Tally),
@@ -290,10 +372,17 @@ impl<'a> Reader<'a> {
             let tally = *tally;
             // Kept only for the rows that may be rejected; columns are cheap to clone next to a transform.
             let original = input.clone();
-            let done = stage
-                .transform
-                .apply(original.clone())
-                .map_err(|fault| stage_fault(&stage.node, fault))?;
+            let done = match stage.transform.outside() {
+                Some(outside) => {
+                    let place = (stage.node.as_str(), self.around);
+                    outside::wait_for(outside, &original, self.rereads, place).await
+                }
+                None if self.is_ending => stage.transform.finish(original.clone()),
+                None => stage.transform.apply(original.clone()),
+            };
+            let done = done.map_err(|fault| stage_fault(&stage.node, fault))?;
+            let made = stage.transform.made();
+            self.has_made |= made > 0;
             letters.extend(done.rejected.iter().map(|(row, reason)| DeadLetter {
                 key: self.ways.key(Entry::Stage(index), seq, *row),
                 point: LetterPoint::Transform,
@@ -303,7 +392,11 @@ impl<'a> Reader<'a> {
                 record: original.take(&[*row]).encode(),
             }));
             self.around.observer.passed(&stage.node, &done.batch);
-            let tally = transformed(&stage.node, original.rows(), &done, tally)?;
+            let notices = stage.transform.notices();
+            notices
+                .iter()
+                .for_each(|text| self.around.observer.notice(&stage.node, text));
+            let tally = transformed(&stage.node, original.rows() + made, (&done, made), tally)?;
             outputs.push(Some((done.batch, tally)));
         }
         let part = |(index, leaf): (usize, &Leaf)| {
@@ -401,18 +494,24 @@ impl<'a> Reader<'a> {
             ..Tally::default()
         };
         let mut letters = Vec::new();
-        let parts = self.grow(entry, (batch, tally), &wanted, replay.replays + 1, &mut letters)?;
+        let grown = self.grow(entry, (batch, tally), &wanted, replay.replays + 1, &mut letters);
+        let Some(parts) = unless_nobody_listens(sender, grown).await else {
+            return Ok(false);
+        };
+        let parts = parts?;
         self.seq += 1;
         self.again.sent = number;
-        let work = Work {
+        // The source stays where it is.
+        let position = self.position.clone().unwrap_or_default();
+        let mut work = Work {
             seq: self.seq,
-            // The source stays where it is.
-            position: self.position.clone().unwrap_or_default(),
+            position: self.memory.keep(self.stages, position),
             parts,
             letters,
             tried: Some((id, replay.replays)),
             room,
         };
+        self.widen(&mut work).await;
         self.entered(&work);
         permit.send(work);
         Ok(true)
@@ -454,29 +553,25 @@ async fn room_for<'s>(
     Some((room, sender.reserve().await.ok()?))
 }
 
-/// What a batch settles after a transform: every record that came in goes on, died, or was left out.
-fn transformed(node: &str, rows: usize, done: &Transformed, tally: Tally) -> Result<Tally, Fault> {
-    let Some(filtered) = rows.checked_sub(done.batch.rows() + done.rejected.len()) else {
+/// What comes of work that may have to wait for somebody else. `None`: the writing half has ended meanwhile.
+async fn unless_nobody_listens<T>(sender: &mpsc::Sender<Work>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = sender.closed() => None,
+    }
+}
+
+/// What a batch settles after a transform: every record that came in or was made goes on, died, or was left out.
+fn transformed(node: &str, records: usize, (done, made): (&Transformed, usize), tally: Tally) -> Result<Tally, Fault> {
+    let Some(left_out) = records.checked_sub(done.batch.rows() + done.rejected.len()) else {
         return Err(Fault::stop(format!(
-            "{node}: it made more records than it got, which no account could follow: please report this"
+            "{node}: it gave more records than it got and made, which no account could follow: please report this"
         )));
     };
     Ok(Tally {
         dead: tally.dead + done.rejected.len() as u64,
-        filtered: tally.filtered + filtered as u64,
+        filtered: tally.filtered + left_out as i64 - made as i64,
         ..tally
     })
-}
-
-fn stage_fault(node: &str, fault: Fault) -> Fault {
-    match fault {
-        Fault::Stop { cause } => Fault::stop(format!("{node}: {cause}")),
-        Fault::Moved { cause } => Fault::Moved {
-            cause: format!("{node}: {cause}"),
-        },
-        Fault::Retry { cause, after } => Fault::Retry {
-            cause: format!("{node}: {cause}"),
-            after,
-        },
-    }
 }

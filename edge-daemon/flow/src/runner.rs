@@ -149,7 +149,10 @@ async fn run_once(pipe: &mut Pipe, around: &Surroundings) -> End {
     }
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES_MAX);
     let (committed, to_commit) = watch::channel(None::<Position>);
-    let (mut reader, leaves) = Reader::new(pipe, &ways, around, to_commit, (&start, &marks));
+    let (mut reader, leaves) = match Reader::new(pipe, &ways, around, to_commit, (&start, &marks)) {
+        Ok(made) => made,
+        Err(fault) => return End::Outcome(Outcome::Failed(fault.to_string())),
+    };
     let outlets = leaves.iter().zip(marks).enumerate();
     let mut writer = Writer {
         leaves: outlets
@@ -241,7 +244,7 @@ impl Writer<'_> {
         }
         self.settle(tried.into_iter().map(|(_, id, _)| id).collect()).await?;
         // Before the first read there is only a dead letter that was tried again, and nothing to tell the source.
-        if let Some(last) = group.last().filter(|last| !last.position.as_bytes().is_empty()) {
+        if let Some(last) = group.last().filter(|last| !last.position.bookmark().is_empty()) {
             self.committed.send_replace(Some(last.position.clone()));
         }
         Ok(())

@@ -34,8 +34,9 @@ pub struct Tally {
     pub settled: u64,
     /// Gap records met.
     pub gaps: u64,
-    /// Records that a transform left out on the way, as the workflow wants it.
-    pub filtered: u64,
+    /// Records that transforms left out on the way, as the workflow wants it, less those that they made: what came to them
+    /// is this and what goes on and what died. Below 0 when they made more.
+    pub filtered: i64,
     /// Dead letters that are tried again with this delivery: they count as dead no more.
     pub revived: u64,
     /// The highest replay number among them; 0 when there are none.
@@ -99,8 +100,9 @@ pub struct Counts {
     pub gaps: u64,
     /// The highest replay number of a dead letter that was delivered after all.
     pub replay: u64,
-    /// Records that a transform between source and destination left out.
-    pub filtered: u64,
+    /// Records that transforms between source and destination left out, less those that they made.
+    #[serde(with = "as_unsigned")]
+    pub filtered: i64,
 }
 
 impl Counts {
@@ -140,6 +142,19 @@ impl Watermark {
             delivered: self.delivered + (delivery.batch.rows() as u64).saturating_sub(rejected) + tally.settled,
             counts: self.counts.after(tally, rejected),
         }
+    }
+}
+
+/// As it was stored when nothing could be made: what is 0 or more has the same bytes.
+mod as_unsigned {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(number.cast_unsigned())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+        u64::deserialize(deserializer).map(u64::cast_signed)
     }
 }
 

@@ -5,9 +5,10 @@ use std::fmt;
 use async_trait::async_trait;
 use bus_schema::{data::Batch, limits::POSITION_BYTES_MAX};
 
-use crate::{Fault, sink::Tally};
+use crate::{Fault, memory::STATES_BYTES_MAX, sink::Tally};
 
-/// A source's own bookmark. Nobody else looks inside; it is stored with the records that came before it.
+/// A source's own bookmark. Nobody else looks inside; it is stored with the records that came before it, and with what the
+/// transforms between them and the source remembered then (see `memory`).
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Position(Vec<u8>);
 
@@ -17,13 +18,13 @@ impl Position {
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         debug_assert!(
-            bytes.len() <= 2 * POSITION_BYTES_MAX,
+            bytes.len() <= 2 * (POSITION_BYTES_MAX + STATES_BYTES_MAX),
             "a position holds a bookmark, not data"
         );
         Self(bytes)
     }
 
-    /// The bookmark.
+    /// All of it, as it is stored.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -1,8 +1,8 @@
-//! What happens to records on the way: pure functions over batches.
+//! What happens to records on the way: functions over batches, and over what they remember.
 
 use bus_schema::data::Batch;
 
-use crate::Fault;
+use crate::{Fault, outside::Outside};
 
 /// The result of one transform on one batch.
 #[derive(Debug, Clone)]
@@ -22,13 +22,56 @@ impl From<Batch> for Transformed {
     }
 }
 
-/// Changes records or leaves them out, and never makes more of them than came in: the account counts them. No I/O, no clock,
-/// no waiting. Must give the same result for the same batch, which may come again after a crash; one that goes by what came
-/// before may differ in what it leaves out, if the destination is as right with the one as with the other.
+/// Changes records, leaves them out, or makes new ones of them and says how many. No I/O, no clock, no waiting. Must give the
+/// same result for the same batch after the same state, since both may come again after a crash; one that goes by what came
+/// before without keeping it ([`Transform::forget`]) may differ in what it leaves out, if the destination is as right with
+/// the one as with the other.
+///
+/// One that [`Transform::remembers`] has its state stored with the position, in the same transaction or group as the records:
+/// what it makes of them is exactly once where they are. How records are cut into batches must not matter to it.
 pub trait Transform: Send {
     /// Transforms a batch. A fault is about the config, not about a record.
     fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault>;
 
+    /// How many records of what came of the last batch are new, beyond those that went on: the account needs it. One that
+    /// becomes five has made four; five that become one sum are left out, and the sum is made.
+    fn made(&mut self) -> usize {
+        0
+    }
+
+    /// The source has come to its end: transforms the last batch, and gives out what was held back for more.
+    fn finish(&mut self, batch: Batch) -> Result<Transformed, Fault> {
+        self.apply(batch)
+    }
+
+    /// Itself, when others do its work and have to be waited for: the runner then never calls [`Transform::apply`].
+    fn outside(&mut self) -> Option<&mut dyn Outside> {
+        None
+    }
+
+    /// What somebody should know of the last batches, a sentence each; told once.
+    fn notices(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What was transformed last may not have arrived and come again: whatever was learnt from it does not hold any more.
+    /// Not called for one that remembers.
     fn forget(&mut self) {}
+
+    /// Whether it has a state that is kept.
+    fn remembers(&self) -> bool {
+        false
+    }
+
+    /// All that later results depend on.
+    fn state(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Goes on from a state (`None`: from the beginning) and forgets everything else. A state that is to grow beyond
+    /// `room_bytes` has to reject records instead. A fault says that the state cannot be gone on from, and what to do.
+    fn restore(&mut self, state: Option<&[u8]>, room_bytes: usize) -> Result<(), Fault> {
+        let _ = (state, room_bytes);
+        Ok(())
+    }
 }

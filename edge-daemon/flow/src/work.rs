@@ -123,6 +123,11 @@ impl Ways {
         }
     }
 
+    /// The way to each stage.
+    pub(crate) fn stage_paths(&self) -> Vec<String> {
+        self.stages.iter().map(|spot| spot.path.clone()).collect()
+    }
+
     /// The key of a letter that dies there.
     pub(crate) fn key(&self, entry: Entry, seq: u64, row: usize) -> LetterKey {
         let path = match entry {

@@ -45,8 +45,8 @@ pub use types::{Dropped, Frame, Group, Hole, Limits, Mark, Missing, Recovery, Re
 /// Largest frame, bytes: one sealed envelope.
 pub const FRAME_BYTES_MAX: usize = 96 * 1024;
 
-/// Largest position in a [`Mark`], bytes.
-pub const POSITION_BYTES_MAX: usize = 48 * 1024;
+/// Largest position in a [`Mark`], bytes: a stream's bookmark with another in it, and what transforms remember.
+pub const POSITION_BYTES_MAX: usize = 112 * 1024;
 
 /// Frames one segment, and so one group, can hold. Since a segment is named by its first seq, this also bounds the seqs
 /// that may have been used in a segment that cannot be read any more.

@@ -48,7 +48,7 @@ fn no_value_leaves_the_fsynced_log() {
         append(&mut spool, root_seq, &frames, 1);
         let position = Mark {
             root_seq: root_seq * 1000,
-            position: vec![7; 48 * 1024],
+            position: vec![7; spool::POSITION_BYTES_MAX],
         };
         spool.append(&[], &position).unwrap_or_else(|_| panic!("{root_seq}"));
         for segment in segments(dir.path()) {
@@ -268,7 +268,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     let many = vec![Frame { bytes: &[], records: 1 }; 16 * 1024 + 1];
     let wide = Mark {
         root_seq: 9,
-        position: vec![0; 48 * 1024 + 1],
+        position: vec![0; spool::POSITION_BYTES_MAX + 1],
     };
     let one = [Frame {
         bytes: &[1],

@@ -15,6 +15,7 @@ use bus_schema::{
     member::Role,
     message::{TapOpen, TapSample},
     secret::{SecretCall, SecretResult},
+    trial::{TrialCall, TrialResult},
 };
 
 use super::Agent;
@@ -22,6 +23,7 @@ use crate::{
     control::{self, LOG_LEVEL_MS_MAX, LOG_LINES_MAX, Paused},
     letters::Desk,
     logging,
+    trial::Trial,
 };
 
 impl Agent {
@@ -137,6 +139,57 @@ impl Agent {
             "secrets changed"
         );
         !used_by.is_empty()
+    }
+
+    /// Tries a text for an operator, beside everything else: it may take a while.
+    pub(super) async fn trial(&self, message: Incoming) {
+        let call = match message.read::<TrialCall>() {
+            Ok(call) => call,
+            Err(error) => {
+                tracing::warn!(from = message.sender.name, %error, "a message was not understood");
+                return;
+            }
+        };
+        let refused = |failure| TrialResult::Failed(failure);
+        if message.sender.role != Role::Operator {
+            let result = refused(forbidden("only operators may try workflows"));
+            let _ = self.session.reply(&message, &result).await;
+            return;
+        }
+        let Ok(turn) = Arc::clone(&self.trying).try_acquire_owned() else {
+            let result = refused(Failure {
+                kind: FailureKind::Conflict,
+                message: "another text is being tried on this daemon".to_string(),
+                hint: "try again in a moment".to_string(),
+                problems: Vec::new(),
+            });
+            let _ = self.session.reply(&message, &result).await;
+            return;
+        };
+        let (registry, base_dir) = (Arc::clone(&self.registry), self.base_dir.clone());
+        let (session, daemon) = (Arc::clone(&self.session), self.secure.me().name.clone());
+        let (allows_code, runtime) = (self.allows_code, tokio::runtime::Handle::current());
+        tokio::spawn(async move {
+            let tried = tokio::task::spawn_blocking(move || {
+                let trial = Trial {
+                    registry: &registry,
+                    daemon: &daemon,
+                    base_dir: &base_dir,
+                    allows_code,
+                    runtime: runtime.clone(),
+                };
+                trial.answer(&call)
+            });
+            match tried.await {
+                Ok(result) => {
+                    if let Err(error) = session.reply(&message, &result).await {
+                        tracing::debug!(%error, "what came of a trial could not be sent");
+                    }
+                }
+                Err(error) => tracing::error!(%error, "a text could not be tried"),
+            }
+            drop(turn);
+        });
     }
 
     /// Does what an operator commands. What changes something is written to the log.

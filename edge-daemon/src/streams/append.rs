@@ -251,7 +251,7 @@ impl Outgoing {
             let position = delivery.position.as_bytes().to_vec();
             let mark = SourceMark {
                 root_seq: delivery.seq,
-                position: self.told_position(&position, book.behind),
+                position: self.told_position(&delivery.position, book.behind),
             };
             let packing = frames::pack_with(&delivery.batch, &mark, self.record_bytes_max(), self.spec.send.compress);
             rejected.extend(self.rejected(index, &packing.too_large));
@@ -284,8 +284,8 @@ impl Outgoing {
     }
 
     /// A bookmark as the consumer keeps it.
-    fn told_position(&self, position: &[u8], behind: Option<Behind>) -> Vec<u8> {
-        let position = position.to_vec();
+    fn told_position(&self, position: &Position, behind: Option<Behind>) -> Vec<u8> {
+        let position = position.told();
         if self.twin.is_some() {
             TrackPosition { position, behind }.encode()
         } else {

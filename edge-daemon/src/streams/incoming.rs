@@ -16,7 +16,7 @@ use bus_schema::{
     plan::StreamSpec,
     subject::{self, Subject},
 };
-use flow::{Fault, Meter, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Tally, Undecodable};
+use flow::{Fault, Meter, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Tally, Undecodable, Watermark};
 use stream::{
     clocks::Boots,
     frames::{self, Arrived},
@@ -58,7 +58,7 @@ pub enum Answer {
 
 /// The place that a watermark's position stands for.
 fn place_of(position: &Position) -> Option<Place> {
-    Place::decode(position.as_bytes())
+    Place::decode(position.bookmark())
 }
 
 impl Incoming {
@@ -214,7 +214,7 @@ impl Incoming {
             credit: standing.taken() + window,
             rewind,
             partial_bytes: self.pieces().bytes(standing.epoch(), standing.received()),
-            dead: self.meter.account().dead,
+            dead: self.settled(&self.meter.mark()).dead,
             resume: standing.resume_point(),
             trouble: standing.trouble().to_string(),
             newest: standing.epoch(),
@@ -223,19 +223,32 @@ impl Incoming {
         })
     }
 
+    /// The account of this end in records as they came, which is how the producer counts them: what transforms left out on
+    /// the way to the destination is done with, and what they made never came. Of records that were made out of few, more
+    /// may have died than came.
+    fn settled(&self, mark: &Watermark) -> Ledger {
+        let account = self.meter.account_at(mark);
+        let filtered = mark.counts.filtered;
+        let settled = (account.delivered + account.dead).saturating_add_signed(filtered);
+        let dead = account.dead.min(settled);
+        Ledger {
+            delivered: settled - dead,
+            dead,
+            filtered: u64::try_from(filtered).unwrap_or(0),
+            ..account
+        }
+    }
+
     /// The stream's account, as this end sees it.
     pub fn report(&self) -> StreamReport {
         let standing = self.lock();
         // Both from one moment. What has been acknowledged may be a little older.
         let mark = self.meter.mark();
         let durable = place_of(&mark.position).filter(|place| place.epoch == standing.epoch());
-        let account = self.meter.account_at(&mark);
+        let settled = self.settled(&mark);
         let ledger = Ledger {
-            // The producer has counted them among its records.
-            delivered: account.delivered + mark.counts.filtered,
-            filtered: mark.counts.filtered,
-            duplicates: account.duplicates + standing.duplicates(),
-            ..account
+            duplicates: settled.duplicates + standing.duplicates(),
+            ..settled
         };
         // Of this epoch, as the destination has it.
         let (records, dropped) = durable.as_ref().map_or((0, 0), |place| (place.records, place.dropped));

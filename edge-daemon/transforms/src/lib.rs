@@ -1,6 +1,7 @@
 //! Transforms, one file each, one line each in [`components`]. Functions over batches: no clock, and no I/O but the file of
 //! `lookup` and the key of `hash`.
 
+mod aggregate;
 mod arithmetic;
 mod bound;
 mod cast;
@@ -9,8 +10,10 @@ mod clamp;
 mod codec;
 mod columns;
 mod constant;
+mod contract;
 pub mod convert;
 mod deadband;
+mod dedupe;
 mod derive;
 mod engine;
 mod expression;
@@ -24,6 +27,7 @@ mod logfmt;
 mod lookup;
 mod mask;
 mod merge;
+mod moment;
 mod object;
 mod ordered;
 mod origin;
@@ -31,6 +35,7 @@ mod parse;
 mod pattern;
 mod quick;
 mod render;
+mod route;
 mod sample;
 // One file for both crates, which do not depend on each other.
 #[path = "../../connectors/src/secret.rs"]
@@ -40,6 +45,7 @@ mod spread;
 mod testing;
 pub mod text;
 mod trim;
+mod unnest;
 mod validate;
 
 use flow::Component;
@@ -61,11 +67,16 @@ pub fn components() -> Vec<Component> {
         sample::SAMPLE,
         deadband::DEADBAND,
         flatten::FLATTEN,
+        unnest::UNNEST,
         parse::PARSE,
         render::RENDER,
         codec::DECODE,
         codec::ENCODE,
         lookup::LOOKUP,
+        dedupe::DEDUPE,
+        aggregate::AGGREGATE,
+        route::ROUTE,
+        contract::CONTRACT,
         merge::MERGE,
         origin::ORIGIN,
     ]
@@ -93,8 +104,32 @@ mod tests {
         assert_eq!(
             names,
             [
-                "filter", "derive", "select", "rename", "cast", "validate", "clamp", "fill", "trim", "mask", "hash",
-                "sample", "deadband", "flatten", "parse", "render", "decode", "encode", "lookup", "merge", "origin"
+                "filter",
+                "derive",
+                "select",
+                "rename",
+                "cast",
+                "validate",
+                "clamp",
+                "fill",
+                "trim",
+                "mask",
+                "hash",
+                "sample",
+                "deadband",
+                "flatten",
+                "unnest",
+                "parse",
+                "render",
+                "decode",
+                "encode",
+                "lookup",
+                "dedupe",
+                "aggregate",
+                "route",
+                "contract",
+                "merge",
+                "origin"
             ]
         );
     }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::{
     convert::convert,
     spread::{FIELDS_MAX, Found},
-    text::{SCALE_MAX, decimal, parse, shorten},
+    text::{SCALE_MAX, decimal, parse, parse_json, shorten},
 };
 
 /// The fields of an object in `text`, those of objects in it down to `depth` further levels under names joined by
@@ -41,6 +41,16 @@ fn gather(text: &str, prefix: &str, (separator, depth): (&str, usize), found: &m
         found.push((name, value(raw)?));
     }
     Ok(())
+}
+
+/// The items of an array in `text`, each as the value it is.
+pub(crate) fn items(text: &str) -> Result<Vec<Value>, String> {
+    if !text.trim_start().starts_with('[') {
+        let shown = shorten(text);
+        return parse_json(text).and_then(|()| Err(format!("is no list: '{shown}'")));
+    }
+    let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
+    items.into_iter().map(|item| value(item.get())).collect()
 }
 
 /// The value that a piece of JSON is.

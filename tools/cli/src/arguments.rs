@@ -380,6 +380,29 @@ pub enum Workflow {
         #[arg(long, value_name = "NUMBER")]
         revision: Option<u32>,
     },
+    /// Run the tests that a workflow keeps (`[tests.NAME]`), on a daemon: nothing is read, written or deployed.
+    Test {
+        /// TOML files, directories with such, or `-` for stdin.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Where; the first daemon that the workflow names by default.
+        #[arg(long, add = names::daemons())]
+        daemon: Option<String>,
+    },
+    /// Show what each step makes of some records, on a daemon: no destination is written, nothing is deployed.
+    Preview {
+        /// TOML file; `-` reads stdin.
+        file: PathBuf,
+        /// Records for a source: a file with a JSON object a line, such as `mycelial tap -o jsonl` writes.
+        #[arg(long, required = true, value_name = "SOURCE=FILE")]
+        given: Vec<String>,
+        /// The type of a column of the records, by a name that `cast` takes.
+        #[arg(long = "type", value_name = "COLUMN=TYPE")]
+        types: Vec<String>,
+        /// Where; the first daemon that the workflow names by default.
+        #[arg(long, add = names::daemons())]
+        daemon: Option<String>,
+    },
     /// What would change if a file was applied. Exit code 3: something would.
     Diff {
         /// TOML file; `-` reads stdin.

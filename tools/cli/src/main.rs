@@ -15,6 +15,7 @@ mod reference;
 mod render;
 mod requests;
 mod secrets;
+mod trial;
 mod workflows;
 
 use std::process::ExitCode;

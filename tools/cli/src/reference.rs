@@ -1,4 +1,4 @@
-//! What is made from the one definition of the command line: completions, manual pages, and `docs/CLI.md`.
+//! What is made from the one definition of the command line: completions, manual pages, and `docs/cli`.
 
 use std::{fs, path::Path};
 
@@ -52,13 +52,10 @@ mod tests {
     use super::*;
 
     const HEAD: &str = "\
-# `mycelial`, command by command
-
 Made from the program's own help by `UPDATE=1 cargo test -p cli reference`; a test fails when it differs.
 
 Every command takes `--output table|json|jsonl|yaml|name`. `table` is for people and may change; the fields of the others
 stay as they are, and new ones may come. Data goes to stdout, everything else to stderr.
-
 ";
 
     /// What every command has is told once, with the first.
@@ -68,15 +65,16 @@ stay as they are, and new ones may come. Data goes to stdout, everything else to
         }
     }
 
+    fn help(command: &mut Command, path: &str, out: &mut String) {
+        let help = command.render_long_help().to_string();
+        let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+        let _ = write!(out, "\n## `{path}`\n\n```text\n{}\n```\n", lines.join("\n").trim_end());
+    }
+
     fn described(command: &mut Command, path: &str, out: &mut String) {
-        if path != NAME {
-            without_common(command);
-        }
-        let has_verbs = command.get_subcommands().next().is_some();
-        if !has_verbs || path == NAME {
-            let help = command.render_long_help().to_string();
-            let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
-            let _ = write!(out, "## `{path}`\n\n```text\n{}\n```\n\n", lines.join("\n").trim_end());
+        without_common(command);
+        if command.get_subcommands().next().is_none() {
+            help(command, path, out);
         }
         for verb in command.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
             let path = format!("{path} {}", verb.get_name());
@@ -84,26 +82,46 @@ stay as they are, and new ones may come. Data goes to stdout, everything else to
         }
     }
 
-    fn reference() -> String {
+    /// The pages by file name: one for the whole, and one for each noun that has verbs.
+    fn reference() -> Vec<(String, String)> {
         let mut command = Arguments::command().term_width(110);
         command.build();
-        let mut text = HEAD.to_string();
-        described(&mut command, NAME, &mut text);
-        format!("{}\n", text.trim_end())
+        let mut whole = format!("# `{NAME}`, command by command\n\n{HEAD}");
+        help(&mut command, NAME, &mut whole);
+        let mut pages = Vec::new();
+        for noun in command.get_subcommands_mut().filter(|noun| noun.get_name() != "help") {
+            let (name, path) = (noun.get_name().to_string(), format!("{NAME} {}", noun.get_name()));
+            if noun.get_subcommands().next().is_none() {
+                described(noun, &path, &mut whole);
+                continue;
+            }
+            let mut page = format!("# `{path}`\n");
+            described(noun, &path, &mut page);
+            pages.push((format!("{name}.md"), page));
+        }
+        whole.push_str("\n## The others\n\n");
+        for (file, _) in &pages {
+            let _ = writeln!(whole, "- [`{NAME} {}`]({file})", file.trim_end_matches(".md"));
+        }
+        pages.push(("README.md".to_string(), whole));
+        pages
     }
 
     #[test]
     fn the_reference_is_what_the_help_says() {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/CLI.md");
-        let made = reference();
-        if env::var_os("UPDATE").is_some() {
-            fs::write(&path, &made).unwrap();
+        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli");
+        for (file, made) in reference() {
+            let path = dir.join(&file);
+            if env::var_os("UPDATE").is_some() {
+                fs::create_dir_all(&dir).unwrap();
+                fs::write(&path, &made).unwrap();
+            }
+            let kept = fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                kept == made,
+                "docs/cli/{file} differs: UPDATE=1 cargo test -p cli reference"
+            );
         }
-        let kept = fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            kept == made,
-            "docs/CLI.md differs: UPDATE=1 cargo test -p cli reference"
-        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use bus_schema::{
     api::{ApiCall, ApiResult, Failure, FailureKind, WorkflowPart},
     control::ControlCall,
     message::RunState,
+    trial::Given,
 };
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -20,7 +21,7 @@ use crate::{
     arguments::{Output, Workflow},
     ask,
     client::{CliError, Client},
-    control, render,
+    control, render, trial,
 };
 
 /// Between two looks at a workflow that is waited for.
@@ -49,6 +50,13 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
             name,
             revision: Some(revision),
         } => Work::Ask(ApiCall::WorkflowText { name, revision }),
+        Workflow::Test { files, daemon } => Work::Test(texts(&files)?, daemon),
+        Workflow::Preview {
+            file,
+            given,
+            types,
+            daemon,
+        } => Work::Preview(read(&file)?, file, trial::given(&given, &types)?, daemon),
         Workflow::Diff { file } => Work::Diff(read(&file)?),
         Workflow::Revisions { name } => Work::Ask(ApiCall::WorkflowRevisions(name)),
         Workflow::Rollback { name, to } => Work::Rollback(name, to),
@@ -80,6 +88,8 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
     let done = match work {
         Work::Validate(text, file) => validate(&client, output, text, file).await,
         Work::Apply(texts, expect, wait) => apply(&client, output, texts, expect, wait).await,
+        Work::Test(texts, daemon) => trial::test(&client, output, texts, daemon).await,
+        Work::Preview(text, file, given, daemon) => trial::preview(&client, output, (file, text), given, daemon).await,
         Work::Diff(text) => diff(&client, output, &text).await,
         Work::Rollback(name, to) => rollback(&client, output, name, to).await,
         Work::Ask(call) => client.call(&call).await.and_then(|result| show(output, result)),
@@ -91,6 +101,8 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
 enum Work {
     Validate(String, PathBuf),
     Apply(Vec<(PathBuf, String)>, Option<u32>, Option<Duration>),
+    Test(Vec<(PathBuf, String)>, Option<String>),
+    Preview(String, PathBuf, Vec<Given>, Option<String>),
     Diff(String),
     Rollback(String, Option<u32>),
     Ask(ApiCall),

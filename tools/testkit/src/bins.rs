@@ -50,6 +50,22 @@ pub fn crash_bin(name: &str) -> PathBuf {
     path
 }
 
+/// The Python with the packages that tests need, in `target/python`.
+///
+/// Panics with the command to make it when it is not there.
+#[must_use]
+#[track_caller]
+pub(crate) fn python() -> PathBuf {
+    let target = bins_dir().parent().map(Path::to_path_buf).unwrap_or_default();
+    let path = target.join("python").join("bin").join("python");
+    assert!(
+        path.is_file(),
+        "{} is not there: run `cargo xtask setup`",
+        path.display()
+    );
+    path
+}
+
 /// `target/debug` for a test at `target/debug/deps/name-hash`.
 fn profile_dir() -> PathBuf {
     let exe = env::current_exe().expect("a test has an executable");

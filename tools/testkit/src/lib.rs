@@ -9,6 +9,7 @@
 //! |---|---|
 //! | a broker or database | [`Mosquitto`], [`Nats`], [`Postgres`], [`Mariadb`], [`Influxdb`]; common controls on [`Service`] |
 //! | a server that behaves as a test says | [`Script`] |
+//! | a machine | [`Modbus`], [`OpcUa`] |
 //! | certificates | [`Tls`] |
 //! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`]; [`crash_bin`] for one that dies where it is told |
 //! | all of them together | [`Fleet`], on a [`Broker`] |
@@ -40,8 +41,10 @@ mod jetstream;
 mod ledger;
 mod link;
 mod mariadb;
+mod modbus;
 mod mosquitto;
 mod nats;
+mod opcua;
 pub mod oracle;
 mod ports;
 mod postgres;
@@ -63,8 +66,10 @@ pub use influxdb::Influxdb;
 pub use ledger::Ledger;
 pub use link::{Capture, Link, Way};
 pub use mariadb::{Mariadb, MariadbBuilder};
+pub use modbus::Modbus;
 pub use mosquitto::{Mosquitto, MosquittoBuilder};
 pub use nats::{Nats, NatsBuilder};
+pub use opcua::OpcUa;
 pub use ports::free_port;
 pub use postgres::{NULL, Postgres, PostgresBuilder};
 pub use proc::{Cmd, Finished, Proc, Signal};

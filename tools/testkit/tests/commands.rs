@@ -299,3 +299,70 @@ fn logs_reports_and_refusals() {
     assert_eq!(ok(fleet, &["workflow", "list", "-o", "name"]), "copy\n");
     drop(gateway);
 }
+
+#[test]
+fn workflows_are_tried_before_they_run() {
+    let world = World::new();
+    let fleet = &world.fleet;
+    let _gateway = fleet.daemon("gateway", None);
+    says(
+        fleet,
+        &["daemon", "list", "-l", "presence:online", "-o", "name"],
+        "gateway",
+    );
+    let file = fleet.path("workflows/copy.toml");
+    let text = fs::read_to_string(&file)
+        .expect("the text")
+        .replace("from = \"lines\"", "from = \"large\"");
+    let text = format!("{text}[transforms.large]\ntype = \"filter\"\nfrom = \"lines\"\nwhere = \"n > 1\"\n");
+    let tests = "[tests.large]\ngiven.lines = [{ n = 1 }, { n = 2 }]\nexpect.out = [{ n = 2 }]\n";
+    fs::write(&file, format!("{text}{tests}")).expect("a file");
+    assert!(ok(fleet, &["workflow", "test", &file]).contains("ok    "));
+    let rows = fleet.path("rows.jsonl");
+    fs::write(&rows, "{\"n\": 1}\n{\"n\": 7}\n{\"n\": \"x\"}\n").expect("a file");
+    let given = format!("lines={rows}");
+    let steps = ok(
+        fleet,
+        &["workflow", "preview", &file, "--given", &given, "--daemon", "gateway"],
+    );
+    assert!(
+        steps.contains("lines -> large: 3 came, 1 go on, 1 would be dead letters"),
+        "{steps}"
+    );
+    assert!(
+        steps.contains("large -> out: 1 came") && steps.contains("n=7"),
+        "{steps}"
+    );
+    assert!(!std::path::Path::new(&world.out).exists(), "nothing is written");
+
+    fs::write(
+        &file,
+        format!("{text}{}", tests.replace("{ n = 2 }]\n", "{ n = 3 }]\n")),
+    )
+    .expect("a file");
+    for (arguments, code, said) in [
+        (&["workflow", "test", &file][..], 3, "1 of 1 tests differ"),
+        (&["workflow", "test", &file, "--daemon", "nobody"], 5, "nobody"),
+        (&["workflow", "preview", &file, "--given", "lines"], 2, "SOURCE=FILE"),
+        (
+            &["workflow", "preview", &file, "--given", "rows=/dev/null"],
+            3,
+            "no source 'rows'",
+        ),
+    ] {
+        let done = cli(fleet, arguments);
+        assert!(
+            done.code() == Some(code) && done.stderr.contains(said),
+            "{arguments:?}: {:?} {}",
+            done.code(),
+            done.stderr
+        );
+    }
+    let here = Cmd::bin("myceliald").args(["test", &file]).run(SOON);
+    assert!(
+        here.code() == Some(1) && here.stdout.contains("'n' is 2 instead of 3"),
+        "{}{}",
+        here.stdout,
+        here.stderr
+    );
+}

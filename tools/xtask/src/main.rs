@@ -11,6 +11,7 @@ mod fuzz;
 mod layout;
 mod lint;
 mod metadata;
+mod new_connector;
 mod programs;
 mod setup;
 mod sim;
@@ -56,6 +57,8 @@ enum Task {
     Footprint(footprint::Args),
     /// Find out which functions of the programs run, for the linker to put them together
     Layout(layout::Args),
+    /// Begin a connector: a source and a destination that work, tested and registered
+    NewConnector(new_connector::Args),
     /// Run the bus's suite over every kind of broker and write its table into the docs
     Conformance(conformance::Args),
 }
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Task::Budgets(args) => budgets::run(&args),
         Task::Footprint(args) => footprint::run(&args),
         Task::Layout(args) => layout::run(&args),
+        Task::NewConnector(args) => new_connector::run(&args),
         Task::Conformance(args) => conformance::run(&args),
     };
     match done {

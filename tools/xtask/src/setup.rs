@@ -9,6 +9,8 @@ use anyhow::{Result, bail};
 
 use crate::cmd;
 
+mod python;
+
 /// What `cargo xtask setup` can be told.
 #[derive(clap::Args)]
 pub struct Args {
@@ -222,14 +224,21 @@ const POSTGRES_ROOT: &str = "/usr/lib/postgresql";
 /// Runs the task.
 pub fn run(args: &Args) -> Result<()> {
     let missing = missing(needs(Purpose::Test), &search_dirs());
-    if missing.is_empty() {
-        println!("setup: everything is here ({})", names(needs(Purpose::Test)));
+    let has_packages = python::is_ready();
+    if missing.is_empty() && has_packages {
+        let here = names(needs(Purpose::Test));
+        println!("setup: everything is here ({here}, {})", python::WHAT);
         return Ok(());
     }
     if args.check {
-        bail!("missing: {}; `cargo xtask setup` installs it", names(missing));
+        let mut lacking = missing.iter().map(|need| need.what).collect::<Vec<_>>();
+        lacking.extend((!has_packages).then_some(python::WHAT));
+        bail!("missing: {}; `cargo xtask setup` installs it", lacking.join(", "));
     }
-    install(&missing)
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    python::ensure()
 }
 
 /// Makes sure of what building needs. Quiet when it is all here.
@@ -244,7 +253,8 @@ pub fn ensure_counting_tools() -> Result<()> {
 
 /// Makes sure of what building and testing need. Quiet when it is all here.
 pub fn ensure_all() -> Result<()> {
-    ensure(Purpose::Test)
+    ensure(Purpose::Test)?;
+    python::ensure()
 }
 
 /// Makes sure of a Python that can make environments.

@@ -15,6 +15,8 @@ use crate::mqtt::Task;
 
 /// How long a child may take to end after it was asked to.
 const STOP_WAIT: Duration = Duration::from_secs(2);
+/// How long a program that has failed may take to end, so that it can be said how.
+const END_WAIT: Duration = Duration::from_secs(1);
 /// Longest line of a child's standard error that is logged, in bytes; longer ones are cut.
 const LOG_LINE_BYTES_MAX: usize = 1024;
 /// Lines of it that are logged in [`LOG_WINDOW`].
@@ -89,7 +91,7 @@ impl Program {
             input: child.stdin.take(),
             output,
             life: Life {
-                _log: Task(tokio::spawn(log(errors, self.node.clone()))),
+                log: Task(tokio::spawn(log(errors, self.node.clone()))),
                 group: Some(Group(group)),
                 child,
             },
@@ -116,7 +118,7 @@ pub(crate) struct Child {
 
 /// That it runs.
 pub(crate) struct Life {
-    _log: Task,
+    log: Task,
     /// Before `child`: while that has not been waited for, the number of the group belongs to nobody else.
     group: Option<Group>,
     child: tokio::process::Child,
@@ -128,6 +130,20 @@ impl Life {
         let ended = self.child.wait().await;
         self.group = None;
         ended.map_err(|error| Fault::retry(format!("waiting for a child process: {error}")))
+    }
+
+    /// A cause with how the program has ended, if it has.
+    pub(crate) async fn ending(&mut self, cause: String) -> String {
+        match timeout(END_WAIT, self.ended()).await {
+            Ok(Ok(status)) => {
+                // Its last words are the ones that tell why.
+                if !self.log.0.is_finished() {
+                    let _ = timeout(END_WAIT, &mut self.log.0).await;
+                }
+                format!("{cause} ({})", explain(status))
+            }
+            _ => cause,
+        }
     }
 }
 

@@ -1,8 +1,13 @@
-//! Programs of the user's own as source and destination: whatever can read or write lines. Knows no record.
+//! Programs of the user's own as source, transform and destination: whatever can read or write lines. `child`, `talk`
+//! and `columns` serve `python` too.
 
-mod child;
+pub(crate) mod child;
+pub(crate) mod columns;
 mod sink;
 mod source;
+pub(crate) mod talk;
+mod transform;
 
 pub(crate) use sink::SINK;
 pub(crate) use source::SOURCE;
+pub(crate) use transform::TRANSFORM;

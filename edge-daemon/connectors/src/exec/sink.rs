@@ -13,21 +13,18 @@ use bus_schema::plan::{ComponentRole, Descriptor};
 use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    process::ChildStdout,
-    time::timeout,
-};
 
-use super::child::{Child, Program, explain};
-use crate::{file::encode::JsonRows, key};
+use super::{
+    child::Program,
+    talk::{Patience, Talk},
+};
+use crate::{
+    file::{encode::JsonRows, text::shorten},
+    key,
+};
 
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of answers read at once.
-const READ_BYTES: usize = 4 * 1024;
-/// How long a program that closed a pipe may take to end, so that it can be said how.
-const END_WAIT: Duration = Duration::from_secs(1);
 
 /// Starts a program and writes records to its standard input, one JSON object per line, with a line before each batch:
 /// `{"batch": "KEY", "records": N}`. When the N records are safe, the program writes `{"batch": "KEY"}` on its standard
@@ -36,6 +33,8 @@ const END_WAIT: Duration = Duration::from_secs(1);
 /// batch later. Batches are answered in their order. What the program writes on its standard error goes to the log (60
 /// lines a minute). When it ends, or takes longer than `answer_ms_max`, it is killed with everything it has started, and
 /// started again, later and later.
+///
+/// A daemon of a fleet must allow it: `allow = true` under `[custom_code]` in its `config.toml`.
 ///
 /// At least once: a batch without an answer comes again, with the same key. A program that remembers the keys of its last
 /// commit (up to 16 batches) with the records can leave out what it has already.
@@ -97,8 +96,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         program: Program::new(config.command, config.env, config.dir, context)?,
         answer_max: Duration::from_millis(config.answer_ms_max),
         op_column: config.op_column,
-        child: None,
-        unread: Vec::new(),
+        talk: None,
     }))
 }
 
@@ -175,9 +173,7 @@ struct ExecSink {
     program: Program,
     answer_max: Duration,
     op_column: Option<String>,
-    child: Option<Child>,
-    /// The beginning of the next answer.
-    unread: Vec<u8>,
+    talk: Option<Talk>,
 }
 
 impl ExecSink {
@@ -220,77 +216,33 @@ impl ExecSink {
         })
     }
 
-    /// Sends, and reads the answers meanwhile: a program may answer before it has read everything.
-    async fn exchange(&mut self, text: &[u8], sent: &[Sent]) -> Result<Vec<Rejected>, Fault> {
-        let Some(Child {
-            input: Some(input),
-            output,
-            ..
-        }) = &mut self.child
-        else {
-            return Err(self.failed("it does not run"));
+    async fn exchange(&self, talk: &mut Talk, text: &[u8], sent: &[Sent]) -> Result<Vec<Rejected>, Fault> {
+        let patience = Patience {
+            answer_max: self.answer_max,
+            line_bytes_max: ANSWER_BYTES_MAX,
         };
-        let send = async {
-            let written = input.write_all(text).await;
-            written.map_err(|error| format!("it does not take records: {error}"))
-        };
-        let (answer_max, unread) = (self.answer_max, &mut self.unread);
-        let receive = async {
-            let mut rejected = Vec::new();
-            for sent in sent {
-                let answer = timeout(answer_max, answer(output, unread)).await;
-                let answer = answer.map_err(|_| format!("no answer for {} seconds", answer_max.as_secs_f32()))??;
+        let (mut rejected, mut owed) = (Vec::new(), sent.iter());
+        let mut hear = |line: &[u8]| {
+            let answer = serde_json::from_slice(line).map_err(|error| {
+                let line = String::from_utf8_lossy(line);
+                format!("its answer '{}' is none: {error}", shorten(line.trim_end()))
+            })?;
+            if let Some(sent) = owed.next() {
                 rejected.extend(sent.settle(answer).map_err(|fault| fault.to_string())?);
             }
-            Ok(rejected)
+            Ok(())
         };
-        let done: Result<_, String> = tokio::try_join!(send, receive);
-        match done {
-            Ok(((), rejected)) => Ok(rejected),
-            Err(mut cause) => {
-                if let Some(child) = &mut self.child
-                    && let Ok(Ok(status)) = timeout(END_WAIT, child.life.ended()).await
-                {
-                    cause = format!("{cause} ({})", explain(status));
-                }
-                Err(self.failed(&cause))
-            }
-        }
-    }
-}
-
-/// The next line of the program, understood.
-async fn answer(output: &mut ChildStdout, unread: &mut Vec<u8>) -> Result<Answer, String> {
-    let mut seen = 0;
-    loop {
-        if let Some(end) = memchr::memchr(b'\n', &unread[seen..]) {
-            let line: Vec<u8> = unread.drain(..=seen + end).collect();
-            return serde_json::from_slice(&line).map_err(|error| {
-                format!(
-                    "its answer '{}' is none: {error}",
-                    String::from_utf8_lossy(&line).trim_end()
-                )
-            });
-        }
-        seen = unread.len();
-        if seen > ANSWER_BYTES_MAX {
-            return Err(format!("its answer has more than {ANSWER_BYTES_MAX} bytes"));
-        }
-        unread.reserve(READ_BYTES);
-        match output.read_buf(unread).await {
-            Ok(0) => return Err("it closed its output before it answered".to_string()),
-            Ok(_) => {}
-            Err(error) => return Err(error.to_string()),
-        }
+        let done = talk.ask(text, sent.len(), patience, &mut hear).await;
+        done.map_err(|cause| self.failed(&cause))?;
+        Ok(rejected)
     }
 }
 
 #[async_trait]
 impl Sink for ExecSink {
     async fn open(&mut self) -> Result<(), Fault> {
-        self.child = None;
-        self.unread.clear();
-        self.child = Some(self.program.start(true, &[])?);
+        self.talk = None;
+        self.talk = Talk::new(self.program.start(true, &[])?);
         Ok(())
     }
 
@@ -300,7 +252,13 @@ impl Sink for ExecSink {
         let sent: Vec<Sent> = sent
             .filter_map(|(index, delivery)| self.text(delivery, index, &mut text, &mut rejected))
             .collect();
-        rejected.extend(self.exchange(&text, &sent).await?);
+        if sent.is_empty() {
+            return Ok(rejected);
+        }
+        // Not put back after a failure, nor when this is dropped in the middle: what it says next would answer something else.
+        let mut talk = self.talk.take().ok_or_else(|| self.failed("it does not run"))?;
+        rejected.extend(self.exchange(&mut talk, &text, &sent).await?);
+        self.talk = Some(talk);
         Ok(rejected)
     }
 
@@ -310,8 +268,8 @@ impl Sink for ExecSink {
     }
 
     async fn close(&mut self) {
-        if let Some(child) = self.child.take() {
-            child.stop().await;
+        if let Some(talk) = self.talk.take() {
+            talk.stop().await;
         }
     }
 }

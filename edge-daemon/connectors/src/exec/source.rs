@@ -35,7 +35,8 @@ const CURSOR_VARIABLE: &str = "MYCELIAL_CURSOR";
 /// Runs a program and takes the lines it writes on its standard output as records. No shell is in between: write
 /// `["sh", "-c", "…"]` where you want one. When the program fails it is started again, later and later; when it ends well,
 /// the source is at its end, or starts it again after `every_ms`. What it writes on its standard error goes to the log (60
-/// lines a minute). Program and whatever it has started are killed together when the workflow ends.
+/// lines a minute). Program and whatever it has started are killed together when the workflow ends. A daemon of a fleet must
+/// allow it: `allow = true` under `[custom_code]` in its `config.toml`.
 ///
 /// A pipe cannot be read twice: lines on the way when the daemon is killed are lost, unless the program can go on after a
 /// record. For that name the column that says where as `cursor`: the program finds its value in the last record that

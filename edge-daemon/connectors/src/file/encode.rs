@@ -4,14 +4,15 @@
 //! "NaN", "Infinity", "-Infinity"; bytes as hexadecimal text, times as ISO 8601 text, JSON as it is (on one line).
 //! Null is `null`; a missing or unchanged field is left out.
 //!
-//! CSV: the same values without quotes of JSON; null, missing and unchanged are an empty field, an empty text is `""`.
-//! Lines end with LF.
+//! CSV: the same values without quotes of JSON, lists as JSON arrays; null, missing and unchanged are an empty field (which
+//! the caller may tell, see [`CsvRows::blurs`]), an empty text is `""`. Lines end with LF.
 
 use std::io::Write as _;
 
 use bus_schema::data::{Batch, Cell, Op};
 
 use super::text::push_json;
+use crate::list::list_json;
 
 /// The name of an operation in an operation column.
 pub(crate) fn op_name(op: Op) -> &'static str {
@@ -144,6 +145,21 @@ impl<'a> CsvRows<'a> {
             .map(|column| self.batch.schema().fields[*column].name.as_str())
     }
 
+    /// A column of the file in which a record has no field, or one that did not change: the file shows both as null.
+    pub(crate) fn blurs(&self) -> Option<&str> {
+        let batch = self.batch;
+        let lacks = |column: usize| {
+            let has_no_place = |row| matches!(batch.cell(row, column), Cell::Missing | Cell::Unchanged);
+            !batch.columns()[column].is_dense() && (0..batch.rows()).any(has_no_place)
+        };
+        let columns = self.places.iter().filter_map(|place| match place {
+            Place::Column(column) => Some(*column),
+            Place::Operation | Place::Nowhere => None,
+        });
+        let blurred = columns.into_iter().find(|column| lacks(*column))?;
+        Some(&batch.schema().fields[blurred].name)
+    }
+
     /// Appends a row with its line end. On failure nothing is appended. A value in a column that the file has not is a
     /// failure.
     pub(crate) fn row(&self, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
@@ -187,13 +203,14 @@ fn push_csv(out: &mut Vec<u8>, cell: Cell<'_>, delimiter: u8) {
     let start = out.len();
     match cell {
         Cell::Text(text) | Cell::Json(text) => return push_quoted(out, text, delimiter),
+        Cell::List(items) => return push_quoted(out, &list_json(items), delimiter),
+        Cell::F64(v) if v.is_infinite() => out.extend_from_slice(infinity(v.is_sign_negative())),
+        Cell::F32(v) if v.is_infinite() => out.extend_from_slice(infinity(v.is_sign_negative())),
         // Writing into a vector cannot fail.
         cell => drop(write!(out, "{cell}")),
     }
-    // Numbers and times need no quotes, unless the delimiter is one of their characters. A list may hold anything, and
-    // empty bytes are not null.
+    // Numbers and times need no quotes, unless the delimiter is one of their characters. Empty bytes are not null.
     let needs_quotes = match cell {
-        Cell::List(_) => true,
         Cell::Bytes([]) => true,
         _ => out[start..].contains(&delimiter),
     };
@@ -203,6 +220,11 @@ fn push_csv(out: &mut Vec<u8>, cell: Cell<'_>, delimiter: u8) {
         out.extend(text.replace('"', "\"\"").bytes());
         out.push(b'"');
     }
+}
+
+/// As in JSON lines, where it is a text.
+fn infinity(is_negative: bool) -> &'static [u8] {
+    if is_negative { b"-Infinity" } else { b"Infinity" }
 }
 
 fn push_quoted(out: &mut Vec<u8>, text: &str, delimiter: u8) {
@@ -296,7 +318,9 @@ mod tests {
             (Value::Bytes(vec![]), b',', "\"\""),
             (Value::Bytes(vec![171]), b',', "ab"),
             (Value::Json("{\"a\":1}".into()), b',', "\"{\"\"a\"\":1}\""),
-            (Value::List(vec![Value::I64(1), text("x")]), b',', "\"[1,x]\""),
+            (Value::F64(f64::NEG_INFINITY), b',', "-Infinity"),
+            (Value::List(vec![Value::I64(1), text("x")]), b',', "\"[1,\"\"x\"\"]\""),
+            (Value::List(vec![]), b',', "[]"),
         ] {
             let mut out = Vec::new();
             push_csv(&mut out, value.as_cell(), delimiter);
@@ -320,6 +344,10 @@ mod tests {
         assert_eq!(rows.row(1, &mut out), Err("the file has no column 'new'".to_string()));
         assert_eq!(String::from_utf8(out).unwrap(), "1,,x,insert\n");
         assert_eq!(rows.strangers().collect::<Vec<_>>(), ["new"]);
+        // The new column is none of the file's.
+        assert_eq!(rows.blurs(), None);
+        let wide = CsvRows::new(&batch, &["a", "b", "new"].map(str::to_string), b',', None);
+        assert_eq!(wide.blurs(), Some("new"));
         assert_eq!(CsvRows::header_of(&batch, Some("op")), ["b", "new", "a", "op"]);
     }
 }

@@ -19,25 +19,89 @@ const LEDGER_BYTES_MAX: u64 = 256 * 1024;
 /// The largest file taken for a ledger: a record holds a position for each lineage.
 const LEDGER_BYTES_READ_MAX: u64 = 64 * 1024 * 1024;
 
+/// Version of the form of a record.
+const VERSION: u8 = 2;
+
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// Version of this form.
     pub v: u8,
-    /// Bytes of the data file that are committed.
+    /// The data files that are being written, by the name they have or will have below the directory.
+    pub files: BTreeMap<String, State>,
+    /// Files to rename (from, to), in this order, before anything else: committed, perhaps not done yet.
+    pub moves: Vec<(String, String)>,
+    /// How far each lineage has come.
+    pub marks: BTreeMap<StreamId, Mark>,
+}
+
+/// How much of a data file is committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// Where it is, once all moves are done.
+    pub at: String,
+    /// Bytes of it that are committed.
     pub length: u64,
     /// Hash of the last bytes before that, to know the file again.
     pub tail_hash: u64,
     /// How many bytes are hashed.
     pub tail_bytes: u16,
-    /// When the data file was begun, in milliseconds since 1970.
+    /// When it was begun, in milliseconds since 1970.
     pub begun_ms: u64,
     /// The columns of a CSV file, in their order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
-    /// Files to rename (from, to), in this order, before anything else: committed, perhaps not done yet.
-    pub moves: Vec<(String, String)>,
-    /// How far each lineage has come.
-    pub marks: BTreeMap<StreamId, Mark>,
+    /// Which whole file it becomes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<String>,
+}
+
+/// The form before, which knew one file only.
+#[derive(Deserialize)]
+struct First {
+    v: u8,
+    length: u64,
+    tail_hash: u64,
+    tail_bytes: u16,
+    begun_ms: u64,
+    columns: Option<Vec<String>>,
+    moves: Vec<(String, String)>,
+    marks: BTreeMap<StreamId, Mark>,
+}
+
+impl Record {
+    /// No files.
+    pub(crate) fn new(marks: BTreeMap<StreamId, Mark>) -> Self {
+        Self {
+            v: VERSION,
+            files: BTreeMap::new(),
+            moves: Vec::new(),
+            marks,
+        }
+    }
+
+    /// Reads a record of either form; `name` is what the only file of the first one is called.
+    fn read(text: &str, name: &str) -> Option<Self> {
+        if let Ok(record) = serde_json::from_str::<Self>(text) {
+            return (record.v == VERSION).then_some(record);
+        }
+        let first: First = serde_json::from_str(text).ok().filter(|first: &First| first.v == 1)?;
+        let mut record = Self::new(first.marks);
+        record.moves = first.moves;
+        if first.length > 0 {
+            let state = State {
+                at: name.to_string(),
+                length: first.length,
+                tail_hash: first.tail_hash,
+                tail_bytes: first.tail_bytes,
+                begun_ms: first.begun_ms,
+                columns: first.columns,
+                transfer: None,
+            };
+            record.files.insert(name.to_string(), state);
+        }
+        Some(record)
+    }
 }
 
 /// A watermark in the ledger's form.
@@ -89,7 +153,8 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Opens or creates the ledger of the data file at `data`, and reads its last record.
+    /// Opens or creates the ledger beside the data file at `data`, and reads its last record. A directory that ends with a
+    /// slash has it inside.
     pub(crate) fn open(data: &Path) -> io::Result<(Self, Option<Record>)> {
         let path = beside(data, ".mycelial");
         let mut file = lock(&path)?;
@@ -101,7 +166,8 @@ impl Ledger {
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let found = last_record(&bytes);
+        let name = data.file_name().unwrap_or_default().to_string_lossy();
+        let found = last_record(&bytes, &name);
         if found.is_none() && bytes.contains(&b'\n') {
             // Written by something else, or damaged from its first record on: guessing would repeat or lose records.
             let cause = format!(
@@ -172,7 +238,7 @@ fn lock(path: &Path) -> io::Result<File> {
     }
 }
 
-pub(super) fn same_file(a: &File, b: &File) -> io::Result<bool> {
+fn same_file(a: &File, b: &File) -> io::Result<bool> {
     use super::siblings::Identity;
     Ok(Identity::of(&a.metadata()?) == Identity::of(&b.metadata()?))
 }
@@ -185,7 +251,7 @@ pub(super) fn beside(path: &Path, added: &str) -> PathBuf {
 }
 
 /// Makes names in the file's directory durable.
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent(path))?.sync_all()
 }
 
@@ -194,14 +260,14 @@ fn line(record: &Record) -> io::Result<Vec<u8>> {
     Ok(format!("{:016x} {text}\n", hash(text.as_bytes())).into_bytes())
 }
 
-fn last_record(bytes: &[u8]) -> Option<Record> {
+fn last_record(bytes: &[u8], name: &str) -> Option<Record> {
     bytes.split(|byte| *byte == b'\n').rev().find_map(|line| {
         let line = std::str::from_utf8(line).ok()?;
         let (sum, text) = line.split_once(' ')?;
         if u64::from_str_radix(sum, 16) != Ok(hash(text.as_bytes())) {
             return None;
         }
-        serde_json::from_str(text).ok().filter(|record: &Record| record.v == 1)
+        Record::read(text, name)
     })
 }
 
@@ -222,16 +288,30 @@ mod tests {
         };
         let marks = BTreeMap::from([(stream("a"), Mark::from(&mark))]);
         assert_eq!(Watermark::from(&marks[&stream("a")]), mark);
-        Record {
-            v: 1,
+        let state = State {
+            at: "out".into(),
             length,
             tail_hash: 1,
             tail_bytes: 2,
             begun_ms: 3,
             columns: None,
+            transfer: None,
+        };
+        Record {
+            files: BTreeMap::from([("out".into(), state)]),
             moves: vec![("a".into(), "b".into())],
-            marks,
+            ..Record::new(marks)
         }
+    }
+
+    #[test]
+    fn the_first_form_is_read() {
+        let marks = serde_json::to_string(&record(7).marks).unwrap();
+        let text = format!(
+            r#"{{"v":1,"length":7,"tail_hash":1,"tail_bytes":2,"begun_ms":3,"columns":null,"moves":[["a","b"]],"marks":{marks}}}"#
+        );
+        assert_eq!(Record::read(&text, "out"), Some(record(7)));
+        assert_eq!(Record::read(&text.replace("\"v\":1", "\"v\":3"), "out"), None);
     }
 
     #[test]

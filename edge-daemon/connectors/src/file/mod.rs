@@ -3,14 +3,18 @@
 pub(crate) mod csv;
 pub(crate) mod encode;
 pub(crate) mod json;
-mod ledger;
-mod output;
+pub(crate) mod ledger;
+pub(crate) mod output;
+pub(crate) mod part;
+pub(crate) mod partition;
+pub(crate) mod place;
 pub(crate) mod reader;
 pub(crate) mod rows;
 mod siblings;
 mod sink;
 pub(crate) mod source;
 mod tail;
+pub(crate) mod writer;
 // One file for both crates: transforms converts with it, files read and write with it, and neither depends on the other.
 #[path = "../../../transforms/src/text.rs"]
 pub(crate) mod text;
@@ -19,6 +23,8 @@ pub(crate) use sink::SINK;
 pub(crate) use source::SOURCE;
 pub(crate) use tail::hash;
 
+#[cfg(test)]
+mod partition_tests;
 #[cfg(test)]
 mod sink_tests;
 #[cfg(test)]

@@ -1,134 +1,136 @@
-//! The file a destination appends to, its rotation, and what a crash may leave behind. Blocking; knows no format.
+//! The files a destination writes to, their rotation, and what a crash may leave behind. Blocking; knows no format.
 //!
-//! A commit is: data synced, then one ledger record synced. What stands in the file beyond the recorded length was never
-//! committed and is cut off at the next start. New files are born beside their place and moved there by a commit, so
-//! that what stands in place is always committed up to the recorded length.
+//! A commit is: data synced, then one ledger record synced that covers all files. What stands in a file beyond its recorded
+//! length was never committed and is cut off at the next start. New files are born beside their place and moved there by a
+//! commit, so that what stands in place is always committed up to the recorded length.
 
 use std::{
-    collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::FileExt,
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
 };
 
 use bus_schema::id::StreamId;
 use flow::Watermark;
 
 use super::{
-    ledger::{Ledger, Mark, Record, beside, same_file, sync_directory},
+    ledger::{Ledger, Mark, Record, State, sync_directory},
+    part::{Limits, Part, length_of},
+    place::{self, Barred},
     siblings::parent,
-    tail::hash,
 };
 
-/// How many bytes before the committed end identify a file.
-const TAIL_BYTES: usize = 512;
 /// What files are called that are not committed yet, after the path.
 const PART: &str = ".mycelial-part";
-/// Digits of the number of a rotated file.
-const NUMBER_DIGITS: usize = 6;
+/// Files that are open at a time; the ledger remembers as many from commit to commit.
+const OPEN_FILES_MAX: usize = 32;
+/// Files that one commit may touch.
+pub(crate) const COMMIT_FILES_MAX: usize = 1024;
+/// Whole files that are not complete, at a time.
+const UNFINISHED_MAX: usize = 64;
 
-/// When a file is complete.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Limits {
-    pub bytes: Option<u64>,
-    pub age: Option<Duration>,
+/// Where a destination's files stand.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// At one path, and beside it.
+    File(PathBuf),
+    /// Below a directory, under names that come with the records. They are in place while they grow.
+    Directory(PathBuf),
+    /// The same, but nothing is in place before it is complete. It takes the place of what stands there, or not.
+    Whole { directory: PathBuf, replace: bool },
 }
 
-/// One file being written.
-struct Part {
-    path: PathBuf,
-    file: File,
-    length: u64,
-    tail: Vec<u8>,
-    columns: Option<Vec<String>>,
-    begun_ms: u64,
+impl Target {
+    /// The file or the directory.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Directory(path) | Self::Whole { directory: path, .. } => path,
+        }
+    }
+}
+
+/// Complete, not committed.
+struct Sealed {
+    part: Part,
+    place: String,
+    /// Whether it gets a number, or the place itself.
+    is_numbered: bool,
 }
 
 /// The destination's files.
 pub(crate) struct Output {
-    path: PathBuf,
+    root: PathBuf,
+    /// What the names of files begin with that are not committed yet; the ledger's, too.
+    own: String,
+    target: Target,
     limits: Limits,
     ledger: Ledger,
     /// What is committed.
     record: Record,
-    /// Complete, not committed.
-    sealed: Vec<Part>,
-    current: Option<Part>,
+    sealed: Vec<Sealed>,
+    /// By their names in place.
+    parts: BTreeMap<String, Part>,
+    /// Admitted since the last commit.
+    names: BTreeSet<String>,
+    /// Given up, to be removed after the commit.
+    discarded: Vec<PathBuf>,
     /// Watermarks to be committed.
     marks: BTreeMap<StreamId, Mark>,
+    /// Counts uses of files.
+    uses: u64,
 }
 
 impl Output {
-    /// Opens the file at `path`, or prepares for a new one. Finishes or undoes what a crash interrupted.
-    pub(crate) fn open(path: &Path, limits: Limits) -> io::Result<Self> {
-        let (ledger, record) = Ledger::open(path)?;
-        for entry in fs::read_dir(parent(path))? {
-            let name = entry?.file_name();
-            let wanted = record
-                .iter()
-                .flat_map(|record| &record.moves)
-                .any(|(from, _)| name == from.as_str());
-            if !wanted && is_part(path, &name.to_string_lossy()) {
-                fs::remove_file(parent(path).join(name))?;
-            }
-        }
+    /// Opens what a destination has written so far. Finishes or undoes what a crash interrupted.
+    pub(crate) fn open(target: &Target, limits: Limits) -> io::Result<Self> {
+        let (root, data) = match target {
+            Target::File(path) => (parent(path).to_path_buf(), path.clone()),
+            Target::Directory(root) | Target::Whole { directory: root, .. } => (root.clone(), root.join("")),
+        };
+        let (ledger, record) = Ledger::open(&data)?;
         let mut output = Self {
-            path: path.to_path_buf(),
+            own: match target {
+                Target::File(path) => file_name(path),
+                _ => String::new(),
+            },
+            root,
+            target: target.clone(),
             limits,
             ledger,
-            record: record.clone().unwrap_or_else(|| empty_record(BTreeMap::new())),
+            record: record.unwrap_or_else(|| Record::new(BTreeMap::new())),
             sealed: Vec::new(),
-            current: None,
+            parts: BTreeMap::new(),
+            names: BTreeSet::new(),
+            discarded: Vec::new(),
             marks: BTreeMap::new(),
+            uses: 0,
         };
-        if let Some(record) = record {
-            output.marks.clone_from(&record.marks);
-            output.finish_moves()?;
-            output.current = output.reopen(&record)?;
+        output.remove_leftovers()?;
+        output.marks.clone_from(&output.record.marks);
+        output.finish_moves()?;
+        for (name, state) in output.record.files.clone() {
+            if let Some(part) = Part::reopen(output.root.join(&state.at), &state)? {
+                output.parts.insert(name, part);
+            }
         }
         Ok(output)
     }
 
-    /// The file as the record knows it, cut to what is committed; `None` when there is none, or another one.
-    fn reopen(&self, record: &Record) -> io::Result<Option<Part>> {
-        if record.length == 0 {
-            return Ok(None);
-        }
-        let file = match open_for_append(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.path.display(), "the file was moved or deleted: beginning a new one");
-                return Ok(None);
+    /// Files that were never committed.
+    fn remove_leftovers(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.root)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let is_moved = self.record.moves.iter().any(|(from, _)| *from == name);
+            let is_known = is_moved || self.record.files.values().any(|state| state.at == name);
+            if self.is_part(&name) && !is_known {
+                fs::remove_file(self.root.join(name))?;
             }
-            Err(error) => return Err(error),
-        };
-        let length = file.metadata()?.len();
-        let mut tail = vec![0; usize::from(record.tail_bytes)];
-        let is_ours = length >= record.length
-            && record.length >= tail.len() as u64
-            && file
-                .read_exact_at(&mut tail, record.length - u64::from(record.tail_bytes))
-                .is_ok()
-            && hash(&tail) == record.tail_hash;
-        if !is_ours {
-            tracing::warn!(path = %self.path.display(), "the file was replaced or changed: adding to what is there now");
-            return Ok(None);
         }
-        if length > record.length {
-            tracing::info!(path = %self.path.display(), bytes = length - record.length, "cut off what was not committed");
-            file.set_len(record.length)?;
-            file.sync_data()?;
-        }
-        Ok(Some(Part {
-            path: self.path.clone(),
-            file,
-            length: record.length,
-            tail,
-            columns: record.columns.clone(),
-            begun_ms: record.begun_ms,
-        }))
+        Ok(())
+    }
+
+    fn is_part(&self, name: &str) -> bool {
+        name.strip_prefix(&self.own).is_some_and(|rest| rest.starts_with(PART))
     }
 
     /// The watermark of a lineage.
@@ -146,80 +148,247 @@ impl Output {
         self.marks.insert(stream, mark.into());
     }
 
-    /// Whether the file that is being written has any content; opens it if it is not.
-    pub(crate) fn is_begun(&mut self) -> io::Result<bool> {
-        Ok(self.part()?.length > 0)
+    /// Whether a file of this name may be written in this commit: `Err` says why not. Makes the directories it needs.
+    pub(crate) fn admit(&mut self, name: &str) -> io::Result<Result<(), String>> {
+        if let Target::File(_) = self.target {
+            return Ok(Ok(()));
+        }
+        if let Err(cause) = place::check(name) {
+            return Ok(Err(cause));
+        }
+        if self.names.len() >= COMMIT_FILES_MAX && !self.names.contains(name) {
+            return Ok(Err(format!(
+                "more than {COMMIT_FILES_MAX} files at once: its name changes too often"
+            )));
+        }
+        // Of those that are not in place yet, the system knows nothing.
+        let is_file = |name: &str| self.parts.contains_key(name) || self.names.contains(name);
+        let mut ancestors = name.match_indices('/').map(|(at, _)| &name[..at]);
+        if let Some(file) = ancestors.find(|ancestor| is_file(ancestor)) {
+            return Ok(Err(format!("'{file}' is a file, no directory")));
+        }
+        match place::prepare(&self.root, name) {
+            Ok(_) => {
+                self.names.insert(name.to_string());
+                Ok(Ok(()))
+            }
+            Err(Barred::Name(cause)) => Ok(Err(cause)),
+            Err(Barred::System(error)) => Err(error),
+        }
     }
 
-    /// The columns of the file that is being written, once known.
-    pub(crate) fn columns(&self) -> Option<&Vec<String>> {
-        self.current.as_ref().and_then(|part| part.columns.as_ref())
-    }
-
-    /// The beginning of the file that is being written, at most `limit` bytes.
-    pub(crate) fn beginning(&mut self, limit: usize) -> io::Result<Vec<u8>> {
-        let part = self.part()?;
-        let mut bytes = vec![0; usize::try_from(part.length).map_or(limit, |length| length.min(limit))];
-        part.file.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes)
-    }
-
-    /// Says which columns the file has.
-    pub(crate) fn set_columns(&mut self, columns: Vec<String>) -> io::Result<()> {
-        self.part()?.columns = Some(columns);
+    /// Takes over files that somebody else began, and remembers first how much of them is theirs: one record for all.
+    pub(crate) fn adopt<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) -> io::Result<()> {
+        let mut record = None;
+        for name in names {
+            let is_leaving = self.sealed.iter().any(|sealed| sealed.place == name);
+            let path = self.root.join(name);
+            // An empty one has nothing to keep: a new file takes its place at the commit.
+            if self.parts.contains_key(name) || is_leaving || self.is_whole() || length_of(&path)? == 0 {
+                continue;
+            }
+            let part = Part::adopt(name.to_string(), path)?;
+            let record = record.get_or_insert_with(|| self.record.clone());
+            record.files.insert(name.to_string(), part.state(name));
+            self.parts.insert(name.to_string(), part);
+            self.shut_others(name)?;
+        }
+        if let Some(record) = record {
+            self.ledger.append(&record)?;
+            self.record = record;
+        }
         Ok(())
     }
 
-    /// Appends to the file. Not durable before [`Output::commit`].
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.part()?.write(bytes)
+    /// The file of this name, which is begun if there is none. Its name must have been admitted.
+    pub(crate) fn part(&mut self, name: &str) -> io::Result<&mut Part> {
+        if !self.parts.contains_key(name) {
+            self.adopt([name])?;
+        }
+        if !self.parts.contains_key(name) {
+            let part = self.create()?;
+            self.parts.insert(name.to_string(), part);
+        }
+        self.shut_others(name)?;
+        self.uses += 1;
+        let uses = self.uses;
+        let part = self.parts.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
+        part.used = uses;
+        Ok(part)
     }
 
-    /// The file is complete: the next write begins another one.
-    pub(crate) fn seal(&mut self) {
-        self.sealed.extend(self.current.take());
+    /// The file of this name, if it is being written.
+    pub(crate) fn known(&mut self, name: &str) -> Option<&mut Part> {
+        self.parts.get_mut(name)
+    }
+
+    fn create(&mut self) -> io::Result<Part> {
+        loop {
+            self.uses += 1;
+            let at = format!("{}{PART}{}", self.own, self.uses);
+            match Part::create(at.clone(), self.root.join(at)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                part => return part,
+            }
+        }
+    }
+
+    /// Lets go of file descriptors, except that of `name`.
+    fn shut_others(&mut self, name: &str) -> io::Result<()> {
+        while self.parts.values().filter(|part| part.is_open()).count() > OPEN_FILES_MAX {
+            let others = self
+                .parts
+                .iter_mut()
+                .filter(|(other, part)| *other != name && part.is_open());
+            match others.min_by_key(|(_, part)| part.used) {
+                Some((_, part)) => part.shut()?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The file is complete and gets a number: the next write begins another one.
+    pub(crate) fn seal(&mut self, name: &str) -> io::Result<()> {
+        let is_numbered = !matches!(self.target, Target::Whole { replace: true, .. });
+        if let Some(mut part) = self.parts.remove(name) {
+            part.shut()?;
+            let place = name.to_string();
+            self.sealed.push(Sealed {
+                part,
+                place,
+                is_numbered,
+            });
+        }
+        Ok(())
+    }
+
+    /// The file will never be complete.
+    pub(crate) fn discard(&mut self, name: &str) {
+        if let Some(part) = self.parts.remove(name) {
+            self.discarded.push(part.path);
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        matches!(self.target, Target::Whole { .. })
     }
 
     /// Makes everything written durable, with the watermarks, and rotates when it is time.
     pub(crate) fn commit(&mut self) -> io::Result<()> {
         crash_point::at!(FileBeforeSync);
-        for part in self.sealed.iter().chain(&self.current) {
-            part.file.sync_data()?;
+        for part in self.parts.values_mut().filter(|part| part.is_touched) {
+            part.sync()?;
         }
-        if self.current.as_ref().is_some_and(|part| self.limits.reached(part)) {
-            self.seal();
+        self.seal_complete()?;
+        let moves = self.moves()?;
+        let is_born = |part: &&Part| part.is_touched && !self.record.files.values().any(|state| state.at == part.at);
+        if !moves.is_empty() || self.is_whole() && self.parts.values().any(|part| is_born(&part)) {
+            // The record must not speak of a file whose name is lost in a power cut.
+            sync_directory(&self.root.join("x"))?;
         }
-        let mut moves = Vec::new();
-        let mut number = None;
-        for part in &self.sealed {
-            let next = number.map_or_else(|| next_number(&self.path), Ok)?;
-            moves.push((file_name(&part.path), numbered(&self.path, next)));
-            number = Some(next + 1);
-        }
-        if let Some(part) = &self.current
-            && part.path != self.path
-        {
-            moves.push((file_name(&part.path), file_name(&self.path)));
-        }
-        let mut record = empty_record(self.marks.clone());
-        if let Some(part) = &self.current {
-            record.length = part.length;
-            record.tail_hash = hash(&part.tail);
-            record.tail_bytes = part.tail.len() as u16;
-            record.begun_ms = part.begun_ms;
-            record.columns.clone_from(&part.columns);
-        }
-        record.moves = moves;
+        let states = self.parts.iter().map(|(name, part)| {
+            let at = if self.is_whole() { &part.at } else { name };
+            (name.clone(), part.state(at))
+        });
+        let record = Record {
+            files: states.collect::<BTreeMap<String, State>>(),
+            moves,
+            ..Record::new(self.marks.clone())
+        };
         crash_point::at!(FileBeforeLedger);
         self.ledger.append(&record)?;
         crash_point::at!(FileAfterLedger);
         self.record = record;
         self.sealed.clear();
-        if let Some(part) = &mut self.current {
-            part.path.clone_from(&self.path);
+        self.names.clear();
+        if !self.is_whole() {
+            for (name, part) in &mut self.parts {
+                (part.at, part.path) = (name.clone(), self.root.join(name));
+            }
         }
         self.finish_moves()?;
-        self.notice_rotation_by_others()
+        for path in self.discarded.drain(..) {
+            fs::remove_file(&path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })?;
+        }
+        self.notice_rotation_by_others()?;
+        self.let_go();
+        Ok(())
+    }
+
+    /// Seals what has reached its size or age; and the longest unused of too many, if their age matters.
+    fn seal_complete(&mut self) -> io::Result<()> {
+        if self.is_whole() {
+            return Ok(());
+        }
+        let reached = self.parts.iter().filter(|(_, part)| self.limits.reached(part));
+        let mut complete: Vec<String> = reached.map(|(name, _)| name.clone()).collect();
+        if self.limits.age.is_some() {
+            complete.extend(self.longest_unused(OPEN_FILES_MAX));
+        }
+        complete.iter().try_for_each(|name| self.seal(name))
+    }
+
+    fn longest_unused(&self, kept: usize) -> Vec<String> {
+        let mut uses: Vec<(u64, &String)> = self.parts.iter().map(|(name, part)| (part.used, name)).collect();
+        uses.sort_unstable();
+        uses.truncate(self.parts.len().saturating_sub(kept));
+        uses.into_iter().map(|(_, name)| name.clone()).collect()
+    }
+
+    /// Forgets the longest unused files when there are many: what is in place is adopted should it be written to again.
+    fn let_go(&mut self) {
+        for part in self.parts.values_mut() {
+            part.is_touched = false;
+        }
+        let kept = if self.is_whole() {
+            UNFINISHED_MAX
+        } else {
+            OPEN_FILES_MAX
+        };
+        for name in self.longest_unused(kept) {
+            if self.is_whole() {
+                tracing::warn!(
+                    name,
+                    "too many files are not complete: the one that came no further is given up"
+                );
+                self.discard(&name);
+            } else {
+                self.parts.remove(&name);
+            }
+        }
+    }
+
+    /// Which files go where with this commit.
+    fn moves(&self) -> io::Result<Vec<(String, String)>> {
+        let mut taken = BTreeSet::new();
+        let mut moves = Vec::new();
+        for sealed in &self.sealed {
+            let to = if sealed.is_numbered && !(self.is_whole() && self.is_vacant(&sealed.place, &taken)?) {
+                let mut number = place::next_number(&self.root.join(&sealed.place))?;
+                let is_known = |name: &str| taken.contains(name) || (!self.is_whole() && self.parts.contains_key(name));
+                while is_known(&place::numbered(&sealed.place, number)) {
+                    number += 1;
+                }
+                place::numbered(&sealed.place, number)
+            } else {
+                sealed.place.clone()
+            };
+            taken.insert(to.clone());
+            moves.push((sealed.part.at.clone(), to));
+        }
+        if !self.is_whole() {
+            let born = self.parts.iter().filter(|(name, part)| part.at != **name);
+            moves.extend(born.map(|(name, part)| (part.at.clone(), name.clone())));
+        }
+        Ok(moves)
+    }
+
+    fn is_vacant(&self, name: &str, taken: &BTreeSet<String>) -> io::Result<bool> {
+        Ok(!taken.contains(name) && !self.root.join(name).try_exists()?)
     }
 
     /// Does the committed renames that are not done yet.
@@ -227,13 +396,17 @@ impl Output {
         if self.record.moves.is_empty() {
             return Ok(());
         }
-        let directory = parent(&self.path).to_path_buf();
+        let mut directories = BTreeSet::from([self.root.join("x")]);
         for (from, to) in &self.record.moves {
-            let (from, to) = (directory.join(from), directory.join(to));
+            self.make_way(to)?;
+            let is_born = self.is_part(from);
+            let (from, to) = (self.root.join(from), self.root.join(to));
+            directories.insert(parent(&to).join("x"));
+            let replaces = matches!(self.target, Target::Whole { replace: true, .. });
             match (from.try_exists()?, to.try_exists()?) {
                 (true, false) => fs::rename(&from, &to)?,
-                (true, true) if to == self.path && length_of(&to)? == 0 => fs::rename(&from, &to)?,
-                (true, true) if to == self.path => {
+                (true, true) if is_born && (replaces || length_of(&to)? == 0) => fs::rename(&from, &to)?,
+                (true, true) if is_born => {
                     let cause = format!("{} appeared where a new file belongs: move it away", to.display());
                     return Err(io::Error::new(io::ErrorKind::AlreadyExists, cause));
                 }
@@ -242,7 +415,7 @@ impl Output {
             }
         }
         crash_point::at!(FileRotateAfterRename);
-        sync_directory(&self.path)?;
+        directories.iter().try_for_each(|inside| sync_directory(inside))?;
         let record = Record {
             moves: Vec::new(),
             ..self.record.clone()
@@ -253,177 +426,43 @@ impl Output {
         Ok(())
     }
 
-    /// Somebody else may have renamed the file: what comes next goes to a new one.
+    /// The directories that a name needs are there, and none of them is a link by now.
+    fn make_way(&self, name: &str) -> io::Result<()> {
+        match self.target {
+            Target::File(_) => Ok(()),
+            Target::Directory(_) | Target::Whole { .. } => match place::prepare(&self.root, name) {
+                Ok(_) => Ok(()),
+                Err(Barred::Name(cause)) => Err(io::Error::other(cause)),
+                Err(Barred::System(error)) => Err(error),
+            },
+        }
+    }
+
+    /// Somebody else may have renamed a file: what comes next goes to a new one.
     fn notice_rotation_by_others(&mut self) -> io::Result<()> {
-        let Some(part) = &self.current else { return Ok(()) };
-        let is_in_place = match File::open(&self.path) {
-            Ok(there) => same_file(&there, &part.file)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(error),
-        };
-        if !is_in_place {
-            tracing::info!(path = %self.path.display(), "the file was moved away: beginning a new one");
-            self.current = None;
-            let record = empty_record(self.record.marks.clone());
-            self.ledger.append(&record)?;
-            self.record = record;
+        let mut gone = Vec::new();
+        for (name, part) in self.parts.iter().filter(|(_, part)| part.is_touched) {
+            if part.is_gone()? {
+                tracing::info!(path = %part.path.display(), "the file was moved away: beginning a new one");
+                gone.push(name.clone());
+            }
         }
-        Ok(())
-    }
-
-    fn part(&mut self) -> io::Result<&mut Part> {
-        let part = match self.current.take() {
-            Some(part) => part,
-            // A file that is not ours is added to; unless ours is about to leave its place. An empty one has nothing to
-            // keep: a new file takes its place at the commit.
-            None if self.sealed.is_empty() && length_of(&self.path)? > 0 => self.adopt()?,
-            None => Part::create(beside(&self.path, &format!("{PART}{}", self.sealed.len())))?,
-        };
-        Ok(self.current.insert(part))
-    }
-
-    /// Takes a file that somebody else began, as it is, and remembers where ours begins.
-    fn adopt(&mut self) -> io::Result<Part> {
-        let file = open_for_append(&self.path)?;
-        let length = file.metadata()?.len();
-        let mut tail = vec![0; TAIL_BYTES.min(usize::try_from(length).unwrap_or(usize::MAX))];
-        let start = length - tail.len() as u64;
-        file.read_exact_at(&mut tail, start)?;
-        let mut part = Part {
-            path: self.path.clone(),
-            file,
-            length,
-            tail,
-            columns: None,
-            begun_ms: now_ms(),
-        };
-        if part.tail.last().is_some_and(|byte| *byte != b'\n') {
-            part.write(b"\n")?;
-            part.file.sync_data()?;
+        if gone.is_empty() {
+            return Ok(());
         }
-        let record = Record {
-            length: part.length,
-            tail_hash: hash(&part.tail),
-            tail_bytes: part.tail.len() as u16,
-            begun_ms: part.begun_ms,
-            ..empty_record(self.record.marks.clone())
-        };
-        if part.length > 0 {
-            self.ledger.append(&record)?;
-            self.record = record;
+        let mut record = self.record.clone();
+        for name in gone {
+            self.parts.remove(&name);
+            record.files.remove(&name);
         }
-        Ok(part)
-    }
-}
-
-impl Part {
-    fn create(path: PathBuf) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create_new(true)
-            .open(&path)?;
-        Ok(Self {
-            path,
-            file,
-            length: 0,
-            tail: Vec::new(),
-            columns: None,
-            begun_ms: now_ms(),
-        })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.length += bytes.len() as u64;
-        self.tail
-            .extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
-        self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+        self.ledger.append(&record)?;
+        self.record = record;
         Ok(())
     }
 }
 
-impl Limits {
-    fn reached(&self, part: &Part) -> bool {
-        let age = Duration::from_millis(now_ms().saturating_sub(part.begun_ms));
-        part.length > 0
-            && (self.bytes.is_some_and(|limit| part.length >= limit) || self.age.is_some_and(|limit| age >= limit))
-    }
-}
-
-/// Bytes of a file; 0 when there is none.
-fn length_of(path: &Path) -> io::Result<u64> {
-    match fs::metadata(path) {
-        Ok(metadata) => Ok(metadata.len()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error),
-    }
-}
-
-fn open_for_append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).append(true).open(path)
-}
-
-fn empty_record(marks: BTreeMap<StreamId, Mark>) -> Record {
-    Record {
-        v: 1,
-        length: 0,
-        tail_hash: hash(b""),
-        tail_bytes: 0,
-        begun_ms: 0,
-        columns: None,
-        moves: Vec::new(),
-        marks,
-    }
-}
-
-/// Only used for the age of files: a wrong clock rotates early or late, nothing else.
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |time| time.as_millis() as u64)
-}
-
-fn file_name(path: &Path) -> String {
+/// The name that the only file of a path has.
+pub(crate) fn file_name(path: &Path) -> String {
     path.file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-}
-
-fn is_part(path: &Path, name: &str) -> bool {
-    name.strip_prefix(&file_name(path))
-        .is_some_and(|rest| rest.starts_with(PART))
-}
-
-/// `out.csv` and 7 make `out-000007.csv`.
-fn numbered(path: &Path, number: u64) -> String {
-    let name = file_name(path);
-    match name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()) {
-        Some((stem, ending)) => format!("{stem}-{number:0NUMBER_DIGITS$}.{ending}"),
-        None => format!("{name}-{number:0NUMBER_DIGITS$}"),
-    }
-}
-
-/// One more than the highest number of a rotated file.
-fn next_number(path: &Path) -> io::Result<u64> {
-    let name = file_name(path);
-    let (stem, ending) = name
-        .rsplit_once('.')
-        .filter(|(stem, _)| !stem.is_empty())
-        .unwrap_or((&name, ""));
-    let mut highest = 0;
-    for entry in fs::read_dir(parent(path))? {
-        let entry = entry?.file_name();
-        let Some(middle) = entry
-            .to_str()
-            .and_then(|other| other.strip_prefix(stem)?.strip_suffix(ending))
-        else {
-            continue;
-        };
-        let digits = middle
-            .trim_end_matches('.')
-            .strip_prefix('-')
-            .filter(|digits| digits.len() >= NUMBER_DIGITS);
-        highest = highest.max(digits.and_then(|digits| digits.parse().ok()).unwrap_or(0));
-    }
-    Ok(highest + 1)
 }

@@ -1,9 +1,17 @@
 //! Destination `file`: JSON lines or CSV, each record exactly once. Files and commits are in `output`.
 
-use std::path::PathBuf;
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use bus_schema::{
+    data::Batch,
     id::StreamId,
     plan::{ComponentRole, Descriptor},
 };
@@ -16,8 +24,11 @@ use serde::Deserialize;
 use super::{
     csv,
     encode::{CsvRows, JsonRows, push_csv_header},
-    output::{Limits, Output},
+    output::{Output, Target, file_name},
+    part::{Limits, Part},
+    partition::NameTemplate,
     source::delimiter,
+    writer::Writer,
 };
 
 /// Text collected before it goes to the file, in bytes.
@@ -27,18 +38,24 @@ const HEADER_BYTES_MAX: usize = 256 * 1024;
 /// Smallest size at which a file may be rotated, in bytes.
 const ROTATE_BYTES_MIN: u64 = 4096;
 
-/// Appends records to a file, each exactly once: beside it, in `<path>.mycelial`, stands how much of it is committed, and
-/// what a crash left beyond that is cut off. (Do not delete that file while the workflow exists. One destination per
-/// path.) A file that exists already is added to.
+/// Appends records to a file, or to several of a directory, each exactly once: beside the file in `<path>.mycelial`, in the
+/// directory in `.mycelial`, stands how much is committed, and what a crash left beyond that is cut off. (Do not delete that
+/// file while the workflow exists. One destination per path.) A file that exists already is added to.
 ///
 /// JSON lines: numbers keep every digit, floats are written in their shortest exact form; NaN and the infinities become
 /// the texts "NaN", "Infinity" and "-Infinity"; bytes are hexadecimal, times ISO 8601; a missing field is left out, null is
-/// null. CSV (RFC 4180, LF): null and missing are an empty field, an empty text is `""`.
+/// null, and JSON's own null is null. CSV (RFC 4180, LF): null, missing and unchanged are an empty field (logged, where it is not null), an empty text is
+/// `""`; lists are JSON arrays.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// The file. A relative path starts in the daemon's directory, which must exist.
+    /// The file; with `partition` the directory, which must exist. A relative path starts in the daemon's directory.
     path: PathBuf,
+    /// Which file of the directory a record goes to: a name with columns in it, such as `{site}/{at:date}.jsonl`. `{column}`
+    /// is a value, `{column:date}` the day of a time (also `year`, `month`, `hour`), in UTC. Directories are made. A record
+    /// whose name leads out of the directory, or cannot be one on every system (`..`, `C:`, `aux`, …), goes to the dead
+    /// letters, and so does one of more than 1024 names in a commit.
+    partition: Option<String>,
     /// How records are written.
     format: FormatName,
     /// Adds a column of this name that says what each record does: insert, update, delete or upsert. Without it,
@@ -47,7 +64,7 @@ struct Config {
     /// How the CSV is written.
     csv: Option<CsvConfig>,
     /// When a file is complete: it is renamed to `name-000001.ext`, `name-000002.ext`, …. Complete files are never
-    /// touched again, nor deleted.
+    /// touched again, nor deleted. With `max_age_s` and a partition, at most 32 files are not complete.
     rotate: Option<RotateConfig>,
 }
 
@@ -135,9 +152,14 @@ fn descriptor() -> Descriptor {
 
 fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigError> {
     let config: Config = parse_config(config)?;
-    if config.path.file_name().is_none() {
+    let partition = config.partition.as_deref();
+    let partition = partition
+        .map(|text| NameTemplate::parse(text, "partition"))
+        .transpose()?;
+    if partition.is_none() && config.path.file_name().is_none() {
         return Err(ConfigError::at("path", "name the file"));
     }
+    let path = context.base_dir.join(&config.path);
     if config.op_column.as_deref() == Some("") {
         return Err(ConfigError::at("op_column", "the name is empty"));
     }
@@ -159,17 +181,22 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
     if rotate.max_age_s == Some(0) {
         return Err(ConfigError::at("rotate.max_age_s", "at least 1"));
     }
+    let limits = Limits {
+        bytes: rotate.max_bytes,
+        age: rotate.max_age_s.map(std::time::Duration::from_secs),
+    };
+    let (target, names) = match partition {
+        None => (Target::File(path.clone()), Names::One(file_name(&path))),
+        Some(template) => (Target::Directory(path), Names::Filled(template)),
+    };
     Ok(Box::new(FileSink {
-        path: context.base_dir.join(&config.path),
-        limits: Limits {
-            bytes: rotate.max_bytes,
-            age: rotate.max_age_s.map(std::time::Duration::from_secs),
-        },
         encoding: Encoding {
             format,
             op_column: config.op_column,
+            blurred: Arc::default(),
+            names,
         },
-        output: None,
+        writer: Writer::new(target, limits),
     }))
 }
 
@@ -203,17 +230,24 @@ fn csv_settings(config: CsvConfig, op_column: Option<&str>) -> Result<Csv, Confi
 }
 
 struct FileSink {
-    path: PathBuf,
-    limits: Limits,
     encoding: Encoding,
-    /// Away while a thread works with it.
-    output: Option<Output>,
+    writer: Writer,
 }
 
 #[derive(Clone)]
 struct Encoding {
     format: Format,
     op_column: Option<String>,
+    /// It has been logged that fields without a value look like null.
+    blurred: Arc<AtomicBool>,
+    names: Names,
+}
+
+/// Which file a record goes to.
+#[derive(Clone)]
+enum Names {
+    One(String),
+    Filled(NameTemplate),
 }
 
 #[derive(Clone)]
@@ -231,50 +265,17 @@ struct Csv {
     widen: bool,
 }
 
-impl FileSink {
-    fn failed(&self, error: &std::io::Error) -> Fault {
-        Fault::retry(format!("cannot write {}: {error}", self.path.display()))
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut Output) -> std::io::Result<T> + Send + 'static,
-    ) -> Result<T, Fault> {
-        let Some(mut output) = self.output.take() else {
-            return Err(Fault::retry("the file is not open"));
-        };
-        let done = tokio::task::spawn_blocking(move || {
-            let result = work(&mut output);
-            (output, result)
-        });
-        let (output, result) = done
-            .await
-            .map_err(|error| Fault::retry(format!("writing the file broke off: {error}")))?;
-        self.output = Some(output);
-        result.map_err(|error| self.failed(&error))
-    }
-}
-
 /// Appends the text of one row.
 type RowText<'a> = dyn Fn(usize, &mut Vec<u8>) -> Result<(), String> + 'a;
 
 #[async_trait]
 impl Sink for FileSink {
     async fn open(&mut self) -> Result<(), Fault> {
-        // Lets go of the lock first, should it still be held.
-        self.output = None;
-        let (path, limits) = (self.path.clone(), self.limits);
-        let opened = tokio::task::spawn_blocking(move || Output::open(&path, limits)).await;
-        let opened = opened.map_err(|error| Fault::retry(format!("opening the file broke off: {error}")))?;
-        self.output = Some(opened.map_err(|error| match error.kind() {
-            std::io::ErrorKind::InvalidData => Fault::stop(error.to_string()),
-            _ => self.failed(&error),
-        })?);
-        Ok(())
+        self.writer.open().await
     }
 
     async fn watermark(&mut self, stream: &StreamId) -> Result<Option<Watermark>, Fault> {
-        Ok(self.output.as_ref().and_then(|output| output.mark(stream)))
+        Ok(self.writer.mark(stream))
     }
 
     fn keeps_watermark(&self) -> bool {
@@ -286,7 +287,10 @@ impl Sink for FileSink {
         for (index, delivery) in deliveries.iter().enumerate() {
             // One at a time: a copy of one batch is small, of all of them it is not.
             let (encoding, delivery) = (self.encoding.clone(), delivery.clone());
-            let refused = self.blocking(move |output| encoding.write(output, &delivery)).await?;
+            let refused = self
+                .writer
+                .with(move |output| encoding.write(output, &delivery))
+                .await?;
             rejected.extend(refused.into_iter().map(|(row, reason)| Rejected {
                 delivery: index,
                 row,
@@ -297,11 +301,11 @@ impl Sink for FileSink {
     }
 
     async fn commit(&mut self) -> Result<(), Fault> {
-        self.blocking(Output::commit).await
+        self.writer.with(Output::commit).await
     }
 
     async fn close(&mut self) {
-        self.output = None;
+        self.writer.close();
     }
 }
 
@@ -309,37 +313,25 @@ impl Encoding {
     /// Writes one delivery, and returns the rows that cannot be written.
     fn write(&self, output: &mut Output, delivery: &Delivery) -> std::io::Result<Vec<(usize, String)>> {
         let batch = &delivery.batch;
-        let mut text = Vec::with_capacity(WRITE_BYTES);
         let mut rejected = Vec::new();
-        let mut each = |row: &RowText<'_>, output: &mut Output, text: &mut Vec<u8>| {
-            for index in 0..batch.rows() {
-                if let Err(reason) = row(index, text) {
-                    rejected.push((index, reason));
-                }
-                if text.len() >= WRITE_BYTES {
-                    output.write(text)?;
-                    text.clear();
-                }
-            }
-            Ok::<(), std::io::Error>(())
+        let wanted = match &self.names {
+            Names::One(name) => vec![(name.clone(), (0..batch.rows()).collect())],
+            Names::Filled(template) => by_name(template, batch, &mut rejected),
         };
-        match &self.format {
-            // No rows begin no file.
-            _ if batch.rows() == 0 => {}
-            Format::JsonLines => {
-                let rows = JsonRows::new(batch, self.op_column.as_deref());
-                let line = |row: usize, text: &mut Vec<u8>| rows.row(row, text).map(|()| text.push(b'\n'));
-                each(&line, output, &mut text)?;
-            }
-            Format::Csv(csv) => {
-                let columns = self.csv_columns(csv, output, batch, &mut text)?;
-                let rows = CsvRows::new(batch, &columns, csv.delimiter, self.op_column.as_deref());
-                each(&|row, text: &mut Vec<u8>| rows.row(row, text), output, &mut text)?;
+        let mut groups: Vec<(String, Vec<usize>)> = Vec::with_capacity(wanted.len());
+        for (name, rows) in wanted {
+            match output.admit(&name)? {
+                // No rows begin no file.
+                Ok(()) if rows.is_empty() => {}
+                Ok(()) => groups.push((name, rows)),
+                Err(cause) => rejected.extend(rows.iter().map(|row| (*row, cause.clone()))),
             }
         }
-        if !text.is_empty() {
-            output.write(&text)?;
+        output.adopt(groups.iter().map(|(name, _)| name.as_str()))?;
+        for (name, rows) in &groups {
+            self.write_rows(output, name, batch, rows, &mut rejected)?;
         }
+        rejected.sort_by_key(|(row, _)| *row);
         let mark = output
             .pending_mark(&delivery.stream)
             .after(delivery, rejected.len() as u64);
@@ -347,12 +339,61 @@ impl Encoding {
         Ok(rejected)
     }
 
+    /// Writes some rows of a batch to one file.
+    fn write_rows(
+        &self,
+        output: &mut Output,
+        name: &str,
+        batch: &Batch,
+        rows: &[usize],
+        rejected: &mut Vec<(usize, String)>,
+    ) -> std::io::Result<()> {
+        let mut text = Vec::with_capacity(WRITE_BYTES);
+        let mut each = |row: &RowText<'_>, output: &mut Output, text: &mut Vec<u8>| {
+            for index in rows {
+                if let Err(reason) = row(*index, text) {
+                    rejected.push((*index, reason));
+                }
+                if text.len() >= WRITE_BYTES {
+                    output.part(name)?.write(text)?;
+                    text.clear();
+                }
+            }
+            Ok::<(), std::io::Error>(())
+        };
+        match &self.format {
+            Format::JsonLines => {
+                let rows = JsonRows::new(batch, self.op_column.as_deref());
+                let line = |row: usize, text: &mut Vec<u8>| rows.row(row, text).map(|()| text.push(b'\n'));
+                each(&line, output, &mut text)?;
+            }
+            Format::Csv(csv) => {
+                let columns = self.csv_columns(csv, output, name, batch, &mut text)?;
+                let rows = CsvRows::new(batch, &columns, csv.delimiter, self.op_column.as_deref());
+                if let Some(column) = rows.blurs()
+                    && !self.blurred.swap(true, Ordering::Relaxed)
+                {
+                    tracing::warn!(
+                        column,
+                        "a missing or unchanged field is an empty one, as null is: CSV has no other"
+                    );
+                }
+                each(&|row, text: &mut Vec<u8>| rows.row(row, text), output, &mut text)?;
+            }
+        }
+        if !text.is_empty() {
+            output.part(name)?.write(&text)?;
+        }
+        Ok(())
+    }
+
     /// The columns of the file for this batch: those it has, or in a new file those it gets.
     fn csv_columns(
         &self,
         csv: &Csv,
         output: &mut Output,
-        batch: &bus_schema::data::Batch,
+        name: &str,
+        batch: &Batch,
         text: &mut Vec<u8>,
     ) -> std::io::Result<Vec<String>> {
         let op_column = self.op_column.as_deref();
@@ -361,10 +402,11 @@ impl Encoding {
             .clone()
             .unwrap_or_else(|| CsvRows::header_of(batch, op_column));
         let mut columns = wanted.clone();
-        if output.is_begun()? {
-            columns = match output.columns() {
+        let part = output.part(name)?;
+        if part.length() > 0 {
+            columns = match &part.columns {
                 Some(columns) => columns.clone(),
-                None if csv.header => read_header(output, csv.delimiter)?,
+                None if csv.header => read_header(part, csv.delimiter)?,
                 None => wanted.clone(),
             };
             let rows = CsvRows::new(batch, &columns, csv.delimiter, op_column);
@@ -372,7 +414,7 @@ impl Encoding {
             let is_other = csv.columns.as_ref().is_some_and(|fixed| *fixed != columns);
             let grows = csv.widen && csv.columns.is_none() && rows.strangers().next().is_some();
             if !(is_other || grows || lacks_op) {
-                output.set_columns(columns.clone())?;
+                part.columns = Some(columns.clone());
                 return Ok(columns);
             }
             let added: Vec<String> = rows
@@ -385,9 +427,9 @@ impl Encoding {
             if csv.columns.is_some() {
                 columns = wanted;
             }
-            output.seal();
+            output.seal(name)?;
         }
-        output.set_columns(columns.clone())?;
+        output.part(name)?.columns = Some(columns.clone());
         if csv.header {
             push_csv_header(text, &columns, csv.delimiter);
         }
@@ -395,9 +437,30 @@ impl Encoding {
     }
 }
 
+/// The rows of a batch by the file they go to, in the order of their first rows. A row without a name is rejected.
+fn by_name(template: &NameTemplate, batch: &Batch, rejected: &mut Vec<(usize, String)>) -> Vec<(String, Vec<usize>)> {
+    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for row in 0..batch.rows() {
+        match template.fill(batch, row) {
+            Err(cause) => rejected.push((row, cause)),
+            Ok(name) => match places.get(&name) {
+                Some(place) => groups[*place].1.push(row),
+                None => {
+                    places.insert(name.clone(), groups.len());
+                    groups.push((name, vec![row]));
+                }
+            },
+        }
+    }
+    groups
+}
+
 /// The columns of a file that somebody else began.
-fn read_header(output: &mut Output, delimiter: u8) -> std::io::Result<Vec<String>> {
-    let bytes = output.beginning(HEADER_BYTES_MAX)?;
+fn read_header(part: &mut Part, delimiter: u8) -> std::io::Result<Vec<String>> {
+    let length = usize::try_from(part.length()).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; length.min(HEADER_BYTES_MAX)];
+    part.read_at(&mut bytes, 0)?;
     let broken =
         |cause: String| std::io::Error::other(format!("the file's header cannot be read: {cause}; move the file away"));
     let (content, _) = csv::record_end(&bytes, delimiter, false).ok_or_else(|| broken("it has no end".into()))?;

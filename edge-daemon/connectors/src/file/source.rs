@@ -1,6 +1,10 @@
 //! Source `file`: the lines of a file, once or for ever. The reading itself is in `reader` and `tail`.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bus_schema::{
@@ -55,7 +59,7 @@ struct Config {
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum FormatName {
+pub(crate) enum FormatName {
     /// One JSON object per line; its fields become columns. Empty lines are passed over.
     JsonLines,
     /// Comma separated values (RFC 4180). An empty field is null, `""` is an empty text.
@@ -136,30 +140,17 @@ fn descriptor() -> Descriptor {
 
 fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, ConfigError> {
     let config: Config = parse_config(config)?;
-    let types = types(&config.types)?;
     if config.mode == Mode::Once && config.start == Start::End {
         return Err(ConfigError::at("start", "a file read once is read from its beginning"));
     }
     if config.path.as_os_str().is_empty() {
         return Err(ConfigError::at("path", "name the file"));
     }
-    if config.format != FormatName::Csv && config.csv.is_some() {
-        return Err(ConfigError::at("csv", "only for format = \"csv\""));
-    }
-    if config.format == FormatName::Lines && !config.types.is_empty() {
-        return Err(ConfigError::at("types", "plain lines have one column, and it is text"));
-    }
     let settings = Settings {
         path: context.base_dir.join(&config.path),
         once: config.mode == Mode::Once,
         at_end: config.start == Start::End,
-        csv: match config.format {
-            FormatName::Csv => Some(csv_settings(config.csv.unwrap_or_default(), &types)?),
-            _ => None,
-        },
-        is_json: config.format == FormatName::JsonLines,
-        types,
-        origin_columns: config.origin_columns,
+        parsing: Parsing::new(config.format, config.csv, &config.types, config.origin_columns)?,
     };
     Ok(Box::new(FileSource {
         settings,
@@ -218,14 +209,52 @@ struct Settings {
     path: PathBuf,
     once: bool,
     at_end: bool,
+    parsing: Parsing,
+}
+
+impl Settings {
+    fn reader(&self) -> Reader {
+        self.parsing.reader(&self.path, self.once)
+    }
+}
+
+/// How a file becomes records, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Parsing {
     csv: Option<(u8, Option<Vec<String>>)>,
     is_json: bool,
     types: Vec<(String, Type)>,
     origin_columns: bool,
 }
 
-impl Settings {
-    fn reader(&self) -> Result<Reader, Fault> {
+impl Parsing {
+    /// Checks what a config says.
+    pub(crate) fn new(
+        format: FormatName,
+        csv: Option<CsvConfig>,
+        declared: &BTreeMap<String, String>,
+        origin_columns: bool,
+    ) -> Result<Self, ConfigError> {
+        let types = types(declared)?;
+        if format != FormatName::Csv && csv.is_some() {
+            return Err(ConfigError::at("csv", "only for format = \"csv\""));
+        }
+        if format == FormatName::Lines && !types.is_empty() {
+            return Err(ConfigError::at("types", "plain lines have one column, and it is text"));
+        }
+        Ok(Self {
+            csv: match format {
+                FormatName::Csv => Some(csv_settings(csv.unwrap_or_default(), &types)?),
+                _ => None,
+            },
+            is_json: format == FormatName::JsonLines,
+            types,
+            origin_columns,
+        })
+    }
+
+    /// A reader of one file, not opened.
+    pub(crate) fn reader(&self, path: &Path, once: bool) -> Reader {
         let format = match &self.csv {
             Some((delimiter, names)) => Format::Csv(Csv {
                 delimiter: *delimiter,
@@ -251,17 +280,16 @@ impl Settings {
             }
             _ => self.types.clone(),
         };
-        let name = self
-            .path
+        let name = path
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Ok(Reader::new(
-            Tail::new(self.path.clone(), self.once),
+        Reader::new(
+            Tail::new(path.to_path_buf(), once),
             format,
             types,
             name,
             self.origin_columns,
-        ))
+        )
     }
 }
 
@@ -296,7 +324,7 @@ impl FileSource {
 #[async_trait]
 impl Source for FileSource {
     async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
-        self.reader = Some(self.settings.reader()?);
+        self.reader = Some(self.settings.reader());
         let (after, at_end, path) = (after.cloned(), self.settings.at_end, self.settings.path.clone());
         let open = move |reader: &mut Reader| {
             reader.open(after.as_ref(), at_end)?;
@@ -344,10 +372,7 @@ impl Source for FileSource {
     fn decode(&mut self, bytes: &[u8]) -> Result<Batch, String> {
         match &mut self.reader {
             Some(reader) => reader.decode(bytes),
-            None => {
-                let mut reader = self.settings.reader().map_err(|fault| fault.to_string())?;
-                reader.decode(bytes)
-            }
+            None => self.settings.reader().decode(bytes),
         }
     }
 

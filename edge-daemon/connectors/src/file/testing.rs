@@ -1,10 +1,10 @@
 //! Sources and sinks run by hand, and batches as text, so that tests read as tables.
 
 use bus_schema::{
-    data::{Batch, Cell},
+    data::{Batch, BatchBuilder, Cell, Field, Op, Origin, Schema, Value},
     id::{StreamId, WorkflowId},
 };
-use flow::{Build, BuildContext, Component, Delivery, Position, Read, Sink, Source, Undecodable};
+use flow::{Build, BuildContext, Component, Delivery, Position, Read, Sink, Source, Transform, Undecodable};
 
 /// What a component of this config is built to. `path`s in it may be relative to `dir`.
 pub(crate) fn source(component: &Component, config: &str, dir: &std::path::Path) -> Box<dyn Source> {
@@ -22,6 +22,28 @@ pub(crate) fn sink(component: &Component, config: &str, dir: &std::path::Path) -
     build(config, &context(dir)).unwrap_or_else(|error| panic!("{config}: {error}"))
 }
 
+/// The transform of a config that must be right.
+pub(crate) fn transform(component: &Component, config: &str, dir: &std::path::Path) -> Box<dyn Transform> {
+    let Build::Transform(build) = component.build else {
+        panic!("not a transform")
+    };
+    build(config, &context(dir)).unwrap_or_else(|error| panic!("{config}: {error}"))
+}
+
+/// A batch of these columns and rows.
+pub(crate) fn batch_of(fields: Vec<Field>, rows: &[(Op, &[Value])]) -> Batch {
+    let schema = Schema {
+        collection: "t".into(),
+        fields,
+    };
+    let mut builder = BatchBuilder::new(schema.into());
+    for (op, row) in rows {
+        let cells: Vec<Cell<'_>> = row.iter().map(Value::as_cell).collect();
+        builder.push(*op, &cells).unwrap();
+    }
+    builder.finish(Origin::default())
+}
+
 fn context(dir: &std::path::Path) -> BuildContext {
     BuildContext {
         workflow: "w".into(),
@@ -37,7 +59,7 @@ pub(crate) fn refused(component: &Component, config: &str, wanted: &str) {
     let error = match component.build {
         Build::Source(build) => build(config, &context).err(),
         Build::Sink(build) => build(config, &context).err(),
-        Build::Transform(_) => panic!("a transform"),
+        Build::Transform(build) => build(config, &context).err(),
     };
     let error = error.unwrap_or_else(|| panic!("{config} was taken"));
     assert!(error.to_string().contains(wanted), "{config}: {error}");

@@ -1,14 +1,21 @@
-//! MySQL and MariaDB: the destination, which writes records into a table, and how far each lineage has come into the same
+//! MySQL and MariaDB: the source, and the destination, which writes records into a table, and how far each lineage has come into the same
 //! transaction.
 
 mod connect;
+mod cursor;
 mod encode;
 mod error;
+mod form;
+mod layout;
+mod link;
 mod rows;
 mod session;
+mod source;
 mod table;
 #[cfg(test)]
 mod tests;
+
+pub use source::SOURCE;
 
 use std::path::PathBuf;
 

@@ -1,17 +1,17 @@
 //! One connection and its open transaction. Anything that fails here ends the session: the server rolls back.
 
-use std::{collections::HashMap, future::Future, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use bus_schema::id::StreamId;
 use flow::{Counts, Delivery, Fault, Position, Watermark};
-use mysql_async::{Conn, Error, prelude::Queryable};
-use tokio::time::timeout;
+use mysql_async::{Error, prelude::Queryable};
 
 use super::{
     Settings,
     connect::is_mariadb,
     encode::{bytes_literal, text_literal},
-    error::{fault, row_refusal, says_changed},
+    error::{row_refusal, says_changed},
+    link::{Link, answer},
     rows::write_batch,
     table::{Plan, engine, no_table, refuse_engine},
 };
@@ -20,8 +20,6 @@ use super::{
 pub(super) const WATERMARK_TABLE: &str = "_mycelial_watermark";
 /// What a statement that writes rows has in front of it, in the same trip to the server.
 pub(super) const SAVEPOINT: &str = "SAVEPOINT mycelial;";
-/// A server that says nothing for this long is taken for gone.
-const ANSWER_WAIT: Duration = Duration::from_secs(120);
 /// Schemas whose plans are kept at the same time.
 const PLANS_MAX: usize = 8;
 /// Bytes of a packet that are left for what stands around the values.
@@ -29,8 +27,7 @@ const PACKET_SLACK: usize = 4096;
 
 /// An open connection.
 pub(super) struct Session {
-    conn: Conn,
-    place: String,
+    link: Link,
     /// Whether the server is MariaDB.
     pub mariadb: bool,
     /// Longest statement the server takes, in bytes.
@@ -44,10 +41,8 @@ pub(super) struct Session {
 impl Session {
     /// Connects and makes sure of what must exist.
     pub(super) async fn open(settings: &Settings, base_dir: &Path) -> Result<Self, Fault> {
-        let (conn, place) = settings.server.connect(base_dir).await?;
         let mut session = Self {
-            conn,
-            place,
+            link: Link::open(&settings.server, base_dir).await?,
             mariadb: false,
             statement_max: 0,
             plans: Vec::new(),
@@ -62,13 +57,13 @@ impl Session {
         let sql = "SELECT VERSION(), @@max_allowed_packet, @@global.innodb_flush_log_at_trx_commit";
         let found: Vec<(String, usize, u64)> = self.rows("look at the server", sql).await?;
         let Some((version, packet, flush)) = found.into_iter().next() else {
-            return Err(Fault::retry(format!("{} does not tell its settings", self.place)));
+            return Err(Fault::retry(format!("{} does not tell its settings", self.link.place)));
         };
         self.mariadb = is_mariadb(&version);
         self.statement_max = packet.saturating_sub(PACKET_SLACK);
         if flush != 1 {
             tracing::warn!(
-                server = self.place,
+                server = self.link.place,
                 "innodb_flush_log_at_trx_commit is {flush}: what the server says is committed is lost if its machine \
                  fails within a second; only 1 is safe"
             );
@@ -94,27 +89,9 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for the server, but not for ever.
-    async fn answer<T>(place: &str, work: impl Future<Output = Result<T, Error>>) -> Result<Result<T, Error>, Fault> {
-        timeout(ANSWER_WAIT, work)
-            .await
-            .map_err(|_| Fault::retry(format!("{place} did not answer for {} s", ANSWER_WAIT.as_secs())))
-    }
-
-    fn failed(&self, doing: &str, error: &Error) -> Fault {
-        match fault(doing, error) {
-            Fault::Retry { cause, after } => Fault::Retry {
-                cause: format!("{cause} (at {})", self.place),
-                after,
-            },
-            other => other,
-        }
-    }
-
     /// Runs a statement whose result does not matter.
     pub(super) async fn run(&mut self, doing: &str, sql: &str) -> Result<(), Fault> {
-        let done = Self::answer(&self.place, self.conn.query_drop(sql)).await?;
-        done.map_err(|error| self.failed(doing, &error))
+        self.link.run(doing, sql).await
     }
 
     /// The rows of a query.
@@ -122,22 +99,21 @@ impl Session {
     where
         T: mysql_async::prelude::FromRow + Send + 'static,
     {
-        let found = Self::answer(&self.place, self.conn.query(sql)).await?;
-        found.map_err(|error| self.failed(doing, &error))
+        self.link.rows(doing, sql).await
     }
 
     /// Runs a statement that writes rows, which begins with [`SAVEPOINT`]. `Ok(Err(…))`: it was refused, or would have
     /// changed a value, and nothing of it is left.
     pub(super) async fn execute(&mut self, sql: Vec<u8>) -> Result<Result<u64, String>, Fault> {
-        if let Err(error) = Self::answer(&self.place, self.conn.query_drop(sql)).await? {
+        if let Err(error) = answer(&self.link.place, self.link.conn.query_drop(sql)).await? {
             // InnoDB has undone the statement. A deadlock undoes the transaction: the session ends.
             return match row_refusal(&error) {
                 Some(reason) => Ok(Err(reason)),
-                None => Err(self.failed("write rows", &error)),
+                None => Err(self.link.failed("write rows", &error)),
             };
         }
-        let changed = self.conn.affected_rows();
-        if self.conn.get_warnings() == 0 {
+        let changed = self.link.conn.affected_rows();
+        if self.link.conn.get_warnings() == 0 {
             return Ok(Ok(changed));
         }
         // Even a strict server lets some losses pass with no more than a note.
@@ -198,7 +174,7 @@ impl Session {
             }
             let before = self.marks.get(&delivery.stream).cloned().unwrap_or_default();
             if delivery.seq <= before.seq {
-                return Err(taken(&self.place, &delivery.stream));
+                return Err(taken(&self.link.place, &delivery.stream));
             }
             let refused = match plan {
                 Some(plan) => write_batch(self, settings, &plan, &delivery.batch).await?,
@@ -260,11 +236,11 @@ impl Session {
                  counts = {counts} WHERE stream = {name} AND seq = {from}"
             ),
         };
-        match Self::answer(&self.place, self.conn.query_drop(sql)).await? {
-            Ok(()) if self.conn.affected_rows() == 1 => Ok(()),
-            Ok(()) => Err(taken(&self.place, stream)),
-            Err(Error::Server(error)) if error.code == DUPLICATE => Err(taken(&self.place, stream)),
-            Err(error) => Err(self.failed("move the watermark", &error)),
+        match answer(&self.link.place, self.link.conn.query_drop(sql)).await? {
+            Ok(()) if self.link.conn.affected_rows() == 1 => Ok(()),
+            Ok(()) => Err(taken(&self.link.place, stream)),
+            Err(Error::Server(error)) if error.code == DUPLICATE => Err(taken(&self.link.place, stream)),
+            Err(error) => Err(self.link.failed("move the watermark", &error)),
         }
     }
 

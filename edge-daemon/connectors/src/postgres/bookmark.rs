@@ -1,4 +1,4 @@
-//! How far the cursor source has read: the last row's values of the cursor columns. Knows the bytes of a position; reads no
+//! How far a cursor source has read: the last row's values of the cursor columns. Knows the bytes of a position; reads no
 //! database.
 
 use flow::{Fault, Position};
@@ -7,30 +7,30 @@ use serde::{Deserialize, Serialize};
 /// First byte of a position of this mode, so that another one's can be told from it.
 const FORM: u8 = 1;
 /// Most bytes of cursor values: positions are stored with every batch.
-pub(super) const PLACE_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const PLACE_BYTES_MAX: usize = 8 * 1024;
 
 /// What a position of this source holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Bookmark {
+pub(crate) struct Bookmark {
     /// The columns the place is of: a position is useless for others.
     pub cursor: Vec<String>,
-    /// Their values in the last row read, as PostgreSQL writes them; `None` before the first.
+    /// Their values in the last row read, as the database writes them; `None` before the first.
     pub place: Option<Vec<String>>,
 }
 
 impl Bookmark {
     /// The bytes to store.
-    pub(super) fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         let start = vec![FORM];
         Position::new(postcard::to_extend(self, start).expect("a bookmark holds only types postcard can write"))
     }
 
-    /// Reads a stored position of a source that now reads by `cursor`.
-    pub(super) fn from_position(position: &Position, cursor: &[String]) -> Result<Self, Fault> {
+    /// Reads a stored position of a `source` (its type) that now reads by `cursor`.
+    pub(crate) fn from_position(position: &Position, cursor: &[String], source: &str) -> Result<Self, Fault> {
         let foreign = || {
-            Fault::stop(
-                "the stored position is not one of a postgres source in cursor mode; give the node another name to start over",
-            )
+            Fault::stop(format!(
+                "the stored position is not one of a {source} source in cursor mode; give the node another name to start over"
+            ))
         };
         let (form, body) = position.as_bytes().split_first().ok_or_else(foreign)?;
         if *form != FORM {
@@ -69,8 +69,11 @@ mod tests {
                 place,
             };
             let position = bookmark.position();
-            assert_eq!(Bookmark::from_position(&position, &bookmark.cursor).unwrap(), bookmark);
-            let fault = Bookmark::from_position(&position, &names(&["id"])).unwrap_err();
+            assert_eq!(
+                Bookmark::from_position(&position, &bookmark.cursor, "postgres").unwrap(),
+                bookmark
+            );
+            let fault = Bookmark::from_position(&position, &names(&["id"]), "postgres").unwrap_err();
             assert!(fault.to_string().contains("order of (at, id)"), "{fault}");
         }
         let uneven = Bookmark {
@@ -84,7 +87,7 @@ mod tests {
             b"offset 12",
             uneven.position().as_bytes(),
         ] {
-            let fault = Bookmark::from_position(&Position::new(bytes), &names(&["at", "id"])).unwrap_err();
+            let fault = Bookmark::from_position(&Position::new(bytes), &names(&["at", "id"]), "postgres").unwrap_err();
             assert!(
                 matches!(&fault, Fault::Stop { cause } if cause.contains("not one of a postgres source in cursor mode")),
                 "{fault}"

@@ -17,6 +17,7 @@ use super::{
     bookmark::{Bookmark, PLACE_BYTES_MAX},
     connect::Server,
     error::fault,
+    form::Form,
     layout::{Layout, READ_SETTINGS, Subject, VALUE_SETTINGS},
     page::{Page, Slot},
 };
@@ -144,7 +145,7 @@ impl Reader {
             tracing::info!(place, table, cursor, "rows where the cursor is NULL are left out");
         }
         let bookmark = match after {
-            Some(position) => Bookmark::from_position(position, &layout.cursor)?,
+            Some(position) => Bookmark::from_position(position, &layout.cursor, "postgres")?,
             None => Bookmark {
                 cursor: layout.cursor.clone(),
                 place: None,
@@ -252,7 +253,7 @@ impl Reader {
 
 /// Rows that were read, and where they end.
 pub(super) struct PageRead {
-    pub page: Page,
+    pub page: Page<Form>,
     pub place: Option<Vec<String>>,
     /// There may be more rows.
     pub has_more: bool,

@@ -6,10 +6,12 @@
 use bus_schema::data::{Cell, Type, Value, Zone};
 use tokio_postgres::types::{Kind, Type as PgType};
 
+use super::page::Written;
+
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const DAY_NANOS: i128 = 86_400 * 1_000_000_000;
 /// Digits every `i128` holds.
-const DECIMAL_DIGITS_MAX: i32 = 38;
+pub(crate) const DECIMAL_DIGITS_MAX: i32 = 38;
 
 /// How the text of a column is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,9 +62,10 @@ impl Form {
             _ => Form::Text,
         }
     }
+}
 
-    /// The type of the record's column.
-    pub(super) fn ty(&self) -> Type {
+impl Written for Form {
+    fn ty(&self) -> Type {
         match self {
             Form::Bool => Type::Bool,
             Form::Integer => Type::I64,
@@ -86,9 +89,9 @@ impl Form {
         }
     }
 
-    /// Reads a value and lends it to `take`. `None`: it is not what the type says (infinity is no date), or has no place
-    /// in a record (an array of arrays).
-    pub(super) fn read<R>(&self, text: &str, take: impl FnOnce(Cell<'_>) -> R) -> Option<R> {
+    /// Infinity is no date, and an array of arrays no list.
+    fn read<R>(&self, value: &[u8], take: impl FnOnce(Cell<'_>) -> R) -> Option<R> {
+        let text = std::str::from_utf8(value).ok()?;
         let cell = match self {
             Form::Bool => Cell::Bool(match text {
                 "t" => true,
@@ -119,6 +122,13 @@ impl Form {
         };
         Some(take(cell))
     }
+    fn shown(cell: Cell<'_>) -> String {
+        match cell {
+            Cell::List(items) => array_literal(items),
+            Cell::Bytes(_) => format!("\\x{cell}"),
+            cell => cell.to_string(),
+        }
+    }
 }
 
 /// Precision and scale of a `numeric` modifier, if every value within them fits a decimal.
@@ -133,7 +143,7 @@ fn limits(modifier: i32) -> Option<(u8, u8)> {
 }
 
 /// Units and scale; the scale is the text's own, or the one wanted if that loses nothing.
-fn decimal(text: &str, wanted: Option<u8>) -> Option<(i128, u8)> {
+pub(crate) fn decimal(text: &str, wanted: Option<u8>) -> Option<(i128, u8)> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let scale = match wanted {
         Some(scale) => usize::from(scale),
@@ -157,14 +167,14 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn uuid(text: &str) -> Option<[u8; 16]> {
+pub(crate) fn uuid(text: &str) -> Option<[u8; 16]> {
     let digits: String = text.split('-').collect();
     let value = (digits.len() == 32).then(|| u128::from_str_radix(&digits, 16).ok())??;
     Some(value.to_be_bytes())
 }
 
 /// Days since 1970 (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", days_from_civil).
-fn date(text: &str) -> Option<i32> {
+pub(crate) fn date(text: &str) -> Option<i32> {
     let (text, before_christ) = match text.strip_suffix(" BC") {
         Some(text) => (text, true),
         None => (text, false),
@@ -184,7 +194,7 @@ fn date(text: &str) -> Option<i32> {
     i32::try_from(era * 146_097 + day_of_era - 719_468).ok()
 }
 
-fn time(text: &str) -> Option<u64> {
+pub(crate) fn time(text: &str) -> Option<u64> {
     let (clock, part) = text.split_once('.').unwrap_or((text, ""));
     let mut parts = clock.split(':');
     let mut next = || parts.next()?.parse::<u64>().ok();
@@ -196,7 +206,7 @@ fn time(text: &str) -> Option<u64> {
     Some((hours * 3600 + minutes * 60 + seconds) * NANOS_PER_SECOND + nanos)
 }
 
-fn timestamp(text: &str) -> Option<i128> {
+pub(crate) fn timestamp(text: &str) -> Option<i128> {
     let (moment, era) = match text.strip_suffix(" BC") {
         Some(moment) => (moment, " BC"),
         None => (text, ""),
@@ -224,7 +234,7 @@ fn array(text: &str, element: &Form) -> Option<Vec<Value>> {
         let (item, after) = item(rest)?;
         items.push(match item {
             None => Value::Null,
-            Some(text) => element.read(&text, |cell| cell.to_value())?,
+            Some(text) => element.read(text.as_bytes(), |cell| cell.to_value())?,
         });
         match after.split_at_checked(1)? {
             (",", more) => rest = more,
@@ -291,7 +301,7 @@ mod tests {
     use super::*;
 
     fn read(form: &Form, text: &str) -> Option<Value> {
-        form.read(text, |cell| cell.to_value())
+        form.read(text.as_bytes(), |cell| cell.to_value())
     }
 
     #[test]
@@ -415,8 +425,8 @@ mod tests {
             for ty in [PgType::BOOL, PgType::NUMERIC, PgType::BYTEA, PgType::DATE, PgType::TIME, PgType::TIMESTAMP,
                 PgType::TIMESTAMPTZ, PgType::UUID, PgType::TEXT_ARRAY, PgType::INT4_ARRAY] {
                 for text in [&text, &braces] {
-                    Form::of(&ty, -1).read(text, |_| ());
-                    Form::of(&ty, 655_366).read(text, |_| ());
+                    Form::of(&ty, -1).read(text.as_bytes(), |_| ());
+                    Form::of(&ty, 655_366).read(text.as_bytes(), |_| ());
                 }
             }
         }

@@ -10,7 +10,7 @@ use bus_schema::{
 use flow::Fault;
 use tokio_postgres::{Client, types::Type as PgType};
 
-use super::{error::fault, form::Form, table::quote};
+use super::{error::fault, form::Form, page::Written as _, table::quote};
 use crate::names::hint;
 
 /// Makes a session write values as `form` expects them.
@@ -32,15 +32,27 @@ pub(super) enum Subject {
 /// A table as the catalog has it.
 pub(super) struct TableInfo {
     pub oid: u32,
+    /// Columns the database computes.
+    pub generated: Vec<String>,
+    pub keys: Keys,
+}
+
+/// What tells the rows of a table apart.
+pub(crate) struct Keys {
     /// A view: nothing in it is known to be unique.
     pub is_view: bool,
     /// Columns declared NOT NULL.
     pub not_null: Vec<String>,
-    /// Columns the database computes.
-    pub generated: Vec<String>,
     /// The columns of each unique index that covers all rows; the primary key is the first, if there is one.
     pub unique: Vec<Vec<String>>,
     pub has_primary_key: bool,
+}
+
+impl Keys {
+    /// The primary key.
+    pub(crate) fn primary(&self) -> Option<&[String]> {
+        self.unique.first().filter(|_| self.has_primary_key).map(Vec::as_slice)
+    }
 }
 
 /// How the rows are read.
@@ -101,14 +113,11 @@ impl Layout {
             )));
         }
         let names: Vec<&str> = columns.iter().map(|column| column.name()).collect();
-        let cursor = cursor_columns(&name, &names, info.as_ref(), cursor)?;
-        let key: &[String] = match &info {
-            Some(info) if info.has_primary_key => &info.unique[0],
-            _ => &[],
-        };
+        let cursor = cursor_columns(&name, &names, info.as_ref().map(|info| &info.keys), cursor)?;
+        let key = info.as_ref().and_then(|info| info.keys.primary()).unwrap_or_default();
         let not_null = |name: &str| {
             info.as_ref()
-                .is_some_and(|info| info.not_null.iter().any(|it| it == name))
+                .is_some_and(|info| info.keys.not_null.iter().any(|it| it == name))
         };
         let forms: Arc<[Form]> = columns
             .iter()
@@ -129,7 +138,7 @@ impl Layout {
                 .is_some_and(|place| *columns[*place].type_() == PgType::TIMESTAMPTZ),
             types: places.iter().map(|place| columns[*place].type_().clone()).collect(),
             nullable: places.iter().any(|place| fields[*place].nullable),
-            table: info.filter(|info| !info.is_view).map(|info| info.oid),
+            table: info.filter(|info| !info.keys.is_view).map(|info| info.oid),
             schema: Arc::new(Schema {
                 collection: name,
                 fields,
@@ -211,15 +220,15 @@ fn filter(conditions: &[String]) -> String {
 }
 
 /// The cursor with what is needed besides to tell rows apart.
-fn cursor_columns(
+pub(crate) fn cursor_columns(
     name: &str,
     columns: &[&str],
-    info: Option<&TableInfo>,
+    keys: Option<&Keys>,
     wanted: Option<&[String]>,
 ) -> Result<Vec<String>, Fault> {
-    let key = info.filter(|info| info.has_primary_key).map(|info| &info.unique[0]);
+    let key = keys.and_then(Keys::primary);
     let Some(wanted) = wanted else {
-        return key.cloned().ok_or_else(|| {
+        return key.map(<[String]>::to_vec).ok_or_else(|| {
             Fault::stop(format!(
                 "'{name}' has no primary key to read by: set cursor to columns whose values only rise"
             ))
@@ -233,15 +242,15 @@ fn cursor_columns(
     }
     let mut cursor = wanted.to_vec();
     // A view's or query's columns are taken on trust.
-    let Some(info) = info.filter(|info| !info.is_view) else {
+    let Some(keys) = keys.filter(|keys| !keys.is_view) else {
         return Ok(cursor);
     };
     let is_unique = |unique: &Vec<String>| {
         unique
             .iter()
-            .all(|column| wanted.contains(column) && info.not_null.contains(column))
+            .all(|column| wanted.contains(column) && keys.not_null.contains(column))
     };
-    if info.unique.iter().any(is_unique) {
+    if keys.unique.iter().any(is_unique) {
         return Ok(cursor);
     }
     match key {
@@ -290,11 +299,13 @@ impl TableInfo {
         let unique = client.query(sql, &[&oid]).await.map_err(failed)?;
         Ok(Self {
             oid,
-            is_view: found.get(1),
-            not_null: those(1),
             generated: those(2),
-            has_primary_key: unique.first().is_some_and(|row| row.get(0)),
-            unique: unique.iter().map(|row| row.get(1)).collect(),
+            keys: Keys {
+                is_view: found.get(1),
+                not_null: those(1),
+                has_primary_key: unique.first().is_some_and(|row| row.get(0)),
+                unique: unique.iter().map(|row| row.get(1)).collect(),
+            },
         })
     }
 }
@@ -310,16 +321,14 @@ mod tests {
     #[test]
     fn the_cursor_tells_every_two_rows_apart() {
         let table = |primary: bool, unique: &[&str], not_null: &str| {
-            Some(TableInfo {
-                oid: 1,
+            Some(Keys {
                 is_view: false,
                 not_null: names(not_null),
-                generated: vec![],
                 unique: unique.iter().map(|key| names(key)).collect(),
                 has_primary_key: primary,
             })
         };
-        let view = || table(false, &[], "").map(|info| TableInfo { is_view: true, ..info });
+        let view = || table(false, &[], "").map(|keys| Keys { is_view: true, ..keys });
         for (info, wanted, found) in [
             (table(true, &["a b"], "a b"), "", Ok("a b")),
             (table(true, &["a b"], "a b"), "at", Ok("at a b")),

@@ -22,9 +22,14 @@ mod table;
 mod tests;
 mod walsender;
 
+pub(crate) use bookmark::{Bookmark, PLACE_BYTES_MAX};
 pub(crate) use connect::{Tls, TlsMode};
+pub(crate) use form::{DECIMAL_DIGITS_MAX, date, decimal, time, timestamp, uuid};
+pub(crate) use layout::{Keys, cursor_columns};
 pub(crate) use number::Number;
+pub(crate) use page::{Page, Slot, Written};
 pub use source::SOURCE;
+pub(crate) use source::{Columns, cursor_of};
 
 use std::path::PathBuf;
 

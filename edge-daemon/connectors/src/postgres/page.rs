@@ -1,4 +1,5 @@
-//! Fills one batch from rows as PostgreSQL writes them: typed columns, each value copied once. Reads no connection.
+//! Fills one batch from rows as a database writes them: typed columns, each value copied once. Reads no connection, and knows
+//! no database: what the text of a value means, a [`Written`] says.
 
 use std::sync::Arc;
 
@@ -8,24 +9,34 @@ use bus_schema::{
 };
 use flow::Undecodable;
 
-use super::form::{Form, array_literal};
-
 /// A row that would take a batch that has others past this waits for the next: below one envelope, with room for
 /// the schema.
 const BATCH_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - 2 * 1024;
 /// How much of an undecodable row is kept, in bytes.
 const UNDECODABLE_BYTES_MAX: usize = 4 * 1024;
 
+/// How the values of a column are written.
+pub(crate) trait Written {
+    /// The type of the record's column.
+    fn ty(&self) -> Type;
+
+    /// Reads a value and lends it to `take`. `None`: it is not what the type says, or has no place in a record.
+    fn read<R>(&self, value: &[u8], take: impl FnOnce(Cell<'_>) -> R) -> Option<R>;
+
+    /// A value as the database writes it, for a column that has turned out to be text.
+    fn shown(cell: Cell<'_>) -> String;
+}
+
 /// One value of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Slot<'a> {
+pub(crate) enum Slot<'a> {
     /// No value.
     Null,
     /// The row has more of it than was sent.
     Missing,
     /// An update left it as it was.
     Unchanged,
-    /// As PostgreSQL writes it.
+    /// As the database writes it.
     Text(&'a [u8]),
 }
 
@@ -40,9 +51,9 @@ impl Slot<'_> {
 }
 
 /// A batch in the making.
-pub(super) struct Page {
+pub(crate) struct Page<F> {
     schema: Arc<Schema>,
-    forms: Arc<[Form]>,
+    forms: Arc<[F]>,
     columns: Vec<Column>,
     types: Vec<Type>,
     ops: Vec<Op>,
@@ -51,9 +62,9 @@ pub(super) struct Page {
     undecodable: Vec<Undecodable>,
 }
 
-impl Page {
+impl<F: Written> Page<F> {
     /// An empty page of at most `rows_max` rows.
-    pub(super) fn new(schema: &Arc<Schema>, forms: &Arc<[Form]>, rows_max: usize) -> Self {
+    pub(crate) fn new(schema: &Arc<Schema>, forms: &Arc<[F]>, rows_max: usize) -> Self {
         let types: Vec<Type> = schema.fields.iter().map(|field| field.ty.clone()).collect();
         Self {
             schema: Arc::clone(schema),
@@ -68,34 +79,34 @@ impl Page {
     }
 
     /// Rows in it, and what stood between them.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ops.len() + self.undecodable.len()
     }
 
     /// Nothing in it.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Nothing more goes in.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.bytes >= BATCH_BYTES_TARGET || self.len() >= self.rows_max
     }
 
     /// Whether this row goes in: it would otherwise have to wait for the next page.
-    pub(super) fn has_room_for(&self, row: &[Slot<'_>]) -> bool {
+    pub(crate) fn has_room_for(&self, row: &[Slot<'_>]) -> bool {
         let bytes: usize = row.iter().map(Slot::bytes).sum();
         !self.is_full() && (self.is_empty() || bytes > RECORD_BYTES_MAX || self.bytes + bytes <= BATCH_BYTES_MAX)
     }
 
     /// About how many bytes a row of it takes on the wire; `None` when there is none.
-    pub(super) fn row_bytes(&self) -> Option<usize> {
+    pub(crate) fn row_bytes(&self) -> Option<usize> {
         self.bytes.checked_div(self.ops.len())
     }
 
     /// Takes a row of as many values as there are columns. What is no record goes to the dead letters; `place` says where
     /// it stood.
-    pub(super) fn push(&mut self, op: Op, row: &[Slot<'_>], place: impl Fn() -> String) {
+    pub(crate) fn push(&mut self, op: Op, row: &[Slot<'_>], place: impl Fn() -> String) {
         let bytes: usize = row.iter().map(Slot::bytes).sum();
         if bytes > RECORD_BYTES_MAX {
             let reason = format!(
@@ -122,26 +133,27 @@ impl Page {
     }
 
     /// Something that is no record.
-    pub(super) fn refuse(&mut self, bytes: Vec<u8>, reason: String) {
+    pub(crate) fn refuse(&mut self, bytes: Vec<u8>, reason: String) {
         self.bytes += bytes.len();
         self.undecodable.push(Undecodable { bytes, reason });
     }
 
     fn put(&mut self, index: usize, slot: Slot<'_>) -> Result<(), String> {
         let (column, ty) = (&mut self.columns[index], &self.types[index]);
-        let text = match slot {
+        let value = match slot {
             Slot::Null => return column.push(Cell::Null, ty).map_err(|error| error.to_string()),
             Slot::Missing => return column.push(Cell::Missing, ty).map_err(|error| error.to_string()),
             Slot::Unchanged => return column.push(Cell::Unchanged, ty).map_err(|error| error.to_string()),
-            Slot::Text(bytes) => std::str::from_utf8(bytes).map_err(|_| "holds text that is not UTF-8")?,
+            Slot::Text(value) => value,
         };
         let is_own_type = *ty == self.schema.fields[index].ty;
         let pushed = is_own_type
-            .then(|| self.forms[index].read(text, |cell| column.push(cell, ty).is_ok()))
+            .then(|| self.forms[index].read(value, |cell| column.push(cell, ty).is_ok()))
             .flatten();
         if pushed == Some(true) {
             return Ok(());
         }
+        let text = std::str::from_utf8(value).map_err(|_| "holds text that is not UTF-8")?;
         if is_own_type {
             self.widen(index);
         }
@@ -150,17 +162,13 @@ impl Page {
     }
 
     /// A value that has no place in the column's type (an infinite date, an array of arrays): in this batch the column is
-    /// text, as PostgreSQL writes and reads it.
+    /// text, as the database writes and reads it.
     fn widen(&mut self, index: usize) {
         let (old, ty) = (&self.columns[index], &self.types[index]);
         let mut texts = Column::new(&Type::Text);
         for row in 0..old.len() {
             let cell = old.get(row, ty);
-            let text = match cell {
-                Cell::List(items) => array_literal(items),
-                Cell::Bytes(_) => format!("\\x{cell}"),
-                cell => cell.to_string(),
-            };
+            let text = F::shown(cell);
             let cell = if cell.is_value() { Cell::Text(&text) } else { cell };
             // A column of text takes every text, and every absence of one.
             let _ = texts.push(cell, &Type::Text);
@@ -170,7 +178,7 @@ impl Page {
     }
 
     /// The batch.
-    pub(super) fn batch(self) -> Result<(Batch, Vec<Undecodable>), String> {
+    pub(crate) fn batch(self) -> Result<(Batch, Vec<Undecodable>), String> {
         let mut schema = self.schema;
         if schema.fields.iter().zip(&self.types).any(|(field, ty)| field.ty != *ty) {
             let widened = Arc::make_mut(&mut schema);
@@ -188,7 +196,7 @@ impl Page {
 }
 
 /// A row for a person to recognise.
-pub(super) fn shown(schema: &Schema, row: &[Slot<'_>]) -> Vec<u8> {
+pub(crate) fn shown(schema: &Schema, row: &[Slot<'_>]) -> Vec<u8> {
     let mut text = Vec::new();
     for (index, (field, slot)) in schema.fields.iter().zip(row).enumerate() {
         if text.len() > UNDECODABLE_BYTES_MAX {
@@ -211,9 +219,9 @@ pub(super) fn shown(schema: &Schema, row: &[Slot<'_>]) -> Vec<u8> {
 mod tests {
     use bus_schema::data::{Field, Value};
 
-    use super::*;
+    use super::{super::form::Form, *};
 
-    fn page(forms: &[Form]) -> Page {
+    fn page(forms: &[Form]) -> Page<Form> {
         let fields = forms
             .iter()
             .enumerate()

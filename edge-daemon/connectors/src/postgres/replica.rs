@@ -193,10 +193,7 @@ impl ReplicaSource {
             ..
         } = &self.settings;
         let info = TableInfo::load(&client, schema, table).await?;
-        let primary_key = match info.has_primary_key {
-            true => info.unique.into_iter().next().unwrap_or_default(),
-            false => Vec::new(),
-        };
+        let primary_key = info.keys.primary().unwrap_or_default().to_vec();
         let feed = self.feed(slot, publication, mark.lsn).await?;
         let table = (schema.as_str(), table.as_str());
         let stream = Stream::new(feed, client, table, primary_key, mark, self.settings.rows_max);

@@ -12,6 +12,7 @@ use super::{
     table::quote,
     walsender::{Lsn, WalSender},
 };
+use crate::names::of_node;
 
 /// First byte of a position of this mode.
 const FORM: u8 = 2;
@@ -19,8 +20,6 @@ const FORM: u8 = 2;
 pub(super) const SLOT_BYTES_MAX: usize = 63;
 /// How long making one may take.
 const MAKE_WAIT: Duration = Duration::from_secs(15 * 60);
-/// Of a name that is made from others, what stays readable, in bytes.
-const READABLE_BYTES_MAX: usize = 50;
 
 /// What a position of this source holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,15 +73,7 @@ impl Mark {
 
 /// The name of the slot of a source that was not given one.
 pub(super) fn default_name(workflow: &str, node: &str) -> String {
-    let given = format!("mycelial_{workflow}_{node}");
-    let allowed = |char: char| matches!(char, 'a'..='z' | '0'..='9' | '_');
-    if given.len() <= READABLE_BYTES_MAX && given.chars().all(allowed) {
-        return given;
-    }
-    let readable = given.to_lowercase().replace(|char| !allowed(char), "_");
-    let hash = bus_schema::id::hash("postgres slot", &[workflow.as_bytes(), node.as_bytes()]);
-    let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("{}_{hash}", &readable[..readable.len().min(READABLE_BYTES_MAX)])
+    of_node("postgres slot", workflow, node)
 }
 
 /// A slot as the server describes it.

@@ -141,7 +141,7 @@ enum Mode {
 /// One name or several.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a column name or a list of them")]
-enum Columns {
+pub(crate) enum Columns {
     /// One.
     One(String),
     /// Several, the most significant first.
@@ -225,7 +225,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
     if let Some((key, _)) = others.iter().find(|(_, given)| *given) {
         return Err(ConfigError::at(*key, "is of use only with mode = \"replication\""));
     }
-    let cursor = cursor_of(config.cursor.as_ref())?;
+    let cursor = cursor_of(config.cursor.as_ref(), check_name)?;
     let settings = cursor::Settings {
         server,
         subject: subject_of(&config, cursor.is_some(), &context.node)?,
@@ -282,7 +282,11 @@ fn replica_settings(config: &Config, server: Server, context: &BuildContext) -> 
     })
 }
 
-fn cursor_of(columns: Option<&Columns>) -> Result<Option<Vec<String>>, ConfigError> {
+/// The names in a `cursor`, each of which `check` lets pass.
+pub(crate) fn cursor_of(
+    columns: Option<&Columns>,
+    check: fn(&str, &str) -> Result<(), ConfigError>,
+) -> Result<Option<Vec<String>>, ConfigError> {
     let names = match columns {
         None => return Ok(None),
         Some(Columns::One(name)) => vec![name.clone()],
@@ -295,7 +299,7 @@ fn cursor_of(columns: Option<&Columns>) -> Result<Option<Vec<String>>, ConfigErr
         ));
     }
     for (index, name) in names.iter().enumerate() {
-        check_name("cursor", name)?;
+        check("cursor", name)?;
         if names[..index].contains(name) {
             return Err(ConfigError::at("cursor", format!("names '{name}' twice")));
         }

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, types::Type as PgType};
 
 use super::{
     form::Form,
-    page::{Page, Slot, shown},
+    page::{Page, Slot, Written as _, shown},
     pgoutput::{Message, Old, Relation, parse},
     slot::{At, Mark},
     table::quote,
@@ -99,7 +99,7 @@ impl Stream {
     }
 
     /// The next records; `None` when none come until `give_up`. Then `mark` is after the last of them.
-    pub(super) async fn read(&mut self, give_up: Instant) -> Result<Option<Page>, Fault> {
+    pub(super) async fn read(&mut self, give_up: Instant) -> Result<Option<Page<Form>>, Fault> {
         let mut page = None;
         if let Some(fault) = self.fault.take() {
             return Err(fault);
@@ -172,7 +172,7 @@ impl Stream {
         batch.map_err(|error| Fault::stop(error.to_string()))
     }
 
-    async fn step(&mut self, message: Message<'_>, page: &mut Option<Page>) -> Result<Step, Fault> {
+    async fn step(&mut self, message: Message<'_>, page: &mut Option<Page<Form>>) -> Result<Step, Fault> {
         match message {
             Message::Begin { commit, xid } => {
                 let given = match self.mark.at {
@@ -225,7 +225,7 @@ impl Stream {
         Ok(Step::Taken)
     }
 
-    fn change(&mut self, relation: u32, change: Change<'_>, page: &mut Option<Page>) -> Result<Step, Fault> {
+    fn change(&mut self, relation: u32, change: Change<'_>, page: &mut Option<Page<Form>>) -> Result<Step, Fault> {
         let Some(transaction) = &mut self.transaction else {
             return Err(Fault::retry("the slot sent a change outside of a transaction"));
         };
@@ -325,7 +325,7 @@ impl<'a> Change<'a> {
 
 impl TableLayout {
     /// Puts the records of a change into a page.
-    fn put(&self, change: Change<'_>, is_settled: bool, page: &mut Page, commit: Lsn) -> Result<(), Fault> {
+    fn put(&self, change: Change<'_>, is_settled: bool, page: &mut Page<Form>, commit: Lsn) -> Result<(), Fault> {
         let place = || format!("{}, committed at {commit}", self.schema.collection);
         let op = |op| if is_settled { op } else { Op::Upsert };
         match change {

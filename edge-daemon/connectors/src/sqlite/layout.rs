@@ -72,14 +72,9 @@ impl Cursor {
 impl Layout {
     /// Looks the subject up in the database.
     pub(super) fn load(conn: &Connection, path: &Path, subject: &Subject, cursor: Option<&str>) -> Result<Self, Fault> {
-        let failed = |error| fault("read the schema", path, &error);
         let (from, schema, cursor) = match subject {
             Subject::Table(table) => {
-                let Some(info) = TableInfo::load(conn, table).map_err(failed)? else {
-                    let names = table_names(conn).map_err(failed)?;
-                    let hint = hint(table, names.iter().map(String::as_str));
-                    return Err(Fault::retry(format!("{} has no table '{table}'{hint}", path.display())));
-                };
+                let info = load_table(conn, path, table)?;
                 let cursor = table_cursor(conn, path, &info, cursor)?;
                 let fields = info.columns.iter().map(|column| field(column, &info)).collect();
                 (
@@ -175,18 +170,29 @@ impl Layout {
             schema: Arc::new(schema),
         }
     }
+}
 
-    /// Whether SQLite has to sort all remaining rows for every batch, because no index has the cursor's order.
-    pub(super) fn sorts(&self, conn: &Connection) -> rusqlite::Result<bool> {
-        let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {}", self.after))?;
-        let mut rows = statement.query([0, 1])?;
-        while let Some(row) = rows.next()? {
-            if row.get::<_, String>(3)?.contains("TEMP B-TREE FOR ORDER BY") {
-                return Ok(true);
-            }
+/// Whether SQLite has to sort all rows a statement could give, because no index has their order.
+pub(super) fn sorts(conn: &Connection, sql: &str) -> rusqlite::Result<bool> {
+    let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next()? {
+        if row.get::<_, String>(3)?.contains("TEMP B-TREE FOR ORDER BY") {
+            return Ok(true);
         }
-        Ok(false)
     }
+    Ok(false)
+}
+
+/// What the database says of a table. Faults with a hint when there is none of that name.
+pub(super) fn load_table(conn: &Connection, path: &Path, table: &str) -> Result<TableInfo, Fault> {
+    let failed = |error| fault("read the schema", path, &error);
+    if let Some(info) = TableInfo::load(conn, table).map_err(failed)? {
+        return Ok(info);
+    }
+    let names = table_names(conn).map_err(failed)?;
+    let hint = hint(table, names.iter().map(String::as_str));
+    Err(Fault::retry(format!("{} has no table '{table}'{hint}", path.display())))
 }
 
 fn table_cursor(conn: &Connection, path: &Path, info: &TableInfo, wanted: Option<&str>) -> Result<Cursor, Fault> {
@@ -243,7 +249,7 @@ fn table_cursor(conn: &Connection, path: &Path, info: &TableInfo, wanted: Option
 }
 
 /// How to write the rowid; `None` when the table has none, or hides all of its names behind columns.
-fn rowid_sql(info: &TableInfo) -> Option<String> {
+pub(super) fn rowid_sql(info: &TableInfo) -> Option<String> {
     if let Some(column) = info.columns.iter().find(|column| column.rowid) {
         return Some(quote(&column.name));
     }
@@ -251,7 +257,8 @@ fn rowid_sql(info: &TableInfo) -> Option<String> {
     info.has_rowid.then(|| (*free).to_string())
 }
 
-fn field(column: &ColumnInfo, info: &TableInfo) -> Field {
+/// How records describe a column.
+pub(super) fn field(column: &ColumnInfo, info: &TableInfo) -> Field {
     let key = column.key_place > 0;
     let ty = column_type(column.affinity, &column.declared);
     Field {

@@ -1,7 +1,12 @@
 //! SQLite: the source and the destination, and what both know of database files, names and declared types.
 
 mod bookmark;
+mod changes;
+mod cursor;
+mod database;
+mod journal;
 mod layout;
+mod mark;
 mod page;
 mod sink;
 mod source;
@@ -10,6 +15,7 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod triggers;
 
 pub use sink::SINK;
 pub use source::SOURCE;
@@ -197,6 +203,9 @@ pub(crate) fn fault(doing: &str, path: &Path, error: &rusqlite::Error) -> Fault 
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             Fault::retry(format!("cannot {doing}: {shown} is locked by another process"))
         }
+        Some(ErrorCode::ReadOnly) => Fault::retry(format!(
+            "cannot {doing}: the daemon may not write to {shown}, or not to its directory"
+        )),
         Some(ErrorCode::DiskFull) => Fault::retry(format!("cannot {doing}: the disk of {shown} is full")),
         Some(ErrorCode::DatabaseCorrupt) => Fault::retry(format!(
             "cannot {doing}: {shown} is damaged ({error}); restore it, or repair it with `sqlite3 {shown} .recover`"

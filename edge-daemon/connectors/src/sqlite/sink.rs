@@ -104,8 +104,10 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
     let table = config.table;
     let lower = table.to_ascii_lowercase();
     if table.is_empty() || table.contains('\0') || lower.starts_with("sqlite_") || lower == WATERMARK_TABLE {
-        let message =
-            format!("'{table}' cannot be written: choose a name that SQLite and Mycelial do not use themselves");
+        let message = format!(
+            "'{}' cannot be written: choose a name that SQLite and Mycelial do not use themselves",
+            table.escape_debug()
+        );
         return Err(ConfigError::at("table", message));
     }
     check_key(config.mode, config.key.as_deref())?;

@@ -1,12 +1,6 @@
-//! Source `sqlite`: reads the rows of a table or query in the order of a cursor column, and goes on reading as rows come.
-//! Never writes to the database.
+//! Source `sqlite`: its settings, which of the ways of reading they ask for, and when it looks. Reads nothing itself.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use bus_schema::{
@@ -17,35 +11,52 @@ use flow::{
     Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, describe,
     parse_config,
 };
-use rusqlite::{Connection, OpenFlags, Statement};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::{task::spawn_blocking, time::Instant};
 
 use super::{
-    bookmark::{Bookmark, PLACE_BYTES_MAX, Place},
-    database_path, fault,
-    layout::{Layout, Subject},
-    page::Page,
+    changes::{self, ChangesReader},
+    cursor::{self, CursorReader},
+    database_path,
+    journal::Journal,
+    layout::Subject,
 };
-use crate::watch::{Found, Watch};
+use crate::{
+    names::of_node,
+    watch::{Found, Watch},
+};
 
-/// How long to wait for another process's lock before trying again later.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
-/// SQLite's page cache, in KiB: rows are read in order and once, so there is nothing to keep.
-const CACHE_KIB: i64 = 256;
 /// What SQLite writes beside a database, by the ends of the names: the log in WAL mode, the journal in the others.
 const WRITTEN: [&str; 2] = ["-wal", "-journal"];
+/// At most this often what every destination has is taken off the journal of changes, while there are any.
+const FORGET_PAUSE: Duration = Duration::from_secs(1);
 /// Bounds of `poll_interval_ms`.
 const POLL_MS: std::ops::RangeInclusive<u64> = 10..=3_600_000;
+/// Bounds of `journal_rows_max`, and what it is unless given.
+const JOURNAL_ROWS: std::ops::RangeInclusive<u64> = 1_000..=1_000_000_000;
+const JOURNAL_ROWS_MAX: u64 = 1_000_000;
 
-/// Reads a table (or a query) of a SQLite database, row by row in the order of a cursor column.
+/// Reads a table of a SQLite database: either new rows in the order of a cursor column, or every change.
 ///
-/// The database is opened read-only, may be in WAL or rollback mode, and may be written by other processes meanwhile.
-/// New rows are found as long as their cursor value is higher than every one committed before: rowids that SQLite
+/// The database may be in WAL or rollback mode, and may be written by other processes meanwhile.
+///
+/// **`mode = "cursor"`** reads a table or a query, and never writes to the database. New rows are found as long as their
+/// cursor value is higher than every one committed before: rowids that SQLite
 /// assigns are, times that a program takes before it starts its transaction may not be. Give the cursor column an index.
 /// With the rowid as cursor, declare the key `INTEGER PRIMARY KEY AUTOINCREMENT` if the newest rows get deleted: without
 /// AUTOINCREMENT SQLite gives their numbers to other rows.
+///
+/// **`mode = "changes"`** reads the rows there are and then every insert, update and delete, in the order in which they were
+/// made and without a gap, whichever process makes them. For that it makes three triggers on the table and a journal beside
+/// it, which the triggers write in the transaction that changes a row; what every destination has is taken off it again. The
+/// daemon needs write access to the file and its directory, the table a primary key. Inserts arrive as upserts, because
+/// INSERT OR REPLACE looks the same; deletes have the key only; another key is a delete and an insert. A row that REPLACE
+/// removes because of *another* unique index is only seen if the program sets `PRAGMA recursive_triggers = ON`. Columns may
+/// be added and renamed, and the table renamed; a column can be dropped only without the triggers. When nobody fetches the
+/// changes the journal takes `journal_rows_max` and no more, the program that writes goes on, and the source stops there with
+/// the cause. Triggers and journal stay when the workflow is gone, until somebody drops them: the log and the guide say how.
+/// A new column's default reaches rows that change afterwards. Rows with NULL in the key go to the dead letters.
 ///
 /// Columns declared INTEGER, REAL, TEXT and BLOB have the types i64, f64, text and bytes; other columns are of any type,
 /// and so is a column in a batch where one of its values is not of the declared type. Rows with text that is not UTF-8,
@@ -55,6 +66,9 @@ const POLL_MS: std::ops::RangeInclusive<u64> = 10..=3_600_000;
 struct Config {
     /// The database file. A relative path starts in the daemon's directory.
     path: PathBuf,
+    /// How to read.
+    #[serde(default)]
+    mode: Mode,
     /// The table or view to read. Either this or `query`.
     table: Option<String>,
     /// A SELECT to read instead of a table. Needs a `cursor` that is unique in its result; rows where it is NULL are left
@@ -72,6 +86,24 @@ struct Config {
     #[serde(default = "default_poll")]
     #[schemars(range(min = 10, max = 3600000))]
     poll_interval_ms: u64,
+    /// Changes: the table that is made for them. Default: `mycelial_WORKFLOW_NODE`, with other characters replaced.
+    journal: Option<String>,
+    /// Changes: most rows in the journal, before it gives up. Default: 1,000,000.
+    #[schemars(range(min = 1000, max = 1000000000))]
+    journal_rows_max: Option<u64>,
+    /// Changes: whether to begin with the rows there are. Default: true.
+    snapshot: Option<bool>,
+}
+
+/// How to read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    /// New rows, in the order of a cursor.
+    #[default]
+    Cursor,
+    /// The rows there are, and then every change.
+    Changes,
 }
 
 fn default_rows() -> usize {
@@ -102,7 +134,7 @@ from = "readings"
 "#;
 
 fn descriptor() -> Descriptor {
-    let summary = "Rows of a SQLite table or query, read incrementally by a cursor column";
+    let summary = "Rows of a SQLite table or query by a cursor, or every change of a table";
     Descriptor {
         durable: true,
         ..describe::<Config>(ComponentRole::Source, "sqlite", summary, EXAMPLE)
@@ -124,73 +156,190 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         let message = format!("must be from {} to {} milliseconds", POLL_MS.start(), POLL_MS.end());
         return Err(ConfigError::at("poll_interval_ms", message));
     }
-    let nul = |text: &str| text.contains('\0');
-    if config
-        .cursor
-        .as_deref()
-        .is_some_and(|cursor| cursor.is_empty() || nul(cursor))
-    {
+    let way = match config.mode {
+        Mode::Cursor => Way::Cursor(cursor_settings(&config, context)?),
+        Mode::Changes => Way::Changes(changes_settings(&config, context)?),
+    };
+    Ok(Box::new(SqliteSource {
+        path: database_path(&context.base_dir, &config.path),
+        way,
+        poll_interval: Duration::from_millis(config.poll_interval_ms),
+        reader: None,
+        watch: None,
+        committed: None,
+        forgot: Instant::now(),
+        cannot_forget: false,
+    }))
+}
+
+fn cursor_settings(config: &Config, context: &BuildContext) -> Result<cursor::Settings, ConfigError> {
+    let others = [
+        ("journal", config.journal.is_some()),
+        ("journal_rows_max", config.journal_rows_max.is_some()),
+        ("snapshot", config.snapshot.is_some()),
+    ];
+    if let Some((key, _)) = others.iter().find(|(_, given)| *given) {
+        return Err(ConfigError::at(*key, "is of use only with mode = \"changes\""));
+    }
+    if config.cursor.as_deref().is_some_and(is_no_name) {
         return Err(ConfigError::at(
             "cursor",
             "is not a column name: leave it out to read by rowid",
         ));
     }
-    let subject = match (config.table, config.query) {
-        (Some(table), None) if table.is_empty() || nul(&table) => {
-            return Err(ConfigError::at("table", "is not a table name"));
-        }
-        (Some(table), None) => Subject::Table(table),
+    let subject = match (&config.table, &config.query) {
+        (Some(table), None) if is_no_name(table) => return Err(ConfigError::at("table", "is not a table name")),
+        (Some(table), None) => Subject::Table(table.clone()),
         (None, Some(_)) if config.cursor.is_none() => {
             return Err(ConfigError::at(
                 "cursor",
                 "is needed with query: name a result column whose values only rise",
             ));
         }
-        (None, Some(sql)) if nul(&sql) => return Err(ConfigError::at("query", "contains a NUL character")),
-        (None, Some(sql)) => {
-            let name = if context.node.is_empty() {
-                "query".to_string()
+        (None, Some(sql)) if sql.contains('\0') => return Err(ConfigError::at("query", "contains a NUL character")),
+        (None, Some(sql)) => Subject::Query {
+            sql: sql.clone(),
+            name: if context.node.is_empty() {
+                "query"
             } else {
-                context.node.clone()
-            };
-            Subject::Query { sql, name }
-        }
+                &context.node
+            }
+            .to_string(),
+        },
         (Some(_), Some(_)) => return Err(ConfigError::at("query", "cannot be given together with table")),
         (None, None) => return Err(ConfigError::at("table", "is missing: name a table, or give a query")),
     };
-    Ok(Box::new(SqliteSource {
-        path: database_path(&context.base_dir, &config.path),
+    Ok(cursor::Settings {
         subject,
-        cursor: config.cursor,
+        cursor: config.cursor.clone(),
         rows_max: config.batch_rows_max,
-        poll_interval: Duration::from_millis(config.poll_interval_ms),
-        reader: None,
-        watch: None,
-    }))
+    })
+}
+
+fn changes_settings(config: &Config, context: &BuildContext) -> Result<changes::Settings, ConfigError> {
+    let others = [("query", config.query.is_some()), ("cursor", config.cursor.is_some())];
+    if let Some((key, _)) = others.iter().find(|(_, given)| *given) {
+        return Err(ConfigError::at(*key, "is of no use with mode = \"changes\""));
+    }
+    let Some(table) = &config.table else {
+        return Err(ConfigError::at(
+            "table",
+            "is missing: name the table whose changes to read",
+        ));
+    };
+    if is_no_name(table) {
+        return Err(ConfigError::at("table", "is not a table name"));
+    }
+    let default = || of_node("sqlite journal", &context.workflow, &context.node);
+    let name = config.journal.clone().unwrap_or_else(default);
+    let is_taken = name.eq_ignore_ascii_case(table) || name.to_ascii_lowercase().starts_with("sqlite_");
+    if is_no_name(&name) || is_taken {
+        return Err(ConfigError::at("journal", "is not a name for a new table"));
+    }
+    let rows_max = config.journal_rows_max.unwrap_or(JOURNAL_ROWS_MAX);
+    if !JOURNAL_ROWS.contains(&rows_max) {
+        let message = format!("must be from {} to {}", JOURNAL_ROWS.start(), JOURNAL_ROWS.end());
+        return Err(ConfigError::at("journal_rows_max", message));
+    }
+    Ok(changes::Settings {
+        table: table.clone(),
+        journal: Journal { name, rows_max },
+        snapshot: config.snapshot.unwrap_or(true),
+        rows_max: config.batch_rows_max,
+    })
+}
+
+fn is_no_name(text: &str) -> bool {
+    text.is_empty() || text.contains('\0')
+}
+
+/// What reads a database. All its methods block.
+pub(super) trait Reader: Send {
+    /// The next records; `None` when there are none.
+    fn poll(&mut self) -> Result<Option<SourceBatch>, Fault>;
+
+    /// There may be more at once.
+    fn has_more(&self) -> bool;
+
+    /// Every destination has what was read up to `position`. `false`: it is to be said again later.
+    fn forget(&mut self, position: &Position) -> Result<bool, Fault> {
+        let _ = position;
+        Ok(true)
+    }
+}
+
+/// The ways of reading.
+#[derive(Debug, Clone)]
+enum Way {
+    Cursor(cursor::Settings),
+    Changes(changes::Settings),
+}
+
+impl Way {
+    fn open(self, path: PathBuf, after: Option<&Position>) -> Result<Box<dyn Reader>, Fault> {
+        Ok(match self {
+            Way::Cursor(settings) => Box::new(CursorReader::open(path, settings, after)?),
+            Way::Changes(settings) => Box::new(ChangesReader::open(path, settings, after)?),
+        })
+    }
 }
 
 struct SqliteSource {
     path: PathBuf,
-    subject: Subject,
-    cursor: Option<String>,
-    rows_max: usize,
+    way: Way,
     poll_interval: Duration,
     /// Moves into the blocking call and back.
-    reader: Option<Box<Reader>>,
+    reader: Option<Box<dyn Reader>>,
     /// When to look. There once it is open.
     watch: Option<Watch>,
+    /// What every destination has, and the reader has not been told.
+    committed: Option<Position>,
+    /// When it was told last, and whether it could do nothing about it.
+    forgot: Instant,
+    cannot_forget: bool,
+}
+
+impl SqliteSource {
+    /// Tells the reader what every destination has.
+    async fn forget(&mut self) -> Result<(), Fault> {
+        let Some(position) = self.committed.clone() else {
+            return Ok(());
+        };
+        let Some(mut reader) = self.reader.take() else {
+            return Ok(());
+        };
+        self.forgot = Instant::now();
+        let forget = move || {
+            let done = reader.forget(&position);
+            (reader, done)
+        };
+        let (reader, done) = spawn_blocking(forget).await.map_err(stopped)?;
+        self.reader = Some(reader);
+        match done {
+            Ok(true) => self.committed = None,
+            Ok(false) => {}
+            // Records go on; it is said again with what is committed next, or when nothing comes.
+            Err(fault) if !self.cannot_forget => {
+                self.cannot_forget = true;
+                tracing::warn!(%fault, "what has been delivered stays in the journal of changes for now");
+                return Ok(());
+            }
+            Err(_) => return Ok(()),
+        }
+        self.cannot_forget = false;
+        Ok(())
+    }
 }
 
 #[async_trait]
 impl Source for SqliteSource {
     async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
         self.close().await;
-        let (path, subject, cursor) = (self.path.clone(), self.subject.clone(), self.cursor.clone());
-        let (after, rows_max) = (after.cloned(), self.rows_max);
+        let (path, way, after) = (self.path.clone(), self.way.clone(), after.cloned());
         let poll_interval = self.poll_interval;
         let open = move || {
             let watch = Watch::new(&path, &WRITTEN, poll_interval);
-            Ok((watch, Reader::open(path, subject, cursor, after.as_ref(), rows_max)?))
+            Ok((watch, way.open(path, after.as_ref())?))
         };
         let (watch, reader) = spawn_blocking(open).await.map_err(stopped)??;
         (self.watch, self.reader) = (Some(watch), Some(reader));
@@ -212,11 +361,11 @@ impl Source for SqliteSource {
                 (reader, found)
             });
             let (reader, found) = polled.await.map_err(stopped)?;
-            let full = reader.full;
+            let has_more = reader.has_more();
             self.reader = Some(reader);
             let found = found?;
             let told = match &found {
-                _ if full => Found::More,
+                _ if has_more => Found::More,
                 Some(_) => Found::Some,
                 None => Found::Nothing,
             };
@@ -225,10 +374,24 @@ impl Source for SqliteSource {
                 return Ok(Read::Batch(batch));
             }
         }
+        // Nothing comes, so nobody waits for this.
+        self.forget().await?;
         Ok(Read::Idle)
     }
 
+    async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
+        if matches!(self.way, Way::Changes(_)) {
+            self.committed = Some(position.clone());
+            if self.forgot.elapsed() >= FORGET_PAUSE {
+                self.forget().await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn close(&mut self) {
+        // What was committed last. If that fails it is said again when more is.
+        let _ = self.forget().await;
         self.watch = None;
         if let Some(reader) = self.reader.take() {
             let _ = spawn_blocking(move || drop(reader)).await;
@@ -238,207 +401,4 @@ impl Source for SqliteSource {
 
 fn stopped(error: tokio::task::JoinError) -> Fault {
     Fault::retry(format!("reading SQLite was interrupted: {error}"))
-}
-
-/// The open database and how far it has been read. All its methods block.
-struct Reader {
-    conn: Connection,
-    path: PathBuf,
-    /// Device and inode of the open file: another file may take over its name.
-    file: (u64, u64),
-    subject: Subject,
-    cursor: Option<String>,
-    rows_max: usize,
-    layout: Layout,
-    /// `PRAGMA schema_version` the layout is of.
-    schema_version: i64,
-    bookmark: Bookmark,
-    /// `PRAGMA data_version` at which everything had been read.
-    caught_up: Option<i64>,
-    /// The last page was full.
-    full: bool,
-    warned: bool,
-}
-
-impl Reader {
-    fn open(
-        path: PathBuf,
-        subject: Subject,
-        cursor: Option<String>,
-        after: Option<&Position>,
-        rows_max: usize,
-    ) -> Result<Box<Self>, Fault> {
-        let failed = |error| fault("open the database", &path, &error);
-        // Before opening: if the file is replaced in between, the first poll sees that.
-        let file = identity(&path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(&path, flags).map_err(failed)?;
-        conn.busy_timeout(BUSY_WAIT).map_err(failed)?;
-        conn.pragma_update(None, "cache_size", -CACHE_KIB).map_err(failed)?;
-        let schema_version = pragma(&conn, "schema_version").map_err(failed)?;
-        let layout = Layout::load(&conn, &path, &subject, cursor.as_deref())?;
-        let bookmark = match after {
-            Some(position) => Bookmark::from_position(position, &layout.cursor)?,
-            None => Bookmark {
-                cursor: layout.cursor.clone(),
-                ..Bookmark::default()
-            },
-        };
-        if layout.sorts(&conn).map_err(failed)? {
-            let (table, cursor) = (&layout.schema.collection, &layout.cursor);
-            tracing::warn!(path = %path.display(), table, cursor, "no index in the cursor's order: SQLite sorts all rows for every batch");
-        }
-        Ok(Box::new(Self {
-            conn,
-            file,
-            subject,
-            cursor,
-            rows_max,
-            layout,
-            schema_version,
-            bookmark,
-            caught_up: None,
-            full: false,
-            warned: false,
-            path,
-        }))
-    }
-
-    /// The next rows, or `None` when nothing has changed since everything was read.
-    fn poll(&mut self) -> Result<Option<SourceBatch>, Fault> {
-        self.full = false;
-        if identity(&self.path)? != self.file {
-            return Err(Fault::retry(format!(
-                "{} was replaced by another file: opening it again",
-                self.path.display()
-            )));
-        }
-        let path = self.path.clone();
-        let failed = |error: rusqlite::Error| fault("read rows", &path, &error);
-        if self.caught_up == Some(pragma(&self.conn, "data_version").map_err(failed)?) {
-            return Ok(None);
-        }
-
-        // One read transaction sees one state of the database, schema and rows alike. It cannot see a row and miss one
-        // with a lower rowid: SQLite has a single writer at a time, so transactions commit in the order in which they
-        // were given their rowids, and a snapshot holds all of an order's beginning.
-        self.conn.execute_batch("BEGIN").map_err(failed)?;
-        let page = self.read_page();
-        let _ = self.conn.execute_batch("COMMIT");
-        let page = page?;
-        page.map(|(batch, undecodable)| {
-            Ok(SourceBatch {
-                batch,
-                position: self.bookmark.position(),
-                undecodable,
-            })
-        })
-        .transpose()
-    }
-
-    fn read_page(&mut self) -> Result<Option<(bus_schema::data::Batch, Vec<flow::Undecodable>)>, Fault> {
-        let path = self.path.clone();
-        let failed = |error: rusqlite::Error| fault("read rows", &path, &error);
-        let data_version = pragma(&self.conn, "data_version").map_err(failed)?;
-        let schema_version = pragma(&self.conn, "schema_version").map_err(failed)?;
-        if schema_version != self.schema_version {
-            self.layout = Layout::load(&self.conn, &self.path, &self.subject, self.cursor.as_deref())?;
-            self.schema_version = schema_version;
-        }
-
-        let mut page = Page::new(&self.layout, self.bookmark.clone(), self.rows_max);
-        fill(&self.conn, &self.layout, &mut page).map_err(failed)?;
-        if page.place_too_long() {
-            let (table, cursor) = (&self.layout.schema.collection, &self.layout.cursor);
-            return Err(Fault::stop(format!(
-                "a value of the cursor column '{cursor}' of '{table}' is longer than {PLACE_BYTES_MAX} bytes: \
-                 choose another cursor"
-            )));
-        }
-        self.full = page.full;
-        if page.is_empty() {
-            self.caught_up = Some(data_version);
-            self.step_back().map_err(failed)?;
-            return Ok(None);
-        }
-        if !page.full {
-            self.caught_up = Some(data_version);
-        }
-        let (batch, bookmark, undecodable) = page.batch().map_err(Fault::stop)?;
-        self.bookmark = bookmark;
-        Ok(Some((batch, undecodable)))
-    }
-
-    /// After the newest rows were deleted SQLite gives their rowids to new rows: the bookmark must not stand above them.
-    fn step_back(&mut self) -> rusqlite::Result<()> {
-        let (Some(sql), Some(Place::Integer(place))) = (&self.layout.highest, &self.bookmark.place) else {
-            return Ok(());
-        };
-        let highest: Option<i64> = self.conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-        if highest.is_some_and(|highest| highest >= *place) {
-            return Ok(());
-        }
-        if !self.warned {
-            self.warned = true;
-            let table = &self.layout.schema.collection;
-            tracing::warn!(path = %self.path.display(), table, read = place, highest, "the newest rows were deleted; without AUTOINCREMENT their rowids are given again, and rows that got one before this was seen are missed");
-        }
-        self.bookmark.place = highest.map(Place::Integer);
-        Ok(())
-    }
-}
-
-/// Reads in the cursor's order: what is left of the last value, then higher values, then what has no value.
-fn fill(conn: &Connection, layout: &Layout, page: &mut Page<'_>) -> rusqlite::Result<()> {
-    if let Some(place) = page.bookmark.place.clone() {
-        if let (Some(sql), Some(rowid)) = (&layout.ties, page.bookmark.rowid) {
-            let mut statement = conn.prepare_cached(sql)?;
-            statement.raw_bind_parameter(1, &place)?;
-            statement.raw_bind_parameter(2, rowid)?;
-            run(&mut statement, 3, page)?;
-        }
-        if !page.full {
-            let mut statement = conn.prepare_cached(&layout.after)?;
-            statement.raw_bind_parameter(1, &place)?;
-            run(&mut statement, 2, page)?;
-        }
-    } else {
-        let mut statement = conn.prepare_cached(&layout.start)?;
-        run(&mut statement, 1, page)?;
-    }
-    if let (false, Some(sql)) = (page.full, &layout.nulls) {
-        let mut statement = conn.prepare_cached(sql)?;
-        match page.bookmark.nulls {
-            Some(rowid) => statement.raw_bind_parameter(1, rowid)?,
-            // Below every rowid, the lowest included.
-            None => statement.raw_bind_parameter(1, f64::NEG_INFINITY)?,
-        }
-        run(&mut statement, 2, page)?;
-    }
-    Ok(())
-}
-
-/// Binds how many rows still fit, and takes them.
-fn run(statement: &mut Statement<'_>, limit: usize, page: &mut Page<'_>) -> rusqlite::Result<()> {
-    statement.raw_bind_parameter(limit, page.rows_left() as i64)?;
-    page.fill(statement)
-}
-
-fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
-    conn.prepare_cached(&format!("PRAGMA {name}"))?
-        .query_row([], |row| row.get(0))
-}
-
-fn identity(path: &Path) -> Result<(u64, u64), Fault> {
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(Fault::stop(format!(
-            "{} is a directory, not a database",
-            path.display()
-        ))),
-        Ok(found) => Ok((found.dev(), found.ino())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Fault::retry(format!("there is no file {}", path.display())))
-        }
-        Err(error) => Err(Fault::retry(format!("cannot read {}: {error}", path.display()))),
-    }
 }

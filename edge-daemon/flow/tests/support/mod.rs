@@ -5,6 +5,7 @@
 
 mod letters;
 mod lives;
+mod makers;
 mod sieve;
 
 use std::{
@@ -30,7 +31,8 @@ use tokio::sync::watch;
 
 pub use letters::Letters;
 pub use lives::{inputs, last_life, lives, paused, short_lives, troubled, wanted};
-pub use sieve::Sieve;
+pub use makers::{Copies, Sums};
+pub use sieve::{DistantSieve, Sieve};
 pub use testkit::Dice;
 
 /// What a call does, besides its work.
@@ -260,10 +262,10 @@ pub fn values(batch: &Batch) -> Vec<i64> {
 }
 
 fn place(position: &Position) -> usize {
-    if position.as_bytes().is_empty() {
+    if position.bookmark().is_empty() {
         0
     } else {
-        u64::from_le_bytes(position.as_bytes().try_into().unwrap()) as usize
+        u64::from_le_bytes(position.bookmark().try_into().unwrap()) as usize
     }
 }
 
@@ -380,6 +382,25 @@ impl Source for Numbers {
     async fn close(&mut self) {
         self.world.take_time().await;
         self.at = None;
+    }
+}
+
+/// A source that does not mind reading again what was committed.
+pub struct Replaying(pub Numbers);
+
+#[async_trait]
+impl Source for Replaying {
+    async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
+        self.0.world.lock().acknowledged = 0;
+        self.0.open(after).await
+    }
+
+    async fn read(&mut self) -> Result<Read, Fault> {
+        self.0.read().await
+    }
+
+    async fn close(&mut self) {
+        self.0.close().await;
     }
 }
 

@@ -1,9 +1,10 @@
-//! The one transform of these tests.
+//! The transforms of these tests: one that works at once, and the same one elsewhere.
 
+use async_trait::async_trait;
 use bus_schema::data::Batch;
-use flow::{Fault, Transform, Transformed};
+use flow::{Fault, Outside, Transform, Transformed};
 
-use super::values;
+use super::{Luck, World, lost, values};
 
 /// Drops what is not a multiple of `keeps`, and fails on multiples of `fails`.
 pub struct Sieve {
@@ -23,5 +24,32 @@ impl Transform for Sieve {
             batch: input.take(&kept),
             rejected: bad.map(|row| (row, "fails".to_string())).collect(),
         })
+    }
+}
+
+/// A sieve that has to be waited for, and fails as the dice say.
+pub struct DistantSieve {
+    pub world: World,
+    pub sieve: Sieve,
+}
+
+impl Transform for DistantSieve {
+    fn apply(&mut self, _: Batch) -> Result<Transformed, Fault> {
+        panic!("nobody waited for it")
+    }
+
+    fn outside(&mut self) -> Option<&mut dyn Outside> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Outside for DistantSieve {
+    async fn apply(&mut self, input: Batch) -> Result<Transformed, Fault> {
+        self.world.take_time().await;
+        match self.world.luck() {
+            Luck::Good => self.sieve.apply(input),
+            Luck::Before | Luck::After => Err(lost("distant sieve")),
+        }
     }
 }

@@ -1,6 +1,7 @@
-//! The MySQL destination against real servers of MariaDB.
+//! The MySQL source and destination against real servers of MariaDB.
 
 mod delivery;
+mod reading;
 mod rows;
 mod setup;
 mod types;

@@ -1,5 +1,7 @@
 //! The SQLite connectors against real database files.
 
+mod capture;
+mod changes;
 mod processes;
 mod round_trip;
 mod sink;

@@ -12,14 +12,13 @@ use serde_json::json;
 
 use super::{database, delivery, literals, rows, schema, sink, source, stream};
 
-const ORDERS: &str = "MYCELIAL_TEST_ORDERS";
+pub(super) const ORDERS: &str = "MYCELIAL_TEST_ORDERS";
 
-/// Runs the test `name` of this module in a process of its own.
-fn child(name: &str, dir: &std::path::Path) -> Child {
-    let test = format!("sqlite::tests::processes::{name}");
+/// Runs a test in a process of its own.
+pub(super) fn child(test: &str, dir: &std::path::Path) -> Child {
     let mut command = Command::new(env::current_exe().unwrap());
     command
-        .args([&test, "--exact", "--nocapture", "--test-threads=1"])
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(ORDERS, dir);
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
@@ -63,7 +62,9 @@ async fn no_row_of_concurrent_writers_is_lost_or_doubled() {
             "PRAGMA journal_mode = {mode}; PRAGMA synchronous = OFF; CREATE TABLE t (id INTEGER PRIMARY KEY, writer INT, n INT)"
         );
         database(dir.path(), "db", &sql);
-        let mut writers: Vec<Child> = (0..WRITERS).map(|_| child("child_writes_rows", dir.path())).collect();
+        let mut writers: Vec<Child> = (0..WRITERS)
+            .map(|_| child("sqlite::tests::processes::child_writes_rows", dir.path()))
+            .collect();
         let config = json!({"table": "t", "batch_rows_max": 100});
         let mut reader = source(dir.path(), config.clone());
         reader.open(None).await.unwrap();
@@ -136,9 +137,12 @@ fn child_crashes_between_write_and_commit() {
 #[tokio::test]
 async fn a_crash_between_write_and_commit_leaves_rows_and_watermark_agreeing() {
     let dir = tempfile::tempdir().unwrap();
-    let status = child("child_crashes_between_write_and_commit", dir.path())
-        .wait()
-        .unwrap();
+    let status = child(
+        "sqlite::tests::processes::child_crashes_between_write_and_commit",
+        dir.path(),
+    )
+    .wait()
+    .unwrap();
     assert!(!status.success(), "it was to abort");
     let mut sink = sink(dir.path(), json!({}));
     sink.open().await.unwrap();

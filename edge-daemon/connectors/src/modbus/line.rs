@@ -1,0 +1,396 @@
+//! The line to the devices: a TCP connection, protected or not, or a serial port. Asks one question at a time and waits for
+//! its answer. Knows no points.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use flow::ConfigError;
+use rustls_pki_types::ServerName;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+use tokio_serial::{DataBits, SerialStream};
+
+use super::frame::{self, Reply, Span};
+use crate::tls::TlsFiles;
+
+/// How long connecting may take, TLS included.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// A device that is busy is left alone for this long.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// A serial line on which nothing came for this long has nothing more to say to an earlier question.
+const SETTLED: Duration = Duration::from_millis(50);
+/// Bits of a letter on a serial line: start, data, parity, stop.
+const LETTER_BITS: u32 = 11;
+/// Silence between two frames on a serial line, in tenths of a letter's time; never less than [`SILENCE_MIN`].
+const SILENCE_TENTHS: u32 = 35;
+/// What the specification has for fast lines.
+const SILENCE_MIN: Duration = Duration::from_micros(1750);
+/// More than this is no answer, in bytes.
+const ANSWER_BYTES_MAX: usize = 1024;
+/// Bytes read at once.
+const READ_BYTES: usize = 512;
+/// Speeds of serial lines, in bits per second.
+const SPEEDS: std::ops::RangeInclusive<u32> = 110..=4_000_000;
+/// The exception of a device that has something else to do.
+const BUSY: u8 = 6;
+
+/// How frames are wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Framing {
+    /// As Modbus TCP has it.
+    Tcp,
+    /// As on a serial line, with a checksum: for converters that pass bytes on as they are.
+    Rtu,
+}
+
+/// A serial line.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SerialConfig {
+    /// The device, such as `/dev/ttyUSB0`; a name under `/dev/serial/by-id` stays the same.
+    device: PathBuf,
+    /// Bits per second. Default: 19200.
+    #[serde(default = "default_speed")]
+    speed: u32,
+    /// Default: even, as the specification has it.
+    #[serde(default)]
+    parity: Parity,
+    /// 1 or 2. Default: 1, or 2 where there is no parity.
+    #[schemars(range(min = 1, max = 2))]
+    stop_bits: Option<u8>,
+}
+
+fn default_speed() -> u32 {
+    19_200
+}
+
+/// The bit that checks the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Parity {
+    /// There is an even number of ones.
+    #[default]
+    Even,
+    /// There is an odd number of ones.
+    Odd,
+    /// There is none.
+    None,
+}
+
+impl SerialConfig {
+    /// Finds what can be found wrong without opening it.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if !SPEEDS.contains(&self.speed) {
+            let message = format!("must be from {} to {}", SPEEDS.start(), SPEEDS.end());
+            return Err(ConfigError::at("serial.speed", message));
+        }
+        if self.stop_bits.is_some_and(|bits| !(1..=2).contains(&bits)) {
+            return Err(ConfigError::at("serial.stop_bits", "1 or 2"));
+        }
+        if self.device.as_os_str().is_empty() {
+            return Err(ConfigError::at("serial.device", "is missing"));
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> Result<SerialStream, String> {
+        let parity = match self.parity {
+            Parity::Even => tokio_serial::Parity::Even,
+            Parity::Odd => tokio_serial::Parity::Odd,
+            Parity::None => tokio_serial::Parity::None,
+        };
+        let stop_bits = match (self.stop_bits, self.parity) {
+            (Some(2), _) | (None, Parity::None) => tokio_serial::StopBits::Two,
+            _ => tokio_serial::StopBits::One,
+        };
+        let builder = tokio_serial::new(self.device.to_string_lossy(), self.speed)
+            .data_bits(DataBits::Eight)
+            .parity(parity)
+            .stop_bits(stop_bits);
+        SerialStream::open(&builder).map_err(|error| match error.kind() {
+            tokio_serial::ErrorKind::Io(io::ErrorKind::PermissionDenied) => {
+                format!("{error} (the daemon's user has to be in the device's group, often dialout)")
+            }
+            _ => error.to_string(),
+        })
+    }
+
+    /// How long so many bytes are under way.
+    fn flight(&self, bytes: usize) -> Duration {
+        Duration::from_secs(1) * LETTER_BITS * bytes as u32 / self.speed
+    }
+
+    /// The silence that ends a frame.
+    fn silence(&self) -> Duration {
+        (self.flight(1) * SILENCE_TENTHS / 10).max(SILENCE_MIN)
+    }
+}
+
+/// Where the devices are.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// At the end of a connection.
+    Tcp {
+        host: String,
+        port: u16,
+        framing: Framing,
+        tls: Option<TlsFiles>,
+        base_dir: PathBuf,
+    },
+    /// On a serial line.
+    Serial(SerialConfig),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
+            Place::Serial(serial) => write!(f, "{}", serial.device.display()),
+        }
+    }
+}
+
+/// How patiently to ask.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// How long to wait for an answer.
+    pub timeout: Duration,
+    /// How often to ask, at least once.
+    pub attempts: u32,
+    /// Between an answer and the next question.
+    pub pause: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AskError {
+    /// Nothing came.
+    Silent,
+    /// Something came that is no answer.
+    Garbled(String),
+    /// The line itself is gone, for every unit on it.
+    Lost(String),
+}
+
+/// Bytes to and fro.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// The line.
+pub(super) struct Line {
+    place: Place,
+    manner: Manner,
+    wire: Option<Box<dyn Wire>>,
+    transaction: u16,
+    /// The next question has to wait until then.
+    not_before: Instant,
+    /// An answer may still come that nobody waits for.
+    is_unsettled: bool,
+}
+
+impl Line {
+    pub(super) fn new(place: Place, manner: Manner) -> Self {
+        Self {
+            place,
+            manner,
+            wire: None,
+            transaction: 0,
+            not_before: Instant::now(),
+            is_unsettled: false,
+        }
+    }
+
+    /// Opens the line anew. The error says what is wrong with it.
+    pub(super) async fn connect(&mut self) -> Result<(), String> {
+        self.wire = None;
+        let opened = match &self.place {
+            Place::Serial(serial) => serial.open().map(|port| -> Box<dyn Wire> { Box::new(port) }),
+            Place::Tcp {
+                host,
+                port,
+                tls,
+                base_dir,
+                ..
+            } => match timeout(CONNECT_WAIT, dial(host, *port, tls.as_ref(), base_dir)).await {
+                Ok(dialled) => dialled,
+                Err(_) => Err(format!("no connection within {} s", CONNECT_WAIT.as_secs())),
+            },
+        };
+        let wire = opened.map_err(|cause| format!("cannot reach {}: {cause}", self.place))?;
+        self.wire = Some(wire);
+        self.is_unsettled = false;
+        Ok(())
+    }
+
+    /// Asks a unit, `attempts` times at most, until something comes of it.
+    pub(super) async fn ask(&mut self, unit: u8, span: &Span, attempts: u32) -> Result<Reply, AskError> {
+        // One that has served before may have been closed meanwhile, as devices do after a while: that is no failure.
+        let mut may_be_stale = self.wire.is_some();
+        let mut left = attempts;
+        loop {
+            left = left.saturating_sub(1);
+            match self.ask_once(unit, span).await {
+                Err(AskError::Lost(_)) if std::mem::take(&mut may_be_stale) => left += 1,
+                Ok(Reply::Refused(BUSY)) if left > 0 => sleep(BUSY_PAUSE).await,
+                Err(_) if left > 0 => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn ask_once(&mut self, unit: u8, span: &Span) -> Result<Reply, AskError> {
+        if self.wire.is_none() {
+            self.connect().await.map_err(AskError::Lost)?;
+        }
+        sleep_until(self.not_before).await;
+        self.transaction = self.transaction.wrapping_add(1);
+        let asked = self.exchange(unit, span).await;
+        let silence = match &self.place {
+            Place::Serial(serial) => serial.silence(),
+            Place::Tcp { .. } => Duration::ZERO,
+        };
+        self.not_before = Instant::now() + silence.max(self.manner.pause);
+        match (&asked, self.is_rtu(), &self.place) {
+            (Ok(_), ..) => {}
+            // Its transaction says which question a late answer belongs to.
+            (Err(AskError::Silent), false, _) => {}
+            (Err(AskError::Silent | AskError::Garbled(_)), true, Place::Serial(_)) => self.is_unsettled = true,
+            (Err(_), ..) => self.wire = None,
+        }
+        asked
+    }
+
+    fn is_rtu(&self) -> bool {
+        match &self.place {
+            Place::Tcp { framing, .. } => *framing == Framing::Rtu,
+            Place::Serial(_) => true,
+        }
+    }
+
+    async fn exchange(&mut self, unit: u8, span: &Span) -> Result<Reply, AskError> {
+        let is_rtu = self.is_rtu();
+        let Self {
+            place,
+            manner,
+            wire,
+            transaction,
+            is_unsettled,
+            ..
+        } = self;
+        let place: &Place = place;
+        let lost = |cause: String| AskError::Lost(format!("the line to {place} broke: {cause}"));
+        let Some(wire) = wire else {
+            return Err(lost("it is closed".to_string()));
+        };
+        let settling = if std::mem::take(is_unsettled) {
+            SETTLED
+        } else {
+            Duration::ZERO
+        };
+        clear(wire, settling, manner.timeout).await.map_err(lost)?;
+        let flight = match place {
+            Place::Serial(serial) => serial.flight(span.rtu_bytes()),
+            Place::Tcp { .. } => Duration::ZERO,
+        };
+        let deadline = Instant::now() + manner.timeout + flight;
+        let question = if is_rtu {
+            frame::rtu_question(unit, span)
+        } else {
+            frame::tcp_question(*transaction, unit, span)
+        };
+        let written = timeout_at(deadline, async {
+            wire.write_all(&question).await?;
+            // A serial port has it already, and flushing it would hold up every task of the daemon until it is sent.
+            match place {
+                Place::Tcp { .. } => wire.flush().await,
+                Place::Serial(_) => Ok(()),
+            }
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(lost(error.to_string())),
+            Err(_) => return Err(lost("it takes nothing any more".to_string())),
+        }
+        let mut bytes = Vec::with_capacity(READ_BYTES);
+        while bytes.len() < ANSWER_BYTES_MAX {
+            match timeout_at(deadline, wire.read_buf(&mut bytes)).await {
+                Err(_) if bytes.is_empty() || !is_rtu => return Err(AskError::Silent),
+                Err(_) => break,
+                Ok(Ok(0)) => return Err(lost("it was closed by the other side".to_string())),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(lost(error.to_string())),
+            }
+            let answer = if is_rtu {
+                Ok(frame::rtu_answer(&bytes, unit, span))
+            } else {
+                frame::tcp_answer(&mut bytes, *transaction, span)
+            };
+            match answer {
+                Ok(None) => {}
+                Ok(Some(reply)) => return Ok(reply),
+                Err(error) => return Err(AskError::Garbled(error.to_string())),
+            }
+        }
+        Err(AskError::Garbled(
+            "what came is no answer (are speed, parity and stop bits those of the device?)".to_string(),
+        ))
+    }
+}
+
+/// Throws away what came unasked, until nothing has come for `settled`; not longer than `most`.
+async fn clear(wire: &mut Box<dyn Wire>, settled: Duration, most: Duration) -> Result<(), String> {
+    let until = Instant::now() + most;
+    let mut bytes = [0; READ_BYTES];
+    while Instant::now() < until {
+        match timeout(settled, wire.read(&mut bytes)).await {
+            Err(_) => return Ok(()),
+            Ok(Ok(0)) => return Err("it was closed by the other side".to_string()),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
+async fn dial(host: &str, port: u16, tls: Option<&TlsFiles>, base_dir: &Path) -> Result<Box<dyn Wire>, String> {
+    let text = |error: io::Error| error.to_string();
+    let stream = TcpStream::connect((host, port)).await.map_err(text)?;
+    stream.set_nodelay(true).map_err(text)?;
+    let Some(tls) = tls else {
+        return Ok(Box::new(stream));
+    };
+    let name = ServerName::try_from(host.to_string()).map_err(|error| error.to_string())?;
+    let connector = TlsConnector::from(Arc::new(tls.client_config(base_dir)?));
+    Ok(Box::new(connector.connect(name, stream).await.map_err(text)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_lines_get_the_time_they_need() {
+        let serial = |speed| SerialConfig {
+            device: "/dev/ttyS0".into(),
+            speed,
+            parity: Parity::Even,
+            stop_bits: None,
+        };
+        // 250 bytes at 1200 bits per second take over two seconds.
+        assert_eq!(serial(1200).flight(250).as_millis(), 2291);
+        assert_eq!(serial(9600).silence().as_micros(), 4010);
+        assert_eq!(serial(115_200).silence(), SILENCE_MIN);
+    }
+}

@@ -1,0 +1,188 @@
+//! Destination `python`: a function of the user's own, called for each batch.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+};
+
+use async_trait::async_trait;
+use bus_schema::plan::{ComponentRole, Descriptor};
+use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    cells::push_row,
+    script::{Answer, CODE_BYTES_MAX, Script, Settings, half_a_minute, memory_usual},
+};
+use crate::{exec::talk::Talk, key};
+
+/// Gives records to a Python function: `def write(records)`. They are dicts of their columns, as in the transform `python`;
+/// `record.op` says what each does: insert, update, delete or upsert. When the function returns, its records must be safe.
+/// It may return a dict of those it refuses, with the reason: `{0: "too hot"}` (counted from 0); they go to the dead
+/// letters. Raises it an exception, or takes longer than `answer_ms_max`, or ends, its process is killed and started again,
+/// and the batch comes again, later and later.
+///
+/// At least once: a batch that was not answered comes again. `def write(records, key)` gets a text as well, which is the
+/// same when the same batch comes again: code that stores the keys of the last 16 batches with the records can leave out
+/// what it has already.
+///
+/// The code runs in a process of `python3` with its standard library, which must be there, and has no more memory than
+/// `memory_mib`. What it prints goes to the log (60 lines a minute). A daemon of a fleet
+/// must allow it: `allow = true` under `[custom_code]` in its `config.toml`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// The code itself, which travels with the workflow and is signed with it; at most 256 KiB.
+    #[schemars(length(max = CODE_BYTES_MAX))]
+    code: Option<String>,
+    /// A file with the code on the daemon instead; a relative path starts in the daemon's directory. It is read when the
+    /// process starts.
+    file: Option<PathBuf>,
+    /// Environment variables, beside those of the daemon.
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    /// Most memory of the process, in MiB.
+    #[serde(default = "memory_usual")]
+    memory_mib: u64,
+    /// How long the code may take for a batch, in milliseconds.
+    #[serde(default = "half_a_minute")]
+    answer_ms_max: u64,
+}
+
+/// The registry line.
+pub(crate) const SINK: Component = Component {
+    descriptor,
+    build: Build::Sink(build),
+};
+
+const EXAMPLE: &str = r#"name = "own-destination"
+
+[sources.readings]
+type = "file"
+path = "readings.jsonl"
+format = "json_lines"
+
+[destinations.mine]
+type = "python"
+from = "readings"
+code = '''
+import json, os
+
+def write(records):
+    with open("/var/tmp/mine.jsonl", "a") as out:
+        for record in records:
+            out.write(json.dumps(record, default=str) + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+'''
+"#;
+
+fn descriptor() -> Descriptor {
+    let summary = "Gives records to a Python function of your own";
+    describe::<Config>(ComponentRole::Destination, "python", summary, EXAMPLE)
+}
+
+fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigError> {
+    let config: Config = parse_config(config)?;
+    let settings = Settings {
+        code: config.code,
+        file: config.file,
+        env: config.env,
+        memory_mib: config.memory_mib,
+        answer_ms_max: config.answer_ms_max,
+        types: BTreeMap::new(),
+    };
+    Ok(Box::new(PythonSink {
+        script: Script::new(settings, "write", context)?,
+        talk: None,
+    }))
+}
+
+struct PythonSink {
+    script: Script,
+    talk: Option<Talk>,
+}
+
+/// What comes before rows.
+#[derive(Serialize)]
+struct Heading<'a> {
+    key: &'a str,
+    collection: &'a str,
+    columns: Vec<&'a str>,
+    rows: usize,
+}
+
+impl PythonSink {
+    /// Has one delivery written, and says which rows were refused.
+    async fn deliver(&self, talk: &mut Talk, delivery: &Delivery, index: usize) -> Result<Vec<Rejected>, Fault> {
+        let batch = &delivery.batch;
+        let mut rows = Vec::new();
+        (0..batch.rows()).for_each(|row| push_row(&mut rows, batch, row));
+        let heading = Heading {
+            key: &key::of(delivery, &rows),
+            collection: &batch.schema().collection,
+            columns: batch.schema().fields.iter().map(|field| field.name.as_str()).collect(),
+            rows: batch.rows(),
+        };
+        let mut text = serde_json::to_vec(&heading).unwrap_or_default();
+        text.push(b'\n');
+        text.append(&mut rows);
+        let mut refused = HashMap::<usize, String>::new();
+        let mut hear = |line: &[u8]| match Answer::of(line)? {
+            Answer::Object(json) => {
+                refused =
+                    serde_json::from_str(json).map_err(|error| format!("what it refuses makes no sense: {error}"))?;
+                Ok(())
+            }
+            Answer::Fault(cause) => Err(cause),
+            _ => Err("its answer is none".to_string()),
+        };
+        let asked = talk.ask(&text, 1, self.script.patience, &mut hear).await;
+        asked.map_err(|cause| self.script.failed(&cause))?;
+        let mut rejected: Vec<_> = refused
+            .into_iter()
+            .filter(|(row, _)| *row < batch.rows())
+            .map(|(row, reason)| Rejected {
+                delivery: index,
+                row,
+                reason,
+            })
+            .collect();
+        rejected.sort_by_key(|rejected| rejected.row);
+        Ok(rejected)
+    }
+}
+
+#[async_trait]
+impl Sink for PythonSink {
+    async fn open(&mut self) -> Result<(), Fault> {
+        self.talk = None;
+        self.talk = Some(self.script.start().await?);
+        Ok(())
+    }
+
+    async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
+        let mut rejected = Vec::new();
+        // Not put back after a failure, nor when this is dropped in the middle: what it says next would answer something else.
+        let mut talk = self.talk.take().ok_or_else(|| self.script.failed("it does not run"))?;
+        for (index, delivery) in deliveries.iter().enumerate() {
+            if delivery.batch.rows() > 0 {
+                rejected.extend(self.deliver(&mut talk, delivery, index).await?);
+            }
+        }
+        self.talk = Some(talk);
+        Ok(rejected)
+    }
+
+    /// Nothing is left to do: the function has returned, so the records are safe.
+    async fn commit(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn close(&mut self) {
+        if let Some(talk) = self.talk.take() {
+            talk.stop().await;
+        }
+    }
+}

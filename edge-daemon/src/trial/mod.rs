@@ -1,0 +1,398 @@
+//! Tries a workflow's text: its transforms run on given records, way by way, as the runner would lead them. Reads from no
+//! source, writes to no destination, keeps nothing.
+
+pub mod local;
+mod rows;
+
+use std::{collections::BTreeMap, path::Path};
+
+use bus_schema::{
+    api::{Failure, FailureKind, Problem},
+    data::Batch,
+    limits::PREVIEW_ROWS_MAX,
+    plan::ComponentRole,
+    trial::{Given, TrialCall, TrialResult, TrialStep, Verdict},
+};
+use flow::{Build, BuildContext, Registry};
+use workflow::{Node, Spec, Test};
+
+/// Most steps of one trial: ways through a graph can be many more than its nodes.
+const STEPS_MAX: usize = 1_000;
+
+/// Where texts are tried.
+pub struct Trial<'a> {
+    /// What this daemon can run.
+    pub registry: &'a Registry,
+    /// Its name.
+    pub daemon: &'a str,
+    /// Where relative paths in configs start.
+    pub base_dir: &'a Path,
+    /// Whether code of the text's own may run.
+    pub allows_code: bool,
+    /// Waits for what others do.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// What one node made of what came on one way.
+struct Step {
+    node: String,
+    from: String,
+    came: usize,
+    batch: Batch,
+    rejected: Vec<(usize, String)>,
+}
+
+fn invalid(message: String, problems: Vec<Problem>) -> Failure {
+    Failure {
+        kind: FailureKind::Invalid,
+        message,
+        hint: String::new(),
+        problems,
+    }
+}
+
+impl Trial<'_> {
+    /// Does what an operator asks.
+    pub fn answer(&self, call: &TrialCall) -> TrialResult {
+        let answered = match call {
+            TrialCall::Test { text } => self.test(text).map(TrialResult::Verdicts),
+            TrialCall::Preview { text, given } => self.preview(text, given).map(TrialResult::Steps),
+        };
+        answered.unwrap_or_else(TrialResult::Failed)
+    }
+
+    /// How the tests of a text end.
+    pub fn test(&self, text: &str) -> Result<Vec<Verdict>, Failure> {
+        let spec = self.spec(text)?;
+        if spec.tests().is_empty() {
+            let message = "the workflow keeps no tests".to_string();
+            return Err(Failure {
+                hint: "write for example: [tests.first] with given.db = [{ id = 1 }] and expect.out = [{ id = 1 }]"
+                    .to_string(),
+                ..invalid(message, Vec::new())
+            });
+        }
+        let verdict = |test: &Test| {
+            let differs = match self.one(&spec, test) {
+                Ok(differs) => differs,
+                Err(failure) => vec![failure.message],
+            };
+            Verdict {
+                test: test.name.clone(),
+                differs,
+            }
+        };
+        Ok(spec.tests().iter().map(verdict).collect())
+    }
+
+    fn one(&self, spec: &Spec, test: &Test) -> Result<Vec<String>, Failure> {
+        let mut given = Vec::new();
+        for (source, records) in &test.given {
+            let batch = rows::batch(source, records, &test.types).map_err(|wrong| invalid(wrong, Vec::new()))?;
+            given.push((source.clone(), batch));
+        }
+        let steps = self.run(spec, given)?;
+        let mut differs = Vec::new();
+        for (node, expected) in &test.expect {
+            let found = steps.iter().filter(|step| step.node == *node);
+            let found: Vec<Batch> = found.map(|step| step.batch.clone()).collect();
+            differs.extend(rows::differs(expected, &found).map(|wrong| format!("{node}: {wrong}")));
+        }
+        let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for step in &steps {
+            let found = step.rejected.iter().map(|(_, reason)| reason.as_str());
+            reasons.entry(&step.node).or_default().extend(found);
+        }
+        for (node, expected) in &test.reject {
+            let found = reasons.remove(node.as_str()).unwrap_or_default();
+            let is_as_expected = found.len() == expected.len()
+                && found
+                    .iter()
+                    .zip(expected)
+                    .all(|(found, part)| found.contains(part.as_str()));
+            if !is_as_expected {
+                differs.push(format!(
+                    "{node}: records with these reasons are expected to be rejected: {expected:?}, and these were: {found:?}"
+                ));
+            }
+        }
+        for (node, found) in reasons.iter().filter(|(_, found)| !found.is_empty()) {
+            differs.push(format!(
+                "{node}: rejects {} that are not expected to be: {found:?}",
+                found.len()
+            ));
+        }
+        Ok(differs)
+    }
+
+    fn preview(&self, text: &str, given: &[Given]) -> Result<Vec<TrialStep>, Failure> {
+        let spec = self.spec(text)?;
+        let mut batches = Vec::new();
+        for Given { source, lines, types } in given {
+            let is_source = spec.node(source).is_some_and(|node| node.role == ComponentRole::Source);
+            if !is_source {
+                return Err(invalid(format!("the workflow has no source '{source}'"), Vec::new()));
+            }
+            let records = rows::of_lines(source, lines).map_err(|wrong| invalid(wrong, Vec::new()))?;
+            let batch = rows::batch(source, &records, types).map_err(|wrong| invalid(wrong, Vec::new()))?;
+            batches.push((source.clone(), batch));
+        }
+        let count: usize = batches.iter().map(|(_, batch)| batch.rows()).sum();
+        if count > PREVIEW_ROWS_MAX {
+            let message = format!("{count} records are given; a preview takes at most {PREVIEW_ROWS_MAX}");
+            return Err(invalid(message, Vec::new()));
+        }
+        let steps = self.run(&spec, batches)?;
+        let told = |step: Step| TrialStep {
+            node: step.node,
+            from: step.from,
+            came: u32::try_from(step.came).unwrap_or(u32::MAX),
+            batch: step.batch.encode(),
+            rejected: step
+                .rejected
+                .into_iter()
+                .map(|(row, reason)| (u32::try_from(row).unwrap_or(u32::MAX), reason))
+                .collect(),
+        };
+        Ok(steps.into_iter().map(told).collect())
+    }
+
+    fn spec(&self, text: &str) -> Result<Spec, Failure> {
+        workflow::parse(text).map_err(|problems| invalid("the workflow has problems".to_string(), problems))
+    }
+
+    /// Leads records through the graph from each source, one after the other.
+    fn run(&self, spec: &Spec, given: Vec<(String, Batch)>) -> Result<Vec<Step>, Failure> {
+        let mut steps = Vec::new();
+        for (source, batch) in given {
+            self.lead(spec, &source, &batch, &mut steps)?;
+        }
+        Ok(steps)
+    }
+
+    /// What becomes of records that leave a node. Each way has transforms of its own, as in a pipe.
+    fn lead(&self, spec: &Spec, from: &str, batch: &Batch, steps: &mut Vec<Step>) -> Result<(), Failure> {
+        let readers = spec
+            .nodes()
+            .iter()
+            .filter(|node| node.from.iter().any(|name| name == from));
+        for node in readers {
+            if steps.len() >= STEPS_MAX {
+                let message = format!("the records go more than {STEPS_MAX} ways: try a part of the workflow");
+                return Err(invalid(message, Vec::new()));
+            }
+            let mut step = Step {
+                node: node.id.clone(),
+                from: from.to_string(),
+                came: batch.rows(),
+                batch: batch.clone(),
+                rejected: Vec::new(),
+            };
+            if node.role == ComponentRole::Transform {
+                let done = self.apply(spec, node, batch)?;
+                (step.batch, step.rejected) = (done.batch, done.rejected);
+            }
+            let out = step.batch.clone();
+            steps.push(step);
+            self.lead(spec, &node.id, &out, steps)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&self, spec: &Spec, node: &Node, batch: &Batch) -> Result<flow::Transformed, Failure> {
+        let problem = |key: &str, message: String| {
+            let problem = spec.config_problem(node, key, message);
+            invalid("the workflow has a problem".to_string(), vec![problem])
+        };
+        let Some(Build::Transform(build)) = self.registry.find(node.role, &node.component) else {
+            let message = format!("'{}' is no transform of daemon '{}'", node.component, self.daemon);
+            return Err(problem("type", message));
+        };
+        if !self.allows_code && connectors::CUSTOM_CODE.contains(&node.component.as_str()) {
+            let message = format!(
+                "'{}' runs code of the workflow's own, which this daemon does not allow",
+                node.component
+            );
+            return Err(problem("type", message));
+        }
+        let config = serde_json::to_string(&node.config).unwrap_or_default();
+        let context = BuildContext {
+            workflow: spec.name().to_string(),
+            node: node.id.clone(),
+            daemon: self.daemon.to_string(),
+            base_dir: self.base_dir.to_path_buf(),
+        };
+        let mut transform = build(&config, &context).map_err(|error| problem(&error.key, error.message))?;
+        let wrong = |fault: flow::Fault| problem("", fault.to_string());
+        if transform.remembers() {
+            transform.restore(None, flow::STATES_BYTES_MAX).map_err(wrong)?;
+        }
+        if let Some(outside) = transform.outside() {
+            return self.runtime.block_on(outside.apply(batch.clone())).map_err(wrong);
+        }
+        // The given records are all there are: what is held back for more comes out.
+        transform.finish(batch.clone()).map_err(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+name = "plant"
+[sources.readings]
+type = "generator"
+daemon = "gw"
+[transforms.hot]
+type = "filter"
+from = "readings"
+where = "celsius * 1 > 30"
+[transforms.fahrenheit]
+type = "derive"
+from = "hot"
+columns = { fahrenheit = "celsius * 1.8 + 32" }
+[destinations.out]
+type = "stdout"
+daemon = "gw"
+from = "fahrenheit"
+"#;
+
+    fn trial(text: &str, do_it: impl FnOnce(&Trial<'_>, &str)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let registry = Registry::new(transforms::components());
+        let trial = Trial {
+            registry: &registry,
+            daemon: "gw",
+            base_dir: Path::new("/"),
+            allows_code: false,
+            runtime: runtime.handle().clone(),
+        };
+        do_it(&trial, text);
+    }
+
+    fn verdicts(tests: &str) -> String {
+        let mut shown = String::new();
+        trial(&format!("{TEXT}{tests}"), |trial, text| {
+            shown = match trial.test(text) {
+                Err(failure) => format!("{} {:?}", failure.message, failure.problems),
+                Ok(verdicts) => verdicts
+                    .iter()
+                    .map(|verdict| format!("{}: {}\n", verdict.test, verdict.differs.join("; ")))
+                    .collect(),
+            };
+        });
+        shown
+    }
+
+    #[test]
+    fn tests_are_kept_or_differ() {
+        for (tests, wanted) in [
+            ("", "the workflow keeps no tests"),
+            (
+                "[tests.hot]\ngiven.readings = [{ celsius = 31.0 }, { celsius = 3.0 }]\n\
+                 expect.hot = [{ celsius = 31.0 }]\nexpect.out = [{ celsius = 31, fahrenheit = 87.8 }]",
+                "hot: \n",
+            ),
+            (
+                "[tests.cold]\ngiven.readings = [{ celsius = 3.0 }]\nexpect.out = [{ celsius = 3.0 }]",
+                "cold: out: 1 records are expected, 0 came",
+            ),
+            (
+                "[tests.text]\ngiven.readings = [{ celsius = \"hot\" }]\nexpect.out = []",
+                "text: hot: rejects 1 that are not expected to be",
+            ),
+            (
+                "[tests.text]\ngiven.readings = [{ celsius = \"hot\" }]\nreject.hot = [\"celsius\"]\nexpect.out = []",
+                "text: \n",
+            ),
+            (
+                "[tests.x]\ngiven.reading = []\nexpect.out = []",
+                "did you mean 'readings'?",
+            ),
+            (
+                "[tests.x]\ngiven.readings = []\nexpect.outt = []",
+                "did you mean 'out'?",
+            ),
+            (
+                "[tests.x]\ngiven.readings = 5\nexpect.out = []",
+                "records are a list of tables",
+            ),
+            ("[tests.x]\ngiven.readings = []", "the test expects nothing"),
+            (
+                "[tests.x]\nwhen = 1\ngiven.readings = []\nexpect.out = []",
+                "unknown key 'when'",
+            ),
+        ] {
+            let found = verdicts(tests);
+            assert!(found.contains(wanted), "{tests}:\n{found}");
+        }
+    }
+
+    #[test]
+    fn a_preview_shows_every_step() {
+        let given_lines = |source: &str, lines: &str| {
+            vec![Given {
+                source: source.to_string(),
+                lines: lines.to_string(),
+                types: Vec::new(),
+            }]
+        };
+        let given = |source: &str| {
+            given_lines(
+                source,
+                "{\"celsius\": 31.0}\n{\"celsius\": 3.0}\n\n{\"celsius\": null}\n",
+            )
+        };
+        trial(TEXT, |trial, text| {
+            let preview = |given| {
+                let text = text.to_string();
+                trial.answer(&TrialCall::Preview { text, given })
+            };
+            let TrialResult::Steps(steps) = preview(given("readings")) else {
+                panic!("no steps")
+            };
+            let shown: Vec<String> = steps
+                .iter()
+                .map(|step| {
+                    let out = Batch::decode(&step.batch).unwrap();
+                    format!(
+                        "{}->{} {} {} {}",
+                        step.from,
+                        step.node,
+                        step.came,
+                        out.rows(),
+                        step.rejected.len()
+                    )
+                })
+                .collect();
+            assert_eq!(
+                shown,
+                ["readings->hot 3 1 1", "hot->fahrenheit 1 1 0", "fahrenheit->out 1 1 0"]
+            );
+            let many = "{\"celsius\": 1}\n".repeat(PREVIEW_ROWS_MAX + 1);
+            for (given, said) in [
+                (given("hot"), "no source 'hot'"),
+                (given_lines("readings", "{\"celsius\": 1}\n5\n"), "line 2"),
+                (given_lines("readings", &many), "at most 100"),
+            ] {
+                let TrialResult::Failed(failure) = preview(given) else {
+                    panic!("{said}")
+                };
+                assert!(failure.message.contains(said), "{}", failure.message);
+            }
+        });
+        let broken = TEXT.replace("celsius * 1 > 30", "celsius >");
+        trial(&broken, |trial, text| {
+            let call = TrialCall::Preview {
+                text: text.to_string(),
+                given: given("readings"),
+            };
+            let TrialResult::Failed(failure) = trial.answer(&call) else {
+                panic!("it cannot run")
+            };
+            assert_eq!(failure.problems[0].place, "transforms.hot.where");
+            assert!(failure.problems[0].line > 0);
+        });
+    }
+}

@@ -1,0 +1,452 @@
+//! Transform `dedupe`: leaves out records that have come before. Which ones have is stored with the position of the source, so
+//! that neither a crash nor a restart lets one through twice.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bus_schema::{
+    data::{Batch, Cell, Op},
+    plan::{ComponentRole, Descriptor},
+};
+use flow::{Build, BuildContext, Component, ConfigError, Fault, Transform, Transformed, describe, parse_config};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    cells::named_columns,
+    moment::{MILLI_NANOS, moment},
+};
+
+/// Most records that are remembered.
+const COUNT_MAX: usize = 2_000;
+/// What a remembered record takes in the state, in bytes: its print, and its time as it is written at most.
+const ENTRY_BYTES: usize = 16 + 10;
+/// What the state takes beside them, in bytes.
+const HEAD_BYTES: usize = 64;
+/// The form of the state.
+const FORM: u8 = 1;
+
+/// Leaves out a record that is equal to one before it in the columns of `by`; the first is let through. Remembers up to
+/// 2,000 records that were let through (fewer when several such transforms stand in a row); with more, or when the settings
+/// change, the oldest are forgotten, and what repeats them is let through: nothing is left out that has not come before. A
+/// delete is let through, and its record is forgotten.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("x-remembers" = true))]
+struct Config {
+    /// Records that are equal in these columns are one. Without this: in the key, or where there is no key, in all columns.
+    by: Option<Vec<String>>,
+    /// Only among the last so many that were let through, up to 2,000.
+    count: Option<usize>,
+    /// The column with the time of a record, for `within_ms`: a timestamp, or a text with one.
+    time: Option<String>,
+    /// Only when the one before is less than so much older or younger, by the records' own times. What is so much older than
+    /// the youngest is forgotten.
+    within_ms: Option<u64>,
+}
+
+/// The registry line.
+pub(crate) const DEDUPE: Component = Component {
+    descriptor,
+    build: Build::Transform(build),
+};
+
+const EXAMPLE: &str = r#"name = "once"
+
+[sources.readings]
+type = "file"
+path = "readings.jsonl"
+format = "json_lines"
+
+[transforms.once]
+type = "dedupe"
+from = "readings"
+by = ["line", "time"]
+time = "time"
+within_ms = 3_600_000
+
+[destinations.out]
+type = "stdout"
+from = "once"
+"#;
+
+fn descriptor() -> Descriptor {
+    let summary = "Leaves out records that have come before";
+    describe::<Config>(ComponentRole::Transform, "dedupe", summary, EXAMPLE)
+}
+
+fn build(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigError> {
+    let config: Config = parse_config(config)?;
+    if let Some(names) = &config.by {
+        named_columns("by", names)?;
+    }
+    if config.count.is_some_and(|count| !(1..=COUNT_MAX).contains(&count)) {
+        return Err(ConfigError::at("count", format!("it is from 1 to {COUNT_MAX}")));
+    }
+    if config.time.is_some() != config.within_ms.is_some() {
+        let message = "it goes together with `time`: give both or neither";
+        return Err(ConfigError::at("within_ms", message));
+    }
+    if config.within_ms == Some(0) {
+        return Err(ConfigError::at("within_ms", "it is 1 at least"));
+    }
+    let within_ms = config.within_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+    let settings = serde_json::json!([config.by, config.time]).to_string();
+    let digest: [u8; 32] = Sha256::digest(settings).into();
+    Ok(Box::new(Dedupe {
+        count: config.count.unwrap_or(COUNT_MAX),
+        within: within_ms.map(|ms| ms.saturating_mul(MILLI_NANOS)),
+        config,
+        settings: digest.first_chunk().copied().unwrap_or_default(),
+        seen: Seen::default(),
+        room: COUNT_MAX,
+    }))
+}
+
+/// What a record is known by: the first half of a SHA-256.
+type Print = [u8; 16];
+
+struct Dedupe {
+    config: Config,
+    count: usize,
+    /// Nanoseconds.
+    within: Option<i64>,
+    settings: [u8; 8],
+    seen: Seen,
+    /// Records that there is room for.
+    room: usize,
+}
+
+/// The records that were let through, and in which order.
+#[derive(Default)]
+struct Seen {
+    by_print: HashMap<Print, (u64, i64)>,
+    by_order: BTreeMap<u64, Print>,
+    next: u64,
+    /// The youngest time so far.
+    youngest: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    form: u8,
+    settings: [u8; 8],
+    youngest: i64,
+    /// In the order in which they came, with their times.
+    seen: Vec<(Print, i64)>,
+}
+
+impl Seen {
+    fn insert(&mut self, print: Print, at: i64) {
+        self.remove(&print);
+        self.by_print.insert(print, (self.next, at));
+        self.by_order.insert(self.next, print);
+        self.next += 1;
+    }
+
+    fn remove(&mut self, print: &Print) {
+        if let Some((order, _)) = self.by_print.remove(print) {
+            self.by_order.remove(&order);
+        }
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = (Print, i64)> {
+        self.by_order
+            .values()
+            .filter_map(|print| Some((*print, self.by_print.get(print)?.1)))
+    }
+
+    /// Forgets the oldest, until so many are left and none of them is too old.
+    fn forget(&mut self, most: usize, within: Option<i64>) {
+        while let Some((_, print)) = self.by_order.first_key_value() {
+            let print = *print;
+            let at = self.by_print.get(&print).map_or(i64::MIN, |(_, at)| *at);
+            let is_old = within.is_some_and(|within| self.youngest.saturating_sub(at) >= within);
+            if self.by_order.len() <= most && !is_old {
+                break;
+            }
+            self.remove(&print);
+        }
+    }
+}
+
+impl Transform for Dedupe {
+    fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault> {
+        let columns = self.columns(&batch);
+        let time = self
+            .config
+            .time
+            .as_ref()
+            .map(|name| (name.clone(), batch.schema().index_of(name)));
+        let (mut kept, mut rejected) = (Vec::with_capacity(batch.rows()), Vec::new());
+        for row in 0..batch.rows() {
+            match self.is_new(&batch, row, &columns, time.as_ref()) {
+                Ok(true) => kept.push(row),
+                Ok(false) => {}
+                Err(reason) => rejected.push((row, reason)),
+            }
+        }
+        let batch = if kept.len() == batch.rows() {
+            batch
+        } else {
+            batch.take(&kept)
+        };
+        Ok(Transformed { batch, rejected })
+    }
+
+    fn remembers(&self) -> bool {
+        true
+    }
+
+    fn state(&self) -> Vec<u8> {
+        bus_schema::encode(&State {
+            form: FORM,
+            settings: self.settings,
+            youngest: self.seen.youngest,
+            seen: self.seen.in_order().collect(),
+        })
+    }
+
+    fn restore(&mut self, state: Option<&[u8]>, room_bytes: usize) -> Result<(), Fault> {
+        self.room = room_bytes.saturating_sub(HEAD_BYTES) / ENTRY_BYTES;
+        self.seen = Seen {
+            youngest: i64::MIN,
+            ..Seen::default()
+        };
+        let Some(state) = state else { return Ok(()) };
+        let known = bus_schema::decode(state).filter(|state: &State| state.form == FORM);
+        match known {
+            Some(state) if state.settings == self.settings => {
+                self.seen.youngest = state.youngest;
+                state
+                    .seen
+                    .into_iter()
+                    .for_each(|(print, at)| self.seen.insert(print, at));
+            }
+            _ => tracing::warn!("what has come before was remembered with other settings: it is forgotten"),
+        }
+        Ok(())
+    }
+}
+
+impl Dedupe {
+    /// What tells records apart: where each column stands, if the batch has it.
+    fn columns(&self, batch: &Batch) -> Vec<(String, Option<usize>)> {
+        let schema = batch.schema();
+        if let Some(names) = &self.config.by {
+            return names.iter().map(|name| (name.clone(), schema.index_of(name))).collect();
+        }
+        let has_key = schema.fields.iter().any(|field| field.key);
+        let chosen = schema
+            .fields
+            .iter()
+            .enumerate()
+            .filter(|(_, field)| field.key || !has_key);
+        chosen.map(|(place, field)| (field.name.clone(), Some(place))).collect()
+    }
+
+    fn is_new(
+        &mut self,
+        batch: &Batch,
+        row: usize,
+        columns: &[(String, Option<usize>)],
+        time: Option<&(String, Option<usize>)>,
+    ) -> Result<bool, String> {
+        let print = self.print(batch, row, columns)?;
+        if batch.op(row) == Op::Delete {
+            self.seen.remove(&print);
+            return Ok(true);
+        }
+        let cell = |place: &Option<usize>| place.map_or(Cell::Missing, |place| batch.cell(row, place));
+        let at = match time {
+            Some((name, place)) => moment(cell(place), name)?.0,
+            None => 0,
+        };
+        let before = self.seen.by_print.get(&print).map(|(_, before)| *before);
+        let repeats = before.is_some_and(|before| {
+            let apart = at.saturating_sub(before).saturating_abs();
+            self.within.is_none_or(|within| apart < within)
+        });
+        self.seen.youngest = self.seen.youngest.max(at);
+        if !repeats {
+            // Of two that are far apart the younger is the one that is repeated, as far as anybody can tell.
+            self.seen.insert(print, before.map_or(at, |before| before.max(at)));
+        }
+        self.seen.forget(self.count.min(self.room), self.within);
+        Ok(!repeats)
+    }
+
+    fn print(&self, batch: &Batch, row: usize, columns: &[(String, Option<usize>)]) -> Result<Print, String> {
+        let mut digest = Sha256::new();
+        for (name, place) in columns {
+            let cell = place.map_or(Cell::Missing, |place| batch.cell(row, place));
+            // Of whole records, a field that is not there is a trait like any other.
+            let is_known = self.config.by.is_none() || !matches!(cell, Cell::Missing | Cell::Unchanged);
+            if !is_known {
+                return Err(format!("the record does not say what its field '{name}' is"));
+            }
+            // With names and lengths: columns come and go, and "a" and "bc" are not "ab" and "c". Null is not the empty text.
+            let text = cell.to_string();
+            for part in [name, &text] {
+                digest.update((part.len() as u64).to_be_bytes());
+                digest.update(part);
+            }
+            digest.update([u8::from(cell.is_value()) | u8::from(cell == Cell::Missing) << 1]);
+        }
+        let digest: [u8; 32] = digest.finalize().into();
+        Ok(digest.first_chunk().copied().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bus_schema::data::{BatchBuilder, Origin};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{check_config, shown, table, transform};
+
+    fn dedupe(config: &str) -> Box<dyn Transform> {
+        let mut dedupe = transform(&DEDUPE, config);
+        dedupe.restore(None, flow::STATES_BYTES_MAX).unwrap();
+        dedupe
+    }
+
+    #[test]
+    fn repetitions_are_left_out() {
+        for (config, rows, kept) in [
+            (
+                "{}",
+                &[
+                    "1970-01-01T00:00:00Z|a|1",
+                    "1970-01-01T00:00:00Z|a|1",
+                    "1970-01-01T00:00:00Z|~|1",
+                ][..],
+                "1970-01-01T00:00:00Z|a|1\n1970-01-01T00:00:00Z|~|1",
+            ),
+            (
+                r#"{"by": ["k"], "count": 2}"#,
+                &["~|a|1", "~|b|2", "~|a|3", "~|c|4", "~|b|5", "~|a|6"],
+                "~|a|1\n~|b|2\n~|c|4\n~|a|6",
+            ),
+            (
+                r#"{"by": ["k"], "time": "at", "within_ms": 10000}"#,
+                &[
+                    "1970-01-01T00:00:10Z|a|1",
+                    "1970-01-01T00:00:19Z|a|2",
+                    "1970-01-01T00:00:01Z|a|3",
+                    "1970-01-01T00:00:20Z|a|4",
+                    "1970-01-01T00:00:29Z|a|5",
+                    "1970-01-01T00:00:29Z|b|6",
+                ],
+                "1970-01-01T00:00:10Z|a|1\n1970-01-01T00:00:20Z|a|4\n1970-01-01T00:00:29Z|b|6",
+            ),
+        ] {
+            let done = dedupe(config)
+                .apply(table(&["at:timestamp_utc", "k:text", "n:i64"], rows))
+                .unwrap();
+            assert_eq!(
+                (shown(&done.batch).as_str(), done.rejected.as_slice()),
+                (kept, &[][..]),
+                "{config}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_deleted_record_may_come_again() {
+        let mut builder = BatchBuilder::new(table(&["k:i64"], &[]).schema().clone());
+        for op in [Op::Insert, Op::Insert, Op::Delete, Op::Insert, Op::Insert] {
+            builder.push(op, &[Cell::I64(1)]).unwrap();
+        }
+        let done = dedupe("{}").apply(builder.finish(Origin::default())).unwrap();
+        let ops: Vec<Op> = (0..done.batch.rows()).map(|row| done.batch.op(row)).collect();
+        assert_eq!(ops, [Op::Insert, Op::Delete, Op::Insert]);
+    }
+
+    #[test]
+    fn who_does_not_say_is_rejected() {
+        let done = dedupe(r#"{"by": ["k"], "time": "at", "within_ms": 1}"#)
+            .apply(table(&["at:text", "k:text"], &["now|a", "1970-01-01T00:00:00Z|?"]))
+            .unwrap();
+        let reasons: Vec<&str> = done.rejected.iter().map(|(_, reason)| reason.as_str()).collect();
+        assert_eq!(
+            reasons,
+            [
+                "column 'at' is no time: 'now'",
+                "the record does not say what its field 'k' is"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_oldest_make_room() {
+        let mut dedupe = dedupe(r#"{"time": "at", "within_ms": 3600000, "by": ["n"]}"#);
+        let rows: Vec<String> = (0..3_000).map(|n| format!("{n}|2024-01-01T00:00:00Z")).collect();
+        let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+        let input = table(&["n:i64", "at:text"], &rows);
+        assert_eq!(dedupe.apply(input.clone()).unwrap().batch.rows(), 3_000);
+        let state = dedupe.state();
+        assert!(state.len() <= flow::STATES_BYTES_MAX, "{}", state.len());
+        assert_eq!(
+            dedupe.apply(input.slice(1_000..3_000)).unwrap().batch.rows(),
+            0,
+            "2,000 are remembered"
+        );
+        // With less room it goes on with what there is, and grows no more.
+        dedupe.restore(Some(&state), HEAD_BYTES + 100 * ENTRY_BYTES).unwrap();
+        assert_eq!(dedupe.apply(input.slice(2_999..3_000)).unwrap().batch.rows(), 0);
+        assert_eq!(dedupe.apply(input.slice(0..1)).unwrap().batch.rows(), 1);
+        assert!(dedupe.state().len() <= HEAD_BYTES + 100 * ENTRY_BYTES);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (config, wanted) in [
+            (r#"{"by": []}"#, "by: name at least one"),
+            (r#"{"count": 0}"#, "count: it is from 1 to 2000"),
+            (r#"{"time": "at"}"#, "within_ms: it goes together"),
+            (r#"{"time": "at", "within_ms": 0}"#, "within_ms: it is 1 at least"),
+        ] {
+            check_config(&DEDUPE, config, wanted);
+        }
+    }
+
+    proptest! {
+        /// However the records are cut into batches, and wherever a new one goes on from the state of the last.
+        #[test]
+        fn batches_and_restarts_do_not_matter(
+            records in prop::collection::vec((0..12u8, 0..30u8), 1..100),
+            cuts in prop::collection::vec((1..10usize, any::<bool>()), 1..30),
+            config in prop::sample::select(vec![
+                r#"{"by": ["k"], "count": 5}"#,
+                r#"{"by": ["k"], "time": "at", "within_ms": 7000}"#,
+                r#"{"by": ["k"], "time": "at", "within_ms": 7000, "count": 3}"#,
+            ]),
+        ) {
+            let row = |(key, second): &(u8, u8)| format!("{key}|1970-01-01T00:00:{second:02}Z");
+            let rows: Vec<String> = records.iter().map(row).collect();
+            let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+            let columns = &["k:i64", "at:timestamp_utc"];
+            let expected = shown(&dedupe(config).apply(table(columns, &rows)).unwrap().batch);
+            let mut part = dedupe(config);
+            let (mut found, mut at) = (Vec::new(), 0);
+            let mut cuts = cuts.into_iter().cycle();
+            while at < rows.len() {
+                let (size, restarts) = cuts.next().unwrap();
+                let end = rows.len().min(at + size);
+                let done = part.apply(table(columns, &rows[at..end])).unwrap();
+                if done.batch.rows() > 0 {
+                    found.push(shown(&done.batch));
+                }
+                if restarts {
+                    let state = part.state();
+                    part = dedupe(config);
+                    part.restore(Some(&state), flow::STATES_BYTES_MAX).unwrap();
+                }
+                at = end;
+            }
+            prop_assert_eq!(found.join("\n"), expected);
+        }
+    }
+}

@@ -20,6 +20,8 @@ use crate::taps::Taps;
 struct Entry {
     revision: u32,
     pipes: BTreeMap<usize, (RunState, String)>,
+    /// The last thing that somebody should know, though nothing stops.
+    notice: String,
 }
 
 /// The board.
@@ -62,7 +64,15 @@ impl Board {
         let pipes = (0..pipes.max(1))
             .map(|pipe| (pipe, (RunState::Starting, String::new())))
             .collect();
-        self.lock().insert(workflow, Entry { revision, pipes });
+        let notice = String::new();
+        self.lock().insert(
+            workflow,
+            Entry {
+                revision,
+                pipes,
+                notice,
+            },
+        );
         self.changed.notify_one();
     }
 
@@ -81,13 +91,16 @@ impl Board {
 
     /// How one pipe is doing.
     pub fn set(&self, workflow: WorkflowId, pipe: usize, state: RunState, cause: &str) {
-        let mut cause = cause.to_string();
-        let end = (0..=TEXT_BYTES_MAX.min(cause.len()))
-            .rev()
-            .find(|at| cause.is_char_boundary(*at));
-        cause.truncate(end.unwrap_or(0));
         if let Some(entry) = self.lock().get_mut(&workflow) {
-            entry.pipes.insert(pipe, (state, cause));
+            entry.pipes.insert(pipe, (state, cut(cause)));
+        }
+        self.changed.notify_one();
+    }
+
+    /// Something that somebody should know: told as the cause of a state that has none, until there is other news.
+    pub fn note(&self, workflow: WorkflowId, text: &str) {
+        if let Some(entry) = self.lock().get_mut(&workflow) {
+            entry.notice = cut(text);
         }
         self.changed.notify_one();
     }
@@ -100,7 +113,10 @@ impl Board {
     /// Every workflow's state: the worst of its pipes.
     pub fn statuses(&self) -> Vec<WorkflowStatus> {
         let worst = |(workflow, entry): (&WorkflowId, &Entry)| {
-            let (state, cause) = entry.pipes.values().max_by_key(|(state, _)| badness(*state)).cloned()?;
+            let (state, mut cause) = entry.pipes.values().max_by_key(|(state, _)| badness(*state)).cloned()?;
+            if cause.is_empty() {
+                cause.clone_from(&entry.notice);
+            }
             Some(WorkflowStatus {
                 workflow: *workflow,
                 revision: entry.revision,
@@ -129,6 +145,14 @@ impl Board {
     }
 }
 
+/// As much of a text as a message has room for.
+fn cut(text: &str) -> String {
+    let end = (0..=TEXT_BYTES_MAX.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    text[..end.unwrap_or(0)].to_string()
+}
+
 struct Watching {
     board: Arc<Board>,
     workflow: WorkflowId,
@@ -138,6 +162,10 @@ struct Watching {
 impl Observer for Watching {
     fn state(&self, state: RunState, cause: &str) {
         self.board.set(self.workflow, self.pipe, state, cause);
+    }
+
+    fn notice(&self, node: &str, text: &str) {
+        self.board.note(self.workflow, &format!("{node}: {text}"));
     }
 
     fn passed(&self, node: &str, batch: &Batch) {

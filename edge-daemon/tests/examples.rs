@@ -99,8 +99,9 @@ fn of_transforms_run() {
 
 #[test]
 fn of_the_guide() {
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/GUIDE.md");
-    let guide = fs::read_to_string(guide).unwrap();
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let read = |name: &str| fs::read_to_string(docs.join(name)).unwrap();
+    let guide = format!("{}{}", read("GUIDE.md"), read("SYSTEMS.md"));
     let mut fleet = workflow::Fleet::new();
     for (number, name) in ["gateway", "hub"].into_iter().enumerate() {
         fleet.insert(name, NodeId::from_hash(&[number as u8; 32]), Some(components()));

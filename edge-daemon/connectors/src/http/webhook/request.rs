@@ -112,19 +112,25 @@ pub(super) enum Refusal {
     TooMany,
 }
 
+/// All of a body as one record.
+#[allow(clippy::single_range_in_vec_init, reason = "a list of places, of which there is one")]
+fn whole(bytes: usize) -> Vec<Range<usize>> {
+    vec![0..bytes]
+}
+
 /// Where the records of a body are.
 pub(super) fn places(body: &[u8], format: Format) -> Result<Vec<Range<usize>>, Refusal> {
     let text =
         || std::str::from_utf8(body).map_err(|error| Refusal::Malformed(format!("the body is not UTF-8: {error}")));
     match format {
-        Format::Bytes => Ok(vec![0..body.len()]),
-        Format::Text => text().map(|text| vec![0..text.len()]),
+        Format::Bytes => Ok(whole(body.len())),
+        Format::Text => text().map(|text| whole(text.len())),
         Format::JsonLines => lines(text()?),
         Format::Json => match text()? {
             list if list.trim_start().starts_with('[') => items(list),
             one => {
                 check(one, || "the body".to_string())?;
-                Ok(vec![0..one.len()])
+                Ok(whole(one.len()))
             }
         },
     }
@@ -269,7 +275,7 @@ mod tests {
             }
         }
         assert!(matches!(places(b"\xff", Format::Text), Err(Refusal::Malformed(_))));
-        assert_eq!(places(b"\xff", Format::Bytes), Ok(vec![0..1]));
+        assert_eq!(places(b"\xff", Format::Bytes), Ok(whole(1)));
         let many = format!("[{}{{}}]", "{},".repeat(RECORDS_MAX));
         assert_eq!(found(&many, Format::Json), Err("too many".into()));
         assert_eq!(

@@ -1,13 +1,6 @@
 //! Listens, lets in whom the rules allow, and answers. Knows no record from the inside.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    path::Path,
-    pin::pin,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{convert::Infallible, net::SocketAddr, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -33,7 +26,7 @@ use super::{
     Config, Encoding, Format,
     request::{Called, RECORDS_MAX, Refusal, is_signed, is_token, places},
 };
-use crate::{inbox::Door, secret::Secret};
+use crate::{clock::now_ns, inbox::Door, secret::Secret};
 
 /// Connections at once; others wait.
 const CONNECTIONS_MAX: usize = 64;
@@ -354,10 +347,4 @@ fn too_large(bytes_max: usize) -> Box<Answer> {
         StatusCode::PAYLOAD_TOO_LARGE,
         &format!("a body has at most {bytes_max} bytes"),
     )
-}
-
-/// Advisory, as every wall clock is.
-fn now_ns() -> i128 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_nanos() as i128)
 }

@@ -81,15 +81,13 @@ format = "json_lines"
 [transforms.agreed]
 type = "contract"
 from = "readings"
-drift = "dead_letter"
-columns = { id = "i64", temperature = "f64", at = "text" }
+drift = "discard_value"
+columns = { line = "text", temperature = "f64", at = "text" }
 optional = ["at"]
 
-[destinations.copy]
-type = "sqlite"
+[destinations.out]
+type = "stdout"
 from = "agreed"
-path = "readings.db"
-table = "readings"
 "#;
 
 fn descriptor() -> Descriptor {

@@ -179,6 +179,10 @@ fn template() -> Arc<TempDir> {
     }
     let dir = temp_dir("mariadb-template");
     give(dir.path(), 0o755);
+    // Not in the system's: a server that starts removes what another has there.
+    let temporary = dir.path().join("tmp");
+    fs::create_dir(&temporary).unwrap_or_else(|e| panic!("cannot create {}: {e}", temporary.display()));
+    give(&temporary, 0o700);
     Cmd::new(find_program("mariadb-install-db", PACKAGE))
         .args([
             "--no-defaults",
@@ -191,6 +195,7 @@ fn template() -> Arc<TempDir> {
             "--innodb-flush-log-at-trx-commit=0",
         ])
         .arg(option("--datadir=", &dir.path().join("data")))
+        .arg(option("--tmpdir=", &temporary))
         .dir("/")
         .user(server_user())
         .run(INSTALL_DEADLINE)

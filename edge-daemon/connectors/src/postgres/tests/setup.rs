@@ -76,7 +76,7 @@ fn configs_are_checked() {
             r#"{"url": "postgres://u@h/d", "table": "t", "passwd": "x"}"#,
             "unknown field `passwd`",
         ),
-        (r#"{"url": 5, "table": "t"}"#, "url: a secret is { env"),
+        (r#"{"url": 5, "table": "t"}"#, "url: a secret is { secret"),
     ] {
         match (try_sink(config), error) {
             (Ok(_), "") => {}

@@ -314,7 +314,7 @@ fn workflows_are_tried_before_they_run() {
     let text = fs::read_to_string(&file)
         .expect("the text")
         .replace("from = \"lines\"", "from = \"large\"");
-    let text = format!("{text}[transforms.large]\ntype = \"filter\"\nfrom = \"lines\"\nwhere = \"n > 1\"\n");
+    let text = format!("{text}[transforms.large]\ntype = \"filter\"\nfrom = \"lines\"\nwhere = \"n * 1 > 1\"\n");
     let tests = "[tests.large]\ngiven.lines = [{ n = 1 }, { n = 2 }]\nexpect.out = [{ n = 2 }]\n";
     fs::write(&file, format!("{text}{tests}")).expect("a file");
     assert!(ok(fleet, &["workflow", "test", &file]).contains("ok    "));

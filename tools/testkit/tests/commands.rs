@@ -337,7 +337,10 @@ fn workflows_are_tried_before_they_run() {
 
     fs::write(
         &file,
-        format!("{text}{}", tests.replace("{ n = 2 }]\n", "{ n = 3 }]\n")),
+        format!(
+            "{text}{}",
+            tests.replace("expect.out = [{ n = 2 }]", "expect.out = [{ n = 3 }]")
+        ),
     )
     .expect("a file");
     for (arguments, code, said) in [

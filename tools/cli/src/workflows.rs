@@ -205,7 +205,10 @@ async fn apply(
         match applied {
             Ok(applied) => all.push(applied),
             Err(error) => {
-                print_applied(output, &all);
+                // What came before it is done.
+                if !all.is_empty() {
+                    print_applied(output, &all);
+                }
                 return Err(error);
             }
         }
@@ -312,20 +315,16 @@ async fn apply_one(client: &Client, file: &Path, text: String, expect: Option<u3
         revision,
         file: file.display().to_string(),
     };
-    match &before {
-        Some((revision, old)) if *old == text && expect.is_none_or(|expected| expected == *revision) => {
-            return Ok(done(Change::Unchanged, *revision));
-        }
-        _ => {}
-    }
-    let (change, current) = match &before {
-        Some((revision, _)) => (Change::Updated, Some(*revision)),
-        None => (Change::Created, None),
-    };
+    let current = before.as_ref().map(|(revision, _)| *revision);
     // Between the look and the change somebody else may have come: his revision is not overwritten unseen.
     let expect_revision = expect.or(current);
+    // The same text is no new revision, but is compiled anew: daemons may have changed.
     match client.call(&ApiCall::WorkflowApply { text, expect_revision }).await? {
-        ApiResult::Revision(revision) => Ok(done(change, revision)),
+        ApiResult::Revision(revision) => Ok(match current {
+            None => done(Change::Created, revision),
+            Some(before) if before == revision => done(Change::Unchanged, revision),
+            Some(_) => done(Change::Updated, revision),
+        }),
         _ => Err(something_else()),
     }
 }

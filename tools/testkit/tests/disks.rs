@@ -160,8 +160,17 @@ fn the_hubs_disk_is_full() {
 fn a_plane_that_cannot_write(fleet: &Fleet, source: &Path, copy: &Path, words: &[&str], is_well: impl FnOnce()) {
     let file = fleet.path("more.toml");
     let more = workflow(fleet, &[("a", &fleet.path("a.db")), ("b", &fleet.path("b.db"))]);
-    fs::write(&file, more).unwrap();
-    let told = wait_until("a refusal", SOON, || fleet.cli(&["workflow", "apply", &file]).err());
+    // A store that has room in its log takes a few more before it is full: each try is another text.
+    let mut tries = 0;
+    let told = wait_until("a refusal", SOON, || {
+        tries += 1;
+        fs::write(
+            &file,
+            format!("{more}# try {tries}\n{}", "# and much to say\n".repeat(500)),
+        )
+        .unwrap();
+        fleet.cli(&["workflow", "apply", &file]).err()
+    });
     println!("{told}");
     assert!(words.iter().any(|word| told.contains(word)), "{told}");
     let rows = shop::add(source, 5_000).unwrap();

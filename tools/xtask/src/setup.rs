@@ -452,7 +452,7 @@ mod tests {
 
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "C compiler, Valgrind, mosquitto, nats-server, PostgreSQL, MariaDB, iproute2, libfaketime, Chromium, Node.js, \
+            "C compiler, Valgrind, mosquitto, nats-server, PostgreSQL, MariaDB, InfluxDB, curl, iproute2, libfaketime, Chromium, Node.js, \
              rsyslog, SQLite's shell, Python"
         );
         for path in [
@@ -472,7 +472,7 @@ mod tests {
         fs::create_dir(bin.join("ip")).unwrap();
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "Valgrind, PostgreSQL, MariaDB, iproute2, libfaketime, Node.js, rsyslog, SQLite's shell, Python"
+            "Valgrind, PostgreSQL, MariaDB, InfluxDB, curl, iproute2, libfaketime, Node.js, rsyslog, SQLite's shell, Python"
         );
         fs::remove_dir_all(root).unwrap();
     }

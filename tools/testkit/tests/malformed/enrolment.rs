@@ -73,7 +73,7 @@ fn strings() {
     thread::sleep(Duration::from_millis(1_500));
     let says = ["the plane refused", "expired", "mycelial token create"];
     cases.push(Case::new("an expired string", daemon(&expired[0]), 3, &says));
-    cases.push(Case::new("an expired string", operator(&expired[1]), 5, &says));
+    cases.push(Case::new("an expired string", operator(&expired[1]), 3, &says));
     // Used once by somebody else.
     let member = world.path("member");
     program(
@@ -97,7 +97,7 @@ fn strings() {
     .ok();
     let says = ["the plane refused", "used", "mycelial token create"];
     cases.push(Case::new("a used string", daemon(&good), 3, &says));
-    cases.push(Case::new("a used string", operator(&for_operator), 5, &says));
+    cases.push(Case::new("a used string", operator(&for_operator), 3, &says));
     let taken = world.plane_token("daemon", &[]);
     cases.push(Case::new(
         "a name that is taken",
@@ -178,13 +178,13 @@ fn strings() {
         Case::new(
             "no broker",
             operator(&for_operator),
-            3,
+            7,
             &["no answer from the plane in 10 s", "refused"],
         ),
         Case::new(
             "no broker for an operator",
             world.operator(&["--timeout", "2", "daemon", "list"]),
-            3,
+            7,
             &["cannot reach the bus at mqtt://", "mycelial doctor"],
         ),
     ]);

@@ -254,7 +254,7 @@ fn in_a_fleet() {
     let file = world.path("orders.toml");
     let reader = Reader {
         commands: ["validate", "apply"]
-            .map(|verb| (world.operator(&["workflow", verb, text(&file)]), 5))
+            .map(|verb| (world.operator(&["workflow", verb, text(&file)]), 3))
             .into(),
         file: file.clone(),
     };
@@ -301,25 +301,25 @@ fn in_a_fleet() {
         Case::new(
             "no such workflow",
             world.operator(&["workflow", "show", "orderz"]),
-            4,
+            5,
             &["orderz", "orders"],
         ),
         Case::new(
             "no such daemon",
             world.operator(&["daemon", "show", "gatewaz"]),
-            4,
+            5,
             &["gatewaz", "gateway"],
         ),
         Case::new(
             "no such component",
             world.operator(&["components", "sqlit"]),
-            2,
+            5,
             &["there is no component 'sqlit'", "did you mean 'sqlite'?"],
         ),
         Case::new(
             "a revision that is not the current one",
             world.operator(&["workflow", "apply", text(&file), "--expect", "7"]),
-            5,
+            6,
             &["7", "1"],
         ),
     ]);

@@ -205,6 +205,8 @@ impl Agent {
         let components: Vec<Descriptor> = registry.descriptors().collect();
         let catalog = hash("mycelial catalog v1", &[&bus_schema::encode(&components)]);
         drop(components);
+        // What made it is not needed again.
+        resident::forget_code();
         let workshop = Workshop {
             registry: Arc::clone(&registry),
             home: Arc::clone(&home),

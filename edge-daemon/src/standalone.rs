@@ -158,8 +158,9 @@ pub async fn run(
     let membership = alone(&identity);
     let fleet = workflow::Fleet::single(LOCAL, identity.public().node_id(), components);
     let plan = compile(&spec, &fleet).map_err(wrong)?;
-    // The catalog with all its schemas has done its work.
+    // The catalog with all its schemas has done its work, and so has the code that made it.
     drop((spec, fleet, nobody));
+    resident::forget_code();
 
     let secure = Arc::new(Secure::new(identity, &membership, home.next_epoch()?, [])?);
     let streams = Streams::new(Arc::clone(&secure), None, Clocks::new(None, secure.epoch()));

@@ -74,6 +74,21 @@ fn through_kills(dir: &Path, toml: &str, (out, rows): (&Path, u64), mut between:
     daemon
 }
 
+/// Ends the daemon and looks at its books: everything that was produced is accounted for. Returns how much that is.
+fn books(mut daemon: Proc) -> u64 {
+    assert!(daemon.term_and_wait(SOON).success());
+    let log = daemon.log();
+    assert!(!log.contains("does not balance"), "{log}");
+    let table = log.rsplit("dead\n").next().unwrap();
+    let numbers: Vec<u64> = table.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [produced, delivered, buffered, dropped, dead] = numbers[..] else {
+        panic!("no books of one stream:\n{log}")
+    };
+    assert_eq!(produced, delivered + buffered + dropped + dead, "{log}");
+    assert_eq!((buffered, dropped, dead), (0, 0, 0), "{log}");
+    produced
+}
+
 #[test]
 fn what_is_sent_again_has_the_key_it_had() {
     let (dir, server) = (temp_dir("http-sink"), Script::start(TAKER, &[]));
@@ -94,7 +109,7 @@ timeout_ms = 5000
         server.port()
     );
     let out = server.dir().join("out");
-    let mut daemon = through_kills(dir.path(), &toml, (&out, ROWS), |dice| {
+    let daemon = through_kills(dir.path(), &toml, (&out, ROWS), |dice| {
         // The server too; and a request that is stored and not answered.
         if dice.roll(2) == 0 {
             fs::write(server.dir().join("drop"), "").unwrap();
@@ -102,7 +117,7 @@ timeout_ms = 5000
         server.kill9();
         server.start();
     });
-    assert!(daemon.term_and_wait(SOON).success());
+    assert_eq!(books(daemon), ROWS);
     assert_eq!(ids(&out, "t"), (1..=ROWS).collect::<Vec<_>>());
 }
 
@@ -128,13 +143,13 @@ format = "json_lines"
         server.port()
     );
     let out = dir.path().join("out.jsonl");
-    let mut daemon = through_kills(dir.path(), &toml, (&out, ROWS), |dice| {
+    let daemon = through_kills(dir.path(), &toml, (&out, ROWS), |dice| {
         if dice.roll(2) == 0 {
             server.kill9();
             server.start();
         }
     });
-    assert!(daemon.term_and_wait(SOON).success());
+    assert_eq!(books(daemon), ROWS);
     assert_eq!(ids(&out, "id"), (1..=ROWS).collect::<Vec<_>>());
 }
 
@@ -187,14 +202,15 @@ format = "json_lines"
         })
         .collect();
     let out = dir.path().join("out.jsonl");
-    let mut daemon = through_kills(dir.path(), &toml, (&out, CALLS), |_| {});
+    let daemon = through_kills(dir.path(), &toml, (&out, CALLS), |_| {});
     let again: u64 = senders
         .into_iter()
         .map(|sender| sender.join().unwrap().trim().parse::<u64>().unwrap())
         .sum();
-    assert!(daemon.term_and_wait(SOON).success());
+    let produced = books(daemon);
     let mut found = ids(&out, "id");
     let all = found.len() as u64;
+    assert_eq!(produced, all, "what was counted is what is there");
     found.dedup();
     assert_eq!(found, (1..=CALLS).collect::<Vec<_>>());
     assert!(again > 0, "no sender noticed anything");

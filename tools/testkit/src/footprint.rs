@@ -76,9 +76,7 @@ const BROKER_DISK: u64 = 6_000_000;
 /// Bytes of memory a daemon may take at work.
 const DAEMON_MEMORY: u64 = 15_000_000;
 /// The same for one that sends: its spool is a database in memory as well. A tenth above what was measured.
-const SENDER_MEMORY: u64 = 20_500_000;
-/// One that receives, likewise.
-const RECEIVER_MEMORY: u64 = 17_000_000;
+const SENDER_MEMORY: u64 = 16_500_000;
 /// The plane's, with [`Load::FULL`] around it.
 const PLANE_MEMORY: u64 = 10_000_000;
 
@@ -116,7 +114,7 @@ pub fn memory(load: Load) -> Result<Vec<Figure>> {
     );
     Ok(vec![
         figure("myceliald, SQLite to a stream", peaks.gateway, SENDER_MEMORY),
-        figure("myceliald, a stream to SQLite", peaks.hub, RECEIVER_MEMORY),
+        figure("myceliald, a stream to SQLite", peaks.hub, DAEMON_MEMORY),
         figure("myceliald, the file job", file, DAEMON_MEMORY),
         figure(
             &format!("mycelial-plane with {} daemons", load.daemons),

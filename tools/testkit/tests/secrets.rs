@@ -148,6 +148,14 @@ format = "json_lines"
     let three = lines(3);
     assert_ne!(three[1], three[2], "another key");
 
+    wait_ok("the books", SOON, || {
+        let ledgers = fleet.ledgers();
+        let all = ledgers
+            .iter()
+            .all(|(_, ledger)| ledger.produced == 3 && ledger.delivered == 3);
+        (all && !ledgers.is_empty()).then_some(()).ok_or(format!("{ledgers:?}"))
+    });
+
     // Only sealed on disk, and the plane and the operator do not have it at all.
     set(VALUE);
     let mut found = Vec::new();

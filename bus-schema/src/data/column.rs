@@ -301,6 +301,11 @@ impl Column {
         self.null.is_none() && self.missing.is_none() && self.unchanged.is_none()
     }
 
+    /// Whether every row has a value or is null.
+    pub fn is_told(&self) -> bool {
+        self.missing.is_none() && self.unchanged.is_none()
+    }
+
     /// The value of one row. `ty` is the column's type in the schema.
     pub fn get(&self, row: usize, ty: &Type) -> Cell<'_> {
         for (bits, cell) in [

@@ -1,7 +1,7 @@
 //! The reading half of a pipe: reads from the source, lets transforms work, hands over to the writing half, passes commits
 //! back to the source. Between two reads it puts dead letters into the pipe that are to be tried again.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bus_schema::{
     data::{Batch, Origin},
@@ -197,7 +197,9 @@ impl<'a> Reader<'a> {
                     return Ok(Some(Outcome::Stopped));
                 };
                 let mut work = work?;
-                self.widen(&mut work).await;
+                if self.may_have_grown() {
+                    self.widen(&mut work).await;
+                }
                 self.entered(&work);
                 permit.send(work);
                 Ok(None)
@@ -237,17 +239,21 @@ impl<'a> Reader<'a> {
             tried: None,
             room,
         };
-        self.widen(&mut work).await;
+        if self.may_have_grown() {
+            self.widen(&mut work).await;
+        }
         self.entered(&work);
         permit.send(work);
         Ok(())
     }
 
-    /// Makes room for what a batch became, where that may be more than it was.
+    /// Whether the last batch may have become more than it was.
+    fn may_have_grown(&mut self) -> bool {
+        std::mem::take(&mut self.has_made) || self.memory.is_used()
+    }
+
+    /// Makes room for what a batch became.
     async fn widen(&mut self, work: &mut Work) {
-        if !std::mem::take(&mut self.has_made) && !self.memory.is_used() {
-            return;
-        }
         let rows = work.parts.iter().map(|(batch, _)| batch.size_hint()).max().unwrap_or(0);
         let bytes = (rows + work.position.as_bytes().len()).min(INFLIGHT_BYTES_MAX);
         let more = bytes.saturating_sub(work.room.num_permits()) as u32;
@@ -375,7 +381,8 @@ impl<'a> Reader<'a> {
             let done = match stage.transform.outside() {
                 Some(outside) => {
                     let place = (stage.node.as_str(), self.around);
-                    outside::wait_for(outside, &original, self.rereads, place).await
+                    // Boxed: most pipes have none, and would carry its room through every batch.
+                    Box::pin(outside::wait_for(outside, &original, self.rereads, place)).await
                 }
                 None if self.is_ending => stage.transform.finish(original.clone()),
                 None => stage.transform.apply(original.clone()),
@@ -511,7 +518,9 @@ impl<'a> Reader<'a> {
             tried: Some((id, replay.replays)),
             room,
         };
-        self.widen(&mut work).await;
+        if self.may_have_grown() {
+            self.widen(&mut work).await;
+        }
         self.entered(&work);
         permit.send(work);
         Ok(true)
@@ -555,6 +564,12 @@ async fn room_for<'s>(
 
 /// What comes of work that may have to wait for somebody else. `None`: the writing half has ended meanwhile.
 async fn unless_nobody_listens<T>(sender: &mpsc::Sender<Work>, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    // Nearly always all is done at once, and nobody needs to listen.
+    let at_once = poll_fn(|context| Poll::Ready(work.as_mut().poll(context)));
+    if let Poll::Ready(done) = at_once.await {
+        return Some(done);
+    }
     tokio::select! {
         biased;
         done = work => Some(done),

@@ -150,7 +150,7 @@ impl<'a> CsvRows<'a> {
         let batch = self.batch;
         let lacks = |column: usize| {
             let has_no_place = |row| matches!(batch.cell(row, column), Cell::Missing | Cell::Unchanged);
-            !batch.columns()[column].is_dense() && (0..batch.rows()).any(has_no_place)
+            !batch.columns()[column].is_told() && (0..batch.rows()).any(has_no_place)
         };
         let columns = self.places.iter().filter_map(|place| match place {
             Place::Column(column) => Some(*column),

@@ -370,7 +370,8 @@ impl Encoding {
             Format::Csv(csv) => {
                 let columns = self.csv_columns(csv, output, name, batch, &mut text)?;
                 let rows = CsvRows::new(batch, &columns, csv.delimiter, self.op_column.as_deref());
-                if let Some(column) = rows.blurs()
+                if !self.blurred.load(Ordering::Relaxed)
+                    && let Some(column) = rows.blurs()
                     && !self.blurred.swap(true, Ordering::Relaxed)
                 {
                     tracing::warn!(

@@ -202,7 +202,8 @@ impl Filling<'_> {
         let leading = self.layout.leading;
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
-            let has_place = row.get_ref(0)? != ValueRef::Null;
+            let value = row.get_ref(0)?;
+            let has_place = !matches!(value, ValueRef::Null);
             let taken = if has_place {
                 self.page.take(Op::Insert, row, leading, |_| true)?
             } else {
@@ -216,7 +217,7 @@ impl Filling<'_> {
                 self.full = true;
                 return Ok(());
             }
-            self.mark(row)?;
+            self.mark(row, value)?;
             if let Taken::Unfit(unfit) = taken {
                 let place = self.place(has_place);
                 self.page.refuse(unfit, &place);
@@ -229,13 +230,13 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// Moves the bookmark to this row.
-    fn mark(&mut self, row: &Row<'_>) -> rusqlite::Result<()> {
+    /// Moves the bookmark to this row, whose cursor value this is.
+    fn mark(&mut self, row: &Row<'_>, value: ValueRef<'_>) -> rusqlite::Result<()> {
         let rowid = match self.layout.leading > 1 {
             true => Some(row.get::<_, i64>(1)?),
             false => None,
         };
-        if Place::set(&mut self.bookmark.place, row.get_ref(0)?) {
+        if Place::set(&mut self.bookmark.place, value) {
             self.bookmark.rowid = rowid;
         } else {
             self.bookmark.nulls = rowid;

@@ -77,9 +77,11 @@ fn answer(result: ApiResult) -> Response {
         ApiResult::Revisions(revisions) => Json(revisions).into_response(),
         ApiResult::Text(text) => Json(json!({ "text": text })).into_response(),
         ApiResult::Tokens(tokens) => Json(tokens).into_response(),
+        ApiResult::Diff(diff) => Json(diff).into_response(),
+        ApiResult::Rollouts(rollouts) => Json(rollouts).into_response(),
         ApiResult::AccessList(text) => Json(json!({ "text": text })).into_response(),
-        // Holds the group key, and no page has a use for it.
-        ApiResult::Roster(_) => refuse(StatusCode::NOT_FOUND, FailureKind::NotFound, NO_SUCH_CALL, ""),
+        // One holds the group key, and no page has a use for either.
+        ApiResult::Roster(_) | ApiResult::Certificate(_) => refuse(StatusCode::NOT_FOUND, FailureKind::NotFound, NO_SUCH_CALL, ""),
     }
 }
 

@@ -14,6 +14,7 @@ mod names;
 mod reference;
 mod render;
 mod requests;
+mod rollouts;
 mod secrets;
 mod trial;
 mod workflows;

@@ -526,14 +526,14 @@ impl Service {
             .await?;
         match stored {
             Ok(changes) => {
-                let plans = changes.iter().filter(|change| matches!(change, Change::Plan { .. })).count();
-                if plans > TOLD_MAX {
-                    info!(daemons = plans, "deployed");
+                // What concerns many daemons is told in one line.
+                let each = |change: &&Change| matches!(change, Change::Plan { .. } | Change::Labels { .. });
+                let daemons = changes.iter().filter(each).count();
+                if daemons > TOLD_MAX {
+                    info!(daemons, "deployed to or labelled many daemons");
                 }
-                for change in &changes {
-                    if plans <= TOLD_MAX || !matches!(change, Change::Plan { .. }) {
-                        self.tell(change);
-                    }
+                for change in changes.iter().filter(|change| daemons <= TOLD_MAX || !each(change)) {
+                    self.tell(change);
                 }
                 let effects = self.parts.state.apply(changes, true, self.parts.clock.now());
                 self.follow(effects).await.map(Ok)

@@ -174,15 +174,16 @@ impl Crowd {
             if when != self.next[at] {
                 continue;
             }
-            // A tenth of jitter, as real ones have.
-            let pause = HEARTBEAT_MS - random(HEARTBEAT_MS / 10);
-            self.at(at, now + Duration::from_millis(pause));
             let daemon = &mut self.daemons[at];
             if is_up && daemon.obey(&orders) {
                 daemon.beat(&orders);
                 self.beats += 1;
             }
             out.extend(daemon.take_out());
+            // A tenth of jitter, as real ones have.
+            let pause = Duration::from_millis(HEARTBEAT_MS - random(HEARTBEAT_MS / 10));
+            let change = daemon.changes_in_ms().map(|ms| Duration::from_millis(ms) + STATUS_SOON);
+            self.at(at, now + change.map_or(pause, |change| change.min(pause)));
         }
         out
     }

@@ -306,6 +306,13 @@ impl Daemon {
         }
     }
 
+    /// Milliseconds until a workflow that is starting has started: then there is something to say.
+    pub fn changes_in_ms(&self) -> Option<u64> {
+        let now = self.uptime_ms();
+        let starting = self.works.values().filter(|work| work.since_ms > now);
+        starting.map(|work| work.since_ms - now).min()
+    }
+
     /// The status and the accounts.
     pub fn beat(&mut self, orders: &Orders) {
         self.beat_with(orders, LEASE_MS);

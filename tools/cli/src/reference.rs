@@ -124,6 +124,54 @@ stay as they are, and new ones may come. Data goes to stdout, everything else to
         }
     }
 
+    /// What is wrong with a command that a page names: a verb or an option that there is not.
+    fn misnamed(words: &str) -> Option<String> {
+        let mut command = Arguments::command();
+        command.build();
+        let mut here = &command;
+        for word in words.split_whitespace().skip(1) {
+            if let Some(option) = word.strip_prefix("--") {
+                let option = option.split('=').next().unwrap_or_default();
+                let known = |command: &Command| command.get_arguments().any(|known| known.get_long() == Some(option));
+                if !["help", "version"].contains(&option) && !known(here) && !known(&command) {
+                    return Some(format!("no option --{option}"));
+                }
+            } else if here.has_subcommands() && !word.starts_with('-') {
+                match here.find_subcommand(word) {
+                    Some(verb) => here = verb,
+                    None => return Some(format!("no command '{word}'")),
+                }
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn pages_name_commands_that_there_are() {
+        let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+        let mut wrong = Vec::new();
+        let mut found = 0;
+        for entry in fs::read_dir(docs).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            for quoted in text.split('`').skip(1).step_by(2) {
+                // `--for a` is given by its first words; what stands for something is upper case and no verb.
+                let said = quoted.split(" # ").next().unwrap_or_default();
+                if said.starts_with(&format!("{NAME} ")) && !said.contains('\n') {
+                    found += 1;
+                    if let Some(cause) = misnamed(said) {
+                        wrong.push(format!("{}: `{said}`: {cause}", path.display()));
+                    }
+                }
+            }
+        }
+        assert!(found > 30, "{found} commands were found: are the pages still there?");
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
     #[test]
     fn pages_for_every_command() {
         let dir = tempfile::tempdir().unwrap();

@@ -2,13 +2,9 @@
 
 use std::{fs, path::Path};
 
-use clap::CommandFactory;
 use clap_complete::env::Shells;
 
-use crate::{
-    arguments::{Arguments, Shell},
-    client::CliError,
-};
+use crate::{arguments::Shell, client::CliError};
 
 /// The program's name.
 const NAME: &str = "mycelial";
@@ -38,7 +34,7 @@ pub fn completion(shell: Shell) -> Result<(), CliError> {
 pub fn man(dir: &Path) -> Result<(), CliError> {
     let failed = |error: std::io::Error| CliError::Failed(format!("cannot write into {}: {error}", dir.display()));
     fs::create_dir_all(dir).map_err(failed)?;
-    clap_mangen::generate_to(Arguments::command(), dir).map_err(failed)?;
+    clap_mangen::generate_to(crate::examples::command(), dir).map_err(failed)?;
     eprintln!("read one with: man {}/{NAME}.1", dir.display());
     Ok(())
 }
@@ -84,7 +80,7 @@ stay as they are, and new ones may come. Data goes to stdout, everything else to
 
     /// The pages by file name: one for the whole, and one for each noun that has verbs.
     fn reference() -> Vec<(String, String)> {
-        let mut command = Arguments::command().term_width(110);
+        let mut command = crate::examples::command().term_width(110);
         command.build();
         let mut whole = format!("# `{NAME}`, command by command\n\n{HEAD}");
         help(&mut command, NAME, &mut whole);
@@ -126,7 +122,7 @@ stay as they are, and new ones may come. Data goes to stdout, everything else to
 
     /// What is wrong with a command that a page names: a verb or an option that there is not.
     fn misnamed(words: &str) -> Option<String> {
-        let mut command = Arguments::command();
+        let mut command = crate::examples::command();
         command.build();
         let mut here = &command;
         for word in words.split_whitespace().skip(1) {

@@ -16,10 +16,11 @@ use bus_schema::{
 use crate::{
     answer::Answer,
     arguments::{Arguments, Command, Daemon, Output, Token},
+    bugreport,
     client::{CliError, Client, open_home},
     contexts,
     control::{self, Lines},
-    doctor, letters, live, reference, render, secrets, workflows,
+    doctor, letters, live, reference, render, secrets, top, workflows,
 };
 
 /// How long a command waits for an answer unless told.
@@ -46,6 +47,8 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Context(what) => contexts::run(output, what).await,
         Command::Init { string, name } => init(&dir()?, &string, name, told.unwrap_or(ENROL_WAIT)).await,
         Command::Doctor => doctor::run(&dir()?, timeout, output).await,
+        Command::Bugreport { file } => bugreport::run(&dir()?, timeout, &bugreport::file(file)).await,
+        Command::Top => top::run(&dir()?, timeout, output).await,
         Command::Tap {
             workflow,
             node,

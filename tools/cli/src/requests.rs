@@ -165,6 +165,10 @@ fn label_call(selector: String, changes: &[String]) -> Result<ApiCall, CliError>
 /// Asks the plane and prints what it answers.
 async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Result<(), CliError> {
     let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let chosen = match &call {
+        ApiCall::DaemonSelect(selector) => selector.clone(),
+        _ => String::new(),
+    };
     let answered = client.call(&call).await;
     client.close().await;
     match answered? {
@@ -178,8 +182,10 @@ async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Re
         ApiResult::Daemons(daemons) => {
             let names = daemons.iter().map(|daemon| daemon.name.clone());
             Answer::new(&daemons, names, render::daemons(&daemons)).print(output);
-            if daemons.is_empty() {
-                eprintln!("no daemons yet; make an enrolment string with: mycelial token create");
+            match (daemons.is_empty(), chosen.as_str()) {
+                (false, _) => {}
+                (true, "") => eprintln!("no daemons yet; make an enrolment string with: mycelial token create"),
+                (true, selector) => eprintln!("no daemon is chosen by '{selector}'"),
             }
         }
         ApiResult::Daemon(detail) => {
@@ -190,6 +196,9 @@ async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Re
                 .iter()
                 .map(|stream| format!("{}/{}", stream.workflow, stream.edge));
             Answer::new(&streams, names, render::streams(&streams)).print(output);
+            if streams.is_empty() {
+                eprintln!("no streams: no workflow is deployed");
+            }
         }
         ApiResult::Labels(labelled) => {
             let names = labelled.iter().map(|one| one.name.clone());

@@ -88,7 +88,7 @@ pub(crate) fn compile(spec: &Spec, fleet: &Fleet, revision: u32) -> Result<Compi
 }
 
 fn nobody(spec: &Spec, selector: &str) -> Problem {
-    let hint = format!("see: mycelial daemon list --selector '{selector}'");
+    let hint = format!("see: mycelial daemon list -l '{selector}'");
     spec.problem(&place_of(spec, selector), format!("'{}' chooses no daemon", clip(selector)), hint)
 }
 

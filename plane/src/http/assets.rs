@@ -26,7 +26,7 @@ macro_rules! asset {
         Asset {
             path: $path,
             mime: $mime,
-            bytes: include_bytes!(concat!("../../../ui/", $file)),
+            bytes: include_bytes!(concat!("../../../ui/vanilla/", $file)),
         }
     };
 }
@@ -38,7 +38,7 @@ macro_rules! script {
         Asset {
             path: concat!("/", $file),
             mime: JS,
-            bytes: include_bytes!(concat!("../../../ui/", $file)),
+            bytes: include_bytes!(concat!("../../../ui/vanilla/", $file)),
         }
     };
 }

@@ -1,0 +1,7 @@
+// The fleet at a glance.
+
+import { Page } from "@/components/page";
+
+export default function Overview() {
+  return <Page title="Overview">{null}</Page>;
+}

@@ -123,10 +123,6 @@ export function Shell({ children }: { children: ReactNode }) {
     <div className="flex min-h-dvh max-md:flex-col">
       <a
         href="#main"
-        onClick={(event) => {
-          event.preventDefault();
-          main.current?.focus();
-        }}
         className="sr-only z-50 rounded-(--radius) bg-raised px-3 py-2 focus:not-sr-only focus:absolute focus:top-2 focus:left-2"
       >
         Skip to content

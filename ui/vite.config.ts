@@ -29,12 +29,14 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     manifest: true,
+    // scripts/clean.mjs does that, and leaves the README.
+    emptyOutDir: false,
   },
   server: {
     proxy: { "/api": toPlane, "/session": toPlane, "/login": toPlane, "/logout": toPlane },
   },
   test: {
-    environment: "jsdom",
+    environment: "node",
     include: ["src/**/*.test.{ts,tsx}"],
   },
 });

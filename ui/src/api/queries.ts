@@ -69,3 +69,9 @@ export const componentsQuery = queryOptions({
 });
 
 export const useComponents = () => useQuery(componentsQuery);
+
+export const accessListQuery = (broker: string) =>
+  queryOptions({
+    queryKey: keys.accessList(broker),
+    queryFn: ({ signal }) => get<{ text: string }>(`/access-list?broker=${part(broker)}`, signal),
+  });

@@ -47,25 +47,30 @@ export function Table<Row>({ label, columns, rows, rowKey }: TableProps<Row>) {
               key={rowKey(row)}
               className="border-b border-line last:border-b-0 hover:bg-hover max-md:block max-md:px-3 max-md:py-2"
             >
-              {columns.map((column) => (
-                <td
-                  key={column.name}
-                  className={cx(
-                    "px-3 py-1.5 max-md:flex max-md:gap-3 max-md:px-0 max-md:py-0.5",
-                    column.isNumber && "tabular md:text-right",
-                    column.className,
-                  )}
-                >
-                  <span aria-hidden="true" className="w-28 shrink-0 text-muted md:hidden">
-                    {column.name}
-                  </span>
-                  <span className="min-w-0 break-words max-md:flex-1">{column.cell(row)}</span>
-                </td>
-              ))}
+              <RowCells columns={columns} row={row} />
             </tr>
           ))}
         </tbody>
       </table>
     </div>
   );
+}
+
+/** A row's cells. On a phone each says which column it is. */
+export function RowCells<Row>({ columns, row }: { columns: readonly Column<Row>[]; row: Row }) {
+  return columns.map((column) => (
+    <td
+      key={column.name}
+      className={cx(
+        "px-3 py-1.5 max-md:flex max-md:gap-3 max-md:px-0 max-md:py-0.5",
+        column.isNumber && "tabular md:text-right",
+        column.className,
+      )}
+    >
+      <span aria-hidden="true" className="w-28 shrink-0 text-muted md:hidden">
+        {column.name}
+      </span>
+      <div className="min-w-0 break-words max-md:flex-1">{column.cell(row)}</div>
+    </td>
+  ));
 }

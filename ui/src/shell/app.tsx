@@ -10,13 +10,15 @@ import { Loading, Page } from "@/components/page";
 import { Toasts, tell } from "@/components/toast";
 import { sentence } from "@/lib/format";
 import Missing from "@/pages/missing";
+import { Overlays, useKeyboard } from "./keyboard";
 import { codeIn, Login } from "./login";
 import { ROUTES } from "./routes";
 import { Shell } from "./shell";
 
 function Pages() {
+  const { overlay, setOverlay } = useKeyboard();
   return (
-    <Shell>
+    <Shell onSearch={() => setOverlay("palette")}>
       <Suspense fallback={<Loading />}>
         <Switch>
           {ROUTES.map(({ path, Component }) => (
@@ -25,6 +27,7 @@ function Pages() {
           <Route component={Missing} />
         </Switch>
       </Suspense>
+      <Overlays overlay={overlay} onClose={() => setOverlay(null)} />
     </Shell>
   );
 }

@@ -1,6 +1,6 @@
 // What stands around every page: navigation, how fresh the data is, and who is logged in. Knows no page's content.
 
-import { LogOut, Menu as MenuIcon, Moon, Sun, SunMoon, X } from "lucide-react";
+import { LogOut, Menu as MenuIcon, Moon, Search, Sun, SunMoon, X } from "lucide-react";
 import { type ReactNode, useEffect, useRef, useState } from "react";
 import { Link, useLocation } from "wouter";
 import { useLive } from "@/api/live";
@@ -107,7 +107,7 @@ function Away() {
   );
 }
 
-export function Shell({ children }: { children: ReactNode }) {
+export function Shell({ onSearch, children }: { onSearch: () => void; children: ReactNode }) {
   const [isMenuOpen, setMenuOpen] = useState(false);
   const [path] = useLocation();
   const main = useRef<HTMLElement>(null);
@@ -146,6 +146,14 @@ export function Shell({ children }: { children: ReactNode }) {
         <div className="pt-1 max-md:hidden">
           <Brand />
         </div>
+        <button
+          type="button"
+          onClick={onSearch}
+          className="flex h-8 items-center gap-2 rounded-(--radius) border border-line bg-bg px-2.5 text-sm text-muted hover:bg-hover"
+        >
+          <Search className="size-4" aria-hidden="true" />
+          Go to …<kbd className="ml-auto font-mono text-xs">Ctrl K</kbd>
+        </button>
         <Navigation onGo={() => setMenuOpen(false)} />
         <Foot />
       </div>

@@ -8,6 +8,7 @@ export const keys = {
   workflow: (name: string) => ["workflows", name],
   workflowStatus: (name: string) => ["workflows", name, "status"],
   streams: ["streams"],
+  problems: (text: string) => ["problems", text],
   components: ["components"],
   accessList: (broker: string) => ["access-list", broker],
 } as const;

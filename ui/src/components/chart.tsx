@@ -44,7 +44,8 @@ export function Chart({ title, points, format }: ChartProps) {
   const plot = useRef<uPlot | null>(null);
   const theme = useTheme((state) => state.theme);
   const data = useRef<uPlot.AlignedData>([[], []]);
-  data.current = [points.map(([at]) => at), points.map(([, value]) => value)];
+  const drawn = points.length > 1 ? points : [];
+  data.current = [drawn.map(([at]) => at), drawn.map(([, value]) => value)];
   // biome-ignore lint/correctness/useExhaustiveDependencies: a change of theme changes the colours that are read here
   useEffect(() => {
     const element = box.current;
@@ -66,7 +67,8 @@ export function Chart({ title, points, format }: ChartProps) {
     };
   }, [theme, format]);
   useEffect(() => {
-    if (points.length > 0) plot.current?.setData(data.current);
+    // One point is no line, and its axis would span years.
+    if (points.length > 1) plot.current?.setData(data.current);
   }, [points]);
   const last = points.findLast(([, value]) => value !== null)?.[1];
   const known = points.map(([, value]) => value).filter((value) => value !== null);

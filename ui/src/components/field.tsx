@@ -1,12 +1,12 @@
 // Form fields: a visible label, a hint, and the error where the mistake is.
 
 import {
+  type ComponentProps,
   cloneElement,
   type InputHTMLAttributes,
   type ReactElement,
   type ReactNode,
   type SelectHTMLAttributes,
-  type TextareaHTMLAttributes,
   useId,
 } from "react";
 import { cx } from "@/lib/cx";
@@ -22,7 +22,7 @@ export const Select = ({ className, ...rest }: SelectHTMLAttributes<HTMLSelectEl
   <select className={cx(BOX, "h-8", className)} {...rest} />
 );
 
-export const Textarea = ({ className, ...rest }: TextareaHTMLAttributes<HTMLTextAreaElement>) => (
+export const Textarea = ({ className, ...rest }: ComponentProps<"textarea">) => (
   <textarea className={cx(BOX, "py-1.5 font-mono leading-5", className)} spellCheck={false} {...rest} />
 );
 

@@ -19,7 +19,7 @@ export function Page({ title, aside, actions, isWide = true, children }: PagePro
   }, [title]);
   return (
     <div
-      className={cx("mx-auto flex w-full flex-col gap-5 px-4 py-5 md:px-6", isWide ? "max-w-[1600px]" : "max-w-4xl")}
+      className={cx("flex w-full flex-col gap-5 px-4 py-5 md:px-6", isWide ? "mx-auto max-w-[1600px]" : "max-w-4xl")}
     >
       <header className="flex min-h-8 flex-wrap items-center gap-x-4 gap-y-2">
         <h1 className="min-w-0 text-xl font-semibold break-words">{title}</h1>

@@ -11,7 +11,13 @@ export function Sparkline({ values }: { values: readonly number[] }) {
     (value, at) => `${(at * step).toFixed(1)},${(HEIGHT - 1 - (value / most) * (HEIGHT - 2)).toFixed(1)}`,
   );
   return (
-    <svg width={WIDTH} height={HEIGHT} viewBox={`0 0 ${WIDTH} ${HEIGHT}`} aria-hidden="true" className="text-accent">
+    <svg
+      width={WIDTH}
+      height={HEIGHT}
+      viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
+      aria-hidden="true"
+      className="shrink-0 text-accent"
+    >
       <polyline points={points.join(" ")} fill="none" stroke="currentColor" strokeWidth="1.25" />
     </svg>
   );

@@ -21,7 +21,7 @@ function Shape({ tone }: { tone: Tone }) {
 
 export function Status({ tone, children, className }: { tone: Tone; children: string; className?: string }) {
   return (
-    <span className={cx("inline-flex items-center gap-1.5 whitespace-nowrap", COLOURS[tone], className)}>
+    <span className={cx("inline-flex items-center gap-1.5 align-top whitespace-nowrap", COLOURS[tone], className)}>
       <Shape tone={tone} />
       {children}
     </span>

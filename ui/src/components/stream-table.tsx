@@ -69,7 +69,7 @@ function Among({ parts }: { parts: Record<string, number> }) {
 function Rate({ stream }: { stream: StreamView }) {
   const rates = useLive((state) => state.rates.get(streamKey(stream)));
   return (
-    <span className="inline-flex items-center justify-end gap-2">
+    <span className="flex items-center gap-2 md:justify-end">
       <Sparkline values={rates ?? []} />
       <span className="min-w-10">{number(stream.rate)}</span>
     </span>

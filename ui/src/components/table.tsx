@@ -9,6 +9,8 @@ export interface Column<Row> {
   cell: (row: Row) => ReactNode;
   /** Numbers stand right-aligned, digit below digit. */
   isNumber?: boolean;
+  /** Left out on a phone. */
+  isMinor?: boolean;
   className?: string;
 }
 
@@ -64,6 +66,7 @@ export function RowCells<Row>({ columns, row }: { columns: readonly Column<Row>[
       className={cx(
         "px-3 py-1.5 max-md:flex max-md:gap-3 max-md:px-0 max-md:py-0.5",
         column.isNumber && "tabular md:text-right",
+        column.isMinor && "max-md:hidden!",
         column.className,
       )}
     >

@@ -76,12 +76,14 @@ function Detail({ component }: { component: ComponentView }) {
         </>
       }
     >
-      <Prose text={descriptionOf(component.schema) || component.summary} />
-      {component.example !== "" && (
-        <Section title="Example">
-          <Code text={component.example.trim()} what="the example" />
-        </Section>
-      )}
+      <div className="grid items-start gap-5 xl:grid-cols-[minmax(0,1fr)_minmax(0,30rem)]">
+        <Prose text={descriptionOf(component.schema) || component.summary} />
+        {component.example !== "" && (
+          <Section title="Example">
+            <Code text={component.example.trim()} what="the example" />
+          </Section>
+        )}
+      </div>
       <Section title="Settings">
         {settings.length === 0 ? (
           <p className="text-sm text-muted">It has none.</p>

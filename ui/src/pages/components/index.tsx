@@ -68,9 +68,9 @@ function Catalogue({ all }: { all: readonly ComponentView[] }) {
         if (of.length === 0) return null;
         return (
           <Section key={role} title={title} aside={count(of.length, role)}>
-            <ul className="grid gap-px overflow-hidden rounded-(--radius-lg) border border-line bg-line sm:grid-cols-2 xl:grid-cols-3">
+            <ul className="grid gap-px overflow-hidden rounded-(--radius-lg) border border-line bg-surface [&>li]:shadow-[0_0_0_1px_var(--line)] sm:grid-cols-2 xl:grid-cols-3">
               {of.map((component) => (
-                <li key={component.name} className="bg-surface last:sm:col-span-1">
+                <li key={component.name} className="bg-surface">
                   <Link
                     href={`/components/${role}/${encodeURIComponent(component.name)}`}
                     className="block h-full px-3 py-2 hover:bg-hover focus-visible:-outline-offset-2"

@@ -29,21 +29,27 @@ const COLUMNS: readonly SortableColumn<DaemonView>[] = [
   { name: "Presence", sortKey: "presence", cell: (daemon) => <PresenceStatus presence={daemon.presence} /> },
   { name: "Last seen", sortKey: "seen", cell: (daemon) => <Seen agoMs={daemon.last_seen_ms} /> },
   { name: "Trouble", sortKey: "trouble", cell: (daemon) => <Trouble daemon={daemon} /> },
-  { name: "Plan", isNumber: true, cell: (daemon) => <Plan daemon={daemon} /> },
+  { name: "Plan", isNumber: true, isMinor: true, cell: (daemon) => <Plan daemon={daemon} /> },
   {
     name: "Memory",
     sortKey: "memory",
     isNumber: true,
-    cell: (daemon) => bytes(daemon.resources.rss_bytes),
+    cell: (daemon) => <Used daemon={daemon} bytes={daemon.resources.rss_bytes} />,
   },
   {
     name: "Buffered",
     sortKey: "buffered",
     isNumber: true,
-    cell: (daemon) => bytes(daemon.resources.spool_bytes),
+    cell: (daemon) => <Used daemon={daemon} bytes={daemon.resources.spool_bytes} />,
   },
-  { name: "Disk free", sortKey: "disk", isNumber: true, cell: (daemon) => bytes(daemon.resources.disk_free_bytes) },
-  { name: "Version", sortKey: "version", cell: (daemon) => daemon.version },
+  {
+    name: "Disk free",
+    sortKey: "disk",
+    isNumber: true,
+    isMinor: true,
+    cell: (daemon) => <Used daemon={daemon} bytes={daemon.resources.disk_free_bytes} />,
+  },
+  { name: "Version", sortKey: "version", isMinor: true, cell: (daemon) => daemon.version },
 ];
 
 const LABELS: SortableColumn<DaemonView> = {
@@ -56,6 +62,11 @@ const LABELS: SortableColumn<DaemonView> = {
     </span>
   ),
 };
+
+/** What a daemon said that was never heard is nothing, not 0 bytes. */
+function Used({ daemon, bytes: value }: { daemon: DaemonView; bytes: number }) {
+  return daemon.last_seen_ms === null ? <span className="text-muted">–</span> : bytes(value);
+}
 
 function Plan({ daemon }: { daemon: DaemonView }) {
   const [is, wanted] = [number(daemon.plan_version), number(daemon.plan_wanted)];

@@ -115,7 +115,7 @@ function Attention({ items }: { items: readonly Item[] }) {
 
 function Figure({ name, value, href, children }: { name: string; value: string; href: string; children?: ReactNode }) {
   return (
-    <div className="min-w-44 flex-1 px-4 py-3">
+    <div className="min-w-0 px-4 py-3">
       <Link href={href} className="text-sm text-muted hover:text-text hover:underline">
         {name}
       </Link>
@@ -139,7 +139,7 @@ function Figures({ daemons, workflows, streams }: GlanceProps) {
   const buffered = streams.reduce((sum, stream) => sum + stream.ledger.buffered, 0);
   const bufferedBytes = streams.reduce((sum, stream) => sum + stream.buffered_bytes, 0);
   return (
-    <Panel className="flex flex-wrap md:divide-x md:divide-line">
+    <Panel className="grid grid-cols-2 md:grid-cols-4 md:divide-x md:divide-line">
       <Figure name="Daemons" value={number(daemons.length)} href="/daemons">
         {PRESENCES.map(([presence, tone]) => {
           const found = daemons.filter((daemon) => daemon.presence === presence).length;

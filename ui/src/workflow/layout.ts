@@ -1,6 +1,6 @@
 // Where nodes stand on the canvas: as somebody put them, or by rows from left to right. Not part of the text.
 
-import { Graph as Dagre, layout as arrange } from "@dagrejs/dagre";
+import { layout as arrange, Graph as Dagre } from "@dagrejs/dagre";
 import type { Graph } from "./graph";
 import type { Layout, Position } from "./history";
 

@@ -149,7 +149,11 @@ const node = fc.constantFrom(
   ["destinations", "out"],
 );
 const path = fc
-  .tuple(node, key.filter((each) => each !== "from" && each !== "__proto__"), fc.array(key, { maxLength: 1 }))
+  .tuple(
+    node,
+    key.filter((each) => each !== "from" && each !== "__proto__"),
+    fc.array(key, { maxLength: 1 }),
+  )
   .map(([a, b, rest]) => [...a, b, ...rest]);
 const anyEdit: fc.Arbitrary<Edit> = fc.oneof(
   fc.record({ kind: fc.constant("set" as const), path, value }),
@@ -161,7 +165,8 @@ const anyEdit: fc.Arbitrary<Edit> = fc.oneof(
 );
 
 const hasProto = (each: Value): boolean =>
-  typeof each === "object" && Object.entries(each).some(([inner, next]) => inner === "__proto__" || hasProto(next as Value));
+  typeof each === "object" &&
+  Object.entries(each).some(([inner, next]) => inner === "__proto__" || hasProto(next as Value));
 
 describe("whatever is done", () => {
   it("the text says what the table says, after any number of edits", () => {
@@ -196,7 +201,12 @@ describe("whatever is done", () => {
   });
 
   it("a scan leaves nothing out", () => {
-    for (const text of TEXTS) expect(scan(text).map(({ span }) => text.slice(span.start, span.end)).join("")).toBe(text);
+    for (const text of TEXTS)
+      expect(
+        scan(text)
+          .map(({ span }) => text.slice(span.start, span.end))
+          .join(""),
+      ).toBe(text);
   });
 });
 

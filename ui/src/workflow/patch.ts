@@ -86,7 +86,10 @@ function insert(text: string, path: Path, value: Value): string {
     const last = dotted?.keys.findLast(isDotted(dotted));
     if (dotted && last) {
       const above = dotted.header?.path.length ?? 0;
-      const key = path.slice(above, depth + 1).map(writeKey).join(".");
+      const key = path
+        .slice(above, depth + 1)
+        .map(writeKey)
+        .join(".");
       return insertLine(text, last.lines.end, `${key} = ${write(nested(rest.slice(1), value))}`);
     }
     const below = blocks.find(({ header }) => header && startsWith(header.path, table) && depth > 1);
@@ -101,8 +104,7 @@ function insert(text: string, path: Path, value: Value): string {
   return appendSection(text, section, { [path[section.length] ?? ""]: nested(path.slice(section.length + 1), value) });
 }
 
-const nested = (path: Path, value: Value): Value =>
-  path.reduceRight<Value>((inner, key) => ({ [key]: inner }), value);
+const nested = (path: Path, value: Value): Value => path.reduceRight<Value>((inner, key) => ({ [key]: inner }), value);
 
 /** In which order sections stand in a workflow. */
 const ORDER = ["name", "sources", "transforms", "destinations", "tests"];

@@ -21,12 +21,19 @@ const CATALOGUE_STALE_MS = 60_000;
 export const useInfo = () =>
   useQuery({ queryKey: keys.info, queryFn: ({ signal }) => get<PlaneInfo>("/info", signal), staleTime: Infinity });
 
-export const useDaemons = () =>
-  useQuery({
-    queryKey: keys.daemons,
-    queryFn: ({ signal }) => get<DaemonView[]>("/daemons", signal),
-    staleTime: Infinity,
-  });
+const daemonsQuery = queryOptions({
+  queryKey: keys.daemons,
+  queryFn: ({ signal }) => get<DaemonView[]>("/daemons", signal),
+  staleTime: Infinity,
+});
+
+export const useDaemons = () => useQuery(daemonsQuery);
+
+/** Those that are not there, with how they are. */
+const away = (daemons: DaemonView[]) =>
+  new Map(daemons.filter(({ presence }) => presence !== "online").map(({ name, presence }) => [name, presence]));
+
+export const useAway = () => useQuery({ ...daemonsQuery, select: away });
 
 export const useDaemon = (name: string) =>
   useQuery({

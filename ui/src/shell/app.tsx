@@ -38,6 +38,13 @@ export function App() {
   const [start, setStart] = useState<"pending" | "done" | { error: unknown }>("pending");
   const [refused, setRefused] = useState<unknown>(null);
 
+  // A log-in link that is opened where the page is open already changes nothing but the fragment.
+  useEffect(() => {
+    const onHash = () => location.hash.startsWith("#/login/") && setStart("pending");
+    window.addEventListener("hashchange", onHash);
+    return () => window.removeEventListener("hashchange", onHash);
+  }, []);
+
   useEffect(() => {
     if (start !== "pending") return;
     const begin = async () => {

@@ -127,7 +127,7 @@ export function Shell({ onSearch, children }: { onSearch: () => void; children: 
       >
         Skip to content
       </a>
-      <div className="flex items-center justify-between border-b border-line bg-surface px-2 py-1.5 md:hidden">
+      <header className="flex items-center justify-between border-b border-line bg-surface px-2 py-1.5 md:hidden">
         <Brand />
         <IconButton
           label={isMenuOpen ? "Close menu" : "Open menu"}
@@ -136,8 +136,9 @@ export function Shell({ onSearch, children }: { onSearch: () => void; children: 
         >
           {isMenuOpen ? <X aria-hidden="true" /> : <MenuIcon aria-hidden="true" />}
         </IconButton>
-      </div>
-      <div
+      </header>
+      <aside
+        aria-label="Navigation and status"
         className={cx(
           "flex shrink-0 flex-col gap-3 border-line bg-surface p-2 md:sticky md:top-0 md:h-dvh md:w-52 md:overflow-y-auto md:border-r",
           isMenuOpen ? "max-md:border-b" : "max-md:hidden",
@@ -156,7 +157,7 @@ export function Shell({ onSearch, children }: { onSearch: () => void; children: 
         </button>
         <Navigation onGo={() => setMenuOpen(false)} />
         <Foot />
-      </div>
+      </aside>
       <div className="flex min-w-0 flex-1 flex-col">
         <Away />
         <main id="main" ref={main} tabIndex={-1} className="flex min-w-0 flex-1 flex-col outline-none">

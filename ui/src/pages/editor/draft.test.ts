@@ -18,6 +18,6 @@ it("the name is the text's own", () => {
 });
 
 it("a new text is for daemons that are there", () => {
-  expect(template(["a", "b"])).toMatch(/daemon = "a"[^]*daemon = "b"/);
+  expect(template(["a", "b"])).toMatch(/daemon = "a"[\s\S]*daemon = "b"/);
   expect(template(["a"])).not.toContain("gateway");
 });

@@ -11,6 +11,7 @@ import type { Problem } from "@/api/types";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
 import { Data } from "@/components/data";
+import { ConfirmButton } from "@/components/dialog";
 import { Textarea } from "@/components/field";
 import { Page, Panel, Section } from "@/components/page";
 import { Status } from "@/components/status";
@@ -93,19 +94,21 @@ function Text({ name, current, isFresh }: TextProps) {
     if (text === current.text) forgetDraft(name);
     else keepDraft(name, next);
   };
-  const apply = async () => {
+  const apply = async (from = draft.from) => {
     const target = name ?? nameIn(draft.text);
     setBusy(true);
     setError(null);
     try {
       if (target === null) throw new Failed(400, "the text names no workflow", 'begin it with name = "…"');
-      const { revision } = await applyWorkflow(target, draft.text, draft.from);
+      const { revision } = await applyWorkflow(target, draft.text, from);
       forgetDraft(name);
       await queries.invalidateQueries({ queryKey: keys.workflows });
       tell(`${target} is deployed as revision ${revision}.`);
       go(`/workflows/${encodeURIComponent(target)}`);
     } catch (cause) {
       setError(cause);
+      if (cause instanceof Failed && cause.status === 409)
+        await queries.invalidateQueries({ queryKey: keys.workflows });
     } finally {
       setBusy(false);
     }
@@ -134,6 +137,9 @@ function Text({ name, current, isFresh }: TextProps) {
         }
       >
         {error !== null && <Failure error={error} />}
+        {error instanceof Failed && error.status === 409 && name !== null && (
+          <Over name={name} onConfirm={(from) => apply(from)} />
+        )}
         <Textarea
           ref={field}
           aria-label="The workflow's text"
@@ -154,6 +160,23 @@ function Text({ name, current, isFresh }: TextProps) {
           <Found problems={check.data?.problems} isSettled={isSettled} onJump={jump} />
         )}
       </Section>
+    </div>
+  );
+}
+
+/** Somebody else deployed meanwhile: what they did is looked at, and replaced only on purpose. */
+function Over({ name, onConfirm }: { name: string; onConfirm: (from: number) => Promise<void> }) {
+  const newest = useWorkflow(name).data?.view;
+  if (!newest) return null;
+  return (
+    <div>
+      <ConfirmButton
+        action="Deploy over it"
+        title={`Replace revision ${newest.revision} of ${name}?`}
+        onConfirm={() => onConfirm(newest.revision)}
+      >
+        {newest.by} deployed it meanwhile. It stays among the revisions, and this draft becomes the newest.
+      </ConfirmButton>
     </div>
   );
 }

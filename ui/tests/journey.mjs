@@ -394,11 +394,15 @@ const STEPS = {
     const mine = `# mine\n${await textarea().inputValue()}`;
     await textarea().fill(mine);
     // Meanwhile somebody else, on the same text.
-    await page.evaluate(async () => {
+    const status = await page.evaluate(async () => {
       const { text: now } = await (await fetch("/api/workflows/shop")).json();
       const body = JSON.stringify({ text: `# theirs\n${now}` });
-      await fetch("/api/workflows/shop", { method: "PUT", headers: { "content-type": "application/json" }, body });
+      const headers = { "content-type": "application/json" };
+      const answer = await fetch("/api/workflows/shop", { method: "PUT", headers, body });
+      await answer.text();
+      return answer.status;
     });
+    assert.equal(status, 200);
     await watch.forgive(/409/, async () => {
       await button("Deploy").click();
       await button("Deploy over it").click();

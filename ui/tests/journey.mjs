@@ -175,7 +175,7 @@ const STEPS = {
     await watch.forgive(/40[14]/, async () => {
       for (const [path, message] of [
         ["/assets/none.js", "There is no such page."],
-        ["/api/ledger", "You are not logged in."],
+        ["/api/v1/ledger", "You are not logged in."],
       ]) {
         await go(path);
         await text(message);
@@ -222,7 +222,7 @@ const STEPS = {
   },
 
   "a link works once": async (browser) => {
-    await watch.forgive(/401.*\/login/, async () => {
+    await watch.forgive(/401.*\/session/, async () => {
       // To who is in already it is no matter.
       await page.goto("about:blank");
       await page.goto(firstLink);
@@ -395,15 +395,15 @@ const STEPS = {
     await textarea().fill(mine);
     // Meanwhile somebody else, on the same text.
     const status = await page.evaluate(async () => {
-      const { text: now } = await (await fetch("/api/workflows/shop")).json();
+      const { text: now } = await (await fetch("/api/v1/workflows/shop")).json();
       const body = JSON.stringify({ text: `# theirs\n${now}` });
       const headers = { "content-type": "application/json" };
-      const answer = await fetch("/api/workflows/shop", { method: "PUT", headers, body });
+      const answer = await fetch("/api/v1/workflows/shop", { method: "PUT", headers, body });
       await answer.text();
       return answer.status;
     });
     assert.equal(status, 200);
-    await watch.forgive(/409/, async () => {
+    await watch.forgive(/412/, async () => {
       await button("Deploy").click();
       await button("Deploy over it").click();
     });

@@ -3,7 +3,7 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { Suspense, useEffect, useState } from "react";
 import { Route, Switch } from "wouter";
-import { endLive, startLive, useLive } from "@/api/live";
+import { useLive } from "@/api/live";
 import { logInWithCode, lookSession } from "@/api/session";
 import { Failure } from "@/components/callout";
 import { Loading, Page } from "@/components/page";
@@ -60,11 +60,9 @@ export function App() {
           failure = cause;
         }
       }
-      const session = await lookSession();
-      if (!session.open) endLive(session.hint);
-      else startLive(queries);
+      const session = await lookSession(queries);
       // A link that does not work any more is no matter to somebody who is logged in already.
-      if (failure && session.open) {
+      if (failure && session.user !== null) {
         tell(`You are logged in already. ${sentence((failure as Error).message)}`);
       } else setRefused(failure);
       setStart("done");

@@ -3,7 +3,7 @@
 import { Bookmark, Plus, X } from "lucide-react";
 import { useMemo } from "react";
 import { useDaemons, useWorkflows } from "@/api/queries";
-import type { DaemonView, WorkflowView } from "@/api/types";
+import type { DaemonItem, WorkflowView } from "@/api/types";
 import { Button, IconButton, LinkButton } from "@/components/button";
 import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
@@ -20,7 +20,7 @@ import { asSelector, parseSelector } from "@/lib/selector";
 import { chooseDaemons, runsOf } from "./choose";
 import { useViews } from "./views";
 
-const COLUMNS: readonly SortableColumn<DaemonView>[] = [
+const COLUMNS: readonly SortableColumn<DaemonItem>[] = [
   {
     name: "Daemon",
     sortKey: "name",
@@ -52,9 +52,9 @@ const COLUMNS: readonly SortableColumn<DaemonView>[] = [
   { name: "Version", sortKey: "version", isMinor: true, cell: (daemon) => daemon.version },
 ];
 
-const LABELS: SortableColumn<DaemonView> = {
+const LABELS: SortableColumn<DaemonItem> = {
   name: "Labels",
-  cell: ({ labels = {} }) => (
+  cell: ({ labels }) => (
     <span className="font-mono text-xs">
       {Object.entries(labels)
         .map(([key, value]) => `${key}=${value}`)
@@ -64,11 +64,11 @@ const LABELS: SortableColumn<DaemonView> = {
 };
 
 /** What a daemon said that was never heard is nothing, not 0 bytes. */
-function Used({ daemon, bytes: value }: { daemon: DaemonView; bytes: number }) {
+function Used({ daemon, bytes: value }: { daemon: DaemonItem; bytes: number }) {
   return daemon.last_seen_ms === null ? <span className="text-muted">–</span> : bytes(value);
 }
 
-function Plan({ daemon }: { daemon: DaemonView }) {
+function Plan({ daemon }: { daemon: DaemonItem }) {
   const [is, wanted] = [number(daemon.plan_version), number(daemon.plan_wanted)];
   return <span className="whitespace-nowrap">{is === wanted ? is : `${is} → ${wanted}`}</span>;
 }
@@ -109,7 +109,7 @@ export default function Daemons() {
   );
 }
 
-function Chosen({ all, workflows }: { all: readonly DaemonView[]; workflows: readonly WorkflowView[] }) {
+function Chosen({ all, workflows }: { all: readonly DaemonItem[]; workflows: readonly WorkflowView[] }) {
   const [typed, setTyped] = useSearchState("q");
   const [sort, setSort] = useSearchState("sort", "name");
   const parsed = useMemo(() => parseSelector(typed), [typed]);
@@ -119,7 +119,7 @@ function Chosen({ all, workflows }: { all: readonly DaemonView[]; workflows: rea
     [all, parsed, runs, sort],
   );
   const columns = useMemo(
-    () => (all.some((daemon) => Object.keys(daemon.labels ?? {}).length > 0) ? [...COLUMNS, LABELS] : COLUMNS),
+    () => (all.some((daemon) => Object.keys(daemon.labels).length > 0) ? [...COLUMNS, LABELS] : COLUMNS),
     [all],
   );
   return (

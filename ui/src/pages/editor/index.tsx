@@ -107,7 +107,7 @@ function Text({ name, current, isFresh }: TextProps) {
       go(`/workflows/${encodeURIComponent(target)}`);
     } catch (cause) {
       setError(cause);
-      if (cause instanceof Failed && cause.status === 409)
+      if (cause instanceof Failed && cause.status === 412)
         await queries.invalidateQueries({ queryKey: keys.workflows });
     } finally {
       setBusy(false);
@@ -137,7 +137,7 @@ function Text({ name, current, isFresh }: TextProps) {
         }
       >
         {error !== null && <Failure error={error} />}
-        {error instanceof Failed && error.status === 409 && name !== null && (
+        {error instanceof Failed && error.status === 412 && name !== null && (
           <Over name={name} onConfirm={(from) => apply(from)} />
         )}
         <Textarea

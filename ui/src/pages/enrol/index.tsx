@@ -2,9 +2,9 @@
 
 import { useMutation } from "@tanstack/react-query";
 import { type FormEvent, useRef, useState } from "react";
-import { createToken, type TokenWish } from "@/api/actions";
+import { createToken } from "@/api/actions";
 import { useDaemons } from "@/api/queries";
-import type { MemberRole } from "@/api/types";
+import type { MemberRole, TokenWish } from "@/api/types";
 import { Button, LinkButton } from "@/components/button";
 import { Callout, Failure } from "@/components/callout";
 import { CliButton, Code } from "@/components/copy";

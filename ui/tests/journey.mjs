@@ -137,6 +137,7 @@ const PLACES = [
   ["/workflows/shop", "shop", "workflow"],
   [`/workflows/${LONG}`, LONG, "workflow-long"],
   ["/workflows/shop/edit", "shop", "editor"],
+  ["/workflows/shop/revisions", "shop", "revisions"],
   ["/workflows/new", "New workflow", "editor-new"],
   ["/streams", "Streams", "streams"],
   ["/components", "Components", "components"],
@@ -258,6 +259,16 @@ const STEPS = {
     await told("Copied the command.");
     await wish("type", await clipboard(), "--name", "me");
     await button("Make another").click();
+    // A string that is not wanted any more is taken back.
+    await page.getByLabel("Who joins").selectOption("daemon");
+    await page.getByLabel("Name").fill("never");
+    await button("Make the enrolment string").click();
+    await button("Make another").click();
+    const strings = () => rows("Enrolment strings");
+    await until("the string", async () => (await strings()).some((row) => row.For === "daemon never"));
+    const { Id } = (await strings()).find((row) => row.For === "daemon never");
+    await button(`Revoke ${Id}`).click();
+    await until("it to be gone", async () => !(await strings()).some((row) => row.For === "daemon never"));
     // What the page knows is wrong, and what only the plane knows.
     await page.getByLabel("Name").fill("Gateway 1");
     await text("Use 1 to 32 letters");
@@ -422,6 +433,22 @@ const STEPS = {
     await until("the old text", async () => (await textarea().inputValue()) === mine);
   },
 
+  "a revision is looked at, and taken back": async () => {
+    await go("/workflows/shop/revisions");
+    await heading("shop");
+    await button(/^Revision 2/).click();
+    await text("What going back to revision 2 would change");
+    await text("Only comments, order or blank lines differ.");
+    assert.match(page.url(), /\?revision=2$/);
+    await shoot(page, "revisions-diff");
+    await button("Roll back to revision 2").click();
+    await told("shop runs the text of revision 2 again, as revision 4.");
+    await button(/^Revision 4/)
+      .getByText("current")
+      .waitFor();
+    assert.match((await asked("workflow", "revisions", "shop"))[0]?.is_current ? "current" : "", /current/);
+  },
+
   "daemons are chosen, sorted, and a choice is kept": async () => {
     await section("Daemons");
     const names = async () => (await rows("Daemons")).map(({ Daemon }) => Daemon).join();
@@ -435,6 +462,16 @@ const STEPS = {
       await filter.fill(typed);
       await until(`"${typed}" to choose ${expected}`, async () => (await names()) === expected);
     }
+    // Labels for those that are chosen, and a filter by them.
+    await filter.fill("name:g*");
+    await button("Label 1 daemon").click();
+    await page.getByLabel("Changes").fill("site=berlin line=7");
+    await accessible(page, "labels");
+    await button("Change the labels").click();
+    await told("Labels of 1 daemon are changed.");
+    await filter.fill("site=berlin -line=8");
+    await until("the labelled one", async () => (await names()) === "gateway");
+    assert.match((await daemon("gateway")).Labels, /line=7 site=berlin/);
     await filter.fill("presence:here");
     await text("write presence:online");
     await filter.fill("name:h*");

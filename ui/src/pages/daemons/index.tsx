@@ -18,6 +18,7 @@ import { bytes, count, number } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
 import { asSelector, parseSelector } from "@/lib/selector";
 import { chooseDaemons, runsOf } from "./choose";
+import { LabelButton } from "./label";
 import { useViews } from "./views";
 
 const COLUMNS: readonly SortableColumn<DaemonItem>[] = [
@@ -124,7 +125,7 @@ function Chosen({ all, workflows }: { all: readonly DaemonItem[]; workflows: rea
   );
   return (
     <>
-      <Filter typed={typed} setTyped={setTyped} error={parsed.error} found={rows.length} all={all.length} />
+      <Filter typed={typed} setTyped={setTyped} error={parsed.error} found={rows} all={all.length} />
       <Views typed={typed} sort={sort} onChoose={setTyped} onSort={setSort} />
       {rows.length === 0 ? (
         <Empty
@@ -149,7 +150,7 @@ interface FilterProps {
   typed: string;
   setTyped: (text: string) => void;
   error: string | null;
-  found: number;
+  found: readonly DaemonItem[];
   all: number;
 }
 
@@ -170,9 +171,10 @@ function Filter({ typed, setTyped, error, found, all }: FilterProps) {
         />
       </div>
       <span role="status" className="tabular text-sm text-muted">
-        {found === all ? count(all, "daemon") : `${number(found)} of ${count(all, "daemon")}`}
+        {found.length === all ? count(all, "daemon") : `${number(found.length)} of ${count(all, "daemon")}`}
       </span>
       <CliButton command={command} />
+      {!error && <LabelButton selector={asSelector(typed)} chosen={found} />}
       <p id="filter-help" className={error ? "w-full text-xs text-bad" : "sr-only"}>
         {error ??
           "Terms beside each other all have to hold; a minus before a term turns it around. Fields: name, presence, version, runs, label, and any label by its key."}

@@ -8,6 +8,7 @@ import { Failed } from "@/api/client";
 import { keys } from "@/api/keys";
 import { componentsQuery, useDaemons, useWorkflow } from "@/api/queries";
 import type { Problem } from "@/api/types";
+import { Allowed } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
 import { Data } from "@/components/data";
@@ -130,9 +131,11 @@ function Text({ name, current, isFresh }: TextProps) {
         actions={
           <>
             {isChanged && <Button onClick={discard}>Discard the draft</Button>}
-            <Button kind="main" busy={isBusy} title="Ctrl-S" onClick={() => void apply()}>
-              Deploy
-            </Button>
+            <Allowed needs="operator" what="Deploying">
+              <Button kind="main" busy={isBusy} title="Ctrl-S" onClick={() => void apply()}>
+                Deploy
+              </Button>
+            </Allowed>
           </>
         }
       >

@@ -33,7 +33,7 @@ export default defineConfig({
     emptyOutDir: false,
   },
   server: {
-    proxy: { "/api": toPlane, "/session": toPlane, "/login": toPlane, "/logout": toPlane },
+    proxy: { "/api": toPlane },
   },
   test: {
     environment: "node",

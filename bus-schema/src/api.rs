@@ -89,6 +89,7 @@ pub enum ApiCall {
 
 /// For whom to write an access list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BrokerKind {
     /// Eclipse Mosquitto's acl_file.
@@ -153,6 +154,7 @@ pub enum ApiResult {
 
 /// A daemon with its labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Labelled {
     /// Its name.
     pub name: String,
@@ -164,6 +166,7 @@ pub struct Labelled {
 
 /// A revision in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RevisionView {
     /// From 1.
     pub number: u32,
@@ -177,6 +180,7 @@ pub struct RevisionView {
 
 /// An enrolment string in a list, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TokenView {
     /// Its id.
     pub id: TokenId,
@@ -192,6 +196,7 @@ pub struct TokenView {
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failure {
     /// What kind of failure; decides the exit code.
     pub kind: FailureKind,
@@ -205,6 +210,7 @@ pub struct Failure {
 
 /// Kinds of failures. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// The request makes no sense as it is.
@@ -221,6 +227,7 @@ pub enum FailureKind {
 
 /// One thing that is wrong in a workflow, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// Where: `sources.db.path`, or empty for the whole.
     pub place: String,
@@ -234,6 +241,7 @@ pub struct Problem {
 
 /// The plane, in short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PlaneInfo {
     /// The fleet.
     pub fleet: FleetId,
@@ -255,6 +263,7 @@ pub struct PlaneInfo {
 
 /// Whether a daemon is there. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
     /// Enrolled, never heard since the plane started.
@@ -269,6 +278,7 @@ pub enum Presence {
 
 /// A daemon in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DaemonView {
     /// Name.
     pub name: String,
@@ -294,6 +304,7 @@ pub struct DaemonView {
 
 /// A daemon with everything known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DaemonDetail {
     /// The list's line about it.
     pub view: DaemonView,
@@ -319,6 +330,7 @@ pub struct DaemonDetail {
 
 /// A component in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ComponentView {
     /// What it does.
     pub role: ComponentRole,
@@ -334,6 +346,7 @@ pub struct ComponentView {
 
 /// A workflow in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkflowView {
     /// Name.
     pub name: String,
@@ -351,6 +364,7 @@ pub struct WorkflowView {
 
 /// A workflow's part on one daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkflowPart {
     /// The workflow.
     pub workflow: String,
@@ -366,6 +380,7 @@ pub struct WorkflowPart {
 
 /// A stream's account, both ends put together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StreamView {
     /// The workflow's name.
     pub workflow: String,

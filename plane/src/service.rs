@@ -28,6 +28,7 @@ use crate::{
     invite::{Inviter, TOKEN_RANDOM_BYTES},
     live::Live,
     outbox::{Outbox, Outgoing},
+    permission::Caller,
 };
 
 /// How often presence is looked at, the replay guard is saved and the live picture is renewed.
@@ -40,7 +41,7 @@ const CALLS_MAX: usize = 32;
 /// A call from the web page.
 #[derive(Debug)]
 struct Call {
-    caller: String,
+    caller: Caller,
     call: ApiCall,
     answer: oneshot::Sender<ApiResult>,
 }
@@ -53,7 +54,7 @@ pub struct Handle {
 
 impl Handle {
     /// Makes a call in the name of `caller`.
-    pub async fn call(&self, caller: &str, call: ApiCall) -> ApiResult {
+    pub async fn call(&self, caller: &Caller, call: ApiCall) -> ApiResult {
         let (answer, answered) = oneshot::channel();
         let stopping = || {
             failed(
@@ -65,7 +66,7 @@ impl Handle {
         if self
             .calls
             .send(Call {
-                caller: caller.to_string(),
+                caller: caller.clone(),
                 call,
                 answer,
             })
@@ -341,7 +342,7 @@ impl Service {
                 Ok(call) => {
                     // A repeated call must be recognised even if the plane dies right after acting on it.
                     self.save_seen().await?;
-                    self.call(&sender.name, call).await
+                    self.call(&Caller::of_bus(&sender.name), call).await
                 }
                 Err(cause) => failed(
                     FailureKind::Invalid,
@@ -358,7 +359,7 @@ impl Service {
     }
 
     /// An operator's call, from wherever: decided, made durable, done.
-    async fn call(&mut self, caller: &str, call: ApiCall) -> ApiResult {
+    async fn call(&mut self, caller: &Caller, call: ApiCall) -> ApiResult {
         let call = match self.stored(call).await {
             Ok(result) => return result,
             Err(call) => call,

@@ -9,7 +9,7 @@ use axum::{
 };
 use bus_schema::api::{Failure, FailureKind};
 
-use super::json::refuse;
+use super::problem::Refusal;
 
 /// One file of the page. What is large is there compressed only.
 struct Asset {
@@ -69,11 +69,11 @@ pub(super) async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Respo
     };
     let Some(asset) = found else {
         let message = "there is no such page";
-        return refuse(StatusCode::NOT_FOUND, FailureKind::NotFound, message, "start at /");
+        return Refusal::new(StatusCode::NOT_FOUND, FailureKind::NotFound, message, "start at /").into_response();
     };
     if !matches!(method, Method::GET | Method::HEAD) {
         let message = "a page can only be read";
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, FailureKind::Invalid, message, "");
+        return Refusal::new(StatusCode::METHOD_NOT_ALLOWED, FailureKind::Invalid, message, "").into_response();
     }
     send(asset, &headers)
 }
@@ -83,12 +83,13 @@ fn send(asset: &Asset, asked: &HeaderMap) -> Response {
     let gzip = asset.gzip.filter(|_| takes(asked, "gzip")).map(|bytes| ("gzip", bytes));
     let plain = asset.plain.map(|bytes| ("", bytes));
     let Some((encoding, bytes)) = brotli.or(gzip).or(plain) else {
-        return refuse(
+        return Refusal::new(
             StatusCode::NOT_ACCEPTABLE,
             FailureKind::Invalid,
             "this file is sent compressed only",
             "ask with accept-encoding: gzip",
-        );
+        )
+        .into_response();
     };
     let known = asked.get(header::IF_NONE_MATCH);
     let same = asset.tag.is_some_and(|tag| known.is_some_and(|known| known == tag));

@@ -7,14 +7,6 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::names;
 
-const EXAMPLES: &str = "\
-Examples:
-  mycelial init myc1…                      become an operator, with the string the plane printed
-  mycelial token create                    make a string that enrols one daemon
-  mycelial workflow apply orders.toml      deploy a workflow
-  mycelial workflow status orders          see it run
-";
-
 const EXITS: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, file or enrolment string, or not an operator yet,
 3 invalid (a workflow with mistakes), 4 not allowed, 5 no such thing, 6 somebody else changed it first,
@@ -23,7 +15,7 @@ Data goes to stdout, everything else to stderr.";
 
 /// Runs a fleet from the command line.
 #[derive(Debug, Parser)]
-#[command(name = "mycelial", version, before_help = EXAMPLES, after_help = EXITS)]
+#[command(name = "mycelial", version, after_help = EXITS)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
@@ -85,6 +77,8 @@ pub enum Command {
     },
     /// Which fleet and plane is this?
     Info,
+    /// Watch the whole fleet on one screen, worst first.
+    Top,
     /// Choose between several fleets.
     #[command(subcommand)]
     Context(Context),
@@ -168,6 +162,11 @@ pub enum Command {
     },
     /// Check keys, connection, plane and daemons, and say what is wrong.
     Doctor,
+    /// Write what somebody who helps needs to know into a file: no records, no secrets.
+    Bugreport {
+        /// Where to; mycelial-report.json by default.
+        file: Option<PathBuf>,
+    },
     /// Print what makes the shell complete commands, with the names of daemons and workflows.
     Completion {
         /// For which shell.

@@ -16,10 +16,11 @@ use bus_schema::{
 use crate::{
     answer::Answer,
     arguments::{Arguments, Command, Daemon, Output, Token},
+    bugreport,
     client::{CliError, Client, open_home},
     contexts,
     control::{self, Lines},
-    doctor, letters, live, reference, render, secrets, workflows,
+    doctor, letters, live, reference, render, secrets, top, workflows,
 };
 
 /// How long a command waits for an answer unless told.
@@ -46,6 +47,8 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Context(what) => contexts::run(output, what).await,
         Command::Init { string, name } => init(&dir()?, &string, name, told.unwrap_or(ENROL_WAIT)).await,
         Command::Doctor => doctor::run(&dir()?, timeout, output).await,
+        Command::Bugreport { file } => bugreport::run(&dir()?, timeout, &bugreport::file(file)).await,
+        Command::Top => top::run(&dir()?, timeout, output).await,
         Command::Tap {
             workflow,
             node,
@@ -162,6 +165,10 @@ fn label_call(selector: String, changes: &[String]) -> Result<ApiCall, CliError>
 /// Asks the plane and prints what it answers.
 async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Result<(), CliError> {
     let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let chosen = match &call {
+        ApiCall::DaemonSelect(selector) => selector.clone(),
+        _ => String::new(),
+    };
     let answered = client.call(&call).await;
     client.close().await;
     match answered? {
@@ -175,8 +182,10 @@ async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Re
         ApiResult::Daemons(daemons) => {
             let names = daemons.iter().map(|daemon| daemon.name.clone());
             Answer::new(&daemons, names, render::daemons(&daemons)).print(output);
-            if daemons.is_empty() {
-                eprintln!("no daemons yet; make an enrolment string with: mycelial token create");
+            match (daemons.is_empty(), chosen.as_str()) {
+                (false, _) => {}
+                (true, "") => eprintln!("no daemons yet; make an enrolment string with: mycelial token create"),
+                (true, selector) => eprintln!("no daemon is chosen by '{selector}'"),
             }
         }
         ApiResult::Daemon(detail) => {
@@ -187,6 +196,9 @@ async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Re
                 .iter()
                 .map(|stream| format!("{}/{}", stream.workflow, stream.edge));
             Answer::new(&streams, names, render::streams(&streams)).print(output);
+            if streams.is_empty() {
+                eprintln!("no streams: no workflow is deployed");
+            }
         }
         ApiResult::Labels(labelled) => {
             let names = labelled.iter().map(|one| one.name.clone());

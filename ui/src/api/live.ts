@@ -5,7 +5,7 @@ import type { QueryClient } from "@tanstack/react-query";
 import { create } from "zustand";
 import { BASE, Failed, get, whenLoggedOut } from "./client";
 import { keys } from "./keys";
-import type { Picture, PlaneInfo, StreamView } from "./types";
+import type { DaemonItem, Picture, PlaneInfo, StreamView } from "./types";
 
 /** How many rates are kept of each stream. */
 const RATES_MAX = 120;
@@ -47,12 +47,18 @@ export function appendRates(rates: ReadonlyMap<string, readonly number[]>, strea
   );
 }
 
+/** The picture's daemons with the labels that are known of them. */
+function withLabels({ daemons }: Picture, before: readonly DaemonItem[] = []): DaemonItem[] {
+  const known = new Map(before.map(({ node, labels }) => [node, labels]));
+  return daemons.map((daemon) => ({ ...daemon, labels: known.get(daemon.node) ?? {} }));
+}
+
 let source: EventSource | null = null;
 let retry: ReturnType<typeof setTimeout> | undefined;
 let client: QueryClient | null = null;
 
 function take(picture: Picture) {
-  client?.setQueryData(keys.daemons, picture.daemons);
+  client?.setQueryData<DaemonItem[]>(keys.daemons, (before) => withLabels(picture, before));
   client?.setQueryData(keys.workflows, picture.workflows);
   client?.setQueryData(keys.streams, picture.streams);
   client?.setQueryData<PlaneInfo>(keys.info, picture.info);

@@ -1,114 +1,47 @@
-// What the plane says, in its own words: bus-schema/src/api.rs as JSON. Types only.
+// What the plane says, by the names that its own description has for it (plane/openapi.json, turned into schema.d.ts by
+// `npm run generate`). Types only.
 
-export type Presence = "unknown" | "online" | "late" | "offline";
-export type RunState = "starting" | "running" | "retrying" | "failed" | "finished" | "stopping" | "paused";
-export type ComponentRole = "source" | "transform" | "destination";
-export type MemberRole = "daemon" | "operator";
+import type { components } from "./schema";
 
-export interface Resources {
-  rss_bytes: number;
-  rss_peak_bytes: number;
-  cpu_ms: number;
-  spool_bytes: number;
-  disk_free_bytes: number;
-}
+/** The plane always sends a field, as null where there is nothing. */
+type Told<T> = T extends (infer Item)[]
+  ? Told<Item>[]
+  : T extends object
+    ? { [Key in keyof T]-?: Told<Exclude<T[Key], undefined>> }
+    : T;
 
-export interface DaemonView {
-  name: string;
-  node: string;
-  presence: Presence;
-  last_seen_ms: number | null;
-  version: string;
-  plan_version: number;
-  plan_wanted: number;
-  troubled: number;
-  damaged: number;
-  resources: Resources;
-  /** Missing where the plane does not tell labels with the list. */
-  labels?: Record<string, string>;
-}
+type Schemas = components["schemas"];
 
-export interface HostFacts {
-  hostname: string;
-  os: string;
-  arch: string;
-  cpus: number;
-  memory_bytes: number;
-  version: string;
-}
+export type Presence = Schemas["Presence"];
+export type RunState = Schemas["RunState"];
+export type ComponentRole = Schemas["ComponentRole"];
+export type MemberRole = Exclude<Schemas["Role"], "plane">;
+export type Resources = Told<Schemas["Resources"]>;
+export type DaemonView = Told<Schemas["DaemonView"]>;
+export type DaemonItem = Told<Schemas["DaemonItem"]>;
+export type DaemonDetail = Told<Schemas["DaemonShown"]>;
+export type Labelled = Told<Schemas["Labelled"]>;
+export type WorkflowPart = Told<Schemas["WorkflowPart"]>;
+export type ComponentView = Told<Schemas["ComponentView"]>;
+export type WorkflowView = Told<Schemas["WorkflowView"]>;
+export type WorkflowStatus = Told<Schemas["WorkflowStatus"]>;
+export type WorkflowText = Told<Schemas["WorkflowShown"]>;
+export type RevisionView = Told<Schemas["RevisionView"]>;
+export type StreamView = Told<Schemas["StreamView"]>;
+export type PlaneInfo = Told<Schemas["PlaneInfo"]>;
+export type TokenView = Told<Schemas["TokenView"]>;
+export type TokenWish = Told<Omit<Schemas["TokenWish"], "role">> & { role: MemberRole };
+export type Problem = Told<Schemas["Problem"]>;
+export type ProblemDetails = Told<Schemas["ProblemDetails"]>;
+export type Rank = Schemas["Rank"];
+export type Session = Told<Schemas["SessionShown"]>;
+export type User = Told<Schemas["UserShown"]>;
 
-export interface WorkflowPart {
-  workflow: string;
-  daemon: string;
-  revision: number;
-  state: RunState | null;
-  cause: string;
-}
-
-export interface ComponentView {
-  role: ComponentRole;
-  name: string;
-  summary: string;
-  /** JSON Schema of its config, as text. */
-  schema: string;
-  example: string;
-}
-
-export interface DaemonDetail {
-  view: DaemonView;
-  host: HostFacts;
-  fingerprint: string;
-  boot: number;
-  uptime_ms: number;
-  clock_offset_ms: number;
-  plan_error: string;
-  refused: number;
-  parts: WorkflowPart[];
-  components: ComponentView[];
-}
-
-export interface WorkflowView {
-  name: string;
-  revision: number;
-  by: string;
-  at_unix_ms: number;
-  daemons: string[];
-  state: RunState | null;
-}
-
-export interface Ledger {
-  produced: number;
-  buffered: number;
-  delivered: number;
-  dropped: number;
-  dead: number;
-  duplicates: number;
-  unconfirmed: number;
-  filtered: number;
-}
-
-export interface StreamView {
-  workflow: string;
-  edge: string;
-  producer: string;
-  consumer: string;
-  epoch: number;
-  ledger: Ledger;
-  balances: boolean;
-  buffered_bytes: number;
-  rate: number;
-  trouble: string;
-}
-
-export interface PlaneInfo {
-  fleet: string;
-  plane: string;
-  version: string;
-  roster_version: number;
-  daemons: number;
-  operators: number;
-  workflows: number;
-  http: string;
+/** One page of a list that can grow. */
+export interface ListPage<Item> {
+  items: Item[];
+  /** Asks for the page after this; null when this is the last. */
+  next: string | null;
 }
 
 /** The live picture: everything that moves, at most once a second. */
@@ -118,27 +51,4 @@ export interface Picture {
   daemons: DaemonView[];
   workflows: WorkflowView[];
   streams: StreamView[];
-}
-
-export interface Problem {
-  place: string;
-  line: number;
-  message: string;
-  hint: string;
-}
-
-export interface WorkflowStatus {
-  view: WorkflowView;
-  parts: WorkflowPart[];
-  streams: StreamView[];
-}
-
-export interface WorkflowText {
-  view: WorkflowView;
-  text: string;
-}
-
-export interface Session {
-  open: boolean;
-  hint: string;
 }

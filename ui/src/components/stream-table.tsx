@@ -1,6 +1,7 @@
 // Streams with their accounts: produced = delivered + buffered + dropped + dead.
 
 import { streamKey, useLive } from "@/api/live";
+import { useAway } from "@/api/queries";
 import type { StreamView } from "@/api/types";
 import { bytes, number } from "@/lib/format";
 import { TextLink } from "./link";
@@ -77,15 +78,15 @@ function Rate({ stream }: { stream: StreamView }) {
 }
 
 function Account({ stream }: { stream: StreamView }) {
-  if (stream.trouble !== "") {
-    return (
-      <>
-        <Status tone="warn">in trouble</Status>
-        <span className="block text-xs">{stream.trouble}</span>
-      </>
-    );
-  }
-  return stream.balances ? <Status tone="good">balances</Status> : <Status tone="off">being settled</Status>;
+  const consumer = useAway().data?.get(stream.consumer);
+  const waits = consumer !== undefined && stream.ledger.buffered > 0 ? `${stream.consumer} is ${consumer}` : "";
+  const trouble = stream.trouble || waits;
+  return (
+    <>
+      {stream.balances ? <Status tone="good">balances</Status> : <Status tone="off">being settled</Status>}
+      {trouble !== "" && <span className="block text-xs text-warn">{trouble}</span>}
+    </>
+  );
 }
 
 /** `isOwn`: all of them are of the workflow whose page this is. */

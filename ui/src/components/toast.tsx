@@ -30,26 +30,22 @@ function Item({ toast }: { toast: Toast }) {
     return () => clearTimeout(timer);
   }, [toast.id]);
   return (
-    <li className="flex items-center gap-3 rounded-(--radius) border border-line bg-raised py-1 pr-1 pl-3 text-sm shadow-raised">
+    <div className="flex items-center gap-3 rounded-(--radius) border border-line bg-raised py-1 pr-1 pl-3 text-sm shadow-raised">
       <span className="min-w-0 flex-1 break-words">{toast.text}</span>
       <IconButton label="Dismiss" onClick={() => dismiss(toast.id)}>
         <X aria-hidden="true" />
       </IconButton>
-    </li>
+    </div>
   );
 }
 
 export function Toasts() {
   const toasts = useToasts((state) => state.toasts);
   return (
-    <ul
-      role="status"
-      aria-live="polite"
-      className="fixed right-4 bottom-4 z-50 flex w-[min(26rem,calc(100vw-2rem))] flex-col gap-2"
-    >
+    <div role="status" className="fixed right-4 bottom-4 z-50 flex w-[min(26rem,calc(100vw-2rem))] flex-col gap-2">
       {toasts.map((toast) => (
         <Item key={toast.id} toast={toast} />
       ))}
-    </ul>
+    </div>
   );
 }

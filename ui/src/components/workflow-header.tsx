@@ -7,6 +7,7 @@ const part = encodeURIComponent;
 const TABS = [
   ["Run", ""],
   ["Edit", "/edit"],
+  ["Revisions", "/revisions"],
 ] as const;
 
 export function WorkflowTabs({ name }: { name: string }) {

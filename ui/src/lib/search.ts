@@ -8,8 +8,9 @@ export function useSearchState(key: string, initial = ""): [string, (value: stri
   const set = useCallback(
     (value: string) =>
       setParams(
-        (before) => {
-          const after = new URLSearchParams(before);
+        () => {
+          // What is in the address now: two of these may be set one after the other, before the page is drawn again.
+          const after = new URLSearchParams(window.location.search);
           if (value === initial) after.delete(key);
           else after.set(key, value);
           return after;

@@ -3,7 +3,7 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { Suspense, useEffect, useState } from "react";
 import { Route, Switch } from "wouter";
-import { endLive, startLive, useLive } from "@/api/live";
+import { useLive } from "@/api/live";
 import { logInWithCode, lookSession } from "@/api/session";
 import { Failure } from "@/components/callout";
 import { Loading, Page } from "@/components/page";
@@ -38,6 +38,13 @@ export function App() {
   const [start, setStart] = useState<"pending" | "done" | { error: unknown }>("pending");
   const [refused, setRefused] = useState<unknown>(null);
 
+  // A log-in link that is opened where the page is open already changes nothing but the fragment.
+  useEffect(() => {
+    const onHash = () => location.hash.startsWith("#/login/") && setStart("pending");
+    window.addEventListener("hashchange", onHash);
+    return () => window.removeEventListener("hashchange", onHash);
+  }, []);
+
   useEffect(() => {
     if (start !== "pending") return;
     const begin = async () => {
@@ -53,11 +60,9 @@ export function App() {
           failure = cause;
         }
       }
-      const session = await lookSession();
-      if (!session.open) endLive(session.hint);
-      else startLive(queries);
+      const session = await lookSession(queries);
       // A link that does not work any more is no matter to somebody who is logged in already.
-      if (failure && session.open) {
+      if (failure && session.user !== null) {
         tell(`You are logged in already. ${sentence((failure as Error).message)}`);
       } else setRefused(failure);
       setStart("done");

@@ -1,5 +1,6 @@
 // The command palette: pages, daemons, workflows, components and actions by a few letters.
 
+import { useQueryClient } from "@tanstack/react-query";
 import { Dialog } from "radix-ui";
 import { useId, useMemo, useState } from "react";
 import { useLocation } from "wouter";
@@ -14,6 +15,7 @@ const SHOWN_MAX = 12;
 const part = encodeURIComponent;
 
 function useEntries(go: (href: string) => void): readonly Entry[] {
+  const queries = useQueryClient();
   const daemons = useDaemons().data;
   const workflows = useWorkflows().data;
   const components = useComponents().data;
@@ -26,12 +28,12 @@ function useEntries(go: (href: string) => void): readonly Entry[] {
       ...(["light", "dark", "system"] as const).map(
         (theme): Entry => ({ kind: "action", name: `Theme: ${theme}`, run: () => chooseTheme(theme) }),
       ),
-      { kind: "action", name: "Log out", run: () => void logOut() },
+      { kind: "action", name: "Log out", run: () => void logOut(queries) },
       ...(workflows ?? []).map(({ name }) => link("workflow", name, `/workflows/${part(name)}`)),
       ...(daemons ?? []).map(({ name }) => link("daemon", name, `/daemons/${part(name)}`)),
       ...(components ?? []).map(({ role, name }) => link(role, name, `/components/${role}/${part(name)}`)),
     ];
-  }, [daemons, workflows, components, go]);
+  }, [daemons, workflows, components, go, queries]);
 }
 
 export default function Palette({ onClose }: { onClose: () => void }) {

@@ -22,6 +22,7 @@ export const ROUTES: readonly Route[] = [
   page("/workflows", () => import("@/pages/workflows")),
   page("/workflows/new", () => import("@/pages/editor")),
   page("/workflows/:name/edit", () => import("@/pages/editor")),
+  page("/workflows/:name/revisions", () => import("@/pages/revisions")),
   page("/workflows/:name", () => import("@/pages/run")),
   page("/streams", () => import("@/pages/streams")),
   page("/components", () => import("@/pages/components")),

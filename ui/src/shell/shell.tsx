@@ -1,11 +1,12 @@
 // What stands around every page: navigation, how fresh the data is, and who is logged in. Knows no page's content.
 
+import { useQueryClient } from "@tanstack/react-query";
 import { LogOut, Menu as MenuIcon, Moon, Search, Sun, SunMoon, X } from "lucide-react";
 import { type ReactNode, useEffect, useRef, useState } from "react";
 import { Link, useLocation } from "wouter";
 import { useLive } from "@/api/live";
 import { useInfo } from "@/api/queries";
-import { logOut } from "@/api/session";
+import { logOut, useUser } from "@/api/session";
 import { IconButton } from "@/components/button";
 import { Status, type Tone } from "@/components/status";
 import { tell } from "@/components/toast";
@@ -62,6 +63,8 @@ function Brand() {
 function Foot() {
   const link = useLive((state) => state.link);
   const info = useInfo();
+  const queries = useQueryClient();
+  const user = useUser((state) => state.user);
   const theme = useTheme((state) => state.theme);
   const { next, Icon } = THEMES[theme];
   const [tone, word] = LINKS[link] ?? ["off", ""];
@@ -76,11 +79,18 @@ function Foot() {
         </IconButton>
         <IconButton
           label="Log out"
-          onClick={() => void logOut().catch((cause: Error) => tell(`Logging out did not work: ${cause.message}.`))}
+          onClick={() =>
+            void logOut(queries).catch((cause: Error) => tell(`Logging out did not work: ${cause.message}.`))
+          }
         >
           <LogOut aria-hidden="true" />
         </IconButton>
       </div>
+      {user && (
+        <p className="truncate">
+          {user.name}, {user.role}
+        </p>
+      )}
       {info.data && (
         <p className="truncate pb-1" title={`Fleet ${info.data.fleet}, mycelial-plane ${info.data.version}`}>
           fleet {info.data.fleet} · {info.data.version}
@@ -127,7 +137,7 @@ export function Shell({ onSearch, children }: { onSearch: () => void; children: 
       >
         Skip to content
       </a>
-      <div className="flex items-center justify-between border-b border-line bg-surface px-2 py-1.5 md:hidden">
+      <header className="flex items-center justify-between border-b border-line bg-surface px-2 py-1.5 md:hidden">
         <Brand />
         <IconButton
           label={isMenuOpen ? "Close menu" : "Open menu"}
@@ -136,8 +146,9 @@ export function Shell({ onSearch, children }: { onSearch: () => void; children: 
         >
           {isMenuOpen ? <X aria-hidden="true" /> : <MenuIcon aria-hidden="true" />}
         </IconButton>
-      </div>
-      <div
+      </header>
+      <aside
+        aria-label="Navigation and status"
         className={cx(
           "flex shrink-0 flex-col gap-3 border-line bg-surface p-2 md:sticky md:top-0 md:h-dvh md:w-52 md:overflow-y-auto md:border-r",
           isMenuOpen ? "max-md:border-b" : "max-md:hidden",
@@ -156,7 +167,7 @@ export function Shell({ onSearch, children }: { onSearch: () => void; children: 
         </button>
         <Navigation onGo={() => setMenuOpen(false)} />
         <Foot />
-      </div>
+      </aside>
       <div className="flex min-w-0 flex-1 flex-col">
         <Away />
         <main id="main" ref={main} tabIndex={-1} className="flex min-w-0 flex-1 flex-col outline-none">

@@ -1,11 +1,12 @@
 import { expect, it } from "vitest";
-import type { DaemonView } from "@/api/types";
+import type { DaemonItem } from "@/api/types";
 import { parseSort } from "@/components/virtual-table";
 import { chooseDaemons, runsOf } from "./choose";
 
-const daemon = (name: string, presence: DaemonView["presence"], rss_bytes: number): DaemonView => ({
+const daemon = (name: string, presence: DaemonItem["presence"], rss_bytes: number): DaemonItem => ({
   name,
   node: name,
+  labels: {},
   presence,
   last_seen_ms: null,
   version: "0.1.0",

@@ -1,6 +1,6 @@
 // Which daemons are shown, and in which order. Pure.
 
-import type { DaemonView, Presence, WorkflowView } from "@/api/types";
+import type { DaemonItem, Presence, WorkflowView } from "@/api/types";
 import type { Sort } from "@/components/virtual-table";
 import type { Candidate } from "@/lib/selector";
 
@@ -9,11 +9,11 @@ const WORST_FIRST: Record<Presence, number> = { offline: 0, late: 1, unknown: 2,
 
 const NAMES = new Intl.Collator("en", { numeric: true });
 const byNumber =
-  (value: (daemon: DaemonView) => number) =>
-  (a: DaemonView, b: DaemonView): number =>
+  (value: (daemon: DaemonItem) => number) =>
+  (a: DaemonItem, b: DaemonItem): number =>
     value(a) - value(b);
 
-const ORDERS: Record<string, (a: DaemonView, b: DaemonView) => number> = {
+const ORDERS: Record<string, (a: DaemonItem, b: DaemonItem) => number> = {
   name: () => 0,
   presence: byNumber((daemon) => WORST_FIRST[daemon.presence]),
   seen: byNumber((daemon) => daemon.last_seen_ms ?? Number.MAX_SAFE_INTEGER),
@@ -38,11 +38,10 @@ export function runsOf(workflows: readonly WorkflowView[]) {
 }
 
 const NO_RUNS: readonly string[] = [];
-const NO_LABELS = {};
 
 /** Equal ones are by name, so that nothing jumps. */
 export function chooseDaemons(
-  all: readonly DaemonView[],
+  all: readonly DaemonItem[],
   test: (candidate: Candidate) => boolean,
   runs: ReadonlyMap<string, readonly string[]>,
   sort: Sort,
@@ -50,7 +49,7 @@ export function chooseDaemons(
   const order = ORDERS[sort.key] ?? ORDERS.name;
   const sign = sort.isDescending ? -1 : 1;
   return all
-    .filter((view) => test({ view, labels: view.labels ?? NO_LABELS, runs: runs.get(view.name) ?? NO_RUNS }))
+    .filter((view) => test({ view, labels: view.labels, runs: runs.get(view.name) ?? NO_RUNS }))
     .sort((a, b) => {
       const first = (order?.(a, b) ?? 0) * sign;
       if (first !== 0) return first;

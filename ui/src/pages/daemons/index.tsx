@@ -3,7 +3,7 @@
 import { Bookmark, Plus, X } from "lucide-react";
 import { useMemo } from "react";
 import { useDaemons, useWorkflows } from "@/api/queries";
-import type { DaemonView, WorkflowView } from "@/api/types";
+import type { DaemonItem, WorkflowView } from "@/api/types";
 import { Button, IconButton, LinkButton } from "@/components/button";
 import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
@@ -18,9 +18,10 @@ import { bytes, count, number } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
 import { asSelector, parseSelector } from "@/lib/selector";
 import { chooseDaemons, runsOf } from "./choose";
+import { LabelButton } from "./label";
 import { useViews } from "./views";
 
-const COLUMNS: readonly SortableColumn<DaemonView>[] = [
+const COLUMNS: readonly SortableColumn<DaemonItem>[] = [
   {
     name: "Daemon",
     sortKey: "name",
@@ -52,9 +53,9 @@ const COLUMNS: readonly SortableColumn<DaemonView>[] = [
   { name: "Version", sortKey: "version", isMinor: true, cell: (daemon) => daemon.version },
 ];
 
-const LABELS: SortableColumn<DaemonView> = {
+const LABELS: SortableColumn<DaemonItem> = {
   name: "Labels",
-  cell: ({ labels = {} }) => (
+  cell: ({ labels }) => (
     <span className="font-mono text-xs">
       {Object.entries(labels)
         .map(([key, value]) => `${key}=${value}`)
@@ -64,11 +65,11 @@ const LABELS: SortableColumn<DaemonView> = {
 };
 
 /** What a daemon said that was never heard is nothing, not 0 bytes. */
-function Used({ daemon, bytes: value }: { daemon: DaemonView; bytes: number }) {
+function Used({ daemon, bytes: value }: { daemon: DaemonItem; bytes: number }) {
   return daemon.last_seen_ms === null ? <span className="text-muted">–</span> : bytes(value);
 }
 
-function Plan({ daemon }: { daemon: DaemonView }) {
+function Plan({ daemon }: { daemon: DaemonItem }) {
   const [is, wanted] = [number(daemon.plan_version), number(daemon.plan_wanted)];
   return <span className="whitespace-nowrap">{is === wanted ? is : `${is} → ${wanted}`}</span>;
 }
@@ -109,7 +110,7 @@ export default function Daemons() {
   );
 }
 
-function Chosen({ all, workflows }: { all: readonly DaemonView[]; workflows: readonly WorkflowView[] }) {
+function Chosen({ all, workflows }: { all: readonly DaemonItem[]; workflows: readonly WorkflowView[] }) {
   const [typed, setTyped] = useSearchState("q");
   const [sort, setSort] = useSearchState("sort", "name");
   const parsed = useMemo(() => parseSelector(typed), [typed]);
@@ -119,12 +120,12 @@ function Chosen({ all, workflows }: { all: readonly DaemonView[]; workflows: rea
     [all, parsed, runs, sort],
   );
   const columns = useMemo(
-    () => (all.some((daemon) => Object.keys(daemon.labels ?? {}).length > 0) ? [...COLUMNS, LABELS] : COLUMNS),
+    () => (all.some((daemon) => Object.keys(daemon.labels).length > 0) ? [...COLUMNS, LABELS] : COLUMNS),
     [all],
   );
   return (
     <>
-      <Filter typed={typed} setTyped={setTyped} error={parsed.error} found={rows.length} all={all.length} />
+      <Filter typed={typed} setTyped={setTyped} error={parsed.error} found={rows} all={all.length} />
       <Views typed={typed} sort={sort} onChoose={setTyped} onSort={setSort} />
       {rows.length === 0 ? (
         <Empty
@@ -149,7 +150,7 @@ interface FilterProps {
   typed: string;
   setTyped: (text: string) => void;
   error: string | null;
-  found: number;
+  found: readonly DaemonItem[];
   all: number;
 }
 
@@ -170,9 +171,10 @@ function Filter({ typed, setTyped, error, found, all }: FilterProps) {
         />
       </div>
       <span role="status" className="tabular text-sm text-muted">
-        {found === all ? count(all, "daemon") : `${number(found)} of ${count(all, "daemon")}`}
+        {found.length === all ? count(all, "daemon") : `${number(found.length)} of ${count(all, "daemon")}`}
       </span>
       <CliButton command={command} />
+      {!error && <LabelButton selector={asSelector(typed)} chosen={found} />}
       <p id="filter-help" className={error ? "w-full text-xs text-bad" : "sr-only"}>
         {error ??
           "Terms beside each other all have to hold; a minus before a term turns it around. Fields: name, presence, version, runs, label, and any label by its key."}

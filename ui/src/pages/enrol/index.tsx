@@ -1,10 +1,12 @@
 // Letting a new member in: an enrolment string, the command to type, and the wait until it is there.
 
-import { useMutation } from "@tanstack/react-query";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useRef, useState } from "react";
-import { createToken, type TokenWish } from "@/api/actions";
+import { createToken } from "@/api/actions";
+import { keys } from "@/api/keys";
 import { useDaemons } from "@/api/queries";
-import type { MemberRole } from "@/api/types";
+import type { MemberRole, TokenWish } from "@/api/types";
+import { Allowed } from "@/components/allowed";
 import { Button, LinkButton } from "@/components/button";
 import { Callout, Failure } from "@/components/callout";
 import { CliButton, Code } from "@/components/copy";
@@ -12,6 +14,7 @@ import { Field, Input, Select } from "@/components/field";
 import { TextLink } from "@/components/link";
 import { Page, Section } from "@/components/page";
 import { PresenceStatus } from "@/components/status";
+import { Tokens } from "./tokens";
 import { arrived, cliOf, LIVES, mistakeInName } from "./wish";
 
 const FIRST: TokenWish = { role: "daemon", name: null, uses: 1, ttl_s: 86_400 };
@@ -19,13 +22,20 @@ const USES_MAX = 1_000;
 
 export default function Enrol() {
   const [wish, setWish] = useState(FIRST);
-  const make = useMutation({ mutationFn: () => createToken(wish) });
+  const queries = useQueryClient();
+  const make = useMutation({
+    mutationFn: () => createToken(wish),
+    onSuccess: () => queries.invalidateQueries({ queryKey: keys.tokens }),
+  });
   return (
     <Page title={wish.role === "daemon" ? "Enrol a daemon" : "Enrol an operator"} isWide={false}>
       {make.data ? (
         <Made wish={wish} invitation={make.data.invitation} onAnother={() => make.reset()} />
       ) : (
-        <Form wish={wish} setWish={setWish} isBusy={make.isPending} error={make.error} onMake={() => make.mutate()} />
+        <Allowed needs="operator" what="Enrolling somebody">
+          <Form wish={wish} setWish={setWish} isBusy={make.isPending} error={make.error} onMake={() => make.mutate()} />
+          <Tokens />
+        </Allowed>
       )}
     </Page>
   );

@@ -1,7 +1,6 @@
 // What an enrolment string is to be, and who came with it. Pure.
 
-import type { TokenWish } from "@/api/actions";
-import type { DaemonView } from "@/api/types";
+import type { DaemonView, TokenWish } from "@/api/types";
 
 export const LIVES: readonly (readonly [seconds: number, text: string])[] = [
   [3_600, "1 hour"],

@@ -7,6 +7,7 @@ import { Failed } from "@/api/client";
 import { keys } from "@/api/keys";
 import { useWorkflow, useWorkflowStatus } from "@/api/queries";
 import type { WorkflowStatus } from "@/api/types";
+import { Allowed } from "@/components/allowed";
 import { LinkButton } from "@/components/button";
 import { CliButton, Code, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
@@ -50,7 +51,9 @@ export default function Run() {
       actions={
         <>
           <CliButton command={`mycelial workflow status ${shellWord(name)}`} />
-          <Delete name={name} />
+          <Allowed needs="operator" what="Deleting">
+            <Delete name={name} />
+          </Allowed>
         </>
       }
     >

@@ -156,9 +156,7 @@ async fn pages_are_ours_and_say_what_browsers_may_not_do() {
     };
     for (path, mime) in [
         ("/", "text/html; charset=utf-8"),
-        ("/style.css", "text/css; charset=utf-8"),
-        ("/app.js", "text/javascript; charset=utf-8"),
-        ("/dom.js", "text/javascript; charset=utf-8"),
+        ("/plain.css", "text/css; charset=utf-8"),
         ("/icon.svg", "image/svg+xml"),
     ] {
         let answer = browser.get(path).await;
@@ -182,18 +180,27 @@ async fn pages_are_ours_and_say_what_browsers_may_not_do() {
         .split(['"', '\''])
         .filter(|part| part.starts_with('/') && part.len() > 1)
     {
-        assert_eq!(browser.get(link).await.status, 200, "{link}");
+        let file = browser.send("GET", link, &[("accept-encoding", "gzip")], None).await;
+        assert_eq!(file.status, 200, "{link}");
+        // What the bundler named by its content is kept for ever, and there compressed only.
+        if link.starts_with("/assets/") {
+            assert!(file.headers["cache-control"].contains("immutable"), "{link}");
+            assert_eq!(browser.get(link).await.status, 406, "{link}");
+        }
     }
     assert!(
         !page.contains("<script>") && !page.contains("style="),
         "nothing inline: the policy forbids it"
     );
-    for path in ["/nothing", "/../plane.db", "/app.js/x"] {
+    for path in ["/nothing", "/../plane.db", "/icon.svg/x", "/assets/none.js"] {
         assert_eq!(browser.get(path).await.status, 404, "{path}");
     }
     // Who looks at it in a browser's window gets a page, who calls it gets JSON.
     let window = [("accept", "text/html,application/xhtml+xml")];
-    for (path, status) in [("/nothing", 404), ("/api/v1/ledger", 401)] {
+    // An address of the page is its own matter.
+    let answer = browser.send("GET", "/workflows/shop", &window, None).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, page.as_str()));
+    for (path, status) in [("/assets/none.js", 404), ("/api/v1/ledger", 401)] {
         let answer = browser.send("GET", path, &window, None).await;
         assert_eq!(
             (answer.status, answer.headers["content-type"].as_str()),

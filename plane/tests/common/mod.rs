@@ -373,7 +373,7 @@ impl Browser {
         let mut stream = self.open(method, path, extra, body).await;
         let mut bytes = Vec::new();
         timeout(SOON, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
-        parse(&String::from_utf8(bytes).unwrap())
+        parse(&String::from_utf8_lossy(&bytes))
     }
 
     pub async fn open(&self, method: &str, path: &str, extra: &[(&str, &str)], body: Option<&str>) -> TcpStream {

@@ -8,6 +8,7 @@ use crate::{
     id::{FleetId, NodeId, TokenId},
     member::Role,
     message::{HostFacts, Ledger, Resources, RosterPut, RunState},
+    observe::{ObserveCall, ObserveResult},
     plan::ComponentRole,
 };
 
@@ -85,6 +86,8 @@ pub enum ApiCall {
     TokenList,
     /// Makes an enrolment string useless. Answered by [`ApiResult::Tokens`]: those that are left.
     TokenRevoke(TokenId),
+    /// History and alerts. Answered by [`ApiResult::Observe`].
+    Observe(ObserveCall),
 }
 
 /// For whom to write an access list.
@@ -149,6 +152,8 @@ pub enum ApiResult {
     Text(String),
     /// For [`ApiCall::TokenList`] and [`ApiCall::TokenRevoke`].
     Tokens(Vec<TokenView>),
+    /// For [`ApiCall::Observe`].
+    Observe(ObserveResult),
 }
 
 /// A daemon with its labels.

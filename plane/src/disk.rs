@@ -6,7 +6,7 @@ use bus_link::home::{Home, HomeError, Membership};
 use bus_schema::member::{Roster, Signed};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::store::Store;
+use crate::store::{Store, history::History};
 
 /// Jobs waiting for the disk.
 const JOBS_MAX: usize = 64;
@@ -16,6 +16,8 @@ const JOBS_MAX: usize = 64;
 pub struct Files {
     /// The store.
     pub store: Store,
+    /// The history of metrics.
+    pub history: History,
     /// The plane's own keys and membership.
     pub home: Home,
     /// As last saved in `home`.

@@ -22,6 +22,8 @@ pub mod live;
 pub mod log;
 pub mod login;
 pub mod metrics;
+pub mod notify;
+pub mod observe;
 pub mod outbox;
 pub mod run;
 pub mod service;

@@ -27,6 +27,7 @@ use crate::{
     domain::{Change, Effect, State, change::Signer, members::Member, state::Enrolment},
     invite::{Inviter, TOKEN_RANDOM_BYTES},
     live::Live,
+    observe::Observer,
     outbox::{Outbox, Outgoing},
 };
 
@@ -97,6 +98,8 @@ pub struct Parts {
     pub disk: Disk,
     /// Who watches the live picture.
     pub live: Live,
+    /// Who watches over time.
+    pub observer: Observer,
 }
 
 /// The service, before it runs.
@@ -201,6 +204,7 @@ impl Service {
                 self.refused_told = refused;
             }
         }
+        self.parts.observer.tick(&self.parts.state, &self.parts.disk, now).await?;
         self.parts.live.publish(&self.parts.state, &self.parts.http, now);
         Ok(())
     }
@@ -439,6 +443,15 @@ impl Service {
                     self.tell(&Change::TokenRevoked(token));
                 }
                 found
+            }
+            ApiCall::Observe(call) => {
+                let Parts {
+                    observer, state, disk, clock, ..
+                } = &mut self.parts;
+                let answered = observer.call(call, state, disk, clock.now()).await;
+                return Ok(answered.unwrap_or_else(|Closed| {
+                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
+                }));
             }
             call => return Err(call),
         };

@@ -15,6 +15,7 @@ use axum::{
 use bus_schema::{
     api::{ApiCall, ApiResult, BrokerKind, Failure, FailureKind},
     member::Role,
+    observe::ObserveResult,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -78,8 +79,19 @@ fn answer(result: ApiResult) -> Response {
         ApiResult::Text(text) => Json(json!({ "text": text })).into_response(),
         ApiResult::Tokens(tokens) => Json(tokens).into_response(),
         ApiResult::AccessList(text) => Json(json!({ "text": text })).into_response(),
+        ApiResult::Observe(result) => observed(result),
         // Holds the group key, and no page has a use for it.
         ApiResult::Roster(_) => refuse(StatusCode::NOT_FOUND, FailureKind::NotFound, NO_SUCH_CALL, ""),
+    }
+}
+
+fn observed(result: ObserveResult) -> Response {
+    match result {
+        ObserveResult::Series(series) => Json(series).into_response(),
+        ObserveResult::Alerts(alerts) => Json(alerts).into_response(),
+        ObserveResult::Rules(rules) => Json(rules).into_response(),
+        ObserveResult::Preview(fired) => Json(fired).into_response(),
+        ObserveResult::Sent(channel) => Json(json!({ "channel": channel })).into_response(),
     }
 }
 

@@ -3,33 +3,37 @@
 // A call that did not work: `message` and `hint` are for people, `status` 0 means that the plane was not reached.
 export class Failed extends Error {
   constructor(status, body) {
-    super(body.message);
+    super(body.detail);
     Object.assign(this, { status, hint: body.hint ?? "", problems: body.problems ?? [] });
   }
 }
 
-export async function call(method, path, body) {
+const BASE = "/api/v1";
+
+export async function call(method, path, body, headers = {}) {
   let response;
   try {
-    response = await fetch(path, {
+    response = await fetch(BASE + path, {
       method,
-      headers: body === undefined ? {} : { "content-type": "application/json" },
+      headers: body === undefined ? headers : { ...headers, "content-type": "application/json" },
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch {
-    throw new Failed(0, { message: "The plane cannot be reached.", hint: "Is mycelial-plane running?" });
+    throw new Failed(0, { detail: "The plane cannot be reached.", hint: "Is mycelial-plane running?" });
   }
   if (response.status === 204) return null;
   const type = response.headers.get("content-type") ?? "";
-  const answer = type.startsWith("application/json")
+  const answer = /^application\/(problem\+)?json/.test(type)
     ? await response.json()
-    : { message: `The plane answered ${response.status}.` };
+    : { detail: `The plane answered ${response.status}.` };
   if (response.ok) return answer;
-  if (response.status === 401 && path.startsWith("/api")) live.lost(answer.hint);
+  if (response.status === 401 && path !== "/session") live.lost(answer.hint);
   throw new Failed(response.status, answer);
 }
 
-export const get = (path) => call("GET", `/api${path}`);
+export const get = (path) => call("GET", path);
+// A whole list.
+export const list = (path) => get(path).then(({ items }) => items);
 export const name = encodeURIComponent;
 
 const SAMPLES_MAX = 120;
@@ -59,7 +63,7 @@ class Live {
     this.stop();
     // A further attempt is none that anybody has to be told of.
     if (this.link !== "off") this.link = "connecting";
-    const source = new EventSource("/api/live");
+    const source = new EventSource(`${BASE}/live`);
     this.#source = source;
     source.onmessage = (event) => this.#take(JSON.parse(event.data));
     source.onerror = () => {

@@ -99,7 +99,7 @@ async function logIn(code) {
   show(h("p", { class: "quiet" }, "Logging in …"));
   let refused = null;
   try {
-    await call("POST", "/login", { code });
+    await call("POST", "/session", { code });
   } catch (error) {
     refused = error;
   }
@@ -113,7 +113,7 @@ async function logIn(code) {
 // A link that does not work any more is no matter to somebody who is logged in already.
 async function stillIn(refused) {
   try {
-    const { open: inside, hint } = await session();
+    const { user: inside, hint } = await session();
     if (!inside) {
       live.lost(hint);
       return drawOut(refused.message);
@@ -192,7 +192,7 @@ live.subscribe(() => {
 
 document.getElementById("logout").onclick = async () => {
   try {
-    await call("POST", "/logout");
+    await call("DELETE", "/session");
   } catch (error) {
     tell(error.message);
     return;
@@ -232,7 +232,7 @@ themeButton.onclick = () => {
 async function start() {
   if (/^#\/login\//.test(location.hash)) return open();
   try {
-    const { open: inside, hint } = await session();
+    const { user: inside, hint } = await session();
     if (inside) live.start();
     else live.lost(hint);
     open();

@@ -1,6 +1,6 @@
 // Daemons: who is there, how they are, and adding one.
 
-import { call, get, name } from "./api.js";
+import { call, get, list, name } from "./api.js";
 import { bytes, copyButton, empty, facts, failure, h, number, span, state, table } from "./dom.js";
 
 const PRESENCE = {
@@ -73,7 +73,7 @@ export function fleet() {
         : empty("No daemons yet", "A daemon runs close to the data and moves it. Make an enrolment string, and give it to myceliald on the machine that has the data.", addButton()),
     ];
   };
-  return { load: () => get("/daemons"), fresh: (picture) => picture.daemons, draw };
+  return { load: () => list("/daemons"), fresh: (picture) => picture.daemons, draw };
 }
 
 // What runs where: workflows of one daemon (`of` is "workflow"), or daemons of one workflow ("daemon").
@@ -162,7 +162,7 @@ export function add() {
     try {
       const role = form.get("role");
       const wish = { role, name: wanted === "" ? null : wanted, uses: Number(form.get("uses")), ttl_s: Number(form.get("ttl")) };
-      const { invitation } = await call("POST", "/api/tokens", wish);
+      const { invitation } = await call("POST", "/tokens", wish);
       made = { invitation, role };
       error = null;
     } catch (failed) {

@@ -1,6 +1,6 @@
 // Every stream's account, and how fast it flows.
 
-import { get, live, name, streamKey } from "./api.js";
+import { list, live, name, streamKey } from "./api.js";
 import { bytes, empty, h, number, state, table } from "./dom.js";
 
 const COLUMNS = ["produced", "delivered", "buffered", "dropped", "dead", "duplicates"];
@@ -76,7 +76,7 @@ export function ledger() {
 }
 
 async function load() {
-  const [daemons, streams] = await Promise.all([get("/daemons"), get("/ledger")]);
+  const [daemons, streams] = await Promise.all([list("/daemons"), list("/ledger")]);
   return { daemons, streams };
 }
 

@@ -1,6 +1,6 @@
 // Workflows: what there is, how it runs, and editing a text. Drafts stay in the browser until they are applied.
 
-import { call, get, name } from "./api.js";
+import { call, get, list, name } from "./api.js";
 import { confirm, empty, failure, h, moment, number, sentence, table, tell } from "./dom.js";
 import { parts, run } from "./fleet.js";
 import { streamTable, taps } from "./ledger.js";
@@ -27,7 +27,7 @@ export function workflows() {
           ),
         ),
   ];
-  return { load: () => get("/workflows"), fresh: (picture) => picture.workflows, draw };
+  return { load: () => list("/workflows"), fresh: (picture) => picture.workflows, draw };
 }
 
 export function workflow(key) {
@@ -35,7 +35,7 @@ export function workflow(key) {
     const sure = await confirm(`Delete ${key}?`, "It stops on all its daemons, and what is still buffered is not delivered any more. Its revisions are kept.", "Delete");
     if (!sure) return;
     try {
-      await call("DELETE", `/api/workflows/${name(key)}`);
+      await call("DELETE", `/workflows/${name(key)}`);
       tell(`${key} is deleted.`);
       location.hash = "#/workflows";
     } catch (error) {
@@ -103,6 +103,8 @@ const drafts = {
   },
 };
 
+const precondition = (revision) => (revision === 0 ? { "if-none-match": "*" } : { "if-match": `"${revision}"` });
+
 // The revision the text was read at goes back with it: somebody else's change in between is a conflict, not overwritten.
 export function editor(key) {
   const fresh = key === undefined;
@@ -117,7 +119,7 @@ export function editor(key) {
 
   const load = async () => {
     if (fresh) {
-      const [first, second = first] = (await get("/daemons")).map((daemon) => daemon.name);
+      const [first, second = first] = (await list("/daemons")).map((daemon) => daemon.name);
       stored = { text: template(first, second), revision: 0 };
     } else {
       stored = await get(`/workflows/${name(key)}`).then(({ text, view }) => ({ text, revision: view.revision }));
@@ -167,7 +169,7 @@ export function editor(key) {
 
   const check = (redraw) =>
     work("check", redraw, async () => {
-      ({ problems } = await call("POST", "/api/workflows/validate", { text: area.value }));
+      ({ problems } = await call("POST", "/workflows/validate", { text: area.value }));
       checked = true;
     });
 
@@ -179,7 +181,7 @@ export function editor(key) {
       const text = area.value;
       const target = nameOf(text);
       if (target === "") throw Object.assign(new Error("The text has no name."), { hint: 'Begin it with: name = "…"', problems: [] });
-      const { revision } = await call("PUT", `/api/workflows/${name(target)}`, { text, expect_revision: over ?? data.draft.revision });
+      const { revision } = await call("PUT", `/workflows/${name(target)}`, { text }, precondition(over ?? data.draft.revision));
       drafts.write(slot, null);
       stored = { text, revision };
       tell(`${target} is applied as revision ${revision}.`);
@@ -259,7 +261,7 @@ export function editor(key) {
         h("button", { id: "check", type: "button", disabled: busy !== "", title: "Ctrl+Enter", onclick: () => check(redraw) }, busy === "check" ? "Checking …" : "Check"),
         h("button", { type: "button", disabled: !data.isDraft, onclick: () => discard(redraw, data) }, "Discard changes"),
       ),
-      error && [failure(error), error.status === 409 && conflict(redraw, data)],
+      error && [failure(error), error.status === 412 && conflict(redraw, data)],
       report(),
     ];
   };

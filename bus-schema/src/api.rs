@@ -88,10 +88,13 @@ pub enum ApiCall {
     TokenRevoke(TokenId),
     /// History and alerts. Answered by [`ApiResult::Observe`].
     Observe(ObserveCall),
+    /// Takes a daemon out of the fleet for good. Answered by [`ApiResult::Revoked`].
+    DaemonRevoke(NodeId),
 }
 
 /// For whom to write an access list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BrokerKind {
     /// Eclipse Mosquitto's acl_file.
@@ -154,10 +157,13 @@ pub enum ApiResult {
     Tokens(Vec<TokenView>),
     /// For [`ApiCall::Observe`].
     Observe(ObserveResult),
+    /// For [`ApiCall::DaemonRevoke`]: its name.
+    Revoked(String),
 }
 
 /// A daemon with its labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Labelled {
     /// Its name.
     pub name: String,
@@ -169,6 +175,7 @@ pub struct Labelled {
 
 /// A revision in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RevisionView {
     /// From 1.
     pub number: u32,
@@ -182,6 +189,7 @@ pub struct RevisionView {
 
 /// An enrolment string in a list, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TokenView {
     /// Its id.
     pub id: TokenId,
@@ -197,6 +205,7 @@ pub struct TokenView {
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failure {
     /// What kind of failure; decides the exit code.
     pub kind: FailureKind,
@@ -210,6 +219,7 @@ pub struct Failure {
 
 /// Kinds of failures. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// The request makes no sense as it is.
@@ -226,6 +236,7 @@ pub enum FailureKind {
 
 /// One thing that is wrong in a workflow, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// Where: `sources.db.path`, or empty for the whole.
     pub place: String,
@@ -239,6 +250,7 @@ pub struct Problem {
 
 /// The plane, in short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PlaneInfo {
     /// The fleet.
     pub fleet: FleetId,
@@ -260,6 +272,7 @@ pub struct PlaneInfo {
 
 /// Whether a daemon is there. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
     /// Enrolled, never heard since the plane started.
@@ -274,6 +287,7 @@ pub enum Presence {
 
 /// A daemon in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DaemonView {
     /// Name.
     pub name: String,
@@ -299,6 +313,7 @@ pub struct DaemonView {
 
 /// A daemon with everything known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DaemonDetail {
     /// The list's line about it.
     pub view: DaemonView,
@@ -324,6 +339,7 @@ pub struct DaemonDetail {
 
 /// A component in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ComponentView {
     /// What it does.
     pub role: ComponentRole,
@@ -339,6 +355,7 @@ pub struct ComponentView {
 
 /// A workflow in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkflowView {
     /// Name.
     pub name: String,
@@ -356,6 +373,7 @@ pub struct WorkflowView {
 
 /// A workflow's part on one daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkflowPart {
     /// The workflow.
     pub workflow: String,
@@ -371,6 +389,7 @@ pub struct WorkflowPart {
 
 /// A stream's account, both ends put together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StreamView {
     /// The workflow's name.
     pub workflow: String,

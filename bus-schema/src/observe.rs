@@ -71,6 +71,7 @@ pub enum ObserveResult {
 
 /// One metric of one subject over time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Series {
     /// See [`ObserveCall::Series`].
     pub subject: String,
@@ -86,6 +87,7 @@ pub struct Series {
 
 /// One step of a series, in thousandths of its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Point {
     /// Where the step begins, milliseconds since 1970.
     pub at_unix_ms: i64,
@@ -99,6 +101,7 @@ pub struct Point {
 
 /// What a rule looks at. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AlertKind {
     /// A daemon is not heard. `over` has no meaning.
@@ -123,6 +126,7 @@ pub enum AlertKind {
 
 /// How bad. Variants are only ever appended; a later one is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Good to know.
@@ -135,6 +139,7 @@ pub enum Severity {
 
 /// When to raise an alert.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AlertRule {
     /// Its name; one that comes with the plane is replaced by one of the same name.
@@ -159,6 +164,7 @@ pub struct AlertRule {
 
 /// Where an alert stands. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AlertState {
     /// It is so, not for long enough.
@@ -171,6 +177,7 @@ pub enum AlertState {
 
 /// An alert in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AlertView {
     /// Its id: the same as long as rule and subject are.
     pub id: String,
@@ -194,6 +201,7 @@ pub struct AlertView {
 
 /// A time in which a rule would have fired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Fired {
     /// About what.
     pub subject: String,

@@ -217,7 +217,9 @@ impl Config {
         }
         if self.metrics.history_bytes < history::BUDGET_BYTES_MIN {
             let least = history::BUDGET_BYTES_MIN;
-            return Err(format!("metrics.history_bytes: the history needs at least {least} bytes"));
+            return Err(format!(
+                "metrics.history_bytes: the history needs at least {least} bytes"
+            ));
         }
         self.alerts.check()?;
         if self.http.parse::<std::net::SocketAddr>().is_err() {

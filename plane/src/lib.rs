@@ -25,6 +25,8 @@ pub mod metrics;
 pub mod notify;
 pub mod observe;
 pub mod outbox;
+pub mod permission;
+mod revoke;
 pub mod run;
 pub mod service;
 pub mod store;

@@ -68,12 +68,17 @@ impl<'a> Placed<'a> {
         let mut chosen = BTreeMap::new();
         for rule in rules.iter().filter(|rule| !rule.select.is_empty()) {
             // Was checked when the rule was taken.
-            let Ok(selector) = Selector::parse(&rule.select) else { continue };
+            let Ok(selector) = Selector::parse(&rule.select) else {
+                continue;
+            };
             let views: Vec<DaemonView> = state.chosen(&selector, now);
             chosen.insert(rule.select.as_str(), views.into_iter().map(|view| view.name).collect());
         }
         Self {
-            workflows: workflows.iter().map(|one| (one.name.as_str(), &one.daemons[..])).collect(),
+            workflows: workflows
+                .iter()
+                .map(|one| (one.name.as_str(), &one.daemons[..]))
+                .collect(),
             chosen,
         }
     }
@@ -88,7 +93,11 @@ fn invalid(message: impl Into<String>, hint: &str) -> ApiResult {
 }
 
 fn store_failed(cause: &dyn std::fmt::Display) -> ApiResult {
-    failed(FailureKind::Internal, cause.to_string(), "look at the plane's log and its disk")
+    failed(
+        FailureKind::Internal,
+        cause.to_string(),
+        "look at the plane's log and its disk",
+    )
 }
 
 /// A notice as it is sent.
@@ -166,7 +175,10 @@ impl Observer {
         });
         match written.await? {
             Ok(0) => {}
-            Ok(count) => warn!(count, "too many messages about alerts wait to be delivered; the oldest were given up"),
+            Ok(count) => warn!(
+                count,
+                "too many messages about alerts wait to be delivered; the oldest were given up"
+            ),
             Err(cause) => {
                 // Found out again in the next step, so that nothing is told that is not durable.
                 error!(%cause, "cannot store alerts");
@@ -245,13 +257,18 @@ impl Observer {
             return Ok(invalid(wrong, ""));
         }
         let kept = self.alerts.clone();
-        Ok(match disk.run(move |files| files.store.save_alerts(&kept, &[], now.unix_ms)).await? {
-            Ok(_) => observed(ObserveResult::Alerts(self.alerts.views(now.unix_ms))),
-            Err(cause) => {
-                self.alerts = before;
-                store_failed(&cause)
-            }
-        })
+        Ok(
+            match disk
+                .run(move |files| files.store.save_alerts(&kept, &[], now.unix_ms))
+                .await?
+            {
+                Ok(_) => observed(ObserveResult::Alerts(self.alerts.views(now.unix_ms))),
+                Err(cause) => {
+                    self.alerts = before;
+                    store_failed(&cause)
+                }
+            },
+        )
     }
 
     async fn preview(
@@ -272,7 +289,11 @@ impl Observer {
         let found = disk.run(move |files| {
             let mut all: Vec<Series> = Vec::new();
             let subjects = files.history.subjects()?;
-            for subject in subjects.iter().filter(|subject| subject.starts_with(prefix)).take(PREVIEW_SUBJECTS_MAX) {
+            for subject in subjects
+                .iter()
+                .filter(|subject| subject.starts_with(prefix))
+                .take(PREVIEW_SUBJECTS_MAX)
+            {
                 for metric in metrics {
                     let span = (now_s.saturating_sub(last_s), now_s);
                     let series = files.history.read(subject, Some(metric), span, now_s, POINTS_MAX)?;
@@ -288,9 +309,15 @@ impl Observer {
         let step_s = series.first().map_or(RESOLUTIONS[0].step_s, |series| series.step_s);
         let mut history: BTreeMap<i64, BTreeMap<String, Values>> = BTreeMap::new();
         for series in &series {
-            let Some(name) = metrics.iter().find(|name| **name == series.metric) else { continue };
+            let Some(name) = metrics.iter().find(|name| **name == series.metric) else {
+                continue;
+            };
             for point in &series.points {
-                let value = if alerts::less_is_worse(name) { point.min_milli } else { point.max_milli };
+                let value = if alerts::less_is_worse(name) {
+                    point.min_milli
+                } else {
+                    point.max_milli
+                };
                 let values = history.entry(point.at_unix_ms).or_default();
                 values.entry(series.subject.clone()).or_default().insert(name, value);
             }
@@ -309,20 +336,29 @@ impl Observer {
                 [] => "name one in plane.toml: [[alerts.webhook]], [[alerts.email]] or [[alerts.bus]]".to_string(),
                 known => format!("plane.toml names: {}", known.join(", ")),
             };
-            return Ok(failed(FailureKind::NotFound, format!("there is no channel '{channel}'"), hint));
+            return Ok(failed(
+                FailureKind::NotFound,
+                format!("there is no channel '{channel}'"),
+                hint,
+            ));
         }
         let text = json!({
             "version": 1, "fleet": state.fleet, "id": "test", "rule": "test", "subject": "plane", "severity": "info",
             "state": "firing", "since_unix_ms": now.unix_ms, "summary": "a test of this channel; nothing is wrong",
         });
         let (alerts, deliveries) = (self.alerts.clone(), vec![(channel.clone(), text.to_string())]);
-        Ok(match disk.run(move |files| files.store.save_alerts(&alerts, &deliveries, now.unix_ms)).await? {
-            Ok(_) => {
-                self.wake.notify_one();
-                observed(ObserveResult::Sent(channel))
-            }
-            Err(cause) => store_failed(&cause),
-        })
+        Ok(
+            match disk
+                .run(move |files| files.store.save_alerts(&alerts, &deliveries, now.unix_ms))
+                .await?
+            {
+                Ok(_) => {
+                    self.wake.notify_one();
+                    observed(ObserveResult::Sent(channel))
+                }
+                Err(cause) => store_failed(&cause),
+            },
+        )
     }
 }
 
@@ -348,8 +384,13 @@ async fn series(
         Ok(Some(series)) => observed(ObserveResult::Series(series)),
         Ok(None) => {
             let subject: String = subject.chars().take(100).collect();
-            let hint = "a subject is daemon:NAME, workflow:NAME or stream:WORKFLOW/EDGE; history begins after ten seconds";
-            failed(FailureKind::NotFound, format!("there is no such history of '{subject}'"), hint)
+            let hint =
+                "a subject is daemon:NAME, workflow:NAME or stream:WORKFLOW/EDGE; history begins after ten seconds";
+            failed(
+                FailureKind::NotFound,
+                format!("there is no such history of '{subject}'"),
+                hint,
+            )
         }
         Err(cause) => store_failed(&cause),
     })

@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use crate::{
     clock::Clock,
     config::{Config, Public, STORE},
-    disk::{Disk, Files},
+    disk::{Disk, Files, save_revoked},
     domain::{Change, Now, State, change::Signer},
     http,
     init::{InitError, Wishes, init, is_made, note_public, root},
@@ -222,6 +222,13 @@ impl Running {
         let live = Live::default();
         let auth = http::Auth::new(disk.clone(), &fleet, address, &config.http_names, dir).await;
         let auth = auth.map_err(|error| failed(&error))?;
+        let revoked_file = config
+            .broker
+            .as_ref()
+            .map(|broker| broker.secret_file.with_file_name("revoked"));
+        if let Some(path) = &revoked_file {
+            save_revoked(path, state.members.revoked()).map_err(|error| failed(&error))?;
+        }
         let wake = Arc::new(tokio::sync::Notify::new());
         let parts = Parts {
             state,
@@ -232,9 +239,16 @@ impl Running {
             clock: Clock::start(),
             disk: disk.clone(),
             live: live.clone(),
+            revoked_file,
             observer: Observer::new(rules, alerts, channels.names(), Arc::clone(&wake)),
         };
-        let notifier = notify::start(Arc::new(channels), Arc::clone(&session), disk.clone(), wake, stopping.clone());
+        let notifier = notify::start(
+            Arc::new(channels),
+            Arc::clone(&session),
+            disk.clone(),
+            wake,
+            stopping.clone(),
+        );
         let (handle, service) = service::start(parts, Arc::clone(&session), events, stopping.clone());
         let metrics_token = config.metrics_token().map_err(|error| wrong(&error))?;
         let server = http::serve(listener, handle, live, auth, metrics_token, stopping);

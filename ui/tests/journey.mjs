@@ -141,7 +141,7 @@ const STEPS = {
     await watch.forgive(/40[14]/, async () => {
       for (const [path, message] of [
         ["/fleet", "there is no such page"],
-        ["/api/ledger", "you are not logged in"],
+        ["/api/v1/ledger", "you are not logged in"],
       ]) {
         await page.goto(origin + path);
         await text(message);
@@ -355,12 +355,12 @@ const STEPS = {
     watch.add(other);
     await other.goto(`${origin}/#/workflows/shop`);
     const { status } = await other.evaluate(async () => {
-      const { text: now } = await (await fetch("/api/workflows/shop")).json();
-      return fetch("/api/workflows/shop", { method: "PUT", headers: { "content-type": "application/json" }, body: JSON.stringify({ text: `# theirs\n${now}` }) });
+      const { text: now } = await (await fetch("/api/v1/workflows/shop")).json();
+      return fetch("/api/v1/workflows/shop", { method: "PUT", headers: { "content-type": "application/json" }, body: JSON.stringify({ text: `# theirs\n${now}` }) });
     }).then(() => ({ status: 200 }));
     assert.equal(status, 200);
     await other.close();
-    await watch.forgive(/409/, async () => {
+    await watch.forgive(/412/, async () => {
       await button("Apply").click();
       await button("Apply over it").waitFor();
     });

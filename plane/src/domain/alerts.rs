@@ -76,7 +76,10 @@ pub fn mistake(
     selects: impl Fn(&str) -> Result<(), String>,
 ) -> Option<String> {
     if rules.len() > RULES_MAX {
-        return Some(format!("a fleet has at most {RULES_MAX} rules, these are {}", rules.len()));
+        return Some(format!(
+            "a fleet has at most {RULES_MAX} rules, these are {}",
+            rules.len()
+        ));
     }
     for (index, rule) in rules.iter().enumerate() {
         let name = &rule.name;
@@ -90,7 +93,10 @@ pub fn mistake(
             return Some(format!("there are two rules '{name}'"));
         }
         if rule.for_s > FOR_S_MAX {
-            return Some(format!("rule '{name}': `for` is longer than {} days", FOR_S_MAX / 86_400));
+            return Some(format!(
+                "rule '{name}': `for` is longer than {} days",
+                FOR_S_MAX / 86_400
+            ));
         }
         if rule.when == AlertKind::BufferFill && !(1..100).contains(&rule.over) {
             return Some(format!("rule '{name}': `over` is a percentage, 1 to 99"));
@@ -158,7 +164,10 @@ fn judge(rule: &AlertRule, subject: &str, values: &Values) -> Option<(bool, Stri
             let lag_s = whole / 1_000;
             (
                 lag_s > rule.over,
-                format!("the oldest record on its way on '{what}' has waited for {lag_s} s, over {} s", rule.over),
+                format!(
+                    "the oldest record on its way on '{what}' has waited for {lag_s} s, over {} s",
+                    rule.over
+                ),
             )
         }
         AlertKind::Errors => {
@@ -193,7 +202,10 @@ fn judge(rule: &AlertRule, subject: &str, values: &Values) -> Option<(bool, Stri
                 format!("daemon '{what}' has {mib} MiB of disk left, under {} MiB", rule.over),
             )
         }
-        AlertKind::Failing => (value > 0, format!("workflow '{what}' fails or is tried again and again")),
+        AlertKind::Failing => (
+            value > 0,
+            format!("workflow '{what}' fails or is tried again and again"),
+        ),
         AlertKind::PlanStuck => (value > 0, format!("daemon '{what}' does not apply its plan")),
         AlertKind::Cloned => (
             value > 0,
@@ -423,7 +435,11 @@ impl Alerts {
 
     /// Pending and firing ones: firing first, then the worst, then the oldest.
     pub fn views(&self, now_unix_ms: i64) -> Vec<AlertView> {
-        let mut views: Vec<_> = self.all.iter().map(|(id, alert)| self.view(id, alert, now_unix_ms)).collect();
+        let mut views: Vec<_> = self
+            .all
+            .iter()
+            .map(|(id, alert)| self.view(id, alert, now_unix_ms))
+            .collect();
         views.sort_by_key(|view| {
             let is_pending = view.state == AlertState::Pending;
             (is_pending, std::cmp::Reverse(view.severity), view.since_unix_ms)
@@ -432,13 +448,20 @@ impl Alerts {
     }
 
     fn view(&self, id: &str, alert: &Alert, now_unix_ms: i64) -> AlertView {
-        let silence = self.silences.get(id).filter(|silence| silence.until_unix_ms > now_unix_ms);
+        let silence = self
+            .silences
+            .get(id)
+            .filter(|silence| silence.until_unix_ms > now_unix_ms);
         AlertView {
             id: id.to_string(),
             rule: alert.rule.clone(),
             subject: alert.subject.clone(),
             severity: alert.severity,
-            state: if alert.firing { AlertState::Firing } else { AlertState::Pending },
+            state: if alert.firing {
+                AlertState::Firing
+            } else {
+                AlertState::Pending
+            },
             since_unix_ms: alert.since_unix_ms,
             summary: alert.summary.clone(),
             silenced_until_unix_ms: silence.map_or(0, |silence| silence.until_unix_ms),
@@ -534,8 +557,20 @@ mod tests {
             (Lag, 60, "stream:o/a->b", &[(LAG, 61_000)], Some(true)),
             (Errors, 59, "workflow:o", &[(ERRORS, 1)], Some(true)),
             (Errors, 60, "workflow:o", &[(ERRORS, 1)], Some(false)),
-            (BufferFill, 80, "daemon:gw", &[(BUFFER, 81), (DISK_FREE, 19)], Some(true)),
-            (BufferFill, 80, "daemon:gw", &[(BUFFER, 80), (DISK_FREE, 20)], Some(false)),
+            (
+                BufferFill,
+                80,
+                "daemon:gw",
+                &[(BUFFER, 81), (DISK_FREE, 19)],
+                Some(true),
+            ),
+            (
+                BufferFill,
+                80,
+                "daemon:gw",
+                &[(BUFFER, 80), (DISK_FREE, 20)],
+                Some(false),
+            ),
             (BufferFill, 80, "daemon:gw", &[(BUFFER, 0), (DISK_FREE, 0)], Some(false)),
             (BufferFill, 80, "daemon:gw", &[(BUFFER, 80)], None),
             (DeadLetters, 0, "workflow:o", &[(DEAD, 1)], Some(true)),
@@ -568,7 +603,11 @@ mod tests {
                 workflow: workflow.into(),
                 ..rule(kind, 1, 0)
             };
-            assert_eq!(concerns(&rule, subject, &Everywhere), yes, "{kind:?} {select} {workflow} {subject}");
+            assert_eq!(
+                concerns(&rule, subject, &Everywhere),
+                yes,
+                "{kind:?} {select} {workflow} {subject}"
+            );
         }
     }
 
@@ -604,13 +643,25 @@ mod tests {
         }
         assert!(!alerts.contains(&id));
         // Its daemon is gone altogether, or its rule.
-        for (rules, values) in [(&rules[..], BTreeMap::new()), (&[][..], is("daemon:gw", &[(readings::ONLINE, 0)]))] {
+        for (rules, values) in [
+            (&rules[..], BTreeMap::new()),
+            (&[][..], is("daemon:gw", &[(readings::ONLINE, 0)])),
+        ] {
             let mut alerts = Alerts::default();
             for _ in 0..3 {
-                alerts.step(&[rule(AlertKind::Offline, 0, 20)], &is("daemon:gw", &[(readings::ONLINE, 0)]), &Everywhere, 10_000, 0);
+                alerts.step(
+                    &[rule(AlertKind::Offline, 0, 20)],
+                    &is("daemon:gw", &[(readings::ONLINE, 0)]),
+                    &Everywhere,
+                    10_000,
+                    0,
+                );
             }
             let notices = alerts.step(rules, &values, &Everywhere, 10_000, 0);
-            assert_eq!(notices.first().map(|notice| notice.alert.state), Some(AlertState::Resolved));
+            assert_eq!(
+                notices.first().map(|notice| notice.alert.state),
+                Some(AlertState::Resolved)
+            );
         }
     }
 
@@ -643,10 +694,16 @@ mod tests {
             (with(|rule| rule.name = "No name".into()), Some("cannot be a name")),
             (vec![good.clone(), good.clone()], Some("two rules 'r'")),
             (with(|rule| rule.for_s = 1 << 30), Some("longer than 7 days")),
-            (with(|rule| (rule.when, rule.over) = (AlertKind::BufferFill, 100)), Some("percentage")),
+            (
+                with(|rule| (rule.when, rule.over) = (AlertKind::BufferFill, 100)),
+                Some("percentage"),
+            ),
             (with(|rule| rule.select = "bad".into()), Some("select: bad one")),
             (with(|rule| rule.notify = vec!["ops".into()]), None),
-            (with(|rule| rule.notify = vec!["boss".into()]), Some("no channel 'boss'; plane.toml names: ops")),
+            (
+                with(|rule| rule.notify = vec!["boss".into()]),
+                Some("no channel 'boss'; plane.toml names: ops"),
+            ),
             (vec![good.clone(); RULES_MAX + 1], Some("at most 200 rules")),
         ] {
             let selects = |text: &str| if text == "bad" { Err("bad one".into()) } else { Ok(()) };
@@ -673,7 +730,10 @@ mod tests {
             .map(|(online, minute)| (minute * 60_000, is("daemon:gw", &[(readings::ONLINE, *online)])))
             .collect();
         let fired = preview(&rule(AlertKind::Offline, 0, 60), &history, &Everywhere, 60);
-        let times: Vec<_> = fired.iter().map(|fired| (fired.from_unix_ms, fired.to_unix_ms)).collect();
+        let times: Vec<_> = fired
+            .iter()
+            .map(|fired| (fired.from_unix_ms, fired.to_unix_ms))
+            .collect();
         assert_eq!(times, [(120_000, Some(240_000)), (480_000, None)]);
     }
 
@@ -722,7 +782,13 @@ mod tests {
             metric,
             amount,
         };
-        let all = values(&[reading(readings::MEMORY, amount), reading(readings::CPU, Amount::Growth(70))], 10);
+        let all = values(
+            &[
+                reading(readings::MEMORY, amount),
+                reading(readings::CPU, Amount::Growth(70)),
+            ],
+            10,
+        );
         assert_eq!(all["daemon:gw"], Values::from([("memory", 5_000), ("cpu", 7_000)]));
     }
 }

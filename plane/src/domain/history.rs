@@ -442,7 +442,11 @@ mod tests {
             (48 * HOUR, HOUR, 2),
             (31 * 24 * HOUR, 31 * 24 * HOUR, 2),
         ] {
-            assert_eq!(resolution_for(now - back, now - back + long, now, 1_500), resolution, "{back} {long}");
+            assert_eq!(
+                resolution_for(now - back, now - back + long, now, 1_500),
+                resolution,
+                "{back} {long}"
+            );
         }
     }
 }

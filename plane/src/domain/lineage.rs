@@ -69,16 +69,17 @@ impl Lineage {
             return !is_known && oldest.is_some_and(|oldest| status.uptime_ms > oldest);
         }
         // A start before the newest one speaks later than that.
-        let began = status.began_unix_ms.and_then(|began| began.checked_add_unsigned(status.uptime_ms));
+        let began = status
+            .began_unix_ms
+            .and_then(|began| began.checked_add_unsigned(status.uptime_ms));
         let is_known = self.known.contains(&(status.boot, status.uptime_ms));
-        status.boot < newest
-            && !is_known
-            && began.unwrap_or(status.unix_ms) > since_unix_ms.saturating_add(LATER_MS)
+        status.boot < newest && !is_known && began.unwrap_or(status.unix_ms) > since_unix_ms.saturating_add(LATER_MS)
     }
 
     /// Whether two were noticed a short while ago.
     pub fn is_cloned(&self, now_ms: u64) -> bool {
-        self.noticed_ms.is_some_and(|noticed| now_ms.saturating_sub(noticed) < CLONED_MS)
+        self.noticed_ms
+            .is_some_and(|noticed| now_ms.saturating_sub(noticed) < CLONED_MS)
     }
 }
 
@@ -149,7 +150,10 @@ mod tests {
             lineage.heard(&status, accepted, at(now));
         }
         assert!(!lineage.is_cloned(202_000));
-        assert!(!told(&[(1, 1, 1, true), (2, 2, 0, true), (3, 3, 0, true)]), "restarts are none");
+        assert!(
+            !told(&[(1, 1, 1, true), (2, 2, 0, true), (3, 3, 0, true)]),
+            "restarts are none"
+        );
     }
 
     #[test]

@@ -9,6 +9,9 @@ use bus_schema::{
     message::HostFacts,
 };
 
+/// Most revoked nodes on a roster; the oldest are left out.
+pub const REVOKED_MAX: usize = 1_024;
+
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -87,6 +90,11 @@ impl Members {
         self.revoked.contains(node)
     }
 
+    /// Those that were members and are not to be believed any more.
+    pub fn revoked(&self) -> &[NodeId] {
+        &self.revoked
+    }
+
     /// The next roster, with one more member.
     pub fn roster_with(&self, certificate: &Certificate) -> Roster {
         let mut members: Vec<_> = self.by_node.values().map(|member| member.certificate.clone()).collect();
@@ -97,6 +105,24 @@ impl Members {
             version: self.version + 1,
             members,
             revoked: self.revoked.clone(),
+        }
+    }
+
+    /// The next roster, without a member, that is not to be believed any more.
+    pub fn roster_without(&self, node: &NodeId) -> Roster {
+        let left = self.by_node.values().filter(|member| member.certificate.node != *node);
+        let members = left.map(|member| member.certificate.clone()).collect();
+        let mut revoked = self.revoked.clone();
+        revoked.retain(|known| known != node);
+        revoked.push(*node);
+        // Who is on no list is a stranger, and as little believed: only its keys could be enrolled anew.
+        let surplus = revoked.len().saturating_sub(REVOKED_MAX);
+        revoked.drain(..surplus);
+        Roster {
+            fleet: self.fleet,
+            version: self.version + 1,
+            members,
+            revoked,
         }
     }
 
@@ -115,6 +141,7 @@ impl Members {
         if roster.version >= self.version {
             self.version = roster.version;
             self.revoked.clone_from(&roster.revoked);
+            self.by_node.retain(|node, _| !roster.revoked.contains(node));
             self.signed = Some(signed);
         }
     }
@@ -173,6 +200,31 @@ mod tests {
             Some(member(2, "b").certificate.node)
         );
         assert!(members.named("c").is_none());
+    }
+
+    #[test]
+    fn who_is_taken_out_is_off_the_roster_and_listed() {
+        let [a, b] = [(1, "a"), (2, "b")].map(|(n, name)| member(n, name));
+        let mut members = Members::new(a.certificate.fleet);
+        for one in [&a, &b] {
+            let roster = members.roster_with(&one.certificate);
+            members.insert(one.clone());
+            members.set_roster(&roster, Signed::new(&roster, &identity(0)));
+        }
+        let roster = members.roster_without(&a.certificate.node);
+        assert_eq!((roster.version, &roster.members[..]), (3, &[b.certificate.clone()][..]));
+        assert_eq!(roster.of(&a.certificate.node).count(), 0);
+        members.set_roster(&roster, Signed::new(&roster, &identity(0)));
+        assert!(members.get(&a.certificate.node).is_none() && members.is_revoked(&a.certificate.node));
+        assert_eq!(members.roster_without(&a.certificate.node).revoked.len(), 1, "once");
+        members.revoked = (0..=REVOKED_MAX)
+            .map(|n| NodeId::from_hash(&bus_schema::id::hash("t", &[&n.to_le_bytes()])))
+            .collect();
+        let roster = members.roster_without(&b.certificate.node);
+        assert_eq!(
+            (roster.revoked.len(), roster.revoked.last()),
+            (REVOKED_MAX, Some(&b.certificate.node))
+        );
     }
 
     #[test]

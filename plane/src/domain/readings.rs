@@ -55,7 +55,20 @@ pub const CLONED: Metric = ("cloned", "");
 
 /// All of them.
 pub const ALL: [Metric; 14] = [
-    CPU, MEMORY, BUFFER, DISK_FREE, ONLINE, TROUBLED, RECORDS, PRODUCED, ERRORS, DEAD, WAITING, LAG, PLAN_BEHIND, CLONED,
+    CPU,
+    MEMORY,
+    BUFFER,
+    DISK_FREE,
+    ONLINE,
+    TROUBLED,
+    RECORDS,
+    PRODUCED,
+    ERRORS,
+    DEAD,
+    WAITING,
+    LAG,
+    PLAN_BEHIND,
+    CLONED,
 ];
 
 /// One reading.
@@ -96,7 +109,9 @@ impl Trail {
                 index % 2 == 1
             });
         }
-        self.moments.front().map_or(0, |(since, _)| now_ms.saturating_sub(*since))
+        self.moments
+            .front()
+            .map_or(0, |(since, _)| now_ms.saturating_sub(*since))
     }
 }
 
@@ -343,7 +358,11 @@ mod tests {
         // (boot, processor time so far, growth)
         for (boot, cpu_ms, growth) in [(1, 500, None), (1, 520, Some(20)), (2, 7, Some(7)), (2, 7, Some(0))] {
             let found = gatherer.gather(&[daemon(Presence::Online, cpu_ms)], |_| (boot, false), &[], &[], at(0));
-            assert_eq!(find(&found, "daemon:gw", CPU), growth.map(Amount::Growth), "{boot} {cpu_ms}");
+            assert_eq!(
+                find(&found, "daemon:gw", CPU),
+                growth.map(Amount::Growth),
+                "{boot} {cpu_ms}"
+            );
         }
         let found = gatherer.gather(&[daemon(Presence::Offline, 9)], |_| (2, false), &[], &[], at(0));
         assert_eq!(find(&found, "daemon:gw", ONLINE), Some(Amount::Gauge(Gauge::of(0))));
@@ -353,13 +372,26 @@ mod tests {
     #[test]
     fn streams_of_several_daemons_are_one() {
         let mut gatherer = Gatherer::default();
-        let all = |streams: &[StreamView], gatherer: &mut Gatherer, now| gatherer.gather(&[], |_| (0, false), &[], streams, now);
-        let found = all(&[stream("a", 1, 10, 10, 0), stream("b", 1, 90, 80, 0)], &mut gatherer, at(0));
+        let all = |streams: &[StreamView], gatherer: &mut Gatherer, now| {
+            gatherer.gather(&[], |_| (0, false), &[], streams, now)
+        };
+        let found = all(
+            &[stream("a", 1, 10, 10, 0), stream("b", 1, 90, 80, 0)],
+            &mut gatherer,
+            at(0),
+        );
         assert_eq!(find(&found, "stream:orders/a->b", RECORDS), Some(Amount::Growth(0)));
-        let found = all(&[stream("a", 1, 15, 13, 1), stream("b", 2, 4, 4, 0)], &mut gatherer, at(10_000));
+        let found = all(
+            &[stream("a", 1, 15, 13, 1), stream("b", 2, 4, 4, 0)],
+            &mut gatherer,
+            at(10_000),
+        );
         assert_eq!(find(&found, "stream:orders/a->b", RECORDS), Some(Amount::Growth(3 + 4)));
         assert_eq!(find(&found, "stream:orders/a->b", ERRORS), Some(Amount::Growth(1)));
-        assert_eq!(find(&found, "stream:orders/a->b", WAITING), Some(Amount::Gauge(Gauge::of(1))));
+        assert_eq!(
+            find(&found, "stream:orders/a->b", WAITING),
+            Some(Amount::Gauge(Gauge::of(1)))
+        );
         all(&[], &mut gatherer, at(20_000));
         assert!(gatherer.streams.is_empty(), "what is gone is forgotten");
     }

@@ -13,7 +13,7 @@ use bus_schema::{
     id::{base32, hash},
 };
 
-use super::json::refuse;
+use super::problem::Refusal;
 
 struct Asset {
     path: &'static str,
@@ -68,20 +68,22 @@ fn tag() -> &'static str {
 /// Anything that is not `/api`.
 pub(super) async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.path == uri.path()) else {
-        return refuse(
+        return Refusal::new(
             StatusCode::NOT_FOUND,
             FailureKind::NotFound,
             "there is no such page",
             "start at /",
-        );
+        )
+        .into_response();
     };
     if !matches!(method, Method::GET | Method::HEAD) {
-        return refuse(
+        return Refusal::new(
             StatusCode::METHOD_NOT_ALLOWED,
             FailureKind::Invalid,
             "a page can only be read",
             "",
-        );
+        )
+        .into_response();
     }
     let same = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag());
     let mut response = if same {

@@ -9,22 +9,26 @@ use std::{
 };
 
 use axum::{
-    Json,
-    extract::{Request, State as Shared, rejection::JsonRejection},
+    extract::{Request, State as Shared},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 use bus_schema::{api::FailureKind, id::FleetId};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::{Web, json::refuse};
+use super::{
+    Web,
+    ask::{Answer, Ask, json, nothing},
+    problem::Refusal,
+    table::{Endpoint, OPEN, by},
+};
 use crate::{
     clock::unix_ms,
     disk::{Closed, Disk},
     login::{digest, fresh_secret},
+    permission::{Caller, Rank},
 };
 
 /// How long a session lasts, in milliseconds: a week.
@@ -33,6 +37,8 @@ const SESSION_MS: i64 = 7 * 24 * 3_600 * 1_000;
 const SESSIONS_MAX: usize = 64;
 /// Longest cookie header looked at, in bytes.
 const COOKIE_BYTES_MAX: usize = 8 * 1024;
+/// Whoever logs in with a code from the plane's own directory.
+const OWNER: &str = "owner";
 
 /// Sessions, and the names under which the page may be opened.
 #[derive(Debug)]
@@ -96,6 +102,15 @@ impl Auth {
             .find(|hash| sessions.get(hash).is_some_and(|expires| *expires > now))
     }
 
+    /// Who sent these headers, if anybody known.
+    pub(super) async fn identify(&self, headers: &HeaderMap, from: &str) -> Result<Option<Caller>, Refusal> {
+        Ok(self.session(headers).map(|_| Caller::whole(OWNER, Rank::Admin, from)))
+    }
+
+    pub(super) fn login_hint(&self) -> &str {
+        &self.login_hint
+    }
+
     fn set_cookie(&self, secret: &str, age_s: i64) -> Option<HeaderValue> {
         let name = &self.cookie;
         let text = format!("{name}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={age_s}");
@@ -144,12 +159,13 @@ pub(super) async fn require_own_origin(Shared(web): Shared<Arc<Web>>, request: R
     let host = text(header::HOST).unwrap_or_default().to_ascii_lowercase();
     if !web.auth.hosts.contains(&host) {
         let names = web.auth.hosts.join(", ");
-        return refuse(
+        return Refusal::new(
             StatusCode::MISDIRECTED_REQUEST,
             FailureKind::Forbidden,
             "this plane is not reached under that name",
-            &format!("it answers to {names}; add other names to http_names in plane.toml"),
-        );
+            format!("it answers to {names}; add other names to http_names in plane.toml"),
+        )
+        .into_response();
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let origin = text(header::ORIGIN).map(str::to_ascii_lowercase);
@@ -163,97 +179,109 @@ pub(super) async fn require_own_origin(Shared(web): Shared<Arc<Web>>, request: R
         let from_elsewhere = origin.as_ref().is_some_and(|origin| !own(origin))
             || site.is_some_and(|site| !matches!(site, "same-origin" | "none"));
         if from_elsewhere {
-            return refuse(
+            return Refusal::new(
                 StatusCode::FORBIDDEN,
                 FailureKind::Forbidden,
                 "another web page tried to use this plane",
                 "open the plane's own page and try again",
-            );
+            )
+            .into_response();
         }
     }
     next.run(request).await
 }
 
-/// Lets only requests with a session through.
-pub(super) async fn require_session(Shared(web): Shared<Arc<Web>>, request: Request, next: Next) -> Response {
-    if web.auth.session(request.headers()).is_none() {
-        let hint = web.auth.login_hint.clone();
-        return refuse(
-            StatusCode::UNAUTHORIZED,
-            FailureKind::Forbidden,
-            "you are not logged in",
-            &hint,
-        );
-    }
-    next.run(request).await
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get(
+            "/session",
+            OPEN,
+            "Who is logged in, and how to be; never an error",
+            by!(session),
+        )
+        .answers::<SessionShown>(),
+        Endpoint::post("/session", OPEN, "Logs in", by!(login)).takes::<Login>(),
+        Endpoint::delete("/session", OPEN, "Logs out", by!(logout)),
+    ]
 }
 
-/// `GET /session`: whether the one who asks is logged in, and how to be. Never an error, so that a page can ask quietly.
-pub(super) async fn session(Shared(web): Shared<Arc<Web>>, headers: HeaderMap) -> Response {
-    let open = web.auth.session(&headers).is_some();
-    Json(json!({ "open": open, "hint": web.auth.login_hint })).into_response()
+/// Who is logged in.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct SessionShown {
+    /// Nobody, when null.
+    user: Option<UserShown>,
+    /// How to log in.
+    hint: String,
+}
+
+/// A user of the page.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct UserShown {
+    /// Its name.
+    name: String,
+    /// How much it may.
+    role: Rank,
+}
+
+async fn session(ask: Ask) -> Answer {
+    json(SessionShown {
+        user: ask.known.map(|caller| UserShown {
+            name: caller.name,
+            role: caller.rank,
+        }),
+        hint: ask.web.auth.login_hint.clone(),
+    })
 }
 
 /// A one-time code.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Code {
+struct Login {
+    /// From `mycelial-plane login`.
     code: String,
 }
 
-/// `POST /login`: a session for a one-time code.
-pub(super) async fn login(Shared(web): Shared<Arc<Web>>, body: Result<Json<Code>, JsonRejection>) -> Response {
-    let Json(Code { code }) = match body {
-        Ok(body) => body,
-        Err(rejection) => return super::json::rejected(&rejection),
-    };
-    let internal = |cause: String| refuse(StatusCode::INTERNAL_SERVER_ERROR, FailureKind::Internal, &cause, "");
-    let hash = digest(&code);
-    let now = unix_ms();
-    match web.auth.disk.run(move |files| files.store.use_login(&hash, now)).await {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => {
-            let hint = web.auth.login_hint.clone();
-            let message = "this log-in link has been used already, or is too old";
-            return refuse(StatusCode::UNAUTHORIZED, FailureKind::Forbidden, message, &hint);
-        }
-        Ok(Err(cause)) => return internal(cause.to_string()),
-        Err(cause) => return internal(cause.to_string()),
+async fn login(ask: Ask) -> Answer {
+    let Login { code } = ask.body()?;
+    let (hash, now, auth) = (digest(&code), unix_ms(), &ask.web.auth);
+    let used = auth.disk.run(move |files| files.store.use_login(&hash, now)).await;
+    if !used.map_err(Refusal::internal)?.map_err(Refusal::internal)? {
+        let message = "this log-in link has been used already, or is too old";
+        let (status, hint) = (StatusCode::UNAUTHORIZED, auth.login_hint.clone());
+        return Err(Refusal::new(status, FailureKind::Forbidden, message, hint));
     }
-    let secret = match fresh_secret() {
-        Ok(secret) => secret,
-        Err(cause) => return internal(cause.to_string()),
-    };
+    let secret = fresh_secret().map_err(Refusal::internal)?;
     let (hash, expires) = (digest(&secret), now.saturating_add(SESSION_MS));
-    let ended = web.auth.remember(hash, expires);
-    let kept = web.auth.disk.run(move |files| {
+    let ended = auth.remember(hash, expires);
+    let kept = auth.disk.run(move |files| {
         ended.iter().try_for_each(|hash| files.store.end_session(hash))?;
         files.store.add_session(&hash, expires)
     });
-    match kept.await {
-        Ok(Ok(())) => {}
-        Ok(Err(cause)) => warn!(%cause, "a web session will not survive a restart"),
-        Err(cause) => return internal(cause.to_string()),
+    if let Err(cause) = kept.await.map_err(Refusal::internal)? {
+        warn!(%cause, "a web session will not survive a restart");
     }
     info!("somebody logged in to the web page");
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Some(cookie) = web.auth.set_cookie(&secret, SESSION_MS / 1_000) {
+    let mut response = nothing()?;
+    if let Some(cookie) = auth.set_cookie(&secret, SESSION_MS / 1_000) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
-    response
+    Ok(response)
 }
 
-/// `POST /logout`: ends the session, if there is one.
-pub(super) async fn logout(Shared(web): Shared<Arc<Web>>, headers: HeaderMap) -> Response {
-    if let Some(hash) = web.auth.session(&headers) {
-        web.auth.lock().remove(&hash);
-        let _ = web.auth.disk.run(move |files| files.store.end_session(&hash)).await;
+async fn logout(ask: Ask) -> Answer {
+    let auth = &ask.web.auth;
+    if let Some(hash) = auth.session(&ask.headers) {
+        auth.lock().remove(&hash);
+        let _ = auth.disk.run(move |files| files.store.end_session(&hash)).await;
     }
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Some(cookie) = web.auth.set_cookie("", 0) {
+    let mut response = nothing()?;
+    if let Some(cookie) = auth.set_cookie("", 0) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
-    response
+    Ok(response)
 }
 
 #[cfg(test)]

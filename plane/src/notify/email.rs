@@ -47,28 +47,43 @@ impl Email {
             .and_then(|(host, port)| Some((host.to_string(), port.parse().ok()?)))
             .ok_or_else(|| wrong("server: give a host and a port, such as smtp.example.com:587".to_string()))?;
         for address in section.to.iter().chain([&section.from]) {
-            let is_plain = address.contains('@') && !address.contains(|c: char| c.is_whitespace() || "<>,;\"".contains(c));
+            let is_plain =
+                address.contains('@') && !address.contains(|c: char| c.is_whitespace() || "<>,;\"".contains(c));
             if !is_plain || !address.is_ascii() {
-                return Err(wrong(format!("'{address}' is no address: write it as name@example.com")));
+                return Err(wrong(format!(
+                    "'{address}' is no address: write it as name@example.com"
+                )));
             }
         }
         if section.to.is_empty() {
             return Err(wrong("to: name at least one address".to_string()));
         }
-        let password = section.password_file.as_ref().map(|path| first_line("alerts.email.password_file", &dir.join(path)));
+        let password = section
+            .password_file
+            .as_ref()
+            .map(|path| first_line("alerts.email.password_file", &dir.join(path)));
         let login = match (&section.user, password.transpose()?) {
             (None, None) => None,
             (Some(_), Some(_)) if section.tls == SmtpTls::None => {
-                return Err(wrong("tls: a password is not sent in the clear; use starttls or tls".to_string()));
+                return Err(wrong(
+                    "tls: a password is not sent in the clear; use starttls or tls".to_string(),
+                ));
             }
             (Some(user), Some(password)) => Some((user.clone(), password)),
-            _ => return Err(wrong("user and password_file belong together: set both or neither".to_string())),
+            _ => {
+                return Err(wrong(
+                    "user and password_file belong together: set both or neither".to_string(),
+                ));
+            }
         };
         Ok(Self {
             host,
             port,
             mode: section.tls,
-            tls: tls_of("alerts.email.ca", section.ca.as_ref().map(|path| dir.join(path)).as_deref())?,
+            tls: tls_of(
+                "alerts.email.ca",
+                section.ca.as_ref().map(|path| dir.join(path)).as_deref(),
+            )?,
             login,
             from: section.from.clone(),
             to: section.to.clone(),
@@ -118,7 +133,8 @@ impl Email {
         }
         talk.say("DATA").await?;
         talk.expect(354).await?;
-        talk.say(&format!("{}\r\n.", message(&self.from, &self.to, body, key))).await?;
+        talk.say(&format!("{}\r\n.", message(&self.from, &self.to, body, key)))
+            .await?;
         talk.expect(250).await?;
         // It is the server's now, whatever it says to this.
         let _ = talk.say("QUIT").await;
@@ -190,7 +206,10 @@ fn message(from: &str, to: &[String], body: &str, key: &str) -> String {
         format!("From: {from}"),
         format!("To: {}", to.join(", ")),
         // Encoded, whatever is in it: a name can neither break the header nor begin another one.
-        format!("Subject: =?utf-8?B?{}?=", STANDARD.encode(subject.chars().take(180).collect::<String>())),
+        format!(
+            "Subject: =?utf-8?B?{}?=",
+            STANDARD.encode(subject.chars().take(180).collect::<String>())
+        ),
         format!("Date: {}", httpdate::fmt_http_date(std::time::SystemTime::now())),
         format!("Message-ID: <{key}@mycelial>"),
         "MIME-Version: 1.0".to_string(),

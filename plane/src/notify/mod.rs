@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use bus_link::{essential, session::Session};
 use bus_schema::message::Text;
-pub use settings::AlertsSection;
 use serde_json::Value;
+pub use settings::AlertsSection;
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
@@ -152,12 +152,18 @@ async fn deliver(channels: &Channels, session: &Session, disk: &Disk) -> Result<
                 disk.run(move |files| files.store.delivered(id)).await?
             }
             Err(NotifyError::Later(cause)) if attempts < ATTEMPTS_MAX => {
-                warn!(channel = delivery.channel, attempts, cause, "cannot tell of an alert; trying again");
+                warn!(
+                    channel = delivery.channel,
+                    attempts, cause, "cannot tell of an alert; trying again"
+                );
                 let due = unix_ms().saturating_add_unsigned(pause_ms(delivery.attempts));
                 disk.run(move |files| files.store.postpone(id, due)).await?
             }
             Err(NotifyError::Later(cause) | NotifyError::Never(cause)) => {
-                error!(channel = delivery.channel, attempts, cause, "gave up telling of an alert");
+                error!(
+                    channel = delivery.channel,
+                    attempts, cause, "gave up telling of an alert"
+                );
                 disk.run(move |files| files.store.delivered(id)).await?
             }
         };

@@ -91,19 +91,31 @@ impl AlertsSection {
     pub fn check(&self) -> Result<(), String> {
         let webhooks = self.webhook.iter().map(|one| &one.name);
         let emails = self.email.iter().map(|one| &one.name);
-        let names: Vec<&String> = webhooks.chain(emails).chain(self.bus.iter().map(|one| &one.name)).collect();
+        let names: Vec<&String> = webhooks
+            .chain(emails)
+            .chain(self.bus.iter().map(|one| &one.name))
+            .collect();
         if names.len() > CHANNELS_MAX {
-            return Err(format!("alerts: there are {} channels, {CHANNELS_MAX} are possible", names.len()));
+            return Err(format!(
+                "alerts: there are {} channels, {CHANNELS_MAX} are possible",
+                names.len()
+            ));
         }
         for (index, name) in names.iter().enumerate() {
             if !bus_schema::member::is_name(name) {
-                return Err(format!("alerts: '{name}' cannot be a channel's name: use a-z, 0-9, '_' and '-'"));
+                return Err(format!(
+                    "alerts: '{name}' cannot be a channel's name: use a-z, 0-9, '_' and '-'"
+                ));
             }
             if names[..index].contains(name) {
                 return Err(format!("alerts: there are two channels '{name}'"));
             }
         }
-        let topic = self.bus.iter().find(|one| one.topic.split('.').any(|token| bus_schema::subject::check_token(token).is_err()));
+        let topic = self.bus.iter().find(|one| {
+            one.topic
+                .split('.')
+                .any(|token| bus_schema::subject::check_token(token).is_err())
+        });
         topic.map_or(Ok(()), |one| {
             Err(format!(
                 "alerts.bus.topic: '{}' is no topic: one to three words of a-z, 0-9, '_' and '-' joined by '.'",
@@ -124,7 +136,10 @@ fn read(key: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, ConfigErro
 /// The first line of a file that holds a secret.
 pub(super) fn first_line(key: &'static str, path: &Path) -> Result<Zeroizing<String>, ConfigError> {
     let bytes = read(key, path)?;
-    let line = std::str::from_utf8(&bytes).ok().and_then(|text| text.lines().next()).unwrap_or_default();
+    let line = std::str::from_utf8(&bytes)
+        .ok()
+        .and_then(|text| text.lines().next())
+        .unwrap_or_default();
     if line.trim().is_empty() {
         return Err(ConfigError::File {
             key,

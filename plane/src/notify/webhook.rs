@@ -16,10 +16,7 @@ use super::{
     road::{self, Stream},
     settings::{WebhookSection, first_line, tls_of},
 };
-use crate::{
-    clock::unix_ms,
-    config::ConfigError,
-};
+use crate::{clock::unix_ms, config::ConfigError};
 
 pub(super) struct Webhook {
     uri: Uri,
@@ -44,8 +41,16 @@ impl Webhook {
         };
         let host = uri.host().ok_or_else(|| wrong("it names no host"))?.to_string();
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let secret = section.secret_file.as_ref().map(|path| first_line("alerts.webhook.secret_file", &dir.join(path)));
-        let tls = is_tls.then(|| tls_of("alerts.webhook.ca", section.ca.as_ref().map(|path| dir.join(path)).as_deref()));
+        let secret = section
+            .secret_file
+            .as_ref()
+            .map(|path| first_line("alerts.webhook.secret_file", &dir.join(path)));
+        let tls = is_tls.then(|| {
+            tls_of(
+                "alerts.webhook.ca",
+                section.ca.as_ref().map(|path| dir.join(path)).as_deref(),
+            )
+        });
         Ok(Self {
             uri,
             host,
@@ -74,7 +79,10 @@ impl Webhook {
         let mut request = Request::post(self.uri.path_and_query().map_or("/", |path| path.as_str()))
             .header(header::HOST, host)
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::USER_AGENT, concat!("mycelial-plane/", env!("CARGO_PKG_VERSION")))
+            .header(
+                header::USER_AGENT,
+                concat!("mycelial-plane/", env!("CARGO_PKG_VERSION")),
+            )
             .header(header::CONNECTION, "close")
             .header("idempotency-key", key);
         if let Some(secret) = &self.secret {
@@ -105,7 +113,12 @@ impl Webhook {
 fn signature(secret: &str, at_s: i64, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(format!("{at_s}.{body}").as_bytes());
-    let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = mac
+        .finalize()
+        .into_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("t={at_s},v1={hex}")
 }
 

@@ -33,7 +33,10 @@ impl Store {
             None => Vec::new(),
         };
         // The state is worth less than a start: what is so is found out again.
-        let state = self.setting(STATE)?.and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        let state = self
+            .setting(STATE)?
+            .and_then(|bytes| decode(&bytes))
+            .unwrap_or_default();
         Ok((rules, state))
     }
 
@@ -54,7 +57,9 @@ impl Store {
         set(&transaction, STATE, &encode(alerts))?;
         for (channel, body) in deliveries {
             let sql = "INSERT INTO deliveries (channel, body, due_unix_ms) VALUES (?1, ?2, ?3)";
-            transaction.prepare_cached(sql)?.execute(params![channel, body, now_unix_ms])?;
+            transaction
+                .prepare_cached(sql)?
+                .execute(params![channel, body, now_unix_ms])?;
         }
         let sql = "DELETE FROM deliveries WHERE id NOT IN (SELECT id FROM deliveries ORDER BY id DESC LIMIT ?1)";
         let gave_way = match deliveries {
@@ -121,6 +126,10 @@ mod tests {
         assert_eq!(store.deliveries_due(99, 9).unwrap(), []);
         assert_eq!(store.deliveries_due(100, 9).unwrap()[0].attempts, 1);
         let many: Vec<_> = (0..DELIVERIES_MAX).map(one).collect();
-        assert_eq!(store.save_alerts(&alerts, &many, 200).unwrap(), 1, "the oldest gave way");
+        assert_eq!(
+            store.save_alerts(&alerts, &many, 200).unwrap(),
+            1,
+            "the oldest gave way"
+        );
     }
 }

@@ -162,13 +162,14 @@ impl History {
             self.db.execute("DELETE FROM rows WHERE id = ?1", [key(row)])?;
         }
         let row = self.row(readings, (now_s / 86_400) as i64)?;
+        let step = (now_s / RESOLUTIONS[0].step_s).saturating_sub(1);
         for resolution in 1..RESOLUTIONS.len() {
-            for due in self.rings.due(resolution, now_s) {
+            // This row is not there yet: what it belongs to is not over.
+            for due in self.rings.due(resolution, step * RESOLUTIONS[0].step_s) {
                 let sum = self.sum(due)?;
                 self.put(due, &sum)?;
             }
         }
-        let step = (now_s / RESOLUTIONS[0].step_s).saturating_sub(1);
         self.put(RowId { resolution: 0, step }, &row)
     }
 
@@ -180,7 +181,9 @@ impl History {
             let id = match self.series.get(&name).copied() {
                 Some((id, seen)) if seen >= day => id,
                 Some((id, _)) => {
-                    self.db.prepare_cached("UPDATE series SET day = ?2 WHERE id = ?1")?.execute(params![id, day])?;
+                    self.db
+                        .prepare_cached("UPDATE series SET day = ?2 WHERE id = ?1")?
+                        .execute(params![id, day])?;
                     self.series.insert(name, (id, day));
                     id
                 }
@@ -192,7 +195,9 @@ impl History {
                     }
                     self.last += 1;
                     let sql = "INSERT INTO series (id, subject, metric, day) VALUES (?1, ?2, ?3, ?4)";
-                    self.db.prepare_cached(sql)?.execute(params![self.last, name.0, name.1, day])?;
+                    self.db
+                        .prepare_cached(sql)?
+                        .execute(params![self.last, name.0, name.1, day])?;
                     self.series.insert(name, (self.last, day));
                     self.last
                 }
@@ -200,7 +205,10 @@ impl History {
             row.insert(id, reading.amount);
         }
         if left_out > 0 && self.left_out == 0 {
-            warn!(left_out, "the history keeps {SERIES_MAX} series at most; the others are left out");
+            warn!(
+                left_out,
+                "the history keeps {SERIES_MAX} series at most; the others are left out"
+            );
         }
         self.left_out = left_out;
         Ok(row)
@@ -221,7 +229,9 @@ impl History {
         let fine = coarse.resolution - 1;
         let ratio = RESOLUTIONS[coarse.resolution].step_s / RESOLUTIONS[fine].step_s;
         let mut sum = Row::new();
-        self.each(fine, coarse.step * ratio, (coarse.step + 1) * ratio, |_, row| add(&mut sum, &row))?;
+        self.each(fine, coarse.step * ratio, (coarse.step + 1) * ratio, |_, row| {
+            add(&mut sum, &row)
+        })?;
         Ok(sum)
     }
 
@@ -252,7 +262,9 @@ impl History {
             return Ok(());
         };
         for gone in gone {
-            self.db.prepare_cached("DELETE FROM rows WHERE id = ?1")?.execute([key(gone)])?;
+            self.db
+                .prepare_cached("DELETE FROM rows WHERE id = ?1")?
+                .execute([key(gone)])?;
         }
         let sql = "INSERT OR REPLACE INTO rows (id, body) VALUES (?1, ?2)";
         self.db.prepare_cached(sql)?.execute(params![key(id), body])?;
@@ -304,14 +316,19 @@ impl History {
 
     /// Every subject there is history of.
     pub fn subjects(&self) -> Result<Vec<String>, StoreError> {
-        let mut statement = self.db.prepare("SELECT DISTINCT subject FROM series ORDER BY subject")?;
+        let mut statement = self
+            .db
+            .prepare("SELECT DISTINCT subject FROM series ORDER BY subject")?;
         let rows = statement.query_map([], |row| row.get(0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Bytes of the file and what its rows take by the budget's reckoning.
     pub fn size(&self) -> Result<(u64, u64), StoreError> {
-        let pages: Option<i64> = self.db.query_row("PRAGMA page_count", [], |row| row.get(0)).optional()?;
+        let pages: Option<i64> = self
+            .db
+            .query_row("PRAGMA page_count", [], |row| row.get(0))
+            .optional()?;
         let size: Option<i64> = self.db.query_row("PRAGMA page_size", [], |row| row.get(0)).optional()?;
         let bytes = pages.unwrap_or(0).saturating_mul(size.unwrap_or(0));
         Ok((u64::try_from(bytes).unwrap_or(0), self.rings.used_bytes()))
@@ -327,7 +344,11 @@ fn point(at_s: u64, step_s: u64, amount: &Amount) -> Point {
         }
         Amount::Gauge(gauge) => {
             let mean = gauge.sum() * 1_000 / u128::from(gauge.count().max(1));
-            (milli(gauge.min()), u64::try_from(mean).unwrap_or(u64::MAX), milli(gauge.max()))
+            (
+                milli(gauge.min()),
+                u64::try_from(mean).unwrap_or(u64::MAX),
+                milli(gauge.max()),
+            )
         }
     };
     Point {
@@ -355,7 +376,10 @@ mod tests {
                 };
                 [
                     of(readings::RECORDS, Amount::Growth(100 + step % 7)),
-                    of(readings::MEMORY, Amount::Gauge(Gauge::of(9_000_000 + step * 4_096 % 50_000))),
+                    of(
+                        readings::MEMORY,
+                        Amount::Gauge(Gauge::of(9_000_000 + step * 4_096 % 50_000)),
+                    ),
                 ]
             })
             .collect()
@@ -384,7 +408,10 @@ mod tests {
         let again = History::open(copy.path(), BUDGET_BYTES).unwrap();
         let after = again.read("daemon:gw-1", None, span, now, 1_500).unwrap().unwrap();
         assert_eq!(before, after);
-        assert_eq!(after.iter().map(|series| series.points.len()).collect::<Vec<_>>(), [100, 100]);
+        assert_eq!(
+            after.iter().map(|series| series.points.len()).collect::<Vec<_>>(),
+            [100, 100]
+        );
         let memory = &after.iter().find(|series| series.metric == "memory").unwrap().points[0];
         assert_eq!((memory.min_milli, memory.max_milli), (9_000_000_000, 9_000_000_000));
         let records = &after.iter().find(|series| series.metric == "records").unwrap().points[1];
@@ -402,7 +429,9 @@ mod tests {
         fill(&mut history, 1, 0..1_080);
         let now = START_S + 10_790;
         let read = |from: u64, to: u64| {
-            let all = history.read("daemon:gw-0", Some("records"), (from, to), now, 1_500).unwrap();
+            let all = history
+                .read("daemon:gw-0", Some("records"), (from, to), now, 1_500)
+                .unwrap();
             all.unwrap().remove(0)
         };
         let fine = read(now - 3_500, now);
@@ -412,8 +441,14 @@ mod tests {
         let records: u64 = coarse.points.iter().map(|point| point.mean_milli * 60 / 1_000).sum();
         // Rows 1..: the one of step 0 ended where the first whole minute begins.
         let until = coarse.points.last().unwrap().at_unix_ms as u64 / 1_000 + 60;
-        let told: u64 = (1..1_080).filter(|step| START_S + step * 10 <= until).map(|step| 100 + step % 7).sum();
-        assert!(records.abs_diff(told) <= coarse.points.len() as u64, "{records} {told}: rounded per point");
+        let told: u64 = (1..1_080)
+            .filter(|step| START_S + step * 10 <= until)
+            .map(|step| 100 + step % 7)
+            .sum();
+        assert!(
+            records.abs_diff(told) <= coarse.points.len() as u64,
+            "{records} {told}: rounded per point"
+        );
     }
 
     #[test]

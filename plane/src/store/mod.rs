@@ -29,7 +29,11 @@ const CHECKPOINT_PAGES: i64 = 64;
 const JOURNAL_BYTES_MAX: i64 = 1 << 20;
 
 /// One script per version, in order. Released ones never change.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("labels.sql"), include_str!("alerts.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("labels.sql"),
+    include_str!("alerts.sql"),
+];
 
 /// The store cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -345,7 +345,7 @@ impl Answer {
 impl Browser {
     pub async fn log_in(&mut self, code: &str) -> Answer {
         let body = serde_json::json!({ "code": code }).to_string();
-        let answer = self.send("POST", "/login", &[], Some(&body)).await;
+        let answer = self.send("POST", "/api/v1/session", &[], Some(&body)).await;
         if let Some(cookie) = answer.headers.get("set-cookie") {
             self.cookie = cookie.split(';').next().map(str::to_string);
         }

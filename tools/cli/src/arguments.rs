@@ -5,15 +5,10 @@ use std::path::PathBuf;
 use bus_schema::{api::BrokerKind, member::Role};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::names;
-
-const EXAMPLES: &str = "\
-Examples:
-  mycelial init myc1…                      become an operator, with the string the plane printed
-  mycelial token create                    make a string that enrols one daemon
-  mycelial workflow apply orders.toml      deploy a workflow
-  mycelial workflow status orders          see it run
-";
+use crate::{
+    names,
+    observe::{Alert, Metrics},
+};
 
 const EXITS: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, file or enrolment string, or not an operator yet,
@@ -23,7 +18,7 @@ Data goes to stdout, everything else to stderr.";
 
 /// Runs a fleet from the command line.
 #[derive(Debug, Parser)]
-#[command(name = "mycelial", version, before_help = EXAMPLES, after_help = EXITS)]
+#[command(name = "mycelial", version, after_help = EXITS)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
@@ -85,6 +80,8 @@ pub enum Command {
     },
     /// Which fleet and plane is this?
     Info,
+    /// Watch the whole fleet on one screen, worst first.
+    Top,
     /// Choose between several fleets.
     #[command(subcommand)]
     Context(Context),
@@ -97,6 +94,12 @@ pub enum Command {
     /// Write, deploy and watch workflows.
     #[command(subcommand)]
     Workflow(Workflow),
+    /// Show what daemons, workflows and streams did over time.
+    #[command(subcommand)]
+    Metrics(Metrics),
+    /// See what is wrong, say when to be told, and silence it.
+    #[command(subcommand)]
+    Alert(Alert),
     /// Show every stream's account: produced = delivered + buffered + dropped + dead.
     Ledger,
     /// Show the components the fleet's daemons have, or one of them with its settings and an example.
@@ -168,6 +171,11 @@ pub enum Command {
     },
     /// Check keys, connection, plane and daemons, and say what is wrong.
     Doctor,
+    /// Write what somebody who helps needs to know into a file: no records, no secrets.
+    Bugreport {
+        /// Where to; mycelial-report.json by default.
+        file: Option<PathBuf>,
+    },
     /// Print what makes the shell complete commands, with the names of daemons and workflows.
     Completion {
         /// For which shell.
@@ -337,6 +345,16 @@ pub enum Daemon {
         /// Write it to this file.
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
+    },
+    /// Take a daemon out of the fleet for good: nobody believes it any more, and it reads nothing more. Its data stays on its
+    /// disk; workflows that name it have to be changed.
+    Revoke {
+        /// Its name or id.
+        #[arg(add = names::daemons())]
+        name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// Ask a daemon itself, not the plane, whether it is there.
     Ping {
@@ -572,7 +590,7 @@ impl From<Broker> for BrokerKind {
 }
 
 /// `90s`, `30m`, `24h`, `7d` in seconds.
-fn duration_s(text: &str) -> Result<u64, String> {
+pub(crate) fn duration_s(text: &str) -> Result<u64, String> {
     let wrong = || format!("'{text}' is not a time: write for example 30m, 24h or 7d");
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let number: u64 = number.parse().map_err(|_| wrong())?;

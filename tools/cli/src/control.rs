@@ -2,6 +2,7 @@
 //! answers for itself; one that is silent holds up nobody and is named.
 
 use std::{
+    io::IsTerminal,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use bus_schema::{
     control::{ControlCall, ControlResult, LogLine},
     id::NodeId,
 };
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
 use crate::{
@@ -21,6 +23,8 @@ use crate::{
     requests::find_daemon,
 };
 
+/// Most daemons that are asked at the same time.
+const AT_ONCE_MAX: usize = 32;
 /// How often a followed log is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -70,14 +74,7 @@ impl From<Part> for Where {
 async fn targets(client: &Client, place: Where) -> Result<Vec<(String, NodeId)>, CliError> {
     let names = match place {
         Where::Daemon(name) => vec![name],
-        Where::Selector(selector) => match client.call(&ApiCall::DaemonSelect(selector.clone())).await? {
-            ApiResult::Daemons(daemons) if daemons.is_empty() => {
-                let message = format!("no daemon is chosen by '{selector}'");
-                return Err(CliError::not_found(message, "mycelial daemon list"));
-            }
-            ApiResult::Daemons(daemons) => daemons.into_iter().map(|daemon| daemon.name).collect(),
-            _ => return Err(CliError::Failed("the plane answered something else".to_string())),
-        },
+        Where::Selector(selector) => return selected(client, selector).await,
         Where::Workflow(name) => match client.call(&ApiCall::WorkflowShow(name)).await? {
             ApiResult::Workflow { view, .. } => view.daemons,
             _ => return Err(CliError::Failed("the plane answered something else".to_string())),
@@ -91,6 +88,45 @@ async fn targets(client: &Client, place: Where) -> Result<Vec<(String, NodeId)>,
     Ok(found)
 }
 
+async fn selected(client: &Client, selector: String) -> Result<Vec<(String, NodeId)>, CliError> {
+    let other = || CliError::Failed("the plane answered something else".to_string());
+    let ApiResult::Daemons(daemons) = client.call(&ApiCall::DaemonSelect(selector.clone())).await? else {
+        return Err(other());
+    };
+    if daemons.is_empty() {
+        let message = format!("no daemon is chosen by '{selector}'");
+        return Err(CliError::not_found(message, "mycelial daemon list"));
+    }
+    let ApiResult::Roster(put) = client.call(&ApiCall::Roster).await? else {
+        return Err(other());
+    };
+    client.take_roster(&put);
+    Ok(daemons.into_iter().map(|daemon| (daemon.name, daemon.node)).collect())
+}
+
+async fn told(client: &Client, daemon: String, node: NodeId, call: &ControlCall) -> Done {
+    let (outcome, workflows, cause) = match client.ask(&daemon, &node, call).await {
+        Ok(ControlResult::Done { workflows }) => (Outcome::Done, workflows, String::new()),
+        Ok(ControlResult::Failed(failure)) => (Outcome::Failed, Vec::new(), failure.message),
+        Ok(_) => (Outcome::Failed, Vec::new(), "it answered something else".to_string()),
+        Err(error) => (Outcome::Unknown, Vec::new(), error.to_string()),
+    };
+    Done {
+        daemon,
+        outcome,
+        workflows,
+        cause,
+    }
+}
+
+/// How many of many are done, on a terminal.
+fn progress(done: usize, all: usize) {
+    if all > 1 && std::io::stderr().is_terminal() {
+        let end = if done == all { "\r\x1b[K" } else { "" };
+        eprint!("\r{done} of {all} daemons{end}");
+    }
+}
+
 /// Lets daemons do something, and says how it ended on each.
 pub async fn command(
     dir: &Path,
@@ -101,20 +137,16 @@ pub async fn command(
 ) -> Result<(), CliError> {
     let client = Client::connect(dir, timeout, Vec::new()).await?;
     let asked = async {
+        let targets = targets(&client, place).await?;
+        let count = targets.len();
+        let asked = targets
+            .into_iter()
+            .map(|(daemon, node)| told(&client, daemon, node, &call));
+        let mut asked = stream::iter(asked).buffered(AT_ONCE_MAX);
         let mut all = Vec::new();
-        for (daemon, node) in targets(&client, place).await? {
-            let done = |outcome, workflows, cause: String| Done {
-                daemon: daemon.clone(),
-                outcome,
-                workflows,
-                cause,
-            };
-            all.push(match client.ask(&daemon, &node, &call).await {
-                Ok(ControlResult::Done { workflows }) => done(Outcome::Done, workflows, String::new()),
-                Ok(ControlResult::Failed(failure)) => done(Outcome::Failed, Vec::new(), failure.message),
-                Ok(_) => done(Outcome::Failed, Vec::new(), "it answered something else".to_string()),
-                Err(error) => done(Outcome::Unknown, Vec::new(), error.to_string()),
-            });
+        while let Some(done) = asked.next().await {
+            all.push(done);
+            progress(all.len(), count);
         }
         Ok(all)
     };

@@ -81,6 +81,15 @@ impl Report {
     }
 }
 
+/// What all checks found.
+pub async fn checks(dir: &Path, timeout: Duration) -> serde_json::Value {
+    let mut report = Report::default();
+    if let Some(error) = look(dir, timeout, &mut report).await {
+        report.add("end", Verdict::Failed, error.to_string(), "");
+    }
+    serde_json::to_value(&report.0).unwrap_or_default()
+}
+
 /// Runs all checks. Fails when something needs attention.
 pub async fn run(dir: &Path, timeout: Duration, output: Output) -> Result<(), CliError> {
     let mut report = Report::default();

@@ -4,29 +4,34 @@
 mod answer;
 mod arguments;
 mod ask;
+mod bugreport;
 mod client;
 mod contexts;
 mod control;
 mod doctor;
+mod examples;
 mod letters;
 mod live;
 mod names;
+mod observe;
 mod reference;
 mod render;
 mod requests;
 mod secrets;
+mod top;
 mod trial;
 mod workflows;
 
 use std::process::ExitCode;
 
 use arguments::{Arguments, Command};
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 
 fn main() -> ExitCode {
     // The shell asks for completions with the variable COMPLETE; then nothing else is done.
-    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
-    let arguments = Arguments::parse();
+    clap_complete::CompleteEnv::with_factory(examples::command).complete();
+    let mut matches = examples::command().get_matches();
+    let arguments = Arguments::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
     if arguments.verbose {
         tracing_subscriber::fmt()
             .with_writer(std::io::stderr)

@@ -40,7 +40,6 @@ pub struct Span {
 #[derive(Debug, Subcommand)]
 pub enum Metrics {
     /// What a daemon used, and whether it was there.
-    #[command(before_help = "Examples:\n  mycelial metrics daemon gw-1\n  mycelial metrics daemon gw-1 --last 7d --metric memory -o json")]
     Daemon {
         /// Its name.
         #[arg(add = names::daemons())]
@@ -49,7 +48,6 @@ pub enum Metrics {
         span: Span,
     },
     /// What went through a workflow, all its streams together.
-    #[command(before_help = "Examples:\n  mycelial metrics workflow orders --last 24h")]
     Workflow {
         /// Its name.
         #[arg(add = names::workflows())]
@@ -58,7 +56,6 @@ pub enum Metrics {
         span: Span,
     },
     /// What went through one stream.
-    #[command(before_help = "Examples:\n  mycelial metrics stream 'orders/db->hub' --metric lag")]
     Stream {
         /// WORKFLOW/EDGE, as `mycelial ledger -o name` prints it.
         name: String,
@@ -87,16 +84,11 @@ All rules that are not in the file are forgotten, except those that come with th
 #[derive(Debug, Subcommand)]
 pub enum Alert {
     /// What is wrong now, and what may become so.
-    #[command(before_help = "Examples:\n  mycelial alert list\n  mycelial alert list -o json")]
     List,
     /// All rules, those that come with the plane too.
-    #[command(before_help = "Examples:\n  mycelial alert rules")]
     Rules,
     /// Take the rules of a file; --preview only says when they would have fired.
-    #[command(
-        before_help = "Examples:\n  mycelial alert apply rules.toml --preview 24h\n  mycelial alert apply rules.toml",
-        after_help = RULES
-    )]
+    #[command(after_help = RULES)]
     Apply {
         /// TOML file; `-` reads stdin.
         file: PathBuf,
@@ -105,7 +97,6 @@ pub enum Alert {
         preview: Option<u64>,
     },
     /// Tell nobody of an alert for a while.
-    #[command(before_help = "Examples:\n  mycelial alert silence k3j2qw7a --for 2h --reason 'new disk is on its way'")]
     Silence {
         /// Its id, as the list shows it.
         id: String,
@@ -120,7 +111,6 @@ pub enum Alert {
         end: bool,
     },
     /// Send a message to a channel of plane.toml, to see whether it arrives.
-    #[command(before_help = "Examples:\n  mycelial alert test ops")]
     Test {
         /// The channel.
         channel: String,
@@ -266,7 +256,10 @@ pub async fn alert(dir: &Path, timeout: Duration, output: Output, what: Alert) -
                 return Ok(());
             };
             let names: Vec<String> = rules.iter().map(|rule| rule.name.clone()).collect();
-            let calls = rules.into_iter().map(|rule| ObserveCall::Preview { rule, last_s }).collect();
+            let calls = rules
+                .into_iter()
+                .map(|rule| ObserveCall::Preview { rule, last_s })
+                .collect();
             let results = ask(dir, timeout, calls).await?;
             let fired = names.iter().zip(&results).flat_map(|(name, result)| match result {
                 ObserveResult::Preview(fired) => fired.iter().map(|fired| (name.as_str(), fired)).collect(),
@@ -310,7 +303,12 @@ fn print(output: Output, result: &ObserveResult) {
 fn previewed(output: Output, fired: &[(&str, &Fired)]) {
     let row = |(rule, fired): &(&str, &Fired)| {
         let until = fired.to_unix_ms.map_or("now".to_string(), render::clock_time);
-        vec![rule.to_string(), fired.subject.clone(), render::clock_time(fired.from_unix_ms), until]
+        vec![
+            rule.to_string(),
+            fired.subject.clone(),
+            render::clock_time(fired.from_unix_ms),
+            until,
+        ]
     };
     let rows: Vec<_> = fired.iter().map(row).collect();
     let data: Vec<_> = fired
@@ -320,7 +318,12 @@ fn previewed(output: Output, fired: &[(&str, &Fired)]) {
         })
         .collect();
     let names = fired.iter().map(|(_, fired)| fired.subject.clone());
-    Answer::new(&data, names, table(&["rule", "subject", "from (utc)", "until (utc)"], &rows)).print(output);
+    Answer::new(
+        &data,
+        names,
+        table(&["rule", "subject", "from (utc)", "until (utc)"], &rows),
+    )
+    .print(output);
 }
 
 /// Values in their units, for programs.
@@ -349,7 +352,9 @@ fn data(all: &[Series]) -> Vec<serde_json::Value> {
 fn amount(milli: u64, unit: &str) -> String {
     match unit {
         "bytes" => render::bytes(milli / 1_000),
-        _ if milli.is_multiple_of(1_000) || milli >= 100_000 => format!("{} {unit}", milli / 1_000).trim_end().to_string(),
+        _ if milli.is_multiple_of(1_000) || milli >= 100_000 => {
+            format!("{} {unit}", milli / 1_000).trim_end().to_string()
+        }
         _ => format!("{:.1} {unit}", milli as f64 / 1e3).trim_end().to_string(),
     }
 }
@@ -370,9 +375,15 @@ fn sparkline(series: &Series) -> String {
         *sum += u128::from(point.mean_milli);
         *count += 1;
     }
-    let means: Vec<Option<u128>> = sums.iter().map(|(sum, count)| (*count > 0).then(|| sum / count)).collect();
+    let means: Vec<Option<u128>> = sums
+        .iter()
+        .map(|(sum, count)| (*count > 0).then(|| sum / count))
+        .collect();
     let known = means.iter().flatten();
-    let (least, most) = (known.clone().min().copied().unwrap_or(0), known.max().copied().unwrap_or(0));
+    let (least, most) = (
+        known.clone().min().copied().unwrap_or(0),
+        known.max().copied().unwrap_or(0),
+    );
     let sign = |mean: u128| match most - least {
         0 if mean == 0 => SIGNS[0],
         0 => SIGNS[3],
@@ -389,7 +400,14 @@ fn lines(all: &[Series]) -> String {
         let sum: u128 = series.points.iter().map(|point| u128::from(point.mean_milli)).sum();
         let mean = u64::try_from(sum / series.points.len() as u128).unwrap_or(u64::MAX);
         let [last, least, mean, most] = [last.mean_milli, least, mean, most].map(|value| amount(value, &series.unit));
-        Some(vec![series.metric.clone(), format!("|{}|", sparkline(series)), last, least, mean, most])
+        Some(vec![
+            series.metric.clone(),
+            format!("|{}|", sparkline(series)),
+            last,
+            least,
+            mean,
+            most,
+        ])
     };
     let rows: Vec<_> = all.iter().filter_map(row).collect();
     table(&["metric", "over time", "now", "least", "mean", "most"], &rows)
@@ -432,7 +450,9 @@ fn alerts_table(alerts: &[AlertView]) -> String {
 
 fn rules_table(rules: &[AlertRule]) -> String {
     let row = |rule: &AlertRule| {
-        let when = serde_json::to_value(rule.when).ok().and_then(|when| when.as_str().map(str::to_string));
+        let when = serde_json::to_value(rule.when)
+            .ok()
+            .and_then(|when| when.as_str().map(str::to_string));
         vec![
             rule.name.clone(),
             when.unwrap_or_default(),
@@ -441,12 +461,18 @@ fn rules_table(rules: &[AlertRule]) -> String {
             severity(rule.severity).to_string(),
             rule.select.clone(),
             rule.workflow.clone(),
-            if rule.notify.is_empty() { "all".to_string() } else { rule.notify.join(", ") },
+            if rule.notify.is_empty() {
+                "all".to_string()
+            } else {
+                rule.notify.join(", ")
+            },
             if rule.enabled { "yes" } else { "no" }.to_string(),
         ]
     };
     table(
-        &["name", "when", "over", "for", "severity", "select", "workflow", "notify", "enabled"],
+        &[
+            "name", "when", "over", "for", "severity", "select", "workflow", "notify", "enabled",
+        ],
         &rules.iter().map(row).collect::<Vec<_>>(),
     )
 }
@@ -487,7 +513,10 @@ mod tests {
         let long: Vec<(i64, u64)> = (0..1_000).map(|n| (n, n as u64)).collect();
         assert_eq!(sparkline(&series(&long)).len(), SPARKS);
         let text = lines(&[series(&[(0, 2048), (1, 0)])]);
-        assert!(text.contains("|#_|") && text.contains("1.0 KiB") && text.contains("2.0 KiB"), "{text}");
+        assert!(
+            text.contains("|#_|") && text.contains("1.0 KiB") && text.contains("2.0 KiB"),
+            "{text}"
+        );
     }
 
     #[test]

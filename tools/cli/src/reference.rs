@@ -2,13 +2,9 @@
 
 use std::{fs, path::Path};
 
-use clap::CommandFactory;
 use clap_complete::env::Shells;
 
-use crate::{
-    arguments::{Arguments, Shell},
-    client::CliError,
-};
+use crate::{arguments::Shell, client::CliError};
 
 /// The program's name.
 const NAME: &str = "mycelial";
@@ -38,7 +34,7 @@ pub fn completion(shell: Shell) -> Result<(), CliError> {
 pub fn man(dir: &Path) -> Result<(), CliError> {
     let failed = |error: std::io::Error| CliError::Failed(format!("cannot write into {}: {error}", dir.display()));
     fs::create_dir_all(dir).map_err(failed)?;
-    clap_mangen::generate_to(Arguments::command(), dir).map_err(failed)?;
+    clap_mangen::generate_to(crate::examples::command(), dir).map_err(failed)?;
     eprintln!("read one with: man {}/{NAME}.1", dir.display());
     Ok(())
 }
@@ -84,7 +80,7 @@ stay as they are, and new ones may come. Data goes to stdout, everything else to
 
     /// The pages by file name: one for the whole, and one for each noun that has verbs.
     fn reference() -> Vec<(String, String)> {
-        let mut command = Arguments::command().term_width(110);
+        let mut command = crate::examples::command().term_width(110);
         command.build();
         let mut whole = format!("# `{NAME}`, command by command\n\n{HEAD}");
         help(&mut command, NAME, &mut whole);
@@ -122,6 +118,54 @@ stay as they are, and new ones may come. Data goes to stdout, everything else to
                 "docs/cli/{file} differs: UPDATE=1 cargo test -p cli reference"
             );
         }
+    }
+
+    /// What is wrong with a command that a page names: a verb or an option that there is not.
+    fn misnamed(words: &str) -> Option<String> {
+        let mut command = crate::examples::command();
+        command.build();
+        let mut here = &command;
+        for word in words.split_whitespace().skip(1) {
+            if let Some(option) = word.strip_prefix("--") {
+                let option = option.split('=').next().unwrap_or_default();
+                let known = |command: &Command| command.get_arguments().any(|known| known.get_long() == Some(option));
+                if !["help", "version"].contains(&option) && !known(here) && !known(&command) {
+                    return Some(format!("no option --{option}"));
+                }
+            } else if here.has_subcommands() && !word.starts_with('-') {
+                match here.find_subcommand(word) {
+                    Some(verb) => here = verb,
+                    None => return Some(format!("no command '{word}'")),
+                }
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn pages_name_commands_that_there_are() {
+        let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+        let mut wrong = Vec::new();
+        let mut found = 0;
+        for entry in fs::read_dir(docs).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            for quoted in text.split('`').skip(1).step_by(2) {
+                // `--for a` is given by its first words; what stands for something is upper case and no verb.
+                let said = quoted.split(" # ").next().unwrap_or_default();
+                if said.starts_with(&format!("{NAME} ")) && !said.contains('\n') {
+                    found += 1;
+                    if let Some(cause) = misnamed(said) {
+                        wrong.push(format!("{}: `{said}`: {cause}", path.display()));
+                    }
+                }
+            }
+        }
+        assert!(found > 30, "{found} commands were found: are the pages still there?");
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     #[test]

@@ -431,6 +431,7 @@ fn show(output: Output, result: ApiResult) -> Result<(), CliError> {
             Answer::new(&revisions, names, render::revisions(&revisions)).print(output);
         }
         ApiResult::Text(text) => Answer::new(&text, [], text.as_str()).print(output),
+        ApiResult::Revision(0) => eprintln!("it is stopped and forgotten; its revisions are kept"),
         ApiResult::Revision(revision) => {
             Answer::new(&revision, [revision.to_string()], format!("revision {revision}\n")).print(output);
         }

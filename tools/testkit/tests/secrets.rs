@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -129,9 +130,10 @@ format = "json_lines"
     // It is there after a restart; another one is used from then on.
     gateway.kill9();
     gateway = fleet.daemon("gateway", None);
+    // Appended: a file written anew is empty for a moment, which is another file to whoever follows it.
     let append = |line: &str| {
-        let before = fs::read_to_string(&names).expect("names");
-        fs::write(&names, format!("{before}{line}\n")).expect("a file");
+        let mut file = fs::OpenOptions::new().append(true).open(&names).expect("names");
+        writeln!(file, "{line}").expect("a line");
     };
     let lines = |count: usize| {
         wait_ok(&format!("{count} lines"), SOON, || {

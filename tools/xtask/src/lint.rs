@@ -5,6 +5,7 @@ mod advisories;
 mod files;
 mod layering;
 mod licences;
+mod quotes;
 
 use std::cell::OnceCell;
 use std::io::{IsTerminal, Write};
@@ -47,6 +48,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "words",
         run: |_| files::words(),
+    },
+    Step {
+        name: "quotes",
+        run: |_| quotes::check(),
     },
     Step {
         name: "layering",

@@ -207,7 +207,7 @@ fn foreign_sources(lock: &str) -> Vec<String> {
 }
 
 /// The files of the repository, tracked or about to be, relative to its root.
-fn files() -> Result<Vec<String>> {
+pub(super) fn files() -> Result<Vec<String>> {
     let listed =
         cmd::output(cmd::program("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]));
     let mut files = match listed {

@@ -16,7 +16,7 @@ use bus_schema::api::FailureKind;
 use super::{
     BODY_BYTES_MAX, Peer, Web,
     ask::{Answer, Ask, Handler},
-    auth, fleet, live,
+    auth, fleet, live, observe,
     problem::Refusal,
     workflows,
 };
@@ -203,6 +203,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         fleet::endpoints(),
         workflows::endpoints(),
         live::endpoints(),
+        observe::endpoints(),
     ]
     .concat()
 }

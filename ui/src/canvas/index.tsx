@@ -44,6 +44,8 @@ interface CanvasProps {
   outputs?: ReadonlyMap<string, readonly string[]>;
   EdgeLabel?: ComponentType<{ edge: Edge }>;
   onSelectEdge?: (id: string | null) => void;
+  /** Another number: show the whole again. Without it, whenever nodes come or go. */
+  fit?: number;
 }
 
 const NODE_TYPES = { part: Part };
@@ -146,7 +148,7 @@ function Inner(props: CanvasProps) {
   useEffect(() => {
     const timer = setTimeout(() => void flow.fitView(FIT), 50);
     return () => clearTimeout(timer);
-  }, [count, flow]);
+  }, [props.fit ?? count, flow]);
   const select = useCallback(
     (id: string | null) => {
       setEdge(id);

@@ -365,7 +365,7 @@ const STEPS = {
     await until("the list", async () => (await rows("Workflows"))[0]?.State === "running");
     const [row] = await rows("Workflows");
     assert.deepEqual([row.Workflow, row.Daemons, row.Revision], ["shop", "gateway, hub", "1"]);
-    assert.match(row.Applied, /^(now|.* ago) by web$/);
+    assert.match(row.Applied, /^(now|.* ago) by owner$/);
     const applied = main().locator("time");
     assert.equal(new Date(await applied.getAttribute("datetime")).getTime(), listed.at_unix_ms);
     assert.match(await applied.getAttribute("title"), /\d\d:\d\d:\d\d [A-Z]+/, "exact, with its zone");
@@ -540,7 +540,7 @@ const STEPS = {
     await page.keyboard.type("long");
     await until("the filter", async () => (await rows("Workflows")).length === 1);
     assert.match(page.url(), /\?q=long$/);
-    await page.keyboard.press("Tab");
+    await link(LONG).focus();
     await page.keyboard.press("?");
     await page.getByRole("dialog", { name: "Keys" }).waitFor();
     await accessible(page, "keys");

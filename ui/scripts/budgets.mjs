@@ -30,7 +30,7 @@ const sum = (files) => [...files].reduce((total, file) => total + size(file), 0)
 const entry = Object.keys(manifest).find((key) => manifest[key].isEntry);
 const shell = closure(entry);
 const overview = closure("src/pages/overview/index.tsx", shell);
-const canvas = closure("src/pages/editor/index.tsx", shell);
+const canvas = new Set([...closure("src/pages/editor/index.tsx", shell), ...closure("src/canvas/index.tsx", shell)]);
 const all = new Set(Object.values(manifest).flatMap((chunk) => [chunk.file, ...(chunk.css ?? [])]));
 
 const wrong = [];

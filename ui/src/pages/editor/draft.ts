@@ -1,6 +1,8 @@
 // A text that is being written: kept in this browser until it is applied, and what a new one begins with. Pure but for the
 // storage.
 
+import type { Layout } from "@/workflow/history";
+
 /** Two drafts of one workflow are one: whoever comes back goes on where they were. */
 const key = (name: string | null) => `mycelial-draft:${name ?? ""}`;
 
@@ -8,14 +10,28 @@ export interface Draft {
   text: string;
   /** The revision it was begun from. */
   from: number;
+  /** That revision's text: what somebody else changed meanwhile is told by it. */
+  base: string;
+  /** Where nodes stand on the canvas. */
+  layout: Layout;
+}
+
+/** The positions that are some. */
+function layoutIn(value: unknown): Layout {
+  const entries = Object.entries(typeof value === "object" && value !== null ? value : {});
+  return Object.fromEntries(
+    entries
+      .filter(([, each]) => Number.isFinite(each?.x) && Number.isFinite(each?.y))
+      .map(([id, { x, y }]) => [id, { x, y }]),
+  );
 }
 
 export function readDraft(name: string | null): Draft | null {
   try {
     const draft = JSON.parse(localStorage.getItem(key(name)) ?? "null") as Partial<Draft> | null;
-    return typeof draft?.text === "string" && typeof draft.from === "number"
-      ? { text: draft.text, from: draft.from }
-      : null;
+    if (typeof draft?.text !== "string" || typeof draft.from !== "number") return null;
+    const { text, from, base } = draft;
+    return { text, from, base: typeof base === "string" ? base : "", layout: layoutIn(draft.layout) };
   } catch {
     return null;
   }

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{FleetId, NodeId, TokenId},
-    member::Role,
+    member::{Certificate, Role, Signed},
     message::{HostFacts, Ledger, Resources, RosterPut, RunState},
     plan::ComponentRole,
+    rollout::{RolloutCommand, RolloutPolicy, RolloutView},
 };
 
 /// A request to the plane. Variants are only ever appended.
@@ -85,6 +86,36 @@ pub enum ApiCall {
     TokenList,
     /// Makes an enrolment string useless. Answered by [`ApiResult::Tokens`]: those that are left.
     TokenRevoke(TokenId),
+    /// What applying a text would change: nodes, and daemons. Answered by [`ApiResult::Diff`].
+    WorkflowDiff {
+        /// TOML.
+        text: String,
+    },
+    /// The certificate of one daemon, by name or id, for an operator of a fleet so large that the roster it was told does
+    /// not name all. Answered by [`ApiResult::Certificate`].
+    Certificate(String),
+    /// Stores a workflow as a new revision and deploys it in waves. Answered by [`ApiResult::Rollouts`]: the new one.
+    RolloutStart {
+        /// TOML.
+        text: String,
+        /// Refuse if the current revision is another one (0: there is none yet).
+        expect_revision: Option<u32>,
+        /// How it goes on.
+        policy: RolloutPolicy,
+    },
+    /// All rollouts, the newest first. Answered by [`ApiResult::Rollouts`].
+    RolloutList,
+    /// One rollout. Answered by [`ApiResult::Rollouts`].
+    RolloutShow(u64),
+    /// Tells a rollout what to do. Answered by [`ApiResult::Rollouts`].
+    RolloutTell {
+        /// Which.
+        id: u64,
+        /// What.
+        command: RolloutCommand,
+        /// Why, for those who read it later.
+        reason: String,
+    },
 }
 
 /// For whom to write an access list.
@@ -150,6 +181,76 @@ pub enum ApiResult {
     Text(String),
     /// For [`ApiCall::TokenList`] and [`ApiCall::TokenRevoke`].
     Tokens(Vec<TokenView>),
+    /// For [`ApiCall::WorkflowDiff`].
+    Diff(WorkflowDiff),
+    /// For [`ApiCall::Certificate`].
+    Certificate(Signed<Certificate>),
+    /// For the calls about rollouts.
+    Rollouts(Vec<RolloutView>),
+}
+
+/// What became of something, or would become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Changed {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// It is another.
+    Changed,
+    /// It is the same.
+    Unchanged,
+}
+
+/// What applying a text would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowDiff {
+    /// The workflow.
+    pub name: String,
+    /// The revision it is compared with; 0 when there is none.
+    pub revision: u32,
+    /// Nodes that would change.
+    pub nodes: Vec<NodeDiff>,
+    /// What each daemon would get, by name; those of which nothing changes too.
+    pub daemons: Vec<DaemonDiff>,
+    /// Daemons that found no room in the list.
+    pub more: u32,
+}
+
+/// A node that would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDiff {
+    /// Its name.
+    pub node: String,
+    /// What it does.
+    pub role: ComponentRole,
+    /// How it changes.
+    pub change: Changed,
+    /// What changes of it, by field.
+    pub fields: Vec<FieldDiff>,
+}
+
+/// A field that would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldDiff {
+    /// Its key, dotted within tables.
+    pub field: String,
+    /// As it is, as JSON; `None` when it is not there.
+    pub before: Option<String>,
+    /// As it would be.
+    pub after: Option<String>,
+}
+
+/// What a daemon would get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonDiff {
+    /// Its name.
+    pub daemon: String,
+    /// How its part changes.
+    pub change: Changed,
+    /// The nodes it would run; none when its part is removed.
+    pub nodes: Vec<String>,
 }
 
 /// A daemon with its labels.

@@ -65,6 +65,7 @@ pub mod member;
 pub mod message;
 pub mod piece;
 pub mod plan;
+pub mod rollout;
 pub mod secret;
 pub mod subject;
 pub mod trial;

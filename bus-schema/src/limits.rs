@@ -63,8 +63,8 @@ pub const WORKFLOW_NODES_MAX: usize = 256;
 pub const PLAN_WORKFLOWS_MAX: usize = 256;
 /// Longest source position, in bytes.
 pub const POSITION_BYTES_MAX: usize = 16 * 1024;
-/// Most members on a roster.
-pub const ROSTER_MEMBERS_MAX: usize = 4_096;
+/// Most members of a fleet.
+pub const ROSTER_MEMBERS_MAX: usize = 16_384;
 
 /// How often a daemon reports its status, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 5_000;

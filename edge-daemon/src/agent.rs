@@ -2,6 +2,7 @@
 //! highest plan it has seen, and to the cached one when nobody is there.
 
 mod operators;
+mod probation;
 
 use std::{
     path::PathBuf,
@@ -32,6 +33,7 @@ use bus_schema::{
 };
 use converge::Refused;
 use flow::Registry;
+use probation::{GoneBack, OnProbation};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
@@ -53,6 +55,8 @@ use crate::{
 
 /// Stream accounts per message.
 const REPORTS_PER_MESSAGE: usize = 200;
+/// How often a plan on probation is looked at.
+const PROBATION_EVERY: Duration = Duration::from_secs(5);
 /// How often what has been seen is written down.
 const SEEN_EVERY: Duration = Duration::from_secs(2);
 /// After a change of state, how long others may join it in one status.
@@ -139,7 +143,11 @@ pub struct Agent {
     /// Hash of the catalog.
     catalog: [u8; 32],
     plan: Option<Plan>,
+    /// The same, signed.
+    signed: Option<Signed<Plan>>,
     plan_error: String,
+    on_probation: Option<OnProbation>,
+    gone_back: Option<GoneBack>,
     chores: Chores,
     started: Instant,
     log: LogControl,
@@ -240,7 +248,10 @@ impl Agent {
             registry,
             catalog,
             plan: None,
+            signed: None,
             plan_error: String::new(),
+            on_probation: None,
+            gone_back: None,
             started,
             log,
             log_level,
@@ -261,7 +272,7 @@ impl Agent {
                 None
             }
         };
-        match cached.map(|signed| self.check(&signed)) {
+        match cached.as_ref().map(|signed| self.check(signed)) {
             Some(Ok(plan)) => {
                 tracing::info!(
                     version = plan.version,
@@ -270,6 +281,8 @@ impl Agent {
                 );
                 self.supervisor.converge(&plan.workflows).await;
                 self.plan = Some(plan);
+                self.signed = cached;
+                self.resume_probation();
             }
             Some(Err(error)) => tracing::error!(%error, "the cached plan is not used; the plane will send it again"),
             None => tracing::info!("no plan yet: waiting for the plane"),
@@ -294,6 +307,7 @@ impl Agent {
             mut samples,
         } = ears;
         let mut seen = tokio::time::interval(SEEN_EVERY);
+        let mut probation = tokio::time::interval(PROBATION_EVERY);
         let mut next_status = tokio::time::Instant::now();
         let board = Arc::clone(&self.board);
         loop {
@@ -309,6 +323,11 @@ impl Agent {
                     next_status = next_status.min(tokio::time::Instant::now() + STATUS_SOON);
                 }
                 () = at(self.log_back) => self.log_level("", 0),
+                _ = probation.tick(), if self.on_probation.is_some() => {
+                    if self.look_at_probation().await {
+                        next_status = tokio::time::Instant::now();
+                    }
+                }
                 _ = seen.tick() => self.chores.begin(|| self.secure.seen_changes()),
                 Some((operator, sample)) = samples.recv() => {
                     let _ = self.session.send(&operator, &sample).await;
@@ -417,7 +436,9 @@ impl Agent {
             }
         } else if message.is::<Ping>() {
             let ping = message.read::<Ping>();
-            if let Ok(ping) = &ping {
+            if message.sender.node == *self.secure.node() {
+                self.came_back();
+            } else if let Ok(ping) = &ping {
                 self.pong(&message, ping.nonce).await;
             }
             ping.map(|_| false)
@@ -440,7 +461,9 @@ impl Agent {
     /// Takes a plan if it is one for this daemon and newer. Stored before it is acted on.
     async fn offered(&mut self, put: PlanPut) -> bool {
         let taken = match self.check(&put.plan) {
+            Ok(plan) if self.gone_back.as_ref().is_some_and(|gone| gone.is_refused(plan.version)) => return false,
             Ok(plan) => {
+                self.keep_before().await;
                 let bytes = bus_schema::encode(&put.plan);
                 crash_point::at!(PlanBeforeStore);
                 let stored = self.on_disk(move |home| home.store(PLAN, &bytes)).await;
@@ -453,6 +476,7 @@ impl Agent {
             Ok(plan) => {
                 tracing::info!(version = plan.version, workflows = plan.workflows.len(), "new plan");
                 self.plan = Some(plan);
+                self.signed = Some(put.plan);
                 self.plan_error.clear();
                 true
             }

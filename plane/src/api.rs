@@ -1,9 +1,11 @@
 //! The one place where an operator's call becomes a decision, whether it came over the bus or from the web page.
 //! Decides only: what changes is made durable and applied by the caller.
 
+mod deploy;
+
 use bus_schema::{
     api::{ApiCall, ApiResult, Failure, FailureKind, Problem},
-    member::{GroupKey, Role},
+    member::{GroupKey, Role, Signed},
     message::RosterPut,
 };
 use workflow::nearest;
@@ -13,7 +15,7 @@ use crate::{
         Change, Now, State,
         change::Signer,
         labels::{self, LABELS_MAX, Selector},
-        workflows::{Moved, Revision, WORKFLOWS_MAX},
+        workflows::{Moved, Revision},
     },
     invite::{Inviter, TOKEN_RANDOM_BYTES, Wish, mint},
     permission::Caller,
@@ -120,7 +122,7 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
                 not_found("daemon", &key, names, "daemon list")
             })?)
         }
-        ApiCall::WorkflowValidate { text } => match workflow::validate(&text, &fleet(state)) {
+        ApiCall::WorkflowValidate { text } => match workflow::validate(&text, &fleet(state, &text, now)) {
             Ok(_) => ApiResult::Problems(Vec::new()),
             Err(problems) => ApiResult::Problems(problems),
         },
@@ -155,18 +157,21 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
             let message = "this is not known here".to_string();
             return Err(failure(FailureKind::Internal, message, String::new()));
         }
+        ApiCall::WorkflowDiff { text } => ApiResult::Diff(deploy::diff(state, &text, now)?),
+        ApiCall::Certificate(key) => ApiResult::Certificate(deploy::certificate(state, &key)?),
+        ApiCall::RolloutStart {
+            text,
+            expect_revision,
+            policy,
+        } => return deploy::start(state, &caller.name, text, expect_revision, policy, env),
+        ApiCall::RolloutList => ApiResult::Rollouts(state.rollout_views(now)),
+        ApiCall::RolloutShow(id) => ApiResult::Rollouts(vec![deploy::rollout(state, id, now)?]),
+        ApiCall::RolloutTell { id, command, reason } => return deploy::tell(state, id, command, &reason, env),
         ApiCall::Ledger => ApiResult::Ledger(state.stream_views(None, now)),
         ApiCall::Components => ApiResult::Components(state.component_views()),
         ApiCall::AccessList(broker) => ApiResult::AccessList(state.access_list(broker)),
         ApiCall::Roster => {
-            let none = || {
-                failure(
-                    FailureKind::Internal,
-                    "there is no roster yet".into(),
-                    "try again".into(),
-                )
-            };
-            let roster = state.members.signed_roster().cloned().ok_or_else(none)?;
+            let roster = Signed::new(&state.members.roster_for_operator(), &env.signer.root);
             ApiResult::Roster(RosterPut {
                 roster,
                 group: env.group.clone(),
@@ -225,10 +230,25 @@ fn label(
     })
 }
 
-fn fleet(state: &State) -> workflow::Fleet {
+/// What a text is checked against: all daemons, and what its selectors choose of them.
+fn fleet(state: &State, text: &str, now: Now) -> workflow::Fleet {
     let mut fleet = workflow::Fleet::new();
     for (name, node, components) in state.placeable() {
         fleet.insert(name, node, components);
+    }
+    for (member, _) in state.daemons() {
+        let facts = workflow::Facts {
+            labels: state.labels(&member.certificate.node).clone(),
+            host: member.host.clone(),
+        };
+        fleet.describe(&member.certificate.name, facts);
+    }
+    for selector in workflow::selectors(text) {
+        let chosen = Selector::parse(&selector).map(|parsed| {
+            let chosen = state.chosen(&parsed, now).into_iter();
+            chosen.map(|view| view.name).collect()
+        });
+        fleet.choose(&selector, chosen);
     }
     fleet
 }
@@ -263,28 +283,15 @@ fn faulty(problems: Vec<Problem>) -> Failure {
 }
 
 fn apply(state: &State, caller: &str, text: String, expected: Option<u32>, env: &Env<'_>) -> Result<Outcome, Failure> {
-    let fleet = fleet(state);
-    let spec = workflow::validate(&text, &fleet).map_err(faulty)?;
-    let name = spec.name().to_string();
-    state
-        .workflows
-        .expect(&name, expected)
-        .map_err(|moved| conflict(state, &name, expected, moved))?;
-    let before = state.workflows.get(&name);
-    // The same text again is not another revision; but it is compiled anew, because daemons may have changed.
-    let unchanged = before.filter(|revision| revision.text == text);
-    let number = unchanged.map_or_else(|| state.workflows.next_number(&name), |revision| revision.number);
-    if before.is_none() && state.workflows.len() >= WORKFLOWS_MAX {
-        let message = format!("a fleet has at most {WORKFLOWS_MAX} workflows");
-        return Err(failure(FailureKind::Invalid, message, "delete one first".into()));
-    }
-    let compiled = workflow::compile(&spec, &fleet, number).map_err(faulty)?;
-    let parts = compiled
-        .parts
-        .into_iter()
-        .map(|part| (part.node, part.workflow))
-        .collect();
-    let mut changes = state.place(&compiled.id, parts, env.signer).map_err(|large| {
+    let deploy::Ready {
+        name,
+        number,
+        id,
+        parts,
+        revision,
+    } = deploy::prepare(state, caller, text, expected, env)?;
+    deploy::not_rolling(state, &name)?;
+    let mut changes = state.place(&id, parts, env.signer).map_err(|large| {
         let message = format!("daemon '{}' cannot take it: {}", large.daemon, large.cause);
         failure(
             FailureKind::Invalid,
@@ -292,16 +299,7 @@ fn apply(state: &State, caller: &str, text: String, expected: Option<u32>, env: 
             "place some of it on another daemon".into(),
         )
     })?;
-    if unchanged.is_none() {
-        let by = caller.to_string();
-        changes.push(Change::Revision(Revision {
-            workflow: name,
-            number,
-            text,
-            by,
-            at_unix_ms: env.now.unix_ms,
-        }));
-    }
+    changes.extend(revision.map(Change::Revision));
     Ok(Outcome {
         changes,
         result: ApiResult::Revision(number),
@@ -333,6 +331,7 @@ fn conflict(state: &State, name: &str, expected: Option<u32>, moved: Moved) -> F
 
 fn delete(state: &State, name: &str, env: &Env<'_>) -> Result<Outcome, Failure> {
     let revision = current(state, name)?;
+    deploy::not_rolling(state, name)?;
     let id = bus_schema::id::WorkflowId::of_name(name);
     let too_large = |_| {
         failure(

@@ -42,10 +42,12 @@ pub enum Outgoing {
         /// Signed.
         plan: Signed<Plan>,
     },
-    /// The roster in force when it is sent.
+    /// What a daemon is told of the fleet.
     Roster {
         /// For whom.
         to: NodeId,
+        /// The roster and the group key.
+        put: Box<RosterPut>,
     },
     /// The question for a catalog.
     CatalogAsk {
@@ -129,13 +131,7 @@ impl Outbox {
 async fn send(session: &Session, message: Outgoing) -> Result<Result<(), SendError>, Elapsed> {
     match message {
         Outgoing::Plan { to, plan } => timeout(SEND_MAX, session.send(&to, &PlanPut { plan })).await,
-        Outgoing::Roster { to } => {
-            let (_, roster) = session.secure().roster();
-            let Some(group) = session.secure().group() else {
-                return Ok(Ok(()));
-            };
-            timeout(SEND_MAX, session.send(&to, &RosterPut { roster, group })).await
-        }
+        Outgoing::Roster { to, put } => timeout(SEND_MAX, session.send(&to, &*put)).await,
         Outgoing::CatalogAsk { to, hash } => timeout(SEND_MAX, session.send(&to, &CatalogAsk { catalog: hash })).await,
         Outgoing::Time { to, hint } => timeout(SEND_MAX, session.send(&to, &hint)).await,
         Outgoing::Answer { to, result } => timeout(SEND_MAX, session.reply(&to, &fitting(*result))).await,

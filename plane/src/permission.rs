@@ -160,6 +160,13 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
         ApiCall::WorkflowText { .. } => (Viewer, Narrow, false),
         ApiCall::TokenList => (Operator, Whole, false),
         ApiCall::TokenRevoke(_) => (Operator, Whole, true),
+        ApiCall::WorkflowDiff { .. } => (Viewer, Narrow, false),
+        // Only members of the bus have a use for it.
+        ApiCall::Certificate(_) => (Admin, Whole, false),
+        ApiCall::RolloutStart { .. } => (Operator, Whole, true),
+        ApiCall::RolloutList => (Viewer, Whole, false),
+        ApiCall::RolloutShow(_) => (Viewer, Whole, false),
+        ApiCall::RolloutTell { .. } => (Operator, Whole, true),
     };
     (Need::Rank(rank, reach), changes)
 }

@@ -12,7 +12,10 @@ use bus_link::{
     secure::Secure,
     session::Session,
 };
-use bus_schema::{id::FleetId, member::Role};
+use bus_schema::{
+    id::FleetId,
+    member::{Role, Signed},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -165,13 +168,9 @@ impl Running {
         };
         let mut store = Store::open(&dir.join(STORE)).map_err(|error| failed(&error))?;
         let state = remember(&mut store, &signer, &membership).map_err(|error| failed(&error))?;
-        if let Some(newer) = state
-            .members
-            .signed_roster()
-            .filter(|signed| **signed != membership.roster)
-        {
-            // It ended between the store's commit and the copy beside the keys.
-            membership.roster = newer.clone();
+        if membership.roster.open(&membership.root).map_err(|error| failed(&error))?.version < state.members.version() {
+            // It ended before the copy beside the keys was made.
+            membership.roster = Signed::new(&state.members.roster(), &signer.root);
             home.save_membership(&membership)?;
         }
         // The store may be new while the keys are not: it was lost.
@@ -276,7 +275,7 @@ fn remember(
     }
     let roster = membership.roster.open(&membership.root)?;
     if loaded.roster.is_none() || roster.version > state.members.version() {
-        let adopted = state.members.adopt(&roster, membership.roster.clone(), &signer.root);
+        let adopted = state.members.adopt(&roster, &signer.root);
         let signed = membership.roster.clone();
         let mut changes: Vec<_> = adopted
             .into_iter()
@@ -285,6 +284,7 @@ fn remember(
         changes.push(Change::Roster { roster, signed });
         store.commit(&changes)?;
     }
+    state.members.tell_all();
     Ok(state)
 }
 

@@ -10,8 +10,10 @@ use bus_link::{
 use bus_schema::{
     api::{ApiCall, ApiResult, FailureKind},
     id::{FleetId, NodeId, TokenId},
-    member::{Certificate, GroupKey, Role},
-    message::{Body, BodyError, CatalogPage, EnrolAnswer, EnrolAsk, Message as _, Ping, Pong, Status, StreamReports},
+    member::{Certificate, GroupKey, Role, Signed},
+    message::{
+        Body, BodyError, CatalogPage, EnrolAnswer, EnrolAsk, Message as _, Ping, Pong, RosterPut, Status, StreamReports,
+    },
     subject::{self, Pattern, Subject},
 };
 use tokio::{
@@ -24,7 +26,13 @@ use crate::{
     api::{self, Env, failed, forbidden},
     clock::Clock,
     disk::{Closed, Disk, Files},
-    domain::{Change, Effect, State, change::Signer, members::Member, state::Enrolment},
+    domain::{
+        Change, Effect, State,
+        change::Signer,
+        members::Member,
+        rollout::ACTIVE_MAX,
+        state::{Enrolment, Share},
+    },
     invite::{Inviter, TOKEN_RANDOM_BYTES},
     live::Live,
     outbox::{Outbox, Outgoing},
@@ -35,6 +43,10 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two times daemons' last words are stored.
 const SAVE_TICKS: u32 = 15;
+/// In a fleet larger than this they are stored a share each tick, so that nothing waits long for the disk.
+const AT_ONCE_MAX: usize = 500;
+/// Most daemons that the log names one by one when something is deployed.
+const TOLD_MAX: usize = 20;
 /// Calls from the web page waiting for the loop.
 const CALLS_MAX: usize = 32;
 
@@ -106,6 +118,8 @@ pub struct Service {
     session: Arc<Session>,
     outbox: Outbox,
     floor_saved: u64,
+    /// The roster's version beside the keys.
+    roster_saved: u64,
     refused_told: u64,
 }
 
@@ -127,13 +141,14 @@ pub fn start(
     stop: watch::Receiver<bool>,
 ) -> (Handle, tokio::task::JoinHandle<()>) {
     let (calls, incoming) = mpsc::channel(CALLS_MAX);
-    let floor_saved = parts.state.plans.floor();
+    let (floor_saved, roster_saved) = (parts.state.plans.floor(), parts.state.members.version());
     let outbox = Outbox::start(Arc::clone(&session));
     let service = Service {
         parts,
         session,
         outbox,
         floor_saved,
+        roster_saved,
         refused_told: 0,
     };
     (
@@ -158,7 +173,7 @@ impl Service {
                 () = stopped(&mut stop) => break Ok(()),
                 _ = tick.tick() => {
                     ticks = ticks.wrapping_add(1);
-                    self.tick(ticks.is_multiple_of(SAVE_TICKS)).await
+                    self.tick(ticks).await
                 }
                 Some(call) = calls.recv() => {
                     let result = self.call(&call.caller, call.call).await;
@@ -175,13 +190,20 @@ impl Service {
                 break done;
             }
         };
-        if outcome.is_err() || self.tick(true).await.is_err() {
+        if outcome.is_err() || self.save_all().await.is_err() {
             error!("the store was closed before the service");
         }
         self.outbox.finish().await;
     }
 
-    async fn tick(&mut self, save: bool) -> Result<(), Closed> {
+    /// What must not be lost when the plane ends.
+    async fn save_all(&mut self) -> Result<(), Closed> {
+        self.save_seen().await?;
+        self.save_roster().await?;
+        self.save_words(Share::All).await
+    }
+
+    async fn tick(&mut self, ticks: u32) -> Result<(), Closed> {
         let now = self.parts.clock.now();
         for (node, presence) in self.parts.state.tick(now) {
             info!(
@@ -190,9 +212,17 @@ impl Service {
                 "presence changed"
             );
         }
+        self.step_rollouts().await?;
         self.save_seen().await?;
-        if save {
-            self.save_words().await?;
+        self.save_roster().await?;
+        let is_round = ticks.is_multiple_of(SAVE_TICKS);
+        if self.parts.state.members.len() > AT_ONCE_MAX {
+            let (part, of) = ((ticks % SAVE_TICKS) as usize, SAVE_TICKS as usize);
+            self.save_words(Share::Part { part, of }).await?;
+        } else if is_round {
+            self.save_words(Share::All).await?;
+        }
+        if is_round {
             let refused = self.session.secure().refused();
             if refused > self.refused_told {
                 warn!(
@@ -203,6 +233,21 @@ impl Service {
             }
         }
         self.parts.live.publish(&self.parts.state, &self.parts.http, now);
+        Ok(())
+    }
+
+    async fn step_rollouts(&mut self) -> Result<(), Closed> {
+        // Each may take a step; whatever is more waits for the next tick.
+        for _ in 0..ACTIVE_MAX {
+            if self.parts.state.rollouts.is_quiet() {
+                break;
+            }
+            let now = self.parts.clock.now();
+            let changes = self.parts.state.step_rollouts(&self.parts.signer, now);
+            if changes.is_empty() || self.decide(changes).await?.is_err() {
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -218,10 +263,26 @@ impl Service {
         Ok(())
     }
 
-    async fn save_words(&mut self) -> Result<(), Closed> {
+    /// Keeps the roster beside the keys as new as the members, so that a lost store can be made again. Not at each change:
+    /// it is as long as the fleet is large.
+    async fn save_roster(&mut self) -> Result<(), Closed> {
+        let members = &self.parts.state.members;
+        if members.version() == self.roster_saved {
+            return Ok(());
+        }
+        let (version, signed) = (members.version(), Signed::new(&members.roster(), &self.parts.signer.root));
+        match self.parts.disk.run(move |files| files.save_roster(signed)).await? {
+            Ok(()) => self.roster_saved = version,
+            Err(cause) => error!(%cause, "cannot save the roster beside the keys"),
+        }
+        Ok(())
+    }
+
+    /// Stores what daemons have said, or a share of it.
+    async fn save_words(&mut self, share: Share) -> Result<(), Closed> {
         let state = &mut self.parts.state;
         let mut changes = Vec::new();
-        let (floor, confirmed, words) = (state.plans.floor(), state.plans.take_confirmed(), state.take_unsaved());
+        let (floor, confirmed, words) = (state.plans.floor(), state.plans.take_confirmed(), state.take_unsaved(share));
         if floor > self.floor_saved {
             changes.push(Change::PlanFloor(floor));
         }
@@ -466,7 +527,13 @@ impl Service {
             .await?;
         match stored {
             Ok(changes) => {
-                for change in &changes {
+                // What concerns many daemons is told in one line.
+                let each = |change: &&Change| matches!(change, Change::Plan { .. } | Change::Labels { .. });
+                let daemons = changes.iter().filter(each).count();
+                if daemons > TOLD_MAX {
+                    info!(daemons, "deployed to or labelled many daemons");
+                }
+                for change in changes.iter().filter(|change| daemons <= TOLD_MAX || !each(change)) {
                     self.tell(change);
                 }
                 let effects = self.parts.state.apply(changes, true, self.parts.clock.now());
@@ -497,6 +564,31 @@ impl Service {
                 );
             }
             Change::Retired(name) => info!(workflow = name, "deleted a workflow"),
+            Change::Reverted(revision) => {
+                info!(
+                    workflow = revision.workflow,
+                    revision = revision.number,
+                    "an earlier revision is current again"
+                );
+            }
+            Change::RolloutBegun(order) => {
+                info!(
+                    rollout = order.id,
+                    workflow = order.workflow,
+                    revision = order.revision,
+                    waves = order.waves.len(),
+                    daemons = order.parts.len(),
+                    by = order.by,
+                    "a rollout begins"
+                );
+            }
+            Change::RolloutHead { id, head } => {
+                info!(rollout = id, phase = ?head.phase, wave = head.wave + 1, cause = head.cause, "a rollout goes on");
+            }
+            Change::RolloutEnded(view) => {
+                info!(rollout = view.id, phase = ?view.phase, cause = view.cause, "a rollout is over");
+            }
+            Change::RolloutKept(..) => {}
             Change::Plan { node, plan, .. } => {
                 info!(
                     daemon = members.name_of(node),
@@ -521,7 +613,11 @@ impl Service {
                     "labelled a daemon"
                 );
             }
-            Change::TokenUsed { .. } | Change::Roster { .. } | Change::PlanFloor(_) | Change::PlansConfirmed(_) => {}
+            Change::TokenUsed { .. }
+            | Change::Roster { .. }
+            | Change::RosterVersion(_)
+            | Change::PlanFloor(_)
+            | Change::PlansConfirmed(_) => {}
         }
     }
 
@@ -537,7 +633,17 @@ impl Service {
                         });
                     }
                 }
-                Effect::SendRoster(to) => self.outbox.put(Outgoing::Roster { to }),
+                Effect::SendRoster(to) => {
+                    let roster = Signed::new(&self.parts.state.roster_for(&to), &self.parts.signer.root);
+                    let group = self.parts.group.clone();
+                    let put = Box::new(RosterPut { roster, group });
+                    self.outbox.put(Outgoing::Roster { to, put });
+                }
+                Effect::Admit(certificate) => {
+                    if let Err(cause) = self.session.secure().admit(&certificate) {
+                        error!(%cause, "cannot believe a member that was just enrolled");
+                    }
+                }
                 Effect::AskCatalog { node, hash } => self.outbox.put(Outgoing::CatalogAsk { to: node, hash }),
                 Effect::TellTime { node, hint } => self.outbox.put(Outgoing::Time { to: node, hint }),
                 Effect::Reissue(node) => {
@@ -632,13 +738,15 @@ impl Service {
     }
 
     fn welcome(&self, member: &Member) -> EnrolAnswer {
-        let Some(roster) = self.parts.state.members.signed_roster() else {
-            return EnrolAnswer::Refused("the plane has no roster yet; try again".into());
+        let state = &self.parts.state;
+        let roster = match member.certificate.role {
+            Role::Operator | Role::Plane => state.members.roster_for_operator(),
+            Role::Daemon => state.roster_for(&member.certificate.node),
         };
         EnrolAnswer::Granted {
             root: self.parts.inviter.root,
             certificate: member.signed.clone(),
-            roster: roster.clone(),
+            roster: Signed::new(&roster, &self.parts.signer.root),
             group: self.parts.group.clone(),
             login: self.parts.inviter.logins.of_member(&member.certificate.node),
         }

@@ -239,9 +239,10 @@ async fn rosters_reach_everybody_and_plans_survive_restarts_of_both_sides() {
         1
     );
     gw.behave(|daemon| daemon.plan.is_some()).await;
-    // A new member: the others hear of it without asking.
+    // Another daemon concerns nobody yet. Of another operator the others hear without asking.
     let _hub = plane.member(Role::Daemon, 2, "hub").await;
-    gw.behave(|daemon| daemon.session.secure().roster().0 == 4).await;
+    let _bert = plane.member(Role::Operator, 8, "bert").await;
+    gw.behave(|daemon| daemon.session.secure().roster().0 == 5).await;
 
     plane.stop().await;
     plane.start_again().await;

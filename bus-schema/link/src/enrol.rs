@@ -13,7 +13,7 @@ use bus_schema::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Bus, BusConfig, Event, home::Membership};
+use crate::{Bus, BusConfig, Event, home::Membership, parts::Assembly};
 
 /// How often the question is put again: a plane that is just starting hears the next one.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -61,12 +61,9 @@ pub async fn enrol(
     host: HostFacts,
     patience: Duration,
 ) -> Result<Membership, EnrolError> {
-    let fleet = invitation.fleet();
-    let (ask, answer) = (
-        subject::enrol_ask(&fleet, &invitation.token),
-        subject::enrol_answer(&fleet, &invitation.token),
-    );
-    let (bus, mut events) = Bus::start(config, vec![answer.into()]);
+    let mut candidate = Candidate::new(invitation, identity, name, host);
+    let ask = candidate.asks_on();
+    let (bus, mut events) = Bus::start(config, vec![candidate.hears_on().into()]);
     let deadline = Instant::now() + patience;
     let mut again = tokio::time::interval(ASK_AGAIN);
     let mut last = String::from("not connected yet");
@@ -77,7 +74,7 @@ pub async fn enrol(
             }
             _ = again.tick() => {
                 if bus.is_up() {
-                    let frame = question(invitation, identity, name, &host, &ask)?;
+                    let frame = candidate.question()?;
                     if let Err(error) = bus.publish(&ask, frame).await {
                         last = error.to_string();
                     }
@@ -90,10 +87,10 @@ pub async fn enrol(
                 }
                 Some(Event::Down { cause }) => last = cause,
                 Some(Event::Message { subject, payload }) => {
-                    match answered(invitation, &fleet, identity, &subject, &payload) {
-                        // Somebody else's answer to the same token.
+                    match candidate.answered(&subject, &payload) {
                         Ok(None) => {}
-                        Ok(Some(answer)) => break accept(invitation, identity, answer),
+                        Ok(Some(membership)) => break Ok(membership),
+                        Err(error @ EnrolError::Refused(_)) => break Err(error),
                         Err(error) => last = error.to_string(),
                     }
                 }
@@ -105,103 +102,134 @@ pub async fn enrol(
     outcome
 }
 
-fn question(
-    invitation: &Invitation,
-    identity: &Identity,
-    name: &str,
-    host: &HostFacts,
-    subject: &Subject,
-) -> Result<Vec<u8>, EnrolError> {
-    let keys = identity.public();
-    let proof = invitation.proof(&keys, name);
-    let ask = EnrolAsk {
-        keys,
-        name: name.to_string(),
-        proof,
-        host: host.clone(),
-    };
-    let payload = ask.to_payload();
-    let body = Body {
-        kind: EnrolAsk::KIND,
-        ver: EnrolAsk::VER,
-        exchange: Exchange::OneWay,
-        correlation: 0,
-        part: 0,
-        parts: 1,
-        payload: &payload,
-    };
-    let mut random = [0; 32 + NONCE_BYTES];
-    getrandom::fill(&mut random).map_err(|error| EnrolError::Ask(error.to_string()))?;
-    let (ephemeral, nonce) = random
-        .split_first_chunk::<32>()
-        .ok_or(EnrolError::Ask("random".into()))?;
-    let plane = bus_schema::key::PublicKeys {
-        sign: [0; 32],
-        seal: invitation.plane_seal,
-    };
-    let (lock, key) = envelope::seal_box(&plane, *ephemeral)
-        .ok_or_else(|| EnrolError::Ask("the enrolment string holds an unusable key".into()))?;
-    let header = Header {
-        version: envelope::VERSION,
-        suite: envelope::SUITE,
-        lock,
-        sender: keys.node_id(),
-        key_epoch: 0,
-        epoch: 0,
-        counter: 0,
-        nonce: nonce.try_into().unwrap_or([0; NONCE_BYTES]),
-    };
-    envelope::seal(subject, &header, &key, identity, &body.encode()).map_err(|error| EnrolError::Ask(error.to_string()))
+/// Somebody who asks to become a member. Has no connection and no clock: whoever holds one asks and listens for it.
+#[derive(Debug)]
+pub struct Candidate<'a> {
+    invitation: &'a Invitation,
+    fleet: FleetId,
+    identity: &'a Identity,
+    name: String,
+    host: HostFacts,
+    answer: Assembly,
 }
 
-/// Opens an answer. The plane's signing key is not known yet: the certificate inside the answer, signed by the root key of
-/// the invitation, names it; until then only the sealed key (agreed with the invitation's plane key) vouches.
-fn answered(
-    invitation: &Invitation,
-    fleet: &FleetId,
-    identity: &Identity,
-    subject: &Subject,
-    frame: &[u8],
-) -> Result<Option<EnrolAnswer>, EnrolError> {
-    let not = |what: &dyn std::fmt::Display| EnrolError::NotThePlane(what.to_string());
-    let envelope = Envelope::parse(frame).map_err(|error| not(&error))?;
-    let me = identity.public().node_id();
-    match envelope.header() {
-        Header {
-            lock: Lock::Pair { recipient },
-            sender,
-            ..
-        } if *sender == invitation.plane => {
-            if *recipient != me {
-                return Ok(None);
+impl<'a> Candidate<'a> {
+    /// A candidate of this name; the plane may have fixed another with the token.
+    pub fn new(invitation: &'a Invitation, identity: &'a Identity, name: &str, host: HostFacts) -> Self {
+        Self {
+            invitation,
+            fleet: invitation.fleet(),
+            identity,
+            name: name.to_string(),
+            host,
+            answer: Assembly::default(),
+        }
+    }
+
+    /// Where the question goes.
+    pub fn asks_on(&self) -> Subject {
+        subject::enrol_ask(&self.fleet, &self.invitation.token)
+    }
+
+    /// Where the answer comes.
+    pub fn hears_on(&self) -> Subject {
+        subject::enrol_answer(&self.fleet, &self.invitation.token)
+    }
+
+    /// The question. Repeating it does no harm.
+    pub fn question(&self) -> Result<Vec<u8>, EnrolError> {
+        let keys = self.identity.public();
+        let ask = EnrolAsk {
+            keys,
+            name: self.name.clone(),
+            proof: self.invitation.proof(&keys, &self.name),
+            host: self.host.clone(),
+        };
+        let payload = ask.to_payload();
+        let body = Body {
+            kind: EnrolAsk::KIND,
+            ver: EnrolAsk::VER,
+            exchange: Exchange::OneWay,
+            correlation: 0,
+            part: 0,
+            parts: 1,
+            payload: &payload,
+        };
+        let failed = |cause: &dyn std::fmt::Display| EnrolError::Ask(cause.to_string());
+        let mut random = [0; 32 + NONCE_BYTES];
+        getrandom::fill(&mut random).map_err(|error| failed(&error))?;
+        let (ephemeral, nonce) = random.split_first_chunk::<32>().ok_or_else(|| failed(&"random"))?;
+        let plane = bus_schema::key::PublicKeys {
+            sign: [0; 32],
+            seal: self.invitation.plane_seal,
+        };
+        let (lock, key) = envelope::seal_box(&plane, *ephemeral)
+            .ok_or_else(|| failed(&"the enrolment string holds an unusable key"))?;
+        let header = Header {
+            version: envelope::VERSION,
+            suite: envelope::SUITE,
+            lock,
+            sender: keys.node_id(),
+            key_epoch: 0,
+            epoch: 0,
+            counter: 0,
+            nonce: nonce.try_into().unwrap_or([0; NONCE_BYTES]),
+        };
+        let sealed = envelope::seal(&self.asks_on(), &header, &key, self.identity, &body.encode());
+        sealed.map_err(|error| failed(&error))
+    }
+
+    /// Takes what came on [`Candidate::hears_on`]: `None` when it is for somebody with the same token, or not all of the
+    /// answer has come.
+    ///
+    /// The plane's signing key is not known yet: the certificate inside the answer, signed by the root key of the
+    /// invitation, names it; until then only the sealed key (agreed with the invitation's plane key) vouches for the parts.
+    pub fn answered(&mut self, subject: &Subject, frame: &[u8]) -> Result<Option<Membership>, EnrolError> {
+        let not = |what: &dyn std::fmt::Display| EnrolError::NotThePlane(what.to_string());
+        let envelope = Envelope::parse(frame).map_err(|error| not(&error))?;
+        let me = self.identity.public().node_id();
+        match envelope.header() {
+            Header {
+                lock: Lock::Pair { recipient },
+                sender,
+                ..
+            } if *sender == self.invitation.plane => {
+                if *recipient != me {
+                    return Ok(None);
+                }
             }
+            _ => return Err(not(&"another sender")),
         }
-        _ => return Err(not(&"another sender")),
-    }
-    let plane = bus_schema::key::PublicKeys {
-        sign: [0; 32],
-        seal: invitation.plane_seal,
-    };
-    let key = identity
-        .pair_key(&plane, &invitation.plane, &me)
-        .ok_or_else(|| not(&"unusable key"))?;
-    let plaintext = envelope.open_unverified(subject, &key).map_err(|error| not(&error))?;
-    let body = Body::decode(&plaintext).map_err(|error| not(&error))?;
-    let answer = EnrolAnswer::from_payload(body.kind, body.ver, body.payload).map_err(|error| not(&error))?;
-    if let EnrolAnswer::Granted { root, roster, .. } = &answer {
-        if FleetId::of_root(root) != *fleet || *root != invitation.root {
-            return Err(not(&"another root key"));
+        let plane = bus_schema::key::PublicKeys {
+            sign: [0; 32],
+            seal: self.invitation.plane_seal,
+        };
+        let key = self
+            .identity
+            .pair_key(&plane, &self.invitation.plane, &me)
+            .ok_or_else(|| not(&"unusable key"))?;
+        let plaintext = envelope.open_unverified(subject, &key).map_err(|error| not(&error))?;
+        let body = Body::decode(&plaintext).map_err(|error| not(&error))?;
+        let Some(payload) = self.answer.take(self.invitation.plane, &body, Instant::now()) else {
+            return Ok(None);
+        };
+        let answer = EnrolAnswer::from_payload(body.kind, body.ver, &payload).map_err(|error| not(&error))?;
+        if let EnrolAnswer::Granted { root, roster, .. } = &answer {
+            if FleetId::of_root(root) != self.fleet || *root != self.invitation.root {
+                return Err(not(&"another root key"));
+            }
+            let roster = roster.open(root).map_err(|error| not(&error))?;
+            let plane = roster
+                .of(&self.invitation.plane)
+                .next()
+                .ok_or_else(|| not(&"the plane is not on the roster"))?;
+            // What the last part says of the sender holds for all: only its holder has the key they are sealed with.
+            Envelope::parse(frame)
+                .and_then(|envelope| envelope.verify(subject, &plane.keys))
+                .map_err(|error| not(&error))?;
         }
-        let roster = roster.open(root).map_err(|error| not(&error))?;
-        let plane = roster
-            .of(&invitation.plane)
-            .next()
-            .ok_or_else(|| not(&"the plane is not on the roster"))?;
-        Envelope::parse(frame)
-            .and_then(|envelope| envelope.verify(subject, &plane.keys))
-            .map_err(|error| not(&error))?;
+        accept(self.invitation, self.identity, answer).map(Some)
     }
-    Ok(Some(answer))
 }
 
 fn accept(invitation: &Invitation, identity: &Identity, answer: EnrolAnswer) -> Result<Membership, EnrolError> {

@@ -1,5 +1,6 @@
 //! The bus, as members of a fleet use it. [`Bus`] moves bytes over NATS, MQTT or memory; [`secure`] seals and opens them;
-//! [`session`] makes typed messages, requests and replies of them. [`home`], [`enrol`], [`place`] and [`settings`] are
+//! [`session`] makes typed messages, requests and replies of them; [`parts`] cuts
+//! long ones. [`home`], [`enrol`], [`place`] and [`settings`] are
 //! what every member needs besides: its own files, becoming a member, finding the bus, reading strict settings; [`reserve`]
 //! keeps room on a full disk for these files, [`essential`] tasks take the process with them when they panic.
 //!
@@ -11,6 +12,7 @@ pub mod enrol;
 pub mod essential;
 pub mod guard;
 pub mod home;
+pub mod parts;
 pub mod place;
 pub mod reserve;
 pub mod secure;

@@ -236,6 +236,24 @@ impl Secure {
         Ok(true)
     }
 
+    /// Takes the certificate of one more member, or a newer one of a member, signed by the root key; `false` when it is
+    /// known, or the roster says that the member was revoked. For whoever signs rosters, or is shown certificates one by one.
+    pub fn admit(&self, signed: &Signed<Certificate>) -> Result<bool, RosterError> {
+        let certificate = signed.open(&self.root)?;
+        if certificate.fleet != self.me.fleet {
+            return Err(RosterError::Foreign);
+        }
+        let mut trust = lock(&self.trust);
+        let known = trust.certificates(&certificate.node);
+        let is_old = known.iter().any(|known| known.key_epoch >= certificate.key_epoch);
+        if is_old || trust.roster.revoked.contains(&certificate.node) {
+            return Ok(false);
+        }
+        let of_node = trust.members.entry(certificate.node).or_default();
+        of_node.insert(0, Arc::new(certificate));
+        Ok(true)
+    }
+
     /// What the replay guard has to remember over a restart, if that changed.
     pub fn seen_changes(&self) -> Option<Vec<Seen>> {
         lock(&self.guard).changes()

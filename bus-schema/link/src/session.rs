@@ -13,7 +13,6 @@ use std::{
 
 use bus_schema::{
     id::NodeId,
-    limits::{MESSAGE_BYTES_MAX, PART_BYTES},
     member::Certificate,
     message::{Body, BodyError, Exchange, Message},
     subject::{self, Lane, Pattern, Subject, SubjectError},
@@ -25,15 +24,12 @@ use tokio::{
 
 use crate::{
     Bus, BusConfig, Event, PublishError, essential,
+    parts::{Assembly, TooLarge, parts},
     secure::{Opened, Secure, SecureError},
 };
 
-/// Messages waiting for the owner.
-const INCOMING_MAX: usize = 256;
-/// Long messages being put together at one time.
-const PARTIAL_MAX: usize = 16;
-/// How long the parts of one message may take.
-const PARTIAL_AGE_MAX: Duration = Duration::from_secs(30);
+/// Messages waiting for the owner: what a fleet of ten thousand says in a quarter of a second.
+const INCOMING_MAX: usize = 1024;
 
 /// A message could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +44,8 @@ pub enum SendError {
     #[error(transparent)]
     Subject(#[from] SubjectError),
     /// Longer than any message may be.
-    #[error("a message of {bytes} bytes is over the limit of {MESSAGE_BYTES_MAX}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-    },
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
 }
 
 /// A request got no good answer.
@@ -143,46 +136,6 @@ pub enum SessionEvent {
         /// Why.
         cause: String,
     },
-}
-
-struct Partial {
-    started: Instant,
-    parts: Vec<Option<Vec<u8>>>,
-}
-
-/// Long messages on their way in, by sender and correlation.
-#[derive(Default)]
-struct Assembly(HashMap<(NodeId, u64), Partial>);
-
-impl Assembly {
-    /// Takes a part; returns the message when it was the last one missing.
-    fn take(&mut self, sender: NodeId, body: &Body<'_>, now: Instant) -> Option<Vec<u8>> {
-        let count = usize::from(body.parts);
-        if count <= 1 {
-            return Some(body.payload.to_vec());
-        }
-        if count > MESSAGE_BYTES_MAX.div_ceil(PART_BYTES) || usize::from(body.part) >= count {
-            return None;
-        }
-        self.0
-            .retain(|_, partial| now.duration_since(partial.started) < PARTIAL_AGE_MAX);
-        let key = (sender, body.correlation);
-        if self.0.len() >= PARTIAL_MAX && !self.0.contains_key(&key) {
-            return None;
-        }
-        let partial = self.0.entry(key).or_insert_with(|| Partial {
-            started: now,
-            parts: vec![None; count],
-        });
-        if let Some(slot) = partial.parts.get_mut(usize::from(body.part)) {
-            *slot = Some(body.payload.to_vec());
-        }
-        if partial.parts.iter().any(Option::is_none) {
-            return None;
-        }
-        let partial = self.0.remove(&key)?;
-        Some(partial.parts.into_iter().flatten().collect::<Vec<_>>().concat())
-    }
 }
 
 struct Reply {
@@ -382,29 +335,6 @@ impl Session {
     }
 }
 
-/// A message as the bodies of one or more envelopes.
-fn parts(kind: u16, ver: u8, exchange: Exchange, correlation: u64, payload: &[u8]) -> Result<Vec<Vec<u8>>, SendError> {
-    if payload.len() > MESSAGE_BYTES_MAX {
-        return Err(SendError::TooLarge { bytes: payload.len() });
-    }
-    let count = payload.len().div_ceil(PART_BYTES).max(1) as u16;
-    let body = |part: u16| {
-        let start = usize::from(part) * PART_BYTES;
-        let end = payload.len().min(start + PART_BYTES);
-        Body {
-            kind,
-            ver,
-            exchange,
-            correlation,
-            part,
-            parts: count,
-            payload: &payload[start..end],
-        }
-        .encode()
-    };
-    Ok((0..count).map(body).collect())
-}
-
 async fn receive(
     secure: Arc<Secure>,
     mut events: mpsc::Receiver<Event>,
@@ -503,31 +433,4 @@ fn message(
         payload,
         correlation,
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_messages_come_together_in_any_order_and_bounded() {
-        let payload: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
-        let bodies = parts(1, 1, Exchange::OneWay, 7, &payload).unwrap();
-        assert_eq!(bodies.len(), 4);
-        let sender = NodeId::from_hash(&[1; 32]);
-        let (mut assembly, now) = (Assembly::default(), Instant::now());
-        let mut whole = None;
-        for body in bodies.iter().rev() {
-            assert_eq!(whole, None);
-            whole = assembly.take(sender, &Body::decode(body).unwrap(), now);
-        }
-        assert_eq!(whole, Some(payload));
-        assert!(assembly.0.is_empty());
-        for correlation in 0..100 {
-            let first = &parts(1, 1, Exchange::OneWay, correlation, &[0; 100_000]).unwrap()[0];
-            assembly.take(sender, &Body::decode(first).unwrap(), now);
-        }
-        assert_eq!(assembly.0.len(), PARTIAL_MAX);
-        assert!(parts(1, 1, Exchange::OneWay, 1, &vec![0; MESSAGE_BYTES_MAX + 1]).is_err());
-    }
 }

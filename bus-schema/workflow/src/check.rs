@@ -1,9 +1,12 @@
 //! What is wrong with a workflow for a given fleet: daemons, components, inputs, configs; and where each node runs.
 
+use std::{cell::RefCell, collections::HashSet};
+
 use bus_schema::{
     api::Problem,
     plan::{ComponentRole, Descriptor},
 };
+use serde_json::{Map, Value};
 
 use crate::{
     fleet::{Fleet, Site},
@@ -11,18 +14,43 @@ use crate::{
     parse::RESERVED_KEYS,
     schema,
     spec::{Node, Place, Spec},
+    template,
     words::{clip, joined, quoted, suggest},
 };
 
-/// Everything wrong, and the site of every node whose site is known. Works on specs with holes.
-pub(crate) fn check<'a>(spec: &'a Spec, fleet: &'a Fleet) -> (Vec<Problem>, Vec<Option<Site<'a>>>) {
+/// For one copy of a workflow over many daemons: who takes the place of a selector.
+pub(crate) struct Binding<'a> {
+    pub selector: &'a str,
+    pub daemon: &'a str,
+    pub memory: &'a RefCell<Memory>,
+}
+
+/// Configs that were checked for an earlier copy: by node, by the components of its daemon, and as filled in. What was wrong
+/// with them was told then.
+pub(crate) type Memory = HashSet<(usize, *const Descriptor, String)>;
+
+/// What comes of checking.
+pub(crate) struct Checked<'a> {
+    /// Everything wrong.
+    pub problems: Vec<Problem>,
+    /// The site of every node whose site is known.
+    pub sites: Vec<Option<Site<'a>>>,
+    /// The configs that had to be filled in for their daemon.
+    pub configs: Vec<Option<Map<String, Value>>>,
+}
+
+/// Checks a workflow, or one copy of it. Works on specs with holes.
+pub(crate) fn check<'a>(spec: &'a Spec, fleet: &'a Fleet, binding: Option<&'a Binding<'a>>) -> Checked<'a> {
     let mut checker = Checker {
         spec,
         fleet,
+        binding,
         problems: Vec::new(),
         sites: vec![None; spec.nodes.len()],
+        configs: vec![None; spec.nodes.len()],
     };
     checker.sites();
+    checker.fill();
     checker.announced();
     for index in 0..spec.nodes.len() {
         checker.node(index);
@@ -30,14 +58,20 @@ pub(crate) fn check<'a>(spec: &'a Spec, fleet: &'a Fleet) -> (Vec<Problem>, Vec<
         checker.needs_order(index);
     }
     checker.gathers();
-    (checker.problems, checker.sites)
+    Checked {
+        problems: checker.problems,
+        sites: checker.sites,
+        configs: checker.configs,
+    }
 }
 
 struct Checker<'a> {
     spec: &'a Spec,
     fleet: &'a Fleet,
+    binding: Option<&'a Binding<'a>>,
     problems: Vec<Problem>,
     sites: Vec<Option<Site<'a>>>,
+    configs: Vec<Option<Map<String, Value>>>,
 }
 
 impl<'a> Checker<'a> {
@@ -65,6 +99,26 @@ impl<'a> Checker<'a> {
             let Some(index) = ready else { break };
             settled[index] = true;
             self.sites[index] = self.where_input_is(index);
+        }
+    }
+
+    /// Puts in what differs from daemon to daemon.
+    fn fill(&mut self) {
+        for (index, node) in self.spec.nodes.iter().enumerate() {
+            let Some(site) = self.sites[index].filter(|_| template::is_in(&node.config)) else {
+                continue;
+            };
+            let daemon = (site.name, &site.daemon.node, &site.daemon.facts);
+            match template::fill(&node.config, &node.place(), daemon) {
+                Ok(config) => self.configs[index] = Some(config),
+                // Told once, of the node and not of its outputs.
+                Err(holes) if outputs::of(&node.id).is_none() => {
+                    for hole in holes {
+                        self.wrong(&hole.place, hole.message, hole.hint);
+                    }
+                }
+                Err(_) => {}
+            }
         }
     }
 
@@ -127,6 +181,9 @@ impl<'a> Checker<'a> {
 
     fn named(&mut self, node: &Node, name: &str) -> Option<Site<'a>> {
         let fleet = self.fleet;
+        if let Some(binding) = self.binding.filter(|binding| binding.selector == name) {
+            return fleet.site(binding.daemon);
+        }
         // The text's own mistake, told already.
         if name.is_empty() {
             return None;
@@ -227,9 +284,20 @@ impl<'a> Checker<'a> {
             }
             return;
         };
+        if self.is_remembered(index, descriptor) {
+            return;
+        }
         self.inputs_fit(node, descriptor);
-        self.config(node, descriptor);
+        self.config(index, descriptor);
         self.outputs(node, descriptor);
+    }
+
+    /// Whether an earlier copy had the same config and the same component.
+    fn is_remembered(&self, index: usize, descriptor: &Descriptor) -> bool {
+        let Some(binding) = self.binding else { return false };
+        let filled = self.configs[index].as_ref().map(|config| Value::Object(config.clone()).to_string());
+        let key = (index, std::ptr::from_ref(descriptor), filled.unwrap_or_default());
+        !binding.memory.borrow_mut().insert(key)
     }
 
     /// Who reads a node names one of its outputs if it has several, and else none; and each output is read.
@@ -407,7 +475,8 @@ impl<'a> Checker<'a> {
         self.wrong(&node.place().key("from"), message, hint);
     }
 
-    fn config(&mut self, node: &Node, descriptor: &Descriptor) {
+    fn config(&mut self, index: usize, descriptor: &Descriptor) {
+        let node = &self.spec.nodes[index];
         // An output's config is that of the node whose output it is.
         if outputs::of(&node.id).is_some() {
             return;
@@ -415,7 +484,10 @@ impl<'a> Checker<'a> {
         let place = node.place();
         let schema = serde_json::from_str(&descriptor.schema);
         let findings = match &schema {
-            Ok(schema) => schema::check(schema, &node.config, &place, &RESERVED_KEYS).ok(),
+            Ok(schema) => {
+                let config = self.configs[index].as_ref().unwrap_or(&node.config);
+                schema::check(schema, config, &place, &RESERVED_KEYS).ok()
+            }
             Err(_) => None,
         };
         let Some(findings) = findings else {

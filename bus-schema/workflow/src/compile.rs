@@ -12,6 +12,7 @@ use bus_schema::{
     id::{NodeId, StreamId, WorkflowId},
     plan::{Action, ComponentRole, Pipe, PlanNode, PlanWorkflow, Root, Step, StreamSpec},
 };
+use serde_json::{Map, Value};
 
 use crate::{
     PART_BYTES_MAX,
@@ -53,9 +54,14 @@ impl Compiled {
     }
 }
 
-/// Cuts. `sites` says where each node runs.
-pub(crate) fn cut(spec: &Spec, sites: &[Site<'_>], revision: u32) -> Result<Compiled, Vec<Problem>> {
-    let mut cutter = Cutter::new(spec, sites, revision);
+/// Cuts. `sites` says where each node runs, `configs` which configs were filled in for their daemon.
+pub(crate) fn cut(
+    spec: &Spec,
+    sites: &[Site<'_>],
+    configs: &[Option<Map<String, Value>>],
+    revision: u32,
+) -> Result<Compiled, Vec<Problem>> {
+    let mut cutter = Cutter::new(spec, sites, configs, revision);
     for (index, node) in spec.nodes.iter().enumerate() {
         if node.role == ComponentRole::Source {
             let first = cutter.readers[index].clone();
@@ -149,7 +155,7 @@ struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    fn new(spec: &'a Spec, sites: &'a [Site<'a>], revision: u32) -> Self {
+    fn new(spec: &'a Spec, sites: &'a [Site<'a>], configs: &[Option<Map<String, Value>>], revision: u32) -> Self {
         let mut names: Vec<&str> = sites.iter().map(|site| site.name).collect();
         names.sort_unstable();
         names.dedup();
@@ -169,7 +175,7 @@ impl<'a> Cutter<'a> {
                 part_of[index] = parts.len();
                 // WORKFLOW_NODES_MAX is far below u16::MAX.
                 local[index] = nodes.len() as u16;
-                nodes.push(plan_node(spec, index));
+                nodes.push(plan_node(spec, index, configs[index].as_ref()));
                 id = Some(site.daemon.node);
             }
             parts.extend(id.map(|node| Part {
@@ -314,12 +320,12 @@ impl<'a> Cutter<'a> {
     }
 }
 
-fn plan_node(spec: &Spec, index: usize) -> PlanNode {
+fn plan_node(spec: &Spec, index: usize, filled: Option<&Map<String, Value>>) -> PlanNode {
     let node = &spec.nodes[index];
     PlanNode {
         id: node.id.clone(),
         role: node.role,
         component: node.component.clone(),
-        config: serde_json::Value::Object(node.config.clone()).to_string(),
+        config: Value::Object(filled.unwrap_or(&node.config).clone()).to_string(),
     }
 }

@@ -7,11 +7,14 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 
+use crate::template::Facts;
+
 /// The daemons a workflow may name.
 #[derive(Debug, Clone, Default)]
 pub struct Fleet {
     daemons: BTreeMap<String, Daemon>,
     default_daemon: Option<String>,
+    chosen: BTreeMap<String, Result<Vec<String>, String>>,
 }
 
 /// One daemon.
@@ -21,6 +24,8 @@ pub struct Daemon {
     pub node: NodeId,
     /// What it can run; `None` when it has never announced it.
     pub components: Option<Arc<[Descriptor]>>,
+    /// What configs may name of it.
+    pub facts: Facts,
 }
 
 /// A daemon with its name: where a node runs.
@@ -46,7 +51,34 @@ impl Fleet {
 
     /// Adds a daemon. Daemons of one version may share their component list.
     pub fn insert(&mut self, name: &str, node: NodeId, components: Option<Arc<[Descriptor]>>) {
-        self.daemons.insert(name.to_string(), Daemon { node, components });
+        let facts = Facts::default();
+        let daemon = Daemon {
+            node,
+            components,
+            facts,
+        };
+        self.daemons.insert(name.to_string(), daemon);
+    }
+
+    /// Says what configs may name of a daemon.
+    pub fn describe(&mut self, name: &str, facts: Facts) {
+        if let Some(daemon) = self.daemons.get_mut(name) {
+            daemon.facts = facts;
+        }
+    }
+
+    /// Says which daemons a selector chooses, by name; or what is wrong with it.
+    pub fn choose(&mut self, selector: &str, chosen: Result<Vec<String>, String>) {
+        self.chosen.insert(selector.to_string(), chosen);
+    }
+
+    /// The daemons that a selector chooses.
+    pub(crate) fn chosen(&self, selector: &str) -> Result<&[String], &str> {
+        match self.chosen.get(selector) {
+            Some(Ok(names)) => Ok(names),
+            Some(Err(wrong)) => Err(wrong),
+            None => Ok(&[]),
+        }
     }
 
     /// A daemon by its name.

@@ -23,26 +23,35 @@
 //!
 //! A transform with several outputs is read by the name of one: `from = "split.hot"` (see `outputs`).
 //!
+//! `daemon` may also choose many daemons, each of which gets a copy (see `many`), whose configs can name what differs from one
+//! to the other: `daemon = "site=berlin"`, `path = "/data/{{ label.line }}.db"`.
+//!
 //! [`validate`] tells everything that is wrong at once; [`compile`] cuts a workflow into one [`PlanWorkflow`] per daemon.
 //!
 //! [`PlanWorkflow`]: bus_schema::plan::PlanWorkflow
 
 mod check;
 mod compile;
+mod diff;
 mod fleet;
 mod graph;
+mod many;
 mod outputs;
 mod parse;
 mod schema;
 mod spec;
+mod template;
 mod words;
 
 use bus_schema::api::Problem;
 
 pub use compile::{Compiled, Part};
+pub use diff::diff;
 pub use fleet::{Daemon, Fleet};
+pub use many::is_selector;
 pub use parse::RESERVED_KEYS;
 pub use spec::{Node, Spec, Test};
+pub use template::Facts;
 pub use words::{nearest, size_bytes, size_text};
 
 /// Longest text of a workflow, in bytes.
@@ -68,9 +77,18 @@ pub fn parse(text: &str) -> Result<Spec, Vec<Problem>> {
     }
 }
 
+/// The selectors a text has in the place of daemons' names, each once, as far as it can be read: what they choose has to be
+/// said with [`Fleet::choose`] before the text is checked.
+pub fn selectors(text: &str) -> Vec<String> {
+    parse::read(text).spec.selectors().map(str::to_string).collect()
+}
+
 /// Everything that keeps this fleet from running the workflow, in the order of the text; empty when nothing does.
 pub fn check(spec: &Spec, fleet: &Fleet) -> Vec<Problem> {
-    in_order(check::check(spec, fleet).0)
+    if is_for_many(spec, fleet) {
+        return many::compile(spec, fleet, 0).err().map_or(Vec::new(), in_order);
+    }
+    in_order(check::check(spec, fleet, None).problems)
 }
 
 /// [`parse`] and [`check`] in one, so that a text's own mistakes do not hide what the fleet cannot do. A spec that comes
@@ -80,7 +98,13 @@ pub fn validate(text: &str, fleet: &Fleet) -> Result<Spec, Vec<Problem>> {
     let mut problems = reading.problems;
     if reading.is_toml {
         problems.extend(graph::check(&reading.spec));
-        problems.extend(check::check(&reading.spec, fleet).0);
+        if !is_for_many(&reading.spec, fleet) {
+            problems.extend(check::check(&reading.spec, fleet, None).problems);
+        } else if problems.is_empty() {
+            // Each copy would repeat the text's own mistakes.
+            problems.extend(many::compile(&reading.spec, fleet, 0).err().unwrap_or_default());
+            return if problems.is_empty() { Ok(reading.spec) } else { Err(in_order(problems)) };
+        }
     }
     if !problems.is_empty() {
         return Err(in_order(problems));
@@ -89,13 +113,23 @@ pub fn validate(text: &str, fleet: &Fleet) -> Result<Spec, Vec<Problem>> {
     Ok(reading.spec)
 }
 
+/// Whether it has nodes on many daemons. Where there is only one, as without a plane, a selector is a name like others.
+fn is_for_many(spec: &Spec, fleet: &Fleet) -> bool {
+    fleet.default_daemon().is_none() && spec.selectors().next().is_some()
+}
+
 /// Cuts a workflow into what each daemon runs. Fails with the problems of [`check`], or when a part is too large.
 pub fn compile(spec: &Spec, fleet: &Fleet, revision: u32) -> Result<Compiled, Vec<Problem>> {
-    let (problems, sites) = check::check(spec, fleet);
-    let sites: Option<Vec<_>> = sites.into_iter().collect();
+    if is_for_many(spec, fleet) {
+        return many::compile(spec, fleet, revision).map_err(in_order);
+    }
+    let checked = check::check(spec, fleet, None);
+    let sites: Option<Vec<_>> = checked.sites.into_iter().collect();
     match sites {
-        Some(sites) if problems.is_empty() => compile::cut(spec, &sites, revision).map_err(in_order),
-        _ => Err(in_order(problems)),
+        Some(sites) if checked.problems.is_empty() => {
+            compile::cut(spec, &sites, &checked.configs, revision).map_err(in_order)
+        }
+        _ => Err(in_order(checked.problems)),
     }
 }
 

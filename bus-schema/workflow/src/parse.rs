@@ -17,7 +17,9 @@ use toml::{
 };
 
 use crate::{
-    TEXT_BYTES_MAX, outputs,
+    TEXT_BYTES_MAX,
+    many::is_selector,
+    outputs,
     spec::{Lines, Node, Part, Place, Spec, section},
     words::{clip, joined, nearest, size_bytes, size_text, suggest},
 };
@@ -298,10 +300,7 @@ impl Reader {
                 String::new()
             }
         };
-        let daemon = get("daemon").map(|value| {
-            self.name(&place.key("daemon"), value, "a daemon's name")
-                .unwrap_or_default()
-        });
+        let daemon = get("daemon").map(|value| self.daemon(&place.key("daemon"), value).unwrap_or_default());
         let from = self.from(role, place, get("from"));
         let spool = match get("spool") {
             None => None,
@@ -472,6 +471,14 @@ impl Reader {
                 );
                 None
             }
+        }
+    }
+
+    /// A daemon's name, or what chooses several.
+    fn daemon(&mut self, place: &Place, value: &DeValue<'_>) -> Option<String> {
+        match value {
+            DeValue::String(text) if is_selector(text) => Some(text.trim().to_string()),
+            _ => self.name(place, value, "a daemon's name"),
         }
     }
 

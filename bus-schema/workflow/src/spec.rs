@@ -10,7 +10,7 @@ use bus_schema::{
 };
 use serde_json::{Map, Value};
 
-use crate::words::clip;
+use crate::{many::is_selector, words::clip};
 
 /// A workflow whose text has been read without a problem: names are unique, edges lead somewhere, nothing goes in circles.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +45,7 @@ pub struct Node {
     pub role: ComponentRole,
     /// Its component's type name. Empty only while problems are being collected.
     pub component: String,
-    /// Where it runs, if the text says so. Empty only while problems are being collected.
+    /// Where it runs, if the text says so: a daemon's name, or a selector. Empty only while problems are being collected.
     pub daemon: Option<String>,
     /// Whose records it takes, by node name; empty for sources.
     pub from: Vec<String>,
@@ -103,7 +103,17 @@ impl Spec {
                 .all(|earlier| earlier.daemon.as_deref() != Some(name));
             is_first.then_some(name)
         });
-        named.filter(|name| !name.is_empty())
+        named.filter(|name| !name.is_empty() && !is_selector(name))
+    }
+
+    /// The selectors the text has in the place of a daemon's name, each once.
+    pub fn selectors(&self) -> impl Iterator<Item = &str> {
+        let all = self.nodes.iter().enumerate().filter_map(|(index, node)| {
+            let selector = node.selector()?;
+            let is_first = self.nodes[..index].iter().all(|earlier| earlier.selector() != Some(selector));
+            is_first.then_some(selector)
+        });
+        all
     }
 
     /// A node by its name.
@@ -137,6 +147,11 @@ impl Spec {
 }
 
 impl Node {
+    /// What chooses the daemons it runs on, if it is not a name.
+    pub fn selector(&self) -> Option<&str> {
+        self.daemon.as_deref().filter(|daemon| is_selector(daemon))
+    }
+
     /// `sources.db`.
     pub(crate) fn place(&self) -> Place {
         Place::root().key(section(self.role)).key(&self.id)

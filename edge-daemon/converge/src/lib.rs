@@ -4,6 +4,8 @@
 //! A daemon converges to the highest version it was ever offered: level-triggered, so that of five changes made while it
 //! was away only the last one matters, and repeating it changes nothing.
 
+pub mod probation;
+
 use std::collections::BTreeMap;
 
 use bus_schema::{

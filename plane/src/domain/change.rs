@@ -1,13 +1,24 @@
 //! What a decision changes for good, and what it makes the rim do. A change is durable before it is applied.
 
+use std::sync::Arc;
+
 use bus_schema::{
     id::{NodeId, TokenId},
     key::Identity,
-    member::{Roster, Signed},
+    member::{Certificate, Roster, Signed},
     message::TimeHint,
+    rollout::RolloutView,
 };
 
-use super::{daemon::Catalog, enrol::Token, labels::Labels, members::Member, plans::Deployed, workflows::Revision};
+use super::{
+    daemon::Catalog,
+    enrol::Token,
+    labels::Labels,
+    members::Member,
+    plans::Deployed,
+    rollout::{Head, Order},
+    workflows::Revision,
+};
 
 /// Something that was decided. All changes of one decision become durable together or not at all.
 #[derive(Debug, Clone)]
@@ -39,10 +50,27 @@ pub enum Change {
         /// The same, signed by the root key.
         signed: Signed<Roster>,
     },
+    /// The roster has this version; who is on it follows from the members.
+    RosterVersion(u64),
     /// A revision is current.
     Revision(Revision),
+    /// A revision that was current before is current again.
+    Reverted(Revision),
     /// A workflow is deleted.
     Retired(String),
+    /// A rollout has begun.
+    RolloutBegun(Arc<Order>),
+    /// A rollout that was begun before a restart goes on; only when read back.
+    RolloutKept(Arc<Order>, Head),
+    /// A rollout stands there now.
+    RolloutHead {
+        /// Which.
+        id: u64,
+        /// Where.
+        head: Head,
+    },
+    /// A rollout is over.
+    RolloutEnded(Box<RolloutView>),
     /// A daemon has a new plan.
     Plan {
         /// Which daemon.
@@ -72,8 +100,10 @@ pub enum Change {
 pub enum Effect {
     /// Send a daemon its plan.
     SendPlan(NodeId),
-    /// Send a member the roster and the group key.
+    /// Send a daemon the roster, as far as it concerns it, and the group key.
     SendRoster(NodeId),
+    /// Believe a new member, or a member's new keys.
+    Admit(Signed<Certificate>),
     /// Ask a daemon for its components.
     AskCatalog {
         /// Which daemon.

@@ -165,7 +165,7 @@ mod tests {
             members: Vec::new(),
             revoked,
         };
-        members.set_roster(&roster, Signed::new(&roster, &identity(0)));
+        members.set_roster(&roster);
         members
     }
 

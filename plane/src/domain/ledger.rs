@@ -20,7 +20,7 @@
 //! Ends that speak of different epochs are not mixed: the higher epoch counts, alone. What came in earlier epochs only the
 //! consumer knows, and says apart; it is added to the producer's word. Performs no I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bus_schema::{
     id::{NodeId, StreamId, WorkflowId},
@@ -229,6 +229,8 @@ impl Stream {
 #[derive(Debug, Clone, Default)]
 pub struct Streams {
     by_id: BTreeMap<StreamId, Stream>,
+    /// The streams of which a daemon has spoken, as either end. Some of them may be gone.
+    by_node: BTreeMap<NodeId, BTreeSet<StreamId>>,
 }
 
 /// The streams a part of a workflow has on its daemon, incoming and outgoing.
@@ -295,11 +297,13 @@ impl Streams {
     }
 
     fn count_of(&self, node: &NodeId) -> usize {
-        let speaks = |heard: &Option<Heard>| heard.as_ref().is_some_and(|heard| heard.node == *node);
-        self.by_id
-            .values()
-            .filter(|stream| speaks(&stream.producer) || speaks(&stream.consumer))
-            .count()
+        self.by_node.get(node).map_or(0, BTreeSet::len)
+    }
+
+    /// The streams of which a daemon has spoken.
+    pub fn of_node(&self, node: &NodeId) -> impl Iterator<Item = &Stream> {
+        let ids = self.by_node.get(node).into_iter().flatten();
+        ids.filter_map(|id| self.by_id.get(id))
     }
 
     fn report_one(&mut self, heard: Heard, now_ms: u64) {
@@ -334,6 +338,7 @@ impl Streams {
         if outdated {
             return;
         }
+        self.by_node.entry(heard.node).or_default().insert(heard.report.stream);
         *slot = Some(heard);
         let account = stream.account();
         stream.rate.sample(now_ms, settled(&account.ledger));
@@ -341,13 +346,26 @@ impl Streams {
 
     /// A daemon was heard of: what it has not repeated for long is over.
     pub fn prune(&mut self, node: &NodeId, now_ms: u64) {
+        let Some(spoken) = self.by_node.get_mut(node) else {
+            return;
+        };
         let over = |heard: &Heard| heard.node == *node && now_ms.saturating_sub(heard.at_ms) > STALE_MS;
-        for stream in self.by_id.values_mut() {
+        let speaks = |heard: &Option<Heard>| heard.as_ref().is_some_and(|heard| heard.node == *node);
+        spoken.retain(|id| {
+            let Some(stream) = self.by_id.get_mut(id) else {
+                return false;
+            };
             stream.producer.take_if(|heard| over(heard));
             stream.consumer.take_if(|heard| over(heard));
+            let is_spoken_of = speaks(&stream.producer) || speaks(&stream.consumer);
+            if stream.planned.is_none() && stream.producer.is_none() && stream.consumer.is_none() {
+                self.by_id.remove(id);
+            }
+            is_spoken_of
+        });
+        if spoken.is_empty() {
+            self.by_node.remove(node);
         }
-        self.by_id
-            .retain(|_, stream| stream.planned.is_some() || stream.producer.is_some() || stream.consumer.is_some());
     }
 
     /// A workflow was deleted: its accounts are closed.
@@ -357,11 +375,9 @@ impl Streams {
 
     /// What a daemon has reported last, for storing.
     pub fn reports_of(&self, node: &NodeId) -> Vec<StreamReport> {
-        let ends = self
-            .by_id
-            .values()
-            .flat_map(|stream| [&stream.producer, &stream.consumer]);
-        ends.flatten()
+        self.of_node(node)
+            .flat_map(|stream| [&stream.producer, &stream.consumer])
+            .flatten()
             .filter(|heard| heard.node == *node)
             .map(|heard| heard.report.clone())
             .collect()

@@ -1,6 +1,9 @@
-//! Who belongs to the fleet, by id and by name, and the signed roster that says so. Decides nothing about tokens.
+//! Who belongs to the fleet, by id and by name, and what of it each member has to be told. Decides nothing about tokens.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bus_schema::{
     id::{FleetId, NodeId},
@@ -8,6 +11,9 @@ use bus_schema::{
     member::{Certificate, Role, Roster, Signed},
     message::HostFacts,
 };
+
+/// Most members that an operator is told of in one message; of others it asks by name.
+const OPERATORS_ROSTER_MAX: usize = 4_096;
 
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,13 +29,21 @@ pub struct Member {
 }
 
 /// Everybody.
+///
+/// A roster with all members grows with the fleet, and would go to all of them whenever one joins. So each daemon is told
+/// of those it has to do with: planes, operators, the other ends of its streams, and all who were revoked. Whoever joins as
+/// a daemon concerns nobody until a plan says so. Operators are told of as many as fit into a message.
 #[derive(Debug, Clone)]
 pub struct Members {
     fleet: FleetId,
     by_node: BTreeMap<NodeId, Arc<Member>>,
+    by_name: BTreeMap<String, NodeId>,
     revoked: Vec<NodeId>,
     version: u64,
-    signed: Option<Signed<Roster>>,
+    /// The version since which something is new to everybody.
+    of_all: u64,
+    /// The same for single daemons, where it is higher.
+    of_one: BTreeMap<NodeId, u64>,
 }
 
 impl Members {
@@ -38,15 +52,22 @@ impl Members {
         Self {
             fleet,
             by_node: BTreeMap::new(),
+            by_name: BTreeMap::new(),
             revoked: Vec::new(),
             version: 0,
-            signed: None,
+            of_all: 0,
+            of_one: BTreeMap::new(),
         }
     }
 
     /// The roster's version.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The oldest version that says all that a daemon has to know.
+    pub fn version_for(&self, node: &NodeId) -> u64 {
+        self.of_all.max(self.of_one.get(node).copied().unwrap_or(0))
     }
 
     /// A member by id.
@@ -56,7 +77,7 @@ impl Members {
 
     /// A member by name.
     pub fn named(&self, name: &str) -> Option<&Arc<Member>> {
-        self.by_node.values().find(|member| member.certificate.name == name)
+        self.by_name.get(name).and_then(|node| self.by_node.get(node))
     }
 
     /// The name of a member; its id when it has gone.
@@ -87,41 +108,87 @@ impl Members {
         self.revoked.contains(node)
     }
 
-    /// The next roster, with one more member.
-    pub fn roster_with(&self, certificate: &Certificate) -> Roster {
-        let mut members: Vec<_> = self.by_node.values().map(|member| member.certificate.clone()).collect();
-        members.retain(|member| member.node != certificate.node);
-        members.push(certificate.clone());
+    fn roster_of<'a>(&'a self, members: impl Iterator<Item = &'a Arc<Member>>) -> Roster {
         Roster {
             fleet: self.fleet,
-            version: self.version + 1,
-            members,
+            version: self.version,
+            members: members.map(|member| member.certificate.clone()).collect(),
             revoked: self.revoked.clone(),
         }
     }
 
-    /// Adds or replaces a member.
-    pub fn insert(&mut self, member: Member) {
-        self.by_node.insert(member.certificate.node, Arc::new(member));
+    /// The whole roster, as it is kept beside the plane's keys.
+    pub fn roster(&self) -> Roster {
+        self.roster_of(self.by_node.values())
     }
 
-    /// The roster in force, signed; `None` before there is one.
-    pub fn signed_roster(&self) -> Option<&Signed<Roster>> {
-        self.signed.as_ref()
+    /// The next roster, with one more member.
+    pub fn roster_with(&self, certificate: &Certificate) -> Roster {
+        let mut roster = self.roster();
+        roster.version += 1;
+        roster.members.retain(|member| member.node != certificate.node);
+        roster.members.push(certificate.clone());
+        roster
+    }
+
+    /// What a daemon is told, that has `peers` at the other ends of its streams.
+    pub fn roster_for(&self, node: &NodeId, peers: &BTreeSet<NodeId>) -> Roster {
+        self.roster_of(self.by_node.values().filter(|member| {
+            let Certificate { role, node: of, .. } = &member.certificate;
+            *role != Role::Daemon || of == node || peers.contains(of)
+        }))
+    }
+
+    /// What an operator is told: everybody, or, in a fleet too large for that, all but the daemons that find no room.
+    pub fn roster_for_operator(&self) -> Roster {
+        let first = self.by_node.values().filter(|member| member.certificate.role != Role::Daemon);
+        self.roster_of(first.chain(self.of_role(Role::Daemon)).take(OPERATORS_ROSTER_MAX))
+    }
+
+    /// Adds or replaces a member. The roster's next version says so.
+    pub fn insert(&mut self, member: Member) {
+        let Certificate { node, name, role, .. } = &member.certificate;
+        let before = self.by_node.get(node).map(|before| before.certificate.name.clone());
+        if *role != Role::Daemon || before.is_some() {
+            self.of_all = self.version + 1;
+        }
+        if let Some(name) = before {
+            self.by_name.remove(&name);
+        }
+        self.by_name.insert(name.clone(), *node);
+        self.by_node.insert(*node, Arc::new(member));
     }
 
     /// A roster is in force. An older one than that changes nothing.
-    pub fn set_roster(&mut self, roster: &Roster, signed: Signed<Roster>) {
+    pub fn set_roster(&mut self, roster: &Roster) {
         if roster.version >= self.version {
+            if self.revoked != roster.revoked {
+                self.of_all = roster.version;
+                self.revoked.clone_from(&roster.revoked);
+            }
             self.version = roster.version;
-            self.revoked.clone_from(&roster.revoked);
-            self.signed = Some(signed);
         }
+    }
+
+    /// The roster has this version now; who is on it is known from elsewhere.
+    pub fn raise(&mut self, version: u64) {
+        self.version = self.version.max(version);
+    }
+
+    /// The roster's version now says something new to one daemon: it has streams to others than before.
+    pub fn concerns(&mut self, node: NodeId) {
+        self.of_one.insert(node, self.version);
+    }
+
+    /// After a restart: it is not known who was told of what, so all are told again.
+    pub fn tell_all(&mut self) {
+        self.of_all = self.version;
+        self.of_one.clear();
     }
 
     /// Takes over members from a roster that knows more than the store: the store was lost or is an old copy.
     /// Certificates are signed anew; what hosts said is gone until they say it again. Returns who is new.
-    pub fn adopt(&mut self, roster: &Roster, signed: Signed<Roster>, root: &Identity) -> Vec<Member> {
+    pub fn adopt(&mut self, roster: &Roster, root: &Identity) -> Vec<Member> {
         let mut adopted = Vec::new();
         for certificate in &roster.members {
             if self.by_node.contains_key(&certificate.node) || roster.revoked.contains(&certificate.node) {
@@ -136,7 +203,7 @@ impl Members {
             self.insert(member.clone());
             adopted.push(member);
         }
-        self.set_roster(roster, signed);
+        self.set_roster(roster);
         adopted
     }
 }
@@ -166,13 +233,55 @@ mod tests {
             let roster = members.roster_with(&new.certificate);
             assert_eq!((roster.version, roster.members.len()), (u64::from(n), usize::from(n)));
             members.insert(new);
-            members.set_roster(&roster, Signed::new(&roster, &identity(0)));
+            members.set_roster(&roster);
         }
         assert_eq!(
             members.named("b").map(|member| member.certificate.node),
             Some(member(2, "b").certificate.node)
         );
         assert!(members.named("c").is_none());
+    }
+
+    #[test]
+    fn a_daemon_is_told_of_those_it_has_to_do_with() {
+        let mut members = Members::new(certificate(1, "a", Role::Daemon).fleet);
+        let add = |members: &mut Members, n: u8, name: &str, role| {
+            let certificate = certificate(n, name, role);
+            members.insert(Member {
+                signed: Signed::new(&certificate, &identity(0)),
+                certificate,
+                ..member(n, name)
+            });
+            members.raise(members.version() + 1);
+        };
+        let [a, b, c] = [1, 2, 3].map(|n| certificate(n, "", Role::Daemon).node);
+        let names = |roster: &Roster| {
+            let mut names: Vec<_> = roster.members.iter().map(|member| member.name.clone()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        for (n, name) in [(1, "a"), (2, "b"), (3, "c")] {
+            add(&mut members, n, name, Role::Daemon);
+        }
+        assert_eq!((members.version(), members.version_for(&a)), (3, 0), "daemons are no news to others");
+        add(&mut members, 9, "anna", Role::Operator);
+        assert_eq!(members.version_for(&a), 4, "whoever gives commands is");
+        assert_eq!(names(&members.roster_for(&a, &[b].into())), "a anna b");
+        assert_eq!(names(&members.roster_for(&c, &[].into())), "anna c");
+        assert_eq!(names(&members.roster_for_operator()), "a anna b c");
+        members.raise(5);
+        members.concerns(c);
+        assert_eq!([a, c].map(|node| members.version_for(&node)), [4, 5]);
+        let revoked = Roster {
+            version: 6,
+            revoked: [b].into(),
+            ..members.roster()
+        };
+        members.set_roster(&revoked);
+        assert_eq!([a, c].map(|node| members.version_for(&node)), [6, 6]);
+        // A key that was rotated is news to all.
+        add(&mut members, 1, "a", Role::Daemon);
+        assert_eq!(members.version_for(&c), 7);
     }
 
     #[test]
@@ -186,7 +295,7 @@ mod tests {
         };
         let mut members = Members::new(roster.fleet);
         members.insert(a.clone());
-        let adopted = members.adopt(&roster, Signed::new(&roster, &identity(0)), &identity(0));
+        let adopted = members.adopt(&roster, &identity(0));
         assert_eq!(
             adopted
                 .iter()

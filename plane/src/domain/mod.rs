@@ -16,6 +16,8 @@ pub mod members;
 pub mod plans;
 pub mod presence;
 pub mod rates;
+pub mod rollout;
+pub mod rollouts;
 pub mod state;
 pub mod views;
 pub mod workflows;

@@ -1,13 +1,13 @@
 //! Everything the plane knows, and what each event makes of it. Decisions return [`Change`]s for the rim to make durable;
 //! only then they are applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bus_schema::{
     api::Presence,
     id::{FleetId, NodeId, WorkflowId},
     limits::{CLOCK_OFF_MS_MAX, MESSAGE_BYTES_MAX, PLAN_WORKFLOWS_MAX},
-    member::{Certificate, Role, Signed},
+    member::{Certificate, Role, Roster, Signed},
     message::{EnrolAsk, Message, PlanPut, Status, StreamReport, TimeHint},
     plan::{Descriptor, Plan, PlanWorkflow},
 };
@@ -18,9 +18,11 @@ use super::{
     daemon::{self, Daemon},
     enrol::{self, Token, Verdict},
     labels::Labels,
-    ledger::Streams,
+    ledger::{self, Streams},
     members::{Member, Members},
     plans::{Deployed, Plans, Step},
+    rollout::Head,
+    rollouts::Rollouts,
     workflows::Workflows,
 };
 
@@ -59,6 +61,8 @@ pub struct State {
     pub plans: Plans,
     /// Accounts.
     pub streams: Streams,
+    /// Revisions on their way, wave by wave.
+    pub rollouts: Rollouts,
     daemons: BTreeMap<NodeId, Daemon>,
     labels: BTreeMap<NodeId, Labels>,
 }
@@ -87,6 +91,7 @@ impl State {
             workflows: Workflows::default(),
             plans: Plans::default(),
             streams: Streams::default(),
+            rollouts: Rollouts::default(),
             daemons: BTreeMap::new(),
             labels: BTreeMap::new(),
         }
@@ -119,7 +124,7 @@ impl State {
             return Vec::new();
         }
         let mut effects: Vec<_> = hint.map(|hint| Effect::TellTime { node, hint }).into_iter().collect();
-        if daemon.wants_roster(self.members.version(), now.mono_ms) {
+        if daemon.wants_roster(self.members.version_for(&node), now.mono_ms) {
             effects.push(Effect::SendRoster(node));
         }
         if let Some(hash) = daemon.catalog_to_ask(now.mono_ms) {
@@ -189,18 +194,16 @@ impl State {
                     keys: ask.keys,
                     key_epoch: 0,
                 };
-                let roster = self.members.roster_with(&certificate);
                 let member = Box::new(Member {
                     signed: Signed::new(&certificate, &signer.root),
                     certificate,
                     host: ask.host.clone(),
                     enrolled_unix_ms: now.unix_ms,
                 });
-                let signed = Signed::new(&roster, &signer.root);
                 let changes = vec![
                     Change::TokenUsed { token: token.id, node },
                     Change::Member(member.clone()),
-                    Change::Roster { roster, signed },
+                    Change::RosterVersion(self.members.version() + 1),
                 ];
                 Enrolment::New(member, changes)
             }
@@ -216,10 +219,39 @@ impl State {
     ) -> Result<Vec<Change>, TooLarge> {
         let version = self.plans.next_version();
         let changed = self.plans.with_workflow(workflow, parts);
-        changed
+        let told = changed
+            .iter()
+            .any(|(node, workflows)| self.has_new_peers(node, workflows))
+            .then(|| Ok(Change::RosterVersion(self.members.version() + 1)));
+        let deployed = changed
             .into_iter()
-            .map(|(node, workflows)| self.deploy(node, version, workflows, signer))
-            .collect()
+            .map(|(node, workflows)| self.deploy(node, version, workflows, signer));
+        told.into_iter().chain(deployed).collect()
+    }
+
+    /// Whether these workflows give a daemon streams from or to others than before: of these it has to be told.
+    fn has_new_peers(&self, node: &NodeId, workflows: &[PlanWorkflow]) -> bool {
+        let known = self.peers_of(node);
+        workflows
+            .iter()
+            .flat_map(ledger::streams_of)
+            .flat_map(|stream| [stream.producer, stream.consumer])
+            .any(|end| end != *node && !known.contains(&end))
+    }
+
+    /// The daemons at the other ends of a daemon's streams, by its plan.
+    pub fn peers_of(&self, node: &NodeId) -> BTreeSet<NodeId> {
+        let workflows = self.plans.of(node).map_or(&[][..], |plan| &plan.workflows);
+        let ends = workflows
+            .iter()
+            .flat_map(ledger::streams_of)
+            .flat_map(|stream| [stream.producer, stream.consumer]);
+        ends.filter(|end| end != node).collect()
+    }
+
+    /// What a daemon is told of the fleet.
+    pub fn roster_for(&self, node: &NodeId) -> Roster {
+        self.members.roster_for(node, &self.peers_of(node))
     }
 
     /// The same plan under a higher version: the daemon has a higher one from elsewhere.
@@ -279,19 +311,33 @@ impl State {
                 Change::Labels { node, labels } => {
                     self.labels.insert(node, labels);
                 }
-                Change::Member(member) => self.members.insert(*member),
+                Change::Member(member) => {
+                    effects.push(Effect::Admit(member.signed.clone()));
+                    self.members.insert(*member);
+                }
                 Change::Roster { roster, signed } => {
-                    self.members.set_roster(&roster, signed.clone());
+                    self.members.set_roster(&roster);
                     effects.push(Effect::TakeRoster(signed));
                 }
-                Change::Revision(revision) => self.workflows.put(revision),
+                Change::RosterVersion(version) => self.members.raise(version),
+                Change::Revision(revision) | Change::Reverted(revision) => self.workflows.put(revision),
+                Change::RolloutBegun(order) => self.rollouts.begin(order, Head::default()),
+                Change::RolloutKept(order, head) => self.rollouts.begin(order, head),
+                Change::RolloutHead { id, head } => self.rollouts.set_head(id, head, now.mono_ms),
+                Change::RolloutEnded(view) => self.rollouts.end(*view),
                 Change::Retired(name) => {
                     self.streams.forget(&WorkflowId::of_name(&name));
                     self.workflows.retire(&name);
                 }
                 Change::Plan { node, plan, confirmed } => {
+                    let has_new_peers = fresh && self.has_new_peers(&node, &plan.workflows);
                     self.plans.install(node, plan, confirmed, now.mono_ms);
                     replan = true;
+                    if has_new_peers {
+                        // Before the plan, so that it believes them when it needs them.
+                        self.members.concerns(node);
+                        effects.push(Effect::SendRoster(node));
+                    }
                     if fresh {
                         self.plans.sent(&node, now.mono_ms);
                         effects.push(Effect::SendPlan(node));
@@ -312,11 +358,16 @@ impl State {
         effects
     }
 
-    /// Daemons that have spoken since the last call: their last words should be stored.
-    pub fn take_unsaved(&mut self) -> Vec<Words> {
+    /// Daemons that have spoken since they were last asked for here: their last words should be stored.
+    pub fn take_unsaved(&mut self, share: Share) -> Vec<Words> {
         let mut unsaved = Vec::new();
-        for (node, daemon) in &mut self.daemons {
-            if daemon.take_unsaved()
+        for (at, (node, daemon)) in self.daemons.iter_mut().enumerate() {
+            let is_meant = match share {
+                Share::All => true,
+                Share::Part { part, of } => at % of == part,
+            };
+            if is_meant
+                && daemon.take_unsaved()
                 && let (Some(status), Some(heard_unix_ms)) = (daemon.last(), daemon.heard_unix_ms())
             {
                 let streams = self.streams.reports_of(node);
@@ -337,6 +388,20 @@ impl State {
             .of_role(Role::Daemon)
             .map(|member| (&**member, self.daemon(&member.certificate.node)))
     }
+}
+
+/// Which daemons are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// All.
+    All,
+    /// Every `of`th, beginning at `part`.
+    Part {
+        /// From 0.
+        part: usize,
+        /// How many parts there are.
+        of: usize,
+    },
 }
 
 /// A daemon's last words, as they are stored.
@@ -455,7 +520,7 @@ mod tests {
         );
         assert!(state.members.is_empty(), "nothing is applied before it is durable");
         let effects = state.apply(changes, true, at(0));
-        assert!(matches!(&effects[..], [Effect::TakeRoster(_)]));
+        assert!(matches!(&effects[..], [Effect::Admit(_)]));
         let again = state.on_candidate(Some(&token()), &ask(1, "gw"), &signer(), at(0));
         assert!(matches!(again, Enrolment::Known(known) if *known == *member));
         assert!(matches!(
@@ -472,6 +537,8 @@ mod tests {
         let changes = state.place(&id, [(node(1), part("a", 1))].into(), &signer()).unwrap();
         let effects = state.apply(changes, true, at(0));
         assert_eq!(effects, [Effect::SendPlan(node(1))]);
+        // As after a restart of the plane.
+        state.members.tell_all();
         // It was sent just now: not again at once. The roster and the catalog are missing, too.
         let behind = Status {
             roster_version: 0,
@@ -588,8 +655,8 @@ mod tests {
     fn last_words_are_stored_once() {
         let mut state = state_with(&[(1, "gw")]);
         state.on_status(node(1), status(1, 0, 0), at(5));
-        assert_eq!(state.take_unsaved().len(), 1);
-        assert_eq!(state.take_unsaved().len(), 0);
+        assert_eq!(state.take_unsaved(Share::All).len(), 1);
+        assert_eq!(state.take_unsaved(Share::All).len(), 0);
         let changed = state.tick(at(1_000_000));
         assert_eq!(changed, [(node(1), Presence::Offline)]);
     }

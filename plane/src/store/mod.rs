@@ -4,6 +4,7 @@
 //! codes and tokens at the same time (`mycelial-plane login`, `mycelial-plane token`); everything else is one writer's.
 
 mod records;
+mod rollouts;
 mod web;
 
 use std::{
@@ -27,7 +28,11 @@ const CHECKPOINT_PAGES: i64 = 64;
 const JOURNAL_BYTES_MAX: i64 = 1 << 20;
 
 /// One script per version, in order. Released ones never change.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("labels.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("labels.sql"),
+    include_str!("rollouts.sql"),
+];
 
 /// The store cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -20,6 +20,7 @@ use crate::domain::{
 /// Most revisions in one answer: the newest.
 const HISTORY_MAX: u32 = 500;
 const ROSTER: &str = "roster";
+const ROSTER_VERSION: &str = "roster_version";
 const PLAN_FLOOR: &str = "plan_floor";
 
 /// Everything that was decided and heard before the restart.
@@ -39,7 +40,7 @@ fn damaged(table: &'static str) -> StoreError {
     StoreError::Damaged { table }
 }
 
-fn blob<T: serde::de::DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+pub(super) fn blob<T: serde::de::DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
     decode(bytes).ok_or(damaged(table))
 }
 
@@ -94,6 +95,11 @@ impl Store {
             loaded.roster = Some(signed.clone());
             loaded.changes.push(Change::Roster { roster, signed });
         }
+        if let Some(version) = self.setting(ROSTER_VERSION)? {
+            loaded
+                .changes
+                .push(Change::RosterVersion(blob("settings", &version)?));
+        }
         loaded
             .changes
             .extend(self.revisions()?.into_iter().map(Change::Revision));
@@ -103,12 +109,13 @@ impl Store {
         loaded.changes.extend(self.plans(plane)?);
         loaded.changes.extend(self.catalogs()?);
         loaded.changes.extend(self.labels()?);
+        loaded.changes.extend(self.rollouts()?);
         loaded.words = self.words()?;
         loaded.last_revisions = self.last_revisions()?;
         Ok(loaded)
     }
 
-    fn rows<T>(
+    pub(super) fn rows<T>(
         &self,
         sql: &str,
         mut read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
@@ -343,6 +350,7 @@ fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
             db.execute(sql, row)?;
         }
         Change::Roster { signed, .. } => set(db, ROSTER, &encode(signed))?,
+        Change::RosterVersion(version) => set(db, ROSTER_VERSION, &encode(version))?,
         Change::Revision(revision) => {
             let sql = "INSERT INTO revisions (workflow, number, text, made_by, at_unix_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
             let Revision {
@@ -357,6 +365,15 @@ fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
                 "INSERT OR REPLACE INTO workflows (name, revision) VALUES (?1, ?2)",
                 params![workflow, number],
             )?;
+        }
+        Change::Reverted(revision) => {
+            db.execute(
+                "INSERT OR REPLACE INTO workflows (name, revision) VALUES (?1, ?2)",
+                params![revision.workflow, revision.number],
+            )?;
+        }
+        Change::RolloutBegun(_) | Change::RolloutKept(..) | Change::RolloutHead { .. } | Change::RolloutEnded(_) => {
+            super::rollouts::write(db, change)?;
         }
         Change::Retired(name) => {
             db.execute("DELETE FROM workflows WHERE name = ?1", [name])?;
@@ -544,7 +561,7 @@ mod tests {
             changes.push(revision(number));
             both(&mut store, &mut state, changes);
         }
-        store.save_words(&state.take_unsaved()).unwrap();
+        store.save_words(&state.take_unsaved(crate::domain::state::Share::All)).unwrap();
         drop(store);
 
         let store = Store::open(&path).unwrap();
@@ -591,7 +608,7 @@ mod tests {
         );
         let changes = state.on_catalog(node(1), [0; 32], vec![descriptor()]);
         both(&mut store, &mut state, changes);
-        store.save_words(&state.take_unsaved()).unwrap();
+        store.save_words(&state.take_unsaved(crate::domain::state::Share::All)).unwrap();
         let again = reload(&store);
         let daemon = again.daemon(&node(1)).unwrap();
         assert_eq!(daemon.last().map(|last| last.boot), Some(4));

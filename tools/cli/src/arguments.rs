@@ -91,6 +91,9 @@ pub enum Command {
     /// Write, deploy and watch workflows.
     #[command(subcommand)]
     Workflow(Workflow),
+    /// Deploy workflows in waves, and look after it.
+    #[command(subcommand)]
+    Rollout(Rollout),
     /// Show every stream's account: produced = delivered + buffered + dropped + dead.
     Ledger,
     /// Show the components the fleet's daemons have, or one of them with its settings and an example.
@@ -367,6 +370,11 @@ pub enum Workflow {
         /// How long to wait: 90s, 5m.
         #[arg(long, default_value = "2m", value_parser = duration_s, value_name = "TIME", requires = "wait")]
         wait_max: u64,
+        /// Only show what would change: nodes, and what each daemon would get.
+        #[arg(long, conflicts_with_all = ["wait", "waves"])]
+        dry_run: bool,
+        #[command(flatten)]
+        waves: Waves,
     },
     /// All workflows.
     List,
@@ -451,6 +459,91 @@ pub enum Workflow {
         /// Its name.
         #[arg(add = names::workflows())]
         name: String,
+    },
+}
+
+/// How a revision goes to its daemons in waves.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Waves {
+    /// In waves: how many daemons have it after each. A wave has to do well before the next begins.
+    #[arg(long, value_name = "1,10%,50%,100%")]
+    pub waves: Option<String>,
+    /// How long a wave has to do well: 30s, 10m [default: 30s].
+    #[arg(long, value_parser = duration_s, value_name = "TIME")]
+    pub soak: Option<u64>,
+    /// How long a daemon may take to run it; one that is silent for so long has failed [default: 2m].
+    #[arg(long, value_parser = duration_s, value_name = "TIME")]
+    pub take: Option<u64>,
+    /// How many daemons may fail before all go back: 3 or 5% [default: 0].
+    #[arg(long, value_name = "NUMBER")]
+    pub max_failures: Option<String>,
+    /// New dead letters that a daemon may have [default: 0].
+    #[arg(long, value_name = "NUMBER")]
+    pub max_dead: Option<u64>,
+    /// Wait for somebody to look instead of going back.
+    #[arg(long)]
+    pub pause_on_failure: bool,
+}
+
+/// `mycelial rollout`
+#[derive(Debug, Subcommand)]
+pub enum Rollout {
+    /// Store a workflow as a new revision and deploy it in waves. When a wave fails, all go back to what they had.
+    Start {
+        /// TOML file; `-` reads stdin.
+        file: PathBuf,
+        /// Refuse if the current revision is another one (0: there is none yet).
+        #[arg(long, value_name = "REVISION")]
+        expect: Option<u32>,
+        #[command(flatten)]
+        waves: Waves,
+        /// Print what happens until it is over; fails when it does not end well.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// All rollouts, the newest first.
+    List,
+    /// One rollout, with the daemons that failed.
+    Show {
+        /// Its number.
+        id: u64,
+    },
+    /// Print what happens until it is over; fails when it does not end well.
+    Watch {
+        /// Its number.
+        id: u64,
+    },
+    /// Begin no new wave.
+    Pause {
+        /// Its number.
+        id: u64,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Go on, whatever has failed so far.
+    Resume {
+        /// Its number.
+        id: u64,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// End it; what was deployed stays.
+    Abort {
+        /// Its number.
+        id: u64,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Give all that have the new revision back what they had before.
+    Rollback {
+        /// Its number.
+        id: u64,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
     },
 }
 

@@ -238,6 +238,18 @@ impl Client {
         }
     }
 
+    /// Makes sure that a daemon can be spoken to: in a large fleet an operator's roster does not name all.
+    pub async fn know(&self, node: &NodeId) -> Result<(), CliError> {
+        if self.session.secure().member(node).is_some() {
+            return Ok(());
+        }
+        if let ApiResult::Certificate(signed) = self.call(&ApiCall::Certificate(node.to_string())).await? {
+            let admitted = self.session.secure().admit(&signed);
+            admitted.map_err(|error| CliError::Failed(error.to_string()))?;
+        }
+        Ok(())
+    }
+
     /// Disconnects.
     pub async fn close(self) {
         if let Some(seen) = self.session.secure().seen_changes() {

@@ -106,6 +106,18 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "and see it run everywhere",
             ),
             ("mycelial workflow apply workflows/", "all in a directory"),
+            (
+                "mycelial workflow apply orders.toml --dry-run",
+                "which daemons would get what",
+            ),
+            (
+                "mycelial workflow apply orders.toml --waves 1,10%,50%,100% --soak 30s",
+                "one daemon first, then more and more",
+            ),
+            (
+                "mycelial workflow apply orders.toml --dry-run",
+                "only show what would change, where",
+            ),
             ("mycelial workflow apply orders.toml --expect 7", "only over revision 7"),
         ],
     ),
@@ -130,6 +142,38 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("workflow pause", &[("mycelial workflow pause orders", "")]),
     ("workflow resume", &[("mycelial workflow resume orders", "")]),
     ("workflow status", &[("mycelial workflow status orders", "")]),
+    (
+        "rollout start",
+        &[
+            (
+                "mycelial rollout start orders.toml --watch",
+                "one daemon, a tenth, half, all",
+            ),
+            (
+                "mycelial rollout start orders.toml --waves 5,100% --soak 10m --max-failures 2%",
+                "five first; a few may fail",
+            ),
+        ],
+    ),
+    ("rollout list", &[("mycelial rollout list", "")]),
+    (
+        "rollout show",
+        &[("mycelial rollout show 7", "with the daemons that failed")],
+    ),
+    ("rollout watch", &[("mycelial rollout watch 7", "")]),
+    (
+        "rollout pause",
+        &[("mycelial rollout pause 7 --reason 'the line is being cleaned'", "")],
+    ),
+    (
+        "rollout resume",
+        &[("mycelial rollout resume 7", "whatever has failed")],
+    ),
+    (
+        "rollout abort",
+        &[("mycelial rollout abort 7", "what was deployed stays")],
+    ),
+    ("rollout rollback", &[("mycelial rollout rollback 7", "all go back")]),
     (
         "ledger",
         &[("mycelial ledger", ""), ("mycelial ledger -o json", "for programs")],

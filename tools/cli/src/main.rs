@@ -16,6 +16,7 @@ mod names;
 mod reference;
 mod render;
 mod requests;
+mod rollouts;
 mod secrets;
 mod top;
 mod trial;

@@ -20,7 +20,7 @@ use crate::{
     client::{CliError, Client, open_home},
     contexts,
     control::{self, Lines},
-    doctor, letters, live, reference, render, secrets, top, workflows,
+    doctor, letters, live, reference, render, rollouts, secrets, top, workflows,
 };
 
 /// How long a command waits for an answer unless told.
@@ -72,6 +72,7 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Pub { topic, message } => live::publish(&dir()?, timeout, &topic, message).await,
         Command::Sub { topic, count } => live::subscribe(&dir()?, timeout, output, &topic, count).await,
         Command::Workflow(what) => workflows::run(&dir()?, timeout, output, what).await,
+        Command::Rollout(what) => rollouts::run(&dir()?, timeout, output, what).await,
         Command::Daemon(what) => daemon(&dir()?, timeout, output, what).await,
         Command::Token(what) => ask(&dir()?, timeout, output, token_call(what)?).await,
         Command::Logs {
@@ -311,7 +312,10 @@ pub async fn find_daemon(client: &Client, name: &str) -> Result<bus_schema::id::
         client.take_roster(&put);
     }
     match client.call(&ApiCall::DaemonShow(name.to_string())).await? {
-        ApiResult::Daemon(detail) => Ok(detail.view.node),
+        ApiResult::Daemon(detail) => {
+            client.know(&detail.view.node).await?;
+            Ok(detail.view.node)
+        }
         _ => Err(CliError::Failed("the plane answered something else".to_string())),
     }
 }

@@ -18,10 +18,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     answer::Answer,
-    arguments::{Output, Workflow},
+    arguments::{Output, Waves, Workflow},
     ask,
     client::{CliError, Client},
-    control, render, trial,
+    control, render, rollouts, trial,
 };
 
 /// Between two looks at a workflow that is waited for.
@@ -37,12 +37,17 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
             expect,
             wait,
             wait_max,
+            dry_run,
+            waves,
         } => {
             let texts = texts(&files)?;
+            if dry_run {
+                return dry(dir, timeout, output, texts).await;
+            }
             if expect.is_some() && texts.len() != 1 {
                 return Err(CliError::Usage("--expect goes with one workflow only".to_string()));
             }
-            Work::Apply(texts, expect, wait.then(|| Duration::from_secs(wait_max)))
+            Work::Apply(texts, expect, wait.then(|| Duration::from_secs(wait_max)), waves)
         }
         Workflow::List => Work::Ask(ApiCall::WorkflowList),
         Workflow::Show { name, revision: None } => Work::Ask(ApiCall::WorkflowShow(name)),
@@ -87,7 +92,10 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
     let client = Client::connect(dir, timeout, Vec::new()).await?;
     let done = match work {
         Work::Validate(text, file) => validate(&client, output, text, file).await,
-        Work::Apply(texts, expect, wait) => apply(&client, output, texts, expect, wait).await,
+        Work::Apply(texts, expect, wait, waves) if waves.waves.is_some() => {
+            in_waves(&client, output, texts, expect, wait, &waves).await
+        }
+        Work::Apply(texts, expect, wait, _) => apply(&client, output, texts, expect, wait).await,
         Work::Test(texts, daemon) => trial::test(&client, output, texts, daemon).await,
         Work::Preview(text, file, given, daemon) => trial::preview(&client, output, (file, text), given, daemon).await,
         Work::Diff(text) => diff(&client, output, &text).await,
@@ -100,7 +108,7 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
 
 enum Work {
     Validate(String, PathBuf),
-    Apply(Vec<(PathBuf, String)>, Option<u32>, Option<Duration>),
+    Apply(Vec<(PathBuf, String)>, Option<u32>, Option<Duration>, Waves),
     Test(Vec<(PathBuf, String)>, Option<String>),
     Preview(String, PathBuf, Vec<Given>, Option<String>),
     Diff(String),
@@ -108,7 +116,8 @@ enum Work {
     Ask(ApiCall),
 }
 
-fn read(file: &Path) -> Result<String, CliError> {
+/// A file's text, or stdin's.
+pub fn read(file: &Path) -> Result<String, CliError> {
     if file == Path::new("-") {
         let mut text = String::new();
         return match std::io::stdin().read_to_string(&mut text) {
@@ -244,13 +253,90 @@ fn differences(old: &str, new: &str) -> String {
     diff.unified_diff().context_radius(3).to_string()
 }
 
+/// What applying texts would change, without doing so.
+async fn dry(dir: &Path, timeout: Duration, output: Output, texts: Vec<(PathBuf, String)>) -> Result<(), CliError> {
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let mut all = Vec::new();
+    for (file, text) in texts {
+        match client.call(&ApiCall::WorkflowDiff { text }).await {
+            Ok(ApiResult::Diff(diff)) => all.push(diff),
+            Ok(_) => return Err(something_else()),
+            Err(CliError::Refused(failure)) => return Err(CliError::Workflow(file, failure)),
+            Err(error) => return Err(error),
+        }
+    }
+    client.close().await;
+    let text: Vec<String> = all
+        .iter()
+        .map(|diff| match diff.revision {
+            0 => format!("{}: new\n\n{}", diff.name, rollouts::render_diff(diff)),
+            revision => format!(
+                "{}: against revision {revision}\n\n{}",
+                diff.name,
+                rollouts::render_diff(diff)
+            ),
+        })
+        .collect();
+    Answer::new(&all, all.iter().map(|diff| diff.name.clone()), text.join("\n")).print(output);
+    eprintln!("nothing was changed");
+    Ok(())
+}
+
+/// Applies one text in waves.
+async fn in_waves(
+    client: &Client,
+    output: Output,
+    texts: Vec<(PathBuf, String)>,
+    expect: Option<u32>,
+    wait: Option<Duration>,
+    waves: &Waves,
+) -> Result<(), CliError> {
+    let mut texts = texts.into_iter();
+    let (Some((file, text)), None) = (texts.next(), texts.next()) else {
+        return Err(CliError::Usage("--waves goes with one workflow at a time".to_string()));
+    };
+    let before = current(client, &name_in(&text)).await?;
+    let expect = expect.or(before.map(|(revision, _)| revision));
+    let view = rollouts::start(client, text, expect, waves).await;
+    let view = view.map_err(|error| match error {
+        CliError::Refused(failure) => CliError::Workflow(file, failure),
+        error => error,
+    })?;
+    eprintln!(
+        "rollout {} has begun; watch it with: mycelial rollout watch {}",
+        view.id, view.id
+    );
+    match wait {
+        Some(most) => rollouts::follow(client, output, view.id, Some(most)).await,
+        None => {
+            let names = [view.id.to_string()];
+            Answer::new(&view, names, format!("rollout {}\n", view.id)).print(output);
+            Ok(())
+        }
+    }
+}
+
 async fn diff(client: &Client, output: Output, text: &str) -> Result<(), CliError> {
     let name = name_in(text);
     let before = current(client, &name).await?;
     let (revision, old) = before.unwrap_or_default();
     let lines = differences(&old, text);
-    let data = serde_json::json!({ "name": name, "revision": revision, "differs": !lines.is_empty(), "diff": lines });
-    Answer::new(&data, [name.clone()], lines.as_str()).print(output);
+    // A text with problems is still compared line by line.
+    let meant = match client.call(&ApiCall::WorkflowDiff { text: text.to_string() }).await {
+        Ok(ApiResult::Diff(diff)) => Some(diff),
+        Ok(_) => return Err(something_else()),
+        Err(CliError::Refused(_)) => None,
+        Err(error) => return Err(error),
+    };
+    let data = serde_json::json!({
+        "name": name, "revision": revision, "differs": !lines.is_empty(), "diff": lines,
+        "nodes": meant.as_ref().map(|diff| &diff.nodes), "daemons": meant.as_ref().map(|diff| &diff.daemons),
+    });
+    let shown = match meant.filter(|_| !lines.is_empty()) {
+        Some(meant) => format!("{}\n{lines}", rollouts::render_diff(&meant)),
+        None => lines.clone(),
+    };
+    Answer::new(&data, [name.clone()], shown).print(output);
     if lines.is_empty() {
         eprintln!("'{name}' is as it is deployed: revision {revision}");
         return Ok(());

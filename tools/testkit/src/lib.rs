@@ -29,6 +29,7 @@
 //! Helpers panic instead of returning errors, because the only thing a test can do with one is to fail. Linux only.
 
 mod bins;
+mod crowd;
 mod dice;
 pub mod everywhere;
 pub mod faults;
@@ -59,6 +60,7 @@ mod wait;
 mod wall_clock;
 
 pub use bins::{bin, crash_bin, find_program};
+pub use crowd::{Crowd, Picture};
 pub use dice::{Dice, fresh_seed};
 pub use fleet::{Broker, Embedded, Fleet};
 pub use ill_disk::{IllDisk, Illness};

@@ -32,6 +32,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     setup::ensure_all()?;
     programs::build_all(&args.profile)?;
+    // Simulates daemons; no user runs it.
+    programs::build(&args.profile, &["fleet-sim"])?;
     // What a job puts into a temporary directory shall be on the disk that is measured.
     let temporary = target.join("bench").join("tmp");
     std::fs::create_dir_all(&temporary)?;

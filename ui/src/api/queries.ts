@@ -86,12 +86,13 @@ export const useRevisionText = (name: string, number: number | null) =>
 export const useTokens = () =>
   useQuery({ queryKey: keys.tokens, queryFn: ({ signal }) => list<TokenView>("/tokens", signal) });
 
-export const useStreams = () =>
-  useQuery({
-    queryKey: keys.streams,
-    queryFn: ({ signal }) => list<StreamView>("/ledger", signal),
-    staleTime: Infinity,
-  });
+export const streamsQuery = queryOptions({
+  queryKey: keys.streams,
+  queryFn: ({ signal }) => list<StreamView>("/ledger", signal),
+  staleTime: Infinity,
+});
+
+export const useStreams = () => useQuery(streamsQuery);
 
 export const componentsQuery = queryOptions({
   queryKey: keys.components,

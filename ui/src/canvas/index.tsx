@@ -17,9 +17,10 @@ import { type ComponentType, type DragEvent, useCallback, useEffect, useMemo, us
 import { canConnect, type Edge, type Graph, placesOf } from "@/workflow/graph";
 import type { Layout, Position } from "@/workflow/history";
 import { NODE_HEIGHT, NODE_WIDTH } from "@/workflow/layout";
+import type { Mark } from "@/workflow/merged";
 import { DRAG_TYPE } from "./drag";
 import { type CanvasEdge, Flow } from "./edge";
-import { type CanvasNode, type Mark, type NodeData, Part } from "./node";
+import { type CanvasNode, type NodeData, Part } from "./node";
 
 export interface Changes {
   onMove: (positions: Layout) => void;

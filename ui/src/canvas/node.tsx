@@ -7,10 +7,8 @@ import { Status, type Tone } from "@/components/status";
 import { cx } from "@/lib/cx";
 import type { Node as WorkflowNode } from "@/workflow/graph";
 import { NODE_HEIGHT } from "@/workflow/layout";
+import type { Mark } from "@/workflow/merged";
 import { ROLE_ICONS } from "./roles";
-
-/** How a node differs from what it is compared with. */
-export type Mark = "added" | "changed" | "removed";
 
 export interface NodeData extends Record<string, unknown> {
   node: WorkflowNode;

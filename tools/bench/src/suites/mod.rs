@@ -10,6 +10,7 @@ use crate::suite::{Rounds, Suite};
 
 pub mod daemons;
 pub mod file;
+pub mod fleet;
 pub mod footprint;
 pub mod latency;
 pub mod micro;
@@ -124,6 +125,12 @@ pub const JOBS: &[Job] = &[
         what: "size of the programs, and their memory at rest",
         can_be_quick: true,
         run: footprint::run,
+    },
+    Job {
+        name: "fleet",
+        what: "what 100, 1,000 and 10,000 simulated daemons cost the plane, and how fast a revision is with all of them",
+        can_be_quick: true,
+        run: fleet::run,
     },
     Job {
         name: "micro",

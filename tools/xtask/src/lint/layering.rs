@@ -36,7 +36,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "plane",       uses: &["bus-schema", "bus-link", "crash-point", "workflow", "layout", "resident"], tests_use: &["plane"], never: &["flow", "connectors", "transforms", "spool", "sled", "rhai", "tokio-postgres", "csv", "mqtt5"] },
     Layer { name: "broker",      uses: &["bus-schema", "resident"], tests_use: &["bus-link"], never: &["rusqlite", "sled", "rhai", "axum"] },
     Layer { name: "cli",         uses: &["bus-schema", "bus-link", "workflow"], tests_use: &[], never: &["rusqlite", "sled", "rhai", "axum", "mqtt5"] },
-    Layer { name: "fleet-sim",   uses: &["bus-schema", "bus-link"], tests_use: &[], never: &[] },
+    Layer { name: "fleet-sim",   uses: &["bus-schema", "bus-link", "converge"], tests_use: &[], never: &[] },
     Layer { name: "fuzz",        uses: &["bus-schema", "workflow", "spool", "stream"], tests_use: &[], never: &["tokio", "async-nats", "rumqttc", "rustls", "rusqlite"] },
     Layer { name: "sim",         uses: &["bus-schema", "flow", "stream", "converge"], tests_use: &[], never: &["async-nats", "rumqttc", "rustls", "rusqlite", "sled"] },
     Layer { name: "micro",       uses: &["bus-schema", "flow", "spool", "stream", "connectors", "transforms"], tests_use: &[], never: &["axum", "mqtt5"] },

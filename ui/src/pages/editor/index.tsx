@@ -6,7 +6,7 @@ import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
 import { useLocation, useParams } from "wouter";
 import { componentsQuery, useDaemons, useWorkflow } from "@/api/queries";
 import type { ComponentView, Problem } from "@/api/types";
-import type { Mark } from "@/canvas/node";
+import { Allowed, useMay } from "@/components/allowed";
 import { Button, IconButton } from "@/components/button";
 import { Callout, Failure } from "@/components/callout";
 import { Data } from "@/components/data";
@@ -17,10 +17,10 @@ import { WorkflowTabs } from "@/components/workflow-header";
 import { cx } from "@/lib/cx";
 import { count } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
-import { difference } from "@/workflow/diff";
 import { isName } from "@/workflow/edit";
-import { graphOf, readGraph } from "@/workflow/graph";
+import { readGraph } from "@/workflow/graph";
 import { placed } from "@/workflow/layout";
+import { type Mark, merged } from "@/workflow/merged";
 import { Deploy } from "./deploy";
 import { type Draft, forgetDraft, keepDraft, lineRange, readDraft, template } from "./draft";
 import { Inspector } from "./inspector";
@@ -163,22 +163,13 @@ function useShortcuts(bench: Workbench, onDeploy: () => void) {
 }
 
 /** How the draft differs from what it began with, and the graph with what is gone from it. */
-function useMarks(bench: Workbench, isOn: boolean) {
+function useCompared(bench: Workbench, isOn: boolean) {
   return useMemo(() => {
-    if (!isOn) return { graph: bench.graph, marks: new Map<string, Mark>() };
-    const before = readGraph(bench.base.text).graph ?? graphOf({});
-    const changes = difference(before, bench.graph).nodes;
-    const marks = new Map<string, Mark>(changes.map(({ id, kind }) => [id, kind]));
-    const gone = before.nodes.filter(({ id }) => marks.get(id) === "removed");
-    const ids = new Set(gone.map(({ id }) => id));
-    const known = new Set([...bench.graph.nodes.map(({ id }) => id), ...ids]);
-    const edges = before.edges.filter(
-      ({ from, to }) => (ids.has(from) || ids.has(to)) && known.has(from) && known.has(to),
-    );
-    const graph = { ...bench.graph, nodes: [...bench.graph.nodes, ...gone], edges: [...bench.graph.edges, ...edges] };
-    return { graph, marks };
+    const before = isOn ? readGraph(bench.base.text).graph : null;
+    return before ? merged(before, bench.graph) : { graph: bench.graph, marks: NO_MARKS };
   }, [bench.graph, bench.base.text, isOn]);
 }
+const NO_MARKS: ReadonlyMap<string, Mark> = new Map();
 
 interface BenchProps extends Surroundings {
   name: string | null;
@@ -194,7 +185,9 @@ function Bench({ name, initial, components, daemons }: BenchProps) {
   const problems = check.data?.problems ?? [];
   const source = useRef<HTMLTextAreaElement>(null);
   const title = name ?? "New workflow";
+  const may = useMay("operator");
   const deploy = () => {
+    if (!may) return;
     if (isName(bench.graph.name)) setDeploying(true);
     else {
       bench.select([]);
@@ -241,9 +234,11 @@ function Bench({ name, initial, components, daemons }: BenchProps) {
               Discard the draft
             </Button>
           )}
-          <Button kind="main" title="Ctrl S" onClick={deploy}>
-            Deploy …
-          </Button>
+          <Allowed needs="operator" what="Deploying">
+            <Button kind="main" title="Ctrl S" onClick={deploy}>
+              Deploy …
+            </Button>
+          </Allowed>
         </div>
       </header>
       <div className="flex flex-wrap items-end justify-between gap-x-4 border-b border-line px-4 pt-2 [&>nav]:mt-0 [&>nav]:border-0">
@@ -332,7 +327,7 @@ function Bench({ name, initial, components, daemons }: BenchProps) {
 function Drawn({ bench, problems }: { bench: Workbench; problems: readonly Problem[] }) {
   const [isCompared, setCompared] = useState(false);
   const isComparing = isCompared && bench.name !== null && bench.isChanged;
-  const { graph, marks } = useMarks(bench, isComparing);
+  const { graph, marks } = useCompared(bench, isComparing);
   const notes = useMemo(() => {
     const found = bench.graph.nodes.map((node) => [node.id, problemsOf(problems, node).length] as const);
     return new Map(

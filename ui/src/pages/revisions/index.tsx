@@ -12,6 +12,7 @@ import { Failure } from "@/components/callout";
 import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
 import { Diff } from "@/components/diff";
+import { DrawnDifference } from "@/components/drawn-difference";
 import { Page, Panel, Section } from "@/components/page";
 import { Status } from "@/components/status";
 import { Time } from "@/components/time";
@@ -93,7 +94,14 @@ function Comparison({ name, all, chosen }: ComparisonProps) {
           other === null ? (
             <p className="text-sm text-muted">It is the first.</p>
           ) : (
-            <Data query={otherText}>{({ text: before }) => <Diff older={before} newer={one} />}</Data>
+            <Data query={otherText}>
+              {({ text: before }) => (
+                <>
+                  <DrawnDifference older={before} newer={one} />
+                  <Diff older={before} newer={one} />
+                </>
+              )}
+            </Data>
           )
         }
       </Data>

@@ -1,6 +1,7 @@
 // A workflow as it runs: where, how well, and how much flows on each of its streams.
 
 import { useQueryClient } from "@tanstack/react-query";
+import { useMemo } from "react";
 import { useLocation, useParams } from "wouter";
 import { deleteWorkflow } from "@/api/actions";
 import { Failed } from "@/api/client";
@@ -20,6 +21,8 @@ import { Time } from "@/components/time";
 import { tell } from "@/components/toast";
 import { WorkflowTabs } from "@/components/workflow-header";
 import { number } from "@/lib/format";
+import { readGraph } from "@/workflow/graph";
+import { Flow } from "./flow";
 
 export default function Run() {
   const { name = "" } = useParams();
@@ -83,8 +86,10 @@ function Delete({ name }: { name: string }) {
 
 function Running({ name, status }: { name: string; status: WorkflowStatus }) {
   const text = useWorkflow(name);
+  const graph = useMemo(() => readGraph(text.data?.text ?? "").graph, [text.data?.text]);
   return (
     <>
+      {graph && <Flow name={name} graph={graph} parts={status.parts} />}
       <Section title="Where it runs">
         <Parts parts={status.parts} of="daemon" />
       </Section>

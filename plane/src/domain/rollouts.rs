@@ -1,0 +1,375 @@
+//! The rollouts there are: begins them, looks at daemons for them, and makes changes of what they decide. What a rollout
+//! decides is in `rollout`.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use bus_schema::{
+    id::{NodeId, WorkflowId},
+    plan::{PlanWorkflow, Root},
+    rollout::{RolloutCommand, RolloutFailure, RolloutPhase, RolloutPolicy, RolloutView, WaveView},
+};
+
+use super::{
+    Change, Now, State,
+    change::Signer,
+    daemon::Daemon,
+    rollout::{self, ACTIVE_MAX, Before, Deed, Exchange, Head, Health, Look, Order, WAVES_MAX, Watch},
+    state::TooLarge,
+    workflows::Revision,
+};
+
+/// Rollouts that are over and still shown.
+pub const PAST_MAX: usize = 100;
+/// Failures that are shown of one rollout.
+const FAILURES_MAX: usize = 100;
+
+#[derive(Debug, Clone)]
+struct Active {
+    order: Arc<Order>,
+    head: Head,
+    watch: Option<Watch>,
+}
+
+/// All rollouts.
+#[derive(Debug, Clone, Default)]
+pub struct Rollouts {
+    active: BTreeMap<u64, Active>,
+    /// The oldest first.
+    past: VecDeque<RolloutView>,
+    last_id: u64,
+}
+
+impl Rollouts {
+    /// The rollout of a workflow that is under way.
+    pub fn of(&self, workflow: &str) -> Option<u64> {
+        let mut active = self.active.iter();
+        active.find_map(|(id, active)| (active.order.workflow == workflow).then_some(*id))
+    }
+
+    /// Whether none is under way.
+    pub fn is_quiet(&self) -> bool {
+        self.active.is_empty()
+    }
+
+    /// One has begun, or is read back after a restart and stands there.
+    pub fn begin(&mut self, order: Arc<Order>, mut head: Head) {
+        // After a restart daemons have to be heard first; nothing is lost by soaking again.
+        if head.phase == RolloutPhase::Soaking {
+            head.phase = RolloutPhase::Taking;
+        }
+        self.last_id = self.last_id.max(order.id);
+        let watch = None;
+        self.active.insert(order.id, Active { order, head, watch });
+    }
+
+    /// One stands there now.
+    pub fn set_head(&mut self, id: u64, head: Head, now_ms: u64) {
+        if let Some(active) = self.active.get_mut(&id) {
+            if let Some(watch) = active.watch.as_mut().filter(|_| active.head.phase != head.phase) {
+                watch.begins(now_ms);
+            }
+            active.head = head;
+        }
+    }
+
+    /// One is over.
+    pub fn end(&mut self, view: RolloutView) {
+        self.active.remove(&view.id);
+        self.last_id = self.last_id.max(view.id);
+        self.past.push_back(view);
+        if self.past.len() > PAST_MAX {
+            self.past.pop_front();
+        }
+    }
+}
+
+/// Looks at daemons for one workflow.
+struct Looker<'a> {
+    state: &'a State,
+    workflow: WorkflowId,
+    now: Now,
+}
+
+impl Look for Looker<'_> {
+    fn health(&self, node: &NodeId) -> Health {
+        self.state.health(node, &self.workflow, self.now)
+    }
+}
+
+/// Why a rollout does not begin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unstartable {
+    /// Too many at one time.
+    #[error("{ACTIVE_MAX} rollouts are under way")]
+    Busy,
+    /// Every daemon has what it shall have.
+    #[error("every daemon runs this already: there is nothing to roll out")]
+    Nothing,
+    /// The policy makes no sense.
+    #[error("a rollout has at most {WAVES_MAX} waves")]
+    Waves,
+    /// A daemon cannot take its plan.
+    #[error("daemon '{}' cannot take it: {}", .0.daemon, .0.cause)]
+    TooLarge(TooLarge),
+}
+
+impl State {
+    /// How a daemon is, of one workflow.
+    pub fn health(&self, node: &NodeId, workflow: &WorkflowId, now: Now) -> Health {
+        let daemon = self.daemon(node);
+        let is_there = daemon.is_some_and(Daemon::is_believed);
+        let last = daemon.and_then(Daemon::last);
+        let said = daemon.and_then(|daemon| daemon.workflow(workflow));
+        let mut health = Health {
+            is_there,
+            silent_ms: daemon.and_then(|daemon| daemon.silent_ms(now)),
+            has_plan: is_there && self.plans.waiting_ms(node, now.mono_ms).is_none(),
+            plan_error: last.map_or(String::new(), |last| last.plan_error.clone()),
+            part: said.map(|said| (said.revision, said.state)),
+            cause: said.map_or(String::new(), |said| said.cause.clone()),
+            ..Health::default()
+        };
+        for stream in self.streams.of_node(node).filter(|stream| stream.workflow() == workflow) {
+            health.dead += stream.account().ledger.dead;
+            health.buffered_bytes += stream.buffered_bytes();
+            health.rate += u64::from(stream.rate(now.mono_ms));
+        }
+        health
+    }
+
+    /// Gives single daemons another part of a workflow, or none.
+    fn place_some(
+        &self,
+        workflow: &WorkflowId,
+        parts: BTreeMap<NodeId, Option<PlanWorkflow>>,
+        signer: &Signer,
+    ) -> Result<Vec<Change>, TooLarge> {
+        let mut all: BTreeMap<NodeId, PlanWorkflow> = self
+            .plans
+            .parts_of(workflow)
+            .map(|(node, part)| (*node, part.clone()))
+            .collect();
+        for (node, part) in parts {
+            match part {
+                Some(part) => drop(all.insert(node, part)),
+                None => drop(all.remove(&node)),
+            }
+        }
+        self.place(workflow, all, signer)
+    }
+
+    /// What a rollout would do: `parts` is what each daemon shall run in the end.
+    #[allow(clippy::too_many_arguments, reason = "all of it is what an order is made of")]
+    pub fn order_rollout(
+        &self,
+        workflow: &str,
+        number: u32,
+        parts: BTreeMap<NodeId, PlanWorkflow>,
+        policy: RolloutPolicy,
+        caller: &str,
+        signer: &Signer,
+        now: Now,
+    ) -> Result<Order, Unstartable> {
+        if self.rollouts.active.len() >= ACTIVE_MAX {
+            return Err(Unstartable::Busy);
+        }
+        if policy.waves.len() > WAVES_MAX {
+            return Err(Unstartable::Waves);
+        }
+        let id = WorkflowId::of_name(workflow);
+        // Whether every daemon can take it is told now, and not in the last wave.
+        self.place(&id, parts.clone(), signer).map_err(Unstartable::TooLarge)?;
+        let before: BTreeMap<NodeId, PlanWorkflow> = self.plans.parts_of(&id).map(|(n, part)| (*n, part.clone())).collect();
+        let changed = self.plans.with_workflow(&id, parts.clone());
+        let parts: BTreeMap<NodeId, Exchange> = changed
+            .into_keys()
+            .map(|node| {
+                let (before, after) = (before.get(&node).cloned(), parts.get(&node).cloned());
+                (node, Exchange { before, after })
+            })
+            .collect();
+        if parts.is_empty() {
+            return Err(Unstartable::Nothing);
+        }
+        let mut nodes: Vec<NodeId> = parts.keys().copied().collect();
+        nodes.sort_by_key(|node| self.members.name_of(node));
+        // Whoever others send to has to be there when they do.
+        let (first, others) = nodes.into_iter().partition(|node| consumes(&parts[node], node));
+        let before = self.workflows.get(workflow).map(|revision| Before {
+            number: revision.number,
+            text: revision.text.clone(),
+            by: revision.by.clone(),
+            at_unix_ms: revision.at_unix_ms,
+        });
+        Ok(Order {
+            id: self.rollouts.last_id + 1,
+            workflow: workflow.to_string(),
+            revision: number,
+            before,
+            by: caller.to_string(),
+            at_unix_ms: now.unix_ms,
+            waves: rollout::waves(first, others, &policy),
+            policy,
+            parts,
+        })
+    }
+
+    /// What an operator's word changes of a rollout; the error says why nothing.
+    pub fn tell_rollout(
+        &self,
+        id: u64,
+        command: RolloutCommand,
+        reason: &str,
+        signer: &Signer,
+        now: Now,
+    ) -> Result<Vec<Change>, String> {
+        let Some(active) = self.rollouts.active.get(&id) else {
+            return Err(match self.rollouts.past.iter().find(|view| view.id == id) {
+                Some(view) => format!("rollout {id} is over: {}", view.cause),
+                None => format!("there is no rollout {id}"),
+            });
+        };
+        let (head, deed) = rollout::told(&active.order, &active.head, command, reason)?;
+        Ok(self.carry_out(&active.order, head, deed, signer, now))
+    }
+
+    /// What time makes of the rollouts: the changes of the first that goes on; empty when none does.
+    pub fn step_rollouts(&mut self, signer: &Signer, now: Now) -> Vec<Change> {
+        let ids: Vec<u64> = self.rollouts.active.keys().copied().collect();
+        for id in ids {
+            let Some(Active { order, head, watch }) = self.rollouts.active.get(&id).cloned() else {
+                continue;
+            };
+            let look = Looker {
+                state: self,
+                workflow: WorkflowId::of_name(&order.workflow),
+                now,
+            };
+            let mut watch = watch.unwrap_or_else(|| Watch::restore(&order, &head, now.mono_ms, &look));
+            let stepped = rollout::step(&order, &head, &mut watch, now.mono_ms, &look);
+            if let Some(active) = self.rollouts.active.get_mut(&id) {
+                active.watch = Some(watch);
+            }
+            if let Some((head, deed)) = stepped {
+                return self.carry_out(&order, head, deed, signer, now);
+            }
+        }
+        Vec::new()
+    }
+
+    /// Everything that changes together.
+    fn carry_out(&self, order: &Order, mut head: Head, deed: Option<Deed>, signer: &Signer, now: Now) -> Vec<Change> {
+        let workflow = WorkflowId::of_name(&order.workflow);
+        let mut changes = Vec::new();
+        let parts = |waves: &[Vec<NodeId>], of: fn(&Exchange) -> &Option<PlanWorkflow>| {
+            let nodes = waves.iter().flatten();
+            nodes.filter_map(|node| Some((*node, of(order.parts.get(node)?).clone()))).collect()
+        };
+        match deed {
+            Some(Deed::Place(wave)) => {
+                let after = parts(&order.waves[wave..=wave], |part| &part.after);
+                match self.place_some(&workflow, after, signer) {
+                    Ok(placed) => changes.extend(placed),
+                    // Another workflow has taken the room meanwhile.
+                    Err(large) => {
+                        head.phase = RolloutPhase::Paused;
+                        head.is_placed = false;
+                        head.cause = format!("wave {}: daemon '{}': {}", wave + 1, large.daemon, large.cause);
+                    }
+                }
+            }
+            Some(Deed::Restore(waves)) => {
+                let before = parts(&order.waves[..waves.min(order.waves.len())], |part| &part.before);
+                match self.place_some(&workflow, before, signer) {
+                    Ok(placed) => changes.extend(placed),
+                    Err(large) => {
+                        head.phase = RolloutPhase::Paused;
+                        head.cause = format!("cannot go back: daemon '{}': {}", large.daemon, large.cause);
+                    }
+                }
+            }
+            None => {}
+        }
+        if head.phase == RolloutPhase::RolledBack {
+            changes.push(match &order.before {
+                Some(before) => Change::Reverted(Revision {
+                    workflow: order.workflow.clone(),
+                    number: before.number,
+                    text: before.text.clone(),
+                    by: before.by.clone(),
+                    at_unix_ms: before.at_unix_ms,
+                }),
+                None => Change::Retired(order.workflow.clone()),
+            });
+        }
+        changes.push(match head.phase.is_over() {
+            true => Change::RolloutEnded(Box::new(self.view_rollout(order, &head, now))),
+            false => Change::RolloutHead { id: order.id, head },
+        });
+        changes
+    }
+
+    /// All rollouts, the newest first.
+    pub fn rollout_views(&self, now: Now) -> Vec<RolloutView> {
+        let active = self.rollouts.active.values();
+        let mut views: Vec<_> = active
+            .map(|active| self.view_rollout(&active.order, &active.head, now))
+            .collect();
+        views.extend(self.rollouts.past.iter().cloned());
+        views.sort_by_key(|view| std::cmp::Reverse(view.id));
+        views
+    }
+
+    /// One rollout, for people to read.
+    pub fn view_rollout(&self, order: &Order, head: &Head, now: Now) -> RolloutView {
+        let workflow = WorkflowId::of_name(&order.workflow);
+        let failed: BTreeMap<&NodeId, &String> = head.failed.iter().map(|(node, cause)| (node, cause)).collect();
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let takes = |node: &NodeId| {
+            let health = self.health(node, &workflow, now);
+            let wants = order.parts.get(node).and_then(|part| part.after.as_ref());
+            health.has_plan && wants.is_none_or(|_| health.part.is_some_and(|(revision, _)| revision == order.revision))
+        };
+        let wave = |(at, nodes): (usize, &Vec<NodeId>)| WaveView {
+            daemons: count(nodes.len()),
+            taken: match at < head.placed_waves() {
+                true => count(nodes.iter().filter(|node| takes(node)).count()),
+                false => 0,
+            },
+            failed: count(nodes.iter().filter(|node| failed.contains_key(node)).count()),
+        };
+        RolloutView {
+            id: order.id,
+            workflow: order.workflow.clone(),
+            revision: order.revision,
+            before: order.before.as_ref().map_or(0, |before| before.number),
+            by: order.by.clone(),
+            at_unix_ms: order.at_unix_ms,
+            phase: head.phase,
+            wave: count((head.wave + 1).min(order.waves.len())),
+            waves: order.waves.iter().enumerate().map(wave).collect(),
+            cause: head.cause.clone(),
+            failures: head
+                .failed
+                .iter()
+                .take(FAILURES_MAX)
+                .map(|(node, cause)| RolloutFailure {
+                    daemon: self.members.name_of(node),
+                    cause: cause.clone(),
+                })
+                .collect(),
+            policy: order.policy.clone(),
+        }
+    }
+}
+
+/// Whether others send records to a daemon, by what it has or shall have.
+fn consumes(part: &Exchange, node: &NodeId) -> bool {
+    let parts = [&part.before, &part.after].into_iter().flatten();
+    parts
+        .flat_map(|part| &part.pipes)
+        .any(|pipe| matches!(&pipe.root, Root::Stream(stream) if stream.producer != *node))
+}

@@ -1,0 +1,324 @@
+//! `mycelial rollout`: revisions that go to their daemons in waves; and what applying a text would change.
+
+use std::{path::Path, time::Duration};
+
+use bus_schema::{
+    api::{ApiCall, ApiResult, Changed, WorkflowDiff},
+    rollout::{Amount, OnFailure, RolloutCommand, RolloutPhase, RolloutPolicy, RolloutView},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    answer::{Answer, print_item},
+    arguments::{Output, Rollout, Waves},
+    client::{CliError, Client},
+    render, workflows,
+};
+
+/// Between two looks at a rollout.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Does what was typed.
+pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Rollout) -> Result<(), CliError> {
+    let tell = |id, command, reason: Option<String>| ApiCall::RolloutTell {
+        id,
+        command,
+        reason: reason.unwrap_or_else(|| "an operator said so".to_string()),
+    };
+    let (call, watch) = match what {
+        Rollout::Start {
+            file,
+            expect,
+            waves,
+            watch,
+        } => {
+            let call = ApiCall::RolloutStart {
+                text: workflows::read(&file)?,
+                expect_revision: expect,
+                policy: policy(&waves)?,
+            };
+            let client = Client::connect(dir, timeout, Vec::new()).await?;
+            let started = ask(&client, &call).await.map_err(|error| match error {
+                CliError::Refused(failure) => CliError::Workflow(file, failure),
+                error => error,
+            });
+            let done = match started {
+                Ok(views) if watch => follow(&client, output, views[0].id, None).await,
+                Ok(views) => {
+                    print(output, &views);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+            client.close().await;
+            return done;
+        }
+        Rollout::List => (ApiCall::RolloutList, None),
+        Rollout::Show { id } => (ApiCall::RolloutShow(id), None),
+        Rollout::Watch { id } => (ApiCall::RolloutShow(id), Some(id)),
+        Rollout::Pause { id, reason } => (tell(id, RolloutCommand::Pause, reason), None),
+        Rollout::Resume { id, reason } => (tell(id, RolloutCommand::Resume, reason), None),
+        Rollout::Abort { id, reason } => (tell(id, RolloutCommand::Abort, reason), None),
+        Rollout::Rollback { id, reason } => (tell(id, RolloutCommand::RollBack, reason), None),
+    };
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let done = match watch {
+        Some(id) => follow(&client, output, id, None).await,
+        None => match ask(&client, &call).await {
+            Ok(views) => {
+                match call {
+                    // The answer shows how it stood before.
+                    ApiCall::RolloutTell { id, .. } => {
+                        let views = ask(&client, &ApiCall::RolloutShow(id)).await;
+                        views.map(|views| print(output, &views))
+                    }
+                    _ => {
+                        if views.is_empty() {
+                            eprintln!("no rollouts yet; begin one with: mycelial rollout start FILE");
+                        }
+                        print(output, &views);
+                        Ok(())
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        },
+    };
+    client.close().await;
+    done
+}
+
+async fn ask(client: &Client, call: &ApiCall) -> Result<Vec<RolloutView>, CliError> {
+    match client.call(call).await? {
+        ApiResult::Rollouts(views) => Ok(views),
+        _ => Err(CliError::Failed("the plane answered something else".to_string())),
+    }
+}
+
+/// Begins one for `workflow apply --waves`.
+pub async fn start(
+    client: &Client,
+    text: String,
+    expect_revision: Option<u32>,
+    waves: &Waves,
+) -> Result<RolloutView, CliError> {
+    let call = ApiCall::RolloutStart {
+        text,
+        expect_revision,
+        policy: policy(waves)?,
+    };
+    let views = ask(client, &call).await?;
+    let none = || CliError::Failed("the plane answered something else".to_string());
+    views.into_iter().next().ok_or_else(none)
+}
+
+/// Prints what happens until it is over; fails when it does not end well.
+pub async fn follow(client: &Client, output: Output, id: u64, most: Option<Duration>) -> Result<(), CliError> {
+    let end = most.map(|most| Instant::now() + most);
+    let mut told = String::new();
+    loop {
+        let views = ask(client, &ApiCall::RolloutShow(id)).await?;
+        let Some(view) = views.first() else {
+            return Err(CliError::Failed("the plane answered something else".to_string()));
+        };
+        let line = line(view);
+        if line != told {
+            let data = serde_json::to_value(view).unwrap_or_default();
+            if !print_item(output, &data, &id.to_string(), &line) {
+                return Ok(());
+            }
+            told = line;
+        }
+        match view.phase {
+            RolloutPhase::Done => return Ok(()),
+            RolloutPhase::RolledBack | RolloutPhase::Aborted | RolloutPhase::Paused => {
+                return Err(CliError::Failed(format!(
+                    "rollout {id} is {}: {}",
+                    word(view.phase),
+                    view.cause
+                )));
+            }
+            _ if end.is_some_and(|end| Instant::now() >= end) => {
+                return Err(CliError::Unreachable(format!(
+                    "rollout {id} is still {}",
+                    word(view.phase)
+                )));
+            }
+            _ => sleep(LOOK).await,
+        }
+    }
+}
+
+fn line(view: &RolloutView) -> String {
+    let taken: u32 = view.waves.iter().map(|wave| wave.taken).sum();
+    let all: u32 = view.waves.iter().map(|wave| wave.daemons).sum();
+    let failed: u32 = view.waves.iter().map(|wave| wave.failed).sum();
+    let mut line = format!(
+        "{}@{}  wave {} of {}  {}  {taken} of {all} daemons, {failed} failed",
+        view.workflow,
+        view.revision,
+        view.wave,
+        view.waves.len(),
+        word(view.phase)
+    );
+    if !view.cause.is_empty() {
+        line.push_str(&format!("  ({})", view.cause));
+    }
+    line
+}
+
+fn word(phase: RolloutPhase) -> &'static str {
+    match phase {
+        RolloutPhase::Ready => "about to deploy",
+        RolloutPhase::Taking => "deploying",
+        RolloutPhase::Soaking => "soaking",
+        RolloutPhase::Paused => "paused",
+        RolloutPhase::RollingBack => "rolling back",
+        RolloutPhase::Done => "done",
+        RolloutPhase::RolledBack => "rolled back",
+        RolloutPhase::Aborted => "aborted",
+    }
+}
+
+fn print(output: Output, views: &[RolloutView]) {
+    let row = |view: &RolloutView| {
+        let taken: u32 = view.waves.iter().map(|wave| wave.taken).sum();
+        let all: u32 = view.waves.iter().map(|wave| wave.daemons).sum();
+        vec![
+            view.id.to_string(),
+            format!("{}@{}", view.workflow, view.revision),
+            word(view.phase).to_string(),
+            format!("{} of {}", view.wave, view.waves.len()),
+            format!("{taken} of {all}"),
+            view.by.clone(),
+            view.cause.clone(),
+        ]
+    };
+    let rows: Vec<_> = views.iter().map(row).collect();
+    let mut text = render::table(
+        &["rollout", "workflow", "phase", "wave", "daemons", "by", "cause"],
+        &rows,
+    );
+    if let [view] = views {
+        let rows: Vec<_> = view
+            .failures
+            .iter()
+            .map(|failure| vec![failure.daemon.clone(), failure.cause.clone()])
+            .collect();
+        if !rows.is_empty() {
+            text.push('\n');
+            text.push_str(&render::table(&["failed", "cause"], &rows));
+        }
+    }
+    let names = views.iter().map(|view| view.id.to_string());
+    Answer::new(&views, names, text).print(output);
+}
+
+/// What was typed about waves, over what holds when nothing is.
+fn policy(waves: &Waves) -> Result<RolloutPolicy, CliError> {
+    let mut policy = RolloutPolicy::default();
+    if let Some(text) = &waves.waves {
+        policy.waves = text
+            .split(',')
+            .map(|part| amount(part.trim()))
+            .collect::<Result<_, _>>()?;
+    }
+    let seconds = |s: u64| u32::try_from(s).unwrap_or(u32::MAX);
+    policy.soak_s = waves.soak.map_or(policy.soak_s, seconds);
+    policy.take_s = waves.take.map_or(policy.take_s, seconds);
+    if let Some(text) = &waves.max_failures {
+        policy.failures_max = amount(text)?;
+    }
+    policy.dead_max = waves.max_dead.unwrap_or(policy.dead_max);
+    if waves.pause_on_failure {
+        policy.on_failure = OnFailure::Pause;
+    }
+    Ok(policy)
+}
+
+fn amount(text: &str) -> Result<Amount, CliError> {
+    let wrong = || CliError::Usage(format!("'{text}' is no number of daemons: write 5 or 10%"));
+    match text.strip_suffix('%') {
+        Some(percent) => {
+            let percent: u8 = percent.parse().map_err(|_| wrong())?;
+            (percent <= 100).then_some(Amount::Percent(percent)).ok_or_else(wrong)
+        }
+        None => text.parse().map(Amount::Count).map_err(|_| wrong()),
+    }
+}
+
+/// What applying a text would change, for people.
+pub fn render_diff(diff: &WorkflowDiff) -> String {
+    let word = |change: Changed| match change {
+        Changed::Added => "added",
+        Changed::Removed => "removed",
+        Changed::Changed => "changed",
+        Changed::Unchanged => "unchanged",
+    };
+    let mut rows = Vec::new();
+    for node in &diff.nodes {
+        let name = format!("{} {}", node.role, node.node);
+        if node.change != Changed::Changed {
+            rows.push(vec![
+                name,
+                word(node.change).to_string(),
+                String::new(),
+                String::new(),
+                String::new(),
+            ]);
+            continue;
+        }
+        for field in &node.fields {
+            let side = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_string());
+            let change = word(node.change).to_string();
+            rows.push(vec![
+                name.clone(),
+                change,
+                field.field.clone(),
+                side(&field.before),
+                side(&field.after),
+            ]);
+        }
+    }
+    let mut text = render::table(&["node", "change", "field", "before", "after"], &rows);
+    let rows: Vec<_> = diff
+        .daemons
+        .iter()
+        .map(|daemon| {
+            vec![
+                daemon.daemon.clone(),
+                word(daemon.change).to_string(),
+                daemon.nodes.join(", "),
+            ]
+        })
+        .collect();
+    text.push('\n');
+    text.push_str(&render::table(&["daemon", "change", "would run"], &rows));
+    if diff.more > 0 {
+        text.push_str(&format!("and {} more daemons\n", diff.more));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_about_waves() {
+        let typed = |waves: &str| Waves {
+            waves: Some(waves.to_string()),
+            soak: Some(5),
+            ..Waves::default()
+        };
+        let read = policy(&typed("1, 10%,100%")).unwrap();
+        assert_eq!(
+            read.waves,
+            [Amount::Count(1), Amount::Percent(10), Amount::Percent(100)]
+        );
+        assert_eq!((read.soak_s, read.take_s), (5, RolloutPolicy::default().take_s));
+        for wrong in ["", "x", "101%", "1;2", "-1"] {
+            assert_eq!(policy(&typed(wrong)).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+}

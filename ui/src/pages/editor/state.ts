@@ -64,12 +64,18 @@ export function useWorkbench(
 
   const isChanged = text !== base.text;
   useEffect(() => {
-    const timer = setTimeout(() => {
+    const keep = () => {
       if (isChanged || Object.keys(known).length > 0)
         keepDraft(name, { text, layout: known, from: base.revision, base: base.text });
       else forgetDraft(name);
-    }, 150);
-    return () => clearTimeout(timer);
+    };
+    const timer = setTimeout(keep, 150);
+    // Who reloads or leaves at once loses nothing either.
+    window.addEventListener("pagehide", keep);
+    return () => {
+      clearTimeout(timer);
+      window.removeEventListener("pagehide", keep);
+    };
   }, [name, text, known, base, isChanged]);
 
   const change = useCallback(

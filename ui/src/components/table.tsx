@@ -1,7 +1,7 @@
 // Tables of some dozens of rows. On a phone a row becomes a small list, each value under its column's name; thousands of
 // rows are VirtualTable's.
 
-import type { ReactNode } from "react";
+import { type ReactNode, useEffect, useRef, useState } from "react";
 import { cx } from "@/lib/cx";
 
 export interface Column<Row> {
@@ -14,6 +14,22 @@ export interface Column<Row> {
   className?: string;
 }
 
+/** Whether the box is too narrow for what is in it. */
+function useScrolling() {
+  const box = useRef<HTMLDivElement>(null);
+  const [isScrolling, setScrolling] = useState(false);
+  useEffect(() => {
+    const element = box.current;
+    if (!element) return;
+    const measure = () => setScrolling(element.scrollWidth > element.clientWidth);
+    const size = new ResizeObserver(measure);
+    size.observe(element);
+    for (const child of element.children) size.observe(child);
+    return () => size.disconnect();
+  }, []);
+  return { box, isScrolling };
+}
+
 interface TableProps<Row> {
   /** What the table is, for screen readers. */
   label: string;
@@ -23,8 +39,14 @@ interface TableProps<Row> {
 }
 
 export function Table<Row>({ label, columns, rows, rowKey }: TableProps<Row>) {
+  const { box, isScrolling } = useScrolling();
   return (
-    <div className="overflow-x-auto rounded-(--radius-lg) border border-line bg-surface">
+    <div
+      ref={box}
+      // What scrolls has to be reached by the keyboard; what does not is no stop on its way.
+      tabIndex={isScrolling ? 0 : undefined}
+      className="overflow-x-auto rounded-(--radius-lg) border border-line bg-surface"
+    >
       <table className="w-full border-collapse text-sm max-md:block">
         <caption className="sr-only">{label}</caption>
         <thead className="max-md:sr-only">

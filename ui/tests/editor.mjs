@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { readable } from "./looks.mjs";
+import { accessible } from "./looks.mjs";
 import { PATIENCE_MS, Watch, firstLink, launch, shoot, wish } from "./world.mjs";
 
 const origin = new URL(firstLink).origin;
@@ -269,7 +269,7 @@ const STEPS = {
         await go(path);
         await page.locator(".react-flow__node, fieldset").first().waitFor();
         await page.waitForTimeout(300);
-        await readable(page, `${path} ${colorScheme}`);
+        await accessible(page, `${path} ${colorScheme}`);
       }
     }
   },

@@ -23,6 +23,7 @@ pub mod log;
 pub mod login;
 pub mod metrics;
 pub mod outbox;
+pub mod password;
 pub mod permission;
 pub mod run;
 pub mod service;

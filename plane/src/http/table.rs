@@ -18,7 +18,7 @@ use super::{
     ask::{Answer, Ask, Handler},
     auth, fleet, live,
     problem::Refusal,
-    workflows,
+    users, workflows,
 };
 use crate::permission::{Need, Rank, Reach};
 
@@ -203,6 +203,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         fleet::endpoints(),
         workflows::endpoints(),
         live::endpoints(),
+        users::endpoints(),
     ]
     .concat()
 }

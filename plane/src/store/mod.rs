@@ -5,6 +5,7 @@
 
 mod records;
 mod rollouts;
+mod users;
 mod web;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
 
 pub use records::Loaded;
+pub use users::{Person, User};
 
 /// How long a write waits for another process, see above.
 const BUSY: Duration = Duration::from_secs(5);
@@ -32,6 +34,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
     include_str!("labels.sql"),
     include_str!("rollouts.sql"),
+    include_str!("users.sql"),
 ];
 
 /// The store cannot be used.

@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod notify;
 pub mod observe;
 pub mod outbox;
+pub mod password;
 pub mod permission;
 mod revoke;
 pub mod run;

@@ -171,7 +171,13 @@ impl Running {
         };
         let mut store = Store::open(&dir.join(STORE)).map_err(|error| failed(&error))?;
         let state = remember(&mut store, &signer, &membership).map_err(|error| failed(&error))?;
-        if membership.roster.open(&membership.root).map_err(|error| failed(&error))?.version < state.members.version() {
+        if membership
+            .roster
+            .open(&membership.root)
+            .map_err(|error| failed(&error))?
+            .version
+            < state.members.version()
+        {
             // It ended before the copy beside the keys was made.
             membership.roster = Signed::new(&state.members.roster(), &signer.root);
             home.save_membership(&membership)?;

@@ -37,7 +37,7 @@ use crate::{
     live::Live,
     observe::Observer,
     outbox::{Outbox, Outgoing},
-    permission::Caller,
+    permission::{self, Caller},
 };
 
 /// How often presence is looked at, the replay guard is saved and the live picture is renewed.
@@ -279,7 +279,10 @@ impl Service {
         if members.version() == self.roster_saved {
             return Ok(());
         }
-        let (version, signed) = (members.version(), Signed::new(&members.roster(), &self.parts.signer.root));
+        let (version, signed) = (
+            members.version(),
+            Signed::new(&members.roster(), &self.parts.signer.root),
+        );
         match self.parts.disk.run(move |files| files.save_roster(signed)).await? {
             Ok(()) => self.roster_saved = version,
             Err(cause) => error!(%cause, "cannot save the roster beside the keys"),
@@ -291,7 +294,11 @@ impl Service {
     async fn save_words(&mut self, share: Share) -> Result<(), Closed> {
         let state = &mut self.parts.state;
         let mut changes = Vec::new();
-        let (floor, confirmed, words) = (state.plans.floor(), state.plans.take_confirmed(), state.take_unsaved(share));
+        let (floor, confirmed, words) = (
+            state.plans.floor(),
+            state.plans.take_confirmed(),
+            state.take_unsaved(share),
+        );
         if floor > self.floor_saved {
             changes.push(Change::PlanFloor(floor));
         }
@@ -436,6 +443,12 @@ impl Service {
 
     /// An operator's call, from wherever: decided, made durable, done.
     async fn call(&mut self, caller: &Caller, call: ApiCall) -> ApiResult {
+        // The web's table has asked already; what is decided here does not rely on it.
+        let (need, _) = permission::of_call(&call);
+        if need.judge(Some(caller)).is_err() {
+            let message = format!("this needs the role {}", need.word());
+            return failed(FailureKind::Forbidden, message, "ask an admin of this plane");
+        }
         let call = match self.stored(call).await {
             Ok(result) => return result,
             Err(call) => call,

@@ -62,6 +62,18 @@ fn what_breaks_somebody() {
             whole(two.clone(), two.clone(), json!([{ "name": "q", "required": false }])),
             "",
         ),
+        (
+            whole(
+                one.clone(),
+                object(json!({ "x": { "type": ["string", "null"] } }), json!([])),
+                json!([]),
+            ),
+            "",
+        ),
+        (
+            whole(one.clone(), object(json!({ "x": number }), json!(["x"])), json!([])),
+            "body.x was",
+        ),
         (json!({ "paths": {} }), "PUT /a is gone"),
         (
             whole(object(json!({}), json!([])), one.clone(), json!([])),

@@ -161,7 +161,10 @@ impl Members {
 
     /// What an operator is told: everybody, or, in a fleet too large for that, all but the daemons that find no room.
     pub fn roster_for_operator(&self) -> Roster {
-        let first = self.by_node.values().filter(|member| member.certificate.role != Role::Daemon);
+        let first = self
+            .by_node
+            .values()
+            .filter(|member| member.certificate.role != Role::Daemon);
         self.roster_of(first.chain(self.of_role(Role::Daemon)).take(OPERATORS_ROSTER_MAX))
     }
 
@@ -285,7 +288,11 @@ mod tests {
         for (n, name) in [(1, "a"), (2, "b"), (3, "c")] {
             add(&mut members, n, name, Role::Daemon);
         }
-        assert_eq!((members.version(), members.version_for(&a)), (3, 0), "daemons are no news to others");
+        assert_eq!(
+            (members.version(), members.version_for(&a)),
+            (3, 0),
+            "daemons are no news to others"
+        );
         add(&mut members, 9, "anna", Role::Operator);
         assert_eq!(members.version_for(&a), 4, "whoever gives commands is");
         assert_eq!(names(&members.roster_for(&a, &[b].into())), "a anna b");

@@ -1,12 +1,7 @@
-//! Who may ask: pages of our own origin, with a session cookie that was given for a one-time code.
-//! Knows no password: codes come from `mycelial-plane login`, which needs the plane's own directory.
+//! Who asks: pages of our own origin, with a session cookie that was given for a password, or for a one-time code from
+//! `mycelial-plane login`, which needs the plane's own directory. What they may is the table's business.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use axum::{
     extract::{Request, State as Shared},
@@ -16,36 +11,41 @@ use axum::{
 };
 use bus_schema::{api::FailureKind, id::FleetId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::{
     Web,
     ask::{Answer, Ask, json, nothing},
+    attempts::Attempts,
     problem::Refusal,
     table::{Endpoint, OPEN, by},
+    users,
 };
 use crate::{
     clock::unix_ms,
     disk::{Closed, Disk},
     login::{digest, fresh_secret},
     permission::{Caller, Rank},
+    store::Person,
 };
 
 /// How long a session lasts, in milliseconds: a week.
 const SESSION_MS: i64 = 7 * 24 * 3_600 * 1_000;
 /// Most sessions at a time; one more ends the oldest.
-const SESSIONS_MAX: usize = 64;
+const SESSIONS_MAX: u32 = 256;
 /// Longest cookie header looked at, in bytes.
 const COOKIE_BYTES_MAX: usize = 8 * 1024;
 /// Whoever logs in with a code from the plane's own directory.
 const OWNER: &str = "owner";
 
-/// Sessions, and the names under which the page may be opened.
+/// How log-ins are checked, and the names under which the page may be opened.
 #[derive(Debug)]
 pub struct Auth {
-    disk: Disk,
-    /// By hash of the cookie: when it expires, milliseconds since 1970.
-    sessions: Mutex<HashMap<[u8; 32], i64>>,
+    pub(super) disk: Disk,
+    pub(super) attempts: Attempts,
+    /// Only one password is looked at a time: each takes memory.
+    pub(super) hashing: Semaphore,
     /// Allowed `Host` headers, lower case.
     hosts: Vec<String>,
     cookie: String,
@@ -62,14 +62,13 @@ impl Auth {
         dir: &Path,
     ) -> Result<Self, Closed> {
         let now = unix_ms();
-        let stored = disk.run(move |files| files.store.sessions(now)).await?;
-        let sessions = stored.unwrap_or_else(|cause| {
-            warn!(%cause, "cannot read web sessions; everybody has to log in again");
-            Vec::new()
-        });
+        if let Err(cause) = disk.run(move |files| files.store.forget_expired(now)).await? {
+            warn!(%cause, "cannot forget old web sessions");
+        }
         Ok(Self {
             disk,
-            sessions: Mutex::new(sessions.into_iter().collect()),
+            attempts: Attempts::default(),
+            hashing: Semaphore::new(1),
             hosts: hosts(address, names),
             // Cookies do not know ports: two planes on one machine must not overwrite each other's.
             cookie: format!("mycelial-{fleet}"),
@@ -80,12 +79,8 @@ impl Auth {
         })
     }
 
-    /// Nothing that panics runs while this lock is held.
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], i64>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn session(&self, headers: &HeaderMap) -> Option<[u8; 32]> {
+    /// The hash of the session cookie, if one was sent.
+    pub(super) fn cookie_of(&self, headers: &HeaderMap) -> Option<[u8; 32]> {
         let cookies = headers
             .get_all(header::COOKIE)
             .iter()
@@ -93,18 +88,25 @@ impl Auth {
         let pairs = cookies
             .filter(|text| text.len() <= COOKIE_BYTES_MAX)
             .flat_map(|text| text.split(';'));
-        let ours = pairs
+        let mut ours = pairs
             .filter_map(|pair| pair.trim().split_once('='))
             .filter(|(name, _)| *name == self.cookie);
-        let (sessions, now) = (self.lock(), unix_ms());
-        // Kept by hash: comparing tells nothing of the secret.
-        ours.map(|(_, secret)| digest(secret))
-            .find(|hash| sessions.get(hash).is_some_and(|expires| *expires > now))
+        // Kept by hash: looking it up tells nothing of the secret.
+        ours.next().map(|(_, secret)| digest(secret))
     }
 
     /// Who sent these headers, if anybody known.
     pub(super) async fn identify(&self, headers: &HeaderMap, from: &str) -> Result<Option<Caller>, Refusal> {
-        Ok(self.session(headers).map(|_| Caller::whole(OWNER, Rank::Admin, from)))
+        let Some(hash) = self.cookie_of(headers) else {
+            return Ok(None);
+        };
+        let now = unix_ms();
+        let found = self.disk.run(move |files| files.store.session(&hash, now)).await;
+        let found = found.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
+        Ok(found.map(|person| match person {
+            Person::Owner => Caller::whole(OWNER, Rank::Admin, from),
+            Person::User { name, rank } => Caller::whole(&name, rank, from),
+        }))
     }
 
     pub(super) fn login_hint(&self) -> &str {
@@ -115,25 +117,6 @@ impl Auth {
         let name = &self.cookie;
         let text = format!("{name}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={age_s}");
         HeaderValue::from_str(&text).ok()
-    }
-
-    /// Keeps a new session; returns those that had to make room.
-    fn remember(&self, hash: [u8; 32], expires: i64) -> Vec<[u8; 32]> {
-        let mut sessions = self.lock();
-        let now = unix_ms();
-        sessions.retain(|_, expires| *expires > now);
-        let mut ended = Vec::new();
-        while sessions.len() >= SESSIONS_MAX {
-            let oldest = sessions
-                .iter()
-                .min_by_key(|(_, expires)| **expires)
-                .map(|(hash, _)| *hash);
-            let Some(oldest) = oldest else { break };
-            sessions.remove(&oldest);
-            ended.push(oldest);
-        }
-        sessions.insert(hash, expires);
-        ended
     }
 }
 
@@ -211,11 +194,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 struct SessionShown {
     /// Nobody, when null.
     user: Option<UserShown>,
+    /// There are no users yet: whoever has a code makes the first admin.
+    setup: bool,
     /// How to log in.
     hint: String,
 }
 
-/// A user of the page.
+/// Who it is, and how much it may.
 #[derive(Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct UserShown {
@@ -226,44 +211,75 @@ struct UserShown {
 }
 
 async fn session(ask: Ask) -> Answer {
+    let found = ask.web.auth.disk.run(|files| files.store.users()).await;
+    let users = found.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
     json(SessionShown {
         user: ask.known.map(|caller| UserShown {
             name: caller.name,
             role: caller.rank,
         }),
+        setup: users.is_empty(),
         hint: ask.web.auth.login_hint.clone(),
     })
 }
 
-/// A one-time code.
+/// A name with its password, or a one-time code. With all three, the code makes the first admin.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Login {
+    /// A user's.
+    #[serde(default)]
+    name: Option<String>,
+    /// Its.
+    #[serde(default)]
+    password: Option<String>,
     /// From `mycelial-plane login`.
-    code: String,
+    #[serde(default)]
+    code: Option<String>,
 }
 
 async fn login(ask: Ask) -> Answer {
-    let Login { code } = ask.body()?;
-    let (hash, now, auth) = (digest(&code), unix_ms(), &ask.web.auth);
-    let used = auth.disk.run(move |files| files.store.use_login(&hash, now)).await;
-    if !used.map_err(Refusal::internal)?.map_err(Refusal::internal)? {
-        let message = "this log-in link has been used already, or is too old";
-        let (status, hint) = (StatusCode::UNAUTHORIZED, auth.login_hint.clone());
-        return Err(Refusal::new(status, FailureKind::Forbidden, message, hint));
-    }
+    let user = match ask.body()? {
+        Login {
+            code: Some(code),
+            name,
+            password,
+        } => {
+            let first = match (name, password) {
+                (None, None) => None,
+                (Some(name), Some(password)) => Some((name, password)),
+                _ => return Err(Refusal::invalid("name and password belong together", "")),
+            };
+            if let Some((name, password)) = &first {
+                users::check(name, password)?;
+            }
+            use_code(&ask, &code).await?;
+            match first {
+                Some((name, password)) => Some(users::first(&ask, name, password).await?),
+                None => None,
+            }
+        }
+        Login {
+            code: None,
+            name: Some(name),
+            password: Some(password),
+        } => Some(users::recognise(&ask, name, password).await?),
+        _ => return Err(Refusal::invalid("name and password, or a code, are missing", "")),
+    };
     let secret = fresh_secret().map_err(Refusal::internal)?;
-    let (hash, expires) = (digest(&secret), now.saturating_add(SESSION_MS));
-    let ended = auth.remember(hash, expires);
+    let (hash, expires) = (digest(&secret), unix_ms().saturating_add(SESSION_MS));
+    let (auth, who) = (&ask.web.auth, user.clone());
     let kept = auth.disk.run(move |files| {
-        ended.iter().try_for_each(|hash| files.store.end_session(hash))?;
-        files.store.add_session(&hash, expires)
+        let user = user.as_deref();
+        files.store.add_session(&hash, user, expires, SESSIONS_MAX)
     });
-    if let Err(cause) = kept.await.map_err(Refusal::internal)? {
-        warn!(%cause, "a web session will not survive a restart");
-    }
-    info!("somebody logged in to the web page");
+    kept.await.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
+    info!(
+        user = who.as_deref().unwrap_or(OWNER),
+        from = ask.from,
+        "somebody logged in to the web page"
+    );
     let mut response = nothing()?;
     if let Some(cookie) = auth.set_cookie(&secret, SESSION_MS / 1_000) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
@@ -271,11 +287,22 @@ async fn login(ask: Ask) -> Answer {
     Ok(response)
 }
 
+async fn use_code(ask: &Ask, code: &str) -> Result<(), Refusal> {
+    let (hash, now, auth) = (digest(code), unix_ms(), &ask.web.auth);
+    let used = auth.disk.run(move |files| files.store.use_login(&hash, now)).await;
+    if used.map_err(Refusal::internal)?.map_err(Refusal::internal)? {
+        return Ok(());
+    }
+    let message = "this log-in link has been used already, or is too old";
+    let (status, hint) = (StatusCode::UNAUTHORIZED, auth.login_hint.clone());
+    Err(Refusal::new(status, FailureKind::Forbidden, message, hint))
+}
+
 async fn logout(ask: Ask) -> Answer {
     let auth = &ask.web.auth;
-    if let Some(hash) = auth.session(&ask.headers) {
-        auth.lock().remove(&hash);
-        let _ = auth.disk.run(move |files| files.store.end_session(&hash)).await;
+    if let Some(hash) = auth.cookie_of(&ask.headers) {
+        let ended = auth.disk.run(move |files| files.store.end_session(&hash)).await;
+        ended.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
     }
     let mut response = nothing()?;
     if let Some(cookie) = auth.set_cookie("", 0) {

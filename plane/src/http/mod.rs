@@ -3,6 +3,7 @@
 
 mod ask;
 mod assets;
+mod attempts;
 mod auth;
 mod fleet;
 mod live;
@@ -12,6 +13,7 @@ mod observe;
 pub mod openapi;
 mod problem;
 pub mod table;
+mod users;
 mod workflows;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};

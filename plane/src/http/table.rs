@@ -18,7 +18,7 @@ use super::{
     ask::{Answer, Ask, Handler},
     auth, fleet, live, observe,
     problem::Refusal,
-    workflows,
+    users, workflows,
 };
 use crate::permission::{Need, Rank, Reach};
 
@@ -204,6 +204,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         workflows::endpoints(),
         live::endpoints(),
         observe::endpoints(),
+        users::endpoints(),
     ]
     .concat()
 }

@@ -7,6 +7,7 @@ pub mod alerts;
 pub mod history;
 mod records;
 mod rollouts;
+mod users;
 mod web;
 
 use std::{
@@ -19,6 +20,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
 
 pub use records::Loaded;
+pub use users::{Person, User};
 
 /// How long a write waits for another process, see above.
 const BUSY: Duration = Duration::from_secs(5);
@@ -35,6 +37,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("labels.sql"),
     include_str!("rollouts.sql"),
     include_str!("alerts.sql"),
+    include_str!("users.sql"),
 ];
 
 /// The store cannot be used.

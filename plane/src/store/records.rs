@@ -96,9 +96,7 @@ impl Store {
             loaded.changes.push(Change::Roster { roster, signed });
         }
         if let Some(version) = self.setting(ROSTER_VERSION)? {
-            loaded
-                .changes
-                .push(Change::RosterVersion(blob("settings", &version)?));
+            loaded.changes.push(Change::RosterVersion(blob("settings", &version)?));
         }
         loaded
             .changes
@@ -569,7 +567,9 @@ mod tests {
             changes.push(revision(number));
             both(&mut store, &mut state, changes);
         }
-        store.save_words(&state.take_unsaved(crate::domain::state::Share::All)).unwrap();
+        store
+            .save_words(&state.take_unsaved(crate::domain::state::Share::All))
+            .unwrap();
         drop(store);
 
         let store = Store::open(&path).unwrap();
@@ -616,7 +616,9 @@ mod tests {
         );
         let changes = state.on_catalog(node(1), [0; 32], vec![descriptor()]);
         both(&mut store, &mut state, changes);
-        store.save_words(&state.take_unsaved(crate::domain::state::Share::All)).unwrap();
+        store
+            .save_words(&state.take_unsaved(crate::domain::state::Share::All))
+            .unwrap();
         let again = reload(&store);
         let daemon = again.daemon(&node(1)).unwrap();
         assert_eq!(daemon.last().map(|last| last.boot), Some(4));

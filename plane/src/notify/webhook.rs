@@ -92,14 +92,18 @@ impl Webhook {
         let request = request
             .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
             .map_err(|error| NotifyError::Never(error.to_string()))?;
-        let answered = async { sender.send_request(request).await.map_err(later) };
-        let status = tokio::select! {
-            answer = answered => answer?.status(),
-            ended = connection => {
-                let cause = ended.err().map_or("it closed the connection".to_string(), |error| error.to_string());
-                return Err(NotifyError::Later(cause));
-            }
+        let answered = sender.send_request(request);
+        tokio::pin!(answered);
+        // A server that answers and hangs up at once has answered.
+        let answer = tokio::select! {
+            biased;
+            answer = &mut answered => answer,
+            ended = connection => match ended {
+                Ok(()) => answered.await,
+                Err(error) => Err(error),
+            },
         };
+        let status = answer.map_err(later)?.status();
         match status.as_u16() {
             200..300 => Ok(()),
             // These mean this message; anything else may be mended over there.

@@ -45,7 +45,7 @@ fn the_broker_puts_a_revoked_daemon_out_and_lets_it_in_no_more() {
     assert_eq!(daemons(&fleet).len(), 2, "nothing was changed");
     fleet.cli(&["daemon", "revoke", "goes", "--yes"]).unwrap();
     goes.wait_for_log("not connected", SOON);
-    goes.wait_for_log("not authorized", SOON);
+    goes.wait_for_log("not allowed to connect", SOON);
     let left: Vec<Value> = daemons(&fleet)
         .into_iter()
         .map(|daemon| daemon["name"].clone())
@@ -58,7 +58,7 @@ fn the_broker_puts_a_revoked_daemon_out_and_lets_it_in_no_more() {
     // It goes on, with what it has; and another start changes nothing.
     assert!(goes.term_and_wait(SOON).success());
     let again = fleet.daemon("goes", None);
-    again.wait_for_log("not authorized", SOON);
+    again.wait_for_log("not allowed to connect", SOON);
     wait_until("the other to be there", SOON, || is_online(&fleet, "stays"));
     assert!(
         fleet.dir().join("goes").join("identity").exists()

@@ -12,7 +12,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 PORT, BUCKET, REGION = int(sys.argv[1]), "plant", "eu-central-1"
 KEYS = {"tester": "a secret/with+signs"}
@@ -74,7 +74,8 @@ def app(environ, start_response):
         return moto(environ, start_response)
     wrong = checked(environ)
     line = environ["REQUEST_METHOD"] + " " + environ["RAW_URI"]
-    requests.append(line.split("X-Amz-")[0])
+    path, _, query = line.partition("?")
+    requests.append(path + "?" + "&".join(part for part in query.split("&") if not part.startswith("X-Amz-")))
     if wrong is None:
         for text, times in ills.items():
             if times > 0 and text in line:
@@ -90,7 +91,15 @@ def app(environ, start_response):
     return moto(environ, start_response)
 
 
-server = make_server("127.0.0.1", PORT, app, threaded=True)
+class Handler(WSGIRequestHandler):
+    """Logs what a store is asked, and not what a test asks."""
+
+    def log_request(self, *args):
+        if CONTROL not in self.path:
+            super().log_request(*args)
+
+
+server = make_server("127.0.0.1", PORT, app, threaded=True, request_handler=Handler)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 client = boto3.client(
     "s3",

@@ -164,11 +164,6 @@ fn a_journey_through_the_page() {
     walk("tests/journey.mjs");
 }
 
-#[test]
-fn a_journey_through_the_editor() {
-    walk("tests/editor.mjs");
-}
-
 /// Lets a script walk through the page of a fleet of its own.
 fn walk(script: &str) {
     let ui = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ui");

@@ -2,8 +2,9 @@
 
 use bus_schema::{
     api::{
-        ApiCall, ApiResult, BrokerKind, ComponentView, DaemonDetail, DaemonView, Failure, FailureKind, Labelled,
-        PlaneInfo, Presence, Problem, RevisionView, StreamView, TokenView, WorkflowPart, WorkflowView,
+        ApiCall, ApiResult, BrokerKind, Changed, ComponentView, DaemonDetail, DaemonDiff, DaemonView, Failure,
+        FailureKind, FieldDiff, Labelled, NodeDiff, PlaneInfo, Presence, Problem, RevisionView, StreamView, TokenView,
+        WorkflowDiff, WorkflowPart, WorkflowView,
     },
     envelope::{Header, Lock, NONCE_BYTES, SUITE, VERSION},
     member::{Role, Signed},
@@ -12,7 +13,9 @@ use bus_schema::{
         Packed, Ping, PlanPut, Pong, Resources, Resume, RosterPut, RunState, Side, SourceMark, Status, StreamAck,
         StreamOpen, StreamReport, StreamReports, TapOpen, TapSample, Text, TimeHint, WorkflowStatus,
     },
+    observe::{AlertState, AlertView, ObserveCall, ObserveResult, Severity},
     plan::{Class, ComponentRole, WhenFull},
+    rollout::{Amount, OnFailure, RolloutCommand, RolloutFailure, RolloutPhase, RolloutPolicy, RolloutView, WaveView},
 };
 
 use super::*;
@@ -266,6 +269,22 @@ fn api() -> Vec<Sample> {
         ApiCall::WorkflowText { .. } => ApiCall::WorkflowText { name: "orders".into(), revision: 3 },
         ApiCall::TokenList => ApiCall::TokenList,
         ApiCall::TokenRevoke(_) => ApiCall::TokenRevoke(TokenId::from_hash(&[9; 32])),
+        ApiCall::WorkflowDiff { .. } => ApiCall::WorkflowDiff { text: text() },
+        ApiCall::Certificate(_) => ApiCall::Certificate("gateway".into()),
+        ApiCall::RolloutStart { .. } => ApiCall::RolloutStart {
+            text: text(),
+            expect_revision: Some(3),
+            policy: RolloutPolicy::default(),
+        },
+        ApiCall::RolloutList => ApiCall::RolloutList,
+        ApiCall::RolloutShow(_) => ApiCall::RolloutShow(7),
+        ApiCall::RolloutTell { .. } => ApiCall::RolloutTell {
+            id: 7,
+            command: RolloutCommand::RollBack,
+            reason: "the line stands still".into(),
+        },
+        ApiCall::Observe(_) => ApiCall::Observe(ObserveCall::Alerts),
+        ApiCall::DaemonRevoke(_) => ApiCall::DaemonRevoke(node(10)),
     });
     let labelled = |value: &dyn core::fmt::Debug| {
         let text = format!("{value:?}");
@@ -278,6 +297,71 @@ fn api() -> Vec<Sample> {
         .map(|call| message(&labelled(&call), call))
         .chain(results)
         .collect()
+}
+
+fn workflow_diff() -> WorkflowDiff {
+    WorkflowDiff {
+        name: "orders".into(),
+        revision: 3,
+        nodes: vec![NodeDiff {
+            node: "db".into(),
+            role: ComponentRole::Source,
+            change: Changed::Changed,
+            fields: vec![FieldDiff {
+                field: "path".into(),
+                before: Some("\"/a\"".into()),
+                after: None,
+            }],
+        }],
+        daemons: vec![DaemonDiff {
+            daemon: "gateway".into(),
+            change: Changed::Added,
+            nodes: vec!["db".into()],
+        }],
+        more: 2,
+    }
+}
+
+fn rollout_view() -> RolloutView {
+    RolloutView {
+        id: 7,
+        workflow: "orders".into(),
+        revision: 4,
+        before: 3,
+        by: "anna".into(),
+        at_unix_ms: 1_700_000_000_000,
+        phase: RolloutPhase::Soaking,
+        wave: 2,
+        waves: vec![WaveView {
+            daemons: 10,
+            taken: 9,
+            failed: 1,
+        }],
+        cause: "wave 2".into(),
+        failures: vec![RolloutFailure {
+            daemon: "gateway".into(),
+            cause: "silent for 60 s".into(),
+        }],
+        policy: RolloutPolicy {
+            waves: vec![Amount::Count(1), Amount::Percent(10)],
+            on_failure: OnFailure::Pause,
+            ..RolloutPolicy::default()
+        },
+    }
+}
+
+fn alert_view() -> AlertView {
+    AlertView {
+        id: "daemon-offline/daemon:gateway".into(),
+        rule: "daemon-offline".into(),
+        subject: "daemon:gateway".into(),
+        severity: Severity::Critical,
+        state: AlertState::Firing,
+        since_unix_ms: 1_700_000_000_000,
+        summary: "not heard for 90 s".into(),
+        silenced_until_unix_ms: 1_700_000_060_000,
+        silence_reason: "maintenance".into(),
+    }
 }
 
 fn results() -> Vec<ApiResult> {
@@ -396,6 +480,11 @@ fn results() -> Vec<ApiResult> {
             uses_left: 1,
             expires_unix_ms: 1_700_000_000_000,
         }]),
+        ApiResult::Diff(_) => ApiResult::Diff(workflow_diff()),
+        ApiResult::Certificate(_) => ApiResult::Certificate(Signed::new(&certificate(10, Role::Daemon), &root())),
+        ApiResult::Rollouts(_) => ApiResult::Rollouts(vec![rollout_view()]),
+        ApiResult::Observe(_) => ApiResult::Observe(ObserveResult::Alerts(vec![alert_view()])),
+        ApiResult::Revoked(_) => ApiResult::Revoked("gateway".into()),
     })
 }
 

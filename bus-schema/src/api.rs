@@ -8,6 +8,7 @@ use crate::{
     id::{FleetId, NodeId, TokenId},
     member::{Certificate, Role, Signed},
     message::{HostFacts, Ledger, Resources, RosterPut, RunState},
+    observe::{ObserveCall, ObserveResult},
     plan::ComponentRole,
     rollout::{RolloutCommand, RolloutPolicy, RolloutView},
 };
@@ -116,6 +117,10 @@ pub enum ApiCall {
         /// Why, for those who read it later.
         reason: String,
     },
+    /// History and alerts. Answered by [`ApiResult::Observe`].
+    Observe(ObserveCall),
+    /// Takes a daemon out of the fleet for good. Answered by [`ApiResult::Revoked`].
+    DaemonRevoke(NodeId),
 }
 
 /// For whom to write an access list.
@@ -187,6 +192,10 @@ pub enum ApiResult {
     Certificate(Signed<Certificate>),
     /// For the calls about rollouts.
     Rollouts(Vec<RolloutView>),
+    /// For [`ApiCall::Observe`].
+    Observe(ObserveResult),
+    /// For [`ApiCall::DaemonRevoke`]: its name.
+    Revoked(String),
 }
 
 /// What became of something, or would become.

@@ -153,7 +153,12 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
         }
         ApiCall::DaemonLabel { selector, set, unset } => return label(state, &selector, &set, &unset, now),
         // What is in the store alone is answered by the service.
-        ApiCall::WorkflowRevisions(_) | ApiCall::WorkflowText { .. } | ApiCall::TokenList | ApiCall::TokenRevoke(_) => {
+        ApiCall::WorkflowRevisions(_)
+        | ApiCall::WorkflowText { .. }
+        | ApiCall::TokenList
+        | ApiCall::TokenRevoke(_)
+        | ApiCall::Observe(_)
+        | ApiCall::DaemonRevoke(_) => {
             let message = "this is not known here".to_string();
             return Err(failure(FailureKind::Internal, message, String::new()));
         }

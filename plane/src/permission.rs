@@ -147,6 +147,14 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
         ApiCall::WorkflowShow(_) => (Viewer, Narrow, false),
         ApiCall::WorkflowDelete(_) => (Operator, Narrow, true),
         ApiCall::WorkflowStatus(_) => (Viewer, Narrow, false),
+        ApiCall::Observe(call) => {
+            use bus_schema::observe::ObserveCall::{Alerts, Preview, PutRules, Rules, Series, Silence, Test};
+            match call {
+                Series { .. } | Alerts | Rules | Preview { .. } => (Viewer, Whole, false),
+                PutRules(_) | Silence { .. } | Test { .. } => (Operator, Whole, true),
+            }
+        }
+        ApiCall::DaemonRevoke(_) => (Admin, Whole, true),
         ApiCall::Ledger => (Viewer, Narrow, false),
         ApiCall::Components => (Viewer, Free, false),
         ApiCall::AccessList(_) => (Viewer, Whole, false),

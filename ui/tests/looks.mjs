@@ -52,12 +52,15 @@ export async function tabs(page) {
       const at = document.activeElement;
       if (!at || at === document.body) return null;
       const style = getComputedStyle(at);
+      // An edge of the canvas is a line: having the focus makes it a thicker one.
+      const line = at instanceof SVGElement && at.querySelector("path");
+      const thick = line ? Number.parseFloat(getComputedStyle(line).strokeWidth) >= 2 : false;
       const box = at.getBoundingClientRect();
       const again = at.dataset.stopped === "yes";
       at.dataset.stopped = "yes";
       return {
         name: (at.getAttribute("aria-label") ?? (at.labels?.[0] ?? at).textContent).trim(),
-        ring: style.outlineStyle !== "none" && Number.parseFloat(style.outlineWidth) >= 2,
+        ring: thick || (style.outlineStyle !== "none" && Number.parseFloat(style.outlineWidth) >= 2),
         seen: box.width > 0 && box.left >= 0 && box.top >= -1 && box.top <= innerHeight,
         again,
       };

@@ -8,6 +8,7 @@ mod auth;
 mod fleet;
 mod live;
 mod metrics;
+mod observe;
 #[cfg(feature = "schema")]
 pub mod openapi;
 mod problem;

@@ -16,7 +16,7 @@ use bus_schema::api::FailureKind;
 use super::{
     BODY_BYTES_MAX, Peer, Web,
     ask::{Answer, Ask, Handler},
-    auth, fleet, live,
+    auth, fleet, live, observe,
     problem::Refusal,
     users, workflows,
 };
@@ -204,6 +204,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         workflows::endpoints(),
         live::endpoints(),
         users::endpoints(),
+        observe::endpoints(),
     ]
     .concat()
 }

@@ -347,7 +347,15 @@ fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
             ];
             db.execute(sql, row)?;
         }
-        Change::Roster { signed, .. } => set(db, ROSTER, &encode(signed))?,
+        Change::Roster { roster, signed } => {
+            set(db, ROSTER, &encode(signed))?;
+            for node in &roster.revoked {
+                for table in ["members", "plans", "labels", "catalogs", "reports"] {
+                    db.prepare_cached(&format!("DELETE FROM {table} WHERE node = ?1"))?
+                        .execute([node.as_str()])?;
+                }
+            }
+        }
         Change::RosterVersion(version) => set(db, ROSTER_VERSION, &encode(version))?,
         Change::Revision(revision) => {
             let sql = "INSERT INTO revisions (workflow, number, text, made_by, at_unix_ms) VALUES (?1, ?2, ?3, ?4, ?5)";

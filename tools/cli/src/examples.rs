@@ -54,6 +54,54 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("token list", &[("mycelial token list", "")]),
     ("token revoke", &[("mycelial token revoke ID", "as the list shows it")]),
     (
+        "metrics daemon",
+        &[
+            ("mycelial metrics daemon gateway-7", "the last hour"),
+            (
+                "mycelial metrics daemon gateway-7 --last 7d --metric memory -o json",
+                "a week of one, for programs",
+            ),
+        ],
+    ),
+    (
+        "metrics workflow",
+        &[("mycelial metrics workflow orders --last 24h", "the last day")],
+    ),
+    (
+        "metrics stream",
+        &[("mycelial metrics stream 'orders/db->hub' --metric lag", "")],
+    ),
+    ("alert list", &[("mycelial alert list", "")]),
+    ("alert rules", &[("mycelial alert rules", "")]),
+    (
+        "alert apply",
+        &[
+            (
+                "mycelial alert apply rules.toml --preview 24h",
+                "when would they have fired?",
+            ),
+            ("mycelial alert apply rules.toml", "take them"),
+        ],
+    ),
+    (
+        "alert silence",
+        &[
+            (
+                "mycelial alert silence k3j2qw7a --for 2h --reason 'new disk is on its way'",
+                "",
+            ),
+            ("mycelial alert silence k3j2qw7a --end", "tell of it again"),
+        ],
+    ),
+    (
+        "alert test",
+        &[("mycelial alert test ops", "ops is a channel of plane.toml")],
+    ),
+    (
+        "daemon revoke",
+        &[("mycelial daemon revoke gateway-7", "asks first; --yes does not")],
+    ),
+    (
         "daemon list",
         &[
             ("mycelial daemon list", "all of them"),

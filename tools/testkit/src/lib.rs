@@ -10,6 +10,7 @@
 //! | a broker or database | [`Mosquitto`], [`Nats`], [`Postgres`], [`Mariadb`], [`Influxdb`]; common controls on [`Service`] |
 //! | a server that behaves as a test says | [`Script`] |
 //! | a machine | [`Modbus`], [`OpcUa`] |
+//! | a mail server | [`Smtp`] |
 //! | certificates | [`Tls`] |
 //! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`]; [`crash_bin`] for one that dies where it is told |
 //! | all of them together | [`Fleet`], on a [`Broker`] |
@@ -54,6 +55,7 @@ pub mod scenario;
 mod script;
 mod service;
 pub mod shop;
+mod smtp;
 pub mod soak;
 mod tls;
 mod wait;
@@ -77,6 +79,7 @@ pub use postgres::{NULL, Postgres, PostgresBuilder};
 pub use proc::{Cmd, Finished, Proc, Signal};
 pub use script::Script;
 pub use service::Service;
+pub use smtp::Smtp;
 pub use tempfile::TempDir;
 pub use tls::{CertFiles, Tls};
 pub use wait::{wait_ok, wait_until};

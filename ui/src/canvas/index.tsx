@@ -13,7 +13,7 @@ import {
   useReactFlow,
 } from "@xyflow/react";
 import "./canvas.css";
-import { type ComponentType, type DragEvent, useCallback, useEffect, useMemo, useState } from "react";
+import { type ComponentType, type DragEvent, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { canConnect, type Edge, type Graph, placesOf } from "@/workflow/graph";
 import type { Layout, Position } from "@/workflow/history";
 import { NODE_HEIGHT, NODE_WIDTH } from "@/workflow/layout";
@@ -44,11 +44,15 @@ interface CanvasProps {
   outputs?: ReadonlyMap<string, readonly string[]>;
   EdgeLabel?: ComponentType<{ edge: Edge }>;
   onSelectEdge?: (id: string | null) => void;
+  /** Another number: show the whole again. Without it, whenever nodes come or go. */
+  fit?: number;
 }
 
 const NODE_TYPES = { part: Part };
 const EDGE_TYPES = { flow: Flow };
 const NONE: readonly string[] = [];
+// Always the same list: the canvas forgets which keys are down when it is given another.
+const MORE_KEYS = ["Shift", "Meta", "Control"];
 const FIT = { padding: 0.15, maxZoom: 1 };
 
 /** As `from` has it: the node, or its output with a dot. */
@@ -112,6 +116,23 @@ function useEdges({ graph, marks, EdgeLabel, outputs }: CanvasProps): CanvasEdge
   );
 }
 
+/** Delete and Backspace, wherever the focus is, unless they mean something there. */
+function useDeleteKey(onDelete: () => void) {
+  const latest = useRef(onDelete);
+  latest.current = onDelete;
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => {
+      if (event.defaultPrevented || !["Delete", "Backspace"].includes(event.key)) return;
+      const isTyping = event.target instanceof HTMLElement && event.target.closest("input, textarea, select");
+      if (isTyping || document.querySelector("[role=dialog]")) return;
+      event.preventDefault();
+      latest.current();
+    };
+    window.addEventListener("keydown", onKey);
+    return () => window.removeEventListener("keydown", onKey);
+  }, []);
+}
+
 function Inner(props: CanvasProps) {
   const { label, graph, selected, onSelect, onSelectEdge, changes } = props;
   const flow = useReactFlow<CanvasNode, CanvasEdge>();
@@ -127,7 +148,7 @@ function Inner(props: CanvasProps) {
   useEffect(() => {
     const timer = setTimeout(() => void flow.fitView(FIT), 50);
     return () => clearTimeout(timer);
-  }, [count, flow]);
+  }, [props.fit ?? count, flow]);
   const select = useCallback(
     (id: string | null) => {
       setEdge(id);
@@ -135,6 +156,11 @@ function Inner(props: CanvasProps) {
     },
     [onSelectEdge],
   );
+  useDeleteKey(() => {
+    const cut = edges.find((each) => each.selected)?.data?.edge;
+    changes?.onDelete([...selected], cut && selected.length === 0 ? [[referenceOf(cut), cut.to]] : []);
+    select(null);
+  });
   const onNodesChange = (list: NodeChange<CanvasNode>[]) => {
     const kept = list.filter(({ type }) => type !== "remove");
     const next = applyNodeChanges(kept, nodes);
@@ -174,21 +200,14 @@ function Inner(props: CanvasProps) {
         changes?.onConnect(referenceOf({ from: source, output: sourceHandle ?? "" }), target)
       }
       isValidConnection={mayConnect}
-      onDelete={({ nodes: gone, edges: cut }) => {
-        const ids = gone.map(({ id }) => id);
-        const pairs = cut
-          .filter((each) => !ids.includes(each.source) && !ids.includes(each.target))
-          .map((each): [string, string] => [each.data ? referenceOf(each.data.edge) : each.source, each.target]);
-        changes?.onDelete(ids, pairs);
-      }}
       onDragOver={(event) => {
         if (!changes || !event.dataTransfer.types.includes(DRAG_TYPE)) return;
         event.preventDefault();
         event.dataTransfer.dropEffect = "copy";
       }}
       onDrop={onDrop}
-      deleteKeyCode={changes ? ["Delete", "Backspace"] : null}
-      multiSelectionKeyCode={["Shift", "Meta", "Control"]}
+      deleteKeyCode={null}
+      multiSelectionKeyCode={MORE_KEYS}
       nodesDraggable={changes !== undefined}
       nodesConnectable={changes !== undefined}
       connectionRadius={32}

@@ -2,9 +2,23 @@
 
 import { X } from "lucide-react";
 import { Dialog as Radix } from "radix-ui";
-import { type ReactNode, useState } from "react";
+import { type ReactNode, useRef, useState } from "react";
 import { Button, IconButton } from "./button";
 import { Failure } from "./callout";
+
+/** Radix gives the focus back to a trigger of its own; these dialogs are opened by whatever had it. */
+export function useFocusBack() {
+  const before = useRef<Element | null>(null);
+  return {
+    onOpenAutoFocus: () => {
+      before.current = document.activeElement;
+    },
+    onCloseAutoFocus: (event: Event) => {
+      event.preventDefault();
+      if (before.current instanceof HTMLElement) before.current.focus();
+    },
+  };
+}
 
 interface DialogProps {
   title: string;
@@ -14,11 +28,13 @@ interface DialogProps {
 }
 
 export function Dialog({ title, isOpen, onClose, children }: DialogProps) {
+  const focus = useFocusBack();
   return (
     <Radix.Root open={isOpen} onOpenChange={(open) => !open && onClose()}>
       <Radix.Portal>
         <Radix.Overlay className="fixed inset-0 z-40 bg-black/50" />
         <Radix.Content
+          {...focus}
           aria-describedby={undefined}
           className="fixed top-1/2 left-1/2 z-50 flex max-h-[calc(100vh-3rem)] w-[min(34rem,calc(100vw-2rem))] -translate-x-1/2 -translate-y-1/2 flex-col gap-4 overflow-y-auto rounded-(--radius-lg) border border-line bg-raised p-5 shadow-raised"
         >

@@ -6,6 +6,7 @@ import { useId, useMemo, useState } from "react";
 import { useLocation } from "wouter";
 import { useComponents, useDaemons, useWorkflows } from "@/api/queries";
 import { logOut } from "@/api/session";
+import { useFocusBack } from "@/components/dialog";
 import { cx } from "@/lib/cx";
 import { type Entry, rank } from "./rank";
 import { NAVIGATION } from "./routes";
@@ -42,6 +43,7 @@ export default function Palette({ onClose }: { onClose: () => void }) {
   const [typed, setTyped] = useState("");
   const [at, setAt] = useState(0);
   const list = useId();
+  const focus = useFocusBack();
   const found = useMemo(() => rank(entries, typed).slice(0, SHOWN_MAX), [entries, typed]);
   const choose = (entry: Entry | undefined) => {
     if (!entry) return;
@@ -63,6 +65,7 @@ export default function Palette({ onClose }: { onClose: () => void }) {
       <Dialog.Portal>
         <Dialog.Overlay className="fixed inset-0 z-40 bg-black/50" />
         <Dialog.Content
+          {...focus}
           aria-describedby={undefined}
           className="fixed top-[12vh] left-1/2 z-50 flex w-[min(36rem,calc(100vw-2rem))] -translate-x-1/2 flex-col overflow-hidden rounded-(--radius-lg) border border-line bg-raised shadow-raised"
         >

@@ -12,6 +12,8 @@ use crate::metadata::Metadata;
 const PACKAGES: &[&str] = &[
     // An OPC UA server.
     "asyncua==2.1.0",
+    // A mail server.
+    "aiosmtpd==1.4.6",
     // Modbus devices.
     "pymodbus==3.16.1",
     // Its serial lines.

@@ -3,9 +3,9 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { applyWorkflow } from "@/api/actions";
-import { Failed, get, part } from "@/api/client";
+import { Failed, get, list, part } from "@/api/client";
 import { keys } from "@/api/keys";
-import type { WorkflowText } from "@/api/types";
+import type { WorkflowText, WorkflowView } from "@/api/types";
 import { Button } from "@/components/button";
 import { Callout, Failure } from "@/components/callout";
 import { CliButton, shellWord } from "@/components/copy";
@@ -20,13 +20,10 @@ const graphIn = (text: string) => readGraph(text).graph ?? graphOf({});
 
 /** What is deployed at this moment; 0: nothing is. */
 async function current(name: string): Promise<{ text: string; revision: number; by: string }> {
-  try {
-    const { text, view } = await get<WorkflowText>(`/workflows/${part(name)}`);
-    return { text, revision: view.revision, by: view.by };
-  } catch (cause) {
-    if (cause instanceof Failed && cause.status === 404) return { text: "", revision: 0, by: "" };
-    throw cause;
-  }
+  const all = await list<WorkflowView>("/workflows");
+  if (!all.some((each) => each.name === name)) return { text: "", revision: 0, by: "" };
+  const { text, view } = await get<WorkflowText>(`/workflows/${part(name)}`);
+  return { text, revision: view.revision, by: view.by };
 }
 
 interface DeployProps {

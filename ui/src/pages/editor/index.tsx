@@ -357,6 +357,7 @@ function Drawn({ bench, problems }: { bench: Workbench; problems: readonly Probl
           notes={notes}
           marks={marks}
           outputs={bench.outputs}
+          fit={bench.fit}
           {...(isComparing ? {} : { changes })}
         />
       </Suspense>

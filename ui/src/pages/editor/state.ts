@@ -41,6 +41,9 @@ export function useWorkbench(
   const [history, dispatch] = useReducer(reduce, initial, ({ text, layout }) => begin({ text, layout }));
   const [base, setBase] = useState({ text: initial.base, revision: initial.from });
   const [selected, setSelected] = useState<string[]>([]);
+  /** Goes up when the canvas shall show the whole again. */
+  const [fit, setFit] = useState(0);
+  const showAll = () => setFit((before) => before + 1);
   const { text, layout: known } = history.present;
 
   const reading = useMemo(() => readGraph(text), [text]);
@@ -61,12 +64,18 @@ export function useWorkbench(
 
   const isChanged = text !== base.text;
   useEffect(() => {
-    const timer = setTimeout(() => {
+    const keep = () => {
       if (isChanged || Object.keys(known).length > 0)
         keepDraft(name, { text, layout: known, from: base.revision, base: base.text });
       else forgetDraft(name);
-    }, 150);
-    return () => clearTimeout(timer);
+    };
+    const timer = setTimeout(keep, 150);
+    // Who reloads or leaves at once loses nothing either.
+    window.addEventListener("pagehide", keep);
+    return () => {
+      clearTimeout(timer);
+      window.removeEventListener("pagehide", keep);
+    };
   }, [name, text, known, base, isChanged]);
 
   const change = useCallback(
@@ -86,6 +95,7 @@ export function useWorkbench(
     daemons,
     base,
     selected,
+    fit,
     isChanged,
     syntax: reading.error,
     canUndo: history.past.length > 0,
@@ -116,6 +126,7 @@ export function useWorkbench(
       const next = patchAll(text, [{ kind: "add", role: component.role, id, keys }]);
       change({ text: next, ...(spot ? { layout: { ...layout, [id]: spot } } : { layout }) });
       setSelected([id]);
+      if (!spot) showAll();
       return id;
     },
     remove: (ids: readonly string[], edges: readonly [string, string][] = []) => {
@@ -129,7 +140,10 @@ export function useWorkbench(
       setSelected([to]);
     },
     move: (positions: Layout, key?: string) => change({ layout: { ...layout, ...positions } }, key),
-    arrange: () => change({ layout: arranged(graph) }),
+    arrange: () => {
+      change({ layout: arranged(graph) });
+      showAll();
+    },
     clip: (ids: readonly string[]) => {
       const clipping = { kind: CLIPPING, ...copy(graph, ids) };
       return JSON.stringify(clipping, (_, value: unknown) =>
@@ -147,6 +161,7 @@ export function useWorkbench(
       }
       change({ text: patchAll(text, edits), layout: offset });
       setSelected([...names.values()]);
+      showAll();
       return true;
     },
     /** Begins anew, from what is deployed. */

@@ -8,6 +8,7 @@ use crate::{
     id::{FleetId, NodeId, TokenId},
     member::{Certificate, Role, Signed},
     message::{HostFacts, Ledger, Resources, RosterPut, RunState},
+    observe::{ObserveCall, ObserveResult},
     plan::ComponentRole,
     rollout::{RolloutCommand, RolloutPolicy, RolloutView},
 };
@@ -116,10 +117,15 @@ pub enum ApiCall {
         /// Why, for those who read it later.
         reason: String,
     },
+    /// History and alerts. Answered by [`ApiResult::Observe`].
+    Observe(ObserveCall),
+    /// Takes a daemon out of the fleet for good. Answered by [`ApiResult::Revoked`].
+    DaemonRevoke(NodeId),
 }
 
 /// For whom to write an access list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BrokerKind {
     /// Eclipse Mosquitto's acl_file.
@@ -186,6 +192,10 @@ pub enum ApiResult {
     Certificate(Signed<Certificate>),
     /// For the calls about rollouts.
     Rollouts(Vec<RolloutView>),
+    /// For [`ApiCall::Observe`].
+    Observe(ObserveResult),
+    /// For [`ApiCall::DaemonRevoke`]: its name.
+    Revoked(String),
 }
 
 /// What became of something, or would become.
@@ -254,6 +264,7 @@ pub struct DaemonDiff {
 
 /// A daemon with its labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Labelled {
     /// Its name.
     pub name: String,
@@ -265,6 +276,7 @@ pub struct Labelled {
 
 /// A revision in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RevisionView {
     /// From 1.
     pub number: u32,
@@ -278,6 +290,7 @@ pub struct RevisionView {
 
 /// An enrolment string in a list, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TokenView {
     /// Its id.
     pub id: TokenId,
@@ -293,6 +306,7 @@ pub struct TokenView {
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failure {
     /// What kind of failure; decides the exit code.
     pub kind: FailureKind,
@@ -306,6 +320,7 @@ pub struct Failure {
 
 /// Kinds of failures. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// The request makes no sense as it is.
@@ -322,6 +337,7 @@ pub enum FailureKind {
 
 /// One thing that is wrong in a workflow, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// Where: `sources.db.path`, or empty for the whole.
     pub place: String,
@@ -335,6 +351,7 @@ pub struct Problem {
 
 /// The plane, in short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PlaneInfo {
     /// The fleet.
     pub fleet: FleetId,
@@ -356,6 +373,7 @@ pub struct PlaneInfo {
 
 /// Whether a daemon is there. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
     /// Enrolled, never heard since the plane started.
@@ -370,6 +388,7 @@ pub enum Presence {
 
 /// A daemon in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DaemonView {
     /// Name.
     pub name: String,
@@ -395,6 +414,7 @@ pub struct DaemonView {
 
 /// A daemon with everything known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DaemonDetail {
     /// The list's line about it.
     pub view: DaemonView,
@@ -420,6 +440,7 @@ pub struct DaemonDetail {
 
 /// A component in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ComponentView {
     /// What it does.
     pub role: ComponentRole,
@@ -435,6 +456,7 @@ pub struct ComponentView {
 
 /// A workflow in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkflowView {
     /// Name.
     pub name: String,
@@ -452,6 +474,7 @@ pub struct WorkflowView {
 
 /// A workflow's part on one daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkflowPart {
     /// The workflow.
     pub workflow: String,
@@ -467,6 +490,7 @@ pub struct WorkflowPart {
 
 /// A stream's account, both ends put together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StreamView {
     /// The workflow's name.
     pub workflow: String,

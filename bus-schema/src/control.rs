@@ -69,6 +69,7 @@ pub enum ControlResult {
 
 /// A line of a daemon's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogLine {
     /// Counts the lines since the daemon's start, from 1.
     pub number: u64,

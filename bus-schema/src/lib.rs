@@ -63,6 +63,7 @@ pub mod letter;
 pub mod limits;
 pub mod member;
 pub mod message;
+pub mod observe;
 pub mod piece;
 pub mod plan;
 pub mod rollout;

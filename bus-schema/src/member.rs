@@ -101,6 +101,7 @@ impl<T: Document> Signed<T> {
 
 /// What a member may do. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Orchestrates.

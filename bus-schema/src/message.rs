@@ -175,6 +175,7 @@ pub enum EnrolAnswer {
 
 /// Facts about a host that do not change while it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HostFacts {
     /// Host name.
     pub hostname: String,
@@ -192,6 +193,7 @@ pub struct HostFacts {
 
 /// How a workflow is doing on one daemon. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// Components are being opened.
@@ -225,6 +227,7 @@ pub struct WorkflowStatus {
 
 /// What the daemon uses of its host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Resources {
     /// Resident memory.
     pub rss_bytes: u64,
@@ -274,6 +277,7 @@ pub struct Status {
 /// Counts of records since a stream's epoch began. At every moment
 /// `produced = delivered + buffered + dropped + dead`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ledger {
     /// Taken from the source for this stream, after transforms.
     pub produced: u64,

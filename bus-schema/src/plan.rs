@@ -12,6 +12,7 @@ use crate::{
 
 /// What a component does in a graph. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ComponentRole {
     /// Reads records from a system.

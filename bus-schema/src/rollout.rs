@@ -60,7 +60,13 @@ pub struct RolloutPolicy {
 impl Default for RolloutPolicy {
     fn default() -> Self {
         Self {
-            waves: [Amount::Count(1), Amount::Percent(10), Amount::Percent(50), Amount::Percent(100)].into(),
+            waves: [
+                Amount::Count(1),
+                Amount::Percent(10),
+                Amount::Percent(50),
+                Amount::Percent(100),
+            ]
+            .into(),
             soak_s: 30,
             take_s: 120,
             failures_max: Amount::Count(0),

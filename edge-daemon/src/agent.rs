@@ -371,7 +371,7 @@ impl Agent {
                 false
             }
             SessionEvent::Message(message) => self.message(message).await,
-            SessionEvent::Candidate { .. } | SessionEvent::Stream { .. } => false,
+            SessionEvent::Candidate { .. } | SessionEvent::Stream { .. } | SessionEvent::Stale(_) => false,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{
         workflows::{Moved, Revision},
     },
     invite::{Inviter, TOKEN_RANDOM_BYTES, Wish, mint},
+    permission::Caller,
 };
 
 /// What a decision may use besides the state.
@@ -79,11 +80,11 @@ pub fn forbidden(role: Role) -> ApiResult {
 }
 
 /// Answers a call by `caller` (an operator's name).
-pub fn handle(state: &State, caller: &str, call: ApiCall, env: &Env<'_>) -> Outcome {
+pub fn handle(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Outcome {
     decide(state, caller, call, env).unwrap_or_else(|failure| ApiResult::Failed(failure).into())
 }
 
-fn decide(state: &State, caller: &str, call: ApiCall, env: &Env<'_>) -> Result<Outcome, Failure> {
+fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Result<Outcome, Failure> {
     let now = env.now;
     let result = match call {
         ApiCall::Info => ApiResult::Info(state.info(env.http)),
@@ -125,7 +126,9 @@ fn decide(state: &State, caller: &str, call: ApiCall, env: &Env<'_>) -> Result<O
             Ok(_) => ApiResult::Problems(Vec::new()),
             Err(problems) => ApiResult::Problems(problems),
         },
-        ApiCall::WorkflowApply { text, expect_revision } => return apply(state, caller, text, expect_revision, env),
+        ApiCall::WorkflowApply { text, expect_revision } => {
+            return apply(state, &caller.name, text, expect_revision, env);
+        }
         ApiCall::WorkflowList => ApiResult::Workflows(state.workflow_views(now)),
         ApiCall::WorkflowShow(name) => {
             let revision = current(state, &name)?;
@@ -150,7 +153,12 @@ fn decide(state: &State, caller: &str, call: ApiCall, env: &Env<'_>) -> Result<O
         }
         ApiCall::DaemonLabel { selector, set, unset } => return label(state, &selector, &set, &unset, now),
         // What is in the store alone is answered by the service.
-        ApiCall::WorkflowRevisions(_) | ApiCall::WorkflowText { .. } | ApiCall::TokenList | ApiCall::TokenRevoke(_) => {
+        ApiCall::WorkflowRevisions(_)
+        | ApiCall::WorkflowText { .. }
+        | ApiCall::TokenList
+        | ApiCall::TokenRevoke(_)
+        | ApiCall::Observe(_)
+        | ApiCall::DaemonRevoke(_) => {
             let message = "this is not known here".to_string();
             return Err(failure(FailureKind::Internal, message, String::new()));
         }
@@ -160,7 +168,7 @@ fn decide(state: &State, caller: &str, call: ApiCall, env: &Env<'_>) -> Result<O
             text,
             expect_revision,
             policy,
-        } => return deploy::start(state, caller, text, expect_revision, policy, env),
+        } => return deploy::start(state, &caller.name, text, expect_revision, policy, env),
         ApiCall::RolloutList => ApiResult::Rollouts(state.rollout_views(now)),
         ApiCall::RolloutShow(id) => ApiResult::Rollouts(vec![deploy::rollout(state, id, now)?]),
         ApiCall::RolloutTell { id, command, reason } => return deploy::tell(state, id, command, &reason, env),

@@ -20,7 +20,11 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::invite::{Inviter, Logins};
+use crate::{
+    invite::{Inviter, Logins},
+    notify::AlertsSection,
+    store::history,
+};
 
 /// The settings' file name inside the plane's directory.
 pub const FILE: &str = "plane.toml";
@@ -49,6 +53,26 @@ pub struct Config {
     pub members: MembersSection,
     /// Logs.
     pub log: LogSection,
+    /// History of metrics.
+    pub metrics: MetricsSection,
+    /// Whom alerts are told to.
+    pub alerts: AlertsSection,
+}
+
+/// `[metrics]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsSection {
+    /// Bytes that the history of metrics may take on disk, in a file of its own.
+    pub history_bytes: u64,
+}
+
+impl Default for MetricsSection {
+    fn default() -> Self {
+        Self {
+            history_bytes: history::BUDGET_BYTES,
+        }
+    }
 }
 
 /// `[broker]`: the embedded broker, for which the plane makes log-ins.
@@ -102,6 +126,8 @@ impl Default for Config {
             broker: None,
             members: MembersSection::default(),
             log: LogSection::default(),
+            metrics: MetricsSection::default(),
+            alerts: AlertsSection::default(),
         }
     }
 }
@@ -189,6 +215,13 @@ impl Config {
                 "broker: with the embedded broker everybody has a log-in of its own: remove bus.user and members.user";
             return Err(message.to_string());
         }
+        if self.metrics.history_bytes < history::BUDGET_BYTES_MIN {
+            let least = history::BUDGET_BYTES_MIN;
+            return Err(format!(
+                "metrics.history_bytes: the history needs at least {least} bytes"
+            ));
+        }
+        self.alerts.check()?;
         if self.http.parse::<std::net::SocketAddr>().is_err() {
             return Err(format!(
                 "http: '{}' is not an address and a port, such as {HTTP}",

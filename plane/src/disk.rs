@@ -1,12 +1,15 @@
 //! The one thread that touches the disk: store and home are moved in, jobs come over a bounded queue. Decides nothing.
 
-use std::thread::JoinHandle;
+use std::{path::Path, thread::JoinHandle};
 
 use bus_link::home::{Home, HomeError, Membership};
-use bus_schema::member::{Roster, Signed};
+use bus_schema::{
+    id::NodeId,
+    member::{GroupKey, Roster, Signed},
+};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::store::Store;
+use crate::store::{Store, history::History};
 
 /// Jobs waiting for the disk.
 const JOBS_MAX: usize = 64;
@@ -16,6 +19,8 @@ const JOBS_MAX: usize = 64;
 pub struct Files {
     /// The store.
     pub store: Store,
+    /// The history of metrics.
+    pub history: History,
     /// The plane's own keys and membership.
     pub home: Home,
     /// As last saved in `home`.
@@ -28,6 +33,31 @@ impl Files {
         self.membership.roster = roster;
         self.home.save_membership(&self.membership)
     }
+}
+
+impl Files {
+    /// Keeps a newer roster and a new group key beside the keys, at once: from now on there is no way back.
+    pub fn save_roster_and_group(&mut self, roster: Signed<Roster>, group: GroupKey) -> Result<(), HomeError> {
+        let before = self.membership.clone();
+        (self.membership.roster, self.membership.group) = (roster, group);
+        let saved = self.home.save_membership(&self.membership);
+        if saved.is_err() {
+            self.membership = before;
+        }
+        saved
+    }
+}
+
+/// Tells the embedded broker who was taken out of the fleet: a node id a line, in a file beside its secret.
+pub fn save_revoked(path: &Path, revoked: &[NodeId]) -> std::io::Result<()> {
+    let text: String = revoked.iter().map(|node| format!("{node}\n")).collect();
+    if revoked.is_empty() && !path.exists() || std::fs::read_to_string(path).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
+    let new = path.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::File::open(&new)?.sync_all()?;
+    std::fs::rename(&new, path)
 }
 
 type Job = Box<dyn FnOnce(&mut Files) + Send>;

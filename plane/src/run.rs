@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 use crate::{
     clock::Clock,
     config::{Config, Public, STORE},
-    disk::{Disk, Files},
+    disk::{Disk, Files, save_revoked},
     domain::{Change, Now, State, change::Signer},
     http,
     init::{InitError, Wishes, init, is_made, note_public, root},
@@ -34,8 +34,10 @@ use crate::{
     live::Live,
     log,
     login::{FIRST_TTL_S, link, note_http, token},
+    notify::{self, Channels},
+    observe::Observer,
     service::{self, Parts},
-    store::Store,
+    store::{Store, history::History},
 };
 
 /// Set once the first start has said how to log in.
@@ -143,6 +145,7 @@ pub struct Running {
     /// The fleet.
     pub fleet: FleetId,
     service: JoinHandle<()>,
+    notifier: JoinHandle<()>,
     server: JoinHandle<()>,
     session: Arc<Session>,
     disk: Disk,
@@ -168,7 +171,13 @@ impl Running {
         };
         let mut store = Store::open(&dir.join(STORE)).map_err(|error| failed(&error))?;
         let state = remember(&mut store, &signer, &membership).map_err(|error| failed(&error))?;
-        if membership.roster.open(&membership.root).map_err(|error| failed(&error))?.version < state.members.version() {
+        if membership
+            .roster
+            .open(&membership.root)
+            .map_err(|error| failed(&error))?
+            .version
+            < state.members.version()
+        {
             // It ended before the copy beside the keys was made.
             membership.roster = Signed::new(&state.members.roster(), &signer.root);
             home.save_membership(&membership)?;
@@ -202,8 +211,12 @@ impl Running {
         let secure =
             Secure::new(signer.plane.clone(), &membership, epoch, home.seen()).map_err(|error| failed(&error))?;
         let (group, fleet) = (membership.group.clone(), membership.fleet);
+        let (rules, alerts) = store.alerts().map_err(|error| failed(&error))?;
+        let channels = Channels::new(&config.alerts, dir).map_err(|error| wrong(&error))?;
+        let history = History::open(dir, config.metrics.history_bytes).map_err(|error| failed(&error))?;
         let files = Files {
             store,
+            history,
             home,
             membership,
         };
@@ -214,6 +227,14 @@ impl Running {
         let live = Live::default();
         let auth = http::Auth::new(disk.clone(), &fleet, address, &config.http_names, dir).await;
         let auth = auth.map_err(|error| failed(&error))?;
+        let revoked_file = config
+            .broker
+            .as_ref()
+            .map(|broker| broker.secret_file.with_file_name("revoked"));
+        if let Some(path) = &revoked_file {
+            save_revoked(path, state.members.revoked()).map_err(|error| failed(&error))?;
+        }
+        let wake = Arc::new(tokio::sync::Notify::new());
         let parts = Parts {
             state,
             signer,
@@ -223,7 +244,16 @@ impl Running {
             clock: Clock::start(),
             disk: disk.clone(),
             live: live.clone(),
+            revoked_file,
+            observer: Observer::new(rules, alerts, channels.names(), Arc::clone(&wake)),
         };
+        let notifier = notify::start(
+            Arc::new(channels),
+            Arc::clone(&session),
+            disk.clone(),
+            wake,
+            stopping.clone(),
+        );
         let (handle, service) = service::start(parts, Arc::clone(&session), events, stopping.clone());
         let metrics_token = config.metrics_token().map_err(|error| wrong(&error))?;
         let server = http::serve(listener, handle, live, auth, metrics_token, stopping);
@@ -232,6 +262,7 @@ impl Running {
             http,
             fleet,
             service,
+            notifier,
             server,
             session,
             disk,
@@ -245,6 +276,9 @@ impl Running {
         self.stop.send_replace(true);
         if !self.service.is_finished() && self.service.await.is_err() {
             error!("the service did not end well");
+        }
+        if self.notifier.await.is_err() {
+            error!("what tells of alerts did not end well");
         }
         self.session.close().await;
         http::finish(self.server).await;

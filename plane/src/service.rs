@@ -1,7 +1,7 @@
 //! The plane on the bus: takes what members say, asks the domain, makes its decisions durable, and does what follows.
 //! One loop, one event at a time; nothing in it waits for the network. Decides nothing itself.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
 use bus_link::{
     essential,
@@ -25,7 +25,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     api::{self, Env, failed, forbidden},
     clock::Clock,
-    disk::{Closed, Disk, Files},
+    disk::{Closed, Disk, Files, save_revoked},
     domain::{
         Change, Effect, State,
         change::Signer,
@@ -35,7 +35,9 @@ use crate::{
     },
     invite::{Inviter, TOKEN_RANDOM_BYTES},
     live::Live,
+    observe::Observer,
     outbox::{Outbox, Outgoing},
+    permission::{self, Caller},
 };
 
 /// How often presence is looked at, the replay guard is saved and the live picture is renewed.
@@ -52,7 +54,7 @@ const CALLS_MAX: usize = 32;
 /// A call from the web page.
 #[derive(Debug)]
 struct Call {
-    caller: String,
+    caller: Caller,
     call: ApiCall,
     answer: oneshot::Sender<ApiResult>,
 }
@@ -65,7 +67,7 @@ pub struct Handle {
 
 impl Handle {
     /// Makes a call in the name of `caller`.
-    pub async fn call(&self, caller: &str, call: ApiCall) -> ApiResult {
+    pub async fn call(&self, caller: &Caller, call: ApiCall) -> ApiResult {
         let (answer, answered) = oneshot::channel();
         let stopping = || {
             failed(
@@ -77,7 +79,7 @@ impl Handle {
         if self
             .calls
             .send(Call {
-                caller: caller.to_string(),
+                caller: caller.clone(),
                 call,
                 answer,
             })
@@ -109,11 +111,15 @@ pub struct Parts {
     pub disk: Disk,
     /// Who watches the live picture.
     pub live: Live,
+    /// Who watches over time.
+    pub observer: Observer,
+    /// Where the embedded broker reads who was taken out of the fleet.
+    pub revoked_file: Option<PathBuf>,
 }
 
 /// The service, before it runs.
 pub struct Service {
-    parts: Parts,
+    pub(crate) parts: Parts,
     session: Arc<Session>,
     outbox: Outbox,
     floor_saved: u64,
@@ -231,6 +237,10 @@ impl Service {
                 self.refused_told = refused;
             }
         }
+        self.parts
+            .observer
+            .tick(&self.parts.state, &self.parts.disk, now)
+            .await?;
         self.parts.live.publish(&self.parts.state, &self.parts.http, now);
         Ok(())
     }
@@ -269,7 +279,10 @@ impl Service {
         if members.version() == self.roster_saved {
             return Ok(());
         }
-        let (version, signed) = (members.version(), Signed::new(&members.roster(), &self.parts.signer.root));
+        let (version, signed) = (
+            members.version(),
+            Signed::new(&members.roster(), &self.parts.signer.root),
+        );
         match self.parts.disk.run(move |files| files.save_roster(signed)).await? {
             Ok(()) => self.roster_saved = version,
             Err(cause) => error!(%cause, "cannot save the roster beside the keys"),
@@ -281,7 +294,11 @@ impl Service {
     async fn save_words(&mut self, share: Share) -> Result<(), Closed> {
         let state = &mut self.parts.state;
         let mut changes = Vec::new();
-        let (floor, confirmed, words) = (state.plans.floor(), state.plans.take_confirmed(), state.take_unsaved(share));
+        let (floor, confirmed, words) = (
+            state.plans.floor(),
+            state.plans.take_confirmed(),
+            state.take_unsaved(share),
+        );
         if floor > self.floor_saved {
             changes.push(Change::PlanFloor(floor));
         }
@@ -310,6 +327,12 @@ impl Service {
             SessionEvent::Down { cause } => warn!(cause, "not connected to the bus; trying again"),
             SessionEvent::Message(message) => self.message(message).await?,
             SessionEvent::Candidate { subject, frame } => self.candidate(&subject, &frame).await?,
+            SessionEvent::Stale(message) => {
+                if let (Role::Daemon, Ok(status)) = (message.sender.role, message.read::<Status>()) {
+                    let now = self.parts.clock.now();
+                    self.parts.state.on_refused(&message.sender.node, &status, now);
+                }
+            }
             SessionEvent::Stream { .. } => {}
             SessionEvent::Refused { subject, cause } => debug!(%subject, cause, "refused a message"),
         }
@@ -402,7 +425,7 @@ impl Service {
                 Ok(call) => {
                     // A repeated call must be recognised even if the plane dies right after acting on it.
                     self.save_seen().await?;
-                    self.call(&sender.name, call).await
+                    self.call(&Caller::of_bus(&sender.name), call).await
                 }
                 Err(cause) => failed(
                     FailureKind::Invalid,
@@ -419,7 +442,13 @@ impl Service {
     }
 
     /// An operator's call, from wherever: decided, made durable, done.
-    async fn call(&mut self, caller: &str, call: ApiCall) -> ApiResult {
+    async fn call(&mut self, caller: &Caller, call: ApiCall) -> ApiResult {
+        // The web's table has asked already; what is decided here does not rely on it.
+        let (need, _) = permission::of_call(&call);
+        if need.judge(Some(caller)).is_err() {
+            let message = format!("this needs the role {}", need.word());
+            return failed(FailureKind::Forbidden, message, "ask an admin of this plane");
+        }
         let call = match self.stored(call).await {
             Ok(result) => return result,
             Err(call) => call,
@@ -501,6 +530,24 @@ impl Service {
                 }
                 found
             }
+            ApiCall::DaemonRevoke(node) => {
+                return Ok(self.revoke(node).await.unwrap_or_else(|Closed| {
+                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
+                }));
+            }
+            ApiCall::Observe(call) => {
+                let Parts {
+                    observer,
+                    state,
+                    disk,
+                    clock,
+                    ..
+                } = &mut self.parts;
+                let answered = observer.call(call, state, disk, clock.now()).await;
+                return Ok(answered.unwrap_or_else(|Closed| {
+                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
+                }));
+            }
             call => return Err(call),
         };
         Ok(match asked {
@@ -515,7 +562,7 @@ impl Service {
     }
 
     /// Makes changes durable, applies them and does what follows. The inner error is the store's.
-    async fn decide(&mut self, changes: Vec<Change>) -> Result<Result<(), String>, Closed> {
+    pub(crate) async fn decide(&mut self, changes: Vec<Change>) -> Result<Result<(), String>, Closed> {
         if changes.is_empty() {
             return Ok(Ok(()));
         }
@@ -620,7 +667,7 @@ impl Service {
         }
     }
 
-    async fn follow(&mut self, effects: Vec<Effect>) -> Result<(), Closed> {
+    pub(crate) async fn follow(&mut self, effects: Vec<Effect>) -> Result<(), Closed> {
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
@@ -667,11 +714,25 @@ impl Service {
                     if let Err(cause) = self.session.secure().update(signed.clone(), self.parts.group.clone()) {
                         error!(%cause, "cannot take the plane's own roster");
                     }
+                    self.tell_broker().await?;
                     if let Err(cause) = self.parts.disk.run(move |files| files.save_roster(signed)).await? {
                         error!(%cause, "cannot save the roster beside the keys");
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Tells the embedded broker who was taken out of the fleet.
+    async fn tell_broker(&self) -> Result<(), Closed> {
+        let Some(path) = self.parts.revoked_file.clone() else {
+            return Ok(());
+        };
+        let revoked = self.parts.state.members.revoked().to_vec();
+        let saved = self.parts.disk.run(move |_| save_revoked(&path, &revoked)).await?;
+        if let Err(cause) = saved {
+            error!(%cause, "cannot tell the broker who was taken out of the fleet; members refuse it all the same");
         }
         Ok(())
     }

@@ -393,7 +393,7 @@ async fn two_ends_give_one_account_on_the_bus_and_on_the_page() {
         (account.workflow.as_str(), account.edge.as_str(), account.buffered_bytes),
         ("shop", "clock->shop", 600)
     );
-    let page = plane.browser().await.get("/api/ledger").await.json();
+    let page = plane.browser().await.get("/api/v1/ledger").await.json()["items"].clone();
     assert_eq!(page[0]["ledger"]["delivered"], 6);
     assert_eq!(
         page,
@@ -411,9 +411,17 @@ async fn the_page_and_the_bus_change_the_same_things() {
     gw.announce(&operator).await;
     let browser = plane.browser().await;
     let put = |path: &str, expected: u32| {
-        let body = serde_json::json!({ "text": text("a", "gw", "gw", path), "expect_revision": expected });
+        let body = serde_json::json!({ "text": text("a", "gw", "gw", path) }).to_string();
         let browser = browser.clone();
-        async move { browser.put("/api/workflows/a", body).await }
+        let (name, value) = match expected {
+            0 => ("if-none-match", "*".to_string()),
+            expected => ("if-match", format!("\"{expected}\"")),
+        };
+        async move {
+            browser
+                .send("PUT", "/api/v1/workflows/a", &[(name, &value)], Some(&body))
+                .await
+        }
     };
     assert_eq!(put("p", 0).await.json()["revision"], 1);
     assert_eq!(
@@ -421,9 +429,9 @@ async fn the_page_and_the_bus_change_the_same_things() {
         2
     );
     let conflict = put("r", 1).await;
-    assert_eq!(conflict.status, 409);
+    assert_eq!(conflict.status, 412);
     assert!(
-        conflict.json()["message"]
+        conflict.json()["detail"]
             .as_str()
             .unwrap()
             .contains("revision 2 by anna"),
@@ -434,16 +442,16 @@ async fn the_page_and_the_bus_change_the_same_things() {
     let ApiResult::Workflow { view, text } = operator.call(ApiCall::WorkflowShow("a".into())).await else {
         panic!("a")
     };
-    assert_eq!((view.revision, view.by.as_str()), (3, "web"));
-    assert_eq!(browser.get("/api/workflows/a").await.json()["text"], text);
-    let status = browser.get("/api/workflows/a/status").await.json();
+    assert_eq!((view.revision, view.by.as_str()), (3, "owner"));
+    assert_eq!(browser.get("/api/v1/workflows/a").await.json()["text"], text);
+    let status = browser.get("/api/v1/workflows/a/status").await.json();
     assert_eq!(status["parts"][0]["daemon"], "gw");
     assert_eq!(
-        browser.get("/api/daemons/gw").await.json()["host"]["hostname"],
+        browser.get("/api/v1/daemons/gw").await.json()["host"]["hostname"],
         "host-1"
     );
-    assert_eq!(browser.delete("/api/workflows/a").await.json()["revision"], 0);
-    assert_eq!(browser.get("/api/workflows/a").await.status, 404);
+    assert_eq!(browser.delete("/api/v1/workflows/a").await.json()["revision"], 0);
+    assert_eq!(browser.get("/api/v1/workflows/a").await.status, 404);
     gw.behave(|daemon| daemon.plan.as_ref().is_some_and(|plan| plan.workflows.is_empty()))
         .await;
 }

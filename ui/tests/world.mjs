@@ -33,7 +33,9 @@ function browserPath() {
       }
     }
   }
-  throw new Error(`none of ${names.join(", ")} is installed: run \`cargo xtask setup\` (or \`apt-get install chromium\`)`);
+  throw new Error(
+    `none of ${names.join(", ")} is installed: run \`cargo xtask setup\` (or \`apt-get install chromium\`)`,
+  );
 }
 
 export function launch() {
@@ -76,7 +78,8 @@ export class Watch {
     });
     page.on("pageerror", (error) => note(`exception: ${error.stack}`));
     page.on("response", (response) => {
-      if (response.status() >= 400) note(`answer ${response.status()}: ${response.request().method()} ${response.url()}`);
+      if (response.status() >= 400)
+        note(`answer ${response.status()}: ${response.request().method()} ${response.url()}`);
     });
     page.on("requestfailed", (request) => {
       const why = request.failure()?.errorText;
@@ -101,10 +104,8 @@ export class Watch {
   }
 }
 
-let picture = 0;
-
+/** A picture of what is in the window; small, because they are kept in docs/ui. */
 export async function shoot(page, name) {
   if (!pictures) return;
-  picture += 1;
-  await page.screenshot({ path: join(pictures, `${String(picture).padStart(2, "0")}-${name}.png`), fullPage: true });
+  await page.screenshot({ path: join(pictures, `${name}.jpg`), type: "jpeg", quality: 60 });
 }

@@ -358,6 +358,21 @@ impl Secure {
     }
 
     fn try_open(&self, subject: &Subject, frame: &[u8]) -> Result<Opened, SecureError> {
+        let (opened, counter) = self.open_any(subject, frame)?;
+        let sender = opened.sender.node;
+        lock(&self.guard)
+            .accept(sender, opened.lane, opened.epoch, counter)
+            .map_err(|cause| SecureError::Stale { sender, cause })?;
+        Ok(opened)
+    }
+
+    /// Opens what was refused as stale: genuine, but its count had been used before. It is a repetition, or there are two
+    /// with the same keys; never act on it.
+    pub fn open_stale(&self, subject: &Subject, frame: &[u8]) -> Option<Opened> {
+        self.open_any(subject, frame).ok().map(|(opened, _)| opened)
+    }
+
+    fn open_any(&self, subject: &Subject, frame: &[u8]) -> Result<(Opened, u64), SecureError> {
         let misplaced = || SecureError::Misplaced(subject.clone());
         let address = subject.address().map_err(|_| misplaced())?;
         let envelope = Envelope::parse(frame)?;
@@ -388,16 +403,14 @@ impl Secure {
             _ => return Err(SecureError::WrongLock),
         };
         let plaintext = verified.open(&key)?;
-        lock(&self.guard)
-            .accept(sender, address.lane, epoch, counter)
-            .map_err(|cause| SecureError::Stale { sender, cause })?;
-        Ok(Opened {
+        let opened = Opened {
             sender: certificate,
             lane: address.lane,
             rest: address.rest,
             epoch,
             plaintext,
-        })
+        };
+        Ok((opened, counter))
     }
 
     fn certificate_of(&self, header: &Header) -> Result<Arc<Certificate>, SecureError> {

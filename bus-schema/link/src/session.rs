@@ -14,7 +14,7 @@ use std::{
 use bus_schema::{
     id::NodeId,
     member::Certificate,
-    message::{Body, BodyError, Exchange, Message},
+    message::{Body, BodyError, Exchange, Message, Status},
     subject::{self, Lane, Pattern, Subject, SubjectError},
 };
 use tokio::{
@@ -129,6 +129,8 @@ pub enum SessionEvent {
         /// The frame.
         frame: Vec<u8>,
     },
+    /// A genuine status whose count had been used before: a repetition, or there are two with the same keys. Never act on it.
+    Stale(Incoming),
     /// A frame was refused.
     Refused {
         /// Where it came in.
@@ -355,15 +357,41 @@ async fn receive(
         };
         // Frames of streams wait for their owner (that is back-pressure); nothing else may be held up by it.
         let sent = match event {
-            SessionEvent::Message(_) | SessionEvent::Candidate { .. } | SessionEvent::Refused { .. } => {
-                !matches!(out.try_send(event), Err(mpsc::error::TrySendError::Closed(_)))
-            }
+            SessionEvent::Message(_)
+            | SessionEvent::Stale(_)
+            | SessionEvent::Candidate { .. }
+            | SessionEvent::Refused { .. } => !matches!(out.try_send(event), Err(mpsc::error::TrySendError::Closed(_))),
             event => out.send(event).await.is_ok(),
         };
         if !sent {
             return;
         }
     }
+}
+
+/// A status that was refused as stale: the plane can tell from it whether there are two.
+fn stale(secure: &Secure, subject: &Subject, frame: &[u8]) -> Option<SessionEvent> {
+    let Opened {
+        sender,
+        lane,
+        rest,
+        epoch,
+        plaintext,
+    } = secure.open_stale(subject, frame)?;
+    let body = Body::decode(&plaintext).ok()?;
+    let is_status = (body.kind, body.ver) == (Status::KIND, Status::VER) && body.parts == 1;
+    (is_status && lane == Lane::Control).then(|| {
+        SessionEvent::Stale(Incoming {
+            sender,
+            lane,
+            rest,
+            epoch,
+            kind: body.kind,
+            ver: body.ver,
+            payload: body.payload.to_vec(),
+            correlation: None,
+        })
+    })
 }
 
 fn message(
@@ -392,7 +420,10 @@ fn message(
     };
     let opened = match secure.open(&subject, &frame) {
         Ok(opened) => opened,
-        Err(error) => return refused(error.to_string()),
+        Err(error) => {
+            let stale = matches!(error, SecureError::Stale { .. }).then(|| stale(secure, &subject, &frame));
+            return stale.flatten().or_else(|| refused(error.to_string()));
+        }
     };
     let Opened {
         sender,

@@ -13,10 +13,9 @@ use bus_schema::{
         Packed, Ping, PlanPut, Pong, Resources, Resume, RosterPut, RunState, Side, SourceMark, Status, StreamAck,
         StreamOpen, StreamReport, StreamReports, TapOpen, TapSample, Text, TimeHint, WorkflowStatus,
     },
+    observe::{AlertState, AlertView, ObserveCall, ObserveResult, Severity},
     plan::{Class, ComponentRole, WhenFull},
-    rollout::{
-        Amount, OnFailure, RolloutCommand, RolloutFailure, RolloutPhase, RolloutPolicy, RolloutView, WaveView,
-    },
+    rollout::{Amount, OnFailure, RolloutCommand, RolloutFailure, RolloutPhase, RolloutPolicy, RolloutView, WaveView},
 };
 
 use super::*;
@@ -284,6 +283,8 @@ fn api() -> Vec<Sample> {
             command: RolloutCommand::RollBack,
             reason: "the line stands still".into(),
         },
+        ApiCall::Observe(_) => ApiCall::Observe(ObserveCall::Alerts),
+        ApiCall::DaemonRevoke(_) => ApiCall::DaemonRevoke(node(10)),
     });
     let labelled = |value: &dyn core::fmt::Debug| {
         let text = format!("{value:?}");
@@ -346,6 +347,20 @@ fn rollout_view() -> RolloutView {
             on_failure: OnFailure::Pause,
             ..RolloutPolicy::default()
         },
+    }
+}
+
+fn alert_view() -> AlertView {
+    AlertView {
+        id: "daemon-offline/daemon:gateway".into(),
+        rule: "daemon-offline".into(),
+        subject: "daemon:gateway".into(),
+        severity: Severity::Critical,
+        state: AlertState::Firing,
+        since_unix_ms: 1_700_000_000_000,
+        summary: "not heard for 90 s".into(),
+        silenced_until_unix_ms: 1_700_000_060_000,
+        silence_reason: "maintenance".into(),
     }
 }
 
@@ -468,6 +483,8 @@ fn results() -> Vec<ApiResult> {
         ApiResult::Diff(_) => ApiResult::Diff(workflow_diff()),
         ApiResult::Certificate(_) => ApiResult::Certificate(Signed::new(&certificate(10, Role::Daemon), &root())),
         ApiResult::Rollouts(_) => ApiResult::Rollouts(vec![rollout_view()]),
+        ApiResult::Observe(_) => ApiResult::Observe(ObserveResult::Alerts(vec![alert_view()])),
+        ApiResult::Revoked(_) => ApiResult::Revoked("gateway".into()),
     })
 }
 

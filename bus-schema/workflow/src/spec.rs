@@ -108,12 +108,11 @@ impl Spec {
 
     /// The selectors the text has in the place of a daemon's name, each once.
     pub fn selectors(&self) -> impl Iterator<Item = &str> {
-        let all = self.nodes.iter().enumerate().filter_map(|(index, node)| {
+        self.nodes.iter().enumerate().filter_map(|(index, node)| {
             let selector = node.selector()?;
             let is_first = self.nodes[..index].iter().all(|earlier| earlier.selector() != Some(selector));
             is_first.then_some(selector)
-        });
-        all
+        })
     }
 
     /// A node by its name.

@@ -32,6 +32,7 @@ mod payload;
 mod postgres;
 mod publish;
 mod python;
+mod s3;
 mod secret;
 mod sqlite;
 mod stdin;
@@ -78,6 +79,7 @@ pub fn components() -> Vec<Component> {
         python::SOURCE,
         python::TRANSFORM,
         python::SINK,
+        s3::SINK,
         sqlite::SOURCE,
         sqlite::SINK,
         stdin::SOURCE,

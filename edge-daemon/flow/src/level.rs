@@ -39,8 +39,10 @@ pub(crate) async fn level(leaves: &[Leaf], around: &Surroundings) -> Result<(Wat
             standings[index] = until_it_works(leaf, around, step).await?;
         }
     }
-    for leaf in leaves {
-        leaf.sink.0.lock().await.sink.recovered();
+    for (leaf, standing) in leaves.iter().zip(&standings) {
+        let mut opened = leaf.sink.0.lock().await;
+        opened.sink.begin(&leaf.stream, &standing.mark);
+        opened.sink.recovered();
     }
     Ok((
         levelling.to,

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`Source`] | `open` after a [`Position`], `read` | `commit`, `ready`, `close`, and what only streams need |
 //! | [`Transform`] | `apply`: pure, the same for the same batch, no more records than came | `forget`; `outside`, for one that has to be waited for ([`Outside`]) |
-//! | [`Sink`] | `open`, `write`, `commit` | `watermark` and `keeps_watermark` for exactly once, `close`, and what only spools need |
+//! | [`Sink`] | `open`, `write`, `commit` | `watermark` and `keeps_watermark` for exactly once, `gathered` for objects, `close`, and what only spools need |
 //! | [`Component`] | a descriptor (see [`describe`]) and a builder that checks the config and opens nothing | |
 //!
 //! What holds between them and the runner:
@@ -53,7 +53,7 @@ pub use memory::STATES_BYTES_MAX;
 pub use outside::Outside;
 pub use pipe::{Account, Checkpoints, Leaf, Meter, Observer, Pipe, Shared, Stage};
 pub use runner::{GROUP_BATCHES_MAX, Outcome, Surroundings, run};
-pub use sink::{Counts, Delivery, Rejected, Sink, Tally, Watermark};
+pub use sink::{Counts, Delivery, Gathered, Rejected, Sink, Tally, Watermark};
 pub use source::{Position, Read, Source, SourceBatch, Undecodable};
 pub use transform::{Transform, Transformed};
 

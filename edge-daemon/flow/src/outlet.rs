@@ -37,6 +37,8 @@ pub(crate) struct Outlet<'a> {
     pub(crate) tried: BTreeMap<u64, u32>,
     /// The mark is newer than the checkpoint.
     is_unsaved: bool,
+    /// Records that are committed and only gathered yet: see [`crate::Sink::gathered`].
+    gathered: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -45,6 +47,8 @@ pub(crate) enum Phase {
     Commit,
     /// Both under one hold of the sink, so that pipes that share it do not mix their transactions.
     Both,
+    /// Nothing more comes: what is gathered becomes durable.
+    Complete,
 }
 
 impl<'a> Outlet<'a> {
@@ -61,7 +65,13 @@ impl<'a> Outlet<'a> {
             stale: Vec::new(),
             tried: BTreeMap::new(),
             is_unsaved: false,
+            gathered: None,
         }
+    }
+
+    /// Whether something is committed that is not durable yet.
+    pub(crate) fn is_gathering(&self) -> bool {
+        self.gathered.is_some()
     }
 
     /// Does its part until it works.
@@ -133,7 +143,7 @@ impl<'a> Outlet<'a> {
             .position(|delivery| delivery.seq > mark.seq)
             .unwrap_or(deliveries.len());
         let fresh = &deliveries[fresh..];
-        if phase != Phase::Commit && !fresh.is_empty() {
+        if matches!(phase, Phase::Write | Phase::Both) && !fresh.is_empty() {
             self.rejected = opened.sink.refuses(fresh);
             if !self.rejected.is_empty() {
                 self.reject(fresh);
@@ -147,12 +157,16 @@ impl<'a> Outlet<'a> {
         self.mark = Some(mark);
         if phase != Phase::Write {
             // After a repeated write phase nothing may look fresh any more, and yet it is not released.
-            if !fresh.is_empty() || phase == Phase::Commit {
+            let is_open = !is_durable(opened, self.leaf);
+            if phase == Phase::Complete {
+                opened.sink.complete(&self.leaf.stream).await?;
+            } else if !fresh.is_empty() || phase == Phase::Commit || is_open {
                 opened.sink.commit().await?;
                 crash_point::at!(RunnerAfterCommit);
             }
-            self.is_unsaved = !opened.sink.keeps_watermark();
-            self.settle(deliveries, fresh, around);
+            let is_durable = is_durable(opened, self.leaf);
+            self.is_unsaved = is_durable && !opened.sink.keeps_watermark();
+            self.settle(deliveries, fresh, is_durable, around);
         }
         Ok(())
     }
@@ -204,6 +218,9 @@ impl<'a> Outlet<'a> {
         around: &Surroundings,
     ) -> Result<Watermark, Fault> {
         let mark = open_leaf(opened, self.leaf, around).await?;
+        if let Some(gathered) = opened.sink.gathered(&self.leaf.stream) {
+            return Ok(gathered.mark);
+        }
         if mark.seq < self.confirmed {
             let (had, has) = (self.confirmed, mark.seq);
             let cause = format!(
@@ -225,8 +242,8 @@ impl<'a> Outlet<'a> {
         Ok(mark)
     }
 
-    /// Brings the watermark and the meter up to what is durable now.
-    fn settle(&mut self, deliveries: &[Delivery], fresh: &[Delivery], around: &Surroundings) {
+    /// Brings the watermark up to what is committed, and the meter to what is durable now.
+    fn settle(&mut self, deliveries: &[Delivery], fresh: &[Delivery], is_durable: bool, around: &Surroundings) {
         let mut mark = self.mark.clone().unwrap_or_default();
         for (index, delivery) in fresh.iter().enumerate() {
             let lost = self
@@ -240,11 +257,24 @@ impl<'a> Outlet<'a> {
         let records = deliveries
             .iter()
             .map(|delivery| in_flight(&delivery.batch, &delivery.tally))
-            .sum();
-        self.leaf.meter.set(&mark, self.leaf.meter.left(records));
+            .sum::<u64>()
+            + self.gathered.take().unwrap_or_default();
+        if is_durable {
+            self.leaf.meter.set(&mark, self.leaf.meter.left(records));
+            self.confirmed = mark.seq;
+        } else {
+            self.gathered = Some(records);
+        }
         self.rejected.clear();
         self.kept.clear();
-        self.confirmed = mark.seq;
         self.mark = Some(mark);
     }
+}
+
+/// Whether all that a leaf's sink has committed is durable, and not only gathered.
+fn is_durable(opened: &Opened, leaf: &Leaf) -> bool {
+    opened
+        .sink
+        .gathered(&leaf.stream)
+        .is_none_or(|gathered| gathered.is_durable)
 }

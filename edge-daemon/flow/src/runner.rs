@@ -147,6 +147,7 @@ async fn run_once(pipe: &mut Pipe, around: &Surroundings) -> End {
     if let Err(outcome) = begin_letters(&ways, start.seq, pipe.rereads, around).await {
         return End::Outcome(outcome);
     }
+    let rereads = pipe.rereads;
     let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES_MAX);
     let (committed, to_commit) = watch::channel(None::<Position>);
     let (mut reader, leaves) = match Reader::new(pipe, &ways, around, to_commit, (&start, &marks)) {
@@ -160,6 +161,9 @@ async fn run_once(pipe: &mut Pipe, around: &Surroundings) -> End {
             .collect(),
         around,
         committed,
+        rereads,
+        waiting: None,
+        tried: Vec::new(),
     };
     let (read, written) = tokio::join!(reader.run(sender), writer.run(receiver));
     reader.commit_last().await;
@@ -176,6 +180,12 @@ struct Writer<'a> {
     leaves: Vec<Outlet<'a>>,
     around: &'a Surroundings,
     committed: watch::Sender<Option<Position>>,
+    /// See [`Pipe::rereads`].
+    rereads: bool,
+    /// What the source is told once everything is durable.
+    waiting: Option<Position>,
+    /// Dead letters that were tried again, until that is durable.
+    tried: Vec<u64>,
 }
 
 impl Writer<'_> {
@@ -190,12 +200,16 @@ impl Writer<'_> {
             }
             self.deliver(group).await?;
         }
+        // What can be read again waits for more to come with it.
+        if !self.around.stopping() || !self.rereads {
+            self.gather(Phase::Complete).await?;
+        }
         Ok(())
     }
 
     /// The next batch. While none comes, looks whether a leaf still stands where it stood: what is missing there has to be
-    /// read again, also from a source that gives nothing new.
-    async fn next(&self, receiver: &mut mpsc::Receiver<Work>) -> Result<Option<Work>, End> {
+    /// read again, also from a source that gives nothing new. What is gathered may be due meanwhile.
+    async fn next(&mut self, receiver: &mut mpsc::Receiver<Work>) -> Result<Option<Work>, End> {
         loop {
             if let Ok(work) = tokio::time::timeout(MOVED_LOOK_EVERY, receiver.recv()).await {
                 return Ok(work);
@@ -206,7 +220,16 @@ impl Writer<'_> {
                     return Err(End::Behind);
                 }
             }
+            self.gather(Phase::Commit).await?;
         }
+    }
+
+    /// Lets leaves go on with what they have gathered, if there is anything.
+    async fn gather(&mut self, phase: Phase) -> Result<(), End> {
+        for outlet in self.leaves.iter_mut().filter(|outlet| outlet.is_gathering()) {
+            outlet.deliver(&[], phase, self.around).await?;
+        }
+        self.release().await
     }
 
     /// Makes a group durable at every leaf, then lets the source know.
@@ -242,10 +265,23 @@ impl Writer<'_> {
                 }
             }
         }
-        self.settle(tried.into_iter().map(|(_, id, _)| id).collect()).await?;
+        self.tried.extend(tried.into_iter().map(|(_, id, _)| id));
         // Before the first read there is only a dead letter that was tried again, and nothing to tell the source.
         if let Some(last) = group.last().filter(|last| !last.position.bookmark().is_empty()) {
-            self.committed.send_replace(Some(last.position.clone()));
+            self.waiting = Some(last.position.clone());
+        }
+        self.release().await
+    }
+
+    /// Tells what is durable everywhere, unless a leaf has only gathered it.
+    async fn release(&mut self) -> Result<(), End> {
+        if self.leaves.iter().any(Outlet::is_gathering) {
+            return Ok(());
+        }
+        let tried = std::mem::take(&mut self.tried);
+        self.settle(tried).await?;
+        if let Some(position) = self.waiting.take() {
+            self.committed.send_replace(Some(position));
         }
         Ok(())
     }

@@ -172,6 +172,15 @@ mod position_bytes {
     }
 }
 
+/// See [`Sink::gathered`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gathered {
+    /// The watermark of all that was committed.
+    pub mark: Watermark,
+    /// All of it is durable.
+    pub is_durable: bool,
+}
+
 /// Writes records to a system, in two steps: `write` takes them, `commit` makes them durable.
 ///
 /// The runner calls one method at a time: `open`, `watermark` for each lineage, then `write`, `commit`, `write`, ….
@@ -206,8 +215,29 @@ pub trait Sink: Send {
     /// Returns the records it cannot hold; the runner puts them into the dead letters before it calls `commit`.
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault>;
 
-    /// Makes everything written durable. When this returns, power may fail.
+    /// Makes everything written durable. When this returns, power may fail (except for what is [`Sink::gathered`]).
     async fn commit(&mut self) -> Result<(), Fault>;
+
+    /// Where a lineage stands in a sink that gathers, because its system takes only something larger than a commit (an
+    /// object). What is gathered becomes durable by a commit that finds it large or old enough, all of a lineage at once.
+    /// Until then the runner leaves watermark and source where they are, and goes on committing. What is gathered survives
+    /// [`Sink::close`]; a crash it does not, and is read again. `None`: every commit makes everything durable.
+    fn gathered(&self, stream: &StreamId) -> Option<Gathered> {
+        let _ = stream;
+        None
+    }
+
+    /// A pipe begins, or begins anew, where this lineage stands: what was gathered beyond that comes again. Only sinks that
+    /// gather need it.
+    fn begin(&mut self, stream: &StreamId, mark: &Watermark) {
+        let _ = (stream, mark);
+    }
+
+    /// Makes durable what is gathered of a lineage, however little that is: nothing comes after it.
+    async fn complete(&mut self, stream: &StreamId) -> Result<(), Fault> {
+        let _ = stream;
+        Ok(())
+    }
 
     /// The highest seq of a lineage of which something may have gone out already: there is no going back behind it.
     async fn gone_out(&mut self, stream: &StreamId) -> Result<u64, Fault> {

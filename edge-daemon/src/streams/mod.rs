@@ -331,7 +331,7 @@ impl Streams {
                 }
                 SessionEvent::Stream { subject, frame } => self.arrived(&subject, &frame),
                 SessionEvent::Refused { subject, cause } => tracing::warn!(%subject, cause, "refused"),
-                SessionEvent::Message(_) | SessionEvent::Candidate { .. } => {}
+                SessionEvent::Message(_) | SessionEvent::Stale(_) | SessionEvent::Candidate { .. } => {}
             }
         }
     }

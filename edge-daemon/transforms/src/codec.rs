@@ -1,4 +1,4 @@
-//! Transforms `decode` and `encode`: base64 and Zstandard, there and back. What is unpacked is bounded: a few bytes that
+//! Transforms `decode` and `encode`: base64, gzip and Zstandard, there and back. What is unpacked is bounded: a few bytes that
 //! claim to be gigabytes are refused.
 
 use std::io::Read as _;
@@ -37,7 +37,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Undoes base64 and Zstandard: the columns become bytes, or texts. A row with a value that is not so packed, or has more
+/// Undoes base64, gzip and Zstandard: the columns become bytes, or texts. A row with a value that is not so packed, or has more
 /// than 1 MiB once unpacked, goes to the dead letters; so do the rows of one batch that would make it larger by 16 MiB.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -51,7 +51,7 @@ struct DecodeConfig {
     text: bool,
 }
 
-/// Packs texts and bytes as base64 or with Zstandard. What ends as base64 becomes a text, anything else bytes.
+/// Packs texts and bytes as base64, or with gzip or Zstandard. What ends as base64 becomes a text, anything else bytes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct EncodeConfig {
@@ -69,6 +69,8 @@ enum Codec {
     Base64,
     /// Zstandard.
     Zstd,
+    /// gzip (RFC 1952); several members one after the other are read as one.
+    Gzip,
 }
 
 /// The registry lines.
@@ -119,12 +121,12 @@ from = "packed"
 "#;
 
 fn decode_descriptor() -> Descriptor {
-    let summary = "Undoes base64 and Zstandard";
+    let summary = "Undoes base64, gzip and Zstandard";
     describe::<DecodeConfig>(ComponentRole::Transform, "decode", summary, DECODE_EXAMPLE)
 }
 
 fn encode_descriptor() -> Descriptor {
-    let summary = "Packs values as base64 or with Zstandard";
+    let summary = "Packs values as base64, or with gzip or Zstandard";
     describe::<EncodeConfig>(ComponentRole::Transform, "encode", summary, ENCODE_EXAMPLE)
 }
 
@@ -225,16 +227,12 @@ impl Codec {
                 let wrong = |error: std::io::Error| format!("is not packed with Zstandard: {error}");
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(wrong)?;
                 decoder.window_log_max(WINDOW_LOG_MAX).map_err(wrong)?;
-                let mut raw = Vec::new();
-                // One more than fits, to tell that there is more.
-                decoder
-                    .take(VALUE_BYTES_MAX as u64 + 1)
-                    .read_to_end(&mut raw)
-                    .map_err(wrong)?;
-                if raw.len() > VALUE_BYTES_MAX {
-                    return Err(format!("becomes more than {VALUE_BYTES_MAX} bytes"));
-                }
-                Ok(raw)
+                unpacked(decoder).map_err(|error| error.map_or_else(too_much, wrong))
+            }
+            Codec::Gzip => {
+                let wrong = |error: std::io::Error| format!("is not packed with gzip: {error}");
+                let decoder = flate2::bufread::MultiGzDecoder::new(bytes);
+                unpacked(decoder).map_err(|error| error.map_or_else(too_much, wrong))
             }
         }
     }
@@ -243,8 +241,31 @@ impl Codec {
         match self {
             Codec::Base64 => Ok(STANDARD.encode(bytes).into_bytes()),
             Codec::Zstd => zstd::bulk::compress(bytes, LEVEL).map_err(|error| format!("cannot be packed: {error}")),
+            Codec::Gzip => {
+                // Without a time: the same bytes are packed the same.
+                let mut encoder = flate2::bufread::GzEncoder::new(bytes, flate2::Compression::default());
+                let mut packed = Vec::new();
+                let done = encoder.read_to_end(&mut packed);
+                done.map_err(|error| format!("cannot be packed: {error}"))?;
+                Ok(packed)
+            }
         }
     }
+}
+
+/// What comes out of a decoder; without an error it is too much.
+fn unpacked(decoder: impl std::io::Read) -> Result<Vec<u8>, Option<std::io::Error>> {
+    let mut raw = Vec::new();
+    // One more than fits, to tell that there is more.
+    decoder.take(VALUE_BYTES_MAX as u64 + 1).read_to_end(&mut raw)?;
+    if raw.len() > VALUE_BYTES_MAX {
+        return Err(None);
+    }
+    Ok(raw)
+}
+
+fn too_much() -> String {
+    format!("becomes more than {VALUE_BYTES_MAX} bytes")
 }
 
 #[cfg(test)]
@@ -278,6 +299,12 @@ mod tests {
                 "0: column 'b' is not packed with Zstandard\n1: \n2: ",
             ),
             (
+                &DECODE,
+                r#"{"columns": ["b"], "formats": ["gzip"]}"#,
+                "~|=|?",
+                "0: column 'b' is not packed with gzip\n1: \n2: ",
+            ),
+            (
                 &ENCODE,
                 r#"{"columns": ["b", "t"], "formats": ["base64"]}"#,
                 "YU1PcA==|aGk=|1\nL3c9PQ==|/w==|2\nYQ==|AA==|3\n~|=|?",
@@ -298,6 +325,15 @@ mod tests {
         assert_eq!(shown_schema(&packed.batch), "t:bytes b:bytes n:i64");
     }
 
+    /// What `(printf h | gzip -n; printf i | gzip -n)` writes.
+    #[test]
+    fn gzip_of_others_is_read() {
+        let members = "1f8b0800000000000003cb0000e7066b91010000001f8b0800000000000003cb040071366ce601000000";
+        let input = table(&["b:bytes"], &[members]);
+        let config = r#"{"columns": ["b"], "formats": ["gzip"], "text": true}"#;
+        check(&DECODE, config, input, "hi", "");
+    }
+
     #[test]
     fn bombs_are_refused() {
         let packed = |bytes: usize| {
@@ -305,6 +341,10 @@ mod tests {
             assert!(packed.len() < 4_096);
             Cell::Bytes(&packed).to_string()
         };
+        let gzip = Codec::Gzip.encode(&vec![0; VALUE_BYTES_MAX + 1]).unwrap();
+        let input = table(&["b:bytes"], &[&Cell::Bytes(&gzip).to_string()]);
+        let config = r#"{"columns": ["b"], "formats": ["gzip"]}"#;
+        check(&DECODE, config, input, "", "0: column 'b' becomes more than");
         let config = r#"{"columns": ["b"], "formats": ["zstd"]}"#;
         let (most, more) = (packed(VALUE_BYTES_MAX), packed(VALUE_BYTES_MAX + 1));
         let input = table(&["b:bytes"], &[&more]);
@@ -324,7 +364,7 @@ mod tests {
         for (config, wanted) in [
             (r#"{"columns": [], "formats": ["zstd"]}"#, "columns: name at least one"),
             (r#"{"columns": ["a"], "formats": []}"#, "formats: name from 1 to 4"),
-            (r#"{"columns": ["a"], "formats": ["gzip"]}"#, "unknown variant `gzip`"),
+            (r#"{"columns": ["a"], "formats": ["bzip2"]}"#, "unknown variant `bzip2`"),
         ] {
             check_config(&DECODE, config, wanted);
             check_config(&ENCODE, config, wanted);
@@ -336,7 +376,7 @@ mod tests {
         fn there_and_back(bytes in proptest::collection::vec(proptest::num::u8::ANY, 1..300)) {
             let text = Cell::Bytes(&bytes).to_string();
             let input = table(&["b:bytes"], &[&text]);
-            for (there, back) in [(r#""zstd", "base64""#, r#""base64", "zstd""#), (r#""base64""#, r#""base64""#)] {
+            for (there, back) in [(r#""zstd", "base64""#, r#""base64", "zstd""#), (r#""base64""#, r#""base64""#), (r#""gzip""#, r#""gzip""#)] {
                 let mut encode = transform(&ENCODE, &format!("{{\"columns\": [\"b\"], \"formats\": [{there}]}}"));
                 let packed = encode.apply(input.clone()).unwrap().batch;
                 let mut decode = transform(&DECODE, &format!("{{\"columns\": [\"b\"], \"formats\": [{back}]}}"));

@@ -72,7 +72,11 @@ pub(super) fn prepare(
         name,
         number,
         id: compiled.id,
-        parts: compiled.parts.into_iter().map(|part| (part.node, part.workflow)).collect(),
+        parts: compiled
+            .parts
+            .into_iter()
+            .map(|part| (part.node, part.workflow))
+            .collect(),
         revision,
     })
 }
@@ -151,7 +155,15 @@ pub(super) fn start(
 ) -> Result<Outcome, Failure> {
     let ready = prepare(state, caller, text, expected, env)?;
     not_rolling(state, &ready.name)?;
-    let order = state.order_rollout(&ready.name, ready.number, ready.parts, policy, caller, env.signer, env.now);
+    let order = state.order_rollout(
+        &ready.name,
+        ready.number,
+        ready.parts,
+        policy,
+        caller,
+        env.signer,
+        env.now,
+    );
     let order = order.map_err(|why| {
         let (kind, hint) = match &why {
             Unstartable::Busy => (FailureKind::Conflict, "see: mycelial rollout list"),

@@ -9,7 +9,7 @@ use bus_schema::{
     plan::Descriptor,
 };
 
-use super::{Now, clip, presence::Lease};
+use super::{Now, clip, lineage::Lineage, presence::Lease};
 
 /// The roster, or the question for the catalog, goes to one daemon at most this often, in milliseconds.
 pub const AGAIN_MS: u64 = 4_000;
@@ -30,6 +30,7 @@ pub struct Daemon {
     catalog_asked_ms: Option<u64>,
     roster_sent_ms: Option<u64>,
     unsaved: bool,
+    lineage: Lineage,
 }
 
 fn due(last_ms: &mut Option<u64>, now_ms: u64) -> bool {
@@ -54,6 +55,7 @@ impl Daemon {
             .last
             .as_ref()
             .is_some_and(|last| heard_since_start && (status.boot, status.uptime_ms) < (last.boot, last.uptime_ms));
+        self.lineage.heard(&status, !outdated, now);
         if outdated {
             return false;
         }
@@ -79,6 +81,16 @@ impl Daemon {
     /// Is it there?
     pub fn presence(&self) -> Presence {
         self.lease.state()
+    }
+
+    /// A genuine status came in that was refused, because what it counts as its messages had been used before.
+    pub fn refused(&mut self, status: &Status, now: Now) {
+        self.lineage.heard(status, false, now);
+    }
+
+    /// Whether two use its keys.
+    pub fn is_cloned(&self, now_ms: u64) -> bool {
+        self.lineage.is_cloned(now_ms)
     }
 
     /// Whether what it said last may be taken for how it is.

@@ -14,6 +14,8 @@ use bus_schema::{
 
 /// Most members that an operator is told of in one message; of others it asks by name.
 const OPERATORS_ROSTER_MAX: usize = 4_096;
+/// Most revoked nodes on a roster; the oldest are left out.
+pub const REVOKED_MAX: usize = 1_024;
 
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +110,11 @@ impl Members {
         self.revoked.contains(node)
     }
 
+    /// Those that were members and are not to be believed any more.
+    pub fn revoked(&self) -> &[NodeId] {
+        &self.revoked
+    }
+
     fn roster_of<'a>(&'a self, members: impl Iterator<Item = &'a Arc<Member>>) -> Roster {
         Roster {
             fleet: self.fleet,
@@ -131,6 +138,19 @@ impl Members {
         roster
     }
 
+    /// The next roster, without a member, that is not to be believed any more.
+    pub fn roster_without(&self, node: &NodeId) -> Roster {
+        let mut roster = self.roster();
+        roster.version += 1;
+        roster.members.retain(|member| member.node != *node);
+        roster.revoked.retain(|known| known != node);
+        roster.revoked.push(*node);
+        // Who is on no list is a stranger, and as little believed: only its keys could be enrolled anew.
+        let surplus = roster.revoked.len().saturating_sub(REVOKED_MAX);
+        roster.revoked.drain(..surplus);
+        roster
+    }
+
     /// What a daemon is told, that has `peers` at the other ends of its streams.
     pub fn roster_for(&self, node: &NodeId, peers: &BTreeSet<NodeId>) -> Roster {
         self.roster_of(self.by_node.values().filter(|member| {
@@ -141,7 +161,10 @@ impl Members {
 
     /// What an operator is told: everybody, or, in a fleet too large for that, all but the daemons that find no room.
     pub fn roster_for_operator(&self) -> Roster {
-        let first = self.by_node.values().filter(|member| member.certificate.role != Role::Daemon);
+        let first = self
+            .by_node
+            .values()
+            .filter(|member| member.certificate.role != Role::Daemon);
         self.roster_of(first.chain(self.of_role(Role::Daemon)).take(OPERATORS_ROSTER_MAX))
     }
 
@@ -167,6 +190,8 @@ impl Members {
                 self.revoked.clone_from(&roster.revoked);
             }
             self.version = roster.version;
+            self.by_node.retain(|node, _| !roster.revoked.contains(node));
+            self.by_name.retain(|_, node| !roster.revoked.contains(node));
         }
     }
 
@@ -263,7 +288,11 @@ mod tests {
         for (n, name) in [(1, "a"), (2, "b"), (3, "c")] {
             add(&mut members, n, name, Role::Daemon);
         }
-        assert_eq!((members.version(), members.version_for(&a)), (3, 0), "daemons are no news to others");
+        assert_eq!(
+            (members.version(), members.version_for(&a)),
+            (3, 0),
+            "daemons are no news to others"
+        );
         add(&mut members, 9, "anna", Role::Operator);
         assert_eq!(members.version_for(&a), 4, "whoever gives commands is");
         assert_eq!(names(&members.roster_for(&a, &[b].into())), "a anna b");
@@ -282,6 +311,31 @@ mod tests {
         // A key that was rotated is news to all.
         add(&mut members, 1, "a", Role::Daemon);
         assert_eq!(members.version_for(&c), 7);
+    }
+
+    #[test]
+    fn who_is_taken_out_is_off_the_roster_and_listed() {
+        let [a, b] = [(1, "a"), (2, "b")].map(|(n, name)| member(n, name));
+        let mut members = Members::new(a.certificate.fleet);
+        for one in [&a, &b] {
+            let roster = members.roster_with(&one.certificate);
+            members.insert(one.clone());
+            members.set_roster(&roster);
+        }
+        let roster = members.roster_without(&a.certificate.node);
+        assert_eq!((roster.version, &roster.members[..]), (3, &[b.certificate.clone()][..]));
+        assert_eq!(roster.of(&a.certificate.node).count(), 0);
+        members.set_roster(&roster);
+        assert!(members.get(&a.certificate.node).is_none() && members.is_revoked(&a.certificate.node));
+        assert_eq!(members.roster_without(&a.certificate.node).revoked.len(), 1, "once");
+        members.revoked = (0..=REVOKED_MAX)
+            .map(|n| NodeId::from_hash(&bus_schema::id::hash("t", &[&n.to_le_bytes()])))
+            .collect();
+        let roster = members.roster_without(&b.certificate.node);
+        assert_eq!(
+            (roster.revoked.len(), roster.revoked.last()),
+            (REVOKED_MAX, Some(&b.certificate.node))
+        );
     }
 
     #[test]

@@ -7,15 +7,19 @@
 //! - what was *heard* (statuses, stream reports) is a picture of the moment, stored now and then for a restart's sake.
 
 pub mod access_list;
+pub mod alerts;
 pub mod change;
 pub mod daemon;
 pub mod enrol;
+pub mod history;
 pub mod labels;
 pub mod ledger;
+pub mod lineage;
 pub mod members;
 pub mod plans;
 pub mod presence;
 pub mod rates;
+pub mod readings;
 pub mod rollout;
 pub mod rollouts;
 pub mod state;

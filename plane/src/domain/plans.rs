@@ -186,6 +186,13 @@ impl Plans {
         }
     }
 
+    /// A daemon is no member any more. Returns whether it had a plan.
+    pub fn forget(&mut self, node: &NodeId) -> bool {
+        self.newly_confirmed.remove(node);
+        self.heard.remove(node);
+        self.wanted.remove(node).is_some()
+    }
+
     /// Whether a daemon runs a plan that this plane did not make: its store was lost, or an old copy was restored.
     pub fn is_foreign(&self, node: &NodeId, reported: u64) -> bool {
         reported > self.of(node).map_or(0, |plan| plan.version)

@@ -207,7 +207,13 @@ fn roll_back(head: &Head, next: &mut Head) -> Option<Deed> {
 }
 
 /// What time, and what daemons do, make of a rollout; `None` when everything stays as it is.
-pub fn step(order: &Order, head: &Head, watch: &mut Watch, now_ms: u64, look: &impl Look) -> Option<(Head, Option<Deed>)> {
+pub fn step(
+    order: &Order,
+    head: &Head,
+    watch: &mut Watch,
+    now_ms: u64,
+    look: &impl Look,
+) -> Option<(Head, Option<Deed>)> {
     let waited = now_ms.saturating_sub(watch.since_ms);
     let take_ms = u64::from(order.policy.take_s) * 1_000;
     let mut next = head.clone();
@@ -366,9 +372,15 @@ fn lateness(health: &Health, waited_ms: u64) -> String {
             None => "never heard of".to_string(),
         };
     }
-    let cause = if health.cause.is_empty() { "no cause given" } else { &health.cause };
+    let cause = if health.cause.is_empty() {
+        "no cause given"
+    } else {
+        &health.cause
+    };
     match health.part {
-        Some((revision, state)) => format!("after {}: revision {revision} is {state:?} ({cause})", span(waited_ms)).to_lowercase(),
+        Some((revision, state)) => {
+            format!("after {}: revision {revision} is {state:?} ({cause})", span(waited_ms)).to_lowercase()
+        }
         None => format!("has not taken its plan within {}", span(waited_ms)),
     }
 }

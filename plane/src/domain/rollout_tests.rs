@@ -222,23 +222,94 @@ fn how_rollouts_end() {
     };
     let all = |wanted| vec![wanted; 4];
     for (natures, policy, phase, wanted, cause) in [
-        ([Good, Good, Good, Good], policy(&three), Phase::Done, all(2), "all daemons run it"),
-        ([Good, Slow(50_000), Good, Good], policy(&three), Phase::Done, all(2), "all daemons"),
-        ([Bad, Good, Good, Good], policy(&three), Phase::RolledBack, all(1), "wave 1: 1 of 4 daemons failed, the last: revision 2 failed"),
-        ([Good, Bad, Good, Good], policy(&three), Phase::RolledBack, all(1), "wave 2"),
-        ([Good, Good, Silent, Good], policy(&three), Phase::RolledBack, all(1), "silent for 60 s; 1 daemons have not said so"),
-        ([Good, Slow(90_000), Good, Good], policy(&three), Phase::RolledBack, all(1), "has not"),
-        ([Good, Refuses, Good, Good], policy(&three), Phase::RolledBack, all(1), "the last: no"),
-        ([Good, Dies(5_000), Good, Good], policy(&three), Phase::RolledBack, all(1), "7 records went to the dead letters"),
+        (
+            [Good, Good, Good, Good],
+            policy(&three),
+            Phase::Done,
+            all(2),
+            "all daemons run it",
+        ),
+        (
+            [Good, Slow(50_000), Good, Good],
+            policy(&three),
+            Phase::Done,
+            all(2),
+            "all daemons",
+        ),
+        (
+            [Bad, Good, Good, Good],
+            policy(&three),
+            Phase::RolledBack,
+            all(1),
+            "wave 1: 1 of 4 daemons failed, the last: revision 2 failed",
+        ),
+        (
+            [Good, Bad, Good, Good],
+            policy(&three),
+            Phase::RolledBack,
+            all(1),
+            "wave 2",
+        ),
+        (
+            [Good, Good, Silent, Good],
+            policy(&three),
+            Phase::RolledBack,
+            all(1),
+            "silent for 60 s; 1 daemons have not said so",
+        ),
+        (
+            [Good, Slow(90_000), Good, Good],
+            policy(&three),
+            Phase::RolledBack,
+            all(1),
+            "has not",
+        ),
+        (
+            [Good, Refuses, Good, Good],
+            policy(&three),
+            Phase::RolledBack,
+            all(1),
+            "the last: no",
+        ),
+        (
+            [Good, Dies(5_000), Good, Good],
+            policy(&three),
+            Phase::RolledBack,
+            all(1),
+            "7 records went to the dead letters",
+        ),
         // Long after its own wave.
-        ([Dies(15_000), Good, Good, Good], policy(&three), Phase::RolledBack, all(1), "wave 2"),
-        ([Good, Silent, Good, Good], lenient.clone(), Phase::Done, all(2), "all daemons run it but 1"),
+        (
+            [Dies(15_000), Good, Good, Good],
+            policy(&three),
+            Phase::RolledBack,
+            all(1),
+            "wave 2",
+        ),
+        (
+            [Good, Silent, Good, Good],
+            lenient.clone(),
+            Phase::Done,
+            all(2),
+            "all daemons run it but 1",
+        ),
         ([Good, Silent, Bad, Good], lenient, Phase::RolledBack, all(1), "2 of 4"),
-        ([Good, Bad, Good, Good], pausing, Phase::Paused, vec![2, 2, 1, 1], "wave 2"),
+        (
+            [Good, Bad, Good, Good],
+            pausing,
+            Phase::Paused,
+            vec![2, 2, 1, 1],
+            "wave 2",
+        ),
     ] {
         let mut world = World::new(&natures, policy);
         world.run();
-        assert_eq!((world.head.phase, world.wanted()), (phase, wanted), "{natures:?} {:?}", world.head);
+        assert_eq!(
+            (world.head.phase, world.wanted()),
+            (phase, wanted),
+            "{natures:?} {:?}",
+            world.head
+        );
         if !matches!(natures, [_, Slow(90_000), ..]) {
             assert!(world.head.cause.contains(cause), "{natures:?}: {}", world.head.cause);
         }
@@ -273,7 +344,11 @@ fn people_have_the_last_word() {
         assert!(tell(&mut world, Pause).is_err());
         tell(&mut world, command).unwrap();
         world.run();
-        assert_eq!((world.head.phase, world.wanted()), (phase, wanted.to_vec()), "{command:?}");
+        assert_eq!(
+            (world.head.phase, world.wanted()),
+            (phase, wanted.to_vec()),
+            "{command:?}"
+        );
         for command in [Pause, Resume, Abort, RollBack] {
             assert!(tell(&mut world, command).is_err(), "{command:?} after the end");
         }
@@ -305,7 +380,11 @@ fn a_wave_that_moves_nothing_has_failed() {
             }
         }
     }
-    for (before, after, phase) in [(100, 100, Phase::Done), (100, 3, Phase::RollingBack), (1, 0, Phase::Done)] {
+    for (before, after, phase) in [
+        (100, 100, Phase::Done),
+        (100, 3, Phase::RollingBack),
+        (1, 0, Phase::Done),
+    ] {
         let (mut head, mut watch, look) = (Head::default(), Watch::default(), Rates(RefCell::new(before)));
         let mut now = 0;
         for _ in 0..3 {

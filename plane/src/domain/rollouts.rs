@@ -132,7 +132,11 @@ impl State {
             cause: said.map_or(String::new(), |said| said.cause.clone()),
             ..Health::default()
         };
-        for stream in self.streams.of_node(node).filter(|stream| stream.workflow() == workflow) {
+        for stream in self
+            .streams
+            .of_node(node)
+            .filter(|stream| stream.workflow() == workflow)
+        {
             health.dead += stream.account().ledger.dead;
             health.buffered_bytes += stream.buffered_bytes();
             health.rate += u64::from(stream.rate(now.mono_ms));
@@ -182,7 +186,8 @@ impl State {
         let id = WorkflowId::of_name(workflow);
         // Whether every daemon can take it is told now, and not in the last wave.
         self.place(&id, parts.clone(), signer).map_err(Unstartable::TooLarge)?;
-        let before: BTreeMap<NodeId, PlanWorkflow> = self.plans.parts_of(&id).map(|(n, part)| (*n, part.clone())).collect();
+        let before: BTreeMap<NodeId, PlanWorkflow> =
+            self.plans.parts_of(&id).map(|(n, part)| (*n, part.clone())).collect();
         let changed = self.plans.with_workflow(&id, parts.clone());
         let parts: BTreeMap<NodeId, Exchange> = changed
             .into_keys()
@@ -266,7 +271,9 @@ impl State {
         let mut changes = Vec::new();
         let parts = |waves: &[Vec<NodeId>], of: fn(&Exchange) -> &Option<PlanWorkflow>| {
             let nodes = waves.iter().flatten();
-            nodes.filter_map(|node| Some((*node, of(order.parts.get(node)?).clone()))).collect()
+            nodes
+                .filter_map(|node| Some((*node, of(order.parts.get(node)?).clone())))
+                .collect()
         };
         match deed {
             Some(Deed::Place(wave)) => {

@@ -162,6 +162,13 @@ impl State {
         .into()
     }
 
+    /// A genuine status of a daemon was refused, because its count had been used before.
+    pub fn on_refused(&mut self, node: &NodeId, status: &Status, now: Now) {
+        if let Some(daemon) = self.daemons.get_mut(node) {
+            daemon.refused(status, now);
+        }
+    }
+
     /// Time has passed. Returns whose presence is another one now.
     pub fn tick(&mut self, now: Now) -> Vec<(NodeId, Presence)> {
         let mut changed = Vec::new();
@@ -317,6 +324,11 @@ impl State {
                 }
                 Change::Roster { roster, signed } => {
                     self.members.set_roster(&roster);
+                    for node in &roster.revoked {
+                        self.daemons.remove(node);
+                        self.labels.remove(node);
+                        replan |= self.plans.forget(node);
+                    }
                     effects.push(Effect::TakeRoster(signed));
                 }
                 Change::RosterVersion(version) => self.members.raise(version),

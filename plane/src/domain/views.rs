@@ -186,6 +186,11 @@ impl State {
         let Some(last) = daemon.last() else {
             return String::new();
         };
+        if daemon.is_cloned(now.mono_ms) {
+            return "two daemons use its keys (was its data directory copied and both started?): stop one of them; if you do not \
+                    know where it is, revoke the daemon and enrol it anew"
+                .to_string();
+        }
         if !last.plan_error.is_empty() {
             return last.plan_error.clone();
         }

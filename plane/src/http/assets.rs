@@ -1,6 +1,5 @@
-//! The page's own files, inside the program. Knows no data of the fleet.
-
-use std::sync::OnceLock;
+//! The page's own files, inside the program: what `npm run build` wrote into `ui/dist`, compressed as it is there. Knows no
+//! data of the fleet.
 
 use axum::{
     extract::Request,
@@ -8,91 +7,108 @@ use axum::{
     middleware::Next,
     response::{Html, IntoResponse as _, Redirect, Response},
 };
-use bus_schema::{
-    api::{Failure, FailureKind},
-    id::{base32, hash},
-};
+use bus_schema::api::{Failure, FailureKind};
 
-use super::json::refuse;
+use super::problem::Refusal;
 
+/// One file of the page. What is large is there compressed only.
 struct Asset {
     path: &'static str,
     mime: &'static str,
-    bytes: &'static [u8],
+    /// Changes with the content. `None`: the name does that already, and browsers may keep the file for ever.
+    tag: Option<&'static str>,
+    plain: Option<&'static [u8]>,
+    gzip: Option<&'static [u8]>,
+    brotli: Option<&'static [u8]>,
 }
 
-macro_rules! asset {
-    ($path:literal, $mime:literal, $file:literal) => {
-        Asset {
-            path: $path,
-            mime: $mime,
-            bytes: include_bytes!(concat!("../../../ui/", $file)),
-        }
-    };
+// `ASSETS`, made by build.rs.
+include!(concat!(env!("OUT_DIR"), "/assets.rs"));
+
+/// The page itself, whatever address of it was asked for.
+const INDEX: &str = "/index.html";
+/// Where files are whose name changes with their content.
+const HASHED: &str = "/assets/";
+const FOR_EVER: &str = "public, max-age=31536000, immutable";
+
+fn find(path: &str) -> Option<&'static Asset> {
+    ASSETS.iter().find(|asset| asset.path == path)
 }
 
-const JS: &str = "text/javascript; charset=utf-8";
-
-macro_rules! script {
-    ($file:literal) => {
-        Asset {
-            path: concat!("/", $file),
-            mime: JS,
-            bytes: include_bytes!(concat!("../../../ui/", $file)),
-        }
-    };
+/// Whether a browser's window asks: those addresses belong to the page, which knows what to show there.
+fn is_window(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|types| types.to_str().ok());
+    accept.is_some_and(|types| types.contains("text/html"))
 }
 
-const ASSETS: &[Asset] = &[
-    asset!("/", "text/html; charset=utf-8", "index.html"),
-    asset!("/style.css", "text/css; charset=utf-8", "style.css"),
-    asset!("/icon.svg", "image/svg+xml", "icon.svg"),
-    script!("theme.js"),
-    script!("app.js"),
-    script!("dom.js"),
-    script!("api.js"),
-    script!("fleet.js"),
-    script!("workflows.js"),
-    script!("ledger.js"),
-];
-
-/// Changes with the page, so that browsers ask and are told «as you have it».
-fn tag() -> &'static str {
-    static TAG: OnceLock<String> = OnceLock::new();
-    TAG.get_or_init(|| {
-        let parts: Vec<_> = ASSETS.iter().map(|asset| asset.bytes).collect();
-        format!("\"{}\"", base32(&hash("mycelial page v1", &parts)[..10]))
-    })
+/// Whether the caller takes this encoding: named, and not with a weight of nothing.
+fn takes(headers: &HeaderMap, encoding: &str) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|choice| {
+            let (name, weight) = choice.split_once(';').unwrap_or((choice, ""));
+            let refused = weight
+                .trim()
+                .strip_prefix("q=")
+                .is_some_and(|q| q.parse::<f32>() == Ok(0.0));
+            name.trim().eq_ignore_ascii_case(encoding) && !refused
+        })
 }
 
 /// Anything that is not `/api`.
 pub(super) async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    let Some(asset) = ASSETS.iter().find(|asset| asset.path == uri.path()) else {
-        return refuse(
-            StatusCode::NOT_FOUND,
-            FailureKind::NotFound,
-            "there is no such page",
-            "start at /",
-        );
+    let path = uri.path();
+    let found = match path {
+        "/" => find(INDEX),
+        path => find(path).or_else(|| {
+            let is_page = is_window(&headers) && !path.starts_with(HASHED);
+            is_page.then(|| find(INDEX)).flatten()
+        }),
+    };
+    let Some(asset) = found else {
+        let message = "there is no such page";
+        return Refusal::new(StatusCode::NOT_FOUND, FailureKind::NotFound, message, "start at /").into_response();
     };
     if !matches!(method, Method::GET | Method::HEAD) {
-        return refuse(
-            StatusCode::METHOD_NOT_ALLOWED,
-            FailureKind::Invalid,
-            "a page can only be read",
-            "",
-        );
+        let message = "a page can only be read";
+        return Refusal::new(StatusCode::METHOD_NOT_ALLOWED, FailureKind::Invalid, message, "").into_response();
     }
-    let same = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag());
+    send(asset, &headers)
+}
+
+fn send(asset: &Asset, asked: &HeaderMap) -> Response {
+    let brotli = asset.brotli.filter(|_| takes(asked, "br")).map(|bytes| ("br", bytes));
+    let gzip = asset.gzip.filter(|_| takes(asked, "gzip")).map(|bytes| ("gzip", bytes));
+    let plain = asset.plain.map(|bytes| ("", bytes));
+    let Some((encoding, bytes)) = brotli.or(gzip).or(plain) else {
+        return Refusal::new(
+            StatusCode::NOT_ACCEPTABLE,
+            FailureKind::Invalid,
+            "this file is sent compressed only",
+            "ask with accept-encoding: gzip",
+        )
+        .into_response();
+    };
+    let known = asked.get(header::IF_NONE_MATCH);
+    let same = asset.tag.is_some_and(|tag| known.is_some_and(|known| known == tag));
     let mut response = if same {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        asset.bytes.into_response()
+        bytes.into_response()
     };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.mime));
-    headers.insert(header::ETAG, HeaderValue::from_static(tag()));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if !encoding.is_empty() && !same {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+    }
+    if let Some(tag) = asset.tag {
+        headers.insert(header::ETAG, HeaderValue::from_static(tag));
+    }
+    let cache = if asset.tag.is_some() { "no-cache" } else { FOR_EVER };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     response
 }
 
@@ -104,9 +120,7 @@ pub(super) async fn home() -> Redirect {
 /// A refusal that somebody would see in a browser's window becomes a page. Programs, and the page's own calls, ask for no
 /// HTML and get JSON.
 pub(super) async fn for_people(request: Request, next: Next) -> Response {
-    let accept = request.headers().get(header::ACCEPT);
-    let window = request.method() == Method::GET
-        && accept.is_some_and(|types| types.to_str().is_ok_and(|types| types.contains("text/html")));
+    let window = request.method() == Method::GET && is_window(request.headers());
     let response = next.run(request).await;
     match response.extensions().get::<Failure>() {
         Some(failure) if window => (response.status(), Html(refusal(failure))).into_response(),
@@ -119,10 +133,9 @@ fn refusal(Failure { message, hint, .. }: &Failure) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>Mycelial</title>\
-         <link rel=\"icon\" href=\"/icon.svg\"><link rel=\"stylesheet\" href=\"/style.css\"></head>\
-         <body><header class=\"bar\"><a class=\"brand\" href=\"/\"><img src=\"/icon.svg\" alt=\"\" width=\"22\" height=\"22\">\
-         Mycelial</a></header><main><h1>This does not work</h1><div class=\"alert\"><strong>{message}</strong><p>{hint}</p></div>\
-         <p><a href=\"/\">To the fleet</a></p></main></body></html>\n"
+         <link rel=\"icon\" href=\"/icon.svg\"><link rel=\"stylesheet\" href=\"/plain.css\"></head>\
+         <body><main><h1>This does not work</h1><p><strong>{message}</strong></p><p>{hint}</p>\
+         <p><a href=\"/\">To the overview</a></p></main></body></html>\n"
     )
 }
 
@@ -162,8 +175,28 @@ mod tests {
         };
         let page = refusal(&failure);
         assert!(
-            page.contains("<strong>&lt;script&gt;&amp;&quot;.</strong><p>A &gt; b.</p>"),
+            page.contains("<strong>&lt;script&gt;&amp;&quot;.</strong></p><p>A &gt; b.</p>"),
             "{page}"
         );
+    }
+
+    #[test]
+    fn encodings_that_are_taken() {
+        for (accept, brotli, gzip) in [
+            ("gzip, deflate, br, zstd", true, true),
+            ("gzip", false, true),
+            ("BR;q=0.5", true, false),
+            ("br;q=0, gzip;q=1", false, true),
+            ("brotli", false, false),
+            ("", false, false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accept));
+            assert_eq!(
+                (takes(&headers, "br"), takes(&headers, "gzip")),
+                (brotli, gzip),
+                "{accept}"
+            );
+        }
     }
 }

@@ -1,45 +1,51 @@
-//! Who may ask: pages of our own origin, with a session cookie that was given for a one-time code.
-//! Knows no password: codes come from `mycelial-plane login`, which needs the plane's own directory.
+//! Who asks: pages of our own origin, with a session cookie that was given for a password, or for a one-time code from
+//! `mycelial-plane login`, which needs the plane's own directory. What they may is the table's business.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use axum::{
-    Json,
-    extract::{Request, State as Shared, rejection::JsonRejection},
+    extract::{Request, State as Shared},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 use bus_schema::{api::FailureKind, id::FleetId};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use super::{Web, json::refuse};
+use super::{
+    Web,
+    ask::{Answer, Ask, json, nothing},
+    attempts::Attempts,
+    problem::Refusal,
+    table::{Endpoint, OPEN, by},
+    users,
+};
 use crate::{
     clock::unix_ms,
     disk::{Closed, Disk},
     login::{digest, fresh_secret},
+    permission::{Caller, Rank},
+    store::Person,
 };
 
 /// How long a session lasts, in milliseconds: a week.
 const SESSION_MS: i64 = 7 * 24 * 3_600 * 1_000;
 /// Most sessions at a time; one more ends the oldest.
-const SESSIONS_MAX: usize = 64;
+const SESSIONS_MAX: u32 = 256;
 /// Longest cookie header looked at, in bytes.
 const COOKIE_BYTES_MAX: usize = 8 * 1024;
+/// Whoever logs in with a code from the plane's own directory.
+const OWNER: &str = "owner";
 
-/// Sessions, and the names under which the page may be opened.
+/// How log-ins are checked, and the names under which the page may be opened.
 #[derive(Debug)]
 pub struct Auth {
-    disk: Disk,
-    /// By hash of the cookie: when it expires, milliseconds since 1970.
-    sessions: Mutex<HashMap<[u8; 32], i64>>,
+    pub(super) disk: Disk,
+    pub(super) attempts: Attempts,
+    /// Only one password is looked at a time: each takes memory.
+    pub(super) hashing: Semaphore,
     /// Allowed `Host` headers, lower case.
     hosts: Vec<String>,
     cookie: String,
@@ -56,14 +62,13 @@ impl Auth {
         dir: &Path,
     ) -> Result<Self, Closed> {
         let now = unix_ms();
-        let stored = disk.run(move |files| files.store.sessions(now)).await?;
-        let sessions = stored.unwrap_or_else(|cause| {
-            warn!(%cause, "cannot read web sessions; everybody has to log in again");
-            Vec::new()
-        });
+        if let Err(cause) = disk.run(move |files| files.store.forget_expired(now)).await? {
+            warn!(%cause, "cannot forget old web sessions");
+        }
         Ok(Self {
             disk,
-            sessions: Mutex::new(sessions.into_iter().collect()),
+            attempts: Attempts::default(),
+            hashing: Semaphore::new(1),
             hosts: hosts(address, names),
             // Cookies do not know ports: two planes on one machine must not overwrite each other's.
             cookie: format!("mycelial-{fleet}"),
@@ -74,12 +79,8 @@ impl Auth {
         })
     }
 
-    /// Nothing that panics runs while this lock is held.
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], i64>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn session(&self, headers: &HeaderMap) -> Option<[u8; 32]> {
+    /// The hash of the session cookie, if one was sent.
+    pub(super) fn cookie_of(&self, headers: &HeaderMap) -> Option<[u8; 32]> {
         let cookies = headers
             .get_all(header::COOKIE)
             .iter()
@@ -87,38 +88,35 @@ impl Auth {
         let pairs = cookies
             .filter(|text| text.len() <= COOKIE_BYTES_MAX)
             .flat_map(|text| text.split(';'));
-        let ours = pairs
+        let mut ours = pairs
             .filter_map(|pair| pair.trim().split_once('='))
             .filter(|(name, _)| *name == self.cookie);
-        let (sessions, now) = (self.lock(), unix_ms());
-        // Kept by hash: comparing tells nothing of the secret.
-        ours.map(|(_, secret)| digest(secret))
-            .find(|hash| sessions.get(hash).is_some_and(|expires| *expires > now))
+        // Kept by hash: looking it up tells nothing of the secret.
+        ours.next().map(|(_, secret)| digest(secret))
+    }
+
+    /// Who sent these headers, if anybody known.
+    pub(super) async fn identify(&self, headers: &HeaderMap, from: &str) -> Result<Option<Caller>, Refusal> {
+        let Some(hash) = self.cookie_of(headers) else {
+            return Ok(None);
+        };
+        let now = unix_ms();
+        let found = self.disk.run(move |files| files.store.session(&hash, now)).await;
+        let found = found.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
+        Ok(found.map(|person| match person {
+            Person::Owner => Caller::whole(OWNER, Rank::Admin, from),
+            Person::User { name, rank } => Caller::whole(&name, rank, from),
+        }))
+    }
+
+    pub(super) fn login_hint(&self) -> &str {
+        &self.login_hint
     }
 
     fn set_cookie(&self, secret: &str, age_s: i64) -> Option<HeaderValue> {
         let name = &self.cookie;
         let text = format!("{name}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={age_s}");
         HeaderValue::from_str(&text).ok()
-    }
-
-    /// Keeps a new session; returns those that had to make room.
-    fn remember(&self, hash: [u8; 32], expires: i64) -> Vec<[u8; 32]> {
-        let mut sessions = self.lock();
-        let now = unix_ms();
-        sessions.retain(|_, expires| *expires > now);
-        let mut ended = Vec::new();
-        while sessions.len() >= SESSIONS_MAX {
-            let oldest = sessions
-                .iter()
-                .min_by_key(|(_, expires)| **expires)
-                .map(|(hash, _)| *hash);
-            let Some(oldest) = oldest else { break };
-            sessions.remove(&oldest);
-            ended.push(oldest);
-        }
-        sessions.insert(hash, expires);
-        ended
     }
 }
 
@@ -144,12 +142,13 @@ pub(super) async fn require_own_origin(Shared(web): Shared<Arc<Web>>, request: R
     let host = text(header::HOST).unwrap_or_default().to_ascii_lowercase();
     if !web.auth.hosts.contains(&host) {
         let names = web.auth.hosts.join(", ");
-        return refuse(
+        return Refusal::new(
             StatusCode::MISDIRECTED_REQUEST,
             FailureKind::Forbidden,
             "this plane is not reached under that name",
-            &format!("it answers to {names}; add other names to http_names in plane.toml"),
-        );
+            format!("it answers to {names}; add other names to http_names in plane.toml"),
+        )
+        .into_response();
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let origin = text(header::ORIGIN).map(str::to_ascii_lowercase);
@@ -163,97 +162,153 @@ pub(super) async fn require_own_origin(Shared(web): Shared<Arc<Web>>, request: R
         let from_elsewhere = origin.as_ref().is_some_and(|origin| !own(origin))
             || site.is_some_and(|site| !matches!(site, "same-origin" | "none"));
         if from_elsewhere {
-            return refuse(
+            return Refusal::new(
                 StatusCode::FORBIDDEN,
                 FailureKind::Forbidden,
                 "another web page tried to use this plane",
                 "open the plane's own page and try again",
-            );
+            )
+            .into_response();
         }
     }
     next.run(request).await
 }
 
-/// Lets only requests with a session through.
-pub(super) async fn require_session(Shared(web): Shared<Arc<Web>>, request: Request, next: Next) -> Response {
-    if web.auth.session(request.headers()).is_none() {
-        let hint = web.auth.login_hint.clone();
-        return refuse(
-            StatusCode::UNAUTHORIZED,
-            FailureKind::Forbidden,
-            "you are not logged in",
-            &hint,
-        );
-    }
-    next.run(request).await
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get(
+            "/session",
+            OPEN,
+            "Who is logged in, and how to be; never an error",
+            by!(session),
+        )
+        .answers::<SessionShown>(),
+        Endpoint::post("/session", OPEN, "Logs in", by!(login)).takes::<Login>(),
+        Endpoint::delete("/session", OPEN, "Logs out", by!(logout)),
+    ]
 }
 
-/// `GET /session`: whether the one who asks is logged in, and how to be. Never an error, so that a page can ask quietly.
-pub(super) async fn session(Shared(web): Shared<Arc<Web>>, headers: HeaderMap) -> Response {
-    let open = web.auth.session(&headers).is_some();
-    Json(json!({ "open": open, "hint": web.auth.login_hint })).into_response()
+/// Who is logged in.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct SessionShown {
+    /// Nobody, when null.
+    user: Option<UserShown>,
+    /// There are no users yet: whoever has a code makes the first admin.
+    setup: bool,
+    /// How to log in.
+    hint: String,
 }
 
-/// A one-time code.
+/// Who it is, and how much it may.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct UserShown {
+    /// Its name.
+    name: String,
+    /// How much it may.
+    role: Rank,
+}
+
+async fn session(ask: Ask) -> Answer {
+    let found = ask.web.auth.disk.run(|files| files.store.users()).await;
+    let users = found.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
+    json(SessionShown {
+        user: ask.known.map(|caller| UserShown {
+            name: caller.name,
+            role: caller.rank,
+        }),
+        setup: users.is_empty(),
+        hint: ask.web.auth.login_hint.clone(),
+    })
+}
+
+/// A name with its password, or a one-time code. With all three, the code makes the first admin.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Code {
-    code: String,
+struct Login {
+    /// A user's.
+    #[serde(default)]
+    name: Option<String>,
+    /// Its.
+    #[serde(default)]
+    password: Option<String>,
+    /// From `mycelial-plane login`.
+    #[serde(default)]
+    code: Option<String>,
 }
 
-/// `POST /login`: a session for a one-time code.
-pub(super) async fn login(Shared(web): Shared<Arc<Web>>, body: Result<Json<Code>, JsonRejection>) -> Response {
-    let Json(Code { code }) = match body {
-        Ok(body) => body,
-        Err(rejection) => return super::json::rejected(&rejection),
-    };
-    let internal = |cause: String| refuse(StatusCode::INTERNAL_SERVER_ERROR, FailureKind::Internal, &cause, "");
-    let hash = digest(&code);
-    let now = unix_ms();
-    match web.auth.disk.run(move |files| files.store.use_login(&hash, now)).await {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => {
-            let hint = web.auth.login_hint.clone();
-            let message = "this log-in link has been used already, or is too old";
-            return refuse(StatusCode::UNAUTHORIZED, FailureKind::Forbidden, message, &hint);
+async fn login(ask: Ask) -> Answer {
+    let user = match ask.body()? {
+        Login {
+            code: Some(code),
+            name,
+            password,
+        } => {
+            let first = match (name, password) {
+                (None, None) => None,
+                (Some(name), Some(password)) => Some((name, password)),
+                _ => return Err(Refusal::invalid("name and password belong together", "")),
+            };
+            if let Some((name, password)) = &first {
+                users::check(name, password)?;
+            }
+            use_code(&ask, &code).await?;
+            match first {
+                Some((name, password)) => Some(users::first(&ask, name, password).await?),
+                None => None,
+            }
         }
-        Ok(Err(cause)) => return internal(cause.to_string()),
-        Err(cause) => return internal(cause.to_string()),
-    }
-    let secret = match fresh_secret() {
-        Ok(secret) => secret,
-        Err(cause) => return internal(cause.to_string()),
+        Login {
+            code: None,
+            name: Some(name),
+            password: Some(password),
+        } => Some(users::recognise(&ask, name, password).await?),
+        _ => return Err(Refusal::invalid("name and password, or a code, are missing", "")),
     };
-    let (hash, expires) = (digest(&secret), now.saturating_add(SESSION_MS));
-    let ended = web.auth.remember(hash, expires);
-    let kept = web.auth.disk.run(move |files| {
-        ended.iter().try_for_each(|hash| files.store.end_session(hash))?;
-        files.store.add_session(&hash, expires)
+    let secret = fresh_secret().map_err(Refusal::internal)?;
+    let (hash, expires) = (digest(&secret), unix_ms().saturating_add(SESSION_MS));
+    let (auth, who) = (&ask.web.auth, user.clone());
+    let kept = auth.disk.run(move |files| {
+        let user = user.as_deref();
+        files.store.add_session(&hash, user, expires, SESSIONS_MAX)
     });
-    match kept.await {
-        Ok(Ok(())) => {}
-        Ok(Err(cause)) => warn!(%cause, "a web session will not survive a restart"),
-        Err(cause) => return internal(cause.to_string()),
-    }
-    info!("somebody logged in to the web page");
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Some(cookie) = web.auth.set_cookie(&secret, SESSION_MS / 1_000) {
+    kept.await.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
+    info!(
+        user = who.as_deref().unwrap_or(OWNER),
+        from = ask.from,
+        "somebody logged in to the web page"
+    );
+    let mut response = nothing()?;
+    if let Some(cookie) = auth.set_cookie(&secret, SESSION_MS / 1_000) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
-    response
+    Ok(response)
 }
 
-/// `POST /logout`: ends the session, if there is one.
-pub(super) async fn logout(Shared(web): Shared<Arc<Web>>, headers: HeaderMap) -> Response {
-    if let Some(hash) = web.auth.session(&headers) {
-        web.auth.lock().remove(&hash);
-        let _ = web.auth.disk.run(move |files| files.store.end_session(&hash)).await;
+async fn use_code(ask: &Ask, code: &str) -> Result<(), Refusal> {
+    let (hash, now, auth) = (digest(code), unix_ms(), &ask.web.auth);
+    let used = auth.disk.run(move |files| files.store.use_login(&hash, now)).await;
+    if used.map_err(Refusal::internal)?.map_err(Refusal::internal)? {
+        return Ok(());
     }
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Some(cookie) = web.auth.set_cookie("", 0) {
+    let message = "this log-in link has been used already, or is too old";
+    let (status, hint) = (StatusCode::UNAUTHORIZED, auth.login_hint.clone());
+    Err(Refusal::new(status, FailureKind::Forbidden, message, hint))
+}
+
+async fn logout(ask: Ask) -> Answer {
+    let auth = &ask.web.auth;
+    if let Some(hash) = auth.cookie_of(&ask.headers) {
+        let ended = auth.disk.run(move |files| files.store.end_session(&hash)).await;
+        ended.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
+    }
+    let mut response = nothing()?;
+    if let Some(cookie) = auth.set_cookie("", 0) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
-    response
+    Ok(response)
 }
 
 #[cfg(test)]

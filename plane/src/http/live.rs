@@ -8,10 +8,9 @@ use std::{
 };
 
 use axum::{
-    extract::State as Shared,
     http::StatusCode,
     response::{
-        IntoResponse as _, Response,
+        IntoResponse as _,
         sse::{Event, KeepAlive, Sse},
     },
 };
@@ -19,8 +18,12 @@ use bus_schema::api::FailureKind;
 use futures_util::Stream;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Web, json::refuse};
-use crate::service::stopped;
+use super::{
+    ask::{Answer, Ask},
+    problem::Refusal,
+    table::{Endpoint, by, viewer},
+};
+use crate::{permission::Reach::Whole, service::stopped};
 
 /// Most pages that look at the same time.
 const LOOKING_MAX: usize = 32;
@@ -37,16 +40,24 @@ impl Stream for Pictures {
     }
 }
 
-/// `GET /api/live`.
-pub(super) async fn live(Shared(web): Shared<Arc<Web>>) -> Response {
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get(
+            "/live",
+            viewer(Whole),
+            "The picture of the fleet, at most once a second",
+            by!(live),
+        )
+        .events(),
+    ]
+}
+
+async fn live(ask: Ask) -> Answer {
+    let web = ask.web;
     let Ok(place) = LOOKING.try_acquire() else {
         let message = format!("{LOOKING_MAX} pages are looking already");
-        return refuse(
-            StatusCode::SERVICE_UNAVAILABLE,
-            FailureKind::Internal,
-            &message,
-            "close some of them",
-        );
+        let (status, hint) = (StatusCode::SERVICE_UNAVAILABLE, "close some of them");
+        return Err(Refusal::new(status, FailureKind::Internal, message, hint));
     };
     let (out, pictures) = mpsc::channel(1);
     let (mut look, mut stop) = (web.live.look(), web.stop.clone());
@@ -71,7 +82,7 @@ pub(super) async fn live(Shared(web): Shared<Arc<Web>>) -> Response {
             }
         }
     });
-    Sse::new(Pictures(pictures))
+    Ok(Sse::new(Pictures(pictures))
         .keep_alive(KeepAlive::default())
-        .into_response()
+        .into_response())
 }

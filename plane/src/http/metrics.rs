@@ -12,8 +12,8 @@ use bus_schema::{
     member::same_secret,
 };
 
-use super::{Web, json::refuse};
-use crate::metrics;
+use super::{Web, problem::Refusal};
+use crate::{metrics, permission::Caller};
 
 /// In whose name the calls are made.
 const CALLER: &str = "metrics";
@@ -22,21 +22,23 @@ const CALLER: &str = "metrics";
 pub(super) async fn metrics(Shared(web): Shared<Arc<Web>>, headers: HeaderMap) -> Response {
     let Some(token) = &web.metrics_token else {
         let hint = "name a file that holds a token in plane.toml: metrics_token_file = \"metrics.token\"";
-        return refuse(StatusCode::NOT_FOUND, FailureKind::NotFound, "metrics are off", hint);
+        return Refusal::new(StatusCode::NOT_FOUND, FailureKind::NotFound, "metrics are off", hint).into_response();
     };
     let shown = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     if !shown.is_some_and(|shown| same_secret(shown, token.as_bytes())) {
         let hint = "send the token: authorization: Bearer …";
-        return refuse(
+        return Refusal::new(
             StatusCode::UNAUTHORIZED,
             FailureKind::Forbidden,
             "the token is missing or wrong",
             hint,
-        );
+        )
+        .into_response();
     }
-    let ask = async |call| web.service.call(CALLER, call).await;
+    let caller = Caller::within(CALLER);
+    let ask = async |call| web.service.call(&caller, call).await;
     let answers = (
         ask(ApiCall::DaemonList).await,
         ask(ApiCall::WorkflowList).await,
@@ -44,12 +46,13 @@ pub(super) async fn metrics(Shared(web): Shared<Arc<Web>>, headers: HeaderMap) -
     );
     let (ApiResult::Daemons(daemons), ApiResult::Workflows(workflows), ApiResult::Ledger(streams)) = answers else {
         let message = "the plane could not say how things are";
-        return refuse(
+        return Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
             FailureKind::Internal,
             message,
             "try again",
-        );
+        )
+        .into_response();
     };
     let text = metrics::text(&daemons, &workflows, &streams);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()

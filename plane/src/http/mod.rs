@@ -1,21 +1,30 @@
 //! The web page and its JSON: what a browser on this machine may ask of the plane. Every call goes through the service;
-//! nothing is decided here but who may ask.
+//! nothing is decided here but who may ask: see `table.rs`.
 
+mod ask;
 mod assets;
+mod attempts;
 mod auth;
-mod json;
+mod fleet;
 mod live;
 mod metrics;
+mod observe;
+#[cfg(feature = "schema")]
+pub mod openapi;
+mod problem;
+pub mod table;
+mod users;
+mod workflows;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State as Shared},
+    extract::Request,
     http::{HeaderValue, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
-    routing::{get, post},
+    routing::get,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 use tracing::{error, warn};
@@ -80,7 +89,8 @@ pub fn serve(
     let app = router(web);
     tokio::spawn(async move {
         let mut asked = stop.clone();
-        let server = axum::serve(listener, app).with_graceful_shutdown(async move { stopped(&mut asked).await });
+        let server = axum::serve(listener, app.into_make_service_with_connect_info::<Peer>())
+            .with_graceful_shutdown(async move { stopped(&mut asked).await });
         let mut waiting = stop;
         tokio::select! {
             served = server.into_future() => {
@@ -102,19 +112,13 @@ pub async fn finish(server: JoinHandle<()>) {
 }
 
 fn router(web: Arc<Web>) -> Router {
-    let api = json::routes()
-        .route("/live", get(live::live))
-        .fallback(json::no_such_call);
-    let api = api.layer(from_fn_with_state(Arc::clone(&web), auth::require_session));
     Router::new()
-        .nest("/api", api)
-        .route("/session", get(auth::session))
+        .nest(table::BASE, table::routes())
         .route("/metrics", get(metrics::metrics))
         // Who types these addresses wants the page, which knows what to do.
-        .route("/login", post(auth::login).get(assets::home))
-        .route("/logout", post(auth::logout).get(assets::home))
+        .route("/login", get(assets::home))
+        .route("/logout", get(assets::home))
         .fallback(assets::asset)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(&web), auth::require_own_origin))
         .layer(from_fn(assets::for_people))
         .layer(from_fn(protect))
@@ -150,5 +154,5 @@ async fn protect(request: Request, next: Next) -> Response {
     response
 }
 
-/// What handlers take.
-type Web_ = Shared<Arc<Web>>;
+/// Where a request comes from.
+type Peer = SocketAddr;

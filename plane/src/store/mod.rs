@@ -3,8 +3,11 @@
 //! Durable before it returns (WAL with a full sync at each commit). Other processes of the same machine may write log-in
 //! codes and tokens at the same time (`mycelial-plane login`, `mycelial-plane token`); everything else is one writer's.
 
+pub mod alerts;
+pub mod history;
 mod records;
 mod rollouts;
+mod users;
 mod web;
 
 use std::{
@@ -17,6 +20,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
 
 pub use records::Loaded;
+pub use users::{Person, User};
 
 /// How long a write waits for another process, see above.
 const BUSY: Duration = Duration::from_secs(5);
@@ -32,6 +36,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
     include_str!("labels.sql"),
     include_str!("rollouts.sql"),
+    include_str!("alerts.sql"),
+    include_str!("users.sql"),
 ];
 
 /// The store cannot be used.
@@ -103,24 +109,7 @@ impl Store {
     }
 
     fn open_with(path: &Path, migrations: &[&str]) -> Result<Self, StoreError> {
-        let io = |what| {
-            move |source| StoreError::Io {
-                what,
-                path: path.to_path_buf(),
-                source,
-            }
-        };
-        // SQLite gives its journal files the mode of the database.
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path);
-        let file = file.map_err(io("open"))?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))
-            .map_err(io("protect"))?;
-        drop(file);
+        make_private(path)?;
         let unusable = |source| StoreError::NotADatabase {
             path: path.to_path_buf(),
             source,
@@ -165,6 +154,26 @@ fn set(db: &Connection, key: &str, value: &[u8]) -> Result<(), StoreError> {
     let sql = "INSERT INTO settings (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
     db.prepare_cached(sql)?.execute(params![key, value])?;
     Ok(())
+}
+
+/// Makes the file if it is not there, readable by its owner only. SQLite gives its journal files the same mode.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    let io = |what| {
+        move |source| StoreError::Io {
+            what,
+            path: path.to_path_buf(),
+            source,
+        }
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path);
+    let file = file.map_err(io("open"))?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+        .map_err(io("protect"))
 }
 
 fn prepare(db: &Connection) -> rusqlite::Result<()> {

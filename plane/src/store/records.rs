@@ -96,9 +96,7 @@ impl Store {
             loaded.changes.push(Change::Roster { roster, signed });
         }
         if let Some(version) = self.setting(ROSTER_VERSION)? {
-            loaded
-                .changes
-                .push(Change::RosterVersion(blob("settings", &version)?));
+            loaded.changes.push(Change::RosterVersion(blob("settings", &version)?));
         }
         loaded
             .changes
@@ -349,7 +347,15 @@ fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
             ];
             db.execute(sql, row)?;
         }
-        Change::Roster { signed, .. } => set(db, ROSTER, &encode(signed))?,
+        Change::Roster { roster, signed } => {
+            set(db, ROSTER, &encode(signed))?;
+            for node in &roster.revoked {
+                for table in ["members", "plans", "labels", "catalogs", "reports"] {
+                    db.prepare_cached(&format!("DELETE FROM {table} WHERE node = ?1"))?
+                        .execute([node.as_str()])?;
+                }
+            }
+        }
         Change::RosterVersion(version) => set(db, ROSTER_VERSION, &encode(version))?,
         Change::Revision(revision) => {
             let sql = "INSERT INTO revisions (workflow, number, text, made_by, at_unix_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -561,7 +567,9 @@ mod tests {
             changes.push(revision(number));
             both(&mut store, &mut state, changes);
         }
-        store.save_words(&state.take_unsaved(crate::domain::state::Share::All)).unwrap();
+        store
+            .save_words(&state.take_unsaved(crate::domain::state::Share::All))
+            .unwrap();
         drop(store);
 
         let store = Store::open(&path).unwrap();
@@ -608,7 +616,9 @@ mod tests {
         );
         let changes = state.on_catalog(node(1), [0; 32], vec![descriptor()]);
         both(&mut store, &mut state, changes);
-        store.save_words(&state.take_unsaved(crate::domain::state::Share::All)).unwrap();
+        store
+            .save_words(&state.take_unsaved(crate::domain::state::Share::All))
+            .unwrap();
         let again = reload(&store);
         let daemon = again.daemon(&node(1)).unwrap();
         assert_eq!(daemon.last().map(|last| last.boot), Some(4));

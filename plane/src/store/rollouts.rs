@@ -29,7 +29,10 @@ pub(super) fn write(db: &Connection, change: &Change) -> Result<(), StoreError> 
     match change {
         Change::RolloutBegun(order) => {
             let sql = "INSERT INTO rollouts (id, ordered, head) VALUES (?1, ?2, ?3)";
-            db.execute(sql, params![order.id.cast_signed(), encode(&**order), encode(&Head::default())])?;
+            db.execute(
+                sql,
+                params![order.id.cast_signed(), encode(&**order), encode(&Head::default())],
+            )?;
         }
         Change::RolloutHead { id, head } => {
             let sql = "UPDATE rollouts SET head = ?2 WHERE id = ?1";

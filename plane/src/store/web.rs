@@ -1,8 +1,8 @@
 //! Web log-ins in the store: one-time codes and sessions, by hash only.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::{Store, StoreError};
+use super::{Person, Store, StoreError};
 
 impl Store {
     /// Keeps a one-time code.
@@ -21,10 +21,19 @@ impl Store {
         Ok(used == 1)
     }
 
-    /// Keeps a session.
-    pub fn add_session(&self, hash: &[u8; 32], expires_unix_ms: i64) -> Result<(), StoreError> {
-        let sql = "INSERT OR REPLACE INTO sessions (hash, expires_unix_ms) VALUES (?1, ?2)";
-        self.db.execute(sql, params![hash, expires_unix_ms])?;
+    /// Keeps a session: of a user, or of whoever came with a code. More than `most` at a time are too many: the oldest end.
+    pub fn add_session(
+        &self,
+        hash: &[u8; 32],
+        user: Option<&str>,
+        expires_unix_ms: i64,
+        most: u32,
+    ) -> Result<(), StoreError> {
+        let sql = "INSERT INTO sessions (hash, user, expires_unix_ms) VALUES (?1, ?2, ?3)";
+        self.db.execute(sql, params![hash, user, expires_unix_ms])?;
+        let sql = "DELETE FROM sessions WHERE hash NOT IN \
+                   (SELECT hash FROM sessions ORDER BY expires_unix_ms DESC, hash LIMIT ?1)";
+        self.db.execute(sql, [most])?;
         Ok(())
     }
 
@@ -34,17 +43,29 @@ impl Store {
         Ok(())
     }
 
-    /// All sessions that have not expired; forgets everything that has.
-    pub fn sessions(&self, now_unix_ms: i64) -> Result<Vec<([u8; 32], i64)>, StoreError> {
+    /// Forgets codes and sessions that have expired.
+    pub fn forget_expired(&self, now_unix_ms: i64) -> Result<(), StoreError> {
         for table in ["logins", "sessions"] {
-            self.db.execute(
-                &format!("DELETE FROM {table} WHERE expires_unix_ms <= ?1"),
-                [now_unix_ms],
-            )?;
+            let sql = format!("DELETE FROM {table} WHERE expires_unix_ms <= ?1");
+            self.db.execute(&sql, [now_unix_ms])?;
         }
-        let mut statement = self.db.prepare("SELECT hash, expires_unix_ms FROM sessions")?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        Ok(())
+    }
+
+    /// Whose session this is: asked at every request, so that it ends at once when the user is removed.
+    pub fn session(&self, hash: &[u8; 32], now_unix_ms: i64) -> Result<Option<Person>, StoreError> {
+        let sql = "SELECT s.user, u.role FROM sessions s LEFT JOIN users u ON u.name = s.user \
+                   WHERE s.hash = ?1 AND s.expires_unix_ms > ?2";
+        let read = |row: &Row<'_>| Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<String>>(1)?));
+        let found = self.db.query_row(sql, params![hash, now_unix_ms], read).optional()?;
+        Ok(match found {
+            None => None,
+            Some((None, _)) => Some(Person::Owner),
+            // A user without a role that is known may nothing.
+            Some((Some(name), role)) => role
+                .and_then(|role| role.parse().ok())
+                .map(|rank| Person::User { name, rank }),
+        })
     }
 }
 
@@ -69,14 +90,20 @@ mod tests {
             assert_eq!(store.use_login(&hash, now).unwrap(), good, "{hash:?} {now}");
         }
         for (n, expires) in [(1, 50), (2, 150), (3, 200)] {
-            store.add_session(&[n; 32], expires).unwrap();
+            store.add_session(&[n; 32], None, expires, 9).unwrap();
         }
         store.end_session(&[3; 32]).unwrap();
-        assert_eq!(store.sessions(100).unwrap(), [([2; 32], 150)]);
+        for (n, now, is_open) in [(1, 49, true), (1, 50, false), (2, 149, true), (3, 0, false)] {
+            let found = store.session(&[n; 32], now).unwrap();
+            assert_eq!(found, is_open.then_some(Person::Owner), "{n} {now}");
+        }
+        store.forget_expired(100).unwrap();
         assert_eq!(
-            store.sessions(0).unwrap(),
-            [([2; 32], 150)],
+            store.session(&[1; 32], 0).unwrap(),
+            None,
             "the expired one is forgotten"
         );
+        store.add_session(&[4; 32], None, 160, 1).unwrap();
+        assert_eq!(store.session(&[2; 32], 0).unwrap(), None, "it made room");
     }
 }

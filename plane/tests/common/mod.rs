@@ -345,7 +345,7 @@ impl Answer {
 impl Browser {
     pub async fn log_in(&mut self, code: &str) -> Answer {
         let body = serde_json::json!({ "code": code }).to_string();
-        let answer = self.send("POST", "/login", &[], Some(&body)).await;
+        let answer = self.send("POST", "/api/v1/session", &[], Some(&body)).await;
         if let Some(cookie) = answer.headers.get("set-cookie") {
             self.cookie = cookie.split(';').next().map(str::to_string);
         }
@@ -373,7 +373,7 @@ impl Browser {
         let mut stream = self.open(method, path, extra, body).await;
         let mut bytes = Vec::new();
         timeout(SOON, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
-        parse(&String::from_utf8(bytes).unwrap())
+        parse(&String::from_utf8_lossy(&bytes))
     }
 
     pub async fn open(&self, method: &str, path: &str, extra: &[(&str, &str)], body: Option<&str>) -> TcpStream {

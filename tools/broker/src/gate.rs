@@ -1,7 +1,7 @@
 //! The gate: who connects, and what they may publish and subscribe to. Keeps no list of users and opens no connection.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::{Future, ready},
     hint::black_box,
     net::SocketAddr,
@@ -25,6 +25,7 @@ use mqtt5::{
     packet::{connect::ConnectPacket, publish::PublishPacket},
     protocol::v5::reason_codes::ReasonCode,
 };
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
@@ -41,6 +42,10 @@ pub(crate) struct Gate {
     /// Rules of the users that are connected, so that they are not built anew for each message.
     known: Mutex<HashMap<String, Arc<Known>>>,
     known_max: usize,
+    /// Users that were taken out of the fleet.
+    revoked: watch::Sender<HashSet<String>>,
+    /// Who is connected from where: user and client id.
+    present: Mutex<HashMap<SocketAddr, (String, String)>>,
 }
 
 /// A connected user.
@@ -65,7 +70,38 @@ impl Gate {
             secret,
             known: Mutex::default(),
             known_max,
+            revoked: watch::Sender::default(),
+            present: Mutex::default(),
         }
+    }
+
+    /// These users are let in no more, and those that are in are put out.
+    pub(crate) fn revoke(&self, users: HashSet<String>) {
+        self.revoked.send_if_modified(|known| {
+            let changed = *known != users;
+            *known = users;
+            changed
+        });
+    }
+
+    fn is_revoked(&self, user: &str) -> bool {
+        self.revoked.borrow().contains(user)
+    }
+
+    /// Returns once the user that is connected from `peer` has been taken out of the fleet.
+    pub(crate) async fn until_revoked(&self, peer: SocketAddr) {
+        let mut revoked = self.revoked.subscribe();
+        let present = || self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_out = |revoked: &HashSet<String>| present().get(&peer).is_some_and(|(user, _)| revoked.contains(user));
+        // The sender lives as long as this.
+        let _ = revoked.wait_for(is_out).await;
+    }
+
+    /// The connection from `peer` has ended. Returns its client id if its user was taken out of the fleet.
+    pub(crate) fn left(&self, peer: SocketAddr) -> Option<String> {
+        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        let (user, client) = present.remove(&peer)?;
+        self.is_revoked(&user).then_some(client)
     }
 
     fn admit(&self, connect: &ConnectPacket) -> Result<User, Refusal> {
@@ -88,6 +124,9 @@ impl Gate {
                 ReasonCode::BadUsernameOrPassword,
                 "wrong password: was the broker's secret changed?",
             );
+        }
+        if self.is_revoked(name) {
+            return refuse(ReasonCode::NotAuthorized, "was taken out of the fleet");
         }
         let id = connect.client_id.as_str();
         let plain = id == name;
@@ -114,6 +153,9 @@ impl Gate {
     }
 
     fn may_publish(&self, user: &str, topic: &str) -> bool {
+        if self.is_revoked(user) {
+            return false;
+        }
         let Some(known) = self.known(user) else { return false };
         let allowed = Subject::from_wire(topic, Dialect::Mqtt)
             .is_ok_and(|subject| known.rules.publish.iter().any(|rule| rule.matches(&subject)));
@@ -124,6 +166,9 @@ impl Gate {
     }
 
     fn may_subscribe(&self, user: &str, filter: &str) -> bool {
+        if self.is_revoked(user) {
+            return false;
+        }
         let Some(known) = self.known(user) else { return false };
         let allowed = pattern_from_mqtt(filter)
             .is_some_and(|pattern| known.rules.subscribe.iter().any(|rule| rule.contains(&pattern)));
@@ -211,7 +256,11 @@ impl AuthProvider for Gate {
         peer: SocketAddr,
     ) -> Later<'a, mqtt5::Result<AuthResult>> {
         let result = match self.admit(connect) {
-            Ok(user) => AuthResult::success_with_user(user.name()),
+            Ok(user) => {
+                let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+                present.insert(peer, (user.name(), connect.client_id.clone()));
+                AuthResult::success_with_user(user.name())
+            }
             Err(Refusal { code, why }) => {
                 let user: String = connect.username.iter().flat_map(|name| name.chars()).take(64).collect();
                 warn!(%peer, user, "connection refused: {why}");
@@ -364,6 +413,34 @@ mod tests {
             bad_password,
             "another's password"
         );
+    }
+
+    #[test]
+    fn who_was_taken_out_is_put_out_and_let_in_no_more() {
+        let Fleet { gate, fleet, a, b, .. } = fleet();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let peers = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let enters = |node: NodeId, peer| {
+            let packet = connect(User::Node(node), node.as_str());
+            let admitted = runtime.block_on(gate.authenticate(&packet, peer)).unwrap();
+            admitted.authenticated
+        };
+        assert!(enters(a, peers[0]) && enters(b, peers[1]));
+        let topic = format!("myc/v1/{fleet}/ctl/{a}/{b}");
+        assert!(gate.may_publish(a.as_str(), &topic));
+        gate.revoke(HashSet::from([a.to_string()]));
+        assert!(!gate.may_publish(a.as_str(), &topic));
+        assert!(!gate.may_subscribe(a.as_str(), &format!("myc/v1/{fleet}/ctl/+/{a}")));
+        assert!(!enters(a, SocketAddr::from(([127, 0, 0, 1], 3))));
+        let short = std::time::Duration::from_millis(20);
+        let out =
+            |peer| runtime.block_on(async { tokio::time::timeout(short, gate.until_revoked(peer)).await.is_ok() });
+        assert_eq!(peers.map(out), [true, false]);
+        assert_eq!(peers.map(|peer| gate.left(peer)), [Some(a.to_string()), None]);
+        assert!(gate.present.lock().unwrap().is_empty());
     }
 
     #[test]

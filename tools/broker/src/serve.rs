@@ -3,7 +3,14 @@
 //! mqtt5 has a server loop of its own; it is not used, because one client that starts a TLS handshake and falls silent
 //! stops it from accepting any other, and because it goes on without a TLS port it could not open.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use mqtt5::{
     MqttError,
@@ -35,6 +42,12 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How often expired sessions and empty queues are thrown away.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// The file beside the secret in which the plane says who was taken out of the fleet.
+const REVOKED: &str = "revoked";
+/// How often it is looked at.
+const REVOKED_EVERY: Duration = Duration::from_millis(500);
+/// Most bytes of it that are read.
+const REVOKED_BYTES_MAX: u64 = 1 << 20;
 /// How long a kept session waits for its client.
 const SESSION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long connections may take to end when the broker stops.
@@ -131,7 +144,9 @@ pub async fn serve(config: Config) -> Result<Handle, ServeError> {
 
     let storage = open_storage(&config).await?;
     let slots_max = config.max_clients.min(CLIENTS_MAX);
-    let gate = Gate::new(config.fleet, config.plane, secret, slots_max);
+    let gate = Arc::new(Gate::new(config.fleet, config.plane, secret, slots_max));
+    let revoked = config.secret_file.with_file_name(REVOKED);
+    gate.revoke(read_revoked(&revoked).unwrap_or_default());
     let shared = Arc::new(Shared::new(&config, gate, storage.clone()));
     if storage.is_some() {
         let recovered = shared
@@ -165,6 +180,8 @@ pub async fn serve(config: Config) -> Result<Handle, ServeError> {
         };
         handle.tasks.push(tokio::spawn(port.accept()));
     }
+    let watching = watch_revoked(revoked, Arc::clone(&shared.gate), handle.stop.subscribe());
+    handle.tasks.push(tokio::spawn(watching));
     handle.tasks.push(tokio::spawn(sweep(shared, handle.stop.subscribe())));
     Ok(handle)
 }
@@ -211,14 +228,14 @@ fn session_seconds() -> u32 {
 struct Shared {
     config: Arc<BrokerConfig>,
     router: Arc<MessageRouter>,
-    gate: Arc<dyn AuthProvider>,
+    gate: Arc<Gate>,
     storage: Option<Arc<DynamicStorage>>,
     stats: Arc<BrokerStats>,
     monitor: Arc<ResourceMonitor>,
 }
 
 impl Shared {
-    fn new(config: &Config, gate: Gate, storage: Option<Arc<DynamicStorage>>) -> Self {
+    fn new(config: &Config, gate: Arc<Gate>, storage: Option<Arc<DynamicStorage>>) -> Self {
         let doorkeeper = Arc::new(Doorkeeper);
         let router = match &storage {
             Some(storage) => MessageRouter::with_storage(Arc::clone(storage)),
@@ -236,7 +253,7 @@ impl Shared {
         Self {
             config: Arc::new(protocol(doorkeeper)),
             router: Arc::new(router),
-            gate: Arc::new(gate),
+            gate,
             storage,
             stats: Arc::new(BrokerStats::new()),
             monitor: Arc::new(ResourceMonitor::new(limits)),
@@ -321,19 +338,37 @@ impl Port {
                         stats,
                         monitor,
                     } = &*shared;
+                    let (end, ended) = broadcast::channel(1);
                     let handler = ClientHandler::new(
                         transport,
                         peer,
                         Arc::clone(config),
                         Arc::clone(router),
-                        Arc::clone(gate),
+                        Arc::clone(gate) as Arc<dyn AuthProvider>,
                         storage.clone(),
                         Arc::clone(stats),
                         Arc::clone(monitor),
-                        stop,
+                        ended,
                     );
                     // Boxed: mqtt5's future is several kilobytes.
-                    match Box::pin(handler.run()).await {
+                    let mut running = Box::pin(handler.run());
+                    let done = tokio::select! {
+                        done = &mut running => done,
+                        _ = stop.recv() => {
+                            let _ = end.send(());
+                            running.await
+                        }
+                        () = gate.until_revoked(peer) => {
+                            info!(%peer, "put out: it was taken out of the fleet");
+                            let _ = end.send(());
+                            running.await
+                        }
+                    };
+                    if let Some(client) = gate.left(peer) {
+                        // What it had subscribed to must not be kept for it.
+                        router.unregister_client(&client).await;
+                    }
+                    match done {
                         Ok(()) => debug!(%peer, "connection ended"),
                         Err(error) if error.is_normal_disconnect() => debug!(%peer, "connection ended"),
                         // The gate has said why.
@@ -356,6 +391,50 @@ async fn transport(stream: TcpStream, acceptor: Option<TlsAcceptor>) -> io::Resu
         Some(acceptor) => {
             let stream = timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await??;
             Ok(BrokerTransport::tls(TlsStreamWrapper::new(stream)))
+        }
+    }
+}
+
+/// The users that were taken out of the fleet: a node id a line, as the plane writes them. `None`: it cannot be read now.
+fn read_revoked(path: &Path) -> Option<HashSet<String>> {
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        // Nobody ever was.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(HashSet::new()),
+        Err(error) => {
+            warn!(%error, path = %path.display(), "cannot read who was taken out of the fleet");
+            return None;
+        }
+    };
+    let mut text = String::new();
+    io::Read::read_to_string(&mut io::Read::take(file, REVOKED_BYTES_MAX), &mut text).ok()?;
+    Some(
+        text.lines()
+            .map(|line| line.trim().to_string())
+            .filter(|line| !line.is_empty())
+            .collect(),
+    )
+}
+
+/// Looks at the list of those that were taken out of the fleet, until told to stop.
+async fn watch_revoked(path: PathBuf, gate: Arc<Gate>, mut stop: broadcast::Receiver<()>) {
+    let mut tick = interval(REVOKED_EVERY);
+    let mut known = None;
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = stop.recv() => return,
+        }
+        // A look at the file's date is a microsecond; reading it, when it has changed, is a few.
+        let looks = std::fs::metadata(&path)
+            .ok()
+            .map(|data| (data.modified().ok(), data.len()));
+        if looks == known {
+            continue;
+        }
+        if let Some(revoked) = read_revoked(&path) {
+            gate.revoke(revoked);
+            known = looks;
         }
     }
 }

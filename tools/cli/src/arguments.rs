@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use bus_schema::{api::BrokerKind, member::Role};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::names;
+use crate::{
+    names,
+    observe::{Alert, Metrics},
+};
 
 const EXITS: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, file or enrolment string, or not an operator yet,
@@ -94,6 +97,12 @@ pub enum Command {
     /// Deploy workflows in waves, and look after it.
     #[command(subcommand)]
     Rollout(Rollout),
+    /// Show what daemons, workflows and streams did over time.
+    #[command(subcommand)]
+    Metrics(Metrics),
+    /// See what is wrong, say when to be told, and silence it.
+    #[command(subcommand)]
+    Alert(Alert),
     /// Show every stream's account: produced = delivered + buffered + dropped + dead.
     Ledger,
     /// Show the components the fleet's daemons have, or one of them with its settings and an example.
@@ -339,6 +348,16 @@ pub enum Daemon {
         /// Write it to this file.
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
+    },
+    /// Take a daemon out of the fleet for good: nobody believes it any more, and it reads nothing more. Its data stays on its
+    /// disk; workflows that name it have to be changed.
+    Revoke {
+        /// Its name or id.
+        #[arg(add = names::daemons())]
+        name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// Ask a daemon itself, not the plane, whether it is there.
     Ping {
@@ -664,7 +683,7 @@ impl From<Broker> for BrokerKind {
 }
 
 /// `90s`, `30m`, `24h`, `7d` in seconds.
-fn duration_s(text: &str) -> Result<u64, String> {
+pub(crate) fn duration_s(text: &str) -> Result<u64, String> {
     let wrong = || format!("'{text}' is not a time: write for example 30m, 24h or 7d");
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let number: u64 = number.parse().map_err(|_| wrong())?;

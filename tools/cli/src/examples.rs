@@ -54,6 +54,54 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("token list", &[("mycelial token list", "")]),
     ("token revoke", &[("mycelial token revoke ID", "as the list shows it")]),
     (
+        "metrics daemon",
+        &[
+            ("mycelial metrics daemon gateway-7", "the last hour"),
+            (
+                "mycelial metrics daemon gateway-7 --last 7d --metric memory -o json",
+                "a week of one, for programs",
+            ),
+        ],
+    ),
+    (
+        "metrics workflow",
+        &[("mycelial metrics workflow orders --last 24h", "the last day")],
+    ),
+    (
+        "metrics stream",
+        &[("mycelial metrics stream 'orders/db->hub' --metric lag", "")],
+    ),
+    ("alert list", &[("mycelial alert list", "")]),
+    ("alert rules", &[("mycelial alert rules", "")]),
+    (
+        "alert apply",
+        &[
+            (
+                "mycelial alert apply rules.toml --preview 24h",
+                "when would they have fired?",
+            ),
+            ("mycelial alert apply rules.toml", "take them"),
+        ],
+    ),
+    (
+        "alert silence",
+        &[
+            (
+                "mycelial alert silence k3j2qw7a --for 2h --reason 'new disk is on its way'",
+                "",
+            ),
+            ("mycelial alert silence k3j2qw7a --end", "tell of it again"),
+        ],
+    ),
+    (
+        "alert test",
+        &[("mycelial alert test ops", "ops is a channel of plane.toml")],
+    ),
+    (
+        "daemon revoke",
+        &[("mycelial daemon revoke gateway-7", "asks first; --yes does not")],
+    ),
+    (
         "daemon list",
         &[
             ("mycelial daemon list", "all of them"),
@@ -106,10 +154,17 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "and see it run everywhere",
             ),
             ("mycelial workflow apply workflows/", "all in a directory"),
-            ("mycelial workflow apply orders.toml --dry-run", "which daemons would get what"),
+            (
+                "mycelial workflow apply orders.toml --dry-run",
+                "which daemons would get what",
+            ),
             (
                 "mycelial workflow apply orders.toml --waves 1,10%,50%,100% --soak 30s",
                 "one daemon first, then more and more",
+            ),
+            (
+                "mycelial workflow apply orders.toml --dry-run",
+                "only show what would change, where",
             ),
             ("mycelial workflow apply orders.toml --expect 7", "only over revision 7"),
         ],
@@ -138,7 +193,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     (
         "rollout start",
         &[
-            ("mycelial rollout start orders.toml --watch", "one daemon, a tenth, half, all"),
+            (
+                "mycelial rollout start orders.toml --watch",
+                "one daemon, a tenth, half, all",
+            ),
             (
                 "mycelial rollout start orders.toml --waves 5,100% --soak 10m --max-failures 2%",
                 "five first; a few may fail",
@@ -146,14 +204,23 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("rollout list", &[("mycelial rollout list", "")]),
-    ("rollout show", &[("mycelial rollout show 7", "with the daemons that failed")]),
+    (
+        "rollout show",
+        &[("mycelial rollout show 7", "with the daemons that failed")],
+    ),
     ("rollout watch", &[("mycelial rollout watch 7", "")]),
     (
         "rollout pause",
         &[("mycelial rollout pause 7 --reason 'the line is being cleaned'", "")],
     ),
-    ("rollout resume", &[("mycelial rollout resume 7", "whatever has failed")]),
-    ("rollout abort", &[("mycelial rollout abort 7", "what was deployed stays")]),
+    (
+        "rollout resume",
+        &[("mycelial rollout resume 7", "whatever has failed")],
+    ),
+    (
+        "rollout abort",
+        &[("mycelial rollout abort 7", "what was deployed stays")],
+    ),
     ("rollout rollback", &[("mycelial rollout rollback 7", "all go back")]),
     (
         "ledger",

@@ -13,6 +13,7 @@ mod examples;
 mod letters;
 mod live;
 mod names;
+mod observe;
 mod reference;
 mod render;
 mod requests;

@@ -16,11 +16,12 @@ use bus_schema::{
 use crate::{
     answer::Answer,
     arguments::{Arguments, Command, Daemon, Output, Token},
+    ask::sure,
     bugreport,
     client::{CliError, Client, open_home},
     contexts,
     control::{self, Lines},
-    doctor, letters, live, reference, render, rollouts, secrets, top, workflows,
+    doctor, letters, live, observe, reference, render, rollouts, secrets, top, workflows,
 };
 
 /// How long a command waits for an answer unless told.
@@ -90,6 +91,8 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
             control::logs(&dir()?, timeout, output, wish).await
         }
         Command::Components { name } => components(&dir()?, timeout, output, name).await,
+        Command::Metrics(what) => observe::metrics(&dir()?, timeout, output, what).await,
+        Command::Alert(what) => observe::alert(&dir()?, timeout, output, what).await,
         Command::Ledger => ask(&dir()?, timeout, output, ApiCall::Ledger).await,
         Command::Acl { broker } => ask(&dir()?, timeout, output, ApiCall::AccessList(broker.into())).await,
         Command::Info => ask(&dir()?, timeout, output, ApiCall::Info).await,
@@ -102,6 +105,7 @@ async fn daemon(dir: &Path, timeout: Duration, output: Output, what: Daemon) -> 
         Daemon::List { select } => return ask(dir, timeout, output, ApiCall::DaemonSelect(select)).await,
         Daemon::Show { name } => return ask(dir, timeout, output, ApiCall::DaemonShow(name)).await,
         Daemon::Label { select, changes } => return ask(dir, timeout, output, label_call(select, &changes)?).await,
+        Daemon::Revoke { name, yes } => return revoke(dir, timeout, output, &name, yes).await,
         Daemon::Ping { name } => return ping(dir, timeout, output, &name).await,
         Daemon::Diagnose { name, file } => return control::diagnose(dir, timeout, output, &name, file).await,
         Daemon::Pause { whom } => (whom, ControlCall::Pause { workflow: all() }),
@@ -113,6 +117,34 @@ async fn daemon(dir: &Path, timeout: Duration, output: Output, what: Daemon) -> 
         }
     };
     control::command(dir, timeout, output, whom.into(), call).await
+}
+
+/// Takes a daemon out of the fleet, having said what that does.
+async fn revoke(dir: &Path, timeout: Duration, output: Output, name: &str, yes: bool) -> Result<(), CliError> {
+    let question = format!(
+        "this takes '{name}' out of the fleet for good: nobody believes it any more, and what it has not delivered stays on \
+         its disk"
+    );
+    sure(&question, yes)?;
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let asked = async {
+        let ApiResult::Daemon(detail) = client.call(&ApiCall::DaemonShow(name.to_string())).await? else {
+            return Err(CliError::Failed("the plane answered something else".to_string()));
+        };
+        client.call(&ApiCall::DaemonRevoke(detail.view.node)).await?;
+        // So that this operator's next message is not sealed with a key that the daemon has.
+        if let ApiResult::Roster(put) = client.call(&ApiCall::Roster).await? {
+            client.take_roster(&put);
+        }
+        Ok(detail)
+    };
+    let answered = asked.await;
+    client.close().await;
+    let view = answered?.view;
+    let data = serde_json::json!({ "name": view.name, "node": view.node });
+    let text = format!("{} ({}) is no member of the fleet any more\n", view.name, view.node);
+    Answer::new(&data, [view.name], text).print(output);
+    Ok(())
 }
 
 fn token_call(what: Token) -> Result<ApiCall, CliError> {

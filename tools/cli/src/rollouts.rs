@@ -26,7 +26,12 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Rollout) -
         reason: reason.unwrap_or_else(|| "an operator said so".to_string()),
     };
     let (call, watch) = match what {
-        Rollout::Start { file, expect, waves, watch } => {
+        Rollout::Start {
+            file,
+            expect,
+            waves,
+            watch,
+        } => {
             let call = ApiCall::RolloutStart {
                 text: workflows::read(&file)?,
                 expect_revision: expect,
@@ -127,10 +132,17 @@ pub async fn follow(client: &Client, output: Output, id: u64, most: Option<Durat
         match view.phase {
             RolloutPhase::Done => return Ok(()),
             RolloutPhase::RolledBack | RolloutPhase::Aborted | RolloutPhase::Paused => {
-                return Err(CliError::Failed(format!("rollout {id} is {}: {}", word(view.phase), view.cause)));
+                return Err(CliError::Failed(format!(
+                    "rollout {id} is {}: {}",
+                    word(view.phase),
+                    view.cause
+                )));
             }
             _ if end.is_some_and(|end| Instant::now() >= end) => {
-                return Err(CliError::Unreachable(format!("rollout {id} is still {}", word(view.phase))));
+                return Err(CliError::Unreachable(format!(
+                    "rollout {id} is still {}",
+                    word(view.phase)
+                )));
             }
             _ => sleep(LOOK).await,
         }
@@ -183,7 +195,10 @@ fn print(output: Output, views: &[RolloutView]) {
         ]
     };
     let rows: Vec<_> = views.iter().map(row).collect();
-    let mut text = render::table(&["rollout", "workflow", "phase", "wave", "daemons", "by", "cause"], &rows);
+    let mut text = render::table(
+        &["rollout", "workflow", "phase", "wave", "daemons", "by", "cause"],
+        &rows,
+    );
     if let [view] = views {
         let rows: Vec<_> = view
             .failures
@@ -203,7 +218,10 @@ fn print(output: Output, views: &[RolloutView]) {
 fn policy(waves: &Waves) -> Result<RolloutPolicy, CliError> {
     let mut policy = RolloutPolicy::default();
     if let Some(text) = &waves.waves {
-        policy.waves = text.split(',').map(|part| amount(part.trim())).collect::<Result<_, _>>()?;
+        policy.waves = text
+            .split(',')
+            .map(|part| amount(part.trim()))
+            .collect::<Result<_, _>>()?;
     }
     let seconds = |s: u64| u32::try_from(s).unwrap_or(u32::MAX);
     policy.soak_s = waves.soak.map_or(policy.soak_s, seconds);
@@ -241,20 +259,38 @@ pub fn render_diff(diff: &WorkflowDiff) -> String {
     for node in &diff.nodes {
         let name = format!("{} {}", node.role, node.node);
         if node.change != Changed::Changed {
-            rows.push(vec![name, word(node.change).to_string(), String::new(), String::new(), String::new()]);
+            rows.push(vec![
+                name,
+                word(node.change).to_string(),
+                String::new(),
+                String::new(),
+                String::new(),
+            ]);
             continue;
         }
         for field in &node.fields {
             let side = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_string());
             let change = word(node.change).to_string();
-            rows.push(vec![name.clone(), change, field.field.clone(), side(&field.before), side(&field.after)]);
+            rows.push(vec![
+                name.clone(),
+                change,
+                field.field.clone(),
+                side(&field.before),
+                side(&field.after),
+            ]);
         }
     }
     let mut text = render::table(&["node", "change", "field", "before", "after"], &rows);
     let rows: Vec<_> = diff
         .daemons
         .iter()
-        .map(|daemon| vec![daemon.daemon.clone(), word(daemon.change).to_string(), daemon.nodes.join(", ")])
+        .map(|daemon| {
+            vec![
+                daemon.daemon.clone(),
+                word(daemon.change).to_string(),
+                daemon.nodes.join(", "),
+            ]
+        })
         .collect();
     text.push('\n');
     text.push_str(&render::table(&["daemon", "change", "would run"], &rows));
@@ -276,7 +312,10 @@ mod tests {
             ..Waves::default()
         };
         let read = policy(&typed("1, 10%,100%")).unwrap();
-        assert_eq!(read.waves, [Amount::Count(1), Amount::Percent(10), Amount::Percent(100)]);
+        assert_eq!(
+            read.waves,
+            [Amount::Count(1), Amount::Percent(10), Amount::Percent(100)]
+        );
         assert_eq!((read.soak_s, read.take_s), (5, RolloutPolicy::default().take_s));
         for wrong in ["", "x", "101%", "1;2", "-1"] {
             assert_eq!(policy(&typed(wrong)).unwrap_err().exit_code(), 2, "{wrong}");

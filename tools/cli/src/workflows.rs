@@ -270,7 +270,11 @@ async fn dry(dir: &Path, timeout: Duration, output: Output, texts: Vec<(PathBuf,
         .iter()
         .map(|diff| match diff.revision {
             0 => format!("{}: new\n\n{}", diff.name, rollouts::render_diff(diff)),
-            revision => format!("{}: against revision {revision}\n\n{}", diff.name, rollouts::render_diff(diff)),
+            revision => format!(
+                "{}: against revision {revision}\n\n{}",
+                diff.name,
+                rollouts::render_diff(diff)
+            ),
         })
         .collect();
     Answer::new(&all, all.iter().map(|diff| diff.name.clone()), text.join("\n")).print(output);
@@ -298,7 +302,10 @@ async fn in_waves(
         CliError::Refused(failure) => CliError::Workflow(file, failure),
         error => error,
     })?;
-    eprintln!("rollout {} has begun; watch it with: mycelial rollout watch {}", view.id, view.id);
+    eprintln!(
+        "rollout {} has begun; watch it with: mycelial rollout watch {}",
+        view.id, view.id
+    );
     match wait {
         Some(most) => rollouts::follow(client, output, view.id, Some(most)).await,
         None => {

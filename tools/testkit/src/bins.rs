@@ -55,7 +55,7 @@ pub fn crash_bin(name: &str) -> PathBuf {
 /// Panics with the command to make it when it is not there.
 #[must_use]
 #[track_caller]
-pub(crate) fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     let target = bins_dir().parent().map(Path::to_path_buf).unwrap_or_default();
     let path = target.join("python").join("bin").join("python");
     assert!(

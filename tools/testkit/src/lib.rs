@@ -10,6 +10,7 @@
 //! | a broker or database | [`Mosquitto`], [`Nats`], [`Postgres`], [`Mariadb`], [`Influxdb`]; common controls on [`Service`] |
 //! | a server that behaves as a test says | [`Script`] |
 //! | a machine | [`Modbus`], [`OpcUa`] |
+//! | a mail server | [`Smtp`] |
 //! | certificates | [`Tls`] |
 //! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`]; [`crash_bin`] for one that dies where it is told |
 //! | all of them together | [`Fleet`], on a [`Broker`] |
@@ -50,16 +51,18 @@ pub mod oracle;
 mod ports;
 mod postgres;
 mod proc;
+mod s3;
 pub mod scenario;
 mod script;
 mod service;
 pub mod shop;
+mod smtp;
 pub mod soak;
 mod tls;
 mod wait;
 mod wall_clock;
 
-pub use bins::{bin, crash_bin, find_program};
+pub use bins::{bin, crash_bin, find_program, python};
 pub use crowd::{Crowd, Picture};
 pub use dice::{Dice, fresh_seed};
 pub use fleet::{Broker, Embedded, Fleet};
@@ -75,8 +78,10 @@ pub use opcua::OpcUa;
 pub use ports::free_port;
 pub use postgres::{NULL, Postgres, PostgresBuilder};
 pub use proc::{Cmd, Finished, Proc, Signal};
+pub use s3::S3;
 pub use script::Script;
 pub use service::Service;
+pub use smtp::Smtp;
 pub use tempfile::TempDir;
 pub use tls::{CertFiles, Tls};
 pub use wait::{wait_ok, wait_until};

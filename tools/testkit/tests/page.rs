@@ -1,5 +1,5 @@
-//! The web page in a real browser, in front of a real fleet: starts broker and plane, and lets `ui/tests/journey.mjs` walk
-//! through the page. The journey asks for what happens to the fleet meanwhile (`stop hub`, `rows 500`) over a local port,
+//! The web page in a real browser, in front of a real fleet: starts broker and plane, and lets the journeys in `ui/tests`
+//! walk through the page. The journey asks for what happens to the fleet meanwhile (`stop hub`, `rows 500`) over a local port,
 //! one wish a connection. Judges nothing itself but the exit code of node.
 
 #![cfg(target_os = "linux")]
@@ -161,6 +161,11 @@ fn fetch(ui: &Path) {
 
 #[test]
 fn a_journey_through_the_page() {
+    walk("tests/journey.mjs");
+}
+
+/// Lets a script walk through the page of a fleet of its own.
+fn walk(script: &str) {
     let ui = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ui");
     fetch(&ui);
     let temporary = temp_dir("page");
@@ -188,7 +193,7 @@ fn a_journey_through_the_page() {
     let control = wishes.local_addr().expect("an address").to_string();
     wishes.set_nonblocking(true).expect("a socket like any other");
     let mut journey = Cmd::new(find_program("node", "nodejs"))
-        .args(["--test", "--test-reporter=spec", "tests/journey.mjs"])
+        .args(["--test", "--test-reporter=spec", script])
         .dir(&ui)
         .env("MYCELIAL_PAGE_LINK", link)
         .env("MYCELIAL_PAGE_CONTROL", control)

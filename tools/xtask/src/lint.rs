@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::metadata::Metadata;
-use crate::{budgets, cmd, setup};
+use crate::{budgets, cmd, setup, ui};
 
 /// What `cargo xtask lint` can be told.
 #[derive(clap::Args)]
@@ -64,6 +64,15 @@ const STEPS: &[Step] = &[
     Step {
         name: "advisories",
         run: |shared| advisories::check(shared.metadata()?),
+    },
+    Step {
+        name: "ui",
+        run: |_| {
+            Ok(Report {
+                findings: ui::check()?.into_iter().collect(),
+                note: None,
+            })
+        },
     },
     Step {
         name: "firmware",

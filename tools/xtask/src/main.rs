@@ -17,6 +17,7 @@ mod setup;
 mod sim;
 mod soak;
 mod test;
+mod ui;
 mod up;
 
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::cmd;
+use crate::{cmd, ui};
 
 /// By package.
 pub const PROGRAMS: [(&str, &str); 4] = [
@@ -19,6 +19,9 @@ pub fn build_all(profile: &str) -> Result<()> {
 
 /// Builds those of some packages.
 pub fn build(profile: &str, packages: &[&str]) -> Result<()> {
+    if packages.contains(&"plane") {
+        ui::build()?;
+    }
     let how_long = match profile {
         "release" => " (ten minutes on two cores the first time)",
         _ => "",

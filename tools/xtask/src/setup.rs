@@ -178,7 +178,8 @@ const NEEDS: &[Need] = &[
             packages: &["nodejs", "npm"],
             service: None,
         },
-        to: Purpose::Test,
+        // The plane embeds the web UI.
+        to: Purpose::Build,
     },
     Need {
         what: "rsyslog",
@@ -479,6 +480,6 @@ mod tests {
 
     #[test]
     fn building_needs_no_server() {
-        assert_eq!(names(needs(Purpose::Build)), "C compiler, rustfmt, clippy");
+        assert_eq!(names(needs(Purpose::Build)), "C compiler, rustfmt, clippy, Node.js");
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::metadata::Metadata;
-use crate::{cmd, footprint, setup};
+use crate::{cmd, footprint, setup, ui};
 
 /// The crate whose tests kill programs at named moments.
 const CRASH_TESTS: &str = "testkit";
@@ -25,6 +25,7 @@ pub struct Args {
 /// Runs the task. The last lines are the test runner's own summary.
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure_all()?;
+    ui::build()?;
     let bin_dir = Metadata::load()?.target_directory.join("debug");
     let nextest = cmd::has_cargo("nextest");
     let scope = scope(&args.rest);
@@ -36,6 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     // What follows comes first, so that the summary of the tests is the last thing said.
     if args.rest.is_empty() {
+        ui::test()?;
         footprint::check()?;
     }
     if nextest && args.rest.is_empty() {

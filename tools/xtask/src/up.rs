@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use self::children::Children;
-use crate::{cmd, metadata::Metadata, setup};
+use crate::{cmd, metadata::Metadata, setup, ui};
 
 /// Marks a directory as one that `up` made and may empty.
 const MARKER: &str = ".mycelial-up";
@@ -62,6 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn build(profile: &str) -> Result<PathBuf> {
+    ui::build()?;
     eprintln!("building (the first time takes some minutes) …");
     let packages = ["edge-daemon", "plane", "broker", "cli", "testkit"];
     let mut build = cmd::cargo();

@@ -103,7 +103,7 @@ impl Tls {
     }
 
     /// The configuration to connect with. May read files: call it where blocking is allowed.
-    pub(crate) fn client_config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+    pub fn client_config(&self) -> Result<Arc<ClientConfig>, TlsError> {
         static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();
         if let Some(config) = self.config.as_ref().or_else(|| SYSTEM.get()) {
             return Ok(Arc::clone(config));

@@ -11,7 +11,7 @@ pub(crate) mod place;
 pub(crate) mod reader;
 pub(crate) mod rows;
 mod siblings;
-mod sink;
+pub(crate) mod sink;
 pub(crate) mod source;
 mod tail;
 pub(crate) mod writer;

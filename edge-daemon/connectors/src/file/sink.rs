@@ -79,7 +79,7 @@ enum FormatName {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct CsvConfig {
+pub(crate) struct CsvConfig {
     /// Whether each file begins with the names of its columns.
     header: bool,
     /// The columns, in order. Without it, those of the first records.
@@ -103,7 +103,7 @@ impl Default for CsvConfig {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum NewColumns {
+pub(crate) enum NewColumns {
     /// The file is rotated; the next one has the old columns and the new ones.
     #[default]
     NewFile,
@@ -200,7 +200,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
     }))
 }
 
-fn csv_settings(config: CsvConfig, op_column: Option<&str>) -> Result<Csv, ConfigError> {
+pub(crate) fn csv_settings(config: CsvConfig, op_column: Option<&str>) -> Result<Csv, ConfigError> {
     let delimiter = delimiter(&config.delimiter, "csv.delimiter")?;
     let mut columns = config.columns;
     if let Some(columns) = &mut columns {
@@ -257,12 +257,12 @@ enum Format {
 }
 
 #[derive(Clone)]
-struct Csv {
-    delimiter: u8,
-    header: bool,
-    columns: Option<Vec<String>>,
+pub(crate) struct Csv {
+    pub(crate) delimiter: u8,
+    pub(crate) header: bool,
+    pub(crate) columns: Option<Vec<String>>,
     /// New columns begin a new file.
-    widen: bool,
+    pub(crate) widen: bool,
 }
 
 /// Appends the text of one row.

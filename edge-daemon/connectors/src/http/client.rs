@@ -197,6 +197,13 @@ impl Client {
         })
     }
 
+    /// Waits so long for an answer instead.
+    #[must_use]
+    pub(crate) fn with_wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
     /// The address of the config.
     pub(crate) fn url(&self) -> &Url {
         &self.url

@@ -18,7 +18,7 @@ this page, and the test fails while it says anything else.
 - `no` and a number: the record went to the dead letters, with the reason below. Its neighbours passed.
 
 The tables are created by the destination. What existing tables of other types take is in the reference of each destination:
-what fits exactly, and nothing else. Messages (`mqtt`, `nats`), `exec` and `stdout` write the same JSON and CSV.
+what fits exactly, and nothing else. Objects (`s3`), messages (`mqtt`, `nats`), `exec` and `stdout` have the same JSON and CSV.
 ";
 
 /// What became of a value.

@@ -24,7 +24,7 @@ const FOLDERS: &[&str] = &[
 ];
 
 /// What lies in a working copy without being part of the repository.
-const NOT_OURS: &[&str] = &[".git", "node_modules", "target"];
+const NOT_OURS: &[&str] = &[".git", "node_modules", "dist", "target"];
 
 /// A file longer than this wants to be two.
 const LINES_MAX: usize = 800;

@@ -33,7 +33,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "connectors",  uses: &["bus-schema", "crash-point", "flow"], tests_use: &[], never: &["sled", "rhai"] },
     Layer { name: "transforms",  uses: &["bus-schema", "flow"], tests_use: &[], never: BUS_CLIENTS },
     Layer { name: "edge-daemon", uses: &["bus-schema", "bus-link", "crash-point", "workflow", "flow", "spool", "stream", "converge", "connectors", "transforms", "layout", "resident"], tests_use: &[], never: &["axum", "mqtt5"] },
-    Layer { name: "plane",       uses: &["bus-schema", "bus-link", "crash-point", "workflow", "layout", "resident"], tests_use: &[], never: &["flow", "connectors", "transforms", "spool", "sled", "rhai", "tokio-postgres", "csv", "mqtt5"] },
+    Layer { name: "plane",       uses: &["bus-schema", "bus-link", "crash-point", "workflow", "layout", "resident"], tests_use: &["plane"], never: &["flow", "connectors", "transforms", "spool", "sled", "rhai", "tokio-postgres", "csv", "mqtt5"] },
     Layer { name: "broker",      uses: &["bus-schema", "resident"], tests_use: &["bus-link"], never: &["rusqlite", "sled", "rhai", "axum"] },
     Layer { name: "cli",         uses: &["bus-schema", "bus-link", "workflow"], tests_use: &[], never: &["rusqlite", "sled", "rhai", "axum", "mqtt5"] },
     Layer { name: "fleet-sim",   uses: &["bus-schema", "bus-link", "converge"], tests_use: &[], never: &[] },
@@ -65,6 +65,8 @@ const FIRMWARE: &[&str] = &[
     "hkdf",
     "hmac",
     "postcard",
+    // Optional, and never in what users run: it describes the web API.
+    "schemars",
     "serde",
     "serde_bytes",
     "sha2",

@@ -12,6 +12,14 @@ use crate::metadata::Metadata;
 const PACKAGES: &[&str] = &[
     // An OPC UA server.
     "asyncua==2.1.0",
+    // A mail server.
+    "aiosmtpd==1.4.6",
+    // S3. It brings boto3, whose signatures it is compared with.
+    "moto[server]==5.2.5",
+    // Excel sheets.
+    "openpyxl==3.1.5",
+    // Parquet.
+    "pyarrow==26.0.1",
     // Modbus devices.
     "pymodbus==3.16.1",
     // Its serial lines.

@@ -1,0 +1,417 @@
+//! What a destination has gathered of each lineage until it becomes objects: rows as text in unnamed files on disk, which a
+//! crash removes. Names the objects. Sends nothing.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bus_schema::{data::Batch, id::StreamId};
+use flow::{Delivery, Fault, Gathered, Watermark};
+
+use super::{Prefix, pack};
+use crate::file::{
+    encode::{CsvRows, JsonRows, push_csv_header},
+    place,
+    sink::Csv,
+};
+
+/// Objects after which what is gathered becomes objects, whatever its size.
+const OBJECTS_MAX: usize = 64;
+/// Objects that one commit may begin: each has a file open.
+const COMMIT_OBJECTS_MAX: usize = 256;
+/// Longest name of an object, in bytes.
+const NAME_BYTES_MAX: usize = 1024;
+/// Digits of a number in a name, so that names sort as numbers do.
+const NUMBER_DIGITS: usize = 12;
+
+/// How rows are written.
+pub(super) enum Encoding {
+    JsonLines,
+    Csv(Csv),
+}
+
+/// When what is gathered becomes objects.
+pub(super) struct Limits {
+    pub bytes: u64,
+    pub age: Duration,
+}
+
+/// How objects are called.
+pub(super) struct Place {
+    pub prefix: Option<Prefix>,
+    /// Workflow and node, each with a dot behind it.
+    pub owner: String,
+    /// Without a dot before it.
+    pub ending: String,
+}
+
+/// Whether an object of this name was made by the owner, whichever of its lineages it is.
+pub(super) fn is_of(name: &str, owner: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or_default();
+    // A prefix may end without a slash.
+    let Some(at) = file.find(owner) else { return false };
+    let mut rest = file[at + owner.len()..].split('.').skip(1);
+    rest.next()
+        .is_some_and(|number| number.len() >= NUMBER_DIGITS && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// What becomes one object.
+struct Object {
+    /// What its rows have for a prefix.
+    prefix: String,
+    name: String,
+    file: Option<Arc<File>>,
+    /// Bytes in the file: they are committed.
+    length: u64,
+    /// Rows that are not committed, behind the header of a new object.
+    pending: Vec<u8>,
+    /// Bytes of the header.
+    header: usize,
+    /// The columns of CSV.
+    columns: Vec<String>,
+    is_stored: bool,
+}
+
+impl Object {
+    fn is_empty(&self) -> bool {
+        self.length == 0 && self.pending.len() <= self.header
+    }
+}
+
+/// What is gathered of one lineage.
+#[derive(Default)]
+struct Gathering {
+    /// Of what is committed.
+    mark: Watermark,
+    /// Of what is written.
+    written: Watermark,
+    objects: Vec<Object>,
+    /// How many of them are committed.
+    committed: usize,
+    /// When the first of it was committed.
+    since: Option<Instant>,
+}
+
+impl Gathering {
+    /// The object that takes rows with this prefix.
+    fn find(&self, prefix: &str) -> Option<usize> {
+        let takes = |object: &Object| object.prefix == prefix && !object.is_stored;
+        self.objects.iter().rposition(takes)
+    }
+
+    /// Begins another one.
+    fn begin(&mut self, prefix: &str, name: String) -> Result<usize, String> {
+        if self.objects.len() - self.committed >= COMMIT_OBJECTS_MAX {
+            return Err(format!(
+                "more than {COMMIT_OBJECTS_MAX} objects at once: its name changes too often"
+            ));
+        }
+        self.objects.push(Object {
+            prefix: prefix.to_string(),
+            name,
+            file: None,
+            length: 0,
+            pending: Vec::new(),
+            header: 0,
+            columns: Vec::new(),
+            is_stored: false,
+        });
+        Ok(self.objects.len() - 1)
+    }
+
+    fn is_due(&self, limits: &Limits) -> bool {
+        let bytes: u64 = self.objects.iter().map(|object| object.length).sum();
+        let is_old = self.since.is_some_and(|since| since.elapsed() >= limits.age);
+        // One that is stored already: it was interrupted.
+        let is_begun = self.objects.iter().any(|object| object.is_stored);
+        bytes >= limits.bytes || is_old || is_begun || self.objects.len() > OBJECTS_MAX
+    }
+}
+
+/// All lineages of a destination.
+pub(super) struct Gatherings {
+    encoding: Encoding,
+    op_column: Option<String>,
+    place: Place,
+    limits: Limits,
+    base_dir: PathBuf,
+    lineages: BTreeMap<StreamId, Gathering>,
+    /// It has been logged that fields without a value look like null.
+    blurred: bool,
+}
+
+impl Gatherings {
+    pub(super) fn new(
+        encoding: Encoding,
+        op_column: Option<String>,
+        place: Place,
+        limits: Limits,
+        base_dir: PathBuf,
+    ) -> Self {
+        Self {
+            encoding,
+            op_column,
+            place,
+            limits,
+            base_dir,
+            lineages: BTreeMap::new(),
+            blurred: false,
+        }
+    }
+
+    /// How objects are called.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// A lineage goes on from this mark: what was gathered of it comes again.
+    pub(super) fn begin(&mut self, stream: StreamId, mark: Watermark) {
+        let gathering = Gathering {
+            written: mark.clone(),
+            mark,
+            ..Gathering::default()
+        };
+        self.lineages.insert(stream, gathering);
+    }
+
+    /// Where a lineage stands.
+    pub(super) fn gathered(&self, stream: &StreamId) -> Option<Gathered> {
+        self.lineages.get(stream).map(|lineage| Gathered {
+            mark: lineage.mark.clone(),
+            is_durable: lineage.objects.is_empty(),
+        })
+    }
+
+    /// Takes a delivery's rows, and returns those that cannot be written.
+    pub(super) fn take(&mut self, delivery: &Delivery) -> Vec<(usize, String)> {
+        let lineage = self.lineages.entry(delivery.stream).or_default();
+        let (place, stream) = (&self.place, &delivery.stream);
+        let mut rows = Rows {
+            batch: &delivery.batch,
+            op_column: self.op_column.as_deref(),
+            encoding: &self.encoding,
+            json: JsonRows::new(&delivery.batch, self.op_column.as_deref()),
+            csv: BTreeMap::new(),
+            blurs: None,
+        };
+        let (mut rejected, mut taken) = (Vec::new(), 0);
+        for row in 0..delivery.batch.rows() {
+            // The number a record has in its lineage, however that is cut into batches.
+            let number = lineage.written.delivered + taken + 1;
+            let prefix = place.prefix(&delivery.batch, row);
+            let written = prefix.and_then(|prefix| {
+                let name = place.name(&prefix, stream, number)?;
+                rows.write(lineage, row, &prefix, name)
+            });
+            match written {
+                Ok(()) => taken += 1,
+                Err(reason) => rejected.push((row, reason)),
+            }
+        }
+        if let Some(column) = rows.blurs.filter(|_| !self.blurred) {
+            self.blurred = true;
+            tracing::warn!(
+                column,
+                "a missing or unchanged field is an empty one, as null is: CSV has no other"
+            );
+        }
+        // All of its rows were refused.
+        lineage.objects.retain(|object| !object.is_empty());
+        lineage.written = lineage.written.after(delivery, rejected.len() as u64);
+        rejected
+    }
+
+    /// Keeps what is written.
+    pub(super) async fn commit(&mut self) -> Result<(), Fault> {
+        let objects = self.lineages.values_mut().flat_map(|lineage| &mut lineage.objects);
+        let mut touched: Vec<&mut Object> = objects.filter(|object| !object.pending.is_empty()).collect();
+        let works = touched.iter_mut().map(|object| {
+            let rows = std::mem::take(&mut object.pending);
+            (object.file.clone(), rows, object.length)
+        });
+        let (works, base_dir): (Vec<_>, _) = (works.collect(), self.base_dir.clone());
+        let kept = tokio::task::spawn_blocking(move || {
+            let keep = |(file, rows, at): (Option<Arc<File>>, Vec<u8>, u64)| {
+                let file = file.map_or_else(|| pack::unnamed(&base_dir).map(Arc::new), Ok)?;
+                file.write_all_at(&rows, at)?;
+                Ok((file, at + rows.len() as u64))
+            };
+            works.into_iter().map(keep).collect::<std::io::Result<Vec<_>>>()
+        });
+        let kept = kept
+            .await
+            .map_err(|error| Fault::retry(format!("gathering broke off: {error}")))?;
+        let failed = |error| Fault::retry(format!("cannot gather in {}: {error}", self.base_dir.display()));
+        for (object, (file, length)) in touched.into_iter().zip(kept.map_err(failed)?) {
+            (object.file, object.length, object.header) = (Some(file), length, 0);
+        }
+        for lineage in self.lineages.values_mut() {
+            lineage.committed = lineage.objects.len();
+            lineage.mark.clone_from(&lineage.written);
+            if lineage.committed > 0 {
+                lineage.since.get_or_insert_with(Instant::now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what is written and not committed.
+    pub(super) fn undo(&mut self) {
+        for lineage in self.lineages.values_mut() {
+            lineage.objects.truncate(lineage.committed);
+            lineage.objects.iter_mut().for_each(|object| object.pending.clear());
+            lineage.written.clone_from(&lineage.mark);
+        }
+    }
+
+    /// A lineage of which objects shall be made now.
+    pub(super) fn due(&self) -> Option<StreamId> {
+        let is_due = |lineage: &Gathering| !lineage.objects.is_empty() && lineage.is_due(&self.limits);
+        let mut due = self.lineages.iter().filter(|(_, lineage)| is_due(lineage));
+        due.next().map(|(stream, _)| *stream)
+    }
+
+    /// What becomes the next object of a lineage: its name, its content, and how long that is.
+    pub(super) fn next(&self, stream: &StreamId) -> Option<(String, Arc<File>, u64)> {
+        let lineage = self.lineages.get(stream)?;
+        let object = lineage.objects.iter().find(|object| !object.is_stored)?;
+        Some((object.name.clone(), object.file.clone()?, object.length))
+    }
+
+    /// The object that was the next one is stored. Once all are, nothing is gathered any more.
+    pub(super) fn stored(&mut self, stream: &StreamId) {
+        let Some(lineage) = self.lineages.get_mut(stream) else {
+            return;
+        };
+        if let Some(object) = lineage.objects.iter_mut().find(|object| !object.is_stored) {
+            object.is_stored = true;
+        }
+        if lineage.objects.iter().all(|object| object.is_stored) {
+            lineage.objects.clear();
+            (lineage.committed, lineage.since) = (0, None);
+        }
+    }
+}
+
+impl Place {
+    fn prefix(&self, batch: &Batch, row: usize) -> Result<String, String> {
+        match &self.prefix {
+            None => Ok(String::new()),
+            Some(Prefix::Fixed(text)) => Ok(text.clone()),
+            Some(Prefix::Filled(template, has_slash)) => {
+                let name = template.fill(batch, row)?;
+                place::check(&name)?;
+                Ok(if *has_slash { format!("{name}/") } else { name })
+            }
+        }
+    }
+
+    fn name(&self, prefix: &str, stream: &StreamId, number: u64) -> Result<String, String> {
+        let Self { owner, ending, .. } = self;
+        let name = format!("{prefix}{owner}{stream}.{number:0NUMBER_DIGITS$}.{ending}");
+        if name.len() > NAME_BYTES_MAX {
+            return Err(format!("the object's name would be longer than {NAME_BYTES_MAX} bytes"));
+        }
+        Ok(name)
+    }
+}
+
+/// The rows of one batch on their way into objects.
+struct Rows<'a> {
+    batch: &'a Batch,
+    op_column: Option<&'a str>,
+    encoding: &'a Encoding,
+    json: JsonRows<'a>,
+    /// For each object.
+    csv: BTreeMap<usize, CsvRows<'a>>,
+    /// A column in which something looks like null that is not.
+    blurs: Option<String>,
+}
+
+impl Rows<'_> {
+    /// Writes a row to the object of its prefix, or to a new one, which gets the name.
+    fn write(&mut self, lineage: &mut Gathering, row: usize, prefix: &str, name: String) -> Result<(), String> {
+        let found = lineage.find(prefix);
+        match self.encoding {
+            Encoding::JsonLines => {
+                let at = found.map_or_else(|| lineage.begin(prefix, name), Ok)?;
+                let pending = &mut lineage.objects[at].pending;
+                self.json.row(row, pending).map(|()| pending.push(b'\n'))
+            }
+            Encoding::Csv(csv) => {
+                let at = self.csv_object(lineage, csv, (prefix, name), found)?;
+                let rows = self.csv.get(&at).ok_or("its columns are not known")?;
+                rows.row(row, &mut lineage.objects[at].pending)
+            }
+        }
+    }
+
+    /// The object for a row: the one that is there, unless the columns of this batch begin another one.
+    fn csv_object(
+        &mut self,
+        lineage: &mut Gathering,
+        csv: &Csv,
+        (prefix, name): (&str, String),
+        found: Option<usize>,
+    ) -> Result<usize, String> {
+        if let Some(at) = found.filter(|at| self.csv.contains_key(at)) {
+            return Ok(at);
+        }
+        let (batch, op_column) = (self.batch, self.op_column);
+        let rows_of = |columns: &[String]| CsvRows::new(batch, columns, csv.delimiter, op_column);
+        let mut columns = match found {
+            Some(at) => lineage.objects[at].columns.clone(),
+            None => csv
+                .columns
+                .clone()
+                .unwrap_or_else(|| CsvRows::header_of(batch, op_column)),
+        };
+        let mut rows = rows_of(&columns);
+        let added: Vec<String> = rows.strangers().map(str::to_string).collect();
+        let grows = found.is_some() && csv.widen && csv.columns.is_none() && !added.is_empty();
+        let at = match found.filter(|_| !grows) {
+            Some(at) => at,
+            None => {
+                if grows {
+                    columns.extend(added);
+                    rows = rows_of(&columns);
+                }
+                let at = lineage.begin(prefix, name)?;
+                let object = &mut lineage.objects[at];
+                if csv.header {
+                    push_csv_header(&mut object.pending, &columns, csv.delimiter);
+                }
+                (object.header, object.columns) = (object.pending.len(), columns);
+                at
+            }
+        };
+        self.blurs = rows.blurs().map(str::to_string).or(self.blurs.take());
+        self.csv.insert(at, rows);
+        Ok(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_an_object_is() {
+        for (name, is_ours) in [
+            ("w.n.abc.000000000001.jsonl", true),
+            ("raw/x=1/w.n.abc.000000000001.jsonl.gz", true),
+            ("raw-w.n.abc.1000000000001.csv", true),
+            ("w.n.abc.1.jsonl", false),
+            ("w.other.abc.000000000001.jsonl", false),
+            ("w.n.abc", false),
+            ("raw/", false),
+        ] {
+            assert_eq!(is_of(name, "w.n."), is_ours, "{name}");
+        }
+    }
+}

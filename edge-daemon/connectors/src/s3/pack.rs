@@ -1,0 +1,132 @@
+//! What is gathered as an object has it: packed, and read in parts. Blocking work on threads of its own; sends nothing.
+
+use std::{
+    fs::{File, OpenOptions, remove_file},
+    io::{self, Read},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use flow::Fault;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// The level at which Zstandard packs: its own default.
+const ZSTD_LEVEL: i32 = 3;
+
+/// How an object is packed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Packing {
+    /// As it is.
+    #[default]
+    None,
+    /// gzip.
+    Gzip,
+    /// Zstandard.
+    Zstd,
+}
+
+impl Packing {
+    /// What is added to a name.
+    pub(super) fn ending(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Gzip => ".gz",
+            Self::Zstd => ".zst",
+        }
+    }
+}
+
+/// A file that has no name, and so is gone with the process.
+pub(super) fn unnamed(base_dir: &Path) -> io::Result<File> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = base_dir.join(format!(".mycelial-s3-{}-{count}", std::process::id()));
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path)?;
+    remove_file(&path)?;
+    Ok(file)
+}
+
+/// The content of an object.
+pub(super) struct Packed {
+    file: Arc<File>,
+    length: u64,
+}
+
+impl Packed {
+    /// Bytes in it.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Some of it: the same whenever it is asked for.
+    pub(super) async fn part(&self, offset: u64, bytes: usize) -> Result<Vec<u8>, Fault> {
+        let (file, length) = (
+            Arc::clone(&self.file),
+            (self.length - offset).min(bytes as u64) as usize,
+        );
+        on_a_thread(move || {
+            let mut part = vec![0; length];
+            file.read_exact_at(&mut part, offset)?;
+            Ok(part)
+        })
+        .await
+    }
+}
+
+/// Packs what is gathered: the same rows become the same bytes.
+pub(super) async fn pack(file: Arc<File>, length: u64, packing: Packing, base_dir: PathBuf) -> Result<Packed, Fault> {
+    if packing == Packing::None {
+        return Ok(Packed { file, length });
+    }
+    on_a_thread(move || {
+        let (mut rows, packed) = (Section { file, at: 0, length }, unnamed(&base_dir)?);
+        match packing {
+            Packing::None => {}
+            Packing::Gzip => {
+                // Without a time: it would make other bytes each time.
+                let mut encoder = flate2::write::GzEncoder::new(&packed, flate2::Compression::default());
+                io::copy(&mut rows, &mut encoder)?;
+                encoder.finish()?;
+            }
+            Packing::Zstd => zstd::stream::copy_encode(&mut rows, &packed, ZSTD_LEVEL)?,
+        }
+        Ok(Packed {
+            length: packed.metadata()?.len(),
+            file: Arc::new(packed),
+        })
+    })
+    .await
+}
+
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Fault> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(|error| Fault::retry(format!("making an object broke off: {error}")))?;
+    done.map_err(|error| Fault::retry(format!("cannot make an object: {error}")))
+}
+
+/// A file's bytes from the beginning, up to a length.
+struct Section {
+    file: Arc<File>,
+    at: u64,
+    length: u64,
+}
+
+impl Read for Section {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let wanted = (self.length - self.at).min(bytes.len() as u64) as usize;
+        let read = self.file.read_at(&mut bytes[..wanted], self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}

@@ -1,0 +1,794 @@
+//! Alerts: rules over readings, and one small state machine per rule and subject. Pure; whom it is told to, and how, is
+//! not its business.
+//!
+//! ```text
+//!            breach                 held long enough                not so for RESOLVE_MS
+//! (nothing) ────────▶ pending ───────────────────────▶ firing ───────────────────────────▶ (nothing)
+//!     ▲                  │ not so any more               │ told once, when it is not silenced;
+//!     └──────────────────┘                               └ and told again when it is over
+//! ```
+//! How long something held is counted by the plane's own clock and survives its restarts; the wall clock is only shown.
+
+use std::collections::BTreeMap;
+
+use bus_schema::{
+    id::hash,
+    member::is_name,
+    observe::{AlertKind, AlertRule, AlertState, AlertView, Fired, REASON_BYTES_MAX, RULES_MAX, Severity},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    history::Amount,
+    readings::{self, Reading},
+};
+
+/// How long it must not be so any more until an alert is over, in milliseconds.
+pub const RESOLVE_MS: u64 = 30_000;
+/// Most time that one step counts, in milliseconds: a plane that stood still has not seen anything.
+pub const STEP_MS_MAX: u64 = 30_000;
+/// Most alerts at a time; further ones are not raised before others are over.
+pub const ALERTS_MAX: usize = 2_000;
+/// Most silences.
+pub const SILENCES_MAX: usize = 500;
+/// Longest silence, in seconds.
+pub const SILENCE_S_MAX: u64 = 90 * 86_400;
+/// Longest time that a rule may ask for, in seconds.
+const FOR_S_MAX: u64 = 7 * 86_400;
+
+/// The rules that come with the plane. One of the same name replaces each; `enabled = false` switches it off.
+pub fn built_in() -> Vec<AlertRule> {
+    use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Failing, Lag, Offline, PlanStuck};
+    let rule = |name: &str, when, over, for_s, severity| AlertRule {
+        name: name.to_string(),
+        when,
+        over,
+        for_s,
+        severity,
+        select: String::new(),
+        workflow: String::new(),
+        notify: Vec::new(),
+        enabled: true,
+    };
+    vec![
+        rule("daemon-offline", Offline, 0, 300, Severity::Warning),
+        rule("stream-lag", Lag, 900, 300, Severity::Warning),
+        rule("buffer-fill", BufferFill, 80, 60, Severity::Critical),
+        rule("disk-free", DiskFree, 200, 60, Severity::Critical),
+        rule("dead-letters", DeadLetters, 0, 60, Severity::Info),
+        rule("workflow-failing", Failing, 0, 120, Severity::Warning),
+        rule("plan-stuck", PlanStuck, 0, 300, Severity::Warning),
+        rule("daemon-cloned", Cloned, 0, 0, Severity::Critical),
+    ]
+}
+
+/// An operator's rules and, where they do not replace them, those that come with the plane; by name.
+pub fn all_rules(own: &[AlertRule]) -> Vec<AlertRule> {
+    let mut rules: BTreeMap<String, AlertRule> = built_in().into_iter().map(|rule| (rule.name.clone(), rule)).collect();
+    rules.extend(own.iter().map(|rule| (rule.name.clone(), rule.clone())));
+    rules.into_values().collect()
+}
+
+/// What is wrong with rules, in words. `selects`: whether a selector can be read.
+pub fn mistake(
+    rules: &[AlertRule],
+    channels: &[String],
+    selects: impl Fn(&str) -> Result<(), String>,
+) -> Option<String> {
+    if rules.len() > RULES_MAX {
+        return Some(format!(
+            "a fleet has at most {RULES_MAX} rules, these are {}",
+            rules.len()
+        ));
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let name = &rule.name;
+        if !is_name(name) {
+            return Some(format!(
+                "rule {}: '{name}' cannot be a name: use 1 to 32 of a-z, 0-9, '_' and '-'",
+                index + 1
+            ));
+        }
+        if rules[..index].iter().any(|other| other.name == *name) {
+            return Some(format!("there are two rules '{name}'"));
+        }
+        if rule.for_s > FOR_S_MAX {
+            return Some(format!(
+                "rule '{name}': `for` is longer than {} days",
+                FOR_S_MAX / 86_400
+            ));
+        }
+        if rule.when == AlertKind::BufferFill && !(1..100).contains(&rule.over) {
+            return Some(format!("rule '{name}': `over` is a percentage, 1 to 99"));
+        }
+        if let Err(wrong) = selects(&rule.select) {
+            return Some(format!("rule '{name}': select: {wrong}"));
+        }
+        if let Some(unknown) = rule.notify.iter().find(|channel| !channels.contains(channel)) {
+            let known = match channels {
+                [] => "plane.toml names none".to_string(),
+                channels => format!("plane.toml names: {}", channels.join(", ")),
+            };
+            return Some(format!("rule '{name}': there is no channel '{unknown}'; {known}"));
+        }
+    }
+    None
+}
+
+/// What is known of one subject, in thousandths of each metric's unit.
+pub type Values = BTreeMap<&'static str, u64>;
+
+/// What readings say, by subject.
+pub fn values(readings: &[Reading], step_s: u64) -> BTreeMap<String, Values> {
+    let mut all: BTreeMap<String, Values> = BTreeMap::new();
+    for reading in readings {
+        let value = match &reading.amount {
+            Amount::Growth(count) => count.saturating_mul(1_000) / step_s.max(1),
+            Amount::Gauge(gauge) => gauge.max().saturating_mul(1_000),
+        };
+        all.entry(reading.subject.clone())
+            .or_default()
+            .insert(reading.metric.0, value);
+    }
+    all
+}
+
+/// The subjects and metrics a kind looks at. Of metrics for which less is worse, the least counts.
+pub fn looks_at(kind: AlertKind) -> (&'static str, &'static [&'static str]) {
+    match kind {
+        AlertKind::Offline => ("daemon:", &[readings::ONLINE.0]),
+        AlertKind::Lag => ("stream:", &[readings::LAG.0]),
+        AlertKind::Errors => ("workflow:", &[readings::ERRORS.0]),
+        AlertKind::BufferFill => ("daemon:", &[readings::BUFFER.0, readings::DISK_FREE.0]),
+        AlertKind::DeadLetters => ("workflow:", &[readings::DEAD.0]),
+        AlertKind::DiskFree => ("daemon:", &[readings::DISK_FREE.0]),
+        AlertKind::Failing => ("workflow:", &[readings::TROUBLED.0]),
+        AlertKind::PlanStuck => ("daemon:", &[readings::PLAN_BEHIND.0]),
+        AlertKind::Cloned => ("daemon:", &[readings::CLONED.0]),
+    }
+}
+
+/// Whether of a metric less is worse.
+pub fn less_is_worse(metric: &str) -> bool {
+    metric == readings::ONLINE.0 || metric == readings::DISK_FREE.0
+}
+
+/// Whether it is so, and how to say it; `None` when that is not known.
+fn judge(rule: &AlertRule, subject: &str, values: &Values) -> Option<(bool, String)> {
+    let (_, metrics) = looks_at(rule.when);
+    let value = *values.get(metrics[0])?;
+    let (what, whole) = (subject.split_once(':').map_or(subject, |(_, name)| name), value / 1_000);
+    Some(match rule.when {
+        AlertKind::Offline => (value == 0, format!("daemon '{what}' is offline")),
+        AlertKind::Lag => {
+            let lag_s = whole / 1_000;
+            (
+                lag_s > rule.over,
+                format!(
+                    "the oldest record on its way on '{what}' has waited for {lag_s} s, over {} s",
+                    rule.over
+                ),
+            )
+        }
+        AlertKind::Errors => {
+            let per_minute = value.saturating_mul(60) / 1_000;
+            (
+                per_minute > rule.over,
+                format!(
+                    "workflow '{what}' dropped or set aside {per_minute} records a minute, over {}",
+                    rule.over
+                ),
+            )
+        }
+        AlertKind::BufferFill => {
+            let free = values.get(metrics[1])?;
+            let percent = u128::from(value) * 100 / (u128::from(value) + u128::from(*free)).max(1);
+            (
+                percent > u128::from(rule.over),
+                format!(
+                    "buffers of daemon '{what}' take {percent} % of the disk they can have, over {} %",
+                    rule.over
+                ),
+            )
+        }
+        AlertKind::DeadLetters => (
+            whole > rule.over,
+            format!("workflow '{what}' has {whole} dead letters, over {}", rule.over),
+        ),
+        AlertKind::DiskFree => {
+            let mib = whole >> 20;
+            (
+                mib < rule.over,
+                format!("daemon '{what}' has {mib} MiB of disk left, under {} MiB", rule.over),
+            )
+        }
+        AlertKind::Failing => (
+            value > 0,
+            format!("workflow '{what}' fails or is tried again and again"),
+        ),
+        AlertKind::PlanStuck => (value > 0, format!("daemon '{what}' does not apply its plan")),
+        AlertKind::Cloned => (
+            value > 0,
+            format!("two daemons use the keys of '{what}': revoke it and enrol both anew"),
+        ),
+    })
+}
+
+/// Whether a rule is about a subject. `runs_on`: the daemons a workflow is placed on; `chosen`: those a selector chooses.
+fn concerns(rule: &AlertRule, subject: &str, scope: &dyn Scope) -> bool {
+    let (prefix, _) = looks_at(rule.when);
+    let Some(name) = subject.strip_prefix(prefix) else {
+        return false;
+    };
+    let workflow = match prefix {
+        "daemon:" => None,
+        "stream:" => Some(name.split_once('/').map_or(name, |(workflow, _)| workflow)),
+        _ => Some(name),
+    };
+    let right_workflow = match (workflow, rule.workflow.as_str()) {
+        (_, "") => true,
+        (Some(workflow), wanted) => workflow == wanted,
+        (None, wanted) => scope.daemons_of(wanted).contains(&name),
+    };
+    let chosen = |daemon: &str| scope.chooses(&rule.select, daemon);
+    right_workflow
+        && (rule.select.is_empty()
+            || match workflow {
+                None => chosen(name),
+                Some(workflow) => scope.daemons_of(workflow).iter().any(|daemon| chosen(daemon)),
+            })
+}
+
+/// Who runs what, and whom selectors choose.
+pub trait Scope {
+    /// The daemons that a workflow is placed on, by name.
+    fn daemons_of(&self, workflow: &str) -> Vec<&str>;
+    /// Whether a selector chooses a daemon.
+    fn chooses(&self, selector: &str, daemon: &str) -> bool;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Alert {
+    rule: String,
+    subject: String,
+    severity: Severity,
+    firing: bool,
+    since_unix_ms: i64,
+    held_ms: u64,
+    clear_ms: u64,
+    told: bool,
+    notify: Vec<String>,
+    summary: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Silence {
+    until_unix_ms: i64,
+    reason: String,
+}
+
+/// All alerts and silences.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alerts {
+    all: BTreeMap<String, Alert>,
+    silences: BTreeMap<String, Silence>,
+}
+
+/// Something to tell people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// The alert, firing or resolved.
+    pub alert: AlertView,
+    /// Channels; all when empty.
+    pub notify: Vec<String>,
+}
+
+/// An alert's id.
+pub fn id_of(rule: &str, subject: &str) -> String {
+    bus_schema::id::base32(&hash("mycelial alert v1", &[rule.as_bytes(), subject.as_bytes()])[..5])
+}
+
+impl Alerts {
+    /// One step: what is so now, by subject. `step_ms`: since the last one.
+    pub fn step(
+        &mut self,
+        rules: &[AlertRule],
+        values: &BTreeMap<String, Values>,
+        scope: &dyn Scope,
+        step_ms: u64,
+        now_unix_ms: i64,
+    ) -> Vec<Notice> {
+        let step_ms = step_ms.min(STEP_MS_MAX);
+        let mut notices = Vec::new();
+        self.silences.retain(|_, silence| silence.until_unix_ms > now_unix_ms);
+        let mut looked_at = std::collections::BTreeSet::new();
+        for rule in rules.iter().filter(|rule| rule.enabled) {
+            for (subject, values) in values.iter().filter(|(subject, _)| concerns(rule, subject, scope)) {
+                let id = id_of(&rule.name, subject);
+                looked_at.insert(id.clone());
+                if let Some((is_so, summary)) = judge(rule, subject, values) {
+                    self.seen(id, rule, subject, is_so, summary, step_ms, now_unix_ms, &mut notices);
+                }
+            }
+        }
+        // Their rule or their subject is gone.
+        let gone: Vec<String> = self.all.keys().filter(|id| !looked_at.contains(*id)).cloned().collect();
+        for id in gone {
+            self.over(&id, now_unix_ms, &mut notices);
+        }
+        self.tell(now_unix_ms, &mut notices);
+        notices
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one step of one machine: what, whether, when")]
+    fn seen(
+        &mut self,
+        id: String,
+        rule: &AlertRule,
+        subject: &str,
+        is_so: bool,
+        summary: String,
+        step_ms: u64,
+        now_unix_ms: i64,
+        notices: &mut Vec<Notice>,
+    ) {
+        if !is_so {
+            let Some(alert) = self.all.get_mut(&id) else { return };
+            alert.clear_ms = alert.clear_ms.saturating_add(step_ms);
+            if !alert.firing || alert.clear_ms >= RESOLVE_MS {
+                self.over(&id, now_unix_ms, notices);
+            }
+            return;
+        }
+        if !self.all.contains_key(&id) && self.all.len() >= ALERTS_MAX {
+            return;
+        }
+        let is_new = !self.all.contains_key(&id);
+        let alert = self.all.entry(id).or_insert_with(|| Alert {
+            rule: rule.name.clone(),
+            subject: subject.to_string(),
+            severity: rule.severity,
+            firing: false,
+            since_unix_ms: now_unix_ms,
+            held_ms: 0,
+            clear_ms: 0,
+            told: false,
+            notify: Vec::new(),
+            summary: String::new(),
+        });
+        if !is_new {
+            alert.held_ms = alert.held_ms.saturating_add(step_ms);
+        }
+        (alert.severity, alert.clear_ms) = (rule.severity, 0);
+        alert.notify.clone_from(&rule.notify);
+        if !alert.firing {
+            alert.summary = summary;
+            if alert.held_ms >= rule.for_s.saturating_mul(1_000) {
+                (alert.firing, alert.since_unix_ms) = (true, now_unix_ms);
+            }
+        }
+    }
+
+    fn over(&mut self, id: &str, now_unix_ms: i64, notices: &mut Vec<Notice>) {
+        let Some(alert) = self.all.remove(id) else { return };
+        if alert.told {
+            let mut view = self.view(id, &alert, now_unix_ms);
+            (view.state, view.since_unix_ms) = (AlertState::Resolved, now_unix_ms);
+            notices.push(Notice {
+                alert: view,
+                notify: alert.notify,
+            });
+        }
+    }
+
+    fn tell(&mut self, now_unix_ms: i64, notices: &mut Vec<Notice>) {
+        let untold: Vec<String> = self
+            .all
+            .iter()
+            .filter(|(id, alert)| alert.firing && !alert.told && !self.silences.contains_key(*id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in untold {
+            if let Some(alert) = self.all.get_mut(&id) {
+                alert.told = true;
+                let (alert, notify) = (alert.clone(), alert.notify.clone());
+                notices.push(Notice {
+                    alert: self.view(&id, &alert, now_unix_ms),
+                    notify,
+                });
+            }
+        }
+    }
+
+    /// Tells nobody of an alert for a while; 0 seconds end a silence. The error says what is wrong.
+    pub fn silence(&mut self, id: &str, for_s: u64, reason: &str, now_unix_ms: i64) -> Result<(), String> {
+        if for_s == 0 {
+            return match self.silences.remove(id) {
+                Some(_) => Ok(()),
+                None => Err(format!("'{id}' is not silenced")),
+            };
+        }
+        if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
+            return Err(format!("a silence needs a reason, of at most {REASON_BYTES_MAX} bytes"));
+        }
+        if for_s > SILENCE_S_MAX {
+            return Err(format!("a silence lasts at most {} days", SILENCE_S_MAX / 86_400));
+        }
+        if self.silences.len() >= SILENCES_MAX && !self.silences.contains_key(id) {
+            return Err(format!("there are {SILENCES_MAX} silences already"));
+        }
+        let until_unix_ms = now_unix_ms.saturating_add_unsigned(for_s.saturating_mul(1_000));
+        self.silences.insert(
+            id.to_string(),
+            Silence {
+                until_unix_ms,
+                reason: reason.trim().to_string(),
+            },
+        );
+        Ok(())
+    }
+
+    /// Whether there is an alert of that id.
+    pub fn contains(&self, id: &str) -> bool {
+        self.all.contains_key(id) || self.silences.contains_key(id)
+    }
+
+    /// Pending and firing ones: firing first, then the worst, then the oldest.
+    pub fn views(&self, now_unix_ms: i64) -> Vec<AlertView> {
+        let mut views: Vec<_> = self
+            .all
+            .iter()
+            .map(|(id, alert)| self.view(id, alert, now_unix_ms))
+            .collect();
+        views.sort_by_key(|view| {
+            let is_pending = view.state == AlertState::Pending;
+            (is_pending, std::cmp::Reverse(view.severity), view.since_unix_ms)
+        });
+        views
+    }
+
+    fn view(&self, id: &str, alert: &Alert, now_unix_ms: i64) -> AlertView {
+        let silence = self
+            .silences
+            .get(id)
+            .filter(|silence| silence.until_unix_ms > now_unix_ms);
+        AlertView {
+            id: id.to_string(),
+            rule: alert.rule.clone(),
+            subject: alert.subject.clone(),
+            severity: alert.severity,
+            state: if alert.firing {
+                AlertState::Firing
+            } else {
+                AlertState::Pending
+            },
+            since_unix_ms: alert.since_unix_ms,
+            summary: alert.summary.clone(),
+            silenced_until_unix_ms: silence.map_or(0, |silence| silence.until_unix_ms),
+            silence_reason: silence.map_or(String::new(), |silence| silence.reason.clone()),
+        }
+    }
+}
+
+/// When a rule would have fired: `history` is what was so, step by step, oldest first, every `step_s` seconds.
+pub fn preview(
+    rule: &AlertRule,
+    history: &BTreeMap<i64, BTreeMap<String, Values>>,
+    scope: &dyn Scope,
+    step_s: u64,
+) -> Vec<Fired> {
+    let mut fired: Vec<Fired> = Vec::new();
+    let rule = AlertRule {
+        enabled: true,
+        ..rule.clone()
+    };
+    let (mut alerts, step_ms) = (Alerts::default(), step_s.saturating_mul(1_000));
+    for (at_unix_ms, values) in history {
+        // Coarse steps count whole here: history says that it was so all the time.
+        let mut left = step_ms;
+        while left > 0 {
+            let part = left.min(STEP_MS_MAX);
+            left -= part;
+            let now = at_unix_ms.saturating_add_unsigned(step_ms - left - part);
+            for Notice { alert, .. } in alerts.step(std::slice::from_ref(&rule), values, scope, part, now) {
+                match alert.state {
+                    AlertState::Firing => fired.push(Fired {
+                        subject: alert.subject,
+                        from_unix_ms: now,
+                        to_unix_ms: None,
+                    }),
+                    _ => {
+                        let open = fired.iter_mut().rev().find(|fired| fired.subject == alert.subject);
+                        if let Some(open) = open {
+                            open.to_unix_ms = Some(now);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    fired
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::history::Gauge;
+
+    struct Everywhere;
+
+    impl Scope for Everywhere {
+        fn daemons_of(&self, workflow: &str) -> Vec<&str> {
+            if workflow == "orders" { vec!["gw"] } else { vec!["hub"] }
+        }
+
+        fn chooses(&self, selector: &str, daemon: &str) -> bool {
+            selector == format!("name:{daemon}")
+        }
+    }
+
+    fn rule(when: AlertKind, over: u64, for_s: u64) -> AlertRule {
+        AlertRule {
+            name: "r".into(),
+            when,
+            over,
+            for_s,
+            ..built_in().remove(0)
+        }
+    }
+
+    fn is(subject: &str, all: &[(readings::Metric, u64)]) -> BTreeMap<String, Values> {
+        let of = |(metric, value): &(readings::Metric, u64)| (metric.0, value * 1_000);
+        BTreeMap::from([(subject.to_string(), all.iter().map(of).collect())])
+    }
+
+    #[test]
+    fn what_each_kind_calls_a_breach() {
+        use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Errors, Failing, Lag, Offline, PlanStuck};
+        use readings::{BUFFER, CLONED, DEAD, DISK_FREE, ERRORS, LAG, ONLINE, PLAN_BEHIND, TROUBLED};
+        let mib = 1 << 20;
+        for (kind, over, subject, values, is_so) in [
+            (Offline, 0, "daemon:gw", &[(ONLINE, 0)][..], Some(true)),
+            (Offline, 0, "daemon:gw", &[(ONLINE, 1)], Some(false)),
+            (Offline, 0, "daemon:gw", &[], None),
+            (Lag, 60, "stream:o/a->b", &[(LAG, 60_000)], Some(false)),
+            (Lag, 60, "stream:o/a->b", &[(LAG, 61_000)], Some(true)),
+            (Errors, 59, "workflow:o", &[(ERRORS, 1)], Some(true)),
+            (Errors, 60, "workflow:o", &[(ERRORS, 1)], Some(false)),
+            (
+                BufferFill,
+                80,
+                "daemon:gw",
+                &[(BUFFER, 81), (DISK_FREE, 19)],
+                Some(true),
+            ),
+            (
+                BufferFill,
+                80,
+                "daemon:gw",
+                &[(BUFFER, 80), (DISK_FREE, 20)],
+                Some(false),
+            ),
+            (BufferFill, 80, "daemon:gw", &[(BUFFER, 0), (DISK_FREE, 0)], Some(false)),
+            (BufferFill, 80, "daemon:gw", &[(BUFFER, 80)], None),
+            (DeadLetters, 0, "workflow:o", &[(DEAD, 1)], Some(true)),
+            (DiskFree, 200, "daemon:gw", &[(DISK_FREE, 199 * mib)], Some(true)),
+            (DiskFree, 200, "daemon:gw", &[(DISK_FREE, 200 * mib)], Some(false)),
+            (Failing, 0, "workflow:o", &[(TROUBLED, 1)], Some(true)),
+            (PlanStuck, 0, "daemon:gw", &[(PLAN_BEHIND, 1)], Some(true)),
+            (Cloned, 0, "daemon:gw", &[(CLONED, 0)], Some(false)),
+        ] {
+            let found = judge(&rule(kind, over, 0), subject, &is(subject, values)[subject]);
+            assert_eq!(found.map(|(is_so, _)| is_so), is_so, "{kind:?} {values:?}");
+        }
+    }
+
+    #[test]
+    fn whom_a_rule_concerns() {
+        for (kind, select, workflow, subject, yes) in [
+            (AlertKind::Offline, "", "", "daemon:gw", true),
+            (AlertKind::Offline, "", "", "workflow:orders", false),
+            (AlertKind::Offline, "name:hub", "", "daemon:gw", false),
+            (AlertKind::Offline, "", "orders", "daemon:gw", true),
+            (AlertKind::Offline, "", "orders", "daemon:hub", false),
+            (AlertKind::Lag, "name:gw", "", "stream:orders/a->b", true),
+            (AlertKind::Lag, "name:gw", "", "stream:other/a->b", false),
+            (AlertKind::Lag, "", "orders", "stream:other/a->b", false),
+            (AlertKind::Failing, "", "orders", "workflow:orders", true),
+        ] {
+            let rule = AlertRule {
+                select: select.into(),
+                workflow: workflow.into(),
+                ..rule(kind, 1, 0)
+            };
+            assert_eq!(
+                concerns(&rule, subject, &Everywhere),
+                yes,
+                "{kind:?} {select} {workflow} {subject}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_alert_from_begin_to_end() {
+        let rules = [rule(AlertKind::Offline, 0, 20)];
+        let mut alerts = Alerts::default();
+        let id = id_of("r", "daemon:gw");
+        let mut now = 0;
+        // (online, told, state afterwards)
+        for (online, told, state) in [
+            (1, None, None),
+            (0, None, Some(AlertState::Pending)),
+            (1, None, None),
+            (0, None, Some(AlertState::Pending)),
+            (0, None, Some(AlertState::Pending)),
+            (0, Some(AlertState::Firing), Some(AlertState::Firing)),
+            (0, None, Some(AlertState::Firing)),
+            (1, None, Some(AlertState::Firing)),
+            (0, None, Some(AlertState::Firing)),
+            (1, None, Some(AlertState::Firing)),
+            (1, None, Some(AlertState::Firing)),
+            (1, Some(AlertState::Resolved), None),
+        ] {
+            now += 10_000;
+            // Over a restart at every step.
+            alerts = bus_schema::decode(&bus_schema::encode(&alerts)).unwrap();
+            let values = is("daemon:gw", &[(readings::ONLINE, online)]);
+            let notices = alerts.step(&rules, &values, &Everywhere, 10_000, now);
+            let states: Vec<_> = notices.iter().map(|notice| notice.alert.state).collect();
+            assert_eq!(states, told.into_iter().collect::<Vec<_>>(), "at {now}");
+            assert_eq!(alerts.views(now).first().map(|view| view.state), state, "at {now}");
+        }
+        assert!(!alerts.contains(&id));
+        // Its daemon is gone altogether, or its rule.
+        for (rules, values) in [
+            (&rules[..], BTreeMap::new()),
+            (&[][..], is("daemon:gw", &[(readings::ONLINE, 0)])),
+        ] {
+            let mut alerts = Alerts::default();
+            for _ in 0..3 {
+                alerts.step(
+                    &[rule(AlertKind::Offline, 0, 20)],
+                    &is("daemon:gw", &[(readings::ONLINE, 0)]),
+                    &Everywhere,
+                    10_000,
+                    0,
+                );
+            }
+            let notices = alerts.step(rules, &values, &Everywhere, 10_000, 0);
+            assert_eq!(
+                notices.first().map(|notice| notice.alert.state),
+                Some(AlertState::Resolved)
+            );
+        }
+    }
+
+    #[test]
+    fn a_silence_ends_by_itself_and_the_alert_is_told_then() {
+        let rules = [rule(AlertKind::Offline, 0, 0)];
+        let (id, down) = (id_of("r", "daemon:gw"), is("daemon:gw", &[(readings::ONLINE, 0)]));
+        let mut alerts = Alerts::default();
+        assert!(alerts.silence(&id, 60, " ", 0).is_err());
+        assert!(alerts.silence(&id, SILENCE_S_MAX + 1, "x", 0).is_err());
+        alerts.silence(&id, 60, "moving house", 0).unwrap();
+        assert_eq!(alerts.step(&rules, &down, &Everywhere, 10_000, 1_000), []);
+        assert_eq!(alerts.views(1_000)[0].silence_reason, "moving house");
+        assert_eq!(alerts.step(&rules, &down, &Everywhere, 10_000, 59_999), []);
+        assert_eq!(alerts.step(&rules, &down, &Everywhere, 10_000, 60_000).len(), 1);
+        assert!(alerts.silence(&id, 0, "", 60_000).is_err(), "it is over already");
+    }
+
+    #[test]
+    fn rules_that_cannot_be() {
+        let good = rule(AlertKind::Lag, 1, 1);
+        let channels = ["ops".to_string()];
+        let with = |change: fn(&mut AlertRule)| {
+            let mut rule = good.clone();
+            change(&mut rule);
+            vec![rule]
+        };
+        for (rules, part) in [
+            (with(|_| ()), None),
+            (with(|rule| rule.name = "No name".into()), Some("cannot be a name")),
+            (vec![good.clone(), good.clone()], Some("two rules 'r'")),
+            (with(|rule| rule.for_s = 1 << 30), Some("longer than 7 days")),
+            (
+                with(|rule| (rule.when, rule.over) = (AlertKind::BufferFill, 100)),
+                Some("percentage"),
+            ),
+            (with(|rule| rule.select = "bad".into()), Some("select: bad one")),
+            (with(|rule| rule.notify = vec!["ops".into()]), None),
+            (
+                with(|rule| rule.notify = vec!["boss".into()]),
+                Some("no channel 'boss'; plane.toml names: ops"),
+            ),
+            (vec![good.clone(); RULES_MAX + 1], Some("at most 200 rules")),
+        ] {
+            let selects = |text: &str| if text == "bad" { Err("bad one".into()) } else { Ok(()) };
+            let found = mistake(&rules, &channels, selects);
+            assert_eq!(found.is_some(), part.is_some(), "{found:?}");
+            assert!(found.unwrap_or_default().contains(part.unwrap_or_default()));
+        }
+        let own = [AlertRule {
+            enabled: false,
+            ..built_in().remove(0)
+        }];
+        let all = all_rules(&own);
+        assert_eq!(all.len(), built_in().len());
+        assert_eq!(all.iter().filter(|rule| !rule.enabled).count(), 1);
+        assert_eq!(mistake(&built_in(), &[], |_| Ok(())), None);
+    }
+
+    #[test]
+    fn a_preview_says_when_it_would_have_fired() {
+        let states = [1, 0, 0, 0, 1, 1, 1, 0, 0];
+        let history = states
+            .iter()
+            .zip(0i64..)
+            .map(|(online, minute)| (minute * 60_000, is("daemon:gw", &[(readings::ONLINE, *online)])))
+            .collect();
+        let fired = preview(&rule(AlertKind::Offline, 0, 60), &history, &Everywhere, 60);
+        let times: Vec<_> = fired
+            .iter()
+            .map(|fired| (fired.from_unix_ms, fired.to_unix_ms))
+            .collect();
+        assert_eq!(times, [(120_000, Some(240_000)), (480_000, None)]);
+    }
+
+    proptest! {
+        #[test]
+        fn told_and_over_take_turns_and_only_when_it_held(
+            for_s in 0u64..60,
+            story in proptest::collection::vec((any::<bool>(), 1_000u64..20_000, proptest::option::of(0u64..90)), 1..200)
+        ) {
+            let rules = [rule(AlertKind::Offline, 0, for_s)];
+            let id = id_of("r", "daemon:gw");
+            let (mut alerts, mut now, mut told, mut so_for) = (Alerts::default(), 0i64, false, None::<u64>);
+            let mut silent_until = 0;
+            for (down, step_ms, silence) in story {
+                now += step_ms as i64;
+                so_for = match (down, so_for) { (false, _) => None, (true, None) => Some(0), (true, Some(ms)) => Some(ms + step_ms) };
+                if let Some(for_s) = silence.filter(|for_s| *for_s > 0) {
+                    alerts.silence(&id, for_s, "x", now).unwrap();
+                    silent_until = now + for_s as i64 * 1_000;
+                }
+                let values = is("daemon:gw", &[(readings::ONLINE, u64::from(!down))]);
+                let was_firing = alerts.views(now).first().is_some_and(|view| view.state == AlertState::Firing);
+                for notice in alerts.step(&rules, &values, &Everywhere, step_ms, now) {
+                    match notice.alert.state {
+                        AlertState::Firing => {
+                            prop_assert!(!told);
+                            prop_assert!(was_firing || so_for.is_some_and(|ms| ms >= for_s * 1_000));
+                            prop_assert!(now >= silent_until);
+                            told = true;
+                        }
+                        _ => {
+                            prop_assert!(told && !down);
+                            told = false;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gauges_count_at_their_worst() {
+        let amount = Amount::Gauge(Gauge::of(5));
+        let reading = |metric, amount| Reading {
+            subject: "daemon:gw".into(),
+            metric,
+            amount,
+        };
+        let all = values(
+            &[
+                reading(readings::MEMORY, amount),
+                reading(readings::CPU, Amount::Growth(70)),
+            ],
+            10,
+        );
+        assert_eq!(all["daemon:gw"], Values::from([("memory", 5_000), ("cpu", 7_000)]));
+    }
+}

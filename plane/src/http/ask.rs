@@ -1,0 +1,216 @@
+//! One request of the API on its way to its handler, and what handlers need to read it and to answer. Decides nothing.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::Query,
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse as _, Response},
+};
+use bus_schema::{
+    api::{ApiCall, ApiResult, FailureKind},
+    limits::NAME_BYTES_MAX,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Web, problem::Refusal};
+use crate::permission::Caller;
+
+/// Most items of one page of a list.
+const PAGE_MAX: usize = 1_000;
+
+/// What a handler gives back.
+pub(super) type Answer = Result<Response, Refusal>;
+/// What carries out a request.
+pub(super) type Handler = fn(Ask) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A request whose sender is known and may.
+pub(super) struct Ask {
+    pub(super) web: Arc<Web>,
+    /// `None` only where the table needs nobody.
+    pub(super) known: Option<Caller>,
+    /// Where it came from: an address of the network.
+    pub(super) from: String,
+    pub(super) params: Vec<(String, String)>,
+    pub(super) uri: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+/// Which page of a list.
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageWish {
+    /// Most items, 1 to 1000.
+    pub(super) limit: Option<usize>,
+    /// `next` of the page before.
+    pub(super) cursor: Option<String>,
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(super) struct Page<T> {
+    /// In order.
+    pub(super) items: Vec<T>,
+    /// Ask for the page after this with it; null when this is the last.
+    pub(super) next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// A list that is never long.
+    pub(super) fn all(items: Vec<T>) -> Self {
+        Self { items, next: None }
+    }
+
+    /// Cuts a page out of a list that is sorted by `key`.
+    pub(super) fn cut(items: Vec<T>, wish: &PageWish, key: impl Fn(&T) -> String) -> Result<Self, Refusal> {
+        let limit = wish.limit()?;
+        let after = wish.cursor.as_deref();
+        let mut rest = items
+            .into_iter()
+            .filter(|item| after.is_none_or(|after| key(item).as_str() > after));
+        let items: Vec<T> = rest.by_ref().take(limit).collect();
+        let next = rest.next().and(items.last()).map(&key);
+        Ok(Self { items, next })
+    }
+}
+
+impl PageWish {
+    pub(super) fn limit(&self) -> Result<usize, Refusal> {
+        match self.limit {
+            None => Ok(PAGE_MAX),
+            Some(limit @ 1..=PAGE_MAX) => Ok(limit),
+            Some(limit) => Err(Refusal::invalid(
+                format!("limit: 1 to {PAGE_MAX} items fit on a page, not {limit}"),
+                "",
+            )),
+        }
+    }
+}
+
+impl Ask {
+    /// Who asks.
+    pub(super) fn caller(&self) -> Result<&Caller, Refusal> {
+        self.known
+            .as_ref()
+            .ok_or_else(|| Refusal::internal("the table let somebody unknown through"))
+    }
+
+    /// A part of the path.
+    pub(super) fn param(&self, name: &str) -> String {
+        let found = self.params.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    }
+
+    /// What stands after the question mark.
+    pub(super) fn query<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        let read = Query::<T>::try_from_uri(&self.uri);
+        read.map(|Query(query)| query)
+            .map_err(|rejection| Refusal::invalid(rejection.body_text(), "see the API's description"))
+    }
+
+    /// The body.
+    pub(super) fn body<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        let kind = self
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok());
+        let essence = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+        // A form of another page cannot send this: browsers ask us first.
+        if !essence.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
+            return Err(Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                FailureKind::Invalid,
+                "the body is not said to be JSON",
+                "send JSON, with content-type: application/json",
+            ));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let status = match error.classify() {
+                serde_json::error::Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            let message = format!("the JSON of the body: {error}");
+            Refusal::new(status, FailureKind::Invalid, message, "see the API's description")
+        })
+    }
+
+    /// The revision that a change shall replace: from `If-Match: "7"`, or `If-None-Match: *` for none.
+    pub(super) fn precondition(&self) -> Result<Option<u32>, Refusal> {
+        if self.headers.get(header::IF_NONE_MATCH).is_some_and(|any| any == "*") {
+            return Ok(Some(0));
+        }
+        let Some(tag) = self.headers.get(header::IF_MATCH) else {
+            return Ok(None);
+        };
+        let number = tag
+            .to_str()
+            .ok()
+            .and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok());
+        number.map(Some).ok_or_else(|| {
+            let hint = "send the ETag that came with what you changed, for example If-Match: \"7\"";
+            Refusal::invalid("If-Match is no revision", hint)
+        })
+    }
+
+    /// Makes a call in the caller's name.
+    pub(super) async fn call(&self, call: ApiCall) -> Result<ApiResult, Refusal> {
+        match self.web.service.call(self.caller()?, call).await {
+            ApiResult::Failed(failure) => Err(failure.into()),
+            result => Ok(result),
+        }
+    }
+
+    /// Whether who asks has this already.
+    pub(super) fn has(&self, tag: &str) -> bool {
+        self.headers
+            .get(header::IF_NONE_MATCH)
+            .is_some_and(|known| known == tag)
+    }
+}
+
+/// An answer of JSON.
+pub(super) fn json(body: impl Serialize) -> Answer {
+    Ok(Json(body).into_response())
+}
+
+/// An answer of JSON that can be asked for again by its tag.
+pub(super) fn tagged(ask: &Ask, tag: &str, body: impl Serialize) -> Answer {
+    let quoted = format!("\"{tag}\"");
+    let mut response = if ask.has(&quoted) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        Json(body).into_response()
+    };
+    if let Ok(tag) = HeaderValue::from_str(&quoted) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// Done, and nothing to say.
+pub(super) fn nothing() -> Answer {
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// An answer that does not belong to its call: only a mistake in this program makes one.
+pub(super) fn unexpected() -> Refusal {
+    Refusal::internal("the plane answered something else than was asked")
+}
+
+/// A name of a user, a draft, a token.
+pub(super) fn plain_name(name: &str) -> Result<(), Refusal> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
+        let message = format!(
+            "'{}' cannot be a name: use 1 to {NAME_BYTES_MAX} letters, digits, '-', '_', '.' and '@'",
+            name.chars().take(64).collect::<String>().escape_debug()
+        );
+        return Err(Refusal::invalid(message, ""));
+    }
+    Ok(())
+}

@@ -1,0 +1,286 @@
+//! Users of the page: who there is, how much each may, and their passwords.
+
+use axum::http::StatusCode;
+use bus_schema::api::FailureKind;
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use super::{
+    ask::{Answer, Ask, Page, json, nothing, plain_name},
+    problem::Refusal,
+    table::{Endpoint, admin, by, viewer},
+};
+use crate::{
+    clock::unix_ms,
+    disk::Files,
+    password,
+    permission::{Rank, Reach::Free},
+    store::{StoreError, User},
+};
+
+/// Most users.
+const USERS_MAX: u32 = 1_000;
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::put(
+            "/session/password",
+            viewer(Free),
+            "Changes one's own password; ends one's other sessions",
+            by!(own),
+        )
+        .takes::<PasswordWish>(),
+        Endpoint::get("/users", admin(), "Users of the page", by!(list)).answers::<Page<UserView>>(),
+        Endpoint::post("/users", admin(), "Adds a user", by!(add)).takes::<UserWish>(),
+        Endpoint::patch(
+            "/users/{name}",
+            admin(),
+            "Changes a user's role or password",
+            by!(change),
+        )
+        .takes::<UserChange>(),
+        Endpoint::delete(
+            "/users/{name}",
+            admin(),
+            "Removes a user and ends its sessions",
+            by!(remove),
+        ),
+    ]
+}
+
+/// A user in the list.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct UserView {
+    /// Its name.
+    name: String,
+    /// How much it may.
+    role: Rank,
+    /// Since when, milliseconds since 1970.
+    made_unix_ms: i64,
+}
+
+/// A new user.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct UserWish {
+    name: String,
+    role: Rank,
+    /// 10 characters or more.
+    password: String,
+}
+
+/// What changes of a user; the rest stays.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct UserChange {
+    #[serde(default)]
+    role: Option<Rank>,
+    /// Ends its sessions.
+    #[serde(default)]
+    password: Option<String>,
+}
+
+/// One's own password.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct PasswordWish {
+    /// As it is.
+    old: String,
+    /// As it shall be.
+    new: String,
+}
+
+/// Whether these can be a user's.
+pub(super) fn check(name: &str, password: &str) -> Result<(), Refusal> {
+    plain_name(name)?;
+    password::mistake(password).map_or(Ok(()), |wrong| Err(Refusal::invalid(wrong, "")))
+}
+
+async fn disk<T: Send + 'static>(
+    ask: &Ask,
+    job: impl FnOnce(&mut Files) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = ask.web.auth.disk.run(job).await;
+    done.map_err(Refusal::internal)?.map_err(Refusal::internal)
+}
+
+/// Away from the thread that serves, one at a time.
+async fn slowly<T: Send + 'static>(ask: &Ask, job: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    let _turn = ask.web.auth.hashing.acquire().await.map_err(Refusal::internal)?;
+    tokio::task::spawn_blocking(job).await.map_err(Refusal::internal)
+}
+
+async fn hashed(ask: &Ask, password: String) -> Result<String, Refusal> {
+    slowly(ask, move || password::hash(&password))
+        .await?
+        .map_err(Refusal::internal)
+}
+
+/// Whose name and password these are. Many wrong ones from one address, or for one name, have to wait.
+pub(super) async fn recognise(ask: &Ask, name: String, password: String) -> Result<String, Refusal> {
+    let (now_ms, attempts) = (u64::try_from(unix_ms()).unwrap_or(0), &ask.web.auth.attempts);
+    let address = ask
+        .from
+        .rsplit_once(':')
+        .map_or(ask.from.as_str(), |(address, _)| address);
+    let short: String = name.chars().take(64).collect();
+    let keys = [format!("name {short}"), format!("address {address}")];
+    if let Some(wait_s) = attempts.wait_s(&keys, now_ms) {
+        let message = "too many log-ins have failed";
+        let mut refusal = Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            FailureKind::Forbidden,
+            message,
+            format!("try again in {wait_s} s, or {}", ask.web.auth.login_hint()),
+        );
+        refusal.retry_s = Some(wait_s);
+        return Err(refusal);
+    }
+    attempts.tried(&keys, now_ms);
+    let found = disk(ask, move |files| files.store.user(&name)).await?;
+    let kept = found.as_ref().map(|user| user.password.clone());
+    let right = slowly(ask, move || password::is_right(&password, kept.as_deref())).await?;
+    match found.filter(|_| right) {
+        Some(user) => {
+            attempts.succeeded(&keys);
+            Ok(user.name)
+        }
+        None => {
+            warn!(user = short, from = ask.from, "a log-in to the web page failed");
+            let (status, hint) = (StatusCode::UNAUTHORIZED, ask.web.auth.login_hint());
+            Err(Refusal::new(
+                status,
+                FailureKind::Forbidden,
+                "name or password is wrong",
+                hint,
+            ))
+        }
+    }
+}
+
+/// Makes the first user, an admin. Its name.
+pub(super) async fn first(ask: &Ask, name: String, password: String) -> Result<String, Refusal> {
+    make(
+        ask,
+        UserWish {
+            name: name.clone(),
+            role: Rank::Admin,
+            password,
+        },
+        1,
+    )
+    .await?;
+    Ok(name)
+}
+
+async fn make(ask: &Ask, wish: UserWish, most: u32) -> Result<(), Refusal> {
+    check(&wish.name, &wish.password)?;
+    let (name, rank) = (wish.name, wish.role);
+    let user = User {
+        name: name.clone(),
+        rank,
+        password: hashed(ask, wish.password).await?,
+        made_unix_ms: unix_ms(),
+    };
+    if !disk(ask, move |files| files.store.add_user(&user, most)).await? {
+        let (message, hint) = match most {
+            1 => ("there are users already".to_string(), "log in without making one"),
+            most => (
+                format!("there is a user '{name}' already, or there are {most}"),
+                "choose another name",
+            ),
+        };
+        return Err(Refusal::conflict(message, hint));
+    }
+    info!(user = name, role = rank.word(), "there is a new user of the web page");
+    Ok(())
+}
+
+fn no_user(name: &str) -> Refusal {
+    let name: String = name.chars().take(64).collect();
+    Refusal::not_found(format!("there is no user '{name}'"), "see: GET /users")
+}
+
+async fn own(ask: Ask) -> Answer {
+    let PasswordWish { old, new } = ask.body()?;
+    let name = ask.caller()?.name.clone();
+    let wanted = name.clone();
+    if disk(&ask, move |files| files.store.user(&wanted)).await?.is_none() {
+        return Err(Refusal::invalid(
+            "whoever logs in with a code has no password",
+            "add a user first",
+        ));
+    }
+    check(&name, &new)?;
+    recognise(&ask, name.clone(), old).await.map_err(|mut refusal| {
+        // Not 401: the session is good.
+        if refusal.status == StatusCode::UNAUTHORIZED {
+            (refusal.status, refusal.failure.message) = (StatusCode::FORBIDDEN, "the old password is wrong".into());
+        }
+        refusal
+    })?;
+    let (hash, but) = (hashed(&ask, new).await?, ask.web.auth.cookie_of(&ask.headers));
+    let changed = disk(&ask, move |files| {
+        files.store.change_user(&name, None, Some(&hash), but.as_ref())
+    });
+    changed.await?;
+    nothing()
+}
+
+async fn list(ask: Ask) -> Answer {
+    let view = |user: User| UserView {
+        name: user.name,
+        role: user.rank,
+        made_unix_ms: user.made_unix_ms,
+    };
+    let users = disk(&ask, |files| files.store.users()).await?;
+    json(Page::all(users.into_iter().map(view).collect()))
+}
+
+async fn add(ask: Ask) -> Answer {
+    make(&ask, ask.body()?, USERS_MAX).await?;
+    nothing()
+}
+
+async fn change(ask: Ask) -> Answer {
+    let (UserChange { role, password }, name) = (ask.body()?, ask.param("name"));
+    let hash = match password {
+        Some(password) => {
+            check(&name, &password)?;
+            Some(hashed(&ask, password).await?)
+        }
+        None => None,
+    };
+    let whom = name.clone();
+    if !disk(&ask, move |files| {
+        files.store.change_user(&whom, role, hash.as_deref(), None)
+    })
+    .await?
+    {
+        return Err(no_user(&name));
+    }
+    info!(
+        user = name,
+        by = ask.caller()?.name,
+        "a user of the web page was changed"
+    );
+    nothing()
+}
+
+async fn remove(ask: Ask) -> Answer {
+    let name = ask.param("name");
+    let whom = name.clone();
+    if !disk(&ask, move |files| files.store.remove_user(&whom)).await? {
+        return Err(no_user(&name));
+    }
+    info!(
+        user = name,
+        by = ask.caller()?.name,
+        "a user of the web page was removed"
+    );
+    nothing()
+}

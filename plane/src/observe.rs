@@ -1,0 +1,397 @@
+//! Watching over the fleet: once a step it reads everything, keeps it in the history, and looks at the alerts' rules.
+//! The rim around `domain::{readings, history, alerts}`; tells nobody itself, see `notify`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bus_schema::{
+    api::{ApiResult, DaemonView, FailureKind, WorkflowView},
+    observe::{AlertRule, ObserveCall, ObserveResult, POINTS_MAX, Series},
+};
+use serde_json::json;
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
+
+use crate::{
+    api::failed,
+    disk::{Closed, Disk},
+    domain::{
+        Now, State,
+        alerts::{self, Alerts, Notice, Scope, Values},
+        history::RESOLUTIONS,
+        labels::Selector,
+        readings::Gatherer,
+    },
+};
+
+/// Longest preview, in seconds.
+const PREVIEW_S_MAX: u64 = 31 * 86_400;
+/// Most subjects that a preview looks at.
+const PREVIEW_SUBJECTS_MAX: usize = 500;
+/// Most times a preview tells.
+const FIRED_MAX: usize = 1_000;
+
+/// What watches.
+#[derive(Debug)]
+pub struct Observer {
+    gatherer: Gatherer,
+    alerts: Alerts,
+    own_rules: Vec<AlertRule>,
+    rules: Vec<AlertRule>,
+    channels: Vec<String>,
+    wake: Arc<Notify>,
+    /// Since when the step lasts, by the wall clock in steps and by the plane's own count.
+    step: Option<(i64, u64)>,
+}
+
+/// Where daemons are, and whom the rules' selectors choose.
+struct Placed<'a> {
+    workflows: BTreeMap<&'a str, &'a [String]>,
+    chosen: BTreeMap<&'a str, BTreeSet<String>>,
+}
+
+impl Scope for Placed<'_> {
+    fn daemons_of(&self, workflow: &str) -> Vec<&str> {
+        let daemons = self.workflows.get(workflow).copied().unwrap_or_default();
+        daemons.iter().map(String::as_str).collect()
+    }
+
+    fn chooses(&self, selector: &str, daemon: &str) -> bool {
+        self.chosen.get(selector).is_some_and(|chosen| chosen.contains(daemon))
+    }
+}
+
+impl<'a> Placed<'a> {
+    fn new(state: &State, rules: &'a [AlertRule], workflows: &'a [WorkflowView], now: Now) -> Self {
+        let mut chosen = BTreeMap::new();
+        for rule in rules.iter().filter(|rule| !rule.select.is_empty()) {
+            // Was checked when the rule was taken.
+            let Ok(selector) = Selector::parse(&rule.select) else {
+                continue;
+            };
+            let views: Vec<DaemonView> = state.chosen(&selector, now);
+            chosen.insert(rule.select.as_str(), views.into_iter().map(|view| view.name).collect());
+        }
+        Self {
+            workflows: workflows
+                .iter()
+                .map(|one| (one.name.as_str(), &one.daemons[..]))
+                .collect(),
+            chosen,
+        }
+    }
+}
+
+fn observed(result: ObserveResult) -> ApiResult {
+    ApiResult::Observe(result)
+}
+
+fn invalid(message: impl Into<String>, hint: &str) -> ApiResult {
+    failed(FailureKind::Invalid, message, hint)
+}
+
+fn store_failed(cause: &dyn std::fmt::Display) -> ApiResult {
+    failed(
+        FailureKind::Internal,
+        cause.to_string(),
+        "look at the plane's log and its disk",
+    )
+}
+
+/// A notice as it is sent.
+fn body(fleet: &str, notice: &Notice) -> String {
+    let mut body = serde_json::to_value(&notice.alert).unwrap_or_default();
+    body["fleet"] = json!(fleet);
+    body["version"] = json!(1);
+    body.to_string()
+}
+
+impl Observer {
+    /// As it was left.
+    pub fn new(own_rules: Vec<AlertRule>, alerts: Alerts, channels: Vec<String>, wake: Arc<Notify>) -> Self {
+        Self {
+            gatherer: Gatherer::default(),
+            alerts,
+            rules: alerts::all_rules(&own_rules),
+            own_rules,
+            channels,
+            wake,
+            step: None,
+        }
+    }
+
+    /// How many alerts fire and were not silenced.
+    pub fn firing(&self, now: Now) -> usize {
+        let views = self.alerts.views(now.unix_ms);
+        let fires = |view: &&bus_schema::observe::AlertView| {
+            view.state == bus_schema::observe::AlertState::Firing && view.silenced_until_unix_ms == 0
+        };
+        views.iter().filter(fires).count()
+    }
+
+    /// Time has passed. At the end of a step everything is read once.
+    pub async fn tick(&mut self, state: &State, disk: &Disk, now: Now) -> Result<(), Closed> {
+        let step_ms = RESOLUTIONS[0].step_s * 1_000;
+        let step = now.unix_ms.div_euclid(i64::try_from(step_ms).unwrap_or(i64::MAX));
+        let Some((last, since_ms)) = self.step else {
+            self.step = Some((step, now.mono_ms));
+            return Ok(());
+        };
+        if step == last {
+            return Ok(());
+        }
+        self.step = Some((step, now.mono_ms));
+        let (daemons, workflows) = (state.daemon_views(now), state.workflow_views(now));
+        let streams = state.stream_views(None, now);
+        let facts = |node: &_| {
+            let daemon = state.daemon(node);
+            let boot = daemon.and_then(|daemon| daemon.last()).map_or(0, |last| last.boot);
+            (boot, daemon.is_some_and(|daemon| daemon.is_cloned(now.mono_ms)))
+        };
+        let readings = self.gatherer.gather(&daemons, facts, &workflows, &streams, now);
+        drop((daemons, streams));
+        let values = alerts::values(&readings, RESOLUTIONS[0].step_s);
+        let before = self.alerts.clone();
+        let held_ms = now.mono_ms.saturating_sub(since_ms);
+        let scope = Placed::new(state, &self.rules, &workflows, now);
+        let notices = self.alerts.step(&self.rules, &values, &scope, held_ms, now.unix_ms);
+        for Notice { alert, .. } in &notices {
+            info!(alert = alert.id, rule = alert.rule, subject = alert.subject, state = ?alert.state, "{}", alert.summary);
+        }
+        let deliveries = self.deliveries(&state.fleet.to_string(), &notices);
+        let changed = (self.alerts != before).then(|| self.alerts.clone());
+        let now_s = u64::try_from(now.unix_ms / 1_000).unwrap_or(0);
+        let told = !deliveries.is_empty();
+        let written = disk.run(move |files| {
+            if let Err(cause) = files.history.write(&readings, now_s) {
+                warn!(%cause, "cannot keep a step of the history");
+            }
+            match changed {
+                Some(alerts) => files.store.save_alerts(&alerts, &deliveries, now.unix_ms),
+                None => Ok(0),
+            }
+        });
+        match written.await? {
+            Ok(0) => {}
+            Ok(count) => warn!(
+                count,
+                "too many messages about alerts wait to be delivered; the oldest were given up"
+            ),
+            Err(cause) => {
+                // Found out again in the next step, so that nothing is told that is not durable.
+                error!(%cause, "cannot store alerts");
+                self.alerts = before;
+            }
+        }
+        if told {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    fn deliveries(&self, fleet: &str, notices: &[Notice]) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        for notice in notices {
+            let body = body(fleet, notice);
+            for channel in &self.channels {
+                if notice.notify.is_empty() || notice.notify.contains(channel) {
+                    all.push((channel.clone(), body.clone()));
+                }
+            }
+        }
+        all
+    }
+
+    /// Answers an operator.
+    pub async fn call(&mut self, call: ObserveCall, state: &State, disk: &Disk, now: Now) -> Result<ApiResult, Closed> {
+        Ok(match call {
+            ObserveCall::Series {
+                subject,
+                metric,
+                from_unix_ms,
+                to_unix_ms,
+            } => series(disk, subject, metric, (from_unix_ms, to_unix_ms), now).await?,
+            ObserveCall::Alerts => observed(ObserveResult::Alerts(self.alerts.views(now.unix_ms))),
+            ObserveCall::Rules => observed(ObserveResult::Rules(self.rules.clone())),
+            ObserveCall::PutRules(rules) => self.put_rules(rules, disk).await?,
+            ObserveCall::Silence { id, for_s, reason } => self.silence(&id, for_s, &reason, disk, now).await?,
+            ObserveCall::Preview { rule, last_s } => self.preview(rule, last_s, state, disk, now).await?,
+            ObserveCall::Test { channel } => self.test(channel, state, disk, now).await?,
+        })
+    }
+
+    async fn put_rules(&mut self, rules: Vec<AlertRule>, disk: &Disk) -> Result<ApiResult, Closed> {
+        let selects = |text: &str| Selector::parse(text).map(drop);
+        if let Some(wrong) = alerts::mistake(&rules, &self.channels, selects) {
+            return Ok(invalid(wrong, "see: mycelial alert apply --help"));
+        }
+        let kept = rules.clone();
+        Ok(match disk.run(move |files| files.store.save_rules(&kept)).await? {
+            Ok(()) => {
+                info!(rules = rules.len(), "took new alert rules");
+                self.rules = alerts::all_rules(&rules);
+                self.own_rules = rules;
+                observed(ObserveResult::Rules(self.rules.clone()))
+            }
+            Err(cause) => store_failed(&cause),
+        })
+    }
+
+    async fn silence(
+        &mut self,
+        id: &str,
+        for_s: u64,
+        reason: &str,
+        disk: &Disk,
+        now: Now,
+    ) -> Result<ApiResult, Closed> {
+        if !self.alerts.contains(id) {
+            let id: String = id.chars().take(64).collect();
+            let hint = "see: mycelial alert list";
+            return Ok(failed(FailureKind::NotFound, format!("there is no alert '{id}'"), hint));
+        }
+        let before = self.alerts.clone();
+        if let Err(wrong) = self.alerts.silence(id, for_s, reason, now.unix_ms) {
+            return Ok(invalid(wrong, ""));
+        }
+        let kept = self.alerts.clone();
+        Ok(
+            match disk
+                .run(move |files| files.store.save_alerts(&kept, &[], now.unix_ms))
+                .await?
+            {
+                Ok(_) => observed(ObserveResult::Alerts(self.alerts.views(now.unix_ms))),
+                Err(cause) => {
+                    self.alerts = before;
+                    store_failed(&cause)
+                }
+            },
+        )
+    }
+
+    async fn preview(
+        &self,
+        rule: AlertRule,
+        last_s: u64,
+        state: &State,
+        disk: &Disk,
+        now: Now,
+    ) -> Result<ApiResult, Closed> {
+        let selects = |text: &str| Selector::parse(text).map(drop);
+        if let Some(wrong) = alerts::mistake(std::slice::from_ref(&rule), &self.channels, selects) {
+            return Ok(invalid(wrong, ""));
+        }
+        let last_s = last_s.clamp(1, PREVIEW_S_MAX);
+        let (prefix, metrics) = alerts::looks_at(rule.when);
+        let now_s = u64::try_from(now.unix_ms / 1_000).unwrap_or(0);
+        let found = disk.run(move |files| {
+            let mut all: Vec<Series> = Vec::new();
+            let subjects = files.history.subjects()?;
+            for subject in subjects
+                .iter()
+                .filter(|subject| subject.starts_with(prefix))
+                .take(PREVIEW_SUBJECTS_MAX)
+            {
+                for metric in metrics {
+                    let span = (now_s.saturating_sub(last_s), now_s);
+                    let series = files.history.read(subject, Some(metric), span, now_s, POINTS_MAX)?;
+                    all.extend(series.into_iter().flatten());
+                }
+            }
+            Ok::<_, crate::store::StoreError>(all)
+        });
+        let series = match found.await? {
+            Ok(series) => series,
+            Err(cause) => return Ok(store_failed(&cause)),
+        };
+        let step_s = series.first().map_or(RESOLUTIONS[0].step_s, |series| series.step_s);
+        let mut history: BTreeMap<i64, BTreeMap<String, Values>> = BTreeMap::new();
+        for series in &series {
+            let Some(name) = metrics.iter().find(|name| **name == series.metric) else {
+                continue;
+            };
+            for point in &series.points {
+                let value = if alerts::less_is_worse(name) {
+                    point.min_milli
+                } else {
+                    point.max_milli
+                };
+                let values = history.entry(point.at_unix_ms).or_default();
+                values.entry(series.subject.clone()).or_default().insert(name, value);
+            }
+        }
+        let (rules, workflows) = ([rule], state.workflow_views(now));
+        let scope = Placed::new(state, &rules, &workflows, now);
+        let mut fired = alerts::preview(&rules[0], &history, &scope, step_s);
+        fired.truncate(FIRED_MAX);
+        Ok(observed(ObserveResult::Preview(fired)))
+    }
+
+    async fn test(&self, channel: String, state: &State, disk: &Disk, now: Now) -> Result<ApiResult, Closed> {
+        if !self.channels.contains(&channel) {
+            let channel: String = channel.chars().take(64).collect();
+            let hint = match &self.channels[..] {
+                [] => "name one in plane.toml: [[alerts.webhook]], [[alerts.email]] or [[alerts.bus]]".to_string(),
+                known => format!("plane.toml names: {}", known.join(", ")),
+            };
+            return Ok(failed(
+                FailureKind::NotFound,
+                format!("there is no channel '{channel}'"),
+                hint,
+            ));
+        }
+        let text = json!({
+            "version": 1, "fleet": state.fleet, "id": "test", "rule": "test", "subject": "plane", "severity": "info",
+            "state": "firing", "since_unix_ms": now.unix_ms, "summary": "a test of this channel; nothing is wrong",
+        });
+        let (alerts, deliveries) = (self.alerts.clone(), vec![(channel.clone(), text.to_string())]);
+        Ok(
+            match disk
+                .run(move |files| files.store.save_alerts(&alerts, &deliveries, now.unix_ms))
+                .await?
+            {
+                Ok(_) => {
+                    self.wake.notify_one();
+                    observed(ObserveResult::Sent(channel))
+                }
+                Err(cause) => store_failed(&cause),
+            },
+        )
+    }
+}
+
+async fn series(
+    disk: &Disk,
+    subject: String,
+    metric: Option<String>,
+    (from_unix_ms, to_unix_ms): (i64, i64),
+    now: Now,
+) -> Result<ApiResult, Closed> {
+    let seconds = |unix_ms: i64| u64::try_from(unix_ms / 1_000).unwrap_or(0);
+    let (from_s, to_s, now_s) = (seconds(from_unix_ms), seconds(to_unix_ms), seconds(now.unix_ms));
+    if from_s >= to_s {
+        return Ok(invalid("the time span ends before it begins", ""));
+    }
+    let asked = subject.clone();
+    let found = disk.run(move |files| {
+        // Nothing is known of the future; and a span without end would have no fitting resolution.
+        let span = (from_s, to_s.min(now_s + RESOLUTIONS[0].step_s));
+        files.history.read(&asked, metric.as_deref(), span, now_s, POINTS_MAX)
+    });
+    Ok(match found.await? {
+        Ok(Some(series)) => observed(ObserveResult::Series(series)),
+        Ok(None) => {
+            let subject: String = subject.chars().take(100).collect();
+            let hint =
+                "a subject is daemon:NAME, workflow:NAME or stream:WORKFLOW/EDGE; history begins after ten seconds";
+            failed(
+                FailureKind::NotFound,
+                format!("there is no such history of '{subject}'"),
+                hint,
+            )
+        }
+        Err(cause) => store_failed(&cause),
+    })
+}

@@ -1,0 +1,135 @@
+//! Alerts in the store: rules and the alerts' state as settings, and what is still to be delivered.
+
+use bus_schema::{decode, encode, observe::AlertRule};
+use rusqlite::{TransactionBehavior, params};
+
+use super::{Store, StoreError, set};
+use crate::domain::alerts::Alerts;
+
+const RULES: &str = "alert_rules";
+const STATE: &str = "alert_state";
+/// Most messages waiting to be delivered; the oldest give way.
+pub const DELIVERIES_MAX: u32 = 1_000;
+
+/// A message on its way to a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Counts up, never reused.
+    pub id: i64,
+    /// To which channel.
+    pub channel: String,
+    /// JSON.
+    pub body: String,
+    /// Failed attempts so far.
+    pub attempts: u32,
+}
+
+impl Store {
+    /// An operator's rules, and how alerts stood.
+    pub fn alerts(&self) -> Result<(Vec<AlertRule>, Alerts), StoreError> {
+        let damaged = StoreError::Damaged { table: "settings" };
+        let rules = match self.setting(RULES)? {
+            Some(bytes) => decode(&bytes).ok_or(damaged)?,
+            None => Vec::new(),
+        };
+        // The state is worth less than a start: what is so is found out again.
+        let state = self
+            .setting(STATE)?
+            .and_then(|bytes| decode(&bytes))
+            .unwrap_or_default();
+        Ok((rules, state))
+    }
+
+    /// Keeps an operator's rules.
+    pub fn save_rules(&self, rules: &[AlertRule]) -> Result<(), StoreError> {
+        self.set(RULES, &encode(&rules.to_vec()))
+    }
+
+    /// Keeps the alerts' state and what is to be delivered because of it, together or not at all. Returns how many older
+    /// deliveries gave way.
+    pub fn save_alerts(
+        &mut self,
+        alerts: &Alerts,
+        deliveries: &[(String, String)],
+        now_unix_ms: i64,
+    ) -> Result<usize, StoreError> {
+        let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        set(&transaction, STATE, &encode(alerts))?;
+        for (channel, body) in deliveries {
+            let sql = "INSERT INTO deliveries (channel, body, due_unix_ms) VALUES (?1, ?2, ?3)";
+            transaction
+                .prepare_cached(sql)?
+                .execute(params![channel, body, now_unix_ms])?;
+        }
+        let sql = "DELETE FROM deliveries WHERE id NOT IN (SELECT id FROM deliveries ORDER BY id DESC LIMIT ?1)";
+        let gave_way = match deliveries {
+            [] => 0,
+            _ => transaction.execute(sql, [DELIVERIES_MAX])?,
+        };
+        transaction.commit()?;
+        Ok(gave_way)
+    }
+
+    /// What is to be delivered now, the oldest of each channel first.
+    pub fn deliveries_due(&self, now_unix_ms: i64, most: u32) -> Result<Vec<Delivery>, StoreError> {
+        let sql = "SELECT id, channel, body, attempts FROM deliveries WHERE due_unix_ms <= ?1 ORDER BY id LIMIT ?2";
+        let mut statement = self.db.prepare_cached(sql)?;
+        let rows = statement.query_map(params![now_unix_ms, most], |row| {
+            Ok(Delivery {
+                id: row.get(0)?,
+                channel: row.get(1)?,
+                body: row.get(2)?,
+                attempts: row.get(3)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// It was delivered, or given up.
+    pub fn delivered(&self, id: i64) -> Result<(), StoreError> {
+        self.db.execute("DELETE FROM deliveries WHERE id = ?1", [id])?;
+        Ok(())
+    }
+
+    /// It is to be tried again later.
+    pub fn postpone(&self, id: i64, due_unix_ms: i64) -> Result<(), StoreError> {
+        let sql = "UPDATE deliveries SET attempts = attempts + 1, due_unix_ms = ?2 WHERE id = ?1";
+        self.db.execute(sql, params![id, due_unix_ms])?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::alerts::built_in;
+
+    #[test]
+    fn kept_over_a_restart_and_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plane.db");
+        let mut store = Store::open(&path).unwrap();
+        assert_eq!(store.alerts().unwrap(), (Vec::new(), Alerts::default()));
+        store.save_rules(&built_in()).unwrap();
+        let mut alerts = Alerts::default();
+        alerts.silence("a", 60, "x", 0).unwrap();
+        let one = |n: u32| ("ops".to_string(), format!("{n}"));
+        assert_eq!(store.save_alerts(&alerts, &[one(0), one(1)], 5).unwrap(), 0);
+        drop(store);
+        let mut store = Store::open(&path).unwrap();
+        assert_eq!(store.alerts().unwrap(), (built_in(), alerts.clone()));
+        assert_eq!(store.deliveries_due(4, 9).unwrap(), []);
+        let due = store.deliveries_due(5, 9).unwrap();
+        assert_eq!(due.iter().map(|one| one.body.as_str()).collect::<Vec<_>>(), ["0", "1"]);
+        store.delivered(due[0].id).unwrap();
+        store.postpone(due[1].id, 100).unwrap();
+        assert_eq!(store.deliveries_due(99, 9).unwrap(), []);
+        assert_eq!(store.deliveries_due(100, 9).unwrap()[0].attempts, 1);
+        let many: Vec<_> = (0..DELIVERIES_MAX).map(one).collect();
+        assert_eq!(
+            store.save_alerts(&alerts, &many, 200).unwrap(),
+            1,
+            "the oldest gave way"
+        );
+    }
+}

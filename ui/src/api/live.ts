@@ -1,0 +1,116 @@
+// The live picture: one connection for the whole page, kept up by itself. What arrives goes into the query cache, so a
+// page reads the same data whether it was fetched or pushed; the last two minutes of rates are kept for sparklines.
+
+import type { QueryClient } from "@tanstack/react-query";
+import { create } from "zustand";
+import { BASE, Failed, get, whenLoggedOut } from "./client";
+import { keys } from "./keys";
+import type { DaemonItem, Picture, PlaneInfo, StreamView } from "./types";
+
+/** How many rates are kept of each stream. */
+const RATES_MAX = 120;
+const RETRY_MS = 3_000;
+
+export type Link = "connecting" | "on" | "off" | "out";
+
+interface LiveState {
+  /** "out": nobody is logged in. */
+  link: Link;
+  /** Since when the link is off, milliseconds since 1970. */
+  offSince: number | null;
+  /** How to log in, as the plane words it. */
+  loginHint: string;
+  /** When the newest picture was made, by the plane's clock. */
+  pictureAt: number | null;
+  /** Latest rates of each stream, the newest last. */
+  rates: ReadonlyMap<string, readonly number[]>;
+}
+
+export const useLive = create<LiveState>(() => ({
+  link: "connecting",
+  offSince: null,
+  loginHint: "",
+  pictureAt: null,
+  rates: new Map(),
+}));
+
+export const streamKey = (stream: StreamView) =>
+  `${stream.workflow}/${stream.edge}/${stream.producer}/${stream.consumer}`;
+
+/** The rates with one more of each stream that still is; what is gone is forgotten. */
+export function appendRates(rates: ReadonlyMap<string, readonly number[]>, streams: readonly StreamView[]) {
+  return new Map(
+    streams.map((stream) => {
+      const key = streamKey(stream);
+      return [key, [...(rates.get(key) ?? []), stream.rate].slice(-RATES_MAX)] as const;
+    }),
+  );
+}
+
+/** The picture's daemons with the labels that are known of them. */
+function withLabels({ daemons }: Picture, before: readonly DaemonItem[] = []): DaemonItem[] {
+  const known = new Map(before.map(({ node, labels }) => [node, labels]));
+  return daemons.map((daemon) => ({ ...daemon, labels: known.get(daemon.node) ?? {} }));
+}
+
+let source: EventSource | null = null;
+let retry: ReturnType<typeof setTimeout> | undefined;
+let client: QueryClient | null = null;
+
+function take(picture: Picture) {
+  client?.setQueryData<DaemonItem[]>(keys.daemons, (before) => withLabels(picture, before));
+  client?.setQueryData(keys.workflows, picture.workflows);
+  client?.setQueryData(keys.streams, picture.streams);
+  client?.setQueryData<PlaneInfo>(keys.info, picture.info);
+  const wasOff = useLive.getState().link === "off";
+  useLive.setState((state) => ({
+    link: "on",
+    offSince: null,
+    pictureAt: picture.at_unix_ms,
+    rates: appendRates(state.rates, picture.streams),
+  }));
+  // What is not in the picture was not asked for while the plane was away.
+  if (wasOff) void client?.invalidateQueries();
+}
+
+function open() {
+  close();
+  if (useLive.getState().link === "out") useLive.setState({ link: "connecting" });
+  source = new EventSource(`${BASE}/live`);
+  source.onmessage = (event: MessageEvent<string>) => take(JSON.parse(event.data) as Picture);
+  source.onerror = () => {
+    useLive.setState((state) => ({ link: "off", offSince: state.offSince ?? Date.now() }));
+    // Browsers give up for good on some errors: ask why, then try again.
+    if (source?.readyState !== EventSource.CLOSED) return;
+    retry = setTimeout(async () => {
+      try {
+        await get("/info");
+      } catch (cause) {
+        if (cause instanceof Failed && cause.status === 401) return;
+      }
+      if (useLive.getState().link !== "out") open();
+    }, RETRY_MS);
+  };
+}
+
+function close() {
+  clearTimeout(retry);
+  source?.close();
+  source = null;
+}
+
+/** Begins: somebody is logged in. */
+export function startLive(queries: QueryClient) {
+  client = queries;
+  useLive.setState({ link: "connecting", offSince: null });
+  open();
+}
+
+/** Ends: nobody is logged in any more, and nothing of the fleet stays in this page. */
+export function endLive(loginHint: string) {
+  close();
+  client?.clear();
+  useLive.setState({ link: "out", offSince: null, loginHint, pictureAt: null, rates: new Map() });
+}
+
+whenLoggedOut(endLive);

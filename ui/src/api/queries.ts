@@ -1,0 +1,109 @@
+// What pages ask for, as hooks over the query cache. Lists that the live picture carries are kept fresh by it.
+
+import { queryOptions, useQuery } from "@tanstack/react-query";
+import { get, list, part } from "./client";
+import { keys } from "./keys";
+import type {
+  ComponentView,
+  DaemonDetail,
+  DaemonItem,
+  PlaneInfo,
+  RevisionView,
+  StreamView,
+  TokenView,
+  WorkflowStatus,
+  WorkflowText,
+  WorkflowView,
+} from "./types";
+
+/** How often details that the live picture does not carry are asked for while they are looked at. */
+const DETAIL_MS = 2_000;
+/** How often labels that somebody else put on are asked for. */
+const LABELS_MS = 30_000;
+const CATALOGUE_STALE_MS = 60_000;
+
+export const useInfo = () =>
+  useQuery({ queryKey: keys.info, queryFn: ({ signal }) => get<PlaneInfo>("/info", signal), staleTime: Infinity });
+
+const daemonsQuery = queryOptions({
+  queryKey: keys.daemons,
+  queryFn: ({ signal }) => list<DaemonItem>("/daemons", signal),
+  // Its labels come with this; the live picture brings the rest anew each second, and keeps them.
+  refetchInterval: LABELS_MS,
+  staleTime: Infinity,
+});
+
+export const useDaemons = () => useQuery(daemonsQuery);
+
+/** Those that are not there, with how they are. */
+const away = (daemons: DaemonItem[]) =>
+  new Map(daemons.filter(({ presence }) => presence !== "online").map(({ name, presence }) => [name, presence]));
+
+export const useAway = () => useQuery({ ...daemonsQuery, select: away });
+
+export const useDaemon = (name: string) =>
+  useQuery({
+    queryKey: keys.daemon(name),
+    queryFn: ({ signal }) => get<DaemonDetail>(`/daemons/${part(name)}`, signal),
+    refetchInterval: (query) => (query.state.status === "error" ? false : DETAIL_MS),
+  });
+
+export const useWorkflows = () =>
+  useQuery({
+    queryKey: keys.workflows,
+    queryFn: ({ signal }) => list<WorkflowView>("/workflows", signal),
+    staleTime: Infinity,
+  });
+
+export const useWorkflow = (name: string) =>
+  useQuery({
+    queryKey: keys.workflow(name),
+    queryFn: ({ signal }) => get<WorkflowText>(`/workflows/${part(name)}`, signal),
+  });
+
+export const useWorkflowStatus = (name: string) =>
+  useQuery({
+    queryKey: keys.workflowStatus(name),
+    queryFn: ({ signal }) => get<WorkflowStatus>(`/workflows/${part(name)}/status`, signal),
+    refetchInterval: (query) => (query.state.status === "error" ? false : DETAIL_MS),
+  });
+
+export const useRevisions = (name: string) =>
+  useQuery({
+    queryKey: keys.revisions(name),
+    queryFn: ({ signal }) => list<RevisionView>(`/workflows/${part(name)}/revisions`, signal),
+  });
+
+/** A revision's text never changes. `null`: none is asked for. */
+export const useRevisionText = (name: string, number: number | null) =>
+  useQuery({
+    queryKey: keys.revision(name, number ?? 0),
+    queryFn: ({ signal }) => get<{ text: string }>(`/workflows/${part(name)}/revisions/${number}`, signal),
+    staleTime: Infinity,
+    enabled: number !== null,
+  });
+
+export const useTokens = () =>
+  useQuery({ queryKey: keys.tokens, queryFn: ({ signal }) => list<TokenView>("/tokens", signal) });
+
+export const streamsQuery = queryOptions({
+  queryKey: keys.streams,
+  queryFn: ({ signal }) => list<StreamView>("/ledger", signal),
+  staleTime: Infinity,
+});
+
+export const useStreams = () => useQuery(streamsQuery);
+
+export const componentsQuery = queryOptions({
+  queryKey: keys.components,
+  queryFn: ({ signal }) => list<ComponentView>("/components", signal),
+  staleTime: CATALOGUE_STALE_MS,
+});
+
+export const useComponents = () => useQuery(componentsQuery);
+
+export const accessListQuery = (broker: string) =>
+  queryOptions({
+    queryKey: keys.accessList(broker),
+    queryFn: ({ signal }) => get<{ text: string }>(`/access-list?broker=${part(broker)}`, signal),
+  });

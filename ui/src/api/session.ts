@@ -1,0 +1,33 @@
+// Logging in and out, and what this person may do.
+
+import type { QueryClient } from "@tanstack/react-query";
+import { create } from "zustand";
+import { ask, SESSION } from "./client";
+import { endLive, startLive } from "./live";
+import type { Rank, Session, User } from "./types";
+
+export const useUser = create<{ user: User | null }>(() => ({ user: null }));
+
+const RANKS: readonly Rank[] = ["viewer", "operator", "admin"];
+
+/** Whether somebody of this rank may do what needs that one. */
+export const reaches = (rank: Rank, needed: Rank) => RANKS.indexOf(rank) >= RANKS.indexOf(needed);
+
+/** Whether this browser is logged in; begins the live picture if so. Never fails for not being so. */
+export async function lookSession(queries: QueryClient) {
+  const { data } = await ask<Session>("GET", SESSION);
+  useUser.setState({ user: data.user });
+  if (data.user === null) endLive(data.hint);
+  else startLive(queries);
+  return data;
+}
+
+export async function logInWithCode(code: string, queries: QueryClient) {
+  await ask("POST", SESSION, { body: { code } });
+  await lookSession(queries);
+}
+
+export async function logOut(queries: QueryClient) {
+  await ask("DELETE", SESSION);
+  await lookSession(queries);
+}

@@ -1,0 +1,54 @@
+// What the plane says, by the names that its own description has for it (plane/openapi.json, turned into schema.d.ts by
+// `npm run generate`). Types only.
+
+import type { components } from "./schema";
+
+/** The plane always sends a field, as null where there is nothing. */
+type Told<T> = T extends (infer Item)[]
+  ? Told<Item>[]
+  : T extends object
+    ? { [Key in keyof T]-?: Told<Exclude<T[Key], undefined>> }
+    : T;
+
+type Schemas = components["schemas"];
+
+export type Presence = Schemas["Presence"];
+export type RunState = Schemas["RunState"];
+export type ComponentRole = Schemas["ComponentRole"];
+export type MemberRole = Exclude<Schemas["Role"], "plane">;
+export type Resources = Told<Schemas["Resources"]>;
+export type DaemonView = Told<Schemas["DaemonView"]>;
+export type DaemonItem = Told<Schemas["DaemonItem"]>;
+export type DaemonDetail = Told<Schemas["DaemonShown"]>;
+export type Labelled = Told<Schemas["Labelled"]>;
+export type WorkflowPart = Told<Schemas["WorkflowPart"]>;
+export type ComponentView = Told<Schemas["ComponentView"]>;
+export type WorkflowView = Told<Schemas["WorkflowView"]>;
+export type WorkflowStatus = Told<Schemas["WorkflowStatus"]>;
+export type WorkflowText = Told<Schemas["WorkflowShown"]>;
+export type RevisionView = Told<Schemas["RevisionView"]>;
+export type StreamView = Told<Schemas["StreamView"]>;
+export type PlaneInfo = Told<Schemas["PlaneInfo"]>;
+export type TokenView = Told<Schemas["TokenView"]>;
+export type TokenWish = Told<Omit<Schemas["TokenWish"], "role">> & { role: MemberRole };
+export type Problem = Told<Schemas["Problem"]>;
+export type ProblemDetails = Told<Schemas["ProblemDetails"]>;
+export type Rank = Schemas["Rank"];
+export type Session = Told<Schemas["SessionShown"]>;
+export type User = Told<Schemas["UserShown"]>;
+
+/** One page of a list that can grow. */
+export interface ListPage<Item> {
+  items: Item[];
+  /** Asks for the page after this; null when this is the last. */
+  next: string | null;
+}
+
+/** The live picture: everything that moves, at most once a second. */
+export interface Picture {
+  at_unix_ms: number;
+  info: PlaneInfo;
+  daemons: DaemonView[];
+  workflows: WorkflowView[];
+  streams: StreamView[];
+}

@@ -1,0 +1,85 @@
+// One node on the canvas: what it is, where it runs, what is wrong with it.
+
+import { Handle, type Node, type NodeProps, Position } from "@xyflow/react";
+import { memo } from "react";
+import type { ComponentRole } from "@/api/types";
+import { Status, type Tone } from "@/components/status";
+import { cx } from "@/lib/cx";
+import type { Node as WorkflowNode } from "@/workflow/graph";
+import { NODE_HEIGHT } from "@/workflow/layout";
+import type { Mark } from "@/workflow/merged";
+import { ROLE_ICONS } from "./roles";
+
+export interface NodeData extends Record<string, unknown> {
+  node: WorkflowNode;
+  /** Where it runs in the end. */
+  place: string;
+  outputs: readonly string[];
+  note: { tone: Tone; text: string } | null;
+  mark: Mark | null;
+  isReadOnly: boolean;
+}
+export type CanvasNode = Node<NodeData, "part">;
+
+const STRIPES: Record<ComponentRole, string> = {
+  source: "border-l-(color:--series-2)",
+  transform: "border-l-(color:--series-3)",
+  destination: "border-l-(color:--series-1)",
+};
+const MARKS: Record<Mark, string> = {
+  added: "border-good bg-good-soft",
+  changed: "border-warn bg-warn-soft",
+  removed: "border-bad bg-bad-soft opacity-80",
+};
+
+const Outputs = ({ outputs, isReadOnly }: { outputs: readonly string[]; isReadOnly: boolean }) => (
+  <>
+    {outputs.length === 0 && <Handle type="source" position={Position.Right} isConnectable={!isReadOnly} />}
+    {outputs.map((output, at) => (
+      <Handle
+        key={output}
+        id={output}
+        type="source"
+        position={Position.Right}
+        isConnectable={!isReadOnly}
+        style={{ top: ((at + 1) * NODE_HEIGHT) / (outputs.length + 1) }}
+      >
+        <span className="pointer-events-none absolute top-1/2 left-4 -translate-y-1/2 bg-bg px-0.5 text-[10px] leading-3 text-muted">
+          {output}
+        </span>
+      </Handle>
+    ))}
+  </>
+);
+
+export const Part = memo(function Part({ data, selected }: NodeProps<CanvasNode>) {
+  const { node, place, outputs, note, mark, isReadOnly } = data;
+  const Icon = ROLE_ICONS[node.role];
+  return (
+    <div
+      className={cx(
+        "flex h-[60px] w-[196px] items-center gap-2 rounded-(--radius) border border-l-4 border-line-strong/60 bg-surface px-2.5 shadow-sm",
+        STRIPES[node.role],
+        mark && MARKS[mark],
+        selected && "outline-2 outline-accent",
+      )}
+    >
+      {node.role !== "source" && <Handle type="target" position={Position.Left} isConnectable={!isReadOnly} />}
+      <Icon className="size-4 shrink-0 text-muted" aria-hidden="true" />
+      <div className="min-w-0 flex-1 leading-4">
+        <p className="truncate text-sm font-medium">{node.id}</p>
+        <p className="truncate text-xs text-muted">
+          {node.component || "no type"}
+          {place !== "" && ` · ${place}`}
+        </p>
+        {note && (
+          <p className="truncate text-xs">
+            <Status tone={note.tone}>{note.text}</Status>
+          </p>
+        )}
+        {!note && mark && <p className="text-xs font-medium">{mark}</p>}
+      </div>
+      {node.role !== "destination" && <Outputs outputs={outputs} isReadOnly={isReadOnly} />}
+    </div>
+  );
+});

@@ -1,0 +1,93 @@
+// A line over time. uPlot draws on a canvas; what it shows is also said in words for whoever cannot see it. Colours come
+// from the tokens, and follow the theme.
+
+import { useEffect, useRef } from "react";
+import uPlot from "uplot";
+import "uplot/dist/uPlot.min.css";
+import { useTheme } from "@/shell/theme";
+
+export type Point = readonly [unixS: number, value: number | null];
+
+interface ChartProps {
+  title: string;
+  points: readonly Point[];
+  format: (value: number) => string;
+}
+
+const HEIGHT_PX = 120;
+
+function options(width: number, style: CSSStyleDeclaration, format: (value: number) => string): uPlot.Options {
+  // Tokens are light-dark(), which only a property that takes a colour resolves: the box carries three of them.
+  const [text, line, accent] = [style.color, style.borderTopColor, style.caretColor];
+  const axis = {
+    stroke: text,
+    font: `11px ${style.fontFamily}`,
+    grid: { stroke: line, width: 1 },
+    ticks: { show: false },
+  };
+  return {
+    width,
+    height: HEIGHT_PX,
+    legend: { show: false },
+    cursor: { show: false },
+    scales: { y: { range: (_, low, high) => [Math.min(0, low), high <= 0 ? 1 : high * 1.15] } },
+    axes: [
+      { ...axis, size: 24 },
+      { ...axis, size: 64, values: (_, splits) => splits.map(format) },
+    ],
+    series: [{}, { stroke: accent, width: 1.5, points: { show: false } }],
+  };
+}
+
+export function Chart({ title, points, format }: ChartProps) {
+  const box = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  const theme = useTheme((state) => state.theme);
+  const data = useRef<uPlot.AlignedData>([[], []]);
+  const drawn = points.length > 1 ? points : [];
+  data.current = [drawn.map(([at]) => at), drawn.map(([, value]) => value)];
+  // biome-ignore lint/correctness/useExhaustiveDependencies: a change of theme changes the colours that are read here
+  useEffect(() => {
+    const element = box.current;
+    if (!element) return;
+    const draw = () => {
+      plot.current?.destroy();
+      plot.current = new uPlot(options(element.clientWidth, getComputedStyle(element), format), data.current, element);
+    };
+    draw();
+    const size = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: HEIGHT_PX }));
+    size.observe(element);
+    const scheme = matchMedia("(prefers-color-scheme: dark)");
+    scheme.addEventListener("change", draw);
+    return () => {
+      size.disconnect();
+      scheme.removeEventListener("change", draw);
+      plot.current?.destroy();
+      plot.current = null;
+    };
+  }, [theme, format]);
+  useEffect(() => {
+    // One point is no line, and its axis would span years.
+    if (points.length > 1) plot.current?.setData(data.current);
+  }, [points]);
+  const last = points.findLast(([, value]) => value !== null)?.[1];
+  const known = points.map(([, value]) => value).filter((value) => value !== null);
+  const summary =
+    last === undefined || last === null
+      ? "nothing yet"
+      : `now ${format(last)}, least ${format(Math.min(...known))}, most ${format(Math.max(...known))}`;
+  return (
+    <figure className="min-w-0 flex-1 basis-72">
+      <figcaption className="flex items-baseline justify-between gap-2 text-sm">
+        <span className="text-muted">{title}</span>
+        <span className="tabular font-medium">{last === undefined || last === null ? "–" : format(last)}</span>
+      </figcaption>
+      <div
+        ref={box}
+        role="img"
+        aria-label={`${title}: ${summary}`}
+        className="h-[120px] border-line text-muted caret-accent"
+      />
+    </figure>
+  );
+}

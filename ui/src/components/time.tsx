@@ -1,0 +1,36 @@
+// Times: relative to now, exact with its zone on hover and for screen readers. All on the page tick together.
+
+import { useSyncExternalStore } from "react";
+import { exact, relative } from "@/lib/format";
+
+const TICK_MS = 1_000;
+const listeners = new Set<() => void>();
+let now = Date.now();
+let timer: ReturnType<typeof setInterval> | undefined;
+
+function listen(listener: () => void) {
+  listeners.add(listener);
+  if (listeners.size === 1) {
+    now = Date.now();
+    timer = setInterval(() => {
+      now = Date.now();
+      for (const each of listeners) each();
+    }, TICK_MS);
+  }
+  return () => {
+    listeners.delete(listener);
+    if (listeners.size === 0) clearInterval(timer);
+  };
+}
+
+/** Milliseconds since 1970, once a second. */
+export const useNow = () => useSyncExternalStore(listen, () => now);
+
+export function Time({ unixMs }: { unixMs: number }) {
+  const at = new Date(unixMs);
+  return (
+    <time dateTime={at.toISOString()} title={exact(unixMs)} className="tabular whitespace-nowrap">
+      {relative(unixMs, useNow())}
+    </time>
+  );
+}

@@ -1,0 +1,44 @@
+import { describe, expect, it } from "vitest";
+import { bytes, count, relative, sentence, span } from "./format";
+
+describe("as people read them", () => {
+  it.each([
+    [0, "0 B"],
+    [999, "999 B"],
+    [1_000, "1.0 KB"],
+    [99_949, "99.9 KB"],
+    [999_499, "999 KB"],
+    [999_500, "1.0 MB"],
+    [8_388_608, "8.4 MB"],
+    [2e18, "2000 PB"],
+  ])("bytes %d", (value, text) => expect(bytes(value)).toBe(text));
+
+  it.each([
+    [-5, "0 s"],
+    [119_999, "119 s"],
+    [120_000, "2 min"],
+    [7_200_000, "2 h"],
+    [7_500_000, "2 h 5 min"],
+    [90_000_000, "25 h"],
+    [172_800_000, "2 days"],
+  ])("span %d", (ms, text) => expect(span(ms)).toBe(text));
+
+  it.each([
+    [0, "now"],
+    [4_999, "now"],
+    [61_000, "61 s ago"],
+    [-300_000, "in 5 min"],
+  ])("relative %d", (ago, text) => expect(relative(1e12 - ago, 1e12)).toBe(text));
+
+  it("counts", () => {
+    expect([count(1, "daemon"), count(0, "daemon"), count(1200, "entry", "entries")]).toEqual([
+      "1 daemon",
+      "0 daemons",
+      "1,200 entries",
+    ]);
+  });
+
+  it("sentences", () => {
+    expect(["", "no such daemon", "Done."].map(sentence)).toEqual(["", "No such daemon.", "Done."]);
+  });
+});

@@ -1,0 +1,71 @@
+// Numbers, sizes and times as people read them. Pure: the time is an argument.
+
+const NUMBER = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+
+export const number = (value: number) => NUMBER.format(value);
+export const compact = (value: number) => COMPACT.format(value);
+
+/** "1 daemon", "2 daemons". */
+export const count = (value: number, one: string, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
+
+const UNITS = ["B", "KB", "MB", "GB", "TB", "PB"];
+
+/** Bytes with a unit of 1,000; 0 as "0 B". */
+export function bytes(value: number) {
+  let scaled = value;
+  let unit = 0;
+  while (Math.abs(scaled) >= 999.5 && unit < UNITS.length - 1) {
+    scaled /= 1_000;
+    unit += 1;
+  }
+  const digits = unit === 0 || Math.abs(scaled) >= 99.95 ? 0 : 1;
+  return `${scaled.toFixed(digits)} ${UNITS[unit]}`;
+}
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
+/** A length of time, in its two largest units at most: "42 s", "3 min", "2 h 5 min", "3 days". */
+export function span(ms: number) {
+  const rest = Math.max(0, ms);
+  if (rest < 2 * MINUTE) return `${Math.floor(rest / SECOND)} s`;
+  if (rest < 2 * HOUR) return `${Math.floor(rest / MINUTE)} min`;
+  if (rest < 2 * DAY) {
+    const minutes = Math.floor((rest % HOUR) / MINUTE);
+    return `${Math.floor(rest / HOUR)} h${minutes > 0 && rest < DAY ? ` ${minutes} min` : ""}`;
+  }
+  return `${Math.floor(rest / DAY)} days`;
+}
+
+/** How long ago, or how long from now. */
+export function relative(unixMs: number, nowMs: number) {
+  const ms = nowMs - unixMs;
+  if (Math.abs(ms) < 5 * SECOND) return "now";
+  return ms > 0 ? `${span(ms)} ago` : `in ${span(-ms)}`;
+}
+
+const EXACT = new Intl.DateTimeFormat("en-GB", {
+  year: "numeric",
+  month: "short",
+  day: "numeric",
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  timeZoneName: "short",
+});
+const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+
+/** Date, time and zone. */
+export const exact = (unixMs: number) => EXACT.format(unixMs);
+/** Hours and minutes. */
+export const clock = (unixMs: number) => CLOCK.format(unixMs);
+
+/** What stands after a colon elsewhere stands alone here: a capital letter and a full stop. */
+export function sentence(text: string) {
+  if (text === "") return "";
+  const whole = text[0]?.toUpperCase() + text.slice(1);
+  return /[.!?…]$/.test(whole) ? whole : `${whole}.`;
+}

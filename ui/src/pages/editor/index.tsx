@@ -1,0 +1,371 @@
+// The editor: one text, drawn as a graph, listed with a form, and written as text; all three kept in step.
+
+import { useQuery } from "@tanstack/react-query";
+import { LayoutGrid, Redo2, Undo2 } from "lucide-react";
+import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
+import { useLocation, useParams } from "wouter";
+import { componentsQuery, useDaemons, useWorkflow } from "@/api/queries";
+import type { ComponentView, Problem } from "@/api/types";
+import { Allowed, useMay } from "@/components/allowed";
+import { Button, IconButton } from "@/components/button";
+import { Callout, Failure } from "@/components/callout";
+import { Data } from "@/components/data";
+import { Textarea } from "@/components/field";
+import { Loading, Page } from "@/components/page";
+import { tell } from "@/components/toast";
+import { WorkflowTabs } from "@/components/workflow-header";
+import { cx } from "@/lib/cx";
+import { count } from "@/lib/format";
+import { useSearchState } from "@/lib/search";
+import { isName } from "@/workflow/edit";
+import { readGraph } from "@/workflow/graph";
+import { placed } from "@/workflow/layout";
+import { type Mark, merged } from "@/workflow/merged";
+import { Deploy } from "./deploy";
+import { type Draft, forgetDraft, keepDraft, lineRange, readDraft, template } from "./draft";
+import { Inspector } from "./inspector";
+import { Outline, Palette } from "./outline";
+import { Problems, problemsOf, useProblems } from "./problems";
+import { useWorkbench, type Workbench } from "./state";
+import { Preview, Tests } from "./tests";
+
+const Canvas = lazy(() => import("@/canvas"));
+
+export default function Editor() {
+  const { name } = useParams();
+  return name === undefined ? <New /> : <Existing key={name} name={name} />;
+}
+
+interface Surroundings {
+  components: readonly ComponentView[];
+  daemons: readonly string[];
+}
+
+/** What the fleet has to offer; a new page waits for it. */
+function useSurroundings(): { error: unknown; found: Surroundings | null } {
+  const daemons = useDaemons();
+  const components = useQuery(componentsQuery);
+  const names = useMemo(() => daemons.data?.map(({ name }) => name) ?? [], [daemons.data]);
+  if (!daemons.data || !components.data) return { error: daemons.error ?? components.error, found: null };
+  return { error: null, found: { components: components.data, daemons: names } };
+}
+
+function New() {
+  const [use] = useSearchState("use");
+  const { error, found } = useSurroundings();
+  if (error !== null)
+    return (
+      <Page title="New workflow">
+        <Failure error={error} />
+      </Page>
+    );
+  if (!found)
+    return (
+      <Page title="New workflow">
+        <Loading />
+      </Page>
+    );
+  const [role, component] = use.split("/");
+  const example = found.components.find((each) => each.role === role && each.name === component)?.example;
+  const initial = { text: example || template(found.daemons), from: 0, base: "", layout: {} };
+  const draft = (example ? null : readDraft(null)) ?? initial;
+  return <Bench key={use} name={null} initial={draft} {...found} />;
+}
+
+function Existing({ name }: { name: string }) {
+  const workflow = useWorkflow(name);
+  const { error, found } = useSurroundings();
+  if (!workflow.data || !found) {
+    return (
+      <Page title={name}>
+        <WorkflowTabs name={name} />
+        {error !== null ? <Failure error={error} /> : <Data query={workflow}>{() => <Loading />}</Data>}
+      </Page>
+    );
+  }
+  const { text, view } = workflow.data;
+  const draft = readDraft(name);
+  // A draft of before this editor knew the revision's text is compared with what is there.
+  const base = draft && (draft.base || (draft.from === view.revision ? text : ""));
+  const initial =
+    draft && base && draft.text !== base
+      ? { ...draft, base }
+      : { text, from: view.revision, base: text, layout: draft?.layout ?? {} };
+  return <Bench name={name} initial={initial} {...found} />;
+}
+
+const VIEWS = [
+  ["", "Canvas"],
+  ["text", "Text"],
+  ["tests", "Tests"],
+  ["preview", "Preview"],
+] as const;
+
+const isTyping = (target: EventTarget | null) =>
+  target instanceof HTMLElement && target.closest("input, textarea, select") !== null;
+
+/** To the place in the page that shows it, as near as there is one. */
+function focusPlace(place: string) {
+  const parts = place.replaceAll(/\[\d+\]/g, "").split(".");
+  for (; parts.length > 0; parts.pop()) {
+    const found = document.querySelector<HTMLElement>(`[data-place="${CSS.escape(parts.join("."))}"]`);
+    const field = found?.querySelector<HTMLElement>("input, select, textarea, button");
+    if (!field) continue;
+    field.focus();
+    field.scrollIntoView({ block: "nearest" });
+    return parts.length >= 3 || place.split(".").length < 3;
+  }
+  return false;
+}
+
+function useShortcuts(bench: Workbench, onDeploy: () => void) {
+  const latest = useRef({ bench, onDeploy });
+  latest.current = { bench, onDeploy };
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => {
+      if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
+      if (document.querySelector("[role=dialog]")) return;
+      const { bench: now, onDeploy: deploy } = latest.current;
+      const key = event.key.toLowerCase();
+      const actions: Record<string, () => void> = {
+        s: deploy,
+        z: event.shiftKey ? now.redo : now.undo,
+        y: now.redo,
+      };
+      if (!isTyping(event.target)) actions.a = () => now.select(now.graph.nodes.map(({ id }) => id));
+      const action = actions[key];
+      if (!action) return;
+      event.preventDefault();
+      action();
+    };
+    const onCopy = (event: ClipboardEvent) => {
+      const { bench: now } = latest.current;
+      if (isTyping(event.target) || now.selected.length === 0 || String(getSelection()) !== "") return;
+      event.preventDefault();
+      event.clipboardData?.setData("text/plain", now.clip(now.selected));
+      if (event.type === "cut") now.remove(now.selected);
+    };
+    const onPaste = (event: ClipboardEvent) => {
+      if (isTyping(event.target)) return;
+      if (latest.current.bench.paste(event.clipboardData?.getData("text/plain") ?? "")) event.preventDefault();
+    };
+    window.addEventListener("keydown", onKey);
+    document.addEventListener("copy", onCopy);
+    document.addEventListener("cut", onCopy);
+    document.addEventListener("paste", onPaste);
+    return () => {
+      window.removeEventListener("keydown", onKey);
+      document.removeEventListener("copy", onCopy);
+      document.removeEventListener("cut", onCopy);
+      document.removeEventListener("paste", onPaste);
+    };
+  }, []);
+}
+
+/** How the draft differs from what it began with, and the graph with what is gone from it. */
+function useCompared(bench: Workbench, isOn: boolean) {
+  return useMemo(() => {
+    const before = isOn ? readGraph(bench.base.text).graph : null;
+    return before ? merged(before, bench.graph) : { graph: bench.graph, marks: NO_MARKS };
+  }, [bench.graph, bench.base.text, isOn]);
+}
+const NO_MARKS: ReadonlyMap<string, Mark> = new Map();
+
+interface BenchProps extends Surroundings {
+  name: string | null;
+  initial: Draft;
+}
+
+function Bench({ name, initial, components, daemons }: BenchProps) {
+  const [, go] = useLocation();
+  const bench = useWorkbench(name, initial, components, daemons);
+  const [view, setView] = useSearchState("view");
+  const [isDeploying, setDeploying] = useState(false);
+  const { check, isSettled } = useProblems(bench.text);
+  const problems = check.data?.problems ?? [];
+  const source = useRef<HTMLTextAreaElement>(null);
+  const title = name ?? "New workflow";
+  const may = useMay("operator");
+  const deploy = () => {
+    if (!may) return;
+    if (isName(bench.graph.name)) setDeploying(true);
+    else {
+      bench.select([]);
+      tell("The workflow needs a name first.");
+    }
+  };
+  useShortcuts(bench, deploy);
+  useEffect(() => {
+    document.title = `${title} · edit · Mycelial`;
+  }, [title]);
+  const jump = (problem: Problem) => {
+    const node = bench.graph.nodes.find((each) => problemsOf([problem], each).length > 0);
+    if (node && bench.syntax === null) bench.select([node.id]);
+    // The form of another node has to be drawn first.
+    setTimeout(() => {
+      if ((view !== "text" || problem.line === 0) && node && bench.syntax === null && focusPlace(problem.place)) return;
+      if (problem.line === 0) return;
+      setView("text");
+      setTimeout(() => {
+        source.current?.focus();
+        source.current?.setSelectionRange(...lineRange(bench.text, problem.line));
+      });
+    });
+  };
+  const focusForm = () => setTimeout(() => document.querySelector<HTMLElement>("aside [data-place] input")?.focus());
+  const hasSides = view === "" || view === "text";
+  return (
+    <div className="flex min-h-0 flex-col md:h-dvh">
+      <header className="flex flex-wrap items-center gap-x-3 gap-y-1 px-4 pt-3">
+        <h1 className="min-w-0 truncate text-lg font-semibold">{title}</h1>
+        {bench.isChanged && <span className="text-sm text-muted">draft, kept in this browser</span>}
+        <div className="ml-auto flex flex-wrap items-center gap-1">
+          <IconButton label="Undo (Ctrl Z)" disabled={!bench.canUndo} onClick={bench.undo}>
+            <Undo2 aria-hidden="true" />
+          </IconButton>
+          <IconButton label="Redo (Ctrl Shift Z)" disabled={!bench.canRedo} onClick={bench.redo}>
+            <Redo2 aria-hidden="true" />
+          </IconButton>
+          <IconButton label="Arrange" onClick={bench.arrange}>
+            <LayoutGrid aria-hidden="true" />
+          </IconButton>
+          {bench.isChanged && name !== null && (
+            <Button kind="quiet" onClick={() => bench.write(bench.base.text)}>
+              Discard the draft
+            </Button>
+          )}
+          <Allowed needs="operator" what="Deploying">
+            <Button kind="main" title="Ctrl S" onClick={deploy}>
+              Deploy …
+            </Button>
+          </Allowed>
+        </div>
+      </header>
+      <div className="flex flex-wrap items-end justify-between gap-x-4 border-b border-line px-4 pt-2 [&>nav]:mt-0 [&>nav]:border-0">
+        {name !== null ? <WorkflowTabs name={name} /> : <span />}
+        <fieldset aria-label="How to edit" className="flex gap-1 pb-1.5">
+          {VIEWS.map(([key, label]) => (
+            <button
+              key={key}
+              type="button"
+              aria-pressed={view === key}
+              onClick={() => setView(key)}
+              className="h-7 rounded-(--radius) px-2.5 text-sm text-muted hover:bg-hover aria-pressed:bg-accent-soft aria-pressed:font-medium aria-pressed:text-accent"
+            >
+              {label}
+              {key === "tests" && bench.graph.tests.length > 0 && ` (${bench.graph.tests.length})`}
+            </button>
+          ))}
+        </fieldset>
+      </div>
+      {bench.syntax && (
+        <div className="px-4 pt-2">
+          <Callout tone="warn" title={`Line ${bench.syntax.line} is not TOML: ${bench.syntax.message}`}>
+            The canvas and the forms show the text as it was before; mend it in the text.
+          </Callout>
+        </div>
+      )}
+      <div className="flex min-h-0 flex-1 max-md:flex-col">
+        {hasSides && (
+          <div
+            inert={bench.syntax !== null}
+            className="flex min-h-0 w-52 shrink-0 flex-col border-r border-line bg-surface max-md:w-full max-md:border-r-0 max-md:border-b [&>section:first-child]:max-h-[50%] max-md:[&>section]:max-h-72"
+          >
+            <Outline bench={bench} problems={problems} />
+            <Palette bench={bench} onAdded={focusForm} />
+          </div>
+        )}
+        <div className="flex min-h-0 min-w-0 flex-1 flex-col">
+          {view === "" && <Drawn bench={bench} problems={problems} />}
+          {view === "text" && (
+            <Textarea
+              ref={source}
+              aria-label="The workflow's text"
+              className="min-h-80 flex-1 resize-none rounded-none border-0 p-4 focus-visible:-outline-offset-2"
+              value={bench.text}
+              onChange={(event) => bench.write(event.target.value)}
+            />
+          )}
+          {!hasSides && (
+            <div inert={bench.syntax !== null} className="min-h-0 flex-1 overflow-y-auto p-4">
+              {view === "tests" ? <Tests bench={bench} /> : <Preview bench={bench} />}
+            </div>
+          )}
+          <Problems check={check} isSettled={isSettled} onJump={jump} />
+        </div>
+        {hasSides && (
+          <aside
+            aria-label="Form"
+            inert={bench.syntax !== null}
+            className="w-80 shrink-0 overflow-y-auto border-l border-line bg-surface max-md:w-full max-md:border-t max-md:border-l-0"
+          >
+            <Inspector
+              bench={bench}
+              problems={problems}
+              onRemoved={() => document.querySelector<HTMLElement>("main [data-search]")?.focus()}
+            />
+          </aside>
+        )}
+      </div>
+      {isDeploying && (
+        <Deploy
+          bench={bench}
+          onClose={() => setDeploying(false)}
+          onDone={(target, revision) => {
+            if (name === null) forgetDraft(null);
+            // Where its nodes stand is kept under its name from now on.
+            keepDraft(target, { text: bench.text, from: revision, base: bench.text, layout: bench.layout });
+            tell(`${target} is deployed as revision ${revision}.`);
+            go(`/workflows/${encodeURIComponent(target)}`);
+          }}
+        />
+      )}
+    </div>
+  );
+}
+
+function Drawn({ bench, problems }: { bench: Workbench; problems: readonly Problem[] }) {
+  const [isCompared, setCompared] = useState(false);
+  const isComparing = isCompared && bench.name !== null && bench.isChanged;
+  const { graph, marks } = useCompared(bench, isComparing);
+  const notes = useMemo(() => {
+    const found = bench.graph.nodes.map((node) => [node.id, problemsOf(problems, node).length] as const);
+    return new Map(
+      found.filter(([, n]) => n > 0).map(([id, n]) => [id, { tone: "bad" as const, text: count(n, "problem") }]),
+    );
+  }, [bench.graph, problems]);
+  const changes = {
+    onMove: (positions: Workbench["layout"]) => bench.move(positions),
+    onConnect: (from: string, to: string) => bench.edit([{ kind: "connect", from, to }]),
+    onDelete: bench.remove,
+    onDropComponent: (dropped: string, spot: { x: number; y: number }) => {
+      const component = bench.components.find(({ role, name }) => `${role}/${name}` === dropped);
+      if (component) bench.add(component, spot);
+    },
+  };
+  // What is gone needs a place too.
+  const layout = useMemo(() => placed(graph, bench.layout), [graph, bench.layout]);
+  return (
+    <div className={cx("relative min-h-80 flex-1", bench.syntax && "opacity-60")} inert={bench.syntax !== null}>
+      <Suspense fallback={<Loading what="Loading the canvas" />}>
+        <Canvas
+          label="Canvas"
+          graph={graph}
+          layout={layout}
+          selected={bench.selected}
+          onSelect={bench.select}
+          notes={notes}
+          marks={marks}
+          outputs={bench.outputs}
+          fit={bench.fit}
+          {...(isComparing ? {} : { changes })}
+        />
+      </Suspense>
+      {bench.name !== null && bench.isChanged && (
+        <Button className="absolute top-2 right-2" aria-pressed={isComparing} onClick={() => setCompared(!isCompared)}>
+          {isComparing ? "Go on editing" : "Show what changed"}
+        </Button>
+      )}
+    </div>
+  );
+}

@@ -1,0 +1,60 @@
+// Enrolment strings that can still be used, and taking them back.
+
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { revokeToken } from "@/api/actions";
+import { keys } from "@/api/keys";
+import { useTokens } from "@/api/queries";
+import type { TokenView } from "@/api/types";
+import { Button } from "@/components/button";
+import { Failure } from "@/components/callout";
+import { CliButton } from "@/components/copy";
+import { Data } from "@/components/data";
+import { Section } from "@/components/page";
+import { type Column, Table } from "@/components/table";
+import { Time } from "@/components/time";
+import { tell } from "@/components/toast";
+import { count, number } from "@/lib/format";
+
+const COLUMNS: readonly Column<TokenView>[] = [
+  { name: "Id", cell: ({ id }) => <code className="font-mono text-xs">{id}</code> },
+  { name: "For", cell: ({ role, name }) => (name === null ? `any ${role}` : `${role} ${name}`) },
+  { name: "Uses left", isNumber: true, cell: ({ uses_left }) => number(uses_left) },
+  { name: "Ends", cell: ({ expires_unix_ms }) => <Time unixMs={expires_unix_ms} /> },
+  { name: "Action", cell: ({ id }) => <Revoke id={id} /> },
+];
+
+export function Tokens() {
+  const tokens = useTokens();
+  return (
+    <Data query={tokens}>
+      {(all) =>
+        all.length === 0 ? null : (
+          <Section
+            title="Strings that still work"
+            aside={count(all.length, "string")}
+            actions={<CliButton command="mycelial token list" />}
+          >
+            <Table label="Enrolment strings" columns={COLUMNS} rows={all} rowKey={({ id }) => id} />
+          </Section>
+        )
+      }
+    </Data>
+  );
+}
+
+function Revoke({ id }: { id: string }) {
+  const queries = useQueryClient();
+  const revoke = useMutation({
+    mutationFn: () => revokeToken(id),
+    onSuccess: async () => {
+      tell(`The enrolment string ${id} does not work any more.`);
+      await queries.invalidateQueries({ queryKey: keys.tokens });
+    },
+  });
+  if (revoke.isError) return <Failure error={revoke.error} />;
+  return (
+    <Button className="h-7" busy={revoke.isPending} aria-label={`Revoke ${id}`} onClick={() => revoke.mutate()}>
+      Revoke
+    </Button>
+  );
+}

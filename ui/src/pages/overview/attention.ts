@@ -1,0 +1,122 @@
+// What needs somebody: the worst first, each with where to go. Pure.
+
+import type { DaemonView, StreamView, WorkflowView } from "@/api/types";
+import type { Tone } from "@/components/status";
+import { count } from "@/lib/format";
+
+export interface Item {
+  key: string;
+  tone: Extract<Tone, "bad" | "warn">;
+  title: string;
+  /** What is known about why. */
+  detail: string;
+  href: string;
+}
+
+const part = encodeURIComponent;
+
+/** More of one kind than this are one line. */
+const LINES_MAX = 5;
+
+/** One line each, or one for all when there are many. */
+function grouped(items: readonly Item[], all: Omit<Item, "detail">): Item[] {
+  if (items.length <= LINES_MAX) return [...items];
+  const names = items.slice(0, LINES_MAX).map((item) => item.key.split("/")[1]);
+  return [{ ...all, detail: `${names.join(", ")} and ${items.length - LINES_MAX} more` }];
+}
+
+function offline(daemons: readonly DaemonView[]) {
+  const items = daemons
+    .filter((daemon) => daemon.presence === "offline")
+    .map<Item>((daemon) => ({
+      key: `offline/${daemon.name}`,
+      tone: "bad",
+      title: `${daemon.name} is offline`,
+      detail: "What it produces waits on its disk, and what is meant for it waits with the senders.",
+      href: `/daemons/${part(daemon.name)}`,
+    }));
+  return grouped(items, {
+    key: "offline",
+    tone: "bad",
+    title: `${count(items.length, "daemon")} are offline`,
+    href: "/daemons?q=presence:offline",
+  });
+}
+
+function failing(workflows: readonly WorkflowView[]) {
+  const items = workflows
+    .filter((workflow) => workflow.state === "failed" || workflow.state === "retrying")
+    .map<Item>((workflow) => ({
+      key: `workflow/${workflow.name}`,
+      tone: workflow.state === "failed" ? "bad" : "warn",
+      title: `Workflow ${workflow.name} ${workflow.state === "failed" ? "has failed" : "keeps retrying"}`,
+      detail: `On ${workflow.daemons.slice(0, LINES_MAX).join(", ")}`,
+      href: `/workflows/${part(workflow.name)}`,
+    }));
+  return grouped(items, {
+    key: "workflows",
+    tone: "bad",
+    title: `${count(items.length, "workflow")} have failed or keep retrying`,
+    href: "/workflows?state=trouble",
+  });
+}
+
+function streams(all: readonly StreamView[], failed: ReadonlySet<string>) {
+  const items: Item[] = [];
+  for (const stream of all) {
+    const { dead, dropped } = stream.ledger;
+    const key = `stream/${stream.workflow} ${stream.edge} ${stream.producer}`;
+    const href = `/workflows/${part(stream.workflow)}`;
+    const name = `${stream.workflow}, ${stream.edge.replace("->", " → ")}`;
+    if (dead > 0) {
+      items.push({
+        key,
+        tone: "warn",
+        title: `${count(dead, "dead letter")} in ${name}`,
+        detail: stream.trouble,
+        href,
+      });
+    } else if (dropped > 0) {
+      const title = `${count(dropped, "record")} given up in ${name}`;
+      items.push({ key, tone: "warn", title, detail: "As the workflow's policy for a full buffer wants it.", href });
+    } else if (stream.trouble !== "" && !failed.has(stream.workflow)) {
+      items.push({ key, tone: "warn", title: `The stream ${name} does not flow`, detail: stream.trouble, href });
+    }
+  }
+  return grouped(items, {
+    key: "streams",
+    tone: "warn",
+    title: `${count(items.length, "stream")} are in trouble`,
+    href: "/streams",
+  });
+}
+
+function rest(daemons: readonly DaemonView[]) {
+  const items: Item[] = [];
+  for (const { name, damaged, presence } of daemons) {
+    const href = `/daemons/${part(name)}`;
+    if (damaged > 0) {
+      const title = `${name} set ${count(damaged, "thing")} aside as damaged`;
+      items.push({ key: `damaged/${name}`, tone: "warn", title, detail: "Nothing waits for it.", href });
+    }
+    if (presence === "late") {
+      items.push({ key: `late/${name}`, tone: "warn", title: `${name} is late`, detail: "Its lease ran out.", href });
+    }
+  }
+  return grouped(items, {
+    key: "daemons",
+    tone: "warn",
+    title: `${count(items.length, "daemon")} want to be looked at`,
+    href: "/daemons?sort=-trouble",
+  });
+}
+
+export function attention(
+  daemons: readonly DaemonView[],
+  workflows: readonly WorkflowView[],
+  all: readonly StreamView[],
+): Item[] {
+  const failed = new Set(workflows.filter(({ state }) => state === "failed").map(({ name }) => name));
+  const items = [...offline(daemons), ...failing(workflows), ...streams(all, failed), ...rest(daemons)];
+  return [...items.filter(({ tone }) => tone === "bad"), ...items.filter(({ tone }) => tone === "warn")];
+}

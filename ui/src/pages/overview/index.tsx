@@ -1,0 +1,165 @@
+// The fleet at a glance: what needs somebody first, then how much flows.
+
+import { ChevronRight } from "lucide-react";
+import type { ReactNode } from "react";
+import { Link } from "wouter";
+import { useDaemons, useStreams, useWorkflows } from "@/api/queries";
+import type { DaemonView, Presence, StreamView, WorkflowView } from "@/api/types";
+import { LinkButton } from "@/components/button";
+import { Data } from "@/components/data";
+import { Empty, Page, Panel, Section } from "@/components/page";
+import { RUN_TONES, Status } from "@/components/status";
+import { StreamTable } from "@/components/stream-table";
+import { bytes, compact, number } from "@/lib/format";
+import { attention, type Item } from "./attention";
+
+/** How many streams are shown here; the rest is a page of its own. */
+const STREAMS_MAX = 8;
+
+export default function Overview() {
+  const [daemons, workflows, streams] = [useDaemons(), useWorkflows(), useStreams()];
+  return (
+    <Page title="Overview">
+      <Data query={daemons}>
+        {(all) =>
+          all.length === 0 ? (
+            <Empty
+              title="Enrol the first daemon"
+              action={
+                <LinkButton href="/enrol" kind="main">
+                  Enrol a daemon
+                </LinkButton>
+              }
+            >
+              A daemon runs close to the data and moves it. Once there is one, this page shows how the fleet is doing.
+            </Empty>
+          ) : (
+            <Glance daemons={all} workflows={workflows.data ?? []} streams={streams.data ?? []} />
+          )
+        }
+      </Data>
+    </Page>
+  );
+}
+
+interface GlanceProps {
+  daemons: readonly DaemonView[];
+  workflows: readonly WorkflowView[];
+  streams: readonly StreamView[];
+}
+
+function Glance({ daemons, workflows, streams }: GlanceProps) {
+  const items = attention(daemons, workflows, streams);
+  const fastest = [...streams].sort((a, b) => b.rate - a.rate).slice(0, STREAMS_MAX);
+  return (
+    <>
+      <Section title="Needs attention" aside={items.length > 0 ? number(items.length) : undefined}>
+        {items.length === 0 ? (
+          <Panel className="px-4 py-3">
+            <Status tone="good">Everything runs as it should.</Status>
+          </Panel>
+        ) : (
+          <Attention items={items} />
+        )}
+      </Section>
+      <Figures daemons={daemons} workflows={workflows} streams={streams} />
+      {workflows.length === 0 && (
+        <Empty
+          title="No workflow yet"
+          action={
+            <LinkButton href="/workflows/new" kind="main">
+              New workflow
+            </LinkButton>
+          }
+        >
+          A workflow takes records from sources, changes them, and delivers them to destinations.
+        </Empty>
+      )}
+      {streams.length > 0 && (
+        <Section
+          title="Streams"
+          aside={streams.length > STREAMS_MAX ? `the ${STREAMS_MAX} fastest of ${number(streams.length)}` : undefined}
+          actions={<LinkButton href="/streams">All streams</LinkButton>}
+        >
+          <StreamTable streams={fastest} />
+        </Section>
+      )}
+    </>
+  );
+}
+
+function Attention({ items }: { items: readonly Item[] }) {
+  return (
+    <Panel className="overflow-hidden">
+      <ul>
+        {items.map((item) => (
+          <li key={item.key} className="border-b border-line last:border-b-0">
+            <Link
+              href={item.href}
+              className="flex items-center gap-3 px-4 py-2 hover:bg-hover focus-visible:-outline-offset-2"
+            >
+              <div className="flex min-w-0 flex-1 flex-wrap gap-x-3">
+                <Status tone={item.tone} className="font-medium whitespace-normal!">
+                  {item.title}
+                </Status>
+                <span className="min-w-0 text-sm break-words text-muted">{item.detail}</span>
+              </div>
+              <ChevronRight className="size-4 shrink-0 text-muted" aria-hidden="true" />
+            </Link>
+          </li>
+        ))}
+      </ul>
+    </Panel>
+  );
+}
+
+function Figure({ name, value, href, children }: { name: string; value: string; href: string; children?: ReactNode }) {
+  return (
+    <div className="min-w-0 px-4 py-3">
+      <Link href={href} className="text-sm text-muted hover:text-text hover:underline">
+        {name}
+      </Link>
+      <p className="tabular text-xl font-semibold">{value}</p>
+      <div className="flex flex-wrap gap-x-3 text-xs">{children}</div>
+    </div>
+  );
+}
+
+const PRESENCES: readonly (readonly [Presence, "good" | "warn" | "bad" | "off"])[] = [
+  ["online", "good"],
+  ["late", "warn"],
+  ["offline", "bad"],
+  ["unknown", "off"],
+];
+
+function Figures({ daemons, workflows, streams }: GlanceProps) {
+  const states = new Map<string, number>();
+  for (const { state } of workflows) states.set(state ?? "unknown", (states.get(state ?? "unknown") ?? 0) + 1);
+  const rate = streams.reduce((sum, stream) => sum + stream.rate, 0);
+  const buffered = streams.reduce((sum, stream) => sum + stream.ledger.buffered, 0);
+  const bufferedBytes = streams.reduce((sum, stream) => sum + stream.buffered_bytes, 0);
+  return (
+    <Panel className="grid grid-cols-2 md:grid-cols-4 md:divide-x md:divide-line">
+      <Figure name="Daemons" value={number(daemons.length)} href="/daemons">
+        {PRESENCES.map(([presence, tone]) => {
+          const found = daemons.filter((daemon) => daemon.presence === presence).length;
+          return found > 0 && <Status key={presence} tone={tone}>{`${number(found)} ${presence}`}</Status>;
+        })}
+      </Figure>
+      <Figure name="Workflows" value={number(workflows.length)} href="/workflows">
+        {[...states].map(([state, found]) => (
+          <Status
+            key={state}
+            tone={RUN_TONES[state as keyof typeof RUN_TONES] ?? "off"}
+          >{`${number(found)} ${state}`}</Status>
+        ))}
+      </Figure>
+      <Figure name="Records per second" value={compact(rate)} href="/streams">
+        <span className="text-muted">{`over ${number(streams.length)} streams`}</span>
+      </Figure>
+      <Figure name="Buffered on disk" value={compact(buffered)} href="/streams">
+        <span className="text-muted">{bytes(bufferedBytes)}</span>
+      </Figure>
+    </Panel>
+  );
+}

@@ -1,0 +1,108 @@
+// A workflow as it runs: where, how well, and how much flows on each of its streams.
+
+import { useQueryClient } from "@tanstack/react-query";
+import { useMemo } from "react";
+import { useLocation, useParams } from "wouter";
+import { deleteWorkflow } from "@/api/actions";
+import { Failed } from "@/api/client";
+import { keys } from "@/api/keys";
+import { useWorkflow, useWorkflowStatus } from "@/api/queries";
+import type { WorkflowStatus } from "@/api/types";
+import { Allowed } from "@/components/allowed";
+import { LinkButton } from "@/components/button";
+import { CliButton, Code, shellWord } from "@/components/copy";
+import { Data } from "@/components/data";
+import { ConfirmButton } from "@/components/dialog";
+import { Empty, Page, Section } from "@/components/page";
+import { Parts } from "@/components/parts";
+import { RunStatus } from "@/components/status";
+import { StreamTable } from "@/components/stream-table";
+import { Time } from "@/components/time";
+import { tell } from "@/components/toast";
+import { WorkflowTabs } from "@/components/workflow-header";
+import { number } from "@/lib/format";
+import { readGraph } from "@/workflow/graph";
+import { Flow } from "./flow";
+
+export default function Run() {
+  const { name = "" } = useParams();
+  const status = useWorkflowStatus(name);
+  const view = status.data?.view;
+  if (status.error instanceof Failed && status.error.status === 404) {
+    return (
+      <Page title={name}>
+        <Empty
+          title={`There is no workflow ${name}`}
+          action={<LinkButton href="/workflows">All workflows</LinkButton>}
+        />
+      </Page>
+    );
+  }
+  return (
+    <Page
+      title={name}
+      aside={
+        view && (
+          <span className="flex flex-wrap items-center gap-x-3 text-sm">
+            <RunStatus state={view.state} />
+            <span className="text-muted">
+              revision {number(view.revision)} by {view.by}, <Time unixMs={view.at_unix_ms} />
+            </span>
+          </span>
+        )
+      }
+      actions={
+        <>
+          <CliButton command={`mycelial workflow status ${shellWord(name)}`} />
+          <Allowed needs="operator" what="Deleting">
+            <Delete name={name} />
+          </Allowed>
+        </>
+      }
+    >
+      <WorkflowTabs name={name} />
+      <Data query={status}>{(found) => <Running name={name} status={found} />}</Data>
+    </Page>
+  );
+}
+
+function Delete({ name }: { name: string }) {
+  const queries = useQueryClient();
+  const [, go] = useLocation();
+  const run = async () => {
+    await deleteWorkflow(name);
+    await queries.cancelQueries({ queryKey: keys.workflow(name) });
+    go("/workflows");
+    queries.removeQueries({ queryKey: keys.workflow(name) });
+    void queries.invalidateQueries({ queryKey: keys.workflows, exact: true });
+    tell(`${name} is deleted.`);
+  };
+  return (
+    <ConfirmButton action="Delete" title={`Delete ${name}?`} onConfirm={run}>
+      It stops on all its daemons, and what is still buffered is not delivered any more. Its revisions are kept.
+    </ConfirmButton>
+  );
+}
+
+function Running({ name, status }: { name: string; status: WorkflowStatus }) {
+  const text = useWorkflow(name);
+  const graph = useMemo(() => readGraph(text.data?.text ?? "").graph, [text.data?.text]);
+  return (
+    <>
+      {graph && <Flow name={name} graph={graph} parts={status.parts} />}
+      <Section title="Where it runs">
+        <Parts parts={status.parts} of="daemon" />
+      </Section>
+      <Section title="Streams">
+        {status.streams.length > 0 ? (
+          <StreamTable streams={status.streams} isOwn />
+        ) : (
+          <p className="text-sm text-muted">Nothing has flowed yet.</p>
+        )}
+      </Section>
+      <Section title="Text">
+        <Data query={text}>{({ text: source }) => <Code text={source.trim()} what="the text" />}</Data>
+      </Section>
+    </>
+  );
+}

@@ -1,0 +1,31 @@
+import { expect, it } from "vitest";
+import type { StreamView, WorkflowView } from "@/api/types";
+import { chooseWorkflows, withStreams } from "./choose";
+
+const view = (name: string, state: WorkflowView["state"], daemons: string[]): WorkflowView => ({
+  name,
+  revision: 1,
+  by: "me",
+  at_unix_ms: 0,
+  daemons,
+  state,
+});
+const ALL = [view("orders", "running", ["gw", "hub"]), view("host", "failed", ["gw"]), view("late", null, ["hub"])];
+const stream = (workflow: string, rate: number, dead: number) =>
+  ({ workflow, rate, ledger: { buffered: 1, dead } }) as StreamView;
+
+it("streams are added up by workflow", () => {
+  const [orders] = withStreams(ALL, [stream("orders", 5, 0), stream("orders", 7, 2), stream("gone", 9, 9)]);
+  expect(orders).toMatchObject({ rate: 12, buffered: 2, dead: 2 });
+});
+
+it.each([
+  ["", "", ["orders", "host", "late"]],
+  ["GW", "", ["orders", "host"]],
+  ["gw -hub", "", ["host"]],
+  ["", "trouble", ["host"]],
+  ["", "unknown", ["late"]],
+  ["hub", "running", ["orders"]],
+])("“%s” in state “%s”", (typed, state, expected) => {
+  expect(chooseWorkflows(withStreams(ALL, []), typed, state).map((row) => row.view.name)).toEqual(expected);
+});

@@ -1,0 +1,46 @@
+// Which workflows are shown, with what their streams add up to. Pure.
+
+import type { RunState, StreamView, WorkflowView } from "@/api/types";
+
+export interface Row {
+  view: WorkflowView;
+  rate: number;
+  buffered: number;
+  dead: number;
+}
+
+export function withStreams(workflows: readonly WorkflowView[], streams: readonly StreamView[]): Row[] {
+  const rows = new Map(workflows.map((view) => [view.name, { view, rate: 0, buffered: 0, dead: 0 }]));
+  for (const { workflow, rate, ledger } of streams) {
+    const row = rows.get(workflow);
+    if (!row) continue;
+    row.rate += rate;
+    row.buffered += ledger.buffered;
+    row.dead += ledger.dead;
+  }
+  return [...rows.values()];
+}
+
+/** `trouble` is what the overview links to. */
+export const STATES: readonly (readonly [value: string, text: string])[] = [
+  ["", "Any state"],
+  ["trouble", "In trouble"],
+  ["running", "Running"],
+  ["paused", "Paused"],
+  ["unknown", "Unknown"],
+];
+
+function isIn(state: RunState | null, wanted: string) {
+  if (wanted === "") return true;
+  if (wanted === "trouble") return state === "failed" || state === "retrying";
+  return (state ?? "unknown") === wanted;
+}
+
+export function chooseWorkflows(rows: readonly Row[], typed: string, state: string) {
+  const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
+  return rows.filter(({ view }) => {
+    const names = [view.name, ...view.daemons].map((name) => name.toLowerCase());
+    const has = (word: string) => names.some((name) => name.includes(word));
+    return isIn(view.state, state) && words.every((word) => (word.startsWith("-") ? !has(word.slice(1)) : has(word)));
+  });
+}

@@ -1,0 +1,144 @@
+// All workflows: how they are, how much flows, and where.
+
+import { Plus } from "lucide-react";
+import { useMemo } from "react";
+import { useStreams, useWorkflows } from "@/api/queries";
+import type { StreamView, WorkflowView } from "@/api/types";
+import { Button, LinkButton } from "@/components/button";
+import { CliButton } from "@/components/copy";
+import { Data } from "@/components/data";
+import { Input, Select } from "@/components/field";
+import { TextLink } from "@/components/link";
+import { Empty, Page } from "@/components/page";
+import { RunStatus } from "@/components/status";
+import { type Column, Table } from "@/components/table";
+import { Time } from "@/components/time";
+import { count, number } from "@/lib/format";
+import { useSearchState } from "@/lib/search";
+import { chooseWorkflows, type Row, STATES, withStreams } from "./choose";
+
+const DAEMONS_SHOWN_MAX = 3;
+
+const COLUMNS: readonly Column<Row>[] = [
+  {
+    name: "Workflow",
+    cell: ({ view }) => <TextLink href={`/workflows/${encodeURIComponent(view.name)}`}>{view.name}</TextLink>,
+  },
+  { name: "State", cell: ({ view }) => <RunStatus state={view.state} /> },
+  { name: "Records/s", isNumber: true, cell: (row) => number(row.rate) },
+  { name: "Buffered", isNumber: true, cell: (row) => number(row.buffered) },
+  { name: "Dead", isNumber: true, cell: (row) => <Dead row={row} /> },
+  { name: "Daemons", cell: ({ view }) => <Daemons names={view.daemons} /> },
+  { name: "Revision", isNumber: true, cell: ({ view }) => number(view.revision) },
+  {
+    name: "Applied",
+    cell: ({ view }) => (
+      <>
+        <Time unixMs={view.at_unix_ms} /> <span className="text-muted">by {view.by}</span>
+      </>
+    ),
+  },
+];
+
+const Dead = ({ row }: { row: Row }) => (
+  <span className={row.dead > 0 ? "font-medium text-warn" : undefined}>{number(row.dead)}</span>
+);
+
+function Daemons({ names }: { names: readonly string[] }) {
+  const rest = names.length - DAEMONS_SHOWN_MAX;
+  return (
+    <span title={names.join(", ")}>
+      {names.slice(0, DAEMONS_SHOWN_MAX).join(", ")}
+      {rest > 0 && ` and ${rest} more`}
+    </span>
+  );
+}
+
+const newButton = (
+  <LinkButton href="/workflows/new" kind="main">
+    <Plus aria-hidden="true" />
+    New workflow
+  </LinkButton>
+);
+
+export default function Workflows() {
+  const workflows = useWorkflows();
+  const streams = useStreams();
+  return (
+    <Page
+      title="Workflows"
+      actions={
+        <>
+          <CliButton command="mycelial workflow list" />
+          {newButton}
+        </>
+      }
+    >
+      <Data query={workflows}>
+        {(all) =>
+          all.length === 0 ? (
+            <Empty title="No workflows yet" action={newButton}>
+              A workflow takes records from sources, changes them, and delivers them to destinations, on the daemons you
+              name.
+            </Empty>
+          ) : (
+            <Chosen all={all} streams={streams.data ?? []} />
+          )
+        }
+      </Data>
+    </Page>
+  );
+}
+
+function Chosen({ all, streams }: { all: readonly WorkflowView[]; streams: readonly StreamView[] }) {
+  const [typed, setTyped] = useSearchState("q");
+  const [state, setState] = useSearchState("state");
+  const rows = useMemo(() => chooseWorkflows(withStreams(all, streams), typed, state), [all, streams, typed, state]);
+  return (
+    <>
+      <div className="flex flex-wrap items-center gap-x-3 gap-y-2">
+        <div className="min-w-48 flex-1">
+          <Input
+            type="search"
+            data-search
+            aria-label="Filter workflows"
+            placeholder="Filter by name or daemon; -word leaves out"
+            value={typed}
+            onChange={(event) => setTyped(event.target.value)}
+          />
+        </div>
+        <div>
+          <Select aria-label="State" value={state} onChange={(event) => setState(event.target.value)}>
+            {STATES.map(([value, text]) => (
+              <option key={value} value={value}>
+                {text}
+              </option>
+            ))}
+          </Select>
+        </div>
+        <span role="status" className="tabular text-sm text-muted">
+          {rows.length === all.length
+            ? count(all.length, "workflow")
+            : `${number(rows.length)} of ${count(all.length, "workflow")}`}
+        </span>
+      </div>
+      {rows.length === 0 ? (
+        <Empty
+          title="No workflow fits the filter"
+          action={
+            <Button
+              onClick={() => {
+                setTyped("");
+                setState("");
+              }}
+            >
+              Clear the filter
+            </Button>
+          }
+        />
+      ) : (
+        <Table label="Workflows" columns={COLUMNS} rows={rows} rowKey={({ view }) => view.name} />
+      )}
+    </>
+  );
+}

@@ -1,0 +1,48 @@
+// Every page: its address, and where it stands in the navigation. One line makes a page.
+
+import { Activity, ArrowLeftRight, Blocks, Cpu, type LucideIcon, Settings, Workflow } from "lucide-react";
+import { type ComponentType, type LazyExoticComponent, lazy } from "react";
+
+interface Route {
+  path: string;
+  Component: LazyExoticComponent<ComponentType>;
+}
+
+const page = (path: string, load: () => Promise<{ default: ComponentType }>): Route => ({
+  path,
+  Component: lazy(load),
+});
+
+/** The first that fits is shown. */
+export const ROUTES: readonly Route[] = [
+  page("/", () => import("@/pages/overview")),
+  page("/daemons", () => import("@/pages/daemons")),
+  page("/daemons/:name", () => import("@/pages/daemon")),
+  page("/enrol", () => import("@/pages/enrol")),
+  page("/workflows", () => import("@/pages/workflows")),
+  page("/workflows/new", () => import("@/pages/editor")),
+  page("/workflows/:name/edit", () => import("@/pages/editor")),
+  page("/workflows/:name/revisions", () => import("@/pages/revisions")),
+  page("/workflows/:name", () => import("@/pages/run")),
+  page("/streams", () => import("@/pages/streams")),
+  page("/components", () => import("@/pages/components")),
+  page("/components/:role/:name", () => import("@/pages/components/component")),
+  page("/settings", () => import("@/pages/settings")),
+];
+
+export interface NavItem {
+  href: string;
+  label: string;
+  Icon: LucideIcon;
+  /** The key after `g` that goes there. */
+  key: string;
+}
+
+export const NAVIGATION: readonly NavItem[] = [
+  { href: "/", label: "Overview", Icon: Activity, key: "o" },
+  { href: "/daemons", label: "Daemons", Icon: Cpu, key: "d" },
+  { href: "/workflows", label: "Workflows", Icon: Workflow, key: "w" },
+  { href: "/streams", label: "Streams", Icon: ArrowLeftRight, key: "s" },
+  { href: "/components", label: "Components", Icon: Blocks, key: "c" },
+  { href: "/settings", label: "Settings", Icon: Settings, key: "," },
+];

@@ -121,6 +121,17 @@ impl Outbox {
         Self { answers, others, task }
     }
 
+    /// Waits until there is room for messages that are no answers.
+    pub async fn room(&self) {
+        // Closed at shutdown only: then nothing is sent, and nobody waits.
+        let _ = self.others.reserve().await;
+    }
+
+    /// For how many of them there is.
+    pub fn free(&self) -> usize {
+        self.others.capacity()
+    }
+
     /// Sends a message some time soon, or not at all.
     pub fn put(&self, message: Outgoing) {
         let queue = match message {

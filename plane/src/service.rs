@@ -10,6 +10,7 @@ use bus_link::{
 use bus_schema::{
     api::{ApiCall, ApiResult, FailureKind},
     id::{FleetId, NodeId, TokenId},
+    limits::ROSTER_MEMBERS_MAX,
     member::{Certificate, GroupKey, Role, Signed},
     message::{
         Body, BodyError, CatalogPage, EnrolAnswer, EnrolAsk, Message as _, Ping, Pong, RosterPut, Status, StreamReports,
@@ -48,6 +49,10 @@ const SAVE_TICKS: u32 = 15;
 const AT_ONCE_MAX: usize = 500;
 /// Most daemons that the log names one by one when something is deployed.
 const TOLD_MAX: usize = 20;
+/// Plans and rosters waiting for room in the outbox; what finds none is asked for again.
+const DUE_MAX: usize = 4 * ROSTER_MEMBERS_MAX;
+/// Of them handed on in one go, between which others have their turn.
+const DUE_AT_ONCE: usize = 32;
 /// Calls from the web page waiting for the loop.
 const CALLS_MAX: usize = 32;
 
@@ -122,6 +127,8 @@ pub struct Service {
     pub(crate) parts: Parts,
     session: Arc<Session>,
     outbox: Outbox,
+    /// Plans and rosters that are to be sent, in this order. Only whose: what they say is looked up when there is room.
+    due: VecDeque<Effect>,
     floor_saved: u64,
     /// The roster's version beside the keys.
     roster_saved: u64,
@@ -152,6 +159,7 @@ pub fn start(
         parts,
         session,
         outbox,
+        due: VecDeque::new(),
         floor_saved,
         roster_saved,
         refused_told: 0,
@@ -186,6 +194,10 @@ impl Service {
                     let _ = call.answer.send(result);
                     Ok(())
                 }
+                () = self.outbox.room(), if !self.due.is_empty() => {
+                    self.send_due();
+                    Ok(())
+                }
                 event = events.recv() => match event {
                     Some(event) => self.event(event).await,
                     None => break Ok(()),
@@ -199,6 +211,28 @@ impl Service {
             error!("the store was closed before the service");
         }
         self.outbox.finish().await;
+    }
+
+    /// Hands on plans and rosters, as they are by now, as long as there is room for them.
+    fn send_due(&mut self) {
+        let state = &self.parts.state;
+        for _ in 0..self.outbox.free().min(DUE_AT_ONCE) {
+            match self.due.pop_front() {
+                Some(Effect::SendPlan(to)) => {
+                    if let Some(plan) = state.plans.of(&to) {
+                        let plan = plan.signed.clone();
+                        self.outbox.put(Outgoing::Plan { to, plan });
+                    }
+                }
+                Some(Effect::SendRoster(to)) => {
+                    let roster = Signed::new(&state.roster_for(&to), &self.parts.signer.root);
+                    let group = self.parts.group.clone();
+                    let put = Box::new(RosterPut { roster, group });
+                    self.outbox.put(Outgoing::Roster { to, put });
+                }
+                _ => return,
+            }
+        }
     }
 
     /// What must not be lost when the plane ends.
@@ -293,7 +327,7 @@ impl Service {
     /// Stores what daemons have said, or a share of it.
     async fn save_words(&mut self, share: Share) -> Result<(), Closed> {
         let state = &mut self.parts.state;
-        let mut changes = Vec::new();
+        let mut changes = state.take_unsaved_catalogs();
         let (floor, confirmed, words) = (
             state.plans.floor(),
             state.plans.take_confirmed(),
@@ -671,19 +705,10 @@ impl Service {
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
-                Effect::SendPlan(to) => {
-                    if let Some(plan) = self.parts.state.plans.of(&to) {
-                        self.outbox.put(Outgoing::Plan {
-                            to,
-                            plan: plan.signed.clone(),
-                        });
+                Effect::SendPlan(_) | Effect::SendRoster(_) => {
+                    if self.due.len() < DUE_MAX {
+                        self.due.push_back(effect);
                     }
-                }
-                Effect::SendRoster(to) => {
-                    let roster = Signed::new(&self.parts.state.roster_for(&to), &self.parts.signer.root);
-                    let group = self.parts.group.clone();
-                    let put = Box::new(RosterPut { roster, group });
-                    self.outbox.put(Outgoing::Roster { to, put });
                 }
                 Effect::Admit(certificate) => {
                     if let Err(cause) = self.session.secure().admit(&certificate) {

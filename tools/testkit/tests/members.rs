@@ -57,7 +57,7 @@ fn the_broker_puts_a_revoked_daemon_out_and_lets_it_in_no_more() {
     );
     // It goes on, with what it has; and another start changes nothing.
     assert!(goes.term_and_wait(SOON).success());
-    let again = fleet.daemon("goes", None);
+    let mut again = fleet.daemon("goes", None);
     again.wait_for_log("not allowed to connect", SOON);
     wait_until("the other to be there", SOON, || is_online(&fleet, "stays"));
     assert!(
@@ -72,7 +72,7 @@ fn members_refuse_a_revoked_daemon_while_plane_is_away_at_a_broker_that_lets_it_
     for name in ["a", "b", "sleeper"] {
         fleet.enrol(name);
     }
-    let (_a, b) = (fleet.daemon("a", None), fleet.daemon("b", None));
+    let (_a, mut b) = (fleet.daemon("a", None), fleet.daemon("b", None));
     let mut sleeper = fleet.daemon("sleeper", None);
     for name in ["a", "b", "sleeper"] {
         wait_until("the daemon to be there", SOON, || is_online(&fleet, name));
@@ -81,7 +81,8 @@ fn members_refuse_a_revoked_daemon_while_plane_is_away_at_a_broker_that_lets_it_
     fs::write(fleet.path("in.jsonl"), "{\"n\":1}\n").unwrap();
     let text = workflow(&fleet, "a", "b");
     fleet.apply("lines", &text);
-    let out = || fs::read_to_string(fleet.path("out.jsonl")).unwrap_or_default();
+    let out_path = fleet.path("out.jsonl");
+    let out = || fs::read_to_string(&out_path).unwrap_or_default();
     wait_until("the first record", SOON, || out().contains("\"n\":1").then_some(()));
     fleet.cli(&["daemon", "revoke", "a", "--yes"]).unwrap();
     b.wait_for_log("new roster", SOON);

@@ -40,7 +40,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         .answers::<RolloutView>(),
         Endpoint::get("/rollouts/{id}", viewer(Whole), "One rollout", by!(show)).answers::<RolloutView>(),
         tell("/rollouts/{id}/pause", "Begins no new wave", by!(pause)),
-        tell("/rollouts/{id}/resume", "Goes on, whatever has failed so far", by!(resume)),
+        tell(
+            "/rollouts/{id}/resume",
+            "Goes on, whatever has failed so far",
+            by!(resume),
+        ),
         tell("/rollouts/{id}/abort", "Ends it; what was deployed stays", by!(abort)),
         tell(
             "/rollouts/{id}/rollback",

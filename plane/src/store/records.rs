@@ -433,7 +433,8 @@ fn write_catalog(
         .query_row([node.as_str()], |row| row.get(0))
         .optional()?;
     let sql = "INSERT OR REPLACE INTO catalogs (node, hash, body) VALUES (?1, ?2, ?3)";
-    db.prepare_cached(sql)?.execute(params![node.as_str(), announced, body])?;
+    db.prepare_cached(sql)?
+        .execute(params![node.as_str(), announced, body])?;
     // Only who had another one can have been the last with it.
     if before.is_some_and(|before| before != body) {
         let sql = "DELETE FROM catalog_bodies WHERE id NOT IN (SELECT body FROM catalogs)";

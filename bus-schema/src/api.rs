@@ -200,6 +200,7 @@ pub enum ApiResult {
 
 /// What became of something, or would become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Changed {
     /// It is new.
@@ -214,6 +215,7 @@ pub enum Changed {
 
 /// What applying a text would change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkflowDiff {
     /// The workflow.
     pub name: String,
@@ -229,6 +231,7 @@ pub struct WorkflowDiff {
 
 /// A node that would change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeDiff {
     /// Its name.
     pub node: String,
@@ -242,6 +245,7 @@ pub struct NodeDiff {
 
 /// A field that would change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FieldDiff {
     /// Its key, dotted within tables.
     pub field: String,
@@ -253,6 +257,7 @@ pub struct FieldDiff {
 
 /// What a daemon would get.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DaemonDiff {
     /// Its name.
     pub daemon: String,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// So many daemons, or a part of all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Amount {
     /// So many.
@@ -27,6 +28,7 @@ impl Amount {
 
 /// What becomes of a rollout when too many daemons fail. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// All that have the new revision get back what they had before.
@@ -37,6 +39,7 @@ pub enum OnFailure {
 
 /// How a rollout goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct RolloutPolicy {
     /// How many daemons have the revision after each wave. The last is all of them, whether it is said or not.
@@ -80,6 +83,7 @@ impl Default for RolloutPolicy {
 
 /// Where a rollout stands. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RolloutPhase {
     /// A wave is about to be deployed.
@@ -109,6 +113,7 @@ impl RolloutPhase {
 
 /// What an operator tells a rollout. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RolloutCommand {
     /// No new wave begins.
@@ -123,6 +128,7 @@ pub enum RolloutCommand {
 
 /// A wave, for people to read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WaveView {
     /// Its daemons.
     pub daemons: u32,
@@ -134,6 +140,7 @@ pub struct WaveView {
 
 /// A daemon that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RolloutFailure {
     /// Its name.
     pub daemon: String,
@@ -143,6 +150,7 @@ pub struct RolloutFailure {
 
 /// A rollout, for people to read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RolloutView {
     /// From 1.
     pub id: u64,

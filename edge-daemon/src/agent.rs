@@ -461,7 +461,14 @@ impl Agent {
     /// Takes a plan if it is one for this daemon and newer. Stored before it is acted on.
     async fn offered(&mut self, put: PlanPut) -> bool {
         let taken = match self.check(&put.plan) {
-            Ok(plan) if self.gone_back.as_ref().is_some_and(|gone| gone.is_refused(plan.version)) => return false,
+            Ok(plan)
+                if self
+                    .gone_back
+                    .as_ref()
+                    .is_some_and(|gone| gone.is_refused(plan.version)) =>
+            {
+                return false;
+            }
             Ok(plan) => {
                 self.keep_before().await;
                 let bytes = bus_schema::encode(&put.plan);

@@ -106,6 +106,15 @@ fn of_the_guide() {
     for (number, name) in ["gateway", "hub"].into_iter().enumerate() {
         fleet.insert(name, NodeId::from_hash(&[number as u8; 32]), Some(components()));
     }
+    let labels = [("line".to_string(), "a".to_string())].into();
+    fleet.describe(
+        "gateway",
+        workflow::Facts {
+            labels,
+            ..workflow::Facts::default()
+        },
+    );
+    fleet.choose("label:line", Ok(vec!["gateway".to_string()]));
     let dir = temp_dir("guide");
     let (mut workflows, mut settings) = (0, 0);
     for snippet in guide.split("```toml\n").skip(1) {

@@ -25,7 +25,9 @@ use tracing::{debug, warn};
 
 use crate::api::failed;
 
-/// Messages waiting to be sent.
+/// Answers waiting to be sent: somebody is waiting for them.
+const ANSWERS_MAX: usize = 256;
+/// Other messages waiting to be sent, behind the answers.
 const WAITING_MAX: usize = 256;
 /// How long one message may take to be handed to the broker.
 const SEND_MAX: Duration = Duration::from_secs(5);
@@ -88,19 +90,27 @@ pub enum Outgoing {
     },
 }
 
-/// The queue.
+/// The queues. A plan for a thousand daemons must not push out the answer to whoever deployed it.
 #[derive(Debug)]
 pub struct Outbox {
-    queue: mpsc::Sender<Outgoing>,
+    answers: mpsc::Sender<Outgoing>,
+    others: mpsc::Sender<Outgoing>,
     task: JoinHandle<()>,
 }
 
 impl Outbox {
     /// Starts sending.
     pub fn start(session: Arc<Session>) -> Self {
-        let (queue, mut waiting) = mpsc::channel(WAITING_MAX);
+        let (answers, mut first) = mpsc::channel(ANSWERS_MAX);
+        let (others, mut then) = mpsc::channel(WAITING_MAX);
         let task = essential::spawn("outbox", async move {
-            while let Some(message) = waiting.recv().await {
+            loop {
+                let message = tokio::select! {
+                    biased;
+                    Some(answer) = first.recv() => answer,
+                    Some(other) = then.recv() => other,
+                    else => return,
+                };
                 match send(&session, message).await {
                     Ok(Ok(())) => {}
                     Ok(Err(cause)) => debug!(%cause, "could not send"),
@@ -108,20 +118,39 @@ impl Outbox {
                 }
             }
         });
-        Self { queue, task }
+        Self { answers, others, task }
+    }
+
+    /// Waits until there is room for messages that are no answers.
+    pub async fn room(&self) {
+        // Closed at shutdown only: then nothing is sent, and nobody waits.
+        let _ = self.others.reserve().await;
+    }
+
+    /// For how many of them there is.
+    pub fn free(&self) -> usize {
+        self.others.capacity()
     }
 
     /// Sends a message some time soon, or not at all.
     pub fn put(&self, message: Outgoing) {
-        if self.queue.try_send(message).is_err() {
-            debug!("dropped a message: {WAITING_MAX} are waiting to be sent");
+        let queue = match message {
+            Outgoing::Answer { .. } | Outgoing::Pong { .. } | Outgoing::Enrolment { .. } => &self.answers,
+            _ => &self.others,
+        };
+        if queue.try_send(message).is_err() {
+            debug!("dropped a message: too many are waiting to be sent");
         }
     }
 
     /// Sends what is waiting, for a moment, and ends.
     pub async fn finish(self) {
-        let Self { queue, mut task } = self;
-        drop(queue);
+        let Self {
+            answers,
+            others,
+            mut task,
+        } = self;
+        drop((answers, others));
         if timeout(FINISH_MAX, &mut task).await.is_err() {
             task.abort();
         }

@@ -1,6 +1,8 @@
 //! The plane on the bus: takes what members say, asks the domain, makes its decisions durable, and does what follows.
 //! One loop, one event at a time; nothing in it waits for the network. Decides nothing itself.
 
+mod saving;
+
 use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
 use bus_link::{
@@ -10,6 +12,7 @@ use bus_link::{
 use bus_schema::{
     api::{ApiCall, ApiResult, FailureKind},
     id::{FleetId, NodeId, TokenId},
+    limits::ROSTER_MEMBERS_MAX,
     member::{Certificate, GroupKey, Role, Signed},
     message::{
         Body, BodyError, CatalogPage, EnrolAnswer, EnrolAsk, Message as _, Ping, Pong, RosterPut, Status, StreamReports,
@@ -25,7 +28,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     api::{self, Env, failed, forbidden},
     clock::Clock,
-    disk::{Closed, Disk, Files, save_revoked},
+    disk::{Closed, Disk, save_revoked},
     domain::{
         Change, Effect, State,
         change::Signer,
@@ -48,6 +51,10 @@ const SAVE_TICKS: u32 = 15;
 const AT_ONCE_MAX: usize = 500;
 /// Most daemons that the log names one by one when something is deployed.
 const TOLD_MAX: usize = 20;
+/// Plans and rosters waiting for room in the outbox; what finds none is asked for again.
+const DUE_MAX: usize = 4 * ROSTER_MEMBERS_MAX;
+/// Of them handed on in one go, between which others have their turn.
+const DUE_AT_ONCE: usize = 32;
 /// Calls from the web page waiting for the loop.
 const CALLS_MAX: usize = 32;
 
@@ -122,6 +129,8 @@ pub struct Service {
     pub(crate) parts: Parts,
     session: Arc<Session>,
     outbox: Outbox,
+    /// Plans and rosters that are to be sent, in this order. Only whose: what they say is looked up when there is room.
+    due: VecDeque<Effect>,
     floor_saved: u64,
     /// The roster's version beside the keys.
     roster_saved: u64,
@@ -152,6 +161,7 @@ pub fn start(
         parts,
         session,
         outbox,
+        due: VecDeque::new(),
         floor_saved,
         roster_saved,
         refused_told: 0,
@@ -186,6 +196,10 @@ impl Service {
                     let _ = call.answer.send(result);
                     Ok(())
                 }
+                () = self.outbox.room(), if !self.due.is_empty() => {
+                    self.send_due();
+                    Ok(())
+                }
                 event = events.recv() => match event {
                     Some(event) => self.event(event).await,
                     None => break Ok(()),
@@ -201,11 +215,26 @@ impl Service {
         self.outbox.finish().await;
     }
 
-    /// What must not be lost when the plane ends.
-    async fn save_all(&mut self) -> Result<(), Closed> {
-        self.save_seen().await?;
-        self.save_roster().await?;
-        self.save_words(Share::All).await
+    /// Hands on plans and rosters, as they are by now, as long as there is room for them.
+    fn send_due(&mut self) {
+        let state = &self.parts.state;
+        for _ in 0..self.outbox.free().min(DUE_AT_ONCE) {
+            match self.due.pop_front() {
+                Some(Effect::SendPlan(to)) => {
+                    if let Some(plan) = state.plans.of(&to) {
+                        let plan = plan.signed.clone();
+                        self.outbox.put(Outgoing::Plan { to, plan });
+                    }
+                }
+                Some(Effect::SendRoster(to)) => {
+                    let roster = Signed::new(&state.roster_for(&to), &self.parts.signer.root);
+                    let group = self.parts.group.clone();
+                    let put = Box::new(RosterPut { roster, group });
+                    self.outbox.put(Outgoing::Roster { to, put });
+                }
+                _ => return,
+            }
+        }
     }
 
     async fn tick(&mut self, ticks: u32) -> Result<(), Closed> {
@@ -256,67 +285,6 @@ impl Service {
             if changes.is_empty() || self.decide(changes).await?.is_err() {
                 break;
             }
-        }
-        Ok(())
-    }
-
-    /// What was seen must not be taken for new after a restart.
-    async fn save_seen(&self) -> Result<(), Closed> {
-        let Some(seen) = self.session.secure().seen_changes() else {
-            return Ok(());
-        };
-        let saved = self.parts.disk.run(move |files| files.home.save_seen(&seen)).await?;
-        if let Err(cause) = saved {
-            error!(%cause, "cannot save what was seen");
-        }
-        Ok(())
-    }
-
-    /// Keeps the roster beside the keys as new as the members, so that a lost store can be made again. Not at each change:
-    /// it is as long as the fleet is large.
-    async fn save_roster(&mut self) -> Result<(), Closed> {
-        let members = &self.parts.state.members;
-        if members.version() == self.roster_saved {
-            return Ok(());
-        }
-        let (version, signed) = (
-            members.version(),
-            Signed::new(&members.roster(), &self.parts.signer.root),
-        );
-        match self.parts.disk.run(move |files| files.save_roster(signed)).await? {
-            Ok(()) => self.roster_saved = version,
-            Err(cause) => error!(%cause, "cannot save the roster beside the keys"),
-        }
-        Ok(())
-    }
-
-    /// Stores what daemons have said, or a share of it.
-    async fn save_words(&mut self, share: Share) -> Result<(), Closed> {
-        let state = &mut self.parts.state;
-        let mut changes = Vec::new();
-        let (floor, confirmed, words) = (
-            state.plans.floor(),
-            state.plans.take_confirmed(),
-            state.take_unsaved(share),
-        );
-        if floor > self.floor_saved {
-            changes.push(Change::PlanFloor(floor));
-        }
-        if !confirmed.is_empty() {
-            changes.push(Change::PlansConfirmed(confirmed));
-        }
-        if words.is_empty() && changes.is_empty() {
-            return Ok(());
-        }
-        let save = move |files: &mut Files| {
-            files
-                .store
-                .commit(&changes)
-                .and_then(|()| files.store.save_words(&words))
-        };
-        match self.parts.disk.run(save).await? {
-            Ok(()) => self.floor_saved = floor,
-            Err(cause) => error!(%cause, "cannot store what daemons have said"),
         }
         Ok(())
     }
@@ -671,19 +639,10 @@ impl Service {
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
-                Effect::SendPlan(to) => {
-                    if let Some(plan) = self.parts.state.plans.of(&to) {
-                        self.outbox.put(Outgoing::Plan {
-                            to,
-                            plan: plan.signed.clone(),
-                        });
+                Effect::SendPlan(_) | Effect::SendRoster(_) => {
+                    if self.due.len() < DUE_MAX {
+                        self.due.push_back(effect);
                     }
-                }
-                Effect::SendRoster(to) => {
-                    let roster = Signed::new(&self.parts.state.roster_for(&to), &self.parts.signer.root);
-                    let group = self.parts.group.clone();
-                    let put = Box::new(RosterPut { roster, group });
-                    self.outbox.put(Outgoing::Roster { to, put });
                 }
                 Effect::Admit(certificate) => {
                     if let Err(cause) = self.session.secure().admit(&certificate) {

@@ -65,7 +65,13 @@ impl Assembly {
 }
 
 /// A message as the bodies of one or more envelopes.
-pub fn parts(kind: u16, ver: u8, exchange: Exchange, correlation: u64, payload: &[u8]) -> Result<Vec<Vec<u8>>, TooLarge> {
+pub fn parts(
+    kind: u16,
+    ver: u8,
+    exchange: Exchange,
+    correlation: u64,
+    payload: &[u8],
+) -> Result<Vec<Vec<u8>>, TooLarge> {
     if payload.len() > MESSAGE_BYTES_MAX {
         return Err(TooLarge { bytes: payload.len() });
     }

@@ -295,7 +295,9 @@ impl<'a> Checker<'a> {
     /// Whether an earlier copy had the same config and the same component.
     fn is_remembered(&self, index: usize, descriptor: &Descriptor) -> bool {
         let Some(binding) = self.binding else { return false };
-        let filled = self.configs[index].as_ref().map(|config| Value::Object(config.clone()).to_string());
+        let filled = self.configs[index]
+            .as_ref()
+            .map(|config| Value::Object(config.clone()).to_string());
         let key = (index, std::ptr::from_ref(descriptor), filled.unwrap_or_default());
         !binding.memory.borrow_mut().insert(key)
     }

@@ -16,7 +16,9 @@ pub fn diff(old: Option<&Spec>, new: &Spec) -> Vec<NodeDiff> {
     // An output's node says nothing that its node does not say.
     let real = |spec: &'_ Spec| -> BTreeMap<(u8, String), Node> {
         let nodes = spec.nodes.iter().filter(|node| outputs::of(&node.id).is_none());
-        nodes.map(|node| ((node.role as u8, node.id.clone()), node.clone())).collect()
+        nodes
+            .map(|node| ((node.role as u8, node.id.clone()), node.clone()))
+            .collect()
     };
     let (before, after) = (old.map(real).unwrap_or_default(), real(new));
     let mut keys: Vec<_> = before.keys().chain(after.keys()).cloned().collect();
@@ -30,7 +32,10 @@ pub fn diff(old: Option<&Spec>, new: &Spec) -> Vec<NodeDiff> {
             (_, None) => Changed::Removed,
             _ => Changed::Changed,
         };
-        let fields = compare(before.map(fields_of).unwrap_or_default(), after.map(fields_of).unwrap_or_default());
+        let fields = compare(
+            before.map(fields_of).unwrap_or_default(),
+            after.map(fields_of).unwrap_or_default(),
+        );
         (change != Changed::Changed || !fields.is_empty()).then(|| NodeDiff {
             node: node.id.clone(),
             role: node.role,
@@ -44,7 +49,11 @@ pub fn diff(old: Option<&Spec>, new: &Spec) -> Vec<NodeDiff> {
 /// All that is said of a node, as JSON by key; tables of its config by dotted keys.
 fn fields_of(node: &Node) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::from([("type".to_string(), Value::from(node.component.as_str()).to_string())]);
-    fields.extend(node.daemon.as_deref().map(|daemon| ("daemon".to_string(), Value::from(daemon).to_string())));
+    fields.extend(
+        node.daemon
+            .as_deref()
+            .map(|daemon| ("daemon".to_string(), Value::from(daemon).to_string())),
+    );
     if !node.from.is_empty() {
         fields.insert("from".to_string(), Value::from(node.from.clone()).to_string());
     }
@@ -109,13 +118,24 @@ mod tests {
                     let side = |text: &Option<String>| text.clone().unwrap_or("-".into());
                     format!("{} {} {}", field.field, side(&field.before), side(&field.after))
                 });
-                format!("{:?} {}: {}", node.change, node.node, fields.collect::<Vec<_>>().join(", "))
+                format!(
+                    "{:?} {}: {}",
+                    node.change,
+                    node.node,
+                    fields.collect::<Vec<_>>().join(", ")
+                )
             };
             diff(Some(&spec(base)), &spec(new)).iter().map(one).collect()
         };
         let none: [&str; 0] = [];
         assert_eq!(shown(base), none);
-        assert_eq!(shown(&format!("# a comment\n{}", base.replace("port = 1, tls = true", "tls = true, port = 1"))), none);
+        assert_eq!(
+            shown(&format!(
+                "# a comment\n{}",
+                base.replace("port = 1, tls = true", "tls = true, port = 1")
+            )),
+            none
+        );
         assert_eq!(
             shown(&base.replace("/a", "/b").replace("port = 1, ", "")),
             ["Changed db: http.port 1 -, path \"/a\" \"/b\""]

@@ -103,7 +103,11 @@ pub fn validate(text: &str, fleet: &Fleet) -> Result<Spec, Vec<Problem>> {
         } else if problems.is_empty() {
             // Each copy would repeat the text's own mistakes.
             problems.extend(many::compile(&reading.spec, fleet, 0).err().unwrap_or_default());
-            return if problems.is_empty() { Ok(reading.spec) } else { Err(in_order(problems)) };
+            return if problems.is_empty() {
+                Ok(reading.spec)
+            } else {
+                Err(in_order(problems))
+            };
         }
     }
     if !problems.is_empty() {

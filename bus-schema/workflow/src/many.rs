@@ -89,7 +89,11 @@ pub(crate) fn compile(spec: &Spec, fleet: &Fleet, revision: u32) -> Result<Compi
 
 fn nobody(spec: &Spec, selector: &str) -> Problem {
     let hint = format!("see: mycelial daemon list -l '{selector}'");
-    spec.problem(&place_of(spec, selector), format!("'{}' chooses no daemon", clip(selector)), hint)
+    spec.problem(
+        &place_of(spec, selector),
+        format!("'{}' chooses no daemon", clip(selector)),
+        hint,
+    )
 }
 
 fn wrongly(spec: &Spec, selector: &str, wrong: &str) -> Problem {
@@ -129,7 +133,9 @@ fn crossings(spec: &Spec) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (at, node) in spec.nodes.iter().enumerate() {
         for input in node.from.iter().filter_map(|from| spec.index_of(from)) {
-            let (Some(to), from) = (by[at], by[input]) else { continue };
+            let (Some(to), from) = (by[at], by[input]) else {
+                continue;
+            };
             if from == Some(to) {
                 continue;
             }
@@ -220,7 +226,11 @@ impl Parts {
                 merged.part.daemon,
                 merged.part.workflow.pipes.len()
             );
-            spec.problem(&Place::root(), message, "let several daemons share what arrives, each with a workflow of its own")
+            spec.problem(
+                &Place::root(),
+                message,
+                "let several daemons share what arrives, each with a workflow of its own",
+            )
         });
         told.collect()
     }

@@ -110,7 +110,9 @@ impl Spec {
     pub fn selectors(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().enumerate().filter_map(|(index, node)| {
             let selector = node.selector()?;
-            let is_first = self.nodes[..index].iter().all(|earlier| earlier.selector() != Some(selector));
+            let is_first = self.nodes[..index]
+                .iter()
+                .all(|earlier| earlier.selector() != Some(selector));
             is_first.then_some(selector)
         })
     }

@@ -14,7 +14,14 @@ use crate::{
 const OPEN: &str = "{{";
 const CLOSE: &str = "}}";
 /// What can be named besides labels.
-const FACTS: [&str; 6] = ["host.name", "host.os", "host.arch", "host.cpus", "daemon.name", "daemon.id"];
+const FACTS: [&str; 6] = [
+    "host.name",
+    "host.os",
+    "host.arch",
+    "host.cpus",
+    "daemon.name",
+    "daemon.id",
+];
 const LABEL: &str = "label.";
 
 /// What differs from daemon to daemon.
@@ -60,7 +67,11 @@ pub(crate) fn fill(
         holes: Vec::new(),
     };
     let filled = filler.table(config);
-    if filler.holes.is_empty() { Ok(filled) } else { Err(filler.holes) }
+    if filler.holes.is_empty() {
+        Ok(filled)
+    } else {
+        Err(filler.holes)
+    }
 }
 
 struct Filler<'a> {
@@ -126,7 +137,10 @@ impl Filler<'_> {
         if let Some(key) = name.strip_prefix(LABEL) {
             let missing = || {
                 let message = format!("daemon '{daemon}' has no label '{}'", clip(key));
-                (message, format!("give it one: mycelial daemon label {daemon} {key}=VALUE"))
+                (
+                    message,
+                    format!("give it one: mycelial daemon label {daemon} {key}=VALUE"),
+                )
             };
             return labels.get(key).map(|value| value.as_str().into()).ok_or_else(missing);
         }
@@ -140,7 +154,9 @@ impl Filler<'_> {
             _ => {
                 let message = format!("nothing is called '{}'", clip(name));
                 let hint = match suggest(name, "known are", FACTS) {
-                    hint if hint.is_empty() => format!("known are label.KEY, {}", joined(&FACTS.map(String::from), "and")),
+                    hint if hint.is_empty() => {
+                        format!("known are label.KEY, {}", joined(&FACTS.map(String::from), "and"))
+                    }
                     hint => hint,
                 };
                 return Err((message, hint));
@@ -152,7 +168,9 @@ impl Filler<'_> {
 /// `word.word`: what stands in other braces is not ours to judge.
 fn is_dotted(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
-    name.split_once('.').is_some_and(|(head, key)| !head.is_empty() && !key.is_empty()) && name.chars().all(is_plain)
+    name.split_once('.')
+        .is_some_and(|(head, key)| !head.is_empty() && !key.is_empty())
+        && name.chars().all(is_plain)
 }
 
 #[cfg(test)]

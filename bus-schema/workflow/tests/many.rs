@@ -78,10 +78,17 @@ fn many_send_to_one() {
         let compiled = cut(&text("daemon = \"name:gw-*\"", "", &format!("daemon = \"{to}\"")));
         let at = compiled.parts.iter().find(|part| part.daemon == to).unwrap();
         let workflow = &at.workflow;
-        let incoming: BTreeSet<_> = compiled.streams().map(|stream| (stream.producer, stream.stream)).collect();
+        let incoming: BTreeSet<_> = compiled
+            .streams()
+            .map(|stream| (stream.producer, stream.stream))
+            .collect();
         // One from each, with an id of its own; who is there itself needs none.
         assert_eq!((incoming.len(), compiled.streams().count()), (streams, streams), "{to}");
-        assert!(compiled.streams().all(|stream| stream.consumer == at.node && stream.edge == "big->out"));
+        assert!(
+            compiled
+                .streams()
+                .all(|stream| stream.consumer == at.node && stream.edge == "big->out")
+        );
         let out = workflow.nodes.iter().position(|node| node.id == "out").unwrap();
         for pipe in &workflow.pipes {
             let sinks = pipe.steps.iter().filter_map(|step| match step.action {
@@ -102,7 +109,11 @@ fn what_cannot_be_is_told() {
     let here = "daemon = \"name:gw-*\"";
     for (text, expected) in [
         (
-            text("daemon = \"name:gw-*\"\ntable = \"{{ label.line }}\"", "", "daemon = \"hub\""),
+            text(
+                "daemon = \"name:gw-*\"\ntable = \"{{ label.line }}\"",
+                "",
+                "daemon = \"hub\"",
+            ),
             "6 sources.db.table: daemon 'gw-3' has no label 'line' | give it one: mycelial daemon label gw-3 line=VALUE",
         ),
         (
@@ -128,8 +139,15 @@ fn what_cannot_be_is_told() {
         assert_eq!(problems(&text), [expected], "{text}");
     }
     // A mistake of all copies is told once; one of each copy, each time.
-    assert_eq!(problems(&text("daemon = \"name:*\"\nspeed = 1", "", "daemon = \"name:*\"")).len(), 1);
-    let wrong = problems(&text("daemon = \"name:*\"\ntable = \"{{ label.line }}\"", "", "daemon = \"hub\""));
+    assert_eq!(
+        problems(&text("daemon = \"name:*\"\nspeed = 1", "", "daemon = \"name:*\"")).len(),
+        1
+    );
+    let wrong = problems(&text(
+        "daemon = \"name:*\"\ntable = \"{{ label.line }}\"",
+        "",
+        "daemon = \"hub\"",
+    ));
     assert_eq!(wrong.len(), 2, "{wrong:?}");
 }
 

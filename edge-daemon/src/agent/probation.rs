@@ -3,11 +3,7 @@
 
 use std::time::Instant;
 
-use bus_schema::{
-    member::Signed,
-    message::Ping,
-    plan::Plan,
-};
+use bus_schema::{member::Signed, message::Ping, plan::Plan};
 use converge::probation::{Probation, REFUSED_MS, Verdict};
 
 use super::{Agent, PLAN};
@@ -119,7 +115,11 @@ impl Agent {
             "plan {version} cut this daemon off from the bus; it went back to plan {} by itself",
             plan.version
         );
-        tracing::error!(refused = version, back_to = plan.version, "the newest plan cuts this daemon off from the bus: going back");
+        tracing::error!(
+            refused = version,
+            back_to = plan.version,
+            "the newest plan cuts this daemon off from the bus: going back"
+        );
         self.gone_back = Some(GoneBack {
             version,
             at: Instant::now(),

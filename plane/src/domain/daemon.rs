@@ -136,12 +136,21 @@ impl Daemon {
         self.catalog = Some((hash, catalog));
     }
 
+    /// Its components with the hash it announced.
+    pub fn catalog_with_hash(&self) -> Option<&([u8; 32], Catalog)> {
+        self.catalog.as_ref()
+    }
+
+    /// The hash of its catalog, if its last status shows one that is not known.
+    pub fn unknown_catalog(&self) -> Option<[u8; 32]> {
+        let announced = self.last.as_ref()?.catalog;
+        let is_known = self.catalog.as_ref().is_some_and(|(hash, _)| *hash == announced);
+        (!is_known).then_some(announced)
+    }
+
     /// The catalog to ask for now, if its last status shows one that is not known.
     pub fn catalog_to_ask(&mut self, now_ms: u64) -> Option<[u8; 32]> {
-        let announced = self.last.as_ref()?.catalog;
-        if self.catalog.as_ref().is_some_and(|(hash, _)| *hash == announced) {
-            return None;
-        }
+        let announced = self.unknown_catalog()?;
         due(&mut self.catalog_asked_ms, now_ms).then_some(announced)
     }
 

@@ -14,6 +14,7 @@ use bus_schema::{
 
 use super::{
     Change, Effect, Now,
+    catalogs::Catalogs,
     change::Signer,
     daemon::{self, Daemon},
     enrol::{self, Token, Verdict},
@@ -63,6 +64,7 @@ pub struct State {
     pub streams: Streams,
     /// Revisions on their way, wave by wave.
     pub rollouts: Rollouts,
+    catalogs: Catalogs,
     daemons: BTreeMap<NodeId, Daemon>,
     labels: BTreeMap<NodeId, Labels>,
 }
@@ -92,6 +94,7 @@ impl State {
             plans: Plans::default(),
             streams: Streams::default(),
             rollouts: Rollouts::default(),
+            catalogs: Catalogs::default(),
             daemons: BTreeMap::new(),
             labels: BTreeMap::new(),
         }
@@ -127,6 +130,11 @@ impl State {
         if daemon.wants_roster(self.members.version_for(&node), now.mono_ms) {
             effects.push(Effect::SendRoster(node));
         }
+        if let Some(hash) = daemon.unknown_catalog()
+            && let Some(catalog) = self.catalogs.take(&hash, node)
+        {
+            daemon.set_catalog(hash, catalog);
+        }
         if let Some(hash) = daemon.catalog_to_ask(now.mono_ms) {
             effects.push(Effect::AskCatalog { node, hash });
         }
@@ -142,6 +150,16 @@ impl State {
     /// A daemon's stream accounts came in.
     pub fn on_reports(&mut self, node: NodeId, boot: u64, reports: Vec<StreamReport>, now: Now) {
         self.streams.report(node, boot, reports, now.mono_ms);
+    }
+
+    /// Catalogs that were known without asking and are not stored yet.
+    pub fn take_unsaved_catalogs(&mut self) -> Vec<Change> {
+        let nodes = self.catalogs.take_unsaved().into_iter();
+        let stored = nodes.filter_map(|node| {
+            let (hash, catalog) = self.daemons.get(&node)?.catalog_with_hash()?.clone();
+            Some(Change::Catalog { node, hash, catalog })
+        });
+        stored.collect()
     }
 
     /// A daemon told its components.
@@ -359,6 +377,7 @@ impl State {
                 Change::PlansConfirmed(_) => {}
                 Change::PlanFloor(version) => self.plans.raise_floor(version),
                 Change::Catalog { node, hash, catalog } => {
+                    self.catalogs.keep(&hash, &catalog);
                     self.daemons.entry(node).or_default().set_catalog(hash, catalog);
                 }
             }
@@ -624,6 +643,27 @@ mod tests {
         }
         let [a, b] = [1, 2].map(|n| state.daemon(&node(n)).unwrap().catalog().unwrap().as_ptr());
         assert_eq!(a, b);
+    }
+
+    #[test]
+    fn the_second_of_a_kind_is_not_asked() {
+        let mut state = state_with(&[(1, "a"), (2, "b")]);
+        let catalog = super::super::catalogs::hash_of(&[]);
+        let says = |state: &mut State, n: u8| {
+            let status = Status {
+                catalog,
+                ..status(1, 0, 0)
+            };
+            let effects = state.on_status(node(n), status, at(0));
+            effects.iter().any(|effect| matches!(effect, Effect::AskCatalog { .. }))
+        };
+        assert!(says(&mut state, 1));
+        let changes = state.on_catalog(node(1), catalog, Vec::new());
+        state.apply(changes, true, at(0));
+        assert!(!says(&mut state, 2));
+        assert!(state.daemon(&node(2)).unwrap().catalog().is_some());
+        let stored = state.take_unsaved_catalogs();
+        assert!(matches!(stored[..], [Change::Catalog { node: of, .. }] if of == node(2)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod observe;
 #[cfg(feature = "schema")]
 pub mod openapi;
 mod problem;
+mod rollouts;
 pub mod table;
 mod users;
 mod workflows;

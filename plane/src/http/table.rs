@@ -18,7 +18,7 @@ use super::{
     ask::{Answer, Ask, Handler},
     auth, fleet, live, observe,
     problem::Refusal,
-    users, workflows,
+    rollouts, users, workflows,
 };
 use crate::permission::{Need, Rank, Reach};
 
@@ -205,6 +205,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         live::endpoints(),
         observe::endpoints(),
         users::endpoints(),
+        rollouts::endpoints(),
     ]
     .concat()
 }

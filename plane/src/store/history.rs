@@ -68,6 +68,8 @@ pub struct History {
     series: HashMap<(String, &'static str), (SeriesId, i64)>,
     last: SeriesId,
     left_out: u64,
+    /// The day on which room was made last.
+    forgot_day: i64,
 }
 
 impl History {
@@ -99,6 +101,7 @@ impl History {
             series: HashMap::new(),
             last: 0,
             left_out: 0,
+            forgot_day: i64::MIN,
         };
         history.load()?;
         Ok(history)
@@ -214,11 +217,12 @@ impl History {
         Ok(row)
     }
 
-    /// Makes room when there is none.
+    /// Makes room when there is none. Once a day: looking through all for each one that finds no room would take for ever.
     fn forget_old(&mut self, day: i64) -> Result<(), StoreError> {
-        if self.series.len() < SERIES_MAX {
+        if self.series.len() < SERIES_MAX || self.forgot_day == day {
             return Ok(());
         }
+        self.forgot_day = day;
         let before = day - SERIES_DAYS;
         self.series.retain(|_, (_, seen)| *seen >= before);
         self.db.execute("DELETE FROM series WHERE day < ?1", [before])?;

@@ -58,8 +58,14 @@ impl Store {
     /// Makes changes durable, all together or not at all.
     pub fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut bodies = HashMap::new();
         for change in changes {
-            write(&transaction, change)?;
+            match change {
+                Change::Catalog { node, hash, catalog } => {
+                    write_catalog(&transaction, node, hash, catalog, &mut bodies)?;
+                }
+                change => write(&transaction, change)?,
+            }
         }
         crash_point::at!(PlaneBeforeCommit);
         transaction.commit()?;
@@ -396,24 +402,43 @@ fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
             }
         }
         Change::PlanFloor(version) => raise_floor(db, *version)?,
-        Change::Catalog {
-            node,
-            hash: announced,
-            catalog,
-        } => {
+        // With those of others, see `commit`.
+        Change::Catalog { .. } => {}
+    }
+    Ok(())
+}
+
+/// `bodies`: those that were written in the same transaction, by where they are in memory, so that one that many daemons
+/// carry is written once.
+fn write_catalog(
+    db: &Connection,
+    node: &NodeId,
+    announced: &[u8; 32],
+    catalog: &Catalog,
+    bodies: &mut HashMap<*const Descriptor, [u8; 32]>,
+) -> Result<(), StoreError> {
+    let body = match bodies.get(&catalog.as_ptr()) {
+        Some(body) => *body,
+        None => {
             let components = encode(&catalog.to_vec());
             let body = hash("mycelial stored catalog v1", &[&components]);
-            db.execute(
-                "INSERT OR IGNORE INTO catalog_bodies (id, components) VALUES (?1, ?2)",
-                params![body, components],
-            )?;
-            let sql = "INSERT OR REPLACE INTO catalogs (node, hash, body) VALUES (?1, ?2, ?3)";
-            db.execute(sql, params![node.as_str(), announced, body])?;
-            db.execute(
-                "DELETE FROM catalog_bodies WHERE id NOT IN (SELECT body FROM catalogs)",
-                [],
-            )?;
+            let sql = "INSERT OR IGNORE INTO catalog_bodies (id, components) VALUES (?1, ?2)";
+            db.prepare_cached(sql)?.execute(params![body, components])?;
+            bodies.insert(catalog.as_ptr(), body);
+            body
         }
+    };
+    let before: Option<[u8; 32]> = db
+        .prepare_cached("SELECT body FROM catalogs WHERE node = ?1")?
+        .query_row([node.as_str()], |row| row.get(0))
+        .optional()?;
+    let sql = "INSERT OR REPLACE INTO catalogs (node, hash, body) VALUES (?1, ?2, ?3)";
+    db.prepare_cached(sql)?
+        .execute(params![node.as_str(), announced, body])?;
+    // Only who had another one can have been the last with it.
+    if before.is_some_and(|before| before != body) {
+        let sql = "DELETE FROM catalog_bodies WHERE id NOT IN (SELECT body FROM catalogs)";
+        db.execute(sql, [])?;
     }
     Ok(())
 }

@@ -525,7 +525,10 @@ mod tests {
         assert_eq!((rules[0].for_s, rules[0].over, rules[0].enabled), (300, 60, true));
         for (text, part) in [
             ("[[rule]]\nname = 'a'\nwhen = 'lagg'", "r.toml:3"),
-            ("[[rule]]\nname = 'a'\nwhen = 'lag'\nfro = '1m'", "r.toml:4: unknown field `fro`"),
+            (
+                "[[rule]]\nname = 'a'\nwhen = 'lag'\nfro = '1m'",
+                "r.toml:4: unknown field `fro`",
+            ),
             ("[[rule]]\nname = 'a'\nwhen = 'lag'\nfor = 'long'", "rule 'a': for:"),
         ] {
             let error = rules_of("r.toml", text).unwrap_err();

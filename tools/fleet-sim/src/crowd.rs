@@ -148,7 +148,12 @@ impl Crowd {
 
     /// What a daemon answers to a message.
     fn hear(&mut self, subject: &Subject, payload: &[u8]) -> Vec<Frame> {
-        let Ok(Address { lane: Lane::Control, rest, .. }) = subject.address() else {
+        let Ok(Address {
+            lane: Lane::Control,
+            rest,
+            ..
+        }) = subject.address()
+        else {
             return Vec::new();
         };
         let Some(at) = rest.first().and_then(|node| self.by_node.get(node)).copied() else {
@@ -200,7 +205,10 @@ impl Crowd {
             let mut is_idle = true;
             for (name, revision, state) in daemon.runs(&orders) {
                 is_idle = false;
-                *picture.runs.entry(format!("{name}@{revision} {}", word(state))).or_default() += 1;
+                *picture
+                    .runs
+                    .entry(format!("{name}@{revision} {}", word(state)))
+                    .or_default() += 1;
             }
             picture.idle += usize::from(is_idle);
         }

@@ -216,13 +216,13 @@ impl Daemon {
         let Some(plane) = self.secure.plane() else { return false };
         let taken = put.plan.open(&plane.keys.sign).map_err(|error| error.to_string());
         let (fleet, node) = (*self.secure.fleet(), self.node());
-        let judged = taken.and_then(|plan| {
-            match converge::judge(&plan, &fleet, &node, self.plan_version()) {
+        let judged = taken.and_then(
+            |plan| match converge::judge(&plan, &fleet, &node, self.plan_version()) {
                 Ok(()) => Ok(Some(plan)),
                 Err(converge::Refused::Old { .. }) => Ok(None),
                 Err(error) => Err(error.to_string()),
-            }
-        });
+            },
+        );
         match judged {
             Ok(Some(plan)) => self.take(plan, orders),
             Ok(None) => return false,

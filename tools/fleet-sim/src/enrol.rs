@@ -31,7 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub type Enrolled = (String, Identity, Membership);
 
 /// Makes keys for each name and enrols them all. `progress` hears how many there are.
-pub async fn enrol(invitation: &Invitation, names: &[String], mut progress: impl FnMut(usize)) -> Result<Vec<Enrolled>> {
+pub async fn enrol(
+    invitation: &Invitation,
+    names: &[String],
+    mut progress: impl FnMut(usize),
+) -> Result<Vec<Enrolled>> {
     let identities: Vec<Identity> = names.iter().map(|_| identity()).collect::<Result<_>>()?;
     let first = identities.first().context("nobody to enrol")?;
     let client = client_name(invitation, first);

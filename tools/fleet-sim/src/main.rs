@@ -57,8 +57,13 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let done = runtime.context("cannot start").and_then(|runtime| runtime.block_on(run(&arguments)));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let done = runtime
+        .context("cannot start")
+        .and_then(|runtime| runtime.block_on(run(&arguments)));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -69,7 +74,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { daemons, per_string, .. } = *arguments;
+    let Arguments {
+        daemons, per_string, ..
+    } = *arguments;
     ensure!(
         arguments.strings.len() * per_string >= daemons,
         "{} strings for {per_string} daemons each are not enough for {daemons}",
@@ -97,7 +104,11 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let mut crowd = Vec::with_capacity(share);
     let (mut index, total) = (0, enrolled.len());
     for (at, (name, identity, membership)) in enrolled.into_iter().enumerate() {
-        let place = if shared { known.clone() } else { Known::from(&membership) };
+        let place = if shared {
+            known.clone()
+        } else {
+            Known::from(&membership)
+        };
         crowd.push(Daemon::new(&name, identity, membership, catalog.clone())?);
         if crowd.len() < share && at + 1 < total {
             continue;
@@ -158,5 +169,8 @@ async fn watch_over(
 }
 
 fn say(started: Instant, what: &str, data: &serde_json::Value) {
-    println!("{}", serde_json::json!({ "ms": started.elapsed().as_millis() as u64, "what": what, "data": data }));
+    println!(
+        "{}",
+        serde_json::json!({ "ms": started.elapsed().as_millis() as u64, "what": what, "data": data })
+    );
 }

@@ -92,7 +92,10 @@ fn order(line: &str) -> Result<Order> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let revision = |text: &str| -> Result<(String, u32)> {
         let (workflow, number) = text.split_once('@').context("write WORKFLOW@REVISION")?;
-        Ok((workflow.to_string(), number.parse().context("the revision is a number")?))
+        Ok((
+            workflow.to_string(),
+            number.parse().context("the revision is a number")?,
+        ))
     };
     let (what, whom) = match words[..] {
         ["fail", which, whom] => revision(which).map(|(workflow, number)| (What::Fail(workflow, number), whom))?,
@@ -122,7 +125,8 @@ mod tests {
 
     #[test]
     fn orders_are_for_those_they_name() {
-        let text = "# for the second wave\nfail a@2 sim-1*\nslow 3 sim-12\n\nsilent sim-3\ngone sim-4 # for good\ndead b@1 *";
+        let text =
+            "# for the second wave\nfail a@2 sim-1*\nslow 3 sim-12\n\nsilent sim-3\ngone sim-4 # for good\ndead b@1 *";
         let orders = Orders::parse(text).unwrap();
         for (name, workflow, revision, fate) in [
             ("sim-1", "a", 2, Fate::Fails),
@@ -131,7 +135,11 @@ mod tests {
             ("sim-2", "a", 2, Fate::Runs),
             ("sim-2", "b", 1, Fate::Dies),
         ] {
-            assert_eq!(orders.fate(name, workflow, revision), fate, "{name} {workflow}@{revision}");
+            assert_eq!(
+                orders.fate(name, workflow, revision),
+                fate,
+                "{name} {workflow}@{revision}"
+            );
         }
         assert_eq!(["sim-1", "sim-12"].map(|name| orders.slow_ms(name)), [0, 3_000]);
         assert_eq!(["sim-3", "sim-4"].map(|name| orders.is_silent(name)), [true, false]);

@@ -53,7 +53,12 @@ impl Crowd {
             })
             .collect();
         let process = Cmd::bin("fleet-sim")
-            .args(["--daemons", &count.to_string(), "--orders", &orders.display().to_string()])
+            .args([
+                "--daemons",
+                &count.to_string(),
+                "--orders",
+                &orders.display().to_string(),
+            ])
             .args(&strings)
             .stdout_to(&said)
             .spawn();
@@ -89,7 +94,10 @@ impl Crowd {
     #[must_use]
     pub fn picture(&self) -> Picture {
         let text = tail(&self.said).unwrap_or_default();
-        let mut lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut lines = text
+            .lines()
+            .rev()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let Some(line) = lines.find(|line| line["what"] == "daemons") else {
             return Picture::default();
         };
@@ -101,7 +109,9 @@ impl Crowd {
             connected: count("connected"),
             beats: count("beats"),
             idle: count("idle"),
-            runs: runs.map(|(what, count)| (what.clone(), count.as_u64().unwrap_or(0))).collect(),
+            runs: runs
+                .map(|(what, count)| (what.clone(), count.as_u64().unwrap_or(0)))
+                .collect(),
         }
     }
 

@@ -69,10 +69,27 @@ fn a_thousand_daemons_and_two() {
     assert_eq!(daemons.len(), DAEMONS + 2);
     assert!(daemons.iter().all(|daemon| daemon["change"] == "added"));
 
-    let waves = |file: &str| ["rollout", "start", file, "--waves", "1,10%,100%", "--soak", "2s", "--take", "20s"].map(String::from);
+    let waves = |file: &str| {
+        [
+            "rollout",
+            "start",
+            file,
+            "--waves",
+            "1,10%,100%",
+            "--soak",
+            "2s",
+            "--take",
+            "20s",
+        ]
+        .map(String::from)
+    };
     let start = |file: &str, more: &[&str]| {
         let arguments = waves(file);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let arguments: Vec<&str> = arguments
+            .iter()
+            .map(String::as_str)
+            .chain(more.iter().copied())
+            .collect();
         fleet.cli(&arguments)
     };
     start(&first, &["--watch"]).expect("the first revision goes to all");
@@ -83,12 +100,21 @@ fn a_thousand_daemons_and_two() {
     crowd.order("fail readings@2 sim-0005*");
     let second = write(&fleet, "readings.toml", &readings(&fleet, 2));
     let said = start(&second, &["--watch"]).expect_err("the second revision fails");
-    assert!(said.contains("rolled back") && said.contains("it was ordered to fail"), "{said}");
+    assert!(
+        said.contains("rolled back") && said.contains("it was ordered to fail"),
+        "{said}"
+    );
     crowd.wait_all("readings@1 running", SOON);
     real_ones_run(&fleet, 1);
     let view = rollout(&fleet, "2");
-    assert_eq!((&view["phase"], &view["wave"]), (&"rolled_back".into(), &2.into()), "{view}");
-    let shown = fleet.cli(&["workflow", "show", "readings", "-o", "json"]).expect("a workflow");
+    assert_eq!(
+        (&view["phase"], &view["wave"]),
+        (&"rolled_back".into(), &2.into()),
+        "{view}"
+    );
+    let shown = fleet
+        .cli(&["workflow", "show", "readings", "-o", "json"])
+        .expect("a workflow");
     let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
     assert_eq!(shown["view"]["revision"], 1);
 
@@ -96,9 +122,11 @@ fn a_thousand_daemons_and_two() {
     crowd.order("");
     let third = write(&fleet, "readings.toml", &readings(&fleet, 3));
     start(&third, &[]).expect("the third revision begins");
-    wait_ok("the canary to be there", SOON, || match rollout(&fleet, "3")["waves"][0]["taken"].as_u64() {
-        Some(1) => Ok(()),
-        taken => Err(format!("{taken:?}")),
+    wait_ok("the canary to be there", SOON, || {
+        match rollout(&fleet, "3")["waves"][0]["taken"].as_u64() {
+            Some(1) => Ok(()),
+            taken => Err(format!("{taken:?}")),
+        }
     });
     fleet.plane_away();
     fleet.broker.away();
@@ -106,9 +134,11 @@ fn a_thousand_daemons_and_two() {
     fleet.plane_back();
     crowd.wait_all("readings@3 running", SOON);
     real_ones_run(&fleet, 3);
-    wait_ok("the rollout to be done", SOON, || match rollout(&fleet, "3")["phase"].as_str() {
-        Some("done") => Ok(()),
-        phase => Err(format!("{phase:?}")),
+    wait_ok("the rollout to be done", SOON, || {
+        match rollout(&fleet, "3")["phase"].as_str() {
+            Some("done") => Ok(()),
+            phase => Err(format!("{phase:?}")),
+        }
     });
     for (name, site) in [("gateway", "bonn"), ("hub", "bonn")] {
         let text = fs::read_to_string(fleet.dir().join("out").join(format!("{name}.jsonl"))).expect("records");
@@ -132,7 +162,9 @@ fn records_of_many_daemons_come_to_one_once_each() {
         copy.display()
     );
     let file = write(&fleet, "collect.toml", &text);
-    wait_ok("the workflow to be deployed", SOON, || fleet.cli(&["workflow", "apply", &file]));
+    wait_ok("the workflow to be deployed", SOON, || {
+        fleet.cli(&["workflow", "apply", &file])
+    });
     // Those who send and the one who takes die in the middle of it; one of them is the hub itself.
     wait_ok("some rows", SOON, || match shop::count(&copy, "all_of_them") {
         0 => Err("none"),
@@ -151,7 +183,9 @@ fn records_of_many_daemons_come_to_one_once_each() {
     let db = rusqlite::Connection::open(&copy).expect("a database");
     let sql = "SELECT daemon, count(*), count(DISTINCT n) FROM all_of_them GROUP BY daemon ORDER BY daemon";
     let mut statement = db.prepare(sql).expect("a statement");
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("rows");
+    let rows = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .expect("rows");
     let rows: Vec<(String, i64, i64)> = rows.collect::<Result<_, _>>().expect("rows");
     assert_eq!(rows, names.map(|name| (name.to_string(), ROWS as i64, ROWS as i64)));
 }

@@ -125,7 +125,10 @@ fn one(size: usize) -> Result<Vec<f64>> {
     std::thread::sleep(BEATS);
     let idle = (cpu() - before) / since.elapsed().as_secs_f64() / size as f64 * 1_000.0;
     let beats = crowd.picture().beats - beats;
-    ensure!(beats as f64 > 2.5 * size as f64, "{beats} beats of {size} daemons in {BEATS:?}");
+    ensure!(
+        beats as f64 > 2.5 * size as f64,
+        "{beats} beats of {size} daemons in {BEATS:?}"
+    );
 
     let (before, since) = (cpu(), Instant::now());
     apply(2)?;

@@ -1,0 +1,153 @@
+//! Rollouts and what applying a text would change: calls of [`ApiCall`] as HTTP. No logic of its own.
+
+use bus_schema::{
+    api::{ApiCall, ApiResult, WorkflowDiff},
+    rollout::{RolloutCommand, RolloutPolicy, RolloutView},
+};
+use serde::Deserialize;
+
+use super::{
+    ask::{Answer, Ask, Page, json, unexpected},
+    problem::Refusal,
+    table::{Endpoint, by, operator, viewer},
+};
+use crate::permission::Reach::{Narrow, Whole};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    let tell = |path, summary, handler| {
+        Endpoint::post(path, operator(Whole), summary, handler)
+            .takes::<Reason>()
+            .answers::<RolloutView>()
+    };
+    vec![
+        Endpoint::post(
+            "/workflows/diff",
+            viewer(Narrow),
+            "What applying a text would change: nodes, and daemons",
+            by!(diff),
+        )
+        .takes::<TextSent>()
+        .answers::<WorkflowDiff>(),
+        Endpoint::get("/rollouts", viewer(Whole), "Rollouts, the newest first", by!(list))
+            .answers::<Page<RolloutView>>(),
+        Endpoint::post(
+            "/rollouts",
+            operator(Whole),
+            "Stores a text as a new revision and deploys it in waves",
+            by!(start),
+        )
+        .takes::<RolloutWish>()
+        .answers::<RolloutView>(),
+        Endpoint::get("/rollouts/{id}", viewer(Whole), "One rollout", by!(show)).answers::<RolloutView>(),
+        tell("/rollouts/{id}/pause", "Begins no new wave", by!(pause)),
+        tell(
+            "/rollouts/{id}/resume",
+            "Goes on, whatever has failed so far",
+            by!(resume),
+        ),
+        tell("/rollouts/{id}/abort", "Ends it; what was deployed stays", by!(abort)),
+        tell(
+            "/rollouts/{id}/rollback",
+            "Gives all that have the new revision back what they had",
+            by!(roll_back),
+        ),
+    ]
+}
+
+/// A workflow's text, to be compared.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct TextSent {
+    /// TOML.
+    text: String,
+}
+
+/// What shall be rolled out, and how.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct RolloutWish {
+    /// TOML.
+    text: String,
+    /// How it goes on; what is left out is as usual.
+    #[serde(default)]
+    policy: RolloutPolicy,
+}
+
+/// Why somebody tells a rollout what to do.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct Reason {
+    /// For those who read it later.
+    reason: String,
+}
+
+async fn diff(ask: Ask) -> Answer {
+    let TextSent { text } = ask.body()?;
+    match ask.call(ApiCall::WorkflowDiff { text }).await? {
+        ApiResult::Diff(diff) => json(diff),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn list(ask: Ask) -> Answer {
+    match ask.call(ApiCall::RolloutList).await? {
+        ApiResult::Rollouts(views) => json(Page::all(views)),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn one(ask: &Ask, call: ApiCall) -> Result<RolloutView, Refusal> {
+    match ask.call(call).await? {
+        ApiResult::Rollouts(views) => views.into_iter().next().ok_or_else(unexpected),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn start(ask: Ask) -> Answer {
+    let RolloutWish { text, policy } = ask.body()?;
+    let expect_revision = ask.precondition()?;
+    let call = ApiCall::RolloutStart {
+        text,
+        expect_revision,
+        policy,
+    };
+    json(one(&ask, call).await?)
+}
+
+fn id(ask: &Ask) -> Result<u64, Refusal> {
+    ask.param("id").parse().map_err(|_| {
+        let message = format!("'{}' is no rollout's number", ask.param("id").escape_debug());
+        Refusal::invalid(message, "rollouts are counted from 1")
+    })
+}
+
+async fn show(ask: Ask) -> Answer {
+    let id = id(&ask)?;
+    json(one(&ask, ApiCall::RolloutShow(id)).await?)
+}
+
+async fn tell(ask: Ask, command: RolloutCommand) -> Answer {
+    let (id, Reason { reason }) = (id(&ask)?, ask.body()?);
+    one(&ask, ApiCall::RolloutTell { id, command, reason }).await?;
+    // As it stands now.
+    json(one(&ask, ApiCall::RolloutShow(id)).await?)
+}
+
+async fn pause(ask: Ask) -> Answer {
+    tell(ask, RolloutCommand::Pause).await
+}
+
+async fn resume(ask: Ask) -> Answer {
+    tell(ask, RolloutCommand::Resume).await
+}
+
+async fn abort(ask: Ask) -> Answer {
+    tell(ask, RolloutCommand::Abort).await
+}
+
+async fn roll_back(ask: Ask) -> Answer {
+    tell(ask, RolloutCommand::RollBack).await
+}

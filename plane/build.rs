@@ -69,15 +69,10 @@ fn mime(path: &str) -> Option<&'static str> {
 /// A line of the table.
 fn entry(path: &str, file: &Path, mime: &str) -> io::Result<String> {
     let bytes = fs::read(file)?;
-    let compressed = |extension: &str| {
-        let file = PathBuf::from(format!("{}.{extension}", file.display()));
-        let there = file.is_file().then(|| format!("{:?}", file.display().to_string()));
-        there.map_or("None".to_string(), |file| format!("Some(include_bytes!({file}))"))
-    };
-    let (gzip, brotli) = (compressed("gz"), compressed("br"));
-    let is_small = bytes.len() <= PLAIN_BYTES_MAX || gzip == "None";
+    let zipped = PathBuf::from(format!("{}.gz", file.display()));
+    let is_small = bytes.len() <= PLAIN_BYTES_MAX || !zipped.is_file();
     let mut line = format!("    Asset {{ path: {path:?}, mime: {mime:?}, ");
-    let plain = format!("{:?}", file.display().to_string());
+    let name = |path: &Path| format!("{:?}", path.display().to_string());
     // Writing to a string cannot fail.
     let _ = if path.starts_with("/assets/") {
         write!(line, "tag: None, ")
@@ -88,11 +83,8 @@ fn entry(path: &str, file: &Path, mime: &str) -> io::Result<String> {
         write!(line, "tag: Some(\"\\\"{:016x}\\\"\"), ", hasher.finish())
     };
     let _ = match is_small {
-        true => writeln!(
-            line,
-            "plain: Some(include_bytes!({plain})), gzip: None, brotli: None }},"
-        ),
-        false => writeln!(line, "plain: None, gzip: {gzip}, brotli: {brotli} }},"),
+        true => writeln!(line, "bytes: include_bytes!({}), zipped: false }},", name(file)),
+        false => writeln!(line, "bytes: include_bytes!({}), zipped: true }},", name(&zipped)),
     };
     Ok(line)
 }

@@ -1,4 +1,5 @@
-// Compresses what was built, once and well: the plane serves dist/*.br and dist/*.gz as they are.
+// Compresses what was built, once and well: the plane serves dist/*.gz as they are. Browsers offer brotli over
+// HTTPS only, so dist/*.br is what the budgets are counted in, and nothing that is shipped.
 
 import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -352,7 +352,7 @@ impl Source for MqttSource {
             return Ok(());
         };
         match serde_json::from_slice::<Bookmark>(position.as_bytes()) {
-            Ok(bookmark) if bookmark.connection == session.connection => session.acknowledge(bookmark.messages),
+            Ok(bookmark) if bookmark.connection == session.connection => session.acknowledge(bookmark.messages).await,
             // Of an earlier connection: the broker will send those messages again.
             _ => Ok(()),
         }
@@ -507,17 +507,34 @@ impl Session {
     }
 
     /// Acknowledges the messages up to this number, in the order they came.
-    fn acknowledge(&mut self, up_to: u64) -> Result<(), Fault> {
+    async fn acknowledge(&mut self, up_to: u64) -> Result<(), Fault> {
         while let Some((_, pkid)) = self.unacknowledged.front().filter(|(number, _)| *number <= up_to) {
             let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new());
             publish.pkid = *pkid;
-            let sent = self.client.try_ack(&publish);
-            sent.map_err(|_| {
-                Fault::retry("the connection to the MQTT broker broke before messages were acknowledged")
-            })?;
+            if self.client.try_ack(&publish).is_err() {
+                let cause = self.end().await;
+                return Err(Fault::retry(format!(
+                    "the connection to the MQTT broker broke before messages were acknowledged: {cause}"
+                )));
+            }
             self.unacknowledged.pop_front();
         }
         Ok(())
+    }
+
+    /// Why a connection that has ended did. The broker sends again what is passed over here.
+    async fn end(&mut self) -> String {
+        loop {
+            let next = match self.early.pop_front() {
+                Some(next) => Some(next),
+                None => self.inbox.recv().await,
+            };
+            match next {
+                Some(Ok(_)) => {}
+                Some(Err(cause)) => return cause,
+                None => return "it has ended".to_string(),
+            }
+        }
     }
 }
 

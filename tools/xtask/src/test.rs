@@ -2,6 +2,7 @@
 //! against real servers. Has no list of tests of its own.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,9 @@ use crate::{cmd, footprint, setup, ui};
 const CRASH_TESTS: &str = "testkit";
 /// Those programs, by package.
 const CRASH_PROGRAMS: &[(&str, &str)] = &[("edge-daemon", "myceliald"), ("plane", "mycelial-plane")];
+
+/// Most tests wait for servers and daemons longer than they compute.
+const TESTS_PER_CORE: usize = 2;
 
 /// What `cargo xtask test` can be told.
 #[derive(clap::Args)]
@@ -49,12 +53,14 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         &["test", "--no-fail-fast"]
     };
+    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get) * TESTS_PER_CORE;
     cmd::run(
         cmd::cargo()
             .args(runner)
             .args(scope)
             .args(&args.rest)
-            .env("MYCELIAL_BIN_DIR", bin_dir),
+            .env("MYCELIAL_BIN_DIR", bin_dir)
+            .env("NEXTEST_TEST_THREADS", at_once.to_string()),
     )
 }
 

@@ -79,11 +79,14 @@ impl World {
                 self.judge_flow(&what);
             }
             Job::Deploy => self.die_while_deploying(&what, victim, point, times),
-            Job::Join => {
+            Job::Revoke => {
                 self.extras += 1;
-                let mut name = Some(format!("guest-{}", self.extras));
+                let mut guest = Some(format!("guest-{}", self.extras));
                 self.die(victim, point, times, |world| {
-                    name.take().iter().for_each(|name| world.fleet.enrol(name));
+                    if let Some(guest) = guest.take() {
+                        world.fleet.enrol(&guest);
+                        world.fleet.cli(&["daemon", "revoke", &guest, "--yes"]).expect("a revocation");
+                    }
                 });
                 self.push();
                 self.judge_flow(&what);

@@ -726,7 +726,7 @@ mod tests {
     #[tokio::test]
     async fn acknowledgements_wait_for_room() {
         const MESSAGES: usize = 3 * REQUESTS_MAX;
-        let broker = Mosquitto::builder().line("max_queued_messages 0").start();
+        let broker = Mosquitto::builder().line("max_inflight_messages 0").start();
         let mut first = reader(&broker, r#", "topics": ["p"], "client_id": "reader""#);
         first.open(None).await.unwrap();
         publish(&broker, &vec![("p", r#"{"n": 1}"#, false); MESSAGES]).await;

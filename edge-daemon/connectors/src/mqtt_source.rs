@@ -327,8 +327,11 @@ impl Source for MqttSource {
         let Some(session) = &mut self.session else {
             return Err(Fault::retry("the MQTT source is not open"));
         };
-        session.acknowledge().await?;
-        let mut messages = session.gather().await.map_err(|cause| {
+        let gathered = match session.acknowledge().await {
+            Ok(()) => session.gather().await,
+            Err(cause) => Err(cause),
+        };
+        let mut messages = gathered.map_err(|cause| {
             self.broker.next_address();
             Fault::retry(format!("the connection to the MQTT broker broke: {cause}"))
         })?;
@@ -361,7 +364,11 @@ impl Source for MqttSource {
         match serde_json::from_slice::<Bookmark>(position.as_bytes()) {
             Ok(bookmark) if bookmark.connection == session.connection => {
                 session.durable = session.durable.max(bookmark.messages);
-                session.acknowledge().await
+                session.acknowledge().await.map_err(|cause| {
+                    Fault::retry(format!(
+                        "the connection to the MQTT broker broke before messages were acknowledged: {cause}"
+                    ))
+                })
             }
             // Of an earlier connection: the broker will send those messages again.
             _ => Ok(()),
@@ -374,7 +381,7 @@ impl Source for MqttSource {
         session.inbox.close();
         session.room.close();
         let goodbye = async {
-            while session.acknowledge().await.is_ok() && session.owes() {
+            while session.acknowledge().await.is_ok() && session.owed().is_some() {
                 sleep(GATHER_NEXT).await;
             }
             while session.client.try_disconnect().is_err() && !session.poller.0.is_finished() {
@@ -516,30 +523,29 @@ impl Session {
         }
     }
 
-    /// Whether there are messages that are durable and not acknowledged.
-    fn owes(&self) -> bool {
-        self.unacknowledged
-            .front()
-            .is_some_and(|(number, _)| *number <= self.durable)
+    /// The packet id of the first message that is durable and not acknowledged.
+    fn owed(&self) -> Option<u16> {
+        let (number, pkid) = self.unacknowledged.front()?;
+        (*number <= self.durable).then_some(*pkid)
     }
 
-    /// Acknowledges messages that are durable, in the order they came, as far as there is room.
-    async fn acknowledge(&mut self) -> Result<(), Fault> {
-        while self.owes() {
+    /// Acknowledges messages that are durable, in the order they came, as far as there is room. Fails with the cause when the
+    /// connection has ended.
+    async fn acknowledge(&mut self) -> Result<(), String> {
+        while let Some(pkid) = self.owed() {
             let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new());
-            publish.pkid = self.unacknowledged[0].1;
+            publish.pkid = pkid;
             match self.client.try_ack(&publish) {
-                Ok(()) => {}
-                Err(ClientError::TryRequest(_)) if !self.poller.0.is_finished() => return Ok(()),
+                Ok(()) => {
+                    self.unacknowledged.pop_front();
+                }
+                Err(ClientError::TryRequest(_)) if !self.poller.0.is_finished() => break,
                 Err(_) => {
                     let cause = self.end().await;
                     self.early.push_front(Err(cause.clone()));
-                    return Err(Fault::retry(format!(
-                        "the connection to the MQTT broker broke before messages were acknowledged: {cause}"
-                    )));
+                    return Err(cause);
                 }
             }
-            self.unacknowledged.pop_front();
         }
         Ok(())
     }
@@ -723,6 +729,7 @@ mod tests {
         let (rows, _, _) = taken(&mut *second, &["n"], 1).await;
         assert_eq!(rows, ["4"]);
     }
+
     #[tokio::test]
     async fn acknowledgements_wait_for_room() {
         const MESSAGES: usize = 3 * REQUESTS_MAX;

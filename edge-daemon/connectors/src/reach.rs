@@ -83,6 +83,12 @@ pub(crate) fn unprotected(cause: &str) -> Trouble {
     )
 }
 
+/// Whether an error comes from TLS, however deep inside.
+pub(crate) fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.is::<rustls::Error>() || inner.is_some_and(|inner| is_of_tls(inner)) || error.source().is_some_and(is_of_tls)
+}
+
 /// Files of certificates that cannot be used.
 pub(crate) fn certificates(cause: &str) -> Trouble {
     Trouble::new(

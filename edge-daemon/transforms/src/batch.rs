@@ -261,7 +261,7 @@ impl Gather {
             .sum();
         let most = self.bytes.min(self.room.saturating_sub(names));
         let (mut begin, mut bytes, mut since) = (0, 0, first);
-        for row in 0..all.rows() {
+        for (row, width) in widths.into_iter().enumerate() {
             let at = row
                 .checked_sub(held_rows)
                 .and_then(|new| times.get(new).copied().flatten());
@@ -270,10 +270,10 @@ impl Gather {
                 _ => false,
             };
             // This one belongs to those that come.
-            if row > begin && (is_due || bytes + widths[row] > most) {
+            if row > begin && (is_due || bytes + width > most) {
                 (begin, bytes, since) = (row, 0, None);
             }
-            bytes += widths[row];
+            bytes += width;
             if row >= held_rows {
                 since = since.or(at);
             }

@@ -255,7 +255,7 @@ fn place(
                 .check()
                 .map_err(|error| ConfigError::at(format!("postgres.{}", error.key), error.message))?;
             Ok(Place::Postgres {
-                server,
+                server: Box::new(server),
                 from,
                 columns: all,
                 base_dir: context.base_dir.clone(),
@@ -284,7 +284,7 @@ enum Place {
         columns: Vec<String>,
     },
     Postgres {
-        server: postgres::Server,
+        server: Box<postgres::Server>,
         from: postgres::From,
         columns: Vec<String>,
         base_dir: PathBuf,

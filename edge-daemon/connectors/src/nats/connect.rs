@@ -184,6 +184,7 @@ impl Server {
         Err(match error.kind() {
             ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => reach::refused(cause),
             ConnectErrorKind::Tls => reach::unprotected(&cause),
+            _ if reach::is_of_tls(&error) => reach::unprotected(&cause),
             ConnectErrorKind::TimedOut => Trouble::new(TroubleKind::Silent, cause, "is there a NATS server?"),
             _ => Trouble::new(
                 TroubleKind::Other,

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use flow::{Fault, Trouble, TroubleKind as Kind};
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
     TableInfo, changes, cursor,
@@ -28,13 +28,12 @@ fn open(path: &Path) -> Result<Database, Trouble> {
             "correct the path, or let the program that makes it run first",
         ));
     }
-    let database = Database::open(path.to_path_buf(), Access::Read).map_err(|fault| as_trouble(&fault))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     // The file is looked into by the first statement only.
-    let looked = database
-        .conn
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    let looked = Connection::open_with_flags(path, flags)
+        .and_then(|conn| conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())));
     looked.map_err(|error| of_error("look into the file", path, &error))?;
-    Ok(database)
+    Database::open(path.to_path_buf(), Access::Read).map_err(|fault| as_trouble(&fault))
 }
 
 fn of_error(doing: &str, path: &Path, error: &rusqlite::Error) -> Trouble {

@@ -167,8 +167,8 @@ impl SourceWorld for PostgresSource {
 
     fn feed(&mut self, numbers: Range<u64>, pad: usize) {
         let columns = columns(self.drifts);
-        for start in numbers.clone().step_by(2000) {
-            let values = values(start..numbers.end.min(start + 2000), pad, self.drifts);
+        for start in numbers.clone().step_by(500) {
+            let values = values(start..numbers.end.min(start + 500), pad, self.drifts);
             self.server
                 .query_in("plant", &format!("INSERT INTO t ({columns}) VALUES {values}"));
         }

@@ -15,11 +15,13 @@ use crate::{
     world::{Ask, Promise, Row, SinkWorld},
 };
 
+/// Rounds of a run for leaks, however slow they are.
+pub const ROUNDS_MIN: u64 = 3;
 /// Times that it is killed.
 const KILLS: u64 = 5;
 /// Records for an end that takes nothing, and how many of them may be under way: those of a third of a megabyte, of the
 /// batches on the way into and out of it, and what the system's own buffers take.
-const MANY: u64 = 30_000;
+const MANY: u64 = 20_000;
 const UNDER_WAY_MAX: u64 = 12_000;
 /// How long the server takes nothing.
 const FROZEN: Duration = Duration::from_secs(1);
@@ -58,13 +60,12 @@ impl Flatness {
 
     /// Fails when it grows.
     pub fn check(&self) {
-        let [_, second, last] = self.least;
-        eprintln!("memory in use: {} KiB, then {second}, then {last}", self.least[0]);
-        assert!(
-            last <= second + GROWTH_MAX_KIB,
-            "it took {second} KiB, and then {last}: {:?}",
-            self.least
-        );
+        let [first, second, last] = self.least;
+        // A slow one may not have been looked at in each third of a short run.
+        let before = if second == u64::MAX { first } else { second };
+        assert!(before < u64::MAX && last < u64::MAX, "the run was too short to tell");
+        eprintln!("memory in use: {before} KiB, then {last}");
+        assert!(last <= before + GROWTH_MAX_KIB, "it took {before} KiB, and then {last}");
     }
 }
 
@@ -117,7 +118,11 @@ impl Life<'_> {
         let last = self.plan.last();
         let (bad, world) = (&self.bad, &mut *self.world);
         let mut numbers = Numbers::default();
-        self.bench.until(&format!("{last} records"), |_| {
+        self.bench.until(&format!("{last} records"), |bench| {
+            // Reading all that is there takes longer than to know how much it is.
+            if !world.is_cheap() && bench.delivered() + (bad.len() as u64) < last {
+                return false;
+            }
             numbers = Numbers::of(world.arrived().into_iter().chain(bad.iter().copied()));
             numbers.missing(last).is_empty()
         });
@@ -245,13 +250,18 @@ impl Life<'_> {
     fn leak(&mut self) {
         let (begun, time) = (Instant::now(), leak_time());
         let mut flatness = Flatness::new(time);
-        let mut rounds = 0;
+        let mut rounds: u64 = 0;
         self.start();
-        while begun.elapsed() < time {
-            self.plan.more(50);
-            let wanted = self.plan.last() - self.bad.len() as u64;
-            self.bench
-                .until("records to be delivered", |bench| bench.delivered() >= wanted);
+        flatness.look(Duration::ZERO);
+        while begun.elapsed() < time || rounds < ROUNDS_MIN {
+            if self.world.is_cheap() {
+                self.goes_on(50);
+            } else {
+                self.plan.more(50);
+                let wanted = self.plan.last() - self.bad.len() as u64;
+                self.bench
+                    .until("records to be delivered", |bench| bench.delivered() >= wanted);
+            }
             rounds += 1;
             if rounds % 8 == 0 {
                 self.bench.stop();

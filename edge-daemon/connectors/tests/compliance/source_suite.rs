@@ -9,7 +9,7 @@ use testkit::Dice;
 
 use crate::{
     bench::{Bench, Vault},
-    sink_suite::{Flatness, leak_time},
+    sink_suite::{Flatness, ROUNDS_MIN, leak_time},
     world::{Ask, Promise, Row, SourceWorld},
 };
 
@@ -228,9 +228,10 @@ impl Life<'_> {
     fn leak(&mut self) {
         let (begun, time) = (Instant::now(), leak_time());
         let mut flatness = Flatness::new(time);
-        let mut rounds = 0;
+        let mut rounds: u64 = 0;
         self.start();
-        while begun.elapsed() < time {
+        flatness.look(Duration::ZERO);
+        while begun.elapsed() < time || rounds < ROUNDS_MIN {
             self.goes_on(50);
             rounds += 1;
             if rounds % 8 == 0 {

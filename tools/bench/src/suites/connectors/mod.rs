@@ -28,13 +28,16 @@ const STOP: Duration = Duration::from_secs(20);
 /// Between two looks at an output.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A connector and its bare loop, ready to run again and again. Each gives the seconds it took.
+/// What is timed, in an empty directory. Gives the seconds it took.
+type Job<'a> = Box<dyn FnMut(&Path) -> Result<f64> + 'a>;
+
+/// A connector and its bare loop, ready to run again and again.
 struct Race<'a> {
     name: &'static str,
     note: &'static str,
     rows: u64,
-    ours: Box<dyn FnMut(&Path) -> Result<f64> + 'a>,
-    bare: Box<dyn FnMut(&Path) -> Result<f64> + 'a>,
+    ours: Job<'a>,
+    bare: Job<'a>,
 }
 
 /// A record of the job.
@@ -100,27 +103,9 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
         .iter()
         .map(|race| goal(race.name, "of the bare loop, %", Bound::AtLeast(SHARE_MIN)))
         .collect();
-    let mut turn = 0;
-    let contestant = |mut race: Race<'_>| {
-        turn += 1;
-        let name = format!("connector-{turn}");
-        let (title, note) = (race.name, race.note);
-        // The closure outlives this one.
-        let circumstances = circumstances.clone();
-        (title, note, move || {
-            let mut one = |job: &mut dyn FnMut(&Path) -> Result<f64>| {
-                let dir = circumstances.fresh(&name)?;
-                let seconds = job(&dir)?;
-                fs::remove_dir_all(&dir).context("cannot clear up")?;
-                Ok::<f64, anyhow::Error>(race.rows as f64 / seconds)
-            };
-            let (ours, bare) = (one(&mut race.ours)?, one(&mut race.bare)?);
-            Ok(vec![ours, bare, 100.0 * ours / bare])
-        })
-    };
-    let contestants = races.into_iter().map(contestant);
+    let contestants = races.into_iter().enumerate();
     let contestants = contestants
-        .map(|(name, note, run)| Contestant::new(name, note, run))
+        .map(|(turn, race)| contestant(race, format!("connector-{turn}"), circumstances))
         .collect();
     Ok(Suite {
         name: "connectors".to_string(),
@@ -135,6 +120,20 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
         entries: in_turns(&metrics, circumstances.rounds(), contestants)?,
         metrics: metrics.to_vec(),
         goals,
+    })
+}
+
+/// Who runs both, one after the other, each in an empty directory.
+fn contestant<'a>(mut race: Race<'a>, name: String, circumstances: &'a Circumstances) -> Contestant<'a> {
+    Contestant::new(race.name, race.note, move || {
+        let one = |job: &mut dyn FnMut(&Path) -> Result<f64>| {
+            let dir = circumstances.fresh(&name)?;
+            let seconds = job(&dir)?;
+            fs::remove_dir_all(&dir).context("cannot clear up")?;
+            Ok::<f64, anyhow::Error>(race.rows as f64 / seconds)
+        };
+        let (ours, bare) = (one(&mut *race.ours)?, one(&mut *race.bare)?);
+        Ok(vec![ours, bare, 100.0 * ours / bare])
     })
 }
 

@@ -144,10 +144,13 @@ impl SourceWorld for HttpSource {
     }
 }
 
+/// Calls that wait for those before them.
+const CALLS_MAX: usize = 1_000;
+
 /// A service that calls, and calls again until it is told that all is well.
 pub struct Webhook {
     port: u16,
-    calls: mpsc::Sender<String>,
+    calls: mpsc::SyncSender<String>,
     ends: Arc<AtomicBool>,
     drifts: bool,
     bad: bool,
@@ -157,7 +160,7 @@ impl Webhook {
     /// It calls one after the other.
     pub fn new() -> Self {
         let port = free_port();
-        let (calls, bodies) = mpsc::channel::<String>();
+        let (calls, bodies) = mpsc::sync_channel::<String>(CALLS_MAX);
         let ends = Arc::new(AtomicBool::new(false));
         let (address, over) = (SocketAddr::from(([127, 0, 0, 1], port)), Arc::clone(&ends));
         thread::spawn(move || {

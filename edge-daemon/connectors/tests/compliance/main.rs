@@ -88,7 +88,8 @@ rows! {
     sink_exec: Sink "exec" "" = program_worlds::ExecSink::new(), not: [];
     sink_file: Sink "file" "" = file_worlds::FileSink::new(), not: [NO_SERVER];
     sink_files: Sink "files" "" = file_worlds::FilesSink::new(), not: [
-        NO_SERVER, (Ask::Drift, "a file is as it is"), (Ask::BadRecord, "its source makes no others")];
+        NO_SERVER, (Ask::Drift, "a file is as it is"), (Ask::BadRecord, "its source makes no others"),
+        (Ask::Pressure, "what is under way is counted in numbers here, and a file has many: see its source")];
     sink_http: Sink "http" "" = http_worlds::HttpSink::new(), not: [];
     sink_influxdb: Sink "influxdb" "" = http_worlds::InfluxdbSink::new(), not: [];
     sink_mqtt: Sink "mqtt" "" = broker_worlds::MqttSink::new(), not: [];

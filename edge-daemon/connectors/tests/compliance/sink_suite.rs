@@ -263,7 +263,7 @@ impl Life<'_> {
                     .until("records to be delivered", |bench| bench.delivered() >= wanted);
             }
             rounds += 1;
-            if rounds % 8 == 0 {
+            if rounds.is_multiple_of(8) {
                 self.bench.stop();
                 self.start();
             }

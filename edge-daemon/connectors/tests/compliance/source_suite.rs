@@ -234,7 +234,7 @@ impl Life<'_> {
         while begun.elapsed() < time || rounds < ROUNDS_MIN {
             self.goes_on(50);
             rounds += 1;
-            if rounds % 8 == 0 {
+            if rounds.is_multiple_of(8) {
                 self.bench.stop();
                 self.start();
             }

@@ -58,7 +58,6 @@ mod service;
 pub mod shop;
 mod smtp;
 pub mod soak;
-mod ten;
 mod tls;
 mod wait;
 mod wall_clock;

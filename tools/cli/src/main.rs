@@ -5,6 +5,7 @@ mod answer;
 mod arguments;
 mod ask;
 mod bugreport;
+mod checks;
 mod client;
 mod contexts;
 mod control;

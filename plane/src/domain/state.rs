@@ -22,6 +22,7 @@ use super::{
     ledger::{self, Streams},
     members::{Member, Members},
     plans::{Deployed, Plans, Step},
+    recall::Recalls,
     rollout::Head,
     rollouts::Rollouts,
     workflows::Workflows,
@@ -67,6 +68,7 @@ pub struct State {
     catalogs: Catalogs,
     daemons: BTreeMap<NodeId, Daemon>,
     labels: BTreeMap<NodeId, Labels>,
+    recalls: Recalls,
 }
 
 /// What to tell a daemon that does not know the fleet's time, or knows another.
@@ -97,6 +99,7 @@ impl State {
             catalogs: Catalogs::default(),
             daemons: BTreeMap::new(),
             labels: BTreeMap::new(),
+            recalls: Recalls::default(),
         }
     }
 
@@ -122,11 +125,15 @@ impl State {
     pub fn on_status(&mut self, node: NodeId, status: Status, now: Now) -> Vec<Effect> {
         let (version, troubled) = (status.plan_version, !status.plan_error.is_empty());
         let hint = time_hint(&status, now);
+        let knows_more = status.roster_version > self.members.version() || self.plans.is_foreign(&node, version);
         let daemon = self.daemons.entry(node).or_default();
         if !daemon.heard(status, now) {
             return Vec::new();
         }
         let mut effects: Vec<_> = hint.map(|hint| Effect::TellTime { node, hint }).into_iter().collect();
+        if knows_more && self.recalls.ask(node, now.mono_ms) {
+            effects.push(Effect::Recall(node));
+        }
         if daemon.wants_roster(self.members.version_for(&node), now.mono_ms) {
             effects.push(Effect::SendRoster(node));
         }
@@ -332,7 +339,7 @@ impl State {
         for change in changes {
             match change {
                 // Tokens live in the store alone: they are asked for seldom, and other processes make them too.
-                Change::Token(_) | Change::TokenUsed { .. } | Change::TokenRevoked(_) => {}
+                Change::Token(_) | Change::TokenUsed { .. } | Change::TokenRevoked(_) | Change::Audit(_) => {}
                 Change::Labels { node, labels } => {
                     self.labels.insert(node, labels);
                 }

@@ -282,6 +282,8 @@ fn sealed(kind: Kind, owner: &Identity, contents: &Contents) -> Result<Vec<u8>, 
 /// Makes a backup; the recovery code, if it is of the keys. The plane may be running.
 pub fn create(dir: &Path, kind: Kind, to: &Path) -> Result<Option<String>, BackupError> {
     let root = root_of(dir)?;
+    // First, so that the backup says that it was made.
+    Store::open(&dir.join(STORE))?.audit(&[from_directory("make a backup", kind.word())])?;
     let mut entries = small_files(dir)?;
     if kind == Kind::Full {
         for store in STORES {
@@ -302,7 +304,6 @@ pub fn create(dir: &Path, kind: Kind, to: &Path) -> Result<Option<String>, Backu
     };
     let bytes = sealed(kind, &owner, &contents)?;
     write_atomic(to, &bytes).map_err(io_error("write", to))?;
-    Store::open(&dir.join(STORE))?.audit(&[from_directory("make a backup", kind.word())])?;
     Ok(code)
 }
 

@@ -18,19 +18,31 @@ const AGAIN_MS: u64 = 30_000;
 /// Who made a revision whose text is gone.
 const NOBODY: &str = "(recalled)";
 
-/// Who was asked, and when.
+/// Who was asked: when first, and when last.
 #[derive(Debug, Clone, Default)]
-pub struct Recalls(BTreeMap<NodeId, u64>);
+pub struct Recalls(BTreeMap<NodeId, (u64, u64)>);
 
 impl Recalls {
     /// Whether to ask a daemon that knows more, now.
     pub fn ask(&mut self, node: NodeId, now_ms: u64) -> bool {
-        let asked = self.0.get(&node);
-        let is_due = asked.is_none_or(|asked| now_ms.saturating_sub(*asked) >= AGAIN_MS);
-        if is_due {
-            self.0.insert(node, now_ms);
+        match self.0.get_mut(&node) {
+            None => {
+                self.0.insert(node, (now_ms, now_ms));
+                true
+            }
+            Some((_, last)) if now_ms.saturating_sub(*last) >= AGAIN_MS => {
+                *last = now_ms;
+                true
+            }
+            Some(_) => false,
         }
-        is_due
+    }
+
+    /// Whether to wait for what a daemon knows before it is told of the fleet: as long as its plan is not known, it would be told
+    /// of nobody at the other ends of its streams, and refuse them. Not for ever: it has to hear who was revoked.
+    pub fn holds_back(&self, node: &NodeId, now_ms: u64) -> bool {
+        let asked = self.0.get(node);
+        asked.is_some_and(|(first, _)| now_ms.saturating_sub(*first) < AGAIN_MS)
     }
 }
 
@@ -99,6 +111,10 @@ impl State {
                     at_unix_ms: now.unix_ms,
                 }));
             }
+        }
+        if self.has_new_peers(node, &plan.workflows) {
+            // It has to be told of them again.
+            changes.push(Change::RosterVersion(self.members.version() + 1));
         }
         changes.push(Change::Plan {
             node: *node,

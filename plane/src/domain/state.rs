@@ -125,7 +125,8 @@ impl State {
     pub fn on_status(&mut self, node: NodeId, status: Status, now: Now) -> Vec<Effect> {
         let (version, troubled) = (status.plan_version, !status.plan_error.is_empty());
         let hint = time_hint(&status, now);
-        let knows_more = status.roster_version > self.members.version() || self.plans.is_foreign(&node, version);
+        let is_foreign = self.plans.is_foreign(&node, version);
+        let knows_more = status.roster_version > self.members.version() || is_foreign;
         let daemon = self.daemons.entry(node).or_default();
         if !daemon.heard(status, now) {
             return Vec::new();
@@ -134,7 +135,8 @@ impl State {
         if knows_more && self.recalls.ask(node, now.mono_ms) {
             effects.push(Effect::Recall(node));
         }
-        if daemon.wants_roster(self.members.version_for(&node), now.mono_ms) {
+        let holds_back = is_foreign && self.recalls.holds_back(&node, now.mono_ms);
+        if !holds_back && daemon.wants_roster(self.members.version_for(&node), now.mono_ms) {
             effects.push(Effect::SendRoster(node));
         }
         if let Some(hash) = daemon.unknown_catalog()
@@ -262,7 +264,7 @@ impl State {
     }
 
     /// Whether these workflows give a daemon streams from or to others than before: of these it has to be told.
-    fn has_new_peers(&self, node: &NodeId, workflows: &[PlanWorkflow]) -> bool {
+    pub(super) fn has_new_peers(&self, node: &NodeId, workflows: &[PlanWorkflow]) -> bool {
         let known = self.peers_of(node);
         workflows
             .iter()

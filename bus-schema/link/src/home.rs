@@ -169,6 +169,14 @@ impl Home {
         }
     }
 
+    /// Reads files that never change, beside the process that holds the directory. Locks nothing, and makes nothing.
+    pub fn beside(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
+            lock: None,
+        }
+    }
+
     /// Lets other processes open the directory too, once this one has counted its start: an operator's commands run side
     /// by side, each in an epoch of its own.
     pub fn share(&mut self) {

@@ -6,6 +6,7 @@ use bus_schema::{api::BrokerKind, member::Role};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
+    audit::Audit,
     names,
     observe::{Alert, Metrics},
 };
@@ -103,6 +104,9 @@ pub enum Command {
     /// See what is wrong, say when to be told, and silence it.
     #[command(subcommand)]
     Alert(Alert),
+    /// See who did what, and check that nobody altered the record of it.
+    #[command(subcommand)]
+    Audit(Audit),
     /// Show every stream's account: produced = delivered + buffered + dropped + dead.
     Ledger,
     /// Show the components the fleet's daemons have, or one of them with its settings and an example.

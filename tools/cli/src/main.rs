@@ -4,6 +4,7 @@
 mod answer;
 mod arguments;
 mod ask;
+mod audit;
 mod bugreport;
 mod checks;
 mod client;

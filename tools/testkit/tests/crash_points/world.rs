@@ -9,7 +9,7 @@ use testkit::oracle::{Produced, accuse_ledger};
 use testkit::scenario;
 use testkit::shop::{self, Sizes};
 use testkit::soak::Victim;
-use testkit::{Broker, Cmd, Fleet, Ledger, Mosquitto, Postgres, Proc, crash_bin, everywhere, wait_ok};
+use testkit::{Broker, Cmd, Fleet, Ledger, Mosquitto, Postgres, Proc, bin, everywhere, wait_ok};
 
 use crash_point::Point;
 
@@ -85,7 +85,10 @@ impl World {
                 self.die(victim, point, times, |world| {
                     if let Some(guest) = guest.take() {
                         world.fleet.enrol(&guest);
-                        world.fleet.cli(&["daemon", "revoke", &guest, "--yes"]).expect("a revocation");
+                        world
+                            .fleet
+                            .cli(&["daemon", "revoke", &guest, "--yes"])
+                            .expect("a revocation");
                     }
                 });
                 self.push();
@@ -135,11 +138,11 @@ impl World {
 
     fn cmd(&self, victim: Victim) -> Cmd {
         match victim {
-            Victim::Plane => self.fleet.plane_cmd().program(crash_bin("mycelial-plane")),
+            Victim::Plane => self.fleet.plane_cmd().program(bin("mycelial-plane")),
             daemon => {
                 let out = self.fleet.dir().join(format!("{}.out", daemon.name()));
                 let cmd = self.fleet.daemon_cmd(daemon.name(), None).stdout_to(out);
-                cmd.program(crash_bin("myceliald"))
+                cmd.program(bin("myceliald"))
             }
         }
     }

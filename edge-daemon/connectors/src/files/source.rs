@@ -18,8 +18,10 @@ use super::{
     listing::Choice,
     reader::{Got, Reader, Settings, WhenSent},
 };
+#[cfg(feature = "excel")]
+use crate::file::excel::ExcelConfig;
 use crate::{
-    file::source::{CsvConfig, FormatName, Parsing},
+    file::source::{CsvConfig, FormatConfig, FormatName, Parsing},
     reach,
 };
 
@@ -28,7 +30,8 @@ const POLL: Duration = Duration::from_millis(250);
 
 /// Sends the files of a directory, the oldest first, one after the other: the records in them, or the files as they are,
 /// whatever is in them. It goes on where it was after a crash. A file that changes later is another file and sent again. What
-/// begins with a dot, and links, are passed over. (A single file that grows is for the source `file`.)
+/// begins with a dot, and links, are passed over. (A single file that grows is for the source `file`.) For records, files
+/// whose names end with `.gz` are unpacked; what cannot be goes to the dead letters.
 ///
 /// As they are, files go to a destination `files`, in chunks of at most 48 KB. A file that changes while it is sent is sent
 /// again from its beginning. Each record has the file's `name` below the directory, its `size` and time of change (`modified`), and a `step`: `data`
@@ -60,6 +63,9 @@ struct Config {
     move_to: Option<PathBuf>,
     /// How the CSV is written.
     csv: Option<CsvConfig>,
+    /// Which part of a workbook is read, as for the source `file`.
+    #[cfg(feature = "excel")]
+    excel: Option<ExcelConfig>,
     /// Column = type, as for the source `file`.
     #[serde(default)]
     types: BTreeMap<String, String>,
@@ -80,6 +86,12 @@ enum Format {
     Csv,
     /// A record for each line; the column is called `line`.
     Lines,
+    /// A record for each row of Apache Parquet.
+    #[cfg(feature = "parquet")]
+    Parquet,
+    /// A record for each row of a sheet of an Excel workbook (`.xlsx`, `.xlsm`).
+    #[cfg(feature = "excel")]
+    Excel,
 }
 
 impl Format {
@@ -90,6 +102,10 @@ impl Format {
             Self::JsonLines => Some(FormatName::JsonLines),
             Self::Csv => Some(FormatName::Csv),
             Self::Lines => Some(FormatName::Lines),
+            #[cfg(feature = "parquet")]
+            Self::Parquet => Some(FormatName::Parquet),
+            #[cfg(feature = "excel")]
+            Self::Excel => Some(FormatName::Excel),
         }
     }
 }
@@ -184,7 +200,19 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         },
     };
     let parsing = match config.format.name() {
-        Some(name) => Some(Parsing::new(name, config.csv, &config.types, config.origin_columns)?),
+        Some(name) => {
+            let format = FormatConfig {
+                name,
+                csv: config.csv,
+                #[cfg(feature = "excel")]
+                excel: config.excel,
+            };
+            Some(Parsing::new(format, &config.types, config.origin_columns)?)
+        }
+        #[cfg(feature = "excel")]
+        None if config.excel.is_some() => {
+            return Err(ConfigError::at("excel", "only for format = \"excel\""));
+        }
         None if config.csv.is_some() || !config.types.is_empty() || config.origin_columns => {
             return Err(ConfigError::at(
                 "format",

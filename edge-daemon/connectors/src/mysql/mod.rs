@@ -1,20 +1,32 @@
 //! MySQL and MariaDB: the source, and the destination, which writes records into a table, and how far each lineage has come into the same
 //! transaction.
 
+mod binlog;
+mod bytes;
+mod changes;
+mod charset;
 mod check;
 mod connect;
 mod cursor;
+mod described;
+mod dump;
 mod encode;
 mod error;
 mod form;
 mod layout;
 mod link;
+mod log;
+mod mark;
 mod rows;
 mod session;
 mod source;
+mod statement;
+mod stream;
 mod table;
+mod table_map;
 #[cfg(test)]
 mod tests;
+mod value;
 
 pub use source::SOURCE;
 

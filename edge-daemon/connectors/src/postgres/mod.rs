@@ -29,7 +29,7 @@ pub(crate) use connect::{Server, Tls, TlsMode};
 pub(crate) use form::{DECIMAL_DIGITS_MAX, date, decimal, time, timestamp, uuid};
 pub(crate) use layout::{Keys, cursor_columns};
 pub(crate) use number::Number;
-pub(crate) use page::{Page, Slot, Written};
+pub(crate) use page::{Page, Slot, Written, shown};
 pub use source::SOURCE;
 pub(crate) use source::{Columns, cursor_of};
 pub(crate) use texts::{From, read as texts};

@@ -84,7 +84,8 @@ export class Watch {
     page.on("requestfailed", (request) => {
       const why = request.failure()?.errorText;
       // Closing the live picture is how it ends, and leaving a page ends what it was still reading.
-      if (why === "net::ERR_ABORTED" && request.method() === "GET") return;
+      const isReading = request.method() === "GET" || /\/(validate|diff|preview)$/.test(request.url());
+      if (why === "net::ERR_ABORTED" && isReading) return;
       note(`failed: ${request.method()} ${request.url()}: ${why}`);
     });
   }

@@ -15,15 +15,15 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, describe,
-    parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble,
+    describe, parse_config,
 };
-use rumqttc::{AsyncClient, Event, EventLoop, Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode};
+use rumqttc::{AsyncClient, ClientError, Event, EventLoop, Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
@@ -33,6 +33,7 @@ use crate::{
     },
     mqtt::{Broker, CONNECT_WAIT_S, Connected, Manner, Settings, Task, Urls, explain},
     payload::{self, Format},
+    reach,
     secret::SecretRef,
     tls::TlsFiles,
 };
@@ -49,8 +50,9 @@ const GATHER: Duration = Duration::from_millis(10);
 const GATHER_NEXT: Duration = Duration::from_millis(1);
 /// How long a polite goodbye may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
-/// More than packet ids there are, so that every message can be acknowledged without waiting. Room is made when needed.
-const REQUESTS_MAX: usize = 70_000;
+/// Acknowledgements handed to the connection at a time. It sends one for each ten messages that it reads while more come, and
+/// some brokers (mosquitto 2.0.11 with MQTT 3.1.1) do not stop at their own limit: the others wait here, as numbers.
+const REQUESTS_MAX: usize = 1024;
 
 /// Reads the messages of a broker's topics (MQTT 3.1.1). With QoS 1 each is acknowledged to the broker only when it is
 /// durable where it goes: after a crash, messages that were not acknowledged yet come again (at least once), and what is
@@ -243,6 +245,8 @@ struct Session {
     messages: u64,
     /// Read and not acknowledged: number and packet id.
     unacknowledged: VecDeque<(u64, u16)>,
+    /// Messages that are durable where they go, and may be acknowledged as soon as there is room.
+    durable: u64,
 }
 
 struct MqttSource {
@@ -299,6 +303,7 @@ impl Source for MqttSource {
             poller,
             messages: 0,
             unacknowledged,
+            durable: 0,
         });
         Ok(())
     }
@@ -307,6 +312,8 @@ impl Source for MqttSource {
         let Some(session) = &mut self.session else {
             return true;
         };
+        // Its error is found again by the next read.
+        let _ = session.acknowledge().await;
         if session.early.is_empty() {
             match timeout(READ_WAIT_MAX, session.inbox.recv()).await {
                 Err(_) => return false,
@@ -321,6 +328,7 @@ impl Source for MqttSource {
         let Some(session) = &mut self.session else {
             return Err(Fault::retry("the MQTT source is not open"));
         };
+        session.acknowledge().await?;
         let mut messages = session.gather().await.map_err(|cause| {
             self.broker.next_address();
             Fault::retry(format!("the connection to the MQTT broker broke: {cause}"))
@@ -352,27 +360,59 @@ impl Source for MqttSource {
             return Ok(());
         };
         match serde_json::from_slice::<Bookmark>(position.as_bytes()) {
-            Ok(bookmark) if bookmark.connection == session.connection => session.acknowledge(bookmark.messages),
+            Ok(bookmark) if bookmark.connection == session.connection => {
+                session.durable = session.durable.max(bookmark.messages);
+                session.acknowledge().await
+            }
             // Of an earlier connection: the broker will send those messages again.
             _ => Ok(()),
         }
     }
 
-    async fn close(&mut self) {
-        let Some(session) = self.session.take() else { return };
-        let Session {
-            client,
-            inbox,
-            room,
-            mut poller,
-            ..
-        } = session;
-        // What is still coming is not wanted; acknowledgements that are waiting still go out.
-        drop(inbox);
-        room.close();
-        if client.try_disconnect().is_ok() {
-            let _ = timeout(CLOSE_WAIT, &mut poller.0).await;
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let Connected { client, mut events, .. } = self.broker.check().await?;
+        // One of a group would take messages from the others.
+        let (shared, own): (Vec<String>, Vec<String>) = self
+            .topics
+            .iter()
+            .cloned()
+            .partition(|topic| topic.starts_with("$share/"));
+        let place = self.broker.place();
+        if !own.is_empty() {
+            let wanted = std::mem::replace(&mut self.topics, own);
+            let mut early = VecDeque::new();
+            let subscribing = self.subscribe(&client, &mut events, &mut early);
+            let subscribed = timeout(Duration::from_secs(CONNECT_WAIT_S), Box::pin(subscribing)).await;
+            self.topics = wanted;
+            let silent = || Err(Fault::retry("the broker does not answer to the subscription"));
+            subscribed.unwrap_or_else(|_| silent()).map_err(|fault| {
+                reach::forbidden(
+                    fault.to_string(),
+                    "let the user read these topics in the broker's access list",
+                )
+            })?;
         }
+        Ok(match shared.is_empty() {
+            true => format!("{place}: the topics can be subscribed to"),
+            false => format!("{place} lets us in; topics of a group show only when the workflow runs"),
+        })
+    }
+
+    async fn close(&mut self) {
+        let Some(mut session) = self.session.take() else { return };
+        // What is still coming is not wanted; acknowledgements that are waiting still go out.
+        session.inbox.close();
+        session.room.close();
+        let goodbye = async {
+            while session.acknowledge().await.is_ok() && session.owes() {
+                sleep(GATHER_NEXT).await;
+            }
+            while session.client.try_disconnect().is_err() && !session.poller.0.is_finished() {
+                sleep(GATHER_NEXT).await;
+            }
+            let _ = (&mut session.poller.0).await;
+        };
+        let _ = timeout(CLOSE_WAIT, goodbye).await;
     }
 }
 
@@ -506,18 +546,47 @@ impl Session {
         }
     }
 
-    /// Acknowledges the messages up to this number, in the order they came.
-    fn acknowledge(&mut self, up_to: u64) -> Result<(), Fault> {
-        while let Some((_, pkid)) = self.unacknowledged.front().filter(|(number, _)| *number <= up_to) {
+    /// Whether there are messages that are durable and not acknowledged.
+    fn owes(&self) -> bool {
+        self.unacknowledged
+            .front()
+            .is_some_and(|(number, _)| *number <= self.durable)
+    }
+
+    /// Acknowledges messages that are durable, in the order they came, as far as there is room.
+    async fn acknowledge(&mut self) -> Result<(), Fault> {
+        while self.owes() {
             let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new());
-            publish.pkid = *pkid;
-            let sent = self.client.try_ack(&publish);
-            sent.map_err(|_| {
-                Fault::retry("the connection to the MQTT broker broke before messages were acknowledged")
-            })?;
+            publish.pkid = self.unacknowledged[0].1;
+            match self.client.try_ack(&publish) {
+                Ok(()) => {}
+                Err(ClientError::TryRequest(_)) if !self.poller.0.is_finished() => return Ok(()),
+                Err(_) => {
+                    let cause = self.end().await;
+                    self.early.push_front(Err(cause.clone()));
+                    return Err(Fault::retry(format!(
+                        "the connection to the MQTT broker broke before messages were acknowledged: {cause}"
+                    )));
+                }
+            }
             self.unacknowledged.pop_front();
         }
         Ok(())
+    }
+
+    /// Why a connection that has ended did. The broker sends again what is passed over here.
+    async fn end(&mut self) -> String {
+        loop {
+            let next = match self.early.pop_front() {
+                Some(next) => Some(next),
+                None => self.inbox.recv().await,
+            };
+            match next {
+                Some(Ok(_)) => {}
+                Some(Err(cause)) => return cause,
+                None => return "it has ended".to_string(),
+            }
+        }
     }
 }
 
@@ -683,5 +752,23 @@ mod tests {
         publish(&broker, &[("p", r#"{"n": 4}"#, false)]).await;
         let (rows, _, _) = taken(&mut *second, &["n"], 1).await;
         assert_eq!(rows, ["4"]);
+    }
+    #[tokio::test]
+    async fn acknowledgements_wait_for_room() {
+        const MESSAGES: usize = 3 * REQUESTS_MAX;
+        let broker = Mosquitto::builder().line("max_inflight_messages 0").start();
+        let mut first = reader(&broker, r#", "topics": ["p"], "client_id": "reader""#);
+        first.open(None).await.unwrap();
+        publish(&broker, &vec![("p", r#"{"n": 1}"#, false); MESSAGES]).await;
+        // None is acknowledged before the last is read: then there are more than there is room for.
+        let (rows, _, position) = taken(&mut *first, &["n"], MESSAGES).await;
+        assert_eq!(rows.len(), MESSAGES);
+        first.commit(&position.clone().unwrap()).await.unwrap();
+        first.close().await;
+        let mut second = reader(&broker, r#", "topics": ["p"], "client_id": "reader""#);
+        second.open(position.as_ref()).await.unwrap();
+        publish(&broker, &[("p", r#"{"n": 2}"#, false)]).await;
+        let (rows, _, _) = taken(&mut *second, &["n"], 1).await;
+        assert_eq!(rows, ["2"], "all of the first were acknowledged");
     }
 }

@@ -1,9 +1,9 @@
 //! Named moments at which a process can be killed, to prove that none of them loses or doubles anything.
 //!
-//! A program built with the feature `armed` and started with `MYCELIAL_CRASH_AT=spool.append.before_sync` (or
+//! A debug build that is started with `MYCELIAL_CRASH_AT=spool.append.before_sync` (or
 //! `spool.append.before_sync:3`, for the third time it gets there) ends itself there with SIGKILL: no destructor runs and
-//! nothing is flushed, as in a power cut that spares what the kernel has been given. Without the feature, which is never
-//! part of what users run, [`at!`] is nothing.
+//! nothing is flushed, as in a power cut that spares what the kernel has been given. In a release, which is what users run,
+//! [`at!`] is nothing.
 //!
 //! A new moment is a line in the table below and an `at!` where it is; the test that dies at each of them then fails until
 //! it has a job that gets there.
@@ -113,14 +113,14 @@ points! {
 }
 
 /// Does nothing: this program was built for users.
-#[cfg(not(feature = "armed"))]
+#[cfg(not(all(unix, debug_assertions)))]
 #[inline(always)]
 pub fn reached(_: Point) {}
 
-#[cfg(feature = "armed")]
+#[cfg(all(unix, debug_assertions))]
 pub use armed::reached;
 
-#[cfg(feature = "armed")]
+#[cfg(all(unix, debug_assertions))]
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(names.len(), Point::ALL.len());
     }
 
-    #[cfg(feature = "armed")]
+    #[cfg(all(unix, debug_assertions))]
     #[test]
     fn orders() {
         assert_eq!(armed::parse("plan.before_store"), Some((Point::PlanBeforeStore, 1)));

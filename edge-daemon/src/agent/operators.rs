@@ -224,6 +224,13 @@ impl Agent {
         let (registry, base_dir) = (Arc::clone(&self.registry), self.base_dir.clone());
         let (session, daemon) = (Arc::clone(&self.session), self.secure.me().name.clone());
         let (allows_code, runtime) = (self.allows_code, tokio::runtime::Handle::current());
+        let planned = match &call {
+            TrialCall::CheckPlanned { workflow } => {
+                let planned = self.plan.iter().flat_map(|plan| &plan.workflows);
+                planned.filter(|plan| plan.name == *workflow).cloned().collect()
+            }
+            _ => Vec::new(),
+        };
         tokio::spawn(async move {
             let tried = tokio::task::spawn_blocking(move || {
                 let trial = Trial {
@@ -232,6 +239,7 @@ impl Agent {
                     base_dir: &base_dir,
                     allows_code,
                     runtime: runtime.clone(),
+                    planned: &planned,
                 };
                 trial.answer(&call)
             });

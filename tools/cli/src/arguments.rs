@@ -433,6 +433,19 @@ pub enum Workflow {
         #[arg(long, add = names::daemons())]
         daemon: Option<String>,
     },
+    /// Check the sources and destinations of a workflow from the daemons that have them: each is reached, and no data is
+    /// touched. Exit code 3: something is wrong with one.
+    Check {
+        /// Its name, of one that is deployed.
+        #[arg(add = names::workflows(), required_unless_present = "file", conflicts_with = "file")]
+        name: Option<String>,
+        /// TOML file instead; `-` reads stdin.
+        #[arg(short, long)]
+        file: Option<PathBuf>,
+        /// Only from this daemon.
+        #[arg(long, add = names::daemons())]
+        daemon: Option<String>,
+    },
     /// What would change if a file was applied. Exit code 3: something would.
     Diff {
         /// TOML file; `-` reads stdin.

@@ -206,6 +206,16 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "workflow preview",
         &[("mycelial workflow preview orders.toml --given db=rows.jsonl", "")],
     ),
+    (
+        "workflow check",
+        &[
+            ("mycelial workflow check orders", "from the daemons that run it"),
+            (
+                "mycelial workflow check -f orders.toml",
+                "before it runs, from the daemons that it names",
+            ),
+        ],
+    ),
     ("workflow diff", &[("mycelial workflow diff orders.toml", "")]),
     ("workflow revisions", &[("mycelial workflow revisions orders", "")]),
     ("workflow rollback", &[("mycelial workflow rollback orders --to 3", "")]),

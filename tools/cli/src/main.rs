@@ -6,6 +6,7 @@ mod arguments;
 mod ask;
 mod audit;
 mod bugreport;
+mod checks;
 mod client;
 mod contexts;
 mod control;

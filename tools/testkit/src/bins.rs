@@ -37,19 +37,6 @@ fn bins_dir() -> PathBuf {
     env::var_os("MYCELIAL_BIN_DIR").map_or_else(profile_dir, PathBuf::from)
 }
 
-/// The path of `myceliald` or `mycelial-plane` built so that it can be killed at a named moment. As [`bin`] otherwise.
-#[must_use]
-#[track_caller]
-pub fn crash_bin(name: &str) -> PathBuf {
-    let path = bins_dir().join(format!("{name}-crash"));
-    assert!(
-        path.is_file(),
-        "{} is not built: `cargo xtask test` builds it, with the feature `crash-points`",
-        path.display()
-    );
-    path
-}
-
 /// The Python with the packages that tests need, in `target/python`.
 ///
 /// Panics with the command to make it when it is not there.

@@ -12,7 +12,7 @@
 //! | a machine | [`Modbus`], [`OpcUa`] |
 //! | a mail server | [`Smtp`] |
 //! | certificates | [`Tls`] |
-//! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`]; [`crash_bin`] for one that dies where it is told |
+//! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`] |
 //! | all of them together | [`Fleet`], on a [`Broker`] |
 //! | a bad network, or what went over it | [`Link`] |
 //! | a wrong clock | [`WallClock`] |
@@ -62,7 +62,7 @@ mod tls;
 mod wait;
 mod wall_clock;
 
-pub use bins::{bin, crash_bin, find_program, python};
+pub use bins::{bin, find_program, python};
 pub use crowd::{Crowd, Picture};
 pub use dice::{Dice, fresh_seed};
 pub use fleet::{Broker, Embedded, Fleet};

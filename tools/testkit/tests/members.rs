@@ -22,8 +22,8 @@ fn is_online(fleet: &Fleet, name: &str) -> Option<()> {
 
 fn workflow(fleet: &Fleet, from: &str, to: &str) -> String {
     format!(
-        "name = 'lines'\n[sources.in]\ntype = 'file'\ndaemon = '{from}'\npath = '{}'\n\
-         [destinations.out]\ntype = 'file'\ndaemon = '{to}'\npath = '{}'\nfrom = 'in'\n",
+        "name = 'lines'\n[sources.in]\ntype = 'file'\ndaemon = '{from}'\npath = '{}'\nformat = 'json_lines'\n\
+         [destinations.out]\ntype = 'file'\ndaemon = '{to}'\npath = '{}'\nformat = 'json_lines'\nfrom = 'in'\n",
         fleet.path("in.jsonl"),
         fleet.path("out.jsonl"),
     )

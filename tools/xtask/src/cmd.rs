@@ -3,8 +3,12 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+/// What takes longer says afterwards how long it took.
+const TOLD_FROM: Duration = Duration::from_secs(10);
 
 /// The root of the repository this xtask belongs to.
 pub fn root() -> PathBuf {
@@ -39,9 +43,14 @@ pub fn has_cargo(name: &str) -> bool {
 
 /// Runs to the end, showing what it says. A failure names the command.
 pub fn run(command: &mut Command) -> Result<()> {
+    let start = Instant::now();
     let status = command
         .status()
         .with_context(|| format!("cannot run `{}`", show(command)))?;
+    let took = start.elapsed();
+    if took >= TOLD_FROM {
+        eprintln!("`{}` took {} s", show(command), took.as_secs());
+    }
     if !status.success() {
         bail!("`{}` failed with {status}", show(command));
     }

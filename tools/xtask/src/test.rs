@@ -1,18 +1,15 @@
 //! `cargo xtask test`: builds the binaries, checks what the release programs take, then runs every test of the workspace
 //! against real servers. Has no list of tests of its own.
 
-use std::fs;
-use std::path::Path;
+use std::num::NonZero;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::metadata::Metadata;
 use crate::{cmd, footprint, setup, ui};
 
-/// The crate whose tests kill programs at named moments.
-const CRASH_TESTS: &str = "testkit";
-/// Those programs, by package.
-const CRASH_PROGRAMS: &[(&str, &str)] = &[("edge-daemon", "myceliald"), ("plane", "mycelial-plane")];
+/// Most tests wait for servers and daemons longer than they compute.
+const TESTS_PER_CORE: usize = 2;
 
 /// What `cargo xtask test` can be told.
 #[derive(clap::Args)]
@@ -29,9 +26,6 @@ pub fn run(args: &Args) -> Result<()> {
     let bin_dir = Metadata::load()?.target_directory.join("debug");
     let nextest = cmd::has_cargo("nextest");
     let scope = scope(&args.rest);
-    if scope.is_some() || args.rest.iter().any(|arg| arg.ends_with(CRASH_TESTS)) {
-        build_crash_programs(&bin_dir)?;
-    }
     // Tests start the binaries, and cargo would not build those for tests of other crates.
     cmd::run(cmd::cargo().args(["build", "--workspace", "--bins"]))?;
 
@@ -49,32 +43,15 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         &["test", "--no-fail-fast"]
     };
+    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get) * TESTS_PER_CORE;
     cmd::run(
         cmd::cargo()
             .args(runner)
             .args(scope)
             .args(&args.rest)
-            .env("MYCELIAL_BIN_DIR", bin_dir),
+            .env("MYCELIAL_BIN_DIR", bin_dir)
+            .env("NEXTEST_TEST_THREADS", at_once.to_string()),
     )
-}
-
-/// Builds the programs that can be killed at a named moment, and puts them aside under names of their own: the ordinary
-/// ones, built after them into the same place, share all of their dependencies.
-fn build_crash_programs(bin_dir: &Path) -> Result<()> {
-    // With the whole workspace: dependencies get the same features, and need not be built a second time.
-    let features: Vec<String> = CRASH_PROGRAMS
-        .iter()
-        .map(|(package, _)| format!("{package}/crash-points"))
-        .collect();
-    let mut build = cmd::cargo();
-    build.args(["build", "--workspace", "--bins", "--features", &features.join(",")]);
-    cmd::run(&mut build)?;
-    for (_, program) in CRASH_PROGRAMS {
-        let (from, to) = (bin_dir.join(program), bin_dir.join(format!("{program}-crash")));
-        // Not a link: cargo replaces the content of the original.
-        fs::copy(&from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
-    }
-    Ok(())
 }
 
 /// The whole workspace, unless the arguments name packages.

@@ -16,7 +16,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Watermark, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, Watermark, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -302,6 +303,10 @@ impl Sink for FileSink {
 
     async fn commit(&mut self) -> Result<(), Fault> {
         self.writer.with(Output::commit).await
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.writer.check()
     }
 
     async fn close(&mut self) {

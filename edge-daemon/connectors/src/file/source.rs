@@ -12,7 +12,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, Trouble, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -23,7 +24,10 @@ use super::{
     tail::Tail,
     text::{TYPE_NAMES, type_named},
 };
-use crate::watch::{Found, Watch};
+use crate::{
+    reach,
+    watch::{Found, Watch},
+};
 
 /// How often a quiet file is looked at, whatever the system tells of it.
 const POLL: Duration = Duration::from_millis(100);
@@ -373,6 +377,19 @@ impl Source for FileSource {
         match &mut self.reader {
             Some(reader) => reader.decode(bytes),
             None => self.settings.reader().decode(bytes),
+        }
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let (path, once) = (&self.settings.path, self.settings.once);
+        let shown = path.display();
+        match reach::readable_file(path)? {
+            true => Ok(format!("{shown} can be read")),
+            false if once => Err(reach::missing(
+                format!("there is no file {shown}"),
+                "correct the path, or follow it, to wait until it is there",
+            )),
+            false => Ok(format!("{shown} is not there yet, and is waited for")),
         }
     }
 

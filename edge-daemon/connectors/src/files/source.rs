@@ -8,7 +8,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, Trouble, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,7 +18,10 @@ use super::{
     listing::Choice,
     reader::{Got, Reader, Settings, WhenSent},
 };
-use crate::file::source::{CsvConfig, FormatName, Parsing};
+use crate::{
+    file::source::{CsvConfig, FormatName, Parsing},
+    reach,
+};
 
 /// How often a directory without news is looked at.
 const POLL: Duration = Duration::from_millis(250);
@@ -273,6 +277,19 @@ impl Source for FilesSource {
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
         let position = position.clone();
         self.blocking(move |reader| reader.commit(&position)).await
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let directory = &self.settings.choice.directory;
+        reach::readable_directory(directory)?;
+        // What has been sent is remembered beside the files, deleted or moved.
+        reach::writable_directory(directory)?;
+        if let WhenSent::Move { directory: to } = &self.settings.when_sent {
+            // It is made when it is missing.
+            let there = to.ancestors().find(|place| place.exists());
+            reach::writable_directory(there.unwrap_or(to))?;
+        }
+        Ok(format!("the files in {} can be read", directory.display()))
     }
 
     async fn close(&mut self) {

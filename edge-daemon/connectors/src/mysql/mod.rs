@@ -1,6 +1,7 @@
 //! MySQL and MariaDB: the source, and the destination, which writes records into a table, and how far each lineage has come into the same
 //! transaction.
 
+mod check;
 mod connect;
 mod cursor;
 mod encode;
@@ -25,7 +26,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Watermark, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, Watermark, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -250,6 +252,10 @@ impl Sink for MysqlSink {
         session.commit().await?;
         self.session = Some(session);
         Ok(())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        check::sink(&self.settings, &self.base_dir).await
     }
 
     async fn close(&mut self) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crash_point::Point;
-use testkit::{Cmd, crash_bin, temp_dir};
+use testkit::{Cmd, bin, temp_dir};
 
 /// How long one run may take.
 const RUN_MAX: Duration = Duration::from_secs(60);
@@ -71,7 +71,7 @@ fn die_at_each(points: &[Point], workflow: &str, prepare: impl Fn(&Path), judge:
             prepare(dir);
             let job = dir.join("job.toml");
             fs::write(&job, workflow).expect("a workflow");
-            let daemon = Cmd::new(crash_bin("myceliald")).dir(dir).arg("run").arg(&job);
+            let daemon = Cmd::new(bin("myceliald")).dir(dir).arg("run").arg(&job);
             let order = format!("{}:{times}", point.name());
             let status = daemon
                 .clone()

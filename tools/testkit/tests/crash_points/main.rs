@@ -23,8 +23,8 @@ enum Job {
     Flow,
     /// A new workflow is deployed.
     Deploy,
-    /// A new member joins.
-    Join,
+    /// A member is revoked, which everybody is told.
+    Revoke,
     /// A destination refuses one row in ten.
     Refuse,
     /// What a destination has refused is tried again, once it refuses it no more.
@@ -112,8 +112,8 @@ const OTHER_OCCASIONS: &[Case] = &[
     (Point::PlanAfterStore, 1, Victim::Hub, Job::Deploy),
     (Point::LineageBeforeStore, 1, Victim::Gateway, Job::Deploy),
     (Point::LineageAfterStore, 1, Victim::Gateway, Job::Deploy),
-    (Point::RosterBeforeStore, 1, Victim::Gateway, Job::Join),
-    (Point::RosterAfterStore, 1, Victim::Hub, Job::Join),
+    (Point::RosterBeforeStore, 1, Victim::Gateway, Job::Revoke),
+    (Point::RosterAfterStore, 1, Victim::Hub, Job::Revoke),
     (Point::RunnerAfterLetters, 1, Victim::Hub, Job::Refuse),
     (Point::LettersBeforeSync, 1, Victim::Hub, Job::Refuse),
     (Point::LettersAfterSync, 1, Victim::Hub, Job::Refuse),

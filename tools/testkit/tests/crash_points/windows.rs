@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, time::Duration
 
 use crash_point::Point;
 use rusqlite::{Connection, OpenFlags};
-use testkit::{Cmd, bin, crash_bin, temp_dir};
+use testkit::{Cmd, bin, temp_dir};
 
 const LATE: Duration = Duration::from_secs(120);
 /// Enough for many batches, and for windows that begin in one and end some batches later.
@@ -101,7 +101,7 @@ fn run(workflow: &str, deaths: &[(Point, u64)]) -> testkit::TempDir {
     fs::write(&file, workflow).expect("the workflow is written");
     for (point, times) in deaths {
         let order = format!("{}:{times}", point.name());
-        let done = Cmd::new(crash_bin("myceliald"))
+        let done = Cmd::new(bin("myceliald"))
             .arg("run")
             .arg(&file)
             .env("MYCELIAL_CRASH_AT", &order)

@@ -9,7 +9,7 @@ use testkit::oracle::{Produced, accuse_ledger};
 use testkit::scenario;
 use testkit::shop::{self, Sizes};
 use testkit::soak::Victim;
-use testkit::{Broker, Cmd, Fleet, Ledger, Mosquitto, Postgres, Proc, crash_bin, everywhere, wait_ok};
+use testkit::{Broker, Cmd, Fleet, Ledger, Mosquitto, Postgres, Proc, bin, everywhere, wait_ok};
 
 use crash_point::Point;
 
@@ -79,11 +79,17 @@ impl World {
                 self.judge_flow(&what);
             }
             Job::Deploy => self.die_while_deploying(&what, victim, point, times),
-            Job::Join => {
+            Job::Revoke => {
                 self.extras += 1;
-                let mut name = Some(format!("guest-{}", self.extras));
+                let mut guest = Some(format!("guest-{}", self.extras));
                 self.die(victim, point, times, |world| {
-                    name.take().iter().for_each(|name| world.fleet.enrol(name));
+                    if let Some(guest) = guest.take() {
+                        world.fleet.enrol(&guest);
+                        world
+                            .fleet
+                            .cli(&["daemon", "revoke", &guest, "--yes"])
+                            .expect("a revocation");
+                    }
                 });
                 self.push();
                 self.judge_flow(&what);
@@ -132,11 +138,11 @@ impl World {
 
     fn cmd(&self, victim: Victim) -> Cmd {
         match victim {
-            Victim::Plane => self.fleet.plane_cmd().program(crash_bin("mycelial-plane")),
+            Victim::Plane => self.fleet.plane_cmd().program(bin("mycelial-plane")),
             daemon => {
                 let out = self.fleet.dir().join(format!("{}.out", daemon.name()));
                 let cmd = self.fleet.daemon_cmd(daemon.name(), None).stdout_to(out);
-                cmd.program(crash_bin("myceliald"))
+                cmd.program(bin("myceliald"))
             }
         }
     }

@@ -31,10 +31,10 @@ pub fn append(home: &Home, event: AuditEvent) -> Result<(), HomeError> {
     let mut kept = load(home);
     let entry = head(&kept).next(event);
     kept.1.push(entry);
-    if kept.1.len() > ENTRIES_MAX {
-        if let Some(last) = kept.1.drain(..CUT).next_back() {
-            kept.0 = AuditHead::from(&last);
-        }
+    if kept.1.len() > ENTRIES_MAX
+        && let Some(last) = kept.1.drain(..CUT).next_back()
+    {
+        kept.0 = AuditHead::from(&last);
     }
     home.store(FILE, &bus_schema::encode(&kept))
 }

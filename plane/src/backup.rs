@@ -23,6 +23,7 @@ use bus_schema::{
     envelope::NONCE_BYTES,
     id::{base32, hash},
     key::Identity,
+    member::Signed,
     vault,
 };
 use rusqlite::{Connection, OpenFlags};
@@ -32,8 +33,10 @@ use zeroize::Zeroizing;
 use crate::{
     clock::unix_ms,
     config::{FILE, STORE},
+    domain::change::Signer,
     init::{InitError, is_made, root},
     login::from_directory,
+    run::remember,
     store::{Store, StoreError, history},
 };
 
@@ -279,12 +282,42 @@ fn sealed(kind: Kind, owner: &Identity, contents: &Contents) -> Result<Vec<u8>, 
     Ok(bytes)
 }
 
+/// Puts the newest roster into the membership: a running plane keeps it in its store first, and beside the keys a moment later.
+/// Without it, nobody who is enrolled just now could tell a restored plane anything.
+fn with_newest_roster(dir: &Path, root: &Identity, entries: &mut [Entry]) -> Result<(), BackupError> {
+    let home = Home::beside(dir);
+    let Some(mut membership) = home.membership()? else {
+        return Ok(());
+    };
+    let signer = Signer {
+        root: root.clone(),
+        plane: home.identity()?,
+    };
+    let mut store = Store::open(&dir.join(STORE))?;
+    let state = remember(&mut store, &signer, &membership)
+        .map_err(|error| BackupError::Wish(format!("the store cannot be read: {error}")))?;
+    let known = membership
+        .roster
+        .open(&membership.root)
+        .map_or(0, |roster| roster.version);
+    if state.members.version() > known {
+        membership.roster = Signed::new(&state.members.roster(), root);
+        for entry in entries {
+            if matches!(entry.name.as_str(), "membership" | "membership.copy") {
+                entry.bytes = Home::stored(&entry.name, &encode(&membership));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Makes a backup; the recovery code, if it is of the keys. The plane may be running.
 pub fn create(dir: &Path, kind: Kind, to: &Path) -> Result<Option<String>, BackupError> {
     let root = root_of(dir)?;
     // First, so that the backup says that it was made.
     Store::open(&dir.join(STORE))?.audit(&[from_directory("make a backup", kind.word())])?;
     let mut entries = small_files(dir)?;
+    with_newest_roster(dir, &root, &mut entries)?;
     if kind == Kind::Full {
         for store in STORES {
             entries.extend(copy_of(dir, store)?);
@@ -574,6 +607,43 @@ mod tests {
             assert!(old == new, "{name}");
         }
         assert!(Home::open(new.path()).unwrap().next_epoch().unwrap() > EPOCH_MIN);
+    }
+
+    #[test]
+    fn members_of_this_very_moment_are_in_the_key_backup() {
+        let (dir, elsewhere) = (made(), tempfile::tempdir().unwrap());
+        let keys = elsewhere.path().join("keys.myc");
+        let home = Home::open(dir.path()).unwrap();
+        let membership = home.membership().unwrap().unwrap();
+        let signer = Signer {
+            root: root(&home).unwrap(),
+            plane: home.identity().unwrap(),
+        };
+        let mut store = Store::open(&dir.path().join(STORE)).unwrap();
+        let mut state = remember(&mut store, &signer, &membership).unwrap();
+        let certificate = bus_schema::member::Certificate {
+            fleet: membership.fleet,
+            ..crate::domain::testing::certificate(7, "new", bus_schema::member::Role::Daemon)
+        };
+        let member = crate::domain::members::Member {
+            signed: Signed::new(&certificate, &signer.root),
+            certificate,
+            host: Default::default(),
+            enrolled_unix_ms: 0,
+        };
+        let changes = vec![
+            crate::domain::Change::Member(Box::new(member)),
+            crate::domain::Change::RosterVersion(state.members.version() + 1),
+        ];
+        store.commit(&changes).unwrap();
+        state.apply(changes, true, Default::default());
+        let code = create(dir.path(), Kind::Keys, &keys).unwrap().unwrap();
+        let new = tempfile::tempdir().unwrap();
+        restore(&keys, Opener::Code(&code), new.path(), false).unwrap();
+        let restored = Home::open(new.path()).unwrap().membership().unwrap().unwrap();
+        let roster = restored.roster.open(&restored.root).unwrap();
+        assert!(roster.members.iter().any(|member| member.name == "new"));
+        assert_eq!(roster.version, state.members.version());
     }
 
     #[test]

@@ -294,7 +294,7 @@ impl Running {
 }
 
 /// Reads everything back, and takes from the roster beside the keys what the store has lost.
-fn remember(
+pub(crate) fn remember(
     store: &mut Store,
     signer: &Signer,
     membership: &bus_link::home::Membership,

@@ -191,10 +191,9 @@ impl Work {
             let cell = cells.next_cell().map_err(|error| format!("row {}: {error}", at + 1))?;
             let is_over = cell.is_none();
             let position = cell.as_ref().map(|cell| cell.get_position());
-            if (is_over || position.is_some_and(|(now, _)| now != at)) && !row.is_empty() {
-                if !reading.row(at, std::mem::take(&mut row), sender)? {
-                    return Ok(());
-                }
+            let has_ended = is_over || position.is_some_and(|(now, _)| now != at);
+            if has_ended && !row.is_empty() && !reading.row(at, std::mem::take(&mut row), sender)? {
+                return Ok(());
             }
             let Some(cell) = cell else { break };
             let (now, column) = cell.get_position();

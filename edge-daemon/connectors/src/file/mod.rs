@@ -30,7 +30,8 @@ pub(crate) use sink::SINK;
 pub(crate) use source::SOURCE;
 pub(crate) use tail::hash;
 
-#[cfg(all(test, feature = "excel"))]
+#[cfg(feature = "excel")]
+#[cfg(test)]
 mod excel_tests;
 #[cfg(test)]
 mod packed_tests;

@@ -472,7 +472,8 @@ mod tests {
         #[test]
         fn times_come_back(micros in -3_020_399_000_000i64..3_020_399_000_000) {
             let (size, whole) = (micros.unsigned_abs(), micros.unsigned_abs() / 1_000_000);
-            let packed = (((whole / 3600) << 12 | (whole / 60 % 60) << 6 | whole % 60) << 24 | size % 1_000_000) as i64;
+            let clock = ((whole / 3600) << 12) | ((whole / 60 % 60) << 6) | (whole % 60);
+            let packed = ((clock << 24) | (size % 1_000_000)) as i64;
             let stored = (if micros < 0 { -packed } else { packed }) + (0x80_0000 << 24);
             let found = text(&writing(ty::TIME2, [6, 0], false), &stored.to_be_bytes()[2..]).unwrap();
             let sign = if micros < 0 { "-" } else { "" };

@@ -277,7 +277,7 @@ async fn what_pyarrow_writes_is_read() {
         ("c", "row_group_size=5000, compression='zstd', data_page_size=1000"),
         (
             "d",
-            "compression='lz4', version='2.4', column_encoding={'i64': 'DELTA_BINARY_PACKED', 'f': 'BYTE_STREAM_SPLIT'}, use_dictionary=['t']",
+            "compression='lz4', column_encoding={'i64': 'DELTA_BINARY_PACKED', 'f': 'BYTE_STREAM_SPLIT'}, use_dictionary=False",
         ),
         ("e", "compression='none', store_schema=False"),
     ] {

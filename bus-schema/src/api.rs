@@ -5,6 +5,7 @@ use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    audit::{AuditCall, AuditPage},
     id::{FleetId, NodeId, TokenId},
     member::{Certificate, Role, Signed},
     message::{HostFacts, Ledger, Resources, RosterPut, RunState},
@@ -121,6 +122,8 @@ pub enum ApiCall {
     Observe(ObserveCall),
     /// Takes a daemon out of the fleet for good. Answered by [`ApiResult::Revoked`].
     DaemonRevoke(NodeId),
+    /// The plane's audit. Answered by [`ApiResult::Audit`].
+    Audit(AuditCall),
 }
 
 /// For whom to write an access list.
@@ -196,6 +199,8 @@ pub enum ApiResult {
     Observe(ObserveResult),
     /// For [`ApiCall::DaemonRevoke`]: its name.
     Revoked(String),
+    /// For [`ApiCall::Audit`].
+    Audit(AuditPage),
 }
 
 /// What became of something, or would become.

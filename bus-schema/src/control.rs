@@ -1,11 +1,15 @@
 //! What an operator tells a daemon to do at once, and asks it about itself. None of it changes the plan: that is the plane's.
-//! The plane has no part in it, so it works while the plane is away.
+//! The plane has no part in it, so it works while the plane is away; it may ask the same, because none of it reveals or alters
+//! records.
 
 use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::Failure;
+use crate::{
+    api::Failure,
+    audit::{AuditCall, AuditPage},
+};
 
 /// An operator commands a daemon. Doing one twice does what doing it once does. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +48,8 @@ pub enum ControlCall {
     },
     /// Everything that helps to find out what is wrong, without secrets and records. Answered by [`ControlResult::Report`].
     Diagnose,
+    /// The daemon's own audit. Answered by [`ControlResult::Audit`].
+    Audit(AuditCall),
 }
 
 /// What a daemon answers. Variants are only ever appended.
@@ -65,6 +71,8 @@ pub enum ControlResult {
     },
     /// What is known, by heading.
     Report(Vec<Section>),
+    /// Entries of the audit.
+    Audit(AuditPage),
 }
 
 /// A line of a daemon's log.

@@ -18,6 +18,8 @@
 //! | | plane → daemon | [`CatalogAsk`](message::CatalogAsk) 7.1 | [`CatalogPage`](message::CatalogPage) 8.1 |
 //! | | daemon → plane | [`CatalogPage`](message::CatalogPage) 8.1 | – |
 //! | | plane → daemon | [`TimeHint`](message::TimeHint) 23.1 | the next [`Status`](message::Status) |
+//! | | plane → daemon | [`RecallAsk`](message::RecallAsk) 30.1 | [`RecallPage`](message::RecallPage) 31.1, two |
+//! | | daemon → plane | [`RecallPage`](message::RecallPage) 31.1 | – |
 //! | | producer → consumer | [`StreamOpen`](message::StreamOpen) 9.1 | [`StreamAck`](message::StreamAck) 10.1 |
 //! | | operator → plane, request | [`ApiCall`](api::ApiCall) 12.1 | [`ApiResult`](api::ApiResult) 13.1 |
 //! | | plane → operator, reply | [`ApiResult`](api::ApiResult) 13.1 | – |
@@ -27,8 +29,8 @@
 //! | | daemon → operator, reply | [`LetterResult`](letter::LetterResult) 20.1 | – |
 //! | | operator → daemon, request | [`SecretCall`](secret::SecretCall) 24.1 | [`SecretResult`](secret::SecretResult) 25.1 |
 //! | | daemon → operator, reply | [`SecretResult`](secret::SecretResult) 25.1 | – |
-//! | | operator → daemon, request | [`ControlCall`](control::ControlCall) 26.1 | [`ControlResult`](control::ControlResult) 27.1 |
-//! | | daemon → operator, reply | [`ControlResult`](control::ControlResult) 27.1 | – |
+//! | | operator or plane → daemon, request | [`ControlCall`](control::ControlCall) 26.1 | [`ControlResult`](control::ControlResult) 27.1 |
+//! | | daemon → operator or plane, reply | [`ControlResult`](control::ControlResult) 27.1 | – |
 //! | | operator → daemon, request | [`TrialCall`](trial::TrialCall) 28.1 | [`TrialResult`](trial::TrialResult) 29.1 |
 //! | | daemon → operator, reply | [`TrialResult`](trial::TrialResult) 29.1 | – |
 //! | | any → any, request | [`Ping`](message::Ping) 17.1 | [`Pong`](message::Pong) 18.1 |
@@ -54,6 +56,7 @@ extern crate alloc;
 
 pub mod access;
 pub mod api;
+pub mod audit;
 pub mod control;
 pub mod data;
 pub mod envelope;

@@ -137,6 +137,8 @@ messages! {
     27, 1 => ControlResult;
     28, 1 => TrialCall;
     29, 1 => TrialResult;
+    30, 1 => RecallAsk;
+    31, 1 => RecallPage;
 }
 
 /// A candidate asks to become a member. Travels in a sealed box to the plane.
@@ -566,6 +568,24 @@ pub struct TimeHint {
     pub uptime_ms: u64,
     /// What the plane's clock said then, milliseconds since 1970.
     pub unix_ms: i64,
+}
+
+/// The plane asks a daemon for what it was given, because the daemon knows more than the plane: the plane's disk was lost, or an
+/// older copy of it was restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecallAsk {
+    /// The newest roster that the plane knows.
+    pub roster_version: u64,
+}
+
+/// What a daemon was given. Roster and plan may be too long for one message: there is one for each. Both are signed by keys that the
+/// plane holds, so it need not take the daemon's word for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecallPage {
+    /// The newest roster it knows.
+    pub roster: Option<Signed<Roster>>,
+    /// The plan it runs.
+    pub plan: Option<Signed<Plan>>,
 }
 
 /// A user's own message on the app lane.

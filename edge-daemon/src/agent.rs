@@ -24,8 +24,8 @@ use bus_schema::{
     limits::{HEARTBEAT_MS, LEASE_MS},
     member::{DocumentError, Role, Signed},
     message::{
-        CatalogAsk, CatalogPage, Ping, PlanPut, Pong, RosterPut, Status, StreamOpen, StreamReport, StreamReports,
-        TapOpen, TapSample, TimeHint,
+        CatalogAsk, CatalogPage, Ping, PlanPut, Pong, RecallAsk, RecallPage, RosterPut, Status, StreamOpen,
+        StreamReport, StreamReports, TapOpen, TapSample, TimeHint,
     },
     plan::{Descriptor, Plan},
     secret::SecretCall,
@@ -387,7 +387,7 @@ impl Agent {
             })
         } else if message.is::<PlanPut>() {
             match message.read::<PlanPut>() {
-                Ok(put) => Ok(self.offered(put).await),
+                Ok(put) => Ok(self.given_plan(&message, put).await),
                 Err(error) => Err(error),
             }
         } else if message.is::<RosterPut>() {
@@ -412,6 +412,13 @@ impl Agent {
                 tracing::debug!(%error, "the catalog could not be sent");
             }
             Ok(false)
+        } else if message.is::<RecallAsk>() {
+            let ask = message.read::<RecallAsk>();
+            // Only the plane has anything to do with it.
+            if ask.is_ok() && message.sender.role == Role::Plane {
+                self.recall(&message).await;
+            }
+            ask.map(|_| false)
         } else if message.is::<TapOpen>() {
             let wish = message.read::<TapOpen>();
             if let Ok(wish) = &wish {
@@ -541,6 +548,24 @@ impl Agent {
             Err(error) => {
                 tracing::warn!(%error, "a roster was refused");
                 false
+            }
+        }
+    }
+
+    /// Gives the plane back what it has lost: roster and plan, as they were signed.
+    async fn recall(&self, message: &Incoming) {
+        tracing::warn!("the plane knows less than this daemon and asks for what it was given");
+        let roster = RecallPage {
+            roster: Some(self.membership.roster.clone()),
+            plan: None,
+        };
+        let plan = self.signed.clone().map(|plan| RecallPage {
+            roster: None,
+            plan: Some(plan),
+        });
+        for page in std::iter::once(roster).chain(plan) {
+            if let Err(error) = self.session.send(&message.sender.node, &page).await {
+                tracing::debug!(%error, "what the plane has lost could not be sent");
             }
         }
     }

@@ -54,6 +54,7 @@ Examples:
   myceliald start                          run what the plane says
   myceliald run workflow.toml              run one workflow here, without any plane or bus
   myceliald test workflow.toml             run the tests it keeps
+  myceliald check workflow.toml            can its sources and destinations be reached from here?
   myceliald spool list                     what is buffered, while the daemon is stopped
 ";
 
@@ -124,8 +125,13 @@ enum Command {
     /// Look after dead letters in the data directory, without a bus. Of `myceliald run` that is the state directory.
     #[command(subcommand)]
     Dlq(Dlq),
-    /// Read the settings and say what is wrong with them.
-    Check,
+    /// Read the settings and say what is wrong with them; or, with a workflow's file, check its sources and destinations from
+    /// here: what each connects to is reached, and no data is touched.
+    Check {
+        /// The workflow.
+        #[arg(value_name = "FILE")]
+        workflow: Option<PathBuf>,
+    },
 }
 
 /// A failure with its exit code.
@@ -184,6 +190,15 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
                 tokio::task::spawn_blocking(move || trial::local::test(&workflows, &registry(), &runtime)).await;
             let tested = tested.map_err(|error| Failure::new(EXIT_FAILED, error))?;
             return tested.map_err(|failed| Failure::new(EXIT_FAILED, failed));
+        }
+        Command::Check {
+            workflow: Some(workflow),
+        } => {
+            return match trial::local::check(&workflow, &registry()).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Failure::new(EXIT_FAILED, "not everything can be reached: see above")),
+                Err(wrong) => Err(Failure::new(EXIT_USAGE, wrong)),
+            };
         }
         Command::Run { workflow, state } => {
             let config = settings(path.as_deref(), data_dir)?;

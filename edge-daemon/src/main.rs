@@ -3,6 +3,7 @@
 mod agent;
 mod aside;
 mod assemble;
+mod audit;
 mod board;
 mod buffers;
 mod chores;
@@ -13,6 +14,7 @@ mod control;
 mod letters;
 mod logging;
 mod marks;
+mod permission;
 mod recent;
 mod resources;
 mod secrets;

@@ -15,11 +15,15 @@ use crate::{
         Change, Now, State,
         change::Signer,
         labels::{self, LABELS_MAX, Selector},
+        sight::{Hidden, Sight},
         workflows::{Moved, Revision},
     },
     invite::{Inviter, TOKEN_RANDOM_BYTES, Wish, mint},
     permission::Caller,
 };
+
+/// For those who have a scope.
+const ASK_OTHERS: &str = "ask somebody whose role has no scope";
 
 /// What a decision may use besides the state.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub struct Env<'a> {
     pub http: &'a str,
     /// Fresh randomness, used at most once.
     pub random: &'a [u8; TOKEN_RANDOM_BYTES],
+    /// What the caller sees.
+    pub sight: &'a Sight,
 }
 
 /// The answer to a call, true once `changes` are durable.
@@ -81,7 +87,24 @@ pub fn forbidden(role: Role) -> ApiResult {
 
 /// Answers a call by `caller` (an operator's name).
 pub fn handle(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Outcome {
-    decide(state, caller, call, env).unwrap_or_else(|failure| ApiResult::Failed(failure).into())
+    let outcome = decide(state, caller, call, env).unwrap_or_else(|failure| ApiResult::Failed(failure).into());
+    if !env.sight.covers(&outcome.changes) {
+        let message = "this would change daemons outside of your scope; nothing was changed";
+        return failed(FailureKind::Forbidden, message, ASK_OTHERS).into();
+    }
+    outcome
+}
+
+/// What somebody with a scope is told of what it does not see.
+pub fn hidden(hidden: Hidden) -> ApiResult {
+    ApiResult::Failed(match hidden {
+        Hidden::Daemon(key) => not_found("daemon", &key, [], "daemon list"),
+        Hidden::Workflow(name) => not_found("workflow", &name, [], "workflow list"),
+        Hidden::Elsewhere(name) => {
+            let message = format!("workflow '{name}' also runs on daemons outside of your scope");
+            failure(FailureKind::Forbidden, message, ASK_OTHERS.into())
+        }
+    })
 }
 
 fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Result<Outcome, Failure> {
@@ -122,7 +145,7 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
                 not_found("daemon", &key, names, "daemon list")
             })?)
         }
-        ApiCall::WorkflowValidate { text } => match workflow::validate(&text, &fleet(state, &text, now)) {
+        ApiCall::WorkflowValidate { text } => match workflow::validate(&text, &fleet(state, &text, env)) {
             Ok(_) => ApiResult::Problems(Vec::new()),
             Err(problems) => ApiResult::Problems(problems),
         },
@@ -158,11 +181,12 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
         | ApiCall::TokenList
         | ApiCall::TokenRevoke(_)
         | ApiCall::Observe(_)
+        | ApiCall::Audit(_)
         | ApiCall::DaemonRevoke(_) => {
             let message = "this is not known here".to_string();
             return Err(failure(FailureKind::Internal, message, String::new()));
         }
-        ApiCall::WorkflowDiff { text } => ApiResult::Diff(deploy::diff(state, &text, now)?),
+        ApiCall::WorkflowDiff { text } => ApiResult::Diff(deploy::diff(state, &text, env)?),
         ApiCall::Certificate(key) => ApiResult::Certificate(deploy::certificate(state, &key)?),
         ApiCall::RolloutStart {
             text,
@@ -235,13 +259,16 @@ fn label(
     })
 }
 
-/// What a text is checked against: all daemons, and what its selectors choose of them.
-fn fleet(state: &State, text: &str, now: Now) -> workflow::Fleet {
+/// What a text is checked against: all daemons that the caller sees, and what its selectors choose of them.
+fn fleet(state: &State, text: &str, env: &Env<'_>) -> workflow::Fleet {
     let mut fleet = workflow::Fleet::new();
-    for (name, node, components) in state.placeable() {
+    for (name, node, components) in state.placeable().filter(|(_, node, _)| env.sight.sees(node)) {
         fleet.insert(name, node, components);
     }
-    for (member, _) in state.daemons() {
+    let seen = state
+        .daemons()
+        .filter(|(member, _)| env.sight.sees(&member.certificate.node));
+    for (member, _) in seen {
         let facts = workflow::Facts {
             labels: state.labels(&member.certificate.node).clone(),
             host: member.host.clone(),
@@ -250,8 +277,11 @@ fn fleet(state: &State, text: &str, now: Now) -> workflow::Fleet {
     }
     for selector in workflow::selectors(text) {
         let chosen = Selector::parse(&selector).map(|parsed| {
-            let chosen = state.chosen(&parsed, now).into_iter();
-            chosen.map(|view| view.name).collect()
+            let chosen = state.chosen(&parsed, env.now).into_iter();
+            chosen
+                .filter(|view| env.sight.sees(&view.node))
+                .map(|view| view.name)
+                .collect()
         });
         fleet.choose(&selector, chosen);
     }

@@ -11,7 +11,10 @@
 //! The plane never sees data: streams are sealed between daemons. It can be away, or lose its disk; workflows go on.
 
 pub mod api;
+pub mod audit;
+pub mod backup;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod disk;
 pub mod domain;
@@ -26,6 +29,7 @@ pub mod notify;
 pub mod observe;
 pub mod outbox;
 pub mod password;
+pub mod people;
 pub mod permission;
 mod revoke;
 pub mod run;

@@ -4,7 +4,10 @@
 use std::path::Path;
 
 use bus_link::home::{Home, HomeError};
-use bus_schema::id::{base32, hash};
+use bus_schema::{
+    audit::AuditEvent,
+    id::{base32, hash},
+};
 
 use crate::{
     clock::unix_ms,
@@ -90,6 +93,11 @@ pub fn token(store: &mut Store, config: &Config, wish: Wish) -> Result<String, L
     Ok(text)
 }
 
+/// The entry about what is done by whoever can read the plane's directory.
+pub fn from_directory(action: &str, what: &str) -> AuditEvent {
+    AuditEvent::new(unix_ms(), "owner", "directory", action, what)
+}
+
 fn open(dir: &Path) -> Result<(Store, Config), LoginError> {
     if !is_made(dir) {
         return Err(LoginError::NoPlane(dir.display().to_string()));
@@ -100,7 +108,7 @@ fn open(dir: &Path) -> Result<(Store, Config), LoginError> {
 
 /// `mycelial-plane login`: the link, and whether the plane is running.
 pub fn login_command(dir: &Path) -> Result<(String, bool), LoginError> {
-    let (store, config) = open(dir)?;
+    let (mut store, config) = open(dir)?;
     let running = match Home::open(dir) {
         Ok(_) => false,
         Err(HomeError::InUse(_)) => true,
@@ -111,13 +119,19 @@ pub fn login_command(dir: &Path) -> Result<(String, bool), LoginError> {
         .filter(|_| running)
         .and_then(|bytes| String::from_utf8(bytes).ok());
     let http = noted.unwrap_or(config.http);
-    Ok((link(&store, &http)?, running))
+    let made = link(&store, &http)?;
+    store.audit(&[from_directory("make a log-in link", "for an admin")])?;
+    Ok((made, running))
 }
 
 /// `mycelial-plane token`: the enrolment string.
 pub fn token_command(dir: &Path, wish: Wish) -> Result<String, LoginError> {
     let (mut store, config) = open(dir)?;
-    token(&mut store, &config, wish)
+    let name = wish.name.as_deref().unwrap_or("any name");
+    let what = format!("for {} {name}, {} uses", wish.role, wish.uses);
+    let made = token(&mut store, &config, wish)?;
+    store.audit(&[from_directory("make an enrolment string", &what)])?;
+    Ok(made)
 }
 
 #[cfg(test)]

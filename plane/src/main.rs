@@ -5,9 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use bus_schema::member::Role;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plane::{
+    backup::{self, BackupError, Kind, Opener, Summary},
     init::{Wishes, init},
     invite::Wish,
     login::{FIRST_TTL_S, LoginError, login_command, token_command},
+    people::{self, PeopleError, Secret},
+    permission::Rank,
     run::{FAILED, Failure, Options, WRONG, failure, run},
 };
 
@@ -51,6 +54,12 @@ enum Command {
         #[command(flatten)]
         dir: Dir,
     },
+    /// Make a backup beside a running plane, look whether one is good, or make a plane out of it.
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Users of the web page, for whoever forgot a password. Works beside a running plane.
+    #[command(subcommand)]
+    User(User),
     /// Print an enrolment string. Works beside a running plane.
     Token {
         #[command(flatten)]
@@ -67,6 +76,81 @@ enum Command {
         /// How many seconds it can be used.
         #[arg(long, value_name = "SECONDS", default_value_t = FIRST_TTL_S)]
         ttl: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum Backup {
+    /// Write a backup of everything, sealed under the fleet's root key; or of the keys alone, sealed under a code that is printed
+    /// once. Keep the key backup and its code: without them nothing opens the others.
+    Create {
+        #[command(flatten)]
+        dir: Dir,
+        /// Where to.
+        file: PathBuf,
+        /// Only what nobody could make anew: keys, members, settings. Daemons tell a plane the rest.
+        #[arg(long)]
+        keys: bool,
+    },
+    /// Open a backup and look whether all in it can be used; restore nothing. The code of a key backup is read from stdin.
+    Verify {
+        /// The backup.
+        file: PathBuf,
+        /// The plane whose root key opens a full backup.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Make a plane out of a backup: first of the key backup, then of a full one, if there is one. The code is read from stdin.
+    Restore {
+        #[command(flatten)]
+        dir: Dir,
+        /// The backup.
+        file: PathBuf,
+        /// Also in the place of a plane that is stopped; what is there is moved aside.
+        #[arg(long)]
+        over: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum User {
+    /// Print all: name, role, scope.
+    List {
+        #[command(flatten)]
+        dir: Dir,
+    },
+    /// Add one; prints a password that was made for it.
+    Add {
+        #[command(flatten)]
+        dir: Dir,
+        /// Its name.
+        name: String,
+        /// How much it may: viewer, operator or admin.
+        #[arg(long)]
+        role: Rank,
+        /// Which daemons it sees, as labels and names: site=berlin; all by default.
+        #[arg(long, value_name = "SELECTOR", allow_hyphen_values = true)]
+        scope: Option<String>,
+        /// Take the password from the first line of stdin instead.
+        #[arg(long)]
+        stdin: bool,
+    },
+    /// Give one another password, and end its sessions; prints a password that was made for it.
+    Password {
+        #[command(flatten)]
+        dir: Dir,
+        /// Its name.
+        name: String,
+        /// Take the password from the first line of stdin instead.
+        #[arg(long)]
+        stdin: bool,
+    },
+    /// Remove one, and end its sessions.
+    Remove {
+        #[command(flatten)]
+        dir: Dir,
+        /// Its name.
+        name: String,
     },
 }
 
@@ -169,6 +253,8 @@ fn command(command: Command) -> Result<(), Failure> {
             }
             Ok(())
         }
+        Command::User(what) => user(what),
+        Command::Backup(what) => backup_command(what),
         Command::Token {
             dir: Dir { dir },
             role,
@@ -196,6 +282,96 @@ fn command(command: Command) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// The recovery code of a key backup; nothing for others.
+fn code(file: &std::path::Path) -> Result<Option<String>, BackupError> {
+    if backup::kind_of(file)? != Kind::Keys {
+        return Ok(None);
+    }
+    eprintln!("the recovery code that was printed when it was made:");
+    let mut line = String::new();
+    let _read = std::io::stdin().read_line(&mut line);
+    Ok(Some(line))
+}
+
+fn backup_command(what: Backup) -> Result<(), Failure> {
+    let summed = |summary: Summary| {
+        for (name, bytes) in &summary.files {
+            println!("{name}\t{bytes}");
+        }
+        eprintln!(
+            "a {} of fleet {} with {} files",
+            summary.kind.word(),
+            summary.fleet,
+            summary.files.len()
+        );
+    };
+    let done = match what {
+        Backup::Create { dir, file, keys } => {
+            let kind = if keys { Kind::Keys } else { Kind::Full };
+            backup::create(&dir.dir, kind, &file).map(|code| {
+                if let Some(code) = code {
+                    println!("{code}");
+                    eprintln!(
+                        "Write this recovery code down, and keep it away from {}: it is shown once.",
+                        file.display()
+                    );
+                }
+            })
+        }
+        Backup::Verify { file, dir } => code(&file).and_then(|code| {
+            let here = PathBuf::new();
+            let opener = match &code {
+                Some(code) => Opener::Code(code),
+                None => Opener::Dir(dir.as_deref().unwrap_or(&here)),
+            };
+            backup::verify(&file, opener).map(summed)
+        }),
+        Backup::Restore { dir, file, over } => code(&file).and_then(|code| {
+            let opener = match &code {
+                Some(code) => Opener::Code(code),
+                None => Opener::Dir(&dir.dir),
+            };
+            backup::restore(&file, opener, &dir.dir, over).map(summed)
+        }),
+    };
+    done.map_err(|error| match error {
+        BackupError::Home(error) => error.into(),
+        BackupError::Wish(message) => Failure { code: WRONG, message },
+        error => failure(FAILED)(&error),
+    })
+}
+
+fn user(what: User) -> Result<(), Failure> {
+    let from = |stdin| if stdin { Secret::Stdin } else { Secret::Fresh };
+    let show = |made: Option<String>| {
+        if let Some(password) = made {
+            println!("{password}");
+            eprintln!("This password is shown once; it can be changed on the page.");
+        }
+    };
+    let done = match what {
+        User::List { dir } => people::list(&dir.dir).map(|users| {
+            for user in &users {
+                println!("{}", people::line(user));
+            }
+        }),
+        User::Add {
+            dir,
+            name,
+            role,
+            scope,
+            stdin,
+        } => people::add(&dir.dir, &name, role, scope, from(stdin)).map(show),
+        User::Password { dir, name, stdin } => people::change_password(&dir.dir, &name, from(stdin)).map(show),
+        User::Remove { dir, name } => people::remove(&dir.dir, &name),
+    };
+    done.map_err(|error| match error {
+        PeopleError::Login(error) => told(error),
+        PeopleError::Wish(message) => Failure { code: WRONG, message },
+        error => failure(FAILED)(&error),
+    })
 }
 
 fn told(error: LoginError) -> Failure {

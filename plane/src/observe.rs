@@ -227,6 +227,8 @@ impl Observer {
         if let Some(wrong) = alerts::mistake(&rules, &self.channels, selects) {
             return Ok(invalid(wrong, "see: mycelial alert apply --help"));
         }
+        // Whoever sends back all that they were shown means no rules of their own by those that come with the plane.
+        let rules: Vec<AlertRule> = rules.into_iter().filter(|rule| !alerts::is_built_in(rule)).collect();
         let kept = rules.clone();
         Ok(match disk.run(move |files| files.store.save_rules(&kept)).await? {
             Ok(()) => {

@@ -12,7 +12,7 @@ use bus_schema::{
     id::NodeId,
     limits::MESSAGE_BYTES_MAX,
     member::{Certificate, Signed},
-    message::{CatalogAsk, EnrolAnswer, Message as _, PlanPut, Pong, RosterPut, TimeHint},
+    message::{CatalogAsk, EnrolAnswer, Message as _, PlanPut, Pong, RecallAsk, RosterPut, TimeHint},
     plan::Plan,
     subject::Subject,
 };
@@ -57,6 +57,13 @@ pub enum Outgoing {
         to: NodeId,
         /// Which.
         hash: [u8; 32],
+    },
+    /// The question for what was lost.
+    Recall {
+        /// For whom.
+        to: NodeId,
+        /// The newest roster that is known here.
+        roster_version: u64,
     },
     /// The time.
     Time {
@@ -162,6 +169,9 @@ async fn send(session: &Session, message: Outgoing) -> Result<Result<(), SendErr
         Outgoing::Plan { to, plan } => timeout(SEND_MAX, session.send(&to, &PlanPut { plan })).await,
         Outgoing::Roster { to, put } => timeout(SEND_MAX, session.send(&to, &*put)).await,
         Outgoing::CatalogAsk { to, hash } => timeout(SEND_MAX, session.send(&to, &CatalogAsk { catalog: hash })).await,
+        Outgoing::Recall { to, roster_version } => {
+            timeout(SEND_MAX, session.send(&to, &RecallAsk { roster_version })).await
+        }
         Outgoing::Time { to, hint } => timeout(SEND_MAX, session.send(&to, &hint)).await,
         Outgoing::Answer { to, result } => timeout(SEND_MAX, session.reply(&to, &fitting(*result))).await,
         Outgoing::Pong { to, pong } => timeout(SEND_MAX, session.reply(&to, &pong)).await,

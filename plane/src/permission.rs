@@ -155,6 +155,7 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
             }
         }
         ApiCall::DaemonRevoke(_) => (Admin, Whole, true),
+        ApiCall::Audit(_) => (Admin, Whole, false),
         ApiCall::Ledger => (Viewer, Narrow, false),
         ApiCall::Components => (Viewer, Free, false),
         ApiCall::AccessList(_) => (Viewer, Whole, false),

@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     clock::Clock,
+    commands::Commands,
     config::{Config, Public, STORE},
     disk::{Disk, Files, save_revoked},
     domain::{Change, Now, State, change::Signer},
@@ -256,7 +257,8 @@ impl Running {
         );
         let (handle, service) = service::start(parts, Arc::clone(&session), events, stopping.clone());
         let metrics_token = config.metrics_token().map_err(|error| wrong(&error))?;
-        let server = http::serve(listener, handle, live, auth, metrics_token, stopping);
+        let commands = Commands::new(Arc::clone(&session), disk.clone(), stopping.clone());
+        let server = http::serve(listener, handle, live, auth, commands, metrics_token, stopping);
         Ok(Self {
             greeting,
             http,
@@ -292,7 +294,7 @@ impl Running {
 }
 
 /// Reads everything back, and takes from the roster beside the keys what the store has lost.
-fn remember(
+pub(crate) fn remember(
     store: &mut Store,
     signer: &Signer,
     membership: &bus_link::home::Membership,

@@ -1,6 +1,9 @@
 //! The plane on the bus: takes what members say, asks the domain, makes its decisions durable, and does what follows.
 //! One loop, one event at a time; nothing in it waits for the network. Decides nothing itself.
 
+mod enrolling;
+mod noting;
+mod recalling;
 mod saving;
 
 use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
@@ -11,13 +14,11 @@ use bus_link::{
 };
 use bus_schema::{
     api::{ApiCall, ApiResult, FailureKind},
-    id::{FleetId, NodeId, TokenId},
+    id::{FleetId, NodeId},
     limits::ROSTER_MEMBERS_MAX,
     member::{Certificate, GroupKey, Role, Signed},
-    message::{
-        Body, BodyError, CatalogPage, EnrolAnswer, EnrolAsk, Message as _, Ping, Pong, RosterPut, Status, StreamReports,
-    },
-    subject::{self, Pattern, Subject},
+    message::{BodyError, CatalogPage, Ping, Pong, RecallPage, RosterPut, Status, StreamReports},
+    subject::{self, Pattern},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -27,15 +28,10 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     api::{self, Env, failed, forbidden},
+    audit::{self, Sparing},
     clock::Clock,
     disk::{Closed, Disk, save_revoked},
-    domain::{
-        Change, Effect, State,
-        change::Signer,
-        members::Member,
-        rollout::ACTIVE_MAX,
-        state::{Enrolment, Share},
-    },
+    domain::{Change, Effect, State, change::Signer, rollout::ACTIVE_MAX, sight::Sight, state::Share},
     invite::{Inviter, TOKEN_RANDOM_BYTES},
     live::Live,
     observe::Observer,
@@ -135,6 +131,7 @@ pub struct Service {
     /// The roster's version beside the keys.
     roster_saved: u64,
     refused_told: u64,
+    refusals: Sparing,
 }
 
 /// What the plane subscribes to on its control connection.
@@ -165,6 +162,7 @@ pub fn start(
         floor_saved,
         roster_saved,
         refused_told: 0,
+        refusals: Sparing::default(),
     };
     (
         Handle { calls },
@@ -348,6 +346,12 @@ impl Service {
                 state.on_reports(node, reports.boot, reports.streams, now);
             }));
         }
+        if message.is::<RecallPage>() {
+            return match message.read::<RecallPage>() {
+                Ok(page) => self.recalled(node, &page).await.map(Ok),
+                Err(cause) => Ok(Err(cause)),
+            };
+        }
         match message.read::<CatalogPage>() {
             Ok(CatalogPage { catalog, components }) => {
                 let changes = state.on_catalog(node, catalog, components);
@@ -387,7 +391,15 @@ impl Service {
         let sender = Arc::clone(&message.sender);
         let result = if sender.role != Role::Operator {
             warn!(sender = sender.name, role = %sender.role, "refused an operator's call by somebody else");
-            forbidden(sender.role)
+            let result = forbidden(sender.role);
+            let call = message
+                .read::<ApiCall>()
+                .ok()
+                .filter(|call| permission::of_call(call).1);
+            let now_unix_ms = self.parts.clock.now().unix_ms;
+            let event = call.map(|call| audit::event(&Caller::of_bus(&sender.name), &call, now_unix_ms));
+            self.note_refusal(event.map(|event| audit::ended(event, &result))).await;
+            result
         } else {
             match message.read::<ApiCall>() {
                 Ok(call) => {
@@ -412,13 +424,26 @@ impl Service {
     /// An operator's call, from wherever: decided, made durable, done.
     async fn call(&mut self, caller: &Caller, call: ApiCall) -> ApiResult {
         // The web's table has asked already; what is decided here does not rely on it.
-        let (need, _) = permission::of_call(&call);
+        let (need, changes) = permission::of_call(&call);
+        let noted = changes.then(|| audit::event(caller, &call, self.parts.clock.now().unix_ms));
         if need.judge(Some(caller)).is_err() {
             let message = format!("this needs the role {}", need.word());
-            return failed(FailureKind::Forbidden, message, "ask an admin of this plane");
+            let result = failed(FailureKind::Forbidden, message, "ask an admin of this plane");
+            self.note_refusal(noted.map(|noted| audit::ended(noted, &result))).await;
+            return result;
+        }
+        let (state, now) = (&self.parts.state, self.parts.clock.now());
+        let sight = Sight::of(state, caller.scope.as_ref(), now);
+        if let Err(hidden) = sight.admits(state, &call) {
+            let result = api::hidden(hidden);
+            self.note_refusal(noted.map(|noted| audit::ended(noted, &result))).await;
+            return result;
         }
         let call = match self.stored(call).await {
-            Ok(result) => return result,
+            Ok(result) => {
+                self.note(noted.map(|noted| audit::ended(noted, &result))).await;
+                return result;
+            }
             Err(call) => call,
         };
         let mut random = [0; TOKEN_RANDOM_BYTES];
@@ -437,10 +462,14 @@ impl Service {
             inviter: &parts.inviter,
             http: &parts.http,
             random: &random,
+            sight: &sight,
         };
         let outcome = api::handle(&parts.state, caller, call, &env);
-        match self.decide(outcome.changes).await {
-            Ok(Ok(())) => outcome.result,
+        let mut changes = outcome.changes;
+        // In the same transaction: there is no change without its entry.
+        changes.extend(noted.map(|noted| Change::Audit(audit::ended(noted, &outcome.result))));
+        match self.decide(changes).await {
+            Ok(Ok(())) => sight.narrowed(&self.parts.state, outcome.result),
             Ok(Err(cause)) => failed(FailureKind::Internal, cause, "look at the plane's log and its disk"),
             Err(Closed) => failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down"),
         }
@@ -497,6 +526,10 @@ impl Service {
                     self.tell(&Change::TokenRevoked(token));
                 }
                 found
+            }
+            ApiCall::Audit(call) => {
+                let found = self.parts.disk.run(move |files| files.store.audit_page(&call)).await;
+                found.map(|found| found.map(ApiResult::Audit))
             }
             ApiCall::DaemonRevoke(node) => {
                 return Ok(self.revoke(node).await.unwrap_or_else(|Closed| {
@@ -631,7 +664,8 @@ impl Service {
             | Change::Roster { .. }
             | Change::RosterVersion(_)
             | Change::PlanFloor(_)
-            | Change::PlansConfirmed(_) => {}
+            | Change::PlansConfirmed(_)
+            | Change::Audit(_) => {}
         }
     }
 
@@ -651,6 +685,10 @@ impl Service {
                 }
                 Effect::AskCatalog { node, hash } => self.outbox.put(Outgoing::CatalogAsk { to: node, hash }),
                 Effect::TellTime { node, hint } => self.outbox.put(Outgoing::Time { to: node, hint }),
+                Effect::Recall(to) => {
+                    let roster_version = self.parts.state.members.version();
+                    self.outbox.put(Outgoing::Recall { to, roster_version });
+                }
                 Effect::Reissue(node) => {
                     let Some(change) = self.parts.state.reissue(&node, &self.parts.signer) else {
                         continue;
@@ -694,80 +732,5 @@ impl Service {
             error!(%cause, "cannot tell the broker who was taken out of the fleet; members refuse it all the same");
         }
         Ok(())
-    }
-
-    async fn candidate(&mut self, subject: &Subject, frame: &[u8]) -> Result<(), Closed> {
-        let token = subject
-            .address()
-            .ok()
-            .and_then(|address| address.sender.parse::<TokenId>().ok());
-        let Some(token) = token else { return Ok(()) };
-        let read = |plaintext: &[u8]| {
-            let body = Body::decode(plaintext).ok()?;
-            let ask = EnrolAsk::from_payload(body.kind, body.ver, body.payload).ok()?;
-            Some((ask.keys, ask))
-        };
-        let ask = match self.session.secure().open_box(subject, frame, read) {
-            Ok((_, ask)) => ask,
-            Err(cause) => {
-                debug!(%subject, %cause, "refused a candidate's message");
-                return Ok(());
-            }
-        };
-        let found = match self.parts.disk.run(move |files| files.store.token(&token)).await? {
-            Ok(found) => found,
-            Err(cause) => {
-                error!(%cause, "cannot look up a token");
-                return Ok(());
-            }
-        };
-        let now = self.parts.clock.now();
-        let answer = match self
-            .parts
-            .state
-            .on_candidate(found.as_ref(), &ask, &self.parts.signer, now)
-        {
-            Enrolment::Known(member) => self.welcome(&member),
-            Enrolment::New(member, changes) => match self.decide(changes).await? {
-                Ok(()) => self.welcome(&member),
-                Err(_) => EnrolAnswer::Refused("the plane cannot store it now; see its log".into()),
-            },
-            Enrolment::Refused(why) => EnrolAnswer::Refused(why),
-        };
-        if let EnrolAnswer::Refused(why) = &answer {
-            let name: String = ask.name.chars().take(64).collect();
-            warn!(%token, name, why, "refused a candidate");
-        }
-        // Sealed for the candidate's keys, whoever it is: only the holder of those keys can read the answer.
-        let to = Certificate {
-            fleet: self.parts.state.fleet,
-            node: ask.keys.node_id(),
-            name: String::new(),
-            role: Role::Daemon,
-            keys: ask.keys,
-            key_epoch: 0,
-        };
-        let subject = subject::enrol_answer(&self.parts.state.fleet, &token);
-        self.outbox.put(Outgoing::Enrolment {
-            to: Box::new(to),
-            subject,
-            answer: Box::new(answer),
-        });
-        Ok(())
-    }
-
-    fn welcome(&self, member: &Member) -> EnrolAnswer {
-        let state = &self.parts.state;
-        let roster = match member.certificate.role {
-            Role::Operator | Role::Plane => state.members.roster_for_operator(),
-            Role::Daemon => state.roster_for(&member.certificate.node),
-        };
-        EnrolAnswer::Granted {
-            root: self.parts.inviter.root,
-            certificate: member.signed.clone(),
-            roster: Signed::new(&roster, &self.parts.signer.root),
-            group: self.parts.group.clone(),
-            login: self.parts.inviter.logins.of_member(&member.certificate.node),
-        }
     }
 }

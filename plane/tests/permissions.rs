@@ -102,7 +102,7 @@ async fn the_first_admin_passwords_and_sessions() {
     let session = ada.get("/api/v1/session").await.json();
     assert_eq!(
         (&session["setup"], &session["user"]),
-        (&json!(false), &json!({ "name": "ada", "role": "admin" }))
+        (&json!(false), &json!({ "name": "ada", "role": "admin", "scope": null }))
     );
     assert_eq!(log_in(&plane, first(code())).await.0, 409, "only the first");
 

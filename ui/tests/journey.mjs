@@ -88,6 +88,25 @@ const long = (paths) =>
     .replace('from = "orders"', 'from = "orders-of-all-the-shops-we-have"')
     .replaceAll("copy]", "copy-of-the-orders-for-everybody]");
 
+// On every daemon there is, a copy each.
+const everywhereAt = (rate) => `name = "everywhere"
+
+[sources.sensor]
+type = "generator"
+daemon = "name:*"
+rate = ${rate}
+fields = { n = { kind = "counter" } }
+
+[destinations.file]
+type = "file"
+daemon = "name:*"
+from = "sensor"
+format = "json_lines"
+path = "everywhere.jsonl"
+`;
+const ADMIN = ["ada", "a long way to berlin"];
+const VIEWER = ["vera", "only looks at things"];
+
 // What the command line says of the streams of a workflow, as the page's table should show it.
 async function account(workflow) {
   const found = (await asked("ledger")).find((each) => each.workflow === workflow);
@@ -142,10 +161,15 @@ const PLACES = [
   ["/workflows/shop/edit?view=text", "shop", "editor-text"],
   ["/workflows/shop/revisions", "shop", "revisions"],
   ["/workflows/new", "New workflow", "editor-new"],
+  ["/rollouts", "Rollouts", "rollouts"],
+  ["/rollouts/2", "Rollout 2", "rollout"],
   ["/streams", "Streams", "streams"],
+  ["/alerts", "Alerts", "alerts"],
+  ["/alerts/rules", "Alerts", "alert-rules"],
   ["/components", "Components", "components"],
   ["/components/source/postgres", "postgres", "component"],
   ["/settings", "Settings", "settings"],
+  ["/settings/users", "Settings", "users"],
 ];
 
 const settled = () => until("the data", async () => !/Loading …|Checking …/.test(await main().innerText()));
@@ -203,7 +227,9 @@ const STEPS = {
     for (const [name, says, next] of [
       ["Daemons", "No daemons yet", "Enrol the first"],
       ["Workflows", "No workflows yet", "New workflow"],
+      ["Rollouts", "No rollouts yet", "All workflows"],
       ["Streams", "No streams yet", "New workflow"],
+      ["Alerts", "Nothing is wrong", "See the rules"],
       ["Components", "No components yet", "Enrol a daemon"],
     ]) {
       await section(name);
@@ -214,8 +240,10 @@ const STEPS = {
     }
     await go("/nowhere");
     await heading("No such page");
-    await watch.forgive(/404.*(daemons|workflows)\/nobody/, async () => {
+    await watch.forgive(/40[04].*(daemons\/nobody|workflows\/nobody|rollouts\/9|rollouts\/NaN)/, async () => {
       for (const [path, says] of [
+        ["/rollouts/9", "There is no rollout 9"],
+        ["/rollouts/first", "There is no rollout first"],
         ["/daemons/nobody", "There is no daemon nobody"],
         ["/workflows/nobody", "There is no workflow nobody"],
       ]) {
@@ -536,6 +564,224 @@ const STEPS = {
     await text("Everything runs as it should.");
   },
 
+  "a revision goes out in waves, and is taken back for a reason": async () => {
+    const deploy = async (rate, soak, shot) => {
+      await textarea().fill(everywhereAt(rate));
+      await text("The plane finds nothing wrong.");
+      await page.keyboard.press("Control+s");
+      await dialog().getByText("2 daemons concerned").waitFor();
+      await dialog().getByLabel("In waves, the first as a canary").check();
+      await dialog().getByRole("textbox", { name: "Waves" }).fill("1 and all");
+      await dialog().getByText("Write how many daemons have it after each wave").waitFor();
+      assert.ok(await dialog().getByRole("button", { name: "Deploy", exact: true }).isDisabled());
+      await dialog().getByRole("textbox", { name: "Waves" }).fill("1, 100%");
+      await dialog().getByLabel("Each wave does well for").fill(soak);
+      await accessible(page, "a deployment in waves");
+      if (shot) await shoot(page, shot);
+      await dialog().getByRole("button", { name: "Deploy", exact: true }).click();
+    };
+    const wave = (number) =>
+      main()
+        .getByRole("listitem")
+        .filter({ hasText: `Wave ${number}` });
+    await go("/workflows/new?view=text");
+    await watch.forgive(/404.*workflows\/everywhere/, async () => {
+      await deploy(1, "1s");
+      await heading("Rollout 1");
+      await text("gets its first revision, 1");
+    });
+    await text("All daemons run it.");
+    await text("2 of 2 daemons run it.");
+    await until("both to say so", async () => {
+      const daemons = await rows("Daemons");
+      return daemons.length === 2 && daemons.every((row) => row.Runs === "revision 1, the new one");
+    });
+    // A second one, which somebody stops after the canary.
+    await go("/workflows/everywhere/edit?view=text");
+    await deploy(2, "10m", "deploy-waves");
+    await heading("Rollout 2");
+    await wave(1).getByText("soaking").waitFor();
+    await wave(2).getByText("waits").waitFor();
+    assert.match(await wave(1).innerText(), /1 of 1 daemon/);
+    await until("the canary alone to have it", async () => {
+      const runs = (await rows("Daemons")).map(({ Runs }) => Runs).sort();
+      return runs.join() === "revision 1,revision 2, the new one";
+    });
+    await button("Pause").click();
+    await dialog().getByLabel("Reason").fill("the line is being cleaned");
+    await dialog().getByRole("button", { name: "Pause", exact: true }).click();
+    await told("Rollout 2 is paused.");
+    await text("The line is being cleaned.");
+    await section("Overview");
+    await link(/^Rollout 2 of everywhere is paused/).click();
+    await heading("Rollout 2");
+    await shoot(page, "rollout-paused");
+    await button("Resume").click();
+    await dialog().getByRole("button", { name: "Resume", exact: true }).click();
+    await told("Rollout 2 goes on.");
+    await wave(1).getByText("soaking").waitFor();
+    await go("/workflows/everywhere");
+    await text("Revision 2 is being rolled out: wave 1 of 2");
+    await link("See rollout 2").click();
+    await button("Roll back").click();
+    await dialog().getByRole("button", { name: "Roll back", exact: true }).click();
+    await dialog().getByText("Say why: others will read it.").waitFor();
+    await dialog().getByLabel("Reason").fill("too loud");
+    await dialog().getByRole("button", { name: "Copy as CLI" }).click();
+    assert.equal(await clipboard(), "mycelial rollout rollback 2 --reason 'too loud'");
+    await dialog().getByRole("button", { name: "Roll back", exact: true }).click();
+    await told("Rollout 2 goes back.");
+    await until("all to be as before", async () => (await rows("Daemons")).every(({ Runs }) => Runs === "revision 1"));
+    await section("Rollouts");
+    await until("its end in the list", async () => (await rows("Rollouts"))[0]?.State === "rolled back");
+    const [second, first] = await rows("Rollouts");
+    assert.match(second.Why, /too loud/);
+    assert.deepEqual([first.Rollout, first.State, first.Daemons], ["Rollout 1", "done", "2 of 2"]);
+    const listed = await asked("rollout", "list");
+    assert.deepEqual(
+      listed.map(({ id, phase }) => [id, phase]),
+      [
+        [2, "rolled_back"],
+        [1, "done"],
+      ],
+    );
+    await go("/workflows/everywhere/revisions");
+    await link("Its rollouts").click();
+    await until("only those", async () => (await rows("Rollouts")).length === 2);
+  },
+
+  "an alert fires, is silenced, and its rule is changed": async () => {
+    await section("Alerts");
+    await link("Rules").click();
+    await until("the plane's own rules", async () => (await rows("Rules")).length >= 8);
+    await button("New rule").click();
+    await dialog().getByLabel("Name").fill("Much disk");
+    await button("Store the rule").click();
+    await dialog().getByText("Use 1 to 32 letters").waitFor();
+    await dialog().getByLabel("Name").fill("much-disk");
+    await dialog().getByLabel("Fires when").selectOption("Little disk is free");
+    await dialog().getByLabel("Less than, in MiB").fill("999999999");
+    await dialog().getByLabel("For", { exact: true }).fill("0s");
+    await dialog().getByLabel("Only daemons").fill("name:gateway");
+    await button("When would it have fired?").click();
+    await dialog()
+      .getByText(/it would have fired \d+ times?:/)
+      .waitFor();
+    await accessible(page, "a rule");
+    await shoot(page, "alert-rule");
+    await button("Store the rule").click();
+    await told("The rule much-disk is stored.");
+    // The plane's own stay the plane's.
+    const own = async () => (await rows("Rules")).filter(({ Rule }) => !/comes with the plane/.test(Rule));
+    await until("it in the list", async () => (await own()).map(({ Rule }) => Rule).join() === "much-disk");
+    await page.getByLabel("disk-free is on").click();
+    await until("two of one's own", async () => (await own()).length === 2);
+    await page.getByLabel("disk-free is on").click();
+    await until("one of one's own again", async () => (await own()).length === 1);
+    await link("Alerts").click();
+    await until("it to fire", async () => (await rows("Alerts")).some(({ State }) => State === "fires"));
+    const [fires] = await rows("Alerts");
+    assert.deepEqual([fires.Severity, fires.About], ["warning", "daemon gateway"]);
+    await section("Overview");
+    await link(/^1 alert fires/).click();
+    await button("Silence much-disk about daemon gateway").click();
+    await dialog().getByLabel("Reason").fill("a new disk is on its way");
+    await accessible(page, "a silence");
+    await button("Silence it").click();
+    await told("Nobody is told of it for 2h.");
+    await text("a new disk is on its way");
+    const [listed] = await asked("alert", "list");
+    assert.deepEqual([listed.rule, listed.silence_reason], ["much-disk", "a new disk is on its way"]);
+    await section("Overview");
+    await text("Everything runs as it should.");
+  },
+
+  "people have names: an admin, and one who only looks": async (browser) => {
+    await section("Overview");
+    await link("Make the first admin").click();
+    const form = async ([name, password], again = password) => {
+      await page.getByLabel("Name", { exact: true }).fill(name);
+      await page.getByLabel("Password", { exact: true }).fill(password);
+      await page.getByLabel("The same again").fill(again);
+    };
+    await form(ADMIN, "something else");
+    await button("Make the first admin").click();
+    await text("It is not the same as above.");
+    await form(ADMIN);
+    await button("Make the first admin").click();
+    await told("You are logged in as ada from now on.");
+    await page.getByText("ada, admin").waitFor();
+    await form(VIEWER);
+    await button("Add the user").click();
+    await told("vera can log in now.");
+    const role = async (name) => (await rows("Users")).find(({ User }) => User.startsWith(name))?.Role;
+    await until("her in the list", () => role("vera"));
+    // Somebody else, in another browser.
+    const mine = page;
+    page = await become(browser);
+    await go("/");
+    await heading("Log in");
+    await accessible(page, "log in by name");
+    await shoot(page, "log-in-name");
+    const enter = async (name, password) => {
+      await page.getByLabel("Name").fill(name);
+      await page.getByLabel("Password").fill(password);
+      await button("Log in").click();
+    };
+    await watch.forgive(/401.*\/session/, async () => {
+      await enter(VIEWER[0], "a wild guess");
+      await page.getByRole("alert").getByText("Name or password is wrong.").waitFor();
+    });
+    await enter(...VIEWER);
+    await heading("Overview");
+    // No dead buttons, but why there are none.
+    for (const [path, says, gone] of [
+      ["/enrol", "Enrolling somebody needs the role operator; you are viewer.", "Make the enrolment string"],
+      ["/workflows/shop", "Deleting needs the role operator; you are viewer.", "Delete"],
+      ["/workflows/shop/edit", "Deploying needs the role operator; you are viewer.", "Deploy …"],
+      ["/alerts/rules", "Changing rules needs the role operator; you are viewer.", "New rule"],
+      ["/settings/users", "Deciding who else may needs the role admin; you are viewer.", "Add the user"],
+    ]) {
+      await go(path);
+      await text(says);
+      assert.equal(await button(gone).count(), 0, path);
+      await accessible(page, `${path} as a viewer`);
+    }
+    await go("/settings");
+    await page.getByLabel("Old password").fill(VIEWER[1]);
+    await page.getByLabel("New password").fill("looks at everything");
+    await page.getByLabel("The same again").fill("looks at everything");
+    await button("Change my password").click();
+    await told("Your password is changed.");
+    const hers = page;
+    page = mine;
+    await page.getByLabel("Role of vera").selectOption("operator");
+    await told("vera is operator from now on.");
+    await button("New password for vera").click();
+    await dialog().getByLabel("New password").fill("given by an admin");
+    await dialog().getByLabel("The same again").fill("given by an admin");
+    await button("Set the password").click();
+    await told("vera has a new password.");
+    await watch.forgive(/401/, async () => {
+      page = hers;
+      await go("/workflows");
+      await heading("Log in");
+      await enter(VIEWER[0], "given by an admin");
+      await heading("Workflows");
+      await page.goto("about:blank");
+      page = mine;
+      await button("Remove vera").click();
+      await dialog().getByRole("button", { name: "Remove", exact: true }).click();
+      await told("vera is removed.");
+      page = hers;
+      await go("/workflows");
+      await heading("Log in");
+    });
+    await hers.context().close();
+    page = mine;
+    await until("her to be gone", async () => !(await role("vera")));
+  },
+
   "the keyboard goes everywhere": async () => {
     await go("/");
     await heading("Overview");
@@ -652,7 +898,7 @@ const STEPS = {
   },
 
   "a workflow is deleted, but not by accident": async () => {
-    for (const name of [LONG, "shop"]) {
+    for (const name of [LONG, "shop", "everywhere"]) {
       await go(`/workflows/${name}`);
       await heading(name);
       await button("Delete").click();
@@ -674,10 +920,16 @@ const STEPS = {
   "logging out ends it": async () => {
     await button("Log out").click();
     await heading("Log in");
+    await page.getByText("Without a password, by a one-time link").click();
     await text(/^mycelial-plane login --dir /);
     assert.doesNotMatch(await page.locator("body").innerText(), /gateway|hub/);
     await go("/daemons");
     await heading("Log in");
+    await page.getByLabel("Name").fill(ADMIN[0]);
+    await page.getByLabel("Password").fill(ADMIN[1]);
+    await button("Log in").click();
+    await heading("Daemons");
+    await page.goto("about:blank");
     await page.goto(await wish("login"));
     await heading("Overview");
     await section("Daemons");
@@ -685,7 +937,7 @@ const STEPS = {
   },
 };
 
-test("the page", { timeout: 9 * 60_000 }, async (t) => {
+test("the page", { timeout: 15 * 60_000 }, async (t) => {
   const browser = await launch();
   t.after(() => browser.close());
   page = await become(browser);

@@ -169,6 +169,14 @@ impl Home {
         }
     }
 
+    /// Reads files that never change, beside the process that holds the directory. Locks nothing, and makes nothing.
+    pub fn beside(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
+            lock: None,
+        }
+    }
+
     /// Lets other processes open the directory too, once this one has counted its start: an operator's commands run side
     /// by side, each in an epoch of its own.
     pub fn share(&mut self) {
@@ -281,10 +289,15 @@ impl Home {
         }
     }
 
+    /// What such a file holds: the bytes, and a checksum of them.
+    pub fn stored(name: &str, bytes: &[u8]) -> Vec<u8> {
+        [bytes, &hash(name, &[bytes])].concat()
+    }
+
     /// Writes a file with a checksum, atomically and durably; on a full disk with the help of the [`reserve`], if there is
     /// one.
     pub fn store(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
-        self.write(name, &[bytes, &hash(name, &[bytes])].concat())
+        self.write(name, &Self::stored(name, bytes))
     }
 
     /// Writes what only this member shall read again, and a copy of it.

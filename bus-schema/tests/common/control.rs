@@ -2,10 +2,29 @@
 
 use bus_schema::{
     api::{Failure, FailureKind},
+    audit::{AuditCall, AuditEvent, AuditHead, AuditOutcome, AuditPage},
     control::{ControlCall, ControlResult, LogLine, Section},
 };
 
 use super::*;
+
+/// A page with each outcome; its hashes stay as they are, too.
+pub fn audit_page() -> AuditPage {
+    let outcomes = variants!(AuditOutcome {
+        AuditOutcome::Done => AuditOutcome::Done,
+        AuditOutcome::Refused => AuditOutcome::Refused,
+        AuditOutcome::Failed => AuditOutcome::Failed,
+    });
+    let (cut, mut entries) = (AuditHead::default(), Vec::new());
+    let mut head = cut.clone();
+    for outcome in outcomes {
+        let event = AuditEvent::new(1_700_000_000_000, "anna", "bus", "restart", "shop").but(outcome, "because");
+        let entry = head.next(event);
+        head = AuditHead::from(&entry);
+        entries.push(entry);
+    }
+    AuditPage { cut, entries, head }
+}
 
 /// Calls and results, variant by variant.
 pub fn control() -> Vec<Sample> {
@@ -17,6 +36,7 @@ pub fn control() -> Vec<Sample> {
         ControlCall::LogLevel { .. } => ControlCall::LogLevel { level: "info,spool=debug".into(), for_ms: 600_000 },
         ControlCall::Logs { .. } => ControlCall::Logs { after: 17, lines_max: 200, workflow: shop() },
         ControlCall::Diagnose => ControlCall::Diagnose,
+        ControlCall::Audit(_) => ControlCall::Audit(AuditCall::Chain { after: 300 }),
     });
     let line = LogLine {
         number: 18,
@@ -35,6 +55,7 @@ pub fn control() -> Vec<Sample> {
         ControlResult::Done { .. } => ControlResult::Done { workflows: vec![shop()] },
         ControlResult::Lines { .. } => ControlResult::Lines { lines: vec![line.clone()], newest: 18 },
         ControlResult::Report(_) => ControlResult::Report(vec![Section { heading: "disk".into(), text: "1 GiB free".into() }]),
+        ControlResult::Audit(_) => ControlResult::Audit(audit_page()),
     });
     let name = |value: &dyn core::fmt::Debug| {
         let text = format!("{value:?}");

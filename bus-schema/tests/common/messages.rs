@@ -6,12 +6,13 @@ use bus_schema::{
         FailureKind, FieldDiff, Labelled, NodeDiff, PlaneInfo, Presence, Problem, RevisionView, StreamView, TokenView,
         WorkflowDiff, WorkflowPart, WorkflowView,
     },
+    audit::{AuditCall, AuditWish},
     envelope::{Header, Lock, NONCE_BYTES, SUITE, VERSION},
     member::{Role, Signed},
     message::{
         Body, BootClock, CatalogAsk, CatalogPage, Codec, EnrolAnswer, EnrolAsk, Exchange, Frame, HostFacts, Ledger,
-        Packed, Ping, PlanPut, Pong, Resources, Resume, RosterPut, RunState, Side, SourceMark, Status, StreamAck,
-        StreamOpen, StreamReport, StreamReports, TapOpen, TapSample, Text, TimeHint, WorkflowStatus,
+        Packed, Ping, PlanPut, Pong, RecallAsk, RecallPage, Resources, Resume, RosterPut, RunState, Side, SourceMark,
+        Status, StreamAck, StreamOpen, StreamReport, StreamReports, TapOpen, TapSample, Text, TimeHint, WorkflowStatus,
     },
     observe::{AlertState, AlertView, ObserveCall, ObserveResult, Severity},
     plan::{Class, ComponentRole, WhenFull},
@@ -167,6 +168,14 @@ fn daemon() -> Vec<Sample> {
                 streams: vec![report],
             },
         ),
+        message("", RecallAsk { roster_version: 7 }),
+        message(
+            "",
+            RecallPage {
+                roster: Some(Signed::new(&roster(), &root())),
+                plan: None,
+            },
+        ),
         message("", CatalogAsk { catalog: [0xc7; 32] }),
         message(
             "",
@@ -285,6 +294,11 @@ fn api() -> Vec<Sample> {
         },
         ApiCall::Observe(_) => ApiCall::Observe(ObserveCall::Alerts),
         ApiCall::DaemonRevoke(_) => ApiCall::DaemonRevoke(node(10)),
+        ApiCall::Audit(_) => ApiCall::Audit(AuditCall::Search {
+            before: 17,
+            most: 100,
+            wish: AuditWish { by: "anna".into(), since_unix_ms: 1_700_000_000_000, search: "orders".into() },
+        }),
     });
     let labelled = |value: &dyn core::fmt::Debug| {
         let text = format!("{value:?}");
@@ -485,6 +499,7 @@ fn results() -> Vec<ApiResult> {
         ApiResult::Rollouts(_) => ApiResult::Rollouts(vec![rollout_view()]),
         ApiResult::Observe(_) => ApiResult::Observe(ObserveResult::Alerts(vec![alert_view()])),
         ApiResult::Revoked(_) => ApiResult::Revoked("gateway".into()),
+        ApiResult::Audit(_) => ApiResult::Audit(control::audit_page()),
     })
 }
 

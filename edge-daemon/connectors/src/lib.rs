@@ -16,6 +16,7 @@ mod key;
 #[path = "../../transforms/src/line.rs"]
 mod line;
 mod list;
+mod lookup;
 mod modbus;
 mod mqtt;
 mod mqtt_sink;
@@ -32,6 +33,7 @@ mod payload;
 mod postgres;
 mod publish;
 mod python;
+mod reach;
 mod s3;
 mod secret;
 mod sqlite;
@@ -50,7 +52,7 @@ use flow::Component;
 /// Those that run code of the user's own, whatever it is: a daemon has to allow that.
 pub const CUSTOM_CODE: &[&str] = &["exec", "python"];
 
-/// Every source and destination of this build, and the transforms that wait for programs.
+/// Every source and destination of this build, and the transforms that wait for programs and tables.
 pub fn components() -> Vec<Component> {
     vec![
         exec::SOURCE,
@@ -66,6 +68,7 @@ pub fn components() -> Vec<Component> {
         http::WEBHOOK,
         http::SINK,
         influxdb::SINK,
+        lookup::TRANSFORM,
         modbus::SOURCE,
         mqtt_source::SOURCE,
         mqtt_sink::SINK,

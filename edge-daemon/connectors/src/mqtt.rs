@@ -1,8 +1,8 @@
 //! Reaching an MQTT broker: addresses, credentials, TLS, and one connection. Knows no records.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::hash_map::RandomState, hash::BuildHasher as _, path::PathBuf, sync::Arc, time::Duration};
 
-use flow::{BuildContext, ConfigError, Fault};
+use flow::{BuildContext, ConfigError, Fault, Trouble, TroubleKind};
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, StateError,
     TlsConfiguration, Transport, mqttbytes,
@@ -10,7 +10,7 @@ use rumqttc::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{secret::SecretRef, tls::TlsFiles};
+use crate::{reach, secret::SecretRef, tls::TlsFiles};
 
 /// How often a quiet connection is tested.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -151,12 +151,87 @@ impl Broker {
         )))
     }
 
+    /// Sees what is wrong with the way to the brokers, if nothing is, connects as somebody who is forgotten afterwards: under
+    /// a name of its own, since the broker would throw out another client with the same one.
+    pub(crate) async fn check(&mut self) -> Result<Connected, Trouble> {
+        reach::secrets(&self.password, &self.base_dir)?;
+        self.client_id = format!("{}-check-{:08x}", self.client_id, RandomState::new().hash_one(0) as u32);
+        let manner = Manner {
+            clean_session: true,
+            manual_acks: true,
+            inflight: 1,
+            requests: 8,
+        };
+        let mut trouble = None;
+        for address in self.addresses.clone() {
+            match self.check_one(&address, &manner).await {
+                Ok(connected) => return Ok(connected),
+                Err(wrong) => trouble = Some(wrong),
+            }
+        }
+        Err(trouble.unwrap_or_else(|| Trouble::new(TroubleKind::Config, "there is no address", "set url")))
+    }
+
+    async fn check_one(&self, address: &Address, manner: &Manner) -> Result<Connected, Trouble> {
+        let Address { host, port, tls } = address;
+        let stream = reach::tcp(host, *port).await?;
+        if *tls {
+            reach::tls(stream, host, self.tls.client_config(&self.base_dir)).await?;
+        }
+        let said = |cause: &str| format!("{host}:{port}: {cause}");
+        let (client, mut events) = self
+            .client(address, manner)
+            .map_err(|cause| reach::certificates(&cause))?;
+        match Box::pin(events.poll()).await {
+            Ok(Event::Incoming(Packet::ConnAck(ack))) => Ok(Connected {
+                client,
+                events,
+                session_present: ack.session_present,
+            }),
+            Ok(other) => Err(Trouble::new(
+                TroubleKind::Other,
+                said(&format!("an unexpected answer: {other:?}")),
+                "is there an MQTT broker?",
+            )),
+            Err(error @ ConnectionError::ConnectionRefused(_)) => Err(reach::refused(said(&explain(&error)))),
+            Err(error) => Err(Trouble::new(
+                TroubleKind::Other,
+                said(&explain(&error)),
+                "is there an MQTT broker, and does it want TLS (mqtts://) or a certificate?",
+            )),
+        }
+    }
+
+    /// For a person.
+    pub(crate) fn place(&self) -> String {
+        let places = self
+            .addresses
+            .iter()
+            .map(|address| format!("{}:{}", address.host, address.port));
+        places.collect::<Vec<_>>().join(", ")
+    }
+
     /// Starts with another address the next time.
     pub(crate) fn next_address(&mut self) {
         self.turn += 1;
     }
 
     async fn try_connect(&self, address: &Address, manner: &Manner) -> Result<Connected, String> {
+        let (client, mut events) = self.client(address, manner)?;
+        match Box::pin(events.poll()).await {
+            Ok(Event::Incoming(Packet::ConnAck(ack))) => Ok(Connected {
+                client,
+                events,
+                session_present: ack.session_present,
+            }),
+            Ok(other) => Err(format!("an unexpected answer: {other:?}")),
+            Err(error) => Err(explain(&error)),
+        }
+    }
+
+    /// A client that has not connected yet. A fresh one for every attempt: a used one drops what it had not sent when the
+    /// broker forgot the session.
+    fn client(&self, address: &Address, manner: &Manner) -> Result<(AsyncClient, EventLoop), String> {
         let mut options = MqttOptions::new(&self.client_id, &address.host, address.port);
         options
             .set_keep_alive(KEEP_ALIVE)
@@ -179,19 +254,10 @@ impl Broker {
             let config = self.tls.client_config(&self.base_dir)?;
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(config))));
         }
-        // A fresh client for every attempt: a used one drops what it had not sent when the broker forgot the session.
         let (client, mut events) = AsyncClient::new(options, manner.requests);
         events.network_options.set_connection_timeout(CONNECT_WAIT_S);
         events.network_options.set_tcp_nodelay(true);
-        match Box::pin(events.poll()).await {
-            Ok(Event::Incoming(Packet::ConnAck(ack))) => Ok(Connected {
-                client,
-                events,
-                session_present: ack.session_present,
-            }),
-            Ok(other) => Err(format!("an unexpected answer: {other:?}")),
-            Err(error) => Err(explain(&error)),
-        }
+        Ok((client, events))
     }
 }
 

@@ -14,7 +14,9 @@ use bus_schema::{
     data::Batch,
     plan::{ComponentRole, Descriptor},
 };
-use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
+use flow::{
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, describe, parse_config,
+};
 use rumqttc::{AsyncClient, Event, EventLoop, Outgoing, Packet, QoS};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -270,6 +272,14 @@ impl Sink for MqttSink {
         self.all_taken().await?;
         self.trials.done();
         Ok(())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        drop(self.broker.check().await?);
+        Ok(format!(
+            "{} lets us in; whether the topics may be written shows with the first message",
+            self.broker.place()
+        ))
     }
 
     async fn close(&mut self) {

@@ -15,8 +15,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, describe,
-    parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble,
+    describe, parse_config,
 };
 use rumqttc::{AsyncClient, ClientError, Event, EventLoop, Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode};
 use schemars::JsonSchema;
@@ -33,6 +33,7 @@ use crate::{
     },
     mqtt::{Broker, CONNECT_WAIT_S, Connected, Manner, Settings, Task, Urls, explain},
     payload::{self, Format},
+    reach,
     secret::SecretRef,
     tls::TlsFiles,
 };
@@ -373,6 +374,35 @@ impl Source for MqttSource {
             // Of an earlier connection: the broker will send those messages again.
             _ => Ok(()),
         }
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let Connected { client, mut events, .. } = self.broker.check().await?;
+        // One of a group would take messages from the others.
+        let (shared, own): (Vec<String>, Vec<String>) = self
+            .topics
+            .iter()
+            .cloned()
+            .partition(|topic| topic.starts_with("$share/"));
+        let place = self.broker.place();
+        if !own.is_empty() {
+            let wanted = std::mem::replace(&mut self.topics, own);
+            let mut early = VecDeque::new();
+            let subscribing = self.subscribe(&client, &mut events, &mut early);
+            let subscribed = timeout(Duration::from_secs(CONNECT_WAIT_S), Box::pin(subscribing)).await;
+            self.topics = wanted;
+            let silent = || Err(Fault::retry("the broker does not answer to the subscription"));
+            subscribed.unwrap_or_else(|_| silent()).map_err(|fault| {
+                reach::forbidden(
+                    fault.to_string(),
+                    "let the user read these topics in the broker's access list",
+                )
+            })?;
+        }
+        Ok(match shared.is_empty() {
+            true => format!("{place}: the topics can be subscribed to"),
+            false => format!("{place} lets us in; topics of a group show only when the workflow runs"),
+        })
     }
 
     async fn close(&mut self) {

@@ -90,6 +90,16 @@ impl Payloads<'_> {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Template(Vec<Piece>);
 
+impl Template {
+    /// The whole text, when no value of a record stands in it.
+    pub(crate) fn constant(&self) -> Option<&str> {
+        match &self.0[..] {
+            [Piece::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+}
+
 /// A part of a text with places for values.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Piece {

@@ -10,8 +10,8 @@ use std::{
 use async_trait::async_trait;
 use bus_schema::plan::{ComponentRole, Descriptor};
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, describe,
-    parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble,
+    describe, parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -201,6 +201,11 @@ impl Source for StdinSource {
                 Ok(None) => self.feed.end(),
             }
         }
+    }
+
+    /// Looking would take what comes.
+    async fn check(&mut self) -> Result<String, Trouble> {
+        Ok("the standard input is always there; whether anything comes shows when it is read".to_string())
     }
 
     async fn close(&mut self) {

@@ -5,9 +5,9 @@
 //!
 //! | trait | must | has a default |
 //! |---|---|---|
-//! | [`Source`] | `open` after a [`Position`], `read` | `commit`, `ready`, `close`, and what only streams need |
+//! | [`Source`] | `open` after a [`Position`], `read` | `check`, `commit`, `ready`, `close`, and what only streams need |
 //! | [`Transform`] | `apply`: pure, the same for the same batch, no more records than came | `forget`; `outside`, for one that has to be waited for ([`Outside`]) |
-//! | [`Sink`] | `open`, `write`, `commit` | `watermark` and `keeps_watermark` for exactly once, `gathered` for objects, `close`, and what only spools need |
+//! | [`Sink`] | `open`, `write`, `commit` | `check`; `watermark` and `keeps_watermark` for exactly once, `gathered` for objects, `close`, and what only spools need |
 //! | [`Component`] | a descriptor (see [`describe`]) and a builder that checks the config and opens nothing | |
 //!
 //! What holds between them and the runner:
@@ -30,6 +30,7 @@
 //! `commit`; loops, retry, back-off, reopening, positions, dead letters and shutdown belong to the runner alone.
 
 mod backoff;
+pub mod check;
 mod component;
 mod letter;
 mod level;
@@ -47,6 +48,7 @@ mod transform;
 mod work;
 
 pub use backoff::Backoff;
+pub use check::{Trouble, TroubleKind};
 pub use component::{Build, BuildContext, Builder, Component, ConfigError, Registry, describe, parse_config};
 pub use letter::{DeadLetter, DeadLetters, Due, LetterKey, LetterPoint, Replay, Stand};
 pub use memory::STATES_BYTES_MAX;

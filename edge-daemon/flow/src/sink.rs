@@ -4,7 +4,11 @@ use async_trait::async_trait;
 use bus_schema::{data::Batch, id::StreamId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Fault, source::Position};
+use crate::{
+    Fault,
+    check::{self, Trouble},
+    source::Position,
+};
 
 /// One batch on its way into a sink.
 #[derive(Debug, Clone)]
@@ -261,6 +265,15 @@ pub trait Sink: Send {
     /// Whether what is written from here on would be refused with [`Fault::Moved`]: asked while nothing comes to be written.
     fn has_moved(&self) -> bool {
         false
+    }
+
+    /// Whether it would work here and now: what was seen, for a person, or what is wrong and how to mend it. Called instead of
+    /// `open`, by somebody who waits ([`check::check_sink`]), also while the same destination runs elsewhere. Touches no data:
+    /// nothing is written, made or undone. Where `open` does any of that, this must not be left as it is.
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let opened = self.open().await;
+        self.close().await;
+        check::opened(opened)
     }
 
     /// Lets go of connections and files.

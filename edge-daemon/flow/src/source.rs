@@ -5,7 +5,12 @@ use std::fmt;
 use async_trait::async_trait;
 use bus_schema::{data::Batch, limits::POSITION_BYTES_MAX};
 
-use crate::{Fault, memory::STATES_BYTES_MAX, sink::Tally};
+use crate::{
+    Fault,
+    check::{self, Trouble},
+    memory::STATES_BYTES_MAX,
+    sink::Tally,
+};
 
 /// A source's own bookmark. Nobody else looks inside; it is stored with the records that came before it, and with what the
 /// transforms between them and the source remembered then (see `memory`).
@@ -103,6 +108,16 @@ pub trait Source: Send {
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
         let _ = position;
         Ok(())
+    }
+
+    /// Whether it would work here and now: what was seen, for a person, or what is wrong and how to mend it. Called instead of
+    /// `open`, by somebody who waits ([`check::check_source`]), also while the same source runs elsewhere. Touches no data:
+    /// nothing is written, made, taken or acknowledged, and no position moves. Where `open` does any of that, this must not
+    /// be left as it is.
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let opened = self.open(None).await;
+        self.close().await;
+        check::opened(opened)
     }
 
     /// Lets go of connections and files. Never fails: there is nobody left to tell.

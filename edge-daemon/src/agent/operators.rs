@@ -9,36 +9,58 @@ use std::{
 use bus_link::session::Incoming;
 use bus_schema::{
     api::{Failure, FailureKind},
+    audit::{AuditEvent, AuditOutcome},
     control::{ControlCall, ControlResult},
     letter::{LetterCall, LetterResult},
     limits::LEASE_MS,
-    member::Role,
-    message::{TapOpen, TapSample},
+    message::{PlanPut, TapOpen, TapSample},
     secret::{SecretCall, SecretResult},
     trial::{TrialCall, TrialResult},
 };
 
 use super::Agent;
 use crate::{
+    assemble::unix_ms,
+    audit,
     control::{self, LOG_LEVEL_MS_MAX, LOG_LINES_MAX, Paused},
     letters::Desk,
     logging,
+    permission::Asked,
     trial::Trial,
 };
 
 impl Agent {
+    /// Takes a plan, and writes into the audit by whom it was given.
+    pub(super) async fn given_plan(&mut self, message: &Incoming, put: PlanPut) -> bool {
+        let before = self.plan_error.clone();
+        let is_taken = self.offered(put).await;
+        if is_taken {
+            let version = format!("version {}", self.plan_version());
+            self.noted(message, "give a plan", &version, Ok(())).await;
+        } else if !self.plan_error.is_empty() && self.plan_error != before {
+            let result = Err((false, self.plan_error.clone()));
+            self.noted(message, "give a plan", "", result).await;
+        }
+        is_taken
+    }
+
     pub(super) async fn tap(&self, message: &Incoming, wish: &TapOpen) {
         let known = self
             .plan
             .as_ref()
             .is_some_and(|plan| plan.workflows.iter().any(|w| w.id == wish.workflow));
-        let refused = if message.sender.role != Role::Operator {
+        let refused = if !Asked::Tap.is_for(message.sender.role) {
             Some("only operators may tap".to_string())
         } else if !known {
             Some("this daemon does not run that workflow".to_string())
         } else {
             self.taps.open(message.sender.node, wish, Instant::now()).err()
         };
+        let forbidden = !Asked::Tap.is_for(message.sender.role);
+        let result = refused
+            .as_deref()
+            .map_or(Ok(()), |cause| Err((forbidden, cause.to_string())));
+        self.noted(message, "tap records", &wish.node, result).await;
         if let Some(refused) = refused {
             let (workflow, node) = (wish.workflow, wish.node.clone());
             let sample = TapSample {
@@ -57,9 +79,17 @@ impl Agent {
     /// Answers an operator who asks about dead letters. What changes something is written to the log.
     pub(super) async fn letters(&mut self, message: &Incoming, call: &LetterCall) {
         let sender = &message.sender;
-        if sender.role != Role::Operator {
-            let result = LetterResult::Failed(forbidden("only operators may see dead letters"));
-            let _ = self.session.reply(message, &result).await;
+        let (action, what) = asked_of_letters(call);
+        if !Asked::Letters.is_for(sender.role) {
+            let failure = forbidden("only operators may see dead letters");
+            let action = if action.is_empty() {
+                "look at dead letters"
+            } else {
+                action
+            };
+            self.noted(message, action, &what, Err((true, failure.message.clone())))
+                .await;
+            let _ = self.session.reply(message, &LetterResult::Failed(failure)).await;
             return;
         }
         let planned = self.plan.iter().flat_map(|plan| &plan.workflows);
@@ -73,6 +103,13 @@ impl Agent {
             tracing::error!(operator = sender.name, "a question about dead letters was not answered");
             return;
         };
+        if !action.is_empty() {
+            let result = match &result {
+                LetterResult::Failed(failure) => Err((false, failure.message.clone())),
+                _ => Ok(()),
+            };
+            self.noted(message, action, &what, result).await;
+        }
         match (call, &result) {
             (LetterCall::Replay(select), LetterResult::Done { letters, .. }) => {
                 tracing::info!(
@@ -101,16 +138,19 @@ impl Agent {
     /// Answers an operator who sets or looks after secrets. Workflows that name a changed one begin anew with it.
     pub(super) async fn secrets(&mut self, message: &Incoming, call: SecretCall) -> bool {
         let sender = &message.sender;
-        if sender.role != Role::Operator {
-            let result = SecretResult::Failed(forbidden("only operators may set secrets"));
-            let _ = self.session.reply(message, &result).await;
+        let (action, what) = match &call {
+            SecretCall::Set { name, .. } => ("set a secret", name.clone()),
+            SecretCall::Remove { name } => ("remove a secret", name.clone()),
+            SecretCall::List => ("list secrets", String::new()),
+        };
+        if !Asked::Secrets.is_for(sender.role) {
+            let failure = forbidden("only operators may set secrets");
+            self.noted(message, action, &what, Err((true, failure.message.clone())))
+                .await;
+            let _ = self.session.reply(message, &SecretResult::Failed(failure)).await;
             return false;
         }
-        let did = match &call {
-            SecretCall::Set { name, .. } => format!("set '{name}'"),
-            SecretCall::Remove { name } => format!("removed '{name}'"),
-            SecretCall::List => String::new(),
-        };
+        let is_change = !matches!(call, SecretCall::List);
         let (secrets, planned) = (
             Arc::clone(&self.secrets),
             self.plan.as_ref().map(|plan| plan.workflows.clone()),
@@ -124,6 +164,13 @@ impl Agent {
             SecretResult::Done { used_by } => used_by.clone(),
             _ => Vec::new(),
         };
+        if is_change {
+            let result = match &result {
+                SecretResult::Failed(failure) => Err((false, failure.message.clone())),
+                _ => Ok(()),
+            };
+            self.noted(message, action, &what, result).await;
+        }
         // Before the answer: who has it may count on the new secret.
         self.supervisor.restart(&used_by).await;
         if let Err(error) = self.session.reply(message, &result).await {
@@ -134,7 +181,8 @@ impl Agent {
         }
         tracing::info!(
             operator = sender.name,
-            did,
+            action,
+            secret = what,
             workflows = used_by.join(", "),
             "secrets changed"
         );
@@ -151,7 +199,14 @@ impl Agent {
             }
         };
         let refused = |failure| TrialResult::Failed(failure);
-        if message.sender.role != Role::Operator {
+        let may = Asked::Trial.is_for(message.sender.role);
+        let noted = if may {
+            Ok(())
+        } else {
+            Err((true, "only operators may try workflows".to_string()))
+        };
+        self.noted(&message, "try a text", "", noted).await;
+        if !may {
             let result = refused(forbidden("only operators may try workflows"));
             let _ = self.session.reply(&message, &result).await;
             return;
@@ -169,6 +224,13 @@ impl Agent {
         let (registry, base_dir) = (Arc::clone(&self.registry), self.base_dir.clone());
         let (session, daemon) = (Arc::clone(&self.session), self.secure.me().name.clone());
         let (allows_code, runtime) = (self.allows_code, tokio::runtime::Handle::current());
+        let planned = match &call {
+            TrialCall::CheckPlanned { workflow } => {
+                let planned = self.plan.iter().flat_map(|plan| &plan.workflows);
+                planned.filter(|plan| plan.name == *workflow).cloned().collect()
+            }
+            _ => Vec::new(),
+        };
         tokio::spawn(async move {
             let tried = tokio::task::spawn_blocking(move || {
                 let trial = Trial {
@@ -177,6 +239,7 @@ impl Agent {
                     base_dir: &base_dir,
                     allows_code,
                     runtime: runtime.clone(),
+                    planned: &planned,
                 };
                 trial.answer(&call)
             });
@@ -195,10 +258,21 @@ impl Agent {
     /// Does what an operator commands. What changes something is written to the log.
     pub(super) async fn control(&mut self, message: &Incoming, call: ControlCall) -> bool {
         let sender = &message.sender;
-        let result = match sender.role {
-            Role::Operator => self.command(&sender.name, call).await,
-            _ => ControlResult::Failed(forbidden("only operators may command daemons")),
+        let asked = Asked::by(&call);
+        let (action, what) = commanded(&call);
+        let may = asked.is_for(sender.role);
+        let result = match may {
+            true => self.command(&sender.name, call).await,
+            false => ControlResult::Failed(forbidden("only operators and the plane may command daemons")),
         };
+        // Who only looks at what a daemon says of itself leaves no trace, unless it may not.
+        if asked == Asked::Command || !may {
+            let noted = match &result {
+                ControlResult::Failed(failure) => Err((!may, failure.message.clone())),
+                _ => Ok(()),
+            };
+            self.noted(message, action, &what, noted).await;
+        }
         if let Err(error) = self.session.reply(message, &result).await {
             tracing::debug!(%error, "the answer to a command could not be sent");
         }
@@ -263,6 +337,14 @@ impl Agent {
                 let (lines, newest) = self.log.recent().after(after, most, &workflow);
                 return ControlResult::Lines { lines, newest };
             }
+            ControlCall::Audit(call) => {
+                let home = Arc::clone(&self.home);
+                let read = tokio::task::spawn_blocking(move || audit::page(&home, &call)).await;
+                return read.map_or_else(
+                    |error| control::failed(FailureKind::Internal, error.to_string(), "see the daemon's log"),
+                    ControlResult::Audit,
+                );
+            }
             ControlCall::Diagnose => {
                 let mut streams = self.streams.reports();
                 streams.extend(self.supervisor.direct_reports().await);
@@ -275,6 +357,19 @@ impl Agent {
             }
         };
         ControlResult::Done { workflows: done }
+    }
+
+    /// Writes into the audit what somebody wanted, and why not if it was not done: `true` when it may not.
+    pub(super) async fn noted(&self, message: &Incoming, action: &str, what: &str, result: Result<(), (bool, String)>) {
+        let event = AuditEvent::new(unix_ms(), &message.sender.name, "bus", action, what);
+        let event = match result {
+            Ok(()) => event,
+            Err((true, cause)) => event.but(AuditOutcome::Refused, &cause),
+            Err((false, cause)) => event.but(AuditOutcome::Failed, &cause),
+        };
+        if let Err(error) = self.on_disk(move |home| audit::append(home, event)).await {
+            tracing::error!(%error, "cannot write into the audit");
+        }
     }
 
     /// Durable before it is done.
@@ -307,6 +402,39 @@ impl Agent {
         if let Err(error) = self.log.set_level(&level) {
             tracing::error!(error, "the log level could not be changed");
         }
+    }
+}
+
+/// What a command is called in the audit, and what it is about.
+fn commanded(call: &ControlCall) -> (&'static str, String) {
+    let of = |workflow: &String| {
+        if workflow.is_empty() {
+            "all workflows".to_string()
+        } else {
+            workflow.clone()
+        }
+    };
+    match call {
+        ControlCall::Restart { workflow } => ("restart", of(workflow)),
+        ControlCall::Pause { workflow } => ("pause", of(workflow)),
+        ControlCall::Resume { workflow } => ("resume", of(workflow)),
+        ControlCall::LogLevel { level, for_ms } => ("change the log level", format!("'{level}' for {for_ms} ms")),
+        ControlCall::Logs { workflow, .. } => ("read the log", workflow.clone()),
+        ControlCall::Diagnose => ("diagnose", String::new()),
+        ControlCall::Audit(_) => ("read the audit", String::new()),
+    }
+}
+
+/// What a question about dead letters is called in the audit; empty for what reveals no record.
+fn asked_of_letters(call: &LetterCall) -> (&'static str, String) {
+    match call {
+        LetterCall::Replay(select) => ("replay dead letters", select.workflow.clone()),
+        LetterCall::Purge(select) => ("purge dead letters", select.workflow.clone()),
+        // What follows of a long record is not another look at it.
+        LetterCall::Show { letter, offset: 0 } => {
+            ("look at a dead letter", format!("{}/{}", letter.workflow, letter.id))
+        }
+        LetterCall::Show { .. } | LetterCall::List { .. } => ("", String::new()),
     }
 }
 

@@ -1,12 +1,22 @@
-//! `myceliald test`: the tests that workflow files keep, here, without a fleet.
+//! `myceliald test` and `myceliald check`: the tests that workflow files keep, and whether their sources and destinations
+//! can be reached; here, without a fleet.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use bus_schema::api::Failure;
 use flow::Registry;
 use tokio::runtime::Handle;
 
-use super::Trial;
+use super::{
+    Trial,
+    checkup::{self, Checker},
+};
+
+/// The name of this machine.
+const HERE: &str = "local";
 
 /// Runs the tests of these files and says how each ended. Blocks, so not on the runtime's own thread. `Err` says what went wrong, once everything has been tried.
 pub fn test(files: &[PathBuf], registry: &Registry, runtime: &Handle) -> Result<(), String> {
@@ -43,20 +53,53 @@ pub fn test(files: &[PathBuf], registry: &Registry, runtime: &Handle) -> Result<
 
 fn of_file(file: &Path, registry: &Registry, runtime: &Handle) -> Result<Vec<bus_schema::trial::Verdict>, String> {
     let text = bus_link::settings::text(file).map_err(|error| error.to_string())?;
-    let base_dir = file
-        .canonicalize()
-        .ok()
-        .and_then(|path| path.parent().map(Path::to_path_buf))
-        .unwrap_or_default();
+    let base_dir = base_dir(file);
     let trial = Trial {
         registry,
-        daemon: "local",
+        daemon: HERE,
         base_dir: &base_dir,
         // Whoever runs this could run the code as well.
         allows_code: true,
         runtime: runtime.clone(),
+        planned: &[],
     };
     trial.test(&text).map_err(|failure: Failure| told(&failure))
+}
+
+/// Checks the sources and destinations of a file, whatever daemon they are for, and says how each was found. `Ok(false)`:
+/// something is wrong with one. `Err`: with the file.
+pub async fn check(file: &Path, registry: &Registry) -> Result<bool, String> {
+    let text = bus_link::settings::text(file).map_err(|error| error.to_string())?;
+    let spec = workflow::parse(&text)
+        .map_err(|problems| told(&super::invalid("the workflow has problems".to_string(), problems)))?;
+    let base_dir = base_dir(file);
+    // Each daemon that the text names stands for this machine once.
+    let daemons: Vec<&str> = spec.daemons().collect();
+    let (mut is_good, mut told_of) = (true, HashSet::new());
+    for daemon in if daemons.is_empty() { vec![HERE] } else { daemons } {
+        let checker = Checker {
+            registry,
+            daemon,
+            base_dir: &base_dir,
+            // Whoever runs this could run the code as well.
+            allows_code: true,
+        };
+        for checkup in checker.text(&text).await.map_err(|failure| told(&failure))? {
+            is_good &= checkup.trouble.is_none();
+            // What may be on any of them is found again by each.
+            if told_of.insert(checkup.node.clone()) {
+                print!("{}", checkup::shown(&checkup));
+            }
+        }
+    }
+    Ok(is_good)
+}
+
+/// Where relative paths in a file's configs start.
+fn base_dir(file: &Path) -> PathBuf {
+    let path = file.canonicalize().ok();
+    path.and_then(|path| path.parent().map(Path::to_path_buf))
+        .unwrap_or_default()
 }
 
 fn told(failure: &Failure) -> String {

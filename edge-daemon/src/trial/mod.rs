@@ -1,6 +1,7 @@
 //! Tries a workflow's text: its transforms run on given records, way by way, as the runner would lead them. Reads from no
-//! source, writes to no destination, keeps nothing.
+//! source, writes to no destination, keeps nothing. Checks of sources and destinations are in `checkup`.
 
+pub mod checkup;
 pub mod local;
 mod rows;
 
@@ -10,7 +11,7 @@ use bus_schema::{
     api::{Failure, FailureKind, Problem},
     data::Batch,
     limits::PREVIEW_ROWS_MAX,
-    plan::ComponentRole,
+    plan::{ComponentRole, PlanWorkflow},
     trial::{Given, TrialCall, TrialResult, TrialStep, Verdict},
 };
 use flow::{Build, BuildContext, Registry};
@@ -31,6 +32,8 @@ pub struct Trial<'a> {
     pub allows_code: bool,
     /// Waits for what others do.
     pub runtime: tokio::runtime::Handle,
+    /// What it runs.
+    pub planned: &'a [PlanWorkflow],
 }
 
 /// What one node made of what came on one way.
@@ -57,8 +60,33 @@ impl Trial<'_> {
         let answered = match call {
             TrialCall::Test { text } => self.test(text).map(TrialResult::Verdicts),
             TrialCall::Preview { text, given } => self.preview(text, given).map(TrialResult::Steps),
+            TrialCall::Check { text } => self
+                .runtime
+                .block_on(self.checker().text(text))
+                .map(TrialResult::Checkups),
+            TrialCall::CheckPlanned { workflow } => match self.planned.iter().find(|plan| plan.name == *workflow) {
+                Some(plan) => Ok(TrialResult::Checkups(
+                    self.runtime.block_on(self.checker().planned(plan)),
+                )),
+                None => Err(Failure {
+                    kind: FailureKind::NotFound,
+                    ..invalid(
+                        format!("daemon '{}' runs no workflow '{workflow}'", self.daemon),
+                        Vec::new(),
+                    )
+                }),
+            },
         };
         answered.unwrap_or_else(TrialResult::Failed)
+    }
+
+    fn checker(&self) -> checkup::Checker<'_> {
+        checkup::Checker {
+            registry: self.registry,
+            daemon: self.daemon,
+            base_dir: self.base_dir,
+            allows_code: self.allows_code,
+        }
     }
 
     /// How the tests of a text end.
@@ -267,6 +295,7 @@ from = "fahrenheit"
             base_dir: Path::new("/"),
             allows_code: false,
             runtime: runtime.handle().clone(),
+            planned: &[],
         };
         do_it(&trial, text);
     }

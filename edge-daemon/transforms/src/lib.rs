@@ -1,8 +1,9 @@
-//! Transforms, one file each, one line each in [`components`]. Functions over batches: no clock, and no I/O but the file of
-//! `lookup` and the key of `hash`.
+//! Transforms, one file each, one line each in [`components`]. Functions over batches: no clock, and no I/O but the key of
+//! `hash`.
 
 mod aggregate;
 mod arithmetic;
+mod batch;
 mod bound;
 mod cast;
 mod cells;
@@ -24,7 +25,6 @@ mod hash;
 mod line;
 mod line_protocol;
 mod logfmt;
-mod lookup;
 mod mask;
 mod merge;
 mod moment;
@@ -72,9 +72,9 @@ pub fn components() -> Vec<Component> {
         render::RENDER,
         codec::DECODE,
         codec::ENCODE,
-        lookup::LOOKUP,
         dedupe::DEDUPE,
         aggregate::AGGREGATE,
+        batch::BATCH,
         route::ROUTE,
         contract::CONTRACT,
         merge::MERGE,
@@ -123,9 +123,9 @@ mod tests {
                 "render",
                 "decode",
                 "encode",
-                "lookup",
                 "dedupe",
                 "aggregate",
+                "batch",
                 "route",
                 "contract",
                 "merge",

@@ -45,7 +45,7 @@ pub(super) fn prepare(
     expected: Option<u32>,
     env: &Env<'_>,
 ) -> Result<Ready, Failure> {
-    let fleet = fleet(state, &text, env.now);
+    let fleet = fleet(state, &text, env);
     let spec = workflow::validate(&text, &fleet).map_err(faulty)?;
     let name = spec.name().to_string();
     state
@@ -92,8 +92,8 @@ pub(super) fn not_rolling(state: &State, name: &str) -> Result<(), Failure> {
 }
 
 /// What applying a text would change.
-pub(super) fn diff(state: &State, text: &str, now: Now) -> Result<WorkflowDiff, Failure> {
-    let fleet = fleet(state, text, now);
+pub(super) fn diff(state: &State, text: &str, env: &Env<'_>) -> Result<WorkflowDiff, Failure> {
+    let fleet = fleet(state, text, env);
     let spec = workflow::validate(text, &fleet).map_err(faulty)?;
     let before = state.workflows.get(spec.name());
     let old = before.and_then(|revision| workflow::parse(&revision.text).ok());

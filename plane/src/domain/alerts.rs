@@ -69,6 +69,11 @@ pub fn all_rules(own: &[AlertRule]) -> Vec<AlertRule> {
     rules.into_values().collect()
 }
 
+/// Whether a rule is as it comes with the plane.
+pub fn is_built_in(rule: &AlertRule) -> bool {
+    built_in().contains(rule)
+}
+
 /// What is wrong with rules, in words. `selects`: whether a selector can be read.
 pub fn mistake(
     rules: &[AlertRule],
@@ -542,6 +547,17 @@ mod tests {
     fn is(subject: &str, all: &[(readings::Metric, u64)]) -> BTreeMap<String, Values> {
         let of = |(metric, value): &(readings::Metric, u64)| (metric.0, value * 1_000);
         BTreeMap::from([(subject.to_string(), all.iter().map(of).collect())])
+    }
+
+    #[test]
+    fn what_comes_with_the_plane_is_known_until_it_is_changed() {
+        for rule in built_in() {
+            let changed = AlertRule {
+                enabled: false,
+                ..rule.clone()
+            };
+            assert!(is_built_in(&rule) && !is_built_in(&changed), "{rule:?}");
+        }
     }
 
     #[test]

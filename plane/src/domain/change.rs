@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bus_schema::{
+    audit::AuditEvent,
     id::{NodeId, TokenId},
     key::Identity,
     member::{Certificate, Roster, Signed},
@@ -93,6 +94,8 @@ pub enum Change {
         /// The components.
         catalog: Catalog,
     },
+    /// The audit has one more entry. It lives in the store alone.
+    Audit(AuditEvent),
 }
 
 /// Something for the rim to do. None of it has to succeed: whatever is still due is asked for again by the next status.
@@ -118,6 +121,8 @@ pub enum Effect {
         /// The time.
         hint: TimeHint,
     },
+    /// Ask a daemon for what it was given: it knows more than the plane.
+    Recall(NodeId),
     /// Deploy a daemon's plan again under a higher version, see [`super::State::reissue`].
     Reissue(NodeId),
     /// Take the roster of this version into force for the plane itself.

@@ -13,7 +13,7 @@
 //!
 //! Terms stand beside each other; a daemon is chosen when all of them hold. An empty selector chooses all.
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use bus_schema::{
     api::{DaemonView, Presence},
@@ -96,11 +96,64 @@ impl Selector {
         text.split_whitespace().map(term).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Reads a selector that can be somebody's scope: one that says only what people have put there, and not what changes by
+    /// itself.
+    pub fn parse_scope(text: &str) -> Result<Self, String> {
+        let selector = Self::parse(text)?;
+        let lasts = |test: &Test| {
+            matches!(
+                test,
+                Test::Label(..) | Test::NotLabel(..) | Test::HasLabel(_) | Test::Name(_)
+            )
+        };
+        if selector.0.is_empty() || !selector.0.iter().all(|(_, test)| lasts(test)) {
+            return Err(format!(
+                "'{}' cannot be a scope: use labels and names, for example site=berlin",
+                text.escape_debug()
+            ));
+        }
+        Ok(selector)
+    }
+
     /// Whether all terms hold.
     pub fn chooses(&self, candidate: &Candidate<'_>) -> bool {
         self.0
             .iter()
             .all(|(is_wanted, test)| holds(test, candidate) == *is_wanted)
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (is_wanted, test)) in self.0.iter().enumerate() {
+            let (space, minus) = (if at == 0 { "" } else { " " }, if *is_wanted { "" } else { "-" });
+            write!(f, "{space}{minus}{test}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Label(key, value) => write!(f, "{key}={value}"),
+            Self::NotLabel(key, value) => write!(f, "{key}!={value}"),
+            Self::HasLabel(key) => write!(f, "label:{key}"),
+            Self::Name(pattern) => write!(f, "name:{pattern}"),
+            Self::Presence(presence) => write!(f, "presence:{}", format!("{presence:?}").to_lowercase()),
+            Self::Runs(workflow) => write!(f, "runs:{workflow}"),
+            Self::Version(comparison, numbers) => {
+                let sign = match comparison {
+                    Comparison::Equal => "=",
+                    Comparison::Less => "<",
+                    Comparison::LessOrEqual => "<=",
+                    Comparison::Greater => ">",
+                    Comparison::GreaterOrEqual => ">=",
+                };
+                let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+                write!(f, "version:{sign}{}", numbers.join("."))
+            }
+        }
     }
 }
 
@@ -266,6 +319,28 @@ mod tests {
             };
             let parsed = Selector::parse(selector).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(parsed.chooses(&candidate), is_chosen, "{selector}");
+        }
+    }
+
+    #[test]
+    fn a_selector_is_written_as_it_is_read() {
+        let text = "-presence:offline site=berlin line!=1 label:x -name:gw-* runs:o version:>=0.3.12";
+        let selector = Selector::parse(text).unwrap();
+        assert_eq!(selector.to_string(), text);
+        assert_eq!(Selector::parse(&selector.to_string()), Ok(selector));
+    }
+
+    #[test]
+    fn a_scope_says_only_what_lasts() {
+        for (text, may) in [
+            ("site=berlin -label:test name:gw-*", true),
+            ("", false),
+            ("presence:online", false),
+            ("site=berlin version:<1", false),
+            ("runs:orders", false),
+            ("berlin", false),
+        ] {
+            assert_eq!(Selector::parse_scope(text).is_ok(), may, "{text}");
         }
     }
 

@@ -22,6 +22,7 @@ use super::{
     ledger::{self, Streams},
     members::{Member, Members},
     plans::{Deployed, Plans, Step},
+    recall::Recalls,
     rollout::Head,
     rollouts::Rollouts,
     workflows::Workflows,
@@ -67,6 +68,7 @@ pub struct State {
     catalogs: Catalogs,
     daemons: BTreeMap<NodeId, Daemon>,
     labels: BTreeMap<NodeId, Labels>,
+    recalls: Recalls,
 }
 
 /// What to tell a daemon that does not know the fleet's time, or knows another.
@@ -97,6 +99,7 @@ impl State {
             catalogs: Catalogs::default(),
             daemons: BTreeMap::new(),
             labels: BTreeMap::new(),
+            recalls: Recalls::default(),
         }
     }
 
@@ -122,12 +125,18 @@ impl State {
     pub fn on_status(&mut self, node: NodeId, status: Status, now: Now) -> Vec<Effect> {
         let (version, troubled) = (status.plan_version, !status.plan_error.is_empty());
         let hint = time_hint(&status, now);
+        let is_foreign = self.plans.is_foreign(&node, version);
+        let knows_more = status.roster_version > self.members.version() || is_foreign;
         let daemon = self.daemons.entry(node).or_default();
         if !daemon.heard(status, now) {
             return Vec::new();
         }
         let mut effects: Vec<_> = hint.map(|hint| Effect::TellTime { node, hint }).into_iter().collect();
-        if daemon.wants_roster(self.members.version_for(&node), now.mono_ms) {
+        if knows_more && self.recalls.ask(node, now.mono_ms) {
+            effects.push(Effect::Recall(node));
+        }
+        let holds_back = is_foreign && self.recalls.holds_back(&node, now.mono_ms);
+        if !holds_back && daemon.wants_roster(self.members.version_for(&node), now.mono_ms) {
             effects.push(Effect::SendRoster(node));
         }
         if let Some(hash) = daemon.unknown_catalog()
@@ -255,7 +264,7 @@ impl State {
     }
 
     /// Whether these workflows give a daemon streams from or to others than before: of these it has to be told.
-    fn has_new_peers(&self, node: &NodeId, workflows: &[PlanWorkflow]) -> bool {
+    pub(super) fn has_new_peers(&self, node: &NodeId, workflows: &[PlanWorkflow]) -> bool {
         let known = self.peers_of(node);
         workflows
             .iter()
@@ -332,7 +341,7 @@ impl State {
         for change in changes {
             match change {
                 // Tokens live in the store alone: they are asked for seldom, and other processes make them too.
-                Change::Token(_) | Change::TokenUsed { .. } | Change::TokenRevoked(_) => {}
+                Change::Token(_) | Change::TokenUsed { .. } | Change::TokenRevoked(_) | Change::Audit(_) => {}
                 Change::Labels { node, labels } => {
                     self.labels.insert(node, labels);
                 }

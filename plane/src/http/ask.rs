@@ -16,7 +16,7 @@ use bus_schema::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Web, problem::Refusal};
-use crate::permission::Caller;
+use crate::{people::is_plain, permission::Caller};
 
 /// Most items of one page of a list.
 const PAGE_MAX: usize = 1_000;
@@ -204,8 +204,7 @@ pub(super) fn unexpected() -> Refusal {
 
 /// A name of a user, a draft, a token.
 pub(super) fn plain_name(name: &str) -> Result<(), Refusal> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
+    if !is_plain(name) {
         let message = format!(
             "'{}' cannot be a name: use 1 to {NAME_BYTES_MAX} letters, digits, '-', '_', '.' and '@'",
             name.chars().take(64).collect::<String>().escape_debug()

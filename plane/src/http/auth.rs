@@ -1,7 +1,11 @@
 //! Who asks: pages of our own origin, with a session cookie that was given for a password, or for a one-time code from
 //! `mycelial-plane login`, which needs the plane's own directory. What they may is the table's business.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::{
     extract::{Request, State as Shared},
@@ -23,8 +27,10 @@ use super::{
     users,
 };
 use crate::{
+    audit::Sparing,
     clock::unix_ms,
     disk::{Closed, Disk},
+    domain::labels::Selector,
     login::{digest, fresh_secret},
     permission::{Caller, Rank},
     store::Person,
@@ -38,6 +44,8 @@ const SESSIONS_MAX: u32 = 256;
 const COOKIE_BYTES_MAX: usize = 8 * 1024;
 /// Whoever logs in with a code from the plane's own directory.
 const OWNER: &str = "owner";
+/// What the name of a token begins with, where people read it.
+const TOKEN: &str = "token:";
 
 /// How log-ins are checked, and the names under which the page may be opened.
 #[derive(Debug)]
@@ -50,6 +58,7 @@ pub struct Auth {
     hosts: Vec<String>,
     cookie: String,
     login_hint: String,
+    refusals: Mutex<Sparing>,
 }
 
 impl Auth {
@@ -76,7 +85,14 @@ impl Auth {
                 "make a one-time link with: mycelial-plane login --dir {}",
                 dir.display()
             ),
+            refusals: Mutex::default(),
         })
+    }
+
+    /// Whether one more refusal is written into the audit.
+    pub(super) fn may_note_refusal(&self, now_unix_ms: i64) -> bool {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.may(now_unix_ms)
     }
 
     /// The hash of the session cookie, if one was sent.
@@ -97,15 +113,24 @@ impl Auth {
 
     /// Who sent these headers, if anybody known.
     pub(super) async fn identify(&self, headers: &HeaderMap, from: &str) -> Result<Option<Caller>, Refusal> {
+        let now = unix_ms();
+        if let Some(token) = bearer(headers) {
+            let hash = digest(token);
+            let found = self.disk.run(move |files| files.store.api_token(&hash, now)).await;
+            let found = found.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
+            return Ok(found.and_then(|token| {
+                let name = format!("{TOKEN}{}", token.name);
+                scoped(&name, token.rank, token.scope.as_deref(), from)
+            }));
+        }
         let Some(hash) = self.cookie_of(headers) else {
             return Ok(None);
         };
-        let now = unix_ms();
         let found = self.disk.run(move |files| files.store.session(&hash, now)).await;
         let found = found.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
-        Ok(found.map(|person| match person {
-            Person::Owner => Caller::whole(OWNER, Rank::Admin, from),
-            Person::User { name, rank } => Caller::whole(&name, rank, from),
+        Ok(found.and_then(|person| match person {
+            Person::Owner => Some(Caller::whole(OWNER, Rank::Admin, from)),
+            Person::User { name, rank, scope } => scoped(&name, rank, scope.as_deref(), from),
         }))
     }
 
@@ -118,6 +143,22 @@ impl Auth {
         let text = format!("{name}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={age_s}");
         HeaderValue::from_str(&text).ok()
     }
+}
+
+/// What a program shows instead of a cookie. No page of somebody else can make a browser send it.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// A caller with a scope. One that cannot be read shows nothing, rather than everything.
+fn scoped(name: &str, rank: Rank, scope: Option<&str>, from: &str) -> Option<Caller> {
+    let scope = scope.map(Selector::parse_scope).transpose().ok()?;
+    Some(Caller {
+        scope,
+        ..Caller::whole(name, rank, from)
+    })
 }
 
 /// Under which names the page can be opened: a name that resolves to us without being ours is an attack (DNS rebinding).
@@ -138,6 +179,10 @@ fn hosts(address: SocketAddr, names: &[String]) -> Vec<String> {
 /// Lets only requests through that name us as their host and, when they come from a page, come from a page of ours.
 pub(super) async fn require_own_origin(Shared(web): Shared<Arc<Web>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
+    // These rules are about what browsers do with cookies; with a token, cookies are not looked at.
+    if bearer(headers).is_some() {
+        return next.run(request).await;
+    }
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(header::HOST).unwrap_or_default().to_ascii_lowercase();
     if !web.auth.hosts.contains(&host) {
@@ -208,6 +253,8 @@ struct UserShown {
     name: String,
     /// How much it may.
     role: Rank,
+    /// Which daemons it sees, as a selector; all when null.
+    scope: Option<String>,
 }
 
 async fn session(ask: Ask) -> Answer {
@@ -217,6 +264,7 @@ async fn session(ask: Ask) -> Answer {
         user: ask.known.map(|caller| UserShown {
             name: caller.name,
             role: caller.rank,
+            scope: caller.scope.map(|scope| scope.to_string()),
         }),
         setup: users.is_empty(),
         hint: ask.web.auth.login_hint.clone(),
@@ -240,33 +288,19 @@ struct Login {
 }
 
 async fn login(ask: Ask) -> Answer {
-    let user = match ask.body()? {
-        Login {
-            code: Some(code),
-            name,
-            password,
-        } => {
-            let first = match (name, password) {
-                (None, None) => None,
-                (Some(name), Some(password)) => Some((name, password)),
-                _ => return Err(Refusal::invalid("name and password belong together", "")),
-            };
-            if let Some((name, password)) = &first {
-                users::check(name, password)?;
-            }
-            use_code(&ask, &code).await?;
-            match first {
-                Some((name, password)) => Some(users::first(&ask, name, password).await?),
-                None => None,
-            }
-        }
-        Login {
-            code: None,
-            name: Some(name),
-            password: Some(password),
-        } => Some(users::recognise(&ask, name, password).await?),
-        _ => return Err(Refusal::invalid("name and password, or a code, are missing", "")),
+    let wish: Login = ask.body()?;
+    let name = match (&wish.code, &wish.name) {
+        (Some(_), _) => OWNER.to_string(),
+        // What is no name may be a password, typed into the wrong field.
+        (None, name) => known_name(&ask, name.clone()).await?,
     };
+    let how = if wish.code.is_some() {
+        "with a code"
+    } else {
+        "with a password"
+    };
+    let known = who_logs_in(&ask, wish).await;
+    let user = ask.noted_of(&name, "log in to the page", how, known).await?;
     let secret = fresh_secret().map_err(Refusal::internal)?;
     let (hash, expires) = (digest(&secret), unix_ms().saturating_add(SESSION_MS));
     let (auth, who) = (&ask.web.auth, user.clone());
@@ -285,6 +319,45 @@ async fn login(ask: Ask) -> Answer {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
     Ok(response)
+}
+
+async fn known_name(ask: &Ask, name: Option<String>) -> Result<String, Refusal> {
+    let name = name.unwrap_or_default();
+    let wanted = name.clone();
+    let found = ask.web.auth.disk.run(move |files| files.store.user(&wanted)).await;
+    let found = found.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
+    Ok(found.map_or_else(|| "an unknown name".to_string(), |_| name))
+}
+
+/// The user; `None`: whoever has a code.
+async fn who_logs_in(ask: &Ask, wish: Login) -> Result<Option<String>, Refusal> {
+    match wish {
+        Login {
+            code: Some(code),
+            name,
+            password,
+        } => {
+            let first = match (name, password) {
+                (None, None) => None,
+                (Some(name), Some(password)) => Some((name, password)),
+                _ => return Err(Refusal::invalid("name and password belong together", "")),
+            };
+            if let Some((name, password)) = &first {
+                users::check(name, password)?;
+            }
+            use_code(ask, &code).await?;
+            match first {
+                Some((name, password)) => users::first(ask, name, password).await.map(Some),
+                None => Ok(None),
+            }
+        }
+        Login {
+            code: None,
+            name: Some(name),
+            password: Some(password),
+        } => users::recognise(ask, name, password).await.map(Some),
+        _ => Err(Refusal::invalid("name and password, or a code, are missing", "")),
+    }
 }
 
 async fn use_code(ask: &Ask, code: &str) -> Result<(), Refusal> {

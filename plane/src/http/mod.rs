@@ -1,10 +1,14 @@
 //! The web page and its JSON: what a browser on this machine may ask of the plane. Every call goes through the service;
 //! nothing is decided here but who may ask: see `table.rs`.
 
+mod api_tokens;
 mod ask;
 mod assets;
 mod attempts;
+mod audit;
 mod auth;
+mod commands;
+mod drafts;
 mod fleet;
 mod live;
 mod metrics;
@@ -32,6 +36,7 @@ use tracing::{error, warn};
 use zeroize::Zeroizing;
 
 use crate::{
+    commands::Commands,
     live::Live,
     service::{Handle, stopped},
 };
@@ -49,6 +54,7 @@ pub struct Web {
     service: Handle,
     live: Live,
     auth: Auth,
+    commands: Arc<Commands>,
     /// What Prometheus has to show; `None`: metrics are off.
     metrics_token: Option<Zeroizing<String>>,
     stop: watch::Receiver<bool>,
@@ -77,6 +83,7 @@ pub fn serve(
     service: Handle,
     live: Live,
     auth: Auth,
+    commands: Arc<Commands>,
     metrics_token: Option<Zeroizing<String>>,
     stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
@@ -84,6 +91,7 @@ pub fn serve(
         service,
         live,
         auth,
+        commands,
         metrics_token,
         stop: stop.clone(),
     });

@@ -11,7 +11,7 @@ use super::{
     problem::Refusal,
     table::{Endpoint, admin, by, operator, viewer},
 };
-use crate::{clock::unix_ms, permission::Reach::Whole};
+use crate::{clock::unix_ms, domain::alerts::is_built_in, permission::Reach::Whole};
 
 /// How far back a series goes unless asked, in milliseconds.
 const LAST_MS: i64 = 3_600_000;
@@ -33,7 +33,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             by!(alerts),
         )
         .answers::<Page<AlertView>>(),
-        Endpoint::get("/alerts/rules", viewer(Whole), "All rules of alerts", by!(rules)).answers::<Page<AlertRule>>(),
+        Endpoint::get("/alerts/rules", viewer(Whole), "All rules of alerts", by!(rules)).answers::<Page<RuleShown>>(),
         Endpoint::put(
             "/alerts/rules",
             operator(Whole),
@@ -41,7 +41,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             by!(put_rules),
         )
         .takes::<Rules>()
-        .answers::<Page<AlertRule>>(),
+        .answers::<Page<RuleShown>>(),
         Endpoint::post(
             "/alerts/preview",
             viewer(Whole),
@@ -146,9 +146,27 @@ async fn alerts(ask: Ask) -> Answer {
     }
 }
 
+/// A rule in the list.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct RuleShown {
+    #[serde(flatten)]
+    rule: AlertRule,
+    /// Whether it is as it comes with the plane.
+    comes_with_plane: bool,
+}
+
+fn shown(rules: Vec<AlertRule>) -> Answer {
+    let items = rules.into_iter().map(|rule| RuleShown {
+        comes_with_plane: is_built_in(&rule),
+        rule,
+    });
+    json(Page::all(items.collect()))
+}
+
 async fn rules(ask: Ask) -> Answer {
     match observe(&ask, ObserveCall::Rules).await? {
-        ObserveResult::Rules(all) => json(Page::all(all)),
+        ObserveResult::Rules(all) => shown(all),
         _ => Err(unexpected()),
     }
 }
@@ -165,7 +183,7 @@ struct Rules {
 async fn put_rules(ask: Ask) -> Answer {
     let Rules { rules } = ask.body()?;
     match observe(&ask, ObserveCall::PutRules(rules)).await? {
-        ObserveResult::Rules(all) => json(Page::all(all)),
+        ObserveResult::Rules(all) => shown(all),
         _ => Err(unexpected()),
     }
 }

@@ -14,9 +14,9 @@ use axum::{
 use bus_schema::api::FailureKind;
 
 use super::{
-    BODY_BYTES_MAX, Peer, Web,
+    BODY_BYTES_MAX, Peer, Web, api_tokens,
     ask::{Answer, Ask, Handler},
-    auth, fleet, live, observe,
+    audit, auth, commands, drafts, fleet, live, observe,
     problem::Refusal,
     rollouts, users, workflows,
 };
@@ -206,6 +206,10 @@ pub fn endpoints() -> Vec<Endpoint> {
         observe::endpoints(),
         users::endpoints(),
         rollouts::endpoints(),
+        api_tokens::endpoints(),
+        drafts::endpoints(),
+        audit::endpoints(),
+        commands::endpoints(),
     ]
     .concat()
 }
@@ -241,8 +245,11 @@ async fn dispatch(
     let (parts, body) = request.into_parts();
     let from = peer.to_string();
     let known = web.auth.identify(&parts.headers, &from).await?;
-    let judged = endpoint.need.judge(known.as_ref());
-    judged.map_err(|denied| Refusal::denied(denied, endpoint.need, web.auth.login_hint()))?;
+    if let Err(denied) = endpoint.need.judge(known.as_ref()) {
+        let refusal = Refusal::denied(denied, endpoint.need, web.auth.login_hint());
+        audit::refused(&web, known.as_ref(), endpoint.verb, parts.uri.path(), &refusal).await;
+        return Err(refusal);
+    }
     let params = params.map_err(|rejection| Refusal::invalid(rejection.body_text(), ""))?;
     let params = params
         .iter()

@@ -13,13 +13,12 @@ use super::{
 use crate::{
     clock::unix_ms,
     disk::Files,
+    domain::labels::Selector,
     password,
+    people::USERS_MAX,
     permission::{Rank, Reach::Free},
     store::{StoreError, User},
 };
-
-/// Most users.
-const USERS_MAX: u32 = 1_000;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -56,6 +55,8 @@ struct UserView {
     name: String,
     /// How much it may.
     role: Rank,
+    /// Which daemons it sees, as a selector; all when null.
+    scope: Option<String>,
     /// Since when, milliseconds since 1970.
     made_unix_ms: i64,
 }
@@ -69,6 +70,9 @@ struct UserWish {
     role: Rank,
     /// 10 characters or more.
     password: String,
+    /// Which daemons it sees: labels and names, such as site=berlin; all when it is left out.
+    #[serde(default)]
+    scope: Option<String>,
 }
 
 /// What changes of a user; the rest stays.
@@ -78,6 +82,9 @@ struct UserWish {
 struct UserChange {
     #[serde(default)]
     role: Option<Rank>,
+    /// Which daemons it sees; all when empty.
+    #[serde(default)]
+    scope: Option<String>,
     /// Ends its sessions.
     #[serde(default)]
     password: Option<String>,
@@ -100,7 +107,15 @@ pub(super) fn check(name: &str, password: &str) -> Result<(), Refusal> {
     password::mistake(password).map_or(Ok(()), |wrong| Err(Refusal::invalid(wrong, "")))
 }
 
-async fn disk<T: Send + 'static>(
+/// Whether this can be somebody's scope; nothing is none.
+pub(super) fn check_scope(scope: Option<&str>) -> Result<(), Refusal> {
+    match scope.filter(|scope| !scope.is_empty()).map(Selector::parse_scope) {
+        Some(Err(wrong)) => Err(Refusal::invalid(wrong, "")),
+        _ => Ok(()),
+    }
+}
+
+pub(super) async fn disk<T: Send + 'static>(
     ask: &Ask,
     job: impl FnOnce(&mut Files) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -170,6 +185,7 @@ pub(super) async fn first(ask: &Ask, name: String, password: String) -> Result<S
             name: name.clone(),
             role: Rank::Admin,
             password,
+            scope: None,
         },
         1,
     )
@@ -179,10 +195,12 @@ pub(super) async fn first(ask: &Ask, name: String, password: String) -> Result<S
 
 async fn make(ask: &Ask, wish: UserWish, most: u32) -> Result<(), Refusal> {
     check(&wish.name, &wish.password)?;
+    check_scope(wish.scope.as_deref())?;
     let (name, rank) = (wish.name, wish.role);
     let user = User {
         name: name.clone(),
         rank,
+        scope: wish.scope.filter(|scope| !scope.is_empty()),
         password: hashed(ask, wish.password).await?,
         made_unix_ms: unix_ms(),
     };
@@ -206,26 +224,32 @@ fn no_user(name: &str) -> Refusal {
 }
 
 async fn own(ask: Ask) -> Answer {
+    let name = ask.caller()?.name.clone();
+    ask.noted("change one's own password", &name, change_own(&ask).await)
+        .await
+}
+
+async fn change_own(ask: &Ask) -> Answer {
     let PasswordWish { old, new } = ask.body()?;
     let name = ask.caller()?.name.clone();
     let wanted = name.clone();
-    if disk(&ask, move |files| files.store.user(&wanted)).await?.is_none() {
+    if disk(ask, move |files| files.store.user(&wanted)).await?.is_none() {
         return Err(Refusal::invalid(
             "whoever logs in with a code has no password",
             "add a user first",
         ));
     }
     check(&name, &new)?;
-    recognise(&ask, name.clone(), old).await.map_err(|mut refusal| {
+    recognise(ask, name.clone(), old).await.map_err(|mut refusal| {
         // Not 401: the session is good.
         if refusal.status == StatusCode::UNAUTHORIZED {
             (refusal.status, refusal.failure.message) = (StatusCode::FORBIDDEN, "the old password is wrong".into());
         }
         refusal
     })?;
-    let (hash, but) = (hashed(&ask, new).await?, ask.web.auth.cookie_of(&ask.headers));
-    let changed = disk(&ask, move |files| {
-        files.store.change_user(&name, None, Some(&hash), but.as_ref())
+    let (hash, but) = (hashed(ask, new).await?, ask.web.auth.cookie_of(&ask.headers));
+    let changed = disk(ask, move |files| {
+        files.store.change_user(&name, None, None, Some(&hash), but.as_ref())
     });
     changed.await?;
     nothing()
@@ -235,6 +259,7 @@ async fn list(ask: Ask) -> Answer {
     let view = |user: User| UserView {
         name: user.name,
         role: user.rank,
+        scope: user.scope,
         made_unix_ms: user.made_unix_ms,
     };
     let users = disk(&ask, |files| files.store.users()).await?;
@@ -242,22 +267,51 @@ async fn list(ask: Ask) -> Answer {
 }
 
 async fn add(ask: Ask) -> Answer {
-    make(&ask, ask.body()?, USERS_MAX).await?;
+    let wish: UserWish = ask.body()?;
+    let scope = wish
+        .scope
+        .as_deref()
+        .map_or(String::new(), |scope| format!(", only '{scope}'"));
+    let what = format!("{} as {}{scope}", wish.name, wish.role.word());
+    ask.noted("add a user", &what, make(&ask, wish, USERS_MAX).await)
+        .await?;
     nothing()
 }
 
 async fn change(ask: Ask) -> Answer {
-    let (UserChange { role, password }, name) = (ask.body()?, ask.param("name"));
+    let (wish, name): (UserChange, _) = (ask.body()?, ask.param("name"));
+    let role = wish
+        .role
+        .map_or(String::new(), |role| format!(", {} from now on", role.word()));
+    let password = if wish.password.is_some() {
+        ", another password"
+    } else {
+        ""
+    };
+    let scope = match wish.scope.as_deref() {
+        None => String::new(),
+        Some("") => ", all daemons".to_string(),
+        Some(scope) => format!(", only '{scope}'"),
+    };
+    let what = format!("{name}{role}{scope}{password}");
+    ask.noted("change a user", &what, changed(&ask, name, wish).await).await
+}
+
+async fn changed(ask: &Ask, name: String, wish: UserChange) -> Answer {
+    let UserChange { role, scope, password } = wish;
+    check_scope(scope.as_deref())?;
     let hash = match password {
         Some(password) => {
             check(&name, &password)?;
-            Some(hashed(&ask, password).await?)
+            Some(hashed(ask, password).await?)
         }
         None => None,
     };
     let whom = name.clone();
-    if !disk(&ask, move |files| {
-        files.store.change_user(&whom, role, hash.as_deref(), None)
+    if !disk(ask, move |files| {
+        files
+            .store
+            .change_user(&whom, role, scope.as_deref(), hash.as_deref(), None)
     })
     .await?
     {
@@ -273,8 +327,13 @@ async fn change(ask: Ask) -> Answer {
 
 async fn remove(ask: Ask) -> Answer {
     let name = ask.param("name");
+    ask.noted("remove a user", &name, removed(&ask, name.clone()).await)
+        .await
+}
+
+async fn removed(ask: &Ask, name: String) -> Answer {
     let whom = name.clone();
-    if !disk(&ask, move |files| files.store.remove_user(&whom)).await? {
+    if !disk(ask, move |files| files.store.remove_user(&whom)).await? {
         return Err(no_user(&name));
     }
     info!(

@@ -4,6 +4,10 @@
 //! codes and tokens at the same time (`mycelial-plane login`, `mycelial-plane token`); everything else is one writer's.
 
 pub mod alerts;
+pub mod api_tokens;
+pub mod audit;
+mod commands;
+pub mod drafts;
 pub mod history;
 mod records;
 mod rollouts;
@@ -38,6 +42,9 @@ const MIGRATIONS: &[&str] = &[
     include_str!("rollouts.sql"),
     include_str!("alerts.sql"),
     include_str!("users.sql"),
+    include_str!("audit.sql"),
+    include_str!("commands.sql"),
+    include_str!("care.sql"),
 ];
 
 /// The store cannot be used.

@@ -402,6 +402,7 @@ fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
             }
         }
         Change::PlanFloor(version) => raise_floor(db, *version)?,
+        Change::Audit(event) => super::audit::append(db, std::slice::from_ref(event), super::audit::ENTRIES_MAX)?,
         // With those of others, see `commit`.
         Change::Catalog { .. } => {}
     }

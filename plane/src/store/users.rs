@@ -12,6 +12,8 @@ pub struct User {
     pub name: String,
     /// How much it may.
     pub rank: Rank,
+    /// Which daemons it sees, as a selector; `None`: all.
+    pub scope: Option<String>,
     /// Its password's hash.
     pub password: String,
     /// Since when there is such a user, milliseconds since 1970.
@@ -29,18 +31,23 @@ pub enum Person {
         name: String,
         /// How much it may now.
         rank: Rank,
+        /// Which daemons it sees, as a selector; `None`: all.
+        scope: Option<String>,
     },
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<(String, String, String, i64)> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+type Found = (String, String, String, i64, Option<String>);
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Found> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
 }
 
-fn user((name, role, password, made_unix_ms): (String, String, String, i64)) -> Result<User, StoreError> {
+fn user((name, role, password, made_unix_ms, scope): Found) -> Result<User, StoreError> {
     let rank = role.parse().map_err(|_| StoreError::Damaged { table: "users" })?;
     Ok(User {
         name,
         rank,
+        scope,
         password,
         made_unix_ms,
     })
@@ -49,7 +56,7 @@ fn user((name, role, password, made_unix_ms): (String, String, String, i64)) -> 
 impl Store {
     /// All users, by name.
     pub fn users(&self) -> Result<Vec<User>, StoreError> {
-        let sql = "SELECT name, role, password, made_unix_ms FROM users ORDER BY name";
+        let sql = "SELECT name, role, password, made_unix_ms, scope FROM users ORDER BY name";
         let mut statement = self.db.prepare(sql)?;
         let rows: Vec<_> = statement.query_map([], read)?.collect::<Result<_, _>>()?;
         rows.into_iter().map(user).collect()
@@ -57,29 +64,38 @@ impl Store {
 
     /// One user.
     pub fn user(&self, name: &str) -> Result<Option<User>, StoreError> {
-        let sql = "SELECT name, role, password, made_unix_ms FROM users WHERE name = ?1";
+        let sql = "SELECT name, role, password, made_unix_ms, scope FROM users WHERE name = ?1";
         self.db.query_row(sql, [name], read).optional()?.map(user).transpose()
     }
 
     /// Adds a user, unless there is one of that name, or there are `most`. With `most` 1 it can only be the first.
     pub fn add_user(&self, user: &User, most: u32) -> Result<bool, StoreError> {
-        let sql = "INSERT INTO users (name, role, password, made_unix_ms) SELECT ?1, ?2, ?3, ?4 \
+        let sql = "INSERT INTO users (name, role, password, made_unix_ms, scope) SELECT ?1, ?2, ?3, ?4, ?6 \
                    WHERE (SELECT count(*) FROM users) < ?5 ON CONFLICT (name) DO NOTHING";
-        let row = params![user.name, user.rank.word(), user.password, user.made_unix_ms, most];
+        let row = params![
+            user.name,
+            user.rank.word(),
+            user.password,
+            user.made_unix_ms,
+            most,
+            user.scope
+        ];
         Ok(self.db.execute(sql, row)? == 1)
     }
 
-    /// Changes a user's role or password; a new password ends the user's sessions, except `but`. `false`: no such user.
+    /// Changes a user's role, scope or password, where there is another; an empty scope takes it off. A new password ends the user's sessions, except `but`. `false`: no such user.
     pub fn change_user(
         &mut self,
         name: &str,
         rank: Option<Rank>,
+        scope: Option<&str>,
         password: Option<&str>,
         but: Option<&[u8; 32]>,
     ) -> Result<bool, StoreError> {
         let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let sql = "UPDATE users SET role = coalesce(?2, role), password = coalesce(?3, password) WHERE name = ?1";
-        let is_known = change.execute(sql, params![name, rank.map(Rank::word), password])? == 1;
+        let sql = "UPDATE users SET role = coalesce(?2, role), password = coalesce(?3, password), \
+                   scope = nullif(coalesce(?4, scope), '') WHERE name = ?1";
+        let is_known = change.execute(sql, params![name, rank.map(Rank::word), password, scope])? == 1;
         if password.is_some() {
             let sql = "DELETE FROM sessions WHERE user = ?1 AND (?2 IS NULL OR hash <> ?2)";
             change.execute(sql, params![name, but])?;
@@ -105,6 +121,7 @@ mod tests {
         let anna = User {
             name: "anna".into(),
             rank: Rank::Operator,
+            scope: None,
             password: "hash".into(),
             made_unix_ms: 1,
         };
@@ -123,10 +140,22 @@ mod tests {
             Some(Person::User { rank, .. }) => Some(rank),
             _ => None,
         };
-        assert!(store.change_user("anna", Some(Rank::Viewer), None, None).unwrap());
+        assert!(
+            store
+                .change_user("anna", Some(Rank::Viewer), Some("site=a"), None, None)
+                .unwrap()
+        );
         assert_eq!([1, 2].map(|n| rank(&store, n)), [Some(Rank::Viewer); 2]);
-        assert!(store.change_user("anna", None, Some("new"), Some(&[2; 32])).unwrap());
+        assert!(
+            store
+                .change_user("anna", None, None, Some("new"), Some(&[2; 32]))
+                .unwrap()
+        );
         assert_eq!([1, 2].map(|n| rank(&store, n)), [None, Some(Rank::Viewer)]);
+        let scope = |store: &Store| store.user("anna").unwrap().unwrap().scope;
+        assert_eq!(scope(&store).as_deref(), Some("site=a"));
+        assert!(store.change_user("anna", None, Some(""), None, None).unwrap());
+        assert_eq!(scope(&store), None);
         assert!(store.remove_user("anna").unwrap() && !store.remove_user("anna").unwrap());
         assert_eq!(rank(&store, 2), None);
     }

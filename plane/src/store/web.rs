@@ -54,17 +54,19 @@ impl Store {
 
     /// Whose session this is: asked at every request, so that it ends at once when the user is removed.
     pub fn session(&self, hash: &[u8; 32], now_unix_ms: i64) -> Result<Option<Person>, StoreError> {
-        let sql = "SELECT s.user, u.role FROM sessions s LEFT JOIN users u ON u.name = s.user \
+        let sql = "SELECT s.user, u.role, u.scope FROM sessions s LEFT JOIN users u ON u.name = s.user \
                    WHERE s.hash = ?1 AND s.expires_unix_ms > ?2";
-        let read = |row: &Row<'_>| Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<String>>(1)?));
+        type Found = (Option<String>, Option<String>, Option<String>);
+        let read = |row: &Row<'_>| -> rusqlite::Result<Found> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
         let found = self.db.query_row(sql, params![hash, now_unix_ms], read).optional()?;
         Ok(match found {
             None => None,
-            Some((None, _)) => Some(Person::Owner),
+            Some((None, ..)) => Some(Person::Owner),
             // A user without a role that is known may nothing.
-            Some((Some(name), role)) => role
-                .and_then(|role| role.parse().ok())
-                .map(|rank| Person::User { name, rank }),
+            Some((Some(name), role, scope)) => {
+                role.and_then(|role| role.parse().ok())
+                    .map(|rank| Person::User { name, rank, scope })
+            }
         })
     }
 }

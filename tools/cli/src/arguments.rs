@@ -6,6 +6,7 @@ use bus_schema::{api::BrokerKind, member::Role};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
+    audit::Audit,
     names,
     observe::{Alert, Metrics},
 };
@@ -103,6 +104,9 @@ pub enum Command {
     /// See what is wrong, say when to be told, and silence it.
     #[command(subcommand)]
     Alert(Alert),
+    /// See who did what, and check that nobody altered the record of it.
+    #[command(subcommand)]
+    Audit(Audit),
     /// Show every stream's account: produced = delivered + buffered + dropped + dead.
     Ledger,
     /// Show the components the fleet's daemons have, or one of them with its settings and an example.
@@ -426,6 +430,19 @@ pub enum Workflow {
         #[arg(long = "type", value_name = "COLUMN=TYPE")]
         types: Vec<String>,
         /// Where; the first daemon that the workflow names by default.
+        #[arg(long, add = names::daemons())]
+        daemon: Option<String>,
+    },
+    /// Check the sources and destinations of a workflow from the daemons that have them: each is reached, and no data is
+    /// touched. Exit code 3: something is wrong with one.
+    Check {
+        /// Its name, of one that is deployed.
+        #[arg(add = names::workflows(), required_unless_present = "file", conflicts_with = "file")]
+        name: Option<String>,
+        /// TOML file instead; `-` reads stdin.
+        #[arg(short, long)]
+        file: Option<PathBuf>,
+        /// Only from this daemon.
         #[arg(long, add = names::daemons())]
         daemon: Option<String>,
     },

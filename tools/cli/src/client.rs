@@ -217,7 +217,18 @@ impl Client {
 
     /// Asks a daemon itself.
     pub async fn ask<Q: Message, A: Message>(&self, daemon: &str, node: &NodeId, call: &Q) -> Result<A, CliError> {
-        let asked = self.session.request::<Q, A>(node, call, self.timeout).await;
+        self.ask_within(daemon, node, call, self.timeout).await
+    }
+
+    /// The same of what takes its time: waits at least so long.
+    pub async fn ask_within<Q: Message, A: Message>(
+        &self,
+        daemon: &str,
+        node: &NodeId,
+        call: &Q,
+        least: Duration,
+    ) -> Result<A, CliError> {
+        let asked = self.session.request::<Q, A>(node, call, self.timeout.max(least)).await;
         asked.map_err(|error| match error {
             RequestError::Timeout(waited) => CliError::Unreachable(format!(
                 "{daemon} did not answer within {} s; is it running?",

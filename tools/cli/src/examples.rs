@@ -71,6 +71,33 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "metrics stream",
         &[("mycelial metrics stream 'orders/db->hub' --metric lag", "")],
     ),
+    (
+        "audit list",
+        &[
+            ("mycelial audit list --by anna --since 24h", "what anna did today"),
+            ("mycelial audit list --search orders", "all about one workflow"),
+            ("mycelial audit list --daemon gateway-7", "what a daemon was told"),
+        ],
+    ),
+    (
+        "audit verify",
+        &[
+            ("mycelial audit verify", "the plane's"),
+            ("mycelial audit verify --daemon gateway-7", "a daemon's own"),
+            (
+                "mycelial audit verify --file audit.jsonl",
+                "one that was kept elsewhere",
+            ),
+        ],
+    ),
+    (
+        "audit export",
+        &[("mycelial audit export audit.jsonl", "to keep it elsewhere")],
+    ),
+    (
+        "audit report",
+        &[("mycelial audit report --since 7d", "the last week, by person")],
+    ),
     ("alert list", &[("mycelial alert list", "")]),
     ("alert rules", &[("mycelial alert rules", "")]),
     (
@@ -178,6 +205,16 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     (
         "workflow preview",
         &[("mycelial workflow preview orders.toml --given db=rows.jsonl", "")],
+    ),
+    (
+        "workflow check",
+        &[
+            ("mycelial workflow check orders", "from the daemons that run it"),
+            (
+                "mycelial workflow check -f orders.toml",
+                "before it runs, from the daemons that it names",
+            ),
+        ],
     ),
     ("workflow diff", &[("mycelial workflow diff orders.toml", "")]),
     ("workflow revisions", &[("mycelial workflow revisions orders", "")]),

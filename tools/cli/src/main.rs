@@ -4,7 +4,9 @@
 mod answer;
 mod arguments;
 mod ask;
+mod audit;
 mod bugreport;
+mod checks;
 mod client;
 mod contexts;
 mod control;

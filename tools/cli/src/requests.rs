@@ -17,7 +17,7 @@ use crate::{
     answer::Answer,
     arguments::{Arguments, Command, Daemon, Output, Token},
     ask::sure,
-    bugreport,
+    audit, bugreport,
     client::{CliError, Client, open_home},
     contexts,
     control::{self, Lines},
@@ -92,6 +92,7 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
         }
         Command::Components { name } => components(&dir()?, timeout, output, name).await,
         Command::Metrics(what) => observe::metrics(&dir()?, timeout, output, what).await,
+        Command::Audit(what) => audit::run(&dir()?, timeout, output, what).await,
         Command::Alert(what) => observe::alert(&dir()?, timeout, output, what).await,
         Command::Ledger => ask(&dir()?, timeout, output, ApiCall::Ledger).await,
         Command::Acl { broker } => ask(&dir()?, timeout, output, ApiCall::AccessList(broker.into())).await,

@@ -19,20 +19,34 @@ use crate::{
 
 /// Which daemon tries a text: the one that is told, else the first that the text names.
 fn place(daemon: Option<&str>, text: &str) -> Result<String, CliError> {
-    if let Some(daemon) = daemon {
-        return Ok(daemon.to_string());
+    match daemon {
+        Some(daemon) => Ok(daemon.to_string()),
+        None => places(text).map(|mut places| places.swap_remove(0)),
     }
+}
+
+/// The daemons that a text names, each once; at least one.
+pub fn places(text: &str) -> Result<Vec<String>, CliError> {
     let table = toml::from_str::<toml::Table>(text).unwrap_or_default();
     let sections = ["sources", "destinations"]
         .into_iter()
         .filter_map(|name| table.get(name)?.as_table());
     let nodes = sections.flat_map(|section| section.values());
-    let mut named = nodes.filter_map(|node| node.get("daemon")?.as_str());
-    let hint = "the workflow names no daemon\n  hint: say where to try it with --daemon NAME";
-    named
-        .next()
-        .map(str::to_string)
-        .ok_or_else(|| CliError::Usage(hint.to_string()))
+    let named = nodes.filter_map(|node| node.get("daemon")?.as_str());
+    let mut places: Vec<String> = Vec::new();
+    // A selector is no name: names have neither sign.
+    for name in named.filter(|name| !name.contains(['=', ':'])) {
+        if !places.iter().any(|place| place == name) {
+            places.push(name.to_string());
+        }
+    }
+    match places.is_empty() {
+        false => Ok(places),
+        true => {
+            let hint = "the workflow names no daemon\n  hint: say where to try it with --daemon NAME";
+            Err(CliError::Usage(hint.to_string()))
+        }
+    }
 }
 
 async fn ask(client: &Client, daemon: &str, call: &TrialCall) -> Result<TrialResult, CliError> {

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     answer::Answer,
     arguments::{Output, Waves, Workflow},
-    ask,
+    ask, checks,
     client::{CliError, Client},
     control, render, rollouts, trial,
 };
@@ -62,6 +62,10 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
             types,
             daemon,
         } => Work::Preview(read(&file)?, file, trial::given(&given, &types)?, daemon),
+        Workflow::Check { name, file, daemon } => {
+            let text = file.map(|file| read(&file).map(|text| (file, text))).transpose()?;
+            Work::Check(checks::Wish { name, text, daemon })
+        }
         Workflow::Diff { file } => Work::Diff(read(&file)?),
         Workflow::Revisions { name } => Work::Ask(ApiCall::WorkflowRevisions(name)),
         Workflow::Rollback { name, to } => Work::Rollback(name, to),
@@ -98,6 +102,7 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
         Work::Apply(texts, expect, wait, _) => apply(&client, output, texts, expect, wait).await,
         Work::Test(texts, daemon) => trial::test(&client, output, texts, daemon).await,
         Work::Preview(text, file, given, daemon) => trial::preview(&client, output, (file, text), given, daemon).await,
+        Work::Check(wish) => checks::run(&client, output, wish).await,
         Work::Diff(text) => diff(&client, output, &text).await,
         Work::Rollback(name, to) => rollback(&client, output, name, to).await,
         Work::Ask(call) => client.call(&call).await.and_then(|result| show(output, result)),
@@ -111,6 +116,7 @@ enum Work {
     Apply(Vec<(PathBuf, String)>, Option<u32>, Option<Duration>, Waves),
     Test(Vec<(PathBuf, String)>, Option<String>),
     Preview(String, PathBuf, Vec<Given>, Option<String>),
+    Check(checks::Wish),
     Diff(String),
     Rollback(String, Option<u32>),
     Ask(ApiCall),

@@ -369,3 +369,84 @@ fn workflows_are_tried_before_they_run() {
         here.stderr
     );
 }
+
+#[test]
+fn workflows_are_checked_where_they_would_run() {
+    let world = World::new();
+    let fleet = &world.fleet;
+    let _gateway = fleet.daemon("gateway", None);
+    let _hub = fleet.daemon("hub", None);
+    world.placeable();
+    let file = fleet.path("workflows/copy.toml");
+    // Before it runs, from the daemons that the file names.
+    let said = ok(fleet, &["workflow", "check", "-f", &file]);
+    assert!(
+        said.contains("ok    gateway/lines (file, ") && said.contains("ok    hub/out (file, "),
+        "{said}"
+    );
+    assert!(!std::path::Path::new(&world.out).exists(), "nothing is written");
+
+    let broken = fleet.path("broken.toml");
+    let text = fs::read_to_string(&file).expect("the text");
+    fs::write(&broken, text.replace(&world.out, &fleet.path("none/out.jsonl"))).expect("a file");
+    let done = cli(fleet, &["workflow", "check", "-f", &broken]);
+    assert_eq!(done.code(), Some(3), "{}{}", done.stdout, done.stderr);
+    assert!(
+        done.stdout.contains("FAIL  hub/out (file, ") && done.stdout.contains("path: there is no directory"),
+        "{}",
+        done.stdout
+    );
+    assert!(
+        done.stderr.contains("1 of 2 sources and destinations would not work"),
+        "{}",
+        done.stderr
+    );
+    let named = cli(fleet, &["workflow", "check", "-f", &broken, "-o", "name"]);
+    assert_eq!(named.stdout, "hub/out\n");
+    ok(fleet, &["workflow", "check", "-f", &broken, "--daemon", "gateway"]);
+
+    // While it runs, from the daemons that run it.
+    ok(fleet, &["workflow", "apply", &file, "--wait"]);
+    world.append(0..3);
+    world.arrives(3);
+    let json = ok(fleet, &["workflow", "check", "copy", "-o", "json"]);
+    let checked: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let nodes: Vec<_> = checked
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| (&one["daemon"], &one["node"], &one["ok"]))
+        .collect();
+    assert_eq!(format!("{nodes:?}").matches("Bool(true)").count(), 2, "{json}");
+    world.append(3..5);
+    world.arrives(5);
+    for (arguments, code, said) in [
+        (&["workflow", "check", "none"][..], 5, "none"),
+        (&["workflow", "check"], 2, "--file"),
+        (&["workflow", "check", "copy", "--daemon", "nobody"], 5, "nobody"),
+    ] {
+        let done = cli(fleet, arguments);
+        assert!(
+            done.code() == Some(code) && done.stderr.contains(said),
+            "{arguments:?}: {:?} {}",
+            done.code(),
+            done.stderr
+        );
+    }
+
+    // And without any plane.
+    for (file, code, said) in [
+        (&file, 0, "ok    lines (file): "),
+        (&broken, 1, "FAIL  out (file): path: "),
+        (&world.lines, 2, ""),
+    ] {
+        let here = Cmd::bin("myceliald").args(["check", file]).run(SOON);
+        assert!(
+            here.code() == Some(code) && here.stdout.contains(said),
+            "{file}: {:?} {}{}",
+            here.code(),
+            here.stdout,
+            here.stderr
+        );
+    }
+}

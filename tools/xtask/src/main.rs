@@ -4,6 +4,7 @@
 mod bench;
 mod budgets;
 mod cmd;
+mod compliance;
 mod conformance;
 mod cross;
 mod footprint;
@@ -62,6 +63,8 @@ enum Task {
     NewConnector(new_connector::Args),
     /// Run the bus's suite over every kind of broker and write its table into the docs
     Conformance(conformance::Args),
+    /// Run the suite that every connector passes, with a run for leaks as long as you like
+    Compliance(compliance::Args),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Task::Layout(args) => layout::run(&args),
         Task::NewConnector(args) => new_connector::run(&args),
         Task::Conformance(args) => conformance::run(&args),
+        Task::Compliance(args) => compliance::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

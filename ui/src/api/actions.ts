@@ -1,7 +1,21 @@
 // What changes something: one function each. Whoever calls it says what is stale afterwards.
 
-import { part, post, put, remove } from "./client";
-import type { Labelled, ListPage, Problem, TokenWish } from "./types";
+import { part, patch, post, put, remove } from "./client";
+import type {
+  AlertRule,
+  AlertView,
+  Fired,
+  Labelled,
+  ListPage,
+  Problem,
+  Rank,
+  RolloutPolicy,
+  RolloutView,
+  RuleShown,
+  TokenWish,
+  UserWish,
+  WorkflowDiff,
+} from "./types";
 
 export const createToken = (wish: TokenWish) => post<{ invitation: string }>("/tokens", wish);
 
@@ -23,11 +37,49 @@ export const deleteWorkflow = (name: string) => remove<unknown>(`/workflows/${pa
 /** Everything that is wrong with a text; changes nothing. */
 export const validateWorkflow = (text: string) => post<{ problems: Problem[] }>("/workflows/validate", { text });
 
+/** Which revision has to be the current one for a change to happen; 0: there is none yet. */
+const onlyIf = (expected: number): Record<string, string> =>
+  expected === 0 ? { "if-none-match": "*" } : { "if-match": `"${expected}"` };
+
 /** Stores a text as a new revision and deploys it, unless another one is current than expected (0: there is none yet). */
-export function applyWorkflow(name: string, text: string, expected: number) {
-  const headers: Record<string, string> = expected === 0 ? { "if-none-match": "*" } : { "if-match": `"${expected}"` };
-  return put<{ revision: number }>(`/workflows/${part(name)}`, { text }, headers);
-}
+export const applyWorkflow = (name: string, text: string, expected: number) =>
+  put<{ revision: number }>(`/workflows/${part(name)}`, { text }, onlyIf(expected));
+
+/** What applying a text would change; changes nothing. */
+export const diffWorkflow = (text: string) => post<WorkflowDiff>("/workflows/diff", { text });
+
+/** The same as applying it, wave by wave. */
+export const startRollout = (text: string, policy: RolloutPolicy, expected: number) =>
+  post<RolloutView>("/rollouts", { text, policy }, onlyIf(expected));
+
+export type RolloutCommand = "pause" | "resume" | "abort" | "rollback";
+
+/** `reason` is for those who read it later. */
+export const tellRollout = (id: number, command: RolloutCommand, reason: string) =>
+  post<RolloutView>(`/rollouts/${id}/${command}`, { reason });
+
+/** Tells nobody of an alert for so many seconds; 0 ends that. */
+export const silenceAlert = (id: string, for_s: number, reason: string) =>
+  post<ListPage<AlertView>>(`/alerts/${part(id)}/silence`, { for_s, reason });
+
+/** All rules there shall be. Those that come with the plane stay, unless one of the same name replaces them. */
+export const putRules = (rules: readonly AlertRule[]) => put<ListPage<RuleShown>>("/alerts/rules", { rules });
+
+/** When a rule would have fired in the last so many seconds; it is not stored. */
+export const previewRule = (rule: AlertRule, last_s: number) =>
+  post<ListPage<Fired>>("/alerts/preview", { rule, last_s });
+
+export const addUser = (wish: UserWish) => post<null>("/users", wish);
+
+/** What is left out stays. A new password ends the user's sessions. */
+export const changeUser = (name: string, change: { role?: Rank; password?: string }) =>
+  patch<null>(`/users/${part(name)}`, change);
+
+/** Ends the user's sessions too. */
+export const removeUser = (name: string) => remove<null>(`/users/${part(name)}`);
+
+/** One's own; ends one's other sessions. */
+export const changePassword = (old: string, fresh: string) => put<null>("/session/password", { old, new: fresh });
 
 /** Deploys an older revision's text as a new revision. */
 export const rollBack = (name: string, revision: number) =>

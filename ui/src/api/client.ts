@@ -81,7 +81,9 @@ export async function ask<T>(method: string, path: string, options: Options = {}
 const call = async <T>(method: string, path: string, options?: Options) => (await ask<T>(method, path, options)).data;
 
 export const get = <T>(path: string, signal?: AbortSignal) => call<T>("GET", path, signal ? { signal } : {});
-export const post = <T>(path: string, body?: unknown) => call<T>("POST", path, { body });
+export const post = <T>(path: string, body?: unknown, headers?: Record<string, string>) =>
+  call<T>("POST", path, { body, ...(headers ? { headers } : {}) });
+export const patch = <T>(path: string, body: unknown) => call<T>("PATCH", path, { body });
 export const put = <T>(path: string, body: unknown, headers?: Record<string, string>) =>
   call<T>("PUT", path, { body, ...(headers ? { headers } : {}) });
 /** All of a list. */

@@ -12,6 +12,13 @@ export const keys = {
   tokens: ["tokens"],
   streams: ["streams"],
   problems: (text: string) => ["problems", text],
+  diff: (text: string) => ["diff", text],
+  rollouts: ["rollouts"],
+  rollout: (id: number) => ["rollouts", id],
+  alerts: ["alerts"],
+  rules: ["alerts", "rules"],
+  series: (subject: string, metric: string, lastS: number) => ["series", subject, metric, lastS],
+  users: ["users"],
   components: ["components"],
   accessList: (broker: string) => ["access-list", broker],
 } as const;

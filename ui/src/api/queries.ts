@@ -1,16 +1,23 @@
 // What pages ask for, as hooks over the query cache. Lists that the live picture carries are kept fresh by it.
 
 import { queryOptions, useQuery } from "@tanstack/react-query";
+import { isOver } from "@/lib/rollout";
+import { diffWorkflow } from "./actions";
 import { get, list, part } from "./client";
 import { keys } from "./keys";
 import type {
+  AlertView,
   ComponentView,
   DaemonDetail,
   DaemonItem,
   PlaneInfo,
   RevisionView,
+  RolloutView,
+  RuleShown,
+  SeriesShown,
   StreamView,
   TokenView,
+  UserView,
   WorkflowStatus,
   WorkflowText,
   WorkflowView,
@@ -21,6 +28,11 @@ const DETAIL_MS = 2_000;
 /** How often labels that somebody else put on are asked for. */
 const LABELS_MS = 30_000;
 const CATALOGUE_STALE_MS = 60_000;
+/** How often the plane looks at its alerts' rules: sooner there is nothing new. */
+const ALERTS_MS = 10_000;
+const HISTORY_MS = 10_000;
+/** How often rollouts are asked for while none is under way. */
+const QUIET_MS = 10_000;
 
 export const useInfo = () =>
   useQuery({ queryKey: keys.info, queryFn: ({ signal }) => get<PlaneInfo>("/info", signal), staleTime: Infinity });
@@ -61,10 +73,12 @@ export const useWorkflow = (name: string) =>
     queryFn: ({ signal }) => get<WorkflowText>(`/workflows/${part(name)}`, signal),
   });
 
-export const useWorkflowStatus = (name: string) =>
+/** `isThere`: it is not asked for when the page knows better. */
+export const useWorkflowStatus = (name: string, isThere = true) =>
   useQuery({
     queryKey: keys.workflowStatus(name),
     queryFn: ({ signal }) => get<WorkflowStatus>(`/workflows/${part(name)}/status`, signal),
+    enabled: isThere,
     refetchInterval: (query) => (query.state.status === "error" ? false : DETAIL_MS),
   });
 
@@ -82,6 +96,59 @@ export const useRevisionText = (name: string, number: number | null) =>
     staleTime: Infinity,
     enabled: number !== null,
   });
+
+/** What applying a text would change; not asked for while the text is known to be wrong. */
+export const useWorkflowDiff = (text: string, isValid: boolean) =>
+  useQuery({
+    queryKey: keys.diff(text),
+    queryFn: () => diffWorkflow(text),
+    enabled: isValid,
+    gcTime: 0,
+    staleTime: 0,
+  });
+
+export const useRollouts = () =>
+  useQuery({
+    queryKey: keys.rollouts,
+    queryFn: ({ signal }) => list<RolloutView>("/rollouts", signal),
+    refetchInterval: ({ state }) => {
+      if (state.status === "error") return false;
+      return state.data?.some((rollout) => !isOver(rollout)) ? DETAIL_MS : QUIET_MS;
+    },
+  });
+
+export const useRollout = (id: number) =>
+  useQuery({
+    queryKey: keys.rollout(id),
+    queryFn: ({ signal }) => get<RolloutView>(`/rollouts/${id}`, signal),
+    refetchInterval: ({ state }) =>
+      state.status === "error" || (state.data && isOver(state.data)) ? false : DETAIL_MS / 2,
+  });
+
+export const useAlerts = () =>
+  useQuery({
+    queryKey: keys.alerts,
+    queryFn: ({ signal }) => list<AlertView>("/alerts", signal),
+    refetchInterval: ({ state }) => (state.status === "error" ? false : ALERTS_MS / 2),
+  });
+
+export const useRules = () =>
+  useQuery({ queryKey: keys.rules, queryFn: ({ signal }) => list<RuleShown>("/alerts/rules", signal) });
+
+/** A metric's last so many seconds, as far as the plane has kept them. */
+export const useSeries = (subject: string, metric: string, lastS: number) =>
+  useQuery({
+    queryKey: keys.series(subject, metric, lastS),
+    queryFn: ({ signal }) => {
+      const from = Date.now() - lastS * 1_000;
+      return get<SeriesShown>(`/metrics/series?subject=${part(subject)}&metric=${metric}&from=${from}`, signal);
+    },
+    // The finest step of the history is this long.
+    refetchInterval: ({ state }) => (state.status === "error" ? false : HISTORY_MS),
+  });
+
+export const useUsers = () =>
+  useQuery({ queryKey: keys.users, queryFn: ({ signal }) => list<UserView>("/users", signal) });
 
 export const useTokens = () =>
   useQuery({ queryKey: keys.tokens, queryFn: ({ signal }) => list<TokenView>("/tokens", signal) });

@@ -6,7 +6,13 @@ import { ask, SESSION } from "./client";
 import { endLive, startLive } from "./live";
 import type { Rank, Session, User } from "./types";
 
-export const useUser = create<{ user: User | null }>(() => ({ user: null }));
+interface Known {
+  user: User | null;
+  /** There are no users yet: nobody can log in by name and password. */
+  isSetup: boolean;
+}
+
+export const useUser = create<Known>(() => ({ user: null, isSetup: false }));
 
 const RANKS: readonly Rank[] = ["viewer", "operator", "admin"];
 
@@ -16,7 +22,7 @@ export const reaches = (rank: Rank, needed: Rank) => RANKS.indexOf(rank) >= RANK
 /** Whether this browser is logged in; begins the live picture if so. Never fails for not being so. */
 export async function lookSession(queries: QueryClient) {
   const { data } = await ask<Session>("GET", SESSION);
-  useUser.setState({ user: data.user });
+  useUser.setState({ user: data.user, isSetup: data.setup });
   if (data.user === null) endLive(data.hint);
   else startLive(queries);
   return data;
@@ -24,6 +30,11 @@ export async function lookSession(queries: QueryClient) {
 
 export async function logInWithCode(code: string, queries: QueryClient) {
   await ask("POST", SESSION, { body: { code } });
+  await lookSession(queries);
+}
+
+export async function logIn(name: string, password: string, queries: QueryClient) {
+  await ask("POST", SESSION, { body: { name, password } });
   await lookSession(queries);
 }
 

@@ -44,8 +44,10 @@ export function Chart({ title, points, format }: ChartProps) {
   const plot = useRef<uPlot | null>(null);
   const theme = useTheme((state) => state.theme);
   const data = useRef<uPlot.AlignedData>([[], []]);
-  const drawn = points.length > 1 ? points : [];
-  data.current = [drawn.map(([at]) => at), drawn.map(([, value]) => value)];
+  const known = points.map(([, value]) => value).filter((value) => value !== null);
+  // One point is no line, and its axis would span years.
+  const isLine = known.length > 1;
+  data.current = [points.map(([at]) => at), points.map(([, value]) => value)];
   // biome-ignore lint/correctness/useExhaustiveDependencies: a change of theme changes the colours that are read here
   useEffect(() => {
     const element = box.current;
@@ -65,29 +67,32 @@ export function Chart({ title, points, format }: ChartProps) {
       plot.current?.destroy();
       plot.current = null;
     };
-  }, [theme, format]);
+  }, [theme, format, isLine]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: what is drawn are the points
   useEffect(() => {
-    // One point is no line, and its axis would span years.
-    if (points.length > 1) plot.current?.setData(data.current);
+    plot.current?.setData(data.current);
   }, [points]);
-  const last = points.findLast(([, value]) => value !== null)?.[1];
-  const known = points.map(([, value]) => value).filter((value) => value !== null);
+  const last = known.at(-1);
   const summary =
-    last === undefined || last === null
+    last === undefined
       ? "nothing yet"
       : `now ${format(last)}, least ${format(Math.min(...known))}, most ${format(Math.max(...known))}`;
   return (
     <figure className="min-w-0 flex-1 basis-72">
       <figcaption className="flex items-baseline justify-between gap-2 text-sm">
         <span className="text-muted">{title}</span>
-        <span className="tabular font-medium">{last === undefined || last === null ? "–" : format(last)}</span>
+        <span className="tabular font-medium">{last === undefined ? "–" : format(last)}</span>
       </figcaption>
-      <div
-        ref={box}
-        role="img"
-        aria-label={`${title}: ${summary}`}
-        className="h-[120px] border-line text-muted caret-accent"
-      />
+      {isLine ? (
+        <div
+          ref={box}
+          role="img"
+          aria-label={`${title}: ${summary}`}
+          className="h-[120px] border-line text-muted caret-accent"
+        />
+      ) : (
+        <p className="flex h-[120px] items-center justify-center text-sm text-muted">A line needs two reports.</p>
+      )}
     </figure>
   );
 }

@@ -56,6 +56,8 @@ export function Dialog({ title, isOpen, onClose, children }: DialogProps) {
 interface ConfirmProps {
   /** The button that asks: "Delete". */
   action: string;
+  /** Its name where there are several of them: "Delete orders". */
+  label?: string;
   /** The whole question, with the name of what is affected: "Delete orders?" */
   title: string;
   /** What happens, and what does not. */
@@ -64,7 +66,7 @@ interface ConfirmProps {
 }
 
 /** A button for what cannot be undone: it asks first, naming what is affected. */
-export function ConfirmButton({ action, title, children, onConfirm }: ConfirmProps) {
+export function ConfirmButton({ action, label, title, children, onConfirm }: ConfirmProps) {
   const [isOpen, setOpen] = useState(false);
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
@@ -82,7 +84,7 @@ export function ConfirmButton({ action, title, children, onConfirm }: ConfirmPro
   };
   return (
     <>
-      <Button kind="danger" onClick={() => setOpen(true)}>
+      <Button kind="danger" aria-label={label} onClick={() => setOpen(true)}>
         {action}
       </Button>
       <Dialog title={title} isOpen={isOpen} onClose={() => setOpen(false)}>

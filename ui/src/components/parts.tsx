@@ -21,7 +21,7 @@ const REST: readonly Column<WorkflowPart>[] = [
   { name: "State", cell: (part) => <RunStatus state={part.state} /> },
   { name: "Revision", isNumber: true, cell: (part) => number(part.revision) },
 ];
-const CAUSE: Column<WorkflowPart> = { name: "Why", cell: (part) => part.cause, className: "w-1/2" };
+const CAUSE: Column<WorkflowPart> = { name: "Why", cell: (part) => part.cause, className: "md:w-1/2" };
 
 export function Parts({ parts, of }: { parts: readonly WorkflowPart[]; of: "workflow" | "daemon" }) {
   if (parts.length === 0) return <p className="text-sm text-muted">No workflow runs here.</p>;

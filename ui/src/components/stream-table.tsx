@@ -17,7 +17,11 @@ const count = (name: string, value: (stream: StreamView) => number): Column<Stre
 
 const WORKFLOW: Column<StreamView> = {
   name: "Workflow",
-  cell: (stream) => <TextLink href={`/workflows/${encodeURIComponent(stream.workflow)}`}>{stream.workflow}</TextLink>,
+  cell: (stream) => (
+    <span className="block md:min-w-36">
+      <TextLink href={`/workflows/${encodeURIComponent(stream.workflow)}`}>{stream.workflow}</TextLink>
+    </span>
+  ),
 };
 
 const COLUMNS: readonly Column<StreamView>[] = [
@@ -25,7 +29,7 @@ const COLUMNS: readonly Column<StreamView>[] = [
     name: "Stream",
     cell: (stream) => (
       <>
-        <span className="whitespace-nowrap">{stream.edge.replace("->", " → ")}</span>
+        <span className="block md:min-w-36">{stream.edge.replace("->", " → ")}</span>
         <span className="block text-xs text-muted">
           {stream.producer} → {stream.consumer}
         </span>

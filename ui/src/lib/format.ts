@@ -6,6 +6,8 @@ const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFracti
 export const number = (value: number) => NUMBER.format(value);
 export const compact = (value: number) => COMPACT.format(value);
 
+export const percent = (value: number) => `${value.toFixed(1)} %`;
+
 /** "1 daemon", "2 daemons". */
 export const count = (value: number, one: string, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
 

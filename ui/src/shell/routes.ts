@@ -1,6 +1,16 @@
 // Every page: its address, and where it stands in the navigation. One line makes a page.
 
-import { Activity, ArrowLeftRight, Blocks, Cpu, type LucideIcon, Settings, Workflow } from "lucide-react";
+import {
+  Activity,
+  ArrowLeftRight,
+  Bell,
+  Blocks,
+  Cpu,
+  ListChecks,
+  type LucideIcon,
+  Settings,
+  Workflow,
+} from "lucide-react";
 import { type ComponentType, type LazyExoticComponent, lazy } from "react";
 
 interface Route {
@@ -24,9 +34,14 @@ export const ROUTES: readonly Route[] = [
   page("/workflows/:name/edit", () => import("@/pages/editor")),
   page("/workflows/:name/revisions", () => import("@/pages/revisions")),
   page("/workflows/:name", () => import("@/pages/run")),
+  page("/rollouts", () => import("@/pages/rollouts")),
+  page("/rollouts/:id", () => import("@/pages/rollouts/rollout")),
   page("/streams", () => import("@/pages/streams")),
   page("/components", () => import("@/pages/components")),
   page("/components/:role/:name", () => import("@/pages/components/component")),
+  page("/alerts", () => import("@/pages/alerts")),
+  page("/alerts/rules", () => import("@/pages/alerts/rules")),
+  page("/settings/users", () => import("@/pages/users")),
   page("/settings", () => import("@/pages/settings")),
 ];
 
@@ -42,7 +57,9 @@ export const NAVIGATION: readonly NavItem[] = [
   { href: "/", label: "Overview", Icon: Activity, key: "o" },
   { href: "/daemons", label: "Daemons", Icon: Cpu, key: "d" },
   { href: "/workflows", label: "Workflows", Icon: Workflow, key: "w" },
+  { href: "/rollouts", label: "Rollouts", Icon: ListChecks, key: "r" },
   { href: "/streams", label: "Streams", Icon: ArrowLeftRight, key: "s" },
+  { href: "/alerts", label: "Alerts", Icon: Bell, key: "a" },
   { href: "/components", label: "Components", Icon: Blocks, key: "c" },
   { href: "/settings", label: "Settings", Icon: Settings, key: "," },
 ];

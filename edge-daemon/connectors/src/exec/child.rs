@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, ffi::OsStr, path::PathBuf, process::ExitStatus, process::Stdio, time::Duration};
 
-use flow::{BuildContext, ConfigError, Fault};
+use flow::{BuildContext, ConfigError, Fault, Trouble};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::mqtt::Task;
+use crate::{mqtt::Task, reach};
 
 /// How long a child may take to end after it was asked to.
 const STOP_WAIT: Duration = Duration::from_secs(2);
@@ -59,6 +59,15 @@ impl Program {
             dir: dir.map_or_else(|| context.base_dir.clone(), |dir| context.base_dir.join(dir)),
             node: context.node.clone(),
         })
+    }
+
+    /// Whether there is such a program. It is not started.
+    pub(crate) fn check(&self) -> Result<String, Trouble> {
+        let found = reach::program(&self.command[0], &self.dir)?;
+        Ok(format!(
+            "{} can be started; what it does shows when it runs",
+            found.display()
+        ))
     }
 
     /// Its name, for messages.

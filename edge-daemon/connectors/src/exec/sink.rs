@@ -10,7 +10,9 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use bus_schema::plan::{ComponentRole, Descriptor};
-use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
+use flow::{
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, describe, parse_config,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -265,6 +267,10 @@ impl Sink for ExecSink {
     /// Nothing is left to do: the program has answered that the records are safe.
     async fn commit(&mut self) -> Result<(), Fault> {
         Ok(())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.program.check()
     }
 
     async fn close(&mut self) {

@@ -9,8 +9,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, describe,
-    parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble,
+    describe, parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -286,6 +286,10 @@ impl Source for ExecSource {
                 }
             }
         }
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.program.check()
     }
 
     async fn close(&mut self) {

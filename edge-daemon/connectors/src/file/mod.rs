@@ -2,9 +2,15 @@
 
 pub(crate) mod csv;
 pub(crate) mod encode;
+#[cfg(feature = "excel")]
+pub(crate) mod excel;
+pub(crate) mod input;
 pub(crate) mod json;
 pub(crate) mod ledger;
 pub(crate) mod output;
+pub(crate) mod packed;
+#[cfg(feature = "parquet")]
+mod parquet;
 pub(crate) mod part;
 pub(crate) mod partition;
 pub(crate) mod place;
@@ -13,6 +19,7 @@ pub(crate) mod rows;
 mod siblings;
 pub(crate) mod sink;
 pub(crate) mod source;
+pub(crate) mod table;
 mod tail;
 pub(crate) mod writer;
 // One file for both crates: transforms converts with it, files read and write with it, and neither depends on the other.
@@ -23,6 +30,11 @@ pub(crate) use sink::SINK;
 pub(crate) use source::SOURCE;
 pub(crate) use tail::hash;
 
+#[cfg(feature = "excel")]
+#[cfg(test)]
+mod excel_tests;
+#[cfg(test)]
+mod packed_tests;
 #[cfg(test)]
 mod partition_tests;
 #[cfg(test)]

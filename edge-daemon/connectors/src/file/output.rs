@@ -217,6 +217,13 @@ impl Output {
         Ok(part)
     }
 
+    /// A new file that will have this name, or a number beside it, whatever stands there. Its name must have been admitted.
+    pub(crate) fn begin(&mut self, name: &str) -> io::Result<&mut Part> {
+        let part = self.create()?;
+        self.parts.insert(name.to_string(), part);
+        self.parts.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     /// The file of this name, if it is being written.
     pub(crate) fn known(&mut self, name: &str) -> Option<&mut Part> {
         self.parts.get_mut(name)

@@ -145,6 +145,9 @@ impl Reader {
                     continue;
                 }
             }
+            if let Some(cause) = self.tail.take_broken() {
+                self.give_up_rest(&cause);
+            }
             match self.tail.at_end(Instant::now()).map_err(|error| self.failed(&error))? {
                 AtEnd::Wait => return Ok(self.bad_news().map_or(Got::Wait, Got::Batch)),
                 AtEnd::Final if !self.tail.unread().is_empty() => {
@@ -200,6 +203,28 @@ impl Reader {
         }
         self.forget_header();
         Ok(())
+    }
+
+    /// What cannot be unpacked is told of, with the record that breaks off before it.
+    fn give_up_rest(&mut self, cause: &str) {
+        let name = self.tail.name();
+        let rest = self.tail.unread().len();
+        // After a restart here, it has been told.
+        if !self.tail.is_skipping() {
+            let place = Place {
+                file: &name,
+                line: self.tail.line().map(|line| line + 1),
+                offset: self.tail.offset(),
+            };
+            let reason = place.tell(format!("the rest of the file cannot be unpacked: {cause}"));
+            tracing::warn!(file = name, "{reason}");
+            self.undecodable.push(Undecodable {
+                bytes: cut(self.tail.unread()),
+                reason,
+            });
+        }
+        self.tail.consume(rest, 0);
+        self.tail.set_skipping(true);
     }
 
     fn forget_header(&mut self) {

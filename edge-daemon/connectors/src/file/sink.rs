@@ -16,16 +16,19 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Watermark, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, Watermark, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+#[cfg(feature = "parquet")]
+use super::parquet::{self, Packing, ParquetSink};
 use super::{
     csv,
     encode::{CsvRows, JsonRows, push_csv_header},
     output::{Output, Target, file_name},
-    part::{Limits, Part},
+    part::{self, Limits, Part},
     partition::NameTemplate,
     source::delimiter,
     writer::Writer,
@@ -35,6 +38,11 @@ use super::{
 const WRITE_BYTES: usize = 128 * 1024;
 /// Longest header of a file that is added to, in bytes.
 const HEADER_BYTES_MAX: usize = 256 * 1024;
+/// When a Parquet file is complete unless `rotate` says it.
+#[cfg(feature = "parquet")]
+const PARQUET_BYTES: u64 = 64_000_000;
+#[cfg(feature = "parquet")]
+const PARQUET_AGE: std::time::Duration = std::time::Duration::from_secs(300);
 /// Smallest size at which a file may be rotated, in bytes.
 const ROTATE_BYTES_MIN: u64 = 4096;
 
@@ -46,6 +54,13 @@ const ROTATE_BYTES_MIN: u64 = 4096;
 /// the texts "NaN", "Infinity" and "-Infinity"; bytes are hexadecimal, times ISO 8601; a missing field is left out, null is
 /// null, and JSON's own null is null. CSV (RFC 4180, LF): null, missing and unchanged are an empty field (logged, where it is not null), an empty text is
 /// `""`; lists are JSON arrays.
+///
+/// Parquet: every file gets a number, and is there whole or not at all. Records are gathered until there are `max_bytes` of
+/// them (default 64 MB, before they are packed), or the first one is `max_age_s` old (default 300); nothing counts as delivered
+/// before that: until then the records are with the source or in the buffer of the stream, and a copy is in the daemon's
+/// directory. A column of another type begins another file. Times have nanoseconds, and those outside of the years 1677 to 2262
+/// go to the dead letters, as do decimals of more than 38 digits; lists and values of no fixed type are JSON; missing and
+/// unchanged are null, and offsets of timestamps are not kept (both logged).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -58,6 +73,9 @@ struct Config {
     partition: Option<String>,
     /// How records are written.
     format: FormatName,
+    /// How pages of Parquet are packed. Default: snappy.
+    #[cfg(feature = "parquet")]
+    compression: Option<Packing>,
     /// Adds a column of this name that says what each record does: insert, update, delete or upsert. Without it,
     /// deletions go to the dead letters.
     op_column: Option<String>,
@@ -75,6 +93,9 @@ enum FormatName {
     JsonLines,
     /// Comma separated values.
     Csv,
+    /// Apache Parquet. Records are gathered until there are enough of them for a file.
+    #[cfg(feature = "parquet")]
+    Parquet,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -143,7 +164,7 @@ fn descriptor() -> Descriptor {
     let mut descriptor = describe::<Config>(
         ComponentRole::Destination,
         "file",
-        "Appends records to a file as JSON lines or CSV",
+        "Writes records to files: JSON lines, CSV or Parquet",
         EXAMPLE,
     );
     descriptor.durable = true;
@@ -164,10 +185,14 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         return Err(ConfigError::at("op_column", "the name is empty"));
     }
     let format = match (config.format, config.csv) {
-        (FormatName::JsonLines, Some(_)) => return Err(ConfigError::at("csv", "only for format = \"csv\"")),
-        (FormatName::JsonLines, None) => Format::JsonLines,
         (FormatName::Csv, csv) => Format::Csv(csv_settings(csv.unwrap_or_default(), config.op_column.as_deref())?),
+        (_, Some(_)) => return Err(ConfigError::at("csv", "only for format = \"csv\"")),
+        (_, None) => Format::JsonLines,
     };
+    #[cfg(feature = "parquet")]
+    if config.format != FormatName::Parquet && config.compression.is_some() {
+        return Err(ConfigError::at("compression", "only for format = \"parquet\""));
+    }
     let rotate = config.rotate.unwrap_or(RotateConfig {
         max_bytes: None,
         max_age_s: None,
@@ -189,6 +214,22 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         None => (Target::File(path.clone()), Names::One(file_name(&path))),
         Some(template) => (Target::Directory(path), Names::Filled(template)),
     };
+    #[cfg(feature = "parquet")]
+    if config.format == FormatName::Parquet {
+        let limits = parquet::Limits {
+            bytes: limits.bytes.unwrap_or(PARQUET_BYTES),
+            age: limits.age.unwrap_or(PARQUET_AGE),
+        };
+        let packing = config.compression.unwrap_or_default();
+        let place = (context.base_dir.clone(), Writer::new(target, part::Limits::default()));
+        return Ok(Box::new(ParquetSink::new(
+            names,
+            config.op_column,
+            packing,
+            limits,
+            place,
+        )));
+    }
     Ok(Box::new(FileSink {
         encoding: Encoding {
             format,
@@ -245,9 +286,19 @@ struct Encoding {
 
 /// Which file a record goes to.
 #[derive(Clone)]
-enum Names {
+pub(super) enum Names {
     One(String),
     Filled(NameTemplate),
+}
+
+impl Names {
+    /// The rows of a batch by the file they go to. A row without a name is rejected.
+    pub(super) fn groups(&self, batch: &Batch, rejected: &mut Vec<(usize, String)>) -> Vec<(String, Vec<usize>)> {
+        match self {
+            Self::One(name) => vec![(name.clone(), (0..batch.rows()).collect())],
+            Self::Filled(template) => by_name(template, batch, rejected),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -304,6 +355,10 @@ impl Sink for FileSink {
         self.writer.with(Output::commit).await
     }
 
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.writer.check()
+    }
+
     async fn close(&mut self) {
         self.writer.close();
     }
@@ -314,10 +369,7 @@ impl Encoding {
     fn write(&self, output: &mut Output, delivery: &Delivery) -> std::io::Result<Vec<(usize, String)>> {
         let batch = &delivery.batch;
         let mut rejected = Vec::new();
-        let wanted = match &self.names {
-            Names::One(name) => vec![(name.clone(), (0..batch.rows()).collect())],
-            Names::Filled(template) => by_name(template, batch, &mut rejected),
-        };
+        let wanted = self.names.groups(batch, &mut rejected);
         let mut groups: Vec<(String, Vec<usize>)> = Vec::with_capacity(wanted.len());
         for (name, rows) in wanted {
             match output.admit(&name)? {

@@ -1,8 +1,9 @@
-//! Source `file`: the lines of a file, once or for ever. The reading itself is in `reader` and `tail`.
+//! Source `file`: the records of a file, once or for ever. The reading itself is in `reader` and `tail`, or in `table`.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,18 +13,27 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, Trouble, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+#[cfg(feature = "excel")]
+use super::excel::{self, ExcelConfig};
 use super::{
+    input::Input,
+    packed::is_packed,
     reader::{self, Csv, Format, Got, Reader},
+    table::{Open, TableReader},
     tail::Tail,
     text::{TYPE_NAMES, type_named},
 };
-use crate::watch::{Found, Watch};
+use crate::{
+    reach,
+    watch::{Found, Watch},
+};
 
 /// How often a quiet file is looked at, whatever the system tells of it.
 const POLL: Duration = Duration::from_millis(100);
@@ -31,7 +41,17 @@ const POLL: Duration = Duration::from_millis(100);
 /// Reads a file: JSON lines, CSV or plain lines, as it grows or once. Follows rotation by renaming (`app.log` →
 /// `app.log.1`, `app-20240131.log`, …) and by copying and truncating without losing or repeating lines, as long as the
 /// rotated file is not compressed before it is read. What is not a record goes to the dead letters with file and line.
-/// UTF-8 only.
+/// UTF-8 only. A file whose name ends with `.gz` is unpacked while it is read, with `mode = "once"`; `_offset` is then the
+/// place in what is in it.
+///
+/// Parquet, with `mode = "once"`: integers are i64 (unsigned ones of 32 and 64 bits u64), decimals keep their digits, times and
+/// timestamps their zone, JSON and UUID what they are, other bytes are bytes. A file with lists, maps or structures, or one that
+/// is damaged, goes to the dead letters, as far as it was not read.
+///
+/// Excel, with `mode = "once"`: a sheet of a workbook, with a row that names its columns. Numbers are f64 (Excel has no others;
+/// declare `types` for whole ones), dates and times timestamps, spans of less than a day times, true and false bool; an empty cell
+/// is null, an empty row is passed over. Formulas are what they came to when the workbook was saved. A row with an error in it
+/// goes to the dead letters.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -47,6 +67,9 @@ struct Config {
     start: Start,
     /// How the CSV is written.
     csv: Option<CsvConfig>,
+    /// Which part of a workbook is read.
+    #[cfg(feature = "excel")]
+    excel: Option<ExcelConfig>,
     /// Column = type (as for `cast`; not list or any): a value that is none goes to the dead letters with its record.
     /// Without it, CSV columns are text, and JSON values have the type they are written in: whole numbers i64 or u64
     /// (larger ones decimal), others f64, objects and arrays json.
@@ -66,6 +89,25 @@ pub(crate) enum FormatName {
     Csv,
     /// Plain text; the column is called `line`.
     Lines,
+    /// Apache Parquet, with `mode = "once"`.
+    #[cfg(feature = "parquet")]
+    Parquet,
+    /// A sheet of an Excel workbook (`.xlsx`, `.xlsm`), with `mode = "once"`.
+    #[cfg(feature = "excel")]
+    Excel,
+}
+
+impl FormatName {
+    /// Whether a file of it is read whole, and does not grow.
+    pub(crate) fn is_table(self) -> bool {
+        match self {
+            Self::JsonLines | Self::Csv | Self::Lines => false,
+            #[cfg(feature = "parquet")]
+            Self::Parquet => true,
+            #[cfg(feature = "excel")]
+            Self::Excel => true,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
@@ -131,7 +173,7 @@ fn descriptor() -> Descriptor {
     let mut descriptor = describe::<Config>(
         ComponentRole::Source,
         "file",
-        "Reads JSON lines, CSV or plain lines from a file",
+        "Reads a file: JSON lines, CSV, plain lines, Parquet or a sheet of Excel",
         EXAMPLE,
     );
     descriptor.durable = true;
@@ -146,11 +188,33 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
     if config.path.as_os_str().is_empty() {
         return Err(ConfigError::at("path", "name the file"));
     }
+    if config.mode == Mode::Tail && config.format.is_table() {
+        return Err(ConfigError::at(
+            "mode",
+            "a file of this format is read whole, and does not grow: set mode = \"once\" (or use the source files for those of a \
+             directory)",
+        ));
+    }
+    if config.mode == Mode::Tail && is_packed(&config.path) {
+        return Err(ConfigError::at(
+            "mode",
+            "a .gz file is read whole, and does not grow: set mode = \"once\" (or use the source files for those of a directory)",
+        ));
+    }
     let settings = Settings {
         path: context.base_dir.join(&config.path),
         once: config.mode == Mode::Once,
         at_end: config.start == Start::End,
-        parsing: Parsing::new(config.format, config.csv, &config.types, config.origin_columns)?,
+        parsing: Parsing::new(
+            FormatConfig {
+                name: config.format,
+                csv: config.csv,
+                #[cfg(feature = "excel")]
+                excel: config.excel,
+            },
+            &config.types,
+            config.origin_columns,
+        )?,
     };
     Ok(Box::new(FileSource {
         settings,
@@ -213,36 +277,68 @@ struct Settings {
 }
 
 impl Settings {
-    fn reader(&self) -> Reader {
+    fn reader(&self) -> Input {
         self.parsing.reader(&self.path, self.once)
     }
 }
 
 /// How a file becomes records, checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Parsing {
+    /// How one that is a table is opened.
+    table: Option<Arc<Open>>,
     csv: Option<(u8, Option<Vec<String>>)>,
     is_json: bool,
     types: Vec<(String, Type)>,
     origin_columns: bool,
 }
 
+/// What a config says of a format.
+pub(crate) struct FormatConfig {
+    pub name: FormatName,
+    pub csv: Option<CsvConfig>,
+    #[cfg(feature = "excel")]
+    pub excel: Option<ExcelConfig>,
+}
+
 impl Parsing {
     /// Checks what a config says.
     pub(crate) fn new(
-        format: FormatName,
-        csv: Option<CsvConfig>,
+        config: FormatConfig,
         declared: &BTreeMap<String, String>,
         origin_columns: bool,
     ) -> Result<Self, ConfigError> {
         let types = types(declared)?;
+        let FormatConfig { name: format, csv, .. } = config;
+        #[cfg(feature = "excel")]
+        if format != FormatName::Excel && config.excel.is_some() {
+            return Err(ConfigError::at("excel", "only for format = \"excel\""));
+        }
         if format != FormatName::Csv && csv.is_some() {
             return Err(ConfigError::at("csv", "only for format = \"csv\""));
         }
         if format == FormatName::Lines && !types.is_empty() {
             return Err(ConfigError::at("types", "plain lines have one column, and it is text"));
         }
+        if format.is_table() && origin_columns {
+            return Err(ConfigError::at("origin_columns", "only for formats of lines"));
+        }
+        let table: Option<Arc<Open>> = match format {
+            FormatName::JsonLines | FormatName::Csv | FormatName::Lines => None,
+            #[cfg(feature = "parquet")]
+            FormatName::Parquet if !types.is_empty() => {
+                return Err(ConfigError::at("types", "Parquet says itself what its columns are"));
+            }
+            #[cfg(feature = "parquet")]
+            FormatName::Parquet => Some(Arc::new(super::parquet::open)),
+            #[cfg(feature = "excel")]
+            FormatName::Excel => {
+                let settings = excel::Settings::new(config.excel.unwrap_or_default(), types.clone())?;
+                Some(Arc::new(move |file, name| settings.open(file, name)))
+            }
+        };
         Ok(Self {
+            table,
             csv: match format {
                 FormatName::Csv => Some(csv_settings(csv.unwrap_or_default(), &types)?),
                 _ => None,
@@ -254,7 +350,10 @@ impl Parsing {
     }
 
     /// A reader of one file, not opened.
-    pub(crate) fn reader(&self, path: &Path, once: bool) -> Reader {
+    pub(crate) fn reader(&self, path: &Path, once: bool) -> Input {
+        if let Some(open) = &self.table {
+            return Input::Table(TableReader::new(path, Arc::clone(open)));
+        }
         let format = match &self.csv {
             Some((delimiter, names)) => Format::Csv(Csv {
                 delimiter: *delimiter,
@@ -283,20 +382,15 @@ impl Parsing {
         let name = path
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Reader::new(
-            Tail::new(path.to_path_buf(), once),
-            format,
-            types,
-            name,
-            self.origin_columns,
-        )
+        let tail = Tail::new(path.to_path_buf(), once);
+        Input::Lines(Box::new(Reader::new(tail, format, types, name, self.origin_columns)))
     }
 }
 
 struct FileSource {
     settings: Settings,
     /// Away while a thread works with it.
-    reader: Option<Reader>,
+    reader: Option<Input>,
     /// When to look. There once it is open.
     watch: Option<Watch>,
 }
@@ -304,7 +398,7 @@ struct FileSource {
 impl FileSource {
     async fn blocking<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Reader) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&mut Input) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let Some(mut reader) = self.reader.take() else {
             return Err(Fault::retry("the file source is not open"));
@@ -326,7 +420,7 @@ impl Source for FileSource {
     async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
         self.reader = Some(self.settings.reader());
         let (after, at_end, path) = (after.cloned(), self.settings.at_end, self.settings.path.clone());
-        let open = move |reader: &mut Reader| {
+        let open = move |reader: &mut Input| {
             reader.open(after.as_ref(), at_end)?;
             Ok(Watch::new(&path, &[], POLL))
         };
@@ -345,7 +439,7 @@ impl Source for FileSource {
                 return Ok(Read::Idle);
             }
             let (wire, looked_at) = (watch.wire(), Instant::now());
-            let look = move |reader: &mut Reader| {
+            let look = move |reader: &mut Input| {
                 if let Some(wire) = wire {
                     wire.arm();
                 }
@@ -373,6 +467,19 @@ impl Source for FileSource {
         match &mut self.reader {
             Some(reader) => reader.decode(bytes),
             None => self.settings.reader().decode(bytes),
+        }
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let (path, once) = (&self.settings.path, self.settings.once);
+        let shown = path.display();
+        match reach::readable_file(path)? {
+            true => Ok(format!("{shown} can be read")),
+            false if once => Err(reach::missing(
+                format!("there is no file {shown}"),
+                "correct the path, or follow it, to wait until it is there",
+            )),
+            false => Ok(format!("{shown} is not there yet, and is waited for")),
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! A file is known by its inode and a hash of its first bytes, so that a reused inode is not mistaken for it. When the path
 //! names another file, the old one is read to its end first, then its rotated successors in their order, then the path.
+//!
+//! A file that is gzip is read once and whole; its offsets are those of the bytes in it, and its head is that of the file.
 
 use std::{
     fs::{self, File, Metadata},
@@ -14,7 +16,10 @@ use std::{
 use bus_schema::limits::RECORD_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
-use super::siblings::{self, Identity};
+use super::{
+    packed::{Packed, is_packed},
+    siblings::{self, Identity},
+};
 
 /// Bytes read at once, and the size of the buffer unless a record is larger.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -47,6 +52,8 @@ pub(crate) struct Bookmark {
 struct Current {
     path: PathBuf,
     file: File,
+    /// What is in it, if it is gzip.
+    packed: Option<Box<Packed>>,
     identity: Identity,
     head: Vec<u8>,
     /// Offset of the end of the buffer.
@@ -179,8 +186,15 @@ impl Tail {
 
     /// Whether the file has grown beyond what was read of it.
     pub(crate) fn is_behind(&self) -> bool {
-        let current = self.current.as_ref();
-        current.is_some_and(|current| current.file.metadata().is_ok_and(|now| now.len() > current.read_to))
+        self.current.as_ref().is_some_and(|current| match &current.packed {
+            Some(packed) => !packed.is_over(),
+            None => current.file.metadata().is_ok_and(|now| now.len() > current.read_to),
+        })
+    }
+
+    /// What is wrong with the rest of a file that is gzip, said once.
+    pub(crate) fn take_broken(&mut self) -> Option<String> {
+        self.current.as_mut()?.packed.as_mut()?.take_broken()
     }
 
     /// Bytes read and not consumed.
@@ -270,7 +284,12 @@ impl Tail {
         self.buffer.resize(capacity, 0);
         let mut filled = unread;
         let result = loop {
-            match current.file.read(&mut self.buffer[filled..]) {
+            let room = &mut self.buffer[filled..];
+            let read = match &mut current.packed {
+                Some(packed) => packed.read(room),
+                None => current.file.read(room),
+            };
+            match read {
                 Ok(0) => break Ok(()),
                 Ok(bytes) => filled += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -285,7 +304,7 @@ impl Tail {
         current.read_to += fresh.len() as u64;
         let wanted = HEAD_BYTES_MAX - current.head.len();
         // The head grows with the first bytes read; once something was skipped it stays as it was read at opening.
-        if current.read_to - fresh.len() as u64 == current.head.len() as u64 {
+        if current.packed.is_none() && current.read_to - fresh.len() as u64 == current.head.len() as u64 {
             current.head.extend_from_slice(&fresh[..fresh.len().min(wanted)]);
         }
         if !fresh.is_empty() {
@@ -374,7 +393,16 @@ impl Tail {
     pub(crate) fn beginning(&self, limit: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; limit];
         let length = match &self.current {
-            Some(current) => read_at_start(&current.file, &mut bytes)?,
+            Some(Current { file, packed: None, .. }) => read_at_start(file, &mut bytes)?,
+            Some(current) => {
+                let (mut packed, mut filled) = (Packed::new(&current.file)?, 0);
+                loop {
+                    match packed.read(&mut bytes[filled..])? {
+                        0 => break filled,
+                        more => filled += more,
+                    }
+                }
+            }
             None => 0,
         };
         bytes.truncate(length);
@@ -390,11 +418,19 @@ impl Current {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
         }
         let identity = Identity::of(&metadata);
+        let (mut packed, mut head) = (None, Vec::new());
+        if is_packed(&path) {
+            packed = Some(Box::new(Packed::new(&file)?));
+            head.resize(HEAD_BYTES_MAX, 0);
+            let length = read_at_start(&file, &mut head)?;
+            head.truncate(length);
+        }
         Ok(Self {
             path,
             file,
+            packed,
             identity,
-            head: Vec::new(),
+            head,
             read_to: 0,
             line: Some(0),
             skipping: false,
@@ -417,6 +453,10 @@ impl Current {
     }
 
     fn go_to(&mut self, offset: u64) -> io::Result<()> {
+        if let Some(packed) = &mut self.packed {
+            self.read_to = packed.go_to(offset)?;
+            return Ok(());
+        }
         let mut head = vec![0; HEAD_BYTES_MAX.min(usize::try_from(offset).unwrap_or(usize::MAX))];
         let length = read_at_start(&self.file, &mut head)?;
         head.truncate(length);
@@ -427,7 +467,7 @@ impl Current {
 
     /// Whether what was read is still there: not shorter, and beginning as it did.
     fn is_itself(&self) -> io::Result<bool> {
-        if self.file.metadata()?.len() < self.read_to {
+        if self.packed.is_none() && self.file.metadata()?.len() < self.read_to {
             return Ok(false);
         }
         let mut head = [0; HEAD_BYTES_MAX];
@@ -453,7 +493,8 @@ fn matches_bookmark(path: &Path, bookmark: &Bookmark, same_inode: bool) -> io::R
         Err(error) => return Err(error),
     };
     let metadata: Metadata = file.metadata()?;
-    if metadata.is_dir() || metadata.len() < bookmark.offset || same_inode != (metadata.ino() == bookmark.inode) {
+    let is_short = metadata.len() < bookmark.offset && !is_packed(path);
+    if metadata.is_dir() || is_short || same_inode != (metadata.ino() == bookmark.inode) {
         return Ok(false);
     }
     let mut head = vec![0; usize::from(bookmark.head_bytes)];

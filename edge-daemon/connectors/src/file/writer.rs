@@ -1,12 +1,14 @@
 //! A destination's files from a task that must not block: each step runs on a thread of its own. Knows no format.
 
 use bus_schema::id::StreamId;
-use flow::{Fault, Watermark};
+use flow::{Fault, Trouble, Watermark};
 
 use super::{
     output::{Output, Target},
     part::Limits,
+    siblings::parent,
 };
+use crate::reach;
 
 /// The files, away while a thread works with them.
 pub(crate) struct Writer {
@@ -37,6 +39,23 @@ impl Writer {
             _ => self.failed(&error),
         })?);
         Ok(())
+    }
+
+    /// Whether files could be written there. Makes none.
+    pub(crate) fn check(&self) -> Result<String, Trouble> {
+        let path = self.target.path();
+        match &self.target {
+            Target::File(path) => {
+                reach::writable_file(path)?;
+                // The ledger and new files stand beside it.
+                reach::writable_directory(parent(path))?;
+            }
+            Target::Directory(path) | Target::Whole { directory: path, .. } => {
+                reach::readable_directory(path)?;
+                reach::writable_directory(path)?;
+            }
+        }
+        Ok(format!("{} can be written", path.display()))
     }
 
     /// The committed watermark of a lineage.

@@ -48,7 +48,7 @@ pub(super) enum WhenSent {
 }
 
 /// What to read.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Settings {
     pub choice: Choice,
     /// How a file becomes records; without it, it is sent as it is.

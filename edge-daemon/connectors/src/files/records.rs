@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use flow::{Fault, Position, SourceBatch};
 
 use super::{chunk::Version, whole::Stamp};
-use crate::file::reader::{Got, Reader};
+use crate::file::{input::Input, reader::Got};
 
 /// A file being read.
 pub(super) struct Records {
     pub version: Version,
     path: PathBuf,
     stamp: Stamp,
-    reader: Reader,
+    reader: Input,
     /// Read to see whether there is more.
     ahead: Option<SourceBatch>,
     /// After what was given away: the reader's own position.
@@ -32,7 +32,7 @@ impl Records {
         version: Version,
         path: PathBuf,
         stamp: Stamp,
-        mut reader: Reader,
+        mut reader: Input,
         inner: Option<String>,
     ) -> Result<Self, Fault> {
         let after = inner.clone().map(|inner| Position::new(inner.into_bytes()));

@@ -12,7 +12,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Watermark, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, Watermark, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -143,6 +144,10 @@ impl Sink for FilesSink {
 
     async fn commit(&mut self) -> Result<(), Fault> {
         self.writer.with(Output::commit).await
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.writer.check()
     }
 
     async fn close(&mut self) {

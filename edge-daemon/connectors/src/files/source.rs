@@ -8,7 +8,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, Trouble, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,14 +18,20 @@ use super::{
     listing::Choice,
     reader::{Got, Reader, Settings, WhenSent},
 };
-use crate::file::source::{CsvConfig, FormatName, Parsing};
+#[cfg(feature = "excel")]
+use crate::file::excel::ExcelConfig;
+use crate::{
+    file::source::{CsvConfig, FormatConfig, FormatName, Parsing},
+    reach,
+};
 
 /// How often a directory without news is looked at.
 const POLL: Duration = Duration::from_millis(250);
 
 /// Sends the files of a directory, the oldest first, one after the other: the records in them, or the files as they are,
 /// whatever is in them. It goes on where it was after a crash. A file that changes later is another file and sent again. What
-/// begins with a dot, and links, are passed over. (A single file that grows is for the source `file`.)
+/// begins with a dot, and links, are passed over. (A single file that grows is for the source `file`.) For records, files
+/// whose names end with `.gz` are unpacked; what cannot be goes to the dead letters.
 ///
 /// As they are, files go to a destination `files`, in chunks of at most 48 KB. A file that changes while it is sent is sent
 /// again from its beginning. Each record has the file's `name` below the directory, its `size` and time of change (`modified`), and a `step`: `data`
@@ -56,6 +63,9 @@ struct Config {
     move_to: Option<PathBuf>,
     /// How the CSV is written.
     csv: Option<CsvConfig>,
+    /// Which part of a workbook is read, as for the source `file`.
+    #[cfg(feature = "excel")]
+    excel: Option<ExcelConfig>,
     /// Column = type, as for the source `file`.
     #[serde(default)]
     types: BTreeMap<String, String>,
@@ -76,6 +86,12 @@ enum Format {
     Csv,
     /// A record for each line; the column is called `line`.
     Lines,
+    /// A record for each row of Apache Parquet.
+    #[cfg(feature = "parquet")]
+    Parquet,
+    /// A record for each row of a sheet of an Excel workbook (`.xlsx`, `.xlsm`).
+    #[cfg(feature = "excel")]
+    Excel,
 }
 
 impl Format {
@@ -86,6 +102,10 @@ impl Format {
             Self::JsonLines => Some(FormatName::JsonLines),
             Self::Csv => Some(FormatName::Csv),
             Self::Lines => Some(FormatName::Lines),
+            #[cfg(feature = "parquet")]
+            Self::Parquet => Some(FormatName::Parquet),
+            #[cfg(feature = "excel")]
+            Self::Excel => Some(FormatName::Excel),
         }
     }
 }
@@ -180,7 +200,19 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         },
     };
     let parsing = match config.format.name() {
-        Some(name) => Some(Parsing::new(name, config.csv, &config.types, config.origin_columns)?),
+        Some(name) => {
+            let format = FormatConfig {
+                name,
+                csv: config.csv,
+                #[cfg(feature = "excel")]
+                excel: config.excel,
+            };
+            Some(Parsing::new(format, &config.types, config.origin_columns)?)
+        }
+        #[cfg(feature = "excel")]
+        None if config.excel.is_some() => {
+            return Err(ConfigError::at("excel", "only for format = \"excel\""));
+        }
         None if config.csv.is_some() || !config.types.is_empty() || config.origin_columns => {
             return Err(ConfigError::at(
                 "format",
@@ -273,6 +305,19 @@ impl Source for FilesSource {
     async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
         let position = position.clone();
         self.blocking(move |reader| reader.commit(&position)).await
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let directory = &self.settings.choice.directory;
+        reach::readable_directory(directory)?;
+        // What has been sent is remembered beside the files, deleted or moved.
+        reach::writable_directory(directory)?;
+        if let WhenSent::Move { directory: to } = &self.settings.when_sent {
+            // It is made when it is missing.
+            let there = to.ancestors().find(|place| place.exists());
+            reach::writable_directory(there.unwrap_or(to))?;
+        }
+        Ok(format!("the files in {} can be read", directory.display()))
     }
 
     async fn close(&mut self) {

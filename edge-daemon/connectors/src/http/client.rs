@@ -12,7 +12,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use flow::{BuildContext, ConfigError, Fault};
+use flow::{BuildContext, ConfigError, Fault, Trouble, TroubleKind};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     HeaderMap, Method, Request, StatusCode,
@@ -30,7 +30,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use crate::{mqtt::Task, secret::SecretRef, tls::TlsFiles};
+use crate::{mqtt::Task, reach, secret::SecretRef, tls::TlsFiles};
 
 /// How long reaching the server may take, TLS included.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -235,6 +235,60 @@ impl Client {
             headers,
         });
         Ok(())
+    }
+
+    /// Connects, or says what is wrong with the way there. Nothing is asked.
+    pub(crate) async fn check(&mut self) -> Result<(), Trouble> {
+        reach::secrets(self.headers.iter().map(|(_, secret)| secret), &self.base_dir)?;
+        let ill = |cause: String| {
+            Trouble::new(
+                TroubleKind::Secret,
+                cause,
+                "set the secret anew, without line ends in it",
+            )
+        };
+        match &self.authorization {
+            Some(Authorization::Token(_, secret) | Authorization::Basic(_, secret)) => {
+                reach::secret(secret, &self.base_dir)?;
+            }
+            None => {}
+        }
+        self.fixed_headers().map_err(ill)?;
+        let (host, port) = (
+            self.url.host_str().unwrap_or_default(),
+            self.url.port_or_known_default(),
+        );
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let stream = reach::tcp(host, port.unwrap_or(80)).await?;
+        if self.url.scheme() == "https" {
+            let config = self.tls.clone().unwrap_or_default().client_config(&self.base_dir);
+            reach::tls(stream, host, config).await?;
+        }
+        let spoken = self.connect().await;
+        spoken.map_err(|error| reach::as_trouble(&error.fault()))
+    }
+
+    /// Asks, or says what is wrong with the way there or with the answer's status. What is asked must change nothing.
+    pub(crate) async fn check_with(&mut self, ask: &Ask) -> Result<Answer, Trouble> {
+        self.check().await?;
+        let answer = match self.send(ask).await {
+            Ok(answer) => answer,
+            Err(error @ ClientError::Timeout { .. }) => {
+                return Err(Trouble::new(
+                    TroubleKind::Silent,
+                    error.to_string(),
+                    "raise timeout_ms, or look at the server's load",
+                ));
+            }
+            Err(error) => return Err(reach::as_trouble(&error.fault())),
+        };
+        let said = format!("{} answers {}", self.place(), answer.status);
+        match answer.status {
+            StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(reach::refused(said)),
+            StatusCode::FORBIDDEN => Err(reach::forbidden(said, "let this user or key do what is asked for")),
+            StatusCode::NOT_FOUND | StatusCode::GONE => Err(reach::missing(said, "correct the address")),
+            _ => Ok(answer),
+        }
     }
 
     /// Lets go of the connection.

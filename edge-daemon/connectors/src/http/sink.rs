@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use async_trait::async_trait;
 use bus_schema::plan::{ComponentRole, Descriptor};
-use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
+use flow::{
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, describe, parse_config,
+};
 use hyper::{
     Method,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
@@ -333,6 +335,14 @@ impl Sink for HttpSink {
     async fn commit(&mut self) -> Result<(), Fault> {
         self.errands.forget();
         Ok(())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.client.check().await?;
+        Ok(format!(
+            "{} can be reached; what it says to the credentials and the address shows with the first records",
+            self.client.place()
+        ))
     }
 
     async fn close(&mut self) {

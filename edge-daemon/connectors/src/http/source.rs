@@ -13,8 +13,8 @@ use bus_schema::{
 };
 use bytes::Bytes;
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch,
-    Undecodable, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble,
+    TroubleKind, Undecodable, describe, parse_config,
 };
 use hyper::{
     HeaderMap, Method, StatusCode,
@@ -37,6 +37,7 @@ use super::{
 use crate::{
     feed::{Feed, FormatName as Lines},
     file::{hash, rows, source::CsvConfig},
+    reach,
     secret::SecretRef,
     tls::TlsFiles,
 };
@@ -602,6 +603,30 @@ impl Source for HttpSource {
                     }
                 }
             }
+        }
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.bookmark = Bookmark::start(self.start.clone());
+        self.bookmark.cursor.clone_from(&self.start);
+        let url = self.address().map_err(|fault| reach::as_trouble(&fault))?;
+        // What GET asks for changes nothing at the server, by what HTTP says of it.
+        let ask = Ask {
+            method: Method::GET,
+            url: url.clone(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            answer_bytes_max: self.settings.body_bytes_max,
+        };
+        let answer = self.client.lock().await.check_with(&ask).await?;
+        let said = format!("{} answers {}", place(&url), answer.status);
+        match answer.status.is_success() {
+            true => Ok(said),
+            false => Err(Trouble::new(
+                TroubleKind::Other,
+                said,
+                "see what the server says to a GET of this address",
+            )),
         }
     }
 

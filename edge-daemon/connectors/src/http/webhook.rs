@@ -15,7 +15,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, Read, Source, SourceBatch, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, Read, Source, SourceBatch, Trouble, describe,
+    parse_config,
 };
 use hyper::header::HeaderName;
 use schemars::JsonSchema;
@@ -31,7 +32,7 @@ use crate::{
     file::{rows::Shape, source::types},
     inbox::{Inbox, inbox},
     mqtt::Task,
-    payload,
+    payload, reach,
     secret::SecretRef,
     tls::ListenTls,
 };
@@ -349,6 +350,17 @@ impl Source for Webhook {
             let _ = waiting.send(());
         }
         Ok(())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let signature = self.config.signature.as_ref().map(|signature| &signature.secret);
+        reach::secrets(self.config.bearer.iter().chain(signature), &self.base_dir)?;
+        if let Some(tls) = &self.config.tls {
+            tls.server_config(&self.base_dir)
+                .map_err(|cause| reach::certificates(&cause))?;
+        }
+        reach::listen_tcp(self.config.listen).await?;
+        Ok(format!("it can listen at {}", self.config.listen))
     }
 
     async fn close(&mut self) {

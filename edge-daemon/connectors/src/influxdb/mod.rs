@@ -8,7 +8,11 @@ use bus_schema::{
     data::{Batch, Cell, Op},
     plan::{ComponentRole, Descriptor},
 };
-use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
+use bytes::Bytes;
+use flow::{
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, TroubleKind, describe,
+    parse_config,
+};
 use hyper::{
     Method,
     header::{CONTENT_TYPE, HeaderValue},
@@ -419,6 +423,28 @@ impl Sink for InfluxdbSink {
     async fn commit(&mut self) -> Result<(), Fault> {
         self.errands.forget();
         Ok(())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let ask = Ask {
+            method: Method::GET,
+            url: self
+                .client
+                .url()
+                .join("/ping")
+                .unwrap_or_else(|_| self.client.url().clone()),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            answer_bytes_max: ANSWER_BYTES_MAX,
+        };
+        let answer = self.client.check_with(&ask).await?;
+        let said = format!("{} answers {} to a ping", self.client.place(), answer.status);
+        match answer.status.is_success() {
+            true => Ok(format!(
+                "{said}; what it says to the credentials and the database shows with the first points"
+            )),
+            false => Err(Trouble::new(TroubleKind::Other, said, "is there an InfluxDB?")),
+        }
     }
 
     async fn close(&mut self) {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use flow::ConfigError;
+use flow::{ConfigError, Trouble, TroubleKind};
 use rustls_pki_types::ServerName;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_serial::{DataBits, SerialStream};
 
 use super::frame::{self, Reply, Span};
-use crate::tls::TlsFiles;
+use crate::{reach, tls::TlsFiles};
 
 /// How long connecting may take, TLS included.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -150,6 +150,35 @@ pub(super) enum Place {
     },
     /// On a serial line.
     Serial(SerialConfig),
+}
+
+impl Place {
+    /// Sees what is wrong with the way to it.
+    pub(super) async fn check(&self) -> Result<(), Trouble> {
+        match self {
+            Place::Tcp {
+                host,
+                port,
+                tls,
+                base_dir,
+                ..
+            } => {
+                let stream = reach::tcp(host, *port).await?;
+                match tls {
+                    Some(tls) => reach::tls(stream, host, tls.client_config(base_dir)).await,
+                    None => Ok(()),
+                }
+            }
+            Place::Serial(serial) => serial.open().map(drop).map_err(|cause| {
+                let remedy = "correct the device's name; if this workflow runs already, it is the one that holds it";
+                Trouble::new(
+                    TroubleKind::Path,
+                    format!("{}: {cause}", serial.device.display()),
+                    remedy,
+                )
+            }),
+        }
+    }
 }
 
 impl std::fmt::Display for Place {

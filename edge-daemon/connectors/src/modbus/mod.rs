@@ -18,8 +18,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, describe,
-    parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble,
+    TroubleKind, describe, parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -33,7 +33,7 @@ use self::{
     point::{Point, PointConfig},
     poll::{Round, Unit, status},
 };
-use crate::{clock::now_ns, mqtt::Task, tls::TlsFiles};
+use crate::{clock::now_ns, mqtt::Task, reach, tls::TlsFiles};
 
 /// Where devices listen.
 const PORT: u16 = 502;
@@ -512,6 +512,34 @@ impl Source for Modbus {
             position: Position::default(),
             undecodable: Vec::new(),
         }))
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.plan.place.check().await?;
+        let Plan {
+            place,
+            manner,
+            points,
+            units,
+            ..
+        } = &mut self.plan;
+        let mut line = Line::new(place.clone(), *manner);
+        let lost = |cause| Trouble::new(TroubleKind::Unreachable, cause, "see the line and what is at its end");
+        line.connect().await.map_err(lost)?;
+        for unit in units.iter_mut() {
+            let round = unit.poll(&mut line, manner, points).await.map_err(lost)?;
+            if let Some(status) = status(&round, points) {
+                return Err(reach::missing(
+                    format!("{place}, unit {}: {status}", unit.id),
+                    "correct the unit's number and the registers, and see whether it is switched on",
+                ));
+            }
+        }
+        Ok(format!(
+            "{place}: {} units answer for all {} points",
+            units.len(),
+            points.len()
+        ))
     }
 
     async fn close(&mut self) {

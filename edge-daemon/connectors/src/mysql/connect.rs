@@ -12,7 +12,7 @@ use crate::{
     secret::{Secret, SecretRef},
 };
 
-const CONNECT_WAIT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// An idle connection is probed after this, so that a gateway behind a NAT notices a dead one.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const PORT: u16 = 3306;
@@ -66,7 +66,7 @@ impl Server {
         self.tls.check()
     }
 
-    fn options(&self, base_dir: &Path) -> Result<OptsBuilder, Fault> {
+    pub(super) fn options(&self, base_dir: &Path) -> Result<OptsBuilder, Fault> {
         let fetch = |secret: &SecretRef| -> Result<Secret, Fault> {
             secret.fetch(base_dir).map_err(|error| Fault::retry(error.to_string()))
         };
@@ -145,7 +145,7 @@ impl Server {
 }
 
 /// Whatever the server's settings and `init_connect` say: text is read by one rule, and nothing is made to fit in silence.
-async fn set_up(conn: &mut Conn) -> mysql_async::Result<()> {
+pub(super) async fn set_up(conn: &mut Conn) -> mysql_async::Result<()> {
     conn.query_drop("SET NAMES utf8mb4").await?;
     // NO_BACKSLASH_ESCAPES: only quotes have to be doubled in literals. NO_AUTO_VALUE_ON_ZERO: 0 is a value.
     conn.query_drop(
@@ -183,7 +183,7 @@ fn parse_url(url: &str) -> Result<Opts, String> {
 }
 
 /// `host:port/database`, without credentials.
-fn place(options: &Opts) -> String {
+pub(super) fn place(options: &Opts) -> String {
     let database = options.db_name().unwrap_or_default();
     match options.socket() {
         Some(socket) => format!("{socket}/{database}"),

@@ -11,11 +11,12 @@ use std::{
 
 use async_trait::async_trait;
 use bus_schema::{data::Op, limits::BATCH_BYTES_TARGET};
-use flow::{Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch};
+use flow::{Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble};
 use mysql_async::{Error, Row, Value, prelude::Queryable};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
+    check,
     connect::Server,
     form::Form,
     layout::{Layout, Subject, prepare},
@@ -117,6 +118,10 @@ impl Source for CursorSource {
                 return Ok(Read::Batch(batch));
             }
         }
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        check::cursor(&self.settings, &self.base_dir).await
     }
 
     async fn close(&mut self) {

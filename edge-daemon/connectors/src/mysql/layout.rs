@@ -376,7 +376,7 @@ fn uniques(parts: &[(String, String, bool)]) -> Vec<Vec<String>> {
 }
 
 /// The columns that MariaDB, whose `json` is a text with a check, takes for documents.
-async fn documents(link: &mut Link, table: &str) -> Result<Vec<String>, Fault> {
+pub(super) async fn documents(link: &mut Link, table: &str) -> Result<Vec<String>, Fault> {
     let version: Vec<String> = link.rows("look at the server", "SELECT VERSION()").await?;
     if !version.first().is_some_and(|version| is_mariadb(version)) {
         return Ok(Vec::new());

@@ -1,19 +1,32 @@
 //! MySQL and MariaDB: the source, and the destination, which writes records into a table, and how far each lineage has come into the same
 //! transaction.
 
+mod binlog;
+mod bytes;
+mod changes;
+mod charset;
+mod check;
 mod connect;
 mod cursor;
+mod described;
+mod dump;
 mod encode;
 mod error;
 mod form;
 mod layout;
 mod link;
+mod log;
+mod mark;
 mod rows;
 mod session;
 mod source;
+mod statement;
+mod stream;
 mod table;
+mod table_map;
 #[cfg(test)]
 mod tests;
+mod value;
 
 pub use source::SOURCE;
 
@@ -25,7 +38,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Watermark, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, Watermark, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -250,6 +264,10 @@ impl Sink for MysqlSink {
         session.commit().await?;
         self.session = Some(session);
         Ok(())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        check::sink(&self.settings, &self.base_dir).await
     }
 
     async fn close(&mut self) {

@@ -2,16 +2,18 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr};
-use flow::{BuildContext, ConfigError, Fault};
-use tokio::sync::watch;
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use flow::{BuildContext, ConfigError, Fault, Trouble, TroubleKind};
+use tokio::{sync::watch, time::timeout};
 
-use crate::{mqtt::Urls, secret::SecretRef, tls::TlsFiles};
+use crate::{mqtt::Urls, reach, secret::SecretRef, tls::TlsFiles};
 
 /// How long reaching a server may take.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// How often a quiet connection is tested.
 const PING: Duration = Duration::from_secs(15);
+/// Messages that may wait while it is checked.
+const CHECK_MESSAGES_MAX: usize = 16;
 /// Messages under way to the connection.
 const SEND_MAX: usize = 64;
 
@@ -137,7 +139,7 @@ impl Server {
                 std::future::ready(())
             })
             .connect(&self.addresses[..]);
-        match tokio::time::timeout(CONNECT_WAIT, Box::pin(connecting)).await {
+        match timeout(CONNECT_WAIT, Box::pin(connecting)).await {
             Ok(Ok(client)) => Ok(Connected {
                 client,
                 alive: Alive(alive),
@@ -145,6 +147,51 @@ impl Server {
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_) => Err(failed(format!("no answer for {} seconds", CONNECT_WAIT.as_secs()))),
         }
+    }
+
+    /// Connects, or says what is wrong with the way there.
+    pub(super) async fn check(&self) -> Result<Connected, Trouble> {
+        let secrets = [&self.password, &self.token, &self.credentials, &self.nkey];
+        reach::secrets(secrets.into_iter().flatten(), &self.base_dir)?;
+        let options = self.options().map_err(|cause| reach::certificates(&cause))?;
+        let mut reached = Ok(());
+        for address in &self.addresses {
+            reached = reach::tcp(address.host(), address.port()).await.map(drop);
+            if reached.is_ok() {
+                break;
+            }
+        }
+        reached?;
+        let connecting = options
+            .name(&self.name)
+            .connection_timeout(CONNECT_WAIT)
+            .connect(&self.addresses[..]);
+        let error = match timeout(CONNECT_WAIT, Box::pin(connecting)).await {
+            Ok(Ok(client)) => {
+                drop(client);
+                return self
+                    .connect(CHECK_MESSAGES_MAX)
+                    .await
+                    .map_err(|fault| reach::as_trouble(&fault));
+            }
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let cause = format!("{} takes the connection and says nothing", self.place());
+                return Err(Trouble::new(TroubleKind::Silent, cause, "is there a NATS server?"));
+            }
+        };
+        let cause = format!("{}: {error}", self.place());
+        Err(match error.kind() {
+            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => reach::refused(cause),
+            ConnectErrorKind::Tls => reach::unprotected(&cause),
+            _ if reach::is_of_tls(&error) => reach::unprotected(&cause),
+            ConnectErrorKind::TimedOut => Trouble::new(TroubleKind::Silent, cause, "is there a NATS server?"),
+            _ => Trouble::new(
+                TroubleKind::Other,
+                cause,
+                "is there a NATS server, and does it want TLS (tls://) or a certificate?",
+            ),
+        })
     }
 
     fn options(&self) -> Result<ConnectOptions, String> {
@@ -167,7 +214,8 @@ impl Server {
         Ok(options)
     }
 
-    fn place(&self) -> String {
+    /// The servers, for a person.
+    pub(super) fn place(&self) -> String {
         let places = self
             .addresses
             .iter()

@@ -1,6 +1,7 @@
 //! NATS: subjects, and JetStream streams on top. JetStream is spoken as what it is, messages to `$JS.API`: three of them are
 //! needed here, and async-nats' own client for it brings loops of its own and four more crates.
 
+mod check;
 mod connect;
 mod sink;
 mod source;

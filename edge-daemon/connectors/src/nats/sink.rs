@@ -7,14 +7,16 @@ use async_nats::{Client, HeaderMap, StatusCode, Subscriber};
 use async_trait::async_trait;
 use bus_schema::plan::{ComponentRole, Descriptor};
 use bytes::Bytes;
-use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
+use flow::{
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, describe, parse_config,
+};
 use futures_util::StreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    ApiError, check_subject,
+    ApiError, check, check_subject,
     connect::{Alive, Connected, Server, Settings},
 };
 use crate::{
@@ -364,6 +366,20 @@ impl Sink for NatsSink {
             Some(session) if !self.jetstream => session.all_taken().await,
             Some(_) => Ok(()),
             None => Err(Fault::retry("the NATS destination is not open")),
+        }
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let connected = self.server.check().await?;
+        let place = self.server.place();
+        match (self.jetstream, self.subject.constant()) {
+            (true, Some(subject)) => {
+                let stream = check::takes(&connected.client, subject).await?;
+                Ok(format!("{place}: the stream '{stream}' takes '{subject}'"))
+            }
+            _ => Ok(format!(
+                "{place} lets us in; whether the subjects may be written shows with the first message"
+            )),
         }
     }
 

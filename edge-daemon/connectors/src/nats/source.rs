@@ -16,8 +16,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, describe,
-    parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble,
+    describe, parse_config,
 };
 use futures_util::StreamExt;
 use schemars::JsonSchema;
@@ -26,7 +26,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    ApiError, check_name, check_subject,
+    ApiError, check, check_name, check_subject,
     connect::{Alive, Connected, Server, Settings},
 };
 use crate::{
@@ -546,6 +546,24 @@ impl Source for NatsSource {
             session.unacknowledged.pop_front();
         }
         Ok(())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let mut connected = self.server.check().await?;
+        let place = self.server.place();
+        match &self.wanted {
+            // Without the queue: one of that takes messages from the others.
+            Wanted::Subject { subject, .. } => {
+                check::subscribable(&mut connected, subject).await?;
+                Ok(format!("{place}: '{subject}' can be subscribed to"))
+            }
+            Wanted::Stream { stream, consumer, .. } => {
+                check::stream(&connected.client, stream).await?;
+                Ok(format!(
+                    "{place}: the stream '{stream}' is there; the consumer '{consumer}' is made when it is missing"
+                ))
+            }
+        }
     }
 
     async fn close(&mut self) {

@@ -19,8 +19,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, describe,
-    parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble,
+    TroubleKind, describe, parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -34,7 +34,7 @@ use self::{
     session::{Server, Session},
     status::Status,
 };
-use crate::{clock::now_ns, secret::SecretRef};
+use crate::{clock::now_ns, reach, secret::SecretRef};
 
 /// Where servers listen.
 const PORT: u16 = 4840;
@@ -441,6 +441,50 @@ impl Source for OpcUa {
             position: Position::default(),
             undecodable: Vec::new(),
         }))
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        reach::secrets(&self.password, &self.base_dir)?;
+        reach::tcp(&self.server.host, self.server.port).await?;
+        let password = self
+            .password
+            .as_ref()
+            .map(|password| reach::secret(password, &self.base_dir));
+        let password = password.transpose()?;
+        let user = self
+            .user
+            .as_deref()
+            .map(|user| (user, password.as_ref().map_or("", |password| password.expose())));
+        let url = &self.server.url;
+        let entered = Session::open(&self.server, user, &self.name).await;
+        let mut session = entered.map_err(|error| match error {
+            ChannelError::Refused { .. } => reach::refused(format!("{url}: {error}")),
+            ChannelError::Broken(cause) => Trouble::new(
+                TroubleKind::Setup,
+                format!("{url}: {cause}"),
+                "let the server take connections without security",
+            ),
+        })?;
+        let read = session.read(&self.nodes).await;
+        session.close().await;
+        let read = read.map_err(|error| reach::as_trouble(&self.fault(&error)))?;
+        let bad: Vec<usize> = read
+            .iter()
+            .enumerate()
+            .filter(|(_, datum)| datum.status.is_bad())
+            .map(|(node, _)| node)
+            .collect();
+        match bad.first() {
+            None => Ok(format!("{url}: all {} nodes can be read", self.nodes.len())),
+            Some(first) => Err(reach::missing(
+                format!(
+                    "{url}: {} cannot be read: {}",
+                    self.rows.listed(&bad),
+                    read[*first].status
+                ),
+                "correct the node's id, or let the user read it",
+            )),
+        }
     }
 
     async fn close(&mut self) {

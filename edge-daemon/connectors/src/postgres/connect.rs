@@ -39,7 +39,7 @@ const SYSTEM_AUTHORITIES: [&str; 4] = [
 /// Where the server is and who we are there.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Server {
+pub(crate) struct Server {
     pub url: Option<SecretRef>,
     pub host: Option<String>,
     pub port: Option<u16>,
@@ -76,7 +76,7 @@ pub(crate) enum TlsMode {
 
 impl Server {
     /// Finds what can be found wrong without connecting.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let parts = [
             ("host", self.host.is_some()),
             ("port", self.port.is_some()),
@@ -160,9 +160,9 @@ impl Server {
 
     /// Connects, and names the place for messages. A task drives the connection until the client is dropped.
     pub(super) async fn connect(&self, base_dir: &Path, name: &str) -> Result<(Client, String), Fault> {
-        let (config, tls, place) = self.parts(base_dir, name)?;
-        let tls = MakeRustlsConnect::new(tls);
-        let (client, connection) = Box::pin(config.connect(tls)).await.map_err(|error| {
+        let parts = self.parts(base_dir, name)?;
+        let place = parts.2.clone();
+        let client = dial(parts).await.map_err(|error| {
             let hint = match self.tls.mode {
                 TlsMode::Disable => "",
                 _ if error.to_string().contains("TLS") => {
@@ -172,14 +172,21 @@ impl Server {
             };
             Fault::retry(format!("cannot connect to PostgreSQL at {place}: {}{hint}", explain(&error)))
         })?;
-        let logged = place.clone();
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(server = logged, error = explain(&error), "connection ended");
-            }
-        });
         Ok((client, place))
     }
+}
+
+/// Connects. A task drives the connection until the client is dropped.
+pub(super) async fn dial(
+    (config, tls, place): (tokio_postgres::Config, ClientConfig, String),
+) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = Box::pin(config.connect(MakeRustlsConnect::new(tls))).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(server = place, error = explain(&error), "connection ended");
+        }
+    });
+    Ok(client)
 }
 
 /// Reads a URL. What is wrong with one is not repeated: it may be a part of the password.

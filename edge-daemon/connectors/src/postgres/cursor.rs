@@ -8,13 +8,14 @@ use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use bus_schema::{data::Op, limits::BATCH_BYTES_TARGET};
-use flow::{Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch};
+use flow::{Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble};
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::{
     bookmark::{Bookmark, PLACE_BYTES_MAX},
+    check,
     connect::Server,
     error::fault,
     form::Form,
@@ -102,6 +103,10 @@ impl Source for CursorSource {
                 return Ok(Read::Batch(batch));
             }
         }
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        check::cursor(&self.settings, &self.base_dir, &self.name).await
     }
 
     async fn close(&mut self) {

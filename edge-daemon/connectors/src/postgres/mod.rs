@@ -2,6 +2,7 @@
 //! same transaction.
 
 mod bookmark;
+mod check;
 mod connect;
 mod cursor;
 mod encode;
@@ -20,16 +21,18 @@ mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod walsender;
 
 pub(crate) use bookmark::{Bookmark, PLACE_BYTES_MAX};
-pub(crate) use connect::{Tls, TlsMode};
+pub(crate) use connect::{Server, Tls, TlsMode};
 pub(crate) use form::{DECIMAL_DIGITS_MAX, date, decimal, time, timestamp, uuid};
 pub(crate) use layout::{Keys, cursor_columns};
 pub(crate) use number::Number;
-pub(crate) use page::{Page, Slot, Written};
+pub(crate) use page::{Page, Slot, Written, shown};
 pub use source::SOURCE;
 pub(crate) use source::{Columns, cursor_of};
+pub(crate) use texts::{From, read as texts};
 
 use std::path::PathBuf;
 
@@ -39,7 +42,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Watermark, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, Watermark, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -48,7 +52,6 @@ use crate::{
     secret::SecretRef,
     write_mode::{WriteMode, check_key},
 };
-use connect::Server;
 use session::{Session, WATERMARK_TABLE};
 use table::{NAME_BYTES_MAX, quote};
 
@@ -304,6 +307,10 @@ impl Sink for PostgresSink {
         session.commit().await?;
         self.session = Some(session);
         Ok(())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        check::sink(&self.settings, &self.base_dir, &self.name).await
     }
 
     async fn close(&mut self) {

@@ -8,11 +8,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-use flow::{Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch};
+use flow::{Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
 use super::{
+    check,
     connect::Server,
     cursor::read_page,
     error::fault,
@@ -317,6 +318,10 @@ impl Source for ReplicaSource {
                 .confirm(Mark::from_position(position, &self.settings.slot)?.lsn);
         }
         Ok(())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        check::replica(&self.settings, &self.base_dir, &self.name).await
     }
 
     async fn close(&mut self) {

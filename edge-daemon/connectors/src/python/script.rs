@@ -4,12 +4,14 @@ use std::{
     collections::BTreeMap,
     io::Read as _,
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
 use bus_schema::data::Type;
-use flow::{BuildContext, ConfigError, Fault};
+use flow::{BuildContext, ConfigError, Fault, Trouble, TroubleKind};
 use serde::Serialize;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::{
     exec::{
@@ -17,6 +19,7 @@ use crate::{
         talk::{Patience, Talk},
     },
     file::source::types,
+    reach,
 };
 
 /// What the process runs.
@@ -43,6 +46,31 @@ pub(crate) fn half_a_minute() -> u64 {
 
 pub(crate) fn memory_usual() -> u64 {
     128
+}
+
+/// Prints what is wrong with the code on its standard input, in a line.
+const PARSER: &str = "import sys\ntry: compile(sys.stdin.read(), 'code', 'exec')\n\
+                      except SyntaxError as wrong: print(f'line {wrong.lineno}: {wrong.msg}')";
+
+/// What Python says to code; nothing when it can read it.
+async fn parse(code: String) -> std::io::Result<String> {
+    let mut child = tokio::process::Command::new("python3")
+        .args(["-I", "-S", "-B", "-c", PARSER])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let input = child.stdin.take();
+    let given = async {
+        if let Some(mut input) = input {
+            input.write_all(code.as_bytes()).await?;
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    let (given, output) = tokio::join!(given, child.wait_with_output());
+    given?;
+    Ok(String::from_utf8_lossy(&output?.stdout).trim().to_string())
 }
 
 /// What stands in the config of every component that runs Python.
@@ -117,6 +145,40 @@ impl Script {
             },
             types: types(&settings.types)?,
         })
+    }
+
+    /// Whether Python is there and can read the code. Nothing of it is run.
+    pub(crate) async fn check(&self) -> Result<String, Trouble> {
+        self.program.check()?;
+        let code = match &self.code {
+            Code::Inline(code) => code.clone(),
+            Code::File(path) => {
+                if !reach::readable_file(path)? {
+                    return Err(reach::missing(
+                        format!("there is no file {}", path.display()),
+                        "correct the path",
+                    ));
+                }
+                read(path).map_err(|cause| {
+                    Trouble::new(
+                        TroubleKind::Path,
+                        format!("{}: {cause}", path.display()),
+                        "mend the file",
+                    )
+                })?
+            }
+        };
+        let told = parse(code).await.map_err(|error| {
+            Trouble::new(
+                TroubleKind::Program,
+                format!("python3: {error}"),
+                "see whether python3 runs on this machine",
+            )
+        })?;
+        match told.is_empty() {
+            true => Ok("python3 can read the code; what it does shows when it runs".to_string()),
+            false => Err(Trouble::new(TroubleKind::Program, told, "correct the code")),
+        }
     }
 
     /// Starts the process and lets it load the code.

@@ -7,7 +7,9 @@ use std::{
 
 use async_trait::async_trait;
 use bus_schema::plan::{ComponentRole, Descriptor};
-use flow::{Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, describe, parse_config};
+use flow::{
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, describe, parse_config,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -178,6 +180,10 @@ impl Sink for PythonSink {
     /// Nothing is left to do: the function has returned, so the records are safe.
     async fn commit(&mut self) -> Result<(), Fault> {
         Ok(())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.script.check().await
     }
 
     async fn close(&mut self) {

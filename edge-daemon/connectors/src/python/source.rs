@@ -9,7 +9,7 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble,
     Undecodable, describe, parse_config,
 };
 use schemars::JsonSchema;
@@ -353,6 +353,10 @@ impl Source for PythonSource {
             return Ok(Read::Idle);
         }
         self.batch(&lines.texts).map(Read::Batch)
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.script.check().await
     }
 
     async fn close(&mut self) {

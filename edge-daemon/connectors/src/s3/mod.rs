@@ -9,8 +9,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Delivery, Fault, Gathered, Rejected, Sink, Watermark, describe,
-    parse_config,
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Gathered, Rejected, Sink, Trouble, Watermark,
+    describe, parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -306,6 +306,10 @@ impl Sink for S3Sink {
 
     async fn complete(&mut self, stream: &StreamId) -> Result<(), Fault> {
         self.store_all(*stream).await
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.store.check().await
     }
 
     async fn close(&mut self) {

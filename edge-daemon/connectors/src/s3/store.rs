@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use flow::{BuildContext, ConfigError, Fault};
+use flow::{BuildContext, ConfigError, Fault, Trouble, TroubleKind};
 use hyper::{
     Method, StatusCode,
     header::{ETAG, HeaderName, HeaderValue},
@@ -18,6 +18,7 @@ use url::Url;
 use super::{gather, pack::Packed};
 use crate::{
     http::client::{Answer, Ask, Client, ClientError, Settings},
+    reach,
     secret::SecretRef,
     tls::TlsFiles,
 };
@@ -120,13 +121,7 @@ impl Store {
             Some(token) => Credentials::new_with_token(access, secret, fetch(token).map_err(failed)?),
         });
         self.client.connect().await.map_err(ClientError::fault)?;
-        let url = {
-            let mut action = self.bucket.get_object(self.credentials.as_ref(), "");
-            action.query_mut().insert("uploads", "");
-            action.query_mut().insert("max-uploads", UPLOADS_MAX);
-            action.sign(SIGNED_FOR)
-        };
-        let answer = self.ask(Method::GET, url, Vec::new(), None).await?;
+        let answer = self.ask(Method::GET, self.uploads_url(), Vec::new(), None).await?;
         let body = String::from_utf8_lossy(&answer.body).into_owned();
         // Whoever may write need not be allowed to list.
         if answer.status == StatusCode::FORBIDDEN && text_of(&body, "Code") == Some("AccessDenied") {
@@ -148,6 +143,47 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Where the uploads are listed that have not been completed.
+    fn uploads_url(&self) -> Url {
+        let mut action = self.bucket.get_object(self.credentials.as_ref(), "");
+        action.query_mut().insert("uploads", "");
+        action.query_mut().insert("max-uploads", UPLOADS_MAX);
+        action.sign(SIGNED_FOR)
+    }
+
+    /// Sees whether the key opens the bucket. Changes nothing there.
+    pub(super) async fn check(&mut self) -> Result<String, Trouble> {
+        let fetched = |secret: &SecretRef| -> Result<String, Trouble> {
+            Ok(reach::secret(secret, &self.base_dir)?.expose().trim().to_string())
+        };
+        let (access, secret) = (fetched(&self.keys.access)?, fetched(&self.keys.secret)?);
+        self.credentials = Some(match &self.keys.token {
+            None => Credentials::new(access, secret),
+            Some(token) => Credentials::new_with_token(access, secret, fetched(token)?),
+        });
+        self.client.check().await?;
+        let answer = self.ask(Method::GET, self.uploads_url(), Vec::new(), None).await;
+        let answer = answer.map_err(|fault| reach::as_trouble(&fault))?;
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        let (bucket, code) = (self.bucket.name(), text_of(&body, "Code").unwrap_or_default());
+        let said = format!("the bucket '{bucket}': {} {code}", answer.status);
+        match (answer.status, code) {
+            (status, _) if status.is_success() => Ok(format!("the bucket '{bucket}' is there, and the key opens it")),
+            // Whoever may write need not be allowed to list.
+            (StatusCode::FORBIDDEN, "AccessDenied") => Ok(format!(
+                "the bucket '{bucket}' is there; whether the key may write to it shows with the first object"
+            )),
+            (StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED, _) => Err(reach::refused(said)),
+            (StatusCode::NOT_FOUND, _) => Err(reach::missing(said, "make the bucket, or correct its name")),
+            (StatusCode::MOVED_PERMANENTLY | StatusCode::BAD_REQUEST, _) => Err(Trouble::new(
+                TroubleKind::Config,
+                said,
+                "correct the region and the endpoint, and whether the bucket's name stands in the path",
+            )),
+            _ => Err(Trouble::new(TroubleKind::Other, said, "see what the store says to it")),
+        }
     }
 
     /// Stores an object. When this returns it is there, whole; before that, nothing of it is.

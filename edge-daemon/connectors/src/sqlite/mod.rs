@@ -2,6 +2,7 @@
 
 mod bookmark;
 mod changes;
+mod check;
 mod cursor;
 mod database;
 mod journal;
@@ -15,10 +16,12 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod triggers;
 
 pub use sink::SINK;
 pub use source::SOURCE;
+pub(crate) use texts::{From, read as texts};
 
 use std::path::{Path, PathBuf};
 

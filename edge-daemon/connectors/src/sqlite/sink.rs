@@ -8,17 +8,21 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Watermark, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, Watermark, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use super::{
-    database_path,
+    check, database_path,
     store::{Settings, Store, WATERMARK_TABLE},
 };
-use crate::write_mode::{WriteMode, check_key};
+use crate::{
+    reach::as_trouble,
+    write_mode::{WriteMode, check_key},
+};
 
 /// Writes records into a table of a SQLite database, each exactly once.
 ///
@@ -180,6 +184,12 @@ impl Sink for SqliteSink {
 
     async fn commit(&mut self) -> Result<(), Fault> {
         self.blocking(Store::commit).await
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let settings = self.settings.clone();
+        let checked = spawn_blocking(move || check::sink(&settings)).await;
+        checked.unwrap_or_else(|error| Err(as_trouble(&stopped(error))))
     }
 
     async fn close(&mut self) {

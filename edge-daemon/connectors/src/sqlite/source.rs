@@ -8,8 +8,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, describe,
-    parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble,
+    describe, parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use tokio::{task::spawn_blocking, time::Instant};
 
 use super::{
     changes::{self, ChangesReader},
+    check,
     cursor::{self, CursorReader},
     database_path,
     journal::Journal,
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     names::of_node,
+    reach::as_trouble,
     watch::{Found, Watch},
 };
 
@@ -387,6 +389,16 @@ impl Source for SqliteSource {
             }
         }
         Ok(())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let (path, way) = (self.path.clone(), self.way.clone());
+        let check = move || match way {
+            Way::Cursor(settings) => check::cursor(&path, &settings),
+            Way::Changes(settings) => check::changes(&path, &settings),
+        };
+        let checked = spawn_blocking(check).await;
+        checked.unwrap_or_else(|error| Err(as_trouble(&stopped(error))))
     }
 
     async fn close(&mut self) {

@@ -17,8 +17,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Position, Read, Source, SourceBatch, Undecodable, describe,
-    parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Position, Read, Source, SourceBatch, Trouble, Undecodable,
+    describe, parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -42,6 +42,7 @@ use crate::{
     },
     inbox::{Door, Inbox, inbox},
     mqtt::Task,
+    reach,
     tls::ListenTls,
 };
 
@@ -306,6 +307,23 @@ impl Source for Syslog {
             Some(letters) if letters.is_empty() => Ok(Read::Idle),
             Some(letters) => self.batch(&letters).map(Read::Batch),
         }
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        if let Some(tls) = &self.config.tls {
+            tls.server_config(&self.base_dir)
+                .map_err(|cause| reach::certificates(&cause))?;
+        }
+        let mut places = Vec::new();
+        if let Some(address) = self.config.udp {
+            reach::listen_udp(address).await?;
+            places.push(format!("udp {address}"));
+        }
+        if let Some(address) = self.config.tcp {
+            reach::listen_tcp(address).await?;
+            places.push(format!("tcp {address}"));
+        }
+        Ok(format!("it can listen at {}", places.join(" and ")))
     }
 
     async fn close(&mut self) {

@@ -11,14 +11,23 @@ import { Chart } from "@/components/chart";
 import { CliButton, CopyButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
 import { Facts } from "@/components/facts";
+import { History, type Metric, Range } from "@/components/history";
 import { TextLink } from "@/components/link";
 import { Empty, Page, Panel, Section } from "@/components/page";
 import { Parts } from "@/components/parts";
 import { Seen } from "@/components/seen";
 import { PresenceStatus } from "@/components/status";
 import { StreamTable } from "@/components/stream-table";
-import { bytes, count, number, sentence, span } from "@/lib/format";
+import { bytes, count, number, percent, sentence, span } from "@/lib/format";
+import { useSearchState } from "@/lib/search";
 import { points, processor, useSamples } from "./samples";
+
+/** What is kept of a daemon, and how it is written. A processor that works all the time spends 1,000 ms a second. */
+const HISTORY: readonly Metric[] = [
+  { title: "Memory", metric: "memory", format: bytes },
+  { title: "Processor", metric: "cpu", format: percent, scale: 0.1 },
+  { title: "Spool", metric: "buffer", format: bytes },
+];
 
 /** A clock that is off by more is worth a remark, in milliseconds. */
 const CLOCK_OFFSET_MS = 60_000;
@@ -112,10 +121,9 @@ function Remarks({ detail }: { detail: DaemonDetail }) {
   );
 }
 
-const percent = (value: number) => `${value.toFixed(1)} %`;
-
 function Resources({ detail }: { detail: DaemonDetail }) {
-  const samples = useSamples(detail.view.resources);
+  const samples = useSamples(detail.view.last_seen_ms === null ? null : detail.view.resources);
+  const [last, setLast] = useSearchState("last");
   const [memory, cpu, spool] = useMemo(
     () => [
       points(samples, (resources) => resources.rss_bytes),
@@ -125,29 +133,38 @@ function Resources({ detail }: { detail: DaemonDetail }) {
     [samples],
   );
   return (
-    <Section title="Resources" aside="since this page was opened">
-      <Panel className="flex flex-wrap gap-x-8 gap-y-4 px-4 py-3">
-        <Chart title="Memory" points={memory} format={bytes} />
-        <Chart title="Processor" points={cpu} format={percent} />
-        <Chart title="Spool" points={spool} format={bytes} />
-      </Panel>
+    <Section title="Resources" actions={<Range value={last} onChange={setLast} first="Since this page was opened" />}>
+      {last === "" ? (
+        <Panel className="flex flex-wrap gap-x-8 gap-y-4 px-4 py-3">
+          <Chart title="Memory" points={memory} format={bytes} />
+          <Chart title="Processor" points={cpu} format={percent} />
+          <Chart title="Spool" points={spool} format={bytes} />
+        </Panel>
+      ) : (
+        <History subject={`daemon:${detail.view.name}`} last={last} metrics={HISTORY} />
+      )}
     </Section>
   );
 }
 
 function Host({ detail: { host, view, ...detail } }: { detail: DaemonDetail }) {
+  // What was never told is nothing, not 0 bytes.
+  const told = (text: string) => (view.last_seen_ms === null ? "–" : text);
   return (
     <Section title="Host">
       <Panel className="px-4 py-3">
         <Facts
           facts={[
-            ["Host name", host.hostname],
-            ["System", host.os],
-            ["Processor", `${count(host.cpus, "core")}, ${host.arch}`],
-            ["Memory", bytes(host.memory_bytes)],
-            ["Disk free", bytes(view.resources.disk_free_bytes)],
-            ["Daemon's memory", `${bytes(view.resources.rss_bytes)}, at most ${bytes(view.resources.rss_peak_bytes)}`],
-            ["Up for", `${span(detail.uptime_ms)}, start ${number(detail.boot)}`],
+            ["Host name", host.hostname || "–"],
+            ["System", host.os || "–"],
+            ["Processor", host.cpus === 0 ? "–" : `${count(host.cpus, "core")}, ${host.arch}`],
+            ["Memory", host.memory_bytes === 0 ? "–" : bytes(host.memory_bytes)],
+            ["Disk free", told(bytes(view.resources.disk_free_bytes))],
+            [
+              "Daemon's memory",
+              told(`${bytes(view.resources.rss_bytes)}, at most ${bytes(view.resources.rss_peak_bytes)}`),
+            ],
+            ["Up for", told(`${span(detail.uptime_ms)}, start ${number(detail.boot)}`)],
           ]}
         />
       </Panel>

@@ -31,8 +31,11 @@ export function processor(samples: readonly Sample[]): Point[] {
   });
 }
 
-export function useSamples(resources: Resources): readonly Sample[] {
+/** `null`: nothing is known yet. */
+export function useSamples(resources: Resources | null): readonly Sample[] {
   const [samples, setSamples] = useState<readonly Sample[]>([]);
-  useEffect(() => setSamples((before) => append(before, { atMs: Date.now(), resources })), [resources]);
+  useEffect(() => {
+    if (resources) setSamples((before) => append(before, { atMs: Date.now(), resources }));
+  }, [resources]);
   return samples;
 }

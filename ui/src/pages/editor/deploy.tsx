@@ -2,7 +2,7 @@
 
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
-import { applyWorkflow } from "@/api/actions";
+import { applyWorkflow, startRollout } from "@/api/actions";
 import { Failed, get, list, part } from "@/api/client";
 import { keys } from "@/api/keys";
 import type { WorkflowText, WorkflowView } from "@/api/types";
@@ -12,9 +12,11 @@ import { CliButton, shellWord } from "@/components/copy";
 import { Dialog } from "@/components/dialog";
 import { DifferenceList } from "@/components/difference";
 import { Loading } from "@/components/page";
+import { cliOf, FIRST, policyOf } from "@/lib/rollout";
 import { difference } from "@/workflow/diff";
 import { graphOf, readGraph } from "@/workflow/graph";
 import type { Workbench } from "./state";
+import { Affected, Waves } from "./waves";
 
 const graphIn = (text: string) => readGraph(text).graph ?? graphOf({});
 
@@ -26,13 +28,22 @@ async function current(name: string): Promise<{ text: string; revision: number; 
   return { text, revision: view.revision, by: view.by };
 }
 
-interface DeployProps {
-  bench: Workbench;
-  onClose: () => void;
-  onDone: (name: string, revision: number) => void;
+/** What came of it: `rollout` is missing when all daemons got it at once. */
+export interface Deployed {
+  name: string;
+  revision: number;
+  rollout?: number;
 }
 
-export function Deploy({ bench, onClose, onDone }: DeployProps) {
+interface DeployProps {
+  bench: Workbench;
+  /** The plane found nothing wrong with the text. */
+  isValid: boolean;
+  onClose: () => void;
+  onDone: (deployed: Deployed) => void;
+}
+
+export function Deploy({ bench, isValid, onClose, onDone }: DeployProps) {
   const queries = useQueryClient();
   const target = bench.name ?? bench.graph.name;
   const now = useQuery({
@@ -43,16 +54,25 @@ export function Deploy({ bench, onClose, onDone }: DeployProps) {
   });
   const [error, setError] = useState<unknown>(null);
   const [isBusy, setBusy] = useState(false);
+  const [isInWaves, setInWaves] = useState(false);
+  const [typed, setTyped] = useState(FIRST);
+  const policy = policyOf(typed);
   const there = now.data;
   const isConflict = there !== undefined && there.revision !== bench.base.revision;
+  const send = async (expected: number) => {
+    if (!isInWaves || !policy) return applyWorkflow(target, bench.text, expected);
+    const { id, revision } = await startRollout(bench.text, policy, expected);
+    void queries.invalidateQueries({ queryKey: keys.rollouts });
+    return { revision, rollout: id };
+  };
   const apply = async () => {
     if (!there) return;
     setBusy(true);
     setError(null);
     try {
-      const { revision } = await applyWorkflow(target, bench.text, there.revision);
+      const deployed = await send(there.revision);
       await queries.invalidateQueries({ queryKey: keys.workflows });
-      onDone(target, revision);
+      onDone({ name: target, ...deployed });
     } catch (cause) {
       setError(cause);
       // Somebody was quicker between the question and the answer: show what they did.
@@ -66,6 +86,11 @@ export function Deploy({ bench, onClose, onDone }: DeployProps) {
     onClose();
   };
   const mine = graphIn(bench.text);
+  // A new workflow begins from an example that was never deployed.
+  const base = bench.base.revision === 0 ? "" : bench.base.text;
+  const file = shellWord(`${target}.toml`);
+  const expected = there?.revision ?? bench.base.revision;
+  const command = isInWaves ? cliOf(file, typed, expected) : `mycelial workflow apply ${file} --expect ${expected}`;
   const changes = there && difference(graphIn(there.text), mine);
   const isSame = changes && changes.nodes.length === 0 && changes.tests.length === 0 && there.text === bench.text;
   return (
@@ -93,40 +118,28 @@ export function Deploy({ bench, onClose, onDone }: DeployProps) {
           </Callout>
           <section aria-label="What they changed" className="flex flex-col gap-2">
             <h3 className="text-sm font-semibold">They changed</h3>
-            <DifferenceList difference={difference(graphIn(bench.base.text), graphIn(there.text))} />
+            <DifferenceList difference={difference(graphIn(base), graphIn(there.text))} />
           </section>
           <section aria-label="What you changed" className="flex flex-col gap-2">
             <h3 className="text-sm font-semibold">You changed</h3>
-            <DifferenceList difference={difference(graphIn(bench.base.text), mine)} />
+            <DifferenceList difference={difference(graphIn(base), mine)} />
           </section>
         </>
       )}
       {changes && !isConflict && <DifferenceList difference={changes} />}
-      {changes && (
-        <p className="text-sm">
-          {changes.daemons.length > 0 ? (
-            <>
-              On <strong className="font-medium">{changes.daemons.join(", ")}</strong>: what changed is stopped,
-              drained, and goes on from where it was.
-            </>
-          ) : (
-            <span className="text-muted">No daemon has anything else to do.</span>
-          )}
-        </p>
-      )}
+      <Affected text={bench.text} isValid={isValid} />
+      <Waves isInWaves={isInWaves} setInWaves={setInWaves} typed={typed} setTyped={setTyped} />
       {error !== null && <Failure error={error} />}
       <div className="flex flex-wrap justify-end gap-2">
         <span className="mr-auto">
-          <CliButton
-            command={`mycelial workflow apply ${shellWord(`${target}.toml`)} --expect ${there?.revision ?? bench.base.revision}`}
-          />
+          <CliButton command={command} />
         </span>
         <Button onClick={onClose}>Keep editing</Button>
         {isConflict && there && there.revision > 0 && <Button onClick={takeTheirs}>Take theirs</Button>}
         <Button
           kind={isConflict ? "danger" : "main"}
           busy={isBusy}
-          disabled={!there || isSame === true}
+          disabled={!there || isSame === true || (isInWaves && policy === null)}
           onClick={() => void apply()}
         >
           {isConflict ? `Deploy mine over revision ${there?.revision}` : isSame ? "Nothing to deploy" : "Deploy"}

@@ -67,8 +67,13 @@ function New() {
     );
   const [role, component] = use.split("/");
   const example = found.components.find((each) => each.role === role && each.name === component)?.example;
-  const initial = { text: example || template(found.daemons), from: 0, base: "", layout: {} };
-  const draft = (example ? null : readDraft(null)) ?? initial;
+  // A new workflow is a draft from the first change on; what it began with is what discarding it leads back to.
+  const begun = example || template(found.daemons);
+  const kept = readDraft(null);
+  const draft =
+    kept && (!example || kept.base === begun)
+      ? { ...kept, base: kept.base || begun }
+      : { text: begun, from: 0, base: begun, layout: {} };
   return <Bench key={use} name={null} initial={draft} {...found} />;
 }
 
@@ -229,7 +234,7 @@ function Bench({ name, initial, components, daemons }: BenchProps) {
           <IconButton label="Arrange" onClick={bench.arrange}>
             <LayoutGrid aria-hidden="true" />
           </IconButton>
-          {bench.isChanged && name !== null && (
+          {bench.isChanged && (
             <Button kind="quiet" onClick={() => bench.write(bench.base.text)}>
               Discard the draft
             </Button>
@@ -310,13 +315,19 @@ function Bench({ name, initial, components, daemons }: BenchProps) {
       {isDeploying && (
         <Deploy
           bench={bench}
+          isValid={check.isSuccess && isSettled && problems.length === 0}
           onClose={() => setDeploying(false)}
-          onDone={(target, revision) => {
+          onDone={({ name: target, revision, rollout }) => {
             if (name === null) forgetDraft(null);
             // Where its nodes stand is kept under its name from now on.
             keepDraft(target, { text: bench.text, from: revision, base: bench.text, layout: bench.layout });
-            tell(`${target} is deployed as revision ${revision}.`);
-            go(`/workflows/${encodeURIComponent(target)}`);
+            if (rollout === undefined) {
+              tell(`${target} is deployed as revision ${revision}.`);
+              go(`/workflows/${encodeURIComponent(target)}`);
+            } else {
+              tell(`Revision ${revision} of ${target} goes out in waves.`);
+              go(`/rollouts/${rollout}`);
+            }
           }}
         />
       )}

@@ -63,8 +63,12 @@ export function useWorkbench(
   }, [graph, components]);
 
   const isChanged = text !== base.text;
+  // Whoever only looks does not overwrite what was kept before.
+  const isTouched = useRef(false);
+  if (history.past.length > 0 || history.future.length > 0) isTouched.current = true;
   useEffect(() => {
     const keep = () => {
+      if (!isTouched.current) return;
       if (isChanged || Object.keys(known).length > 0)
         keepDraft(name, { text, layout: known, from: base.revision, base: base.text });
       else forgetDraft(name);

@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
-import type { DaemonView, StreamView, WorkflowView } from "@/api/types";
+import type { AlertView, DaemonView, RolloutView, StreamView, WorkflowView } from "@/api/types";
+import { USUAL } from "@/lib/rollout";
 import { attention } from "./attention";
 
 const daemon = (name: string, presence: DaemonView["presence"], damaged = 0): DaemonView => ({
@@ -36,15 +37,16 @@ const stream = (workflow: string, dead: number, trouble = ""): StreamView => ({
 });
 
 it("nothing needs attention where all is well", () => {
-  expect(attention([daemon("gw", "online")], [workflow("shop", "running")], [stream("shop", 0)])).toEqual([]);
+  const daemons = [daemon("gw", "online")];
+  expect(attention({ daemons, workflows: [workflow("shop", "running")], streams: [stream("shop", 0)] })).toEqual([]);
 });
 
 it("the worst comes first", () => {
-  const items = attention(
-    [daemon("late", "late"), daemon("gone", "offline"), daemon("hurt", "online", 2)],
-    [workflow("a", "retrying"), workflow("b", "failed"), workflow("c", null)],
-    [stream("a", 3), stream("b", 0, "the file cannot be opened"), stream("c", 0, "no account yet")],
-  );
+  const items = attention({
+    daemons: [daemon("late", "late"), daemon("gone", "offline"), daemon("hurt", "online", 2)],
+    workflows: [workflow("a", "retrying"), workflow("b", "failed"), workflow("c", null)],
+    streams: [stream("a", 3), stream("b", 0, "the file cannot be opened"), stream("c", 0, "no account yet")],
+  });
   expect(items.map(({ title }) => title)).toEqual([
     "gone is offline",
     "Workflow b has failed",
@@ -58,8 +60,47 @@ it("the worst comes first", () => {
 
 it("many of a kind are one line that leads to all of them", () => {
   const all = Array.from({ length: 40 }, (_, at) => daemon(`gw-${at}`, "offline"));
-  const [item, ...others] = attention(all, [], []);
+  const [item, ...others] = attention({ daemons: all, workflows: [], streams: [] });
   expect(others).toEqual([]);
   expect(item).toMatchObject({ title: "40 daemons are offline", href: "/daemons?q=presence:offline" });
   expect(item?.detail).toContain("gw-0, gw-1, gw-2, gw-3, gw-4 and 35 more");
+});
+
+it("rollouts that wait and alerts that fire are told, those that are silenced are not", () => {
+  const rollout = (id: number, phase: RolloutView["phase"]): RolloutView => ({
+    id,
+    workflow: "shop",
+    revision: 2,
+    before: 1,
+    by: "me",
+    at_unix_ms: 0,
+    phase,
+    wave: 1,
+    waves: [],
+    cause: "not today",
+    failures: [],
+    policy: USUAL,
+  });
+  const alert = (id: string, state: AlertView["state"], silenced_until_unix_ms = 0): AlertView => ({
+    id,
+    rule: "disk-free",
+    subject: "daemon:gw",
+    severity: "critical",
+    state,
+    since_unix_ms: 0,
+    summary: "little disk",
+    silenced_until_unix_ms,
+    silence_reason: "",
+  });
+  const items = attention({
+    daemons: [],
+    workflows: [],
+    streams: [],
+    rollouts: [rollout(1, "done"), rollout(2, "paused"), rollout(3, "soaking")],
+    alerts: [alert("a", "firing"), alert("b", "pending"), alert("c", "firing", 9)],
+  });
+  expect(items.map(({ title, detail }) => [title, detail])).toEqual([
+    ["1 alert fires", "little disk"],
+    ["Rollout 2 of shop is paused", "not today"],
+  ]);
 });

@@ -1,6 +1,6 @@
 // What needs somebody: the worst first, each with where to go. Pure.
 
-import type { DaemonView, StreamView, WorkflowView } from "@/api/types";
+import type { AlertView, DaemonView, RolloutView, StreamView, WorkflowView } from "@/api/types";
 import type { Tone } from "@/components/status";
 import { count } from "@/lib/format";
 
@@ -111,12 +111,59 @@ function rest(daemons: readonly DaemonView[]) {
   });
 }
 
-export function attention(
-  daemons: readonly DaemonView[],
-  workflows: readonly WorkflowView[],
-  all: readonly StreamView[],
-): Item[] {
+/** Rollouts that wait for somebody, or go back. */
+function stuck(rollouts: readonly RolloutView[]) {
+  const items = rollouts
+    .filter(({ phase }) => phase === "paused" || phase === "rolling_back")
+    .map<Item>(({ id, workflow, phase, cause }) => ({
+      key: `rollout/${id}`,
+      tone: phase === "paused" ? "warn" : "bad",
+      title: `Rollout ${id} of ${workflow} ${phase === "paused" ? "is paused" : "is going back"}`,
+      detail: cause,
+      href: `/rollouts/${id}`,
+    }));
+  return grouped(items, {
+    key: "rollouts",
+    tone: "warn",
+    title: `${count(items.length, "rollout")} wait for somebody`,
+    href: "/rollouts",
+  });
+}
+
+/** One line for all that fire and that nobody has silenced: what they are about mostly has a line of its own. */
+function alarms(alerts: readonly AlertView[]): Item[] {
+  const firing = alerts.filter((alert) => alert.state === "firing" && alert.silenced_until_unix_ms === 0);
+  const [first] = firing;
+  if (!first) return [];
+  const isBad = firing.some(({ severity }) => severity === "critical");
+  return [
+    {
+      key: "alerts",
+      tone: isBad ? "bad" : "warn",
+      title: firing.length === 1 ? "1 alert fires" : `${count(firing.length, "alert")} fire`,
+      detail: firing.length === 1 ? first.summary : `${first.summary}, and more`,
+      href: "/alerts",
+    },
+  ];
+}
+
+interface Fleet {
+  daemons: readonly DaemonView[];
+  workflows: readonly WorkflowView[];
+  streams: readonly StreamView[];
+  rollouts?: readonly RolloutView[];
+  alerts?: readonly AlertView[];
+}
+
+export function attention({ daemons, workflows, streams: all, rollouts = [], alerts = [] }: Fleet): Item[] {
   const failed = new Set(workflows.filter(({ state }) => state === "failed").map(({ name }) => name));
-  const items = [...offline(daemons), ...failing(workflows), ...streams(all, failed), ...rest(daemons)];
+  const items = [
+    ...offline(daemons),
+    ...failing(workflows),
+    ...stuck(rollouts),
+    ...alarms(alerts),
+    ...streams(all, failed),
+    ...rest(daemons),
+  ];
   return [...items.filter(({ tone }) => tone === "bad"), ...items.filter(({ tone }) => tone === "warn")];
 }

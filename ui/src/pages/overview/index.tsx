@@ -3,9 +3,11 @@
 import { ChevronRight } from "lucide-react";
 import type { ReactNode } from "react";
 import { Link } from "wouter";
-import { useDaemons, useStreams, useWorkflows } from "@/api/queries";
+import { useAlerts, useDaemons, useRollouts, useStreams, useWorkflows } from "@/api/queries";
+import { useUser } from "@/api/session";
 import type { DaemonView, Presence, StreamView, WorkflowView } from "@/api/types";
 import { LinkButton } from "@/components/button";
+import { Callout } from "@/components/callout";
 import { Data } from "@/components/data";
 import { Empty, Page, Panel, Section } from "@/components/page";
 import { RUN_TONES, Status } from "@/components/status";
@@ -18,8 +20,18 @@ const STREAMS_MAX = 8;
 
 export default function Overview() {
   const [daemons, workflows, streams] = [useDaemons(), useWorkflows(), useStreams()];
+  const isSetup = useUser((state) => state.isSetup);
   return (
     <Page title="Overview">
+      {isSetup && (
+        <Callout
+          tone="info"
+          title="Nobody has a password yet."
+          actions={<LinkButton href="/settings/users">Make the first admin</LinkButton>}
+        >
+          You came in by a one-time link. Make a user, and log in by name from then on.
+        </Callout>
+      )}
       <Data query={daemons}>
         {(all) =>
           all.length === 0 ? (
@@ -49,7 +61,8 @@ interface GlanceProps {
 }
 
 function Glance({ daemons, workflows, streams }: GlanceProps) {
-  const items = attention(daemons, workflows, streams);
+  const [rollouts, alerts] = [useRollouts().data, useAlerts().data];
+  const items = attention({ daemons, workflows, streams, rollouts: rollouts ?? [], alerts: alerts ?? [] });
   const fastest = [...streams].sort((a, b) => b.rate - a.rate).slice(0, STREAMS_MAX);
   return (
     <>

@@ -7,7 +7,7 @@ import { keys } from "@/api/keys";
 import { useRevisions, useRevisionText } from "@/api/queries";
 import type { RevisionView } from "@/api/types";
 import { Allowed } from "@/components/allowed";
-import { Button } from "@/components/button";
+import { Button, LinkButton } from "@/components/button";
 import { Failure } from "@/components/callout";
 import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
@@ -26,7 +26,15 @@ export default function Revisions() {
   const { name = "" } = useParams();
   const revisions = useRevisions(name);
   return (
-    <Page title={name} actions={<CliButton command={`mycelial workflow revisions ${shellWord(name)}`} />}>
+    <Page
+      title={name}
+      actions={
+        <>
+          <CliButton command={`mycelial workflow revisions ${shellWord(name)}`} />
+          <LinkButton href={`/rollouts?q=${encodeURIComponent(name)}`}>Its rollouts</LinkButton>
+        </>
+      }
+    >
       <WorkflowTabs name={name} />
       <Data query={revisions}>{(all) => <History name={name} all={all} />}</Data>
     </Page>

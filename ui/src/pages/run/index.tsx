@@ -6,13 +6,15 @@ import { useLocation, useParams } from "wouter";
 import { deleteWorkflow } from "@/api/actions";
 import { Failed } from "@/api/client";
 import { keys } from "@/api/keys";
-import { useWorkflow, useWorkflowStatus } from "@/api/queries";
+import { useRollouts, useWorkflow, useWorkflowStatus } from "@/api/queries";
 import type { WorkflowStatus } from "@/api/types";
 import { Allowed } from "@/components/allowed";
 import { LinkButton } from "@/components/button";
+import { Callout } from "@/components/callout";
 import { CliButton, Code, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
 import { ConfirmButton } from "@/components/dialog";
+import { History, type Metric, Range } from "@/components/history";
 import { Empty, Page, Section } from "@/components/page";
 import { Parts } from "@/components/parts";
 import { RunStatus } from "@/components/status";
@@ -21,6 +23,8 @@ import { Time } from "@/components/time";
 import { tell } from "@/components/toast";
 import { WorkflowTabs } from "@/components/workflow-header";
 import { number } from "@/lib/format";
+import { isOver, PHASES } from "@/lib/rollout";
+import { useSearchState } from "@/lib/search";
 import { readGraph } from "@/workflow/graph";
 import { Flow } from "./flow";
 
@@ -61,8 +65,40 @@ export default function Run() {
       }
     >
       <WorkflowTabs name={name} />
+      <UnderWay name={name} />
       <Data query={status}>{(found) => <Running name={name} status={found} />}</Data>
     </Page>
+  );
+}
+
+const HISTORY: readonly Metric[] = [
+  { title: "Records delivered a second", metric: "records", format: number },
+  { title: "Records waiting", metric: "waiting", format: number },
+  { title: "Dropped or dead a second", metric: "errors", format: number },
+];
+
+function Past({ name }: { name: string }) {
+  const [last, setLast] = useSearchState("last");
+  return (
+    <Section title="History" actions={<Range value={last} onChange={setLast} first="Not shown" />}>
+      {last !== "" && <History subject={`workflow:${name}`} last={last} metrics={HISTORY} />}
+    </Section>
+  );
+}
+
+/** A new revision is on its way to its daemons. */
+function UnderWay({ name }: { name: string }) {
+  const rollout = useRollouts().data?.find((each) => each.workflow === name && !isOver(each));
+  if (!rollout) return null;
+  const { id, revision, phase, wave, waves } = rollout;
+  return (
+    <Callout
+      tone={phase === "paused" || phase === "rolling_back" ? "warn" : "info"}
+      title={`Revision ${revision} is being rolled out: wave ${wave} of ${waves.length}, ${PHASES[phase][1]}.`}
+      actions={<LinkButton href={`/rollouts/${id}`}>See rollout {id}</LinkButton>}
+    >
+      Until it is over, this workflow can be neither deployed nor deleted.
+    </Callout>
   );
 }
 
@@ -100,6 +136,7 @@ function Running({ name, status }: { name: string; status: WorkflowStatus }) {
           <p className="text-sm text-muted">Nothing has flowed yet.</p>
         )}
       </Section>
+      <Past name={name} />
       <Section title="Text">
         <Data query={text}>{({ text: source }) => <Code text={source.trim()} what="the text" />}</Data>
       </Section>

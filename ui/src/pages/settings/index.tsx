@@ -4,9 +4,12 @@ import { useInfo } from "@/api/queries";
 import { Data } from "@/components/data";
 import { Facts } from "@/components/facts";
 import { Page, Panel, Section } from "@/components/page";
+import { Tabs } from "@/components/tabs";
 import { exact, number } from "@/lib/format";
 import { chooseTheme, type Theme, useTheme } from "@/shell/theme";
 import { AccessList } from "./access-list";
+import { OwnPassword } from "./password";
+import { SETTINGS_TABS } from "./tabs";
 
 const THEMES: readonly (readonly [Theme, string])[] = [
   ["system", "As the system has it"],
@@ -18,11 +21,13 @@ export default function Settings() {
   const info = useInfo();
   return (
     <Page title="Settings" isWide={false}>
+      <Tabs label="Views of the settings" tabs={SETTINGS_TABS} />
       <Section title="Appearance">
         <Panel className="px-4 py-3">
           <Appearance />
         </Panel>
       </Section>
+      <OwnPassword />
       <Section title="Plane">
         <Panel className="px-4 py-3">
           <Data query={info}>

@@ -1,6 +1,7 @@
 // Which workflows are shown, with what their streams add up to. Pure.
 
 import type { RunState, StreamView, WorkflowView } from "@/api/types";
+import { fitsWords } from "@/lib/words";
 
 export interface Row {
   view: WorkflowView;
@@ -37,10 +38,5 @@ function isIn(state: RunState | null, wanted: string) {
 }
 
 export function chooseWorkflows(rows: readonly Row[], typed: string, state: string) {
-  const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
-  return rows.filter(({ view }) => {
-    const names = [view.name, ...view.daemons].map((name) => name.toLowerCase());
-    const has = (word: string) => names.some((name) => name.includes(word));
-    return isIn(view.state, state) && words.every((word) => (word.startsWith("-") ? !has(word.slice(1)) : has(word)));
-  });
+  return rows.filter(({ view }) => isIn(view.state, state) && fitsWords([view.name, ...view.daemons], typed));
 }

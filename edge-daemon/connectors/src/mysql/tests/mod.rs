@@ -1,5 +1,6 @@
 //! The MySQL source and destination against real servers of MariaDB.
 
+mod changes;
 mod delivery;
 mod reading;
 mod rows;

@@ -1,0 +1,56 @@
+//! Some columns of a table or query as texts: what a lookup keeps in memory. Never writes.
+
+use std::{path::Path, pin::pin};
+
+use futures_util::TryStreamExt as _;
+
+use super::{
+    connect::{Server, explain},
+    layout::{READ_SETTINGS, VALUE_SETTINGS},
+    table::quote,
+};
+
+/// What to read: all of a table, or of a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum From {
+    /// A table or view, and its schema.
+    Table(String, String),
+    /// A SELECT.
+    Query(String),
+}
+
+/// Gives each row of these columns to `take`.
+pub(crate) async fn read(
+    server: &Server,
+    base_dir: &Path,
+    name: &str,
+    (from, columns): (&From, &[String]),
+    mut take: impl FnMut(Vec<Option<String>>) -> Result<(), String>,
+) -> Result<(), String> {
+    let (client, _) = server
+        .connect(base_dir, name)
+        .await
+        .map_err(|fault| fault.to_string())?;
+    let failed = |error: tokio_postgres::Error| explain(&error);
+    let set = client
+        .batch_execute(&format!("{VALUE_SETTINGS}; {READ_SETTINGS}"))
+        .await;
+    set.map_err(failed)?;
+    let names: Vec<String> = columns.iter().map(|name| format!("q.{}::text", quote(name))).collect();
+    let from = match from {
+        From::Table(schema, table) => format!("{}.{}", quote(schema), quote(table)),
+        From::Query(sql) => format!("({}\n)", sql.trim().trim_end_matches(';')),
+    };
+    let sql = format!("SELECT {} FROM {from} AS q", names.join(", "));
+    let none: [&str; 0] = [];
+    let rows = client.query_raw(&sql, none).await.map_err(failed)?;
+    let mut rows = pin!(rows);
+    while let Some(row) = rows.try_next().await.map_err(failed)? {
+        take(
+            (0..columns.len())
+                .map(|column| row.get::<_, Option<String>>(column))
+                .collect(),
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! `docs/COMPLIANCE.md` as text. Knows the table, runs nothing.
+
+use std::{env, fmt::Write as _, fs, path::Path};
+
+use crate::world::{Ask, Row, World};
+
+const PAGE: &str = "../../docs/COMPLIANCE.md";
+const HEAD: &str = "# What every connector was tested for
+
+Written from the table of the suite that tests it (`edge-daemon/connectors/tests/compliance`), each connector against its real
+system, under the runner that daemons have. `cargo nextest run -p connectors --test compliance` runs it; what is `yes` here
+fails there if it is not so. `UPDATE=1 cargo test -p connectors --test compliance page` writes this page, and a test fails while
+it says anything else, or while a connector has no line.
+
+- **check**: `check` finds nothing wrong where nothing is, names what is wrong where something is (a host that does not exist,
+  a closed port, a missing table, a directory that is not there), touches nothing, and does not disturb the same connector at
+  work.
+- **stop**: told to stop, it ends within ten seconds, and goes on later where it was.
+- **kill**: dropped in the middle of a batch, five times. A source with positions and a destination with watermarks lose
+  nothing and repeat nothing; the others do what their reference says.
+- **pressure**: the other end takes nothing for a second while many records come: only so many are under way, and all arrive.
+- **bad record**: it goes to the dead letters, alone.
+- **drift**: records get another column meanwhile, and arrive with it.
+- **reconnect**: the server is stopped and started again, twice. Everything arrives.
+- **leak**: it runs, is stopped and begins anew again and again, and the process takes no more memory: three seconds in the
+  tests, ten minutes with `cargo xtask compliance --leak 10`.
+";
+
+fn name(ask: Ask) -> &'static str {
+    match ask {
+        Ask::Check => "check",
+        Ask::Stop => "stop",
+        Ask::Kill => "kill",
+        Ask::Pressure => "pressure",
+        Ask::BadRecord => "bad record",
+        Ask::Drift => "drift",
+        Ask::Reconnect => "reconnect",
+        Ask::Leak => "leak",
+    }
+}
+
+/// The page.
+fn text(rows: &[Row]) -> String {
+    let mut reasons: Vec<&str> = Vec::new();
+    let mut text = HEAD.to_string();
+    for (heading, is_source) in [("Sources", true), ("Destinations", false)] {
+        let heads: Vec<&str> = Ask::ALL.into_iter().map(name).collect();
+        let lines: String = heads.iter().map(|_| "---|").collect();
+        let _ = write!(text, "\n## {heading}\n\n| | {} |\n|---|{lines}\n", heads.join(" | "));
+        for row in rows
+            .iter()
+            .filter(|row| matches!(row.world, World::Source(_)) == is_source)
+        {
+            let cell = |ask: Ask| match row.why_not(ask) {
+                None => "yes".to_string(),
+                Some(why) => {
+                    let known = reasons.iter().position(|known| *known == why);
+                    let number = known.unwrap_or_else(|| {
+                        reasons.push(why);
+                        reasons.len() - 1
+                    });
+                    format!("({})", number + 1)
+                }
+            };
+            let cells: Vec<String> = Ask::ALL.into_iter().map(cell).collect();
+            let way = if row.way.is_empty() {
+                String::new()
+            } else {
+                format!(", {}", row.way)
+            };
+            let _ = writeln!(text, "| `{}`{way} | {} |", row.component, cells.join(" | "));
+        }
+    }
+    text.push_str("\n## What does not apply\n\n");
+    for (index, why) in reasons.iter().enumerate() {
+        let _ = writeln!(text, "{}. {why}", index + 1);
+    }
+    text
+}
+
+/// Compares the page with the table, or writes it.
+pub fn check(rows: &[Row]) {
+    let text = text(rows);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+    if env::var_os("UPDATE").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == text,
+        "docs/COMPLIANCE.md is not what the table says: UPDATE=1 cargo test -p connectors --test compliance page"
+    );
+}

@@ -1,0 +1,306 @@
+//! Carries out commands for daemons on behalf of the web page: asks each daemon until it has answered or the time is over. What the
+//! plane may ask is what reveals and alters no data; whoever wants more needs an operator's keys. Decides nothing: see
+//! `domain/commands.rs`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bus_link::session::{RequestError, Session};
+use bus_schema::{
+    control::{ControlCall, ControlResult},
+    id::NodeId,
+    message::{Ping, Pong},
+};
+use futures_util::{StreamExt as _, stream};
+use serde::Deserialize;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tracing::{error, info};
+
+use crate::{
+    clock::unix_ms,
+    disk::Disk,
+    domain::commands::{Answered, Command, Standing, Target},
+    service::stopped,
+};
+
+/// Commands that are carried out at the same time.
+const RUNNING_MAX: usize = 8;
+/// Most daemons that one command asks at the same time.
+const AT_ONCE_MAX: usize = 64;
+/// How long one try may take; then the daemon is asked again.
+const TRY: Duration = Duration::from_secs(5);
+/// A daemon is not asked more often than this.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What daemons shall do.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    /// Say that they are there.
+    Ping,
+    /// Start a workflow anew.
+    Restart {
+        /// Its name.
+        workflow: String,
+    },
+    /// Let its sources read nothing more.
+    Pause {
+        /// Its name; empty for all.
+        #[serde(default)]
+        workflow: String,
+    },
+    /// Let them read again.
+    Resume {
+        /// Its name; empty for all that are paused.
+        #[serde(default)]
+        workflow: String,
+    },
+    /// Log more or less for a while.
+    LogLevel {
+        /// `debug`, `info,spool=debug`; empty goes back at once.
+        level: String,
+        /// For how long, in seconds.
+        for_s: u64,
+    },
+    /// Collect what helps to find out what is wrong.
+    Diagnose,
+}
+
+impl Order {
+    /// In words.
+    pub fn words(&self) -> String {
+        let of = |verb: &str, workflow: &str| match workflow {
+            "" => format!("{verb} all workflows"),
+            workflow => format!("{verb} {workflow}"),
+        };
+        match self {
+            Self::Ping => "ping".to_string(),
+            Self::Restart { workflow } => of("restart", workflow),
+            Self::Pause { workflow } => of("pause", workflow),
+            Self::Resume { workflow } => of("resume", workflow),
+            Self::LogLevel { level, for_s } => format!("log level '{level}' for {for_s} s"),
+            Self::Diagnose => "diagnose".to_string(),
+        }
+    }
+
+    /// As a daemon is told; `None`: a ping is a message of its own.
+    fn call(&self) -> Option<ControlCall> {
+        Some(match self.clone() {
+            Self::Ping => return None,
+            Self::Restart { workflow } => ControlCall::Restart { workflow },
+            Self::Pause { workflow } => ControlCall::Pause { workflow },
+            Self::Resume { workflow } => ControlCall::Resume { workflow },
+            Self::LogLevel { level, for_s } => ControlCall::LogLevel {
+                level,
+                for_ms: for_s.saturating_mul(1_000),
+            },
+            Self::Diagnose => ControlCall::Diagnose,
+        })
+    }
+}
+
+/// Why a command cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Unstartable {
+    /// There are too many.
+    #[error("{RUNNING_MAX} commands are on their way already")]
+    Busy,
+    /// It cannot be kept.
+    #[error("{0}")]
+    Store(String),
+}
+
+type Running = Arc<Mutex<Command>>;
+
+/// The commands that are on their way, and access to those that were.
+pub struct Commands {
+    session: Arc<Session>,
+    disk: Disk,
+    stop: watch::Receiver<bool>,
+    running: Mutex<BTreeMap<u64, Running>>,
+}
+
+impl std::fmt::Debug for Commands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Commands")
+            .field("running", &lock(&self.running).len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Plain values: a panic leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Commands {
+    /// None yet.
+    pub fn new(session: Arc<Session>, disk: Disk, stop: watch::Receiver<bool>) -> Arc<Self> {
+        Arc::new(Self {
+            session,
+            disk,
+            stop,
+            running: Mutex::default(),
+        })
+    }
+
+    /// Begins a command; its number. Kept before anybody is asked.
+    pub async fn begin(
+        self: &Arc<Self>,
+        order: Order,
+        by: &str,
+        targets: Vec<(String, NodeId)>,
+        deadline: Duration,
+    ) -> Result<u64, Unstartable> {
+        if lock(&self.running).len() >= RUNNING_MAX {
+            return Err(Unstartable::Busy);
+        }
+        let at_unix_ms = unix_ms();
+        let target = |(daemon, node)| Target {
+            daemon,
+            node,
+            standing: Standing::Waiting,
+            cause: String::new(),
+            workflows: Vec::new(),
+            report: Vec::new(),
+        };
+        let command = Command {
+            id: 0,
+            what: order.words(),
+            by: by.to_string(),
+            at_unix_ms,
+            deadline_unix_ms: at_unix_ms.saturating_add_unsigned(deadline.as_millis() as u64),
+            daemons: targets.into_iter().map(target).collect(),
+        };
+        let kept = self.disk.run(move |files| files.store.add_command(command)).await;
+        let kept = kept.map_err(|closed| Unstartable::Store(closed.to_string()))?;
+        let command = kept.map_err(|cause| Unstartable::Store(cause.to_string()))?;
+        let id = command.id;
+        info!(
+            id,
+            by,
+            what = command.what,
+            daemons = command.daemons.len(),
+            "a command begins"
+        );
+        let running = Arc::new(Mutex::new(command));
+        lock(&self.running).insert(id, Arc::clone(&running));
+        let (all, until) = (Arc::clone(self), Instant::now() + deadline);
+        tokio::spawn(async move { all.carry_out(id, &running, &order, until).await });
+        Ok(id)
+    }
+
+    /// How a command stands; `None`: it is not known, or not any more.
+    pub async fn show(&self, id: u64) -> Result<Option<Command>, String> {
+        let running = lock(&self.running).get(&id).cloned();
+        if let Some(running) = running {
+            return Ok(Some(lock(&running).clone()));
+        }
+        let kept = self.disk.run(move |files| files.store.command(id)).await;
+        let kept = kept
+            .map_err(|closed| closed.to_string())?
+            .map_err(|cause| cause.to_string())?;
+        // It was written at its end, unless the plane ended before.
+        Ok(kept.map(|command| command.ended(Standing::Unknown)))
+    }
+
+    async fn carry_out(&self, id: u64, running: &Running, order: &Order, until: Instant) {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            // Nobody knows then how it ends; what is kept says so.
+            () = stopped(&mut stop) => return,
+            _ = timeout_at(until, self.ask_all(running, order, until)) => {}
+        }
+        let ended = lock(running).clone().ended(Standing::TimedOut);
+        let count = |standing| {
+            ended
+                .daemons
+                .iter()
+                .filter(|target| target.standing == standing)
+                .count()
+        };
+        info!(
+            id,
+            done = count(Standing::Done),
+            failed = count(Standing::Failed),
+            timed_out = count(Standing::TimedOut),
+            "a command is over"
+        );
+        let kept = self.disk.run(move |files| files.store.end_command(&ended)).await;
+        if let Ok(Err(cause)) = kept {
+            error!(%cause, id, "cannot keep how a command ended");
+        }
+        lock(&self.running).remove(&id);
+    }
+
+    /// Asks until all have answered.
+    async fn ask_all(&self, running: &Running, order: &Order, until: Instant) {
+        loop {
+            let waiting: Vec<(usize, NodeId)> = lock(running).waiting().collect();
+            if waiting.is_empty() {
+                return;
+            }
+            let again = Instant::now() + AGAIN;
+            let asked = waiting.into_iter().map(|(at, node)| async move {
+                let patience = TRY.min(until.saturating_duration_since(Instant::now()));
+                (at, self.ask(&node, order, patience).await)
+            });
+            let mut asked = stream::iter(asked).buffer_unordered(AT_ONCE_MAX);
+            while let Some((at, answer)) = asked.next().await {
+                if let Some(answer) = answer {
+                    lock(running).answered(at, answer);
+                }
+            }
+            sleep_until(again).await;
+        }
+    }
+
+    /// One try; `None`: it has not answered.
+    async fn ask(&self, node: &NodeId, order: &Order, patience: Duration) -> Option<Answered> {
+        let answered = match order.call() {
+            None => {
+                let nonce = getrandom::u64().unwrap_or(1);
+                let pong = self
+                    .session
+                    .request::<Ping, Pong>(node, &Ping { nonce }, patience)
+                    .await;
+                pong.map(|_| Answered::Done(Vec::new()))
+            }
+            Some(call) => self
+                .session
+                .request(node, &call, patience)
+                .await
+                .map(|result| match result {
+                    ControlResult::Done { workflows } => Answered::Done(workflows),
+                    ControlResult::Failed(failure) => Answered::Failed(failure.message),
+                    ControlResult::Report(sections) => Answered::Report(sections.into_iter().map(Into::into).collect()),
+                    ControlResult::Lines { .. } | ControlResult::Audit(_) => {
+                        Answered::Failed("it answered something else".to_string())
+                    }
+                }),
+        };
+        match answered {
+            Ok(answer) => Some(answer),
+            Err(RequestError::Body(cause)) => Some(Answered::Failed(cause.to_string())),
+            // The bus is away, or the daemon is: it is asked again.
+            Err(RequestError::Timeout(_) | RequestError::Send(_)) => None,
+        }
+    }
+
+    /// Asks one daemon about itself, once.
+    pub async fn about(
+        &self,
+        node: &NodeId,
+        call: &ControlCall,
+        patience: Duration,
+    ) -> Result<ControlResult, RequestError> {
+        self.session.request(node, call, patience).await
+    }
+}

@@ -1,0 +1,194 @@
+//! A command for many daemons: who has answered, whom to ask again, and how it ended for each. It always ends: by its deadline at
+//! the latest. Pure: asks nobody, and reads no clock.
+
+use bus_schema::{control::Section, id::NodeId};
+use serde::{Deserialize, Serialize};
+
+/// Most daemons of one command.
+pub const TARGETS_MAX: usize = 10_000;
+/// Most daemons whose reports are collected by one command: each is some tens of kilobytes.
+pub const REPORTS_MAX: usize = 16;
+/// Shortest and longest deadline, in seconds.
+pub const DEADLINE_S: std::ops::RangeInclusive<u64> = 1..=3_600;
+
+/// How a command stands with one daemon. Kept in the store: variants are only ever appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It has not answered yet.
+    Waiting,
+    /// It says that it is done.
+    Done,
+    /// It says why not.
+    Failed,
+    /// It did not answer in time; it may have done it all the same.
+    TimedOut,
+    /// The plane ended while it was waiting: nobody knows.
+    Unknown,
+}
+
+/// One daemon of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Target {
+    /// Its name.
+    pub daemon: String,
+    /// Its id.
+    pub node: NodeId,
+    /// How it stands.
+    pub standing: Standing,
+    /// Why it failed; empty otherwise.
+    pub cause: String,
+    /// The workflows it was done to.
+    pub workflows: Vec<String>,
+    /// What it found out, when it was asked to.
+    pub report: Vec<Paragraph>,
+}
+
+/// A part of a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Paragraph {
+    /// What it is about.
+    pub heading: String,
+    /// For people.
+    pub text: String,
+}
+
+impl From<Section> for Paragraph {
+    fn from(Section { heading, text }: Section) -> Self {
+        Self { heading, text }
+    }
+}
+
+/// What a daemon answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answered {
+    /// Done, to these workflows.
+    Done(Vec<String>),
+    /// Why not.
+    Failed(String),
+    /// What it found out.
+    Report(Vec<Paragraph>),
+}
+
+/// A command, as it is kept in the store: the layout is frozen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Command {
+    /// Its number.
+    pub id: u64,
+    /// What is to be done, in words.
+    pub what: String,
+    /// Who wants it.
+    pub by: String,
+    /// Since when, milliseconds since 1970.
+    pub at_unix_ms: i64,
+    /// Until when daemons may answer.
+    pub deadline_unix_ms: i64,
+    /// The daemons, by name.
+    pub daemons: Vec<Target>,
+}
+
+impl Command {
+    /// Those that have to be asked, again or for the first time.
+    pub fn waiting(&self) -> impl Iterator<Item = (usize, NodeId)> {
+        let all = self.daemons.iter().enumerate();
+        all.filter(|(_, target)| target.standing == Standing::Waiting)
+            .map(|(at, target)| (at, target.node))
+    }
+
+    /// Whether nothing more happens.
+    pub fn is_over(&self) -> bool {
+        self.waiting().next().is_none()
+    }
+
+    /// One has answered. What comes after the end changes nothing.
+    pub fn answered(&mut self, at: usize, answer: Answered) {
+        let Some(target) = self
+            .daemons
+            .get_mut(at)
+            .filter(|target| target.standing == Standing::Waiting)
+        else {
+            return;
+        };
+        match answer {
+            Answered::Done(workflows) => (target.standing, target.workflows) = (Standing::Done, workflows),
+            Answered::Report(report) => (target.standing, target.report) = (Standing::Done, report),
+            Answered::Failed(cause) => (target.standing, target.cause) = (Standing::Failed, cause),
+        }
+    }
+
+    /// Whoever has not answered is not waited for any longer.
+    #[must_use]
+    pub fn ended(mut self, as_what: Standing) -> Self {
+        for target in &mut self.daemons {
+            if target.standing == Standing::Waiting {
+                target.standing = as_what;
+            }
+        }
+        self
+    }
+
+    /// Only what somebody with a scope may see of it.
+    #[must_use]
+    pub fn narrowed(mut self, sees: impl Fn(&NodeId) -> bool) -> Self {
+        self.daemons.retain(|target| sees(&target.node));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command() -> Command {
+        let target = |n: u8| Target {
+            daemon: format!("d{n}"),
+            node: NodeId::from_hash(&[n; 32]),
+            standing: Standing::Waiting,
+            cause: String::new(),
+            workflows: Vec::new(),
+            report: Vec::new(),
+        };
+        Command {
+            id: 1,
+            what: "restart".into(),
+            by: "anna".into(),
+            at_unix_ms: 1,
+            deadline_unix_ms: 2,
+            daemons: (0..4).map(target).collect(),
+        }
+    }
+
+    #[test]
+    fn it_ends_for_each_and_once() {
+        let mut command = command();
+        assert_eq!(command.waiting().count(), 4);
+        command.answered(0, Answered::Done(vec!["shop".into()]));
+        command.answered(1, Answered::Failed("no such workflow".into()));
+        // Said twice, and by nobody.
+        command.answered(0, Answered::Failed("late".into()));
+        command.answered(9, Answered::Done(Vec::new()));
+        assert_eq!(command.waiting().map(|(at, _)| at).collect::<Vec<_>>(), [2, 3]);
+        command.answered(3, Answered::Report(Vec::new()));
+        assert!(!command.is_over());
+        let mut ended = command.ended(Standing::TimedOut);
+        assert!(ended.is_over());
+        ended.answered(2, Answered::Done(Vec::new()));
+        let standings: Vec<_> = ended.daemons.iter().map(|target| target.standing).collect();
+        assert_eq!(
+            standings,
+            [Standing::Done, Standing::Failed, Standing::TimedOut, Standing::Done]
+        );
+    }
+
+    #[test]
+    fn a_scope_hides_the_others() {
+        let command = command();
+        let seen = command.daemons[2].node;
+        let narrow = command.narrowed(|node| *node == seen);
+        assert_eq!(narrow.daemons.len(), 1);
+    }
+}

@@ -1,0 +1,209 @@
+//! Users of the web page, from the plane's own machine: for a plane whose admin forgot the password. Works beside a running plane,
+//! which reads users at every request.
+
+use std::{io::Read as _, path::Path};
+
+use crate::{
+    clock::unix_ms,
+    domain::labels::Selector,
+    init::is_made,
+    login::{LoginError, fresh_secret, from_directory},
+    password,
+    permission::Rank,
+    store::{Store, StoreError, User},
+};
+
+/// Most users.
+pub const USERS_MAX: u32 = 1_000;
+/// Characters of a password that is made here.
+const PASSWORD_CHARS: usize = 20;
+
+/// It did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum PeopleError {
+    /// There is no plane, or no randomness.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// See [`StoreError`].
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What was wished for cannot be.
+    #[error("{0}")]
+    Wish(String),
+    /// The password cannot be hashed or read.
+    #[error("{0}")]
+    Password(String),
+}
+
+/// Whose password, and where it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secret {
+    /// A new one is made, and shown once.
+    Fresh,
+    /// The first line of stdin.
+    Stdin,
+}
+
+fn open(dir: &Path) -> Result<Store, PeopleError> {
+    if !is_made(dir) {
+        return Err(LoginError::NoPlane(dir.display().to_string()).into());
+    }
+    Ok(Store::open(&dir.join(crate::config::STORE))?)
+}
+
+/// The password, and whether it has to be shown.
+fn secret(from: Secret) -> Result<(String, bool), PeopleError> {
+    let (text, is_fresh) = match from {
+        Secret::Fresh => (fresh_secret()?.chars().take(PASSWORD_CHARS).collect(), true),
+        Secret::Stdin => {
+            let mut text = String::new();
+            let read = std::io::stdin().lock().take(4_096).read_to_string(&mut text);
+            read.map_err(|error| PeopleError::Password(format!("cannot read the password: {error}")))?;
+            (text.lines().next().unwrap_or_default().to_string(), false)
+        }
+    };
+    match password::mistake(&text) {
+        Some(wrong) => Err(PeopleError::Wish(wrong)),
+        None => Ok((text, is_fresh)),
+    }
+}
+
+fn no_user(name: &str) -> PeopleError {
+    PeopleError::Wish(format!("there is no user '{name}'; see: mycelial-plane user list"))
+}
+
+/// A user in a line: name, role, scope.
+pub fn line(user: &User) -> String {
+    let scope = user.scope.as_deref().unwrap_or("the whole fleet");
+    format!("{}\t{}\t{scope}", user.name, user.rank.word())
+}
+
+/// All users.
+pub fn list(dir: &Path) -> Result<Vec<User>, PeopleError> {
+    Ok(open(dir)?.users()?)
+}
+
+/// Adds a user; the password, if it was made here.
+pub fn add(
+    dir: &Path,
+    name: &str,
+    rank: Rank,
+    scope: Option<String>,
+    from: Secret,
+) -> Result<Option<String>, PeopleError> {
+    let mut store = open(dir)?;
+    if !is_plain(name) {
+        let message = format!(
+            "'{}' cannot be a name: use letters, digits, '-', '_', '.' and '@'",
+            name.escape_debug()
+        );
+        return Err(PeopleError::Wish(message));
+    }
+    if let Some(scope) = &scope {
+        Selector::parse_scope(scope).map_err(PeopleError::Wish)?;
+    }
+    let (text, is_fresh) = secret(from)?;
+    let user = User {
+        name: name.to_string(),
+        rank,
+        scope,
+        password: password::hash(&text).map_err(PeopleError::Password)?,
+        made_unix_ms: unix_ms(),
+    };
+    if !store.add_user(&user, USERS_MAX)? {
+        let message =
+            format!("there is a user '{name}' already; another password: mycelial-plane user password {name}");
+        return Err(PeopleError::Wish(message));
+    }
+    store.audit(&[from_directory("add a user", &format!("{name} as {}", rank.word()))])?;
+    Ok(is_fresh.then_some(text))
+}
+
+/// Gives a user another password, and ends its sessions; the password, if it was made here.
+pub fn change_password(dir: &Path, name: &str, from: Secret) -> Result<Option<String>, PeopleError> {
+    let mut store = open(dir)?;
+    if store.user(name)?.is_none() {
+        return Err(no_user(name));
+    }
+    let (text, is_fresh) = secret(from)?;
+    let hash = password::hash(&text).map_err(PeopleError::Password)?;
+    if !store.change_user(name, None, None, Some(&hash), None)? {
+        return Err(no_user(name));
+    }
+    store.audit(&[from_directory("change a user", &format!("{name}, another password"))])?;
+    Ok(is_fresh.then_some(text))
+}
+
+/// Removes a user and ends its sessions.
+pub fn remove(dir: &Path, name: &str) -> Result<(), PeopleError> {
+    let mut store = open(dir)?;
+    if !store.remove_user(name)? {
+        return Err(no_user(name));
+    }
+    store.audit(&[from_directory("remove a user", name)])?;
+    Ok(())
+}
+
+/// Whether this can be the name of a user.
+pub fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+    !name.is_empty() && name.len() <= bus_schema::limits::NAME_BYTES_MAX && name.chars().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::{Wishes, init};
+
+    #[test]
+    fn somebody_who_forgot_the_password_gets_in_again() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(list(dir.path()).unwrap_err().to_string().contains("holds no plane"));
+        init(dir.path(), &Wishes::default()).unwrap();
+        let made = add(dir.path(), "ada", Rank::Admin, None, Secret::Fresh)
+            .unwrap()
+            .unwrap();
+        assert_eq!(made.chars().count(), PASSWORD_CHARS);
+        let kept = |name: &str| Store::open(&dir.path().join("plane.db")).unwrap().user(name).unwrap();
+        assert!(password::is_right(&made, Some(&kept("ada").unwrap().password)));
+        let again = change_password(dir.path(), "ada", Secret::Fresh).unwrap().unwrap();
+        assert!(password::is_right(&again, Some(&kept("ada").unwrap().password)));
+        assert!(!password::is_right(&made, Some(&kept("ada").unwrap().password)));
+        add(
+            dir.path(),
+            "bob",
+            Rank::Viewer,
+            Some("site=berlin".into()),
+            Secret::Fresh,
+        )
+        .unwrap();
+        let lines: Vec<String> = list(dir.path()).unwrap().iter().map(line).collect();
+        assert_eq!(lines, ["ada\tadmin\tthe whole fleet", "bob\tviewer\tsite=berlin"]);
+        for (result, said) in [
+            (
+                add(dir.path(), "bob", Rank::Viewer, None, Secret::Fresh),
+                "user password bob",
+            ),
+            (
+                add(dir.path(), "b b", Rank::Viewer, None, Secret::Fresh),
+                "cannot be a name",
+            ),
+            (
+                add(
+                    dir.path(),
+                    "cy",
+                    Rank::Viewer,
+                    Some("presence:online".into()),
+                    Secret::Fresh,
+                ),
+                "cannot be a scope",
+            ),
+            (change_password(dir.path(), "eve", Secret::Fresh), "no user 'eve'"),
+        ] {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        remove(dir.path(), "bob").unwrap();
+        assert!(remove(dir.path(), "bob").is_err() && kept("bob").is_none());
+    }
+}

@@ -1,0 +1,162 @@
+//! The audit of a running plane: what is done and what is refused stands in it, secrets do not, and whoever alters it is found out.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its world has failed")]
+
+mod common;
+
+use bus_schema::{
+    api::{ApiCall, ApiResult},
+    audit::{AuditCall, AuditHead, AuditWish},
+    member::Role,
+};
+use common::{Browser, Plane};
+use serde_json::{Value, json};
+
+const PASSWORD: &str = "correct horse battery";
+
+async fn entries(browser: &Browser, query: &str) -> Vec<Value> {
+    let answer = browser.get(&format!("/api/v1/audit{query}")).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.json()["items"].as_array().unwrap().clone()
+}
+
+fn said(entry: &Value) -> String {
+    let event = &entry["event"];
+    let text = |key: &str| event[key].as_str().unwrap().to_string();
+    format!("{} {} {}", text("who"), text("action"), text("outcome"))
+}
+
+#[tokio::test]
+async fn what_is_done_and_what_is_refused() {
+    let plane = Plane::start().await;
+    let mut operator = plane.member(Role::Operator, 50, "olga").await;
+    operator.up().await;
+    let mut daemon = plane.member(Role::Daemon, 51, "gateway").await;
+    daemon.up().await;
+    let owner = plane.browser().await;
+    let user = json!({ "name": "vera", "role": "viewer", "password": PASSWORD });
+    assert_eq!(owner.post("/api/v1/users", user).await.status, 204);
+    let mut viewer = Browser {
+        http: plane.http.clone(),
+        cookie: None,
+    };
+    for (password, status) in [("wrong password", 401), (PASSWORD, 204)] {
+        let body = json!({ "name": "vera", "password": password });
+        let answer = viewer.post("/api/v1/session", body).await;
+        assert_eq!(answer.status, status);
+        let cookie = answer.headers.get("set-cookie");
+        viewer.cookie = cookie.and_then(|cookie| cookie.split(';').next()).map(str::to_string);
+    }
+    assert_eq!(viewer.delete("/api/v1/workflows/orders").await.status, 403);
+    // A password in the place of the name is not kept.
+    let wrong = json!({ "name": "hunter2-hunter2", "password": "x" });
+    assert_eq!(viewer.post("/api/v1/session", wrong).await.status, 401);
+    let invited = owner.post("/api/v1/tokens", json!({ "role": "daemon" })).await.json();
+    let missing = operator.call(ApiCall::WorkflowDelete("orders".into())).await;
+    assert!(matches!(missing, ApiResult::Failed(_)));
+    let refused = daemon.call(ApiCall::WorkflowDelete("orders".into())).await;
+    assert!(matches!(refused, ApiResult::Failed(_)));
+
+    let all = entries(&owner, "").await;
+    let lines: Vec<String> = all.iter().map(said).collect();
+    for expected in [
+        "olga enrol done",
+        "gateway enrol done",
+        "owner log in to the page done",
+        "owner add a user done",
+        "vera log in to the page refused",
+        "vera log in to the page done",
+        "vera ask the web API refused",
+        "owner make an enrolment string done",
+        "olga delete a workflow failed",
+        "gateway delete a workflow refused",
+    ] {
+        assert!(lines.iter().any(|line| line == expected), "{expected} in {lines:#?}");
+    }
+    let text = Value::Array(all.clone()).to_string();
+    let invitation = invited["invitation"].as_str().unwrap();
+    for secret in [PASSWORD, "wrong password", "hunter2", "argon2", invitation] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+    let from = all.iter().find(|entry| said(entry).starts_with("vera ask")).unwrap();
+    assert!(
+        from["event"]["from"].as_str().unwrap().starts_with("127.0.0.1:"),
+        "{from}"
+    );
+
+    // Searched, page by page, by those who may.
+    let search = entries(&owner, "?by=vera&search=web%20api").await;
+    assert_eq!(search.len(), 1, "{search:?}");
+    let first = owner.get("/api/v1/audit?limit=2").await.json();
+    let next = first["next"].as_str().unwrap();
+    let second = entries(&owner, &format!("?limit=2&cursor={next}")).await;
+    let number = |entry: &Value| entry["number"].as_u64().unwrap();
+    assert_eq!(number(&second[0]) + 1, number(&first["items"][1]));
+    for (browser, status) in [(&owner, 200), (&viewer, 403)] {
+        for path in ["/api/v1/audit", "/api/v1/audit/verify"] {
+            assert_eq!(browser.get(path).await.status, status, "{path}");
+        }
+    }
+
+    // Over the bus, with what is needed to check the chain.
+    let ApiResult::Audit(page) = operator.call(ApiCall::Audit(AuditCall::Chain { after: 0 })).await else {
+        panic!("no audit");
+    };
+    let mut from = AuditHead::default();
+    page.entries.iter().try_for_each(|entry| from.take(entry)).unwrap();
+    from.ends(&page.head).unwrap();
+    let wish = AuditWish {
+        by: "olga".into(),
+        ..AuditWish::default()
+    };
+    let call = AuditCall::Search {
+        before: 0,
+        most: 1,
+        wish,
+    };
+    let ApiResult::Audit(page) = operator.call(ApiCall::Audit(call)).await else {
+        panic!("no audit");
+    };
+    assert_eq!(page.entries[0].event.action, "delete a workflow");
+}
+
+#[tokio::test]
+async fn whoever_alters_the_file_is_found_out() {
+    let mut plane = Plane::start().await;
+    let browser = plane.browser().await;
+    for n in 0..4 {
+        let user = json!({ "name": format!("user-{n}"), "role": "viewer", "password": PASSWORD });
+        assert_eq!(browser.post("/api/v1/users", user).await.status, 204);
+    }
+    let verified = browser.get("/api/v1/audit/verify").await.json();
+    assert_eq!(
+        (&verified["holds"], &verified["first"], &verified["fault"]),
+        (&json!(true), &json!(1), &json!(""))
+    );
+    let last = verified["last"].as_i64().unwrap();
+    assert!(last >= 5, "{verified}");
+    let change = "UPDATE audit SET what = 'user-9' WHERE number =";
+    let there = "UPDATE audit SET what = (SELECT what FROM kept) WHERE number =";
+    for (sql, fault) in [
+        (
+            format!("CREATE TABLE kept AS SELECT what FROM audit WHERE number = {last}; {change} {last}"),
+            "altered",
+        ),
+        (format!("{there} {last}; DROP TABLE kept"), ""),
+        (format!("DELETE FROM audit WHERE number = {last}"), "should be"),
+        (format!("DELETE FROM audit WHERE number = {}", last - 2), "removed"),
+    ] {
+        plane.stop().await;
+        let db = rusqlite::Connection::open(plane.dir.path().join("plane.db")).unwrap();
+        db.execute_batch(&sql).unwrap();
+        drop(db);
+        plane.start_again().await;
+        // Nothing is written by this: the session is an old one.
+        let browser = Browser {
+            http: plane.http.clone(),
+            ..browser.clone()
+        };
+        let verified = browser.get("/api/v1/audit/verify").await.json();
+        assert_eq!(verified["holds"], json!(fault.is_empty()), "{sql}: {verified}");
+        assert!(verified["fault"].as_str().unwrap().contains(fault), "{sql}: {verified}");
+    }
+}

@@ -1,0 +1,77 @@
+import { expect, it } from "vitest";
+import type { RolloutPhase } from "@/api/types";
+import {
+  cliOf,
+  FIRST,
+  inWords,
+  mistakes,
+  parseAmount,
+  parseSpan,
+  parseWaves,
+  policyOf,
+  showSpan,
+  USUAL,
+  waveStates,
+} from "./rollout";
+
+const waves = Array.from({ length: 3 }, () => ({ daemons: 4, taken: 0, failed: 0 }));
+const words = (phase: RolloutPhase, wave: number) => waveStates({ phase, wave, waves }).map(([, word]) => word);
+
+it.each<[RolloutPhase, number, string[]]>([
+  ["ready", 1, ["about to deploy", "waits", "waits"]],
+  ["soaking", 2, ["does well", "soaking", "waits"]],
+  ["paused", 2, ["does well", "paused", "waits"]],
+  ["rolling_back", 2, ["rolling back", "rolling back", "never begun"]],
+  ["rolled_back", 1, ["rolled back", "never begun", "never begun"]],
+  ["aborted", 2, ["does well", "aborted", "never begun"]],
+  ["done", 3, ["done", "done", "done"]],
+])("%s at wave %d", (phase, wave, expected) => expect(words(phase, wave)).toEqual(expected));
+
+it.each([
+  ["3", { count: 3 }],
+  [" 10% ", { percent: 10 }],
+  ["101%", null],
+  ["-1", null],
+  ["ten", null],
+  ["", null],
+])("amount %s", (text, expected) => expect(parseAmount(text)).toEqual(expected));
+
+it.each([
+  ["30s", 30],
+  ["10m", 600],
+  ["2h", 7_200],
+  ["1d", 86_400],
+  ["30", null],
+  ["soon", null],
+])("span %s", (text, expected) => expect(parseSpan(text)).toBe(expected));
+
+it("a span is shown as it is read", () => {
+  for (const seconds of [0, 1, 30, 90, 600, 7_200, 86_400, 90_000]) expect(parseSpan(showSpan(seconds))).toBe(seconds);
+});
+
+it("the form begins with what is usual", () => {
+  expect(policyOf(FIRST)).toEqual(USUAL);
+  expect(mistakes(FIRST)).toEqual({ waves: "", soak: "", take: "", failures: "" });
+  expect(cliOf("shop.toml", FIRST, 4)).toBe("mycelial rollout start shop.toml --expect 4");
+});
+
+it("what is typed is what is sent, and what is wrong is said", () => {
+  const typed = { ...FIRST, waves: "5 100%", soak: "10m", failures: "2%", isPausing: true };
+  expect(policyOf(typed)).toMatchObject({ soak_s: 600, failures_max: { percent: 2 }, on_failure: "pause" });
+  expect(cliOf("shop.toml", typed, 0)).toBe(
+    "mycelial rollout start shop.toml --expect 0 --waves 5,100% --soak 10m --max-failures 2% --pause-on-failure",
+  );
+  const wrong = { ...typed, waves: "all", take: "x" };
+  expect(policyOf(wrong)).toBeNull();
+  expect(mistakes(wrong)).toMatchObject({
+    waves: expect.stringContaining("10%"),
+    take: expect.stringContaining("30s"),
+  });
+  expect(parseWaves("1, 2, 3")).toHaveLength(3);
+});
+
+it("a policy in words", () => {
+  expect(inWords(USUAL)).toBe(
+    "1, 10%, 50%, 100% of the daemons, each wave for 30 s; when more than 0 fail, all go back to what they had",
+  );
+});

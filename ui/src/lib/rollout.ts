@@ -1,0 +1,140 @@
+// Rollouts in the words of people: where one stands, what became of each wave, and how many daemons an amount is. Pure.
+
+import type { Amount, RolloutPhase, RolloutPolicy, RolloutView } from "@/api/types";
+import type { Tone } from "@/components/status";
+import { span } from "./format";
+
+const OVER: readonly RolloutPhase[] = ["done", "rolled_back", "aborted"];
+
+/** Whether nothing more comes of it. */
+export const isOver = ({ phase }: Pick<RolloutView, "phase">) => OVER.includes(phase);
+
+/** As the command line says it. What is under way is neither good nor bad yet. */
+export const PHASES: Record<RolloutPhase, readonly [tone: Tone, word: string]> = {
+  ready: ["off", "about to deploy"],
+  taking: ["off", "deploying"],
+  soaking: ["off", "soaking"],
+  paused: ["warn", "paused"],
+  rolling_back: ["warn", "rolling back"],
+  done: ["good", "done"],
+  rolled_back: ["bad", "rolled back"],
+  aborted: ["warn", "aborted"],
+};
+
+/** What became of each wave so far: a tone and a word. */
+export function waveStates({ phase, wave, waves }: Pick<RolloutView, "phase" | "wave" | "waves">) {
+  return waves.map((_, index): readonly [Tone, string] => {
+    const at = index + 1;
+    if (phase === "done") return ["good", "done"];
+    if (phase === "rolled_back" || phase === "rolling_back") {
+      // The wave it stood at may have got it already.
+      return at <= wave ? PHASES[phase] : ["off", "never begun"];
+    }
+    if (at > wave) return ["off", phase === "aborted" ? "never begun" : "waits"];
+    if (at < wave) return ["good", "does well"];
+    return PHASES[phase];
+  });
+}
+
+/** How many of the daemons run the revision. */
+export const taken = ({ waves }: Pick<RolloutView, "waves">) => waves.reduce((sum, wave) => sum + wave.taken, 0);
+export const wanted = ({ waves }: Pick<RolloutView, "waves">) => waves.reduce((sum, wave) => sum + wave.daemons, 0);
+
+/** `3` or `10%`. */
+export const showAmount = (amount: Amount) => ("count" in amount ? `${amount.count}` : `${amount.percent}%`);
+
+/** `null`: it is none. */
+export function parseAmount(text: string): Amount | null {
+  const [, digits, percent] = /^(\d{1,6})(%?)$/.exec(text.trim()) ?? [];
+  if (digits === undefined) return null;
+  const value = Number(digits);
+  if (percent === "") return { count: value };
+  return value <= 100 ? { percent: value } : null;
+}
+
+/** `1, 10%, 50%, 100%`; `null` when something in it is no amount. */
+export function parseWaves(text: string): Amount[] | null {
+  const amounts = text
+    .split(/[\s,]+/)
+    .filter(Boolean)
+    .map(parseAmount);
+  return amounts.every((amount) => amount !== null) && amounts.length > 0 ? amounts : null;
+}
+
+const SECONDS: Record<string, number> = { s: 1, m: 60, h: 3_600, d: 86_400 };
+
+/** `30s`, `10m`, `2h`, `1d` in seconds; `null` when it is no length of time. */
+export function parseSpan(text: string): number | null {
+  const [, digits, unit = ""] = /^(\d{1,6})\s*([smhd])$/.exec(text.trim()) ?? [];
+  return digits === undefined ? null : Number(digits) * (SECONDS[unit] ?? 1);
+}
+
+/** As `parseSpan` reads it, in the largest unit that is exact. */
+export function showSpan(seconds: number) {
+  const unit = (["d", "h", "m"] as const).find((each) => seconds > 0 && seconds % (SECONDS[each] ?? 1) === 0) ?? "s";
+  return `${seconds / (SECONDS[unit] ?? 1)}${unit}`;
+}
+
+/** A rollout as the plane has it when nothing is said. */
+export const USUAL: RolloutPolicy = {
+  waves: [{ count: 1 }, { percent: 10 }, { percent: 50 }, { percent: 100 }],
+  soak_s: 30,
+  take_s: 120,
+  failures_max: { count: 0 },
+  dead_max: 0,
+  lag_bytes_max: 64 * 1024 * 1024,
+  throughput_percent_min: 20,
+  on_failure: "roll_back",
+};
+
+/** What the fields of the form hold. */
+export interface Typed {
+  waves: string;
+  soak: string;
+  take: string;
+  failures: string;
+  isPausing: boolean;
+}
+
+export const FIRST: Typed = { waves: "1, 10%, 50%, 100%", soak: "30s", take: "2m", failures: "0", isPausing: false };
+
+/** What is wrong with each field; empty: nothing. */
+export function mistakes({ waves, soak, take, failures }: Typed) {
+  const time = (text: string) => (parseSpan(text) === null ? "Write for example 30s, 10m or 2h." : "");
+  return {
+    waves: parseWaves(waves) ? "" : "Write how many daemons have it after each wave: 1, 10%, 50%, 100%.",
+    soak: time(soak),
+    take: time(take),
+    failures: parseAmount(failures) ? "" : "Write for example 0, 3 or 5%.",
+  };
+}
+
+/** `null` while something is wrong. */
+export function policyOf(typed: Typed): RolloutPolicy | null {
+  const [waves, soak_s, take_s] = [parseWaves(typed.waves), parseSpan(typed.soak), parseSpan(typed.take)];
+  const failures_max = parseAmount(typed.failures);
+  if (!waves || soak_s === null || take_s === null || !failures_max) return null;
+  return { ...USUAL, waves, soak_s, take_s, failures_max, on_failure: typed.isPausing ? "pause" : "roll_back" };
+}
+
+/** The same on the command line; what is as usual is left out. */
+export function cliOf(file: string, typed: Typed, expected: number) {
+  const words = ["mycelial rollout start", file, `--expect ${expected}`];
+  const waves = typed.waves
+    .split(/[\s,]+/)
+    .filter(Boolean)
+    .join(",");
+  if (waves !== "1,10%,50%,100%") words.push(`--waves ${waves}`);
+  if (typed.soak.trim() !== FIRST.soak) words.push(`--soak ${typed.soak.trim()}`);
+  if (typed.take.trim() !== FIRST.take) words.push(`--take ${typed.take.trim()}`);
+  if (typed.failures.trim() !== FIRST.failures) words.push(`--max-failures ${typed.failures.trim()}`);
+  if (typed.isPausing) words.push("--pause-on-failure");
+  return words.join(" ");
+}
+
+/** How it goes on, in a sentence. */
+export function inWords(policy: RolloutPolicy) {
+  const waves = policy.waves.map(showAmount).join(", ");
+  const then = policy.on_failure === "pause" ? "it waits for somebody" : "all go back to what they had";
+  return `${waves} of the daemons, each wave for ${span(policy.soak_s * 1_000)}; when more than ${showAmount(policy.failures_max)} fail, ${then}`;
+}

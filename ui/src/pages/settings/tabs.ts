@@ -1,0 +1,6 @@
+// The pages of the settings.
+
+export const SETTINGS_TABS = [
+  ["General", "/settings"],
+  ["Users", "/settings/users"],
+] as const;

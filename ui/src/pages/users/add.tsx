@@ -33,7 +33,7 @@ export function AddUser({ isFirst = false }: { isFirst?: boolean }) {
     setBusy(true);
     setError(null);
     try {
-      await addUser({ name, role, password });
+      await addUser({ name, role, password, scope: null });
       setTyped(EMPTY);
       setTried(false);
       await queries.invalidateQueries({ queryKey: keys.users });

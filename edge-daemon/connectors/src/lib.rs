@@ -40,6 +40,8 @@ mod sqlite;
 mod stdin;
 mod stdout;
 mod syslog;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod watch;
 mod write_mode;

@@ -218,6 +218,7 @@ impl Output {
     }
 
     /// A new file that will have this name, or a number beside it, whatever stands there. Its name must have been admitted.
+    #[cfg(feature = "parquet")]
     pub(crate) fn begin(&mut self, name: &str) -> io::Result<&mut Part> {
         let part = self.create()?;
         self.parts.insert(name.to_string(), part);

@@ -28,7 +28,7 @@ use super::{
     csv,
     encode::{CsvRows, JsonRows, push_csv_header},
     output::{Output, Target, file_name},
-    part::{self, Limits, Part},
+    part::{Limits, Part},
     partition::NameTemplate,
     source::delimiter,
     writer::Writer,
@@ -221,7 +221,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
             age: limits.age.unwrap_or(PARQUET_AGE),
         };
         let packing = config.compression.unwrap_or_default();
-        let place = (context.base_dir.clone(), Writer::new(target, part::Limits::default()));
+        let place = (context.base_dir.clone(), Writer::new(target, Limits::default()));
         return Ok(Box::new(ParquetSink::new(
             names,
             config.op_column,

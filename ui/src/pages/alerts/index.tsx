@@ -14,13 +14,14 @@ import { Data } from "@/components/data";
 import { Dialog } from "@/components/dialog";
 import { Field, Input, Select } from "@/components/field";
 import { TextLink } from "@/components/link";
+import { ListFilter } from "@/components/list-filter";
 import { Empty, Page } from "@/components/page";
 import { Status } from "@/components/status";
 import { type Column, Table } from "@/components/table";
 import { Tabs } from "@/components/tabs";
 import { Time } from "@/components/time";
 import { tell } from "@/components/toast";
-import { count, number, sentence } from "@/lib/format";
+import { sentence } from "@/lib/format";
 import { showSpan } from "@/lib/rollout";
 import { useSearchState } from "@/lib/search";
 import { TABS } from "./tabs";
@@ -76,23 +77,14 @@ function Chosen({ all }: { all: readonly AlertView[] }) {
   const rows = useMemo(() => chooseAlerts(all, typed), [all, typed]);
   return (
     <>
-      <div className="flex flex-wrap items-center gap-x-3 gap-y-2">
-        <div className="min-w-48 flex-1">
-          <Input
-            type="search"
-            data-search
-            aria-label="Filter alerts"
-            placeholder="Filter by daemon, workflow, rule, severity or state; -word leaves out"
-            value={typed}
-            onChange={(event) => setTyped(event.target.value)}
-          />
-        </div>
-        <span role="status" className="tabular text-sm text-muted">
-          {rows.length === all.length
-            ? count(all.length, "alert")
-            : `${number(rows.length)} of ${count(all.length, "alert")}`}
-        </span>
-      </div>
+      <ListFilter
+        noun="alert"
+        placeholder="Filter by daemon, workflow, rule, severity or state; -word leaves out"
+        typed={typed}
+        onType={setTyped}
+        found={rows.length}
+        all={all.length}
+      />
       {rows.length === 0 ? (
         <Empty
           title="No alert fits the filter"

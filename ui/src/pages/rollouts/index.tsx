@@ -6,13 +6,13 @@ import type { RolloutView } from "@/api/types";
 import { Button, LinkButton } from "@/components/button";
 import { CliButton } from "@/components/copy";
 import { Data } from "@/components/data";
-import { Input } from "@/components/field";
 import { TextLink } from "@/components/link";
+import { ListFilter } from "@/components/list-filter";
 import { Empty, Page } from "@/components/page";
 import { Status } from "@/components/status";
 import { type Column, Table } from "@/components/table";
 import { Time } from "@/components/time";
-import { count, number } from "@/lib/format";
+import { number } from "@/lib/format";
 import { PHASES, taken, wanted } from "@/lib/rollout";
 import { useSearchState } from "@/lib/search";
 import { chooseRollouts } from "./choose";
@@ -73,23 +73,14 @@ function Chosen({ all }: { all: readonly RolloutView[] }) {
   const rows = useMemo(() => chooseRollouts(all, typed), [all, typed]);
   return (
     <>
-      <div className="flex flex-wrap items-center gap-x-3 gap-y-2">
-        <div className="min-w-48 flex-1">
-          <Input
-            type="search"
-            data-search
-            aria-label="Filter rollouts"
-            placeholder="Filter by workflow, person, state or cause; -word leaves out"
-            value={typed}
-            onChange={(event) => setTyped(event.target.value)}
-          />
-        </div>
-        <span role="status" className="tabular text-sm text-muted">
-          {rows.length === all.length
-            ? count(all.length, "rollout")
-            : `${number(rows.length)} of ${count(all.length, "rollout")}`}
-        </span>
-      </div>
+      <ListFilter
+        noun="rollout"
+        placeholder="Filter by workflow, person, state or cause; -word leaves out"
+        typed={typed}
+        onType={setTyped}
+        found={rows.length}
+        all={all.length}
+      />
       {rows.length === 0 ? (
         <Empty
           title="No rollout fits the filter"

@@ -7,13 +7,14 @@ import type { StreamView, WorkflowView } from "@/api/types";
 import { Button, LinkButton } from "@/components/button";
 import { CliButton } from "@/components/copy";
 import { Data } from "@/components/data";
-import { Input, Select } from "@/components/field";
+import { Select } from "@/components/field";
 import { TextLink } from "@/components/link";
+import { ListFilter } from "@/components/list-filter";
 import { Empty, Page } from "@/components/page";
 import { RunStatus } from "@/components/status";
 import { type Column, Table } from "@/components/table";
 import { Time } from "@/components/time";
-import { count, number } from "@/lib/format";
+import { number } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
 import { chooseWorkflows, type Row, STATES, withStreams } from "./choose";
 
@@ -96,17 +97,14 @@ function Chosen({ all, streams }: { all: readonly WorkflowView[]; streams: reado
   const rows = useMemo(() => chooseWorkflows(withStreams(all, streams), typed, state), [all, streams, typed, state]);
   return (
     <>
-      <div className="flex flex-wrap items-center gap-x-3 gap-y-2">
-        <div className="min-w-48 flex-1">
-          <Input
-            type="search"
-            data-search
-            aria-label="Filter workflows"
-            placeholder="Filter by name or daemon; -word leaves out"
-            value={typed}
-            onChange={(event) => setTyped(event.target.value)}
-          />
-        </div>
+      <ListFilter
+        noun="workflow"
+        placeholder="Filter by name or daemon; -word leaves out"
+        typed={typed}
+        onType={setTyped}
+        found={rows.length}
+        all={all.length}
+      >
         <div>
           <Select aria-label="State" value={state} onChange={(event) => setState(event.target.value)}>
             {STATES.map(([value, text]) => (
@@ -116,12 +114,7 @@ function Chosen({ all, streams }: { all: readonly WorkflowView[]; streams: reado
             ))}
           </Select>
         </div>
-        <span role="status" className="tabular text-sm text-muted">
-          {rows.length === all.length
-            ? count(all.length, "workflow")
-            : `${number(rows.length)} of ${count(all.length, "workflow")}`}
-        </span>
-      </div>
+      </ListFilter>
       {rows.length === 0 ? (
         <Empty
           title="No workflow fits the filter"

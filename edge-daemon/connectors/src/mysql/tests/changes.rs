@@ -5,11 +5,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use bus_schema::{
-    data::{Batch, Op, Value},
-    limits::PAYLOAD_BYTES_MAX,
-};
-use flow::{Fault, Position, Read, Sink, Source, SourceBatch};
+use bus_schema::{data::Op, limits::PAYLOAD_BYTES_MAX};
+use flow::{Fault, Read, Source, SourceBatch};
 use mysql_async::prelude::Queryable as _;
 use serde_json::json;
 use testkit::Mariadb;
@@ -19,13 +16,13 @@ use super::{
         changes::{ChangesSource, Settings},
         connect::Server,
     },
-    delivery,
-    reading::{client, column, fields, integers, next_batch, try_source},
+    reading::{client, column, fields, integers, try_source},
     sink,
 };
 use crate::{
     postgres::{Tls, TlsMode},
     secret::SecretRef,
+    testing::{Pipe, next_batch, records, shown},
 };
 
 /// A server that keeps its log as it has to be.
@@ -51,53 +48,9 @@ fn changes(url: &str, more: serde_json::Value) -> Box<dyn Source> {
     try_source(&config.to_string()).unwrap()
 }
 
-/// As much of a daemon as delivers what a source gives to table `t` of a database, and can be killed.
-struct Pipe {
-    sink: Box<dyn Sink>,
-    seq: u64,
-    /// What the destination has.
-    position: Option<Position>,
-    rejected: Vec<String>,
-    undecodable: Vec<String>,
-}
-
-impl Pipe {
-    async fn new(url: &str) -> Self {
-        let mut sink = sink(url, json!({"key": ["id"]}));
-        sink.open().await.unwrap();
-        Self {
-            sink,
-            seq: 0,
-            position: None,
-            rejected: vec![],
-            undecodable: vec![],
-        }
-    }
-
-    async fn deliver(&mut self, read: &SourceBatch) {
-        self.seq += 1;
-        let batch = Batch::decode(&read.batch.encode()).unwrap();
-        let rejected = self.sink.write(&[delivery(self.seq, batch)]).await.unwrap();
-        self.rejected.extend(rejected.into_iter().map(|it| it.reason));
-        self.undecodable
-            .extend(read.undecodable.iter().map(|it| it.reason.clone()));
-        self.sink.commit().await.unwrap();
-        self.position = Some(read.position.clone());
-    }
-
-    /// Delivers everything until the source has been idle twice.
-    async fn deliver_all(&mut self, source: &mut dyn Source) {
-        let mut idle = 0;
-        while idle < 2 {
-            match source.read().await.unwrap() {
-                Read::Batch(batch) => {
-                    self.deliver(&batch).await;
-                    idle = 0;
-                }
-                _ => idle += 1,
-            }
-        }
-    }
+/// What delivers to table `t` there.
+async fn pipe(url: &str) -> Pipe {
+    Pipe::new(sink(url, json!({"key": ["id"]}))).await
 }
 
 /// Two databases on one server: where `t` is, and where it goes.
@@ -109,38 +62,6 @@ fn databases(server: &Mariadb, sql: &str) -> (String, String) {
 
 fn contents(server: &Mariadb, database: &str) -> Vec<Vec<String>> {
     server.query_in(database, "SELECT * FROM t ORDER BY id")
-}
-
-/// The operations and values of batches: `insert 1 a`.
-fn shown(batches: &[SourceBatch]) -> Vec<String> {
-    let row = |batch: &Batch, row: usize| {
-        let values = (0..batch.columns().len()).map(|column| match batch.cell(row, column).to_value() {
-            Value::Null => "null".to_string(),
-            Value::Missing => "-".to_string(),
-            Value::Unchanged => "=".to_string(),
-            value => value.as_cell().to_string(),
-        });
-        let values = values.collect::<Vec<_>>().join(" ");
-        format!("{} {values}", format!("{:?}", batch.op(row)).to_lowercase())
-    };
-    let rows = batches
-        .iter()
-        .flat_map(|batch| (0..batch.batch.rows()).map(|at| row(&batch.batch, at)));
-    rows.collect()
-}
-
-/// Records and dead letters until the source has given this many.
-async fn records(source: &mut dyn Source, count: usize) -> Vec<SourceBatch> {
-    let mut batches = Vec::new();
-    while batches
-        .iter()
-        .map(|it: &SourceBatch| it.batch.rows() + it.undecodable.len())
-        .sum::<usize>()
-        < count
-    {
-        batches.push(next_batch(source).await);
-    }
-    batches
 }
 
 fn letters(batches: &[SourceBatch]) -> Vec<&str> {
@@ -553,7 +474,7 @@ async fn under_way(mut source: Box<dyn Source>, server: &Mariadb, urls: (String,
         .collect();
     source.open(None).await.unwrap();
     // The destination inserts: a row that came twice would be rejected, and so would a change of a row that is missing.
-    let mut pipe = Pipe::new(&to).await;
+    let mut pipe = pipe(&to).await;
     for round in 0..rounds {
         if let Read::Batch(batch) = source.read().await.unwrap()
             && !(kills && round % 5 == 2)
@@ -622,7 +543,7 @@ async fn a_server_that_restarts_or_is_killed_midway_goes_on() {
     server.query_in("to", "CREATE TABLE t (id int PRIMARY KEY)");
     let mut source = changes(&from, json!({}));
     source.open(None).await.unwrap();
-    let mut pipe = Pipe::new(&to).await;
+    let mut pipe = pipe(&to).await;
     let mut faults = 0;
     for round in 0..6 {
         let first = round * 100 + 1;
@@ -732,7 +653,7 @@ async fn columns_come_and_go_while_changes_are_read() {
     let (from, to) = databases(&server, "CREATE TABLE t (id int PRIMARY KEY, a int)");
     let mut source = changes(&from, json!({}));
     source.open(None).await.unwrap();
-    let mut pipe = Pipe::new(&to).await;
+    let mut pipe = pipe(&to).await;
     pipe.deliver_all(&mut *source).await;
     server.query_in("from", "INSERT INTO t VALUES (1, 1)");
     // All of it is in the log before any of it is read.

@@ -9,15 +9,13 @@ mod types;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use bus_schema::{
-    data::{Batch, BatchBuilder, Field, Op, Origin, Schema, Type, Value},
-    id::StreamId,
-};
-use flow::{Build, BuildContext, ConfigError, Delivery, Position, Rejected, Sink};
+use bus_schema::data::{Batch, BatchBuilder, Field, Op, Origin, Schema, Type, Value};
+use flow::{Build, BuildContext, ConfigError, Rejected, Sink};
 use serde_json::json;
 use testkit::Mariadb;
 
 use super::SINK;
+use crate::testing::{delivery, stream};
 
 /// One server for all tests of a process that do not stop it, each with a database of its own.
 fn shared() -> Arc<Mariadb> {
@@ -92,20 +90,6 @@ fn sink(url: &str, more: serde_json::Value) -> Box<dyn Sink> {
         .unwrap()
         .extend(more.as_object().unwrap().clone());
     try_sink(&config.to_string()).unwrap()
-}
-
-fn stream(name: &str) -> StreamId {
-    StreamId::from_hash(&bus_schema::id::hash("test", &[name.as_bytes()]))
-}
-
-fn delivery(seq: u64, batch: Batch) -> Delivery {
-    Delivery {
-        stream: stream("s"),
-        seq,
-        position: Position::new(seq.to_be_bytes()),
-        batch,
-        tally: flow::Tally::default(),
-    }
 }
 
 fn schema(fields: &[(&str, Type)]) -> Arc<Schema> {

@@ -12,6 +12,7 @@ use serde_json::json;
 use testkit::{Mariadb, Tls};
 
 use super::{super::SOURCE, Database, deliver};
+use crate::testing::next_batch;
 
 /// A source that has been idle this often has nothing more.
 const IDLE_MAX: usize = 5;
@@ -41,16 +42,6 @@ pub(super) fn source(url: &str, more: serde_json::Value) -> Box<dyn Source> {
         .unwrap()
         .extend(more.as_object().unwrap().clone());
     try_source(&config.to_string()).unwrap()
-}
-
-/// The next batch; it may take a while.
-pub(super) async fn next_batch(source: &mut dyn Source) -> SourceBatch {
-    for _ in 0..60 {
-        if let Read::Batch(batch) = source.read().await.unwrap() {
-            return batch;
-        }
-    }
-    panic!("no batch came");
 }
 
 /// The next batch, if one comes; rows may wait for a second of theirs, and for the transactions of others.

@@ -11,6 +11,7 @@ use serde_json::json;
 use testkit::{Postgres, Tls};
 
 use super::{super::SOURCE, Database};
+use crate::testing::next_batch;
 
 pub(super) fn try_source(config: &str) -> Result<Box<dyn Source>, ConfigError> {
     let Build::Source(build) = SOURCE.build else {
@@ -37,16 +38,6 @@ pub(super) fn source(url: &str, more: serde_json::Value) -> Box<dyn Source> {
         .unwrap()
         .extend(more.as_object().unwrap().clone());
     try_source(&config.to_string()).unwrap()
-}
-
-/// The next batch; it may take a while.
-pub(super) async fn next_batch(source: &mut dyn Source) -> SourceBatch {
-    for _ in 0..60 {
-        if let Read::Batch(batch) = source.read().await.unwrap() {
-            return batch;
-        }
-    }
-    panic!("no batch came");
 }
 
 /// Everything there is: batches until the source is idle.

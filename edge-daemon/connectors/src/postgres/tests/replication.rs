@@ -6,18 +6,18 @@ use std::sync::{
 };
 
 use bus_schema::{
-    data::{Batch, Op, Value},
+    data::{Op, Value},
     limits::PAYLOAD_BYTES_MAX,
 };
-use flow::{Fault, Position, Read, Sink, Source, SourceBatch};
+use flow::{Fault, Read, Source, SourceBatch};
 use serde_json::json;
 use testkit::{Postgres, Tls};
 
 use super::{
-    delivery,
-    reading::{client, column, integers, next_batch, try_source},
+    reading::{client, column, integers, try_source},
     sink,
 };
+use crate::testing::{Pipe, next_batch, records, shown};
 
 /// A server whose log can be decoded.
 fn server() -> Postgres {
@@ -34,54 +34,9 @@ pub(super) fn replica(url: &str, more: serde_json::Value) -> Box<dyn Source> {
     try_source(&config.to_string()).unwrap()
 }
 
-/// As much of a daemon as delivers what a source gives to table `t` of a database, and can be killed.
-struct Pipe {
-    sink: Box<dyn Sink>,
-    seq: u64,
-    /// What the destination has.
-    position: Option<Position>,
-    rejected: Vec<String>,
-    undecodable: Vec<String>,
-}
-
-impl Pipe {
-    async fn new(url: &str) -> Self {
-        let mut sink = sink(url, json!({"key": ["id"]}));
-        sink.open().await.unwrap();
-        Self {
-            sink,
-            seq: 0,
-            position: None,
-            rejected: vec![],
-            undecodable: vec![],
-        }
-    }
-
-    async fn deliver(&mut self, read: &SourceBatch) {
-        self.seq += 1;
-        let batch = Batch::decode(&read.batch.encode()).unwrap();
-        let rejected = self.sink.write(&[delivery(self.seq, batch)]).await.unwrap();
-        self.rejected.extend(rejected.into_iter().map(|it| it.reason));
-        self.undecodable
-            .extend(read.undecodable.iter().map(|it| it.reason.clone()));
-        self.sink.commit().await.unwrap();
-        self.position = Some(read.position.clone());
-    }
-
-    /// Delivers everything until the source has been idle twice.
-    async fn deliver_all(&mut self, source: &mut dyn Source) {
-        let mut idle = 0;
-        while idle < 2 {
-            match source.read().await.unwrap() {
-                Read::Batch(batch) => {
-                    self.deliver(&batch).await;
-                    source.commit(&batch.position).await.unwrap();
-                    idle = 0;
-                }
-                _ => idle += 1,
-            }
-        }
-    }
+/// What delivers to table `t` there.
+async fn pipe(url: &str) -> Pipe {
+    Pipe::new(sink(url, json!({"key": ["id"]}))).await
 }
 
 /// Two databases on one server: where `t` is, and where it goes.
@@ -93,38 +48,6 @@ fn databases(server: &Postgres, sql: &str) -> (String, String) {
 
 fn contents(server: &Postgres, database: &str) -> Vec<Vec<String>> {
     server.query_in(database, "SELECT * FROM t ORDER BY id")
-}
-
-/// The operations and values of batches: `insert 1 a`.
-fn shown(batches: &[SourceBatch]) -> Vec<String> {
-    let row = |batch: &Batch, row: usize| {
-        let values = (0..batch.columns().len()).map(|column| match batch.cell(row, column).to_value() {
-            Value::Null => "null".to_string(),
-            Value::Missing => "-".to_string(),
-            Value::Unchanged => "=".to_string(),
-            value => value.as_cell().to_string(),
-        });
-        let values = values.collect::<Vec<_>>().join(" ");
-        format!("{} {values}", format!("{:?}", batch.op(row)).to_lowercase())
-    };
-    let rows = batches
-        .iter()
-        .flat_map(|batch| (0..batch.batch.rows()).map(|at| row(&batch.batch, at)));
-    rows.collect()
-}
-
-/// Records until the source has given this many.
-async fn records(source: &mut dyn Source, count: usize) -> Vec<SourceBatch> {
-    let mut batches = Vec::new();
-    while batches
-        .iter()
-        .map(|it: &SourceBatch| it.batch.rows() + it.undecodable.len())
-        .sum::<usize>()
-        < count
-    {
-        batches.push(next_batch(source).await);
-    }
-    batches
 }
 
 fn confirmed(server: &Postgres) -> String {
@@ -353,7 +276,7 @@ async fn large_values_that_did_not_change_stay_as_they_are() {
     );
     let mut source = replica(&from, json!({}));
     source.open(None).await.unwrap();
-    let mut pipe = Pipe::new(&to).await;
+    let mut pipe = pipe(&to).await;
     pipe.deliver_all(&mut *source).await;
     server.query_in("from", "UPDATE t SET v = 10 WHERE id = 1");
     let batches = records(&mut *source, 1).await;
@@ -432,7 +355,7 @@ async fn a_snapshot_under_way_with_writers_loses_and_doubles_nothing() {
     let mut source = replica(&from, json!({"batch_rows_max": 100}));
     source.open(None).await.unwrap();
     // The destination inserts: a row that came twice would be rejected, and so would a change of a row that is missing.
-    let mut pipe = Pipe::new(&to).await;
+    let mut pipe = pipe(&to).await;
     for _ in 0..60 {
         if let Read::Batch(batch) = source.read().await.unwrap() {
             pipe.deliver(&batch).await;
@@ -458,7 +381,7 @@ async fn a_source_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
         .collect();
     let mut source = replica(&from, json!({"batch_rows_max": 100}));
     source.open(None).await.unwrap();
-    let mut pipe = Pipe::new(&to).await;
+    let mut pipe = pipe(&to).await;
     for round in 0..120 {
         if let Read::Batch(batch) = source.read().await.unwrap() {
             // Killed before the destination has it, before the source knows, and not at all.
@@ -490,7 +413,7 @@ async fn a_server_that_restarts_or_is_killed_midway_goes_on() {
     server.query_in("to", "CREATE TABLE t (id int PRIMARY KEY)");
     let mut source = replica(&from, json!({}));
     source.open(None).await.unwrap();
-    let mut pipe = Pipe::new(&to).await;
+    let mut pipe = pipe(&to).await;
     let mut faults = 0;
     for round in 0..6 {
         server.query_in(
@@ -625,7 +548,7 @@ async fn columns_come_and_go_while_changes_are_read() {
     );
     let mut source = replica(&from, json!({}));
     source.open(None).await.unwrap();
-    let mut pipe = Pipe::new(&to).await;
+    let mut pipe = pipe(&to).await;
     // Until the snapshot has been read, nobody can change the table.
     pipe.deliver_all(&mut *source).await;
     server.query_in("from", "INSERT INTO t VALUES (1, 1)");

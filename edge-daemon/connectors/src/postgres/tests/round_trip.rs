@@ -9,9 +9,10 @@ use testkit::Postgres;
 
 use super::{
     Database, delivery,
-    reading::{drain, next_batch, source},
+    reading::{drain, source},
     replication::replica,
 };
+use crate::testing::next_batch;
 
 /// Declared type, value as SQL, and what SQLite holds of it: storage class and value.
 const MATRIX: &[(&str, &str, &str)] = &[

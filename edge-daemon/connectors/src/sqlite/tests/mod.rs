@@ -9,15 +9,13 @@ mod source;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use bus_schema::{
-    data::{Batch, BatchBuilder, Field, Op, Origin, Schema, Type, Value},
-    id::StreamId,
-};
-use flow::{Build, BuildContext, ConfigError, Delivery, Position, Read, Rejected, Sink, Source, SourceBatch};
+use bus_schema::data::{Batch, BatchBuilder, Field, Op, Origin, Schema, Type, Value};
+use flow::{Build, BuildContext, ConfigError, Read, Rejected, Sink, Source, SourceBatch};
 use rusqlite::Connection;
 use serde_json::json;
 
 use super::{SINK, SOURCE};
+use crate::testing::{delivery, stream};
 
 fn context(dir: &Path) -> BuildContext {
     BuildContext {
@@ -85,20 +83,6 @@ async fn drain(source: &mut dyn Source) -> Vec<SourceBatch> {
         batches.push(batch);
     }
     batches
-}
-
-fn stream(name: &str) -> StreamId {
-    StreamId::from_hash(&bus_schema::id::hash("test", &[name.as_bytes()]))
-}
-
-fn delivery(seq: u64, batch: Batch) -> Delivery {
-    Delivery {
-        stream: stream("s"),
-        seq,
-        position: Position::new(seq.to_be_bytes()),
-        batch,
-        tally: flow::Tally::default(),
-    }
 }
 
 fn schema(fields: &[(&str, Type)]) -> Arc<Schema> {

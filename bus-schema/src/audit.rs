@@ -57,9 +57,10 @@ pub struct AuditEvent {
     pub cause: String,
 }
 
-/// Cuts a text to so many characters.
+/// Cuts a text to so many characters, none of which does something to a terminal.
 fn cut(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(most).map(plain).collect()
 }
 
 impl AuditEvent {

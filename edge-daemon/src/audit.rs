@@ -2,7 +2,7 @@
 //! in memory for longer than it takes; what is too old is cut off, and the chain goes on from the hash that is kept.
 
 use bus_link::home::{Home, HomeError};
-use bus_schema::audit::{AUDIT_PAGE_MAX, AuditCall, AuditEntry, AuditEvent, AuditHead, AuditPage};
+use bus_schema::audit::{AUDIT_PAGE_MAX, AuditCall, AuditEntry, AuditEvent, AuditHead, AuditOutcome, AuditPage};
 
 /// The file in the member's directory.
 const FILE: &str = "audit";
@@ -10,16 +10,22 @@ const FILE: &str = "audit";
 const ENTRIES_MAX: usize = 400;
 /// So many are cut off at a time.
 const CUT: usize = 40;
+/// Of them, those that came to nothing: who may nothing could push out what others did.
+const REFUSED_MAX: usize = 100;
 
 /// The file: the place after which the chain begins, and the chain.
 type Kept = (AuditHead, Vec<AuditEntry>);
 
-fn load(home: &Home) -> Kept {
-    let bytes = home.load_or_set_aside(FILE).unwrap_or_else(|error| {
-        tracing::error!(%error, "the audit is lost; it begins anew");
-        None
-    });
-    bytes.and_then(|bytes| bus_schema::decode(&bytes)).unwrap_or_default()
+/// Only what is damaged is begun anew: what cannot be read just now must not be written over.
+fn load(home: &Home) -> Result<Kept, HomeError> {
+    match home.load_or_set_aside(FILE) {
+        Ok(bytes) => Ok(bytes.and_then(|bytes| bus_schema::decode(&bytes)).unwrap_or_default()),
+        Err(error @ HomeError::Damaged { .. }) => {
+            tracing::error!(%error, "the audit is lost; it begins anew");
+            Ok(Kept::default())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn head(kept: &Kept) -> AuditHead {
@@ -28,7 +34,17 @@ fn head(kept: &Kept) -> AuditHead {
 
 /// Appends an entry. Durable before it returns.
 pub fn append(home: &Home, event: AuditEvent) -> Result<(), HomeError> {
-    let mut kept = load(home);
+    let mut kept = load(home)?;
+    let is_done = |event: &AuditEvent| event.outcome == AuditOutcome::Done;
+    let refused = kept.1.iter().filter(|entry| !is_done(&entry.event)).count();
+    if !is_done(&event) && refused >= REFUSED_MAX {
+        tracing::warn!(
+            who = event.who,
+            action = event.action,
+            "refused; the audit has many such entries already"
+        );
+        return Ok(());
+    }
     let entry = head(&kept).next(event);
     kept.1.push(entry);
     if kept.1.len() > ENTRIES_MAX
@@ -41,7 +57,10 @@ pub fn append(home: &Home, event: AuditEvent) -> Result<(), HomeError> {
 
 /// Answers whoever asks for entries.
 pub fn page(home: &Home, call: &AuditCall) -> AuditPage {
-    let kept = load(home);
+    let kept = load(home).unwrap_or_else(|error| {
+        tracing::error!(%error, "the audit cannot be read now");
+        Kept::default()
+    });
     let head = head(&kept);
     let (cut, all) = kept;
     let entries = match call {
@@ -124,6 +143,21 @@ mod tests {
         };
         let found: Vec<u64> = page(&home, &search).entries.iter().map(|entry| entry.number).collect();
         assert_eq!(found, [405, 404]);
+        // Who may nothing pushes nothing out.
+        let refused = || event(1).but(AuditOutcome::Refused, "no");
+        (0..ENTRIES_MAX).for_each(|_| append(&home, refused()).unwrap());
+        let kept = page(&home, &AuditCall::Chain { after: 0 });
+        assert!(kept.head.number <= (ENTRIES_MAX + 5 + REFUSED_MAX) as u64);
+        #[cfg(unix)]
+        {
+            // What cannot be read now (here: a link to itself) is not written over.
+            let (file, away) = (dir.path().join(FILE), dir.path().join("away"));
+            std::fs::rename(&file, &away).unwrap();
+            std::os::unix::fs::symlink(&file, &file).unwrap();
+            append(&home, event(1)).unwrap_err();
+            std::fs::rename(&away, &file).unwrap();
+            assert_eq!(page(&home, &AuditCall::Chain { after: 0 }).head, kept.head);
+        }
         // A file that is damaged is set aside; whoever remembers the chain sees that it began anew.
         std::fs::write(dir.path().join(FILE), b"rubbish").unwrap();
         append(&home, event(1)).unwrap();

@@ -10,8 +10,8 @@ use bus_schema::{
 
 use crate::permission::Caller;
 
-/// Refusals that are written down in a minute; whoever knocks more often only fills the disk.
-const REFUSALS_PER_MINUTE: u32 = 60;
+/// Calls that came to nothing and are written down in an hour: a month of them pushes nothing out.
+const REFUSALS_PER_HOUR: u32 = 120;
 
 /// What a call does, and to what.
 fn described(call: &ApiCall) -> (&'static str, String) {
@@ -83,19 +83,19 @@ pub fn ended(event: AuditEvent, result: &ApiResult) -> AuditEvent {
 /// Counts refusals, so that the audit cannot be filled with them.
 #[derive(Debug, Default)]
 pub struct Sparing {
-    minute: i64,
+    hour: i64,
     count: u32,
 }
 
 impl Sparing {
     /// Whether one more is written down.
     pub fn may(&mut self, now_unix_ms: i64) -> bool {
-        let minute = now_unix_ms / 60_000;
-        if minute != self.minute {
-            (self.minute, self.count) = (minute, 0);
+        let hour = now_unix_ms / 3_600_000;
+        if hour != self.hour {
+            (self.hour, self.count) = (hour, 0);
         }
         self.count = self.count.saturating_add(1);
-        self.count <= REFUSALS_PER_MINUTE
+        self.count <= REFUSALS_PER_HOUR
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
     fn refusals_are_written_down_sparingly() {
         let mut sparing = Sparing::default();
         let written = (0..500).filter(|n| sparing.may(n * 10)).count();
-        assert_eq!(written, REFUSALS_PER_MINUTE as usize);
-        assert!(sparing.may(60_000));
+        assert_eq!(written, REFUSALS_PER_HOUR as usize);
+        assert!(sparing.may(3_600_000));
     }
 }

@@ -48,6 +48,8 @@ const CODE_BYTES: usize = 20;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Most files besides the stores.
 const FILES_MAX: usize = 64;
+/// What folders begin with in which a restore puts what was there.
+const ASIDE: &str = "before-";
 /// The stores.
 const STORES: [&str; 2] = [STORE, history::FILE];
 /// What a restored plane must not take over: the lock, and counters that would go backwards.
@@ -207,10 +209,11 @@ fn small_files(dir: &Path) -> Result<Vec<Entry>, BackupError> {
         for found in fs::read_dir(&folder).map_err(io_error("read", &folder))? {
             let found = found.map_err(io_error("read", &folder))?;
             let (path, name) = (found.path(), format!("{before}{}", found.file_name().to_string_lossy()));
-            let data = found.metadata().map_err(io_error("read", &path))?;
+            // What a link points to is needed as well.
+            let data = fs::metadata(&path).map_err(io_error("read", &path))?;
             if data.is_dir() {
-                // One level: certificates.
-                if before.is_empty() {
+                // One level: certificates. Not what an earlier restore has moved aside.
+                if before.is_empty() && !name.starts_with(ASIDE) {
                     folders.push((path, format!("{name}/")));
                 }
                 continue;
@@ -521,7 +524,7 @@ fn set_aside(dir: &Path, names: &[String]) -> Result<(), BackupError> {
     if there.is_empty() {
         return Ok(());
     }
-    let folder = dir.join(format!("before-{}", unix_ms()));
+    let folder = dir.join(format!("{ASIDE}{}", unix_ms()));
     for name in there {
         let to = folder.join(name.replace('/', "-"));
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;

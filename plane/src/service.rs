@@ -441,7 +441,11 @@ impl Service {
         }
         let call = match self.stored(call).await {
             Ok(result) => {
-                self.note(noted.map(|noted| audit::ended(noted, &result))).await;
+                let noted = noted.map(|noted| audit::ended(noted, &result));
+                match &result {
+                    ApiResult::Failed(_) => self.note_refusal(noted).await,
+                    _ => self.note(noted).await,
+                }
                 return result;
             }
             Err(call) => call,
@@ -466,8 +470,13 @@ impl Service {
         };
         let outcome = api::handle(&parts.state, caller, call, &env);
         let mut changes = outcome.changes;
+        let noted = noted.map(|noted| audit::ended(noted, &outcome.result));
+        if changes.is_empty() && matches!(outcome.result, ApiResult::Failed(_)) {
+            self.note_refusal(noted).await;
+            return outcome.result;
+        }
         // In the same transaction: there is no change without its entry.
-        changes.extend(noted.map(|noted| Change::Audit(audit::ended(noted, &outcome.result))));
+        changes.extend(noted.map(Change::Audit));
         match self.decide(changes).await {
             Ok(Ok(())) => sight.narrowed(&self.parts.state, outcome.result),
             Ok(Err(cause)) => failed(FailureKind::Internal, cause, "look at the plane's log and its disk"),

@@ -127,10 +127,11 @@ fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
     crash_point::at!(HomeBeforeRename);
     fs::rename(temporary, path)?;
     crash_point::at!(HomeAfterRename);
-    if let Some(parent) = path.parent() {
-        sync_dir(parent)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
+        // A name without a directory is in the one where the program runs.
+        _ => sync_dir(Path::new(".")),
     }
-    Ok(())
 }
 
 /// Makes renames and new files in a directory survive a power cut.
@@ -437,6 +438,16 @@ fn copy_of(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_without_a_directory_is_written_here() {
+        let path = format!("written-atomically-{}", std::process::id());
+        let path = Path::new(&path);
+        write_atomic(path, b"whole").unwrap();
+        let read = fs::read(path).unwrap();
+        fs::remove_file(path).unwrap();
+        assert_eq!(read, b"whole");
+    }
 
     #[test]
     fn keys_and_epochs_survive() {

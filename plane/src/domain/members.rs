@@ -212,11 +212,13 @@ impl Members {
     }
 
     /// Takes over members from a roster that knows more than the store: the store was lost or is an old copy.
-    /// Certificates are signed anew; what hosts said is gone until they say it again. Returns who is new.
+    /// Certificates are signed anew; what hosts said is gone until they say it again. Returns who is new. Whoever was revoked here
+    /// stays so, whatever that roster says.
     pub fn adopt(&mut self, roster: &Roster, root: &Identity) -> Vec<Member> {
         let mut adopted = Vec::new();
         for certificate in &roster.members {
-            if self.by_node.contains_key(&certificate.node) || roster.revoked.contains(&certificate.node) {
+            let node = &certificate.node;
+            if self.by_node.contains_key(node) || roster.revoked.contains(node) || self.revoked.contains(node) {
                 continue;
             }
             let member = Member {
@@ -228,7 +230,11 @@ impl Members {
             self.insert(member.clone());
             adopted.push(member);
         }
-        self.set_roster(roster);
+        let mut roster = roster.clone();
+        let known = self.revoked.iter().filter(|node| !roster.revoked.contains(node));
+        let known: Vec<NodeId> = known.copied().collect();
+        roster.revoked.extend(known);
+        self.set_roster(&roster);
         adopted
     }
 }

@@ -38,6 +38,11 @@ impl Recalls {
         }
     }
 
+    /// Whether a daemon has been asked: what nobody wanted to know is not listened to.
+    fn has_asked(&self, node: &NodeId) -> bool {
+        self.0.contains_key(node)
+    }
+
     /// Whether to wait for what a daemon knows before it is told of the fleet: as long as its plan is not known, it would be told
     /// of nobody at the other ends of its streams, and refuse them. Not for ever: it has to hear who was revoked.
     pub fn holds_back(&self, node: &NodeId, now_ms: u64) -> bool {
@@ -58,6 +63,9 @@ impl State {
     /// What a daemon was given by the plane that this one was before.
     pub fn on_recalled(&self, node: &NodeId, page: &RecallPage, signer: &Signer, now: Now) -> Vec<Change> {
         let mut changes = Vec::new();
+        if !self.recalls.has_asked(node) {
+            return changes;
+        }
         if let Some(signed) = &page.roster {
             changes.extend(self.recall_roster(signed, signer));
         }
@@ -173,6 +181,7 @@ mod tests {
     }
 
     fn recall(state: &mut State, from: u8, page: &RecallPage) -> usize {
+        state.recalls.ask(node(from), 0);
         let changes = state.on_recalled(&node(from), page, &signer(), Now::default());
         let count = changes.len();
         state.apply(changes, true, Now::default());
@@ -195,6 +204,11 @@ mod tests {
         assert_eq!((state.members.len(), state.members.version()), (4, 11));
         assert!(state.members.get(&node(5)).is_some() && state.members.get(&node(4)).is_none());
         assert_eq!(recall(&mut state, 2, &roster(8, &[2, 5], &[], 0)), 0, "nothing new");
+        assert_eq!(
+            recall(&mut state, 2, &roster(8, &[2, 4, 5], &[], 0)),
+            0,
+            "nothing new either"
+        );
 
         assert!(recall(&mut state, 1, &plan(1, 7, 100)) > 0);
         assert_eq!(state.plans.of(&node(1)).map(|plan| plan.version), Some(7));
@@ -210,6 +224,20 @@ mod tests {
             (state.plans.next_version(), state.workflows.next_number("orders")),
             (9, 5)
         );
+    }
+
+    #[test]
+    fn who_was_revoked_here_stays_so_and_who_was_not_asked_is_not_heard() {
+        let mut state = State::new(fleet(), node(100));
+        assert!(recall(&mut state, 1, &roster(5, &[1, 2, 3], &[3], 0)) > 0);
+        // From before a plane was lost: newer, and the revoked one is on it.
+        assert!(recall(&mut state, 2, &roster(20, &[1, 2, 3, 6], &[4], 0)) > 0);
+        assert!(state.members.get(&node(3)).is_none() && state.members.get(&node(6)).is_some());
+        let all = state.members.roster();
+        assert!([3, 4].iter().all(|n| all.revoked.contains(&node(*n))));
+        assert!(all.version > 20 && all.members.iter().all(|member| member.node != node(3)));
+        let heard = state.on_recalled(&node(6), &roster(30, &[7], &[], 0), &signer(), Now::default());
+        assert!(heard.is_empty(), "nobody asked it");
     }
 
     #[test]

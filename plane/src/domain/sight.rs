@@ -149,6 +149,8 @@ impl Sight {
             for end in [&mut stream.producer, &mut stream.consumer] {
                 if !self.names(end) {
                     *end = ELSEWHERE.to_string();
+                    // It may name that end.
+                    stream.trouble.clear();
                 }
             }
         }

@@ -68,7 +68,7 @@ pub struct State {
     catalogs: Catalogs,
     daemons: BTreeMap<NodeId, Daemon>,
     labels: BTreeMap<NodeId, Labels>,
-    recalls: Recalls,
+    pub(super) recalls: Recalls,
 }
 
 /// What to tell a daemon that does not know the fleet's time, or knows another.

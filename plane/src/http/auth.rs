@@ -179,8 +179,8 @@ fn hosts(address: SocketAddr, names: &[String]) -> Vec<String> {
 /// Lets only requests through that name us as their host and, when they come from a page, come from a page of ours.
 pub(super) async fn require_own_origin(Shared(web): Shared<Arc<Web>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    // These rules are about what browsers do with cookies; with a token, cookies are not looked at.
-    if bearer(headers).is_some() {
+    // These rules are about what browsers do with cookies; with a token, cookies are not looked at. To log in needs neither.
+    if bearer(headers).is_some() && !request.uri().path().ends_with("/session") {
         return next.run(request).await;
     }
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());

@@ -268,7 +268,9 @@ async fn dispatch(
         headers: parts.headers,
         body,
     };
-    (endpoint.handler)(ask).await
+    // Not cut off when whoever asked hangs up: what was done is written down too.
+    let done = tokio::spawn((endpoint.handler)(ask)).await;
+    done.map_err(Refusal::internal)?
 }
 
 /// Who is not logged in is told that first: what there is, is nobody's business.

@@ -61,9 +61,10 @@ impl Service {
         if let EnrolAnswer::Refused(why) = &answer {
             let name: String = ask.name.chars().take(64).collect();
             warn!(%token, name, why, "refused a candidate");
+            // Not by the name that it gives itself: that may be anybody's.
             let event = AuditEvent::new(
                 now.unix_ms,
-                &name,
+                "a candidate",
                 "bus",
                 ENROL,
                 &format!("with enrolment string {token}"),

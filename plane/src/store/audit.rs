@@ -14,8 +14,6 @@ pub const ENTRIES_MAX: u64 = 100_000;
 const CUT: u64 = 1_000;
 /// Entries read in one go to be checked.
 const CHECKED_AT_ONCE: u16 = AUDIT_PAGE_MAX;
-/// Rows looked through for one page of a search.
-const LOOKED_MAX: u32 = 20_000;
 
 const HEAD: &str = "audit_head";
 const CUT_AT: &str = "audit_cut";
@@ -130,10 +128,10 @@ impl Store {
                 let before = if *before == 0 { i64::MAX } else { before.cast_signed() };
                 let sql = format!(
                     "SELECT {COLUMNS} FROM audit WHERE number < ?1 AND at_unix_ms >= ?2 AND (?3 = '' OR who = ?3) \
-                     ORDER BY number DESC LIMIT ?4"
+                     ORDER BY number DESC"
                 );
                 let mut statement = self.db.prepare_cached(&sql)?;
-                let found = statement.query_map(params![before, wish.since_unix_ms, wish.by, LOOKED_MAX], entry)?;
+                let found = statement.query_map(params![before, wish.since_unix_ms, wish.by], entry)?;
                 let most = usize::from((*most).clamp(1, AUDIT_PAGE_MAX));
                 let wanted = found.filter(|entry| entry.as_ref().map_or(true, |entry| entry.event.matches(wish)));
                 wanted.take(most).collect::<Result<_, _>>()?

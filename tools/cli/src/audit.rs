@@ -373,7 +373,14 @@ impl Check {
                 first: cut.number + 1,
                 last: at.number,
                 hash: at.hash,
-                since: remembered.as_ref().map(|remembered| remembered.number),
+                since: remembered
+                    .as_ref()
+                    .map(|remembered| remembered.number)
+                    .filter(|number| *number >= cut.number),
+                out_of_reach: remembered
+                    .as_ref()
+                    .map(|remembered| remembered.number)
+                    .filter(|number| *number < cut.number),
             }),
         }
     }
@@ -392,6 +399,9 @@ struct Verified {
     hash: String,
     /// The last entry when it was verified before, from here; the chain contains it still.
     since: Option<u64>,
+    /// The last entry when it was verified before, when it has been cut off meanwhile: nothing could be compared with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out_of_reach: Option<u64>,
 }
 
 fn broken(fault: &AuditFault) -> CliError {
@@ -408,9 +418,12 @@ fn told(output: Output, verified: &Verified) {
         1 => String::new(),
         first => format!("; what was before entry {first} has been cut off"),
     };
-    let since = match verified.since {
-        Some(number) => format!(" and continues what was verified before (entry {number})"),
-        None => String::new(),
+    let since = match (verified.since, verified.out_of_reach) {
+        (Some(number), _) => format!(" and continues what was verified before (entry {number})"),
+        (None, Some(number)) => format!(
+            ", but does not reach back to what was verified before (entry {number}): compare it with an export from before"
+        ),
+        (None, None) => String::new(),
     };
     let text = format!(
         "the chain of {} entries holds{since}{cut}\nlast  {}  {}\n",
@@ -419,10 +432,25 @@ fn told(output: Output, verified: &Verified) {
     Answer::new(verified, [verified.hash.clone()], text).print(output);
 }
 
+/// The last place of each audit that was verified.
+fn remembered(path: &Path) -> Result<BTreeMap<String, AuditHead>, CliError> {
+    let cannot = |cause: String| {
+        CliError::Failed(format!(
+            "cannot read {}, which says what was verified before: {cause}; without it nothing would be compared: restore it, or \
+             move it aside to begin anew",
+            path.display()
+        ))
+    };
+    match fs::read(path) {
+        Ok(kept) => serde_json::from_slice(&kept).map_err(|error| cannot(error.to_string())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(cannot(error.to_string())),
+    }
+}
+
 async fn verify(keeper: &Keeper<'_>, dir: &Path, output: Output) -> Result<(), CliError> {
     let path = dir.join(HEADS);
-    let kept = fs::read(&path).unwrap_or_default();
-    let mut heads: BTreeMap<String, AuditHead> = serde_json::from_slice(&kept).unwrap_or_default();
+    let mut heads = remembered(&path)?;
     let name = keeper.name();
     let mut check = Check::new(heads.get(&name).cloned());
     let (cut, head) = keeper
@@ -572,9 +600,21 @@ mod tests {
             check(Some(place(5)), &none, &whole[..3]),
             Err(AuditFault::End { expected: 5, found: 3 })
         );
-        // What was cut off can only be compared at the place of the cut.
-        assert!(check(Some(place(1)), &place(2), &whole[2..]).is_ok());
-        assert!(check(Some(place(2)), &place(2), &whole[2..]).is_ok());
+        // What was cut off can only be compared at the place of the cut, and before that nothing is claimed.
+        let cut = |n: usize| check(Some(place(n)), &place(2), &whole[2..]).map(|it| (it.since, it.out_of_reach));
+        assert_eq!(cut(1), Ok((None, Some(1))));
+        assert_eq!(cut(2), Ok((Some(2), None)));
+        assert_eq!(cut(4), Ok((Some(4), None)));
+    }
+
+    #[test]
+    fn what_was_remembered_and_cannot_be_read_is_no_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(HEADS);
+        assert_eq!(remembered(&path).unwrap(), BTreeMap::new());
+        fs::write(&path, "{").unwrap();
+        let error = remembered(&path).unwrap_err().to_string();
+        assert!(error.contains("move it aside"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     borrow::Cow,
     fs::File,
     io::BufReader,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
 };
 
@@ -23,6 +24,8 @@ use crate::names::hint;
 
 /// Largest workbook, in bytes: the texts in it are in memory, and unpacked.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Columns that a sheet can have: XFD is the last.
+const COLUMNS: u32 = 16_384;
 /// Batches that are read before they are asked for.
 const AHEAD: usize = 1;
 /// Whole numbers up to here are what they look like.
@@ -130,7 +133,9 @@ impl Table for Sheet {
             let (sender, receiver) = sync_channel(AHEAD);
             self.sections = Some(receiver);
             let reading = move || {
-                if let Err(cause) = work.read(&sender) {
+                // The end of the thread would look like the end of the sheet.
+                let read = catch_unwind(AssertUnwindSafe(|| work.read(&sender)));
+                if let Err(cause) = read.unwrap_or_else(|_| Err("it is damaged in a way nobody has met".to_string())) {
                     // Nobody wants to know any more.
                     let _ = sender.send(Err(cause));
                 }
@@ -197,6 +202,12 @@ impl Work {
             }
             let Some(cell) = cell else { break };
             let (now, column) = cell.get_position();
+            if column >= COLUMNS {
+                return Err(format!(
+                    "row {}: a cell beyond the last column that a sheet can have",
+                    now + 1
+                ));
+            }
             at = now;
             row.extend(content(cell.get_value()).map(|content| (column, content)));
         }
@@ -317,7 +328,7 @@ fn content(value: &DataRef<'_>) -> Option<Content> {
 
 /// Days as nanoseconds; Excel's own times have milliseconds.
 fn nanos(days: f64) -> i128 {
-    (days * 86_400_000.0).round() as i128 * 1_000_000
+    ((days * 86_400_000.0).round() as i128).saturating_mul(1_000_000)
 }
 
 /// Nanoseconds since 1970.
@@ -352,7 +363,7 @@ fn token(name: &str, content: Option<Content>, ty: Option<&Type>) -> Result<Toke
         },
         Content::Span(nanos) if (0..DAY_NANOS).contains(&nanos) => Value::Time(nanos as u64),
         Content::Span(nanos) => {
-            let (sign, seconds) = (if nanos < 0 { "-" } else { "" }, nanos.abs() / 1_000_000_000);
+            let (sign, seconds) = (if nanos < 0 { "-" } else { "" }, nanos.unsigned_abs() / 1_000_000_000);
             let text = format!(
                 "{sign}{:02}:{:02}:{:02}",
                 seconds / 3600,

@@ -8,13 +8,15 @@
 use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-use flow::{Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch};
+use flow::{Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble};
 use tokio::time::Instant;
 
 use super::{
+    check,
     connect::Server,
     cursor::read_page,
     dump::{Dump, gone},
+    encode::text_literal,
     layout::{Layout, Subject, TableInfo, prepare},
     link::Link,
     log::{self, Locks},
@@ -22,6 +24,10 @@ use super::{
     statement::Table,
     stream::Stream,
 };
+use crate::reach::as_trouble;
+
+/// Makes another replica's number of a source's own.
+const CHECK_ID: u32 = 1 << 30;
 
 /// What the config says, checked.
 #[derive(Debug, Clone)]
@@ -106,6 +112,7 @@ impl ChangesSource {
         } else if !info.keys.has_primary_key {
             "has no primary key, by which changes would find their rows: give it one, or use mode = \"cursor\""
         } else {
+            tell_of_cascades(link, name).await?;
             return Ok(Table {
                 database,
                 name: name.clone(),
@@ -211,6 +218,25 @@ impl ChangesSource {
     }
 }
 
+/// What the server changes in a table because of another one's rows is not in its log.
+async fn tell_of_cascades(link: &mut Link, table: &str) -> Result<(), Fault> {
+    let sql = format!(
+        "SELECT CONSTRAINT_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = DATABASE() \
+         AND TABLE_NAME = {} AND (DELETE_RULE IN ('CASCADE', 'SET NULL') OR UPDATE_RULE IN ('CASCADE', 'SET NULL'))",
+        text_literal(table)
+    );
+    let found: Vec<String> = link.rows("look at the foreign keys", &sql).await?;
+    if !found.is_empty() {
+        tracing::warn!(
+            table,
+            constraints = found.join(", "),
+            "rows that the server deletes or changes because of these foreign keys are not in its log, and will not be \
+             delivered: use ON DELETE RESTRICT, and let programs delete such rows first"
+        );
+    }
+    Ok(())
+}
+
 fn full_name(table: &Table) -> String {
     format!("{}.{}", table.database, table.name)
 }
@@ -291,6 +317,24 @@ impl Source for ChangesSource {
             position: stream.mark.position(),
             undecodable: Vec::new(),
         }))
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        drop(check::connect(&self.settings.server, &self.base_dir).await?);
+        // Under another number, because the server ends the log of whoever has the same; and without a snapshot nothing is locked.
+        let settings = Settings {
+            server_id: (self.settings.server_id ^ CHECK_ID).max(1),
+            snapshot: false,
+            ..self.settings.clone()
+        };
+        let mut other = Self::new(settings, self.base_dir.clone());
+        let opened = other.open(None).await;
+        other.close().await;
+        opened.map_err(|fault| as_trouble(&fault))?;
+        Ok(format!(
+            "the changes of the table '{}' can be read",
+            self.settings.table
+        ))
     }
 
     async fn close(&mut self) {

@@ -34,7 +34,7 @@ const RIGHT_ERRORS: [u16; 4] = [1044, 1142, 1143, 1227];
 const MISSING_ERRORS: [u16; 3] = [1049, 1146, 1054];
 
 /// Connects, and says of which part of the way it is the fault if that fails.
-async fn connect(server: &Server, base_dir: &Path) -> Result<Link, Trouble> {
+pub(super) async fn connect(server: &Server, base_dir: &Path) -> Result<Link, Trouble> {
     reach::secrets(server.url.iter().chain(&server.password), base_dir)?;
     let options = server.options(base_dir).map_err(|fault| match server.tls.mode {
         TlsMode::VerifyFull => reach::certificates(&fault.to_string()),

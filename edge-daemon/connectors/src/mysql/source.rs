@@ -55,7 +55,9 @@ const DELAY_MS_MAX: u64 = 86_400_000;
 /// log for longer than the source may be away (`binlog_expire_logs_seconds`); what it has purged is lost for the source, which
 /// then stops. Columns are what they were when a change was made. Another key is a delete and an insert. A table that is
 /// emptied (TRUNCATE, DROP PARTITION), dropped or renamed goes to the dead letters, and so do statements of sessions with
-/// another binlog_format. Values that ALTER TABLE gives to rows are not in the log. A snapshot that is interrupted goes on
+/// another binlog_format. Values that ALTER TABLE gives to rows are not in the log, and neither are
+/// rows that the server deletes or changes by itself because of a foreign key (ON DELETE CASCADE, SET NULL): it is logged as a
+/// warning when the table has one. A snapshot that is interrupted goes on
 /// where it was; what is changed meanwhile arrives as upserts by key. The place is of this server: after a change to another
 /// one, begin with a new snapshot. Of character sets, utf8, ascii, latin1, ucs2, utf16 and utf32 are read. XA transactions are
 /// delivered when they are prepared.

@@ -20,8 +20,10 @@ use super::{
 };
 use crate::postgres::{Page, Slot, shown};
 
-/// How long a batch that has records waits for more of them.
+/// How long a batch that has records waits for the next one.
 const LINGER: Duration = Duration::from_millis(5);
+/// And for all of them.
+const LINGER_MAX: Duration = Duration::from_millis(50);
 
 /// The log, as far as it is of a table.
 pub(super) struct Stream {
@@ -147,9 +149,10 @@ impl Stream {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
         }
-        let mut page = None;
+        let (mut page, mut until, mut last) = (None, give_up, give_up);
         loop {
-            let step = match self.turn(&mut page, give_up).await {
+            let before = self.mark.at.clone();
+            let step = match self.turn(&mut page, until).await {
                 Ok(Some(step)) => step,
                 Ok(None) => break,
                 Err(fault) if page.is_some() => {
@@ -161,20 +164,24 @@ impl Stream {
             if matches!(step, Step::Wait) || page.as_ref().is_some_and(Page::is_full) {
                 break;
             }
+            // The rest of the log may never pause: records are waited for, not silence.
+            let now = Instant::now();
+            if page.is_some() && self.mark.at != before {
+                last = last.min(now + LINGER_MAX);
+                until = last.min(now + LINGER);
+            }
+            if now >= until {
+                break;
+            }
         }
         Ok(page.filter(|page| !page.is_empty()))
     }
 
     /// Reads one row or event. `None`: none comes in time.
-    async fn turn(&mut self, page: &mut Option<Page<Form>>, give_up: Instant) -> Result<Option<Step>, Fault> {
+    async fn turn(&mut self, page: &mut Option<Page<Form>>, until: Instant) -> Result<Option<Step>, Fault> {
         if self.rows.is_some() {
             return self.change(page).map(Some);
         }
-        let until = if page.is_some() {
-            Instant::now() + LINGER
-        } else {
-            give_up
-        };
         let sent = match self.held.take() {
             Some(sent) => sent,
             None => match self.dump.next(until).await? {
@@ -189,10 +196,9 @@ impl Stream {
         Ok(Some(step))
     }
 
-    /// Where everything before has been sent and given out, if that is further than was said before.
+    /// Whether `mark` is further than was said before. It may be within a transaction, whose changes it counts.
     pub(super) fn idle_place(&mut self) -> bool {
-        let is_between = self.group.is_none() && self.held.is_none() && self.rows.is_none();
-        let is_news = is_between && self.mark.place != self.said;
+        let is_news = self.mark.place != self.said;
         if is_news {
             self.said = self.mark.place.clone();
         }

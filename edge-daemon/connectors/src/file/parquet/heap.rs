@@ -29,7 +29,7 @@ pub(super) struct Heap {
     /// Its columns so far.
     pub columns: Vec<(String, Kind)>,
     file: Option<Arc<File>>,
-    /// Bytes in the file: they are committed.
+    /// Bytes of the file that are committed.
     length: u64,
     /// What is not.
     pending: Vec<u8>,
@@ -79,8 +79,8 @@ impl Heap {
         self.pending.extend(bytes);
     }
 
-    /// Keeps what was added.
-    pub(super) fn commit(&mut self, base_dir: &Path) -> io::Result<()> {
+    /// Writes what was added behind what is committed. It counts once it is settled: several heaps are committed together.
+    pub(super) fn save(&mut self, base_dir: &Path) -> io::Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -88,11 +88,14 @@ impl Heap {
             Some(file) => Arc::clone(file),
             None => Arc::clone(self.file.insert(Arc::new(unnamed(base_dir)?))),
         };
-        file.write_all_at(&self.pending, self.length)?;
+        file.write_all_at(&self.pending, self.length)
+    }
+
+    /// Keeps what was saved.
+    pub(super) fn settle(&mut self) {
         self.length += self.pending.len() as u64;
         self.pending = Vec::new();
         self.committed_columns = self.columns.len();
-        Ok(())
     }
 
     /// Forgets what was added and not kept.

@@ -88,6 +88,8 @@ pub(crate) struct ParquetSink {
     base_dir: PathBuf,
     writer: Writer,
     lineages: BTreeMap<StreamId, Lineage>,
+    /// What was gathered is gone, of lineages that are not there: they have to come again from their watermarks.
+    has_lost: bool,
     /// It has been logged that fields without a value look like null, and that offsets are not kept.
     blurred: Arc<AtomicBool>,
     shifted: Arc<AtomicBool>,
@@ -109,6 +111,7 @@ impl ParquetSink {
             base_dir,
             writer,
             lineages: BTreeMap::new(),
+            has_lost: false,
             blurred: Arc::default(),
             shifted: Arc::default(),
         }
@@ -116,6 +119,11 @@ impl ParquetSink {
 
     /// Takes a delivery's rows, and returns those that cannot be written.
     async fn take(&mut self, delivery: &Delivery) -> Result<Vec<(usize, String)>, Fault> {
+        if self.has_lost && !self.lineages.contains_key(&delivery.stream) {
+            return Err(Fault::Moved {
+                cause: "records that were gathered for a Parquet file are lost: they are read again".to_string(),
+            });
+        }
         let batch = &delivery.batch;
         let mut rejected = Vec::new();
         let refused: Vec<usize> = (0..batch.rows())
@@ -211,15 +219,17 @@ impl ParquetSink {
         let base_dir = self.base_dir.clone();
         let kept = tokio::task::spawn_blocking(move || {
             let mut heaps = lineages.values_mut().flat_map(|lineage| &mut lineage.heaps);
-            let done = heaps.try_for_each(|heap| heap.commit(&base_dir));
+            let done = heaps.try_for_each(|heap| heap.save(&base_dir));
             (lineages, done)
         });
-        let (lineages, done) = kept
-            .await
-            .map_err(|error| Fault::retry(format!("gathering broke off: {error}")))?;
+        let (lineages, done) = kept.await.map_err(|error| {
+            self.has_lost = true;
+            Fault::retry(format!("gathering broke off: {error}"))
+        })?;
         self.lineages = lineages;
         done.map_err(|error| Fault::retry(format!("cannot gather in {}: {error}", self.base_dir.display())))?;
         for lineage in self.lineages.values_mut() {
+            lineage.heaps.iter_mut().for_each(Heap::settle);
             lineage.committed = lineage.heaps.len();
             lineage.mark.clone_from(&lineage.written);
             if lineage.committed > 0 {
@@ -258,8 +268,9 @@ impl ParquetSink {
                 Err(Fault::retry(format!("cannot write Parquet: {error}")))
             }
             Err(fault) => {
-                // What was gathered is gone with the thread: it comes again from the watermark.
+                // What was gathered is gone with the thread.
                 self.lineages.remove(&stream);
+                self.has_lost = true;
                 Err(fault)
             }
         }

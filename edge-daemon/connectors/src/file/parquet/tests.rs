@@ -433,6 +433,50 @@ async fn start(dir: &Path) -> (Box<dyn Sink>, i64) {
     (out, mark.seq as i64)
 }
 
+/// Of two files that are gathered for, one has no room: what the other has got already is not there twice later.
+#[tokio::test]
+async fn a_commit_that_fails_half_way_is_made_again() {
+    let outside = tempfile::tempdir().unwrap();
+    let (dir, away) = (outside.path().join("here"), outside.path().join("away"));
+    fs::create_dir(&dir).unwrap();
+    let (mut out, _) = start(&dir).await;
+    assert_eq!(put(&mut *out, 1, rows(0, 4)).await, Vec::<String>::new());
+    // Another kind of column needs another file.
+    let other = || {
+        batch_of(
+            vec![Field::new("id", Type::Text)],
+            &[(Op::Insert, &[Value::Text("8".to_string())])],
+        )
+    };
+    let both = || [delivery("a", 2, rows(4, 4)), delivery("a", 3, other())];
+    assert_eq!(out.write(&both()).await.unwrap(), []);
+    fs::rename(&dir, &away).unwrap();
+    out.commit().await.unwrap_err();
+    fs::rename(&away, &dir).unwrap();
+    out.close().await;
+    out.open().await.unwrap();
+    assert_eq!(out.gathered(&stream("a")).unwrap().mark.seq, 1);
+    assert_eq!(out.write(&both()).await.unwrap(), []);
+    out.commit().await.unwrap();
+    out.complete(&stream("a")).await.unwrap();
+    assert_eq!(ids(&dir).await, (0..9).collect::<Vec<_>>());
+}
+
+/// The first column of every row of every file, in order.
+async fn ids(dir: &Path) -> Vec<i64> {
+    let mut found = Vec::new();
+    for name in names(dir) {
+        let config = format!(r#"{{"path": "{name}", "format": "parquet", "mode": "once"}}"#);
+        let mut input = source(&SOURCE, &config, dir);
+        input.open(None::<&Position>).await.unwrap();
+        let harvest = Harvest::of(&mut *input).await;
+        assert!(harvest.undecodable.is_empty(), "{}", harvest.reasons());
+        let id = |row: &str| row.split('|').next().unwrap().parse::<i64>().unwrap();
+        found.extend(harvest.rows().lines().map(id));
+    }
+    found
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -472,16 +516,7 @@ proptest! {
             }
             out.complete(&stream("a")).await.unwrap();
             assert!(out.gathered(&stream("a")).unwrap().is_durable);
-            let mut found = Vec::new();
-            for name in names(dir.path()) {
-                let config = format!(r#"{{"path": "{name}", "format": "parquet", "mode": "once"}}"#);
-                let mut input = source(&SOURCE, &config, dir.path());
-                input.open(None::<&Position>).await.unwrap();
-                let harvest = Harvest::of(&mut *input).await;
-                assert!(harvest.undecodable.is_empty(), "{}", harvest.reasons());
-                found.extend(harvest.rows().lines().map(|row| row.split('|').next().unwrap().parse::<i64>().unwrap()));
-            }
-            assert_eq!(found, (0..seq * 40).collect::<Vec<_>>());
+            assert_eq!(ids(dir.path()).await, (0..seq * 40).collect::<Vec<_>>());
             let left = fs::read_dir(dir.path()).unwrap().filter(|entry| {
                 entry.as_ref().unwrap().file_name().to_str().unwrap().contains("mycelial-part")
             });

@@ -606,10 +606,73 @@ async fn a_large_transaction_passes_through_in_batches_and_can_be_interrupted() 
             source.open(Some(&batch.position)).await.unwrap();
         }
     }
-    // A row that no record holds.
+    // What comes after it follows.
     server.query_in("d", "SET GLOBAL max_allowed_packet = 134217728");
     server.query_in("d", "INSERT INTO t VALUES (0, 'after')");
     assert_eq!(integers(&records(&mut *source, 1).await, "id"), [0]);
+}
+
+/// The rest of the log never pauses: a record is not kept back for more of them, and the place goes on meanwhile.
+#[tokio::test]
+async fn a_busy_log_holds_no_record_back() {
+    let server = server();
+    let url = server.create_database("d");
+    server.query_in("d", "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (v int)");
+    let mut source = changes(&url, json!({"heartbeat_ms": 100}));
+    source.open(None).await.unwrap();
+    next_batch(&mut *source).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let others = (0..4).map(|n| {
+        let (url, stop) = (url.clone(), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let mut client = client(&url).await;
+            while !stop.load(Ordering::Relaxed) {
+                client
+                    .query_drop(format!("INSERT INTO other VALUES ({n})"))
+                    .await
+                    .unwrap();
+            }
+        })
+    });
+    let others: Vec<_> = others.collect();
+    let patience = std::time::Duration::from_secs(20);
+    let mut places = Vec::new();
+    let mut client = client(&url).await;
+    for id in 1..=3 {
+        client.query_drop(format!("INSERT INTO t VALUES ({id})")).await.unwrap();
+        let mut rows = 0;
+        while rows == 0 {
+            let batch = tokio::time::timeout(patience, next_batch(&mut *source)).await.unwrap();
+            rows = batch.batch.rows();
+            places.push(batch.position);
+        }
+        // Without a row, too.
+        let beat = tokio::time::timeout(patience, next_batch(&mut *source)).await.unwrap();
+        assert_eq!(beat.batch.rows(), 0);
+        places.push(beat.position);
+    }
+    stop.store(true, Ordering::Relaxed);
+    for other in others {
+        other.await.unwrap();
+    }
+    places.dedup();
+    assert!(places.len() >= 6, "{places:?}");
+}
+
+#[tokio::test]
+async fn a_check_leaves_what_runs_alone() {
+    let server = server();
+    let url = server.create_database("d");
+    server.query_in("d", "CREATE TABLE t (id int PRIMARY KEY)");
+    let mut source = changes(&url, json!({}));
+    source.open(None).await.unwrap();
+    next_batch(&mut *source).await;
+    let said = changes(&url, json!({})).check().await.unwrap();
+    assert!(said.contains("can be read"), "{said}");
+    server.query_in("d", "INSERT INTO t VALUES (1)");
+    // The server ends the log of a replica when another one comes by its number: that would be a fault here.
+    let batch = source.read().await.unwrap();
+    assert!(matches!(batch, Read::Batch(batch) if batch.batch.rows() == 1));
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
             && rows
                 .iter()
                 .filter_map(|row| row.get(column))
-                .all(|cell| cell.starts_with(|c: char| c.is_ascii_digit()))
+                .all(|cell| is_amount(cell))
     };
     let right: Vec<bool> = (0..headings.len()).map(numeric).collect();
     let line = |cells: &[String]| {
@@ -44,6 +44,12 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(line(&headings))
         .chain(rows.iter().map(|row| line(row)))
         .collect()
+}
+
+/// A number, perhaps with its unit: no date, and no id that happens to begin with a digit.
+fn is_amount(cell: &str) -> bool {
+    let number = cell.split(' ').next().unwrap_or_default();
+    number.starts_with(|c: char| c.is_ascii_digit()) && number.chars().all(|c| c.is_ascii_digit() || ".,%/".contains(c))
 }
 
 /// 1536 → `1.5 KiB`.
@@ -408,6 +414,17 @@ mod tests {
         let rows = vec![vec!["a".into(), "10".into()], vec!["büch".into(), "9".into()]];
         assert_eq!(table(&["name", "n"], &rows), "NAME   N\na     10\nbüch   9\n");
         assert_eq!(table(&["name", "n"], &[]), "NAME  N\n");
+        for (cell, is_right) in [
+            ("7", true),
+            ("1.5 KiB", true),
+            ("0 B", true),
+            ("90%", true),
+            ("3f7k2", false),
+            ("2026-11-28", false),
+            ("", false),
+        ] {
+            assert_eq!(is_amount(cell), is_right, "{cell}");
+        }
     }
 
     #[test]

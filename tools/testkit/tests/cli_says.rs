@@ -56,7 +56,7 @@ fn steady(text: &str, fleet: &Fleet) -> String {
         let core = rest.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         let tail = &rest[core.len()..];
         let id = |c: char| c.is_ascii_lowercase() || ('2'..='7').contains(&c);
-        let is_id = core.len() == 16 && core.chars().all(id) && core.chars().any(|c| c.is_ascii_digit());
+        let is_id = core.len() == 16 && core.chars().all(id);
         let is_version = core == env!("CARGO_PKG_VERSION");
         let is_number = core.chars().next().is_some_and(|c| c.is_ascii_digit())
             && core.chars().all(|c| c.is_ascii_digit() || ".:-".contains(c))

@@ -45,7 +45,7 @@ fn run(mut command: Command) -> Output {
     output
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn whatever_is_sent_is_answered() {
     let plane = Plane::start_with("web.operator = true\n").await;
     let owner = plane.browser().await;

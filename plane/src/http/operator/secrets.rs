@@ -124,15 +124,14 @@ async fn list(ask: Ask) -> Answer {
 
 async fn set(ask: Ask) -> Answer {
     let name = ask.param("name");
-    let (selector, call) = match ask.body()? {
-        SecretWish { selector, value } => {
-            if !(1..=SECRET_BYTES_MAX).contains(&value.expose().len()) {
-                let message = format!("value: a secret has 1 to {SECRET_BYTES_MAX} bytes");
-                return Err(Refusal::invalid(message, ""));
-            }
-            let name = name.clone();
-            (selector, SecretCall::Set { name, value })
-        }
+    let SecretWish { selector, value } = ask.body()?;
+    if !(1..=SECRET_BYTES_MAX).contains(&value.expose().len()) {
+        let message = format!("value: a secret has 1 to {SECRET_BYTES_MAX} bytes");
+        return Err(Refusal::invalid(message, ""));
+    }
+    let call = SecretCall::Set {
+        name: name.clone(),
+        value,
     };
     let what = format!("{name} on '{selector}'");
     let instead = format!("mycelial secret set {name} --daemon DAEMON");

@@ -349,7 +349,7 @@ const STEPS = {
     await go("/workflows/new?view=text");
     const begun = await source().inputValue();
     await source().fill(`${begun}# more\n`);
-    await page.getByText("draft, kept in this browser").waitFor();
+    await page.getByText("draft, kept by the plane").waitFor();
     await button("Discard the draft").click();
     assert.equal(await source().inputValue(), begun);
     await page.reload();

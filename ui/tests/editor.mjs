@@ -2,17 +2,13 @@
 // keyboard alone, deployed, watched, broken, and rolled back. Each step goes on from where the last one ended.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
 import { accessible } from "./looks.mjs";
-import { firstLink, launch, PATIENCE_MS, shoot, Watch, wish } from "./world.mjs";
+import { api, begin, button, dialog, go, page, until, walk, watch } from "./walk.mjs";
+import { shoot, wish } from "./world.mjs";
 
-const origin = new URL(firstLink).origin;
-const watch = new Watch();
 /** Problems stand there this long after the last key at the latest, in milliseconds. */
 const PROBLEMS_MS_MAX = 500;
-let page;
 
-const button = (name) => page.getByRole("button", { name, exact: true });
 const form = () => page.getByRole("complementary", { name: "Form" });
 const field = (name) => form().getByLabel(name, { exact: true });
 const tls = () => form().getByRole("group", { name: "tls" }).getByLabel("mode", { exact: true });
@@ -20,9 +16,7 @@ const node = (id) => page.locator(`.react-flow__node[data-id="${id}"]`);
 const outline = (id) => page.locator(`[data-node="${id}"]`);
 const pane = () => page.locator(".react-flow__pane");
 const valid = () => page.getByText("The plane finds nothing wrong.").waitFor();
-const dialog = () => page.getByRole("dialog");
 const source = () => page.getByLabel("The workflow's text");
-const go = (path) => page.goto(origin + path);
 // The stream's account as the page shows it: produced, delivered, buffered, dropped, dead.
 const account = async () => {
   const cells = await page
@@ -34,29 +28,6 @@ const account = async () => {
   return cells.slice(2, 7).map((cell) => Number(cell.split("\n")[0].replaceAll(",", "")));
 };
 const count = async (table) => Number(await wish("sql", `select count(*) from ${table}`));
-
-// Speaks to the plane as the page does.
-async function api(method, path, data, headers = {}) {
-  const answer = await page.request.fetch(`${origin}/api/v1${path}`, { method, data, headers: { origin, ...headers } });
-  assert.ok(answer.ok(), `${method} ${path}: ${answer.status()} ${await answer.text()}`);
-  return answer.status() === 204 ? null : answer.json();
-}
-
-async function enrol(name) {
-  const { invitation } = await api("POST", "/tokens", { role: "daemon", name, uses: 1, ttl_s: 600 });
-  await wish("type", "myceliald", "enrol", invitation, name);
-  await wish("start", name);
-}
-
-async function until(what, ask) {
-  const end = Date.now() + PATIENCE_MS;
-  while (Date.now() < end) {
-    const found = await ask();
-    if (found) return found;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error(`waited in vain for ${what}; the page says:\n${await page.locator("body").innerText()}`);
-}
 
 async function centre(locator) {
   const { x, y, width, height } = await locator.boundingBox();
@@ -131,15 +102,8 @@ async function addByKeys(search) {
 
 const STEPS = {
   "logged in, with two daemons": async () => {
-    await page.goto(firstLink);
-    await page.getByText("live", { exact: true }).waitFor();
+    await begin();
     await wish("rows", "300");
-    await enrol("gateway");
-    await enrol("hub");
-    await until("both to say what they can run", async () => (await api("GET", "/components")).items.length > 0);
-    await until("both to be there", async () =>
-      (await api("GET", "/daemons")).items.every(({ presence }) => presence === "online"),
-    );
   },
 
   "drawn with the mouse": async () => {
@@ -370,23 +334,4 @@ const STEPS = {
   },
 };
 
-test("the editor", { timeout: 9 * 60_000 }, async (t) => {
-  const browser = await launch();
-  t.after(() => browser.close());
-  const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, reducedMotion: "reduce" });
-  page = await context.newPage();
-  page.setDefaultTimeout(PATIENCE_MS);
-  watch.add(page);
-  for (const [name, step] of Object.entries(STEPS)) {
-    let done = false;
-    await t.test(name, async () => {
-      await step();
-      assert.deepEqual(watch.wrong, [], "what the browser's console and network say");
-      done = true;
-    });
-    if (!done) {
-      await shoot(page, "failed");
-      throw new Error(`it ended at: ${name}`);
-    }
-  }
-});
+walk("the editor", 9, STEPS);

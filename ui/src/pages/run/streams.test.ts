@@ -49,9 +49,11 @@ it.each([
 it.each([
   [{}, 2 ** 30],
   [{ spool: { quota: "64MiB", when_full: "block" } }, 2 ** 26],
-  [{ spool: { quota: "1.5 GiB" } }, 1.5 * 2 ** 30],
+  [{ spool: { quota: "1.5 gib" } }, 1.5 * 2 ** 30],
+  [{ spool: { quota: "500 MB" } }, 500_000_000],
+  [{ spool: { quota: 99n } }, 99],
   [{ spool: { quota: "much" } }, 2 ** 30],
-])("%j may buffer %i bytes", (keys, bytes) => expect(quotaOf({ keys })).toBe(bytes));
+])("as a spool has it: %#", (keys, bytes) => expect(quotaOf({ keys })).toBe(bytes));
 
 it("the fullest counts", () => {
   expect(fill([stream, { ...stream, buffered_bytes: 400 }], 1_000)).toBe(0.4);

@@ -44,14 +44,26 @@ export const worst = (state: RunState | null): Tone => (state === null ? "off" :
 
 /** What a stream may buffer when nothing is said, in bytes. */
 const QUOTA_BYTES = 1 << 30;
-const UNITS: Record<string, number> = { KiB: 1 << 10, MiB: 1 << 20, GiB: 1 << 30, TiB: 2 ** 40 };
+const UNITS: Record<string, number> = {
+  "": 1,
+  b: 1,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12,
+  kib: 2 ** 10,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+  tib: 2 ** 40,
+};
 
 /** How much the stream into a node may buffer, in bytes, as its text says. */
 export function quotaOf({ keys }: Pick<Node, "keys">) {
-  const { spool } = keys;
-  const quota = isTable(spool) ? spool.quota : undefined;
-  const [, digits, unit = ""] = typeof quota === "string" ? (/^(\d+(?:\.\d+)?)\s*([KMGT]iB)?$/.exec(quota) ?? []) : [];
-  return digits === undefined ? QUOTA_BYTES : Number(digits) * (UNITS[unit] ?? 1);
+  const quota = isTable(keys.spool) ? keys.spool.quota : undefined;
+  if (typeof quota === "bigint") return Number(quota);
+  const [, digits, unit = ""] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(typeof quota === "string" ? quota : "") ?? [];
+  const scale = UNITS[unit.toLowerCase()];
+  return digits === undefined || scale === undefined ? QUOTA_BYTES : Number(digits) * scale;
 }
 
 /** How full the fullest of them is, 0 to 1. */

@@ -21,6 +21,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::{
+    domain::redact::{self, Redact},
     invite::{Inviter, Logins},
     notify::AlertsSection,
     store::history,
@@ -57,6 +58,27 @@ pub struct Config {
     pub metrics: MetricsSection,
     /// Whom alerts are told to.
     pub alerts: AlertsSection,
+    /// What the page may beyond the plane's own business.
+    pub web: WebSection,
+}
+
+/// `[web]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebSection {
+    /// The plane holds the keys of an operator of its own, so that the page can show records and set secrets.
+    pub operator: bool,
+    /// Columns whose values the page never shows: names, with `*` at their beginning or end for anything.
+    pub redact: Vec<String>,
+}
+
+impl Default for WebSection {
+    fn default() -> Self {
+        Self {
+            operator: false,
+            redact: redact::USUAL.map(str::to_string).to_vec(),
+        }
+    }
 }
 
 /// `[metrics]`.
@@ -128,6 +150,7 @@ impl Default for Config {
             log: LogSection::default(),
             metrics: MetricsSection::default(),
             alerts: AlertsSection::default(),
+            web: WebSection::default(),
         }
     }
 }
@@ -222,6 +245,7 @@ impl Config {
             ));
         }
         self.alerts.check()?;
+        Redact::new(&self.web.redact).map_err(|wrong| format!("web.redact: {wrong}"))?;
         if self.http.parse::<std::net::SocketAddr>().is_err() {
             return Err(format!(
                 "http: '{}' is not an address and a port, such as {HTTP}",
@@ -408,6 +432,10 @@ mod tests {
             (
                 "broker.secret_file = 's'\n[bus]\naddresses = ['mqtt://a']\nuser = 'x'\npassword_file = 'y'",
                 "broker: with the embedded broker everybody has a log-in of its own",
+            ),
+            (
+                "[bus]\naddresses = ['mqtt://a']\n[web]\nredact = ['a*b']",
+                "plane.toml:4: web.redact: 'a*b' is no pattern",
             ),
             ("not toml", "plane.toml:1: "),
         ] {

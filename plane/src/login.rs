@@ -15,6 +15,7 @@ use crate::{
     domain::Change,
     init::{is_made, public},
     invite::{TOKEN_RANDOM_BYTES, Wish, mint},
+    people::OWNER,
     store::{Store, StoreError},
 };
 
@@ -95,7 +96,7 @@ pub fn token(store: &mut Store, config: &Config, wish: Wish) -> Result<String, L
 
 /// The entry about what is done by whoever can read the plane's directory.
 pub fn from_directory(action: &str, what: &str) -> AuditEvent {
-    AuditEvent::new(unix_ms(), "owner", "directory", action, what)
+    AuditEvent::new(unix_ms(), OWNER, "directory", action, what)
 }
 
 fn open(dir: &Path) -> Result<(Store, Config), LoginError> {

@@ -32,6 +32,7 @@ use crate::{
     disk::{Closed, Disk},
     domain::labels::Selector,
     login::{digest, fresh_secret},
+    people::OWNER,
     permission::{Caller, Rank},
     store::Person,
 };
@@ -42,8 +43,6 @@ const SESSION_MS: i64 = 7 * 24 * 3_600 * 1_000;
 const SESSIONS_MAX: u32 = 256;
 /// Longest cookie header looked at, in bytes.
 const COOKIE_BYTES_MAX: usize = 8 * 1024;
-/// Whoever logs in with a code from the plane's own directory.
-const OWNER: &str = "owner";
 /// What the name of a token begins with, where people read it.
 const TOKEN: &str = "token:";
 
@@ -343,7 +342,7 @@ async fn who_logs_in(ask: &Ask, wish: Login) -> Result<Option<String>, Refusal> 
                 _ => return Err(Refusal::invalid("name and password belong together", "")),
             };
             if let Some((name, password)) = &first {
-                users::check(name, password)?;
+                users::check_new(name, password)?;
             }
             use_code(ask, &code).await?;
             match first {

@@ -13,6 +13,7 @@ mod fleet;
 mod live;
 mod metrics;
 mod observe;
+mod operator;
 #[cfg(feature = "schema")]
 pub mod openapi;
 mod problem;
@@ -39,6 +40,7 @@ use crate::{
     commands::Commands,
     live::Live,
     service::{Handle, stopped},
+    web_operator::Standing,
 };
 
 pub use auth::Auth;
@@ -48,6 +50,23 @@ const BODY_BYTES_MAX: usize = 512 * 1024;
 /// How long open requests may take at shutdown.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
+/// What the page is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Who decides.
+    pub service: Handle,
+    /// The picture of the fleet.
+    pub live: Live,
+    /// Who may come in.
+    pub auth: Auth,
+    /// What daemons are told to do.
+    pub commands: Arc<Commands>,
+    /// Who asks daemons for records.
+    pub operator: Standing,
+    /// What Prometheus has to show; `None`: metrics are off.
+    pub metrics_token: Option<Zeroizing<String>>,
+}
+
 /// What every request can reach.
 #[derive(Debug)]
 pub struct Web {
@@ -55,7 +74,7 @@ pub struct Web {
     live: Live,
     auth: Auth,
     commands: Arc<Commands>,
-    /// What Prometheus has to show; `None`: metrics are off.
+    operator: Standing,
     metrics_token: Option<Zeroizing<String>>,
     stop: watch::Receiver<bool>,
 }
@@ -78,20 +97,21 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 /// Serves until `stop` turns true.
-pub fn serve(
-    listener: TcpListener,
-    service: Handle,
-    live: Live,
-    auth: Auth,
-    commands: Arc<Commands>,
-    metrics_token: Option<Zeroizing<String>>,
-    stop: watch::Receiver<bool>,
-) -> JoinHandle<()> {
+pub fn serve(listener: TcpListener, parts: Parts, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+    let Parts {
+        service,
+        live,
+        auth,
+        commands,
+        operator,
+        metrics_token,
+    } = parts;
     let web = Arc::new(Web {
         service,
         live,
         auth,
         commands,
+        operator,
         metrics_token,
         stop: stop.clone(),
     });

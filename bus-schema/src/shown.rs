@@ -201,7 +201,11 @@ impl Checked {
     /// As a daemon found it.
     pub fn new(daemon: &str, checkup: Checkup) -> Self {
         let (kind, cause, remedy) = match checkup.trouble {
-            Some(trouble) => (Some(trouble.kind.name().into()), Some(trouble.cause), Some(trouble.remedy)),
+            Some(trouble) => (
+                Some(trouble.kind.name().into()),
+                Some(trouble.cause),
+                Some(trouble.remedy),
+            ),
             None => (None, None, None),
         };
         Self {

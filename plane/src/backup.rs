@@ -217,7 +217,9 @@ fn small_files(dir: &Path) -> Result<Vec<Entry>, BackupError> {
                 continue;
             }
             let is_store = STORES.iter().any(|store| name.starts_with(store));
-            let is_left_out = LEFT_OUT.contains(&&*found.file_name().to_string_lossy()) || name.contains(".bad.") || name.ends_with(".new");
+            let is_left_out = LEFT_OUT.contains(&&*found.file_name().to_string_lossy())
+                || name.contains(".bad.")
+                || name.ends_with(".new");
             if is_store || is_left_out || !data.is_file() || data.len() > FILE_BYTES_MAX {
                 continue;
             }
@@ -500,7 +502,10 @@ pub fn restore(path: &Path, opener: Opener<'_>, dir: &Path, over: bool) -> Resul
     if operator.is_dir() {
         members.push(Home::open(&operator)?);
     }
-    for (member, name) in members.iter().flat_map(|member| [(member, "epoch"), (member, "epoch.copy")]) {
+    for (member, name) in members
+        .iter()
+        .flat_map(|member| [(member, "epoch"), (member, "epoch.copy")])
+    {
         member.store(name, &now_s.max(EPOCH_MIN).to_le_bytes())?;
     }
     if summary.kind == Kind::Full {

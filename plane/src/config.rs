@@ -70,6 +70,24 @@ pub struct WebSection {
     pub operator: bool,
     /// Columns whose values the page never shows: names, with `*` at their beginning or end for anything.
     pub redact: Vec<String>,
+    /// TLS with a certificate that is made here, and vouches for itself.
+    pub tls: bool,
+    /// TLS with the certificate in this PEM file: its chain, the page's own first.
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    pub tls_key: Option<PathBuf>,
+}
+
+impl WebSection {
+    /// Whether browsers reach the page with TLS.
+    pub fn has_tls(&self) -> bool {
+        self.tls || self.tls_cert.is_some()
+    }
+
+    /// How addresses of the page begin.
+    pub fn scheme(&self) -> &'static str {
+        if self.has_tls() { "https" } else { "http" }
+    }
 }
 
 impl Default for WebSection {
@@ -77,6 +95,9 @@ impl Default for WebSection {
         Self {
             operator: false,
             redact: redact::USUAL.map(str::to_string).to_vec(),
+            tls: false,
+            tls_cert: None,
+            tls_key: None,
         }
     }
 }
@@ -212,6 +233,8 @@ impl Config {
             &mut bus.client_key,
             &mut self.members.password_file,
             &mut self.metrics_token_file,
+            &mut self.web.tls_cert,
+            &mut self.web.tls_key,
         ];
         let secret = self.broker.as_mut().map(|broker| &mut broker.secret_file);
         for path in optional.into_iter().filter_map(Option::as_mut).chain(secret) {
@@ -245,6 +268,9 @@ impl Config {
             ));
         }
         self.alerts.check()?;
+        if self.web.tls_cert.is_some() != self.web.tls_key.is_some() {
+            return Err("web.tls_cert and web.tls_key belong together: set both or neither".to_string());
+        }
         Redact::new(&self.web.redact).map_err(|wrong| format!("web.redact: {wrong}"))?;
         if self.http.parse::<std::net::SocketAddr>().is_err() {
             return Err(format!(
@@ -432,6 +458,10 @@ mod tests {
             (
                 "broker.secret_file = 's'\n[bus]\naddresses = ['mqtt://a']\nuser = 'x'\npassword_file = 'y'",
                 "broker: with the embedded broker everybody has a log-in of its own",
+            ),
+            (
+                "[bus]\naddresses = ['mqtt://a']\n[web]\ntls_cert = 'a.pem'",
+                "plane.toml:4: web.tls_cert and web.tls_key belong together",
             ),
             (
                 "[bus]\naddresses = ['mqtt://a']\n[web]\nredact = ['a*b']",

@@ -37,3 +37,4 @@ pub mod run;
 pub mod service;
 pub mod store;
 pub mod web_operator;
+pub mod web_tls;

@@ -40,6 +40,7 @@ use crate::{
     service::{self, Parts},
     store::{Store, history::History},
     web_operator::{self, Enrolment, Standing},
+    web_tls::{self, Source},
 };
 
 /// Set once the first start has said how to log in.
@@ -213,7 +214,28 @@ impl Running {
         let address = listener.local_addr().map_err(|error| failed(&error))?;
         let http = reachable(address);
         note_http(&store, &http).map_err(|error| failed(&error))?;
-        let greeting = greet(&mut store, config, dir, &http).map_err(|error| failed(&error))?;
+        let tls = config.web.has_tls().then(|| {
+            let names = http::names(address, &config.http_names);
+            let source = match (&config.web.tls_cert, &config.web.tls_key) {
+                (Some(cert), Some(key)) => Source::Files {
+                    cert: cert.clone(),
+                    key: key.clone(),
+                },
+                _ => Source::Own {
+                    dir: dir.to_path_buf(),
+                    names,
+                },
+            };
+            web_tls::load(&source).map_err(|error| wrong(&error))
+        });
+        let tls = tls.transpose()?;
+        let mut greeting = greet(&mut store, config, dir, &http).map_err(|error| failed(&error))?;
+        if let Some(tls) = &tls {
+            let fingerprint = &tls.fingerprint;
+            greeting.push_str(&format!(
+                "The page's certificate has the SHA-256 fingerprint\n  {fingerprint}\n"
+            ));
+        }
 
         let epoch = home.next_epoch()?;
         let secure =
@@ -246,7 +268,13 @@ impl Running {
             }
         };
         let live = Live::default();
-        let auth = http::Auth::new(disk.clone(), &fleet, address, &config.http_names, dir).await;
+        let door = http::Door {
+            address,
+            names: &config.http_names,
+            has_tls: tls.is_some(),
+            dir,
+        };
+        let auth = http::Auth::new(disk.clone(), &fleet, door).await;
         let auth = auth.map_err(|error| failed(&error))?;
         let revoked_file = config
             .broker
@@ -285,6 +313,7 @@ impl Running {
             commands,
             operator,
             metrics_token,
+            tls: tls.map(|tls| tls.acceptor),
         };
         let server = http::serve(listener, parts, stopping);
         Ok(Self {
@@ -369,13 +398,13 @@ fn reachable(address: SocketAddr) -> String {
 
 /// What people need to know at the first start, and where the page is at every start.
 fn greet(store: &mut Store, config: &Config, dir: &Path, http: &str) -> Result<String, Box<dyn std::error::Error>> {
-    let dir = dir.display();
+    let (dir, scheme) = (dir.display(), config.web.scheme());
     if store.setting(GREETED)?.is_some() {
         return Ok(format!(
-            "web page: http://{http}/   (log in with a link from: mycelial-plane login --dir {dir})\n"
+            "web page: {scheme}://{http}/   (log in with a link from: mycelial-plane login --dir {dir})\n"
         ));
     }
-    let link = link(store, http)?;
+    let link = link(store, scheme, http)?;
     let operator = token(
         store,
         config,

@@ -37,11 +37,15 @@ fn run(mut command: Command) -> Output {
         std::thread::sleep(Duration::from_millis(100));
     }
     let output = child.wait_with_output().unwrap();
-    assert!(!late, "longer than {LONGEST:?}: {}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        !late,
+        "longer than {LONGEST:?}: {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     output
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn whatever_is_sent_is_answered() {
     let plane = Plane::start_with("web.operator = true\n").await;
     let owner = plane.browser().await;
@@ -58,15 +62,41 @@ async fn whatever_is_sent_is_answered() {
         .arg(&description)
         .args(["--url", &format!("http://{http}/api/v1")])
         .args(["--header", &format!("Authorization: Bearer {token}")])
-        .args(["--checks", "not_a_server_error", "--phases", "coverage,fuzzing", "--warnings", "off"])
+        .args([
+            "--checks",
+            "not_a_server_error",
+            "--phases",
+            "coverage,fuzzing",
+            "--warnings",
+            "off",
+        ])
         .args(["--max-examples", &told("MYCELIAL_FUZZ_EXAMPLES", EXAMPLES)])
-        .args(["--seed", &told("MYCELIAL_SEED", SEED), "--generation-database", "none", "--no-shrink"])
+        .args([
+            "--seed",
+            &told("MYCELIAL_SEED", SEED),
+            "--generation-database",
+            "none",
+            "--no-shrink",
+        ])
         // It never ends.
-        .args(["--exclude-path", "/live", "--workers", "2", "--request-timeout", "20", "--suppress-health-check", "all"])
+        .args([
+            "--exclude-path",
+            "/live",
+            "--workers",
+            "2",
+            "--request-timeout",
+            "20",
+            "--suppress-health-check",
+            "all",
+        ])
         .arg("--no-color");
     let output = tokio::task::spawn_blocking(move || run(command)).await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     // It did something, and the plane is still there.
     assert!(said.contains("Test cases:") || said.contains("generated"), "{said}");
     eprintln!("{said}");

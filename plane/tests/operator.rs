@@ -10,9 +10,7 @@ use bus_link::session::SessionEvent;
 use bus_schema::{
     api::{Failure, FailureKind},
     data::{BatchBuilder, Cell, Field, Op, Origin, Schema, Type},
-    letter::{
-        LetterBoxView, LetterCall, LetterPage, LetterPlace, LetterResult, LetterStage, LetterState, LetterView,
-    },
+    letter::{LetterBoxView, LetterCall, LetterPage, LetterPlace, LetterResult, LetterStage, LetterState, LetterView},
     member::Role,
     message::{RosterPut, TapOpen, TapSample},
     secret::{SecretCall, SecretResult, SecretView},
@@ -32,7 +30,9 @@ fn record() -> Vec<u8> {
         fields: vec![Field::new("id", Type::I64).key(), Field::new("api_token", Type::Text)],
     };
     let mut builder = BatchBuilder::new(Arc::new(schema));
-    builder.push(Op::Insert, &[Cell::I64(7), Cell::Text("hunter2")]).unwrap();
+    builder
+        .push(Op::Insert, &[Cell::I64(7), Cell::Text("hunter2")])
+        .unwrap();
     builder.finish(Origin::default()).encode()
 }
 
@@ -52,7 +52,11 @@ fn letter(id: u64, stage: LetterStage) -> LetterView {
         boot: 1,
         uptime_ms: 2,
         unix_ms: 3,
-        record_bytes: if stage == LetterStage::Source { 3 } else { record().len() as u64 },
+        record_bytes: if stage == LetterStage::Source {
+            3
+        } else {
+            record().len() as u64
+        },
     }
 }
 
@@ -167,7 +171,9 @@ fn serve(mut daemon: Member) -> JoinHandle<()> {
                 }
                 event = daemon.events.recv() => event,
             };
-            let Some(SessionEvent::Message(message)) = event else { continue };
+            let Some(SessionEvent::Message(message)) = event else {
+                continue;
+            };
             if let Ok(RosterPut { roster, group }) = message.read::<RosterPut>() {
                 daemon.session.secure().update(roster, group).unwrap();
                 continue;
@@ -184,7 +190,11 @@ fn serve(mut daemon: Member) -> JoinHandle<()> {
             } else if let Ok(call) = message.read::<TrialCall>() {
                 session.reply(&message, &trial(call)).await.unwrap();
             } else if let Ok(open) = message.read::<TapOpen>() {
-                let refused = if open.node == "db" { "" } else { "this daemon does not run that workflow" };
+                let refused = if open.node == "db" {
+                    ""
+                } else {
+                    "this daemon does not run that workflow"
+                };
                 let sample = TapSample {
                     workflow: open.workflow,
                     node: open.node,
@@ -240,7 +250,10 @@ async fn trials_tests_and_checks_are_made_by_the_daemon() {
     assert_eq!(tested["items"], json!([{ "test": "t", "ok": true, "differs": [] }]));
     let checked = good(&post(&owner, "check", json!({ "daemon": "gw", "workflow": "orders" })).await);
     let one = &checked["items"][0];
-    assert_eq!((&one["ok"], &one["kind"], &one["remedy"]), (&json!(false), &json!("login"), &json!("look at the URL")));
+    assert_eq!(
+        (&one["ok"], &one["kind"], &one["remedy"]),
+        (&json!(false), &json!("login"), &json!("look at the URL"))
+    );
     assert_eq!(post(&owner, "check", json!({ "daemon": "gw" })).await.status, 400);
     let said = owner.get("/api/v1/audit?search=on%20gw").await.body;
     assert!(said.contains("try a text") && said.contains("owner"), "{said}");
@@ -251,7 +264,10 @@ async fn dead_letters_are_listed_shown_replayed_and_discarded() {
     let (_plane, owner, _daemon) = world().await;
     let get = async |path: &str| owner.get(&format!("/api/v1/operator/letters{path}")).await;
     let first = good(&get("?daemon=gw&workflow=orders").await);
-    assert_eq!((&first["items"][0]["letter"], &first["next"]), (&json!("gw/orders/1"), &json!("orders/1")));
+    assert_eq!(
+        (&first["items"][0]["letter"], &first["next"]),
+        (&json!("gw/orders/1"), &json!("orders/1"))
+    );
     assert_eq!(first["boxes"][0]["replayed"], 2);
     let second = good(&get("?daemon=gw&cursor=orders/1").await);
     assert_eq!((&second["items"][0]["id"], &second["next"]), (&json!(2), &Value::Null));
@@ -279,7 +295,9 @@ async fn dead_letters_are_listed_shown_replayed_and_discarded() {
         (json!({ "id": 9 }), true, 409, "does not wait"),
     ] {
         let body = json!({ "values": values, "replay": replay }).to_string();
-        let answer = owner.send("PATCH", "/api/v1/operator/letters/gw/orders/1", &[], Some(&body)).await;
+        let answer = owner
+            .send("PATCH", "/api/v1/operator/letters/gw/orders/1", &[], Some(&body))
+            .await;
         assert!(answer.status == status && answer.body.contains(said), "{}", answer.body);
     }
     let which = json!({ "daemon": "gw", "workflow": "orders", "ids": [1, 2], "node": "shop" });
@@ -288,7 +306,13 @@ async fn dead_letters_are_listed_shown_replayed_and_discarded() {
         assert_eq!((&done["letters"], &done["notes"]), (&json!(2), &json!(["orders/shop"])));
     }
     let said = owner.get("/api/v1/audit?search=dead%20letter").await.body;
-    for what in ["look at a dead letter", "gw/orders/1", "replay dead letters", "purge dead letters", "2 of orders on gw"] {
+    for what in [
+        "look at a dead letter",
+        "gw/orders/1",
+        "replay dead letters",
+        "purge dead letters",
+        "2 of orders on gw",
+    ] {
         assert!(said.contains(what), "{what}: {said}");
     }
     assert!(!said.contains("hunter2"), "{said}");
@@ -309,7 +333,11 @@ async fn secrets_are_set_and_never_kept_or_shown() {
         ("No Name", json!({ "selector": "", "value": SECRET }), 400),
         ("shop", json!({ "selector": "site=bonn", "value": SECRET }), 404),
         ("shop", json!({ "selector": "site=berlin", "value": "" }), 400),
-        ("shop", json!({ "selector": "site=berlin", "value": "x".repeat(20_000) }), 400),
+        (
+            "shop",
+            json!({ "selector": "site=berlin", "value": "x".repeat(20_000) }),
+            400,
+        ),
     ] {
         let name = name.replace(' ', "%20");
         let answer = put(&name, body).await;
@@ -324,7 +352,10 @@ async fn secrets_are_set_and_never_kept_or_shown() {
     let gone = owner.delete("/api/v1/operator/secrets/shop?selector=name:gw").await;
     assert_eq!(good(&gone)["items"][0]["outcome"], "done");
     let said = owner.get("/api/v1/audit?search=secret").await.body;
-    assert!(said.contains("set a secret") && said.contains("shop on 'site=berlin'"), "{said}");
+    assert!(
+        said.contains("set a secret") && said.contains("shop on 'site=berlin'"),
+        "{said}"
+    );
     plane.stop().await;
     for entry in std::fs::read_dir(plane.dir.path()).unwrap().map(Result::unwrap) {
         let bytes = std::fs::read(entry.path()).unwrap_or_default();
@@ -349,9 +380,13 @@ async fn a_tap_shows_records_to_its_own_and_ends() {
         json!([{ "number": 1, "record": { "id": 7, "api_token": "[redacted]" } }])
     );
     let since = good(&owner.get(&format!("{path}?after=1")).await);
-    assert_eq!((&since["records"], &since["tap"]["is_over"]), (&json!([]), &json!(false)));
+    assert_eq!(
+        (&since["records"], &since["tap"]["is_over"]),
+        (&json!([]), &json!(false))
+    );
     // Somebody else neither sees it nor ends it; an admin sees that there is one.
-    let wish_of = json!({ "name": "bea", "role": "operator", "password": "correct horse battery", "scope": "site=berlin" });
+    let wish_of =
+        json!({ "name": "bea", "role": "operator", "password": "correct horse battery", "scope": "site=berlin" });
     assert_eq!(owner.post("/api/v1/users", wish_of).await.status, 204);
     let mut bea = Browser {
         http: plane.http.clone(),
@@ -369,7 +404,10 @@ async fn a_tap_shows_records_to_its_own_and_ends() {
     assert_eq!(owner.delete(&format!("/api/v1/operator/taps/{beas}")).await.status, 204);
     assert_eq!(owner.delete(&path).await.status, 204);
     let over = good(&owner.get(&path).await);
-    assert_eq!((&over["tap"]["is_over"], &over["tap"]["cause"]), (&json!(true), &json!("it was closed")));
+    assert_eq!(
+        (&over["tap"]["is_over"], &over["tap"]["cause"]),
+        (&json!(true), &json!("it was closed"))
+    );
     // One that the daemon refuses.
     let wrong = json!({ "daemon": "gw", "workflow": "orders", "node": "other", "for_s": 600, "rate": 200 });
     let id = good(&post(&owner, "taps", wrong).await)["id"].as_u64().unwrap();
@@ -397,14 +435,23 @@ async fn switched_off_or_revoked_it_says_so_and_which_command_does_the_same() {
     let trial = json!({ "daemon": "gw", "text": "", "samples": [] });
     let said = refused(&post(&owner, "trial", trial.clone()).await, "mycelial workflow preview");
     assert!(said.contains("switched off"), "{said}");
-    refused(&owner.get("/api/v1/operator/secrets?daemon=gw").await, "web.operator = true");
+    refused(
+        &owner.get("/api/v1/operator/secrets?daemon=gw").await,
+        "web.operator = true",
+    );
     refused(&owner.get("/api/v1/operator/taps").await, "mycelial tap");
-    refused(&owner.get("/api/v1/operator/letters?daemon=gw").await, "mycelial dlq list");
+    refused(
+        &owner.get("/api/v1/operator/letters?daemon=gw").await,
+        "mycelial dlq list",
+    );
     let secret = json!({ "selector": "", "value": SECRET });
     let put = owner.put("/api/v1/operator/secrets/shop", secret).await;
     refused(&put, "mycelial secret set shop --daemon DAEMON");
     assert!(!plane.dir.path().join(DIR).exists(), "no keys are made");
-    let count = endpoints().iter().filter(|endpoint| endpoint.path.starts_with("/operator/")).count();
+    let count = endpoints()
+        .iter()
+        .filter(|endpoint| endpoint.path.starts_with("/operator/"))
+        .count();
     assert!(count >= 14, "{count}");
 
     // Switched on it is a member, and the same one after a restart.

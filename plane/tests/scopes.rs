@@ -209,10 +209,19 @@ async fn the_live_picture_shows_a_scope_its_part_and_ends_with_the_right_to_see_
     let mut seen = String::new();
     until(&mut stream, &mut seen, "\"streams\"").await.unwrap();
     assert!(seen.contains("gw-1") && !seen.contains("gw-2"), "{seen}");
-    assert!(seen.contains("\"name\":\"b\"") && !seen.contains("\"name\":\"c\""), "{seen}");
+    assert!(
+        seen.contains("\"name\":\"b\"") && !seen.contains("\"name\":\"c\""),
+        "{seen}"
+    );
     // Another scope, a removed user, a log-out, an ended token: each ends what was open.
     let change = json!({ "scope": "site=bonn" }).to_string();
-    assert_eq!(owner.send("PATCH", "/api/v1/users/bea", &[], Some(&change)).await.status, 204);
+    assert_eq!(
+        owner
+            .send("PATCH", "/api/v1/users/bea", &[], Some(&change))
+            .await
+            .status,
+        204
+    );
     assert!(until(&mut stream, &mut seen, "never").await.is_none());
     let mut stream = bea.open("GET", "/api/v1/live", &[], None).await;
     assert_eq!(owner.delete("/api/v1/users/bea").await.status, 204);
@@ -225,9 +234,15 @@ async fn the_live_picture_shows_a_scope_its_part_and_ends_with_the_right_to_see_
     assert!(until(&mut stream, &mut seen, "never").await.is_none());
     let ci = Program::new(&plane, &owner, "ci", "viewer", Some("site=berlin")).await;
     let shown = format!("Bearer {}", ci.token);
-    let mut stream = ci.browser.open("GET", "/api/v1/live", &[("authorization", &shown)], None).await;
+    let mut stream = ci
+        .browser
+        .open("GET", "/api/v1/live", &[("authorization", &shown)], None)
+        .await;
     until(&mut stream, &mut String::new(), "gw-1").await.unwrap();
-    let id = owner.get("/api/v1/api-tokens").await.json()["items"][0]["id"].as_str().unwrap().to_string();
+    let id = owner.get("/api/v1/api-tokens").await.json()["items"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_string();
     assert_eq!(owner.delete(&format!("/api/v1/api-tokens/{id}")).await.status, 204);
     assert!(until(&mut stream, &mut String::new(), "never").await.is_none());
 }
@@ -239,7 +254,11 @@ async fn nobody_is_called_as_whoever_has_the_directory() {
     for name in ["owner", "Owner"] {
         let user = json!({ "name": name, "role": "viewer", "password": "correct horse battery" });
         let answer = owner.post("/api/v1/users", user).await;
-        assert!(answer.status == 400 && answer.body.contains("is what whoever"), "{}", answer.body);
+        assert!(
+            answer.status == 400 && answer.body.contains("is what whoever"),
+            "{}",
+            answer.body
+        );
     }
 }
 

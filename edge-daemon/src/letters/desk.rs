@@ -161,9 +161,8 @@ impl Desk {
         // A name from outside names a file only if there is one.
         let is_there = self.letters.workflows()?.contains(workflow);
         let letters = is_there.then(|| self.letters.of(workflow));
-        let done = letters.map(|letters| {
-            letters.with_existing(|store| store.mend(*id, |record| mend::mended(record, values)))
-        });
+        let done = letters
+            .map(|letters| letters.with_existing(|store| store.mend(*id, |record| mend::mended(record, values))));
         Ok(match done.transpose()?.flatten().unwrap_or(Mended::None) {
             Mended::Done => LetterResult::Done {
                 letters: 1,

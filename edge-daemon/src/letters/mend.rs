@@ -8,13 +8,17 @@ use crate::trial::rows;
 
 /// The record with these values, a JSON object by column; says what is wrong with them.
 pub(super) fn mended(record: &[u8], values: &str) -> Result<Vec<u8>, String> {
-    let batch = Batch::decode(record).map_err(|error| format!("the letter holds no record that can be changed: {error}"))?;
+    let batch =
+        Batch::decode(record).map_err(|error| format!("the letter holds no record that can be changed: {error}"))?;
     let values: Map<String, Json> =
         serde_json::from_str(values).map_err(|error| format!("the values are no JSON object: {error}"))?;
     let fields = &batch.schema().fields;
     if let Some(unknown) = values.keys().find(|name| batch.schema().index_of(name).is_none()) {
         let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
-        return Err(format!("the record has no column '{unknown}'; it has {}", names.join(", ")));
+        return Err(format!(
+            "the record has no column '{unknown}'; it has {}",
+            names.join(", ")
+        ));
     }
     if values.is_empty() || batch.rows() != 1 {
         return Err("name at least one column and its value".to_string());
@@ -28,7 +32,11 @@ pub(super) fn mended(record: &[u8], values: &str) -> Result<Vec<u8>, String> {
     let cells: Vec<Cell<'_>> = changed
         .iter()
         .enumerate()
-        .map(|(column, value)| value.as_ref().map_or_else(|| batch.cell(0, column), |value| value.as_cell()))
+        .map(|(column, value)| {
+            value
+                .as_ref()
+                .map_or_else(|| batch.cell(0, column), |value| value.as_cell())
+        })
         .collect();
     let mut builder = BatchBuilder::new(batch.schema().clone());
     builder.push(batch.op(0), &cells).map_err(|error| error.to_string())?;
@@ -48,7 +56,13 @@ mod tests {
             collection: "orders".into(),
             fields: vec![
                 Field::new("id", Type::I64).key(),
-                Field::new("price", Type::Decimal { precision: 10, scale: 2 }),
+                Field::new(
+                    "price",
+                    Type::Decimal {
+                        precision: 10,
+                        scale: 2,
+                    },
+                ),
                 Field::new("note", Type::Any),
             ],
         };

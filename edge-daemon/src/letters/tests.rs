@@ -437,7 +437,10 @@ fn a_letter_that_waits_gets_another_record() {
         committed: 9,
     };
     let due = store.replays("source", stand).unwrap().replays;
-    assert_eq!(due.iter().map(|replay| replay.record.as_slice()).collect::<Vec<_>>()[0], b"old, and more");
+    assert_eq!(
+        due.iter().map(|replay| replay.record.as_slice()).collect::<Vec<_>>()[0],
+        b"old, and more"
+    );
 }
 
 #[test]

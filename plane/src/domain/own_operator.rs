@@ -90,8 +90,14 @@ mod tests {
         let OwnOperator::New(member, changes) = state.own_operator(keys, &signer, Now::default()) else {
             panic!("it is new")
         };
-        assert_eq!((member.certificate.name.as_str(), member.certificate.role), (NAME, Role::Operator));
-        assert_eq!(member.signed.open(&identity(0).public().sign), Ok(member.certificate.clone()));
+        assert_eq!(
+            (member.certificate.name.as_str(), member.certificate.role),
+            (NAME, Role::Operator)
+        );
+        assert_eq!(
+            member.signed.open(&identity(0).public().sign),
+            Ok(member.certificate.clone())
+        );
         let before = state.members.version();
         state.apply(changes, true, Now::default());
         assert_eq!(state.members.version(), before + 1);
@@ -106,6 +112,9 @@ mod tests {
         assert_eq!(second.certificate.name, "web-operator-2");
         let roster = state.members.roster_without(&certificate(7, NAME, Role::Operator).node);
         state.members.set_roster(&roster);
-        assert!(matches!(state.own_operator(keys, &signer, Now::default()), OwnOperator::Revoked));
+        assert!(matches!(
+            state.own_operator(keys, &signer, Now::default()),
+            OwnOperator::Revoked
+        ));
     }
 }

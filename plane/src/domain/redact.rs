@@ -1,7 +1,14 @@
 //! Columns whose values the web page never shows, by their names. Pure.
 
 /// Which columns, unless the settings say otherwise.
-pub const USUAL: [&str; 6] = ["*password*", "*passwd*", "*secret*", "*token*", "*api_key*", "authorization"];
+pub const USUAL: [&str; 6] = [
+    "*password*",
+    "*passwd*",
+    "*secret*",
+    "*token*",
+    "*api_key*",
+    "authorization",
+];
 /// Most patterns.
 pub const PATTERNS_MAX: usize = 64;
 

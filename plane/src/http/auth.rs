@@ -56,19 +56,34 @@ pub struct Auth {
     /// Allowed `Host` headers, lower case.
     hosts: Vec<String>,
     cookie: String,
+    /// Cookies are for TLS only.
+    has_tls: bool,
     login_hint: String,
     refusals: Mutex<Sparing>,
 }
 
+/// Where people come in.
+#[derive(Debug, Clone, Copy)]
+pub struct Door<'a> {
+    /// Where the page listens.
+    pub address: SocketAddr,
+    /// Further host names under which the page may be opened.
+    pub names: &'a [String],
+    /// Connections have TLS.
+    pub has_tls: bool,
+    /// The plane's directory, for hints.
+    pub dir: &'a Path,
+}
+
 impl Auth {
-    /// `names`: further host names under which the page may be opened. `dir`: the plane's directory, for hints.
-    pub async fn new(
-        disk: Disk,
-        fleet: &FleetId,
-        address: SocketAddr,
-        names: &[String],
-        dir: &Path,
-    ) -> Result<Self, Closed> {
+    /// Behind this door.
+    pub async fn new(disk: Disk, fleet: &FleetId, door: Door<'_>) -> Result<Self, Closed> {
+        let Door {
+            address,
+            names,
+            has_tls,
+            dir,
+        } = door;
         let now = unix_ms();
         if let Err(cause) = disk.run(move |files| files.store.forget_expired(now)).await? {
             warn!(%cause, "cannot forget old web sessions");
@@ -80,6 +95,7 @@ impl Auth {
             hosts: hosts(address, names),
             // Cookies do not know ports: two planes on one machine must not overwrite each other's.
             cookie: format!("mycelial-{fleet}"),
+            has_tls,
             login_hint: format!(
                 "make a one-time link with: mycelial-plane login --dir {}",
                 dir.display()
@@ -139,7 +155,8 @@ impl Auth {
 
     fn set_cookie(&self, secret: &str, age_s: i64) -> Option<HeaderValue> {
         let name = &self.cookie;
-        let text = format!("{name}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={age_s}");
+        let secure = if self.has_tls { "; Secure" } else { "" };
+        let text = format!("{name}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={age_s}{secure}");
         HeaderValue::from_str(&text).ok()
     }
 }
@@ -158,6 +175,18 @@ fn scoped(name: &str, rank: Rank, scope: Option<&str>, from: &str) -> Option<Cal
         scope,
         ..Caller::whole(name, rank, from)
     })
+}
+
+/// The names for which a certificate of the page is made: without ports.
+pub fn names(address: SocketAddr, names: &[String]) -> Vec<String> {
+    let mut all = names.to_vec();
+    if address.ip().is_loopback() || address.ip().is_unspecified() {
+        all.extend(["localhost", "127.0.0.1", "::1"].map(str::to_string));
+    }
+    if !address.ip().is_unspecified() {
+        all.push(address.ip().to_string());
+    }
+    all
 }
 
 /// Under which names the page can be opened: a name that resolves to us without being ours is an attack (DNS rebinding).

@@ -13,9 +13,10 @@ mod fleet;
 mod live;
 mod metrics;
 mod observe;
-mod operator;
 #[cfg(feature = "schema")]
 pub mod openapi;
+mod operator;
+mod port;
 mod problem;
 mod rollouts;
 pub mod table;
@@ -33,6 +34,7 @@ use axum::{
     routing::get,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tokio_rustls::TlsAcceptor;
 use tracing::{error, warn};
 use zeroize::Zeroizing;
 
@@ -43,7 +45,8 @@ use crate::{
     web_operator::Standing,
 };
 
-pub use auth::Auth;
+pub use auth::{Auth, Door, names};
+use port::{Peer, Port};
 
 /// Largest request body, in bytes: a workflow's text and a little around it.
 const BODY_BYTES_MAX: usize = 512 * 1024;
@@ -51,7 +54,6 @@ const BODY_BYTES_MAX: usize = 512 * 1024;
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// What the page is made of.
-#[derive(Debug)]
 pub struct Parts {
     /// Who decides.
     pub service: Handle,
@@ -65,6 +67,8 @@ pub struct Parts {
     pub operator: Standing,
     /// What Prometheus has to show; `None`: metrics are off.
     pub metrics_token: Option<Zeroizing<String>>,
+    /// TLS around every connection.
+    pub tls: Option<TlsAcceptor>,
 }
 
 /// What every request can reach.
@@ -105,6 +109,7 @@ pub fn serve(listener: TcpListener, parts: Parts, stop: watch::Receiver<bool>) -
         commands,
         operator,
         metrics_token,
+        tls,
     } = parts;
     let web = Arc::new(Web {
         service,
@@ -118,8 +123,11 @@ pub fn serve(listener: TcpListener, parts: Parts, stop: watch::Receiver<bool>) -
     let app = router(web);
     tokio::spawn(async move {
         let mut asked = stop.clone();
-        let server = axum::serve(listener, app.into_make_service_with_connect_info::<Peer>())
-            .with_graceful_shutdown(async move { stopped(&mut asked).await });
+        let server = axum::serve(
+            Port::new(listener, tls),
+            app.into_make_service_with_connect_info::<Peer>(),
+        )
+        .with_graceful_shutdown(async move { stopped(&mut asked).await });
         let mut waiting = stop;
         tokio::select! {
             served = server.into_future() => {
@@ -182,6 +190,3 @@ async fn protect(request: Request, next: Next) -> Response {
     cache.or_insert(HeaderValue::from_static("no-store"));
     response
 }
-
-/// Where a request comes from.
-type Peer = SocketAddr;

@@ -126,12 +126,18 @@ pub fn enrol(
         OwnOperator::New(member, changes) => {
             store.commit(&changes).map_err(|error| failed(&error))?;
             state.apply(changes, true, now);
-            info!(name = member.certificate.name, "the web operator is a member of the fleet now");
+            info!(
+                name = member.certificate.name,
+                "the web operator is a member of the fleet now"
+            );
             member
         }
         OwnOperator::Revoked => {
             let dir = home.dir().display().to_string();
-            warn!(dir, "the web operator was taken out of the fleet; for a new one remove its directory");
+            warn!(
+                dir,
+                "the web operator was taken out of the fleet; for a new one remove its directory"
+            );
             return Ok(Enrolment::Revoked);
         }
         OwnOperator::Full => {
@@ -162,7 +168,9 @@ pub struct WebOperator {
 impl std::fmt::Debug for WebOperator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let node = self.session.secure().node();
-        f.debug_struct("WebOperator").field("node", node).finish_non_exhaustive()
+        f.debug_struct("WebOperator")
+            .field("node", node)
+            .finish_non_exhaustive()
     }
 }
 
@@ -189,7 +197,11 @@ impl WebOperator {
         self.taps.end_all();
         self.look_after_taps().await;
         if let Some(seen) = self.session.secure().seen_changes() {
-            let saved = self.home.lock().unwrap_or_else(PoisonError::into_inner).save_seen(&seen);
+            let saved = self
+                .home
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .save_seen(&seen);
             if let Err(cause) = saved {
                 error!(%cause, "cannot keep what the web operator has seen");
             }

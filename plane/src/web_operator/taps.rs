@@ -130,7 +130,9 @@ impl Tap {
             workflow: self.wish.workflow.clone(),
             node: self.wish.at.clone(),
             is_over: self.over.is_some(),
-            left_s: self.over.map_or(self.until.saturating_duration_since(now).as_secs(), |_| 0),
+            left_s: self
+                .over
+                .map_or(self.until.saturating_duration_since(now).as_secs(), |_| 0),
             cause: self.cause.clone(),
         }
     }
@@ -163,7 +165,9 @@ impl Tap {
         self.newest += rows as u64;
         self.skipped += skipped;
         let size = |batches: &VecDeque<(u64, usize, Records)>| {
-            let each = batches.iter().map(|(_, bytes, records)| (*bytes, records.batch().rows()));
+            let each = batches
+                .iter()
+                .map(|(_, bytes, records)| (*bytes, records.batch().rows()));
             each.fold((0, 0), |(bytes, rows), (more, count)| (bytes + more, rows + count))
         };
         while self.batches.len() > 1 && {
@@ -219,7 +223,12 @@ impl Taps {
         all.1.push(tap);
         // Of those that are over a few are kept to be looked at.
         let surplus = all.1.len().saturating_sub(2 * TAPS_MAX);
-        let mut surplus_ids: Vec<u64> = all.1.iter().filter(|tap| tap.over.is_some()).map(|tap| tap.id).collect();
+        let mut surplus_ids: Vec<u64> = all
+            .1
+            .iter()
+            .filter(|tap| tap.over.is_some())
+            .map(|tap| tap.id)
+            .collect();
         surplus_ids.truncate(surplus);
         all.1.retain(|tap| !surplus_ids.contains(&tap.id));
         Ok(shown)
@@ -266,7 +275,12 @@ impl Taps {
             }
         }
         // At a daemon, taps at one place are one: it ends with the last.
-        let open: Vec<TapWish> = all.1.iter().filter(|tap| tap.over.is_none()).map(|tap| tap.wish.clone()).collect();
+        let open: Vec<TapWish> = all
+            .1
+            .iter()
+            .filter(|tap| tap.over.is_none())
+            .map(|tap| tap.wish.clone())
+            .collect();
         for tap in &mut all.1 {
             if let Some((since, false)) = tap.over {
                 tap.over = Some((since, true));
@@ -275,7 +289,8 @@ impl Taps {
                 }
             }
         }
-        all.1.retain(|tap| tap.over.is_none_or(|(since, _)| now.duration_since(since) < KEPT));
+        all.1
+            .retain(|tap| tap.over.is_none_or(|(since, _)| now.duration_since(since) < KEPT));
         due
     }
 
@@ -308,7 +323,10 @@ impl Taps {
     /// Ends one; `false` when there is none of this caller. `by`: `None` for whoever may end all.
     pub fn end(&self, id: u64, by: Option<&str>, now: Instant) -> bool {
         let mut all = self.lock();
-        let found = all.1.iter_mut().find(|tap| tap.id == id && by.is_none_or(|by| tap.wish.by == by));
+        let found = all
+            .1
+            .iter_mut()
+            .find(|tap| tap.id == id && by.is_none_or(|by| tap.wish.by == by));
         found.map(|tap| tap.end(now, "it was closed")).is_some()
     }
 
@@ -349,7 +367,11 @@ mod tests {
             fields: vec![Field::new("n", Type::I64), Field::new("password", Type::Text)],
         };
         let mut builder = BatchBuilder::new(Arc::new(schema));
-        (0..rows).for_each(|n| builder.push(Op::Insert, &[Cell::I64(n), Cell::Text("hunter2")]).unwrap());
+        (0..rows).for_each(|n| {
+            builder
+                .push(Op::Insert, &[Cell::I64(n), Cell::Text("hunter2")])
+                .unwrap()
+        });
         TapSample {
             workflow: WorkflowId::of_name("orders"),
             node: "db".into(),
@@ -379,7 +401,10 @@ mod tests {
         taps.sample(&node(2), sample(2, ""));
         let (numbers, json) = seen(&taps, id, "anna", 0).unwrap();
         assert_eq!(numbers, [1, 2]);
-        assert!(json.contains(r#"{"n":1,"password":"[redacted]"}"#) && !json.contains("hunter2"), "{json}");
+        assert!(
+            json.contains(r#"{"n":1,"password":"[redacted]"}"#) && !json.contains("hunter2"),
+            "{json}"
+        );
         assert!(json.contains(r#""newest":2,"skipped":3"#), "{json}");
         assert_eq!(seen(&taps, id, "anna", 1).unwrap().0, [2]);
         assert!(seen(&taps, id, "bea", 0).is_none() && !taps.end(id, Some("bea"), now));
@@ -388,7 +413,10 @@ mod tests {
             taps.sample(&node(1), sample(50, ""));
         }
         let (numbers, _) = seen(&taps, id, "anna", 0).unwrap();
-        assert!(numbers.len() <= RECORDS_MAX && numbers.last() == Some(&1502), "{numbers:?}");
+        assert!(
+            numbers.len() <= RECORDS_MAX && numbers.last() == Some(&1502),
+            "{numbers:?}"
+        );
     }
 
     #[test]
@@ -396,7 +424,10 @@ mod tests {
         let (taps, now) = (taps(), Instant::now());
         let leases = |due: Vec<(NodeId, TapOpen)>| due.into_iter().map(|(_, open)| open.lease_ms).collect::<Vec<_>>();
         let later = |seconds| now + Duration::from_secs(seconds);
-        let (first, second) = (taps.open(wish("anna", 1), now).unwrap().id, taps.open(wish("bea", 1), now).unwrap().id);
+        let (first, second) = (
+            taps.open(wish("anna", 1), now).unwrap().id,
+            taps.open(wish("bea", 1), now).unwrap().id,
+        );
         assert_eq!(leases(taps.due(now)), [30_000; 2]);
         assert_eq!(leases(taps.due(later(10))), [0; 0], "not again so soon");
         // One of two at the same place: the daemon goes on.
@@ -404,14 +435,30 @@ mod tests {
         assert_eq!(leases(taps.due(later(11))), [0; 0]);
         // Nobody looks at the other.
         assert_eq!(leases(taps.due(later(21))), [0]);
-        let cause = taps.list(None, later(21)).into_iter().find(|tap| tap.id == second).unwrap().cause;
+        let cause = taps
+            .list(None, later(21))
+            .into_iter()
+            .find(|tap| tap.id == second)
+            .unwrap()
+            .cause;
         assert_eq!(cause, "nobody looked at it any more");
-        assert!(taps.due(later(90)).is_empty() && taps.list(None, later(90)).is_empty(), "forgotten");
+        assert!(
+            taps.due(later(90)).is_empty() && taps.list(None, later(90)).is_empty(),
+            "forgotten"
+        );
         // A daemon that refuses, and a time that is over.
         let refused = taps.open(wish("anna", 2), now).unwrap().id;
         taps.sample(&node(2), sample(0, "this daemon does not run that workflow"));
-        assert!(seen(&taps, refused, "anna", 0).unwrap().1.contains("does not run that workflow"));
-        let short = TapWish { lasts: Duration::ZERO, ..wish("anna", 3) };
+        assert!(
+            seen(&taps, refused, "anna", 0)
+                .unwrap()
+                .1
+                .contains("does not run that workflow")
+        );
+        let short = TapWish {
+            lasts: Duration::ZERO,
+            ..wish("anna", 3)
+        };
         taps.open(short, now).unwrap();
         taps.due(now);
         assert!(taps.list(None, now).iter().all(|tap| tap.is_over));

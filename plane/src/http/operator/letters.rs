@@ -232,7 +232,12 @@ async fn mend(ask: Ask) -> Answer {
     let then = if replay { ", and try it again" } else { "" };
     let what = format!("{name}/{}/{}: {}{then}", place.workflow, place.id, columns.join(", "));
     let done = async {
-        let daemon = daemon(&ask, &name, "mycelial dlq edit DAEMON/WORKFLOW/NUMBER --set COLUMN=VALUE").await?;
+        let daemon = daemon(
+            &ask,
+            &name,
+            "mycelial dlq edit DAEMON/WORKFLOW/NUMBER --set COLUMN=VALUE",
+        )
+        .await?;
         let select = LetterSelect {
             workflow: place.workflow.clone(),
             ids: vec![place.id],

@@ -51,11 +51,14 @@ struct Daemon<'a> {
 
 /// The web operator, if it can ask. `instead`: the command that does the same.
 fn operator<'a>(ask: &'a Ask, instead: &str) -> Result<&'a WebOperator, Refusal> {
-    let refused = |message: &str, hint: String| Refusal::new(StatusCode::FORBIDDEN, FailureKind::Forbidden, message, hint);
+    let refused =
+        |message: &str, hint: String| Refusal::new(StatusCode::FORBIDDEN, FailureKind::Forbidden, message, hint);
     match &ask.web.operator {
         Standing::Off => Err(refused(
             "only an operator's keys open this, and the plane holds none: its web operator is switched off",
-            format!("use the command line: {instead}; or write web.operator = true into plane.toml, and start the plane again"),
+            format!(
+                "use the command line: {instead}; or write web.operator = true into plane.toml, and start the plane again"
+            ),
         )),
         Standing::On(operator) if operator.is_believed() => Ok(operator),
         Standing::On(_) | Standing::Revoked => Err(refused(
@@ -78,7 +81,12 @@ async fn daemon<'a>(ask: &'a Ask, name: &str, instead: &str) -> Result<Daemon<'a
     if view.presence == Presence::Offline {
         let message = format!("daemon '{}' is offline", view.name);
         let hint = "what it holds can be seen when it is back";
-        return Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, FailureKind::Internal, message, hint));
+        return Err(Refusal::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            FailureKind::Internal,
+            message,
+            hint,
+        ));
     }
     introduce(ask, operator, &view.node).await?;
     Ok(Daemon {

@@ -136,7 +136,13 @@ async fn set(ask: Ask) -> Answer {
     };
     let what = format!("{name} on '{selector}'");
     let instead = format!("mycelial secret set {name} --daemon DAEMON");
-    noted(&ask, "set a secret", &what, told(&ask, &name, &selector, &call, &instead)).await
+    noted(
+        &ask,
+        "set a secret",
+        &what,
+        told(&ask, &name, &selector, &call, &instead),
+    )
+    .await
 }
 
 async fn forget(ask: Ask) -> Answer {
@@ -144,7 +150,13 @@ async fn forget(ask: Ask) -> Answer {
     let what = format!("{name} on '{selector}'");
     let instead = format!("mycelial secret remove {name} --daemon DAEMON");
     let call = SecretCall::Remove { name: name.clone() };
-    noted(&ask, "remove a secret", &what, told(&ask, &name, &selector, &call, &instead)).await
+    noted(
+        &ask,
+        "remove a secret",
+        &what,
+        told(&ask, &name, &selector, &call, &instead),
+    )
+    .await
 }
 
 /// Tells each of the chosen daemons.
@@ -162,7 +174,10 @@ async fn told(ask: &Ask, name: &str, selector: &str, call: &SecretCall, instead:
         return Err(Refusal::not_found(message, "see: GET /daemons"));
     }
     if views.len() > DAEMONS_MAX {
-        let message = format!("{} daemons are chosen; {DAEMONS_MAX} can be told at a time", views.len());
+        let message = format!(
+            "{} daemons are chosen; {DAEMONS_MAX} can be told at a time",
+            views.len()
+        );
         return Err(Refusal::invalid(message, "choose fewer of them"));
     }
     let told = views.into_iter().map(|view| tell(ask, operator, view, call));
@@ -197,7 +212,11 @@ async fn tell(ask: &Ask, operator: &WebOperator, view: DaemonView, call: &Secret
             ..
         }) => {
             // Only silence leaves it open.
-            let outcome = if kind == FailureKind::Internal { Outcome::Unknown } else { Outcome::Failed };
+            let outcome = if kind == FailureKind::Internal {
+                Outcome::Unknown
+            } else {
+                Outcome::Failed
+            };
             told(outcome, message, Vec::new())
         }
     }

@@ -105,7 +105,10 @@ async fn open(ask: Ask) -> Answer {
         match daemon.operator.taps.open(wish, Instant::now()) {
             Ok(shown) => json(shown),
             Err(cause) => {
-                let (status, hint) = (StatusCode::TOO_MANY_REQUESTS, "end one of them, or wait until it is over");
+                let (status, hint) = (
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "end one of them, or wait until it is over",
+                );
                 Err(Refusal::new(status, FailureKind::Conflict, cause.to_string(), hint))
             }
         }
@@ -135,7 +138,10 @@ struct Since {
 }
 
 fn no_tap() -> Refusal {
-    Refusal::not_found("there is no such tap", "it may be over since a while; see: GET /operator/taps")
+    Refusal::not_found(
+        "there is no such tap",
+        "it may be over since a while; see: GET /operator/taps",
+    )
 }
 
 fn number(ask: &Ask) -> Result<u64, Refusal> {
@@ -145,7 +151,9 @@ fn number(ask: &Ask) -> Result<u64, Refusal> {
 async fn look(ask: Ask) -> Answer {
     let Since { after } = ask.query()?;
     let (operator, by) = (web_operator(&ask, INSTEAD)?, &ask.caller()?.name);
-    let seen = operator.taps.look(number(&ask)?, by, after, Instant::now(), |look| json(look));
+    let seen = operator
+        .taps
+        .look(number(&ask)?, by, after, Instant::now(), |look| json(look));
     seen.unwrap_or_else(|| Err(no_tap()))
 }
 

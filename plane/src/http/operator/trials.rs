@@ -111,7 +111,11 @@ async fn ask_daemon(daemon: &Daemon<'_>, call: &TrialCall) -> Result<TrialResult
 }
 
 async fn trial(ask: Ask) -> Answer {
-    let Trial { daemon: name, text, samples } = ask.body()?;
+    let Trial {
+        daemon: name,
+        text,
+        samples,
+    } = ask.body()?;
     let count: usize = samples.iter().map(Samples::count).sum();
     if count > PREVIEW_ROWS_MAX {
         let message = format!("samples: {PREVIEW_ROWS_MAX} records can be tried at a time, not {count}");
@@ -198,7 +202,12 @@ async fn check(ask: Ask) -> Answer {
     let call = match (text, workflow) {
         (Some(text), None) => TrialCall::Check { text },
         (None, Some(workflow)) => TrialCall::CheckPlanned { workflow },
-        _ => return Err(Refusal::invalid("either a text or a workflow can be checked", "name one of them")),
+        _ => {
+            return Err(Refusal::invalid(
+                "either a text or a workflow can be checked",
+                "name one of them",
+            ));
+        }
     };
     let checked = async {
         let daemon = daemon(&ask, &name, "mycelial workflow check NAME").await?;

@@ -68,11 +68,7 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Dlq) -> Re
     let done = match what {
         Dlq::List { workflow, daemon, node } => desk.list(output, workflow, daemon, node).await,
         Dlq::Show { letter, raw } => desk.show(output, &letter, raw).await,
-        Dlq::Edit {
-            letter,
-            values,
-            replay,
-        } => desk.edit(output, &letter, &values, replay).await,
+        Dlq::Edit { letter, values, replay } => desk.edit(output, &letter, &values, replay).await,
         Dlq::Replay { which, yes } => desk.change(output, which, yes, Change::Replay).await,
         Dlq::Purge { which, yes } => desk.change(output, which, yes, Change::Purge).await,
     };

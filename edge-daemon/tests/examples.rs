@@ -33,6 +33,7 @@ fn works(text: &str, fleet: &workflow::Fleet) -> Result<workflow::Spec, String> 
             Some(Build::Source(build)) => build(&config, &context).map(drop),
             Some(Build::Transform(build)) => build(&config, &context).map(drop),
             Some(Build::Sink(build)) => build(&config, &context).map(drop),
+            Some(Build::Junction(build)) => build(&config, &context).map(drop),
             None => return Err(format!("{}: no such component", node.id)),
         };
         built.map_err(|error| format!("{}: {error}", node.id))?;

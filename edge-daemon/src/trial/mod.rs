@@ -4,7 +4,7 @@
 pub mod checkup;
 mod joined;
 pub mod local;
-mod rows;
+pub mod rows;
 
 use std::{collections::BTreeMap, path::Path};
 

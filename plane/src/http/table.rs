@@ -16,7 +16,7 @@ use bus_schema::api::FailureKind;
 use super::{
     BODY_BYTES_MAX, Peer, Web, api_tokens,
     ask::{Answer, Ask, Handler},
-    audit, auth, commands, drafts, fleet, live, observe,
+    audit, auth, commands, drafts, fleet, live, observe, operator as web_operator,
     problem::Refusal,
     rollouts, users, workflows,
 };
@@ -210,6 +210,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         drafts::endpoints(),
         audit::endpoints(),
         commands::endpoints(),
+        web_operator::endpoints(),
     ]
     .concat()
 }

@@ -74,12 +74,14 @@ fn each(kind: u16, ver: u8, payload: &[u8]) {
     again::<ControlResult>(kind, ver, payload);
     again::<TrialCall>(kind, ver, payload);
     again::<TrialResult>(kind, ver, payload);
+    again::<RecallAsk>(kind, ver, payload);
+    again::<RecallPage>(kind, ver, payload);
 }
 
 /// The kinds that [`each`] reads: a test compares them with the catalogue.
 #[cfg(test)]
 const KINDS: &[u16] = &[
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 24, 25, 26, 27, 28, 29,
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 24, 25, 26, 27, 28, 29, 30, 31,
 ];
 
 #[cfg(test)]

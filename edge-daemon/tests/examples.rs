@@ -68,6 +68,12 @@ fn of_transforms_run() {
                     \"temperature\": 31.5, \"fahrenheit\": 88, \"price\": \"12.50\", \"payload\": {\"x\": {\"y\": 1}}, \"values\": [7], \
                     \"body\": \"KLUv/SAFKQAAaGVsbG8=\"}\n";
     fs::write(dir.path().join("lines.csv"), "line,hall,name\na,North,Ada\n").unwrap();
+    let (orders, payments) = (
+        "{\"id\": 1, \"placed\": \"2024-01-31T10:00:00Z\"}\n",
+        "{\"order\": 1, \"at\": \"2024-01-31T10:01:00Z\"}\n",
+    );
+    fs::write(dir.path().join("orders.jsonl"), orders).unwrap();
+    fs::write(dir.path().join("payments.jsonl"), payments).unwrap();
     for Descriptor {
         role, name, example, ..
     } in components().iter()

@@ -151,7 +151,7 @@ pub struct StreamSpec {
 }
 
 /// What the edge of the second of two tracks ends with.
-const SECOND_TRACK: &str = "#2";
+pub const SECOND_TRACK: &str = "#2";
 
 impl StreamSpec {
     /// The stream that takes turns with this one, if its edge delivers live data first.

@@ -1,7 +1,7 @@
 //! From a workflow's plan to pipes that can run: builds components, opens spools, ties streams to sources and sinks.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -12,16 +12,23 @@ use bus_schema::{
     data::Origin,
     id::StreamId,
     message::{Side, StreamReport},
-    plan::{Action, ComponentRole, Pipe as PipePlan, PlanNode, PlanWorkflow, Root, StreamSpec},
+    plan::{Action, ComponentRole, Pipe as PipePlan, PlanNode, PlanWorkflow, Root, SECOND_TRACK, Step, StreamSpec},
 };
 use flow::{
-    Build, BuildContext, ConfigError, Fault, Leaf, Meter, Pipe, Registry, Shared, Sink, Source, Stage, Transform,
+    Build, BuildContext, ConfigError, Fault, Junction, Leaf, Meter, Pipe, Registry, Shared, Sink, Source, Stage,
+    Transform,
 };
 
 use crate::streams::{
     Incoming, Outgoing, Streams, Tracks,
     outgoing::{Kind, spool_dir, stream_dir},
 };
+
+/// Where nodes that join inputs keep what waits, in the daemon's directory.
+const JUNCTIONS_DIR: &str = "joins";
+
+/// Those of a workflow, by index.
+type Junctions = HashMap<u16, Box<dyn Junction>>;
 
 /// What assembling needs of the daemon.
 #[derive(Clone)]
@@ -63,15 +70,23 @@ pub struct Assembled {
 pub struct Direct {
     report: StreamReport,
     meter: Arc<Meter>,
+    /// What the junction at its beginning has made and nobody has read.
+    waiting: Option<Arc<dyn Fn() -> u64 + Send + Sync>>,
 }
 
 impl Direct {
     /// The account now.
     pub fn report(&self) -> StreamReport {
         let mark = self.meter.mark();
+        let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting());
+        let account = self.meter.account_at(&mark);
         StreamReport {
             watermark: mark.seq,
-            ledger: self.meter.account_at(&mark),
+            ledger: flow::Account {
+                produced: account.produced + waiting,
+                buffered: account.buffered + waiting,
+                ..account
+            },
             ..self.report.clone()
         }
     }
@@ -100,12 +115,12 @@ impl Workshop {
             incoming: Vec::new(),
             direct: Vec::new(),
         };
-        let mut shared = HashMap::new();
+        let (mut shared, mut junctions) = (HashMap::new(), HashMap::new());
         for pipe in &plan.pipes {
-            let built = self.pipe(plan, pipe, &mut shared, &mut out)?;
+            let built = self.pipe(plan, pipe, (&mut shared, &mut junctions), &mut out)?;
             out.pipes.push(built);
         }
-        out.sinks = shared.into_values().collect();
+        out.sinks.extend(shared.into_values());
         Ok(out)
     }
 
@@ -113,7 +128,7 @@ impl Workshop {
         &self,
         plan: &PlanWorkflow,
         pipe: &PipePlan,
-        shared: &mut HashMap<u16, Shared>,
+        (shared, junctions): (&mut HashMap<u16, Shared>, &mut Junctions),
         out: &mut Assembled,
     ) -> Result<Pipe, Fault> {
         let mut stages: Vec<Stage> = Vec::new();
@@ -144,6 +159,14 @@ impl Workshop {
                     let node = node(plan, *index)?;
                     let sink = match shared.get(index) {
                         Some(sink) => sink.clone(),
+                        None if node.role == ComponentRole::Transform => {
+                            let from = comes_from(plan, pipe, step, node)?;
+                            let input = self.junction(plan, *index, junctions)?.input(&from);
+                            let input = input.map_err(|cause| Fault::stop(format!("{}: {cause}", node.id)))?;
+                            let sink = Shared::new(input);
+                            out.sinks.push(sink.clone());
+                            sink
+                        }
                         None => {
                             let sink = Shared::new(self.sink(plan, node)?);
                             shared.insert(*index, sink.clone());
@@ -179,10 +202,16 @@ impl Workshop {
         let (node, source, origin) = match &pipe.root {
             Root::Source(index) => {
                 let node = node(plan, *index)?;
+                let (source, waiting) = if node.role == ComponentRole::Transform {
+                    let junction = self.junction(plan, *index, junctions)?;
+                    (junction.output(), Some(Arc::from(junction.waiting())))
+                } else {
+                    (self.source(plan, node)?, None)
+                };
                 if let Some(direct) = direct(plan, pipe, node, first, self.secure.epoch()) {
-                    out.direct.push(direct);
+                    out.direct.push(Direct { waiting, ..direct });
                 }
-                (node.id.clone(), self.source(plan, node)?, Some(self.origin(&node.id)))
+                (node.id.clone(), source, Some(self.origin(&node.id)))
             }
             Root::Stream(spec) => {
                 let (secure, meter) = (Arc::clone(&self.secure), Arc::clone(&first.meter));
@@ -301,6 +330,31 @@ impl Workshop {
         }
     }
 
+    /// A node at which pipes end and one begins, made when the first of them asks for it.
+    fn junction<'j>(
+        &self,
+        plan: &PlanWorkflow,
+        index: u16,
+        junctions: &'j mut Junctions,
+    ) -> Result<&'j dyn Junction, Fault> {
+        let made = match junctions.entry(index) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(place) => {
+                let node = node(plan, index)?;
+                let Some(Build::Junction(build)) = self.registry.find(ComponentRole::Transform, &node.component) else {
+                    return Err(unknown(node));
+                };
+                let mut junction =
+                    build(&node.config, &self.context(plan, node)).map_err(|error| misfit(node, &error))?;
+                let (me, edge) = (self.secure.node(), format!("{JUNCTIONS_DIR}:{}", node.id));
+                let name = StreamId::of_edge(&plan.id, &edge, me, me);
+                junction.settle(Some(self.home.dir().join(JUNCTIONS_DIR).join(format!("{name}.db"))));
+                place.insert(junction)
+            }
+        };
+        Ok(&**made)
+    }
+
     fn sink(&self, plan: &PlanWorkflow, node: &PlanNode) -> Result<Box<dyn Sink>, Fault> {
         self.admit(node)?;
         match self.registry.find(ComponentRole::Destination, &node.component) {
@@ -348,6 +402,7 @@ fn direct(plan: &PlanWorkflow, pipe: &PipePlan, source: &PlanNode, leaf: &Leaf, 
             trouble: String::new(),
         },
         meter: Arc::clone(&leaf.meter),
+        waiting: None,
     })
 }
 
@@ -355,6 +410,20 @@ fn node(plan: &PlanWorkflow, index: u16) -> Result<&PlanNode, Fault> {
     plan.nodes
         .get(usize::from(index))
         .ok_or_else(|| broken(plan, "a step names no node"))
+}
+
+/// The node whose records a step takes.
+fn comes_from(plan: &PlanWorkflow, pipe: &PipePlan, step: &Step, into: &PlanNode) -> Result<String, Fault> {
+    let before = step.after.and_then(|before| pipe.steps.get(usize::from(before)));
+    match (before.map(|step| &step.action), &pipe.root) {
+        (Some(Action::Transform(index)), _) | (None, Root::Source(index)) => Ok(node(plan, *index)?.id.clone()),
+        (None, Root::Stream(spec)) => {
+            let way = spec.edge.strip_suffix(SECOND_TRACK).unwrap_or(&spec.edge);
+            let way = way.strip_suffix(&format!("->{}", into.id)).unwrap_or(way);
+            Ok(way.rsplit("->").next().unwrap_or(way).to_string())
+        }
+        (Some(_), _) => Err(broken(plan, "a step follows one that ends")),
+    }
 }
 
 fn broken(plan: &PlanWorkflow, what: &str) -> Fault {

@@ -18,7 +18,7 @@ use bus_schema::{
     key::{Identity, SecretKey},
     member::{Certificate, DocumentError, GroupKey, Role, Roster, Signed},
     message::{RunState, StreamReport},
-    plan::{Descriptor, PlanWorkflow, Root},
+    plan::{Action, ComponentRole, Descriptor, Pipe, PlanWorkflow, Root},
 };
 use flow::{Build, BuildContext, Registry};
 use tokio::sync::watch;
@@ -185,7 +185,7 @@ pub async fn run(
         .pipes
         .iter()
         .enumerate()
-        .filter(|(_, pipe)| matches!(pipe.root, Root::Source(_)))
+        .filter(|(_, pipe)| ends(&plan, pipe))
         .map(|(number, _)| number)
         .collect();
     let id = plan.id;
@@ -203,8 +203,8 @@ pub async fn run(
         let read = sources
             .iter()
             .all(|n| pipes.get(*n).is_some_and(|(state, _)| *state == RunState::Finished));
-        let drained = streams.reports().iter().all(|report| report.ledger.buffered == 0);
-        if read && drained {
+        let is_empty = |report: &StreamReport| report.ledger.buffered == 0;
+        if read && streams.reports().iter().all(is_empty) && supervisor.direct_reports().await.iter().all(is_empty) {
             break None;
         }
     };
@@ -212,6 +212,18 @@ pub async fn run(
     reports.extend(supervisor.shut_down().await);
     eprint!("{}", ledger(&reports));
     failed.map_or(Ok(()), |cause| Err(RunError::Failed(cause)))
+}
+
+/// Whether a pipe comes to its end by itself, if the sources do: one behind a join does unless a stream goes into that.
+fn ends(plan: &PlanWorkflow, pipe: &Pipe) -> bool {
+    let Root::Source(index) = pipe.root else { return false };
+    let is_join = plan
+        .nodes
+        .get(usize::from(index))
+        .is_some_and(|node| node.role == ComponentRole::Transform);
+    let goes_in = |other: &&Pipe| other.steps.iter().any(|step| step.action == Action::Sink(index));
+    // A workflow has no cycles: this comes to an end.
+    !is_join || plan.pipes.iter().filter(goes_in).all(|other| ends(plan, other))
 }
 
 /// What the components themselves find wrong with their configs, and no schema can tell: an expression that does not
@@ -229,6 +241,7 @@ fn misfits(spec: &workflow::Spec, registry: &Registry, base_dir: &Path) -> Vec<P
             Build::Source(build) => build(&config, &context).map(drop),
             Build::Transform(build) => build(&config, &context).map(drop),
             Build::Sink(build) => build(&config, &context).map(drop),
+            Build::Junction(build) => build(&config, &context).map(drop),
         };
         let error = built.err()?;
         Some(spec.config_problem(node, &error.key, error.message))

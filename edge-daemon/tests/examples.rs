@@ -33,6 +33,7 @@ fn works(text: &str, fleet: &workflow::Fleet) -> Result<workflow::Spec, String> 
             Some(Build::Source(build)) => build(&config, &context).map(drop),
             Some(Build::Transform(build)) => build(&config, &context).map(drop),
             Some(Build::Sink(build)) => build(&config, &context).map(drop),
+            Some(Build::Junction(build)) => build(&config, &context).map(drop),
             None => return Err(format!("{}: no such component", node.id)),
         };
         built.map_err(|error| format!("{}: {error}", node.id))?;
@@ -67,6 +68,12 @@ fn of_transforms_run() {
                     \"temperature\": 31.5, \"fahrenheit\": 88, \"price\": \"12.50\", \"payload\": {\"x\": {\"y\": 1}}, \"values\": [7], \
                     \"body\": \"KLUv/SAFKQAAaGVsbG8=\"}\n";
     fs::write(dir.path().join("lines.csv"), "line,hall,name\na,North,Ada\n").unwrap();
+    let (orders, payments) = (
+        "{\"id\": 1, \"placed\": \"2024-01-31T10:00:00Z\"}\n",
+        "{\"order\": 1, \"at\": \"2024-01-31T10:01:00Z\"}\n",
+    );
+    fs::write(dir.path().join("orders.jsonl"), orders).unwrap();
+    fs::write(dir.path().join("payments.jsonl"), payments).unwrap();
     for Descriptor {
         role, name, example, ..
     } in components().iter()

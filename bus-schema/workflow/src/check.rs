@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     fleet::{Fleet, Site},
-    graph, outputs,
+    graph, joins, outputs,
     parse::RESERVED_KEYS,
     schema,
     spec::{Node, Place, Spec},
@@ -290,6 +290,11 @@ impl<'a> Checker<'a> {
         self.inputs_fit(node, descriptor);
         self.config(index, descriptor);
         self.outputs(node, descriptor);
+        if let Some(key) = joins::key(descriptor)
+            && let Some((message, hint)) = joins::misfit(node, &key, usize::from(descriptor.inputs_max))
+        {
+            self.wrong(&node.place().key(&key), message, hint);
+        }
     }
 
     /// Whether an earlier copy had the same config and the same component.
@@ -359,10 +364,19 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// Which nodes join their inputs.
+    fn joins(&self) -> Vec<bool> {
+        let joins = |(index, node): (usize, &Node)| {
+            let found = self.sites[index].and_then(|site| site.daemon.find(node.role, &node.component));
+            found.is_some_and(|descriptor| joins::key(descriptor).is_some())
+        };
+        self.spec.nodes.iter().enumerate().map(joins).collect()
+    }
+
     /// What remembers records knows only those that come on its own way: on several, each would have results of its own.
     fn gathers(&mut self) {
         let ways = if graph::cycles(self.spec).is_empty() {
-            graph::ways(self.spec)
+            graph::ways(self.spec, &self.joins())
         } else {
             return;
         };

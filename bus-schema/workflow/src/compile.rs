@@ -2,7 +2,8 @@
 //!
 //! From every source, and from every stream that comes in, records go through a tree of local transforms. The tree's leaves
 //! decide: a single leaf that is a destination here is reached directly; every other leaf is a stream, to another daemon or,
-//! spooled, to this one. A node with several inputs stands once in the tree for every way that leads to it.
+//! spooled, to this one. A node that joins inputs is both: a leaf like a destination for what comes in, and then a root like a
+//! source. A node with several inputs stands once in the tree for every way that leads to it.
 
 use std::collections::VecDeque;
 
@@ -17,7 +18,7 @@ use serde_json::{Map, Value};
 use crate::{
     PART_BYTES_MAX,
     fleet::Site,
-    graph,
+    graph, joins,
     spec::{Place, Spec},
 };
 
@@ -63,7 +64,7 @@ pub(crate) fn cut(
 ) -> Result<Compiled, Vec<Problem>> {
     let mut cutter = Cutter::new(spec, sites, configs, revision);
     for (index, node) in spec.nodes.iter().enumerate() {
-        if node.role == ComponentRole::Source {
+        if node.role == ComponentRole::Source || cutter.joins[index] {
             let first = cutter.readers[index].clone();
             let root = Root::Source(cutter.local[index]);
             let spot = Spot {
@@ -151,6 +152,8 @@ struct Cutter<'a> {
     readers: Vec<Vec<usize>>,
     /// Transforms that can have several inputs.
     merges: Vec<bool>,
+    /// Transforms at which ways end and one begins.
+    joins: Vec<bool>,
     todo: VecDeque<Todo>,
 }
 
@@ -188,7 +191,11 @@ impl<'a> Cutter<'a> {
             let descriptor = site.daemon.find(node.role, &node.component);
             node.role == ComponentRole::Transform && descriptor.is_some_and(|found| found.inputs_max != 1)
         });
-        let (readers, merges) = (graph::readers(spec), merges.collect());
+        let joins = spec.nodes.iter().zip(sites).map(|(node, site)| {
+            let descriptor = site.daemon.find(node.role, &node.component);
+            descriptor.is_some_and(|found| joins::key(found).is_some())
+        });
+        let (readers, merges, joins) = (graph::readers(spec), merges.collect(), joins.collect());
         Self {
             spec,
             sites,
@@ -197,6 +204,7 @@ impl<'a> Cutter<'a> {
             local,
             readers,
             merges,
+            joins,
             todo: VecDeque::new(),
         }
     }
@@ -230,7 +238,8 @@ impl<'a> Cutter<'a> {
     /// Adds what reads from one spot: transforms of this part as steps, everything else as leaves.
     fn grow(&self, tree: &mut Tree, spot: &Spot, readers: &[usize]) {
         for to in readers.iter().copied() {
-            if self.part_of[to] != tree.part || self.spec.nodes[to].role == ComponentRole::Destination {
+            let is_end = self.joins[to] || self.spec.nodes[to].role == ComponentRole::Destination;
+            if self.part_of[to] != tree.part || is_end {
                 tree.leaves.push(Leaf { spot: spot.clone(), to });
                 continue;
             }

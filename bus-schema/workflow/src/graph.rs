@@ -181,9 +181,10 @@ fn dead_ends(spec: &Spec, problems: &mut Vec<Problem>) {
     }
 }
 
-/// How many ways lead from sources to each node; saturating. Two tracks are two ways. Only for graphs without cycles.
-pub(crate) fn ways(spec: &Spec) -> Vec<usize> {
-    fn of(spec: &Spec, node: usize, known: &mut Vec<Option<usize>>) -> usize {
+/// How many ways lead to each node from sources, and from where inputs are joined; saturating. Two tracks are two ways. Only for
+/// graphs without cycles.
+pub(crate) fn ways(spec: &Spec, joins: &[bool]) -> Vec<usize> {
+    fn of(spec: &Spec, joins: &[bool], node: usize, known: &mut Vec<Option<usize>>) -> usize {
         if let Some(ways) = known[node] {
             return ways;
         }
@@ -194,7 +195,7 @@ pub(crate) fn ways(spec: &Spec) -> Vec<usize> {
             .collect();
         let inner = from
             .into_iter()
-            .fold(0usize, |sum, from| sum.saturating_add(of(spec, from, known)));
+            .fold(0usize, |sum, from| sum.saturating_add(out_of(spec, joins, from, known)));
         let tracks = match &spec.nodes[node].send {
             Some(send) if send.live_first => 2,
             _ => 1,
@@ -207,12 +208,18 @@ pub(crate) fn ways(spec: &Spec) -> Vec<usize> {
         known[node] = Some(ways);
         ways
     }
+    fn out_of(spec: &Spec, joins: &[bool], node: usize, known: &mut Vec<Option<usize>>) -> usize {
+        let into = of(spec, joins, node, known);
+        if joins.get(node) == Some(&true) { 1 } else { into }
+    }
     let mut known = vec![None; spec.nodes.len()];
-    (0..spec.nodes.len()).map(|node| of(spec, node, &mut known)).collect()
+    (0..spec.nodes.len())
+        .map(|node| of(spec, joins, node, &mut known))
+        .collect()
 }
 
 fn too_many_ways(spec: &Spec, problems: &mut Vec<Problem>) {
-    let sum = ways(spec).into_iter().fold(0usize, usize::saturating_add);
+    let sum = ways(spec, &[]).into_iter().fold(0usize, usize::saturating_add);
     if sum > WAYS_MAX {
         let message = format!(
             "records would have more than {WAYS_MAX} ways through the workflow: merges and 'live_first' multiply them"

@@ -35,6 +35,7 @@ mod compile;
 mod diff;
 mod fleet;
 mod graph;
+mod joins;
 mod many;
 mod outputs;
 mod parse;

@@ -11,6 +11,7 @@ mod host_metrics;
 mod http;
 mod inbox;
 mod influxdb;
+mod join;
 mod key;
 // One file for both crates, as below.
 #[path = "../../transforms/src/line.rs"]
@@ -18,6 +19,9 @@ mod line;
 mod list;
 mod lookup;
 mod modbus;
+// The same.
+#[path = "../../transforms/src/moment.rs"]
+mod moment;
 mod mqtt;
 mod mqtt_sink;
 mod mqtt_source;
@@ -54,7 +58,7 @@ use flow::Component;
 /// Those that run code of the user's own, whatever it is: a daemon has to allow that.
 pub const CUSTOM_CODE: &[&str] = &["exec", "python"];
 
-/// Every source and destination of this build, and the transforms that wait for programs and tables.
+/// Every source and destination of this build, and the transforms that wait for programs and tables, or keep a file.
 pub fn components() -> Vec<Component> {
     vec![
         exec::SOURCE,
@@ -70,6 +74,7 @@ pub fn components() -> Vec<Component> {
         http::WEBHOOK,
         http::SINK,
         influxdb::SINK,
+        join::TRANSFORM,
         lookup::TRANSFORM,
         modbus::SOURCE,
         mqtt_source::SOURCE,

@@ -98,6 +98,11 @@ points! {
     FilesBeforeDealt "files.before_dealt" "A whole file is durable elsewhere, and here as it was."
     FilesAfterDealt "files.after_dealt" "It is remembered, deleted or moved."
 
+    S3BeforeComplete "s3.before_complete" "All parts of an object are uploaded, and it is not there yet."
+    S3AfterComplete "s3.after_complete" "An object is there, and nobody knows."
+    JoinBeforeCommit "join.before_commit" "A join has taken records and a watermark, in its transaction."
+    JoinAfterCommit "join.after_commit" "A join's transaction is durable."
+
     HomeBeforeRename "home.before_rename" "A file of a member's directory has a successor beside it."
     HomeAfterRename "home.after_rename" "A file of a member's directory has been replaced."
     EpochAfterStore "epoch.after_store" "This start has been counted."

@@ -6,7 +6,7 @@ use bus_schema::plan::{ComponentRole, Descriptor};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::{sink::Sink, source::Source, transform::Transform};
+use crate::{junction::Junction, sink::Sink, source::Source, transform::Transform};
 
 /// A config is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +53,8 @@ pub enum Build {
     Transform(Builder<dyn Transform>),
     /// A sink.
     Sink(Builder<dyn Sink>),
+    /// A transform that takes the records of several ways together.
+    Junction(Builder<dyn Junction>),
 }
 
 /// One line of the registry.
@@ -116,10 +118,12 @@ impl Registry {
         self.known(role, name).map(|known| known.component.build)
     }
 
-    /// Whether the source of this name can read again from a position.
-    pub fn is_durable(&self, source: &str) -> bool {
-        self.known(ComponentRole::Source, source)
-            .is_some_and(|known| known.durable)
+    /// Whether what begins a pipe can read again from a position: a source of this name, or else a junction.
+    pub fn is_durable(&self, name: &str) -> bool {
+        match self.known(ComponentRole::Source, name) {
+            Some(source) => source.durable,
+            None => matches!(self.find(ComponentRole::Transform, name), Some(Build::Junction(_))),
+        }
     }
 }
 

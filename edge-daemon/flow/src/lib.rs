@@ -8,6 +8,7 @@
 //! | [`Source`] | `open` after a [`Position`], `read` | `check`, `commit`, `ready`, `close`, and what only streams need |
 //! | [`Transform`] | `apply`: pure, the same for the same batch, no more records than came | `forget`; `outside`, for one that has to be waited for ([`Outside`]) |
 //! | [`Sink`] | `open`, `write`, `commit` | `check`; `watermark` and `keeps_watermark` for exactly once, `gathered` for objects, `close`, and what only spools need |
+//! | [`Junction`] | a sink for each pipe that ends there and a source for the one that begins | |
 //! | [`Component`] | a descriptor (see [`describe`]) and a builder that checks the config and opens nothing | |
 //!
 //! What holds between them and the runner:
@@ -22,7 +23,8 @@
 //!   rows with a reason. They are in the dead letters before their batch is committed.
 //! - **Calls** come one at a time, and a value may be dropped in the middle of any of them: nothing may be lost by that.
 //!
-//! A *pipe* goes from one source through a tree of transforms to its leaves, which are sinks. An incoming stream is a
+//! A *pipe* goes from one source through a tree of transforms to its leaves, which are sinks. At a [`Junction`] pipes end and
+//! another one begins. An incoming stream is a
 //! source like any other, and a spooled outgoing stream is a sink like any other: this crate knows no bus, no disk and
 //! no wall clock.
 //!
@@ -32,6 +34,7 @@
 mod backoff;
 pub mod check;
 mod component;
+mod junction;
 mod letter;
 mod level;
 pub mod levelling;
@@ -50,6 +53,7 @@ mod work;
 pub use backoff::Backoff;
 pub use check::{Trouble, TroubleKind};
 pub use component::{Build, BuildContext, Builder, Component, ConfigError, Registry, describe, parse_config};
+pub use junction::Junction;
 pub use letter::{DeadLetter, DeadLetters, Due, LetterKey, LetterPoint, Replay, Stand};
 pub use memory::STATES_BYTES_MAX;
 pub use outside::Outside;

@@ -171,7 +171,12 @@ async fn run_once(pipe: &mut Pipe, around: &Surroundings) -> End {
     match (read, written) {
         (_, Err(End::Outcome(failed @ Outcome::Failed(_)))) | (failed @ Outcome::Failed(_), _) => End::Outcome(failed),
         (_, Err(End::Behind)) if !around.stopping() => End::Behind,
-        (Outcome::Finished, Ok(())) => End::Outcome(Outcome::Finished),
+        (Outcome::Finished, Ok(())) => {
+            for leaf in leaves {
+                leaf.sink.0.lock().await.sink.ended();
+            }
+            End::Outcome(Outcome::Finished)
+        }
         _ => End::Outcome(Outcome::Stopped),
     }
 }

@@ -243,6 +243,10 @@ pub trait Sink: Send {
         Ok(())
     }
 
+    /// The pipe has come to its end, with everything durable: nothing comes any more until it begins anew. Only where others go
+    /// on with what comes ([`crate::Junction`]) does that matter.
+    fn ended(&mut self) {}
+
     /// The highest seq of a lineage of which something may have gone out already: there is no going back behind it.
     async fn gone_out(&mut self, stream: &StreamId) -> Result<u64, Fault> {
         let _ = stream;

@@ -2,6 +2,7 @@
 //! source, writes to no destination, keeps nothing. Checks of sources and destinations are in `checkup`.
 
 pub mod checkup;
+mod joined;
 pub mod local;
 pub mod rows;
 
@@ -44,6 +45,9 @@ struct Step {
     batch: Batch,
     rejected: Vec<(usize, String)>,
 }
+
+/// What was done so far, and what waits for more.
+type Trail<'t> = (&'t mut Vec<Step>, &'t mut joined::Waiting);
 
 fn invalid(message: String, problems: Vec<Problem>) -> Failure {
     Failure {
@@ -191,15 +195,18 @@ impl Trial<'_> {
 
     /// Leads records through the graph from each source, one after the other.
     fn run(&self, spec: &Spec, given: Vec<(String, Batch)>) -> Result<Vec<Step>, Failure> {
-        let mut steps = Vec::new();
+        let (mut steps, mut waiting) = (Vec::new(), joined::Waiting::new());
         for (source, batch) in given {
-            self.lead(spec, &source, &batch, &mut steps)?;
+            self.lead(spec, &source, &batch, (&mut steps, &mut waiting))?;
+        }
+        while let Some((node, came)) = joined::next(spec, &mut waiting) {
+            self.join(spec, &node, &came, (&mut steps, &mut waiting))?;
         }
         Ok(steps)
     }
 
     /// What becomes of records that leave a node. Each way has transforms of its own, as in a pipe.
-    fn lead(&self, spec: &Spec, from: &str, batch: &Batch, steps: &mut Vec<Step>) -> Result<(), Failure> {
+    fn lead(&self, spec: &Spec, from: &str, batch: &Batch, (steps, waiting): Trail<'_>) -> Result<(), Failure> {
         let readers = spec
             .nodes()
             .iter()
@@ -208,6 +215,11 @@ impl Trial<'_> {
             if steps.len() >= STEPS_MAX {
                 let message = format!("the records go more than {STEPS_MAX} ways: try a part of the workflow");
                 return Err(invalid(message, Vec::new()));
+            }
+            if matches!(self.registry.find(node.role, &node.component), Some(Build::Junction(_))) {
+                let came = waiting.entry(node.id.clone()).or_default();
+                came.push((from.to_string(), batch.clone()));
+                continue;
             }
             let mut step = Step {
                 node: node.id.clone(),
@@ -222,9 +234,53 @@ impl Trial<'_> {
             }
             let out = step.batch.clone();
             steps.push(step);
-            self.lead(spec, &node.id, &out, steps)?;
+            self.lead(spec, &node.id, &out, (&mut *steps, &mut *waiting))?;
         }
         Ok(())
+    }
+
+    /// What becomes of all that came to a node that joins its inputs.
+    fn join(
+        &self,
+        spec: &Spec,
+        id: &str,
+        came: &[(String, Batch)],
+        (steps, waiting): Trail<'_>,
+    ) -> Result<(), Failure> {
+        let Some(node) = spec.node(id) else { return Ok(()) };
+        let Some(Build::Junction(build)) = self.registry.find(node.role, &node.component) else {
+            return Ok(());
+        };
+        let problem = |key: &str, message: String| {
+            let problem = spec.config_problem(node, key, message);
+            invalid("the workflow has a problem".to_string(), vec![problem])
+        };
+        let config = serde_json::to_string(&node.config).unwrap_or_default();
+        let junction = build(&config, &self.context(spec, node)).map_err(|error| problem(&error.key, error.message))?;
+        let joined = self.runtime.block_on(joined::join(junction, &node.from, came));
+        let (batches, mut rejected) = joined.map_err(|fault| problem("", fault.to_string()))?;
+        let mut came: usize = came.iter().map(|(_, batch)| batch.rows()).sum();
+        for batch in batches {
+            let step = Step {
+                node: node.id.clone(),
+                from: node.from.join(", "),
+                came: std::mem::take(&mut came),
+                batch: batch.clone(),
+                rejected: std::mem::take(&mut rejected),
+            };
+            steps.push(step);
+            self.lead(spec, &node.id, &batch, (&mut *steps, &mut *waiting))?;
+        }
+        Ok(())
+    }
+
+    fn context(&self, spec: &Spec, node: &Node) -> BuildContext {
+        BuildContext {
+            workflow: spec.name().to_string(),
+            node: node.id.clone(),
+            daemon: self.daemon.to_string(),
+            base_dir: self.base_dir.to_path_buf(),
+        }
     }
 
     fn apply(&self, spec: &Spec, node: &Node, batch: &Batch) -> Result<flow::Transformed, Failure> {
@@ -244,12 +300,7 @@ impl Trial<'_> {
             return Err(problem("type", message));
         }
         let config = serde_json::to_string(&node.config).unwrap_or_default();
-        let context = BuildContext {
-            workflow: spec.name().to_string(),
-            node: node.id.clone(),
-            daemon: self.daemon.to_string(),
-            base_dir: self.base_dir.to_path_buf(),
-        };
+        let context = self.context(spec, node);
         let mut transform = build(&config, &context).map_err(|error| problem(&error.key, error.message))?;
         let wrong = |fault: flow::Fault| problem("", fault.to_string());
         if transform.remembers() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{Broker, Cmd, bin, file_job, scenario, temp_dir, wait_ok};
+use crate::{Broker, Cmd, bin, file_job, scenario, temp_dir, ten, wait_ok};
 
 /// How much there is to do.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +19,8 @@ pub struct Load {
     pub lines: u64,
     /// Daemons around the plane.
     pub daemons: usize,
+    /// Rows each way through ten connectors.
+    pub each: u64,
 }
 
 impl Load {
@@ -27,12 +29,14 @@ impl Load {
         rows: 1_000_000,
         lines: 1_000_000,
         daemons: 100,
+        each: 100_000,
     };
     /// Everything happens once.
     pub const SMALL: Self = Self {
         rows: 20_000,
         lines: 20_000,
         daemons: 3,
+        each: 2_000,
     };
 }
 
@@ -77,6 +81,8 @@ const BROKER_DISK: u64 = 6_000_000;
 const DAEMON_MEMORY: u64 = 15_000_000;
 /// The same for one that sends: its spool is a database in memory as well. A tenth above what was measured.
 const SENDER_MEMORY: u64 = 16_500_000;
+/// The same for one in which ten connectors of nine kinds work at once: an aim.
+const TEN_MEMORY: u64 = 24_000_000;
 /// The plane's, with [`Load::FULL`] around it.
 const PLANE_MEMORY: u64 = 10_000_000;
 
@@ -98,24 +104,40 @@ pub fn disk() -> Result<Vec<Figure>> {
     programs.into_iter().map(figure).collect()
 }
 
-/// Peaks of resident memory (VmHWM) while the load is moved.
-pub fn memory(load: Load) -> Result<Vec<Figure>> {
-    let figure = |what: &str, peak_kib: u64, bytes_max: u64| Figure {
+fn figure(what: &str, peak_kib: u64, bytes_max: u64) -> Figure {
+    Figure {
         what: what.to_string(),
         bytes: peak_kib * 1024,
         bytes_max,
-    };
+    }
+}
+
+/// The peak of one daemon with a workflow of ten connectors.
+pub fn ten_connectors(load: Load) -> Result<Figure> {
+    Ok(figure(
+        "myceliald, ten connectors at once",
+        ten::peak(load.each)?,
+        TEN_MEMORY,
+    ))
+}
+
+/// Peaks of resident memory (VmHWM) while the load is moved.
+pub fn memory(load: Load) -> Result<Vec<Figure>> {
     let peaks = scenario::bulk(Broker::embedded(false), load.rows).peaks;
     let file = measure_file_job(load.lines)?;
+    let ten = ten_connectors(load)?;
     let plane = scenario::crowd(Broker::embedded(false), load.daemons);
     ensure!(
-        [peaks.gateway, peaks.hub, file, plane].iter().all(|peak| *peak > 0),
+        [peaks.gateway, peaks.hub, file, ten.bytes, plane]
+            .iter()
+            .all(|peak| *peak > 0),
         "a process was gone before its memory could be read"
     );
     Ok(vec![
         figure("myceliald, SQLite to a stream", peaks.gateway, SENDER_MEMORY),
         figure("myceliald, a stream to SQLite", peaks.hub, DAEMON_MEMORY),
         figure("myceliald, the file job", file, DAEMON_MEMORY),
+        ten,
         figure(
             &format!("mycelial-plane with {} daemons", load.daemons),
             plane,

@@ -58,6 +58,7 @@ mod service;
 pub mod shop;
 mod smtp;
 pub mod soak;
+mod ten;
 mod tls;
 mod wait;
 mod wall_clock;

@@ -1,5 +1,5 @@
 //! `cargo xtask new-connector NAME`: a source and a destination to begin with, in one file with its tests, and its lines in
-//! the registry. What is to be done with them is in `docs/CONNECTOR.md`.
+//! the registry, among what destinations promise and in the compliance suite. What is to be done with them is in `docs/CONNECTOR.md`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,16 @@ use crate::cmd;
 
 /// What is written. `@name@` stands for the name.
 const TEMPLATE: &str = include_str!("new_connector/connector.rs.in");
+/// What the compliance suite needs of it.
+const WORLDS: &str = include_str!("new_connector/worlds.rs.in");
 /// Longest name, in bytes: that of a component.
 const NAME_BYTES_MAX: usize = 32;
 /// Where the connectors of the daemon are.
 const CONNECTORS: &str = "edge-daemon/connectors";
+/// Where the compliance suite is.
+const SUITE: &str = "edge-daemon/connectors/tests/compliance";
+/// Where its table begins.
+const SUITE_HEADING: &str = "rows! {";
 /// Where the table of promises is, in which every destination must stand.
 const PROMISES: &str = "docs/RELIABILITY.md";
 const PROMISES_HEADING: &str = "| destination | promise | how, and what may come again |";
@@ -41,18 +47,28 @@ pub fn run(args: &Args) -> Result<()> {
     // Everything is read and made before anything is written.
     let registry = registered(&read(&lib)?, name).with_context(|| lib.display().to_string())?;
     let promises = cmd::root().join(PROMISES);
-    let table = match is_ours {
-        true => Some(promised(&read(&promises)?, name).with_context(|| promises.display().to_string())?),
+    let suite = cmd::root().join(SUITE);
+    let (main, worlds) = (suite.join("main.rs"), suite.join(format!("{name}_worlds.rs")));
+    let tables = match is_ours {
+        true => Some((
+            promised(&read(&promises)?, name).with_context(|| promises.display().to_string())?,
+            complying(&read(&main)?, name).with_context(|| main.display().to_string())?,
+        )),
         false => None,
     };
     write(&file, &TEMPLATE.replace("@name@", name))?;
     write(&lib, &registry)?;
     println!("{}: a source and a destination that work, with tests", file.display());
     println!("{}: their lines in the registry", lib.display());
-    if let Some(table) = table {
-        write(&promises, &table)?;
+    if let Some((promised, complying)) = tables {
+        write(&promises, &promised)?;
         println!("{}: what the destination promises", promises.display());
-        println!("next: cargo test -p connectors {name}, then docs/CONNECTOR.md");
+        write(&worlds, &WORLDS.replace("@name@", name))?;
+        write(&main, &complying)?;
+        println!("{}: what the compliance suite needs of them", worlds.display());
+        println!("{}: their lines in the suite", main.display());
+        println!("next: UPDATE=1 cargo test -p connectors --test compliance page, which writes docs/COMPLIANCE.md;");
+        println!("      cargo test -p connectors {name}; then docs/CONNECTOR.md");
     }
     Ok(())
 }
@@ -118,6 +134,56 @@ fn promised(text: &str, name: &str) -> Result<String> {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let how = "the watermark is kept by the daemon, after the commit: after a crash one commit may be written again";
     lines.insert(heading + rows, format!("| `{name}` | at least once | {how} |"));
+    Ok(lines.join("\n") + "\n")
+}
+
+/// The compliance suite with a module and two lines more.
+fn complying(main: &str, name: &str) -> Result<String> {
+    let mut lines: Vec<String> = main.lines().map(str::to_owned).collect();
+    let first = lines.iter().position(|line| line.starts_with("mod "));
+    let first = first.context("it has no module")?;
+    let module = format!("mod {name}_worlds;");
+    let modules = lines[first..].iter().take_while(|line| line.starts_with("mod "));
+    let before = first + modules.take_while(|line| **line < module).count();
+    lines.insert(before, module);
+    let table = lines.iter().position(|line| line == SUITE_HEADING);
+    let table = table.with_context(|| format!("it has no table: '{SUITE_HEADING}' on a line of its own"))? + 1;
+    let rows = [
+        (
+            "source",
+            format!(
+                "    source_{name}: Source \"{name}\" \"\" = {name}_worlds::Counting, not: [\n        (Ask::Reconnect, \"there is no \
+                 server: it counts\"), NEVER_BAD, NO_COLUMNS];"
+            ),
+        ),
+        (
+            "sink",
+            format!("    sink_{name}: Sink \"{name}\" \"\" = {name}_worlds::Written::new(), not: [NO_SERVER];"),
+        ),
+    ];
+    for (role, row) in rows {
+        let start = format!("    {role}_");
+        let (own, mut place) = (format!("{start}{name}:"), None);
+        for (at, line) in lines
+            .iter()
+            .enumerate()
+            .skip(table)
+            .take_while(|(_, line)| *line != "}")
+        {
+            if line.starts_with(&start) && *line < own {
+                place = Some(at);
+            }
+        }
+        // Behind the one before it in the alphabet, which may have more lines than one.
+        let place = place.map_or(table, |at| {
+            at + 1
+                + lines[at + 1..]
+                    .iter()
+                    .take_while(|line| line.starts_with("        "))
+                    .count()
+        });
+        lines.splice(place..place, row.lines().map(str::to_owned));
+    }
     Ok(lines.join("\n") + "\n")
 }
 
@@ -187,5 +253,15 @@ mod tests {
         );
         let table = promised(&read(&root.join(PROMISES)).unwrap(), "zz").unwrap();
         assert!(table.contains("\n| `zz` | at least once | the watermark"), "{table}");
+        let suite = complying(&read(&root.join(SUITE).join("main.rs")).unwrap(), "mz").unwrap();
+        for wanted in [
+            "mod live_worlds;\nmod mz_worlds;\nmod numbers;\n",
+            "    source_mz: Source \"mz\" \"\" = mz_worlds::Counting, not: [\n        (Ask::Reconnect, \"there is no server: it counts\"), \
+             NEVER_BAD, NO_COLUMNS];\n    source_nats:",
+            "    sink_mz: Sink \"mz\" \"\" = mz_worlds::Written::new(), not: [NO_SERVER];\n    sink_nats:",
+        ] {
+            assert!(suite.contains(wanted), "{suite}");
+        }
+        assert!(complying("mod a;\n", "zz").is_err());
     }
 }

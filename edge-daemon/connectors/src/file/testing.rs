@@ -60,6 +60,7 @@ pub(crate) fn refused(component: &Component, config: &str, wanted: &str) {
         Build::Source(build) => build(config, &context).err(),
         Build::Sink(build) => build(config, &context).err(),
         Build::Transform(build) => build(config, &context).err(),
+        Build::Junction(build) => build(config, &context).err(),
     };
     let error = error.unwrap_or_else(|| panic!("{config} was taken"));
     assert!(error.to_string().contains(wanted), "{config}: {error}");

@@ -240,6 +240,7 @@ impl Store {
             let action: CompleteMultipartUpload<'_, _> = action;
             (action.sign(SIGNED_FOR), action.body())
         };
+        crash_point::at!(S3BeforeComplete);
         let answer = self.ask(Method::POST, url, body.into_bytes(), None).await?;
         self.expect(&answer, name)?;
         // The answer begins before it is known how it ends.
@@ -247,6 +248,7 @@ impl Store {
         if !body.contains("<CompleteMultipartUploadResult") {
             return Err(self.strange(name, text_of(&body, "Message").unwrap_or("no result")));
         }
+        crash_point::at!(S3AfterComplete);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ async fn trouble(role: ComponentRole, component: &str, config: &Json) -> Option<
     let checked = match registry.find(role, component).unwrap() {
         Build::Source(build) => check::check_source(&mut *build(&config, &context).unwrap()).await,
         Build::Sink(build) => check::check_sink(&mut *build(&config, &context).unwrap()).await,
-        Build::Transform(_) => panic!("a transform"),
+        Build::Transform(_) | Build::Junction(_) => panic!("a transform"),
     };
     checked.err().map(|trouble| trouble.kind)
 }

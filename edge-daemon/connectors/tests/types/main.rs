@@ -80,6 +80,8 @@ async fn deliver(sink: &mut dyn Sink, fields: [Field; 2], op: Op, row: [Value; 2
     };
     let rejected = sink.write(&[delivery]).await.unwrap();
     sink.commit().await.unwrap();
+    // Of one that gathers.
+    sink.complete(&stream).await.unwrap();
     rejected.into_iter().next().map_or(Ok(()), |row| Err(row.reason))
 }
 

@@ -1,10 +1,10 @@
 //! The destinations of the matrix: how each is written to (the real sink into the real server), and how what it holds is read
-//! by something that is not ours: psql, the `mariadb` client, SQLite itself, serde_json, the `csv` crate.
+//! by something that is not ours: psql, the `mariadb` client, SQLite itself, serde_json, the `csv` crate, pyarrow.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
 use bus_schema::{
-    data::{Type, Zone},
+    data::{Type, Value, Zone},
     plan::ComponentRole,
 };
 use flow::{Build, BuildContext, Registry, Sink};
@@ -73,6 +73,7 @@ pub fn places() -> Vec<Box<dyn Place>> {
         Box::new(InMariadb(mariadb, mysql_url)),
         Box::new(InJsonLines(dir())),
         Box::new(InCsv(dir())),
+        Box::new(InParquet(dir())),
     ]
 }
 
@@ -335,6 +336,89 @@ impl Place for InCsv {
         // The reader does not tell `""` from nothing; no other field of these files is quoted and empty.
         let is_null = text.is_empty() && !bytes.ends_with(b"\"\"\n") && !bytes.ends_with(b"\"\",insert\n");
         Row::With(Found::new("field", (!is_null).then_some(text)))
+    }
+}
+
+struct InParquet(TempDir);
+
+/// Prints the type and the value of the last row, and where they are the same, as text: times and days as numbers, which
+/// Python's own do not reach.
+const PRINT: &str = r#"
+import sys, json, glob
+import pyarrow as pa, pyarrow.parquet as pq
+column = json.loads(sys.argv[2])
+names = sorted(glob.glob(glob.escape(sys.argv[1]) + '-*.parquet'))
+t = pa.concat_tables([pq.ParquetFile(n).read() for n in names[-1:]]) if names else None
+if t is None or t.num_rows == 0: print('null')
+elif column not in t.column_names: print('{}')
+else:
+    c = t[column]
+    ty = getattr(c.type, 'storage_type', c.type)
+    name = str(c.type)
+    if pa.types.is_temporal(ty): c = c.cast(pa.int32() if pa.types.is_date(ty) else pa.int64())
+    v = c.to_pylist()[-1]
+    if v is None: s = None
+    elif pa.types.is_boolean(ty): s = str(v).lower()
+    elif pa.types.is_decimal(ty): s = format(v, 'f')
+    elif isinstance(v, bytes): s = v.hex()
+    else: s = str(v)
+    print(json.dumps({'kind': name, 'text': s}))
+"#;
+
+impl Place for InParquet {
+    fn name(&self) -> &'static str {
+        "file, Parquet"
+    }
+
+    fn component(&self) -> &'static str {
+        "file"
+    }
+
+    fn is_database(&self) -> bool {
+        false
+    }
+
+    fn sink(&self, table: &str, more: Json) -> Result<Box<dyn Sink>, String> {
+        let config = json!({"path": format!("{table}.parquet"), "format": "parquet"});
+        build("file", config, more, self.0.path().to_path_buf())
+    }
+
+    fn read(&self, table: &str, column: &str) -> Row {
+        let output = Command::new(testkit::python())
+            .args(["-c", PRINT])
+            .arg(self.0.path().join(table))
+            // As JSON: no argument has a NUL in it.
+            .arg(json!(column).to_string())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let printed: Json = serde_json::from_slice(&output.stdout).unwrap();
+        match printed.get("kind") {
+            None if printed.is_null() => Row::None,
+            None => Row::Without,
+            Some(kind) => {
+                let text = printed["text"].as_str().map(str::to_string);
+                Row::With(Found::new(kind.as_str().unwrap(), text))
+            }
+        }
+    }
+
+    fn plain(&self, ty: &Type, found: &Found) -> Option<String> {
+        let text = found.text.as_deref()?;
+        if found.kind.contains("json") && !matches!(ty, Type::Json | Type::List) {
+            // Of a column of any type: each value as JSON.
+            let text = serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_string());
+            return Some(plain(ty, &text));
+        }
+        let number = || text.parse::<i128>().unwrap();
+        let value = match ty {
+            Type::Date => Value::Date(number() as i32),
+            Type::Time => Value::Time(number() as u64),
+            Type::Timestamp(Zone::Naive) => Value::Timestamp(number()),
+            Type::Timestamp(_) => Value::TimestampUtc(number()),
+            _ => return Some(plain(ty, text)),
+        };
+        Some(plain(ty, &value.as_cell().to_string()))
     }
 }
 

@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use crate::suite::{Rounds, Suite};
 
+pub mod connectors;
 pub mod daemons;
 pub mod file;
 pub mod fleet;
@@ -107,6 +108,12 @@ pub const JOBS: &[Job] = &[
         what: "MQTT messages with QoS 1 into a file and into PostgreSQL",
         can_be_quick: true,
         run: sensors::run,
+    },
+    Job {
+        name: "connectors",
+        what: "records a second through each connector, beside a bare loop on the same client crate",
+        can_be_quick: true,
+        run: connectors::run,
     },
     Job {
         name: "latency",

@@ -6,6 +6,8 @@
 #![cfg(target_os = "linux")]
 
 mod files;
+mod joins;
+mod objects;
 mod windows;
 mod world;
 
@@ -187,7 +189,12 @@ fn the_hub_dies_while_dead_letters_are_tried_again() {
 #[test]
 fn every_moment_has_a_job() {
     let in_the_fleet = ALL.iter().copied().flatten().map(|(point, ..)| point);
-    let tested: BTreeSet<&str> = in_the_fleet.chain(files::SENDING).map(|point| point.name()).collect();
+    let tested: BTreeSet<&str> = in_the_fleet
+        .chain(files::SENDING)
+        .chain(joins::JOINING)
+        .chain(objects::UPLOADING)
+        .map(|point| point.name())
+        .collect();
     let missing: Vec<&str> = Point::ALL
         .iter()
         .map(|point| point.name())

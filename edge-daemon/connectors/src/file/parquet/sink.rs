@@ -17,7 +17,7 @@ use std::{
 
 use async_trait::async_trait;
 use bus_schema::{
-    data::{Batch, Cell},
+    data::{Batch, Cell, Column, Type, Zone},
     id::StreamId,
 };
 use flow::{Delivery, Fault, Gathered, Rejected, Sink, Watermark};
@@ -189,15 +189,18 @@ impl ParquetSink {
 
     /// Says once what looks like something else in the file.
     fn tell(&self, batch: &Batch) {
-        let any = |is_such: fn(Cell<'_>) -> bool| {
+        let any = |may_have: fn(&Column, &Type) -> bool, is_such: fn(Cell<'_>) -> bool| {
             let columns = batch.schema().fields.iter().enumerate();
             columns
-                .filter(|(column, _)| !batch.columns()[*column].is_told())
+                .filter(|(column, field)| may_have(&batch.columns()[*column], &field.ty))
                 .find(|(column, _)| (0..batch.rows()).any(|row| is_such(batch.cell(row, *column))))
                 .map(|(_, field)| field.name.clone())
         };
         if !self.blurred.load(Ordering::Relaxed)
-            && let Some(column) = any(|cell| matches!(cell, Cell::Missing | Cell::Unchanged))
+            && let Some(column) = any(
+                |column, _| !column.is_told(),
+                |cell| matches!(cell, Cell::Missing | Cell::Unchanged),
+            )
             && !self.blurred.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
@@ -206,7 +209,10 @@ impl ParquetSink {
             );
         }
         if !self.shifted.load(Ordering::Relaxed)
-            && let Some(column) = any(|cell| matches!(cell, Cell::TimestampOffset(_, offset) if offset != 0))
+            && let Some(column) = any(
+                |_, ty| matches!(ty, Type::Timestamp(Zone::Offset) | Type::Any),
+                |cell| matches!(cell, Cell::TimestampOffset(_, offset) if offset != 0),
+            )
             && !self.shifted.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(column, "the offset of a timestamp is not kept: Parquet has UTC");

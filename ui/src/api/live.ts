@@ -1,18 +1,15 @@
 // The live picture: one connection for the whole page, kept up by itself. What arrives goes into the query cache, so a
-// page reads the same data whether it was fetched or pushed; the last two minutes of rates are kept for sparklines. Whoever
-// sees a part of the fleet only is not sent the picture of all of it: for them it is put together of what they may ask.
+// page reads the same data whether it was fetched or pushed; the last two minutes of rates are kept for sparklines.
 
 import type { QueryClient } from "@tanstack/react-query";
 import { create } from "zustand";
-import { BASE, Failed, get, list, whenLoggedOut } from "./client";
+import { BASE, Failed, get, whenLoggedOut } from "./client";
 import { keys } from "./keys";
-import type { DaemonItem, Picture, PlaneInfo, StreamView, WorkflowView } from "./types";
+import type { DaemonItem, Picture, PlaneInfo, StreamView } from "./types";
 
 /** How many rates are kept of each stream. */
 const RATES_MAX = 120;
 const RETRY_MS = 3_000;
-/** How often a part of the picture is asked for. */
-const ASK_MS = 2_000;
 
 export type Link = "connecting" | "on" | "off" | "out";
 
@@ -79,10 +76,9 @@ function withLabels({ daemons }: Picture, before: readonly DaemonItem[] = []): D
 let source: EventSource | null = null;
 let retry: ReturnType<typeof setTimeout> | undefined;
 let client: QueryClient | null = null;
-let isScoped = false;
 
-function take(picture: Omit<Picture, "daemons">, daemons: (before?: readonly DaemonItem[]) => DaemonItem[]) {
-  client?.setQueryData<DaemonItem[]>(keys.daemons, daemons);
+function take(picture: Picture) {
+  client?.setQueryData<DaemonItem[]>(keys.daemons, (before) => withLabels(picture, before));
   client?.setQueryData(keys.workflows, picture.workflows);
   client?.setQueryData(keys.streams, picture.streams);
   client?.setQueryData<PlaneInfo>(keys.info, picture.info);
@@ -102,37 +98,11 @@ function off() {
   useLive.setState((state) => ({ link: "off", offSince: state.offSince ?? Date.now() }));
 }
 
-/** The picture of what somebody with a scope sees, again and again. */
-async function askOn() {
-  const from = client;
-  try {
-    const [info, daemons, workflows, streams] = await Promise.all([
-      get<PlaneInfo>("/info"),
-      list<DaemonItem>("/daemons"),
-      list<WorkflowView>("/workflows"),
-      list<StreamView>("/ledger"),
-    ]);
-    if (from === client && useLive.getState().link !== "out")
-      take({ at_unix_ms: Date.now(), info, workflows, streams }, () => daemons);
-  } catch (cause) {
-    if (cause instanceof Failed && cause.status === 401) return;
-    off();
-  }
-  if (useLive.getState().link !== "out") retry = setTimeout(() => void askOn(), ASK_MS);
-}
-
 function open() {
   close();
   if (useLive.getState().link === "out") useLive.setState({ link: "connecting" });
-  if (isScoped) {
-    void askOn();
-    return;
-  }
   source = new EventSource(`${BASE}/live`);
-  source.onmessage = (event: MessageEvent<string>) => {
-    const picture = JSON.parse(event.data) as Picture;
-    take(picture, (before) => withLabels(picture, before));
-  };
+  source.onmessage = (event: MessageEvent<string>) => take(JSON.parse(event.data) as Picture);
   source.onerror = () => {
     off();
     // Browsers give up for good on some errors: ask why, then try again.
@@ -154,10 +124,9 @@ function close() {
   source = null;
 }
 
-/** Begins: somebody is logged in, and may see all of the fleet or a part of it. */
-export function startLive(queries: QueryClient, seesPart: boolean) {
+/** Begins: somebody is logged in. */
+export function startLive(queries: QueryClient) {
   client = queries;
-  isScoped = seesPart;
   useLive.setState({ link: "connecting", offSince: null });
   open();
 }

@@ -10,6 +10,8 @@ import type { DaemonItem, Picture, PlaneInfo, StreamView } from "./types";
 /** How many rates are kept of each stream. */
 const RATES_MAX = 120;
 const RETRY_MS = 3_000;
+/** How often labels are asked for, which the picture does not carry and others may have changed. */
+const LABELS_MS = 30_000;
 
 export type Link = "connecting" | "on" | "off" | "out";
 
@@ -73,12 +75,37 @@ function withLabels({ daemons }: Picture, before: readonly DaemonItem[] = []): D
   return daemons.map((daemon) => ({ ...daemon, labels: known.get(daemon.node) ?? {} }));
 }
 
+/** Whether labels have to be asked for: they are old, or of somebody nothing is known. */
+export function labelsAreDue(
+  before: readonly Pick<DaemonItem, "node">[] | undefined,
+  daemons: readonly Pick<DaemonItem, "node">[],
+  ageMs: number,
+) {
+  if (ageMs >= LABELS_MS) return true;
+  const known = new Set(before?.map(({ node }) => node));
+  return daemons.some(({ node }) => !known.has(node));
+}
+
+/** When labels were asked for last; 0: they are due. */
+let labelsAt = 0;
+
+/** Asks for labels when they are due and somebody looks at them. */
+function keepLabels(before: readonly DaemonItem[] | undefined, { daemons }: Picture) {
+  if (labelsAreDue(before, daemons, Date.now() - labelsAt)) labelsAt = 0;
+  const isLookedAt = (client?.getQueryCache().find({ queryKey: keys.daemons })?.getObserversCount() ?? 0) > 0;
+  if (labelsAt > 0 || !isLookedAt) return;
+  labelsAt = Date.now();
+  void client?.refetchQueries({ queryKey: keys.daemons, exact: true });
+}
+
 let source: EventSource | null = null;
 let retry: ReturnType<typeof setTimeout> | undefined;
 let client: QueryClient | null = null;
 
 function take(picture: Picture) {
-  client?.setQueryData<DaemonItem[]>(keys.daemons, (before) => withLabels(picture, before));
+  const before = client?.getQueryData<DaemonItem[]>(keys.daemons);
+  client?.setQueryData<DaemonItem[]>(keys.daemons, withLabels(picture, before));
+  keepLabels(before, picture);
   client?.setQueryData(keys.workflows, picture.workflows);
   client?.setQueryData(keys.streams, picture.streams);
   client?.setQueryData<PlaneInfo>(keys.info, picture.info);
@@ -127,6 +154,7 @@ function close() {
 /** Begins: somebody is logged in. */
 export function startLive(queries: QueryClient) {
   client = queries;
+  labelsAt = 0;
   useLive.setState({ link: "connecting", offSince: null });
   open();
 }

@@ -422,7 +422,7 @@ fn workflows_are_checked_where_they_would_run() {
     world.arrives(5);
     for (arguments, code, said) in [
         (&["workflow", "check", "none"][..], 5, "none"),
-        (&["workflow", "check"], 2, "--file"),
+        (&["workflow", "check"], 2, "<NAME>"),
         (&["workflow", "check", "copy", "--daemon", "nobody"], 5, "nobody"),
     ] {
         let done = cli(fleet, arguments);

@@ -190,21 +190,34 @@ fn fetch(ui: &Path) {
 
 #[test]
 fn a_journey_through_the_page() {
-    walk("tests/journey.mjs");
+    walk("tests/journey.mjs", |_| {});
 }
 
 #[test]
 fn a_journey_through_the_editor() {
-    walk("tests/editor.mjs");
+    walk("tests/editor.mjs", |_| {});
+}
+
+#[test]
+fn a_journey_among_records() {
+    walk("tests/records.mjs", |world| {
+        let path = world.path("plane/plane.toml");
+        let settings = fs::read_to_string(&path).expect("init wrote it");
+        fs::write(path, settings + "\n[web]\noperator = true\n").expect("a file can be written");
+    });
 }
 
 #[test]
 fn a_thousand_daemons_and_two_hundred_nodes_stay_smooth() {
-    walk("tests/smooth.mjs");
+    walk("tests/smooth.mjs", |world| {
+        let path = world.path("plane/broker.toml");
+        let settings = fs::read_to_string(&path).expect("init wrote it");
+        fs::write(path, format!("max_clients = 4_000\n{settings}")).expect("a file can be written");
+    });
 }
 
-/// Lets a script walk through the page of a fleet of its own.
-fn walk(script: &str) {
+/// Lets a script walk through the page of a fleet of its own. `prepare` changes its settings before anything runs.
+fn walk(script: &str, prepare: impl FnOnce(&World)) {
     let ui = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ui");
     fetch(&ui);
     let temporary = temp_dir("page");
@@ -220,6 +233,7 @@ fn walk(script: &str) {
         .args(["--embedded", &format!("mqtt://127.0.0.1:{}", free_port())])
         .run(SOON)
         .ok();
+    prepare(&world);
     world.start("broker");
     world.start("plane");
     let plane = world.process("plane").expect("it was started");

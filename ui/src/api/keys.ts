@@ -24,6 +24,11 @@ export const keys = {
   audit: (search: string, by: string, lastS: number) => ["audit", search, by, lastS],
   logs: (daemon: string, level: string, workflow: string) => ["logs", daemon, level, workflow],
   command: (id: number) => ["commands", id],
+  lettersOf: (workflow: string) => ["letters", workflow],
+  letters: (workflow: string, daemon: string) => ["letters", workflow, daemon],
+  letter: (letter: string) => ["letter", letter],
+  secretsOfAll: ["secrets"],
+  secrets: (daemon: string) => ["secrets", daemon],
   drafts: ["drafts"],
   accessList: (broker: string) => ["access-list", broker],
 } as const;

@@ -1,18 +1,17 @@
 // The live picture: one connection for the whole page, kept up by itself. What arrives goes into the query cache, so a
-// page reads the same data whether it was fetched or pushed; the last two minutes of rates are kept for sparklines. Whoever
-// sees a part of the fleet only is not sent the picture of all of it: for them it is put together of what they may ask.
+// page reads the same data whether it was fetched or pushed; the last two minutes of rates are kept for sparklines.
 
 import type { QueryClient } from "@tanstack/react-query";
 import { create } from "zustand";
-import { BASE, Failed, get, list, whenLoggedOut } from "./client";
+import { BASE, Failed, get, whenLoggedOut } from "./client";
 import { keys } from "./keys";
-import type { DaemonItem, Picture, PlaneInfo, StreamView, WorkflowView } from "./types";
+import type { DaemonItem, Picture, PlaneInfo, StreamView } from "./types";
 
 /** How many rates are kept of each stream. */
 const RATES_MAX = 120;
 const RETRY_MS = 3_000;
-/** How often a part of the picture is asked for. */
-const ASK_MS = 2_000;
+/** How often labels are asked for, which the picture does not carry and others may have changed. */
+const LABELS_MS = 30_000;
 
 export type Link = "connecting" | "on" | "off" | "out";
 
@@ -76,13 +75,37 @@ function withLabels({ daemons }: Picture, before: readonly DaemonItem[] = []): D
   return daemons.map((daemon) => ({ ...daemon, labels: known.get(daemon.node) ?? {} }));
 }
 
+/** Whether labels have to be asked for: they are old, or of somebody nothing is known. */
+export function labelsAreDue(
+  before: readonly Pick<DaemonItem, "node">[] | undefined,
+  daemons: readonly Pick<DaemonItem, "node">[],
+  ageMs: number,
+) {
+  if (ageMs >= LABELS_MS) return true;
+  const known = new Set(before?.map(({ node }) => node));
+  return daemons.some(({ node }) => !known.has(node));
+}
+
+/** When labels were asked for last; 0: they are due. */
+let labelsAt = 0;
+
+/** Asks for labels when they are due and somebody looks at them. */
+function keepLabels(before: readonly DaemonItem[] | undefined, { daemons }: Picture) {
+  if (labelsAreDue(before, daemons, Date.now() - labelsAt)) labelsAt = 0;
+  const isLookedAt = (client?.getQueryCache().find({ queryKey: keys.daemons })?.getObserversCount() ?? 0) > 0;
+  if (labelsAt > 0 || !isLookedAt) return;
+  labelsAt = Date.now();
+  void client?.refetchQueries({ queryKey: keys.daemons, exact: true });
+}
+
 let source: EventSource | null = null;
 let retry: ReturnType<typeof setTimeout> | undefined;
 let client: QueryClient | null = null;
-let isScoped = false;
 
-function take(picture: Omit<Picture, "daemons">, daemons: (before?: readonly DaemonItem[]) => DaemonItem[]) {
-  client?.setQueryData<DaemonItem[]>(keys.daemons, daemons);
+function take(picture: Picture) {
+  const before = client?.getQueryData<DaemonItem[]>(keys.daemons);
+  client?.setQueryData<DaemonItem[]>(keys.daemons, withLabels(picture, before));
+  keepLabels(before, picture);
   client?.setQueryData(keys.workflows, picture.workflows);
   client?.setQueryData(keys.streams, picture.streams);
   client?.setQueryData<PlaneInfo>(keys.info, picture.info);
@@ -102,37 +125,11 @@ function off() {
   useLive.setState((state) => ({ link: "off", offSince: state.offSince ?? Date.now() }));
 }
 
-/** The picture of what somebody with a scope sees, again and again. */
-async function askOn() {
-  const from = client;
-  try {
-    const [info, daemons, workflows, streams] = await Promise.all([
-      get<PlaneInfo>("/info"),
-      list<DaemonItem>("/daemons"),
-      list<WorkflowView>("/workflows"),
-      list<StreamView>("/ledger"),
-    ]);
-    if (from === client && useLive.getState().link !== "out")
-      take({ at_unix_ms: Date.now(), info, workflows, streams }, () => daemons);
-  } catch (cause) {
-    if (cause instanceof Failed && cause.status === 401) return;
-    off();
-  }
-  if (useLive.getState().link !== "out") retry = setTimeout(() => void askOn(), ASK_MS);
-}
-
 function open() {
   close();
   if (useLive.getState().link === "out") useLive.setState({ link: "connecting" });
-  if (isScoped) {
-    void askOn();
-    return;
-  }
   source = new EventSource(`${BASE}/live`);
-  source.onmessage = (event: MessageEvent<string>) => {
-    const picture = JSON.parse(event.data) as Picture;
-    take(picture, (before) => withLabels(picture, before));
-  };
+  source.onmessage = (event: MessageEvent<string>) => take(JSON.parse(event.data) as Picture);
   source.onerror = () => {
     off();
     // Browsers give up for good on some errors: ask why, then try again.
@@ -154,10 +151,10 @@ function close() {
   source = null;
 }
 
-/** Begins: somebody is logged in, and may see all of the fleet or a part of it. */
-export function startLive(queries: QueryClient, seesPart: boolean) {
+/** Begins: somebody is logged in. */
+export function startLive(queries: QueryClient) {
   client = queries;
-  isScoped = seesPart;
+  labelsAt = 0;
   useLive.setState({ link: "connecting", offSince: null });
   open();
 }

@@ -31,8 +31,6 @@ import type {
 
 /** How often details that the live picture does not carry are asked for while they are looked at. */
 const DETAIL_MS = 2_000;
-/** How often labels that somebody else put on are asked for. */
-const LABELS_MS = 30_000;
 const CATALOGUE_STALE_MS = 60_000;
 /** How often the plane looks at its alerts' rules: sooner there is nothing new. */
 const ALERTS_MS = 10_000;
@@ -48,8 +46,8 @@ export const useInfo = () =>
 const daemonsQuery = queryOptions({
   queryKey: keys.daemons,
   queryFn: ({ signal }) => list<DaemonItem>("/daemons", signal),
-  // Its labels come with this; the live picture brings the rest anew each second, and keeps them.
-  refetchInterval: LABELS_MS,
+  // Its labels come with this; the live picture brings the rest anew each second, keeps them, and says when they are due:
+  // an interval here would begin anew with every picture, and never end.
   staleTime: Infinity,
 });
 

@@ -27,7 +27,7 @@ export async function lookSession(queries: QueryClient) {
   const { data } = await ask<Session>("GET", SESSION);
   useUser.setState({ user: data.user, isSetup: data.setup });
   if (data.user === null) endLive(data.hint);
-  else startLive(queries, data.user.scope !== null);
+  else startLive(queries);
   return data;
 }
 

@@ -68,6 +68,21 @@ export type DraftView = Told<Schemas["DraftView"]>;
 /** `layout` is whatever the page put there. */
 export type DraftShown = Told<Omit<Schemas["DraftShown"], "layout">> & { layout: unknown };
 
+export type TestShown = Told<Schemas["TestShown"]>;
+export type Checked = Told<Schemas["Checked2"]>;
+export type TapShown = Told<Schemas["TapShown"]>;
+export type Letter = Told<Schemas["Letter"]>;
+export type Letters = Told<Schemas["Letters"]>;
+export type LettersDone = Told<Schemas["Done"]>;
+export type SecretView = Told<Schemas["SecretView"]>;
+export type SecretTold = Told<Schemas["Told"]>;
+
+/** A record of whatever columns. */
+export type RecordShown = Record<string, unknown>;
+export type Step = Told<Omit<Schemas["Step"], "out">> & { out: RecordShown[] };
+export type LetterShown = Told<Omit<Schemas["LetterShown"], "record">> & { record: RecordShown[] | null };
+export type TapLook = Told<Omit<Schemas["Look"], "records">> & { records: { number: number; record: RecordShown }[] };
+
 /** One page of a list that can grow. */
 export interface ListPage<Item> {
   items: Item[];

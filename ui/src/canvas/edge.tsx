@@ -20,7 +20,7 @@ export const Flow = memo(function Flow(props: EdgeProps<CanvasEdge>) {
       {data?.Label && (
         <EdgeLabelRenderer>
           <div
-            className="nodrag nopan pointer-events-none absolute"
+            className="nodrag nopan pointer-events-none absolute z-1"
             style={{ transform: `translate(-50%, -50%) translate(${x}px, ${y}px)` }}
           >
             <data.Label edge={data.edge} />

@@ -86,7 +86,7 @@ export function RowCells<Row>({ columns, row }: { columns: readonly Column<Row>[
     <td
       key={column.name}
       className={cx(
-        "px-3 py-1.5 max-md:flex max-md:gap-3 max-md:px-0 max-md:py-0.5",
+        "px-3 py-1.5 max-md:flex max-md:gap-3 max-md:px-0 max-md:py-0.5 max-md:has-[>div:empty]:hidden",
         column.isNumber && "tabular md:text-right",
         column.isMinor && "max-md:hidden!",
         column.className,

@@ -5,6 +5,7 @@ import { Tabs } from "./tabs";
 const TABS = [
   ["Run", ""],
   ["Edit", "/edit"],
+  ["Dead letters", "/letters"],
   ["Revisions", "/revisions"],
 ] as const;
 

@@ -6,7 +6,7 @@ import type { Layout, Position } from "./history";
 
 export const NODE_WIDTH = 196;
 export const NODE_HEIGHT = 60;
-const GAP_X = 88;
+const GAP_X = 120;
 const GAP_Y = 28;
 
 /** All of them in order, from what is read to what is written. */

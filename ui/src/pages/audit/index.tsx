@@ -37,7 +37,7 @@ const COLUMNS: readonly Column<AuditEntry>[] = [
     cell: ({ event: { who, from } }) => (
       <>
         {who}
-        <span className="block text-xs text-muted">from {from}</span>
+        <span className="block text-xs text-muted md:whitespace-nowrap">from {from}</span>
       </>
     ),
   },

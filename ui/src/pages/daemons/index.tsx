@@ -174,7 +174,7 @@ function Filter({ typed, setTyped, error, found, all, children }: FilterProps) {
   const command = typed === "" ? "mycelial daemon list" : `mycelial daemon list -l ${shellWord(asSelector(typed))}`;
   return (
     <div className="flex flex-wrap items-center gap-x-3 gap-y-1">
-      <div className="min-w-48 flex-1">
+      <div className="min-w-48 flex-1 basis-96">
         <Input
           type="search"
           data-search

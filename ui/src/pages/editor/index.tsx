@@ -28,9 +28,10 @@ import { type Beginning, beginning, forgetDraft, keepDraft, lineRange, nameOfNew
 import { Inspector } from "./inspector";
 import { fetchRemote, type Kept } from "./keeping";
 import { Outline, Palette } from "./outline";
+import { Preview } from "./preview";
 import { Problems, problemsOf, useProblems } from "./problems";
 import { useWorkbench, type Workbench } from "./state";
-import { Preview, Tests } from "./tests";
+import { Tests } from "./tests";
 
 const Canvas = lazy(() => import("@/canvas"));
 

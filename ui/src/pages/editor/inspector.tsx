@@ -10,6 +10,7 @@ import { tell } from "@/components/toast";
 import { isName, NAME_RULE, pathOf } from "@/workflow/edit";
 import { type FormField, formOf } from "@/workflow/fields";
 import { canConnect, type Node, nodeOf, RESERVED } from "@/workflow/graph";
+import { TestConnection } from "./connection";
 import { placeOf, problemsOf } from "./problems";
 import type { Workbench } from "./state";
 import { SettingField } from "./value-field";
@@ -241,6 +242,7 @@ export function Inspector({ bench, problems, onRemoved }: InspectorProps) {
       <DaemonField bench={bench} node={node} error={wrong("daemon")} />
       {node.role !== "source" && <Inputs bench={bench} node={node} error={wrong("from")} />}
       <Settings bench={bench} node={node} problems={problems} />
+      <TestConnection bench={bench} node={node} />
       {actions}
     </section>
   );

@@ -1,15 +1,21 @@
 // The workflow's own examples of what it shall do, as forms. They are run where the records would be: on a daemon.
 
+import { useMutation } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
+import { runTests } from "@/api/operator";
+import { Allowed } from "@/components/allowed";
 import { Button } from "@/components/button";
-import { Code, shellWord } from "@/components/copy";
+import { Failure } from "@/components/callout";
+import { CliButton, shellWord } from "@/components/copy";
 import { Field, Select, Textarea } from "@/components/field";
 import { Empty } from "@/components/page";
-import { save } from "@/lib/save";
+import { Status } from "@/components/status";
+import { count } from "@/lib/format";
 import { freeName } from "@/workflow/edit";
 import { fromLines, textLines, toLines } from "@/workflow/rows";
 import { at, isTable, same, type Table, type Value } from "@/workflow/value";
 import type { Workbench } from "./state";
+import { TrialDaemon, useTrialDaemon } from "./trial-daemon";
 
 type Which = "given" | "expect" | "reject";
 const WORDS: Record<Which, { title: string; hint: string; add: string }> = {
@@ -98,6 +104,49 @@ function Part({ bench, name, which }: { bench: Workbench; name: string; which: W
   );
 }
 
+/** All of them, where the records would be: on a daemon. */
+function RunTests({ bench }: { bench: Workbench }) {
+  const [daemon, setDaemon] = useTrialDaemon(bench);
+  const run = useMutation({ mutationFn: () => runTests(daemon, bench.text) });
+  const failed = run.data?.filter(({ ok }) => !ok).length ?? 0;
+  return (
+    <section aria-label="Run the tests" className="flex flex-col gap-3 border-t border-line pt-4">
+      <p className="text-sm text-muted">Tests run on a daemon; nothing is read, written or deployed.</p>
+      <div className="flex flex-wrap items-end gap-2">
+        <TrialDaemon bench={bench} daemon={daemon} onChange={setDaemon} />
+        <Allowed needs="operator" what="Running tests">
+          <Button kind="main" busy={run.isPending} onClick={() => run.mutate()}>
+            Run all tests
+          </Button>
+        </Allowed>
+        <CliButton command={`mycelial workflow test ${shellWord(`${bench.graph.name}.toml`)}`} />
+      </div>
+      {run.isError && <Failure error={run.error} />}
+      {run.data && (
+        <div role="status" className="flex flex-col gap-2 text-sm">
+          <Status tone={failed > 0 ? "bad" : "good"}>
+            {failed > 0 ? `${count(failed, "test")} of ${run.data.length} differ` : "All is as expected."}
+          </Status>
+          {run.data
+            .filter(({ ok }) => !ok)
+            .map(({ test, differs }) => (
+              <div key={test}>
+                <p className="font-medium">{test}</p>
+                <ul className="list-disc pl-5">
+                  {differs.map((each) => (
+                    <li key={each} className="break-words">
+                      {each}
+                    </li>
+                  ))}
+                </ul>
+              </div>
+            ))}
+        </div>
+      )}
+    </section>
+  );
+}
+
 export function Tests({ bench }: { bench: Workbench }) {
   const { graph } = bench;
   const [chosen, setChosen] = useState<string | null>(null);
@@ -139,71 +188,7 @@ export function Tests({ bench }: { bench: Workbench }) {
       {(["given", "expect", "reject"] as const).map((which) => (
         <Part key={`${name} ${which}`} bench={bench} name={name} which={which} />
       ))}
-      <p className="text-sm text-muted">Tests run on a daemon; nothing is read, written or deployed:</p>
-      <Code text={`mycelial workflow test ${shellWord(`${graph.name}.toml`)}`} what="the command" />
-    </div>
-  );
-}
-
-/** What each step makes of some records: the command that shows it, with the records to save for it. */
-export function Preview({ bench }: { bench: Workbench }) {
-  const { graph } = bench;
-  const sources = graph.nodes.filter(({ role }) => role === "source");
-  const [source = sources[0]?.id ?? "", setSource] = useState<string>();
-  const [text, setText] = useState("");
-  const parsed = fromLines(text);
-  const file = `${source}.jsonl`;
-  const daemon = graph.nodes.find(({ daemon }) => daemon !== "")?.daemon;
-  if (sources.length === 0) {
-    return <Empty title="No source yet">A preview begins with records of a source.</Empty>;
-  }
-  return (
-    <div className="flex max-w-3xl flex-col gap-4">
-      <p className="text-sm">
-        See what every step makes of up to 100 records: what comes in, what goes out, what is dropped and why. Only a
-        daemon can do that, and it answers nobody but an operator, so it is done with the command line. No source is
-        read, no destination written.
-      </p>
-      <Field label="Records of" className="w-56">
-        <Select value={source} onChange={(event) => setSource(event.target.value)}>
-          {sources.map(({ id }) => (
-            <option key={id}>{id}</option>
-          ))}
-        </Select>
-      </Field>
-      <Field
-        label="Records"
-        hint="As JSON, one a line; paste your own."
-        error={parsed.error ?? (parsed.rows && parsed.rows.length > 100 ? "A preview takes 100 at most." : undefined)}
-      >
-        <Textarea
-          rows={6}
-          value={text}
-          placeholder={'{ "id": 1, "amount": 12.5 }'}
-          onChange={(event) => setText(event.target.value)}
-        />
-      </Field>
-      <Button
-        className="self-start"
-        disabled={!parsed.rows || parsed.rows.length === 0 || parsed.rows.length > 100}
-        onClick={() => save(file, `${text.trim()}\n`, "application/jsonl")}
-      >
-        Save {file}
-      </Button>
-      {bench.name !== null && (
-        <>
-          <p className="text-sm text-muted">Or capture some that are passing:</p>
-          <Code
-            text={`mycelial tap ${shellWord(graph.name)} ${shellWord(source)} --count 100 -o jsonl > ${shellWord(file)}`}
-            what="the command that captures"
-          />
-        </>
-      )}
-      <p className="text-sm text-muted">Then:</p>
-      <Code
-        text={`mycelial workflow preview ${shellWord(`${graph.name}.toml`)} --given ${shellWord(`${source}=${file}`)}${daemon ? ` --daemon ${shellWord(daemon)}` : ""}`}
-        what="the command that previews"
-      />
+      <RunTests bench={bench} />
     </div>
   );
 }

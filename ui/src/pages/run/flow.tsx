@@ -6,8 +6,8 @@ import { createContext, lazy, Suspense, useCallback, useContext, useMemo, useSta
 import { streamKey, useLive } from "@/api/live";
 import { streamsQuery, useStreams } from "@/api/queries";
 import type { RunState, StreamView, WorkflowPart } from "@/api/types";
-import { Code, shellWord } from "@/components/copy";
 import { type Fact, Facts } from "@/components/facts";
+import { TextLink } from "@/components/link";
 import { Loading, Panel } from "@/components/page";
 import { RUN_TONES, Status, type Tone } from "@/components/status";
 import { cx } from "@/lib/cx";
@@ -17,6 +17,7 @@ import { placesOf } from "@/workflow/graph";
 import { placed } from "@/workflow/layout";
 import { readDraft } from "../editor/draft";
 import { edgeState, fill, quotaOf, streamsOf, worst } from "./streams";
+import { OpenTap, type Tap } from "./tap";
 
 const Canvas = lazy(() => import("@/canvas"));
 
@@ -49,10 +50,8 @@ function Label({ edge }: { edge: Edge }) {
         COLOURS[tone],
       )}
     >
-      <span>
-        <span className="font-medium">{number(rate)}/s</span>
-        {bytesRate !== null && rate > 0 && <span className="text-muted"> ≈ {bytes(bytesRate)}/s</span>}
-      </span>
+      <span className="font-medium">{number(rate)}/s</span>
+      {bytesRate !== null && rate > 0 && <span title="as large as what waits on disk">≈ {bytes(bytesRate)}/s</span>}
       {buffered > 0 && (
         <span>
           {number(buffered)} wait, {bytes(bufferedBytes)}
@@ -84,12 +83,13 @@ function useNotes(graph: Graph, parts: readonly WorkflowPart[]) {
 }
 
 interface FlowProps {
+  tap: Tap;
   name: string;
   graph: Graph;
   parts: readonly WorkflowPart[];
 }
 
-export function Flow({ name, graph, parts }: FlowProps) {
+export function Flow({ name, graph, parts, tap }: FlowProps) {
   const [selected, setSelected] = useState<string[]>([]);
   const [edge, setEdge] = useState<string | null>(null);
   const layout = useMemo(() => placed(graph, readDraft(name)?.layout ?? {}), [graph, name]);
@@ -118,7 +118,7 @@ export function Flow({ name, graph, parts }: FlowProps) {
       </Panel>
       <Panel className="max-h-96 overflow-y-auto p-3 text-sm">
         {node ? (
-          <AboutNode name={name} node={node} graph={graph} parts={parts} />
+          <AboutNode name={name} node={node} graph={graph} parts={parts} tap={tap} />
         ) : edge !== null && graph.edges.some(({ id }) => id === edge) ? (
           <AboutEdge
             name={name}
@@ -140,7 +140,7 @@ function AboutEdge({ name, edge, quotaBytes }: { name: string; edge: string; quo
   const streams = useEdgeStreams(name, edge);
   return (
     <section aria-label={`Edge ${edge}`} className="flex flex-col gap-3">
-      <h3 className="font-semibold break-words">{edge.replace("->", " → ")}</h3>
+      <h2 className="font-semibold break-words">{edge.replace("->", " → ")}</h2>
       {streams.length === 0 && <p className="text-muted">Nothing has flowed between two daemons here.</p>}
       {streams.map((stream) => (
         <Account key={streamKey(stream)} stream={stream} quotaBytes={quotaBytes} />
@@ -184,19 +184,22 @@ function Account({ stream, quotaBytes }: { stream: StreamView; quotaBytes: numbe
 }
 
 interface AboutNodeProps {
+  tap: Tap;
   name: string;
   node: Node;
   graph: Graph;
   parts: readonly WorkflowPart[];
 }
 
-function AboutNode({ name, node, graph, parts }: AboutNodeProps) {
+function AboutNode({ name, node, graph, parts, tap }: AboutNodeProps) {
   const { data } = useStreams();
   const place = placesOf(graph).get(node.id) ?? "";
   const part = parts.find(({ daemon }) => daemon === place);
   const around = graph.edges.filter(({ from, to }) => from === node.id || to === node.id);
   const streams = around.flatMap(({ id }) => streamsOf(data ?? [], name, id));
   const state = worst(part?.state ?? null);
+  // A place may be a selector: then every daemon of the workflow may have the node.
+  const tapped = part ? [place] : parts.map(({ daemon }) => daemon);
   const dead = streams.reduce((sum, { ledger }) => sum + ledger.dead, 0);
   return (
     <section aria-label={`Node ${node.id}`} className="flex flex-col gap-3">
@@ -204,7 +207,7 @@ function AboutNode({ name, node, graph, parts }: AboutNodeProps) {
         <p className="text-xs text-muted">
           {node.role} {node.component}
         </p>
-        <h3 className="font-semibold break-words">{node.id}</h3>
+        <h2 className="font-semibold break-words">{node.id}</h2>
       </div>
       <Facts
         facts={[
@@ -219,14 +222,12 @@ function AboutNode({ name, node, graph, parts }: AboutNodeProps) {
         ]}
       />
       {part?.cause && <p className="break-words text-bad">{part.cause}</p>}
-      <p className="text-muted">Records and dead letters stay on the daemons; operators see them with:</p>
-      {node.role !== "destination" && (
-        <Code text={`mycelial tap ${shellWord(name)} ${shellWord(node.id)} --count 5`} what="the command that taps" />
+      {dead > 0 && (
+        <TextLink href={`/workflows/${encodeURIComponent(name)}/letters?q=${encodeURIComponent(node.id)}`}>
+          See its dead letters
+        </TextLink>
       )}
-      <Code
-        text={`mycelial dlq list ${shellWord(name)} --node ${shellWord(node.id)}`}
-        what="the command that lists letters"
-      />
+      <OpenTap key={node.id} tap={tap} workflow={name} node={node.id} daemons={tapped} />
     </section>
   );
 }

@@ -28,11 +28,13 @@ import { useSearchState } from "@/lib/search";
 import { readGraph } from "@/workflow/graph";
 import { Flow } from "./flow";
 import { Shares } from "./shares";
+import { type Tap, TapBadge, TapRecords, useTap } from "./tap";
 
 export default function Run() {
   const { name = "" } = useParams();
   const status = useWorkflowStatus(name);
   const view = status.data?.view;
+  const tap = useTap();
   if (status.error instanceof Failed && status.error.status === 404) {
     return (
       <Page title={name}>
@@ -53,6 +55,7 @@ export default function Run() {
             <span className="text-muted">
               revision {number(view.revision)} by {view.by}, <Time unixMs={view.at_unix_ms} />
             </span>
+            <TapBadge tap={tap} />
           </span>
         )
       }
@@ -68,7 +71,7 @@ export default function Run() {
     >
       <WorkflowTabs name={name} />
       <UnderWay name={name} />
-      <Data query={status}>{(found) => <Running name={name} status={found} />}</Data>
+      <Data query={status}>{(found) => <Running name={name} status={found} tap={tap} />}</Data>
     </Page>
   );
 }
@@ -122,12 +125,13 @@ function Delete({ name }: { name: string }) {
   );
 }
 
-function Running({ name, status }: { name: string; status: WorkflowStatus }) {
+function Running({ name, status, tap }: { name: string; status: WorkflowStatus; tap: Tap }) {
   const text = useWorkflow(name);
   const graph = useMemo(() => readGraph(text.data?.text ?? "").graph, [text.data?.text]);
   return (
     <>
-      {graph && <Flow name={name} graph={graph} parts={status.parts} />}
+      {graph && <Flow name={name} graph={graph} parts={status.parts} tap={tap} />}
+      <TapRecords tap={tap} />
       <Section title="Where it runs">
         <Shares parts={status.parts} streams={status.streams} />
       </Section>

@@ -1,0 +1,194 @@
+// What each step makes of up to 100 records, pasted or captured: what comes in, what goes on, what is dropped and rejected.
+// No source is read, no destination written.
+
+import { useMutation } from "@tanstack/react-query";
+import { useState } from "react";
+import { endTap, lookTap, openTap, tryText } from "@/api/operator";
+import type { Step } from "@/api/types";
+import { Allowed } from "@/components/allowed";
+import { Button } from "@/components/button";
+import { Failure } from "@/components/callout";
+import { CliButton, shellWord } from "@/components/copy";
+import { Field, Select, Textarea } from "@/components/field";
+import { Empty, Section } from "@/components/page";
+import { Records } from "@/components/records";
+import { Status } from "@/components/status";
+import { tell } from "@/components/toast";
+import { count, number } from "@/lib/format";
+import { save } from "@/lib/save";
+import { freeName } from "@/workflow/edit";
+import { fromLines } from "@/workflow/rows";
+import { asTest, numbers, RECORDS_MAX } from "./preview-steps";
+import type { Workbench } from "./state";
+import { TrialDaemon, useTrialDaemon } from "./trial-daemon";
+
+/** How long records are waited for, in seconds. */
+const CAPTURE_S = 15;
+const LOOK_MS = 1_000;
+/** Most records that a capture asks for in a second. */
+const CAPTURE_RATE = 100;
+
+type Given = Readonly<Record<string, string>>;
+
+export function Preview({ bench }: { bench: Workbench }) {
+  const { graph } = bench;
+  const sources = graph.nodes.filter(({ role }) => role === "source").map(({ id }) => id);
+  const [chosen, setChosen] = useState<string>();
+  const source = chosen !== undefined && sources.includes(chosen) ? chosen : sources[0];
+  const [given, setGiven] = useState<Given>({});
+  const [daemon, setDaemon] = useTrialDaemon(bench);
+  const samples = sources.flatMap((id) => (given[id]?.trim() ? [{ source: id, lines: given[id] ?? "" }] : []));
+  const run = useMutation({ mutationFn: () => tryText(daemon, bench.text, samples) });
+  if (source === undefined) {
+    return <Empty title="No source yet">A preview begins with records of a source.</Empty>;
+  }
+  const all = samples.map(({ lines }) => fromLines(lines));
+  const total = all.reduce((sum, { rows }) => sum + (rows?.length ?? 0), 0);
+  const lines = given[source] ?? "";
+  const wrong = fromLines(lines).error ?? (total > RECORDS_MAX ? `A preview takes ${RECORDS_MAX} at most.` : undefined);
+  const isReady = total > 0 && total <= RECORDS_MAX && all.every(({ error }) => error === null);
+  const set = (text: string) => setGiven({ ...given, [source]: text });
+  const file = `${source}.jsonl`;
+  return (
+    <div className="flex max-w-5xl flex-col gap-4">
+      <p className="text-sm">
+        See what every step makes of up to {RECORDS_MAX} records. No source is read, no destination written.
+      </p>
+      <div className="flex flex-wrap items-end gap-2">
+        <Field label="Records of" className="w-56">
+          <Select value={source} onChange={(event) => setChosen(event.target.value)}>
+            {sources.map((id) => (
+              <option key={id}>{id}</option>
+            ))}
+          </Select>
+        </Field>
+        <TrialDaemon bench={bench} daemon={daemon} onChange={setDaemon} />
+        {bench.name !== null && <Capture bench={bench} source={source} daemon={daemon} onCaught={set} />}
+      </div>
+      <Field label="Records" hint="As JSON, one a line." error={wrong}>
+        <Textarea
+          rows={6}
+          value={lines}
+          placeholder={'{ "id": 1, "amount": 12.5 }'}
+          onChange={(event) => set(event.target.value)}
+        />
+      </Field>
+      <div className="flex flex-wrap items-center gap-2">
+        <Allowed needs="operator" what="A preview">
+          <Button kind="main" disabled={!isReady} busy={run.isPending} onClick={() => run.mutate()}>
+            Preview
+          </Button>
+        </Allowed>
+        <Button disabled={!isReady} onClick={() => save(file, `${lines.trim()}\n`, "application/jsonl")}>
+          Save {file}
+        </Button>
+        <CliButton
+          command={`mycelial workflow preview ${shellWord(`${graph.name}.toml`)} --given ${shellWord(`${source}=${file}`)} --daemon ${shellWord(daemon)}`}
+        />
+      </div>
+      {run.isError && <Failure error={run.error} />}
+      {run.data && <Steps bench={bench} given={given} steps={run.data} />}
+    </div>
+  );
+}
+
+interface CaptureProps {
+  bench: Workbench;
+  source: string;
+  daemon: string;
+  onCaught: (lines: string) => void;
+}
+
+/** Some records that pass the source while it runs: its tap is closed as soon as there are enough. */
+async function capture(daemon: string, workflow: string, node: string) {
+  const tap = await openTap({ daemon, workflow, node, for_s: CAPTURE_S, rate: CAPTURE_RATE });
+  const caught: unknown[] = [];
+  try {
+    let after = 0;
+    for (;;) {
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      const look = await lookTap(tap.id, after);
+      after = look.newest;
+      caught.push(...look.records.map(({ record }) => record));
+      if (caught.length > 0 || look.tap.is_over) return { caught: caught.slice(0, RECORDS_MAX), cause: look.tap.cause };
+    }
+  } finally {
+    await endTap(tap.id).catch(() => {});
+  }
+}
+
+function Capture({ bench, source, daemon, onCaught }: CaptureProps) {
+  const run = useMutation({
+    mutationFn: () => capture(daemon, bench.name ?? "", source),
+    onSuccess: ({ caught, cause }) => {
+      if (caught.length > 0) onCaught(caught.map((record) => JSON.stringify(record)).join("\n"));
+      tell(
+        caught.length > 0
+          ? `${count(caught.length, "record")} captured.`
+          : cause || `No record passed ${source} within ${CAPTURE_S} s.`,
+      );
+    },
+  });
+  return (
+    <>
+      <Allowed needs="operator" what="Capturing records">
+        <Button busy={run.isPending} onClick={() => run.mutate()}>
+          {run.isPending ? "Waiting for records …" : "Capture some that pass"}
+        </Button>
+      </Allowed>
+      {run.isError && (
+        <div className="w-full">
+          <Failure error={run.error} />
+        </div>
+      )}
+    </>
+  );
+}
+
+function Steps({ bench, given, steps }: { bench: Workbench; given: Given; steps: readonly Step[] }) {
+  const keep = () => {
+    const name = freeName(bench.graph.tests, "preview");
+    bench.set(["tests", name], asTest(bench.graph, given, steps));
+    tell(`The test ${name} is in the text: it says that exactly this shall come of them.`);
+  };
+  return (
+    <>
+      <div className="flex flex-wrap items-center gap-3 border-t border-line pt-4">
+        <h2 className="text-base font-semibold">What became of them</h2>
+        <Button onClick={keep}>Keep it as a test</Button>
+      </div>
+      {steps.map((step) => (
+        <StepShown key={`${step.from} ${step.node}`} step={step} />
+      ))}
+    </>
+  );
+}
+
+function StepShown({ step }: { step: Step }) {
+  const { came, out, dropped, rejected } = numbers(step);
+  return (
+    <Section
+      title={step.from === "" ? step.node : `${step.from} → ${step.node}`}
+      aside={
+        <span className="tabular flex flex-wrap gap-x-3">
+          <span>{number(came)} in</span>
+          <span>{number(out)} out</span>
+          {dropped > 0 && <span>{number(dropped)} dropped</span>}
+          {rejected > 0 && <Status tone="bad">{`${number(rejected)} rejected`}</Status>}
+        </span>
+      }
+    >
+      {step.out.length > 0 && <Records label={`What comes out of ${step.node}`} records={step.out} />}
+      {step.rejected.length > 0 && (
+        <ul className="list-disc pl-5 text-sm">
+          {step.rejected.map(({ row, reason }) => (
+            <li key={row} className="break-words">
+              <span className="text-muted">{`record ${number(row + 1)}: `}</span>
+              {reason}
+            </li>
+          ))}
+        </ul>
+      )}
+    </Section>
+  );
+}

@@ -1,0 +1,41 @@
+import { expect, it } from "vitest";
+import { causes, changes, sum, told, typedOf } from "./letters";
+
+const columns = [{ name: "id" }, { name: "note" }, { name: "more" }];
+const record = { id: 7, note: null, more: { a: 1 } };
+const typed = (change: Record<string, Partial<ReturnType<typeof typedOf>>>) =>
+  new Map(
+    Object.entries(record).map(([name, value]) => [name, { ...typedOf(value), ...(change[name] ?? {}) }] as const),
+  );
+
+it.each([
+  [{}, {}],
+  [{ id: { text: "8" } }, { id: "8" }],
+  [{ id: { isNull: true } }, { id: null }],
+  [{ note: { isNull: false } }, { note: "" }],
+  [{ note: { text: "not seen" } }, {}],
+  [{ more: { text: "{}" } }, { more: "{}" }],
+])("%j changes %j", (change, expected) => expect(changes(columns, record, typed(change))).toEqual(expected));
+
+it("says what came of it", () => {
+  expect(told({ letters: 1, doubtful: 0, notes: [] }, "tried again")).toBe("1 letter is tried again.");
+  expect(told({ letters: 3, doubtful: 1, notes: ["Its workflow is not planned."] }, "forgotten")).toBe(
+    "3 letters are forgotten; 1 letter in doubt was left. Its workflow is not planned.",
+  );
+});
+
+it("several daemons come to one sentence", () => {
+  const done = (letters: number, notes: string[]) => ({ letters, doubtful: 1, notes });
+  expect(sum([done(1, ["a"]), done(2, ["a", "b"])])).toEqual({ letters: 3, doubtful: 2, notes: ["a", "b"] });
+});
+
+it("the commonest cause first", () => {
+  const [a, b] = [
+    { node: "out", reason: "too long" },
+    { node: "out", reason: "no number" },
+  ];
+  expect(causes([a, b, b])).toEqual([
+    { ...b, letters: 2 },
+    { ...a, letters: 1 },
+  ]);
+});

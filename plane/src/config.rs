@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use crate::{
     invite::{Inviter, Logins},
     notify::AlertsSection,
+    otlp::OtlpSection,
     store::history,
 };
 
@@ -65,12 +66,15 @@ pub struct Config {
 pub struct MetricsSection {
     /// Bytes that the history of metrics may take on disk, in a file of its own.
     pub history_bytes: u64,
+    /// Where metrics are pushed to.
+    pub otlp: Option<OtlpSection>,
 }
 
 impl Default for MetricsSection {
     fn default() -> Self {
         Self {
             history_bytes: history::BUDGET_BYTES,
+            otlp: None,
         }
     }
 }
@@ -221,6 +225,7 @@ impl Config {
                 "metrics.history_bytes: the history needs at least {least} bytes"
             ));
         }
+        self.metrics.otlp.as_ref().map_or(Ok(()), OtlpSection::check)?;
         self.alerts.check()?;
         if self.http.parse::<std::net::SocketAddr>().is_err() {
             return Err(format!(

@@ -193,6 +193,7 @@ name = "plant"
 [sources.ticks]
 type = "generator"
 daemon = "gw"
+fields = { n = { kind = "counter" } }
 [sources.lines]
 type = "file"
 daemon = "gw"

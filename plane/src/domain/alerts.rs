@@ -33,12 +33,14 @@ pub const ALERTS_MAX: usize = 2_000;
 pub const SILENCES_MAX: usize = 500;
 /// Longest silence, in seconds.
 pub const SILENCE_S_MAX: u64 = 90 * 86_400;
+/// See [`of_rollouts`].
+const ROLLOUT_STANDS: &str = "rollout_stands";
 /// Longest time that a rule may ask for, in seconds.
 const FOR_S_MAX: u64 = 7 * 86_400;
 
 /// The rules that come with the plane. One of the same name replaces each; `enabled = false` switches it off.
 pub fn built_in() -> Vec<AlertRule> {
-    use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Failing, Lag, Offline, PlanStuck};
+    use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Failing, Lag, Offline, PlanStuck, RolloutStuck};
     let rule = |name: &str, when, over, for_s, severity| AlertRule {
         name: name.to_string(),
         when,
@@ -59,6 +61,7 @@ pub fn built_in() -> Vec<AlertRule> {
         rule("workflow-failing", Failing, 0, 120, Severity::Warning),
         rule("plan-stuck", PlanStuck, 0, 300, Severity::Warning),
         rule("daemon-cloned", Cloned, 0, 0, Severity::Critical),
+        rule("rollout-stuck", RolloutStuck, 900, 0, Severity::Warning),
     ]
 }
 
@@ -150,7 +153,14 @@ pub fn looks_at(kind: AlertKind) -> (&'static str, &'static [&'static str]) {
         AlertKind::Failing => ("workflow:", &[readings::TROUBLED.0]),
         AlertKind::PlanStuck => ("daemon:", &[readings::PLAN_BEHIND.0]),
         AlertKind::Cloned => ("daemon:", &[readings::CLONED.0]),
+        AlertKind::RolloutStuck => ("rollout:", &[ROLLOUT_STANDS]),
     }
+}
+
+/// Since when rollouts stand where they stand, in seconds, as subjects of rules. There is no history of it.
+pub fn of_rollouts(standing: impl IntoIterator<Item = (String, u64)>) -> impl Iterator<Item = (String, Values)> {
+    let standing = standing.into_iter();
+    standing.map(|(workflow, ms)| (format!("rollout:{workflow}"), [(ROLLOUT_STANDS, ms)].into()))
 }
 
 /// Whether of a metric less is worse.
@@ -215,6 +225,13 @@ fn judge(rule: &AlertRule, subject: &str, values: &Values) -> Option<(bool, Stri
         AlertKind::Cloned => (
             value > 0,
             format!("two daemons use the keys of '{what}': revoke it and enrol both anew"),
+        ),
+        AlertKind::RolloutStuck => (
+            whole > rule.over,
+            format!(
+                "the rollout of workflow '{what}' has stood at the same place for {whole} s, over {} s",
+                rule.over
+            ),
         ),
     })
 }
@@ -516,295 +533,5 @@ pub fn preview(
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::domain::history::Gauge;
-
-    struct Everywhere;
-
-    impl Scope for Everywhere {
-        fn daemons_of(&self, workflow: &str) -> Vec<&str> {
-            if workflow == "orders" { vec!["gw"] } else { vec!["hub"] }
-        }
-
-        fn chooses(&self, selector: &str, daemon: &str) -> bool {
-            selector == format!("name:{daemon}")
-        }
-    }
-
-    fn rule(when: AlertKind, over: u64, for_s: u64) -> AlertRule {
-        AlertRule {
-            name: "r".into(),
-            when,
-            over,
-            for_s,
-            ..built_in().remove(0)
-        }
-    }
-
-    fn is(subject: &str, all: &[(readings::Metric, u64)]) -> BTreeMap<String, Values> {
-        let of = |(metric, value): &(readings::Metric, u64)| (metric.0, value * 1_000);
-        BTreeMap::from([(subject.to_string(), all.iter().map(of).collect())])
-    }
-
-    #[test]
-    fn what_comes_with_the_plane_is_known_until_it_is_changed() {
-        for rule in built_in() {
-            let changed = AlertRule {
-                enabled: false,
-                ..rule.clone()
-            };
-            assert!(is_built_in(&rule) && !is_built_in(&changed), "{rule:?}");
-        }
-    }
-
-    #[test]
-    fn what_each_kind_calls_a_breach() {
-        use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Errors, Failing, Lag, Offline, PlanStuck};
-        use readings::{BUFFER, CLONED, DEAD, DISK_FREE, ERRORS, LAG, ONLINE, PLAN_BEHIND, TROUBLED};
-        let mib = 1 << 20;
-        for (kind, over, subject, values, is_so) in [
-            (Offline, 0, "daemon:gw", &[(ONLINE, 0)][..], Some(true)),
-            (Offline, 0, "daemon:gw", &[(ONLINE, 1)], Some(false)),
-            (Offline, 0, "daemon:gw", &[], None),
-            (Lag, 60, "stream:o/a->b", &[(LAG, 60_000)], Some(false)),
-            (Lag, 60, "stream:o/a->b", &[(LAG, 61_000)], Some(true)),
-            (Errors, 59, "workflow:o", &[(ERRORS, 1)], Some(true)),
-            (Errors, 60, "workflow:o", &[(ERRORS, 1)], Some(false)),
-            (
-                BufferFill,
-                80,
-                "daemon:gw",
-                &[(BUFFER, 81), (DISK_FREE, 19)],
-                Some(true),
-            ),
-            (
-                BufferFill,
-                80,
-                "daemon:gw",
-                &[(BUFFER, 80), (DISK_FREE, 20)],
-                Some(false),
-            ),
-            (BufferFill, 80, "daemon:gw", &[(BUFFER, 0), (DISK_FREE, 0)], Some(false)),
-            (BufferFill, 80, "daemon:gw", &[(BUFFER, 80)], None),
-            (DeadLetters, 0, "workflow:o", &[(DEAD, 1)], Some(true)),
-            (DiskFree, 200, "daemon:gw", &[(DISK_FREE, 199 * mib)], Some(true)),
-            (DiskFree, 200, "daemon:gw", &[(DISK_FREE, 200 * mib)], Some(false)),
-            (Failing, 0, "workflow:o", &[(TROUBLED, 1)], Some(true)),
-            (PlanStuck, 0, "daemon:gw", &[(PLAN_BEHIND, 1)], Some(true)),
-            (Cloned, 0, "daemon:gw", &[(CLONED, 0)], Some(false)),
-        ] {
-            let found = judge(&rule(kind, over, 0), subject, &is(subject, values)[subject]);
-            assert_eq!(found.map(|(is_so, _)| is_so), is_so, "{kind:?} {values:?}");
-        }
-    }
-
-    #[test]
-    fn whom_a_rule_concerns() {
-        for (kind, select, workflow, subject, yes) in [
-            (AlertKind::Offline, "", "", "daemon:gw", true),
-            (AlertKind::Offline, "", "", "workflow:orders", false),
-            (AlertKind::Offline, "name:hub", "", "daemon:gw", false),
-            (AlertKind::Offline, "", "orders", "daemon:gw", true),
-            (AlertKind::Offline, "", "orders", "daemon:hub", false),
-            (AlertKind::Lag, "name:gw", "", "stream:orders/a->b", true),
-            (AlertKind::Lag, "name:gw", "", "stream:other/a->b", false),
-            (AlertKind::Lag, "", "orders", "stream:other/a->b", false),
-            (AlertKind::Failing, "", "orders", "workflow:orders", true),
-        ] {
-            let rule = AlertRule {
-                select: select.into(),
-                workflow: workflow.into(),
-                ..rule(kind, 1, 0)
-            };
-            assert_eq!(
-                concerns(&rule, subject, &Everywhere),
-                yes,
-                "{kind:?} {select} {workflow} {subject}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_alert_from_begin_to_end() {
-        let rules = [rule(AlertKind::Offline, 0, 20)];
-        let mut alerts = Alerts::default();
-        let id = id_of("r", "daemon:gw");
-        let mut now = 0;
-        // (online, told, state afterwards)
-        for (online, told, state) in [
-            (1, None, None),
-            (0, None, Some(AlertState::Pending)),
-            (1, None, None),
-            (0, None, Some(AlertState::Pending)),
-            (0, None, Some(AlertState::Pending)),
-            (0, Some(AlertState::Firing), Some(AlertState::Firing)),
-            (0, None, Some(AlertState::Firing)),
-            (1, None, Some(AlertState::Firing)),
-            (0, None, Some(AlertState::Firing)),
-            (1, None, Some(AlertState::Firing)),
-            (1, None, Some(AlertState::Firing)),
-            (1, Some(AlertState::Resolved), None),
-        ] {
-            now += 10_000;
-            // Over a restart at every step.
-            alerts = bus_schema::decode(&bus_schema::encode(&alerts)).unwrap();
-            let values = is("daemon:gw", &[(readings::ONLINE, online)]);
-            let notices = alerts.step(&rules, &values, &Everywhere, 10_000, now);
-            let states: Vec<_> = notices.iter().map(|notice| notice.alert.state).collect();
-            assert_eq!(states, told.into_iter().collect::<Vec<_>>(), "at {now}");
-            assert_eq!(alerts.views(now).first().map(|view| view.state), state, "at {now}");
-        }
-        assert!(!alerts.contains(&id));
-        // Its daemon is gone altogether, or its rule.
-        for (rules, values) in [
-            (&rules[..], BTreeMap::new()),
-            (&[][..], is("daemon:gw", &[(readings::ONLINE, 0)])),
-        ] {
-            let mut alerts = Alerts::default();
-            for _ in 0..3 {
-                alerts.step(
-                    &[rule(AlertKind::Offline, 0, 20)],
-                    &is("daemon:gw", &[(readings::ONLINE, 0)]),
-                    &Everywhere,
-                    10_000,
-                    0,
-                );
-            }
-            let notices = alerts.step(rules, &values, &Everywhere, 10_000, 0);
-            assert_eq!(
-                notices.first().map(|notice| notice.alert.state),
-                Some(AlertState::Resolved)
-            );
-        }
-    }
-
-    #[test]
-    fn a_silence_ends_by_itself_and_the_alert_is_told_then() {
-        let rules = [rule(AlertKind::Offline, 0, 0)];
-        let (id, down) = (id_of("r", "daemon:gw"), is("daemon:gw", &[(readings::ONLINE, 0)]));
-        let mut alerts = Alerts::default();
-        assert!(alerts.silence(&id, 60, " ", 0).is_err());
-        assert!(alerts.silence(&id, SILENCE_S_MAX + 1, "x", 0).is_err());
-        alerts.silence(&id, 60, "moving house", 0).unwrap();
-        assert_eq!(alerts.step(&rules, &down, &Everywhere, 10_000, 1_000), []);
-        assert_eq!(alerts.views(1_000)[0].silence_reason, "moving house");
-        assert_eq!(alerts.step(&rules, &down, &Everywhere, 10_000, 59_999), []);
-        assert_eq!(alerts.step(&rules, &down, &Everywhere, 10_000, 60_000).len(), 1);
-        assert!(alerts.silence(&id, 0, "", 60_000).is_err(), "it is over already");
-    }
-
-    #[test]
-    fn rules_that_cannot_be() {
-        let good = rule(AlertKind::Lag, 1, 1);
-        let channels = ["ops".to_string()];
-        let with = |change: fn(&mut AlertRule)| {
-            let mut rule = good.clone();
-            change(&mut rule);
-            vec![rule]
-        };
-        for (rules, part) in [
-            (with(|_| ()), None),
-            (with(|rule| rule.name = "No name".into()), Some("cannot be a name")),
-            (vec![good.clone(), good.clone()], Some("two rules 'r'")),
-            (with(|rule| rule.for_s = 1 << 30), Some("longer than 7 days")),
-            (
-                with(|rule| (rule.when, rule.over) = (AlertKind::BufferFill, 100)),
-                Some("percentage"),
-            ),
-            (with(|rule| rule.select = "bad".into()), Some("select: bad one")),
-            (with(|rule| rule.notify = vec!["ops".into()]), None),
-            (
-                with(|rule| rule.notify = vec!["boss".into()]),
-                Some("no channel 'boss'; plane.toml names: ops"),
-            ),
-            (vec![good.clone(); RULES_MAX + 1], Some("at most 200 rules")),
-        ] {
-            let selects = |text: &str| if text == "bad" { Err("bad one".into()) } else { Ok(()) };
-            let found = mistake(&rules, &channels, selects);
-            assert_eq!(found.is_some(), part.is_some(), "{found:?}");
-            assert!(found.unwrap_or_default().contains(part.unwrap_or_default()));
-        }
-        let own = [AlertRule {
-            enabled: false,
-            ..built_in().remove(0)
-        }];
-        let all = all_rules(&own);
-        assert_eq!(all.len(), built_in().len());
-        assert_eq!(all.iter().filter(|rule| !rule.enabled).count(), 1);
-        assert_eq!(mistake(&built_in(), &[], |_| Ok(())), None);
-    }
-
-    #[test]
-    fn a_preview_says_when_it_would_have_fired() {
-        let states = [1, 0, 0, 0, 1, 1, 1, 0, 0];
-        let history = states
-            .iter()
-            .zip(0i64..)
-            .map(|(online, minute)| (minute * 60_000, is("daemon:gw", &[(readings::ONLINE, *online)])))
-            .collect();
-        let fired = preview(&rule(AlertKind::Offline, 0, 60), &history, &Everywhere, 60);
-        let times: Vec<_> = fired
-            .iter()
-            .map(|fired| (fired.from_unix_ms, fired.to_unix_ms))
-            .collect();
-        assert_eq!(times, [(120_000, Some(240_000)), (480_000, None)]);
-    }
-
-    proptest! {
-        #[test]
-        fn told_and_over_take_turns_and_only_when_it_held(
-            for_s in 0u64..60,
-            story in proptest::collection::vec((any::<bool>(), 1_000u64..20_000, proptest::option::of(0u64..90)), 1..200)
-        ) {
-            let rules = [rule(AlertKind::Offline, 0, for_s)];
-            let id = id_of("r", "daemon:gw");
-            let (mut alerts, mut now, mut told, mut so_for) = (Alerts::default(), 0i64, false, None::<u64>);
-            let mut silent_until = 0;
-            for (down, step_ms, silence) in story {
-                now += step_ms as i64;
-                so_for = match (down, so_for) { (false, _) => None, (true, None) => Some(0), (true, Some(ms)) => Some(ms + step_ms) };
-                if let Some(for_s) = silence.filter(|for_s| *for_s > 0) {
-                    alerts.silence(&id, for_s, "x", now).unwrap();
-                    silent_until = now + for_s as i64 * 1_000;
-                }
-                let values = is("daemon:gw", &[(readings::ONLINE, u64::from(!down))]);
-                let was_firing = alerts.views(now).first().is_some_and(|view| view.state == AlertState::Firing);
-                for notice in alerts.step(&rules, &values, &Everywhere, step_ms, now) {
-                    match notice.alert.state {
-                        AlertState::Firing => {
-                            prop_assert!(!told);
-                            prop_assert!(was_firing || so_for.is_some_and(|ms| ms >= for_s * 1_000));
-                            prop_assert!(now >= silent_until);
-                            told = true;
-                        }
-                        _ => {
-                            prop_assert!(told && !down);
-                            told = false;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn gauges_count_at_their_worst() {
-        let amount = Amount::Gauge(Gauge::of(5));
-        let reading = |metric, amount| Reading {
-            subject: "daemon:gw".into(),
-            metric,
-            amount,
-        };
-        let all = values(
-            &[
-                reading(readings::MEMORY, amount),
-                reading(readings::CPU, Amount::Growth(70)),
-            ],
-            10,
-        );
-        assert_eq!(all["daemon:gw"], Values::from([("memory", 5_000), ("cpu", 7_000)]));
-    }
-}
+#[path = "alerts_tests.rs"]
+mod tests;

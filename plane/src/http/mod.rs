@@ -10,11 +10,14 @@ mod auth;
 mod commands;
 mod drafts;
 mod fleet;
+mod groups;
 mod live;
 mod metrics;
 mod observe;
 #[cfg(feature = "schema")]
 pub mod openapi;
+mod operators;
+mod pending;
 mod problem;
 mod rollouts;
 pub mod table;

@@ -28,6 +28,14 @@ pub enum LetterCall {
     Replay(LetterSelect),
     /// Forget them for good. Answered by [`LetterResult::Done`].
     Purge(LetterSelect),
+    /// Give the record of a letter that waits for a person other values; it can then be tried again. Answered by
+    /// [`LetterResult::Done`].
+    Mend {
+        /// Which.
+        letter: LetterPlace,
+        /// The columns that change and their values: a JSON object. The rest stays.
+        values: String,
+    },
 }
 
 /// A letter of a daemon.
@@ -89,6 +97,7 @@ pub struct LetterPage {
 
 /// At which kind of node a letter died. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LetterStage {
     /// The source could not decode it.
@@ -101,6 +110,7 @@ pub enum LetterStage {
 
 /// How a letter stands. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LetterState {
     /// It waits for a person.

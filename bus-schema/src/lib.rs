@@ -74,6 +74,7 @@ pub mod piece;
 pub mod plan;
 pub mod rollout;
 pub mod secret;
+pub mod shown;
 pub mod subject;
 pub mod trial;
 pub mod vault;

@@ -44,6 +44,7 @@ pub enum SecretResult {
 
 /// A secret, without its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SecretView {
     /// How workflows call it.
     pub name: String,

@@ -153,6 +153,7 @@ impl Trouble {
 
 /// How one test ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Verdict {
     /// Its name.
     pub test: String,

@@ -38,6 +38,7 @@ use crate::{
     login::from_directory,
     run::remember,
     store::{Store, StoreError, history},
+    web_operator,
 };
 
 const MAGIC: &[u8; 8] = b"MYCBACK1";
@@ -216,7 +217,9 @@ fn small_files(dir: &Path) -> Result<Vec<Entry>, BackupError> {
                 continue;
             }
             let is_store = STORES.iter().any(|store| name.starts_with(store));
-            let is_left_out = LEFT_OUT.contains(&name.as_str()) || name.contains(".bad.") || name.ends_with(".new");
+            let is_left_out = LEFT_OUT.contains(&&*found.file_name().to_string_lossy())
+                || name.contains(".bad.")
+                || name.ends_with(".new");
             if is_store || is_left_out || !data.is_file() || data.len() > FILE_BYTES_MAX {
                 continue;
             }
@@ -494,8 +497,16 @@ pub fn restore(path: &Path, opener: Opener<'_>, dir: &Path, over: bool) -> Resul
     let now_s = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    for name in ["epoch", "epoch.copy"] {
-        home.store(name, &now_s.max(EPOCH_MIN).to_le_bytes())?;
+    let mut members = vec![home];
+    let operator = dir.join(web_operator::DIR);
+    if operator.is_dir() {
+        members.push(Home::open(&operator)?);
+    }
+    for (member, name) in members
+        .iter()
+        .flat_map(|member| [(member, "epoch"), (member, "epoch.copy")])
+    {
+        member.store(name, &now_s.max(EPOCH_MIN).to_le_bytes())?;
     }
     if summary.kind == Kind::Full {
         Store::open(&dir.join(STORE))?.audit(&[from_directory("restore a backup", summary.kind.word())])?;

@@ -21,6 +21,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::{
+    domain::redact::{self, Redact},
     invite::{Inviter, Logins},
     notify::AlertsSection,
     otlp::OtlpSection,
@@ -58,6 +59,48 @@ pub struct Config {
     pub metrics: MetricsSection,
     /// Whom alerts are told to.
     pub alerts: AlertsSection,
+    /// What the page may beyond the plane's own business.
+    pub web: WebSection,
+}
+
+/// `[web]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebSection {
+    /// The plane holds the keys of an operator of its own, so that the page can show records and set secrets.
+    pub operator: bool,
+    /// Columns whose values the page never shows: names, with `*` at their beginning or end for anything.
+    pub redact: Vec<String>,
+    /// TLS with a certificate that is made here, and vouches for itself.
+    pub tls: bool,
+    /// TLS with the certificate in this PEM file: its chain, the page's own first.
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    pub tls_key: Option<PathBuf>,
+}
+
+impl WebSection {
+    /// Whether browsers reach the page with TLS.
+    pub fn has_tls(&self) -> bool {
+        self.tls || self.tls_cert.is_some()
+    }
+
+    /// How addresses of the page begin.
+    pub fn scheme(&self) -> &'static str {
+        if self.has_tls() { "https" } else { "http" }
+    }
+}
+
+impl Default for WebSection {
+    fn default() -> Self {
+        Self {
+            operator: false,
+            redact: redact::USUAL.map(str::to_string).to_vec(),
+            tls: false,
+            tls_cert: None,
+            tls_key: None,
+        }
+    }
 }
 
 /// `[metrics]`.
@@ -132,6 +175,7 @@ impl Default for Config {
             log: LogSection::default(),
             metrics: MetricsSection::default(),
             alerts: AlertsSection::default(),
+            web: WebSection::default(),
         }
     }
 }
@@ -193,6 +237,8 @@ impl Config {
             &mut bus.client_key,
             &mut self.members.password_file,
             &mut self.metrics_token_file,
+            &mut self.web.tls_cert,
+            &mut self.web.tls_key,
         ];
         let secret = self.broker.as_mut().map(|broker| &mut broker.secret_file);
         for path in optional.into_iter().filter_map(Option::as_mut).chain(secret) {
@@ -227,6 +273,10 @@ impl Config {
         }
         self.metrics.otlp.as_ref().map_or(Ok(()), OtlpSection::check)?;
         self.alerts.check()?;
+        if self.web.tls_cert.is_some() != self.web.tls_key.is_some() {
+            return Err("web.tls_cert and web.tls_key belong together: set both or neither".to_string());
+        }
+        Redact::new(&self.web.redact).map_err(|wrong| format!("web.redact: {wrong}"))?;
         if self.http.parse::<std::net::SocketAddr>().is_err() {
             return Err(format!(
                 "http: '{}' is not an address and a port, such as {HTTP}",
@@ -413,6 +463,14 @@ mod tests {
             (
                 "broker.secret_file = 's'\n[bus]\naddresses = ['mqtt://a']\nuser = 'x'\npassword_file = 'y'",
                 "broker: with the embedded broker everybody has a log-in of its own",
+            ),
+            (
+                "[bus]\naddresses = ['mqtt://a']\n[web]\ntls_cert = 'a.pem'",
+                "plane.toml:4: web.tls_cert and web.tls_key belong together",
+            ),
+            (
+                "[bus]\naddresses = ['mqtt://a']\n[web]\nredact = ['a*b']",
+                "plane.toml:4: web.redact: 'a*b' is no pattern",
             ),
             ("not toml", "plane.toml:1: "),
         ] {

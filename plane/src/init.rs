@@ -363,7 +363,11 @@ fn header(http: Option<SocketAddr>) -> String {
          # Where the web page listens. Keep it on this machine, or put a proxy with TLS in front of it.\n\
          http = \"{http}\"\n\
          # Names under which such a proxy is reached.\n# http_names = [\"plane.example.org\"]\n\n\
-         # Metrics at /metrics, for a Prometheus that shows the token in this file.\n# metrics_token_file = \"metrics.token\"\n\n"
+         # Metrics at /metrics, for a Prometheus that shows the token in this file.\n# metrics_token_file = \"metrics.token\"\n\n\
+         # TLS for the page: a certificate that is made here (its fingerprint is printed), or files.\n\
+         # web.tls = true\n# web.tls_cert = \"page.pem\"\n# web.tls_key = \"page.key\"\n\n\
+         # Let the page show records and set secrets: the plane then holds an operator's keys (see docs/SECURITY.md).\n\
+         # web.operator = true\n\n"
     )
 }
 

@@ -8,7 +8,8 @@
 //!               └── http ──▶ service                browsers on this machine
 //! ```
 //! Every call of an operator, from the bus or from the web page, is answered by [`api::handle`] and nothing else.
-//! The plane never sees data: streams are sealed between daemons. It can be away, or lose its disk; workflows go on.
+//! The plane never sees data: streams are sealed between daemons. It can be away, or lose its disk; workflows go on. Where its
+//! settings say so it holds an operator's keys beside its own, see [`web_operator`], and shows records as an operator sees them.
 
 pub mod api;
 pub mod audit;
@@ -36,3 +37,5 @@ mod revoke;
 pub mod run;
 pub mod service;
 pub mod store;
+pub mod web_operator;
+pub mod web_tls;

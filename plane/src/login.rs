@@ -15,6 +15,7 @@ use crate::{
     domain::Change,
     init::{is_made, public},
     invite::{TOKEN_RANDOM_BYTES, Wish, mint},
+    people::OWNER,
     store::{Store, StoreError},
 };
 
@@ -66,12 +67,12 @@ pub fn note_http(store: &Store, http: &str) -> Result<(), StoreError> {
     store.set(HTTP, http.as_bytes())
 }
 
-/// Makes a one-time link to the page at `http`.
-pub fn link(store: &Store, http: &str) -> Result<String, LoginError> {
+/// Makes a one-time link to the page at `http`, an address and a port.
+pub fn link(store: &Store, scheme: &str, http: &str) -> Result<String, LoginError> {
     let code = fresh_secret()?;
     store.add_login(&digest(&code), unix_ms().saturating_add(LINK_MS))?;
     // In the fragment, which browsers send to nobody: not to the server's log, not on to other pages.
-    Ok(format!("http://{http}/#/login/{code}"))
+    Ok(format!("{scheme}://{http}/#/login/{code}"))
 }
 
 /// Makes an enrolment string.
@@ -95,7 +96,7 @@ pub fn token(store: &mut Store, config: &Config, wish: Wish) -> Result<String, L
 
 /// The entry about what is done by whoever can read the plane's directory.
 pub fn from_directory(action: &str, what: &str) -> AuditEvent {
-    AuditEvent::new(unix_ms(), "owner", "directory", action, what)
+    AuditEvent::new(unix_ms(), OWNER, "directory", action, what)
 }
 
 fn open(dir: &Path) -> Result<(Store, Config), LoginError> {
@@ -119,7 +120,7 @@ pub fn login_command(dir: &Path) -> Result<(String, bool), LoginError> {
         .filter(|_| running)
         .and_then(|bytes| String::from_utf8(bytes).ok());
     let http = noted.unwrap_or(config.http);
-    let made = link(&store, &http)?;
+    let made = link(&store, config.web.scheme(), &http)?;
     store.audit(&[from_directory("make a log-in link", "for an admin")])?;
     Ok((made, running))
 }

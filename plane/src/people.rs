@@ -13,6 +13,8 @@ use crate::{
     store::{Store, StoreError, User},
 };
 
+/// Whoever logs in with a code from the plane's own directory.
+pub const OWNER: &str = "owner";
 /// Most users.
 pub const USERS_MAX: u32 = 1_000;
 /// Characters of a password that is made here.
@@ -99,6 +101,9 @@ pub fn add(
         );
         return Err(PeopleError::Wish(message));
     }
+    if let Some(wrong) = mistaken_for_owner(name) {
+        return Err(PeopleError::Wish(wrong));
+    }
     if let Some(scope) = &scope {
         Selector::parse_scope(scope).map_err(PeopleError::Wish)?;
     }
@@ -142,6 +147,12 @@ pub fn remove(dir: &Path, name: &str) -> Result<(), PeopleError> {
     }
     store.audit(&[from_directory("remove a user", name)])?;
     Ok(())
+}
+
+/// What is wrong with this name of a user, if it is whose the entries of the plane's directory are.
+pub fn mistaken_for_owner(name: &str) -> Option<String> {
+    let message = || format!("'{name}' is what whoever has the plane's directory is called: choose another name");
+    name.eq_ignore_ascii_case(OWNER).then(message)
 }
 
 /// Whether this can be the name of a user.
@@ -197,6 +208,10 @@ mod tests {
                     Secret::Fresh,
                 ),
                 "cannot be a scope",
+            ),
+            (
+                add(dir.path(), "Owner", Rank::Viewer, None, Secret::Fresh),
+                "choose another name",
             ),
             (change_password(dir.path(), "eve", Secret::Fresh), "no user 'eve'"),
         ] {

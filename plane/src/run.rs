@@ -28,7 +28,7 @@ use crate::{
     commands::Commands,
     config::{Config, Public, STORE},
     disk::{Disk, Files, save_revoked},
-    domain::{Change, Now, State, change::Signer},
+    domain::{Change, Now, State, change::Signer, redact::Redact},
     http,
     init::{InitError, Wishes, init, is_made, note_public, root},
     invite::Wish,
@@ -40,6 +40,8 @@ use crate::{
     otlp,
     service::{self, Parts},
     store::{Store, history::History},
+    web_operator::{self, Enrolment, Standing},
+    web_tls::{self, Source},
 };
 
 /// Set once the first start has said how to log in.
@@ -149,6 +151,7 @@ pub struct Running {
     service: JoinHandle<()>,
     notifier: JoinHandle<()>,
     otlp: Option<JoinHandle<()>>,
+    operator: Option<JoinHandle<()>>,
     server: JoinHandle<()>,
     session: Arc<Session>,
     disk: Disk,
@@ -173,7 +176,12 @@ impl Running {
             plane: home.identity()?,
         };
         let mut store = Store::open(&dir.join(STORE)).map_err(|error| failed(&error))?;
-        let state = remember(&mut store, &signer, &membership).map_err(|error| failed(&error))?;
+        let mut state = remember(&mut store, &signer, &membership).map_err(|error| failed(&error))?;
+        let clock = Clock::start();
+        let own_operator = match config.web.operator {
+            true => web_operator::enrol(dir, &mut store, &mut state, &signer, clock.now())?,
+            false => Enrolment::Off,
+        };
         if membership
             .roster
             .open(&membership.root)
@@ -208,7 +216,28 @@ impl Running {
         let address = listener.local_addr().map_err(|error| failed(&error))?;
         let http = reachable(address);
         note_http(&store, &http).map_err(|error| failed(&error))?;
-        let greeting = greet(&mut store, config, dir, &http).map_err(|error| failed(&error))?;
+        let tls = config.web.has_tls().then(|| {
+            let names = http::names(address, &config.http_names);
+            let source = match (&config.web.tls_cert, &config.web.tls_key) {
+                (Some(cert), Some(key)) => Source::Files {
+                    cert: cert.clone(),
+                    key: key.clone(),
+                },
+                _ => Source::Own {
+                    dir: dir.to_path_buf(),
+                    names,
+                },
+            };
+            web_tls::load(&source).map_err(|error| wrong(&error))
+        });
+        let tls = tls.transpose()?;
+        let mut greeting = greet(&mut store, config, dir, &http).map_err(|error| failed(&error))?;
+        if let Some(tls) = &tls {
+            let fingerprint = &tls.fingerprint;
+            greeting.push_str(&format!(
+                "The page's certificate has the SHA-256 fingerprint\n  {fingerprint}\n"
+            ));
+        }
 
         let epoch = home.next_epoch()?;
         let secure =
@@ -217,6 +246,8 @@ impl Running {
         let (rules, alerts) = store.alerts().map_err(|error| failed(&error))?;
         let channels = Channels::new(&config.alerts, dir).map_err(|error| wrong(&error))?;
         let history = History::open(dir, config.metrics.history_bytes).map_err(|error| failed(&error))?;
+        // Before it goes to the disk's thread.
+        let known = membership.clone();
         let files = Files {
             store,
             history,
@@ -227,8 +258,25 @@ impl Running {
         let (stop, stopping) = watch::channel(false);
         let subscriptions = service::subscriptions(&fleet, &public.plane);
         let (session, events) = Session::start(Arc::new(secure), bus, subscriptions);
+        let (operator, operator_task) = match own_operator {
+            Enrolment::Off => (Standing::Off, None),
+            Enrolment::Revoked => (Standing::Revoked, None),
+            Enrolment::Enrolled(enrolled) => {
+                let bus = config.bus_config(dir, enrolled.node(), &inviter);
+                let bus = bus.map_err(|error| wrong(&error))?;
+                let redact = Redact::new(&config.web.redact).map_err(|error| wrong(&error))?;
+                let (operator, task) = enrolled.connect(&known, bus, redact, Arc::clone(&session), stopping.clone())?;
+                (Standing::On(operator), Some(task))
+            }
+        };
         let live = Live::default();
-        let auth = http::Auth::new(disk.clone(), &fleet, address, &config.http_names, dir).await;
+        let door = http::Door {
+            address,
+            names: &config.http_names,
+            has_tls: tls.is_some(),
+            dir,
+        };
+        let auth = http::Auth::new(disk.clone(), &fleet, door).await;
         let auth = auth.map_err(|error| failed(&error))?;
         let revoked_file = config
             .broker
@@ -244,7 +292,7 @@ impl Running {
             group,
             inviter,
             http: http.clone(),
-            clock: Clock::start(),
+            clock,
             disk: disk.clone(),
             live: live.clone(),
             revoked_file,
@@ -265,7 +313,16 @@ impl Running {
         let otlp = otlp.transpose().map_err(|error| wrong(&error))?;
         let metrics_token = config.metrics_token().map_err(|error| wrong(&error))?;
         let commands = Commands::new(Arc::clone(&session), disk.clone(), stopping.clone());
-        let server = http::serve(listener, handle, live, auth, commands, metrics_token, stopping);
+        let parts = http::Parts {
+            service: handle,
+            live,
+            auth,
+            commands,
+            operator,
+            metrics_token,
+            tls: tls.map(|tls| tls.acceptor),
+        };
+        let server = http::serve(listener, parts, stopping);
         Ok(Self {
             greeting,
             http,
@@ -273,6 +330,7 @@ impl Running {
             service,
             notifier,
             otlp,
+            operator: operator_task,
             server,
             session,
             disk,
@@ -294,6 +352,11 @@ impl Running {
             && otlp.await.is_err()
         {
             error!("what pushes metrics did not end well");
+        }
+        if let Some(operator) = self.operator
+            && operator.await.is_err()
+        {
+            error!("the web operator did not end well");
         }
         self.session.close().await;
         http::finish(self.server).await;
@@ -348,13 +411,13 @@ fn reachable(address: SocketAddr) -> String {
 
 /// What people need to know at the first start, and where the page is at every start.
 fn greet(store: &mut Store, config: &Config, dir: &Path, http: &str) -> Result<String, Box<dyn std::error::Error>> {
-    let dir = dir.display();
+    let (dir, scheme) = (dir.display(), config.web.scheme());
     if store.setting(GREETED)?.is_some() {
         return Ok(format!(
-            "web page: http://{http}/   (log in with a link from: mycelial-plane login --dir {dir})\n"
+            "web page: {scheme}://{http}/   (log in with a link from: mycelial-plane login --dir {dir})\n"
         ));
     }
-    let link = link(store, http)?;
+    let link = link(store, scheme, http)?;
     let operator = token(
         store,
         config,

@@ -44,7 +44,8 @@ async fn status(browser: &Browser, endpoint: &Endpoint) -> u16 {
 
 #[tokio::test]
 async fn each_endpoint_answers_only_to_those_who_may() {
-    let plane = Plane::start().await;
+    // Without it, what needs it is refused to all.
+    let plane = Plane::start_with("web.operator = true\n").await;
     let owner = plane.browser().await;
     let mut people = vec![(None, stranger(&plane)), (Some(Rank::Admin), owner.clone())];
     for rank in Rank::ALL {

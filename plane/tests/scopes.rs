@@ -4,12 +4,13 @@
 mod common;
 
 use bus_schema::member::Role;
-use common::{Answer, Browser, Plane, text};
+use common::{Answer, Browser, Plane, SOON, text};
 use plane::{
     http::table::endpoints,
     permission::{Need, Rank, Reach},
 };
 use serde_json::{Value, json};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
 /// A program with a token.
 struct Program {
@@ -59,7 +60,7 @@ fn names(answer: &Answer) -> Vec<String> {
 
 /// `gw-1` in Berlin and `gw-2` in Bonn; workflow `a` from one to the other, `b` in Berlin, `c` in Bonn.
 async fn world() -> (Plane, Browser) {
-    let plane = Plane::start().await;
+    let plane = Plane::start_with("web.operator = true\n").await;
     let mut operator = plane.member(Role::Operator, 50, "olga").await;
     operator.up().await;
     let owner = plane.browser().await;
@@ -159,7 +160,11 @@ async fn what_is_about_the_whole_fleet_is_not_for_a_scope() {
     let mut count = 0;
     for endpoint in endpoints() {
         let Need::Rank(_, reach) = endpoint.need else { continue };
-        // Answers that never end are the live picture's: refused here.
+        // It never ends.
+        if endpoint.path == "/live" {
+            assert_eq!(reach, Reach::Narrow);
+            continue;
+        }
         let path = endpoint.path.replace('{', "no-").replace('}', "");
         let body = endpoint.body.map(|_| json!({}));
         let answer = berlin.send(endpoint.verb.word(), &path, body).await;
@@ -169,6 +174,92 @@ async fn what_is_about_the_whole_fleet_is_not_for_a_scope() {
         count += 1;
     }
     assert!(count > 30, "{count}");
+}
+
+/// Reads events until the text has come, or the stream has ended (`None`).
+async fn until(stream: &mut TcpStream, seen: &mut String, text: &str) -> Option<()> {
+    let mut buffer = [0; 4096];
+    while !seen.contains(text) {
+        let read = timeout(SOON, stream.read(&mut buffer)).await.unwrap().unwrap_or(0);
+        if read == 0 {
+            return None;
+        }
+        seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    Some(())
+}
+
+#[tokio::test]
+async fn the_live_picture_shows_a_scope_its_part_and_ends_with_the_right_to_see_it() {
+    let (plane, owner) = world().await;
+    let session = async |name: &str, scope: &str| {
+        let user = json!({ "name": name, "role": "viewer", "password": "correct horse battery", "scope": scope });
+        assert_eq!(owner.post("/api/v1/users", user).await.status, 204);
+        let mut browser = Browser {
+            http: plane.http.clone(),
+            cookie: None,
+        };
+        let body = json!({ "name": name, "password": "correct horse battery" });
+        let answer = browser.post("/api/v1/session", body).await;
+        browser.cookie = answer.headers["set-cookie"].split(';').next().map(str::to_string);
+        browser
+    };
+    let bea = session("bea", "site=berlin").await;
+    let mut stream = bea.open("GET", "/api/v1/live", &[], None).await;
+    let mut seen = String::new();
+    until(&mut stream, &mut seen, "\"streams\"").await.unwrap();
+    assert!(seen.contains("gw-1") && !seen.contains("gw-2"), "{seen}");
+    assert!(
+        seen.contains("\"name\":\"b\"") && !seen.contains("\"name\":\"c\""),
+        "{seen}"
+    );
+    // Another scope, a removed user, a log-out, an ended token: each ends what was open.
+    let change = json!({ "scope": "site=bonn" }).to_string();
+    assert_eq!(
+        owner
+            .send("PATCH", "/api/v1/users/bea", &[], Some(&change))
+            .await
+            .status,
+        204
+    );
+    assert!(until(&mut stream, &mut seen, "never").await.is_none());
+    let mut stream = bea.open("GET", "/api/v1/live", &[], None).await;
+    assert_eq!(owner.delete("/api/v1/users/bea").await.status, 204);
+    assert!(until(&mut stream, &mut String::new(), "never").await.is_none());
+    let cyd = session("cyd", "").await;
+    let mut stream = cyd.open("GET", "/api/v1/live", &[], None).await;
+    let mut seen = String::new();
+    until(&mut stream, &mut seen, "gw-2").await.unwrap();
+    assert_eq!(cyd.delete("/api/v1/session").await.status, 204);
+    assert!(until(&mut stream, &mut seen, "never").await.is_none());
+    let ci = Program::new(&plane, &owner, "ci", "viewer", Some("site=berlin")).await;
+    let shown = format!("Bearer {}", ci.token);
+    let mut stream = ci
+        .browser
+        .open("GET", "/api/v1/live", &[("authorization", &shown)], None)
+        .await;
+    until(&mut stream, &mut String::new(), "gw-1").await.unwrap();
+    let id = owner.get("/api/v1/api-tokens").await.json()["items"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_string();
+    assert_eq!(owner.delete(&format!("/api/v1/api-tokens/{id}")).await.status, 204);
+    assert!(until(&mut stream, &mut String::new(), "never").await.is_none());
+}
+
+#[tokio::test]
+async fn nobody_is_called_as_whoever_has_the_directory() {
+    let plane = Plane::start().await;
+    let owner = plane.browser().await;
+    for name in ["owner", "Owner"] {
+        let user = json!({ "name": name, "role": "viewer", "password": "correct horse battery" });
+        let answer = owner.post("/api/v1/users", user).await;
+        assert!(
+            answer.status == 400 && answer.body.contains("is what whoever"),
+            "{}",
+            answer.body
+        );
+    }
 }
 
 #[tokio::test]

@@ -166,10 +166,14 @@ const PLACES = [
   ["/streams", "Streams", "streams"],
   ["/alerts", "Alerts", "alerts"],
   ["/alerts/rules", "Alerts", "alert-rules"],
+  ["/logs", "Logs", "logs"],
+  ["/audit", "Audit", "audit"],
+  ["/commands/1", "Command 1", "command"],
   ["/components", "Components", "components"],
   ["/components/source/postgres", "postgres", "component"],
   ["/settings", "Settings", "settings"],
   ["/settings/users", "Settings", "users"],
+  ["/settings/tokens", "Settings", "tokens"],
 ];
 
 const settled = () => until("the data", async () => !/Loading …|Checking …/.test(await main().innerText()));
@@ -230,6 +234,7 @@ const STEPS = {
       ["Rollouts", "No rollouts yet", "All workflows"],
       ["Streams", "No streams yet", "New workflow"],
       ["Alerts", "Nothing is wrong", "See the rules"],
+      ["Logs", "No daemons yet", "Enrol a daemon"],
       ["Components", "No components yet", "Enrol a daemon"],
     ]) {
       await section(name);
@@ -338,9 +343,6 @@ const STEPS = {
     await heading("New workflow");
     await asText();
     assert.match(await textarea().inputValue(), /^name = "readings"/);
-    // It is a draft from now on, which nobody wants here.
-    await go("/workflows");
-    await page.evaluate(() => localStorage.clear());
   },
 
   "a workflow with mistakes is sent back with their lines": async () => {
@@ -354,11 +356,17 @@ const STEPS = {
     const good = shop(["gateway", "hub"], paths);
     const bad = good.replace('daemon = "hub"', 'daemon = "hup"').replace("cursor", "cursed");
     await textarea().fill(bad);
-    await text("draft, kept in this browser");
+    await text("draft, kept by the plane");
     // A reload loses nothing.
     await page.reload();
-    await text("draft, kept in this browser");
+    await text("draft, kept by the plane");
     assert.equal(await textarea().inputValue(), bad);
+    // Nor does another browser, whatever it remembers itself.
+    await go("/workflows");
+    await link("a new workflow").waitFor();
+    await page.evaluate(() => localStorage.clear());
+    await go("/workflows/new?view=text");
+    await until("the draft", async () => (await textarea().inputValue()) === bad);
     const hup = button(/^line 12.*hup/);
     await hup.waitFor();
     await button(/^line 8.*cursed/).waitFor();
@@ -532,6 +540,92 @@ const STEPS = {
     await until("the same after a reload", async () => (await names()) === "hub");
     await button("Forget the view name:h*").click();
     assert.equal(await button("name:h*").count(), 0);
+  },
+
+  "the fleet is seen by what it has in common": async () => {
+    await go("/daemons");
+    await page.getByLabel("Group by").selectOption("By site");
+    await until("the groups", async () => (await rows("Groups")).length === 2);
+    assert.deepEqual(
+      (await rows("Groups")).map(({ Site, Daemons, Presence }) => [Site, Daemons, Presence]),
+      [
+        ["berlin", "1", "1 online"],
+        ["no site", "1", "1 online"],
+      ],
+    );
+    await accessible(page, "groups");
+    await shoot(page, "daemons-groups");
+    await button("berlin").click();
+    await until(
+      "the daemon in it",
+      async () => (await rows("Daemons")).map(({ Daemon }) => Daemon).join() === "gateway",
+    );
+    assert.equal(await page.getByLabel("Filter daemons").inputValue(), "site=berlin");
+  },
+
+  "daemons are told to do something, and it is seen how they do": async () => {
+    await go("/daemons");
+    await button("Command 2 daemons").click();
+    await dialog().getByText("gateway, hub").waitFor();
+    await dialog().getByLabel("What they shall do").selectOption("Restart a workflow");
+    await dialog().getByRole("button", { name: "Restart a workflow", exact: true }).click();
+    await dialog().getByText("Choose the workflow.").waitFor();
+    await dialog().getByLabel("Workflow").selectOption("shop");
+    await accessible(page, "a command");
+    await dialog().getByRole("button", { name: "Restart a workflow", exact: true }).click();
+    await heading("Command 1");
+    await text("All is said:");
+    await until("both to say so", async () => {
+      const daemons = await rows("Daemons");
+      return (
+        daemons.length === 2 && daemons.every(({ Standing, Workflows }) => `${Standing} ${Workflows}` === "done shop")
+      );
+    });
+    // One that is away does not answer, and that is said too.
+    await go("/daemons/gateway");
+    await button("Command …").click();
+    await dialog().getByLabel("What they shall do").selectOption("Diagnose");
+    await dialog().getByRole("button", { name: "Copy as CLI" }).click();
+    assert.equal(await clipboard(), "mycelial daemon diagnose gateway");
+    await dialog().getByRole("button", { name: "Diagnose", exact: true }).click();
+    await heading("Command 2");
+    await main().getByRole("heading", { level: 2, name: "What they found" }).waitFor();
+    await accessible(page, "a diagnosis");
+    const [file] = await Promise.all([page.waitForEvent("download"), button("Save").click()]);
+    assert.equal(file.suggestedFilename(), "command-2.txt");
+    await shoot(page, "diagnosis");
+    await watch.forgive(/404.*commands\/99/, async () => {
+      await go("/commands/99");
+      await text("There is no command 99");
+    });
+  },
+
+  "what daemons log is read, searched, held and taken away": async () => {
+    await go("/logs");
+    const lines = () => rows("Lines");
+    await until("lines of both", async () => {
+      const daemons = new Set((await lines()).map(({ Daemon }) => Daemon));
+      return daemons.has("gateway") && daemons.has("hub");
+    });
+    await page.getByLabel("Workflow").selectOption("shop");
+    await until("only its lines", async () => {
+      const found = await lines();
+      return found.length > 0 && found.every(({ Workflow }) => Workflow === "shop");
+    });
+    await page.getByLabel("Filter lines").fill("-hub");
+    await until("only the other's", async () => {
+      const found = await lines();
+      return found.length > 0 && found.every(({ Daemon }) => Daemon === "gateway");
+    });
+    assert.match(page.url(), /workflow=shop&q=-hub/);
+    await page.getByLabel("Daemon").selectOption("gateway");
+    await button("Copy as CLI").click();
+    assert.equal(await clipboard(), "mycelial logs gateway --workflow shop -f");
+    await button("Pause").click();
+    await text(/, paused$/);
+    const [file] = await Promise.all([page.waitForEvent("download"), button("Export").click()]);
+    assert.equal(file.suggestedFilename(), "gateway.log");
+    await button("Go on").click();
   },
 
   "a daemon that stops, and one that dies, are seen": async () => {
@@ -741,6 +835,8 @@ const STEPS = {
       ["/workflows/shop/edit", "Deploying needs the role operator; you are viewer.", "Deploy …"],
       ["/alerts/rules", "Changing rules needs the role operator; you are viewer.", "New rule"],
       ["/settings/users", "Deciding who else may needs the role admin; you are viewer.", "Add the user"],
+      ["/settings/tokens", "Letting programs in needs the role admin; you are viewer.", "Make the token"],
+      ["/audit", "Reading the audit needs the role admin; you are viewer.", "Verify"],
     ]) {
       await go(path);
       await text(says);
@@ -780,6 +876,48 @@ const STEPS = {
     await hers.context().close();
     page = mine;
     await until("her to be gone", async () => !(await role("vera")));
+  },
+
+  "a program gets a token, which is shown once": async () => {
+    await go("/settings/tokens");
+    await button("Make the token").click();
+    await text("Say what it is for");
+    await page.getByLabel("Name").fill("nightly-report");
+    await page.getByLabel("Sees only").fill("site=berlin");
+    await button("Make the token").click();
+    await text("It is shown only now");
+    await accessible(page, "a token");
+    await button("Copy the token").click();
+    await told("Copied the token.");
+    const token = await clipboard();
+    const ask = async () => {
+      const answer = await fetch(`${origin}/api/v1/daemons`, { headers: { authorization: `Bearer ${token}` } });
+      return [answer.status, (await answer.json()).items?.map(({ name }) => name).join()];
+    };
+    assert.deepEqual(await ask(), [200, "gateway"]);
+    await button("Make another").click();
+    assert.doesNotMatch(await main().innerText(), new RegExp(token));
+    await button("Revoke nightly-report").click();
+    await dialog().getByRole("button", { name: "Revoke", exact: true }).click();
+    await told("The token nightly-report does not work any more.");
+    assert.equal((await ask())[0], 401);
+  },
+
+  "who did what is searched, and nobody has altered it": async () => {
+    await go("/audit");
+    const entries = () => rows("Audit");
+    await until("entries", async () => (await entries()).length > 10);
+    await page.getByLabel("Search the audit").fill("nightly-report");
+    await until("those about the token", async () => (await entries()).length === 2);
+    assert.ok((await entries()).every(({ Who }) => Who.startsWith("ada")));
+    await button("Verify").click();
+    await text(/^Entries 1 to [\d,]+ hold: nobody has altered one\.$/);
+    await accessible(page, "a verified audit");
+    await button("Copy as CLI").click();
+    assert.match(await wish("type", await clipboard()), /nightly-report/);
+    const [file] = await Promise.all([page.waitForEvent("download"), button("Export").click()]);
+    assert.equal(file.suggestedFilename(), "audit.jsonl");
+    await told("2 entries exported");
   },
 
   "the keyboard goes everywhere": async () => {

@@ -84,7 +84,7 @@ export class Watch {
     page.on("requestfailed", (request) => {
       const why = request.failure()?.errorText;
       // Closing the live picture is how it ends, and leaving a page ends what it was still reading.
-      const isReading = request.method() === "GET" || /\/(validate|diff|preview)$/.test(request.url());
+      const isReading = request.method() === "GET" || /\/(validate|diff|preview|drafts\/[^/]+)$/.test(request.url());
       if (why === "net::ERR_ABORTED" && isReading) return;
       note(`failed: ${request.method()} ${request.url()}: ${why}`);
     });

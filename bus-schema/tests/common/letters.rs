@@ -46,6 +46,7 @@ pub fn letters() -> Vec<Sample> {
         LetterCall::Show { .. } => LetterCall::Show { letter: place(), offset: 4_096 },
         LetterCall::Replay(_) => LetterCall::Replay(select()),
         LetterCall::Purge(_) => LetterCall::Purge(select()),
+        LetterCall::Mend { .. } => LetterCall::Mend { letter: place(), values: "{\"quantity\":5}".into() },
     });
     let failure = Failure {
         kind: FailureKind::NotFound,

@@ -123,6 +123,14 @@ impl Agent {
                     "dead letters are tried again"
                 );
             }
+            (LetterCall::Mend { letter, .. }, LetterResult::Done { .. }) => {
+                tracing::info!(
+                    operator = sender.name,
+                    workflow = letter.workflow,
+                    letter = letter.id,
+                    "a dead letter was changed"
+                );
+            }
             (LetterCall::Purge(select), LetterResult::Done { letters, .. }) => {
                 tracing::warn!(
                     operator = sender.name,
@@ -487,6 +495,7 @@ fn asked_of_letters(call: &LetterCall) -> (&'static str, String) {
     match call {
         LetterCall::Replay(select) => ("replay dead letters", select.workflow.clone()),
         LetterCall::Purge(select) => ("purge dead letters", select.workflow.clone()),
+        LetterCall::Mend { letter, .. } => ("change a dead letter", format!("{}/{}", letter.workflow, letter.id)),
         // What follows of a long record is not another look at it.
         LetterCall::Show { letter, offset: 0 } => {
             ("look at a dead letter", format!("{}/{}", letter.workflow, letter.id))

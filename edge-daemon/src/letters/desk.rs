@@ -12,9 +12,9 @@ use bus_schema::{
 use flow::LetterPoint;
 
 use super::{
-    Letters, StoreError,
+    Letters, StoreError, mend,
     row::{Row, State},
-    store::{Counters, Filter},
+    store::{Counters, Filter, Mended},
 };
 
 /// Where questions about letters are answered.
@@ -82,6 +82,7 @@ impl Desk {
             LetterCall::Show { letter, offset } => self.show(letter, *offset).map(|shown| (shown, Vec::new())),
             LetterCall::Replay(select) => self.replay(select),
             LetterCall::Purge(select) => self.purge(select).map(|done| (done, Vec::new())),
+            LetterCall::Mend { letter, values } => self.mend(letter, values).map(|done| (done, Vec::new())),
         };
         answered.unwrap_or_else(|error| {
             let hint = "see the daemon's log and its disk";
@@ -148,6 +149,33 @@ impl Desk {
                 bytes,
             },
             None => failure(
+                FailureKind::NotFound,
+                format!("there is no dead letter {id} of workflow '{workflow}' here"),
+                "it may have been tried again, purged, or gone for want of room; see: mycelial dlq list",
+            ),
+        })
+    }
+
+    fn mend(&self, letter: &LetterPlace, values: &str) -> Result<LetterResult, StoreError> {
+        let LetterPlace { workflow, id } = letter;
+        // A name from outside names a file only if there is one.
+        let is_there = self.letters.workflows()?.contains(workflow);
+        let letters = is_there.then(|| self.letters.of(workflow));
+        let done = letters
+            .map(|letters| letters.with_existing(|store| store.mend(*id, |record| mend::mended(record, values))));
+        Ok(match done.transpose()?.flatten().unwrap_or(Mended::None) {
+            Mended::Done => LetterResult::Done {
+                letters: 1,
+                doubtful: 0,
+                notes: Vec::new(),
+            },
+            Mended::Wrong(wrong) => failure(FailureKind::Invalid, wrong, "nothing was changed"),
+            Mended::Busy => failure(
+                FailureKind::Conflict,
+                "only a letter that waits for a person can be changed, and only if it is a record".to_string(),
+                "this one is to be tried again, is in doubt, or is what a source could not read",
+            ),
+            Mended::None => failure(
                 FailureKind::NotFound,
                 format!("there is no dead letter {id} of workflow '{workflow}' here"),
                 "it may have been tried again, purged, or gone for want of room; see: mycelial dlq list",

@@ -2,6 +2,7 @@
 //! disk that is full, holds up what depends on it and says why; it is never given up in silence.
 
 mod desk;
+mod mend;
 pub mod offline;
 mod room;
 mod row;

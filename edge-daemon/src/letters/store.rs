@@ -7,7 +7,7 @@ use std::{
 };
 
 use bus_link::reserve;
-use flow::{DeadLetter, Due, LetterKey, Replay, Stand};
+use flow::{DeadLetter, Due, LetterKey, LetterPoint, Replay, Stand};
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior,
     ffi::{SQLITE_ERROR, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ},
@@ -138,6 +138,19 @@ pub struct Queued {
     pub queued: u64,
     /// In doubt, and therefore left alone unless named one by one.
     pub doubtful: u64,
+}
+
+/// What became of a wish to change a letter's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mended {
+    /// It has the new record.
+    Done,
+    /// The new values are wrong.
+    Wrong(String),
+    /// It does not wait for a person, or is no record.
+    Busy,
+    /// There is no such letter.
+    None,
 }
 
 /// The open store.
@@ -448,6 +461,37 @@ impl Store {
             Ok(())
         })?;
         Ok(Queued { queued, doubtful })
+    }
+
+    /// Gives a letter that waits for a person another record.
+    pub fn mend(&mut self, id: u64, mend: impl FnOnce(&[u8]) -> Result<Vec<u8>, String>) -> Result<Mended, StoreError> {
+        let Some(row) = Row::load(&self.conn, id)? else {
+            return Ok(Mended::None);
+        };
+        if row.state != State::Kept || row.point == LetterPoint::Source {
+            return Ok(Mended::Busy);
+        }
+        let record = match mend(&self.record(&row)?) {
+            Ok(record) => record,
+            Err(wrong) => return Ok(Mended::Wrong(wrong)),
+        };
+        let quota_bytes = self.quota_bytes;
+        self.change(|transaction, counters, bytes| {
+            // What another process did to it meanwhile counts.
+            let Some(mut now) = Row::load(transaction, id)?.filter(|now| *now == row) else {
+                return Ok(Mended::Busy);
+            };
+            *bytes = bytes.saturating_sub(room::share(now.cost(), quota_bytes));
+            (now.digest, now.record_bytes) = (digest(&record), record.len() as u64);
+            now.refusal.clear();
+            now.save(transaction)?;
+            transaction
+                .prepare_cached("UPDATE record SET bytes = ?2 WHERE id = ?1")?
+                .execute(params![id as i64, record])?;
+            *bytes += room::share(now.cost(), quota_bytes);
+            counters.evicted += room::make(transaction, bytes, quota_bytes, &now)?;
+            Ok(Mended::Done)
+        })
     }
 
     /// Forgets letters for good. Returns how many.

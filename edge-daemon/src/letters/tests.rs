@@ -13,7 +13,7 @@ use super::{
     Desk, LetterBox, Letters,
     row::{Row, Stamp, State},
     salvage,
-    store::{Filter, Store},
+    store::{Filter, Mended, Store},
 };
 
 const QUOTA: u64 = 1024 * 1024;
@@ -406,6 +406,41 @@ fn a_letter_in_doubt_is_not_tried_with_the_others() {
     assert_eq!((queued.queued, queued.doubtful), (2, 1));
     assert_eq!(store.queue(&only(&[3])).unwrap().queued, 1);
     assert_eq!(states(&store), [State::Queued; 3]);
+}
+
+#[test]
+fn a_letter_that_waits_gets_another_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.letters");
+    let mut store = salvage::open(&path, QUOTA).unwrap();
+    let source = DeadLetter {
+        point: LetterPoint::Source,
+        ..letter(3, 0, b"raw")
+    };
+    put(&mut store, &[letter(1, 0, b"old"), letter(2, 0, b"queued"), source]);
+    store.queue(&only(&[2])).unwrap();
+    let longer = |record: &[u8]| Ok([record, b", and more"].concat());
+    assert_eq!(store.mend(1, longer).unwrap(), Mended::Done);
+    assert_eq!(store.mend(2, longer).unwrap(), Mended::Busy);
+    assert_eq!(store.mend(3, longer).unwrap(), Mended::Busy);
+    assert_eq!(store.mend(4, longer).unwrap(), Mended::None);
+    assert_eq!(store.mend(1, |_| Err("no".into())).unwrap(), Mended::Wrong("no".into()));
+    // On disk, and sound.
+    drop(store);
+    let mut store = salvage::open(&path, QUOTA).unwrap();
+    let (row, record) = store.show(1, 0, 100).unwrap().unwrap();
+    assert_eq!((record.as_slice(), row.record_bytes), (&b"old, and more"[..], 13));
+    store.queue(&only(&[1])).unwrap();
+    let stand = Stand {
+        after: 0,
+        floor: 0,
+        committed: 9,
+    };
+    let due = store.replays("source", stand).unwrap().replays;
+    assert_eq!(
+        due.iter().map(|replay| replay.record.as_slice()).collect::<Vec<_>>()[0],
+        b"old, and more"
+    );
 }
 
 #[test]

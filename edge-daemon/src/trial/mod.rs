@@ -3,7 +3,7 @@
 
 pub mod checkup;
 pub mod local;
-mod rows;
+pub mod rows;
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -63,7 +63,8 @@ pub(super) fn of_lines(source: &str, lines: &str) -> Result<Vec<Row>, String> {
         .collect()
 }
 
-fn value(json: &Json, wanted: Option<&Type>) -> Result<Value, String> {
+/// A value of this type, or of the one that its form has.
+pub fn value(json: &Json, wanted: Option<&Type>) -> Result<Value, String> {
     let plain = match json {
         Json::Object(keys) if keys.is_empty() => return Ok(Value::Null),
         Json::Null => return Ok(Value::Null),

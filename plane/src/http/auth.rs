@@ -32,6 +32,7 @@ use crate::{
     disk::{Closed, Disk},
     domain::labels::Selector,
     login::{digest, fresh_secret},
+    people::OWNER,
     permission::{Caller, Rank},
     store::Person,
 };
@@ -42,8 +43,6 @@ const SESSION_MS: i64 = 7 * 24 * 3_600 * 1_000;
 const SESSIONS_MAX: u32 = 256;
 /// Longest cookie header looked at, in bytes.
 const COOKIE_BYTES_MAX: usize = 8 * 1024;
-/// Whoever logs in with a code from the plane's own directory.
-const OWNER: &str = "owner";
 /// What the name of a token begins with, where people read it.
 const TOKEN: &str = "token:";
 
@@ -57,19 +56,34 @@ pub struct Auth {
     /// Allowed `Host` headers, lower case.
     hosts: Vec<String>,
     cookie: String,
+    /// Cookies are for TLS only.
+    has_tls: bool,
     login_hint: String,
     refusals: Mutex<Sparing>,
 }
 
+/// Where people come in.
+#[derive(Debug, Clone, Copy)]
+pub struct Door<'a> {
+    /// Where the page listens.
+    pub address: SocketAddr,
+    /// Further host names under which the page may be opened.
+    pub names: &'a [String],
+    /// Connections have TLS.
+    pub has_tls: bool,
+    /// The plane's directory, for hints.
+    pub dir: &'a Path,
+}
+
 impl Auth {
-    /// `names`: further host names under which the page may be opened. `dir`: the plane's directory, for hints.
-    pub async fn new(
-        disk: Disk,
-        fleet: &FleetId,
-        address: SocketAddr,
-        names: &[String],
-        dir: &Path,
-    ) -> Result<Self, Closed> {
+    /// Behind this door.
+    pub async fn new(disk: Disk, fleet: &FleetId, door: Door<'_>) -> Result<Self, Closed> {
+        let Door {
+            address,
+            names,
+            has_tls,
+            dir,
+        } = door;
         let now = unix_ms();
         if let Err(cause) = disk.run(move |files| files.store.forget_expired(now)).await? {
             warn!(%cause, "cannot forget old web sessions");
@@ -81,6 +95,7 @@ impl Auth {
             hosts: hosts(address, names),
             // Cookies do not know ports: two planes on one machine must not overwrite each other's.
             cookie: format!("mycelial-{fleet}"),
+            has_tls,
             login_hint: format!(
                 "make a one-time link with: mycelial-plane login --dir {}",
                 dir.display()
@@ -140,7 +155,8 @@ impl Auth {
 
     fn set_cookie(&self, secret: &str, age_s: i64) -> Option<HeaderValue> {
         let name = &self.cookie;
-        let text = format!("{name}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={age_s}");
+        let secure = if self.has_tls { "; Secure" } else { "" };
+        let text = format!("{name}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={age_s}{secure}");
         HeaderValue::from_str(&text).ok()
     }
 }
@@ -159,6 +175,18 @@ fn scoped(name: &str, rank: Rank, scope: Option<&str>, from: &str) -> Option<Cal
         scope,
         ..Caller::whole(name, rank, from)
     })
+}
+
+/// The names for which a certificate of the page is made: without ports.
+pub fn names(address: SocketAddr, names: &[String]) -> Vec<String> {
+    let mut all = names.to_vec();
+    if address.ip().is_loopback() || address.ip().is_unspecified() {
+        all.extend(["localhost", "127.0.0.1", "::1"].map(str::to_string));
+    }
+    if !address.ip().is_unspecified() {
+        all.push(address.ip().to_string());
+    }
+    all
 }
 
 /// Under which names the page can be opened: a name that resolves to us without being ours is an attack (DNS rebinding).
@@ -343,7 +371,7 @@ async fn who_logs_in(ask: &Ask, wish: Login) -> Result<Option<String>, Refusal> 
                 _ => return Err(Refusal::invalid("name and password belong together", "")),
             };
             if let Some((name, password)) = &first {
-                users::check(name, password)?;
+                users::check_new(name, password)?;
             }
             use_code(ask, &code).await?;
             match first {

@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use axum::http::StatusCode;
-use bus_link::session::RequestError;
 use bus_schema::{
     api::{ApiCall, ApiResult, DaemonDetail, DaemonView, FailureKind, Presence},
     control::{ControlCall, ControlResult, LogLine},
@@ -236,17 +235,7 @@ async fn logs(ask: Ask) -> Answer {
         Ok(ControlResult::Lines { lines, .. }) => lines,
         Ok(ControlResult::Failed(failure)) => return Err(failure.into()),
         Ok(_) => return Err(unexpected()),
-        Err(error) => {
-            let (status, hint) = match error {
-                RequestError::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "see whether it is online"),
-                _ => (
-                    StatusCode::BAD_GATEWAY,
-                    "see whether it is online, and of the same version",
-                ),
-            };
-            let message = format!("daemon '{name}' does not show its log: {error}");
-            return Err(Refusal::new(status, FailureKind::Internal, message, hint));
-        }
+        Err(error) => return Err(Refusal::unanswered(name, "show its log", &error)),
     };
     // Lines are dated by the daemon's own clock.
     let since = last_s.map(|seconds| {

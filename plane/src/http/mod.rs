@@ -16,8 +16,10 @@ mod metrics;
 mod observe;
 #[cfg(feature = "schema")]
 pub mod openapi;
+mod operator;
 mod operators;
 mod pending;
+mod port;
 mod problem;
 mod rollouts;
 pub mod table;
@@ -35,6 +37,7 @@ use axum::{
     routing::get,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tokio_rustls::TlsAcceptor;
 use tracing::{error, warn};
 use zeroize::Zeroizing;
 
@@ -42,14 +45,34 @@ use crate::{
     commands::Commands,
     live::Live,
     service::{Handle, stopped},
+    web_operator::Standing,
 };
 
-pub use auth::Auth;
+pub use auth::{Auth, Door, names};
+use port::{Peer, Port};
 
 /// Largest request body, in bytes: a workflow's text and a little around it.
 const BODY_BYTES_MAX: usize = 512 * 1024;
 /// How long open requests may take at shutdown.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// What the page is made of.
+pub struct Parts {
+    /// Who decides.
+    pub service: Handle,
+    /// The picture of the fleet.
+    pub live: Live,
+    /// Who may come in.
+    pub auth: Auth,
+    /// What daemons are told to do.
+    pub commands: Arc<Commands>,
+    /// Who asks daemons for records.
+    pub operator: Standing,
+    /// What Prometheus has to show; `None`: metrics are off.
+    pub metrics_token: Option<Zeroizing<String>>,
+    /// TLS around every connection.
+    pub tls: Option<TlsAcceptor>,
+}
 
 /// What every request can reach.
 #[derive(Debug)]
@@ -58,7 +81,7 @@ pub struct Web {
     live: Live,
     auth: Auth,
     commands: Arc<Commands>,
-    /// What Prometheus has to show; `None`: metrics are off.
+    operator: Standing,
     metrics_token: Option<Zeroizing<String>>,
     stop: watch::Receiver<bool>,
 }
@@ -81,28 +104,33 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 /// Serves until `stop` turns true.
-pub fn serve(
-    listener: TcpListener,
-    service: Handle,
-    live: Live,
-    auth: Auth,
-    commands: Arc<Commands>,
-    metrics_token: Option<Zeroizing<String>>,
-    stop: watch::Receiver<bool>,
-) -> JoinHandle<()> {
+pub fn serve(listener: TcpListener, parts: Parts, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+    let Parts {
+        service,
+        live,
+        auth,
+        commands,
+        operator,
+        metrics_token,
+        tls,
+    } = parts;
     let web = Arc::new(Web {
         service,
         live,
         auth,
         commands,
+        operator,
         metrics_token,
         stop: stop.clone(),
     });
     let app = router(web);
     tokio::spawn(async move {
         let mut asked = stop.clone();
-        let server = axum::serve(listener, app.into_make_service_with_connect_info::<Peer>())
-            .with_graceful_shutdown(async move { stopped(&mut asked).await });
+        let server = axum::serve(
+            Port::new(listener, tls),
+            app.into_make_service_with_connect_info::<Peer>(),
+        )
+        .with_graceful_shutdown(async move { stopped(&mut asked).await });
         let mut waiting = stop;
         tokio::select! {
             served = server.into_future() => {
@@ -165,6 +193,3 @@ async fn protect(request: Request, next: Next) -> Response {
     cache.or_insert(HeaderValue::from_static("no-store"));
     response
 }
-
-/// Where a request comes from.
-type Peer = SocketAddr;

@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bus_link::session::RequestError;
 use bus_schema::api::{Failure, FailureKind, Problem};
 use serde::Serialize;
 
@@ -80,6 +81,19 @@ impl Refusal {
             cause.to_string(),
             hint,
         )
+    }
+
+    /// For what a daemon did not answer. `what` it did not do: `show its log`.
+    pub(super) fn unanswered(daemon: &str, what: &str, error: &RequestError) -> Self {
+        let (status, hint) = match error {
+            RequestError::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "see whether it is online"),
+            _ => (
+                StatusCode::BAD_GATEWAY,
+                "see whether it is online, and of the same version",
+            ),
+        };
+        let message = format!("daemon '{daemon}' does not {what}: {error}");
+        Self::new(status, FailureKind::Internal, message, hint)
     }
 
     /// For what a table says no to.

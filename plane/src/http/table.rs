@@ -16,7 +16,7 @@ use bus_schema::api::FailureKind;
 use super::{
     BODY_BYTES_MAX, Peer, Web, api_tokens,
     ask::{Answer, Ask, Handler},
-    audit, auth, commands, drafts, fleet, groups, live, observe, operators, pending,
+    audit, auth, commands, drafts, fleet, groups, live, observe, operator as web_operator, operators, pending,
     problem::Refusal,
     rollouts, users, workflows,
 };
@@ -213,6 +213,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         drafts::endpoints(),
         audit::endpoints(),
         commands::endpoints(),
+        web_operator::endpoints(),
     ]
     .concat()
 }

@@ -15,7 +15,7 @@ use crate::{
     disk::Files,
     domain::labels::Selector,
     password,
-    people::USERS_MAX,
+    people::{USERS_MAX, mistaken_for_owner},
     permission::{Rank, Reach::Free},
     store::{StoreError, User},
 };
@@ -107,6 +107,12 @@ pub(super) fn check(name: &str, password: &str) -> Result<(), Refusal> {
     password::mistake(password).map_or(Ok(()), |wrong| Err(Refusal::invalid(wrong, "")))
 }
 
+/// The same of a new user.
+pub(super) fn check_new(name: &str, password: &str) -> Result<(), Refusal> {
+    check(name, password)?;
+    mistaken_for_owner(name).map_or(Ok(()), |wrong| Err(Refusal::invalid(wrong, "")))
+}
+
 /// Whether this can be somebody's scope; nothing is none.
 pub(super) fn check_scope(scope: Option<&str>) -> Result<(), Refusal> {
     match scope.filter(|scope| !scope.is_empty()).map(Selector::parse_scope) {
@@ -194,7 +200,7 @@ pub(super) async fn first(ask: &Ask, name: String, password: String) -> Result<S
 }
 
 async fn make(ask: &Ask, wish: UserWish, most: u32) -> Result<(), Refusal> {
-    check(&wish.name, &wish.password)?;
+    check_new(&wish.name, &wish.password)?;
     check_scope(wish.scope.as_deref())?;
     let (name, rank) = (wish.name, wish.role);
     let user = User {

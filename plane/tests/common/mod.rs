@@ -56,6 +56,11 @@ pub struct Plane {
 impl Plane {
     /// Starts a new plane on a hub of its own.
     pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// The same with more in its settings, before all sections.
+    pub async fn start_with(settings: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let hub = format!("plane-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::tempdir().unwrap();
@@ -75,8 +80,16 @@ impl Plane {
             greeting: String::new(),
             running: None,
         };
+        plane.configure(settings);
         plane.start_again().await;
         plane
+    }
+
+    /// Writes something before all sections of the settings; holds from the next start on.
+    pub fn configure(&self, settings: &str) {
+        let path = self.dir.path().join("plane.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{settings}{text}")).unwrap();
     }
 
     pub async fn start_again(&mut self) {

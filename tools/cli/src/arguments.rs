@@ -675,6 +675,17 @@ pub enum Dlq {
         #[arg(long)]
         yes: bool,
     },
+    /// Give one's record other values, so that it can be tried again. Columns that are not named stay.
+    Edit {
+        /// DAEMON/WORKFLOW/NUMBER, as the list shows it.
+        letter: String,
+        /// A column and its new value: JSON, or text.
+        #[arg(long = "set", value_name = "COLUMN=VALUE", required = true)]
+        values: Vec<String>,
+        /// Try it again at once.
+        #[arg(long)]
+        replay: bool,
+    },
     /// Forget them for good. The ledger goes on counting them as dead.
     Purge {
         #[command(flatten)]

@@ -5,9 +5,9 @@ use std::{path::PathBuf, time::Duration};
 
 use bus_schema::{
     api::{ApiCall, ApiResult, Failure, FailureKind},
+    shown::Checked,
     trial::{Checkup, TrialCall, TrialResult},
 };
-use serde_json::json;
 
 use crate::{
     answer::Answer,
@@ -64,16 +64,10 @@ pub async fn run(client: &Client, output: Output, wish: Wish) -> Result<(), CliE
         };
         for checkup in checkups {
             lines.push_str(&shown(daemon, &checkup));
-            data.push(json!({
-                "daemon": daemon, "node": checkup.node, "component": checkup.component, "ok": checkup.trouble.is_none(),
-                "took_ms": checkup.took_ms, "found": checkup.found,
-                "kind": checkup.trouble.as_ref().map(|trouble| trouble.kind.name()),
-                "cause": checkup.trouble.as_ref().map(|trouble| &trouble.cause),
-                "remedy": checkup.trouble.as_ref().map(|trouble| &trouble.remedy),
-            }));
             if checkup.trouble.is_some() {
                 ill.push(format!("{daemon}/{}", checkup.node));
             }
+            data.push(Checked::new(daemon, checkup));
         }
     }
     let count = (ill.len(), data.len());

@@ -338,6 +338,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ),
         ],
     ),
+    (
+        "dlq edit",
+        &[(
+            "mycelial dlq edit hub/orders/12 --set quantity=5 --replay",
+            "and tries it again",
+        )],
+    ),
     ("dlq purge", &[("mycelial dlq purge --all --workflow orders", "")]),
     (
         "secret set",

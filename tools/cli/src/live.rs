@@ -11,6 +11,7 @@ use bus_schema::{
     data::{Batch, Cell},
     id::{NodeId, WorkflowId},
     message::{TapOpen, TapSample, Text},
+    shown::Record,
     subject::{self, Lane, Pattern},
 };
 
@@ -139,20 +140,7 @@ pub fn shown_cell(cell: Cell<'_>) -> String {
 
 /// A row as a JSON object.
 pub fn record(batch: &Batch, row: usize) -> serde_json::Value {
-    let fields = batch.schema().fields.iter().enumerate();
-    let value = |column| match batch.cell(row, column) {
-        Cell::Null | Cell::Missing | Cell::Unchanged => serde_json::Value::Null,
-        Cell::Bool(v) => v.into(),
-        Cell::I64(v) => v.into(),
-        Cell::U64(v) => v.into(),
-        Cell::F64(v) => v.into(),
-        cell => cell.to_string().into(),
-    };
-    serde_json::Value::Object(
-        fields
-            .map(|(column, field)| (field.name.clone(), value(column)))
-            .collect(),
-    )
+    serde_json::to_value(Record::of(batch, row)).unwrap_or_default()
 }
 
 /// Publishes one message to the fleet.

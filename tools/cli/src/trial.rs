@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use bus_schema::{
     api::{Failure, FailureKind},
-    data::Batch,
-    trial::{Given, TrialCall, TrialResult, TrialStep},
+    data::BatchError,
+    shown::{Rejected, Step},
+    trial::{Given, TrialCall, TrialResult},
 };
 use serde_json::json;
 
@@ -149,21 +150,18 @@ pub async fn preview(
     let TrialResult::Steps(steps) = asked else {
         return Err(CliError::Failed(format!("{daemon} answered something else")));
     };
-    let (mut data, mut text) = (Vec::new(), String::new());
-    for step in &steps {
-        let batch = Batch::decode(&step.batch).map_err(|error| CliError::Failed(error.to_string()))?;
-        text.push_str(&shown(step, &batch));
-        data.push(json!({
-            "node": step.node, "from": step.from, "came": step.came,
-            "out": (0..batch.rows()).map(|row| live::record(&batch, row)).collect::<Vec<_>>(),
-            "rejected": step.rejected.iter().map(|(row, reason)| json!({ "row": row, "reason": reason })).collect::<Vec<_>>(),
-        }));
-    }
-    Answer::new(&data, steps.iter().map(|step| step.node.clone()), text).print(output);
+    let unreadable = |error: BatchError| CliError::Failed(error.to_string());
+    let steps: Vec<Step> = steps
+        .into_iter()
+        .map(|step| step.try_into().map_err(unreadable))
+        .collect::<Result<_, _>>()?;
+    let text: String = steps.iter().map(shown).collect();
+    Answer::new(&steps, steps.iter().map(|step| step.node.clone()), text).print(output);
     Ok(())
 }
 
-fn shown(step: &TrialStep, batch: &Batch) -> String {
+fn shown(step: &Step) -> String {
+    let batch = step.out.batch();
     let mut text = format!(
         "{} -> {}: {} came, {} go on, {} would be dead letters\n",
         step.from,
@@ -178,7 +176,7 @@ fn shown(step: &TrialStep, batch: &Batch) -> String {
             fields.map(|(column, field)| format!("{}={}", field.name, live::shown_cell(batch.cell(row, column))));
         text.push_str(&format!("    {}\n", cells.collect::<Vec<_>>().join("  ")));
     }
-    for (row, reason) in &step.rejected {
+    for Rejected { row, reason } in &step.rejected {
         text.push_str(&format!("    row {row} dies: {reason}\n"));
     }
     text

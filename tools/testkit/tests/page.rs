@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use testkit::{Cmd, Proc, find_program, free_port, shop, temp_dir, wait_until};
+use testkit::{Cmd, Postgres, Proc, find_program, free_port, shop, temp_dir, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(20);
@@ -30,6 +30,8 @@ struct World {
     dir: PathBuf,
     http: String,
     running: HashMap<String, Proc>,
+    /// Started when first asked for.
+    postgres: Option<Postgres>,
 }
 
 impl World {
@@ -57,6 +59,10 @@ impl World {
 
     fn process(&mut self, name: &str) -> Result<&mut Proc, String> {
         self.running.get_mut(name).ok_or(format!("{name} does not run"))
+    }
+
+    fn postgres(&self) -> Result<&Postgres, String> {
+        self.postgres.as_ref().ok_or("no PostgreSQL runs".into())
     }
 
     fn plane(&self, command: &str) -> String {
@@ -95,7 +101,30 @@ impl World {
                 let added = shop::create(&path).and_then(|()| shop::add(&path, count));
                 added.map_err(|error| error.to_string())?;
             }
+            // Simulated daemons, as many as an enrolment string lets in.
+            ["crowd", count, string] => {
+                let crowd = Cmd::bin("fleet-sim")
+                    .args(["--daemons", count, string])
+                    .stdout_to(&self.dir.join("crowd.jsonl"))
+                    .spawn();
+                self.running.insert("crowd".into(), crowd);
+            }
             ["path", name] => return Ok(self.path(name)),
+            ["postgres"] => {
+                let postgres = self.postgres.get_or_insert_with(Postgres::start);
+                return Ok(postgres.port().to_string());
+            }
+            ["postgres", "away"] => self.postgres()?.kill9(),
+            ["postgres", "back"] => self.postgres()?.start(),
+            ["sql", ..] => {
+                let query = wish.trim_start().trim_start_matches("sql");
+                let answer = self.postgres()?.try_query_in("postgres", query.trim());
+                return match answer.code() {
+                    // psql ends a row with a control character here.
+                    Some(0) => Ok(answer.stdout.trim_end_matches(char::is_control).to_string()),
+                    _ => Err(answer.to_string()),
+                };
+            }
             _ => return Err(format!("nobody can do that: {wish}")),
         }
         Ok(String::new())
@@ -164,6 +193,16 @@ fn a_journey_through_the_page() {
     walk("tests/journey.mjs");
 }
 
+#[test]
+fn a_journey_through_the_editor() {
+    walk("tests/editor.mjs");
+}
+
+#[test]
+fn a_thousand_daemons_and_two_hundred_nodes_stay_smooth() {
+    walk("tests/smooth.mjs");
+}
+
 /// Lets a script walk through the page of a fleet of its own.
 fn walk(script: &str) {
     let ui = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ui");
@@ -174,6 +213,7 @@ fn walk(script: &str) {
         // Always the same: the journey's page waits there while the plane is away.
         http: format!("127.0.0.1:{}", free_port()),
         running: HashMap::new(),
+        postgres: None,
     };
     Cmd::bin("mycelial-plane")
         .args(["init", "--dir", &world.path("plane"), "--http", &world.http])

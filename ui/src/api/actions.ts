@@ -4,9 +4,12 @@ import { part, patch, post, put, remove } from "./client";
 import type {
   AlertRule,
   AlertView,
+  ApiTokenMade,
+  ApiTokenWish,
   Fired,
   Labelled,
   ListPage,
+  Order,
   Problem,
   Rank,
   RolloutPolicy,
@@ -30,6 +33,24 @@ export interface LabelWish {
 
 /** Puts labels on the daemons that a selector chooses, and takes labels off. */
 export const labelDaemons = (wish: LabelWish) => post<ListPage<Labelled>>("/daemons/labels", wish);
+
+/** Lets the daemons that a selector chooses do something; its progress is asked for by the id. */
+export const commandDaemons = (selector: string, command: Order, deadline_s: number) =>
+  post<{ id: number }>("/daemons/commands", { selector, command, deadline_s });
+
+export const makeApiToken = (wish: ApiTokenWish) => post<ApiTokenMade>("/api-tokens", wish);
+
+/** Ends a token at once. */
+export const endApiToken = (id: string) => remove<null>(`/api-tokens/${part(id)}`);
+
+/** Keeps a draft at the plane, unless another one is there than expected (0: there is none). Resolves to its revision. */
+export async function keepDraft(name: string, text: string, layout: unknown, expected: number) {
+  const kept = await put<{ revision: number }>(`/drafts/${part(name)}`, { text, layout }, onlyIf(expected));
+  return kept.revision;
+}
+
+/** Forgets the draft of that revision. */
+export const forgetDraft = (name: string, expected: number) => remove<null>(`/drafts/${part(name)}`, onlyIf(expected));
 
 /** Stops a workflow everywhere and forgets it; its revisions are kept. */
 export const deleteWorkflow = (name: string) => remove<unknown>(`/workflows/${part(name)}`);
@@ -71,8 +92,8 @@ export const previewRule = (rule: AlertRule, last_s: number) =>
 
 export const addUser = (wish: UserWish) => post<null>("/users", wish);
 
-/** What is left out stays. A new password ends the user's sessions. */
-export const changeUser = (name: string, change: { role?: Rank; password?: string }) =>
+/** What is left out stays; an empty scope takes it off. A new password ends the user's sessions. */
+export const changeUser = (name: string, change: { role?: Rank; password?: string; scope?: string }) =>
   patch<null>(`/users/${part(name)}`, change);
 
 /** Ends the user's sessions too. */

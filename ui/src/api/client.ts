@@ -86,12 +86,17 @@ export const post = <T>(path: string, body?: unknown, headers?: Record<string, s
 export const patch = <T>(path: string, body: unknown) => call<T>("PATCH", path, { body });
 export const put = <T>(path: string, body: unknown, headers?: Record<string, string>) =>
   call<T>("PUT", path, { body, ...(headers ? { headers } : {}) });
+
+/** The page of a list that `cursor` asks for; null: the first. */
+export const pageOf = (path: string, cursor: string | null) =>
+  cursor === null ? path : `${path}${path.includes("?") ? "&" : "?"}cursor=${part(cursor)}`;
+
 /** All of a list. */
 export async function list<Item>(path: string, signal?: AbortSignal): Promise<Item[]> {
   const items: Item[] = [];
   let cursor: string | null = null;
   for (let pages = 0; pages < PAGES_MAX; pages += 1) {
-    const page: ListPage<Item> = await get(cursor === null ? path : `${path}?cursor=${part(cursor)}`, signal);
+    const page: ListPage<Item> = await get(pageOf(path, cursor), signal);
     items.push(...page.items);
     cursor = page.next;
     if (cursor === null) break;
@@ -99,7 +104,8 @@ export async function list<Item>(path: string, signal?: AbortSignal): Promise<It
   return items;
 }
 
-export const remove = <T>(path: string) => call<T>("DELETE", path);
+export const remove = <T>(path: string, headers?: Record<string, string>) =>
+  call<T>("DELETE", path, headers ? { headers } : {});
 
 /** A name as part of a path. */
 export const part = encodeURIComponent;

@@ -20,5 +20,10 @@ export const keys = {
   series: (subject: string, metric: string, lastS: number) => ["series", subject, metric, lastS],
   users: ["users"],
   components: ["components"],
+  apiTokens: ["api-tokens"],
+  audit: (search: string, by: string, lastS: number) => ["audit", search, by, lastS],
+  logs: (daemon: string, level: string, workflow: string) => ["logs", daemon, level, workflow],
+  command: (id: number) => ["commands", id],
+  drafts: ["drafts"],
   accessList: (broker: string) => ["access-list", broker],
 } as const;

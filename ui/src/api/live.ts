@@ -1,15 +1,18 @@
 // The live picture: one connection for the whole page, kept up by itself. What arrives goes into the query cache, so a
-// page reads the same data whether it was fetched or pushed; the last two minutes of rates are kept for sparklines.
+// page reads the same data whether it was fetched or pushed; the last two minutes of rates are kept for sparklines. Whoever
+// sees a part of the fleet only is not sent the picture of all of it: for them it is put together of what they may ask.
 
 import type { QueryClient } from "@tanstack/react-query";
 import { create } from "zustand";
-import { BASE, Failed, get, whenLoggedOut } from "./client";
+import { BASE, Failed, get, list, whenLoggedOut } from "./client";
 import { keys } from "./keys";
-import type { DaemonItem, Picture, PlaneInfo, StreamView } from "./types";
+import type { DaemonItem, Picture, PlaneInfo, StreamView, WorkflowView } from "./types";
 
 /** How many rates are kept of each stream. */
 const RATES_MAX = 120;
 const RETRY_MS = 3_000;
+/** How often a part of the picture is asked for. */
+const ASK_MS = 2_000;
 
 export type Link = "connecting" | "on" | "off" | "out";
 
@@ -24,6 +27,8 @@ interface LiveState {
   pictureAt: number | null;
   /** Latest rates of each stream, the newest last. */
   rates: ReadonlyMap<string, readonly number[]>;
+  /** What a record of each stream takes, in bytes, as far as any was seen to wait. */
+  sizes: ReadonlyMap<string, number>;
 }
 
 export const useLive = create<LiveState>(() => ({
@@ -32,6 +37,7 @@ export const useLive = create<LiveState>(() => ({
   loginHint: "",
   pictureAt: null,
   rates: new Map(),
+  sizes: new Map(),
 }));
 
 export const streamKey = (stream: StreamView) =>
@@ -47,6 +53,23 @@ export function appendRates(rates: ReadonlyMap<string, readonly number[]>, strea
   );
 }
 
+/** How much a new size counts beside what was known: records differ. */
+const SIZE_WEIGHT = 0.2;
+
+/** The sizes, with what waits now; what is gone is forgotten. Only what waits on disk has a size that is known. */
+export function learnSizes(sizes: ReadonlyMap<string, number>, streams: readonly StreamView[]) {
+  return new Map(
+    streams.flatMap((stream) => {
+      const key = streamKey(stream);
+      const before = sizes.get(key);
+      const { buffered } = stream.ledger;
+      if (buffered === 0 || stream.buffered_bytes === 0) return before === undefined ? [] : [[key, before] as const];
+      const now = stream.buffered_bytes / buffered;
+      return [[key, before === undefined ? now : before + (now - before) * SIZE_WEIGHT] as const];
+    }),
+  );
+}
+
 /** The picture's daemons with the labels that are known of them. */
 function withLabels({ daemons }: Picture, before: readonly DaemonItem[] = []): DaemonItem[] {
   const known = new Map(before.map(({ node, labels }) => [node, labels]));
@@ -56,9 +79,10 @@ function withLabels({ daemons }: Picture, before: readonly DaemonItem[] = []): D
 let source: EventSource | null = null;
 let retry: ReturnType<typeof setTimeout> | undefined;
 let client: QueryClient | null = null;
+let isScoped = false;
 
-function take(picture: Picture) {
-  client?.setQueryData<DaemonItem[]>(keys.daemons, (before) => withLabels(picture, before));
+function take(picture: Omit<Picture, "daemons">, daemons: (before?: readonly DaemonItem[]) => DaemonItem[]) {
+  client?.setQueryData<DaemonItem[]>(keys.daemons, daemons);
   client?.setQueryData(keys.workflows, picture.workflows);
   client?.setQueryData(keys.streams, picture.streams);
   client?.setQueryData<PlaneInfo>(keys.info, picture.info);
@@ -68,18 +92,49 @@ function take(picture: Picture) {
     offSince: null,
     pictureAt: picture.at_unix_ms,
     rates: appendRates(state.rates, picture.streams),
+    sizes: learnSizes(state.sizes, picture.streams),
   }));
   // What is not in the picture was not asked for while the plane was away.
   if (wasOff) void client?.invalidateQueries();
 }
 
+function off() {
+  useLive.setState((state) => ({ link: "off", offSince: state.offSince ?? Date.now() }));
+}
+
+/** The picture of what somebody with a scope sees, again and again. */
+async function askOn() {
+  const from = client;
+  try {
+    const [info, daemons, workflows, streams] = await Promise.all([
+      get<PlaneInfo>("/info"),
+      list<DaemonItem>("/daemons"),
+      list<WorkflowView>("/workflows"),
+      list<StreamView>("/ledger"),
+    ]);
+    if (from === client && useLive.getState().link !== "out")
+      take({ at_unix_ms: Date.now(), info, workflows, streams }, () => daemons);
+  } catch (cause) {
+    if (cause instanceof Failed && cause.status === 401) return;
+    off();
+  }
+  if (useLive.getState().link !== "out") retry = setTimeout(() => void askOn(), ASK_MS);
+}
+
 function open() {
   close();
   if (useLive.getState().link === "out") useLive.setState({ link: "connecting" });
+  if (isScoped) {
+    void askOn();
+    return;
+  }
   source = new EventSource(`${BASE}/live`);
-  source.onmessage = (event: MessageEvent<string>) => take(JSON.parse(event.data) as Picture);
+  source.onmessage = (event: MessageEvent<string>) => {
+    const picture = JSON.parse(event.data) as Picture;
+    take(picture, (before) => withLabels(picture, before));
+  };
   source.onerror = () => {
-    useLive.setState((state) => ({ link: "off", offSince: state.offSince ?? Date.now() }));
+    off();
     // Browsers give up for good on some errors: ask why, then try again.
     if (source?.readyState !== EventSource.CLOSED) return;
     retry = setTimeout(async () => {
@@ -99,9 +154,10 @@ function close() {
   source = null;
 }
 
-/** Begins: somebody is logged in. */
-export function startLive(queries: QueryClient) {
+/** Begins: somebody is logged in, and may see all of the fleet or a part of it. */
+export function startLive(queries: QueryClient, seesPart: boolean) {
   client = queries;
+  isScoped = seesPart;
   useLive.setState({ link: "connecting", offSince: null });
   open();
 }
@@ -110,7 +166,7 @@ export function startLive(queries: QueryClient) {
 export function endLive(loginHint: string) {
   close();
   client?.clear();
-  useLive.setState({ link: "out", offSince: null, loginHint, pictureAt: null, rates: new Map() });
+  useLive.setState({ link: "out", offSince: null, loginHint, pictureAt: null, rates: new Map(), sizes: new Map() });
 }
 
 whenLoggedOut(endLive);

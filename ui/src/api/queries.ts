@@ -1,15 +1,21 @@
 // What pages ask for, as hooks over the query cache. Lists that the live picture carries are kept fresh by it.
 
-import { queryOptions, useQuery } from "@tanstack/react-query";
+import { queryOptions, useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { isOver } from "@/lib/rollout";
 import { diffWorkflow } from "./actions";
-import { get, list, part } from "./client";
+import { get, list, pageOf, part } from "./client";
 import { keys } from "./keys";
 import type {
   AlertView,
+  ApiTokenView,
+  AuditEntry,
+  Command,
   ComponentView,
   DaemonDetail,
   DaemonItem,
+  DraftView,
+  ListPage,
+  LogLine,
   PlaneInfo,
   RevisionView,
   RolloutView,
@@ -33,6 +39,8 @@ const ALERTS_MS = 10_000;
 const HISTORY_MS = 10_000;
 /** How often rollouts are asked for while none is under way. */
 const QUIET_MS = 10_000;
+/** Entries of the audit on a page. */
+const AUDIT_PAGE = 100;
 
 export const useInfo = () =>
   useQuery({ queryKey: keys.info, queryFn: ({ signal }) => get<PlaneInfo>("/info", signal), staleTime: Infinity });
@@ -107,10 +115,12 @@ export const useWorkflowDiff = (text: string, isValid: boolean) =>
     staleTime: 0,
   });
 
-export const useRollouts = () =>
+/** `isOn`: whoever sees a part of the fleet only has none. */
+export const useRollouts = (isOn = true) =>
   useQuery({
     queryKey: keys.rollouts,
     queryFn: ({ signal }) => list<RolloutView>("/rollouts", signal),
+    enabled: isOn,
     refetchInterval: ({ state }) => {
       if (state.status === "error") return false;
       return state.data?.some((rollout) => !isOver(rollout)) ? DETAIL_MS : QUIET_MS;
@@ -125,10 +135,11 @@ export const useRollout = (id: number) =>
       state.status === "error" || (state.data && isOver(state.data)) ? false : DETAIL_MS / 2,
   });
 
-export const useAlerts = () =>
+export const useAlerts = (isOn = true) =>
   useQuery({
     queryKey: keys.alerts,
     queryFn: ({ signal }) => list<AlertView>("/alerts", signal),
+    enabled: isOn,
     refetchInterval: ({ state }) => (state.status === "error" ? false : ALERTS_MS / 2),
   });
 
@@ -149,6 +160,59 @@ export const useSeries = (subject: string, metric: string, lastS: number) =>
 
 export const useUsers = () =>
   useQuery({ queryKey: keys.users, queryFn: ({ signal }) => list<UserView>("/users", signal) });
+
+export const useApiTokens = () =>
+  useQuery({ queryKey: keys.apiTokens, queryFn: ({ signal }) => list<ApiTokenView>("/api-tokens", signal) });
+
+/** Where entries of the audit are asked for. `lastS`: only of the last so many seconds; 0: of all time. */
+export function auditPath(search: string, by: string, lastS: number, limit: number) {
+  const since = lastS === 0 ? 0 : Date.now() - lastS * 1_000;
+  return `/audit?search=${part(search)}&by=${part(by)}&since=${since}&limit=${limit}`;
+}
+
+/** The newest first, a page at a time. */
+export const useAudit = (search: string, by: string, lastS: number) =>
+  useInfiniteQuery({
+    queryKey: keys.audit(search, by, lastS),
+    queryFn: ({ pageParam, signal }) =>
+      get<ListPage<AuditEntry>>(pageOf(auditPath(search, by, lastS, AUDIT_PAGE), pageParam), signal),
+    initialPageParam: null as string | null,
+    getNextPageParam: ({ next }) => next,
+    gcTime: 0,
+  });
+
+/** The last lines of a daemon's log, asked for again while they are looked at. */
+export const logsQuery = (daemon: string, level: string, workflow: string, isOn: boolean) =>
+  queryOptions({
+    queryKey: keys.logs(daemon, level, workflow),
+    queryFn: async ({ signal }) => {
+      const path = `/daemons/${part(daemon)}/logs?level=${level}&workflow=${part(workflow)}`;
+      return (await get<ListPage<LogLine>>(path, signal)).items;
+    },
+    enabled: isOn,
+    refetchInterval: ({ state }) => (state.status === "error" ? QUIET_MS : DETAIL_MS),
+    gcTime: 0,
+    retry: false,
+  });
+
+export const useCommand = (id: number) =>
+  useQuery({
+    queryKey: keys.command(id),
+    queryFn: ({ signal }) => get<Command>(`/commands/${id}`, signal),
+    refetchInterval: ({ state }) => {
+      if (state.status === "error") return false;
+      return state.data?.daemons.some(({ standing }) => standing === "waiting") === false ? false : DETAIL_MS / 2;
+    },
+  });
+
+/** `isAllowed`: whoever only looks has none. */
+export const useDrafts = (isAllowed: boolean) =>
+  useQuery({
+    queryKey: keys.drafts,
+    queryFn: ({ signal }) => list<DraftView>("/drafts", signal),
+    enabled: isAllowed,
+    staleTime: 0,
+  });
 
 export const useTokens = () =>
   useQuery({ queryKey: keys.tokens, queryFn: ({ signal }) => list<TokenView>("/tokens", signal) });

@@ -19,12 +19,15 @@ const RANKS: readonly Rank[] = ["viewer", "operator", "admin"];
 /** Whether somebody of this rank may do what needs that one. */
 export const reaches = (rank: Rank, needed: Rank) => RANKS.indexOf(rank) >= RANKS.indexOf(needed);
 
+/** Whether this person sees the whole fleet, and not the part that a scope chooses. */
+export const useSeesAll = () => useUser(({ user }) => user !== null && user.scope === null);
+
 /** Whether this browser is logged in; begins the live picture if so. Never fails for not being so. */
 export async function lookSession(queries: QueryClient) {
   const { data } = await ask<Session>("GET", SESSION);
   useUser.setState({ user: data.user, isSetup: data.setup });
   if (data.user === null) endLive(data.hint);
-  else startLive(queries);
+  else startLive(queries, data.user.scope !== null);
   return data;
 }
 

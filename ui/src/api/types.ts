@@ -53,6 +53,21 @@ export type UserWish = Told<Schemas["UserWish"]>;
 export type Session = Told<Schemas["SessionShown"]>;
 export type User = Told<Schemas["UserShown"]>;
 
+export type ApiTokenView = Told<Schemas["TokenView2"]>;
+export type ApiTokenWish = Told<Schemas["TokenWish2"]>;
+export type ApiTokenMade = Told<Schemas["Made"]>;
+export type AuditEntry = Told<Schemas["AuditEntry"]>;
+export type AuditOutcome = Schemas["AuditOutcome"];
+export type Verified = Told<Schemas["Verified"]>;
+export type LogLine = Told<Schemas["LogLine"]>;
+export type Order = Schemas["Order"];
+export type Command = Told<Schemas["Command"]>;
+export type Target = Told<Schemas["Target"]>;
+export type Standing = Schemas["Standing"];
+export type DraftView = Told<Schemas["DraftView"]>;
+/** `layout` is whatever the page put there. */
+export type DraftShown = Told<Omit<Schemas["DraftShown"], "layout">> & { layout: unknown };
+
 /** One page of a list that can grow. */
 export interface ListPage<Item> {
   items: Item[];

@@ -1,4 +1,4 @@
-// What runs where: the workflows of one daemon, or the daemons of one workflow.
+// The workflows of one daemon.
 
 import type { WorkflowPart } from "@/api/types";
 import { number } from "@/lib/format";
@@ -6,32 +6,18 @@ import { TextLink } from "./link";
 import { RunStatus } from "./status";
 import { type Column, Table } from "./table";
 
-const NAMES: Record<"workflow" | "daemon", Column<WorkflowPart>> = {
-  workflow: {
+const COLUMNS: readonly Column<WorkflowPart>[] = [
+  {
     name: "Workflow",
     cell: (part) => <TextLink href={`/workflows/${encodeURIComponent(part.workflow)}`}>{part.workflow}</TextLink>,
   },
-  daemon: {
-    name: "Daemon",
-    cell: (part) => <TextLink href={`/daemons/${encodeURIComponent(part.daemon)}`}>{part.daemon}</TextLink>,
-  },
-};
-
-const REST: readonly Column<WorkflowPart>[] = [
   { name: "State", cell: (part) => <RunStatus state={part.state} /> },
   { name: "Revision", isNumber: true, cell: (part) => number(part.revision) },
 ];
 const CAUSE: Column<WorkflowPart> = { name: "Why", cell: (part) => part.cause, className: "md:w-1/2" };
 
-export function Parts({ parts, of }: { parts: readonly WorkflowPart[]; of: "workflow" | "daemon" }) {
+export function Parts({ parts }: { parts: readonly WorkflowPart[] }) {
   if (parts.length === 0) return <p className="text-sm text-muted">No workflow runs here.</p>;
-  const columns = [NAMES[of], ...REST, ...(parts.some((part) => part.cause !== "") ? [CAUSE] : [])];
-  return (
-    <Table
-      label={of === "workflow" ? "Workflows" : "Where it runs"}
-      columns={columns}
-      rows={parts}
-      rowKey={(part) => part[of]}
-    />
-  );
+  const columns = parts.some((part) => part.cause !== "") ? [...COLUMNS, CAUSE] : COLUMNS;
+  return <Table label="Workflows" columns={columns} rows={parts} rowKey={(part) => part.workflow} />;
 }

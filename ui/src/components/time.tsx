@@ -1,7 +1,7 @@
 // Times: relative to now, exact with its zone on hover and for screen readers. All on the page tick together.
 
 import { useSyncExternalStore } from "react";
-import { exact, relative } from "@/lib/format";
+import { exact, moment, relative } from "@/lib/format";
 
 const TICK_MS = 1_000;
 const listeners = new Set<() => void>();
@@ -31,6 +31,19 @@ export function Time({ unixMs }: { unixMs: number }) {
   return (
     <time dateTime={at.toISOString()} title={exact(unixMs)} className="tabular whitespace-nowrap">
       {relative(unixMs, useNow())}
+    </time>
+  );
+}
+
+/** A moment among many: to the second, and the rest on hover. */
+export function Moment({ unixMs }: { unixMs: number }) {
+  return (
+    <time
+      dateTime={new Date(unixMs).toISOString()}
+      title={exact(unixMs)}
+      className="tabular font-mono text-xs whitespace-nowrap"
+    >
+      {moment(unixMs, Date.now())}
     </time>
   );
 }

@@ -27,14 +27,18 @@ interface VirtualTableProps<Row> {
   columns: readonly SortableColumn<Row>[];
   rows: readonly Row[];
   rowKey: (row: Row) => string;
-  sort: Sort;
-  onSort: (sort: string) => void;
+  /** Missing: nobody can sort it. */
+  sort?: Sort;
+  onSort?: (sort: string) => void;
 }
 
+const UNSORTED: Sort = { key: "", isDescending: false };
+const ignore = () => {};
 const ROW_PX = 33;
 const OVERSCAN = 12;
 
-export function VirtualTable<Row>({ label, columns, rows, rowKey, sort, onSort }: VirtualTableProps<Row>) {
+export function VirtualTable<Row>(props: VirtualTableProps<Row>) {
+  const { label, columns, rows, rowKey, sort = UNSORTED, onSort = ignore } = props;
   const body = useRef<HTMLTableSectionElement>(null);
   const [offset, setOffset] = useState(0);
   useLayoutEffect(() => {

@@ -60,6 +60,15 @@ const EXACT = new Intl.DateTimeFormat("en-GB", {
 });
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 
+const CLOCK_S = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const DATE = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+
+/** Hours, minutes and seconds; with its date when that is not today. */
+export function moment(unixMs: number, nowMs: number) {
+  const isToday = DATE.format(unixMs) === DATE.format(nowMs) && Math.abs(nowMs - unixMs) < 2 * DAY;
+  return isToday ? CLOCK_S.format(unixMs) : `${DATE.format(unixMs)} ${CLOCK_S.format(unixMs)}`;
+}
+
 /** Date, time and zone. */
 export const exact = (unixMs: number) => EXACT.format(unixMs);
 /** Hours and minutes. */

@@ -8,7 +8,9 @@ import {
   Cpu,
   ListChecks,
   type LucideIcon,
+  ScrollText,
   Settings,
+  ShieldCheck,
   Workflow,
 } from "lucide-react";
 import { type ComponentType, type LazyExoticComponent, lazy } from "react";
@@ -41,6 +43,10 @@ export const ROUTES: readonly Route[] = [
   page("/components/:role/:name", () => import("@/pages/components/component")),
   page("/alerts", () => import("@/pages/alerts")),
   page("/alerts/rules", () => import("@/pages/alerts/rules")),
+  page("/logs", () => import("@/pages/logs")),
+  page("/audit", () => import("@/pages/audit")),
+  page("/commands/:id", () => import("@/pages/commands")),
+  page("/settings/tokens", () => import("@/pages/tokens")),
   page("/settings/users", () => import("@/pages/users")),
   page("/settings", () => import("@/pages/settings")),
 ];
@@ -60,6 +66,8 @@ export const NAVIGATION: readonly NavItem[] = [
   { href: "/rollouts", label: "Rollouts", Icon: ListChecks, key: "r" },
   { href: "/streams", label: "Streams", Icon: ArrowLeftRight, key: "s" },
   { href: "/alerts", label: "Alerts", Icon: Bell, key: "a" },
+  { href: "/logs", label: "Logs", Icon: ScrollText, key: "l" },
+  { href: "/audit", label: "Audit", Icon: ShieldCheck, key: "u" },
   { href: "/components", label: "Components", Icon: Blocks, key: "c" },
   { href: "/settings", label: "Settings", Icon: Settings, key: "," },
 ];

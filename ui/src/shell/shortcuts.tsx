@@ -10,6 +10,18 @@ const EVERYWHERE: readonly (readonly [keys: string[], what: string])[] = [
   [["Esc"], "Close"],
 ];
 
+const EDITOR: readonly (readonly [keys: string[], what: string])[] = [
+  [["Ctrl", "S"], "Deploy"],
+  [["Ctrl", "Z"], "Undo"],
+  [["Ctrl", "Shift", "Z"], "Redo"],
+  [["Ctrl", "A"], "Select all"],
+  [["Ctrl", "C"], "Copy what is selected"],
+  [["Ctrl", "X"], "Cut it"],
+  [["Ctrl", "V"], "Paste"],
+  [["Delete"], "Delete what is selected"],
+  [["Alt", "Arrow"], "Move a node of the outline"],
+];
+
 const Keys = ({ keys }: { keys: readonly string[] }) => (
   <span className="flex gap-1">
     {keys.map((key) => (
@@ -32,14 +44,20 @@ const Row = ({ keys, what }: { keys: readonly string[]; what: string }) => (
   </div>
 );
 
+const List = ({ rows }: { rows: typeof EVERYWHERE }) => (
+  <dl className="flex flex-col gap-1.5">
+    {rows.map(([keys, what]) => (
+      <Row key={what} keys={keys} what={what} />
+    ))}
+  </dl>
+);
+
 export default function Shortcuts({ onClose }: { onClose: () => void }) {
   return (
     <Dialog title="Keys" isOpen onClose={onClose}>
-      <dl className="flex flex-col gap-1.5">
-        {EVERYWHERE.map(([keys, what]) => (
-          <Row key={what} keys={keys} what={what} />
-        ))}
-      </dl>
+      <List rows={EVERYWHERE} />
+      <h3 className="text-sm font-semibold">In the editor</h3>
+      <List rows={EDITOR} />
       <h3 className="text-sm font-semibold">One after the other</h3>
       <dl className="flex flex-col gap-1.5">
         {NAVIGATION.map(({ key, label }) => (

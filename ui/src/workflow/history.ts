@@ -6,6 +6,16 @@ export interface Position {
 }
 export type Layout = Readonly<Record<string, Position>>;
 
+/** The positions that are some, of whatever was stored. */
+export function layoutIn(value: unknown): Layout {
+  const entries = Object.entries(typeof value === "object" && value !== null ? value : {});
+  return Object.fromEntries(
+    entries
+      .filter(([, each]) => Number.isFinite(each?.x) && Number.isFinite(each?.y))
+      .map(([id, { x, y }]) => [id, { x, y }]),
+  );
+}
+
 export interface Snapshot {
   text: string;
   layout: Layout;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::{BusAddress, Protocol, Tls};
+use super::{BusAddress, Protocol, Tls, creds};
 
 /// Longest client name, in bytes.
 const CLIENT_BYTES_MAX: usize = 64;
@@ -143,9 +143,7 @@ impl BusConfig {
                         address: address.to_string(),
                     });
                 }
-                async_nats::ConnectOptions::with_credentials(text.expose()).map_err(|error| ConfigError::Creds {
-                    cause: error.to_string(),
-                })?;
+                creds::options(text.expose()).map_err(|cause| ConfigError::Creds { cause })?;
             }
         }
         Self {

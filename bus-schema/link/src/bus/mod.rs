@@ -14,6 +14,7 @@ mod address;
 mod backoff;
 mod cause;
 mod config;
+mod creds;
 mod driver;
 mod inbox;
 pub mod memory;

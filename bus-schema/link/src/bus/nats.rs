@@ -23,7 +23,8 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    Background, BusConfig, Credentials, Fate, Link, Lost, PING, SEND_BYTES_MAX, SILENCE_MAX, cause::Peer, inbox::Inbox,
+    Background, BusConfig, Credentials, Fate, Link, Lost, PING, SEND_BYTES_MAX, SILENCE_MAX, cause::Peer, creds,
+    inbox::Inbox,
 };
 
 /// Messages under way to the server. async-nats holds as many again in its write buffer, and knows no bytes: with the
@@ -64,9 +65,7 @@ pub(super) async fn connect(
         Credentials::UserPassword { user, password } => {
             ConnectOptions::with_user_and_password(user.clone(), password.expose().to_owned())
         }
-        Credentials::NatsCreds(text) => {
-            ConnectOptions::with_credentials(text.expose()).map_err(|error| error.to_string())?
-        }
+        Credentials::NatsCreds(text) => creds::options(text.expose())?,
     };
     if let Some(tls) = tls {
         options = options.tls_client_config(ClientConfig::clone(&tls));

@@ -58,14 +58,17 @@ impl Name {
 /// Does what was typed.
 pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Dlq) -> Result<(), CliError> {
     // Mistakes are told before anybody is asked.
-    if let Dlq::Replay { which, .. } | Dlq::Purge { which, .. } = &what {
-        check(which)?;
+    match &what {
+        Dlq::Replay { which, .. } | Dlq::Purge { which, .. } => check(which)?,
+        Dlq::Edit { letter, values, .. } => drop((Name::parse(letter)?, new_values(values)?)),
+        Dlq::List { .. } | Dlq::Show { .. } => {}
     }
     let client = Client::connect(dir, timeout, Vec::new()).await?;
     let desk = Desk { client: &client };
     let done = match what {
         Dlq::List { workflow, daemon, node } => desk.list(output, workflow, daemon, node).await,
         Dlq::Show { letter, raw } => desk.show(output, &letter, raw).await,
+        Dlq::Edit { letter, values, replay } => desk.edit(output, &letter, &values, replay).await,
         Dlq::Replay { which, yes } => desk.change(output, which, yes, Change::Replay).await,
         Dlq::Purge { which, yes } => desk.change(output, which, yes, Change::Purge).await,
     };
@@ -250,6 +253,33 @@ impl Desk<'_> {
         Ok(())
     }
 
+    async fn edit(&self, output: Output, letter: &str, values: &[String], replay: bool) -> Result<(), CliError> {
+        let (Name { daemon, workflow, id }, values) = (Name::parse(letter)?, new_values(values)?);
+        let node = find_daemon(self.client, &daemon).await?;
+        let select = LetterSelect {
+            workflow: workflow.clone(),
+            ids: vec![id],
+            ..LetterSelect::default()
+        };
+        let mend = LetterCall::Mend {
+            letter: LetterPlace { workflow, id },
+            values,
+        };
+        let calls = [Some(mend), replay.then_some(LetterCall::Replay(select))];
+        for call in calls.into_iter().flatten() {
+            let LetterResult::Done { .. } = self.ask(&daemon, &node, &call).await? else {
+                return Err(something_else(&daemon));
+            };
+        }
+        let data = json!({ "letter": letter, "replayed": replay });
+        Answer::new(&data, [letter.to_string()], "").print(output);
+        match replay {
+            true => eprintln!("{letter} is changed and will be tried again; see what is left with: mycelial dlq list"),
+            false => eprintln!("{letter} is changed; try it again with: mycelial dlq replay {letter}"),
+        }
+        Ok(())
+    }
+
     async fn change(&self, output: Output, which: Which, yes: bool, change: Change) -> Result<(), CliError> {
         let mut silent = Vec::new();
         let errands = if which.all {
@@ -334,6 +364,19 @@ impl Desk<'_> {
     }
 }
 
+/// A JSON object out of `COLUMN=VALUE`s: what is no JSON is a text.
+fn new_values(values: &[String]) -> Result<String, CliError> {
+    let one = |text: &String| {
+        let (column, value) = text.split_once('=').filter(|(column, _)| !column.is_empty())?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        Some((column.to_string(), value))
+    };
+    let wrong = |text: &String| CliError::Usage(format!("'{text}' must be COLUMN=VALUE, such as quantity=5"));
+    let values = values.iter().map(|text| one(text).ok_or_else(|| wrong(text)));
+    let values: serde_json::Map<String, serde_json::Value> = values.collect::<Result<_, _>>()?;
+    Ok(serde_json::Value::Object(values).to_string())
+}
+
 fn something_else(daemon: &str) -> CliError {
     CliError::Failed(format!("{daemon} answered something else"))
 }
@@ -416,6 +459,14 @@ mod tests {
         ] {
             assert!(Name::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn new_values_are_json_or_text() {
+        let values = ["n=5", "t=five", "q=\"5\"", "x=", "nothing=null", "e=a=b"].map(String::from);
+        let expected = r#"{"e":"a=b","n":5,"nothing":null,"q":"5","t":"five","x":""}"#;
+        assert_eq!(new_values(&values).unwrap(), expected);
+        assert!(new_values(&["n".to_string()]).is_err() && new_values(&["=5".to_string()]).is_err());
     }
 
     #[test]

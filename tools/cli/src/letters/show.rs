@@ -3,6 +3,7 @@
 use bus_schema::{
     data::Batch,
     letter::{LetterBoxView, LetterPlace, LetterStage, LetterState, LetterView},
+    shown::{Letter, LetterBox},
 };
 use serde_json::json;
 
@@ -47,35 +48,11 @@ pub(super) fn as_table(letters: &[(String, LetterView)]) -> String {
 }
 
 pub(super) fn as_json(daemon: &str, letter: &LetterView) -> serde_json::Value {
-    json!({
-        "letter": full_name(daemon, &letter.place),
-        "daemon": daemon,
-        "workflow": letter.place.workflow,
-        "id": letter.place.id,
-        "stage": letter.stage,
-        "node": letter.node,
-        "path": letter.path,
-        "reason": letter.reason,
-        "state": letter.state,
-        "refusal": letter.refusal,
-        "replays": letter.replays,
-        "boot": letter.boot,
-        "uptime_ms": letter.uptime_ms,
-        "unix_ms": letter.unix_ms,
-        "record_bytes": letter.record_bytes,
-    })
+    serde_json::to_value(Letter::new(daemon, letter.clone())).unwrap_or_default()
 }
 
 pub(super) fn box_json(daemon: &str, letters: &LetterBoxView) -> serde_json::Value {
-    json!({
-        "daemon": daemon,
-        "workflow": letters.workflow,
-        "is_planned": letters.is_planned,
-        "evicted": letters.evicted,
-        "purged": letters.purged,
-        "replayed": letters.replayed,
-        "damaged": letters.damaged,
-    })
+    serde_json::to_value(LetterBox::new(daemon, letters.clone())).unwrap_or_default()
 }
 
 /// What the list does not show, though the ledger counts it.

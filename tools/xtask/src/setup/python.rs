@@ -24,6 +24,8 @@ const PACKAGES: &[&str] = &[
     "pymodbus==3.16.1",
     // Its serial lines.
     "pyserial==3.5",
+    // Fuzzes the web API by its description.
+    "schemathesis==4.32.5",
 ];
 
 /// What setup calls it.

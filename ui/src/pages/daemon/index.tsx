@@ -20,6 +20,7 @@ import { PresenceStatus } from "@/components/status";
 import { StreamTable } from "@/components/stream-table";
 import { bytes, count, number, percent, sentence, span } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
+import { CommandButton } from "../commands/command-button";
 import { points, processor, useSamples } from "./samples";
 
 /** What is kept of a daemon, and how it is written. A processor that works all the time spends 1,000 ms a second. */
@@ -56,7 +57,13 @@ export default function Daemon() {
           </span>
         )
       }
-      actions={<CliButton command={`mycelial daemon show ${shellWord(name)}`} />}
+      actions={
+        <>
+          <CliButton command={`mycelial daemon show ${shellWord(name)}`} />
+          <LinkButton href={`/logs?daemon=${encodeURIComponent(name)}`}>Log</LinkButton>
+          <CommandButton label="Command …" selector={`name:${name}`} chosen={[name]} />
+        </>
+      }
     >
       <Data query={daemon}>{(detail) => <Detail detail={detail} />}</Data>
     </Page>
@@ -78,7 +85,7 @@ function Detail({ detail }: { detail: DaemonDetail }) {
             : `runs plan ${number(view.plan_version)}, shall run ${number(view.plan_wanted)}`
         }
       >
-        <Parts parts={detail.parts} of="workflow" />
+        <Parts parts={detail.parts} />
       </Section>
       {own.length > 0 && (
         <Section title="Streams" aside={`${bytes(view.resources.spool_bytes)} in its spool`}>

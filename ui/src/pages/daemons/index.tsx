@@ -1,7 +1,7 @@
 // All daemons: choose by selector, sort, keep a choice as a view.
 
 import { Bookmark, Plus, X } from "lucide-react";
-import { useMemo } from "react";
+import { type ReactNode, useMemo } from "react";
 import { useDaemons, useWorkflows } from "@/api/queries";
 import type { DaemonItem, WorkflowView } from "@/api/types";
 import { Button, IconButton, LinkButton } from "@/components/button";
@@ -17,7 +17,10 @@ import { parseSort, type SortableColumn, VirtualTable } from "@/components/virtu
 import { bytes, count, number } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
 import { asSelector, parseSelector } from "@/lib/selector";
+import { CommandButton } from "../commands/command-button";
 import { chooseDaemons, runsOf } from "./choose";
+import { grouped, groupKeys } from "./grouping";
+import { GroupBy, Groups } from "./groups";
 import { LabelButton } from "./label";
 import { useViews } from "./views";
 
@@ -113,6 +116,7 @@ export default function Daemons() {
 function Chosen({ all, workflows }: { all: readonly DaemonItem[]; workflows: readonly WorkflowView[] }) {
   const [typed, setTyped] = useSearchState("q");
   const [sort, setSort] = useSearchState("sort", "name");
+  const [group, setGroup] = useSearchState("group");
   const parsed = useMemo(() => parseSelector(typed), [typed]);
   const runs = useMemo(() => runsOf(workflows), [workflows]);
   const rows = useMemo(
@@ -125,9 +129,20 @@ function Chosen({ all, workflows }: { all: readonly DaemonItem[]; workflows: rea
   );
   return (
     <>
-      <Filter typed={typed} setTyped={setTyped} error={parsed.error} found={rows} all={all.length} />
+      <Filter typed={typed} setTyped={setTyped} error={parsed.error} found={rows} all={all.length}>
+        <GroupBy keys={groupKeys(all)} value={group} onChange={setGroup} />
+      </Filter>
       <Views typed={typed} sort={sort} onChoose={setTyped} onSort={setSort} />
-      {rows.length === 0 ? (
+      {group !== "" && rows.length > 0 ? (
+        <Groups
+          groups={grouped(rows, group)}
+          by={group}
+          onChoose={(term) => {
+            setTyped([typed, term].filter(Boolean).join(" "));
+            setGroup("");
+          }}
+        />
+      ) : rows.length === 0 ? (
         <Empty
           title="No daemon fits the filter"
           action={<Button onClick={() => setTyped("")}>Clear the filter</Button>}
@@ -152,9 +167,10 @@ interface FilterProps {
   error: string | null;
   found: readonly DaemonItem[];
   all: number;
+  children: ReactNode;
 }
 
-function Filter({ typed, setTyped, error, found, all }: FilterProps) {
+function Filter({ typed, setTyped, error, found, all, children }: FilterProps) {
   const command = typed === "" ? "mycelial daemon list" : `mycelial daemon list -l ${shellWord(asSelector(typed))}`;
   return (
     <div className="flex flex-wrap items-center gap-x-3 gap-y-1">
@@ -173,8 +189,10 @@ function Filter({ typed, setTyped, error, found, all }: FilterProps) {
       <span role="status" className="tabular text-sm text-muted">
         {found.length === all ? count(all, "daemon") : `${number(found.length)} of ${count(all, "daemon")}`}
       </span>
+      {children}
       <CliButton command={command} />
       {!error && <LabelButton selector={asSelector(typed)} chosen={found} />}
+      {!error && <CommandButton selector={asSelector(typed)} chosen={found.map(({ name }) => name)} />}
       <p id="filter-help" className={error ? "w-full text-xs text-bad" : "sr-only"}>
         {error ??
           "Terms beside each other all have to hold; a minus before a term turns it around. Fields: name, presence, version, runs, label, and any label by its key."}

@@ -1,7 +1,7 @@
-// A text that is being written: kept in this browser until it is applied, and what a new one begins with. Pure but for the
-// storage.
+// A text that is being written: kept by the plane and in this browser until it is applied, and what a new one begins with.
+// Pure but for the storage.
 
-import type { Layout } from "@/workflow/history";
+import { type Layout, layoutIn } from "@/workflow/history";
 
 /** Two drafts of one workflow are one: whoever comes back goes on where they were. */
 const key = (name: string | null) => `mycelial-draft:${name ?? ""}`;
@@ -14,24 +14,31 @@ export interface Draft {
   base: string;
   /** Where nodes stand on the canvas. */
   layout: Layout;
+  /** The revision of the draft at the plane that this goes on from; 0: none. */
+  tag: number;
+  /** The plane has it just so, or has none because there is nothing to keep. */
+  isSent: boolean;
 }
 
-/** The positions that are some. */
-function layoutIn(value: unknown): Layout {
-  const entries = Object.entries(typeof value === "object" && value !== null ? value : {});
-  return Object.fromEntries(
-    entries
-      .filter(([, each]) => Number.isFinite(each?.x) && Number.isFinite(each?.y))
-      .map(([id, { x, y }]) => [id, { x, y }]),
-  );
+/** A draft at the plane. */
+export interface Remote extends Omit<Draft, "isSent"> {
+  by: string;
+  atUnixMs: number;
 }
 
 export function readDraft(name: string | null): Draft | null {
   try {
     const draft = JSON.parse(localStorage.getItem(key(name)) ?? "null") as Partial<Draft> | null;
     if (typeof draft?.text !== "string" || typeof draft.from !== "number") return null;
-    const { text, from, base } = draft;
-    return { text, from, base: typeof base === "string" ? base : "", layout: layoutIn(draft.layout) };
+    const { text, from, base, tag, isSent } = draft;
+    return {
+      text,
+      from,
+      base: typeof base === "string" ? base : "",
+      layout: layoutIn(draft.layout),
+      tag: typeof tag === "number" ? tag : 0,
+      isSent: isSent === true,
+    };
   } catch {
     return null;
   }
@@ -53,6 +60,52 @@ export function forgetDraft(name: string | null) {
   } catch {
     // Then there is none.
   }
+}
+
+/** What the plane calls somebody's draft of a workflow that does not exist yet. */
+export const nameOfNew = (user: string) =>
+  `new-${user
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9_-]/g, "-")
+    .slice(0, 28)}`;
+
+/** What the plane keeps beside the text, for us to read again. */
+export const asLayout = ({ from, layout }: Pick<Draft, "from" | "layout">) => ({ from, layout });
+
+export function fromLayout(value: unknown): Pick<Draft, "from" | "layout"> {
+  const { from, layout } = (typeof value === "object" && value !== null ? value : {}) as Record<string, unknown>;
+  return { from: typeof from === "number" ? from : 0, layout: layoutIn(layout) };
+}
+
+export interface Beginning {
+  draft: Draft;
+  /** Another draft that the plane has, which this one did not go on from. */
+  conflict: Remote | null;
+}
+
+/** What somebody goes on with, of the draft in this browser, the one at the plane, and what is deployed. */
+export function beginning(
+  local: Draft | null,
+  remote: Remote | null,
+  deployed: { text: string; revision: number },
+): Beginning {
+  const fresh = (layout: Layout, owed = { tag: 0, isSent: true }): Beginning => ({
+    draft: { text: deployed.text, from: deployed.revision, base: deployed.text, layout, ...owed },
+    conflict: null,
+  });
+  // A draft of before this editor knew the revision's text is compared with what is there.
+  const base = local && (local.base || (local.from === deployed.revision ? deployed.text : ""));
+  const mine = local && base && local.text !== base ? { ...local, base } : null;
+  if (!remote) {
+    // What the plane had, and has no more, was applied or thrown away elsewhere.
+    if (!mine || mine.isSent) return fresh(local?.layout ?? {});
+    return { draft: { ...mine, tag: 0 }, conflict: null };
+  }
+  const wasDiscarded = local && !mine && !local.isSent && local.tag === remote.tag && local.text === base;
+  if (wasDiscarded) return fresh(local.layout, { tag: local.tag, isSent: false });
+  const theirs = { ...remote, isSent: true };
+  if (!mine || mine.isSent || mine.text === remote.text) return { draft: theirs, conflict: null };
+  return { draft: mine, conflict: mine.tag === remote.tag ? null : remote };
 }
 
 /** A first workflow on the fleet's own daemons, as far as there are some. */

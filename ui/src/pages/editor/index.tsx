@@ -4,7 +4,9 @@ import { useQuery } from "@tanstack/react-query";
 import { LayoutGrid, Redo2, Undo2 } from "lucide-react";
 import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
 import { useLocation, useParams } from "wouter";
+import { keys } from "@/api/keys";
 import { componentsQuery, useDaemons, useWorkflow } from "@/api/queries";
+import { useUser } from "@/api/session";
 import type { ComponentView, Problem } from "@/api/types";
 import { Allowed, useMay } from "@/components/allowed";
 import { Button, IconButton } from "@/components/button";
@@ -15,15 +17,16 @@ import { Loading, Page } from "@/components/page";
 import { tell } from "@/components/toast";
 import { WorkflowTabs } from "@/components/workflow-header";
 import { cx } from "@/lib/cx";
-import { count } from "@/lib/format";
+import { count, relative } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
 import { isName } from "@/workflow/edit";
 import { readGraph } from "@/workflow/graph";
 import { placed } from "@/workflow/layout";
 import { type Mark, merged } from "@/workflow/merged";
 import { Deploy } from "./deploy";
-import { type Draft, forgetDraft, keepDraft, lineRange, readDraft, template } from "./draft";
+import { type Beginning, beginning, forgetDraft, keepDraft, lineRange, nameOfNew, readDraft, template } from "./draft";
 import { Inspector } from "./inspector";
+import { fetchRemote, type Kept } from "./keeping";
 import { Outline, Palette } from "./outline";
 import { Problems, problemsOf, useProblems } from "./problems";
 import { useWorkbench, type Workbench } from "./state";
@@ -50,37 +53,48 @@ function useSurroundings(): { error: unknown; found: Surroundings | null } {
   return { error: null, found: { components: components.data, daemons: names } };
 }
 
+/** The draft that the plane has; undefined while it is asked. Whoever may not have one there is not asked for it. */
+function useRemote(key: string | null, deployed: { text: string; revision: number } | null) {
+  const remote = useQuery({
+    queryKey: [...keys.drafts, key, "to begin with"],
+    queryFn: () => (key && deployed ? fetchRemote(key, deployed) : null),
+    enabled: key !== null && deployed !== null,
+    staleTime: Infinity,
+    gcTime: 0,
+    retry: false,
+  });
+  if (key === null || remote.isError) return null;
+  return remote.data;
+}
+
 function New() {
   const [use] = useSearchState("use");
+  const user = useUser((state) => state.user?.name ?? "");
+  const may = useMay("operator");
   const { error, found } = useSurroundings();
-  if (error !== null)
-    return (
-      <Page title="New workflow">
-        <Failure error={error} />
-      </Page>
-    );
-  if (!found)
-    return (
-      <Page title="New workflow">
-        <Loading />
-      </Page>
-    );
   const [role, component] = use.split("/");
-  const example = found.components.find((each) => each.role === role && each.name === component)?.example;
+  const example = found?.components.find((each) => each.role === role && each.name === component)?.example;
   // A new workflow is a draft from the first change on; what it began with is what discarding it leads back to.
-  const begun = example || template(found.daemons);
+  const begun = found && { text: example || template(found.daemons), revision: 0 };
+  // An example that somebody wants to use is not held up by what they left unfinished, nor does it replace that.
+  const key = may && !example ? nameOfNew(user) : null;
+  const remote = useRemote(key, begun);
+  if (!found || !begun || remote === undefined) {
+    return <Page title="New workflow">{error !== null ? <Failure error={error} /> : <Loading />}</Page>;
+  }
   const kept = readDraft(null);
-  const draft =
-    kept && (!example || kept.base === begun)
-      ? { ...kept, base: kept.base || begun }
-      : { text: begun, from: 0, base: begun, layout: {} };
-  return <Bench key={use} name={null} initial={draft} {...found} />;
+  const local = kept && (!example || kept.base === begun.text) ? { ...kept, base: kept.base || begun.text } : null;
+  return <Bench key={use} name={null} draftKey={key} initial={beginning(local, remote, begun)} {...found} />;
 }
 
 function Existing({ name }: { name: string }) {
   const workflow = useWorkflow(name);
   const { error, found } = useSurroundings();
-  if (!workflow.data || !found) {
+  const may = useMay("operator");
+  const key = may ? name : null;
+  const deployed = workflow.data ? { text: workflow.data.text, revision: workflow.data.view.revision } : null;
+  const remote = useRemote(key, deployed);
+  if (!deployed || !found || remote === undefined) {
     return (
       <Page title={name}>
         <WorkflowTabs name={name} />
@@ -88,15 +102,7 @@ function Existing({ name }: { name: string }) {
       </Page>
     );
   }
-  const { text, view } = workflow.data;
-  const draft = readDraft(name);
-  // A draft of before this editor knew the revision's text is compared with what is there.
-  const base = draft && (draft.base || (draft.from === view.revision ? text : ""));
-  const initial =
-    draft && base && draft.text !== base
-      ? { ...draft, base }
-      : { text, from: view.revision, base: text, layout: draft?.layout ?? {} };
-  return <Bench name={name} initial={initial} {...found} />;
+  return <Bench name={name} draftKey={key} initial={beginning(readDraft(name), remote, deployed)} {...found} />;
 }
 
 const VIEWS = [
@@ -178,12 +184,13 @@ const NO_MARKS: ReadonlyMap<string, Mark> = new Map();
 
 interface BenchProps extends Surroundings {
   name: string | null;
-  initial: Draft;
+  draftKey: string | null;
+  initial: Beginning;
 }
 
-function Bench({ name, initial, components, daemons }: BenchProps) {
+function Bench({ name, draftKey, initial, components, daemons }: BenchProps) {
   const [, go] = useLocation();
-  const bench = useWorkbench(name, initial, components, daemons);
+  const bench = useWorkbench(name, draftKey, initial, components, daemons);
   const [view, setView] = useSearchState("view");
   const [isDeploying, setDeploying] = useState(false);
   const { check, isSettled } = useProblems(bench.text);
@@ -223,7 +230,7 @@ function Bench({ name, initial, components, daemons }: BenchProps) {
     <div className="flex min-h-0 flex-col md:h-dvh">
       <header className="flex flex-wrap items-center gap-x-3 gap-y-1 px-4 pt-3">
         <h1 className="min-w-0 truncate text-lg font-semibold">{title}</h1>
-        {bench.isChanged && <span className="text-sm text-muted">draft, kept in this browser</span>}
+        {bench.isChanged && <KeptDraft kept={bench.keeping.kept} />}
         <div className="ml-auto flex flex-wrap items-center gap-1">
           <IconButton label="Undo (Ctrl Z)" disabled={!bench.canUndo} onClick={bench.undo}>
             <Undo2 aria-hidden="true" />
@@ -263,6 +270,7 @@ function Bench({ name, initial, components, daemons }: BenchProps) {
           ))}
         </fieldset>
       </div>
+      <OtherDraft bench={bench} />
       {bench.syntax && (
         <div className="px-4 pt-2">
           <Callout tone="warn" title={`Line ${bench.syntax.line} is not TOML: ${bench.syntax.message}`}>
@@ -318,9 +326,11 @@ function Bench({ name, initial, components, daemons }: BenchProps) {
           isValid={check.isSuccess && isSettled && problems.length === 0}
           onClose={() => setDeploying(false)}
           onDone={({ name: target, revision, rollout }) => {
+            void bench.keeping.done();
             if (name === null) forgetDraft(null);
             // Where its nodes stand is kept under its name from now on.
-            keepDraft(target, { text: bench.text, from: revision, base: bench.text, layout: bench.layout });
+            const { text, layout } = bench;
+            keepDraft(target, { text, from: revision, base: text, layout, tag: 0, isSent: true });
             if (rollout === undefined) {
               tell(`${target} is deployed as revision ${revision}.`);
               go(`/workflows/${encodeURIComponent(target)}`);
@@ -331,6 +341,39 @@ function Bench({ name, initial, components, daemons }: BenchProps) {
           }}
         />
       )}
+    </div>
+  );
+}
+
+function KeptDraft({ kept }: { kept: Kept }) {
+  const words = { plane: "draft, kept by the plane", browser: "draft, kept in this browser", nowhere: "draft" };
+  const why = kept.at === "browser" && kept.why !== "" ? `The plane did not take it: ${kept.why}` : undefined;
+  return (
+    <span title={why} className={cx("text-sm", why ? "text-warn" : "text-muted")}>
+      {words[kept.at]}
+    </span>
+  );
+}
+
+/** Somebody else has kept another draft of it, or the same person in another browser. */
+function OtherDraft({ bench }: { bench: Workbench }) {
+  const { conflict, keepMine } = bench.keeping;
+  if (!conflict) return null;
+  return (
+    <div className="px-4 pt-2">
+      <Callout
+        tone="warn"
+        isUrgent
+        title={`${conflict.by} kept another draft of it, ${relative(conflict.atUnixMs, Date.now())}.`}
+        actions={
+          <>
+            <Button onClick={() => bench.adopt(conflict)}>Go on with that one</Button>
+            <Button onClick={keepMine}>Keep this one</Button>
+          </>
+        }
+      >
+        Until you choose, this one is kept in this browser only.
+      </Callout>
     </div>
   );
 }

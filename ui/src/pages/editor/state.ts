@@ -1,7 +1,7 @@
-// The editor's state: text and positions with their history, what is selected, and the draft in this browser. Every change
-// of the workflow goes through here, whether it was made with the mouse, in a form or in the text.
+// The editor's state: text and positions with their history, what is selected, and the draft that is kept of it. Every
+// change of the workflow goes through here, whether it was made with the mouse, in a form or in the text.
 
-import { useCallback, useEffect, useMemo, useReducer, useRef, useState } from "react";
+import { useCallback, useMemo, useReducer, useRef, useState } from "react";
 import type { ComponentRole, ComponentView } from "@/api/types";
 import { copy, type Edit, freeName, paste, patchAll } from "@/workflow/edit";
 import { outputsKey, outputsOf } from "@/workflow/fields";
@@ -9,7 +9,8 @@ import { type Graph, graphOf, placesOf, readGraph, SECTIONS } from "@/workflow/g
 import { begin, type Layout, type Position, reduce } from "@/workflow/history";
 import { arranged, placed, renamedIn } from "@/workflow/layout";
 import { at, isTable, read, type Table, type Value } from "@/workflow/value";
-import { type Draft, forgetDraft, keepDraft } from "./draft";
+import type { Beginning, Remote } from "./draft";
+import { useKeeping } from "./keeping";
 
 const EMPTY: Graph = graphOf({});
 /** What is on the clipboard says by this what it is. */
@@ -34,7 +35,9 @@ function openEnd(graph: Graph, selected: readonly string[]) {
 
 export function useWorkbench(
   name: string | null,
-  initial: Draft,
+  /** What the plane calls the draft; `null`: it stays in this browser. */
+  key: string | null,
+  { draft: initial, conflict }: Beginning,
   components: readonly ComponentView[],
   daemons: readonly string[],
 ) {
@@ -66,21 +69,15 @@ export function useWorkbench(
   // Whoever only looks does not overwrite what was kept before.
   const isTouched = useRef(false);
   if (history.past.length > 0 || history.future.length > 0) isTouched.current = true;
-  useEffect(() => {
-    const keep = () => {
-      if (!isTouched.current) return;
-      if (isChanged || Object.keys(known).length > 0)
-        keepDraft(name, { text, layout: known, from: base.revision, base: base.text });
-      else forgetDraft(name);
-    };
-    const timer = setTimeout(keep, 150);
-    // Who reloads or leaves at once loses nothing either.
-    window.addEventListener("pagehide", keep);
-    return () => {
-      clearTimeout(timer);
-      window.removeEventListener("pagehide", keep);
-    };
-  }, [name, text, known, base, isChanged]);
+  const keeping = useKeeping({
+    name,
+    key,
+    initial,
+    conflict,
+    draft: { text, layout: known, from: base.revision, base: base.text },
+    isChanged,
+    isTouched: isTouched.current,
+  });
 
   const change = useCallback(
     (to: { text?: string; layout?: Layout }, key?: string) =>
@@ -101,6 +98,7 @@ export function useWorkbench(
     selected,
     fit,
     isChanged,
+    keeping,
     syntax: reading.error,
     canUndo: history.past.length > 0,
     canRedo: history.future.length > 0,
@@ -170,10 +168,15 @@ export function useWorkbench(
     },
     /** Begins anew, from what is deployed. */
     restart: (to: { text: string; revision: number }) => {
-      forgetDraft(name);
       setBase(to);
       dispatch({ kind: "reset", to: { text: to.text, layout: {} } });
       setSelected([]);
+    },
+    /** Goes on with the draft that somebody else kept. */
+    adopt: (theirs: Remote) => {
+      setBase({ text: theirs.base, revision: theirs.from });
+      change({ text: theirs.text, layout: theirs.layout });
+      keeping.taken();
     },
   };
 }

@@ -5,6 +5,7 @@ import { Button } from "@/components/button";
 import { Code, shellWord } from "@/components/copy";
 import { Field, Select, Textarea } from "@/components/field";
 import { Empty } from "@/components/page";
+import { save } from "@/lib/save";
 import { freeName } from "@/workflow/edit";
 import { fromLines, textLines, toLines } from "@/workflow/rows";
 import { at, isTable, same, type Table, type Value } from "@/workflow/value";
@@ -156,12 +157,6 @@ export function Preview({ bench }: { bench: Workbench }) {
   if (sources.length === 0) {
     return <Empty title="No source yet">A preview begins with records of a source.</Empty>;
   }
-  const save = () => {
-    const url = URL.createObjectURL(new Blob([`${text.trim()}\n`], { type: "application/jsonl" }));
-    const link = document.createElement("a");
-    Object.assign(link, { href: url, download: file }).click();
-    URL.revokeObjectURL(url);
-  };
   return (
     <div className="flex max-w-3xl flex-col gap-4">
       <p className="text-sm">
@@ -191,7 +186,7 @@ export function Preview({ bench }: { bench: Workbench }) {
       <Button
         className="self-start"
         disabled={!parsed.rows || parsed.rows.length === 0 || parsed.rows.length > 100}
-        onClick={save}
+        onClick={() => save(file, `${text.trim()}\n`, "application/jsonl")}
       >
         Save {file}
       </Button>

@@ -4,7 +4,7 @@ import { ChevronRight } from "lucide-react";
 import type { ReactNode } from "react";
 import { Link } from "wouter";
 import { useAlerts, useDaemons, useRollouts, useStreams, useWorkflows } from "@/api/queries";
-import { useUser } from "@/api/session";
+import { useSeesAll, useUser } from "@/api/session";
 import type { DaemonView, Presence, StreamView, WorkflowView } from "@/api/types";
 import { LinkButton } from "@/components/button";
 import { Callout } from "@/components/callout";
@@ -61,7 +61,8 @@ interface GlanceProps {
 }
 
 function Glance({ daemons, workflows, streams }: GlanceProps) {
-  const [rollouts, alerts] = [useRollouts().data, useAlerts().data];
+  const seesAll = useSeesAll();
+  const [rollouts, alerts] = [useRollouts(seesAll).data, useAlerts(seesAll).data];
   const items = attention({ daemons, workflows, streams, rollouts: rollouts ?? [], alerts: alerts ?? [] });
   const fastest = [...streams].sort((a, b) => b.rate - a.rate).slice(0, STREAMS_MAX);
   return (

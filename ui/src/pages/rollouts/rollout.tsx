@@ -14,6 +14,7 @@ import { DifferenceList } from "@/components/difference";
 import { Facts } from "@/components/facts";
 import { TextLink } from "@/components/link";
 import { Empty, Page, Panel, Section } from "@/components/page";
+import { Progress } from "@/components/progress";
 import { RunStatus, Status } from "@/components/status";
 import { type Column, Table } from "@/components/table";
 import { Time } from "@/components/time";
@@ -117,7 +118,7 @@ function Waves({ rollout }: { rollout: RolloutView }) {
                 <Status tone={tone} className="w-36">
                   {word}
                 </Status>
-                <Progress wave={wave} name={`Wave ${at + 1}`} />
+                <Taken wave={wave} name={`Wave ${at + 1}`} />
                 {wave.failed > 0 && <Status tone="bad">{`${number(wave.failed)} failed`}</Status>}
               </div>
             </li>
@@ -128,15 +129,10 @@ function Waves({ rollout }: { rollout: RolloutView }) {
   );
 }
 
-function Progress({ wave, name }: { wave: WaveView; name: string }) {
+function Taken({ wave, name }: { wave: WaveView; name: string }) {
   return (
     <span className="flex min-w-48 flex-1 items-center gap-3">
-      <progress
-        max={wave.daemons}
-        value={wave.taken}
-        aria-label={`${name}: daemons that run it`}
-        className="h-2 min-w-24 flex-1 appearance-none overflow-hidden rounded-full bg-line [&::-moz-progress-bar]:bg-accent [&::-webkit-progress-bar]:bg-line [&::-webkit-progress-value]:bg-accent"
-      />
+      <Progress label={`${name}: daemons that run it`} value={wave.taken} max={wave.daemons} />
       <span className="tabular w-28 text-right text-muted">{`${number(wave.taken)} of ${count(wave.daemons, "daemon")}`}</span>
     </span>
   );

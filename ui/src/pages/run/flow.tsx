@@ -11,12 +11,12 @@ import { type Fact, Facts } from "@/components/facts";
 import { Loading, Panel } from "@/components/page";
 import { RUN_TONES, Status, type Tone } from "@/components/status";
 import { cx } from "@/lib/cx";
-import { bytes, number } from "@/lib/format";
+import { bytes, number, percent } from "@/lib/format";
 import type { Edge, Graph, Node } from "@/workflow/graph";
 import { placesOf } from "@/workflow/graph";
 import { placed } from "@/workflow/layout";
 import { readDraft } from "../editor/draft";
-import { edgeState, streamsOf, worst } from "./streams";
+import { edgeState, fill, quotaOf, streamsOf, worst } from "./streams";
 
 const Canvas = lazy(() => import("@/canvas"));
 
@@ -29,12 +29,18 @@ const COLOURS: Record<Tone, string> = {
 };
 
 const WorkflowName = createContext("");
+const Nodes = createContext<ReadonlyMap<string, Node>>(new Map());
+const NO_KEYS = { keys: {} };
 
 /** What an edge says: its rate, what waits in it, and what is wrong. */
 function Label({ edge }: { edge: Edge }) {
   const streams = useEdgeStreams(useContext(WorkflowName), edge.id);
-  if (streams.length === 0) return null;
+  // By its own number, which seldom changes: sizes are told anew each second.
+  const bytesRate = useLive((state) => edgeState(streams, state.sizes).bytesRate);
+  const to = useContext(Nodes).get(edge.to);
   const { tone, trouble, rate, buffered, bufferedBytes } = edgeState(streams);
+  const full = fill(streams, quotaOf(to ?? NO_KEYS));
+  if (streams.length === 0) return null;
   return (
     <div
       title={trouble}
@@ -43,10 +49,14 @@ function Label({ edge }: { edge: Edge }) {
         COLOURS[tone],
       )}
     >
-      <span className="font-medium">{number(rate)}/s</span>
+      <span>
+        <span className="font-medium">{number(rate)}/s</span>
+        {bytesRate !== null && rate > 0 && <span className="text-muted"> ≈ {bytes(bytesRate)}/s</span>}
+      </span>
       {buffered > 0 && (
         <span>
           {number(buffered)} wait, {bytes(bufferedBytes)}
+          {full >= 0.01 && `, ${percent(full * 100)} full`}
         </span>
       )}
       {trouble !== "" && <span className="max-w-40 truncate">{trouble}</span>}
@@ -84,22 +94,25 @@ export function Flow({ name, graph, parts }: FlowProps) {
   const [edge, setEdge] = useState<string | null>(null);
   const layout = useMemo(() => placed(graph, readDraft(name)?.layout ?? {}), [graph, name]);
   const notes = useNotes(graph, parts);
+  const nodes = useMemo(() => new Map(graph.nodes.map((each) => [each.id, each])), [graph]);
   const node = graph.nodes.find(({ id }) => selected.includes(id));
   return (
     <div className="grid gap-3 lg:grid-cols-[minmax(0,1fr)_19rem]">
       <Panel className="h-96 overflow-hidden">
         <Suspense fallback={<Loading what="Loading the canvas" />}>
           <WorkflowName value={name}>
-            <Canvas
-              label="The workflow as it runs"
-              graph={graph}
-              layout={layout}
-              selected={selected}
-              onSelect={setSelected}
-              notes={notes}
-              EdgeLabel={Label}
-              onSelectEdge={setEdge}
-            />
+            <Nodes value={nodes}>
+              <Canvas
+                label="The workflow as it runs"
+                graph={graph}
+                layout={layout}
+                selected={selected}
+                onSelect={setSelected}
+                notes={notes}
+                EdgeLabel={Label}
+                onSelectEdge={setEdge}
+              />
+            </Nodes>
           </WorkflowName>
         </Suspense>
       </Panel>
@@ -107,7 +120,11 @@ export function Flow({ name, graph, parts }: FlowProps) {
         {node ? (
           <AboutNode name={name} node={node} graph={graph} parts={parts} />
         ) : edge !== null && graph.edges.some(({ id }) => id === edge) ? (
-          <AboutEdge name={name} edge={edge} />
+          <AboutEdge
+            name={name}
+            edge={edge}
+            quotaBytes={quotaOf(nodes.get(edge.split("->").at(-1) ?? "") ?? NO_KEYS)}
+          />
         ) : (
           <p className="text-muted">
             Choose a node or an edge to see what it does. Numbers stand on the edges between daemons; inside a daemon
@@ -119,25 +136,29 @@ export function Flow({ name, graph, parts }: FlowProps) {
   );
 }
 
-function AboutEdge({ name, edge }: { name: string; edge: string }) {
+function AboutEdge({ name, edge, quotaBytes }: { name: string; edge: string; quotaBytes: number }) {
   const streams = useEdgeStreams(name, edge);
   return (
     <section aria-label={`Edge ${edge}`} className="flex flex-col gap-3">
       <h3 className="font-semibold break-words">{edge.replace("->", " → ")}</h3>
       {streams.length === 0 && <p className="text-muted">Nothing has flowed between two daemons here.</p>}
       {streams.map((stream) => (
-        <Account key={streamKey(stream)} stream={stream} />
+        <Account key={streamKey(stream)} stream={stream} quotaBytes={quotaBytes} />
       ))}
     </section>
   );
 }
 
 /** produced = delivered + buffered + dropped + dead, as a sum that one can check. */
-function Account({ stream }: { stream: StreamView }) {
+function Account({ stream, quotaBytes }: { stream: StreamView; quotaBytes: number }) {
   const rates = useLive((state) => state.rates.get(streamKey(stream)));
+  const size = useLive((state) => state.sizes.get(streamKey(stream)));
+  const rate = rates?.at(-1) ?? stream.rate;
   const { ledger } = stream;
   const facts: Fact[] = [
-    ["Records/s", number(rates?.at(-1) ?? stream.rate)],
+    ["Records/s", number(rate)],
+    ["Bytes/s", size === undefined ? "not known: nothing has waited yet" : `about ${bytes(rate * size)}`],
+    ["Queue", `${percent((100 * stream.buffered_bytes) / quotaBytes)} of ${bytes(quotaBytes)}`],
     ["Produced", number(ledger.produced)],
     ["= delivered", number(ledger.delivered)],
     ["+ buffered", `${number(ledger.buffered)}${stream.buffered_bytes > 0 ? `, ${bytes(stream.buffered_bytes)}` : ""}`],

@@ -7,6 +7,7 @@ import { deleteWorkflow } from "@/api/actions";
 import { Failed } from "@/api/client";
 import { keys } from "@/api/keys";
 import { useRollouts, useWorkflow, useWorkflowStatus } from "@/api/queries";
+import { useSeesAll } from "@/api/session";
 import type { WorkflowStatus } from "@/api/types";
 import { Allowed } from "@/components/allowed";
 import { LinkButton } from "@/components/button";
@@ -16,7 +17,6 @@ import { Data } from "@/components/data";
 import { ConfirmButton } from "@/components/dialog";
 import { History, type Metric, Range } from "@/components/history";
 import { Empty, Page, Section } from "@/components/page";
-import { Parts } from "@/components/parts";
 import { RunStatus } from "@/components/status";
 import { StreamTable } from "@/components/stream-table";
 import { Time } from "@/components/time";
@@ -27,6 +27,7 @@ import { isOver, PHASES } from "@/lib/rollout";
 import { useSearchState } from "@/lib/search";
 import { readGraph } from "@/workflow/graph";
 import { Flow } from "./flow";
+import { Shares } from "./shares";
 
 export default function Run() {
   const { name = "" } = useParams();
@@ -58,6 +59,7 @@ export default function Run() {
       actions={
         <>
           <CliButton command={`mycelial workflow status ${shellWord(name)}`} />
+          <LinkButton href={`/logs?workflow=${encodeURIComponent(name)}`}>Log</LinkButton>
           <Allowed needs="operator" what="Deleting">
             <Delete name={name} />
           </Allowed>
@@ -88,7 +90,7 @@ function Past({ name }: { name: string }) {
 
 /** A new revision is on its way to its daemons. */
 function UnderWay({ name }: { name: string }) {
-  const rollout = useRollouts().data?.find((each) => each.workflow === name && !isOver(each));
+  const rollout = useRollouts(useSeesAll()).data?.find((each) => each.workflow === name && !isOver(each));
   if (!rollout) return null;
   const { id, revision, phase, wave, waves } = rollout;
   return (
@@ -127,7 +129,7 @@ function Running({ name, status }: { name: string; status: WorkflowStatus }) {
     <>
       {graph && <Flow name={name} graph={graph} parts={status.parts} />}
       <Section title="Where it runs">
-        <Parts parts={status.parts} of="daemon" />
+        <Shares parts={status.parts} streams={status.streams} />
       </Section>
       <Section title="Streams">
         {status.streams.length > 0 ? (

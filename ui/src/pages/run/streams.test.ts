@@ -1,6 +1,7 @@
 import { expect, it } from "vitest";
+import { streamKey } from "@/api/live";
 import type { StreamView } from "@/api/types";
-import { edgeState, streamsOf } from "./streams";
+import { edgeState, fill, quotaOf, shares, streamsOf } from "./streams";
 
 const ledger = {
   produced: 9,
@@ -34,10 +35,37 @@ it("both streams of an edge are its account", () => {
   ];
   const found = streamsOf(all, "shop", "db->out");
   expect(found).toHaveLength(2);
-  expect(edgeState(found)).toEqual({ tone: "good", trouble: "", rate: 10, buffered: 4, bufferedBytes: 200 });
+  const expected = { tone: "good", trouble: "", rate: 10, bytesRate: null, buffered: 4, bufferedBytes: 200 };
+  expect(edgeState(found)).toEqual(expected);
+  // A size is known of one of them.
+  expect(edgeState(found, new Map([[streamKey(stream), 50]]))).toEqual({ ...expected, bytesRate: 250 });
 });
 
 it.each([
   [{ trouble: "no credit" }, "bad", "no credit"],
   [{ ledger: { ...ledger, dead: 3 } }, "warn", "3 dropped or dead"],
 ])("%j", (change, tone, trouble) => expect(edgeState([{ ...stream, ...change }])).toMatchObject({ tone, trouble }));
+
+it.each([
+  [{}, 2 ** 30],
+  [{ spool: { quota: "64MiB", when_full: "block" } }, 2 ** 26],
+  [{ spool: { quota: "1.5 gib" } }, 1.5 * 2 ** 30],
+  [{ spool: { quota: "500 MB" } }, 500_000_000],
+  [{ spool: { quota: 99n } }, 99],
+  [{ spool: { quota: "much" } }, 2 ** 30],
+])("as a spool has it: %#", (keys, bytes) => expect(quotaOf({ keys })).toBe(bytes));
+
+it("the fullest counts", () => {
+  expect(fill([stream, { ...stream, buffered_bytes: 400 }], 1_000)).toBe(0.4);
+  expect(fill([{ ...stream, buffered_bytes: 9_000 }], 1_000)).toBe(1);
+  expect(fill([], 1_000)).toBe(0);
+});
+
+it("each daemon has its share", () => {
+  const part = { workflow: "shop", daemon: "gateway", revision: 1, state: "running" as const, cause: "" };
+  const lost = { ...stream, ledger: { ...ledger, dead: 3 } };
+  expect(shares([part, { ...part, daemon: "hub" }], [lost])).toMatchObject([
+    { daemon: "gateway", sends: 5, gets: 0, waiting: 2, waitingBytes: 100, lost: 3 },
+    { daemon: "hub", sends: 0, gets: 5, waiting: 0, waitingBytes: 0, lost: 0 },
+  ]);
+});

@@ -1,7 +1,10 @@
-// The streams of an edge, and what they come to together. Pure.
+// The streams of an edge, and what they come to together; and what each daemon has to do with them. Pure.
 
-import type { RunState, StreamView } from "@/api/types";
+import { streamKey } from "@/api/live";
+import type { RunState, StreamView, WorkflowPart } from "@/api/types";
 import { RUN_TONES, type Tone } from "@/components/status";
+import type { Node } from "@/workflow/graph";
+import { isTable } from "@/workflow/value";
 
 /** With `live_first` an edge has a second stream, `a->b#2`: together they are its account. */
 export const streamsOf = (streams: readonly StreamView[], workflow: string, edge: string) =>
@@ -11,11 +14,16 @@ export interface EdgeState {
   tone: Tone;
   trouble: string;
   rate: number;
+  /** Bytes a second, as far as the size of a record is known; `null`: of none of them it is. */
+  bytesRate: number | null;
   buffered: number;
   bufferedBytes: number;
 }
 
-export function edgeState(streams: readonly StreamView[]): EdgeState {
+const NO_SIZES: ReadonlyMap<string, number> = new Map();
+
+export function edgeState(streams: readonly StreamView[], sizes = NO_SIZES): EdgeState {
+  const known = streams.filter((each) => sizes.has(streamKey(each)));
   const sum = (value: (stream: StreamView) => number) => streams.reduce((total, each) => total + value(each), 0);
   const trouble = streams.find((each) => each.trouble !== "")?.trouble ?? "";
   const lost = sum(({ ledger }) => ledger.dropped + ledger.dead);
@@ -23,9 +31,68 @@ export function edgeState(streams: readonly StreamView[]): EdgeState {
     tone: trouble !== "" ? "bad" : lost > 0 ? "warn" : streams.length === 0 ? "off" : "good",
     trouble: trouble || (lost > 0 ? `${lost} dropped or dead` : ""),
     rate: sum(({ rate }) => rate),
+    bytesRate:
+      known.length === 0
+        ? null
+        : known.reduce((total, each) => total + each.rate * (sizes.get(streamKey(each)) ?? 0), 0),
     buffered: sum(({ ledger }) => ledger.buffered),
     bufferedBytes: sum(({ buffered_bytes }) => buffered_bytes),
   };
 }
 
 export const worst = (state: RunState | null): Tone => (state === null ? "off" : RUN_TONES[state]);
+
+/** What a stream may buffer when nothing is said, in bytes. */
+const QUOTA_BYTES = 1 << 30;
+const UNITS: Record<string, number> = {
+  "": 1,
+  b: 1,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12,
+  kib: 2 ** 10,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+  tib: 2 ** 40,
+};
+
+/** How much the stream into a node may buffer, in bytes, as its text says. */
+export function quotaOf({ keys }: Pick<Node, "keys">) {
+  const quota = isTable(keys.spool) ? keys.spool.quota : undefined;
+  if (typeof quota === "bigint") return Number(quota);
+  const [, digits, unit = ""] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(typeof quota === "string" ? quota : "") ?? [];
+  const scale = UNITS[unit.toLowerCase()];
+  return digits === undefined || scale === undefined ? QUOTA_BYTES : Number(digits) * scale;
+}
+
+/** How full the fullest of them is, 0 to 1. */
+export const fill = (streams: readonly StreamView[], quotaBytes: number) =>
+  Math.min(1, Math.max(0, ...streams.map(({ buffered_bytes }) => buffered_bytes / quotaBytes)));
+
+export interface Share extends WorkflowPart {
+  /** Records a second that it sends and that it gets. */
+  sends: number;
+  gets: number;
+  waiting: number;
+  waitingBytes: number;
+  /** Dropped or dead on its streams. */
+  lost: number;
+}
+
+/** Each daemon's part with what flows through it: what waits is counted where it waits. */
+export function shares(parts: readonly WorkflowPart[], streams: readonly StreamView[]): Share[] {
+  return parts.map((part) => {
+    const share = { ...part, sends: 0, gets: 0, waiting: 0, waitingBytes: 0, lost: 0 };
+    for (const { producer, consumer, rate, ledger, buffered_bytes } of streams) {
+      if (producer === part.daemon) {
+        share.sends += rate;
+        share.waiting += ledger.buffered;
+        share.waitingBytes += buffered_bytes;
+        share.lost += ledger.dropped + ledger.dead;
+      }
+      if (consumer === part.daemon) share.gets += rate;
+    }
+    return share;
+  });
+}

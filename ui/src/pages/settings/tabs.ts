@@ -3,4 +3,5 @@
 export const SETTINGS_TABS = [
   ["General", "/settings"],
   ["Users", "/settings/users"],
+  ["API tokens", "/settings/tokens"],
 ] as const;

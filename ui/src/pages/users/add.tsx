@@ -12,7 +12,7 @@ import { Field, Input, Select } from "@/components/field";
 import { tell } from "@/components/toast";
 import { mistakeInName, mistakeInPassword, mistakeInRepeat, RANKS } from "./wish";
 
-const EMPTY = { name: "", password: "", again: "", role: "viewer" as Rank };
+const EMPTY = { name: "", password: "", again: "", role: "viewer" as Rank, scope: "" };
 
 export function AddUser({ isFirst = false }: { isFirst?: boolean }) {
   const queries = useQueryClient();
@@ -21,6 +21,7 @@ export function AddUser({ isFirst = false }: { isFirst?: boolean }) {
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
   const { name, password, again } = typed;
+  const scope = typed.scope.trim();
   const role = isFirst ? "admin" : typed.role;
   const wrong = [mistakeInName(name), mistakeInPassword(password), mistakeInRepeat(password, again)];
   const [nameWrong, passwordWrong, againWrong] = isTried ? wrong : [];
@@ -33,7 +34,7 @@ export function AddUser({ isFirst = false }: { isFirst?: boolean }) {
     setBusy(true);
     setError(null);
     try {
-      await addUser({ name, role, password });
+      await addUser({ name, role, password, scope: isFirst || scope === "" ? null : scope });
       setTyped(EMPTY);
       setTried(false);
       await queries.invalidateQueries({ queryKey: keys.users });
@@ -71,6 +72,11 @@ export function AddUser({ isFirst = false }: { isFirst?: boolean }) {
           <Input type="password" autoComplete="new-password" value={again} onChange={set("again")} />
         </Field>
       </div>
+      {!isFirst && (
+        <Field label="Sees only" hint="Labels and names, such as site=berlin; all when it is empty.">
+          <Input value={typed.scope} onChange={set("scope")} />
+        </Field>
+      )}
       {error !== null && <Failure error={error} />}
       <div>
         <Button kind="main" type="submit" busy={isBusy}>

@@ -1,7 +1,7 @@
 // Users of this page: who they are and how much each may. Whoever has the plane's own machine can always come in by a link.
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { useState } from "react";
+import { type FormEvent, useState } from "react";
 import { changeUser, removeUser } from "@/api/actions";
 import { keys } from "@/api/keys";
 import { useUsers } from "@/api/queries";
@@ -12,7 +12,7 @@ import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
 import { Data } from "@/components/data";
 import { ConfirmButton, Dialog } from "@/components/dialog";
-import { Select } from "@/components/field";
+import { Field, Input, Select } from "@/components/field";
 import { Page, Section } from "@/components/page";
 import { type Column, Table } from "@/components/table";
 import { Tabs } from "@/components/tabs";
@@ -79,6 +79,7 @@ function List({ all }: { all: readonly UserView[] }) {
       ),
     },
     { name: "Role", cell: (user) => <Role user={user} /> },
+    { name: "Sees", cell: (user) => <Scope user={user} /> },
     { name: "Since", cell: ({ made_unix_ms }) => <Time unixMs={made_unix_ms} /> },
     { name: "Actions", cell: (user) => <Actions user={user} /> },
   ];
@@ -110,6 +111,54 @@ function Role({ user: { name, role } }: { user: UserView }) {
       </Select>
       {run.isError && <Failure error={run.error} />}
     </div>
+  );
+}
+
+/** Which daemons somebody sees: all, or those that a selector of labels and names chooses. */
+function Scope({ user: { name, scope } }: { user: UserView }) {
+  const queries = useQueryClient();
+  const [typed, setTyped] = useState<string | null>(null);
+  const run = useMutation({
+    mutationFn: (to: string) => changeUser(name, { scope: to }),
+    onSuccess: async (_, to) => {
+      tell(to === "" ? `${name} sees all daemons.` : `${name} sees ${to} only.`);
+      setTyped(null);
+      await queries.invalidateQueries({ queryKey: keys.users });
+    },
+  });
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    run.mutate(typed?.trim() ?? "");
+  };
+  return (
+    <>
+      <Button
+        kind="quiet"
+        className="h-7 font-mono text-xs"
+        aria-label={`What ${name} sees: ${scope ?? "all"}`}
+        onClick={() => setTyped(scope ?? "")}
+      >
+        {scope ?? "all"}
+      </Button>
+      <Dialog title={`What ${name} sees`} isOpen={typed !== null} onClose={() => setTyped(null)}>
+        <form onSubmit={submit} className="flex flex-col gap-4">
+          <Field label="Sees only" hint="Labels and names, such as site=berlin; all when it is empty.">
+            <Input value={typed ?? ""} onChange={(event) => setTyped(event.target.value)} />
+          </Field>
+          <p className="text-sm">
+            Whoever has a scope sees these daemons only, and changes only workflows that run nowhere else. Alerts,
+            rollouts and enrolment strings are about the whole fleet, and not for them.
+          </p>
+          {run.isError && <Failure error={run.error} />}
+          <div className="flex justify-end gap-2">
+            <Button onClick={() => setTyped(null)}>Cancel</Button>
+            <Button kind="main" type="submit" busy={run.isPending}>
+              Set the scope
+            </Button>
+          </div>
+        </form>
+      </Dialog>
+    </>
   );
 }
 

@@ -16,6 +16,7 @@ import { Time } from "@/components/time";
 import { count, number } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
 import { chooseWorkflows, type Row, STATES, withStreams } from "./choose";
+import { Drafts } from "./drafts";
 
 const DAEMONS_SHOWN_MAX = 3;
 
@@ -86,6 +87,7 @@ export default function Workflows() {
           )
         }
       </Data>
+      <Drafts workflows={workflows.data ?? []} />
     </Page>
   );
 }

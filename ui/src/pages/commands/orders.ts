@@ -1,0 +1,118 @@
+// What daemons can be told from here, and how a command stands. What reveals or alters records is none of it. Pure.
+
+import type { Command, Order, Standing, Target } from "@/api/types";
+import { shellWord } from "@/components/copy";
+import type { Tone } from "@/components/status";
+import { parseSpan } from "@/lib/rollout";
+
+type Kind = Order["kind"];
+
+/** What somebody is about to order, as the form holds it. */
+export interface Typed {
+  kind: Kind;
+  /** Empty: all of them. */
+  workflow: string;
+  level: string;
+  /** For how long a level holds. */
+  hold: string;
+  /** How long daemons may take to answer. */
+  deadline: string;
+}
+
+export const FIRST: Typed = { kind: "ping", workflow: "", level: "debug", hold: "10m", deadline: "60s" };
+
+export const KINDS: Record<Kind, { action: string; what: string }> = {
+  ping: { action: "Ping", what: "They say that they are there." },
+  restart: { action: "Restart a workflow", what: "It is stopped, drained, and begins where it was." },
+  pause: { action: "Pause", what: "Sources read nothing more; what was read is still delivered." },
+  resume: { action: "Resume", what: "Sources that were paused read again." },
+  log_level: { action: "Change the log level", what: "Afterwards what their settings say holds again." },
+  diagnose: { action: "Diagnose", what: "They collect what helps to find out what is wrong: no records, no secrets." },
+};
+
+const DEADLINE_S_MAX = 3_600;
+/** As the plane and daemons take it: `debug`, `info,spool=debug`. */
+const LEVEL = /^[a-z0-9_:=,-]{1,200}$/;
+
+/** What is wrong with each field; empty: nothing. */
+export function mistakes({ kind, workflow, level, hold, deadline }: Typed) {
+  const answer = parseSpan(deadline);
+  return {
+    workflow: kind === "restart" && workflow === "" ? "Choose the workflow." : "",
+    level: kind === "log_level" && !LEVEL.test(level) ? "Write for example debug, or info,spool=debug." : "",
+    hold: kind === "log_level" && !parseSpan(hold) ? "Write for example 90s, 30m or 2h." : "",
+    deadline:
+      answer === null || answer < 1 || answer > DEADLINE_S_MAX ? "Write for example 60s or 10m; 1h at most." : "",
+  };
+}
+
+/** What is sent; `null` while something is wrong. */
+export function orderOf(typed: Typed): { order: Order; deadline_s: number } | null {
+  const deadline_s = parseSpan(typed.deadline);
+  if (deadline_s === null || Object.values(mistakes(typed)).some((wrong) => wrong !== "")) return null;
+  const { kind, workflow, level, hold } = typed;
+  switch (kind) {
+    case "ping":
+    case "diagnose":
+      return { order: { kind }, deadline_s };
+    case "log_level":
+      return { order: { kind, level, for_s: parseSpan(hold) ?? 0 }, deadline_s };
+    default:
+      return { order: { kind, workflow }, deadline_s };
+  }
+}
+
+/** The same on the command line; `null`: it asks one daemon at a time there. `only`: the one daemon that is chosen. */
+export function cliOf({ kind, workflow, level, hold }: Typed, selector: string, only: string | null) {
+  const whom = only === null ? `-l ${shellWord(selector || "name:*")}` : shellWord(only);
+  switch (kind) {
+    case "ping":
+    case "diagnose":
+      return only === null ? null : `mycelial daemon ${kind} ${whom}`;
+    case "log_level":
+      return `mycelial daemon log-level ${shellWord(level || "-")} ${whom} --for ${hold.trim()}`;
+    case "restart":
+      if (only === null) return null;
+      return `mycelial workflow restart ${shellWord(workflow)} --daemon ${whom}`;
+    default:
+      if (workflow === "") return `mycelial daemon ${kind} ${whom}`;
+      return only === null ? null : `mycelial workflow ${kind} ${shellWord(workflow)} --daemon ${whom}`;
+  }
+}
+
+/** Waiting is neither good nor bad. */
+export const STANDINGS: Record<Standing, readonly [tone: Tone, word: string]> = {
+  waiting: ["off", "waiting"],
+  done: ["good", "done"],
+  failed: ["bad", "failed"],
+  timed_out: ["warn", "no answer in time"],
+  unknown: ["off", "nobody knows"],
+};
+const ORDER: readonly Standing[] = ["failed", "timed_out", "unknown", "waiting", "done"];
+
+/** How many stand how, what wants to be looked at first. */
+export function tally({ daemons }: Pick<Command, "daemons">) {
+  return ORDER.flatMap((standing) => {
+    const found = daemons.filter((each) => each.standing === standing).length;
+    return found > 0 ? [{ standing, found }] : [];
+  });
+}
+
+export const isOver = ({ daemons }: Pick<Command, "daemons">) =>
+  daemons.every(({ standing }) => standing !== "waiting");
+
+const NAMES = new Intl.Collator("en", { numeric: true });
+
+export const worstFirst = (targets: readonly Target[]) =>
+  [...targets].sort(
+    (a, b) => ORDER.indexOf(a.standing) - ORDER.indexOf(b.standing) || NAMES.compare(a.daemon, b.daemon),
+  );
+
+/** What daemons reported, as a file for somebody else. */
+export function asFile({ what, daemons }: Pick<Command, "what" | "daemons">) {
+  const told = daemons.filter(({ report }) => report.length > 0);
+  const parts = told.map(({ daemon, report }) =>
+    [`# ${daemon}`, ...report.map(({ heading, text }) => `## ${heading}\n\n${text.trimEnd()}`)].join("\n\n"),
+  );
+  return `${[what, ...parts].join("\n\n")}\n`;
+}

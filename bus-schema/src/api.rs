@@ -10,6 +10,7 @@ use crate::{
     member::{Certificate, Role, Signed},
     message::{HostFacts, Ledger, Resources, RosterPut, RunState},
     observe::{ObserveCall, ObserveResult},
+    pairing::{PairingCall, PairingResult},
     plan::ComponentRole,
     rollout::{RolloutCommand, RolloutPolicy, RolloutView},
 };
@@ -124,6 +125,37 @@ pub enum ApiCall {
     DaemonRevoke(NodeId),
     /// The plane's audit. Answered by [`ApiResult::Audit`].
     Audit(AuditCall),
+    /// Candidates without a token. Answered by [`ApiResult::Pairing`].
+    Pairing(PairingCall),
+    /// All operators. Answered by [`ApiResult::Operators`].
+    OperatorList,
+    /// Takes an operator out of the fleet for good. Answered by [`ApiResult::Revoked`].
+    OperatorRevoke(NodeId),
+    /// Saved selectors. Answered by [`ApiResult::Groups`].
+    Group(GroupCall),
+    /// What of the broker's access list is about one member. Answered by [`ApiResult::AccessList`].
+    AccessListOf {
+        /// In which broker's language.
+        broker: BrokerKind,
+        /// By name or id.
+        member: String,
+    },
+}
+
+/// What is done with groups: selectors with a name, used as `group:NAME` wherever a selector is. Variants are only ever appended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupCall {
+    /// All.
+    List,
+    /// Makes one, or gives it another selector.
+    Put {
+        /// Its name.
+        name: String,
+        /// What it stands for; no other group.
+        selector: String,
+    },
+    /// Forgets one.
+    Remove(String),
 }
 
 /// For whom to write an access list.
@@ -135,6 +167,8 @@ pub enum BrokerKind {
     Mosquitto,
     /// nats-server's authorization block.
     Nats,
+    /// The same as an account of nats-server's accounts block, for a server that others use too.
+    NatsAccount,
 }
 
 /// The plane's answer. Variants are only ever appended.
@@ -197,10 +231,42 @@ pub enum ApiResult {
     Rollouts(Vec<RolloutView>),
     /// For [`ApiCall::Observe`].
     Observe(ObserveResult),
-    /// For [`ApiCall::DaemonRevoke`]: its name.
+    /// For [`ApiCall::DaemonRevoke`] and [`ApiCall::OperatorRevoke`]: its name.
     Revoked(String),
     /// For [`ApiCall::Audit`].
     Audit(AuditPage),
+    /// For [`ApiCall::Pairing`].
+    Pairing(PairingResult),
+    /// For [`ApiCall::OperatorList`], by name.
+    Operators(Vec<OperatorView>),
+    /// For [`ApiCall::Group`]: all there are now, by name.
+    Groups(Vec<GroupView>),
+}
+
+/// A group in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct GroupView {
+    /// Name.
+    pub name: String,
+    /// What it stands for.
+    pub selector: String,
+    /// How many daemons it chooses just now.
+    pub daemons: u32,
+}
+
+/// An operator in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct OperatorView {
+    /// Name.
+    pub name: String,
+    /// Id.
+    pub node: NodeId,
+    /// Fingerprint of the signing key.
+    pub fingerprint: String,
+    /// When it was enrolled, milliseconds since 1970; 0 when that is not known any more.
+    pub enrolled_unix_ms: i64,
 }
 
 /// What became of something, or would become.

@@ -50,6 +50,15 @@ pub enum ControlCall {
     Diagnose,
     /// The daemon's own audit. Answered by [`ControlResult::Audit`].
     Audit(AuditCall),
+    /// Pause, and say when nothing is buffered any more. Answered by [`ControlResult::Working`] until then, and by
+    /// [`ControlResult::Done`]: ask again.
+    Drain {
+        /// By name; empty for all in the plan.
+        workflow: String,
+    },
+    /// Look closely at the buffers on disk, while they are in use. Answered by [`ControlResult::Working`] until that is done, and
+    /// by [`ControlResult::Report`], or [`ControlResult::Failed`] when something is damaged: ask again.
+    SpoolCheck,
 }
 
 /// What a daemon answers. Variants are only ever appended.
@@ -73,6 +82,11 @@ pub enum ControlResult {
     Report(Vec<Section>),
     /// Entries of the audit.
     Audit(AuditPage),
+    /// It is being done, and not done yet: ask again.
+    Working {
+        /// What it waits for, for people.
+        what: String,
+    },
 }
 
 /// A line of a daemon's log.

@@ -10,7 +10,9 @@
 //! | subject below `myc.v1.<fleet>` | from → to | message, kind.version | answered by |
 //! |---|---|---|---|
 //! | `enrol.<token>.ask` | candidate → plane, sealed box | [`EnrolAsk`](message::EnrolAsk) 1.1 | [`EnrolAnswer`](message::EnrolAnswer) 2.1 |
+//! | | candidate without a token → plane, sealed box | [`PairAsk`](pairing::PairAsk) 32.1 | [`PairWait`](pairing::PairWait), then [`EnrolAnswer`](message::EnrolAnswer) |
 //! | `enrol.<token>.answer` | plane → candidate, pairwise | [`EnrolAnswer`](message::EnrolAnswer) 2.1 | – |
+//! | | plane → candidate, pairwise | [`PairWait`](pairing::PairWait) 33.1 | the next [`PairAsk`](pairing::PairAsk) |
 //! | `ctl.<sender>.<recipient>` | daemon → plane, pairwise | [`Status`](message::Status) 3.1 | [`PlanPut`](message::PlanPut), [`RosterPut`](message::RosterPut), [`CatalogAsk`](message::CatalogAsk), [`TimeHint`](message::TimeHint) when it is behind |
 //! | | daemon → plane | [`StreamReports`](message::StreamReports) 4.1 | – |
 //! | | plane → daemon | [`PlanPut`](message::PlanPut) 5.1 | the next [`Status`](message::Status) |
@@ -67,6 +69,7 @@ pub mod limits;
 pub mod member;
 pub mod message;
 pub mod observe;
+pub mod pairing;
 pub mod piece;
 pub mod plan;
 pub mod rollout;

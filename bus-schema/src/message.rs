@@ -12,6 +12,7 @@ use crate::{
     key::{PublicKeys, SecretKey},
     letter::{LetterCall, LetterResult},
     member::{BrokerLogin, Certificate, GroupKey, Role, Roster, Signed},
+    pairing::{PairAsk, PairWait},
     plan::{Descriptor, Plan},
     secret::{SecretCall, SecretResult},
     trial::{TrialCall, TrialResult},
@@ -139,6 +140,8 @@ messages! {
     29, 1 => TrialResult;
     30, 1 => RecallAsk;
     31, 1 => RecallPage;
+    32, 1 => PairAsk;
+    33, 1 => PairWait;
 }
 
 /// A candidate asks to become a member. Travels in a sealed box to the plane.

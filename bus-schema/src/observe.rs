@@ -122,6 +122,8 @@ pub enum AlertKind {
     PlanStuck,
     /// Two daemons use the keys of one. `over` has no meaning.
     Cloned,
+    /// A rollout has stood at the same place for more than `over` seconds, soaking not counted.
+    RolloutStuck,
 }
 
 /// How bad. Variants are only ever appended; a later one is worse.

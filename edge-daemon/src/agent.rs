@@ -34,12 +34,16 @@ use bus_schema::{
 use converge::Refused;
 use flow::Registry;
 use probation::{GoneBack, OnProbation};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     aside,
     assemble::{Workshop, unix_ms},
     board::Board,
+    buffers::{BufferError, Finding},
     chores::{self, Chores},
     clocks::Clocks,
     control::Paused,
@@ -154,6 +158,8 @@ pub struct Agent {
     log_level: String,
     /// When the level that the settings say holds again.
     log_back: Option<tokio::time::Instant>,
+    /// A look at the buffers that somebody waits for.
+    spool_look: Option<JoinHandle<Result<Vec<Finding>, BufferError>>>,
     random: fn() -> u64,
 }
 
@@ -256,6 +262,7 @@ impl Agent {
             log,
             log_level,
             log_back: None,
+            spool_look: None,
             random,
         };
         agent.resume().await;

@@ -1,5 +1,5 @@
 //! `myceliald spool`: looks at the buffers of a stopped daemon, repairs them, and writes out what they hold. Never touches a
-//! daemon that runs.
+//! daemon that runs, but for one thing: [`examine`] looks at its buffers while they are in use.
 
 use std::{
     collections::HashMap,
@@ -8,6 +8,7 @@ use std::{
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bus_link::{
@@ -24,7 +25,7 @@ use bus_schema::{
 };
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use spool::{Limits, Report, Spool};
+use spool::{Hole, Limits, Report, Spool};
 use stream::frames;
 
 use crate::{
@@ -218,6 +219,51 @@ impl Look<'_> {
         trouble
     }
 
+    /// What is wrong, each thing by itself.
+    fn wrong(&self) -> Vec<String> {
+        let report = &self.report;
+        let holes = report.holes.iter().map(|hole| {
+            let Hole {
+                first_seq, last_seq, ..
+            } = hole;
+            format!("frames {first_seq} to {last_seq} are missing, {} records", hole.records)
+        });
+        let mut wrong: Vec<String> = holes.take(WRONG_MAX).collect();
+        let end = report.segments.last().map(|tail| tail.end_seq);
+        if let Some(acknowledged) = report
+            .acknowledged_next_seq
+            .filter(|next| end.is_some_and(|end| end < *next))
+        {
+            wrong.push(format!("frames before {acknowledged} were stored and are not there"));
+        }
+        if !report.quarantined.is_empty() {
+            wrong.push(format!(
+                "{} damaged segments were set aside as bad.*",
+                report.quarantined.len()
+            ));
+        }
+        if !self.lost.is_empty() {
+            let lost = self.lost.len();
+            wrong.push(format!("{lost} whole buffers were set aside as spool.lost.*"));
+        }
+        wrong
+    }
+
+    fn finding(&self) -> Finding {
+        let (buffer, report) = (self.buffer, &self.report);
+        let name = format!("{}: {}", buffer.workflow(), buffer.edge());
+        let disk: u64 = report.segments.iter().map(|segment| segment.disk_bytes).sum();
+        let (segments, held) = (report.segments.len(), report.held_records);
+        Finding {
+            text: format!(
+                "{name}: good; {held} records wait in {segments} segments, {} KB on disk\n",
+                disk / 1000
+            ),
+            name,
+            trouble: self.wrong(),
+        }
+    }
+
     /// What of it was set aside, in parts or whole.
     fn aside(&self) -> impl Iterator<Item = &Path> {
         let whole = self.lost.iter().map(|aside| aside.path.as_path());
@@ -384,6 +430,54 @@ fn look<'a>(home: &Home, buffers: &[&'a Buffer]) -> Result<Vec<Look<'a>>, Buffer
         });
     }
     Ok(looks)
+}
+
+/// Looks at buffers that are in use before what is seen each time is believed.
+const LOOKS: usize = 3;
+/// Between two such looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+/// Most things that are said to be wrong with one buffer.
+const WRONG_MAX: usize = 8;
+
+/// What [`examine`] found of one buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// `workflow: from->to`.
+    pub name: String,
+    /// A line for people.
+    pub text: String,
+    /// What is wrong; empty when nothing is.
+    pub trouble: Vec<String>,
+}
+
+/// Looks at the buffers of the daemon that runs. A buffer in use changes under the eye: only what is the same at several looks is
+/// wrong. Changes nothing. Blocks.
+pub fn examine(data_dir: &Path) -> Result<Vec<Finding>, BufferError> {
+    let streams = data_dir.join("streams");
+    if !streams.is_dir() {
+        return Ok(Vec::new());
+    }
+    let home = Home::beside(data_dir);
+    let buffers = find(&home, &streams)?;
+    let all: Vec<&Buffer> = buffers.iter().collect();
+    let mut found: Vec<Finding> = Vec::new();
+    for number in 0..LOOKS {
+        if number > 0 {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        let looks = look(&home, &all)?;
+        if number == 0 {
+            found = looks.iter().map(Look::finding).collect();
+        }
+        for (one, look) in found.iter_mut().zip(&looks) {
+            let still = look.wrong();
+            one.trouble.retain(|wrong| still.contains(wrong));
+        }
+        if found.iter().all(|one| one.trouble.is_empty()) {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 fn show(looks: &[Look<'_>], output: Output, closely: bool) {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bus_link::{
-    enrol::{EnrolError, client_name, enrol},
+    enrol::{EnrolError, client_name, enrol_showing},
     home::{Home, HomeError, Membership},
     place::Known,
 };
@@ -47,6 +47,8 @@ const EXIT_DAMAGED: u8 = 4;
 const CONFIG_PATH: &str = "/etc/mycelial/config.toml";
 /// How long enrolment waits for the plane unless told, in seconds.
 const ENROL_WAIT_S: u64 = 60;
+/// The same where a person has to approve it.
+const APPROVAL_WAIT_S: u64 = 24 * 3_600;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -84,11 +86,12 @@ enum Command {
         /// Enrol with this string first, if this daemon is not a member yet.
         #[arg(long, env = "MYCELIAL_ENROL", value_name = "STRING", hide_env_values = true)]
         enrol: Option<String>,
-        /// How long to wait for the plane when enrolling, in seconds.
-        #[arg(long, default_value_t = ENROL_WAIT_S, value_name = "S")]
-        wait: u64,
+        /// How long to wait for the plane when enrolling, in seconds [default: 60; a day where it has to be approved].
+        #[arg(long, value_name = "S")]
+        wait: Option<u64>,
     },
-    /// Become a member of a fleet with the string from `mycelial token create`.
+    /// Become a member of a fleet with the string from `mycelial token create`, or wait for approval with the one from
+    /// `mycelial enrol open`.
     Enrol {
         /// The enrolment string.
         #[arg(value_name = "STRING")]
@@ -96,9 +99,9 @@ enum Command {
         /// The daemon's name; the settings' or the host's by default.
         #[arg(long)]
         name: Option<String>,
-        /// How long to wait for the plane, in seconds.
-        #[arg(long, default_value_t = ENROL_WAIT_S, value_name = "S")]
-        wait: u64,
+        /// How long to wait for the plane, in seconds [default: 60; a day where it has to be approved].
+        #[arg(long, value_name = "S")]
+        wait: Option<u64>,
     },
     /// Run one workflow on this machine, without plane or bus, until its sources end or Ctrl-C.
     Run {
@@ -216,7 +219,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Enrol { string, name, wait } => {
             logging::start(&config.log).map_err(|error| Failure::new(EXIT_USAGE, error))?;
             let home = open_home(&config)?;
-            let membership = become_member(&home, &config, &string, name, Duration::from_secs(wait)).await?;
+            let membership = become_member(&home, &config, &string, name, wait).await?;
             welcome(&membership, &config)
         }
         Command::Dlq(what) => {
@@ -243,7 +246,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             })
         }
         Command::Start { enrol, wait } => {
-            let enrol = enrol.map(|string| (string, Duration::from_secs(wait)));
+            let enrol = enrol.map(|string| (string, wait));
             let log = logging::start(&config.log).map_err(|error| Failure::new(EXIT_USAGE, error))?;
             serve(config, path, data_dir, enrol, &log).await
         }
@@ -293,7 +296,7 @@ async fn become_member(
     config: &Config,
     string: &str,
     name: Option<String>,
-    wait: Duration,
+    wait: Option<u64>,
 ) -> Result<Membership, Failure> {
     let invitation = Invitation::decode(string).map_err(|error| Failure::new(EXIT_USAGE, error))?;
     if invitation.role != Role::Daemon {
@@ -328,7 +331,18 @@ async fn become_member(
     let place = config.bus.resolve(&Known::from(&invitation), &client);
     let place = place.map_err(|error| Failure::new(EXIT_USAGE, error))?;
     let host = resources::host_facts();
-    let membership = enrol(&invitation, place, &identity, &name, host, wait)
+    let usual = if invitation.is_open() {
+        APPROVAL_WAIT_S
+    } else {
+        ENROL_WAIT_S
+    };
+    let wait = Duration::from_secs(wait.unwrap_or(usual));
+    let show = |code: &str| {
+        tracing::info!(code, "waiting for approval");
+        eprintln!("waiting for approval; this daemon's code is {code}");
+        eprintln!("where mycelial enrol pending shows the same: mycelial enrol approve {code}");
+    };
+    let membership = enrol_showing(&invitation, place, &identity, &name, host, wait, show)
         .await
         .map_err(|error| {
             let code = if matches!(error, EnrolError::Ask(_)) {
@@ -381,7 +395,7 @@ async fn serve(
     mut config: Config,
     path: Option<PathBuf>,
     data_dir: Option<PathBuf>,
-    enrol: Option<(String, Duration)>,
+    enrol: Option<(String, Option<u64>)>,
     log: &LogControl,
 ) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(EXIT_FAILED, error);

@@ -7,9 +7,11 @@ use bus_link::home::{Home, HomeError};
 use bus_schema::{
     api::{Failure, FailureKind},
     control::{ControlResult, Section},
-    message::{Status, StreamReport},
+    message::{Side, Status, StreamReport},
     plan::PlanWorkflow,
 };
+
+use crate::buffers::Finding;
 
 /// The file in the member's directory.
 const FILE: &str = "paused";
@@ -73,6 +75,52 @@ pub fn meant(name: &str, planned: &[PlanWorkflow]) -> Result<Vec<String>, Contro
         return Err(failed(FailureKind::NotFound, message, "mycelial workflow list"));
     }
     Ok(found)
+}
+
+/// Whether nothing waits any more in the buffers of these workflows. If something does, what it is.
+pub fn drained(workflows: &[String], planned: &[PlanWorkflow], streams: &[StreamReport]) -> Result<(), String> {
+    let meant = planned.iter().filter(|workflow| workflows.contains(&workflow.name));
+    let steps = meant.flat_map(|workflow| &workflow.pipes).flat_map(|pipe| &pipe.steps);
+    let specs = steps.flat_map(|step| step.action.streams());
+    let (mut records, mut bytes, mut buffers, mut trouble) = (0u64, 0u64, 0, String::new());
+    for spec in specs {
+        let is_it = |report: &&StreamReport| report.stream == spec.stream && report.side == Side::Producer;
+        let Some(report) = streams.iter().find(is_it) else {
+            return Err(format!("the buffer of {} is not open yet", spec.edge));
+        };
+        if report.ledger.buffered > 0 {
+            records = records.saturating_add(report.ledger.buffered);
+            bytes = bytes.saturating_add(report.buffered_bytes);
+            buffers += 1;
+            trouble = report.trouble.clone();
+        }
+    }
+    match (records, trouble.as_str()) {
+        (0, _) => Ok(()),
+        (records, "") => Err(format!("{records} records ({bytes} bytes) wait in {buffers} buffers")),
+        (records, trouble) => Err(format!(
+            "{records} records ({bytes} bytes) wait in {buffers} buffers: {trouble}"
+        )),
+    }
+}
+
+/// What was found of the buffers, as it is answered.
+pub fn checked(found: Vec<Finding>) -> ControlResult {
+    let bad: Vec<String> = found
+        .iter()
+        .filter(|one| !one.trouble.is_empty())
+        .map(|one| format!("{}: {}", one.name, one.trouble.join("; ")))
+        .collect();
+    if !bad.is_empty() {
+        let hint = "stop the daemon, then: myceliald spool repair";
+        return failed(FailureKind::Internal, bad.join("\n"), hint);
+    }
+    let text = match found.is_empty() {
+        true => "there are no buffers\n".to_string(),
+        false => found.into_iter().map(|one| one.text).collect(),
+    };
+    let heading = "buffers".to_string();
+    ControlResult::Report(vec![Section { heading, text }])
 }
 
 /// It did not work.
@@ -156,7 +204,11 @@ pub fn report(status: &Status, planned: &[PlanWorkflow], streams: &[StreamReport
 
 #[cfg(test)]
 mod tests {
-    use bus_schema::id::WorkflowId;
+    use bus_schema::{
+        id::{NodeId, StreamId, WorkflowId},
+        message::Ledger,
+        plan::{Action, Pipe, Root, SendPolicy, SpoolPolicy, Step, StreamSpec, WhenFull},
+    };
 
     use super::*;
 
@@ -180,6 +232,60 @@ mod tests {
             panic!("found")
         };
         assert_eq!(failure.kind, FailureKind::NotFound);
+    }
+
+    #[test]
+    fn what_waits_is_named_until_nothing_does() {
+        let [me, other] = [1, 2].map(|n| NodeId::from_hash(&[n; 32]));
+        let mut planned = workflow("a");
+        let spec = StreamSpec {
+            stream: StreamId::of_edge(&planned.id, "in->out", &me, &other),
+            edge: "in->out".into(),
+            producer: me,
+            consumer: other,
+            spool: SpoolPolicy {
+                quota_bytes: 1 << 20,
+                when_full: WhenFull::Block,
+            },
+            send: SendPolicy::default(),
+        };
+        let report = |buffered| StreamReport {
+            stream: spec.stream,
+            workflow: planned.id,
+            edge: spec.edge.clone(),
+            side: Side::Producer,
+            epoch: 1,
+            watermark: 0,
+            ledger: Ledger {
+                produced: buffered,
+                buffered,
+                ..Ledger::default()
+            },
+            dead_before: 0,
+            settled_earlier: 0,
+            dropped_earlier: 0,
+            buffered_bytes: buffered * 10,
+            gaps: 0,
+            trouble: String::new(),
+        };
+        let [empty, full] = [report(0), report(7)];
+        planned.pipes = vec![Pipe {
+            root: Root::Source(0),
+            steps: vec![Step {
+                after: None,
+                action: Action::Stream(spec.clone()),
+            }],
+        }];
+        let (planned, names) = ([planned], ["a".to_string()]);
+        let drained = |streams: &[StreamReport]| drained(&names, &planned, streams);
+        assert!(drained(&[]).unwrap_err().contains("not open yet"));
+        assert_eq!(drained(&[full]).unwrap_err(), "7 records (70 bytes) wait in 1 buffers");
+        assert_eq!(drained(&[empty]), Ok(()));
+        assert_eq!(
+            super::drained(&[], &planned, &[]),
+            Ok(()),
+            "other workflows do not count"
+        );
     }
 
     #[test]

@@ -9,9 +9,9 @@ use bus_schema::{control::ControlCall, member::Role};
 /// What is asked of a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// Restart, pause, resume, log level.
+    /// Restart, pause, resume, drain, log level.
     Command,
-    /// Its log, its diagnosis, its audit: about itself, not about records.
+    /// Its log, its diagnosis, its audit, the state of its buffers: about itself, not about records.
     Itself,
     /// Records that pass a node.
     Tap,
@@ -41,8 +41,11 @@ impl Asked {
             ControlCall::Restart { .. }
             | ControlCall::Pause { .. }
             | ControlCall::Resume { .. }
+            | ControlCall::Drain { .. }
             | ControlCall::LogLevel { .. } => Self::Command,
-            ControlCall::Logs { .. } | ControlCall::Diagnose | ControlCall::Audit(_) => Self::Itself,
+            ControlCall::Logs { .. } | ControlCall::Diagnose | ControlCall::Audit(_) | ControlCall::SpoolCheck => {
+                Self::Itself
+            }
         }
     }
 

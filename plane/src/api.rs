@@ -4,7 +4,7 @@
 mod deploy;
 
 use bus_schema::{
-    api::{ApiCall, ApiResult, Failure, FailureKind, Problem},
+    api::{ApiCall, ApiResult, Failure, FailureKind, GroupCall, Problem},
     member::{GroupKey, Role, Signed},
     message::RosterPut,
 };
@@ -169,9 +169,9 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
                 streams: state.stream_views(Some(&name), now),
             }
         }
-        ApiCall::DaemonSelect(selector) => ApiResult::Daemons(state.chosen(&select(&selector)?, now)),
+        ApiCall::DaemonSelect(selector) => ApiResult::Daemons(state.chosen(&select(state, &selector)?, now)),
         ApiCall::DaemonLabels(selector) => {
-            let chosen = state.chosen(&select(&selector)?, now);
+            let chosen = state.chosen(&select(state, &selector)?, now);
             ApiResult::Labels(state.labelled(&chosen))
         }
         ApiCall::DaemonLabel { selector, set, unset } => return label(state, &selector, &set, &unset, now),
@@ -182,7 +182,9 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
         | ApiCall::TokenRevoke(_)
         | ApiCall::Observe(_)
         | ApiCall::Audit(_)
-        | ApiCall::DaemonRevoke(_) => {
+        | ApiCall::DaemonRevoke(_)
+        | ApiCall::Pairing(_)
+        | ApiCall::OperatorRevoke(_) => {
             let message = "this is not known here".to_string();
             return Err(failure(FailureKind::Internal, message, String::new()));
         }
@@ -197,8 +199,21 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
         ApiCall::RolloutShow(id) => ApiResult::Rollouts(vec![deploy::rollout(state, id, now)?]),
         ApiCall::RolloutTell { id, command, reason } => return deploy::tell(state, id, command, &reason, env),
         ApiCall::Ledger => ApiResult::Ledger(state.stream_views(None, now)),
+        ApiCall::Group(call) => return group(state, call, now),
+        ApiCall::OperatorList => ApiResult::Operators(state.operator_views()),
         ApiCall::Components => ApiResult::Components(state.component_views()),
-        ApiCall::AccessList(broker) => ApiResult::AccessList(state.access_list(broker)),
+        ApiCall::AccessList(broker) => ApiResult::AccessList(state.access_list(broker, None)),
+        ApiCall::AccessListOf { broker, member } => {
+            let by_id = member.parse().ok().filter(|node| state.members.get(node).is_some());
+            let node = state
+                .members
+                .named(&member)
+                .map(|found| found.certificate.node)
+                .or(by_id);
+            let names = state.daemons().map(|(member, _)| member.certificate.name.as_str());
+            let node = node.ok_or_else(|| not_found("member", &member, names, "daemon list"))?;
+            ApiResult::AccessList(state.access_list(broker, Some(&node)))
+        }
         ApiCall::Roster => {
             let roster = Signed::new(&state.members.roster_for_operator(), &env.signer.root);
             ApiResult::Roster(RosterPut {
@@ -210,8 +225,31 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
     Ok(result.into())
 }
 
-fn select(text: &str) -> Result<Selector, Failure> {
-    Selector::parse(text).map_err(|wrong| failure(FailureKind::Invalid, wrong, String::new()))
+fn select(state: &State, text: &str) -> Result<Selector, Failure> {
+    state
+        .groups
+        .parse(text)
+        .map_err(|wrong| failure(FailureKind::Invalid, wrong, String::new()))
+}
+
+/// Saved selectors.
+fn group(state: &State, call: GroupCall, now: Now) -> Result<Outcome, Failure> {
+    let groups = match call {
+        GroupCall::List => return Ok(ApiResult::Groups(state.group_views(&state.groups, now)).into()),
+        GroupCall::Put { name, selector } => state
+            .groups
+            .with(&name, &selector)
+            .map_err(|wrong| failure(FailureKind::Invalid, wrong, "see: mycelial group set --help".into()))?,
+        GroupCall::Remove(name) => state
+            .groups
+            .without(&name)
+            .ok_or_else(|| not_found("group", &name, state.groups.names(), "group list"))?,
+    };
+    let result = ApiResult::Groups(state.group_views(&groups, now));
+    Ok(Outcome {
+        changes: vec![Change::Groups(groups)],
+        result,
+    })
 }
 
 /// New labels of the daemons that a selector chooses.
@@ -222,7 +260,7 @@ fn label(
     unset: &[String],
     now: Now,
 ) -> Result<Outcome, Failure> {
-    let chosen = state.chosen(&select(selector)?, now);
+    let chosen = state.chosen(&select(state, selector)?, now);
     if chosen.is_empty() {
         let message = format!("no daemon is chosen by '{selector}'");
         return Err(failure(
@@ -276,7 +314,7 @@ fn fleet(state: &State, text: &str, env: &Env<'_>) -> workflow::Fleet {
         fleet.describe(&member.certificate.name, facts);
     }
     for selector in workflow::selectors(text) {
-        let chosen = Selector::parse(&selector).map(|parsed| {
+        let chosen = state.groups.parse(&selector).map(|parsed| {
             let chosen = state.chosen(&parsed, env.now).into_iter();
             chosen
                 .filter(|view| env.sight.sees(&view.node))

@@ -2,10 +2,11 @@
 //! write it down, the store keeps it. Never a secret: of a call only what is named here.
 
 use bus_schema::{
-    api::{ApiCall, ApiResult, FailureKind},
+    api::{ApiCall, ApiResult, FailureKind, GroupCall},
     audit::{AuditEvent, AuditOutcome},
     member::is_name,
     observe::ObserveCall,
+    pairing::PairingCall,
 };
 
 use crate::permission::Caller;
@@ -34,12 +35,19 @@ fn described(call: &ApiCall) -> (&'static str, String) {
             let all: Vec<String> = set.chain(unset.iter().map(|key| format!("{key}-"))).collect();
             ("label daemons", format!("'{selector}': {}", all.join(" ")))
         }
+        ApiCall::Group(GroupCall::Put { name, selector }) => ("change a group", format!("{name}: '{selector}'")),
+        ApiCall::Group(GroupCall::Remove(name)) => ("forget a group", name.clone()),
+        ApiCall::OperatorRevoke(node) => ("revoke an operator", node.to_string()),
         ApiCall::DaemonRevoke(node) => ("revoke a daemon", node.to_string()),
         ApiCall::Observe(ObserveCall::PutRules(rules)) => ("change the alert rules", format!("{} rules", rules.len())),
         ApiCall::Observe(ObserveCall::Silence { id, for_s, reason }) => {
             ("silence an alert", format!("{id} for {for_s} s: {reason}"))
         }
         ApiCall::Observe(ObserveCall::Test { channel }) => ("test a channel", channel.clone()),
+        ApiCall::Pairing(PairingCall::Open { ttl_s }) => ("let daemons wait without a token", format!("for {ttl_s} s")),
+        ApiCall::Pairing(PairingCall::Close) => ("let no daemon wait without a token", String::new()),
+        ApiCall::Pairing(PairingCall::Approve { code, .. }) => ("approve a daemon", code.chars().take(16).collect()),
+        ApiCall::Pairing(PairingCall::Reject { code }) => ("reject a daemon", code.chars().take(16).collect()),
         // What changes nothing has no entry, whatever it would be.
         _ => ("ask", String::new()),
     }
@@ -74,6 +82,10 @@ pub fn ended(event: AuditEvent, result: &ApiResult) -> AuditEvent {
         }
         ApiResult::Revision(number) if *number > 0 => {
             let what = format!("{} revision {number}", event.what);
+            AuditEvent { what, ..event }
+        }
+        ApiResult::Pairing(result) if !result.done.is_empty() => {
+            let what = format!("{} {}", event.what, result.done);
             AuditEvent { what, ..event }
         }
         _ => event,

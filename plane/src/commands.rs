@@ -25,7 +25,7 @@ use tracing::{error, info};
 use crate::{
     clock::unix_ms,
     disk::Disk,
-    domain::commands::{Answered, Command, Standing, Target},
+    domain::commands::{Answered, Command, REPORTS_MAX, Standing, Target},
     service::stopped,
 };
 
@@ -71,6 +71,14 @@ pub enum Order {
     },
     /// Collect what helps to find out what is wrong.
     Diagnose,
+    /// Pause, and be done when nothing is buffered any more.
+    Drain {
+        /// Its name; empty for all.
+        #[serde(default)]
+        workflow: String,
+    },
+    /// Look closely at the buffers on disk; fails where something is damaged.
+    SpoolCheck,
 }
 
 impl Order {
@@ -87,6 +95,8 @@ impl Order {
             Self::Resume { workflow } => of("resume", workflow),
             Self::LogLevel { level, for_s } => format!("log level '{level}' for {for_s} s"),
             Self::Diagnose => "diagnose".to_string(),
+            Self::Drain { workflow } => of("drain", workflow),
+            Self::SpoolCheck => "check the buffers".to_string(),
         }
     }
 
@@ -102,6 +112,8 @@ impl Order {
                 for_ms: for_s.saturating_mul(1_000),
             },
             Self::Diagnose => ControlCall::Diagnose,
+            Self::Drain { workflow } => ControlCall::Drain { workflow },
+            Self::SpoolCheck => ControlCall::SpoolCheck,
         })
     }
 }
@@ -243,7 +255,10 @@ impl Commands {
     /// Asks until all have answered.
     async fn ask_all(&self, running: &Running, order: &Order, until: Instant) {
         loop {
-            let waiting: Vec<(usize, NodeId)> = lock(running).waiting().collect();
+            let (waiting, many): (Vec<(usize, NodeId)>, bool) = {
+                let command = lock(running);
+                (command.waiting().collect(), command.daemons.len() > REPORTS_MAX)
+            };
             if waiting.is_empty() {
                 return;
             }
@@ -254,8 +269,11 @@ impl Commands {
             });
             let mut asked = stream::iter(asked).buffer_unordered(AT_ONCE_MAX);
             while let Some((at, answer)) = asked.next().await {
-                if let Some(answer) = answer {
-                    lock(running).answered(at, answer);
+                match answer {
+                    // Of many, only what is wrong is kept.
+                    Some(Answered::Report(_)) if many => lock(running).answered(at, Answered::Done(Vec::new())),
+                    Some(answer) => lock(running).answered(at, answer),
+                    None => {}
                 }
             }
             sleep_until(again).await;
@@ -281,6 +299,7 @@ impl Commands {
                     ControlResult::Done { workflows } => Answered::Done(workflows),
                     ControlResult::Failed(failure) => Answered::Failed(failure.message),
                     ControlResult::Report(sections) => Answered::Report(sections.into_iter().map(Into::into).collect()),
+                    ControlResult::Working { what } => Answered::Working(what),
                     ControlResult::Lines { .. } | ControlResult::Audit(_) => {
                         Answered::Failed("it answered something else".to_string())
                     }

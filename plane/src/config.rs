@@ -24,6 +24,7 @@ use crate::{
     domain::redact::{self, Redact},
     invite::{Inviter, Logins},
     notify::AlertsSection,
+    otlp::OtlpSection,
     store::history,
 };
 
@@ -108,12 +109,15 @@ impl Default for WebSection {
 pub struct MetricsSection {
     /// Bytes that the history of metrics may take on disk, in a file of its own.
     pub history_bytes: u64,
+    /// Where metrics are pushed to.
+    pub otlp: Option<OtlpSection>,
 }
 
 impl Default for MetricsSection {
     fn default() -> Self {
         Self {
             history_bytes: history::BUDGET_BYTES,
+            otlp: None,
         }
     }
 }
@@ -267,6 +271,7 @@ impl Config {
                 "metrics.history_bytes: the history needs at least {least} bytes"
             ));
         }
+        self.metrics.otlp.as_ref().map_or(Ok(()), OtlpSection::check)?;
         self.alerts.check()?;
         if self.web.tls_cert.is_some() != self.web.tls_key.is_some() {
             return Err("web.tls_cert and web.tls_key belong together: set both or neither".to_string());

@@ -1,5 +1,6 @@
-//! What operators see, in the text format that Prometheus scrapes
-//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4). Pure: lists in, text out.
+//! What operators see, as metrics: told family by family to whoever writes them down. Here in the text format that Prometheus
+//! scrapes (<https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4); `otlp` has another. Pure: lists in,
+//! text out.
 
 use std::fmt::Write as _;
 
@@ -11,18 +12,28 @@ use bus_schema::{
 /// The content type of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-struct Metric<'a> {
-    out: &'a mut String,
+/// Writes metrics down, in one format or another.
+pub trait Page {
+    /// From here on samples are of this metric. `kind`: `gauge` or `counter`.
+    fn metric(&mut self, name: &'static str, kind: &'static str, help: &'static str);
+    /// One value.
+    fn sample(&mut self, labels: &[(&str, &str)], value: f64);
+}
+
+/// The text for Prometheus.
+#[derive(Debug, Default)]
+struct Text {
+    out: String,
     name: &'static str,
 }
 
-impl<'a> Metric<'a> {
-    fn new(out: &'a mut String, name: &'static str, kind: &str, help: &str) -> Self {
-        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-        Self { out, name }
+impl Page for Text {
+    fn metric(&mut self, name: &'static str, kind: &'static str, help: &'static str) {
+        let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        self.name = name;
     }
 
-    fn sample(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+    fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
         let labels: Vec<String> = labels
             .iter()
             .map(|(key, value)| format!("{key}=\"{}\"", escaped(value)))
@@ -31,16 +42,37 @@ impl<'a> Metric<'a> {
     }
 }
 
+struct Metric<'a> {
+    out: &'a mut dyn Page,
+}
+
+impl<'a> Metric<'a> {
+    fn new(out: &'a mut dyn Page, name: &'static str, kind: &'static str, help: &'static str) -> Self {
+        out.metric(name, kind, help);
+        Self { out }
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
+        self.out.sample(labels, value);
+    }
+}
+
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// All metrics.
+/// All metrics, as Prometheus reads them.
 pub fn text(daemons: &[DaemonView], workflows: &[WorkflowView], streams: &[StreamView]) -> String {
-    let mut out = String::new();
-    of_daemons(&mut out, daemons);
+    let mut page = Text::default();
+    tell(&mut page, daemons, workflows, streams);
+    page.out
+}
+
+/// All metrics.
+pub fn tell(out: &mut dyn Page, daemons: &[DaemonView], workflows: &[WorkflowView], streams: &[StreamView]) {
+    of_daemons(out, daemons);
     let mut state = Metric::new(
-        &mut out,
+        out,
         "mycelial_workflow_state",
         "gauge",
         "The worst state of a workflow's parts: 1 for the one it is in.",
@@ -56,24 +88,23 @@ pub fn text(daemons: &[DaemonView], workflows: &[WorkflowView], streams: &[Strea
             Some(RunState::Stopping) => "stopping",
             Some(RunState::Paused) => "paused",
         };
-        state.sample(&[("workflow", &workflow.name), ("state", word)], 1);
+        state.sample(&[("workflow", &workflow.name), ("state", word)], 1.0);
     }
     let mut revision = Metric::new(
-        &mut out,
+        out,
         "mycelial_workflow_revision",
         "gauge",
         "The revision that daemons shall run.",
     );
     for workflow in workflows {
-        revision.sample(&[("workflow", &workflow.name)], workflow.revision);
+        revision.sample(&[("workflow", &workflow.name)], f64::from(workflow.revision));
     }
-    of_streams(&mut out, streams);
-    out
+    of_streams(out, streams);
 }
 
 type Number<T> = (&'static str, &'static str, &'static str, fn(&T) -> f64);
 
-fn of_daemons(out: &mut String, daemons: &[DaemonView]) {
+fn of_daemons(out: &mut dyn Page, daemons: &[DaemonView]) {
     let is = |yes: bool| f64::from(u8::from(yes));
     let mut up = Metric::new(out, "mycelial_daemon_up", "gauge", "Whether a daemon's lease holds.");
     for daemon in daemons {
@@ -148,7 +179,7 @@ fn of_daemons(out: &mut String, daemons: &[DaemonView]) {
     }
 }
 
-fn of_streams(out: &mut String, streams: &[StreamView]) {
+fn of_streams(out: &mut dyn Page, streams: &[StreamView]) {
     let mut records = Metric::new(
         out,
         "mycelial_stream_records",
@@ -165,7 +196,7 @@ fn of_streams(out: &mut String, streams: &[StreamView]) {
             ("dead", ledger.dead),
             ("duplicates", ledger.duplicates),
         ] {
-            records.sample(&[&ends(stream)[..], &[("what", what)]].concat(), count);
+            records.sample(&[&ends(stream)[..], &[("what", what)]].concat(), count as f64);
         }
     }
     let numbers: [Number<StreamView>; 4] = [

@@ -132,7 +132,7 @@ impl Observer {
     }
 
     /// Time has passed. At the end of a step everything is read once.
-    pub async fn tick(&mut self, state: &State, disk: &Disk, now: Now) -> Result<(), Closed> {
+    pub async fn tick(&mut self, state: &mut State, disk: &Disk, now: Now) -> Result<(), Closed> {
         let step_ms = RESOLUTIONS[0].step_s * 1_000;
         let step = now.unix_ms.div_euclid(i64::try_from(step_ms).unwrap_or(i64::MAX));
         let Some((last, since_ms)) = self.step else {
@@ -152,7 +152,8 @@ impl Observer {
         };
         let readings = self.gatherer.gather(&daemons, facts, &workflows, &streams, now);
         drop((daemons, streams));
-        let values = alerts::values(&readings, RESOLUTIONS[0].step_s);
+        let mut values = alerts::values(&readings, RESOLUTIONS[0].step_s);
+        values.extend(alerts::of_rollouts(state.rollouts.standing(now.mono_ms)));
         let before = self.alerts.clone();
         let held_ms = now.mono_ms.saturating_sub(since_ms);
         let scope = Placed::new(state, &self.rules, &workflows, now);
@@ -215,15 +216,15 @@ impl Observer {
             } => series(disk, subject, metric, (from_unix_ms, to_unix_ms), now).await?,
             ObserveCall::Alerts => observed(ObserveResult::Alerts(self.alerts.views(now.unix_ms))),
             ObserveCall::Rules => observed(ObserveResult::Rules(self.rules.clone())),
-            ObserveCall::PutRules(rules) => self.put_rules(rules, disk).await?,
+            ObserveCall::PutRules(rules) => self.put_rules(rules, state, disk).await?,
             ObserveCall::Silence { id, for_s, reason } => self.silence(&id, for_s, &reason, disk, now).await?,
             ObserveCall::Preview { rule, last_s } => self.preview(rule, last_s, state, disk, now).await?,
             ObserveCall::Test { channel } => self.test(channel, state, disk, now).await?,
         })
     }
 
-    async fn put_rules(&mut self, rules: Vec<AlertRule>, disk: &Disk) -> Result<ApiResult, Closed> {
-        let selects = |text: &str| Selector::parse(text).map(drop);
+    async fn put_rules(&mut self, rules: Vec<AlertRule>, state: &State, disk: &Disk) -> Result<ApiResult, Closed> {
+        let selects = |text: &str| state.groups.parse(text).map(drop);
         if let Some(wrong) = alerts::mistake(&rules, &self.channels, selects) {
             return Ok(invalid(wrong, "see: mycelial alert apply --help"));
         }
@@ -281,7 +282,7 @@ impl Observer {
         disk: &Disk,
         now: Now,
     ) -> Result<ApiResult, Closed> {
-        let selects = |text: &str| Selector::parse(text).map(drop);
+        let selects = |text: &str| state.groups.parse(text).map(drop);
         if let Some(wrong) = alerts::mistake(std::slice::from_ref(&rule), &self.channels, selects) {
             return Ok(invalid(wrong, ""));
         }

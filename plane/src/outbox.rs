@@ -13,6 +13,7 @@ use bus_schema::{
     limits::MESSAGE_BYTES_MAX,
     member::{Certificate, Signed},
     message::{CatalogAsk, EnrolAnswer, Message as _, PlanPut, Pong, RecallAsk, RosterPut, TimeHint},
+    pairing::PairWait,
     plan::Plan,
     subject::Subject,
 };
@@ -95,6 +96,15 @@ pub enum Outgoing {
         /// The answer.
         answer: Box<EnrolAnswer>,
     },
+    /// To a candidate without a token: to wait.
+    PairWait {
+        /// Its keys, as a certificate nobody signed.
+        to: Box<Certificate>,
+        /// Where it listens.
+        subject: Subject,
+        /// The plane's number for it.
+        wait: PairWait,
+    },
 }
 
 /// The queues. A plan for a thousand daemons must not push out the answer to whoever deployed it.
@@ -142,7 +152,10 @@ impl Outbox {
     /// Sends a message some time soon, or not at all.
     pub fn put(&self, message: Outgoing) {
         let queue = match message {
-            Outgoing::Answer { .. } | Outgoing::Pong { .. } | Outgoing::Enrolment { .. } => &self.answers,
+            Outgoing::Answer { .. }
+            | Outgoing::Pong { .. }
+            | Outgoing::Enrolment { .. }
+            | Outgoing::PairWait { .. } => &self.answers,
             _ => &self.others,
         };
         if queue.try_send(message).is_err() {
@@ -176,6 +189,7 @@ async fn send(session: &Session, message: Outgoing) -> Result<Result<(), SendErr
         Outgoing::Answer { to, result } => timeout(SEND_MAX, session.reply(&to, &fitting(*result))).await,
         Outgoing::Pong { to, pong } => timeout(SEND_MAX, session.reply(&to, &pong)).await,
         Outgoing::Enrolment { to, subject, answer } => timeout(SEND_MAX, session.send_on(&to, subject, &*answer)).await,
+        Outgoing::PairWait { to, subject, wait } => timeout(SEND_MAX, session.send_on(&to, subject, &wait)).await,
     }
 }
 

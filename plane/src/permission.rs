@@ -156,9 +156,17 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
         }
         ApiCall::DaemonRevoke(_) => (Admin, Whole, true),
         ApiCall::Audit(_) => (Admin, Whole, false),
+        ApiCall::OperatorList => (Viewer, Whole, false),
+        ApiCall::Group(bus_schema::api::GroupCall::List) => (Viewer, Whole, false),
+        ApiCall::Group(_) => (Operator, Whole, true),
+        ApiCall::OperatorRevoke(_) => (Admin, Whole, true),
+        ApiCall::Pairing(call) => {
+            let changes = !matches!(call, bus_schema::pairing::PairingCall::List);
+            (Operator, Whole, changes)
+        }
         ApiCall::Ledger => (Viewer, Narrow, false),
         ApiCall::Components => (Viewer, Free, false),
-        ApiCall::AccessList(_) => (Viewer, Whole, false),
+        ApiCall::AccessList(_) | ApiCall::AccessListOf { .. } => (Viewer, Whole, false),
         // Holds the group key: no page ever gets it, see `http`.
         ApiCall::Roster => (Admin, Whole, false),
         ApiCall::DaemonSelect(_) => (Viewer, Narrow, false),

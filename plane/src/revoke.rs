@@ -1,4 +1,4 @@
-//! Taking a daemon out of the fleet: a roster without it, a new group key that it does not get, and everybody told at once.
+//! Taking a daemon or an operator out of the fleet: a roster without it, a new group key that it does not get, and everybody told at once.
 //! What peers do with that is theirs: they believe the roster with the highest version, while the plane is away, too.
 
 use bus_schema::{
@@ -17,14 +17,15 @@ use crate::{
 };
 
 impl Service {
-    /// Takes a daemon out of the fleet. Durable beside the keys before anybody hears of it: a plane that dies half-way goes
+    /// Takes a daemon or an operator out of the fleet. Durable beside the keys before anybody hears of it: a plane that dies half-way goes
     /// on from there at its next start.
-    pub(crate) async fn revoke(&mut self, node: NodeId) -> Result<ApiResult, Closed> {
+    pub(crate) async fn revoke(&mut self, node: NodeId, role: Role) -> Result<ApiResult, Closed> {
         let parts = &mut self.parts;
         let certificate = parts.state.members.get(&node).map(|member| member.certificate.clone());
-        let Some(certificate) = certificate.filter(|certificate| certificate.role == Role::Daemon) else {
-            let message = format!("there is no daemon '{node}'");
-            return Ok(failed(FailureKind::NotFound, message, "see: mycelial daemon list"));
+        let Some(certificate) = certificate.filter(|certificate| certificate.role == role) else {
+            let message = format!("there is no {role} '{node}'");
+            let hint = format!("see: mycelial {role} list");
+            return Ok(failed(FailureKind::NotFound, message, hint));
         };
         let mut key = [0; 32];
         if let Err(cause) = getrandom::fill(&mut key) {
@@ -42,7 +43,7 @@ impl Service {
             .disk
             .run(move |files| files.save_roster_and_group(kept, kept_group));
         if let Err(cause) = saved.await? {
-            error!(%cause, "cannot take a daemon out of the fleet; nothing was changed");
+            error!(%cause, "cannot take a member out of the fleet; nothing was changed");
             return Ok(failed(
                 FailureKind::Internal,
                 cause.to_string(),
@@ -58,7 +59,7 @@ impl Service {
                 "make room on the plane's disk and start it again",
             ));
         }
-        info!(name = certificate.name, %node, "took a daemon out of the fleet");
+        info!(name = certificate.name, %role, %node, "took a member out of the fleet");
         let there = self
             .parts
             .state

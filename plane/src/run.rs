@@ -37,6 +37,7 @@ use crate::{
     login::{FIRST_TTL_S, link, note_http, token},
     notify::{self, Channels},
     observe::Observer,
+    otlp,
     service::{self, Parts},
     store::{Store, history::History},
     web_operator::{self, Enrolment, Standing},
@@ -149,6 +150,7 @@ pub struct Running {
     pub fleet: FleetId,
     service: JoinHandle<()>,
     notifier: JoinHandle<()>,
+    otlp: Option<JoinHandle<()>>,
     operator: Option<JoinHandle<()>>,
     server: JoinHandle<()>,
     session: Arc<Session>,
@@ -304,6 +306,11 @@ impl Running {
             stopping.clone(),
         );
         let (handle, service) = service::start(parts, Arc::clone(&session), events, stopping.clone());
+        let otlp = config.metrics.otlp.as_ref().map(|section| {
+            let (handle, stopping) = (handle.clone(), stopping.clone());
+            otlp::start(section, dir, handle, fleet, stopping)
+        });
+        let otlp = otlp.transpose().map_err(|error| wrong(&error))?;
         let metrics_token = config.metrics_token().map_err(|error| wrong(&error))?;
         let commands = Commands::new(Arc::clone(&session), disk.clone(), stopping.clone());
         let parts = http::Parts {
@@ -322,6 +329,7 @@ impl Running {
             fleet,
             service,
             notifier,
+            otlp,
             operator: operator_task,
             server,
             session,
@@ -339,6 +347,11 @@ impl Running {
         }
         if self.notifier.await.is_err() {
             error!("what tells of alerts did not end well");
+        }
+        if let Some(otlp) = self.otlp
+            && otlp.await.is_err()
+        {
+            error!("what pushes metrics did not end well");
         }
         if let Some(operator) = self.operator
             && operator.await.is_err()

@@ -3,6 +3,7 @@
 
 mod enrolling;
 mod noting;
+mod pairing;
 mod recalling;
 mod saving;
 
@@ -266,7 +267,7 @@ impl Service {
         }
         self.parts
             .observer
-            .tick(&self.parts.state, &self.parts.disk, now)
+            .tick(&mut self.parts.state, &self.parts.disk, now)
             .await?;
         self.parts.live.publish(&self.parts.state, &self.parts.http, now);
         Ok(())
@@ -540,8 +541,18 @@ impl Service {
                 let found = self.parts.disk.run(move |files| files.store.audit_page(&call)).await;
                 found.map(|found| found.map(ApiResult::Audit))
             }
+            ApiCall::OperatorRevoke(node) => {
+                return Ok(self.revoke(node, Role::Operator).await.unwrap_or_else(|Closed| {
+                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
+                }));
+            }
+            ApiCall::Pairing(call) => {
+                return Ok(self.pairing(call).await.unwrap_or_else(|Closed| {
+                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
+                }));
+            }
             ApiCall::DaemonRevoke(node) => {
-                return Ok(self.revoke(node).await.unwrap_or_else(|Closed| {
+                return Ok(self.revoke(node, Role::Daemon).await.unwrap_or_else(|Closed| {
                     failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
                 }));
             }
@@ -669,6 +680,7 @@ impl Service {
                     "labelled a daemon"
                 );
             }
+            Change::Groups(groups) => info!(groups = groups.names().count(), "changed the groups"),
             Change::TokenUsed { .. }
             | Change::Roster { .. }
             | Change::RosterVersion(_)

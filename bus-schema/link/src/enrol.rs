@@ -9,11 +9,12 @@ use bus_schema::{
     key::Identity,
     member::{Certificate, Invitation},
     message::{Body, EnrolAnswer, EnrolAsk, Exchange, HostFacts, Message},
+    pairing::PairWait,
     subject::{self, Subject},
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Bus, BusConfig, Event, home::Membership, parts::Assembly};
+use crate::{Bus, BusConfig, Event, home::Membership, pairing::Pairing, parts::Assembly};
 
 /// How often the question is put again: a plane that is just starting hears the next one.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -61,12 +62,26 @@ pub async fn enrol(
     host: HostFacts,
     patience: Duration,
 ) -> Result<Membership, EnrolError> {
+    enrol_showing(invitation, config, identity, name, host, patience, |_| {}).await
+}
+
+/// The same; without a token, `show` is told the code that the plane shows too, and each further one.
+pub async fn enrol_showing(
+    invitation: &Invitation,
+    config: BusConfig,
+    identity: &Identity,
+    name: &str,
+    host: HostFacts,
+    patience: Duration,
+    mut show: impl FnMut(&str),
+) -> Result<Membership, EnrolError> {
     let mut candidate = Candidate::new(invitation, identity, name, host);
     let ask = candidate.asks_on();
     let (bus, mut events) = Bus::start(config, vec![candidate.hears_on().into()]);
     let deadline = Instant::now() + patience;
     let mut again = tokio::time::interval(ASK_AGAIN);
     let mut last = String::from("not connected yet");
+    let mut shown = None;
     let outcome = loop {
         tokio::select! {
             () = tokio::time::sleep_until(deadline) => {
@@ -88,7 +103,15 @@ pub async fn enrol(
                 Some(Event::Down { cause }) => last = cause,
                 Some(Event::Message { subject, payload }) => {
                     match candidate.answered(&subject, &payload) {
-                        Ok(None) => {}
+                        Ok(None) => {
+                            let code = candidate.code();
+                            if code != shown {
+                                // What was just heard, or forgotten, changes the question.
+                                again.reset_immediately();
+                                code.iter().for_each(|code| show(code));
+                                shown = code;
+                            }
+                        }
                         Ok(Some(membership)) => break Ok(membership),
                         Err(error @ EnrolError::Refused(_)) => break Err(error),
                         Err(error) => last = error.to_string(),
@@ -111,6 +134,8 @@ pub struct Candidate<'a> {
     name: String,
     host: HostFacts,
     answer: Assembly,
+    /// Without a token: the attempt that is under way.
+    pairing: Option<Pairing>,
 }
 
 impl<'a> Candidate<'a> {
@@ -123,7 +148,13 @@ impl<'a> Candidate<'a> {
             name: name.to_string(),
             host,
             answer: Assembly::default(),
+            pairing: None,
         }
+    }
+
+    /// Without a token: what to show, for somebody to compare with what the plane shows.
+    pub fn code(&self) -> Option<String> {
+        self.pairing.as_ref()?.code(self.invitation, self.identity)
     }
 
     /// Where the question goes.
@@ -137,18 +168,31 @@ impl<'a> Candidate<'a> {
     }
 
     /// The question. Repeating it does no harm.
-    pub fn question(&self) -> Result<Vec<u8>, EnrolError> {
+    pub fn question(&mut self) -> Result<Vec<u8>, EnrolError> {
         let keys = self.identity.public();
-        let ask = EnrolAsk {
-            keys,
-            name: self.name.clone(),
-            proof: self.invitation.proof(&keys, &self.name),
-            host: self.host.clone(),
+        if !self.invitation.is_open() {
+            return self.sealed(&EnrolAsk {
+                keys,
+                name: self.name.clone(),
+                proof: self.invitation.proof(&keys, &self.name),
+                host: self.host.clone(),
+            });
+        }
+        let pairing = match self.pairing.take() {
+            Some(pairing) => pairing,
+            None => Pairing::new().map_err(|error| EnrolError::Ask(error.to_string()))?,
         };
-        let payload = ask.to_payload();
+        let ask = self.pairing.insert(pairing).ask(self.identity, &self.name, &self.host);
+        self.sealed(&ask)
+    }
+
+    /// In a sealed box for the plane.
+    fn sealed<M: Message>(&self, message: &M) -> Result<Vec<u8>, EnrolError> {
+        let keys = self.identity.public();
+        let payload = message.to_payload();
         let body = Body {
-            kind: EnrolAsk::KIND,
-            ver: EnrolAsk::VER,
+            kind: M::KIND,
+            ver: M::VER,
             exchange: Exchange::OneWay,
             correlation: 0,
             part: 0,
@@ -213,6 +257,12 @@ impl<'a> Candidate<'a> {
         let Some(payload) = self.answer.take(self.invitation.plane, &body, Instant::now()) else {
             return Ok(None);
         };
+        if let (Some(pairing), Ok(wait)) = (&mut self.pairing, PairWait::from_payload(body.kind, body.ver, &payload)) {
+            if !pairing.hears(&wait) {
+                self.pairing = None;
+            }
+            return Ok(None);
+        }
         let answer = EnrolAnswer::from_payload(body.kind, body.ver, &payload).map_err(|error| not(&error))?;
         if let EnrolAnswer::Granted { root, roster, .. } = &answer {
             if FleetId::of_root(root) != self.fleet || *root != self.invitation.root {

@@ -12,6 +12,7 @@ pub mod enrol;
 pub mod essential;
 pub mod guard;
 pub mod home;
+mod pairing;
 pub mod parts;
 pub mod place;
 pub mod reserve;

@@ -4,6 +4,8 @@ use bus_schema::{
     api::{Failure, FailureKind},
     audit::{AuditCall, AuditEvent, AuditHead, AuditOutcome, AuditPage},
     control::{ControlCall, ControlResult, LogLine, Section},
+    message::HostFacts,
+    pairing::{PairAsk, PairWait, PairingCall, PairingResult, PendingView},
 };
 
 use super::*;
@@ -26,6 +28,56 @@ pub fn audit_page() -> AuditPage {
     AuditPage { cut, entries, head }
 }
 
+/// Somebody who waits for approval.
+fn pending() -> PendingView {
+    PendingView {
+        code: "k7qm-x2ad".into(),
+        name: "gateway".into(),
+        node: node(10),
+        host: HostFacts::default(),
+        since_unix_ms: 1_700_000_000_000,
+    }
+}
+
+/// What candidates without a token say and hear, and what operators do about them.
+fn pairing() -> Vec<Sample> {
+    let code = || "k7qm-x2ad".to_string();
+    let calls = variants!(PairingCall {
+        PairingCall::Open { .. } => PairingCall::Open { ttl_s: 3_600 },
+        PairingCall::Close => PairingCall::Close,
+        PairingCall::List => PairingCall::List,
+        PairingCall::Approve { .. } => PairingCall::Approve { code: code(), name: Some("gw-1".into()) },
+        PairingCall::Reject { .. } => PairingCall::Reject { code: code() },
+    });
+    let result = PairingResult {
+        done: "gw-1".into(),
+        waiting: vec![pending()],
+    };
+    let ask = PairAsk {
+        keys: identity(10).public(),
+        name: "gateway".into(),
+        host: HostFacts::default(),
+        commitment: [0xc0; 32],
+        nonce: Some([0x17; 16]),
+    };
+    let mut all: Vec<Sample> = calls
+        .into_iter()
+        .map(|call| plain(&format!("pairing call {}", word(&call)), call))
+        .collect();
+    all.extend([
+        plain("pairing result", result),
+        message("", ask),
+        message("", PairWait { nonce: [0x24; 16] }),
+    ]);
+    all
+}
+
+/// A variant's name.
+fn word(value: &dyn core::fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    text.split([' ', '(']).next().unwrap_or_default().to_string()
+}
+
 /// Calls and results, variant by variant.
 pub fn control() -> Vec<Sample> {
     let shop = || "shop".to_string();
@@ -37,6 +89,8 @@ pub fn control() -> Vec<Sample> {
         ControlCall::Logs { .. } => ControlCall::Logs { after: 17, lines_max: 200, workflow: shop() },
         ControlCall::Diagnose => ControlCall::Diagnose,
         ControlCall::Audit(_) => ControlCall::Audit(AuditCall::Chain { after: 300 }),
+        ControlCall::Drain { .. } => ControlCall::Drain { workflow: shop() },
+        ControlCall::SpoolCheck => ControlCall::SpoolCheck,
     });
     let line = LogLine {
         number: 18,
@@ -56,12 +110,10 @@ pub fn control() -> Vec<Sample> {
         ControlResult::Lines { .. } => ControlResult::Lines { lines: vec![line.clone()], newest: 18 },
         ControlResult::Report(_) => ControlResult::Report(vec![Section { heading: "disk".into(), text: "1 GiB free".into() }]),
         ControlResult::Audit(_) => ControlResult::Audit(audit_page()),
+        ControlResult::Working { .. } => ControlResult::Working { what: "17 records are buffered".into() },
     });
-    let name = |value: &dyn core::fmt::Debug| {
-        let text = format!("{value:?}");
-        text.split([' ', '(']).next().unwrap_or_default().to_string()
-    };
-    let mut all: Vec<Sample> = calls.into_iter().map(|call| message(&name(&call), call)).collect();
-    all.extend(results.into_iter().map(|result| message(&name(&result), result)));
+    let mut all: Vec<Sample> = calls.into_iter().map(|call| message(&word(&call), call)).collect();
+    all.extend(results.into_iter().map(|result| message(&word(&result), result)));
+    all.extend(pairing());
     all
 }

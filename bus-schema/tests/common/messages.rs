@@ -3,8 +3,8 @@
 use bus_schema::{
     api::{
         ApiCall, ApiResult, BrokerKind, Changed, ComponentView, DaemonDetail, DaemonDiff, DaemonView, Failure,
-        FailureKind, FieldDiff, Labelled, NodeDiff, PlaneInfo, Presence, Problem, RevisionView, StreamView, TokenView,
-        WorkflowDiff, WorkflowPart, WorkflowView,
+        FailureKind, FieldDiff, GroupCall, GroupView, Labelled, NodeDiff, OperatorView, PlaneInfo, Presence, Problem,
+        RevisionView, StreamView, TokenView, WorkflowDiff, WorkflowPart, WorkflowView,
     },
     audit::{AuditCall, AuditWish},
     envelope::{Header, Lock, NONCE_BYTES, SUITE, VERSION},
@@ -15,6 +15,7 @@ use bus_schema::{
         Status, StreamAck, StreamOpen, StreamReport, StreamReports, TapOpen, TapSample, Text, TimeHint, WorkflowStatus,
     },
     observe::{AlertState, AlertView, ObserveCall, ObserveResult, Severity},
+    pairing::{PairingCall, PairingResult},
     plan::{Class, ComponentRole, WhenFull},
     rollout::{Amount, OnFailure, RolloutCommand, RolloutFailure, RolloutPhase, RolloutPolicy, RolloutView, WaveView},
 };
@@ -299,6 +300,11 @@ fn api() -> Vec<Sample> {
             most: 100,
             wish: AuditWish { by: "anna".into(), since_unix_ms: 1_700_000_000_000, search: "orders".into() },
         }),
+        ApiCall::Pairing(_) => ApiCall::Pairing(PairingCall::Close),
+        ApiCall::OperatorList => ApiCall::OperatorList,
+        ApiCall::AccessListOf { .. } => ApiCall::AccessListOf { broker: BrokerKind::NatsAccount, member: "gw".into() },
+        ApiCall::Group(_) => ApiCall::Group(GroupCall::Put { name: "north".into(), selector: "site=berlin".into() }),
+        ApiCall::OperatorRevoke(_) => ApiCall::OperatorRevoke(node(10)),
     });
     let labelled = |value: &dyn core::fmt::Debug| {
         let text = format!("{value:?}");
@@ -500,6 +506,18 @@ fn results() -> Vec<ApiResult> {
         ApiResult::Observe(_) => ApiResult::Observe(ObserveResult::Alerts(vec![alert_view()])),
         ApiResult::Revoked(_) => ApiResult::Revoked("gateway".into()),
         ApiResult::Audit(_) => ApiResult::Audit(control::audit_page()),
+        ApiResult::Pairing(_) => ApiResult::Pairing(PairingResult { done: "gw".into(), waiting: Vec::new() }),
+        ApiResult::Groups(_) => ApiResult::Groups(vec![GroupView {
+            name: "north".into(),
+            selector: "site=berlin".into(),
+            daemons: 7,
+        }]),
+        ApiResult::Operators(_) => ApiResult::Operators(vec![OperatorView {
+            name: "anna".into(),
+            node: node(10),
+            fingerprint: "k7qm x2ad".into(),
+            enrolled_unix_ms: 1_700_000_000_000,
+        }]),
     })
 }
 
@@ -635,6 +653,7 @@ fn enums() -> Vec<Sample> {
     let brokers = variants!(BrokerKind {
         BrokerKind::Mosquitto => BrokerKind::Mosquitto,
         BrokerKind::Nats => BrokerKind::Nats,
+        BrokerKind::NatsAccount => BrokerKind::NatsAccount,
     });
     let failures = variants!(FailureKind {
         FailureKind::Invalid => FailureKind::Invalid,
@@ -655,7 +674,8 @@ fn enums() -> Vec<Sample> {
         plain("enum RunState, added", states[6..].to_vec()),
         plain("enum Side", sides),
         plain("enum Presence", presences),
-        plain("enum BrokerKind", brokers),
+        plain("enum BrokerKind", brokers[..2].to_vec()),
+        plain("enum BrokerKind, added", brokers[2..].to_vec()),
         plain("enum FailureKind", failures),
     ]
 }

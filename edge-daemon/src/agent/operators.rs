@@ -14,6 +14,7 @@ use bus_schema::{
     letter::{LetterCall, LetterResult},
     limits::LEASE_MS,
     message::{PlanPut, TapOpen, TapSample},
+    plan::PlanWorkflow,
     secret::{SecretCall, SecretResult},
     trial::{TrialCall, TrialResult},
 };
@@ -21,13 +22,16 @@ use bus_schema::{
 use super::Agent;
 use crate::{
     assemble::unix_ms,
-    audit,
+    audit, buffers,
     control::{self, LOG_LEVEL_MS_MAX, LOG_LINES_MAX, Paused},
     letters::Desk,
     logging,
     permission::Asked,
     trial::Trial,
 };
+
+/// A look at the buffers that takes no longer is answered at once.
+const LOOK_SOON: Duration = Duration::from_millis(500);
 
 impl Agent {
     /// Takes a plan, and writes into the audit by whom it was given.
@@ -269,12 +273,14 @@ impl Agent {
         let asked = Asked::by(&call);
         let (action, what) = commanded(&call);
         let may = asked.is_for(sender.role);
+        // Whoever waits for the end of it asks again and again.
+        let goes_on = matches!(&call, ControlCall::Drain { workflow } if self.is_paused(workflow));
         let result = match may {
             true => self.command(&sender.name, call).await,
             false => ControlResult::Failed(forbidden("only operators and the plane may command daemons")),
         };
         // Who only looks at what a daemon says of itself leaves no trace, unless it may not.
-        if asked == Asked::Command || !may {
+        if (asked == Asked::Command && !goes_on) || !may {
             let noted = match &result {
                 ControlResult::Failed(failure) => Err((!may, failure.message.clone())),
                 _ => Ok(()),
@@ -284,7 +290,7 @@ impl Agent {
         if let Err(error) = self.session.reply(message, &result).await {
             tracing::debug!(%error, "the answer to a command could not be sent");
         }
-        matches!(result, ControlResult::Done { .. })
+        matches!(result, ControlResult::Done { .. }) || (matches!(result, ControlResult::Working { .. }) && !goes_on)
     }
 
     async fn command(&mut self, operator: &str, call: ControlCall) -> ControlResult {
@@ -313,6 +319,8 @@ impl Agent {
                     workflows
                 }
             },
+            ControlCall::Drain { workflow } => return self.drain(operator, &workflow, &planned).await,
+            ControlCall::SpoolCheck => return self.spool_check().await,
             ControlCall::Resume { workflow } => {
                 let mut names = self.supervisor.paused().names();
                 names.retain(|name| workflow.is_empty() || *name == workflow);
@@ -380,6 +388,53 @@ impl Agent {
         }
     }
 
+    /// Whether all workflows of the plan that are meant are paused already.
+    fn is_paused(&self, workflow: &str) -> bool {
+        let planned = self.plan.iter().flat_map(|plan| &plan.workflows);
+        let mut meant = planned.filter(|plan| workflow.is_empty() || plan.name == workflow);
+        meant.all(|plan| self.supervisor.paused().has(&plan.name))
+    }
+
+    /// Pauses, and says what still waits in the buffers: nothing, when it is done.
+    async fn drain(&mut self, operator: &str, workflow: &str, planned: &[PlanWorkflow]) -> ControlResult {
+        let workflows = match control::meant(workflow, planned) {
+            Ok(workflows) => workflows,
+            Err(failed) => return failed,
+        };
+        if !self.is_paused(workflow) {
+            let paused = self.supervisor.paused().and(&workflows);
+            if let Err(failed) = self.pause(operator, paused).await {
+                return failed;
+            }
+        }
+        match control::drained(&workflows, planned, &self.streams.reports()) {
+            Ok(()) => ControlResult::Done { workflows },
+            Err(what) => ControlResult::Working { what },
+        }
+    }
+
+    /// Looks at the buffers, beside everything else. One look at a time; whoever asks while it goes on waits for the same.
+    async fn spool_check(&mut self) -> ControlResult {
+        let dir = self.home.dir().to_owned();
+        let mut look = self
+            .spool_look
+            .take()
+            .unwrap_or_else(|| tokio::task::spawn_blocking(move || buffers::examine(&dir)));
+        let internal =
+            |cause: String| control::failed(FailureKind::Internal, cause, "see the daemon's log and its disk");
+        match tokio::time::timeout(LOOK_SOON, &mut look).await {
+            Err(_) => {
+                self.spool_look = Some(look);
+                ControlResult::Working {
+                    what: "it looks at its buffers".to_string(),
+                }
+            }
+            Ok(Ok(Ok(found))) => control::checked(found),
+            Ok(Ok(Err(error))) => internal(error.to_string()),
+            Ok(Err(error)) => internal(error.to_string()),
+        }
+    }
+
     /// Durable before it is done.
     async fn pause(&mut self, operator: &str, paused: Paused) -> Result<(), ControlResult> {
         let kept = paused.clone();
@@ -430,6 +485,8 @@ fn commanded(call: &ControlCall) -> (&'static str, String) {
         ControlCall::Logs { workflow, .. } => ("read the log", workflow.clone()),
         ControlCall::Diagnose => ("diagnose", String::new()),
         ControlCall::Audit(_) => ("read the audit", String::new()),
+        ControlCall::Drain { workflow } => ("drain", of(workflow)),
+        ControlCall::SpoolCheck => ("check the buffers", String::new()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use bus_schema::{
     access::{self, Rules, User},
     api::BrokerKind,
-    id::TokenId,
+    id::{NodeId, TokenId},
     subject::{Dialect, Pattern},
 };
 
@@ -15,19 +15,30 @@ use super::State;
 /// The user under which candidates connect at a broker that cannot make up users: all tokens share it.
 pub const ENROL_USER: &str = "enrol";
 
+/// The account's name in nats-server's accounts block.
+const ACCOUNT: &str = "MYCELIAL";
+
+/// Who it is, its user name, and what it may do.
+type Listed = (String, String, Rules);
+
 /// Where nats-server itself delivers QoS 1 messages to clients of its MQTT listener: they need leave to hear it.
 const NATS_MQTT: &str = "$MQTT.sub.>";
 
 impl State {
-    /// The access list of everybody on the roster.
-    pub fn access_list(&self, broker: BrokerKind) -> String {
+    /// The access list of everybody on the roster; or of one member alone.
+    pub fn access_list(&self, broker: BrokerKind, of: Option<&NodeId>) -> String {
+        let mut users = self.users();
+        if let Some(node) = of {
+            users.retain(|(_, user, _)| user == node.as_str());
+        }
         match broker {
-            BrokerKind::Mosquitto => self.mosquitto(),
-            BrokerKind::Nats => self.nats(),
+            BrokerKind::Mosquitto => mosquitto(&users),
+            BrokerKind::Nats => nats(&users, false),
+            BrokerKind::NatsAccount => nats(&users, true),
         }
     }
 
-    fn users(&self) -> Vec<(String, String, Rules)> {
+    fn users(&self) -> Vec<Listed> {
         let mut users: Vec<_> = [bus_schema::member::Role::Plane, bus_schema::member::Role::Daemon]
             .into_iter()
             .chain([bus_schema::member::Role::Operator])
@@ -52,49 +63,57 @@ impl State {
             subscribe: subscribe.iter().filter_map(any).collect(),
         }
     }
+}
 
-    fn mosquitto(&self) -> String {
-        let mut text = String::from(
-            "# acl_file for Eclipse Mosquitto (allow_anonymous false, password_file with these users).\n\
-             # Made by mycelial-plane; make it again after every enrolment.\n",
-        );
-        for (label, user, rules) in self.users() {
-            let _ = write!(text, "\n# {label}\nuser {user}\n");
-            for (verb, patterns) in [("write", &rules.publish), ("read", &rules.subscribe)] {
-                for pattern in patterns {
-                    let _ = writeln!(text, "topic {verb} {}", pattern.render(Dialect::Mqtt));
-                }
+fn mosquitto(users: &[Listed]) -> String {
+    let mut text = String::from(
+        "# acl_file for Eclipse Mosquitto (allow_anonymous false, password_file with these users).\n\
+         # Made by mycelial-plane; make it again after every enrolment.\n",
+    );
+    for (label, user, rules) in users {
+        let _ = write!(text, "\n# {label}\nuser {user}\n");
+        for (verb, patterns) in [("write", &rules.publish), ("read", &rules.subscribe)] {
+            for pattern in patterns {
+                let _ = writeln!(text, "topic {verb} {}", pattern.render(Dialect::Mqtt));
             }
         }
-        text
     }
+    text
+}
 
-    fn nats(&self) -> String {
-        let mut text = format!(
-            "# authorization block for nats-server; put a password for each user in place of the $ variables.\n\
-             # Made by mycelial-plane; make it again after every enrolment.\n\
-             # A member that comes through nats-server's MQTT listener must also be allowed to subscribe to {NATS_MQTT}\n\
-             authorization {{\n  users = [\n",
+/// `as_account`: within an account of its own, for a server that others use too.
+fn nats(users: &[Listed], as_account: bool) -> String {
+    let (block, indent) = if as_account {
+        (format!("accounts {{\n  {ACCOUNT}: {{\n"), "    ")
+    } else {
+        ("authorization {\n".to_string(), "  ")
+    };
+    let mut text = format!(
+        "# {} block for nats-server; put a password for each user in place of the $ variables.\n\
+         # Made by mycelial-plane; make it again after every enrolment.\n\
+         # A member that comes through nats-server's MQTT listener must also be allowed to subscribe to {NATS_MQTT}\n\
+         {block}{indent}users = [\n",
+        if as_account { "accounts" } else { "authorization" },
+    );
+    for (label, user, rules) in users {
+        let list = |patterns: &[Pattern]| {
+            let quoted: Vec<_> = patterns
+                .iter()
+                .map(|p| format!("\"{}\"", p.render(Dialect::Nats)))
+                .collect();
+            quoted.join(", ")
+        };
+        let _ = write!(
+            text,
+            "{indent}  # {label}\n{indent}  {{ user: \"{user}\", password: $PASSWORD_{user}, permissions: {{\n\
+             {indent}    publish: [{}]\n{indent}    subscribe: [{}]\n{indent}  }} }}\n",
+            list(&rules.publish),
+            list(&rules.subscribe),
         );
-        for (label, user, rules) in self.users() {
-            let list = |patterns: &[Pattern]| {
-                let quoted: Vec<_> = patterns
-                    .iter()
-                    .map(|p| format!("\"{}\"", p.render(Dialect::Nats)))
-                    .collect();
-                quoted.join(", ")
-            };
-            let _ = write!(
-                text,
-                "    # {label}\n    {{ user: \"{user}\", password: $PASSWORD_{user}, permissions: {{\n      publish: [{}]\n      \
-                 subscribe: [{}]\n    }} }}\n",
-                list(&rules.publish),
-                list(&rules.subscribe),
-            );
-        }
-        text.push_str("  ]\n}\n");
-        text
     }
+    text.push_str(indent);
+    text.push_str(if as_account { "]\n  }\n}\n" } else { "]\n}\n" });
+    text
 }
 
 #[cfg(test)]
@@ -128,7 +147,7 @@ mod tests {
             });
         }
         let (fleet, gw, plane) = (fleet(), node(1), node(100));
-        let mosquitto = state.access_list(BrokerKind::Mosquitto);
+        let mosquitto = state.access_list(BrokerKind::Mosquitto, None);
         for line in [
             format!("user {gw}\ntopic write myc/v1/{fleet}/ctl/{gw}/#\n"),
             format!("topic read myc/v1/{fleet}/ctl/+/{gw}\n"),
@@ -138,7 +157,7 @@ mod tests {
             assert!(mosquitto.contains(&line), "{line} in\n{mosquitto}");
         }
         assert_eq!(mosquitto.matches("\nuser ").count(), 4);
-        let nats = state.access_list(BrokerKind::Nats);
+        let nats = state.access_list(BrokerKind::Nats, None);
         for line in [
             format!("user: \"{plane}\""),
             format!("\"myc.v1.{fleet}.ctl.{gw}.>\""),
@@ -146,6 +165,23 @@ mod tests {
             NATS_MQTT.to_string(),
         ] {
             assert!(nats.contains(&line), "{line} in\n{nats}");
+        }
+        let account = state.access_list(BrokerKind::NatsAccount, None);
+        assert!(
+            account.contains("accounts {\n  MYCELIAL: {\n    users = [\n"),
+            "{account}"
+        );
+        for broker in [BrokerKind::Mosquitto, BrokerKind::Nats, BrokerKind::NatsAccount] {
+            let one = state.access_list(broker, Some(&gw));
+            assert!(
+                one.contains(gw.as_str()) && !one.contains("candidates") && !one.contains("anna"),
+                "{one}"
+            );
+            assert_eq!(
+                one.matches("\n# daemon 'gw'").count() + one.matches("  # daemon 'gw'").count(),
+                1,
+                "{one}"
+            );
         }
     }
 }

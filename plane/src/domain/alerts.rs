@@ -33,12 +33,14 @@ pub const ALERTS_MAX: usize = 2_000;
 pub const SILENCES_MAX: usize = 500;
 /// Longest silence, in seconds.
 pub const SILENCE_S_MAX: u64 = 90 * 86_400;
+/// See [`of_rollouts`].
+const ROLLOUT_STANDS: &str = "rollout_stands";
 /// Longest time that a rule may ask for, in seconds.
 const FOR_S_MAX: u64 = 7 * 86_400;
 
 /// The rules that come with the plane. One of the same name replaces each; `enabled = false` switches it off.
 pub fn built_in() -> Vec<AlertRule> {
-    use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Failing, Lag, Offline, PlanStuck};
+    use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Failing, Lag, Offline, PlanStuck, RolloutStuck};
     let rule = |name: &str, when, over, for_s, severity| AlertRule {
         name: name.to_string(),
         when,
@@ -59,6 +61,7 @@ pub fn built_in() -> Vec<AlertRule> {
         rule("workflow-failing", Failing, 0, 120, Severity::Warning),
         rule("plan-stuck", PlanStuck, 0, 300, Severity::Warning),
         rule("daemon-cloned", Cloned, 0, 0, Severity::Critical),
+        rule("rollout-stuck", RolloutStuck, 900, 0, Severity::Warning),
     ]
 }
 
@@ -150,7 +153,14 @@ pub fn looks_at(kind: AlertKind) -> (&'static str, &'static [&'static str]) {
         AlertKind::Failing => ("workflow:", &[readings::TROUBLED.0]),
         AlertKind::PlanStuck => ("daemon:", &[readings::PLAN_BEHIND.0]),
         AlertKind::Cloned => ("daemon:", &[readings::CLONED.0]),
+        AlertKind::RolloutStuck => ("rollout:", &[ROLLOUT_STANDS]),
     }
+}
+
+/// Since when rollouts stand where they stand, in seconds, as subjects of rules. There is no history of it.
+pub fn of_rollouts(standing: impl IntoIterator<Item = (String, u64)>) -> impl Iterator<Item = (String, Values)> {
+    let standing = standing.into_iter();
+    standing.map(|(workflow, ms)| (format!("rollout:{workflow}"), [(ROLLOUT_STANDS, ms)].into()))
 }
 
 /// Whether of a metric less is worse.
@@ -215,6 +225,13 @@ fn judge(rule: &AlertRule, subject: &str, values: &Values) -> Option<(bool, Stri
         AlertKind::Cloned => (
             value > 0,
             format!("two daemons use the keys of '{what}': revoke it and enrol both anew"),
+        ),
+        AlertKind::RolloutStuck => (
+            whole > rule.over,
+            format!(
+                "the rollout of workflow '{what}' has stood at the same place for {whole} s, over {} s",
+                rule.over
+            ),
         ),
     })
 }

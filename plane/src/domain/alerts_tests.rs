@@ -290,3 +290,23 @@ fn gauges_count_at_their_worst() {
     );
     assert_eq!(all["daemon:gw"], Values::from([("memory", 5_000), ("cpu", 7_000)]));
 }
+
+#[test]
+fn a_rollout_that_stands_too_long_is_stuck() {
+    let rules = [rule(AlertKind::RolloutStuck, 900, 0)];
+    let mut alerts = Alerts::default();
+    let mut said = |ms| {
+        let values = of_rollouts([("orders".to_string(), ms)]).collect();
+        alerts.step(&rules, &values, &Everywhere, 10_000, 0)
+    };
+    assert_eq!(said(900_000), []);
+    let notices = said(901_000);
+    assert_eq!(notices.len(), 1);
+    let alert = &notices[0].alert;
+    assert_eq!(alert.subject, "rollout:orders");
+    assert!(
+        alert.summary.contains("'orders' has stood at the same place for 901 s"),
+        "{}",
+        alert.summary
+    );
+}

@@ -14,6 +14,7 @@ use bus_schema::{
 use super::{
     daemon::Catalog,
     enrol::Token,
+    groups::Groups,
     labels::Labels,
     members::Member,
     plans::Deployed,
@@ -94,6 +95,8 @@ pub enum Change {
         /// The components.
         catalog: Catalog,
     },
+    /// These are the groups, all of them.
+    Groups(Groups),
     /// The audit has one more entry. It lives in the store alone.
     Audit(AuditEvent),
 }

@@ -38,7 +38,7 @@ pub struct Target {
     pub node: NodeId,
     /// How it stands.
     pub standing: Standing,
-    /// Why it failed; empty otherwise.
+    /// Why it failed, or what it waits for; empty otherwise.
     pub cause: String,
     /// The workflows it was done to.
     pub workflows: Vec<String>,
@@ -71,6 +71,8 @@ pub enum Answered {
     Failed(String),
     /// What it found out.
     Report(Vec<Paragraph>),
+    /// It is at it, and waits for this.
+    Working(String),
 }
 
 /// A command, as it is kept in the store: the layout is frozen.
@@ -113,7 +115,9 @@ impl Command {
         else {
             return;
         };
+        target.cause.clear();
         match answer {
+            Answered::Working(what) => target.cause = super::clip(&what),
             Answered::Done(workflows) => (target.standing, target.workflows) = (Standing::Done, workflows),
             Answered::Report(report) => (target.standing, target.report) = (Standing::Done, report),
             Answered::Failed(cause) => (target.standing, target.cause) = (Standing::Failed, cause),

@@ -2,6 +2,7 @@
 
 use bus_schema::{
     id::{NodeId, TokenId},
+    key::PublicKeys,
     limits::ROSTER_MEMBERS_MAX,
     member::{Role, enrol_proof, is_name, same_secret},
     message::EnrolAsk,
@@ -68,20 +69,8 @@ pub fn judge(token: Option<&Token>, ask: &EnrolAsk, members: &Members, now_unix_
     if !same_secret(&enrol_proof(&token.secret, &ask.keys, &ask.name), &ask.proof) {
         return refused(NOT_VALID.into());
     }
-    let node = ask.keys.node_id();
-    if members.is_revoked(&node) {
-        return refused("these keys were revoked; enrol with new keys (an empty data directory)".into());
-    }
-    if let Some(member) = members.get(&node) {
-        let certificate = &member.certificate;
-        return if certificate.keys != ask.keys || certificate.role != token.role {
-            refused(format!(
-                "these keys already belong to the {} '{}'; enrol with new keys (an empty data directory)",
-                certificate.role, certificate.name
-            ))
-        } else {
-            Verdict::Again
-        };
+    if let Some(verdict) = judge_keys(&ask.keys, token.role, members) {
+        return verdict;
     }
     if token.uses_left == 0 {
         return refused("this enrolment string is used up; make a new one with: mycelial token create".into());
@@ -90,22 +79,48 @@ pub fn judge(token: Option<&Token>, ask: &EnrolAsk, members: &Members, now_unix_
         return refused("this enrolment string has expired; make a new one with: mycelial token create".into());
     }
     let name = token.name.as_deref().unwrap_or(&ask.name);
+    match judge_name(name, members) {
+        Ok(()) => Verdict::Welcome(name.to_string()),
+        Err(why) => refused(why),
+    }
+}
+
+/// What is known of a candidate's keys already; `None`: nothing.
+pub fn judge_keys(keys: &PublicKeys, role: Role, members: &Members) -> Option<Verdict> {
+    let node = keys.node_id();
+    if members.is_revoked(&node) {
+        let why = "these keys were revoked; enrol with new keys (an empty data directory)";
+        return Some(Verdict::Refused(why.into()));
+    }
+    let certificate = &members.get(&node)?.certificate;
+    Some(if certificate.keys != *keys || certificate.role != role {
+        Verdict::Refused(format!(
+            "these keys already belong to the {} '{}'; enrol with new keys (an empty data directory)",
+            certificate.role, certificate.name
+        ))
+    } else {
+        Verdict::Again
+    })
+}
+
+/// Whether one more member can have this name, and if not, why.
+pub fn judge_name(name: &str, members: &Members) -> Result<(), String> {
     if !is_name(name) {
-        return refused(format!(
+        return Err(format!(
             "'{}' cannot be a name: use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit",
             name.chars().take(64).collect::<String>()
         ));
     }
     if let Some(other) = members.named(name) {
-        return refused(format!(
+        return Err(format!(
             "the name '{name}' is taken by another {}; choose another",
             other.certificate.role
         ));
     }
     if members.len() >= ROSTER_MEMBERS_MAX {
-        return refused(format!("the fleet is full: it has {ROSTER_MEMBERS_MAX} members"));
+        return Err(format!("the fleet is full: it has {ROSTER_MEMBERS_MAX} members"));
     }
-    Verdict::Welcome(name.to_string())
+    Ok(())
 }
 
 #[cfg(test)]

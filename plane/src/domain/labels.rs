@@ -8,6 +8,7 @@
 //! presence:online        online, late, offline or unknown
 //! version:<0.4           the version of myceliald: =, <, <=, >, >=
 //! runs:orders            the workflow is in its plan
+//! group:north            the group's own selector chooses it
 //! -label:test            a minus turns a term around
 //! ```
 //!
@@ -19,6 +20,8 @@ use bus_schema::{
     api::{DaemonView, Presence},
     limits::NAME_BYTES_MAX,
 };
+
+use super::groups::Groups;
 
 /// Most labels of one daemon.
 pub const LABELS_MAX: usize = 32;
@@ -61,6 +64,7 @@ enum Test {
     Presence(Presence),
     Version(Comparison, Vec<u64>),
     Runs(String),
+    Group(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +89,8 @@ pub struct Candidate<'a> {
     pub labels: &'a Labels,
     /// Names of the workflows in its plan.
     pub runs: &'a [String],
+    /// What groups stand for.
+    pub groups: &'a Groups,
 }
 
 impl Selector {
@@ -115,6 +121,14 @@ impl Selector {
         Ok(selector)
     }
 
+    /// The groups it names.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|(_, test)| match test {
+            Test::Group(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// Whether all terms hold.
     pub fn chooses(&self, candidate: &Candidate<'_>) -> bool {
         self.0
@@ -142,6 +156,7 @@ impl fmt::Display for Test {
             Self::Name(pattern) => write!(f, "name:{pattern}"),
             Self::Presence(presence) => write!(f, "presence:{}", format!("{presence:?}").to_lowercase()),
             Self::Runs(workflow) => write!(f, "runs:{workflow}"),
+            Self::Group(name) => write!(f, "group:{name}"),
             Self::Version(comparison, numbers) => {
                 let sign = match comparison {
                     Comparison::Equal => "=",
@@ -167,6 +182,7 @@ fn term(text: &str) -> Result<(bool, Test), String> {
     let test = match (body.split_once(':'), body.split_once("!="), body.split_once('=')) {
         (Some(("label", key)), ..) if !key.is_empty() => Test::HasLabel(key.to_string()),
         (Some(("name", pattern)), ..) if !pattern.is_empty() => Test::Name(pattern.to_string()),
+        (Some(("group", name)), ..) if !name.is_empty() => Test::Group(name.to_string()),
         (Some(("runs", workflow)), ..) if !workflow.is_empty() => Test::Runs(workflow.to_string()),
         (Some(("presence", word)), ..) => Test::Presence(match word {
             "online" => Presence::Online,
@@ -179,7 +195,7 @@ fn term(text: &str) -> Result<(bool, Test), String> {
             Some((comparison, version)) => Test::Version(comparison, version),
             None => return wrong("write for example version:<0.4"),
         },
-        (Some(_), ..) => return wrong("write label:, name:, presence:, version: or runs: and a value"),
+        (Some(_), ..) => return wrong("write label:, name:, presence:, version:, runs: or group: and a value"),
         (None, Some((key, value)), _) if mistake(key, value).is_none() => Test::NotLabel(key.into(), value.into()),
         (None, None, Some((key, value))) if mistake(key, value).is_none() => Test::Label(key.into(), value.into()),
         _ => return wrong("write for example site=berlin, label:site or name:gw-*"),
@@ -225,6 +241,7 @@ fn holds(test: &Test, candidate: &Candidate<'_>) -> bool {
         Test::NotLabel(key, value) => candidate.labels.get(key) != Some(value),
         Test::HasLabel(key) => candidate.labels.contains_key(key),
         Test::Name(pattern) => matches_pattern(&candidate.view.name, pattern),
+        Test::Group(name) => candidate.groups.get(name).is_some_and(|group| group.chooses(candidate)),
         Test::Presence(presence) => candidate.view.presence == *presence,
         Test::Runs(workflow) => candidate.runs.iter().any(|name| matches_pattern(name, workflow)),
         Test::Version(comparison, wanted) => {
@@ -316,6 +333,7 @@ mod tests {
                 view: &view,
                 labels: &labels,
                 runs: &runs,
+                groups: &Groups::default(),
             };
             let parsed = Selector::parse(selector).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(parsed.chooses(&candidate), is_chosen, "{selector}");
@@ -324,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_selector_is_written_as_it_is_read() {
-        let text = "-presence:offline site=berlin line!=1 label:x -name:gw-* runs:o version:>=0.3.12";
+        let text = "-presence:offline site=berlin line!=1 label:x -name:gw-* runs:o group:north version:>=0.3.12";
         let selector = Selector::parse(text).unwrap();
         assert_eq!(selector.to_string(), text);
         assert_eq!(Selector::parse(&selector.to_string()), Ok(selector));
@@ -338,6 +356,7 @@ mod tests {
             ("presence:online", false),
             ("site=berlin version:<1", false),
             ("runs:orders", false),
+            ("group:north", false),
             ("berlin", false),
         ] {
             assert_eq!(Selector::parse_scope(text).is_ok(), may, "{text}");

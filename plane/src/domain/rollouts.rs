@@ -31,6 +31,8 @@ struct Active {
     order: Arc<Order>,
     head: Head,
     watch: Option<Watch>,
+    /// Since when the head says what it says; `None` before it has moved since a restart.
+    since_ms: Option<u64>,
 }
 
 /// All rollouts.
@@ -62,7 +64,14 @@ impl Rollouts {
         }
         self.last_id = self.last_id.max(order.id);
         let watch = None;
-        self.active.insert(order.id, Active { order, head, watch });
+        let since_ms = None;
+        let active = Active {
+            order,
+            head,
+            watch,
+            since_ms,
+        };
+        self.active.insert(active.order.id, active);
     }
 
     /// One stands there now.
@@ -72,7 +81,21 @@ impl Rollouts {
                 watch.begins(now_ms);
             }
             active.head = head;
+            active.since_ms = Some(now_ms);
         }
+    }
+
+    /// How long each stands where it stands, in milliseconds, by workflow. While it soaks, it does not stand.
+    pub fn standing(&mut self, now_ms: u64) -> Vec<(String, u64)> {
+        let stands = |active: &mut Active| {
+            let since = *active.since_ms.get_or_insert(now_ms);
+            let stood = match active.head.phase {
+                RolloutPhase::Soaking => 0,
+                _ => now_ms.saturating_sub(since),
+            };
+            (active.order.workflow.clone(), stood)
+        };
+        self.active.values_mut().map(stands).collect()
     }
 
     /// One is over.
@@ -245,7 +268,7 @@ impl State {
     pub fn step_rollouts(&mut self, signer: &Signer, now: Now) -> Vec<Change> {
         let ids: Vec<u64> = self.rollouts.active.keys().copied().collect();
         for id in ids {
-            let Some(Active { order, head, watch }) = self.rollouts.active.get(&id).cloned() else {
+            let Some(Active { order, head, watch, .. }) = self.rollouts.active.get(&id).cloned() else {
                 continue;
             };
             let look = Looker {

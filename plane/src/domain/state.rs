@@ -18,9 +18,11 @@ use super::{
     change::Signer,
     daemon::{self, Daemon},
     enrol::{self, Token, Verdict},
+    groups::Groups,
     labels::Labels,
     ledger::{self, Streams},
     members::{Member, Members},
+    pairing::Pairings,
     plans::{Deployed, Plans, Step},
     recall::Recalls,
     rollout::Head,
@@ -65,6 +67,9 @@ pub struct State {
     pub streams: Streams,
     /// Revisions on their way, wave by wave.
     pub rollouts: Rollouts,
+    pub(super) pairings: Pairings,
+    /// Saved selectors.
+    pub groups: Groups,
     catalogs: Catalogs,
     daemons: BTreeMap<NodeId, Daemon>,
     labels: BTreeMap<NodeId, Labels>,
@@ -96,6 +101,8 @@ impl State {
             plans: Plans::default(),
             streams: Streams::default(),
             rollouts: Rollouts::default(),
+            pairings: Pairings::default(),
+            groups: Groups::default(),
             catalogs: Catalogs::default(),
             daemons: BTreeMap::new(),
             labels: BTreeMap::new(),
@@ -342,6 +349,7 @@ impl State {
             match change {
                 // Tokens live in the store alone: they are asked for seldom, and other processes make them too.
                 Change::Token(_) | Change::TokenUsed { .. } | Change::TokenRevoked(_) | Change::Audit(_) => {}
+                Change::Groups(groups) => self.groups = groups,
                 Change::Labels { node, labels } => {
                     self.labels.insert(node, labels);
                 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bus_schema::{
     api::{
-        ComponentView, DaemonDetail, DaemonView, Labelled, PlaneInfo, Presence, StreamView, WorkflowPart, WorkflowView,
+        ComponentView, DaemonDetail, DaemonView, Labelled, OperatorView, PlaneInfo, Presence, StreamView, WorkflowPart,
+        WorkflowView,
     },
     id::{NodeId, WorkflowId},
     member::Role,
@@ -115,6 +116,7 @@ impl State {
                 view,
                 labels: self.labels(&view.node),
                 runs: &runs,
+                groups: &self.groups,
             })
         });
         views
@@ -342,6 +344,19 @@ impl State {
             rate: stream.rate(now.mono_ms),
             trouble,
         }
+    }
+
+    /// All operators, by name.
+    pub fn operator_views(&self) -> Vec<OperatorView> {
+        let view = |member: &std::sync::Arc<Member>| OperatorView {
+            name: member.certificate.name.clone(),
+            node: member.certificate.node,
+            fingerprint: member.certificate.keys.fingerprint(),
+            enrolled_unix_ms: member.enrolled_unix_ms,
+        };
+        let mut views: Vec<_> = self.members.of_role(Role::Operator).map(view).collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
     }
 
     /// Every component any daemon carries, by role and name.

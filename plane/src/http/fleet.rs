@@ -281,11 +281,17 @@ async fn ledger(ask: Ask) -> Answer {
 #[serde(deny_unknown_fields)]
 struct Broker {
     broker: BrokerKind,
+    /// Only what is about this member, by name or id.
+    member: Option<String>,
 }
 
 async fn access_list(ask: Ask) -> Answer {
-    let Broker { broker } = ask.query()?;
-    match ask.call(ApiCall::AccessList(broker)).await? {
+    let Broker { broker, member } = ask.query()?;
+    let call = match member {
+        None => ApiCall::AccessList(broker),
+        Some(member) => ApiCall::AccessListOf { broker, member },
+    };
+    match ask.call(call).await? {
         ApiResult::AccessList(text) => json(Text { text }),
         _ => Err(unexpected()),
     }

@@ -10,12 +10,15 @@ mod auth;
 mod commands;
 mod drafts;
 mod fleet;
+mod groups;
 mod live;
 mod metrics;
 mod observe;
 #[cfg(feature = "schema")]
 pub mod openapi;
 mod operator;
+mod operators;
+mod pending;
 mod port;
 mod problem;
 mod rollouts;

@@ -16,7 +16,7 @@ use bus_schema::api::FailureKind;
 use super::{
     BODY_BYTES_MAX, Peer, Web, api_tokens,
     ask::{Answer, Ask, Handler},
-    audit, auth, commands, drafts, fleet, live, observe, operator as web_operator,
+    audit, auth, commands, drafts, fleet, groups, live, observe, operator as web_operator, operators, pending,
     problem::Refusal,
     rollouts, users, workflows,
 };
@@ -205,6 +205,9 @@ pub fn endpoints() -> Vec<Endpoint> {
         live::endpoints(),
         observe::endpoints(),
         users::endpoints(),
+        pending::endpoints(),
+        groups::endpoints(),
+        operators::endpoints(),
         rollouts::endpoints(),
         api_tokens::endpoints(),
         drafts::endpoints(),

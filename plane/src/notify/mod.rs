@@ -1,6 +1,7 @@
 //! Tells people of alerts: takes what is due from the store, hands it to its channel, and tries again with growing pauses.
 //! Durable and bounded, see `store::alerts`. Knows nothing of rules.
 
+pub(crate) mod client;
 mod email;
 mod road;
 mod settings;
@@ -12,6 +13,7 @@ use bus_link::{essential, session::Session};
 use bus_schema::message::Text;
 use serde_json::Value;
 pub use settings::AlertsSection;
+pub(crate) use settings::first_line;
 use tokio::{
     sync::{Notify, watch},
     time::timeout,

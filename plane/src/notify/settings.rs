@@ -134,7 +134,7 @@ fn read(key: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, ConfigErro
 }
 
 /// The first line of a file that holds a secret.
-pub(super) fn first_line(key: &'static str, path: &Path) -> Result<Zeroizing<String>, ConfigError> {
+pub(crate) fn first_line(key: &'static str, path: &Path) -> Result<Zeroizing<String>, ConfigError> {
     let bytes = read(key, path)?;
     let line = std::str::from_utf8(&bytes)
         .ok()

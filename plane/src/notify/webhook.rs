@@ -3,112 +3,50 @@
 
 use std::path::Path;
 
-use bus_link::Tls;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http_body_util::Full;
-use hyper::{Request, Uri, body::Bytes, header};
-use hyper_util::rt::TokioIo;
+use hyper::body::Bytes;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{
     NotifyError,
-    road::{self, Stream},
-    settings::{WebhookSection, first_line, tls_of},
+    client::Client,
+    settings::{WebhookSection, first_line},
 };
 use crate::{clock::unix_ms, config::ConfigError};
 
 pub(super) struct Webhook {
-    uri: Uri,
-    host: String,
-    port: u16,
-    tls: Option<Tls>,
+    client: Client,
     secret: Option<Zeroizing<String>>,
 }
 
 impl Webhook {
     pub(super) fn new(section: &WebhookSection, dir: &Path) -> Result<Self, ConfigError> {
-        let wrong = |message: &str| ConfigError::File {
-            key: "alerts.webhook.url",
-            path: section.url.clone().into(),
-            message: message.to_string(),
-        };
-        let uri: Uri = section.url.parse().map_err(|_| wrong("this is no URL"))?;
-        let is_tls = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(wrong("a webhook begins with https:// or http://")),
-        };
-        let host = uri.host().ok_or_else(|| wrong("it names no host"))?.to_string();
-        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let ca = section.ca.as_ref().map(|path| dir.join(path));
         let secret = section
             .secret_file
             .as_ref()
             .map(|path| first_line("alerts.webhook.secret_file", &dir.join(path)));
-        let tls = is_tls.then(|| {
-            tls_of(
-                "alerts.webhook.ca",
-                section.ca.as_ref().map(|path| dir.join(path)).as_deref(),
-            )
-        });
         Ok(Self {
-            uri,
-            host,
-            port,
-            tls: tls.transpose()?,
+            client: Client::new(["alerts.webhook.url", "alerts.webhook.ca"], &section.url, ca.as_deref())?,
             secret: secret.transpose()?,
         })
     }
 
     pub(super) async fn send(&self, body: &str, key: &str) -> Result<(), NotifyError> {
-        let stream = road::connect(&self.host, self.port).await?;
-        match &self.tls {
-            None => self.post(stream, body, key).await,
-            Some(tls) => self.post(road::secure(stream, &self.host, tls).await?, body, key).await,
-        }
-    }
-
-    async fn post(&self, stream: impl Stream + 'static, body: &str, key: &str) -> Result<(), NotifyError> {
-        let later = |error: hyper::Error| NotifyError::Later(error.to_string());
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(later)?;
-        let authority = self.uri.authority().map_or("", |authority| authority.as_str());
-        // Whatever stands before '@' is not for this header.
-        let host = authority.rsplit('@').next().unwrap_or_default();
-        let mut request = Request::post(self.uri.path_and_query().map_or("/", |path| path.as_str()))
-            .header(header::HOST, host)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(
-                header::USER_AGENT,
-                concat!("mycelial-plane/", env!("CARGO_PKG_VERSION")),
-            )
-            .header(header::CONNECTION, "close")
-            .header("idempotency-key", key);
+        let mut headers = vec![("idempotency-key", key.to_string())];
         if let Some(secret) = &self.secret {
             let at_s = unix_ms() / 1_000;
-            request = request.header("mycelial-signature", signature(secret, at_s, body));
+            headers.push(("mycelial-signature", signature(secret, at_s, body)));
         }
-        let request = request
-            .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
-            .map_err(|error| NotifyError::Never(error.to_string()))?;
-        let answered = sender.send_request(request);
-        tokio::pin!(answered);
-        // A server that answers and hangs up at once has answered.
-        let answer = tokio::select! {
-            biased;
-            answer = &mut answered => answer,
-            ended = connection => match ended {
-                Ok(()) => answered.await,
-                Err(error) => Err(error),
-            },
-        };
-        let status = answer.map_err(later)?.status();
-        match status.as_u16() {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        match self.client.post(body, &headers).await? {
             200..300 => Ok(()),
             // These mean this message; anything else may be mended over there.
-            code @ (400 | 410 | 413 | 415 | 422) => Err(NotifyError::Never(format!("{} answered {code}", self.host))),
-            code => Err(NotifyError::Later(format!("{} answered {code}", self.host))),
+            code @ (400 | 410 | 413 | 415 | 422) => {
+                Err(NotifyError::Never(format!("{} answered {code}", self.client.host())))
+            }
+            code => Err(NotifyError::Later(format!("{} answered {code}", self.client.host()))),
         }
     }
 }

@@ -3,8 +3,9 @@
 use bus_schema::{
     audit::{AuditEvent, AuditOutcome},
     id::TokenId,
-    member::{Certificate, Role, Signed},
+    member::{Role, Signed},
     message::{Body, EnrolAnswer, EnrolAsk, Message as _},
+    pairing::{PairAsk, door},
     subject::{self, Subject},
 };
 use tracing::{debug, error, warn};
@@ -12,12 +13,21 @@ use tracing::{debug, error, warn};
 use super::{
     Service,
     noting::{ENROL, enrolled},
+    pairing::Reply,
 };
 use crate::{
     disk::Closed,
     domain::{members::Member, state::Enrolment},
     outbox::Outgoing,
 };
+
+/// What a candidate says.
+enum Asked {
+    /// It has a token.
+    Enrol(EnrolAsk),
+    /// It has none.
+    Pair(PairAsk),
+}
 
 impl Service {
     pub(super) async fn candidate(&mut self, subject: &Subject, frame: &[u8]) -> Result<(), Closed> {
@@ -28,10 +38,13 @@ impl Service {
         let Some(token) = token else { return Ok(()) };
         let read = |plaintext: &[u8]| {
             let body = Body::decode(plaintext).ok()?;
+            if let Ok(ask) = PairAsk::from_payload(body.kind, body.ver, body.payload) {
+                return Some((ask.keys, Asked::Pair(ask)));
+            }
             let ask = EnrolAsk::from_payload(body.kind, body.ver, body.payload).ok()?;
-            Some((ask.keys, ask))
+            Some((ask.keys, Asked::Enrol(ask)))
         };
-        let ask = match self.session.secure().open_box(subject, frame, read) {
+        let asked = match self.session.secure().open_box(subject, frame, read) {
             Ok((_, ask)) => ask,
             Err(cause) => {
                 debug!(%subject, %cause, "refused a candidate's message");
@@ -42,6 +55,25 @@ impl Service {
             Ok(found) => found,
             Err(cause) => {
                 error!(%cause, "cannot look up a token");
+                return Ok(());
+            }
+        };
+        let ask = match asked {
+            Asked::Enrol(ask) => ask,
+            Asked::Pair(ask) => {
+                // Other tokens are not ways in without one.
+                let open = found.filter(|_| token == door(&self.parts.inviter.root));
+                let reply = self.waits(open.as_ref(), &ask);
+                let to = Box::new(self.stranger(ask.keys));
+                let subject = subject::enrol_answer(&self.parts.state.fleet, &token);
+                self.outbox.put(match reply {
+                    Reply::Wait(wait) => Outgoing::PairWait { to, subject, wait },
+                    Reply::Answer(answer) => Outgoing::Enrolment {
+                        to,
+                        subject,
+                        answer: Box::new(answer),
+                    },
+                });
                 return Ok(());
             }
         };
@@ -72,14 +104,7 @@ impl Service {
             self.note_refusal(Some(event.but(AuditOutcome::Refused, why))).await;
         }
         // Sealed for the candidate's keys, whoever it is: only the holder of those keys can read the answer.
-        let to = Certificate {
-            fleet: self.parts.state.fleet,
-            node: ask.keys.node_id(),
-            name: String::new(),
-            role: Role::Daemon,
-            keys: ask.keys,
-            key_epoch: 0,
-        };
+        let to = self.stranger(ask.keys);
         let subject = subject::enrol_answer(&self.parts.state.fleet, &token);
         self.outbox.put(Outgoing::Enrolment {
             to: Box::new(to),
@@ -89,7 +114,7 @@ impl Service {
         Ok(())
     }
 
-    fn welcome(&self, member: &Member) -> EnrolAnswer {
+    pub(super) fn welcome(&self, member: &Member) -> EnrolAnswer {
         let state = &self.parts.state;
         let roster = match member.certificate.role {
             Role::Operator | Role::Plane => state.members.roster_for_operator(),

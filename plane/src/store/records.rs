@@ -14,13 +14,16 @@ use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, par
 
 use super::{Store, StoreError, set};
 use crate::domain::{
-    Change, daemon::Catalog, enrol::Token, members::Member, plans::Deployed, state::Words, workflows::Revision,
+    Change, daemon::Catalog, enrol::Token, groups::Groups, members::Member, plans::Deployed, state::Words,
+    workflows::Revision,
 };
 
 /// Most revisions in one answer: the newest.
 const HISTORY_MAX: u32 = 500;
 const ROSTER: &str = "roster";
 const ROSTER_VERSION: &str = "roster_version";
+/// The setting that holds the groups.
+const GROUPS: &str = "groups";
 const PLAN_FLOOR: &str = "plan_floor";
 
 /// Everything that was decided and heard before the restart.
@@ -113,6 +116,10 @@ impl Store {
         loaded.changes.extend(self.plans(plane)?);
         loaded.changes.extend(self.catalogs()?);
         loaded.changes.extend(self.labels()?);
+        if let Some(bytes) = self.setting(GROUPS)? {
+            let groups = Groups::of_texts(blob("settings", &bytes)?);
+            loaded.changes.push(Change::Groups(groups));
+        }
         loaded.changes.extend(self.rollouts()?);
         loaded.words = self.words()?;
         loaded.last_revisions = self.last_revisions()?;
@@ -331,6 +338,7 @@ fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
             let sql = "INSERT OR REPLACE INTO labels (node, labels) VALUES (?1, ?2)";
             db.execute(sql, params![node.as_str(), encode(labels)])?;
         }
+        Change::Groups(groups) => super::set(db, GROUPS, &encode(&groups.texts()))?,
         Change::TokenUsed { token, node } => {
             db.execute(
                 "UPDATE tokens SET uses_left = uses_left - 1 WHERE id = ?1",

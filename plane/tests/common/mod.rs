@@ -152,7 +152,7 @@ pub fn keys(n: u8) -> Identity {
     Identity::from_bytes(&[n; Identity::BYTES])
 }
 
-fn bus_config(bus: &str, client: &str) -> BusConfig {
+pub fn bus_config(bus: &str, client: &str) -> BusConfig {
     BusConfig::new(vec![bus.parse().unwrap()], client, Credentials::None, Tls::default()).unwrap()
 }
 

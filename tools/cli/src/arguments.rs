@@ -7,8 +7,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
     audit::Audit,
+    control::Patient,
+    groups::Group,
     names,
     observe::{Alert, Metrics},
+    operators::Operator,
+    pending::Enrol,
 };
 
 const EXITS: &str = "\
@@ -89,6 +93,15 @@ pub enum Command {
     /// Make enrolment strings.
     #[command(subcommand)]
     Token(Token),
+    /// Let daemons in that have no enrolment string of their own.
+    #[command(subcommand)]
+    Enrol(Enrol),
+    /// Give selectors names, to be used as group:NAME.
+    #[command(subcommand)]
+    Group(Group),
+    /// Look at operators, and take them out of the fleet.
+    #[command(subcommand)]
+    Operator(Operator),
     /// Look at daemons.
     #[command(subcommand)]
     Daemon(Daemon),
@@ -175,6 +188,9 @@ pub enum Command {
         /// For which broker.
         #[arg(long = "for", value_enum)]
         broker: Broker,
+        /// Only what is about this member, by name or id.
+        #[arg(long, add = names::daemons())]
+        member: Option<String>,
     },
     /// Check keys, connection, plane and daemons, and say what is wrong.
     Doctor,
@@ -273,7 +289,7 @@ impl From<NewRole> for Role {
 
 const SELECTORS: &str = "\
 A selector is one or more terms in quotes; a daemon is chosen when all of them hold:
-  site=berlin  site!=berlin  label:site  name:gw-*  presence:online  version:<0.4  runs:orders
+  site=berlin  site!=berlin  label:site  name:gw-*  presence:online  version:<0.4  runs:orders  group:north
 A minus turns a term around: -label:test. An empty selector chooses all.
 Example: mycelial daemon list -l 'site=berlin version:<0.4 -label:test'";
 
@@ -333,6 +349,12 @@ pub enum Daemon {
         #[command(flatten)]
         whom: Whom,
     },
+    /// Pause all its workflows and wait until its buffers are empty: before it is moved, repaired or taken out of the fleet.
+    #[command(after_help = SELECTORS)]
+    Drain(Patient),
+    /// Look closely at its buffers on disk while it runs, and say what is damaged.
+    #[command(after_help = SELECTORS)]
+    SpoolCheck(Patient),
     /// Log more or less for a while; afterwards what its settings say holds again.
     #[command(after_help = SELECTORS)]
     LogLevel {
@@ -435,9 +457,10 @@ pub enum Workflow {
     },
     /// Check the sources and destinations of a workflow from the daemons that have them: each is reached, and no data is
     /// touched. Exit code 3: something is wrong with one.
+    #[command(group = clap::ArgGroup::new("which").required(true).args(["name", "file"]))]
     Check {
         /// Its name, of one that is deployed.
-        #[arg(add = names::workflows(), required_unless_present = "file", conflicts_with = "file")]
+        #[arg(add = names::workflows())]
         name: Option<String>,
         /// TOML file instead; `-` reads stdin.
         #[arg(short, long)]
@@ -697,8 +720,10 @@ pub struct Which {
 pub enum Broker {
     /// Eclipse Mosquitto.
     Mosquitto,
-    /// nats-server.
+    /// nats-server: its authorization block.
     Nats,
+    /// nats-server that others use too: an account of its accounts block.
+    NatsAccount,
 }
 
 impl From<Broker> for BrokerKind {
@@ -706,6 +731,7 @@ impl From<Broker> for BrokerKind {
         match broker {
             Broker::Mosquitto => BrokerKind::Mosquitto,
             Broker::Nats => BrokerKind::Nats,
+            Broker::NatsAccount => BrokerKind::NatsAccount,
         }
     }
 }

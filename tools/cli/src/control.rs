@@ -14,10 +14,11 @@ use bus_schema::{
 };
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     answer::{Answer, print_item},
-    arguments::{Output, Part, Whom},
+    arguments::{Output, Part, Whom, duration_s},
     client::{CliError, Client},
     render,
     requests::find_daemon,
@@ -25,6 +26,8 @@ use crate::{
 
 /// Most daemons that are asked at the same time.
 const AT_ONCE_MAX: usize = 32;
+/// Until a daemon that is at it is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often a followed log is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -34,6 +37,8 @@ const LOOK: Duration = Duration::from_millis(500);
 enum Outcome {
     Done,
     Failed,
+    /// It was at it, and not done in time; the cause says what it waited for.
+    TimedOut,
     /// No answer came: it may or may not have been done.
     Unknown,
 }
@@ -44,6 +49,16 @@ struct Done {
     outcome: Outcome,
     workflows: Vec<String>,
     cause: String,
+}
+
+/// Which daemons, and how long what takes a while may take.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Patient {
+    #[command(flatten)]
+    pub whom: Whom,
+    /// How long to wait for the end of it: 90s, 10m, 2h.
+    #[arg(long, default_value = "10m", value_parser = duration_s, value_name = "TIME")]
+    pub wait_max: u64,
 }
 
 /// On which daemons.
@@ -104,12 +119,35 @@ async fn selected(client: &Client, selector: String) -> Result<Vec<(String, Node
     Ok(daemons.into_iter().map(|daemon| (daemon.name, daemon.node)).collect())
 }
 
-async fn told(client: &Client, daemon: String, node: NodeId, call: &ControlCall) -> Done {
-    let (outcome, workflows, cause) = match client.ask(&daemon, &node, call).await {
-        Ok(ControlResult::Done { workflows }) => (Outcome::Done, workflows, String::new()),
-        Ok(ControlResult::Failed(failure)) => (Outcome::Failed, Vec::new(), failure.message),
-        Ok(_) => (Outcome::Failed, Vec::new(), "it answered something else".to_string()),
-        Err(error) => (Outcome::Unknown, Vec::new(), error.to_string()),
+/// Asks one daemon, again and again until `until` where it says that it is at it, or takes a while and says nothing.
+async fn told(client: &Client, daemon: String, node: NodeId, call: &ControlCall, until: Option<Instant>) -> Done {
+    let is_late = || until.is_none_or(|until| Instant::now() >= until);
+    let mut waits_for = String::new();
+    let (outcome, workflows, cause) = loop {
+        break match client.ask(&daemon, &node, call).await {
+            Ok(ControlResult::Done { workflows }) => (Outcome::Done, workflows, String::new()),
+            Ok(ControlResult::Report(sections)) => {
+                let text: String = sections.into_iter().map(|section| section.text).collect();
+                (Outcome::Done, Vec::new(), text.trim_end().to_string())
+            }
+            Ok(ControlResult::Failed(failure)) => (Outcome::Failed, Vec::new(), failure.message),
+            Ok(ControlResult::Working { what }) if is_late() => (Outcome::TimedOut, Vec::new(), what),
+            Ok(ControlResult::Working { what }) => {
+                waits_for = what;
+                sleep(AGAIN).await;
+                continue;
+            }
+            Ok(_) => (Outcome::Failed, Vec::new(), "it answered something else".to_string()),
+            Err(error) if is_late() => (
+                Outcome::Unknown,
+                Vec::new(),
+                format!("{error} {waits_for}").trim_end().to_string(),
+            ),
+            Err(_) => {
+                sleep(AGAIN).await;
+                continue;
+            }
+        };
     };
     Done {
         daemon,
@@ -135,13 +173,36 @@ pub async fn command(
     place: Where,
     call: ControlCall,
 ) -> Result<(), CliError> {
+    carried_out(dir, timeout, output, place, call, None).await
+}
+
+/// The same of what takes a while: each daemon is asked until it is done, or the time is over.
+pub async fn patiently(
+    dir: &Path,
+    timeout: Duration,
+    output: Output,
+    Patient { whom, wait_max }: Patient,
+    call: ControlCall,
+) -> Result<(), CliError> {
+    let until = Instant::now() + Duration::from_secs(wait_max);
+    carried_out(dir, timeout, output, whom.into(), call, Some(until)).await
+}
+
+async fn carried_out(
+    dir: &Path,
+    timeout: Duration,
+    output: Output,
+    place: Where,
+    call: ControlCall,
+    until: Option<Instant>,
+) -> Result<(), CliError> {
     let client = Client::connect(dir, timeout, Vec::new()).await?;
     let asked = async {
         let targets = targets(&client, place).await?;
         let count = targets.len();
         let asked = targets
             .into_iter()
-            .map(|(daemon, node)| told(&client, daemon, node, &call));
+            .map(|(daemon, node)| told(&client, daemon, node, &call, until));
         let mut asked = stream::iter(asked).buffered(AT_ONCE_MAX);
         let mut all = Vec::new();
         while let Some(done) = asked.next().await {
@@ -157,6 +218,7 @@ pub async fn command(
         let outcome = match done.outcome {
             Outcome::Done => "done",
             Outcome::Failed => "failed",
+            Outcome::TimedOut => "timed out",
             Outcome::Unknown => "unknown",
         };
         vec![
@@ -171,6 +233,11 @@ pub async fn command(
     Answer::new(&all, all.iter().map(|done| done.daemon.clone()), text).print(output);
     let count = |outcome| all.iter().filter(|done| done.outcome == outcome).count();
     match (count(Outcome::Failed), count(Outcome::Unknown)) {
+        (0, 0) if count(Outcome::TimedOut) > 0 => Err(CliError::Unreachable(format!(
+            "{} of {} daemons were not done in time: say it again to wait on, it does no harm",
+            count(Outcome::TimedOut),
+            all.len()
+        ))),
         (0, 0) => Ok(()),
         (0, unknown) => Err(CliError::Unreachable(format!(
             "{unknown} of {} daemons did not answer: say it again, it does no harm",

@@ -51,6 +51,37 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("mycelial token create --role operator", "for a colleague"),
         ],
     ),
+    (
+        "enrol open",
+        &[
+            ("mycelial enrol open", "for an hour"),
+            ("mycelial enrol open --for 7d", "for a week of building gateways"),
+        ],
+    ),
+    ("enrol close", &[("mycelial enrol close", "")]),
+    ("enrol pending", &[("mycelial enrol pending", "")]),
+    (
+        "enrol approve",
+        &[
+            ("mycelial enrol approve k7qm-x2ad", "the code that the daemon shows"),
+            ("mycelial enrol approve k7qm-x2ad --name pump-3", ""),
+        ],
+    ),
+    ("enrol reject", &[("mycelial enrol reject k7qm-x2ad", "")]),
+    ("group list", &[("mycelial group list", "")]),
+    (
+        "group set",
+        &[(
+            "mycelial group set north 'site=berlin -label:test'",
+            "then: daemon list -l group:north",
+        )],
+    ),
+    ("group remove", &[("mycelial group remove north", "")]),
+    ("operator list", &[("mycelial operator list", "")]),
+    (
+        "operator revoke",
+        &[("mycelial operator revoke anna", "says what it does, and asks")],
+    ),
     ("token list", &[("mycelial token list", "")]),
     ("token revoke", &[("mycelial token revoke ID", "as the list shows it")]),
     (
@@ -149,6 +180,20 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("daemon show", &[("mycelial daemon show gateway-7", "")]),
+    (
+        "daemon drain",
+        &[
+            (
+                "mycelial daemon drain gateway-7 --wait-max 2h",
+                "then: daemon resume, or daemon revoke",
+            ),
+            ("mycelial daemon drain -l site=berlin", ""),
+        ],
+    ),
+    (
+        "daemon spool-check",
+        &[("mycelial daemon spool-check -l site=berlin", "")],
+    ),
     (
         "daemon pause",
         &[
@@ -318,7 +363,16 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("sub", &[("mycelial sub 'line1.>' --count 1", "")]),
-    ("acl", &[("mycelial acl --for mosquitto > acl_file", "")]),
+    (
+        "acl",
+        &[
+            ("mycelial acl --for mosquitto > acl_file", ""),
+            (
+                "mycelial acl --for nats-account --member gateway-7",
+                "what one may, in an account",
+            ),
+        ],
+    ),
     ("doctor", &[("mycelial doctor", "")]),
     ("bugreport", &[("mycelial bugreport report.json", "")]),
     ("completion", &[("mycelial completion bash >> ~/.bashrc", "")]),

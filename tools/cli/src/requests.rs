@@ -21,7 +21,7 @@ use crate::{
     client::{CliError, Client, open_home},
     contexts,
     control::{self, Lines},
-    doctor, letters, live, observe, reference, render, rollouts, secrets, top, workflows,
+    doctor, groups, letters, live, observe, operators, pending, reference, render, rollouts, secrets, top, workflows,
 };
 
 /// How long a command waits for an answer unless told.
@@ -75,6 +75,9 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Workflow(what) => workflows::run(&dir()?, timeout, output, what).await,
         Command::Rollout(what) => rollouts::run(&dir()?, timeout, output, what).await,
         Command::Daemon(what) => daemon(&dir()?, timeout, output, what).await,
+        Command::Enrol(what) => pending::run(&dir()?, timeout, output, what).await,
+        Command::Group(what) => groups::run(&dir()?, timeout, output, what).await,
+        Command::Operator(what) => operators::run(&dir()?, timeout, output, what).await,
         Command::Token(what) => ask(&dir()?, timeout, output, token_call(what)?).await,
         Command::Logs {
             daemon,
@@ -95,7 +98,14 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Audit(what) => audit::run(&dir()?, timeout, output, what).await,
         Command::Alert(what) => observe::alert(&dir()?, timeout, output, what).await,
         Command::Ledger => ask(&dir()?, timeout, output, ApiCall::Ledger).await,
-        Command::Acl { broker } => ask(&dir()?, timeout, output, ApiCall::AccessList(broker.into())).await,
+        Command::Acl { broker, member } => {
+            let broker = broker.into();
+            let call = match member {
+                None => ApiCall::AccessList(broker),
+                Some(member) => ApiCall::AccessListOf { broker, member },
+            };
+            ask(&dir()?, timeout, output, call).await
+        }
         Command::Info => ask(&dir()?, timeout, output, ApiCall::Info).await,
     }
 }
@@ -109,6 +119,12 @@ async fn daemon(dir: &Path, timeout: Duration, output: Output, what: Daemon) -> 
         Daemon::Revoke { name, yes } => return revoke(dir, timeout, output, &name, yes).await,
         Daemon::Ping { name } => return ping(dir, timeout, output, &name).await,
         Daemon::Diagnose { name, file } => return control::diagnose(dir, timeout, output, &name, file).await,
+        Daemon::Drain(patient) => {
+            return control::patiently(dir, timeout, output, patient, ControlCall::Drain { workflow: all() }).await;
+        }
+        Daemon::SpoolCheck(patient) => {
+            return control::patiently(dir, timeout, output, patient, ControlCall::SpoolCheck).await;
+        }
         Daemon::Pause { whom } => (whom, ControlCall::Pause { workflow: all() }),
         Daemon::Resume { whom } => (whom, ControlCall::Resume { workflow: all() }),
         Daemon::LogLevel { level, whom, for_s } => {

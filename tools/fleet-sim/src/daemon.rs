@@ -266,9 +266,11 @@ impl Daemon {
                 .collect(),
         };
         match call {
-            ControlCall::Restart { workflow } | ControlCall::Pause { workflow } | ControlCall::Resume { workflow } => {
-                done(workflow)
-            }
+            ControlCall::Restart { workflow }
+            | ControlCall::Pause { workflow }
+            | ControlCall::Drain { workflow }
+            | ControlCall::Resume { workflow } => done(workflow),
+            ControlCall::SpoolCheck => ControlResult::Done { workflows: Vec::new() },
             ControlCall::LogLevel { .. } => ControlResult::Done { workflows: Vec::new() },
             _ => ControlResult::Failed(Failure {
                 kind: FailureKind::NotFound,

@@ -49,7 +49,7 @@ pub async fn enrol(
     while enrolled.len() < names.len() {
         while asking.len() < ASKING_MAX && bus.is_up() {
             let Some((name, identity)) = waiting.pop() else { break };
-            let candidate = Candidate::new(invitation, identity, name, host(name));
+            let mut candidate = Candidate::new(invitation, identity, name, host(name));
             let _ = bus.publish(&candidate.asks_on(), candidate.question()?).await;
             let node = identity.public().node_id();
             asking.insert(node, (candidate, name, identity, Instant::now()));

@@ -6,6 +6,7 @@ use bus_schema::{
     letter::{LetterCall, LetterResult},
     member::{Certificate, Invitation, Roster, Signed},
     message::*,
+    pairing::{PairAsk, PairWait},
     plan::Plan,
     secret::{SecretCall, SecretResult},
     trial::{TrialCall, TrialResult},
@@ -76,12 +77,14 @@ fn each(kind: u16, ver: u8, payload: &[u8]) {
     again::<TrialResult>(kind, ver, payload);
     again::<RecallAsk>(kind, ver, payload);
     again::<RecallPage>(kind, ver, payload);
+    again::<PairAsk>(kind, ver, payload);
+    again::<PairWait>(kind, ver, payload);
 }
 
 /// The kinds that [`each`] reads: a test compares them with the catalogue.
 #[cfg(test)]
 const KINDS: &[u16] = &[
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33,
 ];
 
 #[cfg(test)]

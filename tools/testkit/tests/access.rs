@@ -192,8 +192,20 @@ impl NatsClient {
 #[test]
 fn nats_server_lets_nobody_beyond_its_own() {
     let (fleet, ids) = fleet();
-    let list = fleet.cli(&["acl", "--for", "nats"]).unwrap();
-    let Ids { fleet: f, plane, a, b } = &ids;
+    // As the whole server's list, and as one account among others.
+    for form in ["nats", "nats-account"] {
+        nats_server_obeys(&fleet.cli(&["acl", "--for", form]).unwrap(), &ids);
+    }
+    let one = fleet.cli(&["acl", "--for", "nats", "--member", "a"]).unwrap();
+    assert!(
+        one.contains(&ids.a) && !one.contains(&format!("user: \"{}\"", ids.b)),
+        "{one}"
+    );
+    assert!(fleet.cli(&["acl", "--for", "nats", "--member", "nobody"]).is_err());
+}
+
+fn nats_server_obeys(list: &str, ids: &Ids) {
+    let Ids { fleet: f, plane, a, b } = ids;
     let filled: Vec<String> = list
         .split("$PASSWORD_")
         .enumerate()

@@ -215,6 +215,55 @@ fn labels_choose_and_revisions_come_back() {
 }
 
 #[test]
+fn a_drained_daemon_has_delivered_all_that_it_had_read() {
+    let world = World::new();
+    let fleet = &world.fleet;
+    let _gateway = fleet.daemon("gateway", None);
+    let mut hub = fleet.daemon("hub", None);
+    world.placeable();
+    ok(fleet, &["workflow", "apply", &fleet.path("workflows"), "--wait"]);
+    world.append(0..5);
+    world.arrives(5);
+    hub.kill9();
+    world.append(5..9);
+    let buffered = || ok(fleet, &["ledger", "-o", "json"]);
+    wait_ok("four records to wait", SOON, || {
+        let ledger = buffered();
+        ledger.contains("\"buffered\": 4").then_some(()).ok_or(ledger)
+    });
+    // The other end is away: it says what waits, and that the time is over.
+    let late = cli(fleet, &["daemon", "drain", "gateway", "--wait-max", "2s"]);
+    assert_eq!(late.code(), Some(7), "{}{}", late.stdout, late.stderr);
+    assert!(
+        late.stdout.contains("timed out") && late.stdout.contains("4 records"),
+        "{}",
+        late.stdout
+    );
+    world.append(9..12);
+    let _hub = fleet.daemon("hub", None);
+    let drained = ok(fleet, &["daemon", "drain", "gateway", "--wait-max", "60s"]);
+    assert!(drained.contains("done") && drained.contains("copy"), "{drained}");
+    assert_eq!(world.arrived(), 9, "all that was read, and nothing that was not");
+    let noted = ok(fleet, &["audit", "list", "--daemon", "gateway", "--search", "drain"]);
+    assert_eq!(noted.matches("drain").count(), 1, "however often it was asked: {noted}");
+
+    let checked = ok(fleet, &["daemon", "spool-check", "gateway"]);
+    assert!(checked.contains("good"), "{checked}");
+    let streams = fs::read_dir(fleet.dir().join("gateway/streams")).expect("streams");
+    let spool = streams
+        .flatten()
+        .map(|entry| entry.path().join("spool"))
+        .find(|path| path.is_dir());
+    fs::create_dir(spool.expect("a spool").join("bad.0000000000000001.1")).expect("a directory");
+    let damaged = cli(fleet, &["daemon", "spool-check", "gateway"]);
+    assert_eq!(damaged.code(), Some(1), "{}{}", damaged.stdout, damaged.stderr);
+    assert!(damaged.stdout.contains("set aside as bad"), "{}", damaged.stdout);
+
+    ok(fleet, &["daemon", "resume", "gateway"]);
+    world.arrives(12);
+}
+
+#[test]
 fn logs_reports_and_refusals() {
     let world = World::new();
     let fleet = &world.fleet;

@@ -106,6 +106,30 @@ fn members_refuse_a_revoked_daemon_while_plane_is_away_at_a_broker_that_lets_it_
 }
 
 #[test]
+fn a_daemon_without_a_string_of_its_own_waits_for_approval() {
+    let fleet = Fleet::start(Broker::embedded(true), None);
+    let door = fleet.cli(&["enrol", "open"]).unwrap().trim().to_string();
+    let mut waits = Cmd::bin("myceliald")
+        .args(["start", "--data-dir", &fleet.path("pump"), "--enrol", &door])
+        .spawn();
+    waits.wait_for_log("this daemon's code is", SOON);
+    let pending = wait_until("the daemon to wait", SOON, || {
+        let text = fleet.cli(&["enrol", "pending", "-o", "json"]).ok()?;
+        let pending: Vec<Value> = serde_json::from_str(&text).ok()?;
+        pending.into_iter().next()
+    });
+    let code = pending["code"].as_str().unwrap();
+    assert!(waits.log().contains(code), "{} and {pending}", waits.log());
+    fleet.cli(&["enrol", "approve", code, "--name", "pump"]).unwrap();
+    wait_until("the daemon to be there", SOON, || is_online(&fleet, "pump"));
+    fleet.cli(&["enrol", "close"]).unwrap();
+    let late = Cmd::bin("myceliald")
+        .args(["enrol", "--name", "late", "--data-dir", &fleet.path("late"), &door])
+        .run(SOON);
+    assert!(late.stderr.contains("mycelial enrol open"), "{}", late.stderr);
+}
+
+#[test]
 fn a_copied_daemon_is_noticed() {
     let fleet = Fleet::start(Broker::Mosquitto(Mosquitto::start()), None);
     fleet.enrol("gateway");

@@ -40,6 +40,11 @@ export const KINDS: Record<AlertKind, Kind> = {
   failing: { label: "A workflow fails", unit: null, says: () => "a workflow fails or is tried again and again" },
   plan_stuck: { label: "A plan is not applied", unit: null, says: () => "a daemon does not apply its plan" },
   cloned: { label: "A daemon is cloned", unit: null, says: () => "two daemons use the keys of one" },
+  rollout_stuck: {
+    label: "A rollout stands still",
+    unit: "seconds",
+    says: (over) => `a rollout has stood at the same place for more than ${over} s`,
+  },
 };
 
 export const SEVERITIES: Record<Severity, Tone> = { critical: "bad", warning: "warn", info: "off" };

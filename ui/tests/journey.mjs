@@ -963,23 +963,33 @@ const STEPS = {
     await page.keyboard.press("Escape");
     assert.equal(await page.getByRole("dialog").count(), 0);
     await until("the focus where it was", () => page.evaluate(() => document.activeElement?.textContent === "Delete"));
-    // In every place whatever has the focus shows it, and the way to the content is short.
-    await everywhere(async (_, path) => {
+  },
+
+  "every page is reached by keyboard, good to read in both themes, and fits a telephone": async () => {
+    const wide = page.viewportSize();
+    await everywhere(async (name, path) => {
+      // Whatever has the focus shows it, and the way to the content is short.
       const [skip, , search] = await tabs(page);
       assert.deepEqual([skip, search], ["Skip to content", "Go to …Ctrl K"], path);
+      for (const colorScheme of ["dark", "light"]) {
+        await page.emulateMedia({ colorScheme });
+        await accessible(page, `${colorScheme} ${path}`);
+        await shoot(page, `${name}-${colorScheme}`);
+      }
+      await page.setViewportSize({ width: 375, height: 740 });
+      await fits(page, path);
+      await accessible(page, `narrow ${path}`);
+      await shoot(page, `${name}-phone`);
+      await page.setViewportSize(wide);
     });
   },
 
-  "both themes are good to read, and the choice is kept": async () => {
+  "a theme is chosen, and kept": async () => {
     const ground = () => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
     const grounds = {};
     for (const scheme of ["light", "dark"]) {
       await page.emulateMedia({ colorScheme: scheme });
       grounds[scheme] = await ground();
-      await everywhere(async (name, path) => {
-        await accessible(page, `${scheme} ${path}`);
-        await shoot(page, `${name}-${scheme}`);
-      });
     }
     assert.notEqual(grounds.light, grounds.dark);
     // The button against the system: the system is dark now.
@@ -996,13 +1006,9 @@ const STEPS = {
     assert.equal(await ground(), grounds.light);
   },
 
-  "a telephone shows all of it": async () => {
+  "a telephone has a menu": async () => {
     await page.setViewportSize({ width: 375, height: 740 });
-    await everywhere(async (name, path) => {
-      await fits(page, path);
-      await accessible(page, `narrow ${path}`);
-      await shoot(page, `${name}-phone`);
-    });
+    await go("/");
     await button("Open menu").click();
     await accessible(page, "menu");
     await section("Daemons");

@@ -68,11 +68,7 @@ impl Service {
                 let subject = subject::enrol_answer(&self.parts.state.fleet, &token);
                 self.outbox.put(match reply {
                     Reply::Wait(wait) => Outgoing::PairWait { to, subject, wait },
-                    Reply::Answer(answer) => Outgoing::Enrolment {
-                        to,
-                        subject,
-                        answer: Box::new(answer),
-                    },
+                    Reply::Answer(answer) => Outgoing::Enrolment { to, subject, answer },
                 });
                 return Ok(());
             }

@@ -27,7 +27,7 @@ pub(super) enum Reply {
     /// To wait.
     Wait(PairWait),
     /// Yes or no.
-    Answer(EnrolAnswer),
+    Answer(Box<EnrolAnswer>),
 }
 
 fn ours(inviter: &Inviter) -> Ours<'_> {
@@ -50,7 +50,7 @@ impl Service {
     /// A candidate without a token asks. `token` is what the store knows of the way in for such, if it is open.
     pub(super) fn waits(&mut self, token: Option<&Token>, ask: &PairAsk) -> Reply {
         let (now, state) = (self.parts.clock.now(), &mut self.parts.state);
-        let refused = |why: &str| Reply::Answer(EnrolAnswer::Refused(why.to_string()));
+        let refused = |why: &str| Reply::Answer(Box::new(EnrolAnswer::Refused(why.to_string())));
         let is_member = state.members.get(&ask.keys.node_id()).is_some();
         if !is_member && token.is_none_or(|token| token.expires_unix_ms <= now.unix_ms || token.uses_left == 0) {
             return refused(
@@ -64,7 +64,7 @@ impl Service {
         match state.on_pairing(ask, fresh, now) {
             Told::Wait(nonce) => Reply::Wait(PairWait { nonce }),
             Told::Refused(why) => refused(&why),
-            Told::Known(member) => Reply::Answer(self.welcome(&member)),
+            Told::Known(member) => Reply::Answer(Box::new(self.welcome(&member))),
         }
     }
 

@@ -19,6 +19,9 @@ use common::{Member, Plane, SOON, bus_config, keys, wait_for};
 use serde_json::json;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
+/// More than one candidate shows in a test.
+const CODES_MAX: usize = 16;
+
 /// A daemon that waits, and the codes it shows.
 fn candidate(
     plane: &Plane,
@@ -27,16 +30,16 @@ fn candidate(
     name: &str,
 ) -> (
     JoinHandle<Result<Membership, EnrolError>>,
-    mpsc::UnboundedReceiver<String>,
+    mpsc::Receiver<String>,
 ) {
-    let (shown, codes) = mpsc::unbounded_channel();
+    let (shown, codes) = mpsc::channel(CODES_MAX);
     let (door, config, name) = (
         door.clone(),
         bus_config(&plane.bus, &format!("pair-{n}")),
         name.to_string(),
     );
     let waits = tokio::spawn(async move {
-        let show = |code: &str| shown.send(code.to_string()).unwrap();
+        let show = |code: &str| shown.try_send(code.to_string()).unwrap();
         enrol_showing(&door, config, &keys(n), &name, HostFacts::default(), SOON, show).await
     });
     (waits, codes)

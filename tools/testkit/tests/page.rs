@@ -105,7 +105,7 @@ impl World {
             ["crowd", count, string] => {
                 let crowd = Cmd::bin("fleet-sim")
                     .args(["--daemons", count, string])
-                    .stdout_to(&self.dir.join("crowd.jsonl"))
+                    .stdout_to(self.dir.join("crowd.jsonl"))
                     .spawn();
                 self.running.insert("crowd".into(), crowd);
             }

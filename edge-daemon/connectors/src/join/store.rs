@@ -475,11 +475,13 @@ impl Store {
     /// Joined records after a number, and the number of the last of them.
     pub(super) fn read(&mut self, after: i64) -> Result<Option<(Batch, i64)>, Fault> {
         type Found = (i64, Option<i64>, Option<Vec<u8>>, Option<i64>, Option<Vec<u8>>);
+        // Of which schemas the rows of one batch are.
+        type Pair = (Option<i64>, Option<i64>);
         let failed = self.failed("read what is joined");
         let sql = "SELECT id, schema0, row0, schema1, row1 FROM joined WHERE id > ?1 ORDER BY id LIMIT ?2";
         let mut statement = self.conn.prepare_cached(sql).map_err(&failed)?;
         let mut rows = statement.query([after, READ_ROWS_MAX]).map_err(&failed)?;
-        let mut open: Option<((Option<i64>, Option<i64>), Shape, BatchBuilder)> = None;
+        let mut open: Option<(Pair, Shape, BatchBuilder)> = None;
         let mut last = after;
         while let Some(row) = rows.next().map_err(&failed)? {
             let found = (|| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))();

@@ -26,6 +26,8 @@ export const KINDS: Record<Kind, { action: string; what: string }> = {
   restart: { action: "Restart a workflow", what: "It is stopped, drained, and begins where it was." },
   pause: { action: "Pause", what: "Sources read nothing more; what was read is still delivered." },
   resume: { action: "Resume", what: "Sources that were paused read again." },
+  drain: { action: "Drain", what: "They pause all their workflows, and are done when nothing is buffered any more." },
+  spool_check: { action: "Check the buffers", what: "They look closely at their buffers on disk while they run." },
   log_level: { action: "Change the log level", what: "Afterwards what their settings say holds again." },
   diagnose: { action: "Diagnose", what: "They collect what helps to find out what is wrong: no records, no secrets." },
 };
@@ -54,6 +56,7 @@ export function orderOf(typed: Typed): { order: Order; deadline_s: number } | nu
   switch (kind) {
     case "ping":
     case "diagnose":
+    case "spool_check":
       return { order: { kind }, deadline_s };
     case "log_level":
       return { order: { kind, level, for_s: parseSpan(hold) ?? 0 }, deadline_s };
@@ -69,6 +72,10 @@ export function cliOf({ kind, workflow, level, hold }: Typed, selector: string, 
     case "ping":
     case "diagnose":
       return only === null ? null : `mycelial daemon ${kind} ${whom}`;
+    case "drain":
+      return `mycelial daemon drain ${whom}`;
+    case "spool_check":
+      return `mycelial daemon spool-check ${whom}`;
     case "log_level":
       return `mycelial daemon log-level ${shellWord(level || "-")} ${whom} --for ${hold.trim()}`;
     case "restart":

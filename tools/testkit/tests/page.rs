@@ -65,6 +65,16 @@ impl World {
         self.postgres.as_ref().ok_or("no PostgreSQL runs".into())
     }
 
+    /// What a daemon that waits for approval shows.
+    fn code_of(&mut self, name: &str) -> Result<String, String> {
+        let waits = self.process(name)?;
+        let line = "this daemon's code is ";
+        waits.wait_for_log(line, SOON);
+        let log = waits.log();
+        let after = log.rsplit(line).next().and_then(|rest| rest.split_whitespace().next());
+        after.map(str::to_string).ok_or(format!("no code in: {log}"))
+    }
+
     fn plane(&self, command: &str) -> String {
         let plane = self.path("plane");
         Cmd::bin("mycelial-plane")
@@ -93,6 +103,20 @@ impl World {
                     .args(["enrol", string, "--data-dir", &home])
                     .run(SOON)
                     .ok();
+            }
+            // The same for a daemon that waits until somebody approves it.
+            ["type", "myceliald", "start", "--enrol", string, name] => {
+                let home = self.path(name);
+                let waits = Cmd::bin("myceliald")
+                    .args(["start", "--enrol", string, "--data-dir", &home])
+                    .name(name)
+                    .spawn();
+                self.running.insert(name.to_string(), waits);
+            }
+            ["code", name] => return self.code_of(name),
+            ["type", "mycelial-plane", ref arguments @ ..] => {
+                let done = Cmd::bin("mycelial-plane").args(arguments).dir(&self.dir).run(SOON);
+                return Ok(done.ok());
             }
             ["login"] => return Ok(self.plane("login")),
             ["rows", count] => {

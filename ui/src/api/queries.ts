@@ -13,15 +13,18 @@ import type {
   ComponentView,
   DaemonDetail,
   DaemonItem,
+  Door,
   DraftView,
   ListPage,
   LogLine,
+  Pending,
   PlaneInfo,
   RevisionView,
   RolloutView,
   RuleShown,
   SeriesShown,
   StreamView,
+  Surroundings,
   TokenView,
   UserView,
   WorkflowStatus,
@@ -214,6 +217,31 @@ export const useDrafts = (isAllowed: boolean) =>
 
 export const useTokens = () =>
   useQuery({ queryKey: keys.tokens, queryFn: ({ signal }) => list<TokenView>("/tokens", signal) });
+
+/** Daemons that wait for approval; asked for again while somebody looks. */
+export const usePending = () =>
+  useQuery({
+    queryKey: keys.pending,
+    queryFn: ({ signal }) => list<Pending>("/pending", signal),
+    refetchInterval: ({ state }) => (state.status === "error" ? QUIET_MS : DETAIL_MS),
+    gcTime: 0,
+  });
+
+export const useDoor = () =>
+  useQuery({
+    queryKey: keys.door,
+    queryFn: ({ signal }) => get<Door>("/pending/door", signal),
+    refetchInterval: ({ state }) => (state.status === "error" ? false : QUIET_MS),
+    gcTime: 0,
+  });
+
+/** The bus the plane is on, and its directory: neither changes while it runs. */
+export const useSurroundings = () =>
+  useQuery({
+    queryKey: keys.surroundings,
+    queryFn: ({ signal }) => get<Surroundings>("/surroundings", signal),
+    staleTime: Infinity,
+  });
 
 export const streamsQuery = queryOptions({
   queryKey: keys.streams,

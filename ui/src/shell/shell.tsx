@@ -12,7 +12,7 @@ import { Status, type Tone } from "@/components/status";
 import { tell } from "@/components/toast";
 import { cx } from "@/lib/cx";
 import { clock } from "@/lib/format";
-import { NAVIGATION } from "./routes";
+import { useNavigation } from "./routes";
 import { chooseTheme, type Theme, useTheme } from "./theme";
 
 const LINKS: Record<string, [Tone, string]> = {
@@ -33,7 +33,7 @@ function Navigation({ onGo }: { onGo: () => void }) {
   return (
     <nav aria-label="Sections">
       <ul className="flex flex-col gap-0.5">
-        {NAVIGATION.map(({ href, label, Icon }) => (
+        {useNavigation().map(({ href, label, Icon }) => (
           <li key={href}>
             <Link
               href={href}

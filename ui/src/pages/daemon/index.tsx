@@ -5,6 +5,7 @@ import { useParams } from "wouter";
 import { Failed } from "@/api/client";
 import { useDaemon, useStreams } from "@/api/queries";
 import type { DaemonDetail } from "@/api/types";
+import { Allowed } from "@/components/allowed";
 import { LinkButton } from "@/components/button";
 import { Callout } from "@/components/callout";
 import { Chart } from "@/components/chart";
@@ -61,7 +62,9 @@ export default function Daemon() {
         <>
           <CliButton command={`mycelial daemon show ${shellWord(name)}`} />
           <LinkButton href={`/logs?daemon=${encodeURIComponent(name)}`}>Log</LinkButton>
-          <CommandButton label="Command …" selector={`name:${name}`} chosen={[name]} />
+          <Allowed needs="operator" what="Commanding">
+            <CommandButton label="Command …" selector={`name:${name}`} chosen={[name]} />
+          </Allowed>
         </>
       }
     >

@@ -4,6 +4,7 @@ import { Bookmark, Plus, X } from "lucide-react";
 import { type ReactNode, useMemo } from "react";
 import { useDaemons, useWorkflows } from "@/api/queries";
 import type { DaemonItem, WorkflowView } from "@/api/types";
+import { Allowed } from "@/components/allowed";
 import { Button, IconButton, LinkButton } from "@/components/button";
 import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
@@ -191,8 +192,12 @@ function Filter({ typed, setTyped, error, found, all, children }: FilterProps) {
       </span>
       {children}
       <CliButton command={command} />
-      {!error && <LabelButton selector={asSelector(typed)} chosen={found} />}
-      {!error && <CommandButton selector={asSelector(typed)} chosen={found.map(({ name }) => name)} />}
+      {!error && (
+        <Allowed needs="operator" what="Labelling and commanding">
+          <LabelButton selector={asSelector(typed)} chosen={found} />
+          <CommandButton selector={asSelector(typed)} chosen={found.map(({ name }) => name)} />
+        </Allowed>
+      )}
       <p id="filter-help" className={error ? "w-full text-xs text-bad" : "sr-only"}>
         {error ??
           "Terms beside each other all have to hold; a minus before a term turns it around. Fields: name, presence, version, runs, label, and any label by its key."}

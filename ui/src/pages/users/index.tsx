@@ -29,7 +29,7 @@ export default function Users() {
   return (
     <Page title="Settings" isWide={false}>
       <Tabs label="Views of the settings" tabs={SETTINGS_TABS} />
-      <Allowed needs="admin" what="Deciding who else may">
+      <Allowed needs="admin" isWhole what="Deciding who else may">
         {isSetup ? <First /> : <All />}
       </Allowed>
     </Page>

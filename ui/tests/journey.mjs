@@ -309,6 +309,7 @@ const STEPS = {
     await until("the string", async () => (await strings()).some((row) => row.For === "daemon never"));
     const { Id } = (await strings()).find((row) => row.For === "daemon never");
     await button(`Revoke ${Id}`).click();
+    await dialog().getByRole("button", { name: "Revoke", exact: true }).click();
     await until("it to be gone", async () => !(await strings()).some((row) => row.For === "daemon never"));
     // What the page knows is wrong, and what only the plane knows.
     await page.getByLabel("Name").fill("Gateway 1");

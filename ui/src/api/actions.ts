@@ -26,6 +26,12 @@ export const createToken = (wish: TokenWish) => post<{ invitation: string }>("/t
 /** Makes an enrolment string useless. */
 export const revokeToken = (id: string) => remove<null>(`/tokens/${part(id)}`);
 
+/** Takes a daemon out of the fleet for good. */
+export const revokeDaemon = (name: string) => remove<null>(`/daemons/${part(name)}`);
+
+/** Takes an operator out of the fleet for good. */
+export const revokeOperator = (name: string) => remove<null>(`/operators/${part(name)}`);
+
 /** Lets daemons without an enrolment string wait for approval for so long. */
 export const openDoor = (ttl_s: number) => post<Door>("/pending/open", { ttl_s });
 

@@ -10,6 +10,8 @@ export const keys = {
   revisions: (name: string) => ["workflows", name, "revisions"],
   revision: (name: string, number: number) => ["workflows", name, "revisions", number],
   tokens: ["tokens"],
+  groups: ["groups"],
+  operators: ["operators"],
   pending: ["pending"],
   door: ["pending", "door"],
   surroundings: ["surroundings"],

@@ -15,8 +15,10 @@ import type {
   DaemonItem,
   Door,
   DraftView,
+  Group,
   ListPage,
   LogLine,
+  Operator,
   Pending,
   PlaneInfo,
   RevisionView,
@@ -217,6 +219,18 @@ export const useDrafts = (isAllowed: boolean) =>
 
 export const useTokens = () =>
   useQuery({ queryKey: keys.tokens, queryFn: ({ signal }) => list<TokenView>("/tokens", signal) });
+
+/** Selectors with a name. `isOn`: they are of the whole fleet. */
+export const useGroups = (isOn: boolean) =>
+  useQuery({
+    queryKey: keys.groups,
+    queryFn: ({ signal }) => list<Group>("/groups", signal),
+    enabled: isOn,
+    staleTime: CATALOGUE_STALE_MS,
+  });
+
+export const useOperators = () =>
+  useQuery({ queryKey: keys.operators, queryFn: ({ signal }) => list<Operator>("/operators", signal) });
 
 /** Daemons that wait for approval; asked for again while somebody looks. */
 export const usePending = () =>

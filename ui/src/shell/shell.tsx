@@ -87,8 +87,9 @@ function Foot() {
         </IconButton>
       </div>
       {user && (
-        <p className="truncate">
+        <p className="truncate" title={user.scope === null ? undefined : `Sees ${user.scope}`}>
           {user.name}, {user.role}
+          {user.scope !== null && `, sees ${user.scope}`}
         </p>
       )}
       {info.data && (

@@ -21,6 +21,7 @@ import { tell } from "@/components/toast";
 import { count } from "@/lib/format";
 import { SETTINGS_TABS } from "../settings/tabs";
 import { AddUser } from "./add";
+import { Operators } from "./operators";
 import { PasswordForm } from "./password-form";
 import { RANKS } from "./wish";
 
@@ -62,6 +63,7 @@ function All() {
       <Section title="One more">
         <AddUser />
       </Section>
+      <Operators />
     </>
   );
 }

@@ -183,14 +183,20 @@ const PLACES = [
 
 const settled = () => until("the data", async () => !/Loading …|Checking …/.test(await main().innerText()));
 
-// Every page there is, one after the other, drawn with data.
+// Every page there is, one after the other, drawn with data. What is wrong with one does not hide what is wrong with the next.
 async function everywhere(look) {
+  const wrong = [];
   for (const [path, title, name] of PLACES) {
-    await go(path);
-    await heading(title);
-    await settled();
-    await look(name, path);
+    try {
+      await go(path);
+      await heading(title);
+      await settled();
+      await look(name, path);
+    } catch (cause) {
+      wrong.push(`${path}: ${cause.message}`);
+    }
   }
+  assert.deepEqual(wrong, []);
 }
 
 const STEPS = {
@@ -1081,7 +1087,7 @@ const STEPS = {
     assert.equal(made.What, "key backup");
     await link("Broker").click();
     await text("the embedded one, mycelial-broker");
-    await page.getByLabel("Broker").selectOption("nats-server");
+    await page.getByLabel("Broker", { exact: true }).selectOption("nats-server");
     await text(/permissions/);
     const [file] = await Promise.all([page.waitForEvent("download"), button("Export").click()]);
     assert.equal(file.suggestedFilename(), "mycelial.conf");
@@ -1124,6 +1130,7 @@ const STEPS = {
   "every page is reached by keyboard, good to read in both themes, and fits a telephone": async () => {
     const wide = page.viewportSize();
     await everywhere(async (name, path) => {
+      await page.setViewportSize(wide);
       // Whatever has the focus shows it, and the way to the content is short.
       const [skip, , search] = await tabs(page);
       assert.deepEqual([skip, search], ["Skip to content", "Go to …Ctrl K"], path);
@@ -1136,8 +1143,8 @@ const STEPS = {
       await fits(page, path);
       await accessible(page, `narrow ${path}`);
       await shoot(page, `${name}-phone`);
-      await page.setViewportSize(wide);
     });
+    await page.setViewportSize(wide);
   },
 
   "a theme is chosen, and kept": async () => {

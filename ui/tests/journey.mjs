@@ -1134,6 +1134,11 @@ const STEPS = {
       // Whatever has the focus shows it, and the way to the content is short.
       const [skip, , search] = await tabs(page);
       assert.deepEqual([skip, search], ["Skip to content", "Go to …Ctrl K"], path);
+      // As somebody finds it who comes to it.
+      await page.evaluate(() => {
+        document.activeElement?.blur();
+        scrollTo(0, 0);
+      });
       for (const colorScheme of ["dark", "light"]) {
         await page.emulateMedia({ colorScheme });
         await accessible(page, `${colorScheme} ${path}`);

@@ -133,7 +133,7 @@ export function Shell({ onSearch, children }: { onSearch: () => void; children: 
     <div className="flex min-h-dvh max-md:flex-col">
       <a
         href="#main"
-        className="sr-only z-50 rounded-(--radius) bg-raised px-3 py-2 focus:not-sr-only focus:absolute focus:top-2 focus:left-2"
+        className="sr-only z-50 rounded-(--radius) bg-raised focus:not-sr-only focus:absolute focus:px-3 focus:py-2 focus:top-2 focus:left-2"
       >
         Skip to content
       </a>

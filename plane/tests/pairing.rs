@@ -28,10 +28,7 @@ fn candidate(
     door: &Invitation,
     n: u8,
     name: &str,
-) -> (
-    JoinHandle<Result<Membership, EnrolError>>,
-    mpsc::Receiver<String>,
-) {
+) -> (JoinHandle<Result<Membership, EnrolError>>, mpsc::Receiver<String>) {
     let (shown, codes) = mpsc::channel(CODES_MAX);
     let (door, config, name) = (
         door.clone(),

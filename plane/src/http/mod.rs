@@ -1,6 +1,7 @@
 //! The web page and its JSON: what a browser on this machine may ask of the plane. Every call goes through the service;
 //! nothing is decided here but who may ask: see `table.rs`.
 
+mod about;
 mod api_tokens;
 mod ask;
 mod assets;
@@ -48,6 +49,7 @@ use crate::{
     web_operator::Standing,
 };
 
+pub use about::About;
 pub use auth::{Auth, Door, names};
 use port::{Peer, Port};
 
@@ -68,6 +70,8 @@ pub struct Parts {
     pub commands: Arc<Commands>,
     /// Who asks daemons for records.
     pub operator: Standing,
+    /// Where the plane is.
+    pub about: About,
     /// What Prometheus has to show; `None`: metrics are off.
     pub metrics_token: Option<Zeroizing<String>>,
     /// TLS around every connection.
@@ -82,6 +86,7 @@ pub struct Web {
     auth: Auth,
     commands: Arc<Commands>,
     operator: Standing,
+    about: About,
     metrics_token: Option<Zeroizing<String>>,
     stop: watch::Receiver<bool>,
 }
@@ -111,6 +116,7 @@ pub fn serve(listener: TcpListener, parts: Parts, stop: watch::Receiver<bool>) -
         auth,
         commands,
         operator,
+        about,
         metrics_token,
         tls,
     } = parts;
@@ -120,6 +126,7 @@ pub fn serve(listener: TcpListener, parts: Parts, stop: watch::Receiver<bool>) -
         auth,
         commands,
         operator,
+        about,
         metrics_token,
         stop: stop.clone(),
     });

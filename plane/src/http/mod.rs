@@ -14,6 +14,7 @@ mod groups;
 mod live;
 mod metrics;
 mod observe;
+mod oidc;
 #[cfg(feature = "schema")]
 pub mod openapi;
 mod operator;
@@ -48,7 +49,7 @@ use crate::{
     web_operator::Standing,
 };
 
-pub use auth::{Auth, Door, names};
+pub use auth::{Auth, AuthError, Door, names};
 use port::{Peer, Port};
 
 /// Largest request body, in bytes: a workflow's text and a little around it.

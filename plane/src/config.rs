@@ -24,6 +24,7 @@ use crate::{
     domain::redact::{self, Redact},
     invite::{Inviter, Logins},
     notify::AlertsSection,
+    oidc::OidcSection,
     otlp::OtlpSection,
     store::history,
 };
@@ -77,6 +78,8 @@ pub struct WebSection {
     pub tls_cert: Option<PathBuf>,
     /// The certificate's private key, PEM.
     pub tls_key: Option<PathBuf>,
+    /// People log in at an OpenID Connect provider.
+    pub oidc: Option<OidcSection>,
 }
 
 impl WebSection {
@@ -99,6 +102,7 @@ impl Default for WebSection {
             tls: false,
             tls_cert: None,
             tls_key: None,
+            oidc: None,
         }
     }
 }
@@ -276,6 +280,7 @@ impl Config {
         if self.web.tls_cert.is_some() != self.web.tls_key.is_some() {
             return Err("web.tls_cert and web.tls_key belong together: set both or neither".to_string());
         }
+        self.web.oidc.as_ref().map_or(Ok(()), OidcSection::check)?;
         Redact::new(&self.web.redact).map_err(|wrong| format!("web.redact: {wrong}"))?;
         if self.http.parse::<std::net::SocketAddr>().is_err() {
             return Err(format!(

@@ -28,6 +28,7 @@ pub mod login;
 pub mod metrics;
 pub mod notify;
 pub mod observe;
+pub mod oidc;
 pub mod otlp;
 pub mod outbox;
 pub mod password;

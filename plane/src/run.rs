@@ -29,7 +29,7 @@ use crate::{
     config::{Config, Public, STORE},
     disk::{Disk, Files, save_revoked},
     domain::{Change, Now, State, change::Signer, redact::Redact},
-    http,
+    http::{self, AuthError},
     init::{InitError, Wishes, init, is_made, note_public, root},
     invite::Wish,
     live::Live,
@@ -275,9 +275,13 @@ impl Running {
             names: &config.http_names,
             has_tls: tls.is_some(),
             dir,
+            oidc: config.web.oidc.as_ref(),
         };
         let auth = http::Auth::new(disk.clone(), &fleet, door).await;
-        let auth = auth.map_err(|error| failed(&error))?;
+        let auth = auth.map_err(|error| match error {
+            AuthError::Config(error) => wrong(&error),
+            error => failed(&error),
+        })?;
         let revoked_file = config
             .broker
             .as_ref()

@@ -29,12 +29,14 @@ use super::{
 use crate::{
     audit::Sparing,
     clock::unix_ms,
+    config::ConfigError,
     disk::{Closed, Disk},
     domain::labels::Selector,
     login::{digest, fresh_secret},
+    oidc::{OidcSection, Provider},
     people::OWNER,
     permission::{Caller, Rank},
-    store::Person,
+    store::{Person, StoreError},
 };
 
 /// How long a session lasts, in milliseconds: a week.
@@ -57,9 +59,25 @@ pub struct Auth {
     hosts: Vec<String>,
     cookie: String,
     /// Cookies are for TLS only.
-    has_tls: bool,
+    pub(super) has_tls: bool,
     login_hint: String,
     refusals: Mutex<Sparing>,
+    /// Who else lets people in.
+    pub(super) oidc: Option<Provider>,
+}
+
+/// It cannot be known who may come in.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// See [`Closed`].
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    /// See [`ConfigError`].
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// See [`StoreError`].
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Where people come in.
@@ -73,21 +91,29 @@ pub struct Door<'a> {
     pub has_tls: bool,
     /// The plane's directory, for hints.
     pub dir: &'a Path,
+    /// Who else lets people in.
+    pub oidc: Option<&'a OidcSection>,
 }
 
 impl Auth {
     /// Behind this door.
-    pub async fn new(disk: Disk, fleet: &FleetId, door: Door<'_>) -> Result<Self, Closed> {
+    pub async fn new(disk: Disk, fleet: &FleetId, door: Door<'_>) -> Result<Self, AuthError> {
         let Door {
             address,
             names,
             has_tls,
             dir,
+            oidc,
         } = door;
         let now = unix_ms();
         if let Err(cause) = disk.run(move |files| files.store.forget_expired(now)).await? {
             warn!(%cause, "cannot forget old web sessions");
         }
+        let oidc = oidc.map(|section| Provider::new(section, dir)).transpose()?;
+        let settings = oidc.as_ref().map(Provider::fingerprint);
+        // Nobody keeps a role that the settings do not give any more.
+        disk.run(move |files| files.store.keep_oidc_sessions_of(settings.as_ref()))
+            .await??;
         Ok(Self {
             disk,
             attempts: Attempts::default(),
@@ -101,6 +127,7 @@ impl Auth {
                 dir.display()
             ),
             refusals: Mutex::default(),
+            oidc,
         })
     }
 
@@ -110,8 +137,8 @@ impl Auth {
         refusals.may(now_unix_ms)
     }
 
-    /// The hash of the session cookie, if one was sent.
-    pub(super) fn cookie_of(&self, headers: &HeaderMap) -> Option<[u8; 32]> {
+    /// What a cookie says, if it was sent.
+    pub(super) fn cookie_named(headers: &HeaderMap, wanted: &str) -> Option<String> {
         let cookies = headers
             .get_all(header::COOKIE)
             .iter()
@@ -121,9 +148,19 @@ impl Auth {
             .flat_map(|text| text.split(';'));
         let mut ours = pairs
             .filter_map(|pair| pair.trim().split_once('='))
-            .filter(|(name, _)| *name == self.cookie);
+            .filter(|(name, _)| *name == wanted);
+        ours.next().map(|(_, value)| value.to_string())
+    }
+
+    /// The hash of the session cookie, if one was sent.
+    pub(super) fn cookie_of(&self, headers: &HeaderMap) -> Option<[u8; 32]> {
         // Kept by hash: looking it up tells nothing of the secret.
-        ours.next().map(|(_, secret)| digest(secret))
+        Self::cookie_named(headers, &self.cookie).map(|secret| digest(&secret))
+    }
+
+    /// The name of the cookie that carries a log-in to a provider and back.
+    pub(super) fn flow_cookie_name(&self) -> String {
+        format!("{}-oidc", self.cookie)
     }
 
     /// Who sent these headers, if anybody known.
@@ -153,7 +190,7 @@ impl Auth {
         &self.login_hint
     }
 
-    fn set_cookie(&self, secret: &str, age_s: i64) -> Option<HeaderValue> {
+    pub(super) fn set_cookie(&self, secret: &str, age_s: i64) -> Option<HeaderValue> {
         let name = &self.cookie;
         let secure = if self.has_tls { "; Secure" } else { "" };
         let text = format!("{name}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={age_s}{secure}");
@@ -271,6 +308,8 @@ struct SessionShown {
     setup: bool,
     /// How to log in.
     hint: String,
+    /// What the provider is called where people can log in too (`GET /session/oidc`); null: there is none.
+    oidc: Option<String>,
 }
 
 /// Who it is, and how much it may.
@@ -296,6 +335,7 @@ async fn session(ask: Ask) -> Answer {
         }),
         setup: users.is_empty(),
         hint: ask.web.auth.login_hint.clone(),
+        oidc: ask.web.auth.oidc.as_ref().map(Provider::shown),
     })
 }
 

@@ -15,6 +15,7 @@ mod groups;
 mod live;
 mod metrics;
 mod observe;
+mod oidc;
 #[cfg(feature = "schema")]
 pub mod openapi;
 mod operator;
@@ -50,7 +51,7 @@ use crate::{
 };
 
 pub use about::About;
-pub use auth::{Auth, Door, names};
+pub use auth::{Auth, AuthError, Door, names};
 use port::{Peer, Port};
 
 /// Largest request body, in bytes: a workflow's text and a little around it.

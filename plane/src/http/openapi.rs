@@ -62,6 +62,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     let problem = "#/components/responses/Problem";
     let good = match endpoint.reply {
         Reply::Nothing => ("204", json!({ "description": "Done." })),
+        Reply::Elsewhere => ("303", json!({ "description": "Go on at `location`, with a browser." })),
         Reply::Json(body) => {
             let schema = shape(body, generator);
             (

@@ -16,7 +16,7 @@ use bus_schema::api::FailureKind;
 use super::{
     BODY_BYTES_MAX, Peer, Web, about, api_tokens,
     ask::{Answer, Ask, Handler},
-    audit, auth, commands, drafts, fleet, groups, live, observe, operator as web_operator, operators, pending,
+    audit, auth, commands, drafts, fleet, groups, live, observe, oidc, operator as web_operator, operators, pending,
     problem::Refusal,
     rollouts, users, workflows,
 };
@@ -99,6 +99,8 @@ pub enum Reply {
     Json(Shape),
     /// 200 and server-sent events.
     Events,
+    /// 303: the browser goes on elsewhere.
+    Elsewhere,
 }
 
 /// A line of the table.
@@ -170,6 +172,11 @@ impl Endpoint {
         Self { reply, ..self }
     }
 
+    pub(super) fn leads_elsewhere(self) -> Self {
+        let reply = Reply::Elsewhere;
+        Self { reply, ..self }
+    }
+
     pub(super) fn events(self) -> Self {
         let reply = Reply::Events;
         Self { reply, ..self }
@@ -200,6 +207,7 @@ pub(super) const fn admin() -> Need {
 pub fn endpoints() -> Vec<Endpoint> {
     [
         auth::endpoints(),
+        oidc::endpoints(),
         fleet::endpoints(),
         workflows::endpoints(),
         live::endpoints(),

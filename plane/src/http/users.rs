@@ -14,6 +14,7 @@ use crate::{
     clock::unix_ms,
     disk::Files,
     domain::labels::Selector,
+    oidc::PREFIX,
     password,
     people::{USERS_MAX, mistaken_for_owner},
     permission::{Rank, Reach::Free},
@@ -141,16 +142,16 @@ async fn hashed(ask: &Ask, password: String) -> Result<String, Refusal> {
         .map_err(Refusal::internal)
 }
 
-/// Whose name and password these are. Many wrong ones from one address, or for one name, have to wait.
-pub(super) async fn recognise(ask: &Ask, name: String, password: String) -> Result<String, Refusal> {
+/// From where, without the port.
+pub(super) fn address(ask: &Ask) -> &str {
+    let split = ask.from.rsplit_once(':');
+    split.map_or(ask.from.as_str(), |(address, _)| address)
+}
+
+/// Counts an attempt to log in under these keys; refused when too many have failed.
+pub(super) fn attempt(ask: &Ask, keys: &[String]) -> Result<(), Refusal> {
     let (now_ms, attempts) = (u64::try_from(unix_ms()).unwrap_or(0), &ask.web.auth.attempts);
-    let address = ask
-        .from
-        .rsplit_once(':')
-        .map_or(ask.from.as_str(), |(address, _)| address);
-    let short: String = name.chars().take(64).collect();
-    let keys = [format!("name {short}"), format!("address {address}")];
-    if let Some(wait_s) = attempts.wait_s(&keys, now_ms) {
+    if let Some(wait_s) = attempts.wait_s(keys, now_ms) {
         let message = "too many log-ins have failed";
         let mut refusal = Refusal::new(
             StatusCode::TOO_MANY_REQUESTS,
@@ -161,13 +162,21 @@ pub(super) async fn recognise(ask: &Ask, name: String, password: String) -> Resu
         refusal.retry_s = Some(wait_s);
         return Err(refusal);
     }
-    attempts.tried(&keys, now_ms);
+    attempts.tried(keys, now_ms);
+    Ok(())
+}
+
+/// Whose name and password these are. Many wrong ones from one address, or for one name, have to wait.
+pub(super) async fn recognise(ask: &Ask, name: String, password: String) -> Result<String, Refusal> {
+    let short: String = name.chars().take(64).collect();
+    let keys = [format!("name {short}"), format!("address {}", address(ask))];
+    attempt(ask, &keys)?;
     let found = disk(ask, move |files| files.store.user(&name)).await?;
     let kept = found.as_ref().map(|user| user.password.clone());
     let right = slowly(ask, move || password::is_right(&password, kept.as_deref())).await?;
     match found.filter(|_| right) {
         Some(user) => {
-            attempts.succeeded(&keys);
+            ask.web.auth.attempts.succeeded(&keys);
             Ok(user.name)
         }
         None => {
@@ -238,6 +247,12 @@ async fn own(ask: Ask) -> Answer {
 async fn change_own(ask: &Ask) -> Answer {
     let PasswordWish { old, new } = ask.body()?;
     let name = ask.caller()?.name.clone();
+    if name.starts_with(PREFIX) {
+        return Err(Refusal::invalid(
+            "your password is not kept here",
+            "change it where you log in",
+        ));
+    }
     let wanted = name.clone();
     if disk(ask, move |files| files.store.user(&wanted)).await?.is_none() {
         return Err(Refusal::invalid(
@@ -339,7 +354,12 @@ async fn remove(ask: Ask) -> Answer {
 
 async fn removed(ask: &Ask, name: String) -> Answer {
     let whom = name.clone();
-    if !disk(ask, move |files| files.store.remove_user(&whom)).await? {
+    let gone = disk(ask, move |files| match whom.starts_with(PREFIX) {
+        // No user of ours: it is out until it logs in again.
+        true => files.store.end_oidc_sessions(&whom),
+        false => files.store.remove_user(&whom),
+    });
+    if !gone.await? {
         return Err(no_user(&name));
     }
     info!(

@@ -13,7 +13,7 @@ use bus_link::{essential, session::Session};
 use bus_schema::message::Text;
 use serde_json::Value;
 pub use settings::AlertsSection;
-pub(crate) use settings::first_line;
+pub(crate) use settings::{first_line, tls_of};
 use tokio::{
     sync::{Notify, watch},
     time::timeout,

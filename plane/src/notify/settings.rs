@@ -151,7 +151,7 @@ pub(crate) fn first_line(key: &'static str, path: &Path) -> Result<Zeroizing<Str
 }
 
 /// Whom to trust: an authority of one's own, or the system's.
-pub(super) fn tls_of(key: &'static str, ca: Option<&Path>) -> Result<Tls, ConfigError> {
+pub(crate) fn tls_of(key: &'static str, ca: Option<&Path>) -> Result<Tls, ConfigError> {
     let Some(path) = ca else {
         return Ok(Tls::default());
     };

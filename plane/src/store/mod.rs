@@ -9,6 +9,7 @@ pub mod audit;
 mod commands;
 pub mod drafts;
 pub mod history;
+mod oidc;
 mod records;
 mod rollouts;
 mod users;
@@ -45,6 +46,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("audit.sql"),
     include_str!("commands.sql"),
     include_str!("care.sql"),
+    include_str!("oidc.sql"),
 ];
 
 /// The store cannot be used.

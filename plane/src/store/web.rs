@@ -31,8 +31,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let sql = "INSERT INTO sessions (hash, user, expires_unix_ms) VALUES (?1, ?2, ?3)";
         self.db.execute(sql, params![hash, user, expires_unix_ms])?;
-        let sql = "DELETE FROM sessions WHERE hash NOT IN \
-                   (SELECT hash FROM sessions ORDER BY expires_unix_ms DESC, hash LIMIT ?1)";
+        let sql = "DELETE FROM sessions WHERE name IS NULL AND hash NOT IN \
+                   (SELECT hash FROM sessions WHERE name IS NULL ORDER BY expires_unix_ms DESC, hash LIMIT ?1)";
         self.db.execute(sql, [most])?;
         Ok(())
     }
@@ -54,7 +54,9 @@ impl Store {
 
     /// Whose session this is: asked at every request, so that it ends at once when the user is removed.
     pub fn session(&self, hash: &[u8; 32], now_unix_ms: i64) -> Result<Option<Person>, StoreError> {
-        let sql = "SELECT s.user, u.role, u.scope FROM sessions s LEFT JOIN users u ON u.name = s.user \
+        // Whoever is no user of ours may what stands with the session.
+        let sql = "SELECT coalesce(s.user, s.name), coalesce(u.role, s.role), \
+                   CASE WHEN s.name IS NULL THEN u.scope ELSE s.scope END FROM sessions s LEFT JOIN users u ON u.name = s.user \
                    WHERE s.hash = ?1 AND s.expires_unix_ms > ?2";
         type Found = (Option<String>, Option<String>, Option<String>);
         let read = |row: &Row<'_>| -> rusqlite::Result<Found> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };

@@ -53,6 +53,22 @@ pub fn python() -> PathBuf {
     path
 }
 
+/// The packages of Node that tests need, in `target/node`.
+///
+/// Panics with the command to make it when they are not there.
+#[must_use]
+#[track_caller]
+pub fn node_packages() -> PathBuf {
+    let target = bins_dir().parent().map(Path::to_path_buf).unwrap_or_default();
+    let path = target.join("node").join("node_modules");
+    assert!(
+        path.is_dir(),
+        "{} is not there: run `cargo xtask setup`",
+        path.display()
+    );
+    path
+}
+
 /// `target/debug` for a test at `target/debug/deps/name-hash`.
 fn profile_dir() -> PathBuf {
     let exe = env::current_exe().expect("a test has an executable");

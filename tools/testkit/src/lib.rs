@@ -11,6 +11,7 @@
 //! | a server that behaves as a test says | [`Script`] |
 //! | a machine | [`Modbus`], [`OpcUa`] |
 //! | a mail server | [`Smtp`] |
+//! | a provider of OpenID Connect | [`Oidc`] |
 //! | certificates | [`Tls`] |
 //! | one of our own binaries | [`bin`], [`Cmd::bin`], [`Proc`] |
 //! | all of them together | [`Fleet`], on a [`Broker`] |
@@ -48,6 +49,7 @@ mod mariadb;
 mod modbus;
 mod mosquitto;
 mod nats;
+mod oidc;
 mod opcua;
 pub mod oracle;
 mod ports;
@@ -65,7 +67,7 @@ mod tls;
 mod wait;
 mod wall_clock;
 
-pub use bins::{bin, find_program, python};
+pub use bins::{bin, find_program, node_packages, python};
 pub use crowd::{Crowd, Picture};
 pub use dice::{Dice, fresh_seed};
 pub use fleet::{Broker, Embedded, Fleet};
@@ -77,6 +79,7 @@ pub use mariadb::{Mariadb, MariadbBuilder};
 pub use modbus::Modbus;
 pub use mosquitto::{Mosquitto, MosquittoBuilder};
 pub use nats::{Nats, NatsBuilder};
+pub use oidc::{Oidc, Seen, Walker};
 pub use opcua::OpcUa;
 pub use ports::free_port;
 pub use postgres::{NULL, Postgres, PostgresBuilder};

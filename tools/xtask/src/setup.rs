@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::cmd;
 
+mod node;
 mod python;
 
 /// What `cargo xtask setup` can be told.
@@ -225,21 +226,22 @@ const POSTGRES_ROOT: &str = "/usr/lib/postgresql";
 /// Runs the task.
 pub fn run(args: &Args) -> Result<()> {
     let missing = missing(needs(Purpose::Test), &search_dirs());
-    let has_packages = python::is_ready();
-    if missing.is_empty() && has_packages {
+    let packages = [(python::WHAT, python::is_ready()), (node::WHAT, node::is_ready())];
+    if missing.is_empty() && packages.iter().all(|(_, is_ready)| *is_ready) {
         let here = names(needs(Purpose::Test));
-        println!("setup: everything is here ({here}, {})", python::WHAT);
+        println!("setup: everything is here ({here}, {}, {})", python::WHAT, node::WHAT);
         return Ok(());
     }
     if args.check {
         let mut lacking = missing.iter().map(|need| need.what).collect::<Vec<_>>();
-        lacking.extend((!has_packages).then_some(python::WHAT));
+        lacking.extend(packages.iter().filter(|(_, is_ready)| !is_ready).map(|(what, _)| *what));
         bail!("missing: {}; `cargo xtask setup` installs it", lacking.join(", "));
     }
     if !missing.is_empty() {
         install(&missing)?;
     }
-    python::ensure()
+    python::ensure()?;
+    node::ensure()
 }
 
 /// Makes sure of what building needs. Quiet when it is all here.
@@ -255,7 +257,8 @@ pub fn ensure_counting_tools() -> Result<()> {
 /// Makes sure of what building and testing need. Quiet when it is all here.
 pub fn ensure_all() -> Result<()> {
     ensure(Purpose::Test)?;
-    python::ensure()
+    python::ensure()?;
+    node::ensure()
 }
 
 /// Makes sure of a Python that can make environments.

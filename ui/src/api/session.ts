@@ -2,7 +2,7 @@
 
 import type { QueryClient } from "@tanstack/react-query";
 import { create } from "zustand";
-import { ask, SESSION } from "./client";
+import { ask, BASE, SESSION } from "./client";
 import { endLive, holdLive, startLive } from "./live";
 import type { Rank, Session, User } from "./types";
 
@@ -10,9 +10,11 @@ interface Known {
   user: User | null;
   /** There are no users yet: nobody can log in by name and password. */
   isSetup: boolean;
+  /** What the provider is called at which people can log in too. */
+  provider: string | null;
 }
 
-export const useUser = create<Known>(() => ({ user: null, isSetup: false }));
+export const useUser = create<Known>(() => ({ user: null, isSetup: false, provider: null }));
 
 const RANKS: readonly Rank[] = ["viewer", "operator", "admin"];
 
@@ -25,11 +27,14 @@ export const useSeesAll = () => useUser(({ user }) => user !== null && user.scop
 /** Whether this browser is logged in; begins the live picture if so. Never fails for not being so. */
 export async function lookSession(queries: QueryClient) {
   const { data } = await ask<Session>("GET", SESSION);
-  useUser.setState({ user: data.user, isSetup: data.setup });
+  useUser.setState({ user: data.user, isSetup: data.setup, provider: data.oidc });
   if (data.user === null) endLive(data.hint);
   else startLive(queries);
   return data;
 }
+
+/** Where the browser goes to log in at the provider. It comes back to the page. */
+export const PROVIDER = `${BASE}${SESSION}/oidc`;
 
 export async function logInWithCode(code: string, queries: QueryClient) {
   await ask("POST", SESSION, { body: { code } });

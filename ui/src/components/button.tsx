@@ -13,7 +13,8 @@ const KINDS: Record<Kind, string> = {
   quiet: "border border-transparent bg-transparent text-muted hover:bg-hover hover:text-text",
 };
 
-const looks = (kind: Kind, className?: string) =>
+/** For what is a link out of the page. */
+export const buttonLooks = (kind: Kind, className?: string) =>
   cx(
     "inline-flex h-8 shrink-0 items-center justify-center gap-1.5 whitespace-nowrap rounded-(--radius) px-3 text-sm no-underline transition-colors",
     "disabled:cursor-not-allowed disabled:border-line disabled:bg-sunken disabled:text-muted",
@@ -34,7 +35,7 @@ export function Button({ kind = "plain", busy = false, className, disabled, type
       type={type ?? "button"}
       aria-busy={busy || undefined}
       disabled={disabled || busy}
-      className={looks(kind, className)}
+      className={buttonLooks(kind, className)}
       {...rest}
     />
   );
@@ -59,7 +60,7 @@ interface LinkButtonProps {
 
 export function LinkButton({ href, kind = "plain", className, children }: LinkButtonProps) {
   return (
-    <Link href={href} className={looks(kind, className)}>
+    <Link href={href} className={buttonLooks(kind, className)}>
       {children}
     </Link>
   );

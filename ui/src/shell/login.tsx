@@ -3,8 +3,8 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { useLive } from "@/api/live";
-import { logIn, logInWithCode, useUser } from "@/api/session";
-import { Button } from "@/components/button";
+import { logIn, logInWithCode, PROVIDER, useUser } from "@/api/session";
+import { Button, buttonLooks } from "@/components/button";
 import { Failure } from "@/components/callout";
 import { Code } from "@/components/copy";
 import { Field, Input } from "@/components/field";
@@ -14,12 +14,17 @@ import { Page } from "@/components/page";
 export const codeIn = (text: string) => /(?:^|[#/])([a-z2-7]{16,})$/.exec(text.trim())?.[1] ?? null;
 
 export function Login({ refused }: { refused: unknown }) {
-  const isSetup = useUser((state) => state.isSetup);
+  const { isSetup, provider } = useUser();
   const [error, setError] = useState(refused);
   return (
     <main className="mx-auto w-full max-w-xl pt-[10vh]">
       <Page title="Log in" isWide={false}>
         {error !== null && <Failure error={error} />}
+        {provider !== null && (
+          <a href={PROVIDER} className={buttonLooks("main", "w-fit")}>
+            Log in with {provider}
+          </a>
+        )}
         {!isSetup && <ByName setError={setError} />}
         <ByLink isOnly={isSetup} setError={setError} />
       </Page>

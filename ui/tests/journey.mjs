@@ -1177,6 +1177,7 @@ const STEPS = {
   "a telephone has a menu": async () => {
     await page.setViewportSize({ width: 375, height: 740 });
     await go("/");
+    await heading("Overview");
     await button("Open menu").click();
     await accessible(page, "menu");
     await section("Daemons");

@@ -45,7 +45,7 @@ format = "json_lines"
 type = "partition"
 from = "readings"
 by = ["line"]
-part = 1
+part = 2
 of = 2
 
 [destinations.out]

@@ -40,21 +40,9 @@ pub(super) struct Packed {
     broken: Option<String>,
 }
 
-impl Packed {
-    pub(super) fn new(file: &File) -> io::Result<Self> {
-        let file = Independent {
-            file: file.try_clone()?,
-            at: 0,
-        };
-        Ok(Self {
-            bytes: MultiGzDecoder::new(file),
-            is_over: false,
-            broken: None,
-        })
-    }
-
-    /// Reads more; 0 at the end, and before what cannot be unpacked.
-    pub(super) fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+impl Read for Packed {
+    /// 0 at the end, and before what cannot be unpacked.
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         if self.is_over {
             return Ok(0);
         }
@@ -75,6 +63,20 @@ impl Packed {
             _ => {}
         }
         read
+    }
+}
+
+impl Packed {
+    pub(super) fn new(file: &File) -> io::Result<Self> {
+        let file = Independent {
+            file: file.try_clone()?,
+            at: 0,
+        };
+        Ok(Self {
+            bytes: MultiGzDecoder::new(file),
+            is_over: false,
+            broken: None,
+        })
     }
 
     /// Goes to an offset, by unpacking what is before it.

@@ -281,25 +281,12 @@ impl Tail {
         if unread >= capacity || !current.is_itself()? {
             return Ok(false);
         }
-        self.buffer.resize(capacity, 0);
-        let mut filled = unread;
-        let result = loop {
-            let room = &mut self.buffer[filled..];
-            let read = match &mut current.packed {
-                Some(packed) => packed.read(room),
-                None => current.file.read(room),
-            };
-            match read {
-                Ok(0) => break Ok(()),
-                Ok(bytes) => filled += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break Err(error),
-            }
-            if filled == capacity {
-                break Ok(());
-            }
+        let room = capacity - unread;
+        self.buffer.reserve_exact(room);
+        let result = match &mut current.packed {
+            Some(packed) => packed.take(room as u64).read_to_end(&mut self.buffer),
+            None => (&current.file).take(room as u64).read_to_end(&mut self.buffer),
         };
-        self.buffer.truncate(filled);
         let fresh = &self.buffer[unread..];
         current.read_to += fresh.len() as u64;
         let wanted = HEAD_BYTES_MAX - current.head.len();
@@ -310,7 +297,7 @@ impl Tail {
         if !fresh.is_empty() {
             current.quiet_since = None;
         }
-        result.map(|()| !fresh.is_empty())
+        result.map(|_| !fresh.is_empty())
     }
 
     /// What it means that [`Tail::fill`] gave nothing new at `now`.

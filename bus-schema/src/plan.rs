@@ -154,6 +154,11 @@ pub struct StreamSpec {
 pub const SECOND_TRACK: &str = "#2";
 
 impl StreamSpec {
+    /// Whether it stays the same stream whichever daemon consumes it: a part of a destination that several share.
+    pub fn is_shared(&self, workflow: &WorkflowId) -> bool {
+        self.stream == StreamId::of_edge(workflow, &self.edge, &self.producer, &self.producer)
+    }
+
     /// The stream that takes turns with this one, if its edge delivers live data first.
     pub fn second_track(&self, workflow: &WorkflowId) -> Self {
         let edge = format!("{}{SECOND_TRACK}", self.edge);

@@ -260,12 +260,15 @@ impl Workshop {
 
     /// Under which id a destination keeps the watermark of what comes from one root.
     fn lineage(&self, plan: &PlanWorkflow, pipe: &PipePlan, sink: &PlanNode) -> Result<StreamId, Fault> {
-        let (root, producer) = match &pipe.root {
-            Root::Source(index) => (node(plan, *index)?.id.clone(), *self.secure.node()),
-            Root::Stream(spec) => (spec.edge.clone(), spec.producer),
+        let me = *self.secure.node();
+        let (root, producer, taker) = match &pipe.root {
+            Root::Source(index) => (node(plan, *index)?.id.clone(), me, me),
+            // Whoever takes it next goes on after what this one has written.
+            Root::Stream(spec) if spec.is_shared(&plan.id) => (spec.edge.clone(), spec.producer, spec.producer),
+            Root::Stream(spec) => (spec.edge.clone(), spec.producer, me),
         };
         let edge = format!("{root}=>{}", sink.id);
-        Ok(StreamId::of_edge(&plan.id, &edge, &producer, self.secure.node()))
+        Ok(StreamId::of_edge(&plan.id, &edge, &producer, &taker))
     }
 
     /// Whether a pipe's root can read again from a position. A stream can, as far as its producer still has it.

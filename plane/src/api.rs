@@ -2,6 +2,7 @@
 //! Decides only: what changes is made durable and applied by the caller.
 
 mod deploy;
+mod sharing;
 
 use bus_schema::{
     api::{ApiCall, ApiResult, Failure, FailureKind, GroupCall, Problem},
@@ -9,6 +10,8 @@ use bus_schema::{
     message::RosterPut,
 };
 use workflow::nearest;
+
+pub(crate) use sharing::rebalance;
 
 use crate::{
     domain::{
@@ -145,7 +148,8 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
                 not_found("daemon", &key, names, "daemon list")
             })?)
         }
-        ApiCall::WorkflowValidate { text } => match workflow::validate(&text, &fleet(state, &text, env)) {
+        ApiCall::WorkflowValidate { text } => match workflow::validate(&text, &fleet(state, &text, env.sight, env.now))
+        {
             Ok(_) => ApiResult::Problems(Vec::new()),
             Err(problems) => ApiResult::Problems(problems),
         },
@@ -298,14 +302,14 @@ fn label(
 }
 
 /// What a text is checked against: all daemons that the caller sees, and what its selectors choose of them.
-fn fleet(state: &State, text: &str, env: &Env<'_>) -> workflow::Fleet {
+fn fleet(state: &State, text: &str, sight: &Sight, now: Now) -> workflow::Fleet {
     let mut fleet = workflow::Fleet::new();
-    for (name, node, components) in state.placeable().filter(|(_, node, _)| env.sight.sees(node)) {
+    for (name, node, components) in state.placeable().filter(|(_, node, _)| sight.sees(node)) {
         fleet.insert(name, node, components);
     }
     let seen = state
         .daemons()
-        .filter(|(member, _)| env.sight.sees(&member.certificate.node));
+        .filter(|(member, _)| sight.sees(&member.certificate.node));
     for (member, _) in seen {
         let facts = workflow::Facts {
             labels: state.labels(&member.certificate.node).clone(),
@@ -315,14 +319,15 @@ fn fleet(state: &State, text: &str, env: &Env<'_>) -> workflow::Fleet {
     }
     for selector in workflow::selectors(text) {
         let chosen = state.groups.parse(&selector).map(|parsed| {
-            let chosen = state.chosen(&parsed, env.now).into_iter();
+            let chosen = state.chosen(&parsed, now).into_iter();
             chosen
-                .filter(|view| env.sight.sees(&view.node))
+                .filter(|view| sight.sees(&view.node))
                 .map(|view| view.name)
                 .collect()
         });
         fleet.choose(&selector, chosen);
     }
+    sharing::describe(&mut fleet, state, now);
     fleet
 }
 

@@ -5,6 +5,7 @@ use bus_schema::{
     api::{Failure, FailureKind},
     id::{NodeId, TokenId, hash},
     member::{BrokerLogin, Invitation, Role, is_name},
+    pairing::door,
 };
 use zeroize::Zeroizing;
 
@@ -141,16 +142,26 @@ impl Logins {
 impl Inviter {
     /// The one string.
     pub fn invitation(&self, token: &Token) -> Invitation {
+        self.made(token.id, token.secret, token.role)
+    }
+
+    /// The string of those who wait for approval: always the same, and no secret, for what stands in the secret's place enrols
+    /// nobody.
+    pub fn open_invitation(&self) -> Invitation {
+        self.made(door(&self.root), [0; 16], Role::Daemon)
+    }
+
+    fn made(&self, token: TokenId, secret: [u8; 16], role: Role) -> Invitation {
         Invitation {
             bus: self.bus.clone(),
             ca: self.ca.clone(),
-            login: self.logins.of(User::Candidate(token.id)),
+            login: self.logins.of(User::Candidate(token)),
             root: self.root,
             plane_seal: self.plane_seal,
             plane: self.plane,
-            token: token.id,
-            secret: token.secret,
-            role: token.role,
+            token,
+            secret,
+            role,
         }
     }
 }

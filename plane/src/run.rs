@@ -290,6 +290,11 @@ impl Running {
             save_revoked(path, state.members.revoked()).map_err(|error| failed(&error))?;
         }
         let wake = Arc::new(tokio::sync::Notify::new());
+        let about = http::About {
+            door: inviter.open_invitation(),
+            embedded: config.broker.is_some(),
+            dir: dir.display().to_string(),
+        };
         let parts = Parts {
             state,
             signer,
@@ -323,6 +328,7 @@ impl Running {
             auth,
             commands,
             operator,
+            about,
             metrics_token,
             tls: tls.map(|tls| tls.acceptor),
         };

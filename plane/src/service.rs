@@ -8,7 +8,12 @@ mod recalling;
 mod rotating;
 mod saving;
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use bus_link::{
     essential,
@@ -45,6 +50,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two times daemons' last words are stored.
 const SAVE_TICKS: u32 = 15;
+/// In every so many of these it is looked whether parts of shared destinations have to move.
+const SHARE_TICKS: u32 = 5;
 /// In a fleet larger than this they are stored a share each tick, so that nothing waits long for the disk.
 const AT_ONCE_MAX: usize = 500;
 /// Most daemons that the log names one by one when something is deployed.
@@ -133,6 +140,8 @@ pub struct Service {
     /// The roster's version beside the keys.
     roster_saved: u64,
     refused_told: u64,
+    /// Workflows whose parts cannot be moved, and why.
+    unmoved: BTreeMap<String, String>,
     refusals: Sparing,
 }
 
@@ -164,6 +173,7 @@ pub fn start(
         floor_saved,
         roster_saved,
         refused_told: 0,
+        unmoved: BTreeMap::new(),
         refusals: Sparing::default(),
     };
     (
@@ -247,6 +257,9 @@ impl Service {
             );
         }
         self.step_rollouts().await?;
+        if ticks.is_multiple_of(SHARE_TICKS) {
+            self.rebalance().await?;
+        }
         self.save_seen().await?;
         self.save_roster().await?;
         let is_round = ticks.is_multiple_of(SAVE_TICKS);
@@ -284,6 +297,29 @@ impl Service {
             let changes = self.parts.state.step_rollouts(&self.parts.signer, now);
             if changes.is_empty() || self.decide(changes).await?.is_err() {
                 break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves parts of shared destinations to where they go now.
+    async fn rebalance(&mut self) -> Result<(), Closed> {
+        let now = self.parts.clock.now();
+        let moves = api::rebalance(&self.parts.state, &self.parts.signer, now);
+        self.unmoved.retain(|name, _| moves.contains_key(name));
+        for (workflow, changes) in moves {
+            let outcome = match changes {
+                Ok(changes) => self.decide(changes).await?,
+                Err(cause) => Err(cause),
+            };
+            match outcome {
+                Ok(()) => info!(workflow, "moved parts of a shared destination to other daemons"),
+                // Said once, though it is tried again and again.
+                Err(cause) if self.unmoved.get(&workflow) == Some(&cause) => {}
+                Err(cause) => {
+                    warn!(workflow, cause, "cannot move parts of a shared destination");
+                    self.unmoved.insert(workflow, cause);
+                }
             }
         }
         Ok(())

@@ -28,10 +28,7 @@ fn candidate(
     door: &Invitation,
     n: u8,
     name: &str,
-) -> (
-    JoinHandle<Result<Membership, EnrolError>>,
-    mpsc::Receiver<String>,
-) {
+) -> (JoinHandle<Result<Membership, EnrolError>>, mpsc::Receiver<String>) {
     let (shown, codes) = mpsc::channel(CODES_MAX);
     let (door, config, name) = (
         door.clone(),
@@ -113,6 +110,9 @@ async fn who_is_rejected_or_comes_when_it_is_closed_hears_so() {
     let code = codes.recv().await.unwrap();
     waiting(&mut operator, 1).await;
     let browser = plane.browser().await;
+    let shown = browser.get("/api/v1/pending/door").await.json();
+    assert_eq!(shown["invitation"], json!(door.encode()));
+    assert!(shown["open_until_unix_ms"].as_i64().is_some_and(|until| until > 0));
     let list = browser.get("/api/v1/pending").await.json();
     assert_eq!(list["items"][0]["code"], json!(code));
     let answer = browser.post(&format!("/api/v1/pending/{code}/reject"), json!({})).await;
@@ -126,6 +126,8 @@ async fn who_is_rejected_or_comes_when_it_is_closed_hears_so() {
     let refused = enrol(&forged, config, &keys(3), "x", HostFacts::default(), SOON).await;
     assert!(refused.unwrap_err().to_string().contains("not valid here"));
     pairing(&mut operator, PairingCall::Close).await;
+    let shown = browser.get("/api/v1/pending/door").await.json();
+    assert_eq!(shown["open_until_unix_ms"], json!(null));
     let (waits, _codes) = candidate(&plane, &door, 1, "gw");
     let refused = timeout(SOON, waits).await.unwrap().unwrap().unwrap_err();
     assert!(refused.to_string().contains("mycelial enrol open"), "{refused}");

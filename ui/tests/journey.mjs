@@ -104,6 +104,7 @@ from = "sensor"
 format = "json_lines"
 path = "everywhere.jsonl"
 `;
+const SCOPED = ["sam", "sees nothing but berlin"];
 const ADMIN = ["ada", "a long way to berlin"];
 const VIEWER = ["vera", "only looks at things"];
 
@@ -154,6 +155,7 @@ const PLACES = [
   ["/daemons", "Daemons", "daemons"],
   ["/daemons/gateway", "gateway", "daemon"],
   ["/enrol", "Enrol a daemon", "enrol"],
+  ["/enrol/approval", "Enrol a daemon", "enrol-approval"],
   ["/workflows", "Workflows", "workflows"],
   ["/workflows/shop", "shop", "workflow"],
   [`/workflows/${LONG}`, LONG, "workflow-long"],
@@ -167,6 +169,7 @@ const PLACES = [
   ["/alerts", "Alerts", "alerts"],
   ["/alerts/rules", "Alerts", "alert-rules"],
   ["/logs", "Logs", "logs"],
+  ["/logs/events", "Logs", "events"],
   ["/audit", "Audit", "audit"],
   ["/commands/1", "Command 1", "command"],
   ["/components", "Components", "components"],
@@ -174,18 +177,26 @@ const PLACES = [
   ["/settings", "Settings", "settings"],
   ["/settings/users", "Settings", "users"],
   ["/settings/tokens", "Settings", "tokens"],
+  ["/settings/broker", "Settings", "broker"],
+  ["/settings/backup", "Settings", "backup"],
 ];
 
 const settled = () => until("the data", async () => !/Loading …|Checking …/.test(await main().innerText()));
 
-// Every page there is, one after the other, drawn with data.
+// Every page there is, one after the other, drawn with data. What is wrong with one does not hide what is wrong with the next.
 async function everywhere(look) {
+  const wrong = [];
   for (const [path, title, name] of PLACES) {
-    await go(path);
-    await heading(title);
-    await settled();
-    await look(name, path);
+    try {
+      await go(path);
+      await heading(title);
+      await settled();
+      await look(name, path);
+    } catch (cause) {
+      wrong.push(`${path}: ${cause.message}`);
+    }
   }
+  assert.deepEqual(wrong, []);
 }
 
 const STEPS = {
@@ -304,6 +315,7 @@ const STEPS = {
     await until("the string", async () => (await strings()).some((row) => row.For === "daemon never"));
     const { Id } = (await strings()).find((row) => row.For === "daemon never");
     await button(`Revoke ${Id}`).click();
+    await dialog().getByRole("button", { name: "Revoke", exact: true }).click();
     await until("it to be gone", async () => !(await strings()).some((row) => row.For === "daemon never"));
     // What the page knows is wrong, and what only the plane knows.
     await page.getByLabel("Name").fill("Gateway 1");
@@ -783,6 +795,11 @@ const STEPS = {
     await until("two of one's own", async () => (await own()).length === 2);
     await page.getByLabel("disk-free is on").click();
     await until("one of one's own again", async () => (await own()).length === 1);
+    await button("Remove much-disk").click();
+    await told("The rule much-disk is removed.");
+    await until("none of one's own", async () => (await own()).length === 0);
+    await button("Undo").click();
+    await until("it to be back", async () => (await own()).map(({ Rule }) => Rule).join() === "much-disk");
     await link("Alerts").click();
     await until("it to fire", async () => (await rows("Alerts")).some(({ State }) => State === "fires"));
     const [fires] = await rows("Alerts");
@@ -842,12 +859,16 @@ const STEPS = {
     // No dead buttons, but why there are none.
     for (const [path, says, gone] of [
       ["/enrol", "Enrolling somebody needs the role operator; you are viewer.", "Make the enrolment string"],
+      ["/enrol/approval", "Enrolling somebody needs the role operator; you are viewer.", "Let daemons wait"],
+      ["/daemons", "Labelling and commanding needs the role operator; you are viewer.", "Label 2 daemons"],
+      ["/daemons/gateway", "Commanding needs the role operator; you are viewer.", "Command …"],
       ["/workflows/shop", "Deleting needs the role operator; you are viewer.", "Delete"],
       ["/workflows/shop/edit", "Deploying needs the role operator; you are viewer.", "Deploy …"],
       ["/alerts/rules", "Changing rules needs the role operator; you are viewer.", "New rule"],
       ["/settings/users", "Deciding who else may needs the role admin; you are viewer.", "Add the user"],
       ["/settings/tokens", "Letting programs in needs the role admin; you are viewer.", "Make the token"],
       ["/audit", "Reading the audit needs the role admin; you are viewer.", "Verify"],
+      ["/settings/backup", "Looking after backups needs the role admin; you are viewer.", "Copy the command for all"],
     ]) {
       await go(path);
       await text(says);
@@ -887,6 +908,50 @@ const STEPS = {
     await hers.context().close();
     page = mine;
     await until("her to be gone", async () => !(await role("vera")));
+  },
+
+  "who sees a part of the fleet is told what that leaves out": async (browser) => {
+    await page.getByLabel("Name", { exact: true }).fill(SCOPED[0]);
+    await page.getByLabel("Role", { exact: true }).selectOption("operator");
+    await page.getByLabel("Password", { exact: true }).fill(SCOPED[1]);
+    await page.getByLabel("The same again").fill(SCOPED[1]);
+    await page.getByLabel("Sees only").fill("site=berlin");
+    await button("Add the user").click();
+    await told("sam can log in now.");
+    const mine = page;
+    page = await become(browser);
+    await go("/");
+    await page.getByLabel("Name").fill(SCOPED[0]);
+    await page.getByLabel("Password").fill(SCOPED[1]);
+    await button("Log in").click();
+    await heading("Overview");
+    await text("Rollouts and alerts are about all of it, and not shown to you.");
+    assert.doesNotMatch(await main().innerText(), /Everything runs/);
+    await accessible(page, "a part of the fleet");
+    await shoot(page, "overview-scoped");
+    const sections = await page.getByRole("navigation", { name: "Sections" }).innerText();
+    assert.doesNotMatch(sections, /Rollouts|Alerts|Audit/);
+    for (const [path, says] of [
+      ["/alerts", "Alerts are about the whole fleet"],
+      ["/alerts/rules", "Alerts are about the whole fleet"],
+      ["/rollouts", "Rollouts are about the whole fleet"],
+      ["/rollouts/2", "Rollouts are about the whole fleet"],
+      ["/logs/events", "Events are about the whole fleet"],
+      ["/settings/broker", "The bus and its access list are about the whole fleet"],
+      ["/enrol", "Enrolling somebody is for those who see the whole fleet; you see site=berlin."],
+      ["/daemons/gateway?last=1h", "History is for those who see the whole fleet."],
+    ]) {
+      await go(path);
+      await text(says);
+    }
+    await accessible(page, "history for a part of the fleet");
+    await section("Daemons");
+    await until("hers alone", async () => (await rows("Daemons")).map(({ Daemon }) => Daemon).join() === "gateway");
+    await page.context().close();
+    page = mine;
+    await button("Remove sam").click();
+    await dialog().getByRole("button", { name: "Remove", exact: true }).click();
+    await told("sam is removed.");
   },
 
   "a program gets a token, which is shown once": async () => {
@@ -931,6 +996,103 @@ const STEPS = {
     await told("2 entries exported");
   },
 
+  "a daemon without a string is let in by its code": async () => {
+    await go("/enrol");
+    await link("With approval").click();
+    await text("They may not");
+    await button("Copy as CLI").first().click();
+    assert.equal(await clipboard(), "mycelial enrol open --for 1h");
+    await button("Let daemons wait").click();
+    await text(/^It ends in (59|60) min\.$/);
+    await text("Nobody yet.");
+    await button("Copy the command").click();
+    const command = await clipboard();
+    assert.match(command, /^myceliald start --enrol myc1/);
+    await wish("type", command, "pump");
+    const waiting = () => rows("Who waits");
+    // By itself: nobody presses anything.
+    await until("it to wait", async () => (await waiting()).length === 1);
+    const code = await wish("code", "pump");
+    assert.equal((await waiting())[0].Code, code, "both show the same");
+    await accessible(page, "a daemon that waits");
+    await shoot(page, "approval-waiting");
+    await button(`Reject ${code}`).click();
+    await dialog().getByRole("button", { name: "Reject", exact: true }).click();
+    await told(/is turned away\.$/);
+    await text("Nobody yet.");
+    // Started again, it shows another one.
+    await wish("type", command, "pump");
+    await until("it to wait again", async () => (await waiting()).length === 1);
+    const [{ Code: again }] = await waiting();
+    assert.notEqual(again, code);
+    await button(`Approve ${again}`).click();
+    await dialog().getByLabel("The daemon shows").fill(code);
+    await dialog().getByText("This is another code: somebody else asks in its place. Turn it away.").waitFor();
+    await dialog()
+      .getByLabel("The daemon shows")
+      .fill((await wish("code", "pump")).toUpperCase());
+    await dialog().getByText("They are equal.").waitFor();
+    await dialog().getByLabel("Name").fill("pump-3");
+    await dialog().getByLabel("Labels").fill("site=berlin line=2");
+    await accessible(page, "an approval");
+    await shoot(page, "approval-codes");
+    await dialog().getByRole("button", { name: "Copy as CLI" }).click();
+    assert.equal(
+      await clipboard(),
+      `mycelial enrol approve ${again} --name pump-3 && mycelial daemon label pump-3 site=berlin line=2`,
+    );
+    await dialog().getByRole("button", { name: "Approve", exact: true }).click();
+    await told("pump-3 is a member now.");
+    await main().getByRole("status").getByText("online").waitFor();
+    await button("Let none wait").click();
+    await text("They may not");
+    await section("Daemons");
+    await until("its labels", async () => (await daemon("pump-3"))?.Labels === "line=2 site=berlin");
+  },
+
+  "what happened to the fleet is in one place": async () => {
+    await section("Logs");
+    await link("Events").click();
+    const about = async () => (await rows("Events")).map(({ About }) => About);
+    await until("what a rule has seen, a rollout and a revision", async () => {
+      const found = (await about()).join();
+      return [/daemon gateway/, /rollout 2 of everywhere/, /workflow shop/].every((each) => each.test(found));
+    });
+    await page.getByLabel("Kind").selectOption("Rollouts");
+    await until(
+      "the rollouts",
+      async () => (await about()).join() === "rollout 2 of everywhere,rollout 1 of everywhere",
+    );
+    await page.getByLabel("Filter events").fill("-loud");
+    await until("one of them", async () => (await about()).join() === "rollout 1 of everywhere");
+    assert.match(page.url(), /kind=rollout&q=-loud/);
+    const [file] = await Promise.all([page.waitForEvent("download"), button("Export").click()]);
+    assert.equal(file.suggestedFilename(), "events.jsonl");
+    await button("Pause").click();
+    await button("Go on").waitFor();
+  },
+
+  "the plane is backed up by what the page gives out": async () => {
+    await section("Settings");
+    await text("3 of 4 are done");
+    await link("Make a key backup").click();
+    await text("There is no key backup.");
+    await accessible(page, "without a backup");
+    await button("Copy the command for the keys").click();
+    const recovery = await wish("type", await clipboard());
+    assert.match(recovery, /^([a-z0-9]+-)+[a-z0-9]+$/);
+    await page.reload();
+    await text(/nobody came or went since/);
+    const [made] = await rows("Backups");
+    assert.equal(made.What, "key backup");
+    await link("Broker").click();
+    await text("the embedded one, mycelial-broker");
+    await page.getByLabel("Broker", { exact: true }).selectOption("nats-server");
+    await text(/permissions/);
+    const [file] = await Promise.all([page.waitForEvent("download"), button("Export").click()]);
+    assert.equal(file.suggestedFilename(), "mycelial.conf");
+  },
+
   "the keyboard goes everywhere": async () => {
     await go("/");
     await heading("Overview");
@@ -968,9 +1130,15 @@ const STEPS = {
   "every page is reached by keyboard, good to read in both themes, and fits a telephone": async () => {
     const wide = page.viewportSize();
     await everywhere(async (name, path) => {
+      await page.setViewportSize(wide);
       // Whatever has the focus shows it, and the way to the content is short.
       const [skip, , search] = await tabs(page);
       assert.deepEqual([skip, search], ["Skip to content", "Go to …Ctrl K"], path);
+      // As somebody finds it who comes to it.
+      await page.evaluate(() => {
+        document.activeElement?.blur();
+        scrollTo(0, 0);
+      });
       for (const colorScheme of ["dark", "light"]) {
         await page.emulateMedia({ colorScheme });
         await accessible(page, `${colorScheme} ${path}`);
@@ -980,8 +1148,8 @@ const STEPS = {
       await fits(page, path);
       await accessible(page, `narrow ${path}`);
       await shoot(page, `${name}-phone`);
-      await page.setViewportSize(wide);
     });
+    await page.setViewportSize(wide);
   },
 
   "a theme is chosen, and kept": async () => {
@@ -1033,7 +1201,7 @@ const STEPS = {
       await shoot(page, "plane-away");
       assert.deepEqual(await shown("shop"), before, "what was known is still there");
       // What has to be asked for says that it cannot be, and offers to try again.
-      await section("Settings");
+      await section("Audit");
       await text("The plane cannot be reached.");
       await button("Try again").waitFor();
       await section("Streams");

@@ -1,6 +1,7 @@
 // How smooth the page stays when it is full: a thousand daemons in the table while their picture comes in, two hundred nodes
-// on the canvas. Prints what frames took, and fails when the page works longer for one than the budget here. Its own time of
-// the processor is what is judged: how long a frame takes on the clock is the machine's matter too.
+// on the canvas. Prints what frames took on the clock, and fails when the page works longer for one than the budget here. Its own
+// time of the processor is what is judged: how long a frame takes on the clock is the machine's matter too. So is how many moves
+// of the mouse a frame has to answer for: on a machine that is busy, the page is asked for what it works for a move.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -8,8 +9,13 @@ import { firstLink, launch, PATIENCE_MS, shoot, Watch, wish } from "./world.mjs"
 
 const DAEMONS = 1_000;
 const NODES = 200;
-/** What the page may work for a frame, in milliseconds: 25 a second, without a graphics card. */
+/** What the page may work for a frame or a move, in milliseconds: 25 of them fit into a second, without a graphics card. */
 const WORK_MS_MAX = 40;
+/** What it may work for a picture that comes in, one each second, while nobody does anything. */
+const PICTURE_MS_MAX = 400;
+/** How long a thousand daemons may take to enrol on a machine that has more to do. */
+const ENROL_MS_MAX = 300_000;
+const FRAMES_MIN = 10;
 /** And for a key in the filter. */
 const KEY_MS_MAX = 200;
 
@@ -22,8 +28,9 @@ async function worked(cdp) {
   return metrics.find(({ name }) => name === "TaskDuration").value * 1_000;
 }
 
-// Lets the page measure its own frames while `act` does something with it.
-async function frames(page, cdp, what, act) {
+// Lets the page measure its own frames while `act` does something with it, in so many moves; `null`: it waits for pictures.
+async function frames(page, cdp, what, moves, act) {
+  const began = Date.now();
   const before = await worked(cdp);
   await page.evaluate(() => {
     const times = [];
@@ -43,13 +50,18 @@ async function frames(page, cdp, what, act) {
     return globalThis.frames_times.slice(1).sort((a, b) => a - b);
   });
   const part = (share) => times[Math.floor(share * (times.length - 1))].toFixed(0);
-  const work = ((await worked(cdp)) - before) / times.length;
+  const all = (await worked(cdp)) - before;
+  const [work, budget, each] =
+    moves === null
+      ? [all / ((Date.now() - began) / 1_000), PICTURE_MS_MAX, "picture"]
+      : [all / Math.max(times.length, moves), WORK_MS_MAX, times.length >= moves ? "frame" : "move"];
   console.log(
-    `${what}: ${times.length} frames, the page worked ${work.toFixed(1)} of ${WORK_MS_MAX} ms for each; on the clock half ` +
-      `took ${part(0.5)} ms, 95 % ${part(0.95)} ms, the longest ${part(1)} ms`,
+    `${what}: the page worked ${work.toFixed(1)} of ${budget} ms for each ${each}; of ${times.length} frames ` +
+      `half took ${part(0.5)} ms on the clock, 95 % ${part(0.95)} ms, the longest ${part(1)} ms`,
   );
-  assert.ok(times.length > 20, `${what}: only ${times.length} frames`);
-  assert.ok(work <= WORK_MS_MAX, `${what}: the page works ${work.toFixed(1)} ms for a frame`);
+  // Fewer could mean that nothing was drawn.
+  assert.ok(times.length >= FRAMES_MIN, `${what}: only ${times.length} frames`);
+  assert.ok(work <= budget, `${what}: the page works ${work.toFixed(1)} ms for a ${each}`);
 }
 
 /** A tree of filters, as wide as it is deep. */
@@ -76,7 +88,7 @@ from = "t${NODES - 3}"
 `;
 }
 
-test("smooth", { timeout: 5 * 60_000 }, async (t) => {
+test("smooth", { timeout: 12 * 60_000 }, async (t) => {
   const browser = await launch();
   t.after(() => browser.close());
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, reducedMotion: "reduce" });
@@ -95,15 +107,15 @@ test("smooth", { timeout: 5 * 60_000 }, async (t) => {
 
   await t.test(`${DAEMONS} daemons`, async () => {
     await page.goto(`${origin}/daemons`);
-    await page.getByText(`${DAEMONS.toLocaleString("en")} daemons`, { exact: true }).waitFor();
+    await page.getByText(`${DAEMONS.toLocaleString("en")} daemons`, { exact: true }).waitFor({ timeout: ENROL_MS_MAX });
     await shoot(page, "daemons-many");
-    await frames(page, cdp, "scrolling through the table", async () => {
+    await frames(page, cdp, "scrolling through the table", 60, async () => {
       for (let at = 0; at < 60; at += 1) {
         await page.mouse.wheel(0, at < 40 ? 800 : -1_200);
         await page.waitForTimeout(50);
       }
     });
-    await frames(page, cdp, "the table while pictures come in", () => page.waitForTimeout(4_000));
+    await frames(page, cdp, "the table while pictures come in", null, () => page.waitForTimeout(4_000));
     const filter = page.getByLabel("Filter daemons");
     const keys = ["sim-0001", "-sim-0002", "name:sim-00*5", "presence:online"];
     const before = await worked(cdp);
@@ -126,13 +138,13 @@ test("smooth", { timeout: 5 * 60_000 }, async (t) => {
     const box = await page.locator(".react-flow__pane").boundingBox();
     const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
     await page.mouse.move(x, y);
-    await frames(page, cdp, "zooming the canvas", async () => {
+    await frames(page, cdp, "zooming the canvas", 40, async () => {
       for (let at = 0; at < 40; at += 1) {
         await page.mouse.wheel(0, at < 20 ? -120 : 120);
         await page.waitForTimeout(40);
       }
     });
-    await frames(page, cdp, "moving the canvas", async () => {
+    await frames(page, cdp, "moving the canvas", 60, async () => {
       await page.mouse.move(box.x + 30, box.y + 30);
       await page.mouse.down();
       for (let at = 0; at < 60; at += 1) {
@@ -142,7 +154,7 @@ test("smooth", { timeout: 5 * 60_000 }, async (t) => {
       await page.mouse.up();
     });
     const spot = await page.locator(".react-flow__node").first().boundingBox();
-    await frames(page, cdp, "dragging a node", async () => {
+    await frames(page, cdp, "dragging a node", 60, async () => {
       await page.mouse.move(spot.x + spot.width / 2, spot.y + spot.height / 2);
       await page.mouse.down();
       for (let at = 0; at < 60; at += 1) {

@@ -11,7 +11,7 @@ export const PATIENCE_MS = 90_000;
 // The first link, as the plane printed it at its first start.
 export const firstLink = needed("MYCELIAL_PAGE_LINK");
 // Where whoever started the fleet listens for wishes.
-const control = needed("MYCELIAL_PAGE_CONTROL");
+const control = process.env.MYCELIAL_PAGE_CONTROL;
 // Where to leave pictures of the page; none are taken unless it is set.
 const pictures = process.env.MYCELIAL_PAGE_PICTURES;
 
@@ -45,6 +45,7 @@ export function launch() {
 
 // Asks for something to be done to the fleet: `start hub`, `rows 500`, `cli ledger -o json`. Resolves to what came of it.
 export function wish(...words) {
+  if (!control) throw new Error("nobody hears wishes: MYCELIAL_PAGE_CONTROL is not set");
   const [host, port] = control.split(":");
   return new Promise((resolve, reject) => {
     let answer = "";

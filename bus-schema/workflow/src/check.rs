@@ -494,7 +494,7 @@ impl<'a> Checker<'a> {
     fn config(&mut self, index: usize, descriptor: &Descriptor) {
         let node = &self.spec.nodes[index];
         // An output's config is that of the node whose output it is.
-        if outputs::of(&node.id).is_some() {
+        if node.role == ComponentRole::Transform && outputs::of(&node.id).is_some() {
             return;
         }
         let place = node.place();

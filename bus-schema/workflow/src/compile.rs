@@ -276,8 +276,11 @@ impl<'a> Cutter<'a> {
         let Leaf { spot, to } = leaf;
         let edge = self.edge(&spot, to);
         let [producer, consumer] = [spot.node, to].map(|node| self.sites[node].daemon.node);
+        // A part of what is shared stays the same stream, whoever takes it.
+        let is_shared = self.spec.nodes[to].share.is_some();
+        let taker = if is_shared { &producer } else { &consumer };
         let first = StreamSpec {
-            stream: StreamId::of_edge(&self.spec.id(), &edge, &producer, &consumer),
+            stream: StreamId::of_edge(&self.spec.id(), &edge, &producer, taker),
             edge,
             producer,
             consumer,

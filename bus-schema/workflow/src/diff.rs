@@ -62,6 +62,13 @@ fn fields_of(node: &Node) -> BTreeMap<String, String> {
         ("spool".to_string(), text.to_lowercase())
     }));
     fields.extend(node.send.as_ref().map(|send| ("send".to_string(), format!("{send:?}"))));
+    fields.extend(node.share.as_ref().map(|share| {
+        let (by, parts, seconds) = (share.by.join(", "), share.parts, share.move_after_s);
+        (
+            "share".to_string(),
+            format!("by {by}, {parts} parts, moved after {seconds} s"),
+        )
+    }));
     for (key, value) in &node.config {
         flatten(key, value, &mut fields);
     }

@@ -7,7 +7,7 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 
-use crate::template::Facts;
+use crate::{sharing::part_of, template::Facts};
 
 /// The daemons a workflow may name.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +15,10 @@ pub struct Fleet {
     daemons: BTreeMap<String, Daemon>,
     default_daemon: Option<String>,
     chosen: BTreeMap<String, Result<Vec<String>, String>>,
+    /// Seconds.
+    silent: BTreeMap<String, u64>,
+    /// By workflow and node.
+    holders: BTreeMap<(String, String), String>,
 }
 
 /// One daemon.
@@ -79,6 +83,35 @@ impl Fleet {
             Some(Err(wrong)) => Err(wrong),
             None => Ok(&[]),
         }
+    }
+
+    /// Says that a daemon is away, and for how many seconds nothing has been heard of it.
+    pub fn silent(&mut self, name: &str, seconds: u64) {
+        self.silent.insert(name.to_string(), seconds);
+    }
+
+    /// Says on which daemon a part of a shared destination is now.
+    pub fn hold(&mut self, workflow: &str, node: &str, daemon: &str) {
+        let key = (workflow.to_string(), node.to_string());
+        self.holders.insert(key, daemon.to_string());
+    }
+
+    /// For how many seconds nothing has been heard of a daemon that is away.
+    pub(crate) fn silent_s(&self, name: &str) -> Option<u64> {
+        self.silent.get(name).copied()
+    }
+
+    /// Where a part of a shared destination is now.
+    pub(crate) fn holder(&self, workflow: &str, node: &str) -> Option<&str> {
+        let key = (workflow.to_string(), node.to_string());
+        self.holders.get(&key).map(String::as_str)
+    }
+
+    /// Whether a daemon has any part of a shared destination now.
+    pub(crate) fn holds_some(&self, workflow: &str, destination: &str, daemon: &str) -> bool {
+        self.holders.iter().any(|((of, node), holder)| {
+            of == workflow && holder == daemon && part_of(node).is_some_and(|(found, _)| found == destination)
+        })
     }
 
     /// A daemon by its name.

@@ -26,6 +26,8 @@
 //! `daemon` may also choose many daemons, each of which gets a copy (see `many`), whose configs can name what differs from one
 //! to the other: `daemon = "site=berlin"`, `path = "/data/{{ label.line }}.db"`.
 //!
+//! A destination on many daemons can be shared by them instead: each gets a part of the records (see `sharing`).
+//!
 //! [`validate`] tells everything that is wrong at once; [`compile`] cuts a workflow into one [`PlanWorkflow`] per daemon.
 //!
 //! [`PlanWorkflow`]: bus_schema::plan::PlanWorkflow
@@ -40,6 +42,7 @@ mod many;
 mod outputs;
 mod parse;
 mod schema;
+mod sharing;
 mod spec;
 mod template;
 mod words;
@@ -51,7 +54,8 @@ pub use diff::diff;
 pub use fleet::{Daemon, Fleet};
 pub use many::is_selector;
 pub use parse::RESERVED_KEYS;
-pub use spec::{Node, Spec, Test};
+pub use sharing::{is_misplaced, part_of, unchangeable};
+pub use spec::{Node, Share, Spec, Test};
 pub use template::Facts;
 pub use words::{nearest, size_bytes, size_text};
 
@@ -86,10 +90,7 @@ pub fn selectors(text: &str) -> Vec<String> {
 
 /// Everything that keeps this fleet from running the workflow, in the order of the text; empty when nothing does.
 pub fn check(spec: &Spec, fleet: &Fleet) -> Vec<Problem> {
-    if is_for_many(spec, fleet) {
-        return many::compile(spec, fleet, 0).err().map_or(Vec::new(), in_order);
-    }
-    in_order(check::check(spec, fleet, None).problems)
+    in_order(wrong(spec, fleet))
 }
 
 /// [`parse`] and [`check`] in one, so that a text's own mistakes do not hide what the fleet cannot do. A spec that comes
@@ -99,16 +100,9 @@ pub fn validate(text: &str, fleet: &Fleet) -> Result<Spec, Vec<Problem>> {
     let mut problems = reading.problems;
     if reading.is_toml {
         problems.extend(graph::check(&reading.spec));
-        if !is_for_many(&reading.spec, fleet) {
-            problems.extend(check::check(&reading.spec, fleet, None).problems);
-        } else if problems.is_empty() {
-            // Each copy would repeat the text's own mistakes.
-            problems.extend(many::compile(&reading.spec, fleet, 0).err().unwrap_or_default());
-            return if problems.is_empty() {
-                Ok(reading.spec)
-            } else {
-                Err(in_order(problems))
-            };
+        // Each copy would repeat the text's own mistakes.
+        if problems.is_empty() || !is_for_many(&reading.spec, fleet) {
+            problems.extend(wrong(&reading.spec, fleet));
         }
     }
     if !problems.is_empty() {
@@ -118,6 +112,17 @@ pub fn validate(text: &str, fleet: &Fleet) -> Result<Spec, Vec<Problem>> {
     Ok(reading.spec)
 }
 
+/// What keeps a fleet from running a workflow.
+fn wrong(spec: &Spec, fleet: &Fleet) -> Vec<Problem> {
+    let (spec, mut problems) = sharing::placed(spec, fleet);
+    if is_for_many(&spec, fleet) {
+        problems.extend(many::compile(&spec, fleet, 0).err().unwrap_or_default());
+    } else {
+        problems.extend(check::check(&spec, fleet, None).problems);
+    }
+    problems
+}
+
 /// Whether it has nodes on many daemons. Where there is only one, as without a plane, a selector is a name like others.
 fn is_for_many(spec: &Spec, fleet: &Fleet) -> bool {
     fleet.default_daemon().is_none() && spec.selectors().next().is_some()
@@ -125,14 +130,18 @@ fn is_for_many(spec: &Spec, fleet: &Fleet) -> bool {
 
 /// Cuts a workflow into what each daemon runs. Fails with the problems of [`check`], or when a part is too large.
 pub fn compile(spec: &Spec, fleet: &Fleet, revision: u32) -> Result<Compiled, Vec<Problem>> {
-    if is_for_many(spec, fleet) {
-        return many::compile(spec, fleet, revision).map_err(in_order);
+    let (spec, problems) = sharing::placed(spec, fleet);
+    if !problems.is_empty() {
+        return Err(in_order(problems));
     }
-    let checked = check::check(spec, fleet, None);
+    if is_for_many(&spec, fleet) {
+        return many::compile(&spec, fleet, revision).map_err(in_order);
+    }
+    let checked = check::check(&spec, fleet, None);
     let sites: Option<Vec<_>> = checked.sites.into_iter().collect();
     match sites {
         Some(sites) if checked.problems.is_empty() => {
-            compile::cut(spec, &sites, &checked.configs, revision).map_err(in_order)
+            compile::cut(&spec, &sites, &checked.configs, revision).map_err(in_order)
         }
         _ => Err(in_order(checked.problems)),
     }
@@ -141,6 +150,8 @@ pub fn compile(spec: &Spec, fleet: &Fleet, revision: u32) -> Result<Compiled, Ve
 /// Top to bottom, and not without end.
 fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.sort_by_key(|problem| problem.line);
+    // Of several copies or parts, one is enough.
+    problems.dedup();
     let more = problems.len().saturating_sub(PROBLEMS_MAX);
     if more > 0 {
         problems.truncate(PROBLEMS_MAX);

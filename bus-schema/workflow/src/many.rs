@@ -148,7 +148,13 @@ fn crossings(spec: &Spec) -> Vec<Problem> {
                 clip(&spec.nodes[input].id),
                 clip(to)
             );
-            let hint = "let both run on the same selector, or name one daemon where records shall arrive";
+            let hint = match node.role {
+                ComponentRole::Destination => {
+                    "let both run on the same selector, name one daemon where records shall arrive, or let all of them share it: \
+                     share = { by = [\"device\"] }"
+                }
+                _ => "let both run on the same selector, or name one daemon where records shall arrive",
+            };
             problems.push(spec.problem(&node.place().key("from"), message, hint));
         }
     }

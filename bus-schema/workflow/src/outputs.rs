@@ -34,6 +34,7 @@ pub(crate) fn expand(spec: &mut Spec) {
                 from: vec![base.id.clone()],
                 spool: None,
                 send: None,
+                share: None,
                 config,
             });
         }

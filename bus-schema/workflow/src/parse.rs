@@ -2,6 +2,7 @@
 //! what could not be read is left empty in the spec and not complained about again.
 
 mod send;
+mod share;
 mod tests;
 
 use bus_schema::{
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// Keys of a node that are Mycelial's own; all others belong to the component.
-pub const RESERVED_KEYS: [&str; 5] = ["type", "daemon", "from", "spool", "send"];
+pub const RESERVED_KEYS: [&str; 6] = ["type", "daemon", "from", "spool", "send", "share"];
 
 const TOP_KEYS: [&str; 5] = ["name", "sources", "transforms", "destinations", "tests"];
 const ROLES: [ComponentRole; 3] = [
@@ -324,6 +325,7 @@ impl Reader {
             }
             Some(value) => Some(self.send(&place.key("send"), value)),
         };
+        let share = get("share").and_then(|value| self.share(role, &place.key("share"), value));
         let config = table
             .iter()
             .filter(|(key, _)| !RESERVED_KEYS.contains(&key.get_ref().as_ref()));
@@ -336,6 +338,7 @@ impl Reader {
             from,
             spool,
             send,
+            share,
             config,
         }
     }

@@ -10,7 +10,7 @@ use bus_schema::{
 };
 use serde_json::{Map, Value};
 
-use crate::{many::is_selector, words::clip};
+use crate::{many::is_selector, outputs, words::clip};
 
 /// A workflow whose text has been read without a problem: names are unique, edges lead somewhere, nothing goes in circles.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,8 +53,21 @@ pub struct Node {
     pub spool: Option<SpoolPolicy>,
     /// How the streams into it are sent, if the text says so.
     pub send: Option<SendPolicy>,
+    /// How several daemons share it, if the text says so.
+    pub share: Option<Share>,
     /// The component's own keys.
     pub config: Map<String, Value>,
+}
+
+/// How several daemons share a destination: records are dealt out in parts, and each part is written by one of them at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// Records that are equal in these columns go to the same daemon, in order.
+    pub by: Vec<String>,
+    /// How many parts there are.
+    pub parts: u16,
+    /// How long a daemon may be silent before others take its parts, in seconds.
+    pub move_after_s: u32,
 }
 
 /// Configs may hold passwords: shows their keys only.
@@ -68,6 +81,7 @@ impl fmt::Debug for Node {
             .field("from", &self.from)
             .field("spool", &self.spool)
             .field("send", &self.send)
+            .field("share", &self.share)
             .field("config", &self.config.keys().collect::<Vec<_>>())
             .finish()
     }
@@ -153,9 +167,10 @@ impl Node {
         self.daemon.as_deref().filter(|daemon| is_selector(daemon))
     }
 
-    /// `sources.db`.
+    /// `sources.db`; of a node that stands for a part of one, that one.
     pub(crate) fn place(&self) -> Place {
-        Place::root().key(section(self.role)).key(&self.id)
+        let name = outputs::of(&self.id).map_or(self.id.as_str(), |(name, _)| name);
+        Place::root().key(section(self.role)).key(name)
     }
 }
 

@@ -127,13 +127,14 @@ fn what_cannot_be_is_told() {
         (
             text("daemon = \"hub\"", "", here),
             "13 destinations.out.from: records go from one daemon ('big') to those that 'name:gw-*' chooses: to which of them \
-             is not said | let both run on the same selector, or name one daemon where records shall arrive",
+             is not said | let both run on the same selector, name one daemon where records shall arrive, or let all of \
+             them share it: share = { by = [\"device\"] }",
         ),
         (
             text("daemon = \"label:line\"", "", here),
             "13 destinations.out.from: records go from the daemons that 'label:line' chooses ('big') to those that 'name:gw-*' \
-             chooses: to which of them is not said | let both run on the same selector, or name one daemon where records \
-             shall arrive",
+             chooses: to which of them is not said | let both run on the same selector, name one daemon where records \
+             shall arrive, or let all of them share it: share = { by = [\"device\"] }",
         ),
     ] {
         assert_eq!(problems(&text), [expected], "{text}");

@@ -183,7 +183,12 @@ mod tests {
         for name in &names {
             let parts: Vec<_> = name.split('.').collect();
             assert!((2..=3).contains(&parts.len()), "{name}");
-            let is_word = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            let is_word = |part: &&str| {
+                !part.is_empty()
+                    && part
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            };
             assert!(parts.iter().all(is_word), "{name}");
         }
         names.sort_unstable();

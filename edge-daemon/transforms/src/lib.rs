@@ -32,6 +32,7 @@ mod object;
 mod ordered;
 mod origin;
 mod parse;
+mod partition;
 mod pattern;
 mod quick;
 mod render;
@@ -76,6 +77,7 @@ pub fn components() -> Vec<Component> {
         aggregate::AGGREGATE,
         batch::BATCH,
         route::ROUTE,
+        partition::PARTITION,
         contract::CONTRACT,
         merge::MERGE,
         origin::ORIGIN,

@@ -45,7 +45,7 @@ pub(super) fn prepare(
     expected: Option<u32>,
     env: &Env<'_>,
 ) -> Result<Ready, Failure> {
-    let fleet = fleet(state, &text, env);
+    let fleet = fleet(state, &text, env.sight, env.now);
     let spec = workflow::validate(&text, &fleet).map_err(faulty)?;
     let name = spec.name().to_string();
     state
@@ -53,6 +53,12 @@ pub(super) fn prepare(
         .expect(&name, expected)
         .map_err(|moved| conflict(state, &name, expected, moved))?;
     let before = state.workflows.get(&name);
+    if let Some(old) = before.and_then(|revision| workflow::parse(&revision.text).ok()) {
+        let moved = workflow::unchangeable(&old, &spec);
+        if !moved.is_empty() {
+            return Err(faulty(moved));
+        }
+    }
     // The same text again is not another revision; but it is compiled anew, because daemons may have changed.
     let unchanged = before.filter(|revision| revision.text == text);
     let number = unchanged.map_or_else(|| state.workflows.next_number(&name), |revision| revision.number);
@@ -93,7 +99,7 @@ pub(super) fn not_rolling(state: &State, name: &str) -> Result<(), Failure> {
 
 /// What applying a text would change.
 pub(super) fn diff(state: &State, text: &str, env: &Env<'_>) -> Result<WorkflowDiff, Failure> {
-    let fleet = fleet(state, text, env);
+    let fleet = fleet(state, text, env.sight, env.now);
     let spec = workflow::validate(text, &fleet).map_err(faulty)?;
     let before = state.workflows.get(spec.name());
     let old = before.and_then(|revision| workflow::parse(&revision.text).ok());

@@ -1,6 +1,7 @@
 //! The web page and its JSON: what a browser on this machine may ask of the plane. Every call goes through the service;
 //! nothing is decided here but who may ask: see `table.rs`.
 
+mod about;
 mod api_tokens;
 mod ask;
 mod assets;
@@ -49,6 +50,7 @@ use crate::{
     web_operator::Standing,
 };
 
+pub use about::About;
 pub use auth::{Auth, AuthError, Door, names};
 use port::{Peer, Port};
 
@@ -69,6 +71,8 @@ pub struct Parts {
     pub commands: Arc<Commands>,
     /// Who asks daemons for records.
     pub operator: Standing,
+    /// Where the plane is.
+    pub about: About,
     /// What Prometheus has to show; `None`: metrics are off.
     pub metrics_token: Option<Zeroizing<String>>,
     /// TLS around every connection.
@@ -83,6 +87,7 @@ pub struct Web {
     auth: Auth,
     commands: Arc<Commands>,
     operator: Standing,
+    about: About,
     metrics_token: Option<Zeroizing<String>>,
     stop: watch::Receiver<bool>,
 }
@@ -112,6 +117,7 @@ pub fn serve(listener: TcpListener, parts: Parts, stop: watch::Receiver<bool>) -
         auth,
         commands,
         operator,
+        about,
         metrics_token,
         tls,
     } = parts;
@@ -121,6 +127,7 @@ pub fn serve(listener: TcpListener, parts: Parts, stop: watch::Receiver<bool>) -
         auth,
         commands,
         operator,
+        about,
         metrics_token,
         stop: stop.clone(),
     });

@@ -25,6 +25,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             by!(list),
         )
         .answers::<Page<PendingView>>(),
+        Endpoint::get(
+            "/pending/door",
+            operator(Whole),
+            "Until when daemons may wait for approval, and the string they need",
+            by!(door),
+        )
+        .answers::<Door>(),
         Endpoint::post(
             "/pending/open",
             operator(Whole),
@@ -72,6 +79,8 @@ fn an_hour() -> u64 {
 struct Door {
     /// Always the same, and no secret: whoever uses it waits for approval.
     invitation: String,
+    /// Until when they may wait, milliseconds since 1970; null: none may.
+    open_until_unix_ms: Option<i64>,
 }
 
 /// How a daemon is approved.
@@ -106,9 +115,21 @@ async fn list(ask: Ask) -> Answer {
 async fn open(ask: Ask) -> Answer {
     let Opening { ttl_s } = ask.body()?;
     match ask.call(ApiCall::Pairing(PairingCall::Open { ttl_s })).await? {
-        ApiResult::Token(invitation) => json(Door { invitation }),
+        ApiResult::Token(_) => door(ask).await,
         _ => Err(unexpected()),
     }
+}
+
+async fn door(ask: Ask) -> Answer {
+    let ApiResult::Tokens(all) = ask.call(ApiCall::TokenList).await? else {
+        return Err(unexpected());
+    };
+    let invitation = &ask.web.about.door;
+    let open = all.iter().find(|token| token.id == invitation.token);
+    json(Door {
+        invitation: invitation.encode(),
+        open_until_unix_ms: open.map(|token| token.expires_unix_ms),
+    })
 }
 
 async fn close(ask: Ask) -> Answer {

@@ -14,7 +14,7 @@ use axum::{
 use bus_schema::api::FailureKind;
 
 use super::{
-    BODY_BYTES_MAX, Peer, Web, api_tokens,
+    BODY_BYTES_MAX, Peer, Web, about, api_tokens,
     ask::{Answer, Ask, Handler},
     audit, auth, commands, drafts, fleet, groups, live, observe, oidc, operator as web_operator, operators, pending,
     problem::Refusal,
@@ -222,6 +222,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         audit::endpoints(),
         commands::endpoints(),
         web_operator::endpoints(),
+        about::endpoints(),
     ]
     .concat()
 }

@@ -18,7 +18,8 @@ use crate::{
 pub enum Group {
     /// All groups, with how many daemons each chooses now.
     List,
-    /// Make a group, or give it another selector. Workflows that name it are placed anew when they are applied again.
+    /// Make a group, or give it another selector. Workflows that name it are placed anew when they are applied again; what is
+    /// shared by a group is moved at once.
     Set {
         /// Its name.
         name: String,

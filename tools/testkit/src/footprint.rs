@@ -126,9 +126,9 @@ pub fn memory(load: Load) -> Result<Vec<Figure>> {
     let peaks = scenario::bulk(Broker::embedded(false), load.rows).peaks;
     let file = measure_file_job(load.lines)?;
     let ten = ten_connectors(load)?;
-    let plane = scenario::crowd(Broker::embedded(false), load.daemons);
+    let scenario::Crowded { alone, watched } = scenario::crowd(Broker::embedded(false), load.daemons);
     ensure!(
-        [peaks.gateway, peaks.hub, file, ten.bytes, plane]
+        [peaks.gateway, peaks.hub, file, ten.bytes, alone, watched]
             .iter()
             .all(|peak| *peak > 0),
         "a process was gone before its memory could be read"
@@ -140,9 +140,10 @@ pub fn memory(load: Load) -> Result<Vec<Figure>> {
         ten,
         figure(
             &format!("mycelial-plane with {} daemons", load.daemons),
-            plane,
+            alone,
             PLANE_MEMORY,
         ),
+        figure("mycelial-plane, watched by a browser too", watched, PLANE_MEMORY),
     ])
 }
 

@@ -18,6 +18,7 @@
 //! | a bad network, or what went over it | [`Link`] |
 //! | a wrong clock | [`WallClock`] |
 //! | a disk that fails while a process writes | [`IllDisk`] |
+//! | a browser in front of the page | [`browser`] |
 //! | to wait | [`wait_until`], [`wait_ok`] |
 //! | the books of a stream | [`Ledger`] |
 //! | a verdict on what arrived | [`oracle`] |
@@ -31,6 +32,7 @@
 //! Helpers panic instead of returning errors, because the only thing a test can do with one is to fail. Linux only.
 
 mod bins;
+pub mod browser;
 mod crowd;
 mod dice;
 pub mod everywhere;

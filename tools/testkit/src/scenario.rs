@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::{Broker, Fleet, Ledger, Postgres, Proc, oracle::Produced, shop, wait_ok, wait_until};
+use crate::{Broker, Fleet, Ledger, Postgres, Proc, browser, oracle::Produced, shop, wait_ok, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 const LATE: Duration = Duration::from_secs(300);
 const STOP: Duration = Duration::from_secs(20);
 /// A few heartbeats of a daemon.
 const REPORTS: Duration = Duration::from_secs(15);
+/// How long somebody looks at the page.
+const LOOK: Duration = Duration::from_secs(20);
 /// The copy's table.
 pub const COPY: &str = "copied";
 
@@ -201,10 +203,19 @@ pub fn bulk(broker: Broker, rows: u64) -> Bulk {
     }
 }
 
-/// A plane and so many daemons that run nothing, each of them a process: all are enrolled and online. Peak memory of the
-/// plane in KiB, a few reports of each later.
+/// Peak memory of a plane with many daemons, in KiB.
+#[derive(Debug, Clone, Copy)]
+pub struct Crowded {
+    /// While nobody looks at its page.
+    pub alone: u64,
+    /// After a browser has looked at it for a while, too.
+    pub watched: u64,
+}
+
+/// A plane and so many daemons that run nothing, each of them a process: all are enrolled and online, a few reports of each
+/// before anybody looks.
 #[track_caller]
-pub fn crowd(broker: Broker, daemons: usize) -> u64 {
+pub fn crowd(broker: Broker, daemons: usize) -> Crowded {
     let mut fleet = Fleet::start(broker, None);
     let names: Vec<String> = (1..=daemons).map(|number| format!("gateway-{number}")).collect();
     let _running: Vec<Proc> = names
@@ -224,7 +235,10 @@ pub fn crowd(broker: Broker, daemons: usize) -> u64 {
     wait_ok("every daemon to be online", LATE, all_online);
     std::thread::sleep(REPORTS);
     wait_ok("every daemon to be online still", SOON, all_online);
-    peak(fleet.plane())
+    let alone = peak(fleet.plane());
+    browser::watch(&fleet, daemons, LOOK);
+    let watched = peak(fleet.plane());
+    Crowded { alone, watched }
 }
 
 /// Asks the oracle about the table in PostgreSQL. Returns the number of rows, or the accusation.

@@ -9,17 +9,15 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread,
     time::Duration,
 };
 
-use testkit::{Cmd, Postgres, Proc, find_program, free_port, shop, temp_dir, wait_until};
+use testkit::{Cmd, Postgres, Proc, browser, find_program, free_port, shop, temp_dir, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(20);
-/// How long npm may take to fetch what the journey needs.
-const FETCH: Duration = Duration::from_secs(300);
 /// How long a wish may take to arrive once its connection is open.
 const READ: Duration = Duration::from_secs(10);
 /// Between two looks at the journey.
@@ -65,6 +63,16 @@ impl World {
         self.postgres.as_ref().ok_or("no PostgreSQL runs".into())
     }
 
+    /// What a daemon that waits for approval shows.
+    fn code_of(&mut self, name: &str) -> Result<String, String> {
+        let waits = self.process(name)?;
+        let line = "this daemon's code is ";
+        waits.wait_for_log(line, SOON);
+        let log = waits.log();
+        let after = log.rsplit(line).next().and_then(|rest| rest.split_whitespace().next());
+        after.map(str::to_string).ok_or(format!("no code in: {log}"))
+    }
+
     fn plane(&self, command: &str) -> String {
         let plane = self.path("plane");
         Cmd::bin("mycelial-plane")
@@ -93,6 +101,24 @@ impl World {
                     .args(["enrol", string, "--data-dir", &home])
                     .run(SOON)
                     .ok();
+            }
+            // The same for a daemon that waits until somebody approves it.
+            ["type", "myceliald", "start", "--enrol", string, name] => {
+                // One that was turned away ends when it hears so.
+                if let Some(before) = self.running.get_mut(name) {
+                    wait_until("the daemon to end", SOON, || before.exit_status());
+                }
+                let home = self.path(name);
+                let waits = Cmd::bin("myceliald")
+                    .args(["start", "--enrol", string, "--data-dir", &home])
+                    .name(name)
+                    .spawn();
+                self.running.insert(name.to_string(), waits);
+            }
+            ["code", name] => return self.code_of(name),
+            ["type", "mycelial-plane", ref arguments @ ..] => {
+                let done = Cmd::bin("mycelial-plane").args(arguments).dir(&self.dir).run(SOON);
+                return Ok(done.ok());
             }
             ["login"] => return Ok(self.plane("login")),
             ["rows", count] => {
@@ -172,22 +198,6 @@ fn answer(mut connection: &TcpStream, result: Result<String, String>) -> std::io
     write!(connection, "{verdict}\n{}", text.trim_end())
 }
 
-/// What the journey needs beside node, once for each state of the lock file.
-fn fetch(ui: &Path) {
-    let changed = |path: PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
-    let (installed, wanted) = (
-        changed(ui.join("node_modules/.package-lock.json")),
-        changed(ui.join("package-lock.json")),
-    );
-    if installed < wanted {
-        Cmd::new(find_program("npm", "npm"))
-            .args(["ci", "--no-audit", "--no-fund"])
-            .dir(ui)
-            .run(FETCH)
-            .ok();
-    }
-}
-
 #[test]
 fn a_journey_through_the_page() {
     walk("tests/journey.mjs", |_| {});
@@ -218,8 +228,7 @@ fn a_thousand_daemons_and_two_hundred_nodes_stay_smooth() {
 
 /// Lets a script walk through the page of a fleet of its own. `prepare` changes its settings before anything runs.
 fn walk(script: &str, prepare: impl FnOnce(&World)) {
-    let ui = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ui");
-    fetch(&ui);
+    browser::fetch();
     let temporary = temp_dir("page");
     let mut world = World {
         dir: temporary.path().to_path_buf(),
@@ -248,7 +257,7 @@ fn walk(script: &str, prepare: impl FnOnce(&World)) {
     wishes.set_nonblocking(true).expect("a socket like any other");
     let mut journey = Cmd::new(find_program("node", "nodejs"))
         .args(["--test", "--test-reporter=spec", script])
-        .dir(&ui)
+        .dir(browser::ui())
         .env("MYCELIAL_PAGE_LINK", link)
         .env("MYCELIAL_PAGE_CONTROL", control)
         .spawn();

@@ -49,6 +49,11 @@ pub fn build() -> Result<()> {
     fs::write(&stamp, inputs).with_context(|| format!("cannot write {}", stamp.display()))
 }
 
+/// Prints what the page weighs beside what it may, as it was built last.
+pub fn budgets() -> Result<()> {
+    cmd::run(&mut npm(&["run", "--silent", "budgets"]))
+}
+
 /// Types, style and form of its sources, as one finding for each complaint.
 pub fn check() -> Result<Option<String>> {
     fetch()?;

@@ -6,6 +6,7 @@ import type {
   AlertView,
   ApiTokenMade,
   ApiTokenWish,
+  Door,
   Fired,
   Labelled,
   ListPage,
@@ -24,6 +25,23 @@ export const createToken = (wish: TokenWish) => post<{ invitation: string }>("/t
 
 /** Makes an enrolment string useless. */
 export const revokeToken = (id: string) => remove<null>(`/tokens/${part(id)}`);
+
+/** Takes a daemon out of the fleet for good. */
+export const revokeDaemon = (name: string) => remove<null>(`/daemons/${part(name)}`);
+
+/** Takes an operator out of the fleet for good. */
+export const revokeOperator = (name: string) => remove<null>(`/operators/${part(name)}`);
+
+/** Lets daemons without an enrolment string wait for approval for so long. */
+export const openDoor = (ttl_s: number) => post<Door>("/pending/open", { ttl_s });
+
+export const closeDoor = () => post<null>("/pending/close");
+
+/** Makes the daemon that shows this code a member. */
+export const approve = (code: string, name: string) =>
+  post<{ name: string }>(`/pending/${part(code)}/approve`, { name });
+
+export const reject = (code: string) => post<{ name: string }>(`/pending/${part(code)}/reject`);
 
 export interface LabelWish {
   selector: string;

@@ -151,6 +151,9 @@ function close() {
   source = null;
 }
 
+/** No picture comes until it begins again. */
+export const holdLive = close;
+
 /** Begins: somebody is logged in. */
 export function startLive(queries: QueryClient) {
   client = queries;

@@ -13,15 +13,20 @@ import type {
   ComponentView,
   DaemonDetail,
   DaemonItem,
+  Door,
   DraftView,
+  Group,
   ListPage,
   LogLine,
+  Operator,
+  Pending,
   PlaneInfo,
   RevisionView,
   RolloutView,
   RuleShown,
   SeriesShown,
   StreamView,
+  Surroundings,
   TokenView,
   UserView,
   WorkflowStatus,
@@ -214,6 +219,43 @@ export const useDrafts = (isAllowed: boolean) =>
 
 export const useTokens = () =>
   useQuery({ queryKey: keys.tokens, queryFn: ({ signal }) => list<TokenView>("/tokens", signal) });
+
+/** Selectors with a name. `isOn`: they are of the whole fleet. */
+export const useGroups = (isOn: boolean) =>
+  useQuery({
+    queryKey: keys.groups,
+    queryFn: ({ signal }) => list<Group>("/groups", signal),
+    enabled: isOn,
+    staleTime: CATALOGUE_STALE_MS,
+  });
+
+export const useOperators = () =>
+  useQuery({ queryKey: keys.operators, queryFn: ({ signal }) => list<Operator>("/operators", signal) });
+
+/** Daemons that wait for approval; asked for again while somebody looks. */
+export const usePending = () =>
+  useQuery({
+    queryKey: keys.pending,
+    queryFn: ({ signal }) => list<Pending>("/pending", signal),
+    refetchInterval: ({ state }) => (state.status === "error" ? QUIET_MS : DETAIL_MS),
+    gcTime: 0,
+  });
+
+export const useDoor = () =>
+  useQuery({
+    queryKey: keys.door,
+    queryFn: ({ signal }) => get<Door>("/pending/door", signal),
+    refetchInterval: ({ state }) => (state.status === "error" ? false : QUIET_MS),
+    gcTime: 0,
+  });
+
+/** The bus the plane is on, and its directory: neither changes while it runs. */
+export const useSurroundings = () =>
+  useQuery({
+    queryKey: keys.surroundings,
+    queryFn: ({ signal }) => get<Surroundings>("/surroundings", signal),
+    staleTime: Infinity,
+  });
 
 export const streamsQuery = queryOptions({
   queryKey: keys.streams,

@@ -3,7 +3,7 @@
 import type { QueryClient } from "@tanstack/react-query";
 import { create } from "zustand";
 import { ask, BASE, SESSION } from "./client";
-import { endLive, startLive } from "./live";
+import { endLive, holdLive, startLive } from "./live";
 import type { Rank, Session, User } from "./types";
 
 interface Known {
@@ -47,6 +47,14 @@ export async function logIn(name: string, password: string, queries: QueryClient
 }
 
 export async function logOut(queries: QueryClient) {
-  await ask("DELETE", SESSION);
+  // First nothing is asked for any more: it would be refused in the middle of it.
+  holdLive();
+  await queries.cancelQueries();
+  try {
+    await ask("DELETE", SESSION);
+  } catch (cause) {
+    startLive(queries);
+    throw cause;
+  }
   await lookSession(queries);
 }

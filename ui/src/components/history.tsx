@@ -3,6 +3,7 @@
 import { useMemo } from "react";
 import { Failed } from "@/api/client";
 import { useSeries } from "@/api/queries";
+import { useSeesAll } from "@/api/session";
 import { Failure } from "@/components/callout";
 import { alongSteps, SPANS, spanOf } from "@/lib/series";
 import { Chart } from "./chart";
@@ -46,6 +47,10 @@ interface HistoryProps {
 }
 
 export function History({ subject, last, metrics }: HistoryProps) {
+  const seesAll = useSeesAll();
+  if (!seesAll) {
+    return <p className="text-sm text-muted">History is for those who see the whole fleet.</p>;
+  }
   return (
     <Panel className="flex flex-wrap gap-x-8 gap-y-4 px-4 py-3">
       {metrics.map((metric) => (

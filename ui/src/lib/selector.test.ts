@@ -63,3 +63,20 @@ describe("mistakes are named", () => {
 it("shorthand is spelled out for the command line", () => {
   expect(asSelector(" gw  -old site=berlin")).toBe("name:*gw* -name:*old* site=berlin");
 });
+
+describe("a group is what its selector chooses", () => {
+  const groups = new Map([
+    ["north", "site=berlin -label:test"],
+    ["odd", "color:red"],
+  ]);
+  it.each([
+    ["group:north", null, true],
+    ["-group:north", null, false],
+    ["group:south", "no group “south”", false],
+    ["group:odd", "cannot read", false],
+  ])("%s", (typed, error, isChosen) => {
+    const parsed = parseSelector(typed, groups);
+    if (error === null) expect(parsed.test?.(candidate)).toBe(isChosen);
+    else expect(parsed.error).toContain(error);
+  });
+});

@@ -85,8 +85,20 @@ function versionTest(text: string): Test | null {
   };
 }
 
-function fieldTest(field: string, value: string): Test | string {
+/** What names of groups stand for. */
+export type Groups = ReadonlyMap<string, string>;
+
+/** A group is not made of groups. */
+function groupTest(name: string, groups: Groups): Test | string {
+  const selector = groups.get(name);
+  if (selector === undefined) return `there is no group “${name}”`;
+  return parseSelector(selector).test ?? `this page cannot read the group’s selector “${selector}”`;
+}
+
+function fieldTest(field: string, value: string, groups: Groups): Test | string {
   switch (value === "" ? "" : field) {
+    case "group":
+      return groupTest(value, groups);
     case "label":
       return ({ labels }) => labels[value] !== undefined;
     case "name":
@@ -99,11 +111,11 @@ function fieldTest(field: string, value: string): Test | string {
     case "version":
       return versionTest(value) ?? "write for example version:<0.4";
     default:
-      return "write label:, name:, presence:, version: or runs: and a value";
+      return "write label:, name:, presence:, version:, runs: or group: and a value";
   }
 }
 
-function term(text: string): Parsed {
+function term(text: string, groups: Groups): Parsed {
   const isWanted = !text.startsWith("-");
   const body = isWanted ? text : text.slice(1);
   const wrong = (how: string): Parsed => ({ test: null, error: `“${text}” is no term of a filter: ${how}` });
@@ -111,7 +123,7 @@ function term(text: string): Parsed {
   // A field comes before a label, because versions may contain '='.
   const colon = body.indexOf(":");
   if (colon >= 0) {
-    const test = fieldTest(body.slice(0, colon), body.slice(colon + 1));
+    const test = fieldTest(body.slice(0, colon), body.slice(colon + 1), groups);
     return typeof test === "string" ? wrong(test) : turned(test);
   }
   const label = /^([^=!]+)(!?=)(.+)$/.exec(body);
@@ -122,15 +134,17 @@ function term(text: string): Parsed {
   return turned(({ labels }) => (labels[key] === value) === (sign === "="));
 }
 
+const NO_GROUPS: Groups = new Map();
+
 /** A test for what is typed, or what is wrong with it. */
-export function parseSelector(typed: string): Parsed {
+export function parseSelector(typed: string, groups: Groups = NO_GROUPS): Parsed {
   const selector = asSelector(typed);
   if (selector.length > SELECTOR_BYTES_MAX) {
     return { test: null, error: `the filter is longer than ${SELECTOR_BYTES_MAX} bytes` };
   }
   const tests: Test[] = [];
   for (const each of selector.split(" ").filter(Boolean)) {
-    const parsed = term(each);
+    const parsed = term(each, groups);
     if (parsed.test === null) return parsed;
     tests.push(parsed.test);
   }

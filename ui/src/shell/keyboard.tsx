@@ -2,7 +2,7 @@
 
 import { lazy, Suspense, useEffect, useState } from "react";
 import { useLocation } from "wouter";
-import { NAVIGATION } from "./routes";
+import { useNavigation } from "./routes";
 
 const Palette = lazy(() => import("./palette"));
 const Shortcuts = lazy(() => import("./shortcuts"));
@@ -27,6 +27,7 @@ export type Overlay = "palette" | "shortcuts" | null;
 export function useKeyboard() {
   const [overlay, setOverlay] = useState<Overlay>(null);
   const [, go] = useLocation();
+  const navigation = useNavigation();
   useEffect(() => {
     let sequenceAt = 0;
     const onKey = (event: KeyboardEvent) => {
@@ -39,7 +40,7 @@ export function useKeyboard() {
       if (document.querySelector("[role=dialog]")) return;
       const wasSequence = event.timeStamp - sequenceAt < SEQUENCE_MS;
       sequenceAt = event.key === "g" && !wasSequence ? event.timeStamp : 0;
-      const place = wasSequence ? NAVIGATION.find(({ key }) => key === event.key) : undefined;
+      const place = wasSequence ? navigation.find(({ key }) => key === event.key) : undefined;
       if (place) {
         event.preventDefault();
         go(place.href);
@@ -52,7 +53,7 @@ export function useKeyboard() {
     };
     window.addEventListener("keydown", onKey);
     return () => window.removeEventListener("keydown", onKey);
-  }, [go]);
+  }, [go, navigation]);
   return { overlay, setOverlay };
 }
 

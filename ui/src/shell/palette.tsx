@@ -9,7 +9,7 @@ import { logOut } from "@/api/session";
 import { useFocusBack } from "@/components/dialog";
 import { cx } from "@/lib/cx";
 import { type Entry, rank } from "./rank";
-import { NAVIGATION } from "./routes";
+import { useNavigation } from "./routes";
 import { chooseTheme } from "./theme";
 
 const SHOWN_MAX = 12;
@@ -17,13 +17,14 @@ const part = encodeURIComponent;
 
 function useEntries(go: (href: string) => void): readonly Entry[] {
   const queries = useQueryClient();
+  const navigation = useNavigation();
   const daemons = useDaemons().data;
   const workflows = useWorkflows().data;
   const components = useComponents().data;
   return useMemo(() => {
     const link = (kind: string, name: string, href: string): Entry => ({ kind, name, run: () => go(href) });
     return [
-      ...NAVIGATION.map(({ label, href }) => link("page", label, href)),
+      ...navigation.map(({ label, href }) => link("page", label, href)),
       link("action", "Enrol a daemon", "/enrol"),
       link("action", "New workflow", "/workflows/new"),
       ...(["light", "dark", "system"] as const).map(
@@ -34,7 +35,7 @@ function useEntries(go: (href: string) => void): readonly Entry[] {
       ...(daemons ?? []).map(({ name }) => link("daemon", name, `/daemons/${part(name)}`)),
       ...(components ?? []).map(({ role, name }) => link(role, name, `/components/${role}/${part(name)}`)),
     ];
-  }, [daemons, workflows, components, go, queries]);
+  }, [navigation, daemons, workflows, components, go, queries]);
 }
 
 export default function Palette({ onClose }: { onClose: () => void }) {

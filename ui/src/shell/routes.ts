@@ -14,7 +14,8 @@ import {
   ShieldCheck,
   Workflow,
 } from "lucide-react";
-import { type ComponentType, type LazyExoticComponent, lazy } from "react";
+import { type ComponentType, type LazyExoticComponent, lazy, useMemo } from "react";
+import { useSeesAll } from "@/api/session";
 
 interface Route {
   path: string;
@@ -32,6 +33,7 @@ export const ROUTES: readonly Route[] = [
   page("/daemons", () => import("@/pages/daemons")),
   page("/daemons/:name", () => import("@/pages/daemon")),
   page("/enrol", () => import("@/pages/enrol")),
+  page("/enrol/approval", () => import("@/pages/enrol/approval")),
   page("/workflows", () => import("@/pages/workflows")),
   page("/workflows/new", () => import("@/pages/editor")),
   page("/workflows/:name/edit", () => import("@/pages/editor")),
@@ -46,10 +48,13 @@ export const ROUTES: readonly Route[] = [
   page("/components/:role/:name", () => import("@/pages/components/component")),
   page("/alerts", () => import("@/pages/alerts")),
   page("/alerts/rules", () => import("@/pages/alerts/rules")),
+  page("/logs/events", () => import("@/pages/logs/events")),
   page("/logs", () => import("@/pages/logs")),
   page("/audit", () => import("@/pages/audit")),
   page("/commands/:id", () => import("@/pages/commands")),
   page("/settings/tokens", () => import("@/pages/tokens")),
+  page("/settings/broker", () => import("@/pages/settings/broker")),
+  page("/settings/backup", () => import("@/pages/settings/backup")),
   page("/settings/users", () => import("@/pages/users")),
   page("/settings", () => import("@/pages/settings")),
 ];
@@ -60,18 +65,26 @@ export interface NavItem {
   Icon: LucideIcon;
   /** The key after `g` that goes there. */
   key: string;
+  /** It is about the whole fleet: not for those who see a part of it. */
+  isWhole?: boolean;
 }
 
-export const NAVIGATION: readonly NavItem[] = [
+const NAVIGATION: readonly NavItem[] = [
   { href: "/", label: "Overview", Icon: Activity, key: "o" },
   { href: "/daemons", label: "Daemons", Icon: Cpu, key: "d" },
   { href: "/workflows", label: "Workflows", Icon: Workflow, key: "w" },
-  { href: "/rollouts", label: "Rollouts", Icon: ListChecks, key: "r" },
+  { href: "/rollouts", label: "Rollouts", Icon: ListChecks, key: "r", isWhole: true },
   { href: "/streams", label: "Streams", Icon: ArrowLeftRight, key: "s" },
-  { href: "/alerts", label: "Alerts", Icon: Bell, key: "a" },
+  { href: "/alerts", label: "Alerts", Icon: Bell, key: "a", isWhole: true },
   { href: "/logs", label: "Logs", Icon: ScrollText, key: "l" },
-  { href: "/audit", label: "Audit", Icon: ShieldCheck, key: "u" },
+  { href: "/audit", label: "Audit", Icon: ShieldCheck, key: "u", isWhole: true },
   { href: "/secrets", label: "Secrets", Icon: KeyRound, key: "e" },
   { href: "/components", label: "Components", Icon: Blocks, key: "c" },
   { href: "/settings", label: "Settings", Icon: Settings, key: "," },
 ];
+
+/** What there is for this person. */
+export function useNavigation() {
+  const seesAll = useSeesAll();
+  return useMemo(() => NAVIGATION.filter(({ isWhole }) => seesAll || !isWhole), [seesAll]);
+}

@@ -12,7 +12,7 @@ import { Status, type Tone } from "@/components/status";
 import { tell } from "@/components/toast";
 import { cx } from "@/lib/cx";
 import { clock } from "@/lib/format";
-import { NAVIGATION } from "./routes";
+import { useNavigation } from "./routes";
 import { chooseTheme, type Theme, useTheme } from "./theme";
 
 const LINKS: Record<string, [Tone, string]> = {
@@ -33,7 +33,7 @@ function Navigation({ onGo }: { onGo: () => void }) {
   return (
     <nav aria-label="Sections">
       <ul className="flex flex-col gap-0.5">
-        {NAVIGATION.map(({ href, label, Icon }) => (
+        {useNavigation().map(({ href, label, Icon }) => (
           <li key={href}>
             <Link
               href={href}
@@ -87,8 +87,9 @@ function Foot() {
         </IconButton>
       </div>
       {user && (
-        <p className="truncate">
+        <p className="truncate" title={user.scope === null ? undefined : `Sees ${user.scope}`}>
           {user.name}, {user.role}
+          {user.scope !== null && `, sees ${user.scope}`}
         </p>
       )}
       {info.data && (
@@ -133,7 +134,7 @@ export function Shell({ onSearch, children }: { onSearch: () => void; children: 
     <div className="flex min-h-dvh max-md:flex-col">
       <a
         href="#main"
-        className="sr-only z-50 rounded-(--radius) bg-raised px-3 py-2 focus:not-sr-only focus:absolute focus:top-2 focus:left-2"
+        className="sr-only z-50 rounded-(--radius) bg-raised focus:not-sr-only focus:absolute focus:top-2 focus:left-2 focus:px-3! focus:py-2!"
       >
         Skip to content
       </a>

@@ -1,7 +1,7 @@
 // What the keyboard can do.
 
 import { Dialog } from "@/components/dialog";
-import { NAVIGATION } from "./routes";
+import { useNavigation } from "./routes";
 
 const EVERYWHERE: readonly (readonly [keys: string[], what: string])[] = [
   [["Ctrl", "K"], "Go anywhere, do anything"],
@@ -60,7 +60,7 @@ export default function Shortcuts({ onClose }: { onClose: () => void }) {
       <List rows={EDITOR} />
       <h3 className="text-sm font-semibold">One after the other</h3>
       <dl className="flex flex-col gap-1.5">
-        {NAVIGATION.map(({ key, label }) => (
+        {useNavigation().map(({ key, label }) => (
           <Row key={key} keys={["g", key]} what={label} />
         ))}
       </dl>

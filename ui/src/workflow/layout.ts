@@ -6,7 +6,8 @@ import type { Layout, Position } from "./history";
 
 export const NODE_WIDTH = 196;
 export const NODE_HEIGHT = 60;
-const GAP_X = 120;
+/** What an edge says about its stream fits between two nodes. */
+const GAP_X = 160;
 const GAP_Y = 28;
 
 /** All of them in order, from what is read to what is written. */

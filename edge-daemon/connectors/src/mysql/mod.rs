@@ -78,6 +78,7 @@ use table::refusal;
 /// everything apart.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-shared" = true))]
 struct Config {
     /// `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, plain or from elsewhere. Instead of host, port, user, database and
     /// password.

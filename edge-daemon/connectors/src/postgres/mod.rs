@@ -82,6 +82,7 @@ use table::{NAME_BYTES_MAX, quote};
 /// database.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-shared" = true))]
 struct Config {
     /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, plain or from elsewhere. Instead of host, port, user, database and
     /// password.

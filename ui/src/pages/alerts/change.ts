@@ -10,7 +10,9 @@ import { withRule } from "./words";
 export function useChangeRule(all: readonly RuleShown[]) {
   const queries = useQueryClient();
   return useMutation({
-    mutationFn: ({ name, rule }: { name: string; rule: AlertRule | null }) => putRules(withRule(all, name, rule)),
+    // What is known now: a change may be undone long after this was drawn.
+    mutationFn: ({ name, rule }: { name: string; rule: AlertRule | null }) =>
+      putRules(withRule(queries.getQueryData<RuleShown[]>(keys.rules) ?? all, name, rule)),
     onSuccess: ({ items }) => {
       queries.setQueryData(keys.rules, items);
       void queries.invalidateQueries({ queryKey: keys.alerts, exact: true });

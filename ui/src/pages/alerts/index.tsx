@@ -1,26 +1,27 @@
 // What is wrong now, and what may become so; telling nobody of it for a while.
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { type FormEvent, useMemo, useState } from "react";
+import { type FormEvent, useState } from "react";
 import { silenceAlert } from "@/api/actions";
 import { keys } from "@/api/keys";
 import { useAlerts } from "@/api/queries";
 import type { AlertView } from "@/api/types";
-import { useMay } from "@/components/allowed";
+import { Allowed, useMay } from "@/components/allowed";
 import { Button, LinkButton } from "@/components/button";
 import { Failure } from "@/components/callout";
 import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
 import { Dialog } from "@/components/dialog";
 import { Field, Input, Select } from "@/components/field";
+import { FilteredTable } from "@/components/filtered-table";
 import { TextLink } from "@/components/link";
-import { ListFilter } from "@/components/list-filter";
 import { Empty, Page } from "@/components/page";
 import { Status } from "@/components/status";
-import { type Column, Table } from "@/components/table";
+import type { Column } from "@/components/table";
 import { Tabs } from "@/components/tabs";
 import { Time } from "@/components/time";
 import { tell } from "@/components/toast";
+import { Whole } from "@/components/whole";
 import { sentence } from "@/lib/format";
 import { showSpan } from "@/lib/rollout";
 import { useSearchState } from "@/lib/search";
@@ -53,47 +54,44 @@ const COLUMNS: readonly Column<AlertView>[] = [
 ];
 
 export default function Alerts() {
-  const alerts = useAlerts();
   return (
     <Page title="Alerts" actions={<CliButton command="mycelial alert list" />}>
       <Tabs label="Views of alerts" tabs={TABS} />
-      <Data query={alerts}>
-        {(all) =>
-          all.length === 0 ? (
-            <Empty title="Nothing is wrong" action={<LinkButton href="/alerts/rules">See the rules</LinkButton>}>
-              An alert fires when what a rule looks at has been so for as long as the rule says.
-            </Empty>
-          ) : (
-            <Chosen all={all} />
-          )
-        }
-      </Data>
+      <Whole what="Alerts">
+        <Allowed needs="operator" what="Silencing">
+          {null}
+        </Allowed>
+        <All />
+      </Whole>
     </Page>
   );
 }
 
-function Chosen({ all }: { all: readonly AlertView[] }) {
+function All() {
+  const alerts = useAlerts();
   const [typed, setTyped] = useSearchState("q");
-  const rows = useMemo(() => chooseAlerts(all, typed), [all, typed]);
   return (
-    <>
-      <ListFilter
-        noun="alert"
-        placeholder="Filter by daemon, workflow, rule, severity or state; -word leaves out"
-        typed={typed}
-        onType={setTyped}
-        found={rows.length}
-        all={all.length}
-      />
-      {rows.length === 0 ? (
-        <Empty
-          title="No alert fits the filter"
-          action={<Button onClick={() => setTyped("")}>Clear the filter</Button>}
-        />
-      ) : (
-        <Table label="Alerts" columns={COLUMNS} rows={rows} rowKey={({ id }) => id} />
-      )}
-    </>
+    <Data query={alerts}>
+      {(all) =>
+        all.length === 0 ? (
+          <Empty title="Nothing is wrong" action={<LinkButton href="/alerts/rules">See the rules</LinkButton>}>
+            An alert fires when what a rule looks at has been so for as long as the rule says.
+          </Empty>
+        ) : (
+          <FilteredTable
+            noun="alert"
+            label="Alerts"
+            placeholder="Filter by daemon, workflow, rule, severity or state; -word leaves out"
+            all={all}
+            typed={typed}
+            onType={setTyped}
+            choose={chooseAlerts}
+            columns={COLUMNS}
+            rowKey={({ id }) => id}
+          />
+        )
+      }
+    </Data>
   );
 }
 

@@ -14,19 +14,26 @@ import { Status } from "@/components/status";
 import { type Column, Table } from "@/components/table";
 import { Tabs } from "@/components/tabs";
 import { tell } from "@/components/toast";
+import { Whole } from "@/components/whole";
 import { useChangeRule } from "./change";
 import { RuleForm } from "./rule-form";
 import { TABS } from "./tabs";
 import { inWords, NEW, SEVERITIES } from "./words";
 
 export default function Rules() {
-  const rules = useRules();
   return (
     <Page title="Alerts" actions={<CliButton command="mycelial alert rules" />}>
       <Tabs label="Views of alerts" tabs={TABS} />
-      <Data query={rules}>{(all) => <List all={all} />}</Data>
+      <Whole what="Alerts">
+        <All />
+      </Whole>
     </Page>
   );
+}
+
+function All() {
+  const rules = useRules();
+  return <Data query={rules}>{(all) => <List all={all} />}</Data>;
 }
 
 function List({ all }: { all: readonly RuleShown[] }) {
@@ -34,7 +41,22 @@ function List({ all }: { all: readonly RuleShown[] }) {
   const change = useChangeRule(all);
   // What was clicked is shown at once.
   const soon = change.isPending ? change.variables.rule : null;
+  const restore = useChangeRule(all);
   const may = useMay("operator");
+  // Undone by storing it again: nothing else was lost with it.
+  const remove = (rule: AlertRule) =>
+    change.mutate(
+      { name: rule.name, rule: null },
+      {
+        onSuccess: ({ items }) => {
+          const isBack = items.some(({ name }) => name === rule.name);
+          tell(isBack ? `${rule.name} is as it comes with the plane.` : `The rule ${rule.name} is removed.`, {
+            label: "Undo",
+            run: () => restore.mutate({ name: rule.name, rule }),
+          });
+        },
+      },
+    );
   const columns: readonly Column<RuleShown>[] = [
     {
       name: "Rule",
@@ -79,16 +101,7 @@ function List({ all }: { all: readonly RuleShown[] }) {
                   Change
                 </Button>
                 {!comes_with_plane && (
-                  <Button
-                    className="h-7"
-                    aria-label={`Remove ${rule.name}`}
-                    onClick={() =>
-                      change.mutate(
-                        { name: rule.name, rule: null },
-                        { onSuccess: () => tell(`The rule ${rule.name} is as it comes with the plane, or gone.`) },
-                      )
-                    }
-                  >
+                  <Button className="h-7" aria-label={`Remove ${rule.name}`} onClick={() => remove(rule)}>
                     Remove
                   </Button>
                 )}
@@ -113,7 +126,7 @@ function List({ all }: { all: readonly RuleShown[] }) {
           </Allowed>
         </span>
       </div>
-      {change.isError && <Failure error={change.error} />}
+      {(change.error ?? restore.error) && <Failure error={change.error ?? restore.error} />}
       <Table label="Rules" columns={columns} rows={all} rowKey={({ name }) => name} />
       {edited && <RuleForm all={all} initial={edited} onClose={() => setEdited(null)} />}
     </>

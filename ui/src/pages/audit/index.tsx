@@ -57,7 +57,7 @@ const COLUMNS: readonly Column<AuditEntry>[] = [
 export default function Audit() {
   return (
     <Page title="Audit">
-      <Allowed needs="admin" what="Reading the audit">
+      <Allowed needs="admin" isWhole what="Reading the audit">
         <Entries />
       </Allowed>
     </Page>

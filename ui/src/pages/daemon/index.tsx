@@ -1,15 +1,20 @@
 // One daemon: what it should do and what it does, what it uses, what it can run, and who it is.
 
+import { useQueryClient } from "@tanstack/react-query";
 import { useMemo } from "react";
-import { useParams } from "wouter";
+import { useLocation, useParams } from "wouter";
+import { revokeDaemon } from "@/api/actions";
 import { Failed } from "@/api/client";
+import { keys } from "@/api/keys";
 import { useDaemon, useStreams } from "@/api/queries";
 import type { DaemonDetail } from "@/api/types";
+import { Allowed } from "@/components/allowed";
 import { LinkButton } from "@/components/button";
 import { Callout } from "@/components/callout";
 import { Chart } from "@/components/chart";
 import { CliButton, CopyButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
+import { ConfirmButton } from "@/components/dialog";
 import { Facts } from "@/components/facts";
 import { History, type Metric, Range } from "@/components/history";
 import { TextLink } from "@/components/link";
@@ -18,6 +23,7 @@ import { Parts } from "@/components/parts";
 import { Seen } from "@/components/seen";
 import { PresenceStatus } from "@/components/status";
 import { StreamTable } from "@/components/stream-table";
+import { tell } from "@/components/toast";
 import { bytes, count, number, percent, sentence, span } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
 import { CommandButton } from "../commands/command-button";
@@ -61,7 +67,9 @@ export default function Daemon() {
         <>
           <CliButton command={`mycelial daemon show ${shellWord(name)}`} />
           <LinkButton href={`/logs?daemon=${encodeURIComponent(name)}`}>Log</LinkButton>
-          <CommandButton label="Command …" selector={`name:${name}`} chosen={[name]} />
+          <Allowed needs="operator" what="Commanding">
+            <CommandButton label="Command …" selector={`name:${name}`} chosen={[name]} />
+          </Allowed>
         </>
       }
     >
@@ -179,9 +187,43 @@ function Host({ detail: { host, view, ...detail } }: { detail: DaemonDetail }) {
   );
 }
 
-function Identity({ detail: { view, fingerprint, refused } }: { detail: DaemonDetail }) {
+function Revoke({ name, runs }: { name: string; runs: readonly string[] }) {
+  const queries = useQueryClient();
+  const [, go] = useLocation();
+  const run = async () => {
+    await revokeDaemon(name);
+    await queries.cancelQueries({ queryKey: keys.daemon(name) });
+    go("/daemons");
+    queries.removeQueries({ queryKey: keys.daemon(name) });
+    void queries.invalidateQueries({ queryKey: keys.daemons, exact: true });
+    tell(`${name} is out of the fleet.`);
+  };
   return (
-    <Section title="Identity">
+    <ConfirmButton action="Revoke" title={`Take ${name} out of the fleet?`} onConfirm={run}>
+      <p>
+        Its keys open nothing any more, and nobody listens to it. What waits in its buffers is not delivered: let it
+        drain first if it is to be kept.
+        {runs.length > 0 && ` It runs ${runs.join(", ")}.`} To come back it has to be enrolled anew.
+      </p>
+      <p className="mt-2 flex flex-wrap">
+        <CliButton command={`mycelial daemon drain ${shellWord(name)}`} />
+        <CliButton command={`mycelial daemon revoke ${shellWord(name)}`} />
+      </p>
+    </ConfirmButton>
+  );
+}
+
+function Identity({ detail: { view, fingerprint, refused, parts } }: { detail: DaemonDetail }) {
+  const runs = parts.map(({ workflow }) => workflow);
+  return (
+    <Section
+      title="Identity"
+      actions={
+        <Allowed needs="admin" isWhole what="Revoking">
+          <Revoke name={view.name} runs={runs} />
+        </Allowed>
+      }
+    >
       <Panel className="px-4 py-3">
         <Facts
           facts={[

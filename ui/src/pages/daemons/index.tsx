@@ -2,8 +2,10 @@
 
 import { Bookmark, Plus, X } from "lucide-react";
 import { type ReactNode, useMemo } from "react";
-import { useDaemons, useWorkflows } from "@/api/queries";
-import type { DaemonItem, WorkflowView } from "@/api/types";
+import { useDaemons, useGroups, useWorkflows } from "@/api/queries";
+import { useSeesAll } from "@/api/session";
+import type { DaemonItem, Group, WorkflowView } from "@/api/types";
+import { Allowed } from "@/components/allowed";
 import { Button, IconButton, LinkButton } from "@/components/button";
 import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
@@ -117,7 +119,11 @@ function Chosen({ all, workflows }: { all: readonly DaemonItem[]; workflows: rea
   const [typed, setTyped] = useSearchState("q");
   const [sort, setSort] = useSearchState("sort", "name");
   const [group, setGroup] = useSearchState("group");
-  const parsed = useMemo(() => parseSelector(typed), [typed]);
+  const groups = useGroups(useSeesAll()).data;
+  const parsed = useMemo(
+    () => parseSelector(typed, new Map(groups?.map(({ name, selector }) => [name, selector]))),
+    [typed, groups],
+  );
   const runs = useMemo(() => runsOf(workflows), [workflows]);
   const rows = useMemo(
     () => chooseDaemons(all, parsed.test ?? (() => true), runs, parseSort(sort)),
@@ -132,7 +138,7 @@ function Chosen({ all, workflows }: { all: readonly DaemonItem[]; workflows: rea
       <Filter typed={typed} setTyped={setTyped} error={parsed.error} found={rows} all={all.length}>
         <GroupBy keys={groupKeys(all)} value={group} onChange={setGroup} />
       </Filter>
-      <Views typed={typed} sort={sort} onChoose={setTyped} onSort={setSort} />
+      <Views typed={typed} sort={sort} groups={groups ?? []} onChoose={setTyped} onSort={setSort} />
       {group !== "" && rows.length > 0 ? (
         <Groups
           groups={grouped(rows, group)}
@@ -191,8 +197,12 @@ function Filter({ typed, setTyped, error, found, all, children }: FilterProps) {
       </span>
       {children}
       <CliButton command={command} />
-      {!error && <LabelButton selector={asSelector(typed)} chosen={found} />}
-      {!error && <CommandButton selector={asSelector(typed)} chosen={found.map(({ name }) => name)} />}
+      {!error && (
+        <Allowed needs="operator" what="Labelling and commanding">
+          <LabelButton selector={asSelector(typed)} chosen={found} />
+          <CommandButton selector={asSelector(typed)} chosen={found.map(({ name }) => name)} />
+        </Allowed>
+      )}
       <p id="filter-help" className={error ? "w-full text-xs text-bad" : "sr-only"}>
         {error ??
           "Terms beside each other all have to hold; a minus before a term turns it around. Fields: name, presence, version, runs, label, and any label by its key."}
@@ -204,16 +214,29 @@ function Filter({ typed, setTyped, error, found, all, children }: FilterProps) {
 interface ViewsProps {
   typed: string;
   sort: string;
+  groups: readonly Group[];
   onChoose: (text: string) => void;
   onSort: (sort: string) => void;
 }
 
-function Views({ typed, sort, onChoose, onSort }: ViewsProps) {
+function Views({ typed, sort, groups, onChoose, onSort }: ViewsProps) {
   const { views, add, drop } = useViews();
   const isKept = views.some((view) => view.filter === typed && view.sort === sort);
-  if (views.length === 0 && typed === "") return null;
+  if (views.length === 0 && groups.length === 0 && typed === "") return null;
   return (
     <div className="-mt-2 flex flex-wrap items-center gap-1.5">
+      {groups.map(({ name, selector }) => (
+        <Button
+          key={name}
+          kind="quiet"
+          title={selector}
+          aria-pressed={typed === `group:${name}`}
+          className="h-7 border-line! font-mono text-xs aria-pressed:bg-accent-soft aria-pressed:text-accent"
+          onClick={() => onChoose(`group:${name}`)}
+        >
+          group:{name}
+        </Button>
+      ))}
       {views.map((view) => (
         <span
           key={`${view.filter} ${view.sort}`}

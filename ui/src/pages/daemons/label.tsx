@@ -27,7 +27,7 @@ interface LabelProps {
 
 export function LabelButton({ selector, chosen }: LabelProps) {
   const [isOpen, setOpen] = useState(false);
-  if (!useMay("operator") || chosen.length === 0) return null;
+  if (!useMay("operator", true) || chosen.length === 0) return null;
   return (
     <>
       <Button kind="quiet" onClick={() => setOpen(true)}>

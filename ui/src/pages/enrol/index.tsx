@@ -14,6 +14,8 @@ import { Field, Input, Select } from "@/components/field";
 import { TextLink } from "@/components/link";
 import { Page, Section } from "@/components/page";
 import { PresenceStatus } from "@/components/status";
+import { Tabs } from "@/components/tabs";
+import { ENROL_TABS } from "./tabs";
 import { Tokens } from "./tokens";
 import { arrived, cliOf, LIVES, mistakeInName } from "./wish";
 
@@ -29,10 +31,11 @@ export default function Enrol() {
   });
   return (
     <Page title={wish.role === "daemon" ? "Enrol a daemon" : "Enrol an operator"} isWide={false}>
+      <Tabs label="Ways in" tabs={ENROL_TABS} />
       {make.data ? (
         <Made wish={wish} invitation={make.data.invitation} onAnother={() => make.reset()} />
       ) : (
-        <Allowed needs="operator" what="Enrolling somebody">
+        <Allowed needs="operator" isWhole what="Enrolling somebody">
           <Form wish={wish} setWish={setWish} isBusy={make.isPending} error={make.error} onMake={() => make.mutate()} />
           <Tokens />
         </Allowed>

@@ -1,14 +1,13 @@
 // Enrolment strings that can still be used, and taking them back.
 
-import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useQueryClient } from "@tanstack/react-query";
 import { revokeToken } from "@/api/actions";
 import { keys } from "@/api/keys";
 import { useTokens } from "@/api/queries";
 import type { TokenView } from "@/api/types";
-import { Button } from "@/components/button";
-import { Failure } from "@/components/callout";
 import { CliButton } from "@/components/copy";
 import { Data } from "@/components/data";
+import { ConfirmButton } from "@/components/dialog";
 import { Section } from "@/components/page";
 import { type Column, Table } from "@/components/table";
 import { Time } from "@/components/time";
@@ -44,17 +43,18 @@ export function Tokens() {
 
 function Revoke({ id }: { id: string }) {
   const queries = useQueryClient();
-  const revoke = useMutation({
-    mutationFn: () => revokeToken(id),
-    onSuccess: async () => {
-      tell(`The enrolment string ${id} does not work any more.`);
-      await queries.invalidateQueries({ queryKey: keys.tokens });
-    },
-  });
-  if (revoke.isError) return <Failure error={revoke.error} />;
   return (
-    <Button className="h-7" busy={revoke.isPending} aria-label={`Revoke ${id}`} onClick={() => revoke.mutate()}>
-      Revoke
-    </Button>
+    <ConfirmButton
+      action="Revoke"
+      label={`Revoke ${id}`}
+      title={`Revoke the string ${id}?`}
+      onConfirm={async () => {
+        await revokeToken(id);
+        tell(`The enrolment string ${id} does not work any more.`);
+        await queries.invalidateQueries({ queryKey: keys.tokens });
+      }}
+    >
+      Nobody can enrol with it any more. Whoever did is a member still.
+    </ConfirmButton>
   );
 }

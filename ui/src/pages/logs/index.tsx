@@ -13,12 +13,14 @@ import { Input, Select } from "@/components/field";
 import { TextLink } from "@/components/link";
 import { Empty, Loading, Page } from "@/components/page";
 import { Status, type Tone } from "@/components/status";
+import { Tabs } from "@/components/tabs";
 import { Moment } from "@/components/time";
 import { parseSort, type SortableColumn, VirtualTable } from "@/components/virtual-table";
 import { count, number, sentence } from "@/lib/format";
 import { save } from "@/lib/save";
 import { useSearchState } from "@/lib/search";
 import { asFile, chooseLines, keyOf, LEVELS, type Line, readFrom, together } from "./lines";
+import { LOG_TABS } from "./tabs";
 
 const TONES: Record<string, Tone> = { ERROR: "bad", WARN: "warn", INFO: "good" };
 const NONE: readonly Line[] = [];
@@ -42,6 +44,7 @@ export default function Logs() {
   const daemons = useDaemons();
   return (
     <Page title="Logs">
+      <Tabs label="Views of what happened" tabs={LOG_TABS} />
       <Data query={daemons}>
         {(all) =>
           all.length === 0 ? (

@@ -62,20 +62,44 @@ interface GlanceProps {
 
 function Glance({ daemons, workflows, streams }: GlanceProps) {
   const seesAll = useSeesAll();
-  const [rollouts, alerts] = [useRollouts(seesAll).data, useAlerts(seesAll).data];
-  const items = attention({ daemons, workflows, streams, rollouts: rollouts ?? [], alerts: alerts ?? [] });
+  const [rollouts, alerts] = [useRollouts(seesAll), useAlerts(seesAll)];
+  const items = attention({
+    daemons,
+    workflows,
+    streams,
+    rollouts: rollouts.data ?? [],
+    alerts: alerts.data ?? [],
+  });
+  const isKnown = rollouts.data !== undefined && alerts.data !== undefined;
   const fastest = [...streams].sort((a, b) => b.rate - a.rate).slice(0, STREAMS_MAX);
   return (
     <>
       <Section title="Needs attention" aside={items.length > 0 ? number(items.length) : undefined}>
         {items.length === 0 ? (
           <Panel className="px-4 py-3">
-            <Status tone="good">Everything runs as it should.</Status>
+            {seesAll ? (
+              isKnown ? (
+                <Status tone="good">Everything runs as it should.</Status>
+              ) : (
+                <Status tone="off">
+                  {rollouts.isError || alerts.isError ? "Rollouts and alerts cannot be asked for." : "Asking …"}
+                </Status>
+              )
+            ) : (
+              <Status tone="good" className="whitespace-normal!">
+                Your daemons and their workflows run as they should.
+              </Status>
+            )}
           </Panel>
         ) : (
           <Attention items={items} />
         )}
       </Section>
+      {!seesAll && (
+        <p className="-mt-3 text-sm text-muted">
+          You see a part of the fleet. Rollouts and alerts are about all of it, and not shown to you.
+        </p>
+      )}
       <Figures daemons={daemons} workflows={workflows} streams={streams} />
       {workflows.length === 0 && (
         <Empty

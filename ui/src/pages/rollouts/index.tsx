@@ -1,17 +1,17 @@
 // All rollouts, those under way first: what went to whom, on whose word, and what became of it.
 
-import { useMemo } from "react";
 import { useRollouts } from "@/api/queries";
 import type { RolloutView } from "@/api/types";
-import { Button, LinkButton } from "@/components/button";
+import { LinkButton } from "@/components/button";
 import { CliButton } from "@/components/copy";
 import { Data } from "@/components/data";
+import { FilteredTable } from "@/components/filtered-table";
 import { TextLink } from "@/components/link";
-import { ListFilter } from "@/components/list-filter";
 import { Empty, Page } from "@/components/page";
 import { Status } from "@/components/status";
-import { type Column, Table } from "@/components/table";
+import type { Column } from "@/components/table";
 import { Time } from "@/components/time";
+import { Whole } from "@/components/whole";
 import { number } from "@/lib/format";
 import { PHASES, taken, wanted } from "@/lib/rollout";
 import { useSearchState } from "@/lib/search";
@@ -49,46 +49,40 @@ const COLUMNS: readonly Column<RolloutView>[] = [
 ];
 
 export default function Rollouts() {
-  const rollouts = useRollouts();
   return (
     <Page title="Rollouts" actions={<CliButton command="mycelial rollout list" />}>
-      <Data query={rollouts}>
-        {(all) =>
-          all.length === 0 ? (
-            <Empty title="No rollouts yet" action={<LinkButton href="/workflows">All workflows</LinkButton>}>
-              A rollout gives a workflow’s new revision to its daemons wave by wave, and goes back by itself when too
-              many fail. Deploy a change “in waves”, and it is shown here.
-            </Empty>
-          ) : (
-            <Chosen all={all} />
-          )
-        }
-      </Data>
+      <Whole what="Rollouts">
+        <All />
+      </Whole>
     </Page>
   );
 }
 
-function Chosen({ all }: { all: readonly RolloutView[] }) {
+function All() {
+  const rollouts = useRollouts();
   const [typed, setTyped] = useSearchState("q");
-  const rows = useMemo(() => chooseRollouts(all, typed), [all, typed]);
   return (
-    <>
-      <ListFilter
-        noun="rollout"
-        placeholder="Filter by workflow, person, state or cause; -word leaves out"
-        typed={typed}
-        onType={setTyped}
-        found={rows.length}
-        all={all.length}
-      />
-      {rows.length === 0 ? (
-        <Empty
-          title="No rollout fits the filter"
-          action={<Button onClick={() => setTyped("")}>Clear the filter</Button>}
-        />
-      ) : (
-        <Table label="Rollouts" columns={COLUMNS} rows={rows} rowKey={({ id }) => `${id}`} />
-      )}
-    </>
+    <Data query={rollouts}>
+      {(all) =>
+        all.length === 0 ? (
+          <Empty title="No rollouts yet" action={<LinkButton href="/workflows">All workflows</LinkButton>}>
+            A rollout gives a workflow’s new revision to its daemons wave by wave, and goes back by itself when too many
+            fail. Deploy a change “in waves”, and it is shown here.
+          </Empty>
+        ) : (
+          <FilteredTable
+            noun="rollout"
+            label="Rollouts"
+            placeholder="Filter by workflow, person, state or cause; -word leaves out"
+            all={all}
+            typed={typed}
+            onType={setTyped}
+            choose={chooseRollouts}
+            columns={COLUMNS}
+            rowKey={({ id }) => `${id}`}
+          />
+        )
+      }
+    </Data>
   );
 }

@@ -58,7 +58,7 @@ function Label({ edge }: { edge: Edge }) {
           {full >= 0.01 && `, ${percent(full * 100)} full`}
         </span>
       )}
-      {trouble !== "" && <span className="max-w-40 truncate">{trouble}</span>}
+      {trouble !== "" && <span className="max-w-36 truncate">{trouble}</span>}
     </div>
   );
 }

@@ -1,4 +1,4 @@
-// Settings of this browser, and what the plane knows for its surroundings: the brokers' access lists.
+// Settings of this browser and of oneself, and the plane in short.
 
 import { useInfo } from "@/api/queries";
 import { Data } from "@/components/data";
@@ -7,7 +7,7 @@ import { Page, Panel, Section } from "@/components/page";
 import { Tabs } from "@/components/tabs";
 import { exact, number } from "@/lib/format";
 import { chooseTheme, type Theme, useTheme } from "@/shell/theme";
-import { AccessList } from "./access-list";
+import { FirstSteps } from "./first-steps";
 import { OwnPassword } from "./password";
 import { SETTINGS_TABS } from "./tabs";
 
@@ -22,6 +22,7 @@ export default function Settings() {
   return (
     <Page title="Settings" isWide={false}>
       <Tabs label="Views of the settings" tabs={SETTINGS_TABS} />
+      <FirstSteps />
       <Section title="Appearance">
         <Panel className="px-4 py-3">
           <Appearance />
@@ -57,7 +58,6 @@ export default function Settings() {
           </Data>
         </Panel>
       </Section>
-      <AccessList />
     </Page>
   );
 }

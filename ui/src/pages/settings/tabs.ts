@@ -4,4 +4,6 @@ export const SETTINGS_TABS = [
   ["General", "/settings"],
   ["Users", "/settings/users"],
   ["API tokens", "/settings/tokens"],
+  ["Broker", "/settings/broker"],
+  ["Backup", "/settings/backup"],
 ] as const;

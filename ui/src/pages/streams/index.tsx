@@ -2,7 +2,7 @@
 
 import { useStreams } from "@/api/queries";
 import type { StreamView } from "@/api/types";
-import { LinkButton } from "@/components/button";
+import { Button, LinkButton } from "@/components/button";
 import { CliButton } from "@/components/copy";
 import { Data } from "@/components/data";
 import { Input } from "@/components/field";
@@ -77,7 +77,14 @@ function All({ streams }: { streams: readonly StreamView[] }) {
           )}
         </span>
       </Panel>
-      <StreamTable streams={shown} />
+      {shown.length === 0 ? (
+        <Empty
+          title="No stream fits the filter"
+          action={<Button onClick={() => setTyped("")}>Clear the filter</Button>}
+        />
+      ) : (
+        <StreamTable streams={shown} />
+      )}
     </>
   );
 }

@@ -51,7 +51,7 @@ export default function ApiTokens() {
   return (
     <Page title="Settings" isWide={false}>
       <Tabs label="Views of the settings" tabs={SETTINGS_TABS} />
-      <Allowed needs="admin" what="Letting programs in">
+      <Allowed needs="admin" isWhole what="Letting programs in">
         <All />
         <Section title="A new one">
           <Make />

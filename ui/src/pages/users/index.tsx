@@ -21,6 +21,7 @@ import { tell } from "@/components/toast";
 import { count } from "@/lib/format";
 import { SETTINGS_TABS } from "../settings/tabs";
 import { AddUser } from "./add";
+import { Operators } from "./operators";
 import { PasswordForm } from "./password-form";
 import { RANKS } from "./wish";
 
@@ -29,7 +30,7 @@ export default function Users() {
   return (
     <Page title="Settings" isWide={false}>
       <Tabs label="Views of the settings" tabs={SETTINGS_TABS} />
-      <Allowed needs="admin" what="Deciding who else may">
+      <Allowed needs="admin" isWhole what="Deciding who else may">
         {isSetup ? <First /> : <All />}
       </Allowed>
     </Page>
@@ -62,6 +63,7 @@ function All() {
       <Section title="One more">
         <AddUser />
       </Section>
+      <Operators />
     </>
   );
 }

@@ -1,18 +1,18 @@
 // All workflows: how they are, how much flows, and where.
 
 import { Plus } from "lucide-react";
-import { useMemo } from "react";
+import { useCallback, useMemo } from "react";
 import { useStreams, useWorkflows } from "@/api/queries";
 import type { StreamView, WorkflowView } from "@/api/types";
-import { Button, LinkButton } from "@/components/button";
+import { LinkButton } from "@/components/button";
 import { CliButton } from "@/components/copy";
 import { Data } from "@/components/data";
 import { Select } from "@/components/field";
+import { FilteredTable } from "@/components/filtered-table";
 import { TextLink } from "@/components/link";
-import { ListFilter } from "@/components/list-filter";
 import { Empty, Page } from "@/components/page";
 import { RunStatus } from "@/components/status";
-import { type Column, Table } from "@/components/table";
+import type { Column } from "@/components/table";
 import { Time } from "@/components/time";
 import { number } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
@@ -96,44 +96,30 @@ export default function Workflows() {
 function Chosen({ all, streams }: { all: readonly WorkflowView[]; streams: readonly StreamView[] }) {
   const [typed, setTyped] = useSearchState("q");
   const [state, setState] = useSearchState("state");
-  const rows = useMemo(() => chooseWorkflows(withStreams(all, streams), typed, state), [all, streams, typed, state]);
+  const rows = useMemo(() => withStreams(all, streams), [all, streams]);
+  const choose = useCallback((all: readonly Row[], typed: string) => chooseWorkflows(all, typed, state), [state]);
   return (
-    <>
-      <ListFilter
-        noun="workflow"
-        placeholder="Filter by name or daemon; -word leaves out"
-        typed={typed}
-        onType={setTyped}
-        found={rows.length}
-        all={all.length}
-      >
-        <div>
-          <Select aria-label="State" value={state} onChange={(event) => setState(event.target.value)}>
-            {STATES.map(([value, text]) => (
-              <option key={value} value={value}>
-                {text}
-              </option>
-            ))}
-          </Select>
-        </div>
-      </ListFilter>
-      {rows.length === 0 ? (
-        <Empty
-          title="No workflow fits the filter"
-          action={
-            <Button
-              onClick={() => {
-                setTyped("");
-                setState("");
-              }}
-            >
-              Clear the filter
-            </Button>
-          }
-        />
-      ) : (
-        <Table label="Workflows" columns={COLUMNS} rows={rows} rowKey={({ view }) => view.name} />
-      )}
-    </>
+    <FilteredTable
+      noun="workflow"
+      label="Workflows"
+      placeholder="Filter by name or daemon; -word leaves out"
+      all={rows}
+      typed={typed}
+      onType={setTyped}
+      choose={choose}
+      columns={COLUMNS}
+      rowKey={({ view }) => view.name}
+      onClear={() => setState("")}
+    >
+      <div>
+        <Select aria-label="State" value={state} onChange={(event) => setState(event.target.value)}>
+          {STATES.map(([value, text]) => (
+            <option key={value} value={value}>
+              {text}
+            </option>
+          ))}
+        </Select>
+      </div>
+    </FilteredTable>
   );
 }

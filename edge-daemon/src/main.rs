@@ -17,6 +17,7 @@ mod marks;
 mod permission;
 mod recent;
 mod resources;
+mod resting;
 mod secrets;
 mod standalone;
 mod streams;

@@ -10,7 +10,7 @@ use bus_link::essential;
 use bus_schema::{
     id::WorkflowId,
     message::{RunState, Side, StreamReport},
-    plan::{PlanWorkflow, Root},
+    plan::PlanWorkflow,
 };
 use converge::difference;
 use flow::{Backoff, Checkpoints, DeadLetters, Fault, Outcome, Surroundings};
@@ -24,13 +24,11 @@ use crate::{
     board::Board,
     control::Paused,
     letters::{Letters, PipeLetters},
+    resting::{PAUSED, Quiet, Rest, Sleeping},
 };
 
 /// How long pipes may take to finish what is in their hands.
 const DRAIN_MAX: Duration = Duration::from_secs(8);
-
-/// The cause of a paused workflow's state.
-const PAUSED: &str = "paused by an operator";
 
 struct Running {
     plan: PlanWorkflow,
@@ -222,7 +220,7 @@ struct Work {
     board: Arc<Board>,
     checkpoints: Arc<dyn Checkpoints>,
     random: fn() -> u64,
-    /// Its sources read nothing.
+    /// Its sources read nothing: see [`Rest`].
     is_paused: bool,
     plan: PlanWorkflow,
     stop: watch::Receiver<bool>,
@@ -254,13 +252,21 @@ impl Work {
         }
         let mut tasks = JoinSet::new();
         let mut numbers = HashMap::new();
-        for (number, pipe) in pipes.into_iter().enumerate() {
-            let root = self.plan.pipes.get(number).map(|pipe| &pipe.root);
-            if self.is_paused && matches!(root, Some(Root::Source(_))) {
-                self.board.set(self.plan.id, number, RunState::Paused, PAUSED);
-                continue;
+        for (number, mut pipe) in pipes.into_iter().enumerate() {
+            let planned = self.plan.pipes.get(number).filter(|_| self.is_paused);
+            let mut around = self.surroundings(number);
+            match planned.map_or(Rest::GoesOn, |planned| Rest::of(planned, &self.plan)) {
+                Rest::GoesOn => {}
+                Rest::Sleeps => {
+                    pipe.source = Box::new(Sleeping(pipe.source));
+                    around.observer = Arc::new(Quiet(around.observer));
+                }
+                Rest::Stands => {
+                    self.board.set(self.plan.id, number, RunState::Paused, PAUSED);
+                    continue;
+                }
             }
-            let task = tasks.spawn(flow::run(pipe, self.surroundings(number)));
+            let task = tasks.spawn(flow::run(pipe, around));
             numbers.insert(task.id(), number);
         }
         let mut stop = self.stop.clone();

@@ -122,6 +122,7 @@ fn of_the_guide() {
         },
     );
     fleet.choose("label:line", Ok(vec!["gateway".to_string()]));
+    fleet.choose("group:writers", Ok(vec!["hub".to_string()]));
     let dir = temp_dir("guide");
     let (mut workflows, mut settings) = (0, 0);
     for snippet in guide.split("```toml\n").skip(1) {

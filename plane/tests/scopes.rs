@@ -128,6 +128,13 @@ async fn a_scoped_caller_sees_and_touches_only_its_own() {
         // `400`: as if there was no such daemon.
         assert!(status != 400 || answer.body.contains("gw-2"), "{}", answer.body);
     }
+    // What is shared moves by itself: not by somebody who sees a part of the fleet.
+    let shared = text("shared", "gw-1", "site=berlin", "y") + "share = { by = [\"a\"] }\n";
+    let answer = berlin
+        .send("PUT", "/workflows/shared", Some(json!({ "text": shared })))
+        .await;
+    assert_eq!(answer.status, 403, "{}", answer.body);
+    assert!(answer.body.contains("outside of your scope"), "{}", answer.body);
     assert_eq!(berlin.send("DELETE", "/workflows/c", None).await.status, 404);
     assert_eq!(berlin.send("DELETE", "/workflows/new", None).await.status, 200);
     let ping = json!({ "kind": "ping" });

@@ -186,8 +186,10 @@ const settled = () => until("the data", async () => !/Loading …|Checking …/.
 // Every page there is, one after the other, drawn with data. What is wrong with one does not hide what is wrong with the next.
 async function everywhere(look) {
   const wrong = [];
+  const size = page.viewportSize();
   for (const [path, title, name] of PLACES) {
     try {
+      await page.setViewportSize(size);
       await go(path);
       await heading(title);
       await settled();
@@ -196,6 +198,7 @@ async function everywhere(look) {
       wrong.push(`${path}: ${cause.message}`);
     }
   }
+  await page.setViewportSize(size);
   assert.deepEqual(wrong, []);
 }
 
@@ -1128,9 +1131,7 @@ const STEPS = {
   },
 
   "every page is reached by keyboard, good to read in both themes, and fits a telephone": async () => {
-    const wide = page.viewportSize();
     await everywhere(async (name, path) => {
-      await page.setViewportSize(wide);
       // Whatever has the focus shows it, and the way to the content is short.
       const [skip, , search] = await tabs(page);
       assert.deepEqual([skip, search], ["Skip to content", "Go to …Ctrl K"], path);
@@ -1149,7 +1150,6 @@ const STEPS = {
       await accessible(page, `narrow ${path}`);
       await shoot(page, `${name}-phone`);
     });
-    await page.setViewportSize(wide);
   },
 
   "a theme is chosen, and kept": async () => {
@@ -1177,6 +1177,7 @@ const STEPS = {
   "a telephone has a menu": async () => {
     await page.setViewportSize({ width: 375, height: 740 });
     await go("/");
+    await heading("Overview");
     await button("Open menu").click();
     await accessible(page, "menu");
     await section("Daemons");

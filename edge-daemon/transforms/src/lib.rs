@@ -129,6 +129,7 @@ mod tests {
                 "aggregate",
                 "batch",
                 "route",
+                "partition",
                 "contract",
                 "merge",
                 "origin"

@@ -45,7 +45,7 @@ format = "json_lines"
 type = "partition"
 from = "readings"
 by = ["line"]
-part = 1
+part = 2
 of = 2
 
 [destinations.out]
@@ -149,7 +149,8 @@ mod tests {
     fn parts_are_the_same_for_ever_and_about_as_large() {
         let sizes: Vec<usize> = (1..=4).map(|n| part(n, 4, "n", lines(1_000)).len()).collect();
         assert_eq!(
-            sizes, [0; 4],
+            sizes,
+            [254, 266, 254, 226],
             "whoever changes this moves records that are on their way"
         );
     }

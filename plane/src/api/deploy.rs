@@ -10,7 +10,7 @@ use bus_schema::{
     rollout::{RolloutCommand, RolloutPolicy, RolloutView},
 };
 
-use super::{Env, Outcome, conflict, failure, faulty, fleet, not_found};
+use super::{ASK_OTHERS, Env, Outcome, conflict, failure, faulty, fleet, not_found, sharing};
 use crate::domain::{
     Change, Now, State,
     rollout::Head,
@@ -45,6 +45,10 @@ pub(super) fn prepare(
     expected: Option<u32>,
     env: &Env<'_>,
 ) -> Result<Ready, Failure> {
+    if !env.sight.is_whole() && workflow::parse(&text).is_ok_and(|spec| sharing::has_any(&spec)) {
+        let message = "what daemons share moves to whoever is of the group, also outside of your scope";
+        return Err(failure(FailureKind::Forbidden, message.to_string(), ASK_OTHERS.into()));
+    }
     let fleet = fleet(state, &text, env.sight, env.now);
     let spec = workflow::validate(&text, &fleet).map_err(faulty)?;
     let name = spec.name().to_string();

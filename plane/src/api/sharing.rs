@@ -12,6 +12,11 @@ use bus_schema::{
 use super::fleet;
 use crate::domain::{Change, Now, State, change::Signer, sight::Sight};
 
+/// Whether a workflow has a destination that daemons share.
+pub(super) fn has_any(spec: &workflow::Spec) -> bool {
+    spec.nodes().iter().any(|node| node.share.is_some())
+}
+
 /// Says who is away, and who has which part by the plans.
 pub(super) fn describe(fleet: &mut workflow::Fleet, state: &State, now: Now) {
     for view in state.daemon_views(now) {

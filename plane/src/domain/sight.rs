@@ -48,6 +48,11 @@ impl Sight {
         }))
     }
 
+    /// Whether nothing is hidden.
+    pub fn is_whole(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Whether a daemon is seen.
     pub fn sees(&self, node: &NodeId) -> bool {
         self.0.as_ref().is_none_or(|seen| seen.nodes.contains(node))

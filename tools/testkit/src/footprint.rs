@@ -85,6 +85,8 @@ const SENDER_MEMORY: u64 = 16_500_000;
 const TEN_MEMORY: u64 = 24_000_000;
 /// The plane's, with [`Load::FULL`] around it.
 const PLANE_MEMORY: u64 = 10_000_000;
+/// The same while a browser watches them: pictures go out all the time, and what each lets go of comes back a little later.
+const WATCHED_MEMORY: u64 = 12_000_000;
 
 /// Sizes of the programs.
 pub fn disk() -> Result<Vec<Figure>> {
@@ -143,7 +145,7 @@ pub fn memory(load: Load) -> Result<Vec<Figure>> {
             alone,
             PLANE_MEMORY,
         ),
-        figure("mycelial-plane, watched by a browser too", watched, PLANE_MEMORY),
+        figure("mycelial-plane, watched by a browser too", watched, WATCHED_MEMORY),
     ])
 }
 

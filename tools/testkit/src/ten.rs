@@ -11,6 +11,8 @@ use crate::{Cmd, Mosquitto, Nats, Postgres, Proc, file_job, find_program, shop, 
 
 const SOON: Duration = Duration::from_secs(20);
 const LATE: Duration = Duration::from_secs(120);
+/// Messages of one `mosquitto_pub`: it ends with the first acknowledgement of its last number, and numbers have 16 bits.
+const PUBLISHED_MAX: usize = 50_000;
 const CLIENTS: &str = "mosquitto-clients";
 /// What listens to the broker writes here.
 const HEARD: &str = "heard";
@@ -87,14 +89,16 @@ fn publish(broker: &Mosquitto, rows: u64) {
         ensure!(log.contains("meters/#"), "it has not subscribed");
         Ok(())
     });
-    let messages: String = (0..rows)
-        .map(|n| format!("{{\"n\": {n}, \"level\": {}.5}}\n", n % 100))
-        .collect();
-    client("mosquitto_pub", broker)
-        .args(["-t", "meters/a", "-l"])
-        .stdin(messages)
-        .run(LATE)
-        .ok();
+    for first in (0..rows).step_by(PUBLISHED_MAX) {
+        let messages: String = (first..rows.min(first + PUBLISHED_MAX as u64))
+            .map(|n| format!("{{\"n\": {n}, \"level\": {}.5}}\n", n % 100))
+            .collect();
+        client("mosquitto_pub", broker)
+            .args(["-t", "meters/a", "-l"])
+            .stdin(messages)
+            .run(LATE)
+            .ok();
+    }
 }
 
 fn workflow(dir: &Path, rows: u64, postgres: &str, mqtt: &str, nats: &str) -> String {

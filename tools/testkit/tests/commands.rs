@@ -224,18 +224,19 @@ fn a_drained_daemon_has_delivered_all_that_it_had_read() {
     ok(fleet, &["workflow", "apply", &fleet.path("workflows"), "--wait"]);
     world.append(0..5);
     world.arrives(5);
-    let waits = |count: u8| {
-        wait_ok("the ledger to say how many wait", SOON, || {
+    let says = |key: &str, count: u8| {
+        wait_ok("the ledger to say it", SOON, || {
             let ledger = ok(fleet, &["ledger", "-o", "json"]);
-            let buffered = format!("\"buffered\": {count},");
-            ledger.contains(&buffered).then_some(()).ok_or(ledger)
+            let said = ledger.contains(&format!("\"{key}\": {count},"));
+            said.then_some(()).ok_or(ledger)
         });
     };
     // What has arrived may not have been acknowledged yet.
-    waits(0);
+    says("delivered", 5);
+    says("buffered", 0);
     hub.kill9();
     world.append(5..9);
-    waits(4);
+    says("buffered", 4);
     // The other end is away: it says what waits, and that the time is over.
     let late = cli(fleet, &["daemon", "drain", "gateway", "--wait-max", "2s"]);
     assert_eq!(late.code(), Some(7), "{}{}", late.stdout, late.stderr);

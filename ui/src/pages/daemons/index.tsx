@@ -60,13 +60,11 @@ const COLUMNS: readonly SortableColumn<DaemonItem>[] = [
 
 const LABELS: SortableColumn<DaemonItem> = {
   name: "Labels",
-  cell: ({ labels }) => (
-    <span className="font-mono text-xs">
-      {Object.entries(labels)
-        .map(([key, value]) => `${key}=${value}`)
-        .join(" ")}
-    </span>
-  ),
+  // Nothing at all where there are none: on a phone the line is left out then.
+  cell: ({ labels }) => {
+    const all = Object.entries(labels).map(([key, value]) => `${key}=${value}`);
+    return all.length > 0 && <span className="font-mono text-xs">{all.join(" ")}</span>;
+  },
 };
 
 /** What a daemon said that was never heard is nothing, not 0 bytes. */

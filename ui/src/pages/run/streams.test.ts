@@ -41,6 +41,13 @@ it("both streams of an edge are its account", () => {
   expect(edgeState(found, new Map([[streamKey(stream), 50]]))).toEqual({ ...expected, bytesRate: 250 });
 });
 
+it("finds the parts of a shared destination, and whole ones with such names not", () => {
+  const edges = ["a.out-1->out.1", "a.out-16->out.16", "x->m->a.out-2->out.2", "a.out-1->out.2", "a.out-1->other"];
+  const all = edges.map((edge) => ({ ...stream, edge }));
+  expect(streamsOf(all, "shop", "a->out").map(({ edge }) => edge)).toEqual(edges.slice(0, 2));
+  expect(streamsOf([{ ...stream, edge: "split.hot.out-3->out.3" }], "shop", "split.hot->out")).toHaveLength(1);
+});
+
 it.each([
   [{ trouble: "no credit" }, "bad", "no credit"],
   [{ ledger: { ...ledger, dead: 3 } }, "warn", "3 dropped or dead"],

@@ -6,9 +6,15 @@ import { RUN_TONES, type Tone } from "@/components/status";
 import type { Node } from "@/workflow/graph";
 import { isTable } from "@/workflow/value";
 
-/** With `live_first` an edge has a second stream, `a->b#2`: together they are its account. */
+/** A destination that daemons share has a stream for each of its parts. */
+const PART = /\.([a-z0-9_-]+)-(\d+)->\1\.\2$/;
+
+/** The edge that a stream belongs to: with `live_first` there are two, `a->b#2`; shared, one a part, `a.b-3->b.3`. */
+const edgeOf = (stream: string) => stream.replace(/#\d+$/, "").replace(PART, "->$1");
+
+/** The streams of an edge: together they are its account. */
 export const streamsOf = (streams: readonly StreamView[], workflow: string, edge: string) =>
-  streams.filter((each) => each.workflow === workflow && each.edge.replace(/#\d+$/, "") === edge);
+  streams.filter((each) => each.workflow === workflow && edgeOf(each.edge) === edge);
 
 export interface EdgeState {
   tone: Tone;

@@ -59,6 +59,12 @@ pub enum ControlCall {
     /// Look closely at the buffers on disk, while they are in use. Answered by [`ControlResult::Working`] until that is done, and
     /// by [`ControlResult::Report`], or [`ControlResult::Failed`] when something is damaged: ask again.
     SpoolCheck,
+    /// Make new keys and take them into use. Answered by [`ControlResult::Working`] until nothing is left that the old ones have
+    /// signed, and by [`ControlResult::Done`]: ask again.
+    Rotate {
+        /// Random: the same wish, said again, is no second rotation.
+        wish: u64,
+    },
 }
 
 /// What a daemon answers. Variants are only ever appended.

@@ -22,6 +22,10 @@
 //! | | plane → daemon | [`TimeHint`](message::TimeHint) 23.1 | the next [`Status`](message::Status) |
 //! | | plane → daemon | [`RecallAsk`](message::RecallAsk) 30.1 | [`RecallPage`](message::RecallPage) 31.1, two |
 //! | | daemon → plane | [`RecallPage`](message::RecallPage) 31.1 | – |
+//! | | daemon → plane | [`RotateAsk`](rotation::RotateAsk) 40.1 | [`RotateAnswer`](rotation::RotateAnswer) 41.1 |
+//! | | plane → daemon | [`RotateAnswer`](rotation::RotateAnswer) 41.1 | – |
+//! | | daemon → plane | [`RotateDone`](rotation::RotateDone) 42.1 | the next [`RosterPut`](message::RosterPut) |
+//! | | daemon → daemon or plane | [`CertificateShow`](rotation::CertificateShow) 43.1 | – |
 //! | | producer → consumer | [`StreamOpen`](message::StreamOpen) 9.1 | [`StreamAck`](message::StreamAck) 10.1 |
 //! | | operator → plane, request | [`ApiCall`](api::ApiCall) 12.1 | [`ApiResult`](api::ApiResult) 13.1 |
 //! | | plane → operator, reply | [`ApiResult`](api::ApiResult) 13.1 | – |
@@ -73,6 +77,7 @@ pub mod pairing;
 pub mod piece;
 pub mod plan;
 pub mod rollout;
+pub mod rotation;
 pub mod secret;
 pub mod shown;
 pub mod subject;

@@ -14,6 +14,7 @@ use crate::{
     member::{BrokerLogin, Certificate, GroupKey, Role, Roster, Signed},
     pairing::{PairAsk, PairWait},
     plan::{Descriptor, Plan},
+    rotation::{CertificateShow, RotateAnswer, RotateAsk, RotateDone},
     secret::{SecretCall, SecretResult},
     trial::{TrialCall, TrialResult},
 };
@@ -142,6 +143,10 @@ messages! {
     31, 1 => RecallPage;
     32, 1 => PairAsk;
     33, 1 => PairWait;
+    40, 1 => RotateAsk;
+    41, 1 => RotateAnswer;
+    42, 1 => RotateDone;
+    43, 1 => CertificateShow;
 }
 
 /// A candidate asks to become a member. Travels in a sealed box to the plane.

@@ -3,6 +3,7 @@
 
 mod operators;
 mod probation;
+mod rotation;
 
 use std::{
     path::PathBuf,
@@ -28,12 +29,14 @@ use bus_schema::{
         StreamReport, StreamReports, TapOpen, TapSample, TimeHint,
     },
     plan::{Descriptor, Plan},
+    rotation::{CertificateShow, RotateAnswer},
     secret::SecretCall,
     trial::TrialCall,
 };
 use converge::Refused;
 use flow::Registry;
 use probation::{GoneBack, OnProbation};
+use rotation::{ROTATION_EVERY, Rotation};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
@@ -160,6 +163,7 @@ pub struct Agent {
     log_back: Option<tokio::time::Instant>,
     /// A look at the buffers that somebody waits for.
     spool_look: Option<JoinHandle<Result<Vec<Finding>, BufferError>>>,
+    rotation: Rotation,
     random: fn() -> u64,
 }
 
@@ -198,7 +202,8 @@ impl Agent {
         // What cannot do without the disk comes before anything is running.
         let checkpoints = Arc::new(MarkFiles::new(Arc::clone(&home))?);
         let epoch = home.next_epoch()?;
-        let secure = Arc::new(Secure::new(home.identity()?, &membership, epoch, home.seen())?);
+        let secure = Secure::new(home.identity()?, &membership, epoch, home.seen())?;
+        let secure = Arc::new(secure.with_former(home.former_keys()?));
         let known = Known::from(&membership);
         let client = secure.node().to_string();
         let control = bus.resolve(&known, &format!("{client}-c"))?;
@@ -263,8 +268,10 @@ impl Agent {
             log_level,
             log_back: None,
             spool_look: None,
+            rotation: Rotation::default(),
             random,
         };
+        agent.resume_rotation()?;
         agent.resume().await;
         Ok((agent, Ears { events, samples }))
     }
@@ -307,19 +314,20 @@ impl Agent {
         Ok(plan)
     }
 
-    /// Serves until told to stop.
-    pub async fn run(&mut self, ears: Ears, mut stop: watch::Receiver<bool>) {
+    /// Serves until told to stop; `true` when it has to start over, with other keys.
+    pub async fn run(&mut self, ears: Ears, mut stop: watch::Receiver<bool>) -> bool {
         let Ears {
             mut events,
             mut samples,
         } = ears;
         let mut seen = tokio::time::interval(SEEN_EVERY);
         let mut probation = tokio::time::interval(PROBATION_EVERY);
+        let mut rotation = tokio::time::interval(ROTATION_EVERY);
         let mut next_status = tokio::time::Instant::now();
         let board = Arc::clone(&self.board);
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => break,
+                _ = stop.wait_for(|stop| *stop) => return false,
                 () = tokio::time::sleep_until(next_status) => {
                     self.report(LEASE_MS).await;
                     // A tenth of jitter keeps a thousand daemons apart.
@@ -335,6 +343,7 @@ impl Agent {
                         next_status = tokio::time::Instant::now();
                     }
                 }
+                _ = rotation.tick(), if self.is_rotating() => self.step_rotation().await,
                 _ = seen.tick() => self.chores.begin(|| self.secure.seen_changes()),
                 Some((operator, sample)) = samples.recv() => {
                     let _ = self.session.send(&operator, &sample).await;
@@ -344,8 +353,11 @@ impl Agent {
                         if self.happened(event).await {
                             next_status = tokio::time::Instant::now();
                         }
+                        if self.rotation.starts_over {
+                            return true;
+                        }
                     }
-                    None => break,
+                    None => return false,
                 }
             }
         }
@@ -367,6 +379,7 @@ impl Agent {
         match event {
             SessionEvent::Up { address } => {
                 tracing::info!(address, "connected");
+                self.rotation.show_soon();
                 true
             }
             SessionEvent::Down { cause } => {
@@ -448,6 +461,20 @@ impl Agent {
                 Ok(call) => Ok(self.control(&message, call).await),
                 Err(error) => Err(error),
             }
+        } else if message.is::<RotateAnswer>() {
+            match message.read::<RotateAnswer>() {
+                Ok(answer) => Ok(self.rotated(&message, answer).await),
+                Err(error) => Err(error),
+            }
+        } else if message.is::<CertificateShow>() {
+            message.read::<CertificateShow>().map(|show| {
+                match self.secure.admit(&show.certificate) {
+                    Ok(true) => tracing::info!(from = message.sender.name, "it has new keys"),
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(from = message.sender.name, %error, "a certificate was refused"),
+                }
+                false
+            })
         } else if message.is::<Ping>() {
             let ping = message.read::<Ping>();
             if message.sender.node == *self.secure.node() {
@@ -549,6 +576,7 @@ impl Agent {
                     tracing::warn!(%error, "the roster could not be stored");
                 }
                 tracing::info!(version = self.secure.roster().0, "new roster");
+                self.maybe_forget_former().await;
                 true
             }
             Ok(false) => false,

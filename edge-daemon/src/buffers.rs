@@ -450,6 +450,18 @@ pub struct Finding {
     pub trouble: Vec<String>,
 }
 
+/// How many records wait in buffers of streams that are not among these: of workflows that are gone. Blocks.
+pub fn waiting_beside(data_dir: &Path, planned: &[StreamId]) -> Result<u64, BufferError> {
+    let streams = data_dir.join("streams");
+    if !streams.is_dir() {
+        return Ok(0);
+    }
+    let buffers = find(&Home::beside(data_dir), &streams)?;
+    let others = buffers.iter().filter(|buffer| !planned.contains(&buffer.stream));
+    let held = others.map(|buffer| Ok(spool::check(&spool_dir(&buffer.dir))?.held_records));
+    held.sum()
+}
+
 /// Looks at the buffers of the daemon that runs. A buffer in use changes under the eye: only what is the same at several looks is
 /// wrong. Changes nothing. Blocks.
 pub fn examine(data_dir: &Path) -> Result<Vec<Finding>, BufferError> {

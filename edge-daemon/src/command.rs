@@ -409,6 +409,7 @@ async fn serve(
     let Some(home) = opened.map_err(|error| failed(&error))?.map(Arc::new) else {
         return Ok(());
     };
+    home.finish_rotation().map_err(|error| failed(&error))?;
     let membership = match (home.membership().map_err(|error| failed(&error))?, enrol) {
         (Some(membership), enrol) => {
             is_the_same_fleet(&membership, enrol.as_ref().map(|(string, _)| string.as_str()), &config)?;
@@ -485,7 +486,7 @@ async fn serve(
             };
             tokio::select! {
                 again = watch_signals => again,
-                () = agent.run(ears, ended) => false,
+                starts_over = agent.run(ears, ended) => starts_over,
             }
         };
         end.send_replace(true);

@@ -9,7 +9,7 @@ use bus_schema::{control::ControlCall, member::Role};
 /// What is asked of a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// Restart, pause, resume, drain, log level.
+    /// Restart, pause, resume, drain, log level, other keys.
     Command,
     /// Its log, its diagnosis, its audit, the state of its buffers: about itself, not about records.
     Itself,
@@ -42,6 +42,7 @@ impl Asked {
             | ControlCall::Pause { .. }
             | ControlCall::Resume { .. }
             | ControlCall::Drain { .. }
+            | ControlCall::Rotate { .. }
             | ControlCall::LogLevel { .. } => Self::Command,
             ControlCall::Logs { .. } | ControlCall::Diagnose | ControlCall::Audit(_) | ControlCall::SpoolCheck => {
                 Self::Itself

@@ -108,6 +108,15 @@ impl Secrets {
         Ok(entries.unwrap_or_default())
     }
 
+    /// Seals them anew, for the keys that this member has now.
+    pub fn reseal(&self) -> Result<(), HomeError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.home.load_sealed(FILE)? {
+            Some(bytes) => self.home.store_sealed(FILE, &bytes),
+            None => Ok(()),
+        }
+    }
+
     fn save(&self, entries: &Entries) -> Result<(), HomeError> {
         self.home
             .store_sealed(FILE, &zeroize::Zeroizing::new(bus_schema::encode(entries)))

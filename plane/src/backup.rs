@@ -53,8 +53,9 @@ const FILES_MAX: usize = 64;
 const ASIDE: &str = "before-";
 /// The stores.
 const STORES: [&str; 2] = [STORE, history::FILE];
-/// What a restored plane must not take over: the lock, and counters that would go backwards.
-const LEFT_OUT: [&str; 4] = ["lock", "epoch", "epoch.copy", "seen"];
+/// What a restored plane must not take over: the lock, and the count of its own starts, which would go backwards. Not what it has seen of others: an
+/// older state of that refuses less than the newest, and never more.
+const LEFT_OUT: [&str; 3] = ["lock", "epoch", "epoch.copy"];
 /// Starts are counted on from here after a restore, unless the clock says more: seconds since 1970, far above any count.
 const EPOCH_MIN: u64 = 1 << 30;
 
@@ -153,6 +154,15 @@ struct Contents {
     entries: Vec<Entry>,
 }
 
+/// A backup that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// The recovery code of a key backup: nobody else has it.
+    pub code: Option<String>,
+    /// What is in the directory and not in the backup, each with the reason.
+    pub left_out: Vec<String>,
+}
+
 /// What a backup says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
@@ -202,9 +212,9 @@ fn fresh_code() -> Result<String, BackupError> {
     Ok(groups.join("-"))
 }
 
-/// The small files of a plane, with those of its folders.
-fn small_files(dir: &Path) -> Result<Vec<Entry>, BackupError> {
-    let mut entries = Vec::new();
+/// The small files of a plane, with those of its folders; and what is there and is not among them, with the reason.
+fn small_files(dir: &Path) -> Result<(Vec<Entry>, Vec<String>), BackupError> {
+    let (mut entries, mut left_out) = (Vec::new(), Vec::new());
     let mut folders = vec![(dir.to_path_buf(), String::new())];
     while let Some((folder, before)) = folders.pop() {
         for found in fs::read_dir(&folder).map_err(io_error("read", &folder))? {
@@ -214,8 +224,10 @@ fn small_files(dir: &Path) -> Result<Vec<Entry>, BackupError> {
             let data = fs::metadata(&path).map_err(io_error("read", &path))?;
             if data.is_dir() {
                 // One level: certificates. Not what an earlier restore has moved aside.
-                if before.is_empty() && !name.starts_with(ASIDE) {
-                    folders.push((path, format!("{name}/")));
+                match (before.is_empty(), name.starts_with(ASIDE)) {
+                    (true, false) => folders.push((path, format!("{name}/"))),
+                    (true, true) => left_out.push(format!("{name}/: moved aside by a restore")),
+                    (false, _) => left_out.push(format!("{name}/: a folder inside of a folder")),
                 }
                 continue;
             }
@@ -223,7 +235,20 @@ fn small_files(dir: &Path) -> Result<Vec<Entry>, BackupError> {
             let is_left_out = LEFT_OUT.contains(&&*found.file_name().to_string_lossy())
                 || name.contains(".bad.")
                 || name.ends_with(".new");
-            if is_store || is_left_out || !data.is_file() || data.len() > FILE_BYTES_MAX {
+            if is_store || is_left_out {
+                continue;
+            }
+            if !data.is_file() || data.len() > FILE_BYTES_MAX {
+                let why = if data.is_file() {
+                    format!("longer than {FILE_BYTES_MAX} bytes")
+                } else {
+                    "no file".to_string()
+                };
+                left_out.push(format!("{name}: {why}"));
+                continue;
+            }
+            if is_backup(&path) {
+                left_out.push(format!("{name}: a backup itself"));
                 continue;
             }
             if entries.len() == FILES_MAX {
@@ -238,7 +263,15 @@ fn small_files(dir: &Path) -> Result<Vec<Entry>, BackupError> {
         }
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(entries)
+    left_out.sort();
+    Ok((entries, left_out))
+}
+
+/// Whether a file is a backup: each would hold all before it.
+fn is_backup(path: &Path) -> bool {
+    let mut head = [0; MAGIC.len()];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head == *MAGIC
 }
 
 /// A consistent copy of a store that others may be writing to.
@@ -318,11 +351,11 @@ fn with_newest_roster(dir: &Path, root: &Identity, entries: &mut [Entry]) -> Res
 }
 
 /// Makes a backup; the recovery code, if it is of the keys. The plane may be running.
-pub fn create(dir: &Path, kind: Kind, to: &Path) -> Result<Option<String>, BackupError> {
+pub fn create(dir: &Path, kind: Kind, to: &Path) -> Result<Made, BackupError> {
     let root = root_of(dir)?;
     // First, so that the backup says that it was made.
     Store::open(&dir.join(STORE))?.audit(&[from_directory("make a backup", kind.word())])?;
-    let mut entries = small_files(dir)?;
+    let (mut entries, left_out) = small_files(dir)?;
     with_newest_roster(dir, &root, &mut entries)?;
     if kind == Kind::Full {
         for store in STORES {
@@ -343,7 +376,7 @@ pub fn create(dir: &Path, kind: Kind, to: &Path) -> Result<Option<String>, Backu
     };
     let bytes = sealed(kind, &owner, &contents)?;
     write_atomic(to, &bytes).map_err(io_error("write", to))?;
-    Ok(code)
+    Ok(Made { code, left_out })
 }
 
 fn open(
@@ -568,10 +601,30 @@ mod tests {
         let (dir, elsewhere) = (made(), tempfile::tempdir().unwrap());
         let (keys, full) = (elsewhere.path().join("keys.myc"), elsewhere.path().join("full.myc"));
         // Beside a plane that holds the lock, and has the store open.
-        let _running = Home::open(dir.path()).unwrap();
+        let running = Home::open(dir.path()).unwrap();
+        let seen = bus_link::guard::Seen {
+            sender: bus_schema::id::NodeId::from_hash(&[7; 32]),
+            lane: bus_schema::subject::Lane::Control,
+            epoch: 3,
+            counter: 4_711,
+        };
+        running.save_seen(&[seen]).unwrap();
         let store = Store::open(&dir.path().join(STORE)).unwrap();
-        let code = create(dir.path(), Kind::Keys, &keys).unwrap().unwrap();
-        assert_eq!(create(dir.path(), Kind::Full, &full).unwrap(), None);
+        let code = create(dir.path(), Kind::Keys, &keys).unwrap().code.unwrap();
+        let before = dir.path().join("before-1");
+        fs::create_dir(&before).unwrap();
+        fs::write(dir.path().join("large"), vec![0; 1 << 21]).unwrap();
+        fs::copy(&keys, dir.path().join("old.myc")).unwrap();
+        let made = create(dir.path(), Kind::Full, &full).unwrap();
+        assert_eq!(made.code, None);
+        assert_eq!(
+            made.left_out,
+            [
+                "before-1/: moved aside by a restore",
+                "large: longer than 1048576 bytes",
+                "old.myc: a backup itself",
+            ]
+        );
         store.set("later", b"yes").unwrap();
         for (file, kind, opener) in [
             (&keys, Kind::Keys, Opener::Code(&code)),
@@ -620,7 +673,14 @@ mod tests {
             let [old, new] = [dir.path(), new.path()].map(|dir| fs::read(dir.join(name)).unwrap());
             assert!(old == new, "{name}");
         }
-        assert!(Home::open(new.path()).unwrap().next_epoch().unwrap() > EPOCH_MIN);
+        let restored = Home::open(new.path()).unwrap();
+        assert!(restored.next_epoch().unwrap() > EPOCH_MIN);
+        // What was said to the old plane before the backup is not believed a second time.
+        let known = restored.seen();
+        assert_eq!(
+            known.iter().map(|seen| (seen.epoch, seen.counter)).collect::<Vec<_>>(),
+            [(3, 4_711)]
+        );
     }
 
     #[test]
@@ -651,7 +711,7 @@ mod tests {
         ];
         store.commit(&changes).unwrap();
         state.apply(changes, true, Default::default());
-        let code = create(dir.path(), Kind::Keys, &keys).unwrap().unwrap();
+        let code = create(dir.path(), Kind::Keys, &keys).unwrap().code.unwrap();
         let new = tempfile::tempdir().unwrap();
         restore(&keys, Opener::Code(&code), new.path(), false).unwrap();
         let restored = Home::open(new.path()).unwrap().membership().unwrap().unwrap();
@@ -665,7 +725,7 @@ mod tests {
         let (dir, other) = (made(), made());
         let elsewhere = tempfile::tempdir().unwrap();
         let (keys, full) = (elsewhere.path().join("keys.myc"), elsewhere.path().join("full.myc"));
-        let code = create(dir.path(), Kind::Keys, &keys).unwrap().unwrap();
+        let code = create(dir.path(), Kind::Keys, &keys).unwrap().code.unwrap();
         create(dir.path(), Kind::Full, &full).unwrap();
         let upper = code.to_uppercase().replace('-', " ");
         assert!(verify(&keys, Opener::Code(&upper)).is_ok(), "as somebody may type it");

@@ -310,8 +310,11 @@ fn backup_command(what: Backup) -> Result<(), Failure> {
     let done = match what {
         Backup::Create { dir, file, keys } => {
             let kind = if keys { Kind::Keys } else { Kind::Full };
-            backup::create(&dir.dir, kind, &file).map(|code| {
-                if let Some(code) = code {
+            backup::create(&dir.dir, kind, &file).map(|made| {
+                for what in made.left_out {
+                    eprintln!("not in it: {what}");
+                }
+                if let Some(code) = made.code {
                     println!("{code}");
                     eprintln!(
                         "Write this recovery code down, and keep it away from {}: it is shown once.",

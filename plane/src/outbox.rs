@@ -15,6 +15,7 @@ use bus_schema::{
     message::{CatalogAsk, EnrolAnswer, Message as _, PlanPut, Pong, RecallAsk, RosterPut, TimeHint},
     pairing::PairWait,
     plan::Plan,
+    rotation::RotateAnswer,
     subject::Subject,
 };
 use tokio::{
@@ -58,6 +59,15 @@ pub enum Outgoing {
         to: NodeId,
         /// Which.
         hash: [u8; 32],
+    },
+    /// What comes of new keys.
+    Rotation {
+        /// For whom, by which keys.
+        to: Arc<Certificate>,
+        /// Where.
+        subject: Subject,
+        /// What comes of it.
+        answer: Box<RotateAnswer>,
     },
     /// The question for what was lost.
     Recall {
@@ -182,6 +192,7 @@ async fn send(session: &Session, message: Outgoing) -> Result<Result<(), SendErr
         Outgoing::Plan { to, plan } => timeout(SEND_MAX, session.send(&to, &PlanPut { plan })).await,
         Outgoing::Roster { to, put } => timeout(SEND_MAX, session.send(&to, &*put)).await,
         Outgoing::CatalogAsk { to, hash } => timeout(SEND_MAX, session.send(&to, &CatalogAsk { catalog: hash })).await,
+        Outgoing::Rotation { to, subject, answer } => timeout(SEND_MAX, session.send_on(&to, subject, &*answer)).await,
         Outgoing::Recall { to, roster_version } => {
             timeout(SEND_MAX, session.send(&to, &RecallAsk { roster_version })).await
         }

@@ -5,6 +5,7 @@ mod enrolling;
 mod noting;
 mod pairing;
 mod recalling;
+mod rotating;
 mod saving;
 
 use std::{
@@ -363,6 +364,9 @@ impl Service {
 
     /// What a daemon says. The outer error ends the service, the inner one concerns the message.
     async fn daemon(&mut self, message: &Incoming) -> Result<Result<(), BodyError>, Closed> {
+        if let Some(handled) = self.keys(message).await? {
+            return Ok(handled);
+        }
         let (node, now) = (message.sender.node, self.parts.clock.now());
         let state = &mut self.parts.state;
         if message.is::<Status>() {
@@ -654,6 +658,8 @@ impl Service {
         let members = &self.parts.state.members;
         match change {
             Change::Token(token) => info!(token = %token.id, role = %token.role, "made an enrolment string"),
+            // It was one before.
+            Change::Member(member) if member.certificate.key_epoch > 0 => {}
             Change::Member(member) => {
                 let Certificate { name, role, node, .. } = &member.certificate;
                 info!(name, %role, %node, "enrolled");
@@ -720,6 +726,7 @@ impl Service {
             Change::TokenUsed { .. }
             | Change::Roster { .. }
             | Change::RosterVersion(_)
+            | Change::Former { .. }
             | Change::PlanFloor(_)
             | Change::PlansConfirmed(_)
             | Change::Audit(_) => {}
@@ -740,6 +747,7 @@ impl Service {
                         error!(%cause, "cannot believe a member that was just enrolled");
                     }
                 }
+                Effect::ForgetOlder { node, key_epoch } => self.session.secure().forget_older(&node, key_epoch),
                 Effect::AskCatalog { node, hash } => self.outbox.put(Outgoing::CatalogAsk { to: node, hash }),
                 Effect::TellTime { node, hint } => self.outbox.put(Outgoing::Time { to: node, hint }),
                 Effect::Recall(to) => {

@@ -91,7 +91,7 @@ pub struct Home {
     lock: Option<File>,
 }
 
-const KEYS: &str = "keys";
+pub(crate) const KEYS: &str = "keys";
 const EPOCH: &str = "epoch";
 const MEMBERSHIP: &str = "membership";
 const SEEN: &str = "seen";
@@ -257,13 +257,13 @@ impl Home {
     }
 
     /// Writes a file and a copy of it: for what could not be made again.
-    fn store_twice(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
+    pub(crate) fn store_twice(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
         self.store(name, bytes)?;
         self.store(&copy_of(name), bytes)
     }
 
     /// Reads such a file: the file itself, or if that is missing or damaged, its copy. The other one is put right.
-    fn load_either(&self, name: &str) -> Result<Option<Vec<u8>>, HomeError> {
+    pub(crate) fn load_either(&self, name: &str) -> Result<Option<Vec<u8>>, HomeError> {
         let copy = copy_of(name);
         match (self.load(name), self.load(&copy)) {
             (Ok(Some(bytes)), second) => {
@@ -287,6 +287,15 @@ impl Home {
                 Ok(Some(bytes))
             }
             (Ok(None), Err(error)) | (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Removes a file for good, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), HomeError> {
+        let path = self.dir.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path)(error)),
+            _ => sync_dir(&self.dir).map_err(io_error("write", &self.dir)),
         }
     }
 
@@ -315,14 +324,14 @@ impl Home {
     /// Reads it. What is damaged beyond its copy is set aside, and as good as never written.
     pub fn load_sealed(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, HomeError> {
         let loaded = self.load_either(name).and_then(|sealed| {
-            let identity = self.identity()?;
-            let opened = sealed.map(|sealed| {
-                vault::open(&identity, name, &sealed).ok_or_else(|| HomeError::Damaged {
-                    path: self.dir.join(name).display().to_string(),
-                    cause: "it was sealed with other keys",
-                })
-            });
-            opened.transpose()
+            let Some(sealed) = sealed else { return Ok(None) };
+            let former = self.former_keys()?.into_iter().map(|former| former.identity);
+            let mut all = std::iter::once(self.identity()?).chain(former);
+            let opened = all.find_map(|identity| vault::open(&identity, name, &sealed));
+            opened.map(Some).ok_or_else(|| HomeError::Damaged {
+                path: self.dir.join(name).display().to_string(),
+                cause: "it was sealed with other keys",
+            })
         });
         match loaded {
             Err(error @ HomeError::Damaged { .. }) => {
@@ -338,12 +347,7 @@ impl Home {
     /// This member's keys; made on first use.
     pub fn identity(&self) -> Result<Identity, HomeError> {
         if let Some(bytes) = self.load_either(KEYS)?.map(Zeroizing::new) {
-            let path = self.dir.join(KEYS).display().to_string();
-            let bytes: &[u8; Identity::BYTES] = bytes.as_slice().try_into().map_err(|_| HomeError::Damaged {
-                path,
-                cause: "wrong length",
-            })?;
-            return Ok(Identity::from_bytes(bytes));
+            return identity_of(&bytes, || self.dir.join(KEYS));
         }
         if self.dir.join(MEMBERSHIP).exists() {
             // New keys would be somebody else's.
@@ -431,7 +435,16 @@ impl Home {
     }
 }
 
-fn copy_of(name: &str) -> String {
+/// Keys out of their bytes.
+pub(crate) fn identity_of(bytes: &[u8], path: impl FnOnce() -> PathBuf) -> Result<Identity, HomeError> {
+    let bytes: &[u8; Identity::BYTES] = bytes.try_into().map_err(|_| HomeError::Damaged {
+        path: path().display().to_string(),
+        cause: "wrong length",
+    })?;
+    Ok(Identity::from_bytes(bytes))
+}
+
+pub(crate) fn copy_of(name: &str) -> String {
     format!("{name}.copy")
 }
 

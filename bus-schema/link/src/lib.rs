@@ -16,6 +16,7 @@ mod pairing;
 pub mod parts;
 pub mod place;
 pub mod reserve;
+pub mod rotation;
 pub mod secure;
 pub mod session;
 pub mod settings;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bus_schema::{
-    envelope::{self, Envelope, EnvelopeError, Header, Lock, NONCE_BYTES},
+    envelope::{self, Envelope, EnvelopeError, Header, Lock, NONCE_BYTES, Verified},
     id::{FleetId, NodeId, StreamId},
     key::{Identity, PublicKeys, SecretKey},
     member::{Certificate, DocumentError, GroupKey, Role, Roster, Signed},
@@ -19,6 +19,7 @@ use bus_schema::{
 use crate::{
     guard::{Guard, Seen, Stale},
     home::Membership,
+    rotation::Former,
 };
 
 /// Why a frame was refused or could not be sealed.
@@ -84,18 +85,23 @@ struct Trust {
     members: HashMap<NodeId, Vec<Arc<Certificate>>>,
     /// The newest group key first; the one before it still opens what was under way.
     groups: Vec<GroupKey>,
-    /// Derived keys: (peer's X25519 key, whether this member sends).
-    pairs: HashMap<([u8; 32], bool), SecretKey>,
+    /// Derived keys: (generation of this member's keys, the peer's X25519 key, whether this member sends).
+    pairs: HashMap<(u32, [u8; 32], bool), SecretKey>,
 }
 
 impl Trust {
-    fn new(roster: Roster, signed: Signed<Roster>, groups: Vec<GroupKey>) -> Self {
+    /// Whatever the roster says by now, a member believes itself: it opens frames of its own.
+    fn new(roster: Roster, signed: Signed<Roster>, groups: Vec<GroupKey>, me: &Certificate) -> Self {
         let mut members: HashMap<NodeId, Vec<Arc<Certificate>>> = HashMap::new();
         for member in &roster.members {
             members.entry(member.node).or_default();
         }
         for (node, certificates) in &mut members {
             *certificates = roster.of(node).cloned().map(Arc::new).collect();
+        }
+        let mine = members.entry(me.node).or_default();
+        if !mine.iter().any(|certificate| certificate.key_epoch >= me.key_epoch) {
+            mine.insert(0, Arc::new(me.clone()));
         }
         Self {
             roster,
@@ -114,6 +120,10 @@ impl Trust {
 /// This member's keys and everybody's certificates.
 pub struct Secure {
     identity: Identity,
+    /// Keys of this member from before: what is sealed for them is still read.
+    former: Mutex<Vec<Former>>,
+    /// Keys that it has offered to the plane: others may hear of them first.
+    offered: Mutex<Option<Former>>,
     me: Certificate,
     root: [u8; 32],
     epoch: u64,
@@ -144,20 +154,69 @@ impl Secure {
     ) -> Result<Self, DocumentError> {
         let me = membership.certificate.open(&membership.root)?;
         let roster = membership.roster.open(&membership.root)?;
+        let groups = vec![membership.group.clone()];
+        let trust = Trust::new(roster, membership.roster.clone(), groups, &me);
         Ok(Self {
             identity,
+            former: Mutex::default(),
+            offered: Mutex::default(),
             me,
             root: membership.root,
             epoch,
             counters: Default::default(),
-            trust: Mutex::new(Trust::new(
-                roster,
-                membership.roster.clone(),
-                vec![membership.group.clone()],
-            )),
+            trust: Mutex::new(trust),
             guard: Mutex::new(Guard::restore(seen)),
             refused: AtomicU64::new(0),
         })
+    }
+
+    /// With keys that were this member's before, the newest first.
+    pub fn with_former(self, former: Vec<Former>) -> Self {
+        Self {
+            former: Mutex::new(former),
+            ..self
+        }
+    }
+
+    /// Whether there are keys from before.
+    pub fn has_former(&self) -> bool {
+        !lock(&self.former).is_empty()
+    }
+
+    /// Whether the roster in force still names this member with keys from before.
+    pub fn is_believed_by_former(&self) -> bool {
+        let trust = lock(&self.trust);
+        let mine = trust.roster.members.iter().filter(|member| member.node == self.me.node);
+        mine.into_iter().any(|member| member.key_epoch < self.me.key_epoch)
+    }
+
+    /// These keys are offered to the plane: what is sealed for them is read from now on.
+    pub fn offer(&self, identity: Option<Identity>) {
+        *lock(&self.offered) = identity.map(|identity| Former {
+            key_epoch: self.me.key_epoch + 1,
+            identity,
+        });
+    }
+
+    /// Nobody uses the keys from before any more.
+    pub fn forget_former(&self) {
+        lock(&self.former).clear();
+    }
+
+    /// Others than this member, with one of these roles.
+    pub fn others(&self, roles: &[Role]) -> Vec<NodeId> {
+        let trust = lock(&self.trust);
+        let others = trust.members.iter().filter(|(node, certificates)| {
+            **node != self.me.node && certificates.first().is_some_and(|one| roles.contains(&one.role))
+        });
+        others.map(|(node, _)| *node).collect()
+    }
+
+    /// Certificates of a member before this generation are no good any more.
+    pub fn forget_older(&self, node: &NodeId, key_epoch: u32) {
+        if let Some(certificates) = lock(&self.trust).members.get_mut(node) {
+            certificates.retain(|certificate| certificate.key_epoch >= key_epoch);
+        }
     }
 
     /// This member's certificate.
@@ -232,7 +291,7 @@ impl Secure {
         groups.retain(|old| old.key_epoch < group.key_epoch);
         groups.insert(0, group);
         groups.truncate(2);
-        *trust = Trust::new(roster, signed, groups);
+        *trust = Trust::new(roster, signed, groups, &self.me);
         Ok(true)
     }
 
@@ -277,9 +336,11 @@ impl Secure {
         self.counters[index].fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn pair_key(&self, peer: &Certificate, sending: bool) -> Result<SecretKey, SecureError> {
+    fn pair_key(&self, own: (&Identity, u32), peer: &Certificate, sending: bool) -> Result<SecretKey, SecureError> {
+        let (identity, key_epoch) = own;
+        let which = (key_epoch, peer.keys.seal, sending);
         let mut trust = lock(&self.trust);
-        if let Some(key) = trust.pairs.get(&(peer.keys.seal, sending)) {
+        if let Some(key) = trust.pairs.get(&which) {
             return Ok(key.clone());
         }
         let (sender, recipient) = if sending {
@@ -287,9 +348,9 @@ impl Secure {
         } else {
             (&peer.node, &self.me.node)
         };
-        let key = self.identity.pair_key(&peer.keys, sender, recipient);
+        let key = identity.pair_key(&peer.keys, sender, recipient);
         let key = key.ok_or(EnvelopeError::Key { sender: *sender })?;
-        trust.pairs.insert((peer.keys.seal, sending), key.clone());
+        trust.pairs.insert(which, key.clone());
         Ok(key)
     }
 
@@ -313,9 +374,30 @@ impl Secure {
         subject: &Subject,
         plaintext: &[u8],
     ) -> Result<Vec<u8>, SecureError> {
-        let key = self.pair_key(peer, true)?;
+        let key = self.pair_key((&self.identity, self.me.key_epoch), peer, true)?;
         let header = self.header(Lock::Pair { recipient: peer.node }, self.epoch, self.count(lane))?;
         Ok(envelope::seal(subject, &header, &key, &self.identity, plaintext)?)
+    }
+
+    /// The same by the keys before the newest; `None` when there are none.
+    pub fn seal_by_former(
+        &self,
+        peer: &Certificate,
+        lane: Lane,
+        subject: &Subject,
+        plaintext: &[u8],
+    ) -> Result<Option<Vec<u8>>, SecureError> {
+        let Some(former) = lock(&self.former).first().cloned() else {
+            return Ok(None);
+        };
+        let key = self.pair_key((&former.identity, former.key_epoch), peer, true)?;
+        let header = self.header(Lock::Pair { recipient: peer.node }, self.epoch, self.count(lane))?;
+        let header = Header {
+            key_epoch: former.key_epoch,
+            ..header
+        };
+        let sealed = envelope::seal(subject, &header, &key, &former.identity, plaintext)?;
+        Ok(Some(sealed))
     }
 
     /// Seals for everybody in the fleet.
@@ -388,21 +470,22 @@ impl Secure {
         }
         let certificate = self.certificate_of(envelope.header())?;
         let verified = envelope.verify(subject, &certificate.keys)?;
-        let key = match (&sealed_with, address.lane) {
+        let plaintext = match (&sealed_with, address.lane) {
             (Lock::Pair { recipient }, Lane::Control | Lane::Ack) => {
                 if *recipient != self.me.node {
                     return Err(misplaced());
                 }
-                self.pair_key(&certificate, false)?
+                self.open_pair(&verified, &certificate)?
             }
             (Lock::Group { key_epoch }, Lane::App) => {
                 let trust = lock(&self.trust);
                 let group = trust.groups.iter().find(|group| group.key_epoch == *key_epoch);
-                group.ok_or(SecureError::GroupKey(*key_epoch))?.key.clone()
+                let key = group.ok_or(SecureError::GroupKey(*key_epoch))?.key.clone();
+                drop(trust);
+                verified.open(&key)?
             }
             _ => return Err(SecureError::WrongLock),
         };
-        let plaintext = verified.open(&key)?;
         let opened = Opened {
             sender: certificate,
             lane: address.lane,
@@ -411,6 +494,25 @@ impl Secure {
             plaintext,
         };
         Ok((opened, counter))
+    }
+
+    /// Opens what was sealed for this member: for its keys as they are, or for those from before.
+    fn open_pair(&self, sealed: &Verified<'_>, sender: &Certificate) -> Result<Vec<u8>, SecureError> {
+        let own = (&self.identity, self.me.key_epoch);
+        let opened = sealed.open(&self.pair_key(own, sender, false)?);
+        let Err(error) = opened else { return Ok(opened?) };
+        let others: Vec<Former> = lock(&self.offered)
+            .iter()
+            .chain(lock(&self.former).iter())
+            .cloned()
+            .collect();
+        for other in &others {
+            let own = (&other.identity, other.key_epoch);
+            if let Ok(plaintext) = sealed.open(&self.pair_key(own, sender, false)?) {
+                return Ok(plaintext);
+            }
+        }
+        Err(error.into())
     }
 
     fn certificate_of(&self, header: &Header) -> Result<Arc<Certificate>, SecureError> {

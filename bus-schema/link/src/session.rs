@@ -217,6 +217,19 @@ impl Session {
         .await
     }
 
+    /// Sends a message to one member, signed by this member's keys before the newest; nothing when there are none.
+    pub async fn send_by_former<M: Message>(&self, to: &NodeId, message: &M) -> Result<(), SendError> {
+        let peer = self.secure.member(to).ok_or(SecureError::Stranger(*to))?;
+        let subject = subject::control(self.secure.fleet(), self.secure.node(), &peer.node);
+        let payload = message.to_payload();
+        for body in parts(M::KIND, M::VER, Exchange::OneWay, self.next_correlation(), &payload)? {
+            if let Some(frame) = self.secure.seal_by_former(&peer, Lane::Control, &subject, &body)? {
+                self.bus.publish(&subject, frame).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Sends a message to the holder of a certificate on a subject of its own (an enrolment answer).
     pub async fn send_on<M: Message>(
         &self,

@@ -4,8 +4,10 @@ use bus_schema::{
     api::{Failure, FailureKind},
     audit::{AuditCall, AuditEvent, AuditHead, AuditOutcome, AuditPage},
     control::{ControlCall, ControlResult, LogLine, Section},
+    member::{Certificate, Role, Signed},
     message::HostFacts,
     pairing::{PairAsk, PairWait, PairingCall, PairingResult, PendingView},
+    rotation::{CertificateShow, KeyOffer, RotateAnswer, RotateAsk, RotateDone},
 };
 
 use super::*;
@@ -91,6 +93,7 @@ pub fn control() -> Vec<Sample> {
         ControlCall::Audit(_) => ControlCall::Audit(AuditCall::Chain { after: 300 }),
         ControlCall::Drain { .. } => ControlCall::Drain { workflow: shop() },
         ControlCall::SpoolCheck => ControlCall::SpoolCheck,
+        ControlCall::Rotate { .. } => ControlCall::Rotate { wish: 0x1234_5678_9abc },
     });
     let line = LogLine {
         number: 18,
@@ -115,5 +118,41 @@ pub fn control() -> Vec<Sample> {
     let mut all: Vec<Sample> = calls.into_iter().map(|call| message(&word(&call), call)).collect();
     all.extend(results.into_iter().map(|result| message(&word(&result), result)));
     all.extend(pairing());
+    all.extend(rotation());
+    all
+}
+
+/// New keys for a member.
+fn rotation() -> Vec<Sample> {
+    let (old, new, root) = (identity(10), identity(11), identity(1));
+    let (fleet, node) = (FleetId::of_root(&root.public().sign), old.public().node_id());
+    let certificate = Certificate {
+        fleet,
+        node,
+        name: "gateway".into(),
+        role: Role::Daemon,
+        keys: new.public(),
+        key_epoch: 1,
+    };
+    let certificate = Signed::new(&certificate, &root);
+    let offer = KeyOffer {
+        fleet,
+        node,
+        keys: new.public(),
+    };
+    let ask = RotateAsk {
+        keys: new.public(),
+        offer: Signed::new(&offer, &new),
+    };
+    let answers = variants!(RotateAnswer {
+        RotateAnswer::Granted(_) => RotateAnswer::Granted(certificate.clone()),
+        RotateAnswer::Refused(_) => RotateAnswer::Refused("not now".into()),
+    });
+    let mut all = vec![
+        message("", ask),
+        message("", RotateDone { key_epoch: 1 }),
+        message("", CertificateShow { certificate }),
+    ];
+    all.extend(answers.into_iter().map(|answer| message(&word(&answer), answer)));
     all
 }

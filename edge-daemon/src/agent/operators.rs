@@ -274,7 +274,11 @@ impl Agent {
         let (action, what) = commanded(&call);
         let may = asked.is_for(sender.role);
         // Whoever waits for the end of it asks again and again.
-        let goes_on = matches!(&call, ControlCall::Drain { workflow } if self.is_paused(workflow));
+        let goes_on = match &call {
+            ControlCall::Drain { workflow } => self.is_paused(workflow),
+            ControlCall::Rotate { wish } => self.is_known_wish(*wish),
+            _ => false,
+        };
         let result = match may {
             true => self.command(&sender.name, call).await,
             false => ControlResult::Failed(forbidden("only operators and the plane may command daemons")),
@@ -321,6 +325,7 @@ impl Agent {
             },
             ControlCall::Drain { workflow } => return self.drain(operator, &workflow, &planned).await,
             ControlCall::SpoolCheck => return self.spool_check().await,
+            ControlCall::Rotate { wish } => return self.rotate(wish).await,
             ControlCall::Resume { workflow } => {
                 let mut names = self.supervisor.paused().names();
                 names.retain(|name| workflow.is_empty() || *name == workflow);
@@ -487,6 +492,7 @@ fn commanded(call: &ControlCall) -> (&'static str, String) {
         ControlCall::Audit(_) => ("read the audit", String::new()),
         ControlCall::Drain { workflow } => ("drain", of(workflow)),
         ControlCall::SpoolCheck => ("check the buffers", String::new()),
+        ControlCall::Rotate { .. } => ("change its keys", String::new()),
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     enrol::Token,
     groups::Groups,
     labels::Labels,
-    members::Member,
+    members::{FormerKeys, Member},
     plans::Deployed,
     rollout::{Head, Order},
     workflows::Revision,
@@ -45,6 +45,13 @@ pub enum Change {
     },
     /// There is a new member.
     Member(Box<Member>),
+    /// A member's keys from before are good beside its new ones; `None`: not any more.
+    Former {
+        /// Whose.
+        node: NodeId,
+        /// Its certificate from before.
+        former: Option<Box<FormerKeys>>,
+    },
     /// A new roster is in force.
     Roster {
         /// What it says.
@@ -110,6 +117,13 @@ pub enum Effect {
     SendRoster(NodeId),
     /// Believe a new member, or a member's new keys.
     Admit(Signed<Certificate>),
+    /// Believe a member by keys of this generation and newer ones alone.
+    ForgetOlder {
+        /// Which member.
+        node: NodeId,
+        /// The generation.
+        key_epoch: u32,
+    },
     /// Ask a daemon for its components.
     AskCatalog {
         /// Which daemon.

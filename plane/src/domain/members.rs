@@ -30,6 +30,15 @@ pub struct Member {
     pub enrolled_unix_ms: i64,
 }
 
+/// Keys that a member had before, and that are good still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormerKeys {
+    /// The certificate of them.
+    pub certificate: Certificate,
+    /// The same as signed by the root key.
+    pub signed: Signed<Certificate>,
+}
+
 /// Everybody.
 ///
 /// A roster with all members grows with the fleet, and would go to all of them whenever one joins. So each daemon is told
@@ -40,6 +49,8 @@ pub struct Members {
     fleet: FleetId,
     by_node: BTreeMap<NodeId, Arc<Member>>,
     by_name: BTreeMap<String, NodeId>,
+    /// While keys change.
+    former: BTreeMap<NodeId, FormerKeys>,
     revoked: Vec<NodeId>,
     version: u64,
     /// The version since which something is new to everybody.
@@ -55,6 +66,7 @@ impl Members {
             fleet,
             by_node: BTreeMap::new(),
             by_name: BTreeMap::new(),
+            former: BTreeMap::new(),
             revoked: Vec::new(),
             version: 0,
             of_all: 0,
@@ -88,6 +100,27 @@ impl Members {
             .map_or_else(|| node.to_string(), |member| member.certificate.name.clone())
     }
 
+    /// A member's keys from before, while they are good beside the new ones.
+    pub fn former(&self, node: &NodeId) -> Option<&FormerKeys> {
+        self.former.get(node)
+    }
+
+    /// Whether any member has these keys, or had them before and is believed by them.
+    pub fn has_keys(&self, sign: &[u8; 32]) -> bool {
+        let all = self.by_node.values().map(|member| &member.certificate);
+        let former = self.former.values().map(|former| &former.certificate);
+        all.chain(former).any(|certificate| certificate.keys.sign == *sign)
+    }
+
+    /// A member's keys from before are good beside the new ones, or not any more. The roster's next version says so.
+    pub fn set_former(&mut self, node: NodeId, former: Option<Box<FormerKeys>>) {
+        match former {
+            Some(former) => self.former.insert(node, *former),
+            None => self.former.remove(&node),
+        };
+        self.of_all = self.version + 1;
+    }
+
     /// All members of a role, by id.
     pub fn of_role(&self, role: Role) -> impl Iterator<Item = &Arc<Member>> {
         self.by_node
@@ -119,7 +152,13 @@ impl Members {
         Roster {
             fleet: self.fleet,
             version: self.version,
-            members: members.map(|member| member.certificate.clone()).collect(),
+            members: members
+                .flat_map(|member| {
+                    let former = self.former(&member.certificate.node);
+                    std::iter::once(&member.certificate).chain(former.map(|former| &former.certificate))
+                })
+                .cloned()
+                .collect(),
             revoked: self.revoked.clone(),
         }
     }
@@ -192,6 +231,7 @@ impl Members {
             self.version = roster.version;
             self.by_node.retain(|node, _| !roster.revoked.contains(node));
             self.by_name.retain(|_, node| !roster.revoked.contains(node));
+            self.former.retain(|node, _| !roster.revoked.contains(node));
         }
     }
 
@@ -218,6 +258,11 @@ impl Members {
         let mut adopted = Vec::new();
         for certificate in &roster.members {
             let node = &certificate.node;
+            // Of one whose keys change it is the newest that counts.
+            let newest = roster.of(node).next();
+            if newest.is_some_and(|newest| newest.key_epoch > certificate.key_epoch) {
+                continue;
+            }
             if self.by_node.contains_key(node) || roster.revoked.contains(node) || self.revoked.contains(node) {
                 continue;
             }

@@ -29,6 +29,7 @@ pub mod recall;
 pub mod redact;
 pub mod rollout;
 pub mod rollouts;
+pub mod rotation;
 pub mod sight;
 pub mod state;
 pub mod views;

@@ -357,6 +357,15 @@ impl State {
                     effects.push(Effect::Admit(member.signed.clone()));
                     self.members.insert(*member);
                 }
+                Change::Former { node, former } => {
+                    if former.is_none()
+                        && let Some(member) = self.members.get(&node)
+                    {
+                        let key_epoch = member.certificate.key_epoch;
+                        effects.push(Effect::ForgetOlder { node, key_epoch });
+                    }
+                    self.members.set_former(node, former);
+                }
                 Change::Roster { roster, signed } => {
                     self.members.set_roster(&roster);
                     for node in &roster.revoked {

@@ -47,6 +47,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("commands.sql"),
     include_str!("care.sql"),
     include_str!("oidc.sql"),
+    include_str!("rotation.sql"),
 ];
 
 /// The store cannot be used.

@@ -14,7 +14,13 @@ use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, par
 
 use super::{Store, StoreError, set};
 use crate::domain::{
-    Change, daemon::Catalog, enrol::Token, groups::Groups, members::Member, plans::Deployed, state::Words,
+    Change,
+    daemon::Catalog,
+    enrol::Token,
+    groups::Groups,
+    members::{FormerKeys, Member},
+    plans::Deployed,
+    state::Words,
     workflows::Revision,
 };
 
@@ -99,6 +105,7 @@ impl Store {
             changes: self.members(root)?,
             ..Loaded::default()
         };
+        loaded.changes.extend(self.former_keys(root)?);
         if let Some(bytes) = self.setting(ROSTER)? {
             let (roster, signed) = open::<Roster>("settings", &bytes, root)?;
             loaded.roster = Some(signed.clone());
@@ -150,6 +157,17 @@ impl Store {
                 host,
                 enrolled_unix_ms: row.get(2)?,
             })))
+        })
+    }
+
+    fn former_keys(&self, root: &[u8; 32]) -> Result<Vec<Change>, StoreError> {
+        self.rows("SELECT certificate FROM former_keys", |row| {
+            let bytes = row.get_ref(0)?.as_blob().unwrap_or(&[]);
+            let (certificate, signed) = open::<Certificate>("former_keys", bytes, root)?;
+            Ok(Change::Former {
+                node: certificate.node,
+                former: Some(Box::new(FormerKeys { certificate, signed })),
+            })
         })
     }
 
@@ -361,10 +379,20 @@ fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
             ];
             db.execute(sql, row)?;
         }
+        Change::Former { node, former: None } => {
+            db.execute("DELETE FROM former_keys WHERE node = ?1", [node.as_str()])?;
+        }
+        Change::Former {
+            node,
+            former: Some(former),
+        } => {
+            let sql = "INSERT OR REPLACE INTO former_keys (node, certificate) VALUES (?1, ?2)";
+            db.execute(sql, params![node.as_str(), encode(&former.signed)])?;
+        }
         Change::Roster { roster, signed } => {
             set(db, ROSTER, &encode(signed))?;
             for node in &roster.revoked {
-                for table in ["members", "plans", "labels", "catalogs", "reports"] {
+                for table in ["members", "former_keys", "plans", "labels", "catalogs", "reports"] {
                     db.prepare_cached(&format!("DELETE FROM {table} WHERE node = ?1"))?
                         .execute([node.as_str()])?;
                 }

@@ -355,6 +355,9 @@ pub enum Daemon {
     /// Look closely at its buffers on disk while it runs, and say what is damaged.
     #[command(after_help = SELECTORS)]
     SpoolCheck(Patient),
+    /// Give it new keys, and wait until the old ones are no good any more: every so often, or when somebody may have seen them.
+    #[command(after_help = SELECTORS)]
+    Rotate(Patient),
     /// Log more or less for a while; afterwards what its settings say holds again.
     #[command(after_help = SELECTORS)]
     LogLevel {

@@ -228,7 +228,12 @@ impl Client {
         call: &Q,
         least: Duration,
     ) -> Result<A, CliError> {
-        let asked = self.session.request::<Q, A>(node, call, self.timeout.max(least)).await;
+        let ask = || self.session.request::<Q, A>(node, call, self.timeout.max(least));
+        let asked = match ask().await {
+            // It may have other keys by now than this operator knows.
+            Err(RequestError::Timeout(_)) if self.renew(node).await => ask().await,
+            asked => asked,
+        };
         asked.map_err(|error| match error {
             RequestError::Timeout(waited) => CliError::Unreachable(format!(
                 "{daemon} did not answer within {} s; is it running?",
@@ -259,6 +264,24 @@ impl Client {
             admitted.map_err(|error| CliError::Failed(error.to_string()))?;
         }
         Ok(())
+    }
+
+    /// Asks the plane who that daemon is by now; `true` when it has other keys than were known.
+    async fn renew(&self, node: &NodeId) -> bool {
+        let epoch = || self.session.secure().member(node).map(|member| member.key_epoch);
+        let before = epoch();
+        if let Ok(ApiResult::Certificate(signed)) = self.call(&ApiCall::Certificate(node.to_string())).await {
+            // One that cannot be believed changes nothing.
+            let _ = self.session.secure().admit(&signed);
+        }
+        if epoch() == before {
+            return false;
+        }
+        // So that the next command knows it.
+        if let Ok(ApiResult::Roster(put)) = self.call(&ApiCall::Roster).await {
+            self.take_roster(&put);
+        }
+        true
     }
 
     /// Disconnects.

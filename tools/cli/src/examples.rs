@@ -195,6 +195,16 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[("mycelial daemon spool-check -l site=berlin", "")],
     ),
     (
+        "daemon rotate",
+        &[
+            (
+                "mycelial daemon rotate pump-3",
+                "new keys; waits until the old ones are gone",
+            ),
+            ("mycelial daemon rotate -l site=berlin --wait-max 1h", ""),
+        ],
+    ),
+    (
         "daemon pause",
         &[
             ("mycelial daemon pause gateway-7", ""),

@@ -125,6 +125,10 @@ async fn daemon(dir: &Path, timeout: Duration, output: Output, what: Daemon) -> 
         Daemon::SpoolCheck(patient) => {
             return control::patiently(dir, timeout, output, patient, ControlCall::SpoolCheck).await;
         }
+        Daemon::Rotate(patient) => {
+            let wish = getrandom::u64().map_err(|error| CliError::Failed(error.to_string()))?;
+            return control::patiently(dir, timeout, output, patient, ControlCall::Rotate { wish }).await;
+        }
         Daemon::Pause { whom } => (whom, ControlCall::Pause { workflow: all() }),
         Daemon::Resume { whom } => (whom, ControlCall::Resume { workflow: all() }),
         Daemon::LogLevel { level, whom, for_s } => {

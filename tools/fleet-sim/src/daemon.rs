@@ -274,7 +274,7 @@ impl Daemon {
             ControlCall::LogLevel { .. } => ControlResult::Done { workflows: Vec::new() },
             _ => ControlResult::Failed(Failure {
                 kind: FailureKind::NotFound,
-                message: "a simulated daemon has no log".into(),
+                message: "a simulated daemon has no log, and no other keys".into(),
                 hint: String::new(),
                 problems: Vec::new(),
             }),

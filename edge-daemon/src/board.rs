@@ -97,10 +97,13 @@ impl Board {
         self.changed.notify_one();
     }
 
-    /// Something that somebody should know: told as the cause of a state that has none, until there is other news.
+    /// Something that somebody should know: told as the cause of a state that has none, until the workflow begins anew.
     pub fn note(&self, workflow: WorkflowId, text: &str) {
-        if let Some(entry) = self.lock().get_mut(&workflow) {
-            entry.notice = cut(text);
+        if let Some(entry) = self.lock().get_mut(&workflow)
+            && !entry.notice.contains(text)
+        {
+            let before = if entry.notice.is_empty() { "" } else { "; " };
+            entry.notice = cut(&format!("{}{before}{text}", entry.notice));
         }
         self.changed.notify_one();
     }

@@ -103,9 +103,14 @@ impl Secrets {
     }
 
     fn load(&self) -> Result<Entries, HomeError> {
-        let opened = self.home.load_sealed(FILE)?;
-        let entries = opened.and_then(|bytes| bus_schema::decode(&bytes));
-        Ok(entries.unwrap_or_default())
+        let Some(bytes) = self.home.load_sealed(FILE)? else {
+            return Ok(Entries::default());
+        };
+        // Taken for empty, it would be written over.
+        bus_schema::decode(&bytes).ok_or_else(|| HomeError::Damaged {
+            path: self.home.dir().join(FILE).display().to_string(),
+            cause: "another version of myceliald wrote it",
+        })
     }
 
     /// Seals them anew, for the keys that this member has now.
@@ -234,6 +239,20 @@ mod tests {
         let value = SecretText::new(value.to_string());
         let name = name.to_string();
         secrets.answer(SecretCall::Set { name, value }, planned)
+    }
+
+    #[test]
+    fn what_another_version_wrote_is_not_written_over() {
+        let dir = testkit::temp_dir("secrets-version");
+        let home = Arc::new(Home::open(dir.path()).unwrap());
+        home.store_sealed(FILE, b"\xff\xff of tomorrow").unwrap();
+        let secrets = Secrets::new(Arc::clone(&home));
+        let SecretResult::Failed(failure) = set(&secrets, "pg", "word", &[]) else {
+            panic!("it was written over")
+        };
+        assert!(failure.message.contains("another version of myceliald"), "{failure:?}");
+        assert!(secrets.fetch("pg").is_err());
+        assert_eq!(&home.load_sealed(FILE).unwrap().unwrap()[..], b"\xff\xff of tomorrow");
     }
 
     #[test]

@@ -107,6 +107,11 @@ pub fn hidden(hidden: Hidden) -> ApiResult {
             let message = format!("workflow '{name}' also runs on daemons outside of your scope");
             failure(FailureKind::Forbidden, message, ASK_OTHERS.into())
         }
+        Hidden::Past(name, number) => {
+            let message =
+                format!("revision {number} of workflow '{name}' is for daemons outside of your scope, or gone");
+            failure(FailureKind::Forbidden, message, ASK_OTHERS.into())
+        }
     })
 }
 

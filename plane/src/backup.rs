@@ -474,13 +474,12 @@ pub fn verify(path: &Path, opener: Opener<'_>) -> Result<Summary, BackupError> {
     })
 }
 
-/// Whether SQLite finds the copy of a store whole. In a file of its own: SQLite opens nothing else.
+/// Whether SQLite finds the copy of a store whole. In memory: looking at a backup leaves nothing beside it.
 fn check_store(backup: &Path, entry: &Entry) -> Result<(), BackupError> {
-    let copy = backup.with_extension(format!("{}.new", std::process::id()));
-    write_atomic(&copy, &entry.bytes).map_err(io_error("write", &copy))?;
-    let checked = Connection::open_with_flags(&copy, OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .and_then(|db| db.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)));
-    let _removed = fs::remove_file(&copy);
+    let checked = Connection::open_in_memory().and_then(|mut db| {
+        db.deserialize_read_exact("main", entry.bytes.as_slice(), entry.bytes.len(), true)?;
+        db.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))
+    });
     match checked {
         Ok(said) if said == "ok" => Ok(()),
         Ok(said) => Err(BackupError::Unusable {
@@ -738,6 +737,9 @@ mod tests {
             let error = verify(file, opener).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
+        verify(&full, Opener::Dir(dir.path())).unwrap();
+        let beside: Vec<_> = fs::read_dir(elsewhere.path()).unwrap().collect();
+        assert_eq!(beside.len(), 2, "looking leaves nothing: {beside:?}");
         let whole = fs::read(&full).unwrap();
         assert!(!whole.windows(7).any(|part| part == b"SQLite "), "sealed");
         for at in [0, 8, 9, whole.len() / 2, whole.len() - 1] {
@@ -747,6 +749,19 @@ mod tests {
             assert!(verify(&full, Opener::Dir(dir.path())).is_err(), "byte {at}");
             fs::write(&full, &whole[..at]).unwrap();
             assert!(verify(&full, Opener::Dir(dir.path())).is_err(), "cut at {at}");
+        }
+        let store = Entry {
+            name: FILE.to_string(),
+            bytes: copy_of(dir.path(), FILE).unwrap().unwrap().bytes,
+        };
+        check_store(&full, &store).unwrap();
+        for cut in [0, 100, store.bytes.len() / 2] {
+            let spoilt = Entry {
+                name: FILE.to_string(),
+                bytes: store.bytes[..cut].to_vec(),
+            };
+            let error = check_store(&full, &spoilt).unwrap_err().to_string();
+            assert!(error.contains("is damaged"), "cut at {cut}: {error}");
         }
         for name in ["../x", "a/../b", "/etc/passwd", "a/b/c", ""] {
             assert!(inside(&full, dir.path(), name).is_err(), "{name}");

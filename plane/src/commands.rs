@@ -10,8 +10,11 @@ use std::{
 
 use bus_link::session::{RequestError, Session};
 use bus_schema::{
+    audit::AuditEvent,
     control::{ControlCall, ControlResult},
     id::NodeId,
+    limits::NAME_BYTES_MAX,
+    member::is_name,
     message::{Ping, Pong},
 };
 use futures_util::{StreamExt as _, stream};
@@ -37,6 +40,11 @@ const AT_ONCE_MAX: usize = 64;
 const TRY: Duration = Duration::from_secs(5);
 /// A daemon is not asked more often than this.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// A log level with its exceptions.
+const LEVEL_BYTES_MAX: usize = 512;
+/// For how long a log level may be another; a daemon goes back after that by itself.
+const LEVEL_S_MAX: u64 = 24 * 3600;
 
 /// What daemons shall do.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -97,6 +105,31 @@ impl Order {
             Self::Diagnose => "diagnose".to_string(),
             Self::Drain { workflow } => of("drain", workflow),
             Self::SpoolCheck => "check the buffers".to_string(),
+        }
+    }
+
+    /// What is wrong with it. A daemon looks once more.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Restart { workflow } if workflow.is_empty() => {
+                Err("workflow: name the one to start anew".to_string())
+            }
+            Self::Restart { workflow }
+            | Self::Pause { workflow }
+            | Self::Resume { workflow }
+            | Self::Drain { workflow }
+                if !workflow.is_empty() && !is_name(workflow) =>
+            {
+                let start: String = workflow.chars().take(NAME_BYTES_MAX).collect();
+                Err(format!("workflow: '{start}' is not a name of a workflow"))
+            }
+            Self::LogLevel { level, .. } if level.len() > LEVEL_BYTES_MAX => {
+                Err(format!("level: {} bytes; at most {LEVEL_BYTES_MAX} fit", level.len()))
+            }
+            Self::LogLevel { for_s, .. } if *for_s > LEVEL_S_MAX => {
+                Err(format!("for_s: {for_s} seconds; at most {LEVEL_S_MAX}, a day"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -163,11 +196,11 @@ impl Commands {
         })
     }
 
-    /// Begins a command; its number. Kept before anybody is asked.
+    /// Begins a command; its number. Kept before anybody is asked, with its entry in the audit.
     pub async fn begin(
         self: &Arc<Self>,
         order: Order,
-        by: &str,
+        event: AuditEvent,
         targets: Vec<(String, NodeId)>,
         deadline: Duration,
     ) -> Result<u64, Unstartable> {
@@ -186,18 +219,23 @@ impl Commands {
         let command = Command {
             id: 0,
             what: order.words(),
-            by: by.to_string(),
+            by: event.who.clone(),
             at_unix_ms,
             deadline_unix_ms: at_unix_ms.saturating_add_unsigned(deadline.as_millis() as u64),
             daemons: targets.into_iter().map(target).collect(),
         };
-        let kept = self.disk.run(move |files| files.store.add_command(command)).await;
-        let kept = kept.map_err(|closed| Unstartable::Store(closed.to_string()))?;
-        let command = kept.map_err(|cause| Unstartable::Store(cause.to_string()))?;
+        let kept = self.disk.run(move |files| {
+            files
+                .store
+                .noted(event, |store, _| store.add_command(command).map(Some))
+        });
+        let kept = kept.await.map_err(|closed| Unstartable::Store(closed.to_string()))?;
+        let kept = kept.map_err(|cause| Unstartable::Store(cause.to_string()))?;
+        let command = kept.ok_or_else(|| Unstartable::Store("it was not kept".to_string()))?;
         let id = command.id;
         info!(
             id,
-            by,
+            by = command.by,
             what = command.what,
             daemons = command.daemons.len(),
             "a command begins"
@@ -321,5 +359,61 @@ impl Commands {
         patience: Duration,
     ) -> Result<ControlResult, RequestError> {
         self.session.request(node, call, patience).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_no_sense_is_not_asked() {
+        let name = |text: &str| text.to_string();
+        let cases = [
+            (Order::Ping, ""),
+            (Order::Restart { workflow: name("shop") }, ""),
+            (Order::Restart { workflow: name("") }, "workflow: name the one"),
+            (Order::Pause { workflow: name("") }, ""),
+            (
+                Order::Drain { workflow: name("../x") },
+                "workflow: '../x' is not a name",
+            ),
+            (
+                Order::Resume {
+                    workflow: "ü".repeat(9_000),
+                },
+                "is not a name",
+            ),
+            (
+                Order::LogLevel {
+                    level: name("debug"),
+                    for_s: 86_400,
+                },
+                "",
+            ),
+            (
+                Order::LogLevel {
+                    level: name("debug"),
+                    for_s: 86_401,
+                },
+                "for_s: 86401 seconds; at most 86400",
+            ),
+            (
+                Order::LogLevel {
+                    level: "x".repeat(513),
+                    for_s: 1,
+                },
+                "level: 513 bytes; at most 512",
+            ),
+        ];
+        for (order, said) in cases {
+            let wrong = order.check().err().unwrap_or_default();
+            assert!(
+                wrong.starts_with(said) || (!said.is_empty() && wrong.contains(said)),
+                "{order:?}: {wrong}"
+            );
+            assert_eq!(wrong.is_empty(), said.is_empty(), "{order:?}: {wrong}");
+            assert!(wrong.len() < 200, "{wrong}");
+        }
     }
 }

@@ -480,8 +480,17 @@ impl Service {
             self.note_refusal(noted.map(|noted| audit::ended(noted, &result))).await;
             return result;
         }
+        let revision = match &call {
+            ApiCall::WorkflowText { name, revision } => Some((name.clone(), *revision)),
+            _ => None,
+        };
         let call = match self.stored(call).await {
-            Ok(result) => {
+            Ok(mut result) => {
+                if let (ApiResult::Text(text), Some((name, number))) = (&result, &revision)
+                    && let Err(hidden) = sight.reads(&self.parts.state, (name, *number), text, now)
+                {
+                    result = api::hidden(hidden);
+                }
                 let noted = noted.map(|noted| audit::ended(noted, &result));
                 match &result {
                     ApiResult::Failed(_) => self.note_refusal(noted).await,

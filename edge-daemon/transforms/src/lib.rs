@@ -1,5 +1,5 @@
 //! Transforms, one file each, one line each in [`components`]. Functions over batches: no clock, and no I/O but the key of
-//! `hash`.
+//! `hash` and the zone of `timestamp`, both when they are made.
 
 mod aggregate;
 mod arithmetic;
@@ -45,6 +45,7 @@ mod spread;
 #[cfg(test)]
 mod testing;
 pub mod text;
+mod timestamp;
 mod trim;
 mod unnest;
 mod validate;
@@ -71,6 +72,7 @@ pub fn components() -> Vec<Component> {
         unnest::UNNEST,
         parse::PARSE,
         render::RENDER,
+        timestamp::TIMESTAMP,
         codec::DECODE,
         codec::ENCODE,
         dedupe::DEDUPE,
@@ -123,6 +125,7 @@ mod tests {
                 "unnest",
                 "parse",
                 "render",
+                "timestamp",
                 "decode",
                 "encode",
                 "dedupe",

@@ -34,6 +34,8 @@ pub enum Hidden {
     Workflow(String),
     /// The workflow also runs where it is not seen.
     Elsewhere(String),
+    /// A revision of it is for daemons that are not seen, or not there any more.
+    Past(String, u32),
 }
 
 impl Sight {
@@ -108,6 +110,25 @@ impl Sight {
                 _ => Ok(()),
             },
             _ => Ok(()),
+        }
+    }
+
+    /// Whether the text of a revision may be read. The one that runs: by whom the workflow is for. Earlier ones of that name
+    /// may have been another workflow, elsewhere: by those who see every daemon that the text is for, as daemons are today.
+    pub fn reads(&self, state: &State, revision: (&str, u32), text: &str, now: Now) -> Result<(), Hidden> {
+        let (name, number) = revision;
+        let runs = state.workflows.get(name).is_some_and(|runs| runs.number == number);
+        if self.0.is_none() || runs {
+            return Ok(());
+        }
+        let is_seen = |name: &str| state.members.named(name).is_some() && self.names(name);
+        let are_seen = |selector: &str| {
+            let chosen = state.groups.parse(selector).map(|parsed| state.chosen(&parsed, now));
+            chosen.is_ok_and(|views| !views.is_empty() && views.iter().all(|view| self.sees(&view.node)))
+        };
+        match workflow::parse(text) {
+            Ok(spec) if spec.daemons().all(is_seen) && spec.selectors().all(are_seen) => Ok(()),
+            _ => Err(Hidden::Past(name.to_string(), number)),
         }
     }
 
@@ -250,6 +271,38 @@ mod tests {
             assert_eq!(berlin.admits(&state, &call).err(), expected, "{call:?}");
             assert_eq!(all.admits(&state, &call), Ok(()), "{call:?}");
         }
+    }
+
+    #[test]
+    fn what_ran_elsewhere_is_not_read() {
+        let state = state();
+        let (berlin, now) = (berlin(&state), Now::default());
+        let text = |daemon: &str| {
+            format!(
+                "name = \"b\"\n[sources.s]\ntype = \"generator\"\ndaemon = \"{daemon}\"\n\
+                 [destinations.d]\ntype = \"stdout\"\ndaemon = \"gw-1\"\nfrom = \"s\"\n"
+            )
+        };
+        for (daemon, number, may) in [
+            ("gw-1", 7, true),
+            ("gw-2", 7, false),
+            // It runs.
+            ("gw-2", 1, true),
+            ("gone", 7, false),
+            ("site=berlin", 7, true),
+            ("site=bonn", 7, false),
+            ("site=nowhere", 7, false),
+            ("name:*", 7, false),
+        ] {
+            let read = berlin.reads(&state, ("b", number), &text(daemon), now);
+            let hidden = Hidden::Past("b".into(), number);
+            assert_eq!(read, if may { Ok(()) } else { Err(hidden) }, "{daemon}");
+            assert_eq!(
+                Sight::default().reads(&state, ("b", number), &text(daemon), now),
+                Ok(())
+            );
+        }
+        assert!(berlin.reads(&state, ("b", 7), "name = ", now).is_err(), "unreadable");
     }
 
     #[test]

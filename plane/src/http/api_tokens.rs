@@ -1,18 +1,19 @@
 //! Tokens for programs that use this API: `Authorization: Bearer …`. Shown once, kept by hash, and they end.
 
+use bus_schema::audit::AuditEvent;
 use serde::{Deserialize, Serialize};
 
 use super::{
     ask::{Answer, Ask, Page, json, nothing, plain_name},
     problem::Refusal,
     table::{Endpoint, admin, by},
-    users::{check_scope, disk},
+    users::{check_scope, disk, noted},
 };
 use crate::{
     clock::unix_ms,
     login::{digest, fresh_secret},
     permission::Rank,
-    store::api_tokens::ApiToken,
+    store::{Store, api_tokens::ApiToken},
 };
 
 /// Most tokens.
@@ -109,11 +110,12 @@ async fn add(ask: Ask) -> Answer {
         .as_deref()
         .map_or(String::new(), |scope| format!(", only '{scope}'"));
     let what = format!("{} as {} for {} s{scope}", wish.name, wish.role.word(), wish.ttl_s);
-    let made = make(&ask, wish).await;
-    json(ask.noted("make an API token", &what, made).await?)
+    let event = ask.event("make an API token", &what);
+    let made = make(&ask, event.clone(), wish).await;
+    json(ask.failed(event, made).await?)
 }
 
-async fn make(ask: &Ask, wish: TokenWish) -> Result<Made, Refusal> {
+async fn make(ask: &Ask, event: AuditEvent, wish: TokenWish) -> Result<Made, Refusal> {
     plain_name(&wish.name)?;
     check_scope(wish.scope.as_deref())?;
     if !(1..=TTL_S_MAX).contains(&wish.ttl_s) {
@@ -138,7 +140,8 @@ async fn make(ask: &Ask, wish: TokenWish) -> Result<Made, Refusal> {
         made_unix_ms,
         expires_unix_ms,
     };
-    if !disk(ask, move |files| files.store.add_api_token(&kept, &hash, TOKENS_MAX)).await? {
+    let added = noted(ask, event, move |store| store.add_api_token(&kept, &hash, TOKENS_MAX));
+    if !added.await? {
         let message = format!("there is a token '{name}' already, or there are {TOKENS_MAX}");
         return Err(Refusal::conflict(message, "choose another name, or end one"));
     }
@@ -151,15 +154,19 @@ async fn make(ask: &Ask, wish: TokenWish) -> Result<Made, Refusal> {
 
 async fn end(ask: Ask) -> Answer {
     let id = ask.param("id");
-    let ended = ended(&ask, id.clone()).await;
-    let what = ended.as_ref().map_or(id, Clone::clone);
-    ask.noted("end an API token", &what, ended).await?;
+    let event = ask.event("end an API token", &id);
+    let done = ended(&ask, event.clone(), id).await;
+    ask.failed(event, done).await?;
     nothing()
 }
 
-async fn ended(ask: &Ask, id: String) -> Result<String, Refusal> {
+async fn ended(ask: &Ask, event: AuditEvent, id: String) -> Result<(), Refusal> {
     let wanted = id.clone();
-    disk(ask, move |files| files.store.end_api_token(&wanted))
+    let change = move |store: &mut Store, event: &mut AuditEvent| {
+        let name = store.end_api_token(&wanted)?;
+        Ok(name.map(|name| event.what = name))
+    };
+    disk(ask, move |files| files.store.noted(event, change))
         .await?
         .ok_or_else(|| {
             let id: String = id.chars().take(64).collect();

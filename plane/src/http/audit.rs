@@ -183,10 +183,27 @@ fn outcome(failure: &Failure) -> AuditOutcome {
 }
 
 impl Ask {
-    /// Writes down what was done here, with what came of it. Calls of the service are written down there.
+    /// Writes down what was done here and changed nothing in the store, with what came of it.
     pub(super) async fn noted<T>(&self, action: &str, what: &str, done: Result<T, Refusal>) -> Result<T, Refusal> {
         let who = self.known.as_ref().map_or("", |caller| caller.name.as_str());
         self.noted_of(who, action, what, done).await
+    }
+
+    /// The entry about what is to be done here; the store writes it with the change: see [`Store::noted`].
+    pub(super) fn event(&self, action: &str, what: &str) -> AuditEvent {
+        let who = self.known.as_ref().map_or("", |caller| caller.name.as_str());
+        AuditEvent::new(unix_ms(), who, &self.from, action, what)
+    }
+
+    /// Writes down what came to nothing. What came to something has its entry.
+    pub(super) async fn failed<T>(&self, event: AuditEvent, done: Result<T, Refusal>) -> Result<T, Refusal> {
+        if let Err(refusal) = &done
+            && self.web.auth.may_note_refusal(event.at_unix_ms)
+        {
+            let event = event.but(outcome(&refusal.failure), &refusal.failure.message);
+            write(&self.web, event).await;
+        }
+        done
     }
 
     /// The same for somebody who is not logged in, or not yet.
@@ -198,18 +215,10 @@ impl Ask {
         done: Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let event = AuditEvent::new(unix_ms(), who, &self.from, action, what);
-        match &done {
-            Ok(_) => write(&self.web, event).await,
-            Err(refusal) => {
-                if self.web.auth.may_note_refusal(event.at_unix_ms) {
-                    write(
-                        &self.web,
-                        event.but(outcome(&refusal.failure), &refusal.failure.message),
-                    )
-                    .await;
-                }
-            }
+        if done.is_ok() {
+            write(&self.web, event).await;
+            return done;
         }
-        done
+        self.failed(event, done).await
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use axum::http::StatusCode;
 use bus_schema::{
     api::{ApiCall, ApiResult, DaemonDetail, DaemonView, FailureKind, Presence},
+    audit::AuditEvent,
     control::{ControlCall, ControlResult, LogLine},
     id::NodeId,
 };
@@ -106,11 +107,12 @@ async fn begin(ask: Ask) -> Answer {
         deadline_s,
     } = ask.body()?;
     let what = format!("{} on '{selector}'", command.words());
-    let begun = begun(&ask, &selector, command, deadline_s).await;
-    ask.noted("command daemons", &what, begun).await
+    let event = ask.event("command daemons", &what);
+    let begun = begun(&ask, event.clone(), &selector, command, deadline_s).await;
+    ask.failed(event, begun).await
 }
 
-async fn begun(ask: &Ask, selector: &str, order: Order, deadline_s: u64) -> Answer {
+async fn begun(ask: &Ask, event: AuditEvent, selector: &str, order: Order, deadline_s: u64) -> Answer {
     let ApiResult::Daemons(mut views) = ask.call(ApiCall::DaemonSelect(selector.to_string())).await? else {
         return Err(unexpected());
     };
@@ -122,10 +124,11 @@ async fn begun(ask: &Ask, selector: &str, order: Order, deadline_s: u64) -> Answ
     let is_away = |view: &DaemonView| view.presence != Presence::Online;
     views.sort_by(|a, b| (is_away(a), &a.name).cmp(&(is_away(b), &b.name)));
     let targets = views.into_iter().map(|view| (view.name, view.node)).collect();
-    start(ask, order, targets, deadline_s).await
+    start(ask, event, order, targets, deadline_s).await
 }
 
-async fn start(ask: &Ask, order: Order, targets: Vec<(String, NodeId)>, deadline_s: u64) -> Answer {
+async fn start(ask: &Ask, event: AuditEvent, order: Order, targets: Vec<(String, NodeId)>, deadline_s: u64) -> Answer {
+    order.check().map_err(|wrong| Refusal::invalid(wrong, ""))?;
     if !DEADLINE_S.contains(&deadline_s) {
         let message = format!(
             "deadline_s: {} to {} seconds, not {deadline_s}",
@@ -146,11 +149,10 @@ async fn start(ask: &Ask, order: Order, targets: Vec<(String, NodeId)>, deadline
         );
         return Err(Refusal::invalid(message, "choose fewer of them"));
     }
-    let by = ask.caller()?.name.clone();
     let begun = ask
         .web
         .commands
-        .begin(order, &by, targets, Duration::from_secs(deadline_s));
+        .begin(order, event, targets, Duration::from_secs(deadline_s));
     match begun.await {
         Ok(id) => json(Begun { id }),
         Err(busy @ Unstartable::Busy) => {
@@ -251,12 +253,14 @@ async fn logs(ask: Ask) -> Answer {
 async fn part(ask: Ask, order: impl FnOnce(String) -> Order) -> Answer {
     let (order, daemon) = (order(ask.param("name")), ask.param("daemon"));
     let what = format!("{} on {daemon}", order.words());
+    let event = ask.event("command daemons", &what);
     let begun = async {
         let view = detail(&ask, daemon).await?.view;
-        start(&ask, order, vec![(view.name, view.node)], a_minute()).await
+        let targets = vec![(view.name, view.node)];
+        start(&ask, event.clone(), order, targets, a_minute()).await
     };
     let begun = begun.await;
-    ask.noted("command daemons", &what, begun).await
+    ask.failed(event, begun).await
 }
 
 async fn restart(ask: Ask) -> Answer {

@@ -1,7 +1,7 @@
 //! Users of the page: who there is, how much each may, and their passwords.
 
 use axum::http::StatusCode;
-use bus_schema::api::FailureKind;
+use bus_schema::{api::FailureKind, audit::AuditEvent};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -18,7 +18,7 @@ use crate::{
     password,
     people::{USERS_MAX, mistaken_for_owner},
     permission::{Rank, Reach::Free},
-    store::{StoreError, User},
+    store::{Store, StoreError, User},
 };
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -130,6 +130,17 @@ pub(super) async fn disk<T: Send + 'static>(
     done.map_err(Refusal::internal)?.map_err(Refusal::internal)
 }
 
+/// Changes the store, with the entry about it. `false`: there was nothing to change.
+pub(super) async fn noted(
+    ask: &Ask,
+    event: AuditEvent,
+    change: impl FnOnce(&mut Store) -> Result<bool, StoreError> + Send + 'static,
+) -> Result<bool, Refusal> {
+    let change = |store: &mut Store, _: &mut AuditEvent| Ok(change(store)?.then_some(()));
+    let done = disk(ask, move |files| files.store.noted(event, change));
+    Ok(done.await?.is_some())
+}
+
 /// Away from the thread that serves, one at a time.
 async fn slowly<T: Send + 'static>(ask: &Ask, job: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
     let _turn = ask.web.auth.hashing.acquire().await.map_err(Refusal::internal)?;
@@ -194,8 +205,16 @@ pub(super) async fn recognise(ask: &Ask, name: String, password: String) -> Resu
 
 /// Makes the first user, an admin. Its name.
 pub(super) async fn first(ask: &Ask, name: String, password: String) -> Result<String, Refusal> {
+    let event = AuditEvent::new(
+        unix_ms(),
+        &name,
+        &ask.from,
+        "add a user",
+        &format!("{name} as admin, the first"),
+    );
     make(
         ask,
+        event,
         UserWish {
             name: name.clone(),
             role: Rank::Admin,
@@ -208,7 +227,7 @@ pub(super) async fn first(ask: &Ask, name: String, password: String) -> Result<S
     Ok(name)
 }
 
-async fn make(ask: &Ask, wish: UserWish, most: u32) -> Result<(), Refusal> {
+async fn make(ask: &Ask, event: AuditEvent, wish: UserWish, most: u32) -> Result<(), Refusal> {
     check_new(&wish.name, &wish.password)?;
     check_scope(wish.scope.as_deref())?;
     let (name, rank) = (wish.name, wish.role);
@@ -219,7 +238,8 @@ async fn make(ask: &Ask, wish: UserWish, most: u32) -> Result<(), Refusal> {
         password: hashed(ask, wish.password).await?,
         made_unix_ms: unix_ms(),
     };
-    if !disk(ask, move |files| files.store.add_user(&user, most)).await? {
+    let added = noted(ask, event, move |store| store.add_user(&user, most));
+    if !added.await? {
         let (message, hint) = match most {
             1 => ("there are users already".to_string(), "log in without making one"),
             most => (
@@ -240,11 +260,11 @@ fn no_user(name: &str) -> Refusal {
 
 async fn own(ask: Ask) -> Answer {
     let name = ask.caller()?.name.clone();
-    ask.noted("change one's own password", &name, change_own(&ask).await)
-        .await
+    let event = ask.event("change one's own password", &name);
+    ask.failed(event.clone(), change_own(&ask, event).await).await
 }
 
-async fn change_own(ask: &Ask) -> Answer {
+async fn change_own(ask: &Ask, event: AuditEvent) -> Answer {
     let PasswordWish { old, new } = ask.body()?;
     let name = ask.caller()?.name.clone();
     if name.starts_with(PREFIX) {
@@ -269,8 +289,8 @@ async fn change_own(ask: &Ask) -> Answer {
         refusal
     })?;
     let (hash, but) = (hashed(ask, new).await?, ask.web.auth.cookie_of(&ask.headers));
-    let changed = disk(ask, move |files| {
-        files.store.change_user(&name, None, None, Some(&hash), but.as_ref())
+    let changed = noted(ask, event, move |store| {
+        store.change_user(&name, None, None, Some(&hash), but.as_ref())
     });
     changed.await?;
     nothing()
@@ -294,8 +314,9 @@ async fn add(ask: Ask) -> Answer {
         .as_deref()
         .map_or(String::new(), |scope| format!(", only '{scope}'"));
     let what = format!("{} as {}{scope}", wish.name, wish.role.word());
-    ask.noted("add a user", &what, make(&ask, wish, USERS_MAX).await)
-        .await?;
+    let event = ask.event("add a user", &what);
+    let made = make(&ask, event.clone(), wish, USERS_MAX).await;
+    ask.failed(event, made).await?;
     nothing()
 }
 
@@ -315,10 +336,11 @@ async fn change(ask: Ask) -> Answer {
         Some(scope) => format!(", only '{scope}'"),
     };
     let what = format!("{name}{role}{scope}{password}");
-    ask.noted("change a user", &what, changed(&ask, name, wish).await).await
+    let event = ask.event("change a user", &what);
+    ask.failed(event.clone(), changed(&ask, event, name, wish).await).await
 }
 
-async fn changed(ask: &Ask, name: String, wish: UserChange) -> Answer {
+async fn changed(ask: &Ask, event: AuditEvent, name: String, wish: UserChange) -> Answer {
     let UserChange { role, scope, password } = wish;
     check_scope(scope.as_deref())?;
     let hash = match password {
@@ -329,13 +351,10 @@ async fn changed(ask: &Ask, name: String, wish: UserChange) -> Answer {
         None => None,
     };
     let whom = name.clone();
-    if !disk(ask, move |files| {
-        files
-            .store
-            .change_user(&whom, role, scope.as_deref(), hash.as_deref(), None)
-    })
-    .await?
-    {
+    let known = noted(ask, event, move |store| {
+        store.change_user(&whom, role, scope.as_deref(), hash.as_deref(), None)
+    });
+    if !known.await? {
         return Err(no_user(&name));
     }
     info!(
@@ -348,16 +367,16 @@ async fn changed(ask: &Ask, name: String, wish: UserChange) -> Answer {
 
 async fn remove(ask: Ask) -> Answer {
     let name = ask.param("name");
-    ask.noted("remove a user", &name, removed(&ask, name.clone()).await)
-        .await
+    let event = ask.event("remove a user", &name);
+    ask.failed(event.clone(), removed(&ask, event, name).await).await
 }
 
-async fn removed(ask: &Ask, name: String) -> Answer {
+async fn removed(ask: &Ask, event: AuditEvent, name: String) -> Answer {
     let whom = name.clone();
-    let gone = disk(ask, move |files| match whom.starts_with(PREFIX) {
+    let gone = noted(ask, event, move |store| match whom.starts_with(PREFIX) {
         // No user of ours: it is out until it logs in again.
-        true => files.store.end_oidc_sessions(&whom),
-        false => files.store.remove_user(&whom),
+        true => store.end_oidc_sessions(&whom),
+        false => store.remove_user(&whom),
     });
     if !gone.await? {
         return Err(no_user(&name));

@@ -115,6 +115,27 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
+    /// Makes a change and appends its entry, both or neither; the change may say more precisely in it what it is about. What
+    /// turns out to be no change (`None`) has no entry.
+    pub fn noted<T>(
+        &mut self,
+        mut event: AuditEvent,
+        change: impl FnOnce(&mut Self, &mut AuditEvent) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        self.db.execute_batch("BEGIN IMMEDIATE")?;
+        let done = change(self, &mut event).and_then(|done| {
+            if done.is_some() {
+                append(&self.db, &[event], ENTRIES_MAX)?;
+            }
+            self.db.execute_batch("COMMIT")?;
+            Ok(done)
+        });
+        if done.is_err() && !self.db.is_autocommit() {
+            self.db.execute_batch("ROLLBACK")?;
+        }
+        done
+    }
+
     /// Where the audit begins: what was before it has been cut off.
     pub fn audit_cut(&self) -> Result<AuditHead, StoreError> {
         place(&self.db, CUT_AT)
@@ -201,6 +222,59 @@ mod tests {
                 Checked::Broken(fault) => return Err(fault),
             }
         }
+    }
+
+    #[test]
+    fn a_change_and_its_entry_are_both_or_neither() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&dir.path().join("plane.db")).unwrap();
+        let user = |name: &str| crate::store::User {
+            name: name.into(),
+            rank: crate::permission::Rank::Viewer,
+            scope: None,
+            password: "hash".into(),
+            made_unix_ms: 1,
+        };
+        let event = AuditEvent::new(1, "anna", "", "add a user", "somebody");
+        let said = |store: &Store| {
+            store
+                .users()
+                .unwrap()
+                .into_iter()
+                .map(|user| user.name)
+                .collect::<Vec<_>>()
+        };
+        let entries = |store: &Store| place(&store.db, HEAD).unwrap().number;
+        let add = |store: &mut Store, name: &str| {
+            store.noted(event.clone(), |store, event| {
+                event.what = name.to_string();
+                Ok(store.add_user(&user(name), 9)?.then_some(()))
+            })
+        };
+        assert_eq!(add(&mut store, "bert").unwrap(), Some(()));
+        assert_eq!((said(&store), entries(&store)), (vec!["bert".to_string()], 1));
+        assert_eq!(add(&mut store, "bert").unwrap(), None, "the name is taken");
+        assert_eq!(entries(&store), 1);
+        // A change that is a transaction of its own elsewhere is a part of this one.
+        let changed = store.noted(event.clone(), |store, _| {
+            store.change_user("bert", None, None, Some("new"), None)?;
+            Err::<Option<()>, _>(StoreError::Damaged { table: "users" })
+        });
+        assert!(changed.is_err());
+        assert_eq!(
+            (store.user("bert").unwrap().unwrap().password.as_str(), entries(&store)),
+            ("hash", 1)
+        );
+        let no_entry = "CREATE TEMP TRIGGER no_entry BEFORE INSERT ON audit BEGIN SELECT raise(ABORT, 'disk'); END";
+        store.db.execute_batch(no_entry).unwrap();
+        assert!(add(&mut store, "carl").is_err());
+        assert_eq!((said(&store), entries(&store)), (vec!["bert".to_string()], 1));
+        store.db.execute_batch("DROP TRIGGER no_entry").unwrap();
+        assert_eq!(
+            add(&mut store, "carl").unwrap(),
+            Some(()),
+            "no transaction is left open"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Users of the web page in the store. Knows passwords by hash only, and does not check them.
 
-use rusqlite::{OptionalExtension as _, Row, TransactionBehavior, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{Store, StoreError};
 use crate::permission::Rank;
@@ -92,7 +92,7 @@ impl Store {
         password: Option<&str>,
         but: Option<&[u8; 32]>,
     ) -> Result<bool, StoreError> {
-        let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let change = self.db.savepoint()?;
         let sql = "UPDATE users SET role = coalesce(?2, role), password = coalesce(?3, password), \
                    scope = nullif(coalesce(?4, scope), '') WHERE name = ?1";
         let is_known = change.execute(sql, params![name, rank.map(Rank::word), password, scope])? == 1;

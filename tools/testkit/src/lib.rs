@@ -62,7 +62,7 @@ mod service;
 pub mod shop;
 mod smtp;
 pub mod soak;
-mod ten;
+pub mod ten;
 mod tls;
 mod wait;
 mod wall_clock;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use testkit::{Broker, Fleet, bin, scenario, shop, wait_until};
+use testkit::{Broker, Fleet, bin, scenario, shop, ten, wait_until};
 
 use super::Circumstances;
 use crate::suite::{Bound, Entry, Suite, goal, metric, number};
@@ -21,6 +21,8 @@ const TARGETS: [&str; 3] = [
 ];
 const PROGRAMS: [&str; 4] = ["myceliald", "mycelial-plane", "mycelial", "mycelial-broker"];
 const ROWS: u64 = 1_000_000;
+/// Rows each way through ten connectors.
+const EACH: u64 = 100_000;
 /// Rows that have been moved before the rest.
 const FEW: u64 = 10;
 /// Until what starting took has settled.
@@ -82,6 +84,17 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
         note: "which goes through overview, daemons, alerts and events for twenty seconds".to_string(),
         runs: vec![vec![None, None, None, of_kib(watched), None]],
     });
+    entries.push(Entry {
+        name: "myceliald, ten connectors at once".to_string(),
+        note: "of nine kinds, in one workflow".to_string(),
+        runs: vec![vec![
+            None,
+            None,
+            None,
+            of_kib(ten::peak(circumstances.scaled(EACH))?),
+            None,
+        ]],
+    });
     entries.extend(cross_built());
     let disk = "disk, MB";
     let peak = "at work, MB";
@@ -109,6 +122,11 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
             goal("myceliald, sending", disk, Bound::AtMost(DAEMON_DISK_MAX)),
             goal("myceliald, sending", peak, Bound::AtMost(DAEMON_MEMORY_MAX)),
             goal("myceliald, receiving", peak, Bound::AtMost(DAEMON_MEMORY_MAX)),
+            goal(
+                "myceliald, ten connectors at once",
+                peak,
+                Bound::AtMost(DAEMON_MEMORY_MAX),
+            ),
             goal("mycelial-plane", disk, Bound::AtMost(PLANE_DISK_MAX)),
             goal(
                 "mycelial-plane, a hundred daemons",

@@ -468,7 +468,7 @@ impl Agent {
             }
         } else if message.is::<CertificateShow>() {
             message.read::<CertificateShow>().map(|show| {
-                match self.secure.admit(&show.certificate) {
+                match self.secure.admit_own(&message.sender.node, &show.certificate) {
                     Ok(true) => tracing::info!(from = message.sender.name, "it has new keys"),
                     Ok(false) => {}
                     Err(error) => tracing::warn!(from = message.sender.name, %error, "a certificate was refused"),

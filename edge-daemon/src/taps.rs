@@ -65,13 +65,15 @@ impl Taps {
     }
 
     /// Opens a tap, or prolongs it.
-    pub fn open(&self, operator: NodeId, wish: &TapOpen, now: Instant) -> Result<(), String> {
+    pub fn open(&self, operator: NodeId, wish: &TapOpen, now: Instant) -> Result<bool, String> {
         let mut taps = self.lock();
         taps.retain(|tap| tap.until > now);
         let until = now + Duration::from_millis(u64::from(wish.lease_ms)).min(LEASE_MAX);
         let same = |tap: &&mut Tap| tap.operator == operator && tap.workflow == wish.workflow && tap.node == wish.node;
+        let mut is_new = false;
         if let Some(tap) = taps.iter_mut().find(same) {
             tap.until = until;
+            tap.rate_max = wish.rate_max.clamp(1, RATE_MAX);
         } else if taps.len() >= TAPS_MAX {
             return Err(format!(
                 "{TAPS_MAX} taps are open on this daemon already; wait until one ends"
@@ -87,9 +89,10 @@ impl Taps {
                 shown: 0,
                 skipped: 0,
             });
+            is_new = true;
         }
         self.open.store(taps.len(), Ordering::Relaxed);
-        Ok(())
+        Ok(is_new)
     }
 
     /// Records passed a node.

@@ -47,6 +47,10 @@ const CHECK_BYTES: usize = 32;
 const CODE_BYTES: usize = 20;
 /// Largest file besides the stores, in bytes: all of them are small.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Files that grow with the fleet: a hundred bytes a member and more.
+const GROWING: [&str; 2] = ["membership", "seen"];
+/// Without which there is nothing to restore.
+const NEEDED: [&str; 3] = ["root", "keys", "membership"];
 /// Most files besides the stores.
 const FILES_MAX: usize = 64;
 /// What folders begin with in which a restore puts what was there.
@@ -238,7 +242,11 @@ fn small_files(dir: &Path) -> Result<(Vec<Entry>, Vec<String>), BackupError> {
             if is_store || is_left_out {
                 continue;
             }
-            if !data.is_file() || data.len() > FILE_BYTES_MAX {
+            let bytes_max = match GROWING.iter().any(|growing| name.starts_with(growing)) {
+                true => u64::MAX,
+                false => FILE_BYTES_MAX,
+            };
+            if !data.is_file() || data.len() > bytes_max {
                 let why = if data.is_file() {
                     format!("longer than {FILE_BYTES_MAX} bytes")
                 } else {
@@ -356,6 +364,16 @@ pub fn create(dir: &Path, kind: Kind, to: &Path) -> Result<Made, BackupError> {
     // First, so that the backup says that it was made.
     Store::open(&dir.join(STORE))?.audit(&[from_directory("make a backup", kind.word())])?;
     let (mut entries, left_out) = small_files(dir)?;
+    if let Some(missing) = NEEDED
+        .iter()
+        .find(|name| !entries.iter().any(|entry| entry.name == **name))
+    {
+        let message = format!(
+            "{} holds no usable '{missing}': a backup without it could not be restored",
+            dir.display()
+        );
+        return Err(BackupError::Wish(message));
+    }
     with_newest_roster(dir, &root, &mut entries)?;
     if kind == Kind::Full {
         for store in STORES {
@@ -456,7 +474,7 @@ pub fn verify(path: &Path, opener: Opener<'_>) -> Result<Summary, BackupError> {
         check_store(path, entry)?;
     }
     let has = |name: &str| contents.entries.iter().any(|entry| entry.name == name);
-    if let Some(missing) = [FILE, "root", "keys", "membership"].into_iter().find(|name| !has(name)) {
+    if let Some(missing) = std::iter::once(FILE).chain(NEEDED).find(|name| !has(name)) {
         return Err(BackupError::Unusable {
             path: path.to_path_buf(),
             what: format!("it holds no '{missing}'"),

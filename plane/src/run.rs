@@ -397,12 +397,8 @@ pub(crate) fn remember(
     }
     let roster = membership.roster.open(&membership.root)?;
     if loaded.roster.is_none() || roster.version > state.members.version() {
-        let adopted = state.members.adopt(&roster, &signer.root);
+        let mut changes = state.members.adopt(&roster, &signer.root);
         let signed = membership.roster.clone();
-        let mut changes: Vec<_> = adopted
-            .into_iter()
-            .map(|member| Change::Member(Box::new(member)))
-            .collect();
         changes.push(Change::Roster { roster, signed });
         store.commit(&changes)?;
     }

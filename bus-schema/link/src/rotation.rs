@@ -119,6 +119,10 @@ impl Home {
         let certificate = membership.and_then(|membership| membership.certificate.open(&membership.root).ok());
         let Some(certificate) = certificate else { return Ok(()) };
         let keys = self.identity()?;
+        // Those of another generation, after an attempt that a full disk ended: kept already.
+        if certificate.keys != keys.public() {
+            return Ok(());
+        }
         let mut former = self.former_keys()?;
         former.retain(|one| one.key_epoch != certificate.key_epoch);
         former.insert(
@@ -234,7 +238,8 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(ignorant.open(&to_b, &shown).unwrap().sender.key_epoch, 0);
-        assert!(ignorant.admit(&both.certificate).unwrap());
+        assert!(ignorant.admit_own(&peer.node, &both.certificate).is_err(), "another's");
+        assert!(ignorant.admit_own(&before.node, &both.certificate).unwrap());
         assert_eq!(ignorant.open(&to_b, &say(&rotated, &peer)).unwrap().sender.key_epoch, 1);
         assert_eq!(
             rotated.open(&to_a, &say(&ignorant, &before)).unwrap().plaintext,

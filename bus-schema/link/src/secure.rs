@@ -313,6 +313,14 @@ impl Secure {
         Ok(true)
     }
 
+    /// The same for what a member shows of itself. Nobody shows another's: one that was revoked could come back by it.
+    pub fn admit_own(&self, from: &NodeId, signed: &Signed<Certificate>) -> Result<bool, RosterError> {
+        match signed.open(&self.root)?.node == *from {
+            true => self.admit(signed),
+            false => Err(RosterError::Foreign),
+        }
+    }
+
     /// What the replay guard has to remember over a restart, if that changed.
     pub fn seen_changes(&self) -> Option<Vec<Seen>> {
         lock(&self.guard).changes()

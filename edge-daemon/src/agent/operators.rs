@@ -53,18 +53,23 @@ impl Agent {
             .plan
             .as_ref()
             .is_some_and(|plan| plan.workflows.iter().any(|w| w.id == wish.workflow));
+        let mut is_new = true;
         let refused = if !Asked::Tap.is_for(message.sender.role) {
             Some("only operators may tap".to_string())
         } else if !known {
             Some("this daemon does not run that workflow".to_string())
         } else {
-            self.taps.open(message.sender.node, wish, Instant::now()).err()
+            let opened = self.taps.open(message.sender.node, wish, Instant::now());
+            opened.map(|new| is_new = new).err()
         };
         let forbidden = !Asked::Tap.is_for(message.sender.role);
         let result = refused
             .as_deref()
             .map_or(Ok(()), |cause| Err((forbidden, cause.to_string())));
-        self.noted(message, "tap records", &wish.node, result).await;
+        // Prolonged every few seconds: that would push everything else out of the audit.
+        if is_new {
+            self.noted(message, "tap records", &wish.node, result).await;
+        }
         if let Some(refused) = refused {
             let (workflow, node) = (wish.workflow, wish.node.clone());
             let sample = TapSample {

@@ -120,13 +120,22 @@ impl Agent {
         if let Some(why) = self.rotation.refused.take() {
             return failed(format!("the plane gives no certificate for new keys: {why}"), "");
         }
-        if !self.is_rotating() {
+        let wished = bus_schema::encode(&Wish { wish });
+        if self.is_rotating() {
+            // Said anew while it is under way: nothing more begins for it afterwards.
+            if !self.is_known_wish(wish)
+                && let Err(error) = self.on_disk(move |home| home.store(FILE, &wished)).await
+            {
+                return failed(error.to_string(), "look at the daemon's disk");
+            }
+        } else {
             if self.is_known_wish(wish) {
                 return ControlResult::Done { workflows: Vec::new() };
             }
+            // The keys first: a wish that is written down and has none would seem to be done.
             let begun = self.on_disk(move |home| {
-                home.store(FILE, &bus_schema::encode(&Wish { wish }))?;
-                home.next_keys().map(drop)
+                home.next_keys()?;
+                home.store(FILE, &wished)
             });
             if let Err(error) = begun.await.and_then(|()| self.resume_rotation()) {
                 return failed(error.to_string(), "look at the daemon's disk");
@@ -154,7 +163,8 @@ impl Agent {
 
     /// Whether there is anything to do.
     pub(super) fn is_rotating(&self) -> bool {
-        self.rotation.offered.is_some() || self.secure.has_former()
+        // Believed by keys that are gone here: the plane was restored from a time when they were not.
+        self.rotation.offered.is_some() || self.secure.has_former() || self.secure.is_believed_by_former()
     }
 
     /// Takes the next step, as far as it can be taken now.

@@ -12,6 +12,8 @@ use bus_schema::{
     message::HostFacts,
 };
 
+use super::Change;
+
 /// Most members that an operator is told of in one message; of others it asks by name.
 const OPERATORS_ROSTER_MAX: usize = 4_096;
 /// Most revoked nodes on a roster; the oldest are left out.
@@ -251,36 +253,53 @@ impl Members {
         self.of_one.clear();
     }
 
-    /// Takes over members from a roster that knows more than the store: the store was lost or is an old copy.
-    /// Certificates are signed anew; what hosts said is gone until they say it again. Returns who is new. Whoever was revoked here
-    /// stays so, whatever that roster says.
-    pub fn adopt(&mut self, roster: &Roster, root: &Identity) -> Vec<Member> {
-        let mut adopted = Vec::new();
+    /// Takes over members, and newer keys of members, from a roster that knows more than the store: the store was lost or is an
+    /// old copy. Certificates are signed anew; what unknown hosts said is gone until they say it again. Returns what changes in
+    /// the store. Whoever was revoked here stays so, whatever that roster says.
+    pub fn adopt(&mut self, roster: &Roster, root: &Identity) -> Vec<Change> {
+        let is_newer = roster.version > self.version;
+        let mut changes = Vec::new();
         for certificate in &roster.members {
-            let node = &certificate.node;
-            // Of one whose keys change it is the newest that counts.
-            let newest = roster.of(node).next();
-            if newest.is_some_and(|newest| newest.key_epoch > certificate.key_epoch) {
+            let node = certificate.node;
+            let is_revoked = roster.revoked.contains(&node) || self.revoked.contains(&node);
+            // Of one whose keys change it is the newest that counts; the others are good beside it.
+            let mut all: Vec<&Certificate> = roster.of(&node).collect();
+            all.sort_by_key(|one| std::cmp::Reverse(one.key_epoch));
+            if is_revoked || all.first() != Some(&certificate) {
                 continue;
             }
-            if self.by_node.contains_key(node) || roster.revoked.contains(node) || self.revoked.contains(node) {
+            let known = self.by_node.get(&node).map(Arc::clone);
+            let known_epoch = known.as_ref().map(|known| known.certificate.key_epoch);
+            if known_epoch < Some(certificate.key_epoch) {
+                let member = Member {
+                    certificate: certificate.clone(),
+                    signed: Signed::new(certificate, root),
+                    host: known
+                        .as_ref()
+                        .map_or_else(HostFacts::default, |known| known.host.clone()),
+                    enrolled_unix_ms: known.as_ref().map_or(0, |known| known.enrolled_unix_ms),
+                };
+                self.insert(member.clone());
+                changes.push(Change::Member(Box::new(member)));
+            } else if known_epoch > Some(certificate.key_epoch) || !is_newer {
                 continue;
             }
-            let member = Member {
-                certificate: certificate.clone(),
-                signed: Signed::new(certificate, root),
-                host: HostFacts::default(),
-                enrolled_unix_ms: 0,
-            };
-            self.insert(member.clone());
-            adopted.push(member);
+            let former = all.get(1).map(|former| FormerKeys {
+                certificate: (*former).clone(),
+                signed: Signed::new(*former, root),
+            });
+            if self.former.get(&node) != former.as_ref() {
+                let former = former.map(Box::new);
+                self.set_former(node, former.clone());
+                changes.push(Change::Former { node, former });
+            }
         }
         let mut roster = roster.clone();
         let known = self.revoked.iter().filter(|node| !roster.revoked.contains(node));
         let known: Vec<NodeId> = known.copied().collect();
         roster.revoked.extend(known);
         self.set_roster(&roster);
-        adopted
+        changes
     }
 }
 
@@ -389,6 +408,60 @@ mod tests {
         );
     }
 
+    /// Whom changes are about.
+    fn names(changes: &[Change]) -> Vec<String> {
+        let name = |change: &Change| match change {
+            Change::Member(member) => member.certificate.name.clone(),
+            Change::Former { former, .. } => format!("former {}", former.is_some()),
+            other => format!("{other:?}"),
+        };
+        changes.iter().map(name).collect()
+    }
+
+    #[test]
+    fn an_older_store_learns_of_changed_keys_from_the_roster() {
+        let a = member(1, "a");
+        let newer = |n: u8, key_epoch| Certificate {
+            keys: identity(n).public(),
+            key_epoch,
+            ..a.certificate.clone()
+        };
+        let roster = |version, members: Vec<Certificate>| Roster {
+            fleet: a.certificate.fleet,
+            version,
+            members: members.into(),
+            revoked: [].into(),
+        };
+        let mut members = Members::new(a.certificate.fleet);
+        members.insert(a.clone());
+        // In the overlap: both are good.
+        let both = roster(5, vec![a.certificate.clone(), newer(20, 1)]);
+        let changes = members.adopt(&both, &identity(0));
+        assert_eq!(names(&changes), ["a", "former true"]);
+        let now = members.get(&a.certificate.node).unwrap();
+        assert_eq!((now.certificate.key_epoch, now.enrolled_unix_ms), (1, 5));
+        let former = |members: &Members| {
+            members
+                .former(&a.certificate.node)
+                .map(|former| former.certificate.key_epoch)
+        };
+        assert_eq!(former(&members), Some(0));
+        assert!(members.adopt(&both, &identity(0)).is_empty(), "nothing new");
+        // An older roster takes nothing back.
+        assert!(
+            members
+                .adopt(&roster(4, vec![a.certificate.clone()]), &identity(0))
+                .is_empty()
+        );
+        // After it: the old ones are good no more.
+        let changes = members.adopt(&roster(6, vec![newer(20, 1)]), &identity(0));
+        assert_eq!(
+            (names(&changes), former(&members)),
+            (vec!["former false".to_string()], None)
+        );
+        assert_eq!(members.roster().of(&a.certificate.node).count(), 1);
+    }
+
     #[test]
     fn a_lost_store_is_refilled_from_the_roster() {
         let [a, b, c] = [(1, "a"), (2, "b"), (3, "c")].map(|(n, name)| member(n, name));
@@ -401,13 +474,7 @@ mod tests {
         let mut members = Members::new(roster.fleet);
         members.insert(a.clone());
         let adopted = members.adopt(&roster, &identity(0));
-        assert_eq!(
-            adopted
-                .iter()
-                .map(|member| member.certificate.name.as_str())
-                .collect::<Vec<_>>(),
-            ["b"]
-        );
+        assert_eq!(names(&adopted), ["b"]);
         assert_eq!(members.version(), 9);
         assert!(members.is_revoked(&c.certificate.node));
         assert_eq!(

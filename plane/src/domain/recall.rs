@@ -84,14 +84,10 @@ impl State {
         }
         let mut members = self.members.clone();
         let is_newer = roster.version > members.version();
-        let adopted = members.adopt(&roster, &signer.root);
-        if !is_newer && adopted.is_empty() {
+        let mut changes = members.adopt(&roster, &signer.root);
+        if !is_newer && changes.is_empty() {
             return Vec::new();
         }
-        let mut changes: Vec<Change> = adopted
-            .into_iter()
-            .map(|member| Change::Member(Box::new(member)))
-            .collect();
         // Above what anybody has, so that everybody takes it.
         members.raise(members.version() + 1);
         let roster = members.roster();

@@ -48,16 +48,17 @@ impl State {
         if self.members.has_keys(&ask.keys.sign) {
             return refused("these keys belong to a member already");
         }
-        // The one it spoke by stays good: by that it is known to hold it. Another one that was on its way is given up.
-        let known = self.members.former(&by.node).filter(|former| former.certificate == *by);
-        let former = known.cloned().or_else(|| {
-            (member.certificate == *by).then(|| FormerKeys {
-                certificate: member.certificate.clone(),
-                signed: member.signed.clone(),
-            })
-        });
-        let Some(former) = former else {
-            return refused("the keys that signed this are no good any more");
+        // Whoever has its older keys alone, such as a thief, gets no others by them. And while some are good beside the newest,
+        // nothing is changed once more: what they have signed would be lost.
+        if member.certificate != *by {
+            return refused("the keys that signed this are not your newest");
+        }
+        if self.members.former(&by.node).is_some() {
+            return refused("the keys before yours are still in use; wait until they are not");
+        }
+        let former = FormerKeys {
+            certificate: member.certificate.clone(),
+            signed: member.signed.clone(),
         };
         let certificate = Certificate {
             keys: ask.keys,
@@ -233,16 +234,22 @@ mod tests {
         };
         state.apply(changes, true, now);
         assert_eq!(epochs(&state, &old), [2, 1]);
-        // An older copy of the daemon's disk: it speaks by keys that are good, and has lost the newest.
+        // Whoever has the older keys, a thief or the daemon from an older copy of its disk, gets no others by them; and while they
+        // are good nobody gets any.
         let another = Identity::from_bytes(&[42; 64]);
-        let Rotating::Granted(_, changes) = state.on_rotate(&certificate, &ask(&certificate, &another), &signer, now)
-        else {
-            panic!("refused");
-        };
-        state.apply(changes, true, now);
-        assert_eq!(epochs(&state, &old), [3, 1]);
-        let gone = state.on_rotate(&old, &ask(&old, &Identity::from_bytes(&[43; 64])), &signer, now);
-        assert!(matches!(gone, Rotating::Refused(why) if why.contains("no good any more")));
+        let newest = state.members.get(&node).unwrap().certificate.clone();
+        for (by, said) in [
+            (&certificate, "not your newest"),
+            (&newest, "still in use"),
+            (&old, "not your newest"),
+        ] {
+            let got = state.on_rotate(by, &ask(by, &another), &signer, now);
+            assert!(
+                matches!(&got, Rotating::Refused(why) if why.contains(said)),
+                "{said}: {got:?}"
+            );
+        }
+        assert_eq!(epochs(&state, &old), [2, 1]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ import { IconButton } from "@/components/button";
 import { Status, type Tone } from "@/components/status";
 import { tell } from "@/components/toast";
 import { cx } from "@/lib/cx";
-import { clock } from "@/lib/format";
+import { clock, sentence } from "@/lib/format";
 import { useNavigation } from "./routes";
 import { chooseTheme, type Theme, useTheme } from "./theme";
 
@@ -105,13 +105,19 @@ function Foot() {
 function Away() {
   const link = useLive((state) => state.link);
   const since = useLive((state) => state.offSince);
+  const cause = useLive((state) => state.offCause);
   const isAway = link === "off" && since !== null;
   return (
     <div role="alert">
       {isAway && (
         <p className="border-b border-warn/40 bg-warn-soft px-4 py-2 text-sm md:px-6">
-          <strong>The plane has not been reachable since {clock(since)}.</strong> What is shown is from then. This page
-          tries again by itself, and daemons work on without the plane.
+          <strong>
+            {cause === ""
+              ? `The plane has not been reachable since ${clock(since)}.`
+              : sentence(`No live data: ${cause}`)}
+          </strong>{" "}
+          {cause === "" ? "What is shown is from then." : `What is shown is from ${clock(since)}.`} This page tries
+          again by itself, and daemons work on without {cause === "" ? "the plane" : "it"}.
         </p>
       )}
     </div>

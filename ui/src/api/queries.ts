@@ -177,13 +177,15 @@ export function auditPath(search: string, by: string, lastS: number, limit: numb
 }
 
 /** The newest first, a page at a time. */
-export const useAudit = (search: string, by: string, lastS: number) =>
+export const useAudit = (search: string, by: string, lastS: number, isFollowed: boolean) =>
   useInfiniteQuery({
     queryKey: keys.audit(search, by, lastS),
     queryFn: ({ pageParam, signal }) =>
       get<ListPage<AuditEntry>>(pageOf(auditPath(search, by, lastS, AUDIT_PAGE), pageParam), signal),
     initialPageParam: null as string | null,
     getNextPageParam: ({ next }) => next,
+    // Only the newest page: asking for all that somebody went back to would be much work for the plane.
+    refetchInterval: ({ state }) => again(state.error, isFollowed && state.data?.pages.length === 1 && QUIET_MS),
     gcTime: 0,
   });
 

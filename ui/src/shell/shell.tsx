@@ -12,6 +12,7 @@ import { Status, type Tone } from "@/components/status";
 import { tell } from "@/components/toast";
 import { cx } from "@/lib/cx";
 import { clock, sentence } from "@/lib/format";
+import { MODIFIER } from "./keyboard";
 import { useNavigation } from "./routes";
 import { chooseTheme, type Theme, useTheme } from "./theme";
 
@@ -93,8 +94,9 @@ function Foot() {
         </p>
       )}
       {info.data && (
-        <p className="truncate pb-1" title={`Fleet ${info.data.fleet}, mycelial-plane ${info.data.version}`}>
-          fleet {info.data.fleet} · {info.data.version}
+        <p className="pb-1" title={`Fleet ${info.data.fleet}, mycelial-plane ${info.data.version}`}>
+          <span className="block truncate">{info.data.version}</span>
+          <span className="block truncate">fleet {info.data.fleet}</span>
         </p>
       )}
     </div>
@@ -170,7 +172,7 @@ export function Shell({ onSearch, children }: { onSearch: () => void; children: 
           className="flex h-8 items-center gap-2 rounded-(--radius) border border-line bg-bg px-2.5 text-sm text-muted hover:bg-hover"
         >
           <Search className="size-4" aria-hidden="true" />
-          Go to …<kbd className="ml-auto font-mono text-xs">Ctrl K</kbd>
+          Go to …<kbd className="ml-auto font-mono text-xs">{MODIFIER} K</kbd>
         </button>
         <Navigation onGo={() => setMenuOpen(false)} />
         <Foot />

@@ -79,13 +79,19 @@ function Known({ id }: { id: string }) {
   );
 }
 
+/** What became of it, or becomes. */
+function course({ before, revision, phase }: RolloutView) {
+  const to = before === 0 ? `its first revision, ${revision}` : `revision ${revision} instead of ${before}`;
+  if (phase === "rolled_back" || phase === "aborted") return `was to get ${to}.`;
+  return phase === "done" ? `got ${to}.` : `gets ${to}.`;
+}
+
 function Detail({ rollout }: { rollout: RolloutView }) {
-  const { workflow, revision, before, phase, cause } = rollout;
+  const { workflow, phase, cause } = rollout;
   return (
     <>
       <p className="max-w-prose">
-        <TextLink href={`/workflows/${part(workflow)}`}>{workflow}</TextLink>{" "}
-        {before === 0 ? `gets its first revision, ${revision}` : `goes from revision ${before} to ${revision}`}.{" "}
+        <TextLink href={`/workflows/${part(workflow)}`}>{workflow}</TextLink> {course(rollout)}{" "}
         <span className="tabular" role="status">
           {`${number(taken(rollout))} of ${count(wanted(rollout), "daemon")}`} run it.
         </span>

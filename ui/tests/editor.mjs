@@ -188,10 +188,13 @@ const STEPS = {
   },
 
   "a node may run on all that a selector chooses, and be of another type": async () => {
-    await outline("postgres").click();
-    await field("Daemon").fill("name:hub*");
+    await outline("sqlite").click();
+    const daemon = await field("Daemon").inputValue();
+    await field("Daemon").fill("name:gate*");
+    await node("sqlite").getByText("name:gate*").waitFor();
     await valid();
-    await field("Daemon").fill("hub");
+    await field("Daemon").fill(daemon);
+    await outline("postgres").click();
     await field("Type").selectOption("file");
     await until("another form", async () => (await field("host").count()) === 0);
     await outline("postgres").getByText("from filter").waitFor();

@@ -21,7 +21,7 @@ import { type Column, Table } from "@/components/table";
 import { Time } from "@/components/time";
 import { Whole } from "@/components/whole";
 import { bytes, count, number, sentence, span } from "@/lib/format";
-import { isOver, PHASES, showAmount, taken, wanted, waveStates } from "@/lib/rollout";
+import { course, isOver, PHASES, showAmount, taken, wanted, waveStates } from "@/lib/rollout";
 import { difference } from "@/workflow/diff";
 import { graphOf, readGraph } from "@/workflow/graph";
 import { Commands } from "./commands";
@@ -77,13 +77,6 @@ function Known({ id }: { id: string }) {
       <Data query={rollout}>{(found) => <Detail rollout={found} />}</Data>
     </Page>
   );
-}
-
-/** What became of it, or becomes. */
-function course({ before, revision, phase }: RolloutView) {
-  const to = before === 0 ? `its first revision, ${revision}` : `revision ${revision} instead of ${before}`;
-  if (phase === "rolled_back" || phase === "aborted") return `was to get ${to}.`;
-  return phase === "done" ? `got ${to}.` : `gets ${to}.`;
 }
 
 function Detail({ rollout }: { rollout: RolloutView }) {

@@ -179,7 +179,23 @@ const PLACES = [
   ["/settings/tokens", "Settings", "tokens"],
   ["/settings/broker", "Settings", "broker"],
   ["/settings/backup", "Settings", "backup"],
+  ["/nowhere", "No such page", "missing"],
 ];
+
+// A page as it is, in both themes and as wide as a telephone.
+async function everyLook(name) {
+  const size = page.viewportSize();
+  for (const colorScheme of ["dark", "light"]) {
+    await page.emulateMedia({ colorScheme });
+    await accessible(page, `${name} ${colorScheme}`);
+    await shoot(page, `${name}-${colorScheme}`);
+  }
+  await page.setViewportSize({ width: 375, height: 740 });
+  await fits(page, name);
+  await accessible(page, `${name} narrow`);
+  await shoot(page, `${name}-phone`);
+  await page.setViewportSize(size);
+}
 
 const settled = () => until("the data", async () => !/Loading …|Checking …/.test(await main().innerText()));
 
@@ -213,11 +229,7 @@ const STEPS = {
     await page.getByLabel("Open that link, or paste it here").fill("let me in");
     await button("Log in").click();
     await text("This is not a log-in link");
-    for (const colorScheme of ["dark", "light"]) {
-      await page.emulateMedia({ colorScheme });
-      await accessible(page, `log-in ${colorScheme}`);
-    }
-    await shoot(page, "log-in");
+    await everyLook("log-in");
     await watch.forgive(/40[14]/, async () => {
       for (const [path, message] of [
         ["/assets/none.js", "There is no such page."],
@@ -1139,6 +1151,7 @@ const STEPS = {
       await page.evaluate(() => {
         document.activeElement?.blur();
         scrollTo(0, 0);
+        for (const element of document.querySelectorAll("*")) if (element.scrollTop > 0) element.scrollTop = 0;
       });
       for (const colorScheme of ["dark", "light"]) {
         await page.emulateMedia({ colorScheme });
@@ -1184,6 +1197,22 @@ const STEPS = {
     await heading("Daemons");
     await button("Open menu").waitFor();
     await page.setViewportSize({ width: 1280, height: 800 });
+  },
+
+  "a plane that says nothing is noticed, though no connection ends": async () => {
+    await go("/streams");
+    await page.getByText("live", { exact: true }).waitFor();
+    await watch.forgive(/ERR_ABORTED/, async () => {
+      await wish("freeze", "plane");
+      await page.getByText("not connected", { exact: true }).waitFor();
+      await page
+        .getByRole("alert")
+        .getByText(/^The plane has not been reachable since \d\d:\d\d\./)
+        .waitFor();
+      await wish("thaw", "plane");
+      await page.getByText("live", { exact: true }).waitFor();
+    });
+    assert.equal(await page.getByText("has not been reachable").count(), 0);
   },
 
   "the plane goes away and comes back": async () => {

@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { accessible, fits } from "./looks.mjs";
 import { firstLink, launch, PATIENCE_MS, shoot, Watch, wish } from "./world.mjs";
 
 export const origin = new URL(firstLink).origin;
@@ -48,6 +49,23 @@ async function enrol(name) {
   const { invitation } = await api("POST", "/tokens", { role: "daemon", name, uses: 1, ttl_s: 600 });
   await wish("type", "myceliald", "enrol", invitation, name);
   await wish("start", name);
+}
+
+/** What axe finds of the page as it is, in both themes and as wide as a telephone, with a picture of each. */
+export async function looks(name) {
+  const size = page.viewportSize();
+  const look = async (how) => {
+    await accessible(page, `${name}, ${how}`);
+    await shoot(page, `${name}-${how}`);
+  };
+  for (const colorScheme of ["dark", "light"]) {
+    await page.emulateMedia({ colorScheme });
+    await look(colorScheme);
+  }
+  await page.setViewportSize({ width: 375, height: 740 });
+  await fits(page, name);
+  await look("phone");
+  await page.setViewportSize(size);
 }
 
 /** In by the first link, with two daemons that are there and have said what they can run. */

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use testkit::{Cmd, Postgres, Proc, browser, find_program, free_port, shop, temp_dir, wait_until};
+use testkit::{Cmd, Postgres, Proc, Signal, browser, find_program, free_port, shop, temp_dir, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(20);
@@ -92,6 +92,9 @@ impl World {
                     return Err(format!("{name} ended with {ended}"));
                 }
             }
+            // It is there and says nothing: from outside, packets that vanish look the same.
+            ["freeze", name] => self.process(name)?.signal(Signal::Stop),
+            ["thaw", name] => self.process(name)?.signal(Signal::Cont),
             ["kill", name] => drop(self.process(name)?.kill9()),
             // Exactly what the page says to type, but for our directory.
             ["type", "myceliald", "enrol", string, ref rest @ ..] => {

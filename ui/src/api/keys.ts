@@ -18,6 +18,7 @@ export const keys = {
   backups: ["audit", "backups"],
   events: (lastS: number) => ["events", lastS],
   streams: ["streams"],
+  quotas: (name: string, revision: number) => ["quotas", name, revision],
   problems: (text: string) => ["problems", text],
   diff: (text: string) => ["diff", text],
   rollouts: ["rollouts"],

@@ -1,5 +1,6 @@
-import { expect, it } from "vitest";
-import { labelsAreDue } from "./live";
+import { QueryClient } from "@tanstack/react-query";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { endLive, FIRST_MS, labelsAreDue, SILENT_MS, startLive, useLive } from "./live";
 
 const [a, b] = [{ node: "a" }, { node: "b" }];
 
@@ -12,3 +13,83 @@ it.each([
 ] as const)("labels when %s", (_, before, daemons, ageMs, isDue) =>
   expect(labelsAreDue(before, daemons, ageMs)).toBe(isDue),
 );
+
+const PICTURE = JSON.stringify({ at_unix_ms: 1, info: {}, daemons: [], workflows: [], streams: [] });
+
+class FakeSource {
+  static CLOSED = 2;
+  static all: FakeSource[] = [];
+  readyState = 1;
+  onmessage: (event: { data: string }) => void = () => {};
+  onerror: () => void = () => {};
+  constructor() {
+    FakeSource.all.push(this);
+  }
+  close() {
+    this.readyState = FakeSource.CLOSED;
+  }
+}
+
+describe("the live picture", () => {
+  const newest = () => FakeSource.all.at(-1) as FakeSource;
+  const open = () => FakeSource.all.filter(({ readyState }) => readyState !== FakeSource.CLOSED).length;
+  const link = () => useLive.getState().link;
+  const refused = (status: number, body: object) =>
+    Promise.resolve(new Response(JSON.stringify(body), { status, headers: { "content-type": "application/json" } }));
+
+  beforeEach(() => {
+    vi.useFakeTimers();
+    vi.stubGlobal("EventSource", FakeSource);
+    FakeSource.all = [];
+    startLive(new QueryClient());
+    newest().onmessage({ data: PICTURE });
+  });
+  afterEach(() => {
+    endLive("");
+    vi.useRealTimers();
+    vi.unstubAllGlobals();
+  });
+
+  it("stays while pictures come", () => {
+    for (let times = 0; times < 20; times += 1) {
+      vi.advanceTimersByTime(1_000);
+      newest().onmessage({ data: PICTURE });
+    }
+    expect([link(), FakeSource.all.length]).toEqual(["on", 1]);
+  });
+
+  it("is old after silence, and opened anew until one comes", () => {
+    vi.advanceTimersByTime(SILENT_MS - 1);
+    expect(link()).toBe("on");
+    vi.advanceTimersByTime(1);
+    expect([link(), FakeSource.all.length, open()]).toEqual(["off", 2, 1]);
+    expect(useLive.getState().offSince).toBe(Date.now());
+    vi.advanceTimersByTime(FIRST_MS);
+    expect([link(), FakeSource.all.length, open()]).toEqual(["off", 3, 1]);
+    newest().onmessage({ data: PICTURE });
+    expect([link(), useLive.getState().offSince]).toEqual(["on", null]);
+  });
+
+  it("says why the plane refuses it, and begins when it does not any more", async () => {
+    const busy = { detail: "32 pages are looking already", hint: "close some of them" };
+    const fetch = vi.fn(() => refused(503, busy));
+    vi.stubGlobal("fetch", fetch);
+    newest().close();
+    newest().onerror();
+    await vi.advanceTimersByTimeAsync(0);
+    expect([link(), useLive.getState().offCause]).toEqual(["off", "32 pages are looking already; close some of them"]);
+    fetch.mockImplementation(() => Promise.resolve(new Response("", { status: 200 })));
+    await vi.advanceTimersByTimeAsync(3_001);
+    expect(FakeSource.all.length).toBe(2);
+    newest().onmessage({ data: PICTURE });
+    expect([link(), useLive.getState().offCause]).toEqual(["on", ""]);
+  });
+
+  it("ends when nobody is logged in any more", async () => {
+    vi.stubGlobal("fetch", () => refused(401, { detail: "log in first", hint: "log in" }));
+    newest().close();
+    newest().onerror();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect([link(), open()]).toEqual(["out", 0]);
+  });
+});

@@ -3,13 +3,17 @@
 
 import type { QueryClient } from "@tanstack/react-query";
 import { create } from "zustand";
-import { BASE, Failed, get, whenLoggedOut } from "./client";
+import { ask, BASE, Failed, whenLoggedOut } from "./client";
 import { keys } from "./keys";
 import type { DaemonItem, Picture, PlaneInfo, StreamView } from "./types";
 
 /** How many rates are kept of each stream. */
 const RATES_MAX = 120;
 const RETRY_MS = 3_000;
+/** The plane sends a picture each second: after so long without one, what is shown is old. */
+export const SILENT_MS = 5_000;
+/** How long the first picture of a connection may take. */
+export const FIRST_MS = 15_000;
 /** How often labels are asked for, which the picture does not carry and others may have changed. */
 const LABELS_MS = 30_000;
 
@@ -20,6 +24,8 @@ interface LiveState {
   link: Link;
   /** Since when the link is off, milliseconds since 1970. */
   offSince: number | null;
+  /** Why, as the plane words it; empty: it does not answer. */
+  offCause: string;
   /** How to log in, as the plane words it. */
   loginHint: string;
   /** When the newest picture was made, by the plane's clock. */
@@ -33,6 +39,7 @@ interface LiveState {
 export const useLive = create<LiveState>(() => ({
   link: "connecting",
   offSince: null,
+  offCause: "",
   loginHint: "",
   pictureAt: null,
   rates: new Map(),
@@ -100,9 +107,22 @@ function keepLabels(before: readonly DaemonItem[] | undefined, { daemons }: Pict
 
 let source: EventSource | null = null;
 let retry: ReturnType<typeof setTimeout> | undefined;
+let watchdog: ReturnType<typeof setTimeout> | undefined;
+/** Asks why there is no picture. */
+let probe: AbortController | null = null;
 let client: QueryClient | null = null;
 
+/** Packets may vanish without any connection ending: then it is opened anew. */
+function watch(ms: number) {
+  clearTimeout(watchdog);
+  watchdog = setTimeout(() => {
+    off();
+    open();
+  }, ms);
+}
+
 function take(picture: Picture) {
+  watch(SILENT_MS);
   const before = client?.getQueryData<DaemonItem[]>(keys.daemons);
   client?.setQueryData<DaemonItem[]>(keys.daemons, withLabels(picture, before));
   keepLabels(before, picture);
@@ -113,6 +133,7 @@ function take(picture: Picture) {
   useLive.setState((state) => ({
     link: "on",
     offSince: null,
+    offCause: "",
     pictureAt: picture.at_unix_ms,
     rates: appendRates(state.rates, picture.streams),
     sizes: learnSizes(state.sizes, picture.streams),
@@ -121,32 +142,44 @@ function take(picture: Picture) {
   if (wasOff) void client?.invalidateQueries();
 }
 
-function off() {
-  useLive.setState((state) => ({ link: "off", offSince: state.offSince ?? Date.now() }));
+function off(offCause = "") {
+  useLive.setState((state) => ({ link: "off", offSince: state.offSince ?? Date.now(), offCause }));
+}
+
+/** Asks why there is no picture, which browsers do not tell, until there is no reason left. */
+async function reopen() {
+  close();
+  const asking = new AbortController();
+  probe = asking;
+  try {
+    await ask("GET", "/live", { signal: asking.signal });
+  } catch (cause) {
+    if (asking.signal.aborted) return;
+    const said = cause instanceof Failed && !cause.isUnreachable ? [cause.message, cause.hint] : [];
+    off(said.filter(Boolean).join("; "));
+    retry = setTimeout(reopen, RETRY_MS);
+    return;
+  }
+  if (!asking.signal.aborted) open();
 }
 
 function open() {
   close();
   if (useLive.getState().link === "out") useLive.setState({ link: "connecting" });
   source = new EventSource(`${BASE}/live`);
+  watch(FIRST_MS);
   source.onmessage = (event: MessageEvent<string>) => take(JSON.parse(event.data) as Picture);
   source.onerror = () => {
-    off();
-    // Browsers give up for good on some errors: ask why, then try again.
-    if (source?.readyState !== EventSource.CLOSED) return;
-    retry = setTimeout(async () => {
-      try {
-        await get("/info");
-      } catch (cause) {
-        if (cause instanceof Failed && cause.status === 401) return;
-      }
-      if (useLive.getState().link !== "out") open();
-    }, RETRY_MS);
+    // After an answer that is no picture the browser gives up for good; otherwise it tries again by itself.
+    if (source?.readyState === EventSource.CLOSED) void reopen();
+    else off();
   };
 }
 
 function close() {
   clearTimeout(retry);
+  clearTimeout(watchdog);
+  probe?.abort();
   source?.close();
   source = null;
 }
@@ -158,7 +191,7 @@ export const holdLive = close;
 export function startLive(queries: QueryClient) {
   client = queries;
   labelsAt = 0;
-  useLive.setState({ link: "connecting", offSince: null });
+  useLive.setState({ link: "connecting", offSince: null, offCause: "" });
   open();
 }
 
@@ -166,7 +199,8 @@ export function startLive(queries: QueryClient) {
 export function endLive(loginHint: string) {
   close();
   client?.clear();
-  useLive.setState({ link: "out", offSince: null, loginHint, pictureAt: null, rates: new Map(), sizes: new Map() });
+  const nothing = { offSince: null, offCause: "", pictureAt: null, rates: new Map(), sizes: new Map() };
+  useLive.setState({ link: "out", loginHint, ...nothing });
 }
 
 whenLoggedOut(endLive);

@@ -3,7 +3,7 @@
 import { queryOptions, useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { isOver } from "@/lib/rollout";
 import { diffWorkflow } from "./actions";
-import { get, list, pageOf, part } from "./client";
+import { Failed, get, list, pageOf, part } from "./client";
 import { keys } from "./keys";
 import type {
   AlertView,
@@ -40,10 +40,16 @@ const CATALOGUE_STALE_MS = 60_000;
 /** How often the plane looks at its alerts' rules: sooner there is nothing new. */
 const ALERTS_MS = 10_000;
 const HISTORY_MS = 10_000;
-/** How often rollouts are asked for while none is under way. */
+/** How often rollouts are asked for while none is under way, and anything after an answer that failed. */
 const QUIET_MS = 10_000;
 /** Entries of the audit on a page. */
 const AUDIT_PAGE = 100;
+
+/** When it is asked for again: after an answer that failed a little later, and never when there is no such thing. */
+export function again(error: unknown, ms: number | false) {
+  if (error === null || ms === false) return ms;
+  return error instanceof Failed && error.status === 404 ? false : QUIET_MS;
+}
 
 export const useInfo = () =>
   useQuery({ queryKey: keys.info, queryFn: ({ signal }) => get<PlaneInfo>("/info", signal), staleTime: Infinity });
@@ -68,7 +74,7 @@ export const useDaemon = (name: string) =>
   useQuery({
     queryKey: keys.daemon(name),
     queryFn: ({ signal }) => get<DaemonDetail>(`/daemons/${part(name)}`, signal),
-    refetchInterval: (query) => (query.state.status === "error" ? false : DETAIL_MS),
+    refetchInterval: ({ state }) => again(state.error, DETAIL_MS),
   });
 
 export const useWorkflows = () =>
@@ -90,7 +96,7 @@ export const useWorkflowStatus = (name: string, isThere = true) =>
     queryKey: keys.workflowStatus(name),
     queryFn: ({ signal }) => get<WorkflowStatus>(`/workflows/${part(name)}/status`, signal),
     enabled: isThere,
-    refetchInterval: (query) => (query.state.status === "error" ? false : DETAIL_MS),
+    refetchInterval: ({ state }) => again(state.error, DETAIL_MS),
   });
 
 export const useRevisions = (name: string) =>
@@ -124,18 +130,15 @@ export const useRollouts = (isOn = true) =>
     queryKey: keys.rollouts,
     queryFn: ({ signal }) => list<RolloutView>("/rollouts", signal),
     enabled: isOn,
-    refetchInterval: ({ state }) => {
-      if (state.status === "error") return false;
-      return state.data?.some((rollout) => !isOver(rollout)) ? DETAIL_MS : QUIET_MS;
-    },
+    refetchInterval: ({ state }) =>
+      again(state.error, state.data?.some((rollout) => !isOver(rollout)) ? DETAIL_MS : QUIET_MS),
   });
 
 export const useRollout = (id: number) =>
   useQuery({
     queryKey: keys.rollout(id),
     queryFn: ({ signal }) => get<RolloutView>(`/rollouts/${id}`, signal),
-    refetchInterval: ({ state }) =>
-      state.status === "error" || (state.data && isOver(state.data)) ? false : DETAIL_MS / 2,
+    refetchInterval: ({ state }) => again(state.error, state.data && isOver(state.data) ? false : DETAIL_MS / 2),
   });
 
 export const useAlerts = (isOn = true) =>
@@ -143,7 +146,7 @@ export const useAlerts = (isOn = true) =>
     queryKey: keys.alerts,
     queryFn: ({ signal }) => list<AlertView>("/alerts", signal),
     enabled: isOn,
-    refetchInterval: ({ state }) => (state.status === "error" ? false : ALERTS_MS / 2),
+    refetchInterval: ({ state }) => again(state.error, ALERTS_MS / 2),
   });
 
 export const useRules = () =>
@@ -158,7 +161,7 @@ export const useSeries = (subject: string, metric: string, lastS: number) =>
       return get<SeriesShown>(`/metrics/series?subject=${part(subject)}&metric=${metric}&from=${from}`, signal);
     },
     // The finest step of the history is this long.
-    refetchInterval: ({ state }) => (state.status === "error" ? false : HISTORY_MS),
+    refetchInterval: ({ state }) => again(state.error, HISTORY_MS),
   });
 
 export const useUsers = () =>
@@ -174,13 +177,15 @@ export function auditPath(search: string, by: string, lastS: number, limit: numb
 }
 
 /** The newest first, a page at a time. */
-export const useAudit = (search: string, by: string, lastS: number) =>
+export const useAudit = (search: string, by: string, lastS: number, isFollowed: boolean) =>
   useInfiniteQuery({
     queryKey: keys.audit(search, by, lastS),
     queryFn: ({ pageParam, signal }) =>
       get<ListPage<AuditEntry>>(pageOf(auditPath(search, by, lastS, AUDIT_PAGE), pageParam), signal),
     initialPageParam: null as string | null,
     getNextPageParam: ({ next }) => next,
+    // Only the newest page: asking for all that somebody went back to would be much work for the plane.
+    refetchInterval: ({ state }) => again(state.error, isFollowed && state.data?.pages.length === 1 && QUIET_MS),
     gcTime: 0,
   });
 
@@ -193,7 +198,7 @@ export const logsQuery = (daemon: string, level: string, workflow: string, isOn:
       return (await get<ListPage<LogLine>>(path, signal)).items;
     },
     enabled: isOn,
-    refetchInterval: ({ state }) => (state.status === "error" ? QUIET_MS : DETAIL_MS),
+    refetchInterval: ({ state }) => again(state.error, DETAIL_MS),
     gcTime: 0,
     retry: false,
   });
@@ -203,8 +208,8 @@ export const useCommand = (id: number) =>
     queryKey: keys.command(id),
     queryFn: ({ signal }) => get<Command>(`/commands/${id}`, signal),
     refetchInterval: ({ state }) => {
-      if (state.status === "error") return false;
-      return state.data?.daemons.some(({ standing }) => standing === "waiting") === false ? false : DETAIL_MS / 2;
+      const isOver = state.data?.daemons.every(({ standing }) => standing !== "waiting") ?? false;
+      return again(state.error, isOver ? false : DETAIL_MS / 2);
     },
   });
 
@@ -237,7 +242,7 @@ export const usePending = () =>
   useQuery({
     queryKey: keys.pending,
     queryFn: ({ signal }) => list<Pending>("/pending", signal),
-    refetchInterval: ({ state }) => (state.status === "error" ? QUIET_MS : DETAIL_MS),
+    refetchInterval: ({ state }) => again(state.error, DETAIL_MS),
     gcTime: 0,
   });
 
@@ -245,7 +250,7 @@ export const useDoor = () =>
   useQuery({
     queryKey: keys.door,
     queryFn: ({ signal }) => get<Door>("/pending/door", signal),
-    refetchInterval: ({ state }) => (state.status === "error" ? false : QUIET_MS),
+    refetchInterval: ({ state }) => again(state.error, QUIET_MS),
     gcTime: 0,
   });
 

@@ -11,6 +11,7 @@ import {
   ReactFlow,
   ReactFlowProvider,
   useReactFlow,
+  useStore,
 } from "@xyflow/react";
 import "./canvas.css";
 import { type ComponentType, type DragEvent, useCallback, useEffect, useMemo, useRef, useState } from "react";
@@ -149,6 +150,16 @@ function Inner(props: CanvasProps) {
     const timer = setTimeout(() => void flow.fitView(FIT), 50);
     return () => clearTimeout(timer);
   }, [props.fit ?? count, flow]);
+  const width = useStore((state) => state.width);
+  const isDrawn = changes !== undefined;
+  const isShown = useRef(false);
+  useEffect(() => {
+    // Whoever draws keeps the view they chose; what is only looked at is shown whole at every width.
+    if (width === 0 || (isDrawn && isShown.current)) return;
+    isShown.current = true;
+    const timer = setTimeout(() => void flow.fitView(FIT), 50);
+    return () => clearTimeout(timer);
+  }, [width, flow, isDrawn]);
   const select = useCallback(
     (id: string | null) => {
       setEdge(id);

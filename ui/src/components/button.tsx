@@ -10,7 +10,8 @@ const KINDS: Record<Kind, string> = {
   plain: "border border-line-strong/60 bg-surface text-text hover:bg-hover",
   main: "border border-transparent bg-accent text-on-accent hover:bg-accent-hover font-medium",
   danger: "border border-bad bg-surface text-bad hover:bg-bad-soft font-medium",
-  quiet: "border border-transparent bg-transparent text-muted hover:bg-hover hover:text-text",
+  // The class tells tables to let its text begin where other cells' does.
+  quiet: "is-quiet border border-transparent bg-transparent text-muted hover:bg-hover hover:text-text",
 };
 
 /** For what is a link out of the page. */

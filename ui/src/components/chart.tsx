@@ -4,6 +4,7 @@
 import { useEffect, useRef } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import { clockS } from "@/lib/format";
 import { useTheme } from "@/shell/theme";
 
 export type Point = readonly [unixS: number, value: number | null];
@@ -12,11 +13,18 @@ interface ChartProps {
   title: string;
   points: readonly Point[];
   format: (value: number) => string;
+  /** The axis reaches so far at least: the difference between nothing and hardly anything is no picture. */
+  leastTop?: number;
 }
 
 const HEIGHT_PX = 120;
 
-function options(width: number, style: CSSStyleDeclaration, format: (value: number) => string): uPlot.Options {
+function options(
+  width: number,
+  style: CSSStyleDeclaration,
+  format: (value: number) => string,
+  leastTop: number,
+): uPlot.Options {
   // Tokens are light-dark(), which only a property that takes a colour resolves: the box carries three of them.
   const [text, line, accent] = [style.color, style.borderTopColor, style.caretColor];
   const axis = {
@@ -30,16 +38,18 @@ function options(width: number, style: CSSStyleDeclaration, format: (value: numb
     height: HEIGHT_PX,
     legend: { show: false },
     cursor: { show: false },
-    scales: { y: { range: (_, low, high) => [Math.min(0, low), high <= 0 ? 1 : high * 1.15] } },
+    // Room for the last time below, whose middle is at the edge.
+    padding: [8, 28, 0, 0],
+    scales: { y: { range: (_, low, high) => [Math.min(0, low), Math.max(high * 1.15, leastTop)] } },
     axes: [
-      { ...axis, size: 24 },
-      { ...axis, size: 64, values: (_, splits) => splits.map(format) },
+      { ...axis, size: 24, space: 72, values: (_, splits) => splits.map((unixS) => clockS(unixS * 1_000)) },
+      { ...axis, size: 64, space: 36, values: (_, splits) => splits.map(format) },
     ],
     series: [{}, { stroke: accent, width: 1.5, points: { show: false } }],
   };
 }
 
-export function Chart({ title, points, format }: ChartProps) {
+export function Chart({ title, points, format, leastTop = 1 }: ChartProps) {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const theme = useTheme((state) => state.theme);
@@ -54,7 +64,11 @@ export function Chart({ title, points, format }: ChartProps) {
     if (!element) return;
     const draw = () => {
       plot.current?.destroy();
-      plot.current = new uPlot(options(element.clientWidth, getComputedStyle(element), format), data.current, element);
+      plot.current = new uPlot(
+        options(element.clientWidth, getComputedStyle(element), format, leastTop),
+        data.current,
+        element,
+      );
     };
     draw();
     const size = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: HEIGHT_PX }));
@@ -67,7 +81,7 @@ export function Chart({ title, points, format }: ChartProps) {
       plot.current?.destroy();
       plot.current = null;
     };
-  }, [theme, format, isLine]);
+  }, [theme, format, leastTop, isLine]);
   // biome-ignore lint/correctness/useExhaustiveDependencies: what is drawn are the points
   useEffect(() => {
     plot.current?.setData(data.current);

@@ -5,6 +5,7 @@ import { Dialog as Radix } from "radix-ui";
 import { type ReactNode, useRef, useState } from "react";
 import { Button, IconButton } from "./button";
 import { Failure } from "./callout";
+import { CliButton } from "./copy";
 
 /** Radix gives the focus back to a trigger of its own; these dialogs are opened by whatever had it. */
 export function useFocusBack() {
@@ -63,10 +64,12 @@ interface ConfirmProps {
   /** What happens, and what does not. */
   children: ReactNode;
   onConfirm: () => Promise<void>;
+  /** The command that does the same. */
+  command?: string;
 }
 
 /** A button for what cannot be undone: it asks first, naming what is affected. */
-export function ConfirmButton({ action, label, title, children, onConfirm }: ConfirmProps) {
+export function ConfirmButton({ action, label, title, children, onConfirm, command }: ConfirmProps) {
   const [isOpen, setOpen] = useState(false);
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
@@ -90,7 +93,12 @@ export function ConfirmButton({ action, label, title, children, onConfirm }: Con
       <Dialog title={title} isOpen={isOpen} onClose={() => setOpen(false)}>
         <div className="text-sm">{children}</div>
         {error !== null && <Failure error={error} />}
-        <div className="flex justify-end gap-2">
+        <div className="flex flex-wrap justify-end gap-2">
+          {command && (
+            <span className="mr-auto">
+              <CliButton command={command} />
+            </span>
+          )}
           <Button onClick={() => setOpen(false)}>Cancel</Button>
           <Button kind="danger" busy={isBusy} onClick={() => void run()}>
             {action}

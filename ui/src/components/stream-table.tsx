@@ -74,7 +74,7 @@ function Among({ parts }: { parts: Record<string, number> }) {
 function Rate({ stream }: { stream: StreamView }) {
   const rates = useLive((state) => state.rates.get(streamKey(stream)));
   return (
-    <span className="flex items-center gap-2 md:justify-end">
+    <span className="flex items-center gap-2 max-md:flex-row-reverse max-md:justify-end">
       <Sparkline values={rates ?? []} />
       <span className="min-w-10">{number(stream.rate)}</span>
     </span>

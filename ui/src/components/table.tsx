@@ -95,7 +95,7 @@ export function RowCells<Row>({ columns, row }: { columns: readonly Column<Row>[
       <span aria-hidden="true" className="w-28 shrink-0 text-muted md:hidden">
         {column.name}
       </span>
-      <div className="min-w-0 break-words max-md:flex-1">{column.cell(row)}</div>
+      <div className="min-w-0 break-words max-md:flex-1 [&>.is-quiet:first-child]:-ml-[13px]">{column.cell(row)}</div>
     </td>
   ));
 }

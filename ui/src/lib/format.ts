@@ -34,7 +34,7 @@ const DAY = 24 * HOUR;
 export function span(ms: number) {
   const rest = Math.max(0, ms);
   if (rest < 2 * MINUTE) return `${Math.floor(rest / SECOND)} s`;
-  if (rest < 2 * HOUR) return `${Math.floor(rest / MINUTE)} min`;
+  if (rest < HOUR) return `${Math.floor(rest / MINUTE)} min`;
   if (rest < 2 * DAY) {
     const minutes = Math.floor((rest % HOUR) / MINUTE);
     return `${Math.floor(rest / HOUR)} h${minutes > 0 && rest < DAY ? ` ${minutes} min` : ""}`;
@@ -73,6 +73,8 @@ export function moment(unixMs: number, nowMs: number) {
 export const exact = (unixMs: number) => EXACT.format(unixMs);
 /** Hours and minutes. */
 export const clock = (unixMs: number) => CLOCK.format(unixMs);
+/** Hours, minutes and seconds. */
+export const clockS = (unixMs: number) => CLOCK_S.format(unixMs);
 
 /** What stands after a colon elsewhere stands alone here: a capital letter and a full stop. */
 export function sentence(text: string) {

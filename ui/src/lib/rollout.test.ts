@@ -2,6 +2,7 @@ import { expect, it } from "vitest";
 import type { RolloutPhase } from "@/api/types";
 import {
   cliOf,
+  course,
   FIRST,
   inWords,
   mistakes,
@@ -75,3 +76,13 @@ it("a policy in words", () => {
     "1, 10%, 50%, 100% of the daemons, each wave for 30 s; when more than 0 fail, all go back to what they had",
   );
 });
+
+it.each([
+  ["soaking", 1, "gets revision 2 instead of 1."],
+  ["paused", 0, "gets its first revision, 2."],
+  ["done", 1, "got revision 2 instead of 1."],
+  ["rolled_back", 1, "was to get revision 2 instead of 1."],
+  ["aborted", 0, "was to get its first revision, 2."],
+] as const)("a rollout that is %s, after %d", (phase, before, text) =>
+  expect(course({ phase, before, revision: 2 })).toBe(text),
+);

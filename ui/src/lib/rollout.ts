@@ -9,6 +9,13 @@ const OVER: readonly RolloutPhase[] = ["done", "rolled_back", "aborted"];
 /** Whether nothing more comes of it. */
 export const isOver = ({ phase }: Pick<RolloutView, "phase">) => OVER.includes(phase);
 
+/** What became of it, or becomes. */
+export function course({ before, revision, phase }: Pick<RolloutView, "before" | "revision" | "phase">) {
+  const to = before === 0 ? `its first revision, ${revision}` : `revision ${revision} instead of ${before}`;
+  if (phase === "rolled_back" || phase === "aborted") return `was to get ${to}.`;
+  return phase === "done" ? `got ${to}.` : `gets ${to}.`;
+}
+
 /** As the command line says it. What is under way is neither good nor bad yet. */
 export const PHASES: Record<RolloutPhase, readonly [tone: Tone, word: string]> = {
   ready: ["off", "about to deploy"],

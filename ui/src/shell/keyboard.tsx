@@ -10,6 +10,9 @@ const Shortcuts = lazy(() => import("./shortcuts"));
 /** How long after `g` the letter may come. */
 const SEQUENCE_MS = 1_500;
 
+/** The key that the shortcuts go with, as this machine's keyboard calls it. */
+export const MODIFIER = /Mac|iPhone|iPad/.test(navigator.userAgent) ? "⌘" : "Ctrl";
+
 function isTyping(target: EventTarget | null) {
   return target instanceof HTMLElement && target.closest("input, textarea, select, [contenteditable]") !== null;
 }

@@ -6,8 +6,10 @@ import { useId, useMemo, useState } from "react";
 import { useLocation } from "wouter";
 import { useComponents, useDaemons, useWorkflows } from "@/api/queries";
 import { logOut } from "@/api/session";
+import { useMay } from "@/components/allowed";
 import { useFocusBack } from "@/components/dialog";
 import { cx } from "@/lib/cx";
+import { SETTINGS_TABS } from "@/pages/settings/tabs";
 import { type Entry, rank } from "./rank";
 import { useNavigation } from "./routes";
 import { chooseTheme } from "./theme";
@@ -21,6 +23,7 @@ function useEntries(go: (href: string) => void): readonly Entry[] {
   const daemons = useDaemons().data;
   const workflows = useWorkflows().data;
   const components = useComponents().data;
+  const mayCommand = useMay("operator");
   return useMemo(() => {
     const link = (kind: string, name: string, href: string): Entry => ({ kind, name, run: () => go(href) });
     return [
@@ -34,8 +37,18 @@ function useEntries(go: (href: string) => void): readonly Entry[] {
       ...(workflows ?? []).map(({ name }) => link("workflow", name, `/workflows/${part(name)}`)),
       ...(daemons ?? []).map(({ name }) => link("daemon", name, `/daemons/${part(name)}`)),
       ...(components ?? []).map(({ role, name }) => link(role, name, `/components/${role}/${part(name)}`)),
+      // Behind what has the name itself.
+      ...SETTINGS_TABS.map(([label, href]) => link("page", `Settings: ${label}`, href)),
+      link("page", "Alert rules", "/alerts/rules"),
+      ...(workflows ?? []).flatMap(({ name }) => [
+        link("action", `Edit ${name}`, `/workflows/${part(name)}/edit`),
+        link("action", `Revisions of ${name}`, `/workflows/${part(name)}/revisions`),
+      ]),
+      ...(mayCommand ? (daemons ?? []) : []).map(({ name }) =>
+        link("action", `Command daemon ${name}`, `/daemons/${part(name)}?command=1`),
+      ),
     ];
-  }, [navigation, daemons, workflows, components, go, queries]);
+  }, [navigation, daemons, workflows, components, go, queries, mayCommand]);
 }
 
 export default function Palette({ onClose }: { onClose: () => void }) {

@@ -11,7 +11,8 @@ import { IconButton } from "@/components/button";
 import { Status, type Tone } from "@/components/status";
 import { tell } from "@/components/toast";
 import { cx } from "@/lib/cx";
-import { clock } from "@/lib/format";
+import { clock, sentence } from "@/lib/format";
+import { MODIFIER } from "./keyboard";
 import { useNavigation } from "./routes";
 import { chooseTheme, type Theme, useTheme } from "./theme";
 
@@ -93,8 +94,9 @@ function Foot() {
         </p>
       )}
       {info.data && (
-        <p className="truncate pb-1" title={`Fleet ${info.data.fleet}, mycelial-plane ${info.data.version}`}>
-          fleet {info.data.fleet} · {info.data.version}
+        <p className="pb-1" title={`Fleet ${info.data.fleet}, mycelial-plane ${info.data.version}`}>
+          <span className="block truncate">{info.data.version}</span>
+          <span className="block truncate">fleet {info.data.fleet}</span>
         </p>
       )}
     </div>
@@ -105,13 +107,19 @@ function Foot() {
 function Away() {
   const link = useLive((state) => state.link);
   const since = useLive((state) => state.offSince);
+  const cause = useLive((state) => state.offCause);
   const isAway = link === "off" && since !== null;
   return (
     <div role="alert">
       {isAway && (
         <p className="border-b border-warn/40 bg-warn-soft px-4 py-2 text-sm md:px-6">
-          <strong>The plane has not been reachable since {clock(since)}.</strong> What is shown is from then. This page
-          tries again by itself, and daemons work on without the plane.
+          <strong>
+            {cause === ""
+              ? `The plane has not been reachable since ${clock(since)}.`
+              : sentence(`No live data: ${cause}`)}
+          </strong>{" "}
+          {cause === "" ? "What is shown is from then." : `What is shown is from ${clock(since)}.`} This page tries
+          again by itself, and daemons work on without {cause === "" ? "the plane" : "it"}.
         </p>
       )}
     </div>
@@ -164,7 +172,7 @@ export function Shell({ onSearch, children }: { onSearch: () => void; children: 
           className="flex h-8 items-center gap-2 rounded-(--radius) border border-line bg-bg px-2.5 text-sm text-muted hover:bg-hover"
         >
           <Search className="size-4" aria-hidden="true" />
-          Go to …<kbd className="ml-auto font-mono text-xs">Ctrl K</kbd>
+          Go to …<kbd className="ml-auto font-mono text-xs">{MODIFIER} K</kbd>
         </button>
         <Navigation onGo={() => setMenuOpen(false)} />
         <Foot />

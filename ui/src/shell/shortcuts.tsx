@@ -1,6 +1,7 @@
 // What the keyboard can do.
 
 import { Dialog } from "@/components/dialog";
+import { MODIFIER } from "./keyboard";
 import { useNavigation } from "./routes";
 
 const EVERYWHERE: readonly (readonly [keys: string[], what: string])[] = [
@@ -18,6 +19,8 @@ const EDITOR: readonly (readonly [keys: string[], what: string])[] = [
   [["Ctrl", "C"], "Copy what is selected"],
   [["Ctrl", "X"], "Cut it"],
   [["Ctrl", "V"], "Paste"],
+  [["Ctrl", "Space"], "Select one more in the outline"],
+  [["Shift", "Arrow"], "Select on in the outline"],
   [["Delete"], "Delete what is selected"],
   [["Alt", "Arrow"], "Move a node of the outline"],
 ];
@@ -29,7 +32,7 @@ const Keys = ({ keys }: { keys: readonly string[] }) => (
         key={key}
         className="min-w-6 rounded-(--radius-sm) border border-line-strong px-1.5 text-center font-mono text-xs"
       >
-        {key}
+        {key === "Ctrl" ? MODIFIER : key}
       </kbd>
     ))}
   </span>

@@ -1,7 +1,8 @@
 // What is wrong now, and what may become so; telling nobody of it for a while.
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { type FormEvent, useState } from "react";
+import { Download } from "lucide-react";
+import { type FormEvent, useCallback, useState } from "react";
 import { silenceAlert } from "@/api/actions";
 import { keys } from "@/api/keys";
 import { useAlerts } from "@/api/queries";
@@ -24,9 +25,10 @@ import { tell } from "@/components/toast";
 import { Whole } from "@/components/whole";
 import { sentence } from "@/lib/format";
 import { showSpan } from "@/lib/rollout";
+import { save } from "@/lib/save";
 import { useSearchState } from "@/lib/search";
 import { TABS } from "./tabs";
-import { chooseAlerts, hrefOf, nameOf, SEVERITIES } from "./words";
+import { chooseAlerts, hrefOf, nameOf, SEVERITIES, STATES, stateOf } from "./words";
 
 const COLUMNS: readonly Column<AlertView>[] = [
   { name: "Severity", cell: ({ severity }) => <Status tone={SEVERITIES[severity]}>{severity}</Status> },
@@ -43,10 +45,8 @@ const COLUMNS: readonly Column<AlertView>[] = [
   { name: "About", cell: ({ subject }) => <TextLink href={hrefOf(subject)}>{nameOf(subject)}</TextLink> },
   {
     name: "State",
-    cell: ({ state, silenced_until_unix_ms }) => (
-      <span className="whitespace-nowrap">
-        {state === "pending" ? "may fire soon" : silenced_until_unix_ms > 0 ? "fires, silenced" : "fires"}
-      </span>
+    cell: (alert) => (
+      <span className="whitespace-nowrap">{STATES.find(([state]) => state === stateOf(alert))?.[1]}</span>
     ),
   },
   { name: "Since", cell: ({ since_unix_ms }) => <Time unixMs={since_unix_ms} /> },
@@ -70,6 +70,12 @@ export default function Alerts() {
 function All() {
   const alerts = useAlerts();
   const [typed, setTyped] = useSearchState("q");
+  const [state, setState] = useSearchState("state");
+  const [severity, setSeverity] = useSearchState("severity");
+  const choose = useCallback(
+    (all: readonly AlertView[], words: string) => chooseAlerts(all, words, { state, severity }),
+    [state, severity],
+  );
   return (
     <Data query={alerts}>
       {(all) =>
@@ -79,16 +85,53 @@ function All() {
           </Empty>
         ) : (
           <FilteredTable
+            onClear={() => {
+              setState("");
+              setSeverity("");
+            }}
             noun="alert"
             label="Alerts"
             placeholder="Filter by daemon, workflow, rule, severity or state; -word leaves out"
             all={all}
             typed={typed}
             onType={setTyped}
-            choose={chooseAlerts}
+            choose={choose}
             columns={COLUMNS}
             rowKey={({ id }) => id}
-          />
+          >
+            <div>
+              <Select aria-label="State" value={state} onChange={(event) => setState(event.target.value)}>
+                <option value="">All states</option>
+                {STATES.map(([value, words]) => (
+                  <option key={value} value={value}>
+                    {words}
+                  </option>
+                ))}
+              </Select>
+            </div>
+            <div>
+              <Select aria-label="Severity" value={severity} onChange={(event) => setSeverity(event.target.value)}>
+                <option value="">All severities</option>
+                {Object.keys(SEVERITIES).map((each) => (
+                  <option key={each}>{each}</option>
+                ))}
+              </Select>
+            </div>
+            <Button
+              onClick={() =>
+                save(
+                  "alerts.jsonl",
+                  choose(all, typed)
+                    .map((alert) => `${JSON.stringify(alert)}\n`)
+                    .join(""),
+                  "application/jsonl",
+                )
+              }
+            >
+              <Download aria-hidden="true" />
+              Export
+            </Button>
+          </FilteredTable>
         )
       }
     </Data>
@@ -116,7 +159,7 @@ function Silence({ alert }: { alert: AlertView }) {
     return (
       <span className="flex flex-col items-start gap-1">
         <span>
-          until <Time unixMs={alert.silenced_until_unix_ms} />
+          ends <Time unixMs={alert.silenced_until_unix_ms} />
           {alert.silence_reason !== "" && <span className="block text-xs text-muted">{alert.silence_reason}</span>}
         </span>
         {may && (

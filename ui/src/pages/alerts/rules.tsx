@@ -117,7 +117,8 @@ function List({ all }: { all: readonly RuleShown[] }) {
         <p className="max-w-prose text-sm text-muted">
           Rules are looked at every ten seconds. Whom they tell are the channels in the plane’s own settings.
         </p>
-        <span className="ml-auto">
+        <span className="ml-auto flex flex-wrap gap-2">
+          <CliButton command="mycelial alert rules" />
           <Allowed needs="operator" what="Changing rules">
             <Button kind="main" onClick={() => setEdited(NEW)}>
               <Plus aria-hidden="true" />

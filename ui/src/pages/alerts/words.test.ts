@@ -39,6 +39,10 @@ it("the worst comes first, and what is silenced or only pending last", () => {
   ];
   expect(chooseAlerts(all, "").map(({ id }) => id)).toEqual(["worst", "newer", "older", "silenced", "pending"]);
   expect(chooseAlerts(all, "gw -warning").map(({ id }) => id)).toEqual(["worst", "pending"]);
+  const only = (state: string, severity = "") => chooseAlerts(all, "", { state, severity }).map(({ id }) => id);
+  expect(only("silenced")).toEqual(["silenced"]);
+  expect(only("firing", "warning")).toEqual(["newer", "older"]);
+  expect(only("", "critical")).toEqual(["worst", "pending"]);
 });
 
 it("a changed rule takes the place of its old self, and the plane's own are not sent back", () => {

@@ -76,11 +76,26 @@ export function nameOf(subject: string) {
 
 const ORDER: readonly Severity[] = ["critical", "warning", "info"];
 
+/** How an alert stands, as the filter names it, in words. */
+export const STATES = [
+  ["firing", "fires"],
+  ["silenced", "fires, silenced"],
+  ["pending", "may fire soon"],
+] as const;
+
+export const stateOf = ({ state, silenced_until_unix_ms }: Pick<AlertView, "state" | "silenced_until_unix_ms">) =>
+  state === "pending" ? "pending" : silenced_until_unix_ms > 0 ? "silenced" : "firing";
+
+/** What else chooses; empty: all. */
+const EVERY = { state: "", severity: "" };
+
 /** The worst first; what is silenced, and what may yet come, behind what fires. */
-export function chooseAlerts(all: readonly AlertView[], typed: string) {
+export function chooseAlerts(all: readonly AlertView[], typed: string, only = EVERY) {
   const rank = ({ state, silenced_until_unix_ms, severity }: AlertView) =>
     (state === "firing" ? 0 : 20) + (silenced_until_unix_ms > 0 ? 10 : 0) + ORDER.indexOf(severity);
   return all
+    .filter((alert) => only.state === "" || stateOf(alert) === only.state)
+    .filter(({ severity }) => only.severity === "" || severity === only.severity)
     .filter(({ rule, subject, severity, state, summary }) =>
       fitsWords([rule, nameOf(subject), severity, state, summary], typed),
     )

@@ -1,8 +1,8 @@
 // Who did what: searched, checked, and taken away as a file. For admins.
 
 import { useMutation } from "@tanstack/react-query";
-import { Download, ShieldCheck } from "lucide-react";
-import { useEffect, useState } from "react";
+import { Download, Pause, Play, ShieldCheck } from "lucide-react";
+import { type ReactNode, useEffect, useState } from "react";
 import { get, pageOf } from "@/api/client";
 import { auditPath, useAudit } from "@/api/queries";
 import type { AuditEntry, AuditOutcome, ListPage, Verified } from "@/api/types";
@@ -79,7 +79,8 @@ function Entries() {
   const [last, setLast] = useSearchState("last");
   const lastS = SPANS.find(([key]) => key === last)?.[2] ?? 0;
   const [search, who] = [useSettled(typed), useSettled(by)];
-  const audit = useAudit(search, who, lastS);
+  const [isPaused, setPaused] = useState(false);
+  const audit = useAudit(search, who, lastS, !isPaused);
   const entries = audit.data?.pages.flatMap(({ items }) => items) ?? [];
   return (
     <>
@@ -109,7 +110,12 @@ function Entries() {
         </div>
         <CliButton command={cliOf(search, who, last)} />
       </div>
-      <Checking search={search} by={who} lastS={lastS} />
+      <Checking search={search} by={who} lastS={lastS}>
+        <Button aria-pressed={isPaused} onClick={() => setPaused(!isPaused)}>
+          {isPaused ? <Play aria-hidden="true" /> : <Pause aria-hidden="true" />}
+          {isPaused ? "Go on" : "Pause"}
+        </Button>
+      </Checking>
       {audit.isError && <Failure error={audit.error} onRetry={() => void audit.refetch()} />}
       {audit.isPending && <Loading />}
       {audit.data && entries.length === 0 && <Empty title="Nothing of that kind was done" />}
@@ -148,7 +154,14 @@ async function all(search: string, by: string, lastS: number) {
   return found.reverse();
 }
 
-function Checking({ search, by, lastS }: { search: string; by: string; lastS: number }) {
+interface CheckingProps {
+  search: string;
+  by: string;
+  lastS: number;
+  children: ReactNode;
+}
+
+function Checking({ search, by, lastS, children }: CheckingProps) {
   const verify = useMutation({ mutationFn: () => get<Verified>("/audit/verify") });
   const write = useMutation({
     mutationFn: () => all(search, by, lastS),
@@ -166,6 +179,7 @@ function Checking({ search, by, lastS }: { search: string; by: string; lastS: nu
           <Download aria-hidden="true" />
           Export
         </Button>
+        {children}
         <span role="status" className="text-sm text-muted">
           {write.isSuccess && `${count(write.data.length, "entry", "entries")} exported`}
         </span>

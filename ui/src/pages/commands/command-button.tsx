@@ -13,6 +13,7 @@ import { CliButton } from "@/components/copy";
 import { Dialog } from "@/components/dialog";
 import { Field, Input, Select } from "@/components/field";
 import { count } from "@/lib/format";
+import { useSearchState } from "@/lib/search";
 import { cliOf, FIRST, KINDS, mistakes, orderOf, type Typed } from "./orders";
 
 /** How many names are said; the rest is a number. */
@@ -30,7 +31,14 @@ interface CommandProps {
 }
 
 export function CommandButton({ label, ...rest }: CommandProps) {
-  const [isOpen, setOpen] = useState(false);
+  // A link may ask for it, where it is about one daemon.
+  const [asked, setAsked] = useSearchState("command");
+  const [isPressed, setOpen] = useState(false);
+  const isOpen = isPressed || (asked !== "" && rest.chosen.length === 1 && !rest.first);
+  const close = () => {
+    setOpen(false);
+    setAsked("");
+  };
   if (!useMay("operator") || rest.chosen.length === 0) return null;
   return (
     <>
@@ -38,7 +46,7 @@ export function CommandButton({ label, ...rest }: CommandProps) {
         <SquareTerminal aria-hidden="true" />
         {label ?? `Command ${count(rest.chosen.length, "daemon")}`}
       </Button>
-      {isOpen && <CommandDialog {...rest} onClose={() => setOpen(false)} />}
+      {isOpen && <CommandDialog {...rest} onClose={close} />}
     </>
   );
 }

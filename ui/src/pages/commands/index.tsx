@@ -69,7 +69,7 @@ function Shown({ command }: { command: Command }) {
           By {by}, <Time unixMs={at_unix_ms} />
           {!over && (
             <>
-              ; daemons may answer until <Time unixMs={deadline_unix_ms} />
+              ; the time for answers ends <Time unixMs={deadline_unix_ms} />
             </>
           )}
         </p>

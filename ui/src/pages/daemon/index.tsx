@@ -153,7 +153,7 @@ function Resources({ detail }: { detail: DaemonDetail }) {
         <Panel className="flex flex-wrap gap-x-8 gap-y-4 px-4 py-3">
           <Chart title="Memory" points={memory} format={bytes} />
           <Chart title="Processor" points={cpu} format={percent} />
-          <Chart title="Spool" points={spool} format={bytes} />
+          <Chart title="Spool" points={spool} format={bytes} leastTop={1_000} />
         </Panel>
       ) : (
         <History subject={`daemon:${detail.view.name}`} last={last} metrics={HISTORY} />

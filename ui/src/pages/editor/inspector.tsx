@@ -1,7 +1,7 @@
 // The form of what is selected: name, place, inputs, and the settings of its component.
 
 import { Copy, Trash2 } from "lucide-react";
-import { useEffect, useMemo, useState } from "react";
+import { useEffect, useId, useMemo, useState } from "react";
 import type { Problem } from "@/api/types";
 import { Button } from "@/components/button";
 import { Field, Input, Select } from "@/components/field";
@@ -86,20 +86,42 @@ function NameField({ bench, node }: { bench: Workbench; node: Node }) {
   );
 }
 
+/** A daemon by its name, or several by a selector. */
 function DaemonField({ bench, node, error }: { bench: Workbench; node: Node; error: string | undefined }) {
+  const list = useId();
   const names = [...new Set([...bench.daemons, ...bench.graph.nodes.map(({ daemon }) => daemon)])]
-    .filter(Boolean)
+    .filter((name) => name !== "" && name !== node.daemon)
     .sort();
   return (
     <div data-place={`${placeOf(node)}.daemon`}>
-      <Field label="Daemon" error={error}>
-        <Select
+      <Field label="Daemon" hint="A name, or a selector such as site=berlin or name:press-*." error={error}>
+        <Input
+          list={list}
+          spellCheck={false}
           value={node.daemon}
+          placeholder={node.role === "transform" ? "where its input is" : "none yet"}
           onChange={(event) => bench.set([...pathOf(node), "daemon"], event.target.value || undefined)}
-        >
-          <option value="">{node.role === "transform" ? "where its input is" : "none yet"}</option>
-          {names.map((name) => (
-            <option key={name}>{name}</option>
+        />
+      </Field>
+      <datalist id={list}>
+        {names.map((name) => (
+          <option key={name} value={name} />
+        ))}
+      </datalist>
+    </div>
+  );
+}
+
+/** What it is made by; what both components know is kept. */
+function TypeField({ bench, node }: { bench: Workbench; node: Node }) {
+  const types = bench.components.filter(({ role }) => role === node.role).map(({ name }) => name);
+  return (
+    <div data-place={`${placeOf(node)}.type`}>
+      <Field label="Type">
+        <Select value={node.component} onChange={(event) => bench.retype(node, event.target.value)}>
+          {!types.includes(node.component) && <option value={node.component}>{node.component || "none yet"}</option>}
+          {types.map((type) => (
+            <option key={type}>{type}</option>
           ))}
         </Select>
       </Field>
@@ -239,6 +261,7 @@ export function Inspector({ bench, problems, onRemoved }: InspectorProps) {
         </p>
       ))}
       <NameField bench={bench} node={node} />
+      <TypeField bench={bench} node={node} />
       <DaemonField bench={bench} node={node} error={wrong("daemon")} />
       {node.role !== "source" && <Inputs bench={bench} node={node} error={wrong("from")} />}
       <Settings bench={bench} node={node} problems={problems} />

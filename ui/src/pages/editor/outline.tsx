@@ -8,6 +8,7 @@ import { Input } from "@/components/field";
 import { Status } from "@/components/status";
 import { cx } from "@/lib/cx";
 import { ROLES } from "@/workflow/graph";
+import { stretched, toggled } from "./choosing";
 import { problemsOf } from "./problems";
 import type { Workbench } from "./state";
 
@@ -25,13 +26,16 @@ const STEPS: Record<string, readonly [x: number, y: number]> = {
   ArrowDown: [0, STEP_PX],
 };
 
+const isMore = (event: KeyboardEvent) => event.key === " " && (event.ctrlKey || event.metaKey);
+
 /** The next or last one that can take the focus, inside the same list. */
 function step(event: KeyboardEvent<HTMLElement>, by: 1 | -1) {
   const all = [...event.currentTarget.querySelectorAll<HTMLElement>("button")];
   const next = all[all.indexOf(document.activeElement as HTMLElement) + by];
-  if (!next) return;
+  if (!next) return null;
   event.preventDefault();
   next.focus();
+  return next;
 }
 
 export function Outline({ bench, problems }: { bench: Workbench; problems: readonly Problem[] }) {
@@ -43,13 +47,19 @@ export function Outline({ bench, problems }: { bench: Workbench; problems: reado
       event.preventDefault();
       const spot = layout[id] ?? { x: 0, y: 0 };
       bench.move({ [id]: { x: spot.x + move[0], y: spot.y + move[1] } }, `move ${id}`);
-    } else if (event.key === "ArrowDown" && !event.altKey) step(event, 1);
-    else if (event.key === "ArrowUp" && !event.altKey) step(event, -1);
-    else if (id && event.key === "Delete") {
+    } else if (["ArrowDown", "ArrowUp"].includes(event.key) && !event.altKey) {
+      const next = step(event, event.key === "ArrowDown" ? 1 : -1)?.dataset.node;
+      if (id && next && event.shiftKey) bench.select(stretched(selected, id, next));
+    } else if (id && isMore(event)) {
+      event.preventDefault();
+      bench.select(toggled(selected, id));
+    } else if (id && event.key === "Delete") {
       event.preventDefault();
       bench.remove(selected.includes(id) ? selected : [id]);
     }
   };
+  // Browsers press a button when the space bar comes up again.
+  const onKeyUp = (event: KeyboardEvent) => isMore(event) && event.preventDefault();
   return (
     <section aria-label="Outline" className="flex min-h-0 flex-col gap-2">
       <h2 className="px-3 pt-3 text-sm font-semibold">Outline</h2>
@@ -60,6 +70,7 @@ export function Outline({ bench, problems }: { bench: Workbench; problems: reado
         aria-orientation="vertical"
         className="flex flex-col gap-2 overflow-y-auto px-1.5 pb-2"
         onKeyDown={onKeyDown}
+        onKeyUp={onKeyUp}
       >
         {ROLES.map((role) => {
           const nodes = graph.nodes.filter((node) => node.role === role);
@@ -75,12 +86,10 @@ export function Outline({ bench, problems }: { bench: Workbench; problems: reado
                       type="button"
                       data-node={node.id}
                       aria-pressed={selected.includes(node.id)}
-                      title="Alt with an arrow moves it on the canvas, Delete deletes it"
+                      title="Shift with an arrow selects on, Ctrl with Space one more, Alt with an arrow moves it on the canvas, Delete deletes it"
                       onClick={(event) => {
-                        const isMore = event.shiftKey || event.ctrlKey || event.metaKey;
-                        const isIn = selected.includes(node.id);
-                        if (!isMore) bench.select([node.id]);
-                        else bench.select(isIn ? selected.filter((id) => id !== node.id) : [...selected, node.id]);
+                        const isOneMore = event.shiftKey || event.ctrlKey || event.metaKey;
+                        bench.select(isOneMore ? toggled(selected, node.id) : [node.id]);
                       }}
                       className="flex w-full items-center gap-2 rounded-(--radius) px-2 py-1 text-left text-sm hover:bg-hover aria-pressed:bg-accent-soft"
                     >

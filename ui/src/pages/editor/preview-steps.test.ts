@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import type { Step } from "@/api/types";
 import { readGraph } from "@/workflow/graph";
-import { asTest, numbers } from "./preview-steps";
+import { asTest, droppedRows, inputOf, numbers } from "./preview-steps";
 
 const step = (node: string, came: number, out: Step["out"], rejected: Step["rejected"] = []): Step => ({
   node,
@@ -20,6 +20,31 @@ it("what came is what goes on, is dropped or rejected", () => {
   });
   // Something that makes several of one.
   expect(numbers(step("split", 1, [{}, {}, {}])).dropped).toBe(0);
+});
+
+it.each([
+  ["which are not let through", [{ n: 1 }, { n: 3 }, { n: 2 }], [{ n: 3 }], [], [0, 2]],
+  ["one of two that are alike", [{ n: 1 }, { n: 1 }], [{ n: 1 }], [], [1]],
+  [
+    "columns in another order, and null for what is not there",
+    [{ a: 1, b: 2 }, { a: 3 }],
+    [{ b: null, a: 3 }],
+    [],
+    [0],
+  ],
+  ["not what was rejected", [{ n: 1 }, { n: 2 }], [], [{ row: 1, reason: "no" }], [0]],
+  ["nobody knows of what was made anew", [{ n: 1 }, { n: 2 }], [{ m: 2 }], [], null],
+] as const)("dropped: %s", (_, input, out, rejected, expected) =>
+  expect(droppedRows(step("large", input.length, [...out], [...rejected]), input)).toEqual(expected),
+);
+
+it("a step gets what was given, or what the step before makes", () => {
+  const given = { db: '{ "n": 1 }\n\n{ "n": { "deep": 2 } }\n' };
+  const first = step("large", 2, [{ n: 1 }]);
+  const second = { ...step("out", 1, []), from: "large" };
+  expect(inputOf(first, given, [first, second])).toEqual([{ n: 1 }, { n: { deep: 2 } }]);
+  expect(inputOf(second, given, [first, second])).toEqual([{ n: 1 }]);
+  expect(inputOf(first, { db: "nonsense" }, [first])).toEqual([]);
 });
 
 it("a preview becomes a test", () => {

@@ -1,7 +1,7 @@
 // What a preview shows of each step, and how it becomes a test. Pure.
 
-import type { Step } from "@/api/types";
-import type { Graph } from "@/workflow/graph";
+import type { RecordShown, Step } from "@/api/types";
+import { type Graph, nodeOf } from "@/workflow/graph";
 import { fromLines } from "@/workflow/rows";
 import type { Table, Value } from "@/workflow/value";
 
@@ -13,6 +13,44 @@ export function numbers({ came, out, rejected }: Pick<Step, "came" | "out" | "re
   // A step may make more of a record than one: then nothing is said to be dropped.
   const dropped = Math.max(0, came - out.length - rejected.length);
   return { came, out: out.length, rejected: rejected.length, dropped };
+}
+
+/** What a step got: what its source was given, or what the step before makes of it. */
+export function inputOf(step: Pick<Step, "from">, given: Readonly<Record<string, string>>, steps: readonly Step[]) {
+  const before = steps.filter(({ node }) => node === step.from);
+  if (before.length > 0) return before.flatMap(({ out }) => out);
+  const lines = given[nodeOf(step.from)] ?? "";
+  if (fromLines(lines).error !== null) return [];
+  const written = lines.split("\n").filter((line) => line.trim() !== "");
+  return written.map((line) => JSON.parse(line) as RecordShown);
+}
+
+/** The same text for the same columns and values, whatever their order; a column that is not there is null. */
+const sameText = (record: RecordShown) =>
+  JSON.stringify(
+    Object.entries(record)
+      .filter(([, value]) => value !== null)
+      .sort(([a], [b]) => (a < b ? -1 : 1)),
+  );
+
+/**
+ * Which of the records that came did not go on and were not rejected, by their row. Null: nobody can say, as the step makes
+ * other records of them, or got more than is known.
+ */
+export function droppedRows(step: Pick<Step, "came" | "out" | "rejected">, input: readonly RecordShown[]) {
+  if (input.length !== step.came) return null;
+  const left = new Map<string, number>();
+  for (const text of step.out.map(sameText)) left.set(text, (left.get(text) ?? 0) + 1);
+  const rejected = new Set(step.rejected.map(({ row }) => row));
+  const dropped = input.flatMap((record, row) => {
+    const text = sameText(record);
+    const times = left.get(text) ?? 0;
+    if (rejected.has(row)) return [];
+    if (times === 0) return [row];
+    left.set(text, times - 1);
+    return [];
+  });
+  return [...left.values()].every((times) => times === 0) ? dropped : null;
 }
 
 const rows = (records: readonly Record<string, unknown>[]): Table[] => {

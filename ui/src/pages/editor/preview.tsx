@@ -2,9 +2,9 @@
 // No source is read, no destination written.
 
 import { useMutation } from "@tanstack/react-query";
-import { useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { endTap, lookTap, openTap, tryText } from "@/api/operator";
-import type { Step } from "@/api/types";
+import type { RecordShown, Step } from "@/api/types";
 import { Allowed } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
@@ -18,7 +18,7 @@ import { count, number } from "@/lib/format";
 import { save } from "@/lib/save";
 import { freeName } from "@/workflow/edit";
 import { fromLines } from "@/workflow/rows";
-import { asTest, numbers, RECORDS_MAX } from "./preview-steps";
+import { asTest, droppedRows, inputOf, numbers, RECORDS_MAX } from "./preview-steps";
 import type { Workbench } from "./state";
 import { TrialDaemon, useTrialDaemon } from "./trial-daemon";
 
@@ -38,7 +38,7 @@ export function Preview({ bench }: { bench: Workbench }) {
   const [given, setGiven] = useState<Given>({});
   const [daemon, setDaemon] = useTrialDaemon(bench);
   const samples = sources.flatMap((id) => (given[id]?.trim() ? [{ source: id, lines: given[id] ?? "" }] : []));
-  const run = useMutation({ mutationFn: () => tryText(daemon, bench.text, samples) });
+  const run = useMutation({ mutationFn: (_: Given) => tryText(daemon, bench.text, samples) });
   if (source === undefined) {
     return <Empty title="No source yet">A preview begins with records of a source.</Empty>;
   }
@@ -75,7 +75,7 @@ export function Preview({ bench }: { bench: Workbench }) {
       </Field>
       <div className="flex flex-wrap items-center gap-2">
         <Allowed needs="operator" what="A preview">
-          <Button kind="main" disabled={!isReady} busy={run.isPending} onClick={() => run.mutate()}>
+          <Button kind="main" disabled={!isReady} busy={run.isPending} onClick={() => run.mutate(given)}>
             Preview
           </Button>
         </Allowed>
@@ -87,7 +87,7 @@ export function Preview({ bench }: { bench: Workbench }) {
         />
       </div>
       {run.isError && <Failure error={run.error} />}
-      {run.data && <Steps bench={bench} given={given} steps={run.data} />}
+      {run.data && <Steps bench={bench} given={run.variables} steps={run.data} />}
     </div>
   );
 }
@@ -99,27 +99,55 @@ interface CaptureProps {
   onCaught: (lines: string) => void;
 }
 
-/** Some records that pass the source while it runs: its tap is closed as soon as there are enough. */
-async function capture(daemon: string, workflow: string, node: string) {
+/** Records that pass the source while it runs, until there are enough, somebody says so, or its tap is over. */
+async function capture(
+  daemon: string,
+  workflow: string,
+  node: string,
+  enough: AbortSignal,
+  tellCount: (n: number) => void,
+) {
   const tap = await openTap({ daemon, workflow, node, for_s: CAPTURE_S, rate: CAPTURE_RATE });
   const caught: unknown[] = [];
   try {
     let after = 0;
     for (;;) {
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      await waitFor(LOOK_MS, enough);
       const look = await lookTap(tap.id, after);
       after = look.newest;
       caught.push(...look.records.map(({ record }) => record));
-      if (caught.length > 0 || look.tap.is_over) return { caught: caught.slice(0, RECORDS_MAX), cause: look.tap.cause };
+      tellCount(caught.length);
+      const isOver = look.tap.is_over || enough.aborted;
+      if (caught.length >= RECORDS_MAX || isOver)
+        return { caught: caught.slice(0, RECORDS_MAX), cause: look.tap.cause };
     }
   } finally {
     await endTap(tap.id).catch(() => {});
   }
 }
 
+/** Waits so long, or until somebody says that it is enough. */
+const waitFor = (ms: number, enough: AbortSignal) =>
+  new Promise<void>((resolve) => {
+    if (enough.aborted) return resolve();
+    const timer = setTimeout(resolve, ms);
+    enough.addEventListener("abort", () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+
 function Capture({ bench, source, daemon, onCaught }: CaptureProps) {
+  const [caughtSoFar, setCaughtSoFar] = useState(0);
+  const enough = useRef<AbortController | null>(null);
+  // Whoever goes elsewhere wants no more.
+  useEffect(() => () => enough.current?.abort(), []);
   const run = useMutation({
-    mutationFn: () => capture(daemon, bench.name ?? "", source),
+    mutationFn: () => {
+      setCaughtSoFar(0);
+      enough.current = new AbortController();
+      return capture(daemon, bench.name ?? "", source, enough.current.signal, setCaughtSoFar);
+    },
     onSuccess: ({ caught, cause }) => {
       if (caught.length > 0) onCaught(caught.map((record) => JSON.stringify(record)).join("\n"));
       tell(
@@ -132,9 +160,16 @@ function Capture({ bench, source, daemon, onCaught }: CaptureProps) {
   return (
     <>
       <Allowed needs="operator" what="Capturing records">
-        <Button busy={run.isPending} onClick={() => run.mutate()}>
-          {run.isPending ? "Waiting for records …" : "Capture some that pass"}
-        </Button>
+        {run.isPending ? (
+          <>
+            <span role="status" className="tabular py-1.5 text-sm text-muted">
+              {`${number(caughtSoFar)} of ${RECORDS_MAX} captured …`}
+            </span>
+            <Button onClick={() => enough.current?.abort()}>That is enough</Button>
+          </>
+        ) : (
+          <Button onClick={() => run.mutate()}>Capture some that pass</Button>
+        )}
       </Allowed>
       {run.isError && (
         <div className="w-full">
@@ -158,14 +193,15 @@ function Steps({ bench, given, steps }: { bench: Workbench; given: Given; steps:
         <Button onClick={keep}>Keep it as a test</Button>
       </div>
       {steps.map((step) => (
-        <StepShown key={`${step.from} ${step.node}`} step={step} />
+        <StepShown key={`${step.from} ${step.node}`} step={step} input={inputOf(step, given, steps)} />
       ))}
     </>
   );
 }
 
-function StepShown({ step }: { step: Step }) {
+function StepShown({ step, input }: { step: Step; input: readonly RecordShown[] }) {
   const { came, out, dropped, rejected } = numbers(step);
+  const without = dropped > 0 ? (droppedRows(step, input) ?? []) : [];
   return (
     <Section
       title={step.from === "" ? step.node : `${step.from} → ${step.node}`}
@@ -179,6 +215,12 @@ function StepShown({ step }: { step: Step }) {
       }
     >
       {step.out.length > 0 && <Records label={`What comes out of ${step.node}`} records={step.out} />}
+      {without.length > 0 && (
+        <details>
+          <summary className="cursor-pointer text-sm text-muted">{`${count(without.length, "record")} not let through`}</summary>
+          <Records label={`What ${step.node} drops`} records={without.map((row) => input[row] ?? {})} />
+        </details>
+      )}
       {step.rejected.length > 0 && (
         <ul className="list-disc pl-5 text-sm">
           {step.rejected.map(({ row, reason }) => (

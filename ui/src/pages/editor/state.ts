@@ -3,11 +3,12 @@
 
 import { useCallback, useMemo, useReducer, useRef, useState } from "react";
 import type { ComponentRole, ComponentView } from "@/api/types";
-import { copy, type Edit, freeName, paste, patchAll } from "@/workflow/edit";
-import { outputsKey, outputsOf } from "@/workflow/fields";
-import { type Graph, graphOf, placesOf, readGraph, SECTIONS } from "@/workflow/graph";
+import { copy, type Edit, freeName, paste, patchAll, pathOf } from "@/workflow/edit";
+import { formOf, outputsKey, outputsOf } from "@/workflow/fields";
+import { type Graph, graphOf, type Node, placesOf, readGraph, SECTIONS } from "@/workflow/graph";
 import { begin, type Layout, type Position, reduce } from "@/workflow/history";
 import { arranged, placed, renamedIn } from "@/workflow/layout";
+import { retype } from "@/workflow/retype";
 import { at, isTable, read, type Table, type Value } from "@/workflow/value";
 import type { Beginning, Remote } from "./draft";
 import { useKeeping } from "./keeping";
@@ -140,6 +141,12 @@ export function useWorkbench(
     rename: (id: string, to: string) => {
       change({ text: patchAll(text, [{ kind: "rename", id, to }]), layout: renamedIn(layout, id, to) });
       setSelected([to]);
+    },
+    retype: (node: Node, type: string) => {
+      const component = components.find(({ role, name }) => role === node.role && name === type);
+      if (!component) return;
+      const known = new Set(formOf(component.schema).map((field) => field.key));
+      edit(retype(pathOf(node), node.keys, type, known, exampleKeys(component)));
     },
     move: (positions: Layout, key?: string) => change({ layout: { ...layout, ...positions } }, key),
     arrange: () => {

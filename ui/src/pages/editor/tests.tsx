@@ -125,7 +125,9 @@ function RunTests({ bench }: { bench: Workbench }) {
       {run.data && (
         <div role="status" className="flex flex-col gap-2 text-sm">
           <Status tone={failed > 0 ? "bad" : "good"}>
-            {failed > 0 ? `${count(failed, "test")} of ${run.data.length} differ` : "All is as expected."}
+            {failed > 0
+              ? `${count(failed, "test")} of ${run.data.length} ${failed === 1 ? "differs" : "differ"}`
+              : "All is as expected."}
           </Status>
           {run.data
             .filter(({ ok }) => !ok)

@@ -5,7 +5,7 @@ import { revokeToken } from "@/api/actions";
 import { keys } from "@/api/keys";
 import { useTokens } from "@/api/queries";
 import type { TokenView } from "@/api/types";
-import { CliButton } from "@/components/copy";
+import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
 import { ConfirmButton } from "@/components/dialog";
 import { Section } from "@/components/page";
@@ -48,6 +48,7 @@ function Revoke({ id }: { id: string }) {
       action="Revoke"
       label={`Revoke ${id}`}
       title={`Revoke the string ${id}?`}
+      command={`mycelial token revoke ${shellWord(id)}`}
       onConfirm={async () => {
         await revokeToken(id);
         tell(`The enrolment string ${id} does not work any more.`);

@@ -180,6 +180,9 @@ function List({ workflow, letters, isMore }: ListProps) {
             <Button busy={replay.isPending} onClick={() => replay.mutate(places.map(which))}>
               {typed.trim() === "" ? "Try all again" : "Try these again"}
             </Button>
+            {typed.trim() === "" && (
+              <CliButton command={`mycelial dlq replay --all --workflow ${shellWord(workflow)}`} />
+            )}
             <Discard workflow={workflow} places={places.map(which)} found={rows.length} isAll={typed.trim() === ""} />
           </>
         )}
@@ -231,6 +234,7 @@ function Discard({ workflow, places, found, isAll }: DiscardProps) {
       action="Discard"
       label={isAll ? "Discard all" : "Discard these"}
       title={`Discard ${what} of ${workflow}?`}
+      {...(isAll ? { command: `mycelial dlq purge --all --workflow ${shellWord(workflow)}` } : {})}
       onConfirm={async () => {
         tell(told(await everywhere(discardLetters, places), "discarded"));
         await queries.invalidateQueries({ queryKey: keys.lettersOf(workflow) });

@@ -5,7 +5,7 @@ import { Download, Pause, Play } from "lucide-react";
 import { useMemo, useState } from "react";
 import { previewRule } from "@/api/actions";
 import { keys } from "@/api/keys";
-import { useRollouts, useRules, useWorkflows } from "@/api/queries";
+import { again, useRollouts, useRules, useWorkflows } from "@/api/queries";
 import type { RuleShown } from "@/api/types";
 import { Button, LinkButton } from "@/components/button";
 import { Failure } from "@/components/callout";
@@ -84,7 +84,7 @@ function List({ rules }: { rules: readonly RuleShown[] }) {
   const found = useQuery({
     queryKey: [...keys.events(lastS), rules],
     queryFn: async () => ({ all: await conditions(rules, lastS), at: Date.now() }),
-    refetchInterval: ({ state }) => (isPaused || state.status === "error" ? false : AGAIN_MS),
+    refetchInterval: ({ state }) => again(state.error, isPaused ? false : AGAIN_MS),
     placeholderData: keepPreviousData,
     gcTime: 0,
   });

@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import type { AlertView, DaemonView, RolloutView, StreamView, WorkflowView } from "@/api/types";
 import { USUAL } from "@/lib/rollout";
-import { attention } from "./attention";
+import { attention, consumerOf } from "./attention";
 
 const daemon = (name: string, presence: DaemonView["presence"], damaged = 0): DaemonView => ({
   name,
@@ -64,6 +64,28 @@ it("many of a kind are one line that leads to all of them", () => {
   expect(others).toEqual([]);
   expect(item).toMatchObject({ title: "40 daemons are offline", href: "/daemons?q=presence:offline" });
   expect(item?.detail).toContain("gw-0, gw-1, gw-2, gw-3, gw-4 and 35 more");
+});
+
+it.each([
+  ["a->b", "b"],
+  ["a->b#2", "b"],
+  ["a.b-3->b.3", "b"],
+])("%s goes into %s", (edge, node) => expect(consumerOf({ edge })).toBe(node));
+
+it("a buffer that is nearly full is told, with how much it may hold", () => {
+  const quotas = new Map([["shop", new Map([["b", 1_000_000]])]]);
+  const held = (buffered_bytes: number, workflow = "shop") => ({ ...stream(workflow, 0), buffered_bytes });
+  const told = (streams: StreamView[]) => attention({ daemons: [], workflows: [], streams, quotas });
+  expect(told([held(799_999), held(5e9, "unknown")])).toEqual([]);
+  expect(told([held(850_000)])).toEqual([
+    {
+      key: "full/shop a->b gw",
+      tone: "warn",
+      title: "The buffer of shop, a → b is nearly full",
+      detail: "85 % of 1.0 MB on gw",
+      href: "/workflows/shop",
+    },
+  ]);
 });
 
 it("rollouts that wait and alerts that fire are told, those that are silenced are not", () => {

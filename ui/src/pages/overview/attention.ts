@@ -2,7 +2,7 @@
 
 import type { AlertView, DaemonView, RolloutView, StreamView, WorkflowView } from "@/api/types";
 import type { Tone } from "@/components/status";
-import { count } from "@/lib/format";
+import { bytes, count } from "@/lib/format";
 
 export interface Item {
   key: string;
@@ -91,6 +91,42 @@ function streams(all: readonly StreamView[], failed: ReadonlySet<string>) {
   });
 }
 
+/** From how full on a buffer wants to be looked at. */
+const FULL = 0.8;
+
+/** The node that a stream goes into: `a->b`, `a->b#2` with what is live first, `a.b-3->b.3` of a shared destination. */
+export const consumerOf = (stream: Pick<StreamView, "edge">) =>
+  stream.edge
+    .split("->")
+    .at(-1)
+    ?.replace(/[#.].*$/, "") ?? "";
+
+/** What the streams into each node may buffer, in bytes: by workflow and node. */
+export type Quotas = ReadonlyMap<string, ReadonlyMap<string, number>>;
+
+function full(all: readonly StreamView[], quotas: Quotas) {
+  const items: Item[] = [];
+  for (const stream of all) {
+    const { workflow, edge, producer, buffered_bytes } = stream;
+    const quota = quotas.get(workflow)?.get(consumerOf(stream));
+    if (quota === undefined || buffered_bytes < FULL * quota) continue;
+    const share = Math.min(100, Math.floor((100 * buffered_bytes) / quota));
+    items.push({
+      key: `full/${workflow} ${edge} ${producer}`,
+      tone: "warn",
+      title: `The buffer of ${workflow}, ${edge.replace("->", " → ")} is nearly full`,
+      detail: `${share} % of ${bytes(quota)} on ${producer}`,
+      href: `/workflows/${part(workflow)}`,
+    });
+  }
+  return grouped(items, {
+    key: "full",
+    tone: "warn",
+    title: `${count(items.length, "buffer")} are nearly full`,
+    href: "/streams",
+  });
+}
+
 function rest(daemons: readonly DaemonView[]) {
   const items: Item[] = [];
   for (const { name, damaged, presence } of daemons) {
@@ -153,15 +189,20 @@ interface Fleet {
   streams: readonly StreamView[];
   rollouts?: readonly RolloutView[];
   alerts?: readonly AlertView[];
+  quotas?: Quotas;
 }
 
-export function attention({ daemons, workflows, streams: all, rollouts = [], alerts = [] }: Fleet): Item[] {
+const NO_QUOTAS: Quotas = new Map();
+
+export function attention(fleet: Fleet): Item[] {
+  const { daemons, workflows, streams: all, rollouts = [], alerts = [], quotas = NO_QUOTAS } = fleet;
   const failed = new Set(workflows.filter(({ state }) => state === "failed").map(({ name }) => name));
   const items = [
     ...offline(daemons),
     ...failing(workflows),
     ...stuck(rollouts),
     ...alarms(alerts),
+    ...full(all, quotas),
     ...streams(all, failed),
     ...rest(daemons),
   ];

@@ -14,6 +14,7 @@ import { RUN_TONES, Status } from "@/components/status";
 import { StreamTable } from "@/components/stream-table";
 import { bytes, compact, number } from "@/lib/format";
 import { attention, type Item } from "./attention";
+import { useQuotas } from "./quotas";
 
 /** How many streams are shown here; the rest is a page of its own. */
 const STREAMS_MAX = 8;
@@ -69,6 +70,7 @@ function Glance({ daemons, workflows, streams }: GlanceProps) {
     streams,
     rollouts: rollouts.data ?? [],
     alerts: alerts.data ?? [],
+    quotas: useQuotas(workflows, streams),
   });
   const isKnown = rollouts.data !== undefined && alerts.data !== undefined;
   const fastest = [...streams].sort((a, b) => b.rate - a.rate).slice(0, STREAMS_MAX);

@@ -21,7 +21,7 @@ import { type Column, Table } from "@/components/table";
 import { Time } from "@/components/time";
 import { Whole } from "@/components/whole";
 import { bytes, count, number, sentence, span } from "@/lib/format";
-import { isOver, PHASES, showAmount, taken, wanted, waveStates } from "@/lib/rollout";
+import { course, isOver, PHASES, showAmount, taken, wanted, waveStates } from "@/lib/rollout";
 import { difference } from "@/workflow/diff";
 import { graphOf, readGraph } from "@/workflow/graph";
 import { Commands } from "./commands";
@@ -80,12 +80,11 @@ function Known({ id }: { id: string }) {
 }
 
 function Detail({ rollout }: { rollout: RolloutView }) {
-  const { workflow, revision, before, phase, cause } = rollout;
+  const { workflow, phase, cause } = rollout;
   return (
     <>
       <p className="max-w-prose">
-        <TextLink href={`/workflows/${part(workflow)}`}>{workflow}</TextLink>{" "}
-        {before === 0 ? `gets its first revision, ${revision}` : `goes from revision ${before} to ${revision}`}.{" "}
+        <TextLink href={`/workflows/${part(workflow)}`}>{workflow}</TextLink> {course(rollout)}{" "}
         <span className="tabular" role="status">
           {`${number(taken(rollout))} of ${count(wanted(rollout), "daemon")}`} run it.
         </span>

@@ -119,7 +119,12 @@ function Delete({ name }: { name: string }) {
     tell(`${name} is deleted.`);
   };
   return (
-    <ConfirmButton action="Delete" title={`Delete ${name}?`} onConfirm={run}>
+    <ConfirmButton
+      action="Delete"
+      title={`Delete ${name}?`}
+      onConfirm={run}
+      command={`mycelial workflow delete ${shellWord(name)}`}
+    >
       It stops on all its daemons, and what is still buffered is not delivered any more. Its revisions are kept.
     </ConfirmButton>
   );

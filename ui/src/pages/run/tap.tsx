@@ -139,7 +139,9 @@ export function OpenTap({ tap, workflow, node, daemons }: OpenTapProps) {
           Watch
         </Button>
       </div>
-      <CliButton command={`mycelial tap ${shellWord(workflow)} ${shellWord(node)} --count 5`} />
+      <CliButton
+        command={`mycelial tap ${shellWord(workflow)} ${shellWord(node)} --daemon ${shellWord(daemon)} --rate ${RATE} --seconds ${lasts}`}
+      />
       {run.isError && <Failure error={run.error} />}
     </Allowed>
   );

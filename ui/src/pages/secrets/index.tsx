@@ -137,6 +137,7 @@ function Forget({ daemon, secret: { name, used_by } }: { daemon: string; secret:
       action="Forget"
       label={`Forget ${name}`}
       title={`Forget ${name} on ${daemon}?`}
+      command={`mycelial secret remove ${shellWord(name)} --daemon ${shellWord(daemon)}`}
       onConfirm={async () => {
         const done = await forgetSecret(name, `name:${daemon}`);
         const failed = done.find(({ outcome }) => outcome !== "done");

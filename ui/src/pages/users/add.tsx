@@ -4,19 +4,29 @@ import { useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { addUser } from "@/api/actions";
 import { keys } from "@/api/keys";
+import { useSurroundings } from "@/api/queries";
 import { logIn } from "@/api/session";
 import type { Rank } from "@/api/types";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
+import { CliButton, shellWord } from "@/components/copy";
 import { Field, Input, Select } from "@/components/field";
 import { tell } from "@/components/toast";
 import { mistakeInName, mistakeInPassword, mistakeInRepeat, RANKS } from "./wish";
 
 const EMPTY = { name: "", password: "", again: "", role: "viewer" as Rank, scope: "" };
 
+/** On the plane's machine; it makes a password of its own. */
+function cliOf({ name, role, scope }: typeof EMPTY, dir: string) {
+  const words = ["mycelial-plane user add --dir", shellWord(dir), "--role", role];
+  if (scope.trim() !== "") words.push("--scope", shellWord(scope.trim()));
+  return [...words, shellWord(name || "NAME")].join(" ");
+}
+
 export function AddUser({ isFirst = false }: { isFirst?: boolean }) {
   const queries = useQueryClient();
   const [typed, setTyped] = useState(EMPTY);
+  const dir = useSurroundings().data?.dir ?? "DIR";
   const [isTried, setTried] = useState(false);
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
@@ -78,10 +88,11 @@ export function AddUser({ isFirst = false }: { isFirst?: boolean }) {
         </Field>
       )}
       {error !== null && <Failure error={error} />}
-      <div>
+      <div className="flex flex-wrap gap-2">
         <Button kind="main" type="submit" busy={isBusy}>
           {isFirst ? "Make the first admin" : "Add the user"}
         </Button>
+        {!isFirst && <CliButton command={cliOf(typed, dir)} />}
       </div>
     </form>
   );

@@ -4,12 +4,13 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { changeUser, removeUser } from "@/api/actions";
 import { keys } from "@/api/keys";
-import { useUsers } from "@/api/queries";
+import { useSurroundings, useUsers } from "@/api/queries";
 import { useUser } from "@/api/session";
 import type { Rank, UserView } from "@/api/types";
 import { Allowed, useMay } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
+import { shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
 import { ConfirmButton, Dialog } from "@/components/dialog";
 import { Field, Input, Select } from "@/components/field";
@@ -98,7 +99,7 @@ function Role({ user: { name, role } }: { user: UserView }) {
     },
   });
   return (
-    <div className="max-w-56">
+    <div className="min-w-60 max-w-80">
       <Select
         aria-label={`Role of ${name}`}
         className="h-7"
@@ -168,6 +169,7 @@ function Actions({ user: { name } }: { user: UserView }) {
   const queries = useQueryClient();
   const [isOpen, setOpen] = useState(false);
   const may = useMay("admin");
+  const dir = useSurroundings().data?.dir ?? "DIR";
   if (!may) return null;
   return (
     <span className="flex flex-wrap gap-1">
@@ -178,6 +180,7 @@ function Actions({ user: { name } }: { user: UserView }) {
         action="Remove"
         label={`Remove ${name}`}
         title={`Remove the user ${name}?`}
+        command={`mycelial-plane user remove --dir ${shellWord(dir)} ${shellWord(name)}`}
         onConfirm={async () => {
           await removeUser(name);
           tell(`${name} is removed.`);

@@ -472,7 +472,7 @@ pub struct DaemonView {
     pub node: NodeId,
     /// Is it there?
     pub presence: Presence,
-    /// Milliseconds since it was last heard; `None` when never since the plane started.
+    /// Milliseconds since it was last heard; `None` when it never was.
     pub last_seen_ms: Option<u64>,
     /// Version of `myceliald`.
     pub version: String,

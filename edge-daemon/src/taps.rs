@@ -123,8 +123,13 @@ impl Tap {
             self.second = now;
             self.shown = 0;
         }
-        let rows = batch.rows().min((self.rate_max - self.shown) as usize);
-        let shown = batch.slice(0..rows).encode();
+        let mut rows = batch.rows().min(self.rate_max.saturating_sub(self.shown) as usize);
+        let mut shown = batch.slice(0..rows).encode();
+        // Fewer of large ones.
+        while rows > 1 && shown.len() > SAMPLE_BYTES_MAX {
+            rows /= 2;
+            shown = batch.slice(0..rows).encode();
+        }
         if rows == 0 || shown.len() > SAMPLE_BYTES_MAX {
             self.skipped += batch.rows() as u64;
             return None;
@@ -189,5 +194,31 @@ mod tests {
         taps.passed(workflow, "a", &batch(1), now + Duration::from_secs(6));
         assert!(samples.try_recv().is_err());
         assert_eq!(taps.open.load(Ordering::Relaxed), 0);
+    }
+    #[test]
+    fn of_large_records_fewer_are_shown() {
+        let (taps, mut samples) = Taps::new();
+        let (operator, workflow) = (NodeId::from_hash(&[1; 32]), WorkflowId::of_name("w"));
+        let schema = Schema {
+            collection: "t".into(),
+            fields: vec![Field::new("text", Type::Text)],
+        };
+        let mut builder = BatchBuilder::new(Arc::new(schema));
+        let large = "x".repeat(SAMPLE_BYTES_MAX / 4);
+        for _ in 0..8 {
+            builder.push(Op::Insert, &[Cell::Text(&large)]).unwrap();
+        }
+        let (batch, now) = (builder.finish(Origin::default()), Instant::now());
+        let wish = TapOpen {
+            workflow,
+            node: "a".into(),
+            rate_max: 10,
+            lease_ms: 5000,
+        };
+        assert_eq!(taps.open(operator, &wish, now), Ok(true));
+        assert_eq!(taps.open(operator, &wish, now), Ok(false), "prolonged");
+        taps.passed(workflow, "a", &batch, now);
+        let (_, sample) = samples.try_recv().unwrap();
+        assert_eq!((Batch::decode(&sample.batch).unwrap().rows(), sample.skipped), (2, 6));
     }
 }

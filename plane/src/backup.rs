@@ -769,13 +769,13 @@ mod tests {
             assert!(verify(&full, Opener::Dir(dir.path())).is_err(), "cut at {at}");
         }
         let store = Entry {
-            name: FILE.to_string(),
-            bytes: copy_of(dir.path(), FILE).unwrap().unwrap().bytes,
+            name: STORE.to_string(),
+            bytes: copy_of(dir.path(), STORE).unwrap().unwrap().bytes,
         };
         check_store(&full, &store).unwrap();
         for cut in [0, 100, store.bytes.len() / 2] {
             let spoilt = Entry {
-                name: FILE.to_string(),
+                name: STORE.to_string(),
                 bytes: store.bytes[..cut].to_vec(),
             };
             let error = check_store(&full, &spoilt).unwrap_err().to_string();

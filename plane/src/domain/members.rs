@@ -429,7 +429,7 @@ mod tests {
         let roster = |version, members: Vec<Certificate>| Roster {
             fleet: a.certificate.fleet,
             version,
-            members: members.into(),
+            members,
             revoked: [].into(),
         };
         let mut members = Members::new(a.certificate.fleet);

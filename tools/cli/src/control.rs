@@ -263,24 +263,28 @@ pub async fn logs(dir: &Path, timeout: Duration, output: Output, wish: Lines) ->
     let client = Client::connect(dir, timeout, Vec::new()).await?;
     let read = async {
         let node = find_daemon(&client, &wish.daemon).await?;
-        let mut after = 0;
+        let (mut after, mut lines_max) = (0, wish.most);
         loop {
             let call = ControlCall::Logs {
                 after,
-                lines_max: if after == 0 { wish.most } else { u16::MAX },
+                lines_max,
                 workflow: wish.workflow.clone(),
             };
             match client.ask(&wish.daemon, &node, &call).await {
                 Ok(ControlResult::Lines { lines, newest }) => {
-                    // It counts anew when the daemon has started anew.
-                    after = newest;
+                    // The daemon has started anew, and counts anew: all its lines are new.
+                    let from_its_start = newest < after;
+                    (after, lines_max) = (if from_its_start { 0 } else { newest }, u16::MAX);
+                    if from_its_start {
+                        continue;
+                    }
                     if !lines.iter().all(|line| shown(output, &wish.daemon, line)) {
                         return Ok(());
                     }
                 }
                 Ok(ControlResult::Failed(failure)) => return Err(CliError::Refused(failure)),
                 Ok(_) => return Err(CliError::Failed(format!("{} answered something else", wish.daemon))),
-                Err(error) if wish.follow && after > 0 => eprintln!("{error}; trying again"),
+                Err(error) if wish.follow && lines_max == u16::MAX => eprintln!("{error}; trying again"),
                 Err(error) => return Err(error),
             }
             if !wish.follow {

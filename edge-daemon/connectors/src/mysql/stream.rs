@@ -17,6 +17,7 @@ use super::{
     mark::{At, Mark, Place},
     statement::{Effect, Table, effect},
     table_map::{self, TableMap},
+    value::Misread,
 };
 use crate::postgres::{Page, Slot, shown};
 
@@ -75,6 +76,8 @@ enum Step {
 struct Image {
     text: Vec<u8>,
     cells: Vec<Value>,
+    /// Columns whose value cannot be read, and why; it counts as missing.
+    unread: Vec<(usize, &'static str)>,
 }
 
 #[derive(Debug)]
@@ -89,6 +92,7 @@ impl Image {
     fn read(&mut self, described: &Described, bits: &Bits, bytes: &mut Bytes<'_>) -> Result<(), Broken> {
         self.text.clear();
         self.cells.clear();
+        self.unread.clear();
         let nulls = Bits::take(bytes, bits.among(described.writings.len()))?;
         let mut number = 0;
         for (index, writing) in described.writings.iter().enumerate() {
@@ -103,10 +107,28 @@ impl Image {
                 continue;
             }
             let start = self.text.len();
-            writing.value(bytes, &mut self.text)?;
-            self.cells.push(Value::Text(start..self.text.len()));
+            self.cells.push(match writing.value(bytes, &mut self.text) {
+                Ok(()) => Value::Text(start..self.text.len()),
+                Err(Misread::Broken(broken)) => return Err(broken),
+                Err(Misread::Value(cause)) => {
+                    self.unread.push((index, cause));
+                    Value::Missing
+                }
+            });
         }
         Ok(())
+    }
+
+    /// Why the row is no record, if so. Of a row that only says which one is meant, the key has to be there.
+    fn trouble(&self, described: &Described, key_only: bool) -> Option<String> {
+        let counts = |(index, _): &&(usize, &str)| !key_only || described.map.key.contains(index);
+        let (index, cause) = self.unread.iter().find(counts)?;
+        let name = described
+            .schema
+            .fields
+            .get(*index)
+            .map_or("?", |field| field.name.as_str());
+        Some(format!("column '{name}' has {cause}"))
     }
 
     fn slots(&self) -> Vec<Slot<'_>> {
@@ -433,12 +455,21 @@ impl Stream {
         let place = format!("{}, after {}, change {number}", self.table.name, self.mark.place);
         let mut bytes = Bytes::new(rows.body.get(rows.at..).unwrap_or_default(), "row");
         let has_width = rows.width == described.writings.len();
-        if let Some(cause) = described
-            .unreadable
-            .as_deref()
-            .or((!has_width).then_some("it has other columns"))
-        {
-            // None of the rows of the event.
+        let [first, second] = &mut self.images;
+        let mut cause = described.unreadable.clone();
+        if cause.is_none() && !has_width {
+            cause = Some("it has other columns".to_string());
+        }
+        if cause.is_none() {
+            let mut read = first.read(described, &rows.first, &mut bytes);
+            if read.is_ok() && rows.kind == Kind::Update {
+                read = second.read(described, &rows.second, &mut bytes);
+            }
+            // It would be no better when it came again: the log's sums are checked.
+            cause = read.err().map(|broken| broken.to_string());
+        }
+        if let Some(cause) = cause {
+            // None of the rows of the event, or of those that are left of it.
             if number > group.given {
                 if page.as_ref().is_some_and(Page::is_full) {
                     return Ok(Step::Wait);
@@ -450,11 +481,6 @@ impl Stream {
             group.changes = number;
             self.rows = None;
             return Ok(Step::Taken);
-        }
-        let [first, second] = &mut self.images;
-        first.read(described, &rows.first, &mut bytes).map_err(broken)?;
-        if rows.kind == Kind::Update {
-            second.read(described, &rows.second, &mut bytes).map_err(broken)?;
         }
         if number > group.given {
             let change = Change {
@@ -473,7 +499,12 @@ impl Stream {
             // The snapshot may have the change already, where it was read at different times.
             let settled = self.mark.settled.as_ref();
             let is_settled = settled.is_none_or(|settled| !self.mark.place.is_before(settled));
-            change.put(described, is_settled, page, &place);
+            let is_update = rows.kind == Kind::Update;
+            let trouble = first.trouble(described, rows.kind != Kind::Insert);
+            match trouble.or_else(|| is_update.then(|| second.trouble(described, false)).flatten()) {
+                Some(cause) => page.refuse(shown(&described.schema, change.longest()), format!("{place}: {cause}")),
+                None => change.put(described, is_settled, page, &place),
+            }
             self.mark.at = At::Stream { changes: number };
         }
         group.changes = number;

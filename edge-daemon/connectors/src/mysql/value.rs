@@ -33,6 +33,20 @@ pub(super) enum Kind {
     Padded(usize),
 }
 
+/// What is wrong with a document that is none of JSON's.
+const NO_JSON: &str = "a document with a value that JSON has no form for, such as a decimal or a date";
+
+/// Why a value could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Misread {
+    /// Where it ends is not known either.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// The value alone: `bytes` are behind it.
+    #[error("{0}")]
+    Value(&'static str),
+}
+
 /// How values of a column are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Writing {
@@ -43,7 +57,16 @@ pub(super) struct Writing {
 
 impl Writing {
     /// Reads one value from the front of `bytes`, and appends its text to `out`.
-    pub(super) fn value(&self, bytes: &mut Bytes<'_>, out: &mut Vec<u8>) -> Result<(), Broken> {
+    pub(super) fn value(&self, bytes: &mut Bytes<'_>, out: &mut Vec<u8>) -> Result<(), Misread> {
+        if self.column.ty != ty::JSON {
+            return Ok(self.simple(bytes, out)?);
+        }
+        let document = lengthy(bytes, self.column.meta[0])?;
+        // What follows it is found whatever is in it.
+        json(document, out).map_err(|_| Misread::Value(NO_JSON))
+    }
+
+    fn simple(&self, bytes: &mut Bytes<'_>, out: &mut Vec<u8>) -> Result<(), Broken> {
         let column = &self.column;
         let [first, second] = column.meta;
         match column.ty {
@@ -77,7 +100,6 @@ impl Writing {
             }
             ty::ENUM => self.name(bytes, out),
             ty::SET => self.names(bytes, out),
-            ty::JSON => json(lengthy(bytes, first)?, out),
             ty::VECTOR | ty::GEOMETRY | ty::TINY_BLOB..=ty::BLOB => self.text(lengthy(bytes, first)?, out),
             ty::VARCHAR | ty::VAR_STRING => {
                 let max = u16::from_le_bytes(column.meta);
@@ -358,12 +380,30 @@ mod tests {
         }
     }
 
-    fn text(writing: &Writing, bytes: &[u8]) -> Result<String, Broken> {
+    fn text(writing: &Writing, bytes: &[u8]) -> Result<String, Misread> {
         let mut out = Vec::new();
         let mut bytes = Bytes::new(bytes, "test");
         writing.value(&mut bytes, &mut out)?;
         assert!(bytes.is_empty(), "{writing:?}: {} bytes are left", bytes.len());
         Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    #[test]
+    fn after_a_document_that_is_none_of_jsons_the_next_value_is_read() {
+        // The decimal 1.50, as MySQL 8 keeps it within a document.
+        let document = b"\x0f\xf6\x05\x03\x02\x81\x32";
+        let mut row = (document.len() as u32).to_le_bytes().to_vec();
+        row.extend_from_slice(document);
+        row.push(5);
+        let (mut bytes, mut out) = (Bytes::new(&row, "test"), Vec::new());
+        let read = writing(ty::JSON, [4, 0], false).value(&mut bytes, &mut out);
+        assert_eq!(read, Err(Misread::Value(NO_JSON)));
+        writing(ty::TINY, [0, 0], false).value(&mut bytes, &mut out).unwrap();
+        assert_eq!((out.as_slice(), bytes.is_empty()), (&b"5"[..], true));
+        // Where even its end is not known.
+        let mut cut = Bytes::new(&row[..3], "test");
+        let read = writing(ty::JSON, [4, 0], false).value(&mut cut, &mut Vec::new());
+        assert!(matches!(read, Err(Misread::Broken(_))), "{read:?}");
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Report {
         let mut out = String::from(
             "# Benchmarks\n\nMade by `cargo xtask bench`; do not edit. Raw figures are in [report.json](report.json), what was \
              learned from them in [PERFORMANCE.md](../PERFORMANCE.md).\n\n\
-             Everybody runs in turns after a warm-up; a cell is the median, with the least and the greatest in parentheses. \
+             Everybody runs in turns after a warm-up (latency and outages without one); a cell is the median, with the least and the greatest in parentheses. \
              Rows are counted and compared at the destination: whoever loses, doubles or changes one has failed. Ratios are to \
              the first row of a table, of its first column; where an entry appears a second time (“again”), the difference is \
              the noise. CPU and memory are of the process and its children; memory is the peak resident set (VmHWM), which \

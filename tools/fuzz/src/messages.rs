@@ -8,6 +8,7 @@ use bus_schema::{
     message::*,
     pairing::{PairAsk, PairWait},
     plan::Plan,
+    rotation::{CertificateShow, KeyOffer, RotateAnswer, RotateAsk, RotateDone},
     secret::{SecretCall, SecretResult},
     trial::{TrialCall, TrialResult},
 };
@@ -41,6 +42,7 @@ pub fn feed(data: &[u8]) {
     let _ = bus_schema::decode::<Signed<Certificate>>(data);
     let _ = bus_schema::decode::<Signed<Roster>>(data);
     let _ = bus_schema::decode::<Signed<Plan>>(data);
+    let _ = bus_schema::decode::<Signed<KeyOffer>>(data);
     let _ = bus_schema::decode::<Plan>(data);
     if let Ok(text) = core::str::from_utf8(data) {
         let _ = Invitation::decode(text);
@@ -79,12 +81,17 @@ fn each(kind: u16, ver: u8, payload: &[u8]) {
     again::<RecallPage>(kind, ver, payload);
     again::<PairAsk>(kind, ver, payload);
     again::<PairWait>(kind, ver, payload);
+    again::<RotateAsk>(kind, ver, payload);
+    again::<RotateAnswer>(kind, ver, payload);
+    again::<RotateDone>(kind, ver, payload);
+    again::<CertificateShow>(kind, ver, payload);
 }
 
 /// The kinds that [`each`] reads: a test compares them with the catalogue.
 #[cfg(test)]
 const KINDS: &[u16] = &[
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33,
+    40, 41, 42, 43,
 ];
 
 #[cfg(test)]

@@ -302,6 +302,10 @@ impl Agent {
         let taken = membership.clone();
         if let Err(error) = self.on_disk(move |home| home.take_next_keys(&taken)).await {
             tracing::error!(%error, "the new keys cannot be taken into use; will try again");
+            // It may be written by now, and is not written over with what was there before.
+            if let Ok(Some(kept)) = self.home.membership() {
+                self.membership = kept;
+            }
             return false;
         }
         tracing::info!("takes new keys into use; the old ones stay good for what they have signed");

@@ -115,6 +115,31 @@ pub fn hidden(hidden: Hidden) -> ApiResult {
     })
 }
 
+/// The revision whose text a call asks for.
+pub fn revision_in(call: &ApiCall) -> Option<(String, u32)> {
+    match call {
+        ApiCall::WorkflowText { name, revision } => Some((name.clone(), *revision)),
+        _ => None,
+    }
+}
+
+/// The text of a revision, if whoever asks may read it.
+pub fn readable(
+    state: &State,
+    sight: &Sight,
+    revision: Option<(String, u32)>,
+    result: ApiResult,
+    now: Now,
+) -> ApiResult {
+    match (&result, revision) {
+        (ApiResult::Text(text), Some((name, number))) => match sight.reads(state, (&name, number), text, now) {
+            Ok(()) => result,
+            Err(hides) => hidden(hides),
+        },
+        _ => result,
+    }
+}
+
 fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Result<Outcome, Failure> {
     let now = env.now;
     let result = match call {

@@ -7,6 +7,7 @@ mod pairing;
 mod recalling;
 mod rotating;
 mod saving;
+mod stored;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -480,17 +481,10 @@ impl Service {
             self.note_refusal(noted.map(|noted| audit::ended(noted, &result))).await;
             return result;
         }
-        let revision = match &call {
-            ApiCall::WorkflowText { name, revision } => Some((name.clone(), *revision)),
-            _ => None,
-        };
+        let revision = api::revision_in(&call);
         let call = match self.stored(call).await {
-            Ok(mut result) => {
-                if let (ApiResult::Text(text), Some((name, number))) = (&result, &revision)
-                    && let Err(hidden) = sight.reads(&self.parts.state, (name, *number), text, now)
-                {
-                    result = api::hidden(hidden);
-                }
+            Ok(result) => {
+                let result = api::readable(&self.parts.state, &sight, revision, result, now);
                 let noted = noted.map(|noted| audit::ended(noted, &result));
                 match &result {
                     ApiResult::Failed(_) => self.note_refusal(noted).await,
@@ -532,103 +526,6 @@ impl Service {
             Ok(Err(cause)) => failed(FailureKind::Internal, cause, "look at the plane's log and its disk"),
             Err(Closed) => failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down"),
         }
-    }
-
-    /// Answers what is in the store alone; gives every other call back.
-    async fn stored(&mut self, call: ApiCall) -> Result<ApiResult, ApiCall> {
-        let now_unix_ms = self.parts.clock.now().unix_ms;
-        let none = |what: String, hint: &str| failed(FailureKind::NotFound, what, hint);
-        let asked = match call {
-            ApiCall::WorkflowRevisions(name) => {
-                let found = self
-                    .parts
-                    .disk
-                    .run(move |files| files.store.history(&name).map(|all| (name, all)));
-                found.await.map(|found| {
-                    found.map(|(name, all)| match all.is_empty() {
-                        true => none(
-                            format!("there never was a workflow '{name}'"),
-                            "see: mycelial workflow list",
-                        ),
-                        false => ApiResult::Revisions(all),
-                    })
-                })
-            }
-            ApiCall::WorkflowText { name, revision } => {
-                let found = self.parts.disk.run(move |files| {
-                    let text = files.store.text(&name, revision)?;
-                    let missing = || {
-                        let hint = format!("see: mycelial workflow revisions {name}");
-                        none(format!("workflow '{name}' has no revision {revision}"), &hint)
-                    };
-                    Ok(text.map_or_else(missing, ApiResult::Text))
-                });
-                found.await
-            }
-            ApiCall::TokenList => {
-                let found = self.parts.disk.run(move |files| files.store.tokens(now_unix_ms));
-                found.await.map(|found| found.map(ApiResult::Tokens))
-            }
-            ApiCall::TokenRevoke(token) => {
-                let found = self.parts.disk.run(move |files| {
-                    if files.store.token(&token)?.is_none() {
-                        return Ok(none(
-                            format!("there is no enrolment string {token}"),
-                            "see: mycelial token list",
-                        ));
-                    }
-                    files.store.commit(&[Change::TokenRevoked(token)])?;
-                    files.store.tokens(now_unix_ms).map(ApiResult::Tokens)
-                });
-                let found = found.await;
-                if matches!(found, Ok(Ok(ApiResult::Tokens(_)))) {
-                    self.tell(&Change::TokenRevoked(token));
-                }
-                found
-            }
-            ApiCall::Audit(call) => {
-                let found = self.parts.disk.run(move |files| files.store.audit_page(&call)).await;
-                found.map(|found| found.map(ApiResult::Audit))
-            }
-            ApiCall::OperatorRevoke(node) => {
-                return Ok(self.revoke(node, Role::Operator).await.unwrap_or_else(|Closed| {
-                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
-                }));
-            }
-            ApiCall::Pairing(call) => {
-                return Ok(self.pairing(call).await.unwrap_or_else(|Closed| {
-                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
-                }));
-            }
-            ApiCall::DaemonRevoke(node) => {
-                return Ok(self.revoke(node, Role::Daemon).await.unwrap_or_else(|Closed| {
-                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
-                }));
-            }
-            ApiCall::Observe(call) => {
-                let Parts {
-                    observer,
-                    state,
-                    disk,
-                    clock,
-                    ..
-                } = &mut self.parts;
-                let answered = observer.call(call, state, disk, clock.now()).await;
-                return Ok(answered.unwrap_or_else(|Closed| {
-                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
-                }));
-            }
-            call => return Err(call),
-        };
-        Ok(match asked {
-            Ok(Ok(result)) => result,
-            Ok(Err(cause)) => failed(
-                FailureKind::Internal,
-                cause.to_string(),
-                "look at the plane's log and its disk",
-            ),
-            Err(Closed) => failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down"),
-        })
     }
 
     /// Makes changes durable, applies them and does what follows. The inner error is the store's.

@@ -1,0 +1,108 @@
+//! Calls whose answer does not need the loop's decision: what is in the store, and what others of it carry out.
+
+use bus_schema::{
+    api::{ApiCall, ApiResult, FailureKind},
+    member::Role,
+};
+
+use super::{Parts, Service};
+use crate::{api::failed, disk::Closed, domain::Change};
+
+impl Service {
+    /// Answers what is in the store alone; gives every other call back.
+    pub(super) async fn stored(&mut self, call: ApiCall) -> Result<ApiResult, ApiCall> {
+        let now_unix_ms = self.parts.clock.now().unix_ms;
+        let none = |what: String, hint: &str| failed(FailureKind::NotFound, what, hint);
+        let asked = match call {
+            ApiCall::WorkflowRevisions(name) => {
+                let found = self
+                    .parts
+                    .disk
+                    .run(move |files| files.store.history(&name).map(|all| (name, all)));
+                found.await.map(|found| {
+                    found.map(|(name, all)| match all.is_empty() {
+                        true => none(
+                            format!("there never was a workflow '{name}'"),
+                            "see: mycelial workflow list",
+                        ),
+                        false => ApiResult::Revisions(all),
+                    })
+                })
+            }
+            ApiCall::WorkflowText { name, revision } => {
+                let found = self.parts.disk.run(move |files| {
+                    let text = files.store.text(&name, revision)?;
+                    let missing = || {
+                        let hint = format!("see: mycelial workflow revisions {name}");
+                        none(format!("workflow '{name}' has no revision {revision}"), &hint)
+                    };
+                    Ok(text.map_or_else(missing, ApiResult::Text))
+                });
+                found.await
+            }
+            ApiCall::TokenList => {
+                let found = self.parts.disk.run(move |files| files.store.tokens(now_unix_ms));
+                found.await.map(|found| found.map(ApiResult::Tokens))
+            }
+            ApiCall::TokenRevoke(token) => {
+                let found = self.parts.disk.run(move |files| {
+                    if files.store.token(&token)?.is_none() {
+                        return Ok(none(
+                            format!("there is no enrolment string {token}"),
+                            "see: mycelial token list",
+                        ));
+                    }
+                    files.store.commit(&[Change::TokenRevoked(token)])?;
+                    files.store.tokens(now_unix_ms).map(ApiResult::Tokens)
+                });
+                let found = found.await;
+                if matches!(found, Ok(Ok(ApiResult::Tokens(_)))) {
+                    self.tell(&Change::TokenRevoked(token));
+                }
+                found
+            }
+            ApiCall::Audit(call) => {
+                let found = self.parts.disk.run(move |files| files.store.audit_page(&call)).await;
+                found.map(|found| found.map(ApiResult::Audit))
+            }
+            ApiCall::OperatorRevoke(node) => {
+                return Ok(self.revoke(node, Role::Operator).await.unwrap_or_else(|Closed| {
+                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
+                }));
+            }
+            ApiCall::Pairing(call) => {
+                return Ok(self.pairing(call).await.unwrap_or_else(|Closed| {
+                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
+                }));
+            }
+            ApiCall::DaemonRevoke(node) => {
+                return Ok(self.revoke(node, Role::Daemon).await.unwrap_or_else(|Closed| {
+                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
+                }));
+            }
+            ApiCall::Observe(call) => {
+                let Parts {
+                    observer,
+                    state,
+                    disk,
+                    clock,
+                    ..
+                } = &mut self.parts;
+                let answered = observer.call(call, state, disk, clock.now()).await;
+                return Ok(answered.unwrap_or_else(|Closed| {
+                    failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
+                }));
+            }
+            call => return Err(call),
+        };
+        Ok(match asked {
+            Ok(Ok(result)) => result,
+            Ok(Err(cause)) => failed(
+                FailureKind::Internal,
+                cause.to_string(),
+                "look at the plane's log and its disk",
+            ),
+            Err(Closed) => failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down"),
+        })
+    }
+}

@@ -402,14 +402,17 @@ async fn serve(
     let mut stop = stop_signal()?;
     let opened = once_the_disk_allows(
         &mut stop,
-        async || Home::open(&config.data_dir),
+        async || {
+            let home = Home::open(&config.data_dir)?;
+            home.finish_rotation()?;
+            Ok(home)
+        },
         HomeError::is_of_the_disk,
     )
     .await;
     let Some(home) = opened.map_err(|error| failed(&error))?.map(Arc::new) else {
         return Ok(());
     };
-    home.finish_rotation().map_err(|error| failed(&error))?;
     let membership = match (home.membership().map_err(|error| failed(&error))?, enrol) {
         (Some(membership), enrol) => {
             is_the_same_fleet(&membership, enrol.as_ref().map(|(string, _)| string.as_str()), &config)?;

@@ -48,7 +48,7 @@ const CODE_BYTES: usize = 20;
 /// Largest file besides the stores, in bytes: all of them are small.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Files that grow with the fleet: a hundred bytes a member and more.
-const GROWING: [&str; 2] = ["membership", "seen"];
+const GROWING: [&str; 4] = ["membership", "membership.copy", "seen", "seen.copy"];
 /// Without which there is nothing to restore.
 const NEEDED: [&str; 3] = ["root", "keys", "membership"];
 /// Most files besides the stores.
@@ -242,11 +242,7 @@ fn small_files(dir: &Path) -> Result<(Vec<Entry>, Vec<String>), BackupError> {
             if is_store || is_left_out {
                 continue;
             }
-            let bytes_max = match GROWING.iter().any(|growing| name.starts_with(growing)) {
-                true => u64::MAX,
-                false => FILE_BYTES_MAX,
-            };
-            if !data.is_file() || data.len() > bytes_max {
+            if !data.is_file() || (data.len() > FILE_BYTES_MAX && !GROWING.contains(&name.as_str())) {
                 let why = if data.is_file() {
                     format!("longer than {FILE_BYTES_MAX} bytes")
                 } else {

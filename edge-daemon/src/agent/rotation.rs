@@ -31,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const OVERLAP_MIN: Duration = Duration::from_secs(20);
 /// The file that says for whom keys were changed last.
 const FILE: &str = "rotation";
+/// Most wishes for one change that are known by name; what one more of them would begin is seen in the audit.
+const WISHES_MAX: usize = 16;
 
 /// A rotation that is under way, and what came of the last one.
 #[derive(Default)]
@@ -61,10 +63,21 @@ impl Rotation {
     }
 }
 
-/// What is written down of a wish.
-#[derive(Serialize, Deserialize)]
-struct Wish {
-    wish: u64,
+/// For whom keys were changed last, or are being. Whoever says it anew while that is under way has a wish of its own, and none
+/// of them begins another change afterwards.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Wishes {
+    /// The newest last.
+    wishes: Vec<u64>,
+}
+
+impl Wishes {
+    fn with(mut self, wish: u64) -> Self {
+        let most = self.wishes.len().saturating_sub(WISHES_MAX - 1);
+        self.wishes.drain(..most);
+        self.wishes.push(wish);
+        self
+    }
 }
 
 /// Where a stream was when it was looked at first.
@@ -120,18 +133,19 @@ impl Agent {
         if let Some(why) = self.rotation.refused.take() {
             return failed(format!("the plane gives no certificate for new keys: {why}"), "");
         }
-        let wished = bus_schema::encode(&Wish { wish });
+        let is_known = self.is_known_wish(wish);
         if self.is_rotating() {
-            // Said anew while it is under way: nothing more begins for it afterwards.
-            if !self.is_known_wish(wish)
-                && let Err(error) = self.on_disk(move |home| home.store(FILE, &wished)).await
-            {
-                return failed(error.to_string(), "look at the daemon's disk");
+            if !is_known {
+                let wished = bus_schema::encode(&self.wishes().with(wish));
+                if let Err(error) = self.on_disk(move |home| home.store(FILE, &wished)).await {
+                    return failed(error.to_string(), "look at the daemon's disk");
+                }
             }
         } else {
-            if self.is_known_wish(wish) {
+            if is_known {
                 return ControlResult::Done { workflows: Vec::new() };
             }
+            let wished = bus_schema::encode(&Wishes::default().with(wish));
             // The keys first: a wish that is written down and has none would seem to be done.
             let begun = self.on_disk(move |home| {
                 home.next_keys()?;
@@ -149,9 +163,12 @@ impl Agent {
 
     /// Whether keys were changed for this wish, or are being.
     pub(super) fn is_known_wish(&self, wish: u64) -> bool {
-        let last = self.home.load(FILE).ok().flatten();
-        let last = last.and_then(|bytes| bus_schema::decode::<Wish>(&bytes));
-        last.is_some_and(|last| last.wish == wish)
+        self.wishes().wishes.contains(&wish)
+    }
+
+    fn wishes(&self) -> Wishes {
+        let written = self.home.load(FILE).ok().flatten();
+        written.and_then(|bytes| bus_schema::decode(&bytes)).unwrap_or_default()
     }
 
     /// Goes on with a rotation that was begun before the restart.
@@ -274,7 +291,7 @@ impl Agent {
                 tracing::error!(why, "the plane gives no certificate for new keys");
                 let forgotten = self.on_disk(|home| {
                     // Said again, the same wish is a new one.
-                    home.store(FILE, &bus_schema::encode(&Wish { wish: 0 }))?;
+                    home.store(FILE, &bus_schema::encode(&Wishes::default()))?;
                     home.drop_next_keys()
                 });
                 if let Err(error) = forgotten.await {
@@ -342,6 +359,12 @@ mod tests {
     use bus_schema::{id::WorkflowId, message::Ledger};
 
     use super::*;
+
+    #[test]
+    fn of_many_wishes_the_newest_are_known() {
+        let all = (0..40).fold(Wishes::default(), Wishes::with);
+        assert_eq!(all.wishes, (24..40).collect::<Vec<_>>());
+    }
 
     #[test]
     fn old_keys_stay_until_what_they_signed_has_gone() {

@@ -24,6 +24,8 @@ use crate::{
 
 /// Nanoseconds in a second.
 const NANOS: i128 = 1_000_000_000;
+/// What is wrong with a time that cannot be written.
+const OUTSIDE: &str = "lies outside every calendar";
 /// Digits of a number that are looked at.
 const DIGITS_MAX: usize = 36;
 
@@ -241,6 +243,9 @@ impl How {
                 let offset = zone.find_local_time_type(utc.and_utc().timestamp());
                 let offset = offset.ok().and_then(|local| FixedOffset::east_opt(local.ut_offset()));
                 let offset = offset.ok_or("is a time for which the zone has no rule")?;
+                if utc.checked_add_offset(offset).is_none() {
+                    return Err(OUTSIDE.to_string());
+                }
                 let mut text = String::new();
                 let shown = DateTime::<FixedOffset>::from_naive_utc_and_offset(utc, offset);
                 write!(text, "{}", shown.format_with_items(pattern.iter()))
@@ -277,7 +282,7 @@ fn naive(nanos: i128) -> Result<NaiveDateTime, String> {
     let seconds = i64::try_from(nanos.div_euclid(NANOS)).ok();
     let of = |seconds| DateTime::from_timestamp(seconds, nanos.rem_euclid(NANOS) as u32);
     let found = seconds.and_then(of).map(|utc| utc.naive_utc());
-    found.ok_or_else(|| "lies outside every calendar".to_string())
+    found.ok_or_else(|| OUTSIDE.to_string())
 }
 
 fn nanos_of(utc: NaiveDateTime) -> i128 {
@@ -352,6 +357,8 @@ fn counted(text: &str, unit: Precision) -> Result<i128, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::testing::{check, check_config, shown_schema, table, transform};
 
@@ -465,6 +472,39 @@ mod tests {
         check(&TIMESTAMP, config, naive.clone(), "", reason);
         let config = format!(r#"{{"columns": ["at"], "zone": "{BERLIN}"}}"#);
         check(&TIMESTAMP, &config, naive, "2026-07-31T10:05:09Z", "");
+    }
+
+    /// The edges of what a calendar holds, written where clocks are ahead of UTC.
+    #[test]
+    fn what_no_calendar_holds_is_rejected() {
+        let how = How::Write {
+            pattern: pattern("%Y").unwrap(),
+            zone: zone(BERLIN).unwrap(),
+        };
+        let last = nanos_of(NaiveDateTime::MAX) / NANOS * NANOS;
+        for nanos in [last, last + NANOS, i128::MAX, i128::MIN] {
+            let written = how.of(Cell::TimestampUtc(nanos));
+            assert_eq!(written, Err(OUTSIDE.to_string()), "{nanos}");
+        }
+        let written = how.of(Cell::TimestampUtc(last - 86_400 * NANOS)).unwrap();
+        assert_eq!(written, Value::Text("+262142".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(seconds in -60_000_000_000_i64..250_000_000_000, part in 0..1_000_000_000_i64, unit in 0..4_usize) {
+            let units = [Precision::Nanos, Precision::Micros, Precision::Millis, Precision::Seconds];
+            let nanos = i128::from(seconds) * NANOS + i128::from(part);
+            let (items, place) = (super::pattern("%Y-%m-%d %H:%M:%S%.9f %z").unwrap(), super::zone(BERLIN).unwrap());
+            let text = How::Write { pattern: items.clone(), zone: place }.of(Cell::TimestampUtc(nanos)).unwrap();
+            let Value::Text(text) = text else { panic!("no text") };
+            prop_assert_eq!(read(&text, &items, &super::zone("UTC0").unwrap()), Ok(nanos), "{}", text);
+            let unit = units[unit];
+            if let Ok(Value::I64(number)) = How::Count(unit).of(Cell::TimestampUtc(nanos)) {
+                let counted = counted(&number.to_string(), unit).unwrap();
+                prop_assert_eq!(counted, nanos.div_euclid(unit.nanos()) * unit.nanos());
+            }
+        }
     }
 
     #[test]

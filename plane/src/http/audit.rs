@@ -189,6 +189,22 @@ impl Ask {
         self.noted_of(who, action, what, done).await
     }
 
+    /// The same for somebody who is not logged in, or not yet.
+    pub(super) async fn noted_of<T>(
+        &self,
+        who: &str,
+        action: &str,
+        what: &str,
+        done: Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let event = AuditEvent::new(unix_ms(), who, &self.from, action, what);
+        if done.is_ok() {
+            write(&self.web, event).await;
+            return done;
+        }
+        self.failed(event, done).await
+    }
+
     /// The entry about what is to be done here; the store writes it with the change: see [`Store::noted`].
     pub(super) fn event(&self, action: &str, what: &str) -> AuditEvent {
         let who = self.known.as_ref().map_or("", |caller| caller.name.as_str());
@@ -204,21 +220,5 @@ impl Ask {
             write(&self.web, event).await;
         }
         done
-    }
-
-    /// The same for somebody who is not logged in, or not yet.
-    pub(super) async fn noted_of<T>(
-        &self,
-        who: &str,
-        action: &str,
-        what: &str,
-        done: Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
-        let event = AuditEvent::new(unix_ms(), who, &self.from, action, what);
-        if done.is_ok() {
-            write(&self.web, event).await;
-            return done;
-        }
-        self.failed(event, done).await
     }
 }

@@ -44,6 +44,9 @@ use crate::{
     web_tls::{self, Source},
 };
 
+/// What a fleet may say between two turns of the plane's task, in messages: a restart of the broker makes ten thousand
+/// daemons speak within seconds, on a machine that may be busy.
+const BURST: usize = 2048;
 /// Set once the first start has said how to log in.
 const GREETED: &str = "greeted";
 
@@ -203,7 +206,8 @@ impl Running {
         let inviter = config.inviter(&public).map_err(|error| wrong(&error))?;
         let bus = config
             .bus_config(dir, &public.plane, &inviter)
-            .map_err(|error| wrong(&error))?;
+            .map_err(|error| wrong(&error))?
+            .with_burst(BURST);
 
         let configured = || {
             config

@@ -554,6 +554,69 @@ async fn a_bad_bus_delays_but_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_lost_is_sent_again_and_carried_out_once() {
+    let plane = Plane::start().await;
+    let mut operator = plane.member(Role::Operator, 9, "anna").await;
+    operator.up().await;
+    let hub = Hub::named(plane.bus.strip_prefix("memory://").unwrap());
+    let lossy = |drop_per_mille| Faults {
+        drop_per_mille,
+        ..Faults::default()
+    };
+    let tokens = async || match operator.call(ApiCall::TokenList).await {
+        ApiResult::Tokens(tokens) => tokens.len(),
+        other => panic!("{other:?}"),
+    };
+    let before = tokens().await;
+    // Everything is lost for a moment: one call is enough all the same.
+    hub.set_faults(lossy(1000));
+    let call = ApiCall::TokenCreate {
+        role: Role::Daemon,
+        name: None,
+        uses: 1,
+        ttl_s: 60,
+    };
+    let asked = operator
+        .session
+        .request::<_, ApiResult>(&operator.membership.plane, &call, Duration::from_secs(20));
+    let heal = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        hub.set_faults(lossy(0));
+    };
+    let (answer, ()) = tokio::join!(asked, heal);
+    assert!(matches!(answer, Ok(ApiResult::Token(_))), "{answer:?}");
+    assert_eq!(tokens().await, before + 1);
+
+    // One who takes his time is asked again too, and hears it once.
+    let mut gw = plane.member(Role::Daemon, 1, "gw").await;
+    gw.announce(&operator).await;
+    let gw_node = *gw.session.secure().node();
+    let slow = async {
+        let question = loop {
+            match gw.event().await {
+                SessionEvent::Message(incoming) if incoming.wants_reply() => break incoming,
+                _ => {}
+            }
+        };
+        let again = tokio::time::timeout(Duration::from_millis(2_500), async {
+            loop {
+                match gw.event().await {
+                    SessionEvent::Message(incoming) if incoming.wants_reply() => return,
+                    _ => {}
+                }
+            }
+        });
+        assert!(again.await.is_err(), "it was heard twice");
+        gw.session.reply(&question, &ApiResult::Token("late".into())).await.unwrap();
+    };
+    let asked = operator
+        .session
+        .request::<_, ApiResult>(&gw_node, &ApiCall::Info, Duration::from_secs(4));
+    let (answer, ()) = tokio::join!(asked, slow);
+    assert!(matches!(answer, Ok(ApiResult::Token(_))), "{answer:?}");
+}
+
+#[tokio::test]
 async fn members_of_another_fleet_are_strangers() {
     let (plane, other) = (Plane::start().await, Plane::start().await);
     let mut operator = other.member(Role::Operator, 9, "anna").await;

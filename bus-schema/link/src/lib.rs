@@ -11,6 +11,7 @@ mod bus;
 pub mod enrol;
 pub mod essential;
 pub mod guard;
+mod heard;
 pub mod home;
 mod pairing;
 pub mod parts;

@@ -1,6 +1,7 @@
 //! The secure session: typed messages between members over one bus connection. Seals and opens, ties replies to requests,
 //! splits long messages and puts them together. Never blocks on a slow owner: control messages that nobody takes in time
-//! are dropped and counted, and everything on the control lane is sent again by design.
+//! are dropped and counted, and everything on the control lane is sent again by design: a request by the one who waits
+//! for its answer, under the same number, by which who has it already knows it again.
 
 use std::{
     collections::HashMap,
@@ -24,12 +25,18 @@ use tokio::{
 
 use crate::{
     Bus, BusConfig, Event, PublishError, essential,
+    heard::Heard,
     parts::{Assembly, TooLarge, parts},
     secure::{Opened, Secure, SecureError},
 };
 
 /// Messages waiting for the owner: what a fleet of ten thousand says in a quarter of a second.
 const INCOMING_MAX: usize = 1024;
+
+/// How often a request is sent while its answer is waited for.
+const ASKED: u32 = 4;
+/// The least between two of them: an answer may simply take its time.
+const ASK_AGAIN_MIN: Duration = Duration::from_secs(1);
 
 /// A message could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -250,7 +257,7 @@ impl Session {
         .await
     }
 
-    /// Sends a request and waits for its reply.
+    /// Sends a request and waits for its reply. Says it again while none comes: a bus that is busy loses messages.
     pub async fn request<M: Message, R: Message>(
         &self,
         to: &NodeId,
@@ -263,23 +270,21 @@ impl Session {
             .ok_or(SecureError::Stranger(*to))
             .map_err(SendError::from)?;
         let correlation = self.next_correlation();
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
         self.lock_pending().insert(correlation, (*to, answer));
         let exchange = Exchange::Request {
             deadline_ms: deadline.as_millis().min(u128::from(u32::MAX)) as u32,
         };
+        let payload = message.to_payload();
+        let patience = (deadline / ASKED).max(ASK_AGAIN_MIN);
         let asked = async {
-            self.put(
-                &peer,
-                None,
-                M::KIND,
-                M::VER,
-                exchange,
-                correlation,
-                &message.to_payload(),
-            )
-            .await?;
-            Ok(answered.await.ok())
+            loop {
+                self.put(&peer, None, M::KIND, M::VER, exchange, correlation, &payload)
+                    .await?;
+                if let Ok(answer) = tokio::time::timeout(patience, &mut answered).await {
+                    return Ok(answer.ok());
+                }
+            }
         };
         let reply = tokio::time::timeout(deadline, asked).await;
         self.lock_pending().remove(&correlation);
@@ -356,7 +361,7 @@ async fn receive(
     pending: Arc<Pending>,
     out: mpsc::Sender<SessionEvent>,
 ) {
-    let mut assembly = Assembly::default();
+    let (mut assembly, mut heard) = (Assembly::default(), Heard::default());
     while let Some(event) = events.recv().await {
         let event = match event {
             Event::Up { address } => SessionEvent::Up {
@@ -368,13 +373,29 @@ async fn receive(
                 None => continue,
             },
         };
+        let request = match &event {
+            SessionEvent::Message(incoming) => incoming.correlation.map(|number| (incoming.sender.node, number)),
+            _ => None,
+        };
+        if request.is_some_and(|request| heard.has(&request)) {
+            continue;
+        }
         // Frames of streams wait for their owner (that is back-pressure); nothing else may be held up by it.
-        let sent = match event {
-            SessionEvent::Message(_)
-            | SessionEvent::Stale(_)
-            | SessionEvent::Candidate { .. }
-            | SessionEvent::Refused { .. } => !matches!(out.try_send(event), Err(mpsc::error::TrySendError::Closed(_))),
-            event => out.send(event).await.is_ok(),
+        let waits = matches!(
+            event,
+            SessionEvent::Up { .. } | SessionEvent::Down { .. } | SessionEvent::Stream { .. }
+        );
+        let sent = if waits {
+            out.send(event).await.is_ok()
+        } else {
+            match (out.try_send(event), request) {
+                (Ok(()), Some(request)) => {
+                    heard.note(request);
+                    true
+                }
+                (Ok(()), None) => true,
+                (Err(error), _) => matches!(error, mpsc::error::TrySendError::Full(_)),
+            }
         };
         if !sent {
             return;

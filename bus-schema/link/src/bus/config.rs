@@ -106,6 +106,10 @@ pub enum ConfigError {
     Login,
 }
 
+/// Messages of one subscription between two turns of its task, unless there is a reason for more: the largest frames take
+/// 16 MiB then.
+const BURST: usize = 256;
+
 /// How to reach the bus. Cheap enough to clone for each of a member's connections.
 #[derive(Debug, Clone)]
 pub struct BusConfig {
@@ -113,6 +117,7 @@ pub struct BusConfig {
     pub(super) client: String,
     pub(super) credentials: Credentials,
     pub(super) tls: Tls,
+    pub(super) burst: usize,
 }
 
 impl BusConfig {
@@ -151,8 +156,18 @@ impl BusConfig {
             client: String::new(),
             credentials,
             tls,
+            burst: BURST,
         }
         .with_client(client)
+    }
+
+    /// The same bus for one to whom many speak at once: takes a burst of so many messages of one subscription from NATS
+    /// before it drops any. (MQTT is read no faster than the messages are taken.)
+    pub fn with_burst(self, messages: usize) -> Self {
+        Self {
+            burst: messages,
+            ..self
+        }
     }
 
     /// The same bus under another client name, for a second connection.

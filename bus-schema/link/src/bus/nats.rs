@@ -30,8 +30,6 @@ use super::{
 /// Messages under way to the server. async-nats holds as many again in its write buffer, and knows no bytes: with the
 /// largest frames that is what MQTT's window allows.
 const SEND_COUNT_MAX: usize = SEND_BYTES_MAX / (2 * bus_schema::limits::PAYLOAD_BYTES_MAX);
-/// Messages of one subscription between two turns of its task. A burst beyond it is dropped.
-const SUBSCRIPTION_MAX: usize = 256;
 /// How long one host's address may take to answer; a name may have several.
 const CONNECT_MAX: Duration = Duration::from_secs(8);
 /// What is read at once, in bytes: small, so that a burst is handed on before the next one is read.
@@ -76,7 +74,7 @@ pub(super) async fn connect(
         .connection_timeout(CONNECT_MAX)
         .ping_interval(PING)
         .client_capacity(SEND_COUNT_MAX)
-        .subscription_capacity(SUBSCRIPTION_MAX)
+        .subscription_capacity(config.burst)
         .read_buffer_capacity(READ_BYTES)
         // One is the least: once this connection is lost it tries once more, finds this client gone, and ends.
         .max_reconnects(1)

@@ -617,6 +617,7 @@ mod tests {
         let running = Home::open(dir.path()).unwrap();
         let seen = bus_link::guard::Seen {
             sender: bus_schema::id::NodeId::from_hash(&[7; 32]),
+            key_epoch: 1,
             lane: bus_schema::subject::Lane::Control,
             epoch: 3,
             counter: 4_711,

@@ -590,6 +590,10 @@ async fn a_request_that_is_lost_is_sent_again_and_carried_out_once() {
     // One who takes his time is asked again too, and hears it once.
     let mut gw = plane.member(Role::Daemon, 1, "gw").await;
     gw.announce(&operator).await;
+    let ApiResult::Roster(put) = operator.call(ApiCall::Roster).await else {
+        panic!("a roster")
+    };
+    operator.session.secure().update(put.roster, put.group).unwrap();
     let gw_node = *gw.session.secure().node();
     let slow = async {
         let question = loop {

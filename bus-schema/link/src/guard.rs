@@ -1,7 +1,8 @@
 //! The replay window: has this very message been seen before? Pure state, no clock.
 //! A sender's epoch goes up at every start and its counter with every message, per lane, so old frames are recognised
 //! without trusting anybody's clock. A few epochs of one sender may live side by side: an operator runs several commands
-//! at once, and the last words of a daemon that restarts may arrive after its first new ones.
+//! at once, and the last words of a daemon that restarts may arrive after its first new ones. Each generation of a sender's
+//! keys counts for itself: what a thief of the old ones said does not shut out who holds the new.
 
 use std::collections::HashMap;
 
@@ -27,6 +28,8 @@ pub enum Stale {
 pub struct Seen {
     /// The sender.
     pub sender: NodeId,
+    /// The generation of its keys.
+    pub key_epoch: u32,
     /// The lane.
     pub lane: Lane,
     /// Its epoch.
@@ -89,7 +92,7 @@ impl Window {
 #[derive(Debug, Default)]
 pub struct Guard {
     /// Newest epoch first.
-    windows: HashMap<(NodeId, Lane), Vec<Window>>,
+    windows: HashMap<(NodeId, u32, Lane), Vec<Window>>,
     changed: bool,
 }
 
@@ -103,7 +106,7 @@ impl Guard {
                 highest: seen.counter,
                 bits: [u64::MAX; WORDS],
             };
-            let of_sender = windows.entry((seen.sender, seen.lane)).or_default();
+            let of_sender = windows.entry((seen.sender, seen.key_epoch, seen.lane)).or_default();
             of_sender.push(window);
             of_sender.sort_by_key(|window| std::cmp::Reverse(window.epoch));
         }
@@ -113,9 +116,15 @@ impl Guard {
         }
     }
 
-    /// Accepts a message once. Call only after its signature has been verified.
-    pub fn accept(&mut self, sender: NodeId, lane: Lane, epoch: u64, counter: u64) -> Result<(), Stale> {
-        let windows = self.windows.entry((sender, lane)).or_default();
+    /// Accepts a message once. Call only after its signature, by this generation of keys, has been verified.
+    pub fn accept(
+        &mut self,
+        (sender, key_epoch): (NodeId, u32),
+        lane: Lane,
+        epoch: u64,
+        counter: u64,
+    ) -> Result<(), Stale> {
+        let windows = self.windows.entry((sender, key_epoch, lane)).or_default();
         let index = windows.partition_point(|window| window.epoch > epoch);
         if windows.get(index).is_none_or(|window| window.epoch != epoch) {
             if index >= EPOCHS_MAX {
@@ -130,13 +139,20 @@ impl Guard {
         Ok(())
     }
 
+    /// Forgets generations of keys that nobody believes any more: `oldest` says of a member which is its oldest good one.
+    pub fn forget(&mut self, oldest: impl Fn(&NodeId) -> Option<u32>) {
+        self.windows
+            .retain(|(sender, key_epoch, _), _| oldest(sender).is_none_or(|oldest| *key_epoch >= oldest));
+    }
+
     /// What to store, if anything was accepted since the last call.
     pub fn changes(&mut self) -> Option<Vec<Seen>> {
         std::mem::take(&mut self.changed).then(|| {
-            let each = |(key, windows): (&(NodeId, Lane), &Vec<Window>)| {
-                let (sender, lane) = *key;
+            let each = |(key, windows): (&(NodeId, u32, Lane), &Vec<Window>)| {
+                let (sender, key_epoch, lane) = *key;
                 let seen = |w: &Window| Seen {
                     sender,
+                    key_epoch,
                     lane,
                     epoch: w.epoch,
                     counter: w.highest,
@@ -156,8 +172,8 @@ mod tests {
 
     use super::*;
 
-    fn node() -> NodeId {
-        NodeId::from_hash(&[1; 32])
+    fn node() -> (NodeId, u32) {
+        (NodeId::from_hash(&[1; 32]), 1)
     }
 
     #[test]
@@ -204,6 +220,30 @@ mod tests {
         assert_eq!(again.accept(node(), Lane::Control, 7, 10), Err(Stale::Replayed));
         assert_eq!(again.accept(node(), Lane::Control, 7, 9), Err(Stale::Replayed));
         assert_eq!(again.accept(node(), Lane::Control, 7, 11), Ok(()));
+    }
+
+    #[test]
+    fn generations_of_keys_count_for_themselves() {
+        let (sender, old) = node();
+        let mut guard = Guard::default();
+        let mut accept = |key_epoch, epoch, counter| guard.accept((sender, key_epoch), Lane::Control, epoch, counter);
+        // Who holds a copy of the old keys uses up all epochs of theirs.
+        for epoch in u64::MAX - 3..=u64::MAX {
+            assert_eq!(accept(old, epoch, u64::MAX), Ok(()));
+        }
+        assert_eq!(accept(old, 9, 1), Err(Stale::OldEpoch));
+        assert_eq!(accept(old + 1, 9, 1), Ok(()));
+        assert_eq!(accept(old + 1, 9, 1), Err(Stale::Replayed));
+
+        guard.forget(|node| (*node == sender).then_some(old + 1));
+        let seen = guard.changes().unwrap();
+        assert!(seen.iter().all(|seen| seen.key_epoch == old + 1), "{seen:?}");
+        let mut again = Guard::restore(seen);
+        let repeated = again.accept((sender, old + 1), Lane::Control, 9, 1);
+        assert_eq!(repeated, Err(Stale::Replayed));
+        guard.forget(|_| None);
+        let repeated = guard.accept((sender, old + 1), Lane::Control, 9, 1);
+        assert_eq!(repeated, Err(Stale::Replayed), "of whom nothing is known nothing is forgotten");
     }
 
     proptest! {

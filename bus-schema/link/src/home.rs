@@ -411,11 +411,12 @@ impl Home {
     /// What had been seen of other members before the restart. Damage is as good as nothing seen: epochs protect still.
     pub fn seen(&self) -> Vec<Seen> {
         let bytes = self.load_or_set_aside(SEEN).ok().flatten().unwrap_or_default();
-        let seen: Vec<(NodeId, u8, u64, u64)> = bus_schema::decode(&bytes).unwrap_or_default();
-        let seen = seen.into_iter().filter_map(|(sender, lane, epoch, counter)| {
+        let seen: Vec<(NodeId, u32, u8, u64, u64)> = bus_schema::decode(&bytes).unwrap_or_default();
+        let seen = seen.into_iter().filter_map(|(sender, key_epoch, lane, epoch, counter)| {
             let lane = *Lane::ALL.get(usize::from(lane))?;
             Some(Seen {
                 sender,
+                key_epoch,
                 lane,
                 epoch,
                 counter,
@@ -429,7 +430,7 @@ impl Home {
         let position = |lane: Lane| Lane::ALL.iter().position(|each| *each == lane).unwrap_or(0) as u8;
         let rows: Vec<_> = seen
             .iter()
-            .map(|s| (s.sender, position(s.lane), s.epoch, s.counter))
+            .map(|s| (s.sender, s.key_epoch, position(s.lane), s.epoch, s.counter))
             .collect();
         self.store(SEEN, &bus_schema::encode(&rows))
     }
@@ -475,6 +476,7 @@ mod tests {
         assert_eq!(home.next_epoch().unwrap(), 3);
         let seen = Seen {
             sender: NodeId::from_hash(&[1; 32]),
+            key_epoch: 2,
             lane: Lane::Ack,
             epoch: 3,
             counter: 9,

@@ -292,6 +292,7 @@ impl Secure {
         groups.insert(0, group);
         groups.truncate(2);
         *trust = Trust::new(roster, signed, groups, &self.me);
+        lock(&self.guard).forget(|node| trust.certificates(node).iter().map(|one| one.key_epoch).min());
         Ok(true)
     }
 
@@ -449,9 +450,9 @@ impl Secure {
 
     fn try_open(&self, subject: &Subject, frame: &[u8]) -> Result<Opened, SecureError> {
         let (opened, counter) = self.open_any(subject, frame)?;
-        let sender = opened.sender.node;
+        let (sender, key_epoch) = (opened.sender.node, opened.sender.key_epoch);
         lock(&self.guard)
-            .accept(sender, opened.lane, opened.epoch, counter)
+            .accept((sender, key_epoch), opened.lane, opened.epoch, counter)
             .map_err(|cause| SecureError::Stale { sender, cause })?;
         Ok(opened)
     }

@@ -100,6 +100,15 @@ const NEEDS: &[Need] = &[
         to: Purpose::Test,
     },
     Need {
+        what: "mosquitto's clients",
+        from: Source::Apt {
+            programs: &["mosquitto_sub"],
+            packages: &["mosquitto-clients"],
+            service: None,
+        },
+        to: Purpose::Test,
+    },
+    Need {
         what: "nats-server",
         from: Source::Apt {
             programs: &["nats-server"],
@@ -456,8 +465,8 @@ mod tests {
 
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "C compiler, Valgrind, mosquitto, nats-server, PostgreSQL, MariaDB, InfluxDB, curl, iproute2, libfaketime, Chromium, Node.js, \
-             rsyslog, SQLite's shell, Python"
+            "C compiler, Valgrind, mosquitto, mosquitto's clients, nats-server, PostgreSQL, MariaDB, InfluxDB, curl, iproute2, libfaketime, \
+             Chromium, Node.js, rsyslog, SQLite's shell, Python"
         );
         for path in [
             bin.join("cc"),
@@ -476,7 +485,7 @@ mod tests {
         fs::create_dir(bin.join("ip")).unwrap();
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "Valgrind, PostgreSQL, MariaDB, InfluxDB, curl, iproute2, libfaketime, Node.js, rsyslog, SQLite's shell, Python"
+            "Valgrind, mosquitto's clients, PostgreSQL, MariaDB, InfluxDB, curl, iproute2, libfaketime, Node.js, rsyslog, SQLite's shell, Python"
         );
         fs::remove_dir_all(root).unwrap();
     }

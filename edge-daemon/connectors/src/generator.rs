@@ -19,7 +19,7 @@ use flow::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
+use tokio::{task::yield_now, time::Instant};
 
 use crate::{
     file::text::{shorten, timestamp},
@@ -410,7 +410,7 @@ impl Source for Generator {
             }
         };
         // As fast as it goes is no reason to keep the others from running.
-        sleep(Duration::ZERO).await;
+        yield_now().await;
         let batch = self.batch(due.min(left))?;
         Ok(Read::Batch(SourceBatch {
             batch,

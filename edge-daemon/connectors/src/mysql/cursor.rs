@@ -358,19 +358,21 @@ pub(super) async fn read_page(
         place: None,
         has_more: false,
     };
+    let mut last_row = None;
     while let Some(row) = answer(&place, result.next()).await?.map_err(failed)? {
         let slots: Vec<Slot<'_>> = (0..layout.shape.forms.len()).map(|index| slot(&row, index)).collect();
         if !read.page.has_room_for(&slots) {
             read.has_more = true;
             break;
         }
-        let place = place_of(&row, layout.places.iter().map(|place| (*place, place)), layout)?;
         read.page.push(Op::Insert, &slots, || {
             let (table, cursor) = (&layout.shape.schema.collection, layout.cursor.join(", "));
+            let place = place_of_row(&row, layout).unwrap_or_default();
             format!("{table}, ({cursor}) = ({})", place.join(", "))
         });
-        read.place = Some(place);
+        last_row = Some(row);
     }
+    read.place = last_row.map(|row| place_of_row(&row, layout)).transpose()?;
     answer(&place, result.drop_result()).await?.map_err(failed)?;
     read.has_more |= read.page.len() == limit;
     Ok(read)
@@ -396,6 +398,11 @@ fn slot(row: &Row, index: usize) -> Slot<'_> {
         Some(Value::Bytes(bytes)) => Slot::Text(bytes),
         _ => Slot::Null,
     }
+}
+
+/// The cursor values of a row with all columns.
+fn place_of_row(row: &Row, layout: &Layout) -> Result<Vec<String>, Fault> {
+    place_of(row, layout.places.iter().map(|place| (*place, place)), layout)
 }
 
 /// The cursor values of a row: where they stand in it, and in the layout.

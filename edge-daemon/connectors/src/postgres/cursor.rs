@@ -19,7 +19,7 @@ use super::{
     connect::Server,
     error::fault,
     form::Form,
-    layout::{Layout, READ_SETTINGS, Subject, VALUE_SETTINGS},
+    layout::{Layout, PAGE_SETTINGS, READ_SETTINGS, Subject, VALUE_SETTINGS},
     page::{Page, Slot},
 };
 
@@ -126,6 +126,9 @@ impl Reader {
         let failed = |error| fault("prepare for reading", &error);
         client.batch_execute(VALUE_SETTINGS).await.map_err(failed)?;
         client.batch_execute(READ_SETTINGS).await.map_err(failed)?;
+        if matches!(settings.subject, Subject::Table { .. }) {
+            client.batch_execute(PAGE_SETTINGS).await.map_err(failed)?;
+        }
         let layout = Layout::load(&client, &settings.subject, settings.cursor.as_deref(), true).await?;
         if settings.delay_ms > 0 && !layout.by_time {
             return Err(Fault::stop(format!(
@@ -287,6 +290,8 @@ pub(super) async fn read_page(
         place: None,
         has_more: false,
     };
+    let place_of_row = |row: &SimpleQueryRow| place_of(row, layout.places.iter().copied(), layout);
+    let mut last_row = None;
     while let Some(message) = stream.next().await {
         let SimpleQueryMessage::Row(row) = message.map_err(failed)? else {
             continue;
@@ -296,13 +301,16 @@ pub(super) async fn read_page(
             read.has_more = true;
             break;
         }
-        let place = place_of(&row, layout.places.iter().copied(), layout)?;
         read.page.push(Op::Insert, &slots, || {
             let (table, cursor) = (&layout.schema.collection, layout.cursor.join(", "));
-            format!("{table}, ({cursor}) = ({})", place.join(", "))
+            format!(
+                "{table}, ({cursor}) = ({})",
+                place_of_row(&row).unwrap_or_default().join(", ")
+            )
         });
-        read.place = Some(place);
+        last_row = Some(row);
     }
+    read.place = last_row.map(|row| place_of_row(&row)).transpose()?;
     read.has_more |= read.page.len() == limit;
     Ok(read)
 }

@@ -17,7 +17,7 @@ use super::{
     connect::Server,
     cursor::read_page,
     error::fault,
-    layout::{Layout, READ_SETTINGS, Subject, TableInfo, VALUE_SETTINGS},
+    layout::{Layout, PAGE_SETTINGS, READ_SETTINGS, Subject, TableInfo, VALUE_SETTINGS},
     slot::{self, At, Mark},
     stream::Stream,
     walsender::{Feed, Lsn, WalSender},
@@ -236,7 +236,7 @@ impl ReplicaSource {
 /// change the table has to wait for it, and others for him.
 async fn begin_transaction(client: &Client, first: &str) -> Result<(), Fault> {
     let sql = format!(
-        "{READ_SETTINGS}; SET idle_in_transaction_session_timeout = '60s'; \
+        "{READ_SETTINGS}; {PAGE_SETTINGS}; SET idle_in_transaction_session_timeout = '60s'; \
          BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {first}"
     );
     let begun = client.batch_execute(&sql).await;

@@ -455,3 +455,25 @@ pub(super) async fn client(url: &str) -> Arc<tokio_postgres::Client> {
     tokio::spawn(connection);
     Arc::new(client)
 }
+
+#[tokio::test]
+async fn pages_follow_the_index_without_statistics() {
+    const ROWS: u64 = 20_000;
+    let db = Database::new(
+        "index",
+        "CREATE TABLE t (id bigint PRIMARY KEY, name text) WITH (autovacuum_enabled = off);
+         INSERT INTO t SELECT i, 'reading ' || i FROM generate_series(1, 20000) i;",
+    );
+    let mut source = source(&db.url, json!({"batch_rows_max": 500}));
+    source.open(None).await.unwrap();
+    let batches = drain(&mut *source).await;
+    assert_eq!(integers(&batches, "id").len() as u64, ROWS);
+    source.close().await;
+    // Each row is looked up a time or two, not once more for every page that was read before it.
+    let looked_up = testkit::wait_ok("the server to count", Duration::from_secs(30), || {
+        let sql = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE relname = 't'";
+        let found: u64 = db.server.query_in(db.name, sql)[0][0].parse().unwrap();
+        if found >= ROWS { Ok(found) } else { Err(found) }
+    });
+    assert!(looked_up < 4 * ROWS, "{looked_up}");
+}

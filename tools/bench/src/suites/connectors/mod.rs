@@ -20,7 +20,9 @@ mod databases;
 mod files;
 mod http;
 
-const ROWS: u64 = 300_000;
+const ROWS: u64 = 1_000_000;
+/// Those that go through a broker, each a message.
+const MESSAGES: u64 = 300_000;
 /// The goal, in percent of the bare loop.
 const SHARE_MIN: f64 = 70.0;
 const LATE: Duration = Duration::from_secs(600);
@@ -86,7 +88,7 @@ impl Lines {
 
 /// Runs the suite.
 pub fn run(circumstances: &Circumstances) -> Result<Suite> {
-    let rows = circumstances.scaled(ROWS);
+    let (rows, messages) = (circumstances.scaled(ROWS), circumstances.scaled(MESSAGES));
     let metrics = [
         metric("records/s", 0),
         metric("bare loop, records/s", 0),
@@ -97,7 +99,7 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
     let taker = http::Taker::start();
     let mut races = files::races(circumstances, rows)?;
     races.extend(databases.races(circumstances, rows)?);
-    races.extend(brokers.races(rows)?);
+    races.extend(brokers.races(messages)?);
     races.push(taker.race(rows));
     let goals = races
         .iter()
@@ -111,11 +113,12 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
         name: "connectors".to_string(),
         title: "Connectors".to_string(),
         about: format!(
-            "{} small records through each connector, beside a loop of a few lines on the same client crate. A source is read \
+            "{} small records ({} where each is a message) through each connector, beside a loop of a few lines on the same client crate. A source is read \
              into a file of JSON lines; a destination gets made-up records. `myceliald` runs as a process of its own, from its \
              start until the last record is there; it keeps positions, and promises what its reference says. The loop promises \
              nothing, but commits as often (every thousand records) and syncs once at the end.",
-            number(rows as f64, 0)
+            number(rows as f64, 0),
+            number(messages as f64, 0)
         ),
         entries: in_turns(&metrics, circumstances.rounds(), contestants)?,
         metrics: metrics.to_vec(),

@@ -458,7 +458,7 @@ async fn serve(
                 budget: Arc::clone(&budget),
                 base_dir: files.clone(),
                 letters_bytes_max: config.dead_letters.quota.0,
-                allows_code: config.custom_code.allow,
+                custom_code: Arc::new(config.custom_code.clone().into()),
                 log: log.clone(),
                 log_level: config.log.level.clone(),
                 random,

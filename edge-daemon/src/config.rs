@@ -37,6 +37,8 @@ pub struct CustomCodeSection {
     pub allow: bool,
     /// Python code with one of these SHA-256 (in hex) may run, whatever `allow` says.
     pub sha256: Vec<String>,
+    /// Environment variables that a workflow may give such code.
+    pub env: Vec<String>,
 }
 
 impl From<CustomCodeSection> for CustomCode {
@@ -44,6 +46,7 @@ impl From<CustomCodeSection> for CustomCode {
         Self {
             all: section.allow,
             sha256: section.sha256.into_iter().collect(),
+            env: section.env.into_iter().collect(),
         }
     }
 }

@@ -3,9 +3,9 @@
 //! Code is addressed by its content: the SHA-256 of its bytes, in hex. That is what a workflow can say of it, what a daemon's
 //! settings can allow, and what the log names when it is started.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use sha2::{Digest as _, Sha256};
 
 /// Components that run code of the user's own, whatever it is.
@@ -32,6 +32,8 @@ pub struct CustomCode {
     pub all: bool,
     /// Code with one of these SHA-256, in hex.
     pub sha256: BTreeSet<String>,
+    /// Environment variables that a workflow may give such code. With others it could make Python load something else.
+    pub env: BTreeSet<String>,
 }
 
 impl CustomCode {
@@ -39,7 +41,7 @@ impl CustomCode {
     pub fn any() -> Self {
         Self {
             all: true,
-            sha256: BTreeSet::new(),
+            ..Self::default()
         }
     }
 
@@ -58,7 +60,15 @@ impl CustomCode {
             (None, None) => None,
         };
         if which.as_ref().is_some_and(|which| self.sha256.contains(which)) {
-            return Ok(());
+            return match said.env.keys().find(|name| !self.env.contains(*name)) {
+                None => Ok(()),
+                Some(name) => Err(Refused {
+                    what: format!("the workflow gives the code env.{name}, which this daemon does not allow"),
+                    remedy: format!(
+                        "under [custom_code] in the daemon's config.toml, list that too, env = [\"{name}\"], or set allow = true"
+                    ),
+                }),
+            };
         }
         let by_hash = match which {
             Some(which) => format!("list its SHA-256 there, sha256 = [\"{which}\"], or "),
@@ -86,6 +96,8 @@ pub struct Refused {
 struct Said {
     code: Option<String>,
     sha256: Option<String>,
+    #[serde(default)]
+    env: BTreeMap<String, IgnoredAny>,
 }
 
 #[cfg(test)]
@@ -109,6 +121,7 @@ mod tests {
         let listed = CustomCode {
             all: false,
             sha256: [ABC.to_string()].into(),
+            env: ["TOKEN".to_string()].into(),
         };
         let (upper, none) = (ABC.to_ascii_uppercase(), CustomCode::default());
         for (allowed, component, config, refusal) in [
@@ -121,6 +134,15 @@ mod tests {
             (&none, "python", r#"{"code": "abc"}"#.into(), Some(ABC)),
             (&listed, "python", r#"{"code": "abcd"}"#.into(), Some("list its SHA-256")),
             (&listed, "python", r#"{"file": "f.py"}"#.into(), Some("say its sha256 in the workflow")),
+            (&listed, "python", r#"{"code": "abc", "env": {"TOKEN": {"secret": "t"}}}"#.into(), None),
+            // The loader would run whatever it names.
+            (
+                &listed,
+                "python",
+                r#"{"code": "abc", "env": {"TOKEN": "", "LD_PRELOAD": "/x.so"}}"#.into(),
+                Some("env = [\"LD_PRELOAD\"]"),
+            ),
+            (&listed, "python", r#"{"code": "abc", "env": {"PATH": "/x"}}"#.into(), Some("env = [\"PATH\"]")),
             // A program is no code that anybody could have hashed.
             (&listed, "exec", format!(r#"{{"sha256": "{ABC}"}}"#), Some("set allow = true")),
             (&listed, "python", "nonsense".into(), Some("set allow = true")),

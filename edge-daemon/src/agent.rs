@@ -33,6 +33,7 @@ use bus_schema::{
     secret::SecretCall,
     trial::TrialCall,
 };
+use connectors::CustomCode;
 use converge::Refused;
 use flow::Registry;
 use probation::{GoneBack, OnProbation};
@@ -118,8 +119,8 @@ pub struct Setup {
     pub base_dir: PathBuf,
     /// Bytes of dead letters kept for one workflow.
     pub letters_bytes_max: u64,
-    /// Whether workflows may run code of their own.
-    pub allows_code: bool,
+    /// Which code of their own workflows may run.
+    pub custom_code: Arc<CustomCode>,
     /// The log, and the level that the settings say.
     pub log: LogControl,
     /// See there.
@@ -144,7 +145,7 @@ pub struct Agent {
     /// One text is tried at a time.
     trying: Arc<Semaphore>,
     base_dir: PathBuf,
-    allows_code: bool,
+    custom_code: Arc<CustomCode>,
     clocks: Arc<Clocks>,
     registry: Arc<Registry>,
     /// Hash of the catalog.
@@ -185,7 +186,7 @@ impl Agent {
             budget,
             base_dir,
             letters_bytes_max,
-            allows_code,
+            custom_code,
             log,
             log_level,
             random,
@@ -234,7 +235,7 @@ impl Agent {
             budget: Arc::clone(&budget),
             base_dir: base_dir.clone(),
             started,
-            allows_code,
+            custom_code: Arc::clone(&custom_code),
         };
         let files = base_dir;
         let letters = Letters::new(home.dir(), letters_bytes_max, epoch, started);
@@ -254,7 +255,7 @@ impl Agent {
             taps,
             trying: Arc::new(Semaphore::new(1)),
             base_dir: files,
-            allows_code,
+            custom_code,
             clocks,
             registry,
             catalog,

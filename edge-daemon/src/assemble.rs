@@ -14,6 +14,7 @@ use bus_schema::{
     message::{Side, StreamReport},
     plan::{Action, ComponentRole, Pipe as PipePlan, PlanNode, PlanWorkflow, Root, SECOND_TRACK, Step, StreamSpec},
 };
+use connectors::{CustomCode, Refused};
 use flow::{
     Build, BuildContext, ConfigError, Fault, Junction, Leaf, Meter, Pipe, Registry, Shared, Sink, Source, Stage,
     Transform,
@@ -47,8 +48,8 @@ pub struct Workshop {
     pub base_dir: PathBuf,
     /// When the daemon started.
     pub started: Instant,
-    /// Whether workflows may run code of their own.
-    pub allows_code: bool,
+    /// Which code of their own workflows may run.
+    pub custom_code: Arc<CustomCode>,
 }
 
 /// A workflow's pipes and what belongs to them.
@@ -294,14 +295,10 @@ impl Workshop {
 
     /// Refuses what this daemon does not allow.
     fn admit(&self, node: &PlanNode) -> Result<(), Fault> {
-        if self.allows_code || !connectors::CUSTOM_CODE.contains(&node.component.as_str()) {
-            return Ok(());
-        }
-        Err(Fault::stop(format!(
-            "{}: '{}' runs code of the workflow's own, which this daemon does not allow; to allow it, set allow = true \
-             under [custom_code] in its config.toml",
-            node.id, node.component
-        )))
+        let admitted = self.custom_code.admit(&node.component, &node.config);
+        admitted.map_err(|Refused { what, remedy }| {
+            Fault::stop(format!("{}: {what}; to allow it: {remedy}", node.id))
+        })
     }
 
     fn context(&self, plan: &PlanWorkflow, node: &PlanNode) -> BuildContext {

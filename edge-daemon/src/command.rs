@@ -29,7 +29,7 @@ use crate::{
         offline::{self, Dlq, OfflineError},
     },
     logging::{self, LogControl},
-    resources,
+    reference, resources,
     secrets::Secrets,
     standalone, trial,
 };
@@ -122,6 +122,9 @@ enum Command {
     Components {
         /// Its type name.
         name: Option<String>,
+        /// Its settings as JSON Schema, for programs.
+        #[arg(long, requires = "name")]
+        schema: bool,
     },
     /// Look at the buffers of a stopped daemon, repair them, write out what they hold.
     Spool(SpoolArguments),
@@ -182,7 +185,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         data_dir,
     } = arguments;
     match command {
-        Command::Components { name } => return components(name.as_deref()),
+        Command::Components { name, schema } => return components(name.as_deref(), schema),
         Command::Spool(arguments) => {
             let config = settings(path.as_deref(), data_dir)?;
             return spool_command(arguments, &config).await;
@@ -458,7 +461,7 @@ async fn serve(
                 budget: Arc::clone(&budget),
                 base_dir: files.clone(),
                 letters_bytes_max: config.dead_letters.quota.0,
-                allows_code: config.custom_code.allow,
+                custom_code: Arc::new(config.custom_code.clone().into()),
                 log: log.clone(),
                 log_level: config.log.level.clone(),
                 random,
@@ -578,19 +581,14 @@ fn reload(
     })
 }
 
-fn components(name: Option<&str>) -> Result<(), Failure> {
+fn components(name: Option<&str>, schema: bool) -> Result<(), Failure> {
     let registry = registry();
     let mut found = false;
     for component in registry.descriptors() {
         match name {
             None => println!("{:<12} {:<14} {}", component.role, component.name, component.summary),
-            Some(name) if name == component.name => {
-                println!(
-                    "{} {}: {}\n\n{}\n",
-                    component.role, component.name, component.summary, component.example
-                );
-                println!("settings (JSON Schema):\n{}\n", component.schema);
-            }
+            Some(name) if name == component.name && schema => println!("{}", component.schema),
+            Some(name) if name == component.name => println!("{}", reference::section(&component)),
             Some(_) => continue,
         }
         found = true;

@@ -6,6 +6,7 @@ use bus_link::{
     place::BusSection,
     settings::{self, SettingsError},
 };
+use connectors::CustomCode;
 use serde::Deserialize;
 
 /// `config.toml`.
@@ -29,11 +30,25 @@ pub struct Config {
 }
 
 /// `[custom_code]`: whether workflows of the plane may run code of their own here: programs (`exec`) and Python (`python`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CustomCodeSection {
     /// They may. Whoever can apply a workflow can then do on this host what the daemon can.
     pub allow: bool,
+    /// Python code with one of these SHA-256 (in hex) may run, whatever `allow` says.
+    pub sha256: Vec<String>,
+    /// Environment variables that a workflow may give such code.
+    pub env: Vec<String>,
+}
+
+impl From<CustomCodeSection> for CustomCode {
+    fn from(section: CustomCodeSection) -> Self {
+        Self {
+            all: section.allow,
+            sha256: section.sha256.into_iter().collect(),
+            env: section.env.into_iter().collect(),
+        }
+    }
 }
 
 /// `[dead_letters]`
@@ -178,6 +193,10 @@ impl Config {
         if let Err(error) = config.bus.check() {
             return wrong(error.to_string(), "");
         }
+        if let Some(wrong_hash) = config.custom_code.sha256.iter().find(|text| !connectors::is_sha256(text)) {
+            let message = format!("custom_code.sha256: '{wrong_hash}' is no SHA-256");
+            return wrong(message, "64 of the characters 0-9 and a-f, as `sha256sum FILE` prints them");
+        }
         if config.dead_letters.quota.0 < LETTERS_BYTES_MIN {
             let smallest = workflow::size_text(LETTERS_BYTES_MIN);
             let size = workflow::size_text(config.dead_letters.quota.0);
@@ -232,6 +251,10 @@ mod tests {
             ),
             ("[spool]\nquotas = 1", "did you mean `quota`?"),
             ("[custom_code]\nalow = true", "did you mean `allow`?"),
+            (
+                "[custom_code]\nsha256 = ['ABCD']",
+                "config.toml:2: custom_code.sha256: 'ABCD' is no SHA-256\n  hint: 64 of the characters 0-9 and a-f",
+            ),
             (
                 "[log]\nlevel = 'lots=of=it'",
                 "config.toml:2: log.level: 'of=it' is no level",

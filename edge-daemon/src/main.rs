@@ -16,6 +16,7 @@ mod logging;
 mod marks;
 mod permission;
 mod recent;
+mod reference;
 mod resources;
 mod resting;
 mod secrets;

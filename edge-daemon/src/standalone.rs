@@ -20,6 +20,7 @@ use bus_schema::{
     message::{RunState, StreamReport},
     plan::{Action, ComponentRole, Descriptor, Pipe, PlanWorkflow, Root},
 };
+use connectors::CustomCode;
 use flow::{Build, BuildContext, Registry};
 use tokio::sync::watch;
 
@@ -176,7 +177,7 @@ pub async fn run(
         base_dir,
         started: Instant::now(),
         // Whoever runs this could run the code as well.
-        allows_code: true,
+        custom_code: Arc::new(CustomCode::any()),
     };
     let letters = Letters::new(home.dir(), letters_bytes_max, workshop.secure.epoch(), workshop.started);
     let marks = Arc::new(MarkFiles::new(home)?);

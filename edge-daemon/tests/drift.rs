@@ -1,12 +1,12 @@
 //! Columns that change while records flow: every `drift` of the transform `contract` against every change, in a file, in
-//! SQLite and in PostgreSQL. Between a record as agreed and the change the program ends and starts again.
+//! SQLite, in PostgreSQL and in MariaDB. Between a record as agreed and the change the program ends and starts again.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its world has failed")]
 
 use std::{collections::BTreeMap, fs, fs::OpenOptions, io::Write as _, path::Path, time::Duration};
 
 use serde_json::Value as Json;
-use testkit::{Cmd, Finished, Postgres, temp_dir};
+use testkit::{Cmd, Finished, Mariadb, Postgres, temp_dir};
 
 const SOON: Duration = Duration::from_secs(60);
 const FIRST: &str = r#"{"id":1,"a":1,"b":"x"}"#;
@@ -25,6 +25,7 @@ enum Place<'a> {
     File,
     Sqlite,
     Postgres(&'a Postgres, String),
+    Mariadb(&'a Mariadb, String),
 }
 
 impl Place<'_> {
@@ -34,6 +35,10 @@ impl Place<'_> {
             Place::Sqlite => "type = \"sqlite\"\npath = \"out.db\"\ntable = \"t\"\nkey = []".to_string(),
             Place::Postgres(server, database) => format!(
                 "type = \"postgres\"\nurl = \"{}\"\ntls = {{ mode = \"disable\" }}\ntable = \"t\"\nkey = []",
+                server.url_of(database)
+            ),
+            Place::Mariadb(server, database) => format!(
+                "type = \"mysql\"\nurl = \"{}\"\ntls = {{ mode = \"disable\" }}\ntable = \"t\"\nkey = []",
                 server.url_of(database)
             ),
         }
@@ -64,6 +69,14 @@ impl Place<'_> {
             }
             Place::Postgres(server, database) => {
                 let rows = server.query_in(database, "SELECT to_jsonb(t) FROM t ORDER BY id");
+                rows.into_iter().map(|row| row[0].clone()).collect()
+            }
+            Place::Mariadb(server, database) => {
+                let sql = "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = 't'";
+                let names = server.query_in(database, sql);
+                let pairs: Vec<String> = names.iter().map(|name| format!("'{0}', `{0}`", name[0])).collect();
+                let sql = format!("SELECT JSON_OBJECT({}) FROM t ORDER BY id", pairs.join(", "));
+                let rows = server.query_in(database, &sql);
                 rows.into_iter().map(|row| row[0].clone()).collect()
             }
         };
@@ -128,7 +141,7 @@ fn outcome(place: &Place<'_>, drift: &str, change: &str) -> (Option<&'static str
         ("evolve", "added") => (Some(r#"{"id":2,"a":2,"b":"y","c":7}"#), &["a", "b", "c", "id"], 0),
         ("evolve", "renamed") => (Some(r#"{"id":2,"a2":2,"b":"y"}"#), &["a", "a2", "b", "id"], 0),
         // The destination's own column holds numbers.
-        ("evolve", "retyped") if matches!(place, Place::Postgres(..)) => (None, agreed, 1),
+        ("evolve", "retyped") if matches!(place, Place::Postgres(..) | Place::Mariadb(..)) => (None, agreed, 1),
         ("evolve", "retyped") => (Some(r#"{"id":2,"a":"two","b":"y"}"#), agreed, 0),
         ("discard_value", "added") => (Some(r#"{"id":2,"a":2,"b":"y"}"#), agreed, 0),
         ("evolve" | "discard_value", _) => (Some(r#"{"id":2,"b":"y"}"#), agreed, 0),
@@ -201,6 +214,19 @@ fn into_postgres() {
             server.create_database(&database);
             let place = Place::Postgres(&server, database);
             check(temp_dir("drift-postgres").path(), &place, drift, change);
+        }
+    }
+}
+
+#[test]
+fn into_mariadb() {
+    let server = Mariadb::start();
+    for drift in DRIFTS {
+        for change in CHANGES {
+            let database = format!("{drift}_{}", change.0);
+            server.create_database(&database);
+            let place = Place::Mariadb(&server, database);
+            check(temp_dir("drift-mariadb").path(), &place, drift, change);
         }
     }
 }

@@ -64,6 +64,7 @@ impl Home {
         let mut bytes = Zeroizing::new([0; Identity::BYTES]);
         getrandom::fill(&mut *bytes).map_err(HomeError::Random)?;
         self.store_twice(NEXT, &*bytes)?;
+        crash_point::at!(RotateAfterOffer);
         Ok(Identity::from_bytes(&bytes))
     }
 
@@ -77,7 +78,8 @@ impl Home {
 
     /// Gives the offer up.
     pub fn drop_next_keys(&self) -> Result<(), HomeError> {
-        self.remove_twice(NEXT)
+        self.remove(NEXT)?;
+        self.remove(&copy_of(NEXT))
     }
 
     /// Keys that were this member's before, the newest first.
@@ -97,7 +99,9 @@ impl Home {
         // From here on it is done: the next start finishes it.
         let before = self.membership()?;
         self.keep_former(before.as_ref())?;
+        crash_point::at!(RotateAfterFormer);
         self.save_membership(membership)?;
+        crash_point::at!(RotateAfterFlip);
         self.finish_rotation()
     }
 
@@ -109,6 +113,7 @@ impl Home {
         let certificate = membership.certificate.open(&membership.root);
         if certificate.is_ok_and(|certificate| certificate.keys == next.public()) {
             self.store_twice(KEYS, &*next.to_bytes())?;
+            crash_point::at!(RotateAfterKeys);
             self.drop_next_keys()?;
         }
         Ok(())
@@ -139,14 +144,10 @@ impl Home {
 
     /// Nothing needs the former keys any more.
     pub fn forget_former_keys(&self) -> Result<(), HomeError> {
-        self.remove_twice(FORMER)
-    }
-
-    fn remove_twice(&self, name: &str) -> Result<(), HomeError> {
-        for name in [name.to_string(), copy_of(name)] {
-            self.remove(&name)?;
-        }
-        Ok(())
+        crash_point::at!(RotateBeforeForget);
+        self.remove(FORMER)?;
+        crash_point::at!(RotateAmidForget);
+        self.remove(&copy_of(FORMER))
     }
 }
 

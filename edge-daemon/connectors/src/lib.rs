@@ -2,6 +2,7 @@
 //! Knows no bus, no spool and no plan: only the contract of `flow`.
 
 mod clock;
+mod custom_code;
 mod exec;
 mod feed;
 mod file;
@@ -50,13 +51,11 @@ mod tls;
 mod watch;
 mod write_mode;
 
+pub use custom_code::{CustomCode, Refused, is_sha256};
 pub use secret::SecretRef;
 
 use file::text;
 use flow::Component;
-
-/// Those that run code of the user's own, whatever it is: a daemon has to allow that.
-pub const CUSTOM_CODE: &[&str] = &["exec", "python"];
 
 /// Every source and destination of this build, and the transforms that wait for programs and tables, or keep a file.
 pub fn components() -> Vec<Component> {

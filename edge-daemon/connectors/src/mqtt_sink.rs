@@ -56,6 +56,9 @@ const PACKET_BYTES_MIN: usize = 128;
 /// that brokers acknowledge messages that nobody is subscribed to, or that their access list forbids.
 ///
 /// A message at which the broker closes the connection again and again goes to the dead letters.
+///
+/// mosquitto sends its acknowledgements faster with `set_tcp_nodelay true` in its settings: without, the last ones of each
+/// commit come 40 ms late.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {

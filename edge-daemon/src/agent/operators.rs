@@ -240,7 +240,7 @@ impl Agent {
         };
         let (registry, base_dir) = (Arc::clone(&self.registry), self.base_dir.clone());
         let (session, daemon) = (Arc::clone(&self.session), self.secure.me().name.clone());
-        let (allows_code, runtime) = (self.allows_code, tokio::runtime::Handle::current());
+        let (custom_code, runtime) = (Arc::clone(&self.custom_code), tokio::runtime::Handle::current());
         let planned = match &call {
             TrialCall::CheckPlanned { workflow } => {
                 let planned = self.plan.iter().flat_map(|plan| &plan.workflows);
@@ -254,7 +254,7 @@ impl Agent {
                     registry: &registry,
                     daemon: &daemon,
                     base_dir: &base_dir,
-                    allows_code,
+                    custom_code: &custom_code,
                     runtime: runtime.clone(),
                     planned: &planned,
                 };

@@ -8,6 +8,7 @@ use bus_schema::{
     plan::{ComponentRole, PlanWorkflow},
     trial::{Checkup, Trouble, TroubleKind},
 };
+use connectors::{CustomCode, Refused};
 use flow::{Build, BuildContext, ConfigError, Registry, check};
 use tokio::{sync::Semaphore, task::JoinSet};
 use workflow::Spec;
@@ -27,8 +28,8 @@ pub struct Checker<'a> {
     pub daemon: &'a str,
     /// Where relative paths in configs start.
     pub base_dir: &'a Path,
-    /// Whether code of a workflow's own may run.
-    pub allows_code: bool,
+    /// Which code of the text's own may run.
+    pub custom_code: &'a CustomCode,
 }
 
 /// One node, as much of it as a check needs.
@@ -142,12 +143,8 @@ impl Checker<'_> {
                 "apply the workflow, and check it by its name: the daemon's plan has them filled in",
             ));
         }
-        if !self.allows_code && connectors::CUSTOM_CODE.contains(&component.as_str()) {
-            return Err(Trouble::new(
-                TroubleKind::Config,
-                format!("'{component}' runs code of the workflow's own, which this daemon does not allow"),
-                "set allow = true under [custom_code] in the daemon's config.toml",
-            ));
+        if let Err(Refused { what, remedy }) = self.custom_code.admit(component, &subject.config) {
+            return Err(Trouble::new(TroubleKind::Config, what, remedy));
         }
         let context = BuildContext {
             workflow: workflow.to_string(),
@@ -229,7 +226,7 @@ table = "out"
             registry: &registry,
             daemon: "gw",
             base_dir: dir.path(),
-            allows_code: false,
+            custom_code: &CustomCode::default(),
         };
         let found: Vec<(String, Option<TroubleKind>)> = checker
             .text(TEXT)

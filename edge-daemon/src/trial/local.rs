@@ -7,6 +7,7 @@ use std::{
 };
 
 use bus_schema::api::Failure;
+use connectors::CustomCode;
 use flow::Registry;
 use tokio::runtime::Handle;
 
@@ -59,7 +60,7 @@ fn of_file(file: &Path, registry: &Registry, runtime: &Handle) -> Result<Vec<bus
         daemon: HERE,
         base_dir: &base_dir,
         // Whoever runs this could run the code as well.
-        allows_code: true,
+        custom_code: &CustomCode::any(),
         runtime: runtime.clone(),
         planned: &[],
     };
@@ -82,7 +83,7 @@ pub async fn check(file: &Path, registry: &Registry) -> Result<bool, String> {
             daemon,
             base_dir: &base_dir,
             // Whoever runs this could run the code as well.
-            allows_code: true,
+            custom_code: &CustomCode::any(),
         };
         for checkup in checker.text(&text).await.map_err(|failure| told(&failure))? {
             is_good &= checkup.trouble.is_none();

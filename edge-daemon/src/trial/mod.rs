@@ -15,6 +15,7 @@ use bus_schema::{
     plan::{ComponentRole, PlanWorkflow},
     trial::{Given, TrialCall, TrialResult, TrialStep, Verdict},
 };
+use connectors::{CustomCode, Refused};
 use flow::{Build, BuildContext, Registry};
 use workflow::{Node, Spec, Test};
 
@@ -29,8 +30,8 @@ pub struct Trial<'a> {
     pub daemon: &'a str,
     /// Where relative paths in configs start.
     pub base_dir: &'a Path,
-    /// Whether code of the text's own may run.
-    pub allows_code: bool,
+    /// Which code of the text's own may run.
+    pub custom_code: &'a CustomCode,
     /// Waits for what others do.
     pub runtime: tokio::runtime::Handle,
     /// What it runs.
@@ -89,7 +90,7 @@ impl Trial<'_> {
             registry: self.registry,
             daemon: self.daemon,
             base_dir: self.base_dir,
-            allows_code: self.allows_code,
+            custom_code: self.custom_code,
         }
     }
 
@@ -292,14 +293,10 @@ impl Trial<'_> {
             let message = format!("'{}' is no transform of daemon '{}'", node.component, self.daemon);
             return Err(problem("type", message));
         };
-        if !self.allows_code && connectors::CUSTOM_CODE.contains(&node.component.as_str()) {
-            let message = format!(
-                "'{}' runs code of the workflow's own, which this daemon does not allow",
-                node.component
-            );
-            return Err(problem("type", message));
-        }
         let config = serde_json::to_string(&node.config).unwrap_or_default();
+        if let Err(Refused { what, remedy }) = self.custom_code.admit(&node.component, &config) {
+            return Err(problem("type", format!("{what}; to allow it: {remedy}")));
+        }
         let context = self.context(spec, node);
         let mut transform = build(&config, &context).map_err(|error| problem(&error.key, error.message))?;
         let wrong = |fault: flow::Fault| problem("", fault.to_string());
@@ -344,7 +341,7 @@ from = "fahrenheit"
             registry: &registry,
             daemon: "gw",
             base_dir: Path::new("/"),
-            allows_code: false,
+            custom_code: &CustomCode::default(),
             runtime: runtime.handle().clone(),
             planned: &[],
         };

@@ -8,6 +8,7 @@ mod audit;
 mod bugreport;
 mod checks;
 mod client;
+mod code_from;
 mod contexts;
 mod control;
 mod doctor;

@@ -21,7 +21,7 @@ use crate::{
     arguments::{Output, Waves, Workflow},
     ask, checks,
     client::{CliError, Client},
-    control, render, rollouts, trial,
+    code_from, control, render, rollouts, trial,
 };
 
 /// Between two looks at a workflow that is waited for.
@@ -122,8 +122,14 @@ enum Work {
     Ask(ApiCall),
 }
 
-/// A file's text, or stdin's.
+/// A file's text, or stdin's, with the code that it takes from other files.
 pub fn read(file: &Path) -> Result<String, CliError> {
+    let dir = file.parent().unwrap_or(Path::new(""));
+    code_from::fill_in(read_only(file)?, dir)
+        .map_err(|cause| CliError::Usage(format!("{}: {cause}", file.display())))
+}
+
+fn read_only(file: &Path) -> Result<String, CliError> {
     if file == Path::new("-") {
         let mut text = String::new();
         return match std::io::stdin().read_to_string(&mut text) {

@@ -1,5 +1,6 @@
 //! One child process in a group of its own, which ends with its owner: the whole group is killed. What it writes on its
-//! standard error goes to the log, within limits.
+//! standard error goes to the log, within limits. It knows of the daemon's environment what any program needs, and nothing
+//! else: secrets stand there.
 
 use std::{collections::BTreeMap, ffi::OsStr, path::PathBuf, process::ExitStatus, process::Stdio, time::Duration};
 
@@ -11,7 +12,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{mqtt::Task, reach};
+use crate::{mqtt::Task, reach, secret::SecretRef};
 
 /// How long a child may take to end after it was asked to.
 const STOP_WAIT: Duration = Duration::from_secs(2);
@@ -23,11 +24,16 @@ const LOG_LINE_BYTES_MAX: usize = 1024;
 const LOG_LINES_MAX: u32 = 60;
 const LOG_WINDOW: Duration = Duration::from_secs(60);
 
+/// What a child gets of the daemon's environment, besides `LC_*`.
+const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR"];
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     command: Vec<String>,
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, SecretRef>,
+    /// Where relative paths start.
+    base_dir: PathBuf,
     dir: PathBuf,
     /// For the log.
     node: String,
@@ -37,7 +43,7 @@ impl Program {
     /// Checks what stands in a config.
     pub(crate) fn new(
         command: Vec<String>,
-        env: BTreeMap<String, String>,
+        env: BTreeMap<String, SecretRef>,
         dir: Option<PathBuf>,
         context: &BuildContext,
     ) -> Result<Self, ConfigError> {
@@ -47,15 +53,17 @@ impl Program {
         if let Some(at) = command.iter().position(|part| part.contains('\0')) {
             return Err(ConfigError::at(format!("command[{at}]"), "has a zero byte in it"));
         }
+        let is_none = |value: &SecretRef| matches!(value, SecretRef::Plain(text) if text.contains('\0'));
         if let Some((name, _)) = env
             .iter()
-            .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))
+            .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || is_none(value))
         {
             return Err(ConfigError::at(format!("env.{name}"), "is no environment variable"));
         }
         Ok(Self {
             command,
             env,
+            base_dir: context.base_dir.clone(),
             dir: dir.map_or_else(|| context.base_dir.clone(), |dir| context.base_dir.join(dir)),
             node: context.node.clone(),
         })
@@ -78,9 +86,16 @@ impl Program {
     /// Starts it. `with_input`: its standard input is a pipe; else there is nothing to read.
     pub(crate) fn start(&self, with_input: bool, more_env: &[(&str, &str)]) -> Result<Child, Fault> {
         let mut command = Command::new(&self.command[0]);
+        let is_inherited = |name: &str| INHERITED.contains(&name) || name.starts_with("LC_");
+        let inherited = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_inherited));
+        command.env_clear().envs(inherited);
+        for (name, value) in &self.env {
+            let value = value.fetch(&self.base_dir);
+            let value = value.map_err(|error| Fault::retry(format!("env.{name}: {error}")))?;
+            command.env(name, value.expose());
+        }
         command
             .args(&self.command[1..])
-            .envs(&self.env)
             .envs(more_env.iter().copied())
             .stdin(if with_input { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     file::{encode::JsonRows, text::shorten},
     key,
+    secret::SecretRef,
 };
 
 /// Longest answer, in bytes.
@@ -45,9 +46,10 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 struct Config {
     /// The program and its arguments. No shell is in between.
     command: Vec<String>,
-    /// Environment variables, beside those of the daemon.
+    /// Environment variables, each a text or a secret from elsewhere. Of the daemon's own the process has PATH, HOME, USER, LOGNAME,
+    /// LANG, LC_*, TZ and TMPDIR.
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, SecretRef>,
     /// Where it runs. By default, and where a relative path starts, the daemon's directory.
     dir: Option<PathBuf>,
     /// How long the program may take to answer, in milliseconds.

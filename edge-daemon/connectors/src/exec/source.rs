@@ -23,6 +23,7 @@ use super::child::{Child, Program, explain};
 use crate::{
     feed::{Feed, FormatName},
     file::source::CsvConfig,
+    secret::SecretRef,
 };
 
 /// Bytes read from the program at once.
@@ -46,9 +47,10 @@ const CURSOR_VARIABLE: &str = "MYCELIAL_CURSOR";
 struct Config {
     /// The program and its arguments.
     command: Vec<String>,
-    /// Environment variables, beside those of the daemon.
+    /// Environment variables, each a text or a secret from elsewhere. Of the daemon's own the process has PATH, HOME, USER, LOGNAME,
+    /// LANG, LC_*, TZ and TMPDIR.
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, SecretRef>,
     /// Where it runs. By default, and where a relative path starts, the daemon's directory.
     dir: Option<PathBuf>,
     /// What its lines are.

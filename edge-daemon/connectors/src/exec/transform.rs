@@ -20,11 +20,14 @@ use super::{
     columns::Columns,
     talk::{Patience, Talk},
 };
-use crate::file::{
-    encode::JsonRows,
-    rows::{Rows, Token},
-    source::types,
-    text::shorten,
+use crate::{
+    file::{
+        encode::JsonRows,
+        rows::{Rows, Token},
+        source::types,
+        text::shorten,
+    },
+    secret::SecretRef,
 };
 
 /// Records given to the program at once take about this many bytes, unless one alone takes more.
@@ -49,9 +52,10 @@ const TRIES_MAX: u32 = 2;
 struct Config {
     /// The program and its arguments. No shell is in between.
     command: Vec<String>,
-    /// Environment variables, beside those of the daemon.
+    /// Environment variables, each a text or a secret from elsewhere. Of the daemon's own the process has PATH, HOME, USER, LOGNAME,
+    /// LANG, LC_*, TZ and TMPDIR.
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, SecretRef>,
     /// Where it runs. By default, and where a relative path starts, the daemon's directory.
     dir: Option<PathBuf>,
     /// Column = type, for new columns and for those that change theirs, as in the source `file`.

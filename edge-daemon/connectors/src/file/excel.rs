@@ -4,7 +4,7 @@
 use std::{
     borrow::Cow,
     fs::File,
-    io::BufReader,
+    io::{self, BufReader, Read as _, Seek as _},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
 };
@@ -14,6 +14,7 @@ use calamine::{DataRef, ExcelDateTime, Reader as _, Xlsx};
 use flow::{ConfigError, Undecodable};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use zip::ZipArchive;
 
 use super::{
     reader::header_shape,
@@ -24,6 +25,10 @@ use crate::names::hint;
 
 /// Largest workbook, in bytes: the texts in it are in memory, and unpacked.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What may be unpacked of the parts that are in memory, in bytes: all but the sheets.
+const UNPACKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Where the sheets are, which are read row by row.
+const SHEETS: &str = "xl/worksheets/";
 /// Columns that a sheet can have: XFD is the last.
 const COLUMNS: u32 = 16_384;
 /// Batches that are read before they are asked for.
@@ -151,6 +156,30 @@ impl Table for Sheet {
     }
 }
 
+/// How many bytes the parts unpack to that will be in memory, by unpacking them: what they say of themselves may be wrong. Stops
+/// behind `most`. Leaves the file where it begins.
+fn unpacked(file: &File, most: u64) -> Result<u64, String> {
+    let no_workbook = |error: &dyn std::fmt::Display| format!("it is no workbook: {error}");
+    let mut parts = ZipArchive::new(BufReader::new(file)).map_err(|error| no_workbook(&error))?;
+    let mut bytes = 0;
+    for index in 0..parts.len() {
+        let part = parts.by_index(index).map_err(|error| no_workbook(&error))?;
+        // Pictures and the like are not read.
+        let is_read = part.name().ends_with(".xml") || part.name().ends_with(".rels");
+        if !is_read || part.name().to_ascii_lowercase().starts_with(SHEETS) {
+            continue;
+        }
+        let mut part = part.take(most + 1 - bytes);
+        bytes += io::copy(&mut part, &mut io::sink()).map_err(|error| no_workbook(&error))?;
+        if bytes > most {
+            break;
+        }
+    }
+    let mut file = file;
+    file.rewind().map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
 /// A cell that is not empty.
 enum Content {
     Value(Value),
@@ -162,6 +191,13 @@ enum Content {
 
 impl Work {
     fn read(self, sender: &SyncSender<Result<Section, String>>) -> Result<(), String> {
+        let unpacked = unpacked(&self.file, UNPACKED_BYTES_MAX)?;
+        if unpacked > UNPACKED_BYTES_MAX {
+            return Err(format!(
+                "the texts in it take more than {UNPACKED_BYTES_MAX} bytes when they are unpacked: save it as CSV, or as several \
+                 workbooks"
+            ));
+        }
         let mut workbook =
             Xlsx::new(BufReader::new(self.file)).map_err(|error| format!("it is no workbook: {error}"))?;
         let names = workbook.sheet_names();

@@ -157,6 +157,27 @@ for f in range(3):
     assert!(batches >= 6, "{batches}");
 }
 
+#[tokio::test]
+async fn what_would_unpack_to_too_much_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    python(
+        dir.path(),
+        "import zipfile, os
+w = Workbook(); w.active.append(['n', 'text']); w.save('plain.xlsx')
+with zipfile.ZipFile('plain.xlsx') as old, zipfile.ZipFile('in.xlsx', 'w', zipfile.ZIP_DEFLATED) as new:
+    for name in old.namelist():
+        part = old.read(name)
+        if name.endswith('sharedStrings.xml'):
+            part = part.replace(b'<t>text</t>', b'<t>' + b'x' * (65 << 20) + b'</t>')
+        new.writestr(name, part)
+assert os.path.getsize('in.xlsx') < 1 << 20",
+    );
+    let harvest = once(dir.path(), "").await;
+    assert_eq!(harvest.rows().len(), 0);
+    let reasons = harvest.reasons();
+    assert!(reasons.contains("take more than 67108864 bytes when they are unpacked"), "{reasons}");
+}
+
 #[test]
 fn mistakes_are_named() {
     for (config, wanted) in [

@@ -14,12 +14,14 @@ use serde::Serialize;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{
+    custom_code::{is_sha256, sha256},
     exec::{
         child::Program,
         talk::{Patience, Talk},
     },
     file::source::types,
     reach,
+    secret::SecretRef,
 };
 
 /// What the process runs.
@@ -77,7 +79,8 @@ async fn parse(code: String) -> std::io::Result<String> {
 pub(crate) struct Settings {
     pub(crate) code: Option<String>,
     pub(crate) file: Option<PathBuf>,
-    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) sha256: Option<String>,
+    pub(crate) env: BTreeMap<String, SecretRef>,
     pub(crate) memory_mib: u64,
     pub(crate) answer_ms_max: u64,
     pub(crate) types: BTreeMap<String, String>,
@@ -86,6 +89,10 @@ pub(crate) struct Settings {
 /// Code that can be run.
 pub(crate) struct Script {
     code: Code,
+    /// What the code's SHA-256 has to be, in hex.
+    sha256: Option<String>,
+    /// What the component is called in its workflow.
+    node: String,
     function: &'static str,
     program: Program,
     memory_bytes: u64,
@@ -126,6 +133,14 @@ impl Script {
             (None, Some(file)) => Code::File(context.base_dir.join(file)),
             _ => return Err(ConfigError::at("code", "give either the code or a file with it")),
         };
+        let sha256 = settings.sha256.map(|text| text.to_ascii_lowercase());
+        if sha256.as_ref().is_some_and(|text| !is_sha256(text)) {
+            let message = "is no SHA-256: 64 of the characters 0-9 and a-f, as `sha256sum` prints them";
+            return Err(ConfigError::at("sha256", message));
+        }
+        if let Code::Inline(code) = &code {
+            compare(code, sha256.as_deref()).map_err(|cause| ConfigError::at("sha256", cause))?;
+        }
         if !(MEMORY_MIB_MIN..=MEMORY_MIB_MAX).contains(&settings.memory_mib) {
             let message = format!("between {MEMORY_MIB_MIN} and {MEMORY_MIB_MAX}");
             return Err(ConfigError::at("memory_mib", message));
@@ -136,6 +151,8 @@ impl Script {
         let command = ["python3", "-I", "-S", "-B", "-c", BEGINNING];
         Ok(Self {
             code,
+            sha256,
+            node: context.node.clone(),
             function,
             program: Program::new(command.map(str::to_string).to_vec(), settings.env, None, context)?,
             memory_bytes: settings.memory_mib * 1024 * 1024,
@@ -159,7 +176,7 @@ impl Script {
                         "correct the path",
                     ));
                 }
-                read(path).map_err(|cause| {
+                self.read(path).map_err(|cause| {
                     Trouble::new(
                         TroubleKind::Path,
                         format!("{}: {cause}", path.display()),
@@ -187,7 +204,8 @@ impl Script {
         let code = match &self.code {
             Code::Inline(code) => code,
             Code::File(path) => {
-                from_file = read(path)
+                from_file = self
+                    .read(path)
                     .map_err(|cause| Fault::retry(format!("cannot read the code in {}: {cause}", path.display())))?;
                 &from_file
             }
@@ -221,7 +239,10 @@ impl Script {
         };
         let loaded = talk.ask(&text, 1, patience, &mut hear).await;
         match (loaded, broken) {
-            (Ok(()), None) => Ok(talk),
+            (Ok(()), None) => {
+                tracing::info!(node = self.node, sha256 = sha256(code), "Python code runs");
+                Ok(talk)
+            }
             // A file may be replaced; what stands in the workflow stays as it is.
             (Ok(()), Some(cause)) if matches!(self.code, Code::Inline(_)) => {
                 Err(Fault::stop(format!("the Python code: {cause}")))
@@ -230,12 +251,30 @@ impl Script {
         }
     }
 
+    /// The code in a file, if it is what it has to be.
+    fn read(&self, path: &Path) -> Result<String, String> {
+        let code = read(path)?;
+        compare(&code, self.sha256.as_deref())?;
+        Ok(code)
+    }
+
     /// A failure of the process, worth trying again.
     pub(crate) fn failed(&self, cause: &str) -> Fault {
         match &self.code {
             Code::Inline(_) => Fault::retry(format!("the Python code: {cause}")),
             Code::File(path) => Fault::retry(format!("the Python code {}: {cause}", path.display())),
         }
+    }
+}
+
+/// Whether code is what it was said to be.
+fn compare(code: &str, said: Option<&str>) -> Result<(), String> {
+    let found = sha256(code);
+    match said {
+        Some(said) if said != found => Err(format!(
+            "the code has the SHA-256 {found}, and not {said}; if it is what you mean to run, say so in sha256, or leave that out"
+        )),
+        _ => Ok(()),
     }
 }
 

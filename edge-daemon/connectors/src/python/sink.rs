@@ -17,7 +17,7 @@ use super::{
     cells::push_row,
     script::{Answer, CODE_BYTES_MAX, Script, Settings, half_a_minute, memory_usual},
 };
-use crate::{exec::talk::Talk, key};
+use crate::{exec::talk::Talk, key, secret::SecretRef};
 
 /// Gives records to a Python function: `def write(records)`. They are dicts of their columns, as in the transform `python`;
 /// `record.op` says what each does: insert, update, delete or upsert. When the function returns, its records must be safe.
@@ -31,7 +31,7 @@ use crate::{exec::talk::Talk, key};
 ///
 /// The code runs in a process of `python3` with its standard library, which must be there, and has no more memory than
 /// `memory_mib`. What it prints goes to the log (60 lines a minute). A daemon of a fleet
-/// must allow it: `allow = true` under `[custom_code]` in its `config.toml`.
+/// must allow it under `[custom_code]` in its `config.toml`: `allow = true`, or the SHA-256 of just this code, `sha256 = ["…"]`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -41,9 +41,13 @@ struct Config {
     /// A file with the code on the daemon instead; a relative path starts in the daemon's directory. It is read when the
     /// process starts.
     file: Option<PathBuf>,
-    /// Environment variables, beside those of the daemon.
+    /// The SHA-256 of the code, in hex, as `sha256sum` prints it: other code is not run. The CLI fills it in with `code_from`.
+    #[schemars(length(equal = 64))]
+    sha256: Option<String>,
+    /// Environment variables, each a text or a secret from elsewhere. Of the daemon's own the process has PATH, HOME, USER, LOGNAME,
+    /// LANG, LC_*, TZ and TMPDIR.
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, SecretRef>,
     /// Most memory of the process, in MiB.
     #[serde(default = "memory_usual")]
     memory_mib: u64,
@@ -90,6 +94,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
     let settings = Settings {
         code: config.code,
         file: config.file,
+        sha256: config.sha256,
         env: config.env,
         memory_mib: config.memory_mib,
         answer_ms_max: config.answer_ms_max,

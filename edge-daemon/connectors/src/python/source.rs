@@ -26,6 +26,7 @@ use crate::{
         json::object,
         rows::{self, Rows, Token},
     },
+    secret::SecretRef,
 };
 
 /// Takes the records that a Python function yields: `def read(cursor)`. It yields dicts, or pairs of a dict and where to go
@@ -41,7 +42,7 @@ use crate::{
 /// or is it quiet for longer than `quiet_ms_max`, its process is killed and started again, later and later. It runs
 /// in a process of `python3` with its standard library, which must be there, and has no more memory than `memory_mib`. What
 /// it prints goes to the log (60 lines a minute). A daemon of a fleet
-/// must allow it: `allow = true` under `[custom_code]` in its `config.toml`.
+/// must allow it under `[custom_code]` in its `config.toml`: `allow = true`, or the SHA-256 of just this code, `sha256 = ["…"]`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -51,9 +52,13 @@ struct Config {
     /// A file with the code on the daemon instead; a relative path starts in the daemon's directory. It is read when the
     /// process starts.
     file: Option<PathBuf>,
-    /// Environment variables, beside those of the daemon.
+    /// The SHA-256 of the code, in hex, as `sha256sum` prints it: other code is not run. The CLI fills it in with `code_from`.
+    #[schemars(length(equal = 64))]
+    sha256: Option<String>,
+    /// Environment variables, each a text or a secret from elsewhere. Of the daemon's own the process has PATH, HOME, USER, LOGNAME,
+    /// LANG, LC_*, TZ and TMPDIR.
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, SecretRef>,
     /// Column = type, as in the source `file`.
     #[serde(default)]
     types: BTreeMap<String, String>,
@@ -108,6 +113,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
     let settings = Settings {
         code: config.code,
         file: config.file,
+        sha256: config.sha256,
         env: config.env,
         memory_mib: config.memory_mib,
         answer_ms_max: half_a_minute(),

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     exec::{columns::Columns, talk::Talk},
     file::rows::Rows,
+    secret::SecretRef,
 };
 
 /// Records given to the process at once take about this many bytes, unless one alone takes more.
@@ -46,7 +47,7 @@ const TRIES_MAX: u32 = 2;
 /// The code runs in a process of `python3` with its standard library, which must be there. It has no more memory than
 /// `memory_mib`, and when it takes longer than `answer_ms_max` for an answer, or ends, it is killed and started again, and the
 /// records come again, later and later. What it prints goes to the log (60 lines a minute). A daemon of a fleet
-/// must allow it: `allow = true` under `[custom_code]` in its `config.toml`.
+/// must allow it under `[custom_code]` in its `config.toml`: `allow = true`, or the SHA-256 of just this code, `sha256 = ["…"]`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -56,9 +57,13 @@ struct Config {
     /// A file with the code on the daemon instead; a relative path starts in the daemon's directory. It is read when the
     /// process starts.
     file: Option<PathBuf>,
-    /// Environment variables, beside those of the daemon.
+    /// The SHA-256 of the code, in hex, as `sha256sum` prints it: other code is not run. The CLI fills it in with `code_from`.
+    #[schemars(length(equal = 64))]
+    sha256: Option<String>,
+    /// Environment variables, each a text or a secret from elsewhere. Of the daemon's own the process has PATH, HOME, USER, LOGNAME,
+    /// LANG, LC_*, TZ and TMPDIR.
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, SecretRef>,
     /// Column = type, for new columns and for those that change theirs, as in the source `file`.
     #[serde(default)]
     types: BTreeMap<String, String>,
@@ -113,6 +118,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Transform>, Con
     let settings = Settings {
         code: config.code,
         file: config.file,
+        sha256: config.sha256,
         env: config.env,
         memory_mib: config.memory_mib,
         answer_ms_max: config.answer_ms_max,

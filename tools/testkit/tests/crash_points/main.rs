@@ -27,6 +27,8 @@ enum Job {
     Deploy,
     /// A member is revoked, which everybody is told.
     Revoke,
+    /// A daemon gets new keys.
+    Rotate,
     /// A destination refuses one row in ten.
     Refuse,
     /// What a destination has refused is tried again, once it refuses it no more.
@@ -127,6 +129,16 @@ const OTHER_OCCASIONS: &[Case] = &[
     (Point::PlaneAfterCommit, 4, Victim::Plane, Job::Deploy),
 ];
 
+const ROTATIONS: &[Case] = &[
+    (Point::RotateAfterOffer, 1, Victim::Gateway, Job::Rotate),
+    (Point::RotateAfterFormer, 1, Victim::Gateway, Job::Rotate),
+    (Point::RotateAfterFlip, 1, Victim::Hub, Job::Rotate),
+    (Point::RotateAfterFlip, 1, Victim::Gateway, Job::Rotate),
+    (Point::RotateAfterKeys, 1, Victim::Gateway, Job::Rotate),
+    (Point::RotateBeforeForget, 1, Victim::Gateway, Job::Rotate),
+    (Point::RotateAmidForget, 1, Victim::Hub, Job::Rotate),
+];
+
 const REPLAYS: &[Case] = &[
     (Point::LettersBeforeSync, 1, Victim::Hub, Job::Replay),
     (Point::LettersAfterSync, 2, Victim::Hub, Job::Replay),
@@ -145,7 +157,7 @@ const DROPS: &[Case] = &[
     (Point::OutgoingAfterDrop, 2, Victim::Gateway, Job::Overfill),
 ];
 
-const ALL: &[&[Case]] = &[GATEWAY_SPOOLS, GATEWAY_SENDS, HUB, OTHER_OCCASIONS, REPLAYS, DROPS];
+const ALL: &[&[Case]] = &[GATEWAY_SPOOLS, GATEWAY_SENDS, HUB, OTHER_OCCASIONS, ROTATIONS, REPLAYS, DROPS];
 
 #[track_caller]
 fn die_at_each(cases: &[Case]) {
@@ -179,6 +191,11 @@ fn the_hub_dies_while_it_receives() {
 #[test]
 fn everybody_dies_on_other_occasions() {
     die_at_each(OTHER_OCCASIONS);
+}
+
+#[test]
+fn daemons_die_while_their_keys_change() {
+    die_at_each(ROTATIONS);
 }
 
 #[test]

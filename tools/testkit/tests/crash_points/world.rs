@@ -94,6 +94,7 @@ impl World {
                 self.push();
                 self.judge_flow(&what);
             }
+            Job::Rotate => self.die_while_rotating(&what, victim, point, times),
             Job::Refuse => self.die_over_refused_rows(&what, victim, point, times),
             Job::Replay => self.die_over_replayed_rows(&what, victim, point, times),
             Job::Overfill => self.die_while_overfilling(&what, victim, point, times),
@@ -246,6 +247,38 @@ impl World {
             assert_eq!(rows, SMALL_ROWS);
             self.books(what, &extra.name, 1, |edge, ledger| accuse_ledger(edge, ledger, rows));
         }
+    }
+
+    /// A daemon has other keys in the end, whatever its death interrupted, and is believed by them alone.
+    #[track_caller]
+    fn die_while_rotating(&mut self, what: &str, victim: Victim, point: Point, times: u64) {
+        let dir = self.fleet.dir().join(victim.name());
+        let keys = || std::fs::read(dir.join("keys")).expect("keys");
+        let before = keys();
+        let mut asked = None;
+        self.die(victim, point, times, |world| {
+            world.push();
+            asked.get_or_insert_with(|| world.rotate(victim).log(world.fleet.dir().join("rotate.log")).spawn());
+        });
+        // Who waits for it sees the end of it; whoever asks once more gets an answer, too.
+        let ended = asked.and_then(|mut asked| asked.wait_exit(ARRIVE_MAX));
+        assert!(ended.is_some_and(|status| status.success()), "{what}: {ended:?}");
+        assert_ne!(keys(), before, "{what}: it has the keys that it had");
+        wait_ok(&format!("the old keys to be gone after {what}"), ARRIVE_MAX, || {
+            let left = ["keys-next", "keys-next.copy", "keys-former", "keys-former.copy"];
+            match left.iter().find(|name| dir.join(name).exists()) {
+                None => Ok(()),
+                Some(name) => Err(*name),
+            }
+        });
+        self.push();
+        self.judge_flow(what);
+    }
+
+    fn rotate(&self, victim: Victim) -> Cmd {
+        let home = self.fleet.path("operator");
+        let wait = format!("{}s", ARRIVE_MAX.as_secs());
+        Cmd::bin("mycelial").args(["--home", &home, "daemon", "rotate", victim.name(), "--wait-max", &wait])
     }
 
     /// One row in ten is refused, and only that; it is counted as dead, once.

@@ -188,7 +188,14 @@ function Settings({ bench, node, problems }: { bench: Workbench; node: Node; pro
           error={wrong(field.key)
             .map(({ message, hint }) => (hint ? `${message}; ${hint}` : message))
             .join(". ")}
-          onChange={(value) => bench.set([...pathOf(node), field.key], value)}
+          onChange={(value) =>
+            bench.set(
+              [...pathOf(node), field.key],
+              value,
+              // Other code has another hash.
+              field.key === "code" && Object.hasOwn(node.keys, "sha256") ? [[...pathOf(node), "sha256"]] : [],
+            )
+          }
         />
       ))}
       {(hidden > 0 || isAll) && (

@@ -108,8 +108,15 @@ export function useWorkbench(
     undo: () => dispatch({ kind: "undo" }),
     redo: () => dispatch({ kind: "redo" }),
     write: (to: string) => change({ text: to.replaceAll("\r\n", "\n") }, "source"),
-    set: (path: readonly string[], value: Value | undefined) =>
-      edit([value === undefined ? { kind: "unset", path } : { kind: "set", path, value }], `set ${path.join(".")}`),
+    /** `without`: paths of what is not true of the new value any more. */
+    set: (path: readonly string[], value: Value | undefined, without: readonly (readonly string[])[] = []) =>
+      edit(
+        [
+          value === undefined ? { kind: "unset", path } : { kind: "set", path, value },
+          ...without.map((path): Edit => ({ kind: "unset", path })),
+        ],
+        `set ${path.join(".")}`,
+      ),
     /** `at`: where it was put down; without, it is joined to what is there. */
     add: (component: { role: ComponentRole; name: string; example: string }, spot?: Position) => {
       const id = freeName(

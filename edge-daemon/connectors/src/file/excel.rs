@@ -164,9 +164,10 @@ fn unpacked(file: &File, most: u64) -> Result<u64, String> {
     let mut bytes = 0;
     for index in 0..parts.len() {
         let part = parts.by_index(index).map_err(|error| no_workbook(&error))?;
+        let name = String::from_utf8_lossy(part.name_raw()).to_ascii_lowercase();
         // Pictures and the like are not read.
-        let is_read = part.name().ends_with(".xml") || part.name().ends_with(".rels");
-        if !is_read || part.name().to_ascii_lowercase().starts_with(SHEETS) {
+        let is_read = name.ends_with(".xml") || name.ends_with(".rels");
+        if !is_read || name.starts_with(SHEETS) {
             continue;
         }
         let mut part = part.take(most + 1 - bytes);

@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 /// Settings within settings within settings: deeper ones are left to the schema.
 const DEPTH_MAX: usize = 4;
+/// The definition of a secret.
+const SECRET: &str = "#/$defs/SecretRef";
 
 /// What one component of a name is: source, transform or destination.
 pub fn section(descriptor: &Descriptor) -> String {
@@ -75,6 +77,10 @@ impl<'a> Defs<'a> {
                 Some(value) => format!(" Default: `{value}`."),
             };
             let about = format!("{}{default}", about.trim());
+            if refers_to_secret(property) {
+                item(depth, &format!("`{name}`: text, or a secret from elsewhere{must}. {about}"), out);
+                continue;
+            }
             item(depth, &format!("`{name}`: {}{must}. {about}", self.kind(what)), out);
             self.within(what, depth + 1, out);
         }
@@ -149,6 +155,11 @@ impl<'a> Defs<'a> {
     }
 }
 
+/// Every connector has some, and what they are is said once.
+fn refers_to_secret(schema: &Value) -> bool {
+    schema["$ref"] == SECRET || list(schema, "anyOf").iter().any(|one| one["$ref"] == SECRET)
+}
+
 fn list<'a>(schema: &'a Value, key: &str) -> &'a [Value] {
     schema[key].as_array().map_or(&[], Vec::as_slice)
 }
@@ -169,7 +180,9 @@ mod tests {
 
     const HEAD: &str = "# Components\n\nWhat daemons read, change and write with. Made from what the components say of themselves by \
                         `UPDATE=1 cargo test -p edge-daemon reference`; a test fails when it differs. `myceliald components NAME` shows the \
-                        same, and so does the web page. Examples are run by tests.\n\n| | |\n|---|---|\n";
+                        same, and so does the web page. Examples are run by tests.\n\nA **secret from elsewhere** is `{ secret = \"NAME\" }` of the daemon's \
+                        own store, which `mycelial secret set` fills, `{ env = \"NAME\" }`, an environment variable of the daemon, or \
+                        `{ file = \"PATH\" }`, whose last line end does not count.\n\n| | |\n|---|---|\n";
 
     #[test]
     fn the_pages_are_what_the_components_say() {
@@ -198,7 +211,7 @@ mod tests {
                 kept == *page,
                 "docs/components/{file} differs: UPDATE=1 cargo test -p edge-daemon reference"
             );
-            assert!(!page.contains("any value."), "docs/components/{file}: a setting of no kind");
+            assert!(!page.contains("`: any value"), "docs/components/{file}: a setting of no kind");
         }
         assert_eq!(fs::read_dir(&dir).unwrap().count(), pages.len(), "pages of components that are gone");
     }

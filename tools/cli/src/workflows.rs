@@ -569,6 +569,7 @@ mod tests {
             workflow: "w".into(),
             daemon: "gw".into(),
             revision,
+            wanted: Default::default(),
             state,
             cause: cause.into(),
         };

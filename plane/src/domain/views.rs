@@ -651,6 +651,43 @@ mod tests {
     }
 
     #[test]
+    fn how_far_a_stream_is_behind() {
+        use bus_schema::message::{Ledger, Side, StreamReport};
+
+        let mut state = state();
+        let mut tells = |now, produced, delivered| {
+            let ledger = Ledger {
+                produced,
+                delivered,
+                buffered: produced - delivered,
+                ..Ledger::default()
+            };
+            let report = StreamReport {
+                stream: bus_schema::id::StreamId::from_hash(&[1; 32]),
+                workflow: WorkflowId::of_name("a"),
+                edge: "x->y".into(),
+                side: Side::Direct,
+                epoch: 1,
+                watermark: delivered,
+                ledger,
+                dead_before: 0,
+                settled_earlier: 0,
+                dropped_earlier: 0,
+                buffered_bytes: 0,
+                gaps: 0,
+                trouble: String::new(),
+            };
+            state.on_reports(node(1), 1, vec![report], at(now));
+            state.stream_views(None, at(now))[0].lag_ms
+        };
+        assert_eq!(tells(0, 5, 5), None.into());
+        assert_eq!(tells(5_000, 9, 5), Some(0).into());
+        assert_eq!(tells(15_000, 12, 5), Some(10_000).into());
+        assert_eq!(tells(20_000, 12, 9), Some(5_000).into());
+        assert_eq!(tells(25_000, 12, 12), None.into());
+    }
+
+    #[test]
     fn who_carries_what() {
         use bus_schema::plan::ComponentRole;
 

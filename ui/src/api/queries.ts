@@ -294,7 +294,9 @@ export const useCarriers = () =>
   useQuery({
     queryKey: keys.carriers,
     queryFn: ({ signal }) => list<Carriers>("/components/daemons", signal),
-    staleTime: CATALOGUE_STALE_MS,
+    // A daemon tells it a moment after it has joined.
+    staleTime: 0,
+    refetchInterval: ({ state }) => again(state.error, QUIET_MS),
   });
 
 export const accessListQuery = (broker: string) =>

@@ -1,8 +1,10 @@
 // What one daemon was told from the web page, and what came of it; and to ask it what is wrong with it.
 
 import { Stethoscope } from "lucide-react";
+import { useState } from "react";
 import { useCommandsOf } from "@/api/queries";
 import type { CommandOf } from "@/api/types";
+import { Button } from "@/components/button";
 import { Data } from "@/components/data";
 import { TextLink } from "@/components/link";
 import { Section } from "@/components/page";
@@ -24,8 +26,12 @@ const COLUMNS: readonly Column<CommandOf>[] = [
   { name: "Why", cell: ({ cause }) => sentence(cause), className: "md:w-1/3" },
 ];
 
+/** So many are shown until somebody wants to see all. */
+const SHOWN_MAX = 8;
+
 export function Commands({ name }: { name: string }) {
   const commands = useCommandsOf(name);
+  const [isWhole, setWhole] = useState(false);
   return (
     <Section
       title="Commands"
@@ -45,7 +51,19 @@ export function Commands({ name }: { name: string }) {
           all.length === 0 ? (
             <p className="text-sm text-muted">Nobody has told it anything from here, as far as it is remembered.</p>
           ) : (
-            <Table label="Commands" columns={COLUMNS} rows={all} rowKey={({ id }) => `${id}`} />
+            <>
+              <Table
+                label="Commands"
+                columns={COLUMNS}
+                rows={isWhole ? all : all.slice(0, SHOWN_MAX)}
+                rowKey={({ id }) => `${id}`}
+              />
+              {!isWhole && all.length > SHOWN_MAX && (
+                <Button className="self-start" onClick={() => setWhole(true)}>
+                  Show all {all.length}
+                </Button>
+              )}
+            </>
           )
         }
       </Data>

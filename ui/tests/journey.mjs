@@ -585,7 +585,8 @@ const STEPS = {
     const are = (expected) =>
       until(`the labels ${expected}`, async () => (await labels()).map((each) => each.trim()).join() === expected);
     await are("line=7,site=berlin");
-    const field = page.getByLabel("Change the labels");
+    await button("Change the labels").click();
+    const field = page.getByLabel("Changes");
     await field.fill("site");
     await text("is no change of a label");
     await field.fill("site=bonn shift=night");
@@ -597,6 +598,7 @@ const STEPS = {
     await are("line=7,site=berlin");
     await button("Take off line").click();
     await told("gateway has no label line any more.");
+    await accessible(page, "labels of a daemon");
     await are("site=berlin");
     await page.getByRole("status").getByRole("button", { name: "Undo", exact: true }).last().click();
     await are("line=7,site=berlin");
@@ -924,7 +926,7 @@ const STEPS = {
       ["/enrol/approval", "Enrolling somebody needs the role operator; you are viewer.", "Let daemons wait"],
       ["/daemons", "Labelling and commanding needs the role operator; you are viewer.", "Label 2 daemons"],
       ["/daemons/gateway", "Commanding needs the role operator; you are viewer.", "Command …"],
-      ["/daemons/gateway", "Labelling needs the role operator; you are viewer.", "Take off site"],
+      ["/daemons/gateway", "Labelling needs the role operator; you are viewer.", "Change the labels"],
       ["/workflows/shop", "Deleting needs the role operator; you are viewer.", "Delete"],
       ["/workflows/shop/edit", "Deploying needs the role operator; you are viewer.", "Deploy …"],
       ["/alerts/rules", "Changing rules needs the role operator; you are viewer.", "New rule"],

@@ -174,14 +174,14 @@ const STEPS = {
     await deploy("warm");
     await go("/daemons/hub");
     const part = async () => (await rows("Workflows"))[0] ?? {};
-    await until("the difference", async () => (await part())["The same"] === "behind");
+    await until("the difference", async () => (await part()).Compared === "behind");
     const { Runs, Why, "Shall run": wanted } = await part();
     assert.deepEqual([wanted, Runs], ["revision 2", "revision 1"]);
     assert.match(Why, /Revision 2 is on its way/);
     await button("What differs in warm").click();
     await region("warm: from revision 1, which runs, to revision 2").getByText("celsius > 1000").first().waitFor();
     await wish("thaw", "hub");
-    await until("it to be as wanted", async () => (await part())["The same"] === "as wanted");
+    await until("it to be as wanted", async () => (await part()).Compared === "as wanted");
     assert.equal((await part()).Runs, "revision 2");
   },
 

@@ -82,11 +82,14 @@ function Detail({ component }: { component: ComponentView }) {
     >
       <div className="grid items-start gap-5 xl:grid-cols-[minmax(0,1fr)_minmax(0,30rem)]">
         <Prose text={descriptionOf(component.schema) || component.summary} />
-        {component.example !== "" && (
-          <Section title="Example">
-            <Code text={component.example.trim()} what="the example" />
-          </Section>
-        )}
+        <div className="flex flex-col gap-5">
+          {component.example !== "" && (
+            <Section title="Example">
+              <Code text={component.example.trim()} what="the example" />
+            </Section>
+          )}
+          <OnDaemons role={role} name={name} />
+        </div>
       </div>
       <Section title="Settings">
         {settings.length === 0 ? (
@@ -95,7 +98,6 @@ function Detail({ component }: { component: ComponentView }) {
           <Table label="Settings" columns={COLUMNS} rows={settings} rowKey={(setting) => setting.name} />
         )}
       </Section>
-      <OnDaemons role={role} name={name} />
     </Page>
   );
 }

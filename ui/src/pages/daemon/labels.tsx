@@ -30,6 +30,7 @@ export function Labels({ name, labels }: LabelsProps) {
   const queries = useQueryClient();
   const may = useMay("operator", true);
   const [typed, setTyped] = useState("");
+  const [isOpen, setOpen] = useState(false);
   const change = useMutation({
     mutationFn: (wish: Change) => labelDaemons({ selector: `name:${name}`, ...wish }),
     onSuccess: async () => {
@@ -57,7 +58,14 @@ export function Labels({ name, labels }: LabelsProps) {
   return (
     <Section
       title="Labels"
-      actions={may && <CliButton command={`mycelial daemon label ${shellWord(name)} ${typed.trim()}`.trim()} />}
+      actions={
+        <Allowed needs="operator" isWhole what="Labelling">
+          <CliButton command={`mycelial daemon label ${shellWord(name)} ${typed.trim()}`.trim()} />
+          <Button aria-expanded={isOpen} onClick={() => setOpen(!isOpen)}>
+            {isOpen ? "Done" : "Change the labels"}
+          </Button>
+        </Allowed>
+      }
     >
       {all.length === 0 ? (
         <p className="text-sm text-muted">It has none. Workflows, groups and scopes choose daemons by them.</p>
@@ -66,13 +74,13 @@ export function Labels({ name, labels }: LabelsProps) {
           {all.map(([key, value]) => (
             <li
               key={key}
-              className="inline-flex items-center gap-1 rounded-(--radius) border border-line bg-surface py-0.5 pr-1 pl-2 font-mono text-xs"
+              className="inline-flex items-center gap-1 rounded-(--radius) border border-line bg-surface px-2 py-0.5 font-mono text-xs"
             >
               <TextLink href={`/daemons?q=${encodeURIComponent(`${key}=${value}`)}`}>{`${key}=${value}`}</TextLink>
-              {may && (
+              {may && isOpen && (
                 <IconButton
                   label={`Take off ${key}`}
-                  className="h-6 w-6"
+                  className="-mr-1 h-6 w-6"
                   disabled={change.isPending}
                   onClick={() => run({ set: {}, unset: [key] }, `${name} has no label ${key} any more.`)}
                 >
@@ -83,11 +91,11 @@ export function Labels({ name, labels }: LabelsProps) {
           ))}
         </ul>
       )}
-      <Allowed needs="operator" isWhole what="Labelling">
+      {may && isOpen && (
         <form onSubmit={submit} className="flex max-w-xl flex-wrap items-start gap-2">
           <Field
             className="min-w-48 flex-1"
-            label="Change the labels"
+            label="Changes"
             hint="site=berlin puts a label on, site- takes it off; several with spaces."
             error={error}
           >
@@ -97,8 +105,8 @@ export function Labels({ name, labels }: LabelsProps) {
             Change
           </Button>
         </form>
-        {change.isError && <Failure error={change.error} />}
-      </Allowed>
+      )}
+      {change.isError && <Failure error={change.error} />}
     </Section>
   );
 }

@@ -39,26 +39,27 @@ function columns(newest: ReadonlyMap<string, WorkflowView>): readonly Column<Wor
     },
     { name: "Runs", cell: (part) => revision(part.revision) },
     {
-      name: "The same",
+      name: "Compared",
       cell: (part) => {
         const [tone, word] = standing(part);
         return <Status tone={tone}>{word}</Status>;
       },
     },
-    { name: "Why", cell: ({ cause }) => sentence(cause), className: "md:w-1/3" },
   ];
 }
+const WHY: Column<WorkflowPart> = { name: "Why", cell: ({ cause }) => sentence(cause), className: "md:w-1/3" };
 
 export function Parts({ parts }: { parts: readonly WorkflowPart[] }) {
   const workflows = useWorkflows().data ?? [];
   const [shown, show] = useState("");
   if (parts.length === 0) return <p className="text-sm text-muted">No workflow runs here.</p>;
   const newest = new Map(workflows.map((view) => [view.name, view]));
+  const shownColumns = [...columns(newest), ...(parts.some(({ cause }) => cause !== "") ? [WHY] : [])];
   const comparable = parts.filter(({ wanted, revision }) => wanted > 0 && revision > 0 && wanted !== revision);
   const compared = comparable.find(({ workflow }) => workflow === shown);
   return (
     <>
-      <Table label="Workflows" columns={columns(newest)} rows={parts} rowKey={({ workflow }) => workflow} />
+      <Table label="Workflows" columns={shownColumns} rows={parts} rowKey={({ workflow }) => workflow} />
       {comparable.length > 0 && (
         <div className="flex flex-wrap gap-2">
           {comparable.map((part) => (

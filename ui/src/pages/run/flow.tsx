@@ -163,7 +163,6 @@ function Account({ stream, quotaBytes }: { stream: StreamView; quotaBytes: numbe
     ["Bytes/s", size === undefined ? "not known: nothing has waited yet" : `about ${bytes(rate * size)}`],
     ["Queue", `${percent((100 * stream.buffered_bytes) / quotaBytes)} of ${bytes(quotaBytes)}`],
     ["Lag", <Lag key="lag" ms={stream.lag_ms} />],
-    ["Epoch", number(stream.epoch)],
     ["Produced", number(ledger.produced)],
     ["= delivered", number(ledger.delivered)],
     ["+ buffered", `${number(ledger.buffered)}${stream.buffered_bytes > 0 ? `, ${bytes(stream.buffered_bytes)}` : ""}`],

@@ -34,8 +34,13 @@ export function Connections() {
               <option key={name}>{name}</option>
             ))}
           </Select>
-          <Select aria-label="Test from" value={from} onChange={(event) => setFrom(event.target.value)}>
-            <option value="">from all its daemons</option>
+          <Select
+            aria-label="Test from"
+            className="min-w-28"
+            value={from}
+            onChange={(event) => setFrom(event.target.value)}
+          >
+            <option value="">from all</option>
             {workflow.daemons.map((name) => (
               <option key={name} value={name}>
                 from {name}

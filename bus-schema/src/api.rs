@@ -5,6 +5,7 @@ use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    aside::Aside,
     audit::{AuditCall, AuditPage},
     id::{FleetId, NodeId, TokenId},
     member::{Certificate, Role, Signed},
@@ -140,6 +141,8 @@ pub enum ApiCall {
         /// By name or id.
         member: String,
     },
+    /// Which daemons carry which components. Answered by [`ApiResult::Carriers`].
+    Carriers,
 }
 
 /// What is done with groups: selectors with a name, used as `group:NAME` wherever a selector is. Variants are only ever appended.
@@ -241,6 +244,8 @@ pub enum ApiResult {
     Operators(Vec<OperatorView>),
     /// For [`ApiCall::Group`]: all there are now, by name.
     Groups(Vec<GroupView>),
+    /// For [`ApiCall::Carriers`]: each set of components once.
+    Carriers(Vec<Carriers>),
 }
 
 /// A group in a list.
@@ -512,6 +517,23 @@ pub struct DaemonDetail {
     pub parts: Vec<WorkflowPart>,
     /// Its components: role and name.
     pub components: Vec<ComponentView>,
+    /// Since when it is who it is.
+    #[serde(default, skip_serializing_if = "Aside::is_untold")]
+    pub lineage: Aside<Lineage>,
+}
+
+/// Who a daemon was before, and whether it is one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Lineage {
+    /// Which generation of its keys is its newest, counted from 0.
+    pub generation: u32,
+    /// Fingerprint of the keys before, while they are good beside the new ones; empty when none are.
+    pub former_fingerprint: String,
+    /// When it was enrolled, milliseconds since 1970; 0 when that is not known any more.
+    pub enrolled_unix_ms: i64,
+    /// Two daemons were heard a short while ago that use its keys.
+    pub is_cloned: bool,
 }
 
 /// A component in a list.
@@ -528,6 +550,16 @@ pub struct ComponentView {
     pub schema: String,
     /// Working example.
     pub example: String,
+}
+
+/// Daemons that carry the same components.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Carriers {
+    /// As `role/name`, in order.
+    pub components: Vec<String>,
+    /// By name.
+    pub daemons: Vec<String>,
 }
 
 /// A workflow in a list.
@@ -558,6 +590,9 @@ pub struct WorkflowPart {
     pub daemon: String,
     /// The revision it runs; 0 when it runs none.
     pub revision: u32,
+    /// The revision it shall run; 0 when it shall run none.
+    #[serde(default, skip_serializing_if = "Aside::is_untold")]
+    pub wanted: Aside<u32>,
     /// How it is doing; `None` when not reported yet.
     pub state: Option<RunState>,
     /// Why.
@@ -586,6 +621,10 @@ pub struct StreamView {
     pub buffered_bytes: u64,
     /// Records a second, over the last reports.
     pub rate: u32,
+    /// How long ago the oldest record that waits was taken, when its ends last spoke of it, in milliseconds: at least so long, as
+    /// far as the plane has watched. `None` when nothing waits.
+    #[serde(default, skip_serializing_if = "Aside::is_untold")]
+    pub lag_ms: Aside<Option<u64>>,
     /// What keeps it from flowing; empty when nothing does.
     pub trouble: String,
 }

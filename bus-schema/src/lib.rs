@@ -52,7 +52,8 @@
 //!
 //! # What stays
 //!
-//! The struct of a version is frozen: a change is a new version beside it, and enum variants are only ever appended.
+//! The struct of a version is frozen: a change is a new version beside it, and enum variants are only ever appended. What only the
+//! web page is shown stands [aside](aside::Aside).
 //! `tests/golden.txt` holds the bytes of everything above, and a test compares. Unknown kinds and versions are refused and
 //! counted. No limit in [`limits`] is configurable.
 #![no_std]
@@ -62,6 +63,7 @@ extern crate alloc;
 
 pub mod access;
 pub mod api;
+pub mod aside;
 pub mod audit;
 pub mod control;
 pub mod data;

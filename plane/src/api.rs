@@ -236,6 +236,7 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
         ApiCall::Group(call) => return group(state, call, now),
         ApiCall::OperatorList => ApiResult::Operators(state.operator_views()),
         ApiCall::Components => ApiResult::Components(state.component_views()),
+        ApiCall::Carriers => ApiResult::Carriers(state.carriers()),
         ApiCall::AccessList(broker) => ApiResult::AccessList(state.access_list(broker, None)),
         ApiCall::AccessListOf { broker, member } => {
             let by_id = member.parse().ok().filter(|node| state.members.get(node).is_some());

@@ -28,7 +28,7 @@ use tracing::{error, info};
 use crate::{
     clock::unix_ms,
     disk::Disk,
-    domain::commands::{Answered, Command, REPORTS_MAX, Standing, Target},
+    domain::commands::{Answered, Command, CommandOf, REPORTS_MAX, Standing, Target},
     service::stopped,
 };
 
@@ -259,6 +259,22 @@ impl Commands {
             .map_err(|cause| cause.to_string())?;
         // It was written at its end, unless the plane ended before.
         Ok(kept.map(|command| command.ended(Standing::Unknown)))
+    }
+
+    /// What a daemon was told, the newest first.
+    pub async fn of(&self, node: NodeId) -> Result<Vec<CommandOf>, String> {
+        let kept = self.disk.run(move |files| files.store.commands_of(&node)).await;
+        let mut all = kept
+            .map_err(|closed| closed.to_string())?
+            .map_err(|cause| cause.to_string())?;
+        for one in &mut all {
+            // Of those on their way, more is known than is kept.
+            let running = lock(&self.running).get(&one.id).cloned();
+            if let Some(now) = running.and_then(|running| lock(&running).of(&node)) {
+                *one = now;
+            }
+        }
+        Ok(all)
     }
 
     async fn carry_out(&self, id: u64, running: &Running, order: &Order, until: Instant) {

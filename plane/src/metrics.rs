@@ -285,6 +285,7 @@ mod tests {
             balances: true,
             buffered_bytes: 0,
             rate: 2,
+            lag_ms: Default::default(),
             trouble: String::new(),
         };
         let text = text(&[daemon], &[workflow], &[stream]);

@@ -150,7 +150,7 @@ impl Observer {
             let boot = daemon.and_then(|daemon| daemon.last()).map_or(0, |last| last.boot);
             (boot, daemon.is_some_and(|daemon| daemon.is_cloned(now.mono_ms)))
         };
-        let readings = self.gatherer.gather(&daemons, facts, &workflows, &streams, now);
+        let readings = self.gatherer.gather(&daemons, facts, &workflows, &streams);
         drop((daemons, streams));
         let mut values = alerts::values(&readings, RESOLUTIONS[0].step_s);
         values.extend(alerts::of_rollouts(state.rollouts.standing(now.mono_ms)));

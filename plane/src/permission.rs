@@ -166,6 +166,7 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
         }
         ApiCall::Ledger => (Viewer, Narrow, false),
         ApiCall::Components => (Viewer, Free, false),
+        ApiCall::Carriers => (Viewer, Narrow, false),
         ApiCall::AccessList(_) | ApiCall::AccessListOf { .. } => (Viewer, Whole, false),
         // Holds the group key: no page ever gets it, see `http`.
         ApiCall::Roster => (Admin, Whole, false),

@@ -48,6 +48,7 @@ fn calls() -> Vec<ApiCall> {
         ApiCall::WorkflowStatus(_) => ApiCall::WorkflowStatus(none()),
         ApiCall::Ledger => ApiCall::Ledger,
         ApiCall::Components => ApiCall::Components,
+        ApiCall::Carriers => ApiCall::Carriers,
         ApiCall::AccessList(_) => ApiCall::AccessList(BrokerKind::Nats),
         ApiCall::AccessListOf { .. } => ApiCall::AccessListOf { broker: BrokerKind::Nats, member: none() },
         ApiCall::Roster => ApiCall::Roster,

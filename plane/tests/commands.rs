@@ -161,6 +161,27 @@ async fn each_daemon_answers_for_itself_and_all_end() {
     let id = answer.json()["id"].as_u64().unwrap();
     assert_eq!(over(&browser, id).await, ["hub done"]);
 
+    // What one of them was told, the newest first.
+    let told = browser.get("/api/v1/commands?daemon=hub").await.json();
+    let told: Vec<_> = told["items"].as_array().unwrap().iter().collect();
+    let whats: Vec<_> = told.iter().map(|one| one["what"].as_str().unwrap()).collect();
+    assert_eq!(whats, ["pause shop", "diagnose", "ping", "restart nothing"]);
+    assert_eq!(
+        (&told[3]["standing"], &told[3]["cause"], &told[3]["by"]),
+        (&json!("failed"), &json!("no workflow 'nothing'"), &json!("owner"))
+    );
+    let id = begin(&browser, "name:gw-3", json!({ "kind": "ping" }), 60).await;
+    let told = browser.get("/api/v1/commands?daemon=gw-3").await.json();
+    assert_eq!(
+        (
+            &told["items"][0]["id"],
+            &told["items"][0]["standing"],
+            &told["items"][1]["standing"]
+        ),
+        (&json!(id), &json!("waiting"), &json!("timed_out"))
+    );
+    assert_eq!(browser.get("/api/v1/commands?daemon=nobody").await.status, 404);
+
     let said = browser.get("/api/v1/audit?search=restart%20shop%20on").await.json();
     assert_eq!(said["items"].as_array().unwrap().len(), 1, "{said}");
 }

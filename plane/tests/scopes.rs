@@ -100,11 +100,19 @@ async fn a_scoped_caller_sees_and_touches_only_its_own() {
         ("/workflows/a/revisions/1", 403),
         ("/workflows/b/revisions/1", 200),
         ("/components", 200),
+        ("/commands?daemon=gw-1", 200),
+        ("/commands?daemon=gw-2", 404),
     ] {
         let answer = berlin.get(path).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.body);
     }
-    for path in ["/workflows/a/status", "/ledger", "/workflows", "/daemons"] {
+    for path in [
+        "/workflows/a/status",
+        "/ledger",
+        "/workflows",
+        "/daemons",
+        "/components/daemons",
+    ] {
         let answer = berlin.get(path).await;
         assert!(
             answer.status == 200 && !answer.body.contains("gw-2"),

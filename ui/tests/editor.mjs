@@ -2,6 +2,22 @@
 // keyboard alone, deployed, watched, broken, and rolled back. Each step goes on from where the last one ended.
 
 import assert from "node:assert/strict";
+import {
+  account,
+  arranged,
+  connect,
+  deploy,
+  deployNew,
+  drag,
+  empty,
+  field,
+  form,
+  node,
+  outline,
+  pane,
+  towardsPostgres,
+  valid,
+} from "./drawing.mjs";
 import { accessible } from "./looks.mjs";
 import { api, begin, button, dialog, go, page, until, walk, watch } from "./walk.mjs";
 import { shoot, wish } from "./world.mjs";
@@ -9,64 +25,8 @@ import { shoot, wish } from "./world.mjs";
 /** Problems stand there this long after the last key at the latest, in milliseconds. */
 const PROBLEMS_MS_MAX = 500;
 
-const form = () => page.getByRole("complementary", { name: "Form" });
-const field = (name) => form().getByLabel(name, { exact: true });
-const tls = () => form().getByRole("group", { name: "tls" }).getByLabel("mode", { exact: true });
-const node = (id) => page.locator(`.react-flow__node[data-id="${id}"]`);
-const outline = (id) => page.locator(`[data-node="${id}"]`);
-const pane = () => page.locator(".react-flow__pane");
-const valid = () => page.getByText("The plane finds nothing wrong.").waitFor();
 const source = () => page.getByLabel("The workflow's text");
-// The stream's account as the page shows it: produced, delivered, buffered, dropped, dead.
-const account = async () => {
-  const cells = await page
-    .getByRole("table", { name: "Streams" })
-    .getByRole("row")
-    .nth(1)
-    .getByRole("cell")
-    .allInnerTexts();
-  return cells.slice(2, 7).map((cell) => Number(cell.split("\n")[0].replaceAll(",", "")));
-};
 const count = async (table) => Number(await wish("sql", `select count(*) from ${table}`));
-
-async function centre(locator) {
-  const { x, y, width, height } = await locator.boundingBox();
-  return [x + width / 2, y + height / 2];
-}
-
-async function connect(from, to) {
-  await page.mouse.move(...(await centre(node(from).locator(".source"))));
-  await page.mouse.down();
-  await page.mouse.move(...(await centre(node(to).locator(".target"))), { steps: 8 });
-  await page.mouse.up();
-  await outline(to).getByText(`from ${from}`).waitFor();
-}
-
-async function drag(role, name, x, y) {
-  const list = page.getByRole("list", { name: `${role} to add` });
-  const item = list.getByRole("button", { name: new RegExp(`^${name} `) });
-  await item.scrollIntoViewIfNeeded();
-  await item.dragTo(pane(), { targetPosition: { x, y } });
-}
-
-async function empty() {
-  await go("/workflows/new");
-  await node("host").waitFor();
-  await pane().click({ position: { x: 20, y: 20 } });
-  await page.keyboard.press("Control+a");
-  await page.keyboard.press("Delete");
-  await page.getByText("Add a source to begin with.").waitFor();
-}
-
-async function deploy(name) {
-  await valid();
-  await page.keyboard.press("Control+s");
-  await dialog().getByRole("button", { name: "Deploy", exact: true }).click();
-  await page.waitForURL(`**/workflows/${name}`);
-}
-
-// That there is no such workflow yet is no news.
-const deployNew = (name) => watch.forgive(new RegExp(`404.*workflows/${name}`), () => deploy(name));
 
 // Types into the field that has the focus, whatever is in it.
 async function type(what) {
@@ -129,20 +89,10 @@ const STEPS = {
     await field("where").fill("id > 100");
     await drag("Destinations", "postgres", 130, 480);
     await field("Daemon").fill("hub");
-    await page.getByRole("button", { name: /more settings$/ }).click();
-    await field("host").fill("127.0.0.1");
-    await field("port").fill(port);
-    await field("user").fill("postgres");
-    await field("database").fill("postgres");
-    await field("password").selectOption("not set");
-    await tls().selectOption("disable");
-    await field("table").fill("large");
+    await towardsPostgres(port, "large");
     await connect("sqlite", "filter");
     await connect("filter", "postgres");
-    await button("Arrange").click();
-    await pane().click({ position: { x: 20, y: 20 } });
-    await field("Name").fill("drawn");
-    await valid();
+    await arranged("drawn");
     await shoot(page, "editor-drawn");
   },
 

@@ -360,8 +360,18 @@ const STEPS = {
     const up = () => page.locator("dt", { hasText: "Up for" }).locator("+ dd").innerText();
     const before = await up();
     await until("the page to be renewed", async () => (await up()) !== before);
+    const fact = (name) => page.locator("dt", { hasText: name }).locator("+ dd").innerText();
+    assert.equal(await fact("Generation of keys"), "0: the first, from its enrolment");
+    assert.equal(await fact("Keys before"), "none is good any more");
+    assert.match(await fact("Starts"), /^\d+, the last/);
+    assert.equal(await fact("One of it"), "no sign of a second one");
+    assert.match(await fact("Enrolled"), /^(now|.* ago)$/);
     await link("sqlite").first().click();
     await heading("sqlite");
+    // Who has it, besides this one.
+    const carriers = page.getByRole("region", { name: "Daemons that have it" });
+    await carriers.getByText("2 of 2 daemons").waitFor();
+    assert.match(await carriers.innerText(), /gateway\s+online\s+hub\s+online/);
     await text('type = "sqlite"');
     const settings = await rows("Settings");
     assert.match(settings.find(({ Setting }) => /^path/.test(Setting))?.Setting ?? "", /required/);
@@ -569,6 +579,32 @@ const STEPS = {
     assert.equal(await button("name:h*").count(), 0);
   },
 
+  "a daemon's labels are changed on its page, and changed back": async () => {
+    await go("/daemons/gateway");
+    const labels = () => page.getByRole("list", { name: "Labels of gateway" }).getByRole("listitem").allInnerTexts();
+    const are = (expected) =>
+      until(`the labels ${expected}`, async () => (await labels()).map((each) => each.trim()).join() === expected);
+    await are("line=7,site=berlin");
+    await button("Change the labels").click();
+    const field = page.getByLabel("Changes");
+    await field.fill("site");
+    await text("is no change of a label");
+    await field.fill("site=bonn shift=night");
+    await field.press("Enter");
+    await told("The labels of gateway are changed.");
+    await are("line=7,shift=night,site=bonn");
+    await button("Undo").click();
+    await told("The labels of gateway are as before.");
+    await are("line=7,site=berlin");
+    await button("Take off line").click();
+    await told("gateway has no label line any more.");
+    await accessible(page, "labels of a daemon");
+    await are("site=berlin");
+    await page.getByRole("status").getByRole("button", { name: "Undo", exact: true }).last().click();
+    await are("line=7,site=berlin");
+    assert.deepEqual((await asked("daemon", "list")).length, 2);
+  },
+
   "the fleet is seen by what it has in common": async () => {
     await go("/daemons");
     await page.getByLabel("Group by").selectOption("By site");
@@ -621,6 +657,19 @@ const STEPS = {
     const [file] = await Promise.all([page.waitForEvent("download"), button("Save").click()]);
     assert.equal(file.suggestedFilename(), "command-2.txt");
     await shoot(page, "diagnosis");
+    // On the daemon's own page is what it was told, the newest first.
+    await go("/daemons/gateway");
+    await until("both commands", async () => (await rows("Commands")).length === 2);
+    assert.deepEqual(
+      (await rows("Commands")).map(({ Command, Standing, By }) => [Command, Standing, By]),
+      [
+        ["Diagnose.", "done", "owner"],
+        ["Restart shop.", "done", "owner"],
+      ],
+    );
+    await button("Diagnose").click();
+    await dialog().getByRole("button", { name: "Diagnose", exact: true }).click();
+    await heading("Command 3");
     await watch.forgive(/404.*commands\/99/, async () => {
       await go("/commands/99");
       await text("There is no command 99");
@@ -877,6 +926,7 @@ const STEPS = {
       ["/enrol/approval", "Enrolling somebody needs the role operator; you are viewer.", "Let daemons wait"],
       ["/daemons", "Labelling and commanding needs the role operator; you are viewer.", "Label 2 daemons"],
       ["/daemons/gateway", "Commanding needs the role operator; you are viewer.", "Command …"],
+      ["/daemons/gateway", "Labelling needs the role operator; you are viewer.", "Change the labels"],
       ["/workflows/shop", "Deleting needs the role operator; you are viewer.", "Delete"],
       ["/workflows/shop/edit", "Deploying needs the role operator; you are viewer.", "Deploy …"],
       ["/alerts/rules", "Changing rules needs the role operator; you are viewer.", "New rule"],

@@ -105,6 +105,19 @@ const STEPS = {
     await button("Test the connections of counting").click();
     await until("both ends", async () => (await rows("Connections")).length >= 1);
     assert.ok((await rows("Connections")).every(({ Found }) => Found === "well"));
+    // From one of its daemons alone, and only what is there.
+    await page.getByLabel("Test from").selectOption("hub");
+    await button("Test the connections of counting").click();
+    await until("the hub's end", async () => (await rows("Connections")).map(({ From }) => From).join() === "hub");
+    assert.match(page.url(), /from=hub/);
+    await wish("postgres", "away");
+    await button("Test the connections of counting").click();
+    await until("what is wrong", async () => (await rows("Connections"))[0]?.Found === "unreachable");
+    assert.match((await rows("Connections"))[0].What, /\n/, "what is wrong, and how to mend it");
+    await wish("postgres", "back");
+    await page.getByLabel("Test from").selectOption("");
+    await button("Test the connections of counting").click();
+    await until("both ends again", async () => (await rows("Connections")).length === 2);
     await looks("secrets");
   },
 

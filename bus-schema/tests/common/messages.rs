@@ -2,10 +2,11 @@
 
 use bus_schema::{
     api::{
-        ApiCall, ApiResult, BrokerKind, Changed, ComponentView, DaemonDetail, DaemonDiff, DaemonView, Failure,
-        FailureKind, FieldDiff, GroupCall, GroupView, Labelled, NodeDiff, OperatorView, PlaneInfo, Presence, Problem,
-        RevisionView, StreamView, TokenView, WorkflowDiff, WorkflowPart, WorkflowView,
+        ApiCall, ApiResult, BrokerKind, Carriers, Changed, ComponentView, DaemonDetail, DaemonDiff, DaemonView,
+        Failure, FailureKind, FieldDiff, GroupCall, GroupView, Labelled, NodeDiff, OperatorView, PlaneInfo, Presence,
+        Problem, RevisionView, StreamView, TokenView, WorkflowDiff, WorkflowPart, WorkflowView,
     },
+    aside::Aside,
     audit::{AuditCall, AuditWish},
     envelope::{Header, Lock, NONCE_BYTES, SUITE, VERSION},
     member::{Role, Signed},
@@ -305,6 +306,7 @@ fn api() -> Vec<Sample> {
         ApiCall::AccessListOf { .. } => ApiCall::AccessListOf { broker: BrokerKind::NatsAccount, member: "gw".into() },
         ApiCall::Group(_) => ApiCall::Group(GroupCall::Put { name: "north".into(), selector: "site=berlin".into() }),
         ApiCall::OperatorRevoke(_) => ApiCall::OperatorRevoke(node(10)),
+        ApiCall::Carriers => ApiCall::Carriers,
     });
     let labelled = |value: &dyn core::fmt::Debug| {
         let text = format!("{value:?}");
@@ -403,6 +405,7 @@ fn results() -> Vec<ApiResult> {
         workflow: "orders".into(),
         daemon: "gateway".into(),
         revision: 4,
+        wanted: Aside::default(),
         state: None,
         cause: String::new(),
     };
@@ -416,6 +419,7 @@ fn results() -> Vec<ApiResult> {
         balances: true,
         buffered_bytes: 4_096,
         rate: 50_000,
+        lag_ms: Aside::default(),
         trouble: String::new(),
     };
     let daemon = || DaemonView {
@@ -448,6 +452,7 @@ fn results() -> Vec<ApiResult> {
         refused: 2,
         parts: vec![part()],
         components: vec![component()],
+        lineage: Aside::default(),
     };
     let info = PlaneInfo {
         fleet: fleet(),
@@ -511,6 +516,10 @@ fn results() -> Vec<ApiResult> {
             name: "north".into(),
             selector: "site=berlin".into(),
             daemons: 7,
+        }]),
+        ApiResult::Carriers(_) => ApiResult::Carriers(vec![Carriers {
+            components: vec!["source/sqlite".into()],
+            daemons: vec!["gw".into()],
         }]),
         ApiResult::Operators(_) => ApiResult::Operators(vec![OperatorView {
             name: "anna".into(),

@@ -93,12 +93,43 @@ pub struct Command {
     pub daemons: Vec<Target>,
 }
 
+/// A command as one of its daemons has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CommandOf {
+    /// Its number.
+    pub id: u64,
+    /// What is to be done, in words.
+    pub what: String,
+    /// Who wants it.
+    pub by: String,
+    /// Since when, milliseconds since 1970.
+    pub at_unix_ms: i64,
+    /// How it stands there.
+    pub standing: Standing,
+    /// Why it failed, or what it waits for; empty otherwise.
+    pub cause: String,
+}
+
 impl Command {
     /// Those that have to be asked, again or for the first time.
     pub fn waiting(&self) -> impl Iterator<Item = (usize, NodeId)> {
         let all = self.daemons.iter().enumerate();
         all.filter(|(_, target)| target.standing == Standing::Waiting)
             .map(|(at, target)| (at, target.node))
+    }
+
+    /// What it is to one of its daemons; `None`: it is not for that one.
+    pub fn of(&self, node: &NodeId) -> Option<CommandOf> {
+        let target = self.daemons.iter().find(|target| target.node == *node)?;
+        Some(CommandOf {
+            id: self.id,
+            what: self.what.clone(),
+            by: self.by.clone(),
+            at_unix_ms: self.at_unix_ms,
+            standing: target.standing,
+            cause: target.cause.clone(),
+        })
     }
 
     /// Whether nothing more happens.
@@ -186,6 +217,17 @@ mod tests {
             standings,
             [Standing::Done, Standing::Failed, Standing::TimedOut, Standing::Done]
         );
+    }
+
+    #[test]
+    fn one_daemon_has_its_own_standing() {
+        let mut command = command();
+        command.answered(1, Answered::Failed("no such workflow".into()));
+        let nodes: Vec<_> = command.daemons.iter().map(|target| target.node).collect();
+        let of = |at: usize| command.of(&nodes[at]).map(|of| (of.id, of.standing, of.cause));
+        assert_eq!(of(0), Some((1, Standing::Waiting, String::new())));
+        assert_eq!(of(1), Some((1, Standing::Failed, "no such workflow".into())));
+        assert_eq!(command.of(&NodeId::from_hash(&[99; 32])), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use bus_schema::{
     plan::{PlanWorkflow, Root, StreamSpec},
 };
 
-use super::{clip, rates::Rate};
+use super::{clip, lag::Lag, rates::Rate};
 
 /// Most streams kept of one daemon's reports.
 pub const STREAMS_PER_DAEMON_MAX: usize = 4_096;
@@ -157,9 +157,22 @@ pub struct Stream {
     producer: Option<Heard>,
     consumer: Option<Heard>,
     rate: Rate,
+    lag: Lag,
 }
 
 impl Stream {
+    fn new(workflow: WorkflowId, edge: &str) -> Self {
+        Self {
+            workflow,
+            edge: edge.to_string(),
+            planned: None,
+            producer: None,
+            consumer: None,
+            rate: Rate::default(),
+            lag: Lag::default(),
+        }
+    }
+
     /// Its workflow.
     pub fn workflow(&self) -> &WorkflowId {
         &self.workflow
@@ -211,6 +224,11 @@ impl Stream {
         self.rate.per_second(now_ms)
     }
 
+    /// How long ago the oldest record that waits was taken, in milliseconds: at least so long. `None`: nothing waits.
+    pub fn lag_ms(&self, now_ms: u64) -> Option<u64> {
+        self.lag.ms(now_ms)
+    }
+
     /// What keeps it from flowing, by either end; empty when nothing does.
     pub fn trouble(&self) -> String {
         let (producer, consumer) = self.reports();
@@ -257,14 +275,7 @@ impl Streams {
         for part in parts {
             for spec in streams_of(part) {
                 let planned = Some((spec.producer, spec.consumer));
-                let new = || Stream {
-                    workflow: part.id,
-                    edge: spec.edge.clone(),
-                    planned,
-                    producer: None,
-                    consumer: None,
-                    rate: Rate::default(),
-                };
+                let new = || Stream::new(part.id, &spec.edge);
                 self.by_id.entry(spec.stream).or_insert_with(new).planned = planned;
             }
         }
@@ -307,14 +318,10 @@ impl Streams {
     }
 
     fn report_one(&mut self, heard: Heard, now_ms: u64) {
-        let stream = self.by_id.entry(heard.report.stream).or_insert_with(|| Stream {
-            workflow: heard.report.workflow,
-            edge: heard.report.edge.clone(),
-            planned: None,
-            producer: None,
-            consumer: None,
-            rate: Rate::default(),
-        });
+        let stream = self
+            .by_id
+            .entry(heard.report.stream)
+            .or_insert_with(|| Stream::new(heard.report.workflow, &heard.report.edge));
         let (slot, planned) = match heard.report.side {
             Side::Producer | Side::Direct => (&mut stream.producer, stream.planned.map(|(from, _)| from)),
             Side::Consumer => (&mut stream.consumer, stream.planned.map(|(_, to)| to)),
@@ -342,6 +349,8 @@ impl Streams {
         *slot = Some(heard);
         let account = stream.account();
         stream.rate.sample(now_ms, settled(&account.ledger));
+        let Ledger { produced, buffered, .. } = account.ledger;
+        stream.lag.sample(now_ms, produced, produced.saturating_sub(buffered));
     }
 
     /// A daemon was heard of: what it has not repeated for long is over.

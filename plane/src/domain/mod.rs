@@ -16,6 +16,7 @@ pub mod enrol;
 pub mod groups;
 pub mod history;
 pub mod labels;
+pub mod lag;
 pub mod ledger;
 pub mod lineage;
 pub mod members;

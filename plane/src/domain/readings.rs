@@ -1,7 +1,7 @@
 //! What there is to remember of this moment: counters as growth since the last time, everything else as it stands.
 //! Pure; what becomes of readings is up to history and alerts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use bus_schema::{
     api::{DaemonView, Presence, StreamView, WorkflowView},
@@ -9,13 +9,7 @@ use bus_schema::{
     message::RunState,
 };
 
-use super::{
-    Now,
-    history::{Amount, Gauge},
-};
-
-/// Moments kept of one stream to tell how old its oldest waiting record is.
-const TRAIL_MAX: usize = 24;
+use super::history::{Amount, Gauge};
 
 /// A daemon that was not heard since the plane's start is away after this long, in milliseconds.
 const UNKNOWN_MS: u64 = 60_000;
@@ -82,44 +76,10 @@ pub struct Reading {
     pub amount: Amount,
 }
 
-/// When a stream had produced how many records: tells how old the oldest of those is that have not arrived.
-#[derive(Debug, Clone, Default)]
-struct Trail {
-    /// (time in ms, records produced by then), oldest first.
-    moments: VecDeque<(u64, u64)>,
-}
-
-impl Trail {
-    /// Lag in ms. A trail that gets long forgets every other moment, never the oldest.
-    fn step(&mut self, now_ms: u64, produced: u64, waiting: u64) -> u64 {
-        let settled = produced.saturating_sub(waiting);
-        if self.moments.back().is_some_and(|(_, known)| *known > produced) {
-            self.moments.clear();
-        }
-        if self.moments.back().is_none_or(|(_, known)| *known < produced) {
-            self.moments.push_back((now_ms, produced));
-        }
-        while self.moments.front().is_some_and(|(_, count)| *count <= settled) {
-            self.moments.pop_front();
-        }
-        if self.moments.len() > TRAIL_MAX {
-            let mut index = 0;
-            self.moments.retain(|_| {
-                index += 1;
-                index % 2 == 1
-            });
-        }
-        self.moments
-            .front()
-            .map_or(0, |(since, _)| now_ms.saturating_sub(*since))
-    }
-}
-
 #[derive(Debug, Clone, Default)]
 struct StreamBefore {
     epoch: u64,
     counts: [u64; 3],
-    trail: Trail,
     round: u64,
 }
 
@@ -185,7 +145,6 @@ impl Gatherer {
         facts: impl Fn(&NodeId) -> (u64, bool),
         workflows: &[WorkflowView],
         streams: &[StreamView],
-        now: Now,
     ) -> Vec<Reading> {
         self.round += 1;
         let mut out = Vec::new();
@@ -196,7 +155,7 @@ impl Gatherer {
         self.processors.retain(|node, _| known.contains(node));
         let (mut of_streams, mut of_workflows) = (BTreeMap::<String, Sums>::new(), BTreeMap::<&str, Sums>::new());
         for stream in streams {
-            let sums = self.of_stream(stream, now);
+            let sums = self.of_stream(stream);
             of_streams
                 .entry(format!("{}/{}", stream.workflow, stream.edge))
                 .or_default()
@@ -256,7 +215,7 @@ impl Gatherer {
         put(PLAN_BEHIND, gauge(u64::from(daemon.plan_version != daemon.plan_wanted)));
     }
 
-    fn of_stream(&mut self, stream: &StreamView, now: Now) -> Sums {
+    fn of_stream(&mut self, stream: &StreamView) -> Sums {
         let key = (stream.workflow.clone(), stream.edge.clone(), stream.producer.clone());
         let ledger = &stream.ledger;
         let counts = [
@@ -288,7 +247,7 @@ impl Gatherer {
             dead: ledger.dead,
             waiting: ledger.buffered,
             bytes: stream.buffered_bytes,
-            lag_ms: before.trail.step(now.mono_ms, ledger.produced, ledger.buffered),
+            lag_ms: stream.lag_ms.get().copied().flatten().unwrap_or(0),
         }
     }
 }
@@ -336,14 +295,8 @@ mod tests {
             balances: true,
             buffered_bytes: 5,
             rate: 0,
+            lag_ms: Default::default(),
             trouble: String::new(),
-        }
-    }
-
-    fn at(mono_ms: u64) -> Now {
-        Now {
-            mono_ms,
-            unix_ms: mono_ms as i64,
         }
     }
 
@@ -357,14 +310,14 @@ mod tests {
         let mut gatherer = Gatherer::default();
         // (boot, processor time so far, growth)
         for (boot, cpu_ms, growth) in [(1, 500, None), (1, 520, Some(20)), (2, 7, Some(7)), (2, 7, Some(0))] {
-            let found = gatherer.gather(&[daemon(Presence::Online, cpu_ms)], |_| (boot, false), &[], &[], at(0));
+            let found = gatherer.gather(&[daemon(Presence::Online, cpu_ms)], |_| (boot, false), &[], &[]);
             assert_eq!(
                 find(&found, "daemon:gw", CPU),
                 growth.map(Amount::Growth),
                 "{boot} {cpu_ms}"
             );
         }
-        let found = gatherer.gather(&[daemon(Presence::Offline, 9)], |_| (2, false), &[], &[], at(0));
+        let found = gatherer.gather(&[daemon(Presence::Offline, 9)], |_| (2, false), &[], &[]);
         assert_eq!(find(&found, "daemon:gw", ONLINE), Some(Amount::Gauge(Gauge::of(0))));
         assert_eq!(find(&found, "daemon:gw", MEMORY), None, "nobody knows");
     }
@@ -372,19 +325,24 @@ mod tests {
     #[test]
     fn streams_of_several_daemons_are_one() {
         let mut gatherer = Gatherer::default();
-        let all = |streams: &[StreamView], gatherer: &mut Gatherer, now| {
-            gatherer.gather(&[], |_| (0, false), &[], streams, now)
+        let all = |streams: &[StreamView], gatherer: &mut Gatherer| gatherer.gather(&[], |_| (0, false), &[], streams);
+        let found = all(&[stream("a", 1, 10, 10, 0), stream("b", 1, 90, 80, 0)], &mut gatherer);
+        assert_eq!(find(&found, "stream:orders/a->b", RECORDS), Some(Amount::Growth(0)));
+        let behind = |lag_ms, stream: StreamView| StreamView {
+            lag_ms: Some(lag_ms).into(),
+            ..stream
         };
         let found = all(
-            &[stream("a", 1, 10, 10, 0), stream("b", 1, 90, 80, 0)],
+            &[
+                behind(9_000, stream("a", 1, 15, 13, 1)),
+                behind(5_000, stream("b", 2, 4, 4, 0)),
+            ],
             &mut gatherer,
-            at(0),
         );
-        assert_eq!(find(&found, "stream:orders/a->b", RECORDS), Some(Amount::Growth(0)));
-        let found = all(
-            &[stream("a", 1, 15, 13, 1), stream("b", 2, 4, 4, 0)],
-            &mut gatherer,
-            at(10_000),
+        assert_eq!(
+            find(&found, "stream:orders/a->b", LAG),
+            Some(Amount::Gauge(Gauge::of(9_000))),
+            "the one that is furthest behind counts"
         );
         assert_eq!(find(&found, "stream:orders/a->b", RECORDS), Some(Amount::Growth(3 + 4)));
         assert_eq!(find(&found, "stream:orders/a->b", ERRORS), Some(Amount::Growth(1)));
@@ -392,31 +350,7 @@ mod tests {
             find(&found, "stream:orders/a->b", WAITING),
             Some(Amount::Gauge(Gauge::of(1)))
         );
-        all(&[], &mut gatherer, at(20_000));
+        all(&[], &mut gatherer);
         assert!(gatherer.streams.is_empty(), "what is gone is forgotten");
-    }
-
-    #[test]
-    fn lag_is_the_age_of_the_oldest_record_on_its_way() {
-        let mut trail = Trail::default();
-        // (time, produced, waiting, lag)
-        for (now, produced, waiting, lag) in [
-            (0, 0, 0, 0),
-            (10, 5, 0, 0),
-            (20, 9, 4, 0),
-            (30, 9, 4, 10),
-            (40, 20, 15, 20),
-            (50, 20, 11, 10),
-            (60, 20, 0, 0),
-            (70, 3, 3, 0),
-            (80, 3, 3, 10),
-        ] {
-            assert_eq!(trail.step(now, produced, waiting), lag, "at {now}");
-        }
-        let mut trail = Trail::default();
-        for now in 0..100_000 {
-            assert_eq!(trail.step(now, now + 1, now + 1), now);
-            assert!(trail.moments.len() <= TRAIL_MAX);
-        }
     }
 }

@@ -162,6 +162,12 @@ impl Sight {
                 self.narrow(streams);
             }
             ApiResult::Ledger(streams) => self.narrow(streams),
+            ApiResult::Carriers(all) => {
+                for one in &mut *all {
+                    one.daemons.retain(|daemon| self.names(daemon));
+                }
+                all.retain(|one| !one.daemons.is_empty());
+            }
             ApiResult::Diff(diff) => diff.daemons.retain(|daemon| self.names(&daemon.daemon)),
             _ => {}
         }
@@ -326,6 +332,13 @@ mod tests {
             .map(|view| (view.name.as_str(), view.daemons.join(" ")))
             .collect();
         assert_eq!(shown, [("a", "gw-1".to_string()), ("b", "gw-1".to_string())]);
+        let carriers = |daemons: &[&str]| bus_schema::api::Carriers {
+            components: vec!["source/x".into()],
+            daemons: daemons.iter().map(|name| name.to_string()).collect(),
+        };
+        let all = vec![carriers(&["gw-1", "gw-2"]), carriers(&["gw-2"])];
+        let narrowed = berlin.narrowed(&state, ApiResult::Carriers(all));
+        assert_eq!(narrowed, ApiResult::Carriers(vec![carriers(&["gw-1"])]));
         for (n, is_covered) in [(1, true), (2, false)] {
             let labels = Default::default();
             let changes = [Change::Labels { node: node(n), labels }];

@@ -1,11 +1,11 @@
 //! The picture as operators see it: the same for the command line and the web page. Derives, never decides.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bus_schema::{
     api::{
-        ComponentView, DaemonDetail, DaemonView, Labelled, OperatorView, PlaneInfo, Presence, StreamView, WorkflowPart,
-        WorkflowView,
+        Carriers, ComponentView, DaemonDetail, DaemonView, Labelled, Lineage, OperatorView, PlaneInfo, Presence,
+        StreamView, WorkflowPart, WorkflowView,
     },
     id::{NodeId, WorkflowId},
     member::Role,
@@ -177,6 +177,16 @@ impl State {
             refused: last.map_or(0, |last| last.refused),
             parts: self.parts_on(&node, now),
             components,
+            lineage: Lineage {
+                generation: member.certificate.key_epoch,
+                former_fingerprint: self
+                    .members
+                    .former(&node)
+                    .map_or_else(String::new, |former| former.certificate.keys.fingerprint()),
+                enrolled_unix_ms: member.enrolled_unix_ms,
+                is_cloned: daemon.is_some_and(|daemon| daemon.is_cloned(now.mono_ms)),
+            }
+            .into(),
         })
     }
 
@@ -224,7 +234,7 @@ impl State {
         for extra in last.map_or(&[][..], |last| &last.workflows) {
             if planned.iter().all(|part| part.id != extra.workflow) {
                 let name = self.workflow_name(&extra.workflow);
-                parts.push(self.part(node, &extra.workflow, &name, extra.revision, now));
+                parts.push(self.part(node, &extra.workflow, &name, 0, now));
             }
         }
         parts
@@ -243,6 +253,7 @@ impl State {
             workflow: name.to_string(),
             daemon: self.members.name_of(node),
             revision: said.map_or(0, |said| said.revision),
+            wanted: wanted.into(),
             state: None,
             cause: String::new(),
         };
@@ -265,10 +276,10 @@ impl State {
                 part.state = Some(said.state);
                 part.cause = said.cause.clone();
                 if part.cause.is_empty() && said.revision != wanted {
-                    part.cause = if error.is_empty() {
-                        format!("revision {wanted} is on its way")
-                    } else {
-                        error
+                    part.cause = match wanted {
+                        _ if !error.is_empty() => error,
+                        0 => "it shall not run here any more; the plan without it is on its way".to_string(),
+                        _ => format!("revision {wanted} is on its way"),
                     };
                 }
             }
@@ -342,6 +353,7 @@ impl State {
             balances: account.balances,
             buffered_bytes: stream.buffered_bytes(),
             rate: stream.rate(now.mono_ms),
+            lag_ms: stream.lag_ms(now.mono_ms).into(),
             trouble,
         }
     }
@@ -370,6 +382,30 @@ impl State {
                 .or_insert(descriptor);
         }
         all.into_values().map(component).collect()
+    }
+
+    /// Which daemons carry which components: each catalog once, with those of whom it is known.
+    pub fn carriers(&self) -> Vec<Carriers> {
+        let mut by_catalog: Vec<(&Catalog, Vec<String>)> = Vec::new();
+        for (member, daemon) in self.daemons() {
+            let Some(catalog) = daemon.and_then(Daemon::catalog) else {
+                continue;
+            };
+            let name = member.certificate.name.clone();
+            // Who carries the same shares the memory of it.
+            let same = by_catalog.iter_mut().find(|(known, _)| Arc::ptr_eq(known, catalog));
+            match same {
+                Some((_, daemons)) => daemons.push(name),
+                None => by_catalog.push((catalog, vec![name])),
+            }
+        }
+        let one = |(catalog, mut daemons): (&Catalog, Vec<String>)| {
+            daemons.sort();
+            let mut components: Vec<_> = catalog.iter().map(|one| format!("{}/{}", one.role, one.name)).collect();
+            components.sort();
+            Carriers { components, daemons }
+        };
+        by_catalog.into_iter().map(one).collect()
     }
 
     /// What workflows are checked against: names, ids and components of all daemons.
@@ -586,6 +622,133 @@ mod tests {
         let parts = state.daemon_detail("gw", at(0)).unwrap().parts;
         assert_eq!(parts.len(), 2);
         assert_eq!((parts[1].workflow.as_str(), parts[1].revision), (stranger.as_str(), 4));
+        assert_eq!((parts[0].wanted, parts[1].wanted), (1.into(), 0.into()));
+        assert!(
+            parts[1].cause.contains("which this plane does not know"),
+            "{}",
+            parts[1].cause
+        );
+    }
+
+    #[test]
+    fn what_shall_not_run_any_more_says_so() {
+        let mut state = state();
+        says(&mut state, 1, 1, RunState::Running, 10);
+        let signer = Signer {
+            root: identity(0),
+            plane: identity(100),
+        };
+        let changes = state
+            .place(&WorkflowId::of_name("a"), Default::default(), &signer)
+            .unwrap();
+        state.apply(changes, true, at(20));
+        let parts = state.daemon_detail("gw", at(20)).unwrap().parts;
+        assert_eq!((parts[0].revision, parts[0].wanted), (1, 0.into()));
+        assert_eq!(
+            parts[0].cause,
+            "it shall not run here any more; the plan without it is on its way"
+        );
+    }
+
+    #[test]
+    fn how_far_a_stream_is_behind() {
+        use bus_schema::message::{Ledger, Side, StreamReport};
+
+        let mut state = state();
+        let mut tells = |now, produced, delivered| {
+            let ledger = Ledger {
+                produced,
+                delivered,
+                buffered: produced - delivered,
+                ..Ledger::default()
+            };
+            let report = StreamReport {
+                stream: bus_schema::id::StreamId::from_hash(&[1; 32]),
+                workflow: WorkflowId::of_name("a"),
+                edge: "x->y".into(),
+                side: Side::Direct,
+                epoch: 1,
+                watermark: delivered,
+                ledger,
+                dead_before: 0,
+                settled_earlier: 0,
+                dropped_earlier: 0,
+                buffered_bytes: 0,
+                gaps: 0,
+                trouble: String::new(),
+            };
+            state.on_reports(node(1), 1, vec![report], at(now));
+            state.stream_views(None, at(now))[0].lag_ms
+        };
+        assert_eq!(tells(0, 5, 5), None.into());
+        assert_eq!(tells(5_000, 9, 5), Some(0).into());
+        assert_eq!(tells(15_000, 12, 5), Some(10_000).into());
+        assert_eq!(tells(20_000, 12, 9), Some(5_000).into());
+        assert_eq!(tells(25_000, 12, 12), None.into());
+    }
+
+    #[test]
+    fn who_carries_what() {
+        use bus_schema::plan::ComponentRole;
+
+        let mut state = state();
+        assert_eq!(state.carriers(), [], "nobody has told");
+        let descriptor = |name: &str| Descriptor {
+            role: ComponentRole::Source,
+            name: name.into(),
+            summary: String::new(),
+            schema: String::new(),
+            example: String::new(),
+            inputs_max: 1,
+            durable: false,
+        };
+        let mut tells = |n: u8, names: &[&str]| {
+            let components: Vec<_> = names.iter().copied().map(descriptor).collect();
+            let catalog = crate::domain::catalogs::hash_of(&components);
+            state.on_status(
+                node(n),
+                Status {
+                    catalog,
+                    ..status(1, 0, 1)
+                },
+                at(0),
+            );
+            let changes = state.on_catalog(node(n), catalog, components);
+            state.apply(changes, true, at(0));
+        };
+        tells(1, &["sqlite", "csv"]);
+        tells(2, &["sqlite", "csv"]);
+        let carriers = |names: &[&str], daemons: &[&str]| Carriers {
+            components: names.iter().map(|name| format!("source/{name}")).collect(),
+            daemons: daemons.iter().map(|name| name.to_string()).collect(),
+        };
+        assert_eq!(state.carriers(), [carriers(&["csv", "sqlite"], &["gw", "hub"])]);
+    }
+
+    #[test]
+    fn lineage_is_shown() {
+        let mut state = state();
+        let lineage = |state: &State| {
+            state
+                .daemon_detail("gw", at(0))
+                .unwrap()
+                .lineage
+                .get()
+                .cloned()
+                .unwrap()
+        };
+        let alone = lineage(&state);
+        assert_eq!((alone.generation, alone.former_fingerprint.as_str()), (0, ""));
+        assert!(!alone.is_cloned);
+        let former = state.members.get(&node(1)).unwrap().certificate.clone();
+        let fingerprint = former.keys.fingerprint();
+        let signed = bus_schema::member::Signed::new(&former, &identity(0));
+        let former = crate::domain::members::FormerKeys {
+            certificate: former,
+            signed,
+        };
+        state.members.set_former(node(1), Some(Box::new(former)));
+        assert_eq!(lineage(&state).former_fingerprint, fingerprint);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clock::unix_ms,
     commands::{Order, Unstartable},
-    domain::commands::{Command, DEADLINE_S, REPORTS_MAX, TARGETS_MAX},
+    domain::commands::{Command, CommandOf, DEADLINE_S, REPORTS_MAX, TARGETS_MAX},
     permission::Reach::Narrow,
 };
 
@@ -41,6 +41,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         )
         .takes::<Wish>()
         .answers::<Begun>(),
+        Endpoint::get(
+            "/commands",
+            viewer(Narrow),
+            "What a daemon was told, the newest first",
+            by!(list),
+        )
+        .query::<Whose>()
+        .answers::<Page<CommandOf>>(),
         Endpoint::get(
             "/commands/{id}",
             viewer(Narrow),
@@ -161,6 +169,24 @@ async fn start(ask: &Ask, event: AuditEvent, order: Order, targets: Vec<(String,
         }
         Err(error) => Err(Refusal::internal(error)),
     }
+}
+
+/// Whose commands.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct Whose {
+    /// The daemon's name or id.
+    daemon: String,
+}
+
+async fn list(ask: Ask) -> Answer {
+    let Whose { daemon } = ask.query()?;
+    let ApiResult::Daemon(detail) = ask.call(ApiCall::DaemonShow(daemon)).await? else {
+        return Err(unexpected());
+    };
+    let told = ask.web.commands.of(detail.view.node).await;
+    json(Page::all(told.map_err(Refusal::internal)?))
 }
 
 async fn show(ask: Ask) -> Answer {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bus_schema::{
     api::{
-        ApiCall, ApiResult, BrokerKind, ComponentView, DaemonDetail, DaemonView, Labelled, PlaneInfo, StreamView,
-        TokenView,
+        ApiCall, ApiResult, BrokerKind, Carriers, ComponentView, DaemonDetail, DaemonView, Labelled, PlaneInfo,
+        StreamView, TokenView,
     },
     id::TokenId,
     member::Role,
@@ -66,6 +66,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         ),
         Endpoint::get("/components", viewer(Free), "What daemons can run", by!(components))
             .answers::<Page<ComponentView>>(),
+        Endpoint::get(
+            "/components/daemons",
+            viewer(Narrow),
+            "Which daemons carry which components",
+            by!(carriers),
+        )
+        .answers::<Page<Carriers>>(),
         Endpoint::get("/ledger", viewer(Narrow), "Every stream's account", by!(ledger)).answers::<Page<StreamView>>(),
         Endpoint::get(
             "/access-list",
@@ -264,6 +271,13 @@ async fn revoke(ask: Ask) -> Answer {
 async fn components(ask: Ask) -> Answer {
     match ask.call(ApiCall::Components).await? {
         ApiResult::Components(all) => json(Page::all(all)),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn carriers(ask: Ask) -> Answer {
+    match ask.call(ApiCall::Carriers).await? {
+        ApiResult::Carriers(all) => json(Page::all(all)),
         _ => Err(unexpected()),
     }
 }

@@ -1,10 +1,10 @@
 //! Commands in the store.
 
-use bus_schema::{decode, encode};
+use bus_schema::{decode, encode, id::NodeId};
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{Store, StoreError};
-use crate::domain::commands::Command;
+use crate::domain::commands::{Command, CommandOf, Standing};
 
 /// Most commands that are remembered; the oldest are forgotten.
 const KEPT_MAX: u32 = 100;
@@ -40,11 +40,27 @@ impl Store {
         body.map(|body| decode(&body).ok_or(StoreError::Damaged { table: "commands" }))
             .transpose()
     }
+
+    /// Those that a daemon was told, the newest first, as they were written last. One that never ended is not known to have.
+    pub fn commands_of(&self, node: &NodeId) -> Result<Vec<CommandOf>, StoreError> {
+        let mut statement = self.db.prepare("SELECT body FROM commands ORDER BY id DESC")?;
+        let mut rows = statement.query([])?;
+        let mut found = Vec::new();
+        // One at a time: some hold reports.
+        while let Some(row) = rows.next()? {
+            let body = row.get_ref(0)?.as_blob().ok();
+            let command: Option<Command> = body.and_then(decode);
+            let command = command.ok_or(StoreError::Damaged { table: "commands" })?;
+            found.extend(command.ended(Standing::Unknown).of(node));
+        }
+        Ok(found)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::commands::Target;
 
     #[test]
     fn they_are_numbered_kept_and_forgotten() {
@@ -66,10 +82,32 @@ mod tests {
         };
         store.end_command(&ended).unwrap();
         assert_eq!(store.command(1).unwrap(), Some(ended));
+        let target = |n: u8| Target {
+            daemon: format!("d{n}"),
+            node: NodeId::from_hash(&[n; 32]),
+            standing: Standing::Waiting,
+            cause: String::new(),
+            workflows: Vec::new(),
+            report: Vec::new(),
+        };
+        for all in [&[1][..], &[1, 2], &[2]] {
+            let daemons = all.iter().copied().map(target).collect();
+            store
+                .add_command(Command {
+                    daemons,
+                    ..command.clone()
+                })
+                .unwrap();
+        }
+        let of = |n: u8| store.commands_of(&NodeId::from_hash(&[n; 32])).unwrap();
+        let of = |n| of(n).iter().map(|of| (of.id, of.standing)).collect::<Vec<_>>();
+        assert_eq!(of(1), [(3, Standing::Unknown), (2, Standing::Unknown)]);
+        assert_eq!(of(2).len(), 2);
+        assert_eq!(of(3), []);
         for _ in 0..KEPT_MAX {
             store.add_command(command.clone()).unwrap();
         }
         assert_eq!(store.command(1).unwrap(), None);
-        assert!(store.command(2).unwrap().is_some());
+        assert!(store.command(5).unwrap().is_some());
     }
 }

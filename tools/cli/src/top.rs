@@ -289,6 +289,7 @@ mod tests {
             balances: true,
             buffered_bytes: 10 * buffered,
             rate: 5,
+            lag_ms: Default::default(),
             trouble: trouble.into(),
         }
     }

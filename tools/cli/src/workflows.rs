@@ -575,6 +575,7 @@ mod tests {
             workflow: "w".into(),
             daemon: "gw".into(),
             revision,
+            wanted: Default::default(),
             state,
             cause: cause.into(),
         };

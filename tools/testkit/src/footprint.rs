@@ -86,8 +86,8 @@ const SENDER_MEMORY: u64 = 16_500_000;
 const TEN_MEMORY: u64 = 16_500_000;
 /// The plane's, with [`Load::FULL`] around it.
 const PLANE_MEMORY: u64 = 10_000_000;
-/// The same while a browser watches them: pictures go out all the time, and what each lets go of comes back a little later.
-const WATCHED_MEMORY: u64 = 12_000_000;
+/// The same while a browser watches them.
+const WATCHED_MEMORY: u64 = PLANE_MEMORY;
 
 /// Sizes of the programs.
 pub fn disk() -> Result<Vec<Figure>> {

@@ -130,6 +130,16 @@ impl World {
                 let added = shop::create(&path).and_then(|()| shop::add(&path, count));
                 added.map_err(|error| error.to_string())?;
             }
+            // A database that somebody else writes.
+            ["sqlite", name, ..] => {
+                let statements = wish.trim_start().trim_start_matches("sqlite").trim_start();
+                let statements = statements.strip_prefix(name).unwrap_or_default();
+                let written = rusqlite::Connection::open(self.dir.join(name)).and_then(|database| {
+                    database.busy_timeout(SOON)?;
+                    database.execute_batch(statements)
+                });
+                written.map_err(|error| error.to_string())?;
+            }
             // Simulated daemons, as many as an enrolment string lets in.
             ["crowd", count, string] => {
                 let crowd = Cmd::bin("fleet-sim")
@@ -213,11 +223,19 @@ fn a_journey_through_the_editor() {
 
 #[test]
 fn a_journey_among_records() {
-    walk("tests/records.mjs", |world| {
-        let path = world.path("plane/plane.toml");
-        let settings = fs::read_to_string(&path).expect("init wrote it");
-        fs::write(path, settings + "\n[web]\noperator = true\n").expect("a file can be written");
-    });
+    walk("tests/records.mjs", with_operator);
+}
+
+#[test]
+fn a_journey_from_the_first_run_to_a_rollback() {
+    walk("tests/whole.mjs", with_operator);
+}
+
+/// The plane holds an operator's keys, so that the page shows records.
+fn with_operator(world: &World) {
+    let path = world.path("plane/plane.toml");
+    let settings = fs::read_to_string(&path).expect("init wrote it");
+    fs::write(path, settings + "\n[web]\noperator = true\n").expect("a file can be written");
 }
 
 #[test]

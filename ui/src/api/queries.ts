@@ -9,7 +9,9 @@ import type {
   AlertView,
   ApiTokenView,
   AuditEntry,
+  Carriers,
   Command,
+  CommandOf,
   ComponentView,
   DaemonDetail,
   DaemonItem,
@@ -213,6 +215,15 @@ export const useCommand = (id: number) =>
     },
   });
 
+/** What a daemon was told, the newest first. */
+export const useCommandsOf = (daemon: string) =>
+  useQuery({
+    queryKey: keys.commandsOf(daemon),
+    queryFn: ({ signal }) => list<CommandOf>(`/commands?daemon=${part(daemon)}`, signal),
+    refetchInterval: ({ state }) =>
+      again(state.error, state.data?.some(({ standing }) => standing === "waiting") ? DETAIL_MS : QUIET_MS),
+  });
+
 /** `isAllowed`: whoever only looks has none. */
 export const useDrafts = (isAllowed: boolean) =>
   useQuery({
@@ -277,6 +288,16 @@ export const componentsQuery = queryOptions({
 });
 
 export const useComponents = () => useQuery(componentsQuery);
+
+/** Which daemons carry which components: those that carry the same together. */
+export const useCarriers = () =>
+  useQuery({
+    queryKey: keys.carriers,
+    queryFn: ({ signal }) => list<Carriers>("/components/daemons", signal),
+    // A daemon tells it a moment after it has joined.
+    staleTime: 0,
+    refetchInterval: ({ state }) => again(state.error, QUIET_MS),
+  });
 
 export const accessListQuery = (broker: string) =>
   queryOptions({

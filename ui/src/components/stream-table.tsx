@@ -4,6 +4,7 @@ import { streamKey, useLive } from "@/api/live";
 import { useAway } from "@/api/queries";
 import type { StreamView } from "@/api/types";
 import { bytes, number } from "@/lib/format";
+import { Lag } from "./lag";
 import { TextLink } from "./link";
 import { Sparkline } from "./sparkline";
 import { Status } from "./status";
@@ -58,6 +59,7 @@ const COLUMNS: readonly Column<StreamView>[] = [
       </span>
     ),
   },
+  { name: "Lag", isNumber: true, cell: ({ lag_ms }) => <Lag ms={lag_ms} /> },
   count("Dropped", (stream) => stream.ledger.dropped),
   count("Dead", (stream) => stream.ledger.dead),
   { name: "Account", cell: (stream) => <Account stream={stream} /> },

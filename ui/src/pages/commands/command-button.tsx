@@ -1,7 +1,7 @@
 // Telling daemons to do something: what, whom it concerns, and then on to the page that shows its progress.
 
 import { useMutation } from "@tanstack/react-query";
-import { SquareTerminal } from "lucide-react";
+import { type LucideIcon, SquareTerminal } from "lucide-react";
 import { type FormEvent, useState } from "react";
 import { useLocation } from "wouter";
 import { commandDaemons } from "@/api/actions";
@@ -28,9 +28,10 @@ interface CommandProps {
   first?: Partial<Typed>;
   /** What the button says; otherwise whom it is about. */
   label?: string;
+  Icon?: LucideIcon;
 }
 
-export function CommandButton({ label, ...rest }: CommandProps) {
+export function CommandButton({ label, Icon = SquareTerminal, ...rest }: CommandProps) {
   // A link may ask for it, where it is about one daemon.
   const [asked, setAsked] = useSearchState("command");
   const [isPressed, setOpen] = useState(false);
@@ -43,7 +44,7 @@ export function CommandButton({ label, ...rest }: CommandProps) {
   return (
     <>
       <Button kind="quiet" onClick={() => setOpen(true)}>
-        <SquareTerminal aria-hidden="true" />
+        <Icon aria-hidden="true" />
         {label ?? `Command ${count(rest.chosen.length, "daemon")}`}
       </Button>
       {isOpen && <CommandDialog {...rest} onClose={close} />}

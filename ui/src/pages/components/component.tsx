@@ -2,14 +2,18 @@
 
 import { useMemo } from "react";
 import { useParams } from "wouter";
-import { useComponents } from "@/api/queries";
+import { useCarriers, useComponents, useDaemons } from "@/api/queries";
 import type { ComponentView } from "@/api/types";
 import { LinkButton } from "@/components/button";
 import { CliButton, Code } from "@/components/copy";
 import { Data } from "@/components/data";
+import { TextLink } from "@/components/link";
 import { Empty, Page, Section } from "@/components/page";
 import { Prose } from "@/components/prose";
+import { PresenceStatus } from "@/components/status";
 import { type Column, Table } from "@/components/table";
+import { count, number } from "@/lib/format";
+import { carriersOf, othersOf } from "./carriers";
 import { descriptionOf, type Setting, settingsOf } from "./schema";
 
 const COLUMNS: readonly Column<Setting>[] = [
@@ -78,11 +82,14 @@ function Detail({ component }: { component: ComponentView }) {
     >
       <div className="grid items-start gap-5 xl:grid-cols-[minmax(0,1fr)_minmax(0,30rem)]">
         <Prose text={descriptionOf(component.schema) || component.summary} />
-        {component.example !== "" && (
-          <Section title="Example">
-            <Code text={component.example.trim()} what="the example" />
-          </Section>
-        )}
+        <div className="flex flex-col gap-5">
+          {component.example !== "" && (
+            <Section title="Example">
+              <Code text={component.example.trim()} what="the example" />
+            </Section>
+          )}
+          <OnDaemons role={role} name={name} />
+        </div>
       </div>
       <Section title="Settings">
         {settings.length === 0 ? (
@@ -92,5 +99,50 @@ function Detail({ component }: { component: ComponentView }) {
         )}
       </Section>
     </Page>
+  );
+}
+
+/** How many daemons are named; a fleet may be large. */
+const NAMED_MAX = 200;
+/** And of those that have it not. */
+const OTHERS_MAX = 12;
+
+function OnDaemons({ role, name }: { role: string; name: string }) {
+  const carriers = useCarriers();
+  const daemons = useDaemons().data ?? [];
+  const presences = new Map(daemons.map((daemon) => [daemon.name, daemon.presence]));
+  return (
+    <Data query={carriers}>
+      {(all) => {
+        const found = carriersOf(all, role, name);
+        const others = othersOf(all, role, name);
+        const rest = found.length - NAMED_MAX;
+        return (
+          <Section title="Daemons that have it" aside={`${number(found.length)} of ${count(daemons.length, "daemon")}`}>
+            <ul className="flex flex-wrap gap-x-5 gap-y-1 text-sm" aria-label="Daemons that have it">
+              {found.slice(0, NAMED_MAX).map((daemon) => (
+                <li key={daemon} className="inline-flex items-center gap-1.5">
+                  <TextLink href={`/daemons/${encodeURIComponent(daemon)}`}>{daemon}</TextLink>
+                  <PresenceStatus presence={presences.get(daemon) ?? "unknown"} />
+                </li>
+              ))}
+            </ul>
+            {rest > 0 && <p className="text-sm text-muted">and {number(rest)} more</p>}
+            {others.length > 0 && (
+              <p className="max-w-prose text-sm text-muted">
+                Not on {others.slice(0, OTHERS_MAX).join(", ")}
+                {others.length > OTHERS_MAX && ` and ${number(others.length - OTHERS_MAX)} more`}: a daemon of another
+                version, or one that was built without it. A workflow that uses it there is not deployed.
+              </p>
+            )}
+            {daemons.length > found.length + others.length && (
+              <p className="text-sm text-muted">
+                {count(daemons.length - found.length - others.length, "daemon")} did not tell yet what they have.
+              </p>
+            )}
+          </Section>
+        );
+      }}
+    </Data>
   );
 }

@@ -1,7 +1,8 @@
 // The catalogue: every component that any daemon carries, with what the daemons say about it.
 
+import { useMemo } from "react";
 import { Link } from "wouter";
-import { useComponents } from "@/api/queries";
+import { useCarriers, useComponents } from "@/api/queries";
 import type { ComponentRole, ComponentView } from "@/api/types";
 import { Button, LinkButton } from "@/components/button";
 import { CliButton } from "@/components/copy";
@@ -10,6 +11,7 @@ import { Input } from "@/components/field";
 import { Empty, Page, Section } from "@/components/page";
 import { count } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
+import { counts } from "./carriers";
 
 const ROLES: readonly (readonly [ComponentRole, string])[] = [
   ["source", "Sources"],
@@ -45,6 +47,8 @@ export default function Components() {
 
 function Catalogue({ all }: { all: readonly ComponentView[] }) {
   const [typed, setTyped] = useSearchState("q");
+  const carriers = useCarriers().data;
+  const carriedBy = useMemo(() => counts(carriers ?? []), [carriers]);
   const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
   const found = all.filter(({ name, summary, role }) => {
     const text = `${name} ${summary} ${role}`.toLowerCase();
@@ -77,6 +81,11 @@ function Catalogue({ all }: { all: readonly ComponentView[] }) {
                   >
                     <span className="font-mono text-sm font-medium">{component.name}</span>
                     <span className="block text-sm text-muted">{component.summary}</span>
+                    {carriers && (
+                      <span className="block text-xs text-muted">
+                        on {count(carriedBy.get(`${role}/${component.name}`) ?? 0, "daemon")}
+                      </span>
+                    )}
                   </Link>
                 </li>
               ))}

@@ -1,32 +1,30 @@
 // One daemon: what it should do and what it does, what it uses, what it can run, and who it is.
 
-import { useQueryClient } from "@tanstack/react-query";
 import { useMemo } from "react";
-import { useLocation, useParams } from "wouter";
-import { revokeDaemon } from "@/api/actions";
+import { useParams } from "wouter";
 import { Failed } from "@/api/client";
-import { keys } from "@/api/keys";
 import { useDaemon, useStreams } from "@/api/queries";
 import type { DaemonDetail } from "@/api/types";
 import { Allowed } from "@/components/allowed";
 import { LinkButton } from "@/components/button";
 import { Callout } from "@/components/callout";
 import { Chart } from "@/components/chart";
-import { CliButton, CopyButton, shellWord } from "@/components/copy";
+import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
-import { ConfirmButton } from "@/components/dialog";
 import { Facts } from "@/components/facts";
 import { History, type Metric, Range } from "@/components/history";
 import { TextLink } from "@/components/link";
 import { Empty, Page, Panel, Section } from "@/components/page";
-import { Parts } from "@/components/parts";
 import { Seen } from "@/components/seen";
 import { PresenceStatus } from "@/components/status";
 import { StreamTable } from "@/components/stream-table";
-import { tell } from "@/components/toast";
 import { bytes, count, number, percent, sentence, span } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
 import { CommandButton } from "../commands/command-button";
+import { Commands } from "./commands";
+import { Identity } from "./identity";
+import { Labels } from "./labels";
+import { Parts } from "./parts";
 import { points, processor, useSamples } from "./samples";
 
 /** What is kept of a daemon, and how it is written. A processor that works all the time spends 1,000 ms a second. */
@@ -85,6 +83,7 @@ function Detail({ detail }: { detail: DaemonDetail }) {
   return (
     <>
       <Remarks detail={detail} />
+      <Labels name={view.name} labels={detail.labels} />
       <Section
         title="Workflows"
         aside={
@@ -105,18 +104,23 @@ function Detail({ detail }: { detail: DaemonDetail }) {
         <Host detail={detail} />
         <Identity detail={detail} />
       </div>
+      <Commands name={view.name} />
       <Components detail={detail} />
     </>
   );
 }
 
 function Remarks({ detail }: { detail: DaemonDetail }) {
-  const { view, plan_error, clock_offset_ms } = detail;
+  const { view, plan_error, clock_offset_ms, lineage } = detail;
   const offset = Math.abs(clock_offset_ms);
   return (
     <>
       {plan_error !== "" && (
-        <Callout tone="bad" isUrgent title="Its newest plan is not applied">
+        <Callout
+          tone="bad"
+          isUrgent
+          title={lineage.is_cloned ? "Two daemons speak in its name" : "Its newest plan is not applied"}
+        >
           {sentence(plan_error)}
         </Callout>
       )}
@@ -179,69 +183,8 @@ function Host({ detail: { host, view, ...detail } }: { detail: DaemonDetail }) {
               "Daemon's memory",
               told(`${bytes(view.resources.rss_bytes)}, at most ${bytes(view.resources.rss_peak_bytes)}`),
             ],
-            ["Up for", told(`${span(detail.uptime_ms)}, start ${number(detail.boot)}`)],
-          ]}
-        />
-      </Panel>
-    </Section>
-  );
-}
-
-function Revoke({ name, runs }: { name: string; runs: readonly string[] }) {
-  const queries = useQueryClient();
-  const [, go] = useLocation();
-  const run = async () => {
-    await revokeDaemon(name);
-    await queries.cancelQueries({ queryKey: keys.daemon(name) });
-    go("/daemons");
-    queries.removeQueries({ queryKey: keys.daemon(name) });
-    void queries.invalidateQueries({ queryKey: keys.daemons, exact: true });
-    tell(`${name} is out of the fleet.`);
-  };
-  return (
-    <ConfirmButton action="Revoke" title={`Take ${name} out of the fleet?`} onConfirm={run}>
-      <p>
-        Its keys open nothing any more, and nobody listens to it. What waits in its buffers is not delivered: let it
-        drain first if it is to be kept.
-        {runs.length > 0 && ` It runs ${runs.join(", ")}.`} To come back it has to be enrolled anew.
-      </p>
-      <p className="mt-2 flex flex-wrap">
-        <CliButton command={`mycelial daemon drain ${shellWord(name)}`} />
-        <CliButton command={`mycelial daemon revoke ${shellWord(name)}`} />
-      </p>
-    </ConfirmButton>
-  );
-}
-
-function Identity({ detail: { view, fingerprint, refused, parts } }: { detail: DaemonDetail }) {
-  const runs = parts.map(({ workflow }) => workflow);
-  return (
-    <Section
-      title="Identity"
-      actions={
-        <Allowed needs="admin" isWhole what="Revoking">
-          <Revoke name={view.name} runs={runs} />
-        </Allowed>
-      }
-    >
-      <Panel className="px-4 py-3">
-        <Facts
-          facts={[
             ["Version", view.version],
-            [
-              "Id",
-              <span key="id" className="inline-flex items-center gap-1">
-                <code className="font-mono text-xs break-all">{view.node}</code>
-                <CopyButton text={view.node} what="the id" />
-              </span>,
-            ],
-            [
-              "Key fingerprint",
-              <code key="fingerprint" className="font-mono text-xs break-all">
-                {fingerprint}
-              </code>,
-            ],
-            ["Refused messages", number(refused)],
+            ["Up for", told(`${span(detail.uptime_ms)}, start ${number(detail.boot)}`)],
           ]}
         />
       </Panel>

@@ -194,13 +194,15 @@ function Filter({ typed, setTyped, error, found, all, children }: FilterProps) {
         {found.length === all ? count(all, "daemon") : `${number(found.length)} of ${count(all, "daemon")}`}
       </span>
       {children}
-      <CliButton command={command} />
-      {!error && (
-        <Allowed needs="operator" what="Labelling and commanding">
-          <LabelButton selector={asSelector(typed)} chosen={found} />
-          <CommandButton selector={asSelector(typed)} chosen={found.map(({ name }) => name)} />
-        </Allowed>
-      )}
+      <span className="ml-auto flex flex-wrap items-center gap-x-1">
+        <CliButton command={command} />
+        {!error && (
+          <Allowed needs="operator" what="Labelling and commanding">
+            <LabelButton selector={asSelector(typed)} chosen={found} />
+            <CommandButton selector={asSelector(typed)} chosen={found.map(({ name }) => name)} />
+          </Allowed>
+        )}
+      </span>
       <p id="filter-help" className={error ? "w-full text-xs text-bad" : "sr-only"}>
         {error ??
           "Terms beside each other all have to hold; a minus before a term turns it around. Fields: name, presence, version, runs, label, and any label by its key."}

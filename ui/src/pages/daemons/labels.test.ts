@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { parseChanges } from "./labels";
+import { parseChanges, undone } from "./labels";
 
 it.each([
   ["", {}, []],
@@ -9,4 +9,12 @@ it.each([
 
 it.each(["site", "site=", "=x", "-a=b", "site=a b c", "-"])("%s is a mistake", (typed) => {
   expect(parseChanges(typed).error).toContain("site=berlin");
+});
+
+it("a change is undone: what was there comes back, what was not goes", () => {
+  const before = { site: "bonn", line: "7", kept: "yes" };
+  expect(undone({ set: { site: "berlin", fresh: "1" }, unset: ["line", "never"] }, before)).toEqual({
+    set: { site: "bonn", line: "7" },
+    unset: ["fresh", "never"],
+  });
 });

@@ -25,3 +25,12 @@ export function parseChanges(typed: string): LabelChanges {
   }
   return changes;
 }
+
+/** What makes a change of labels as if it had not been, for a daemon that had these before. */
+export function undone({ set, unset }: Pick<LabelChanges, "set" | "unset">, before: Readonly<Record<string, string>>) {
+  const touched = new Set([...Object.keys(set), ...unset]);
+  return {
+    set: Object.fromEntries(Object.entries(before).filter(([key]) => touched.has(key))),
+    unset: [...touched].filter((key) => before[key] === undefined),
+  };
+}

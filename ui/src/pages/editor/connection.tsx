@@ -1,24 +1,56 @@
-// Whether a source or destination can be reached from the daemon it is for, before it is deployed.
+// Whether a source or destination can be reached from a daemon it is for, before it is deployed. A place may be many daemons:
+// then from the one that is chosen.
 
 import { useMutation } from "@tanstack/react-query";
+import { useMemo, useState } from "react";
 import { checkConnections } from "@/api/operator";
+import { useDaemons, useGroups, useWorkflows } from "@/api/queries";
+import { useSeesAll } from "@/api/session";
 import { useMay } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
+import { Field, Select } from "@/components/field";
 import { Status } from "@/components/status";
 import { sentence } from "@/lib/format";
+import { targetsOf } from "@/lib/targets";
 import { type Node, placesOf } from "@/workflow/graph";
 import type { Workbench } from "./state";
 
-export function TestConnection({ bench, node }: { bench: Workbench; node: Node }) {
-  const daemon = placesOf(bench.graph).get(node.id) ?? "";
+function useTargets(place: string) {
+  const daemons = useDaemons().data;
+  const workflows = useWorkflows().data;
+  const groups = useGroups(useSeesAll()).data;
+  return useMemo(() => {
+    const named = new Map(groups?.map(({ name, selector }) => [name, selector]));
+    return targetsOf(place, daemons ?? [], workflows ?? [], named);
+  }, [place, daemons, workflows, groups]);
+}
+
+export default function TestConnection({ bench, node }: { bench: Workbench; node: Node }) {
+  const targets = useTargets(placesOf(bench.graph).get(node.id) ?? "");
+  const [chosen, choose] = useState("");
+  const daemon = targets.includes(chosen) ? chosen : (targets[0] ?? "");
   const run = useMutation({ mutationFn: () => checkConnections(daemon, { text: bench.text }) });
   const may = useMay("operator");
-  // A selector is many daemons: that is for the page of connections.
-  if (!may || node.role === "transform" || !bench.daemons.includes(daemon)) return null;
+  if (!may || node.role === "transform" || daemon === "") return null;
   const found = run.data?.find((each) => each.node === node.id);
   return (
     <div className="flex flex-col gap-1.5 text-sm">
+      {targets.length > 1 && (
+        <Field label="Test from">
+          <Select
+            value={daemon}
+            onChange={(event) => {
+              choose(event.target.value);
+              run.reset();
+            }}
+          >
+            {targets.map((name) => (
+              <option key={name}>{name}</option>
+            ))}
+          </Select>
+        </Field>
+      )}
       <Button className="self-start" busy={run.isPending} onClick={() => run.mutate()}>
         Test the connection
       </Button>

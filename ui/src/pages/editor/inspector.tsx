@@ -1,7 +1,7 @@
 // The form of what is selected: name, place, inputs, and the settings of its component.
 
 import { Copy, Trash2 } from "lucide-react";
-import { useEffect, useId, useMemo, useState } from "react";
+import { lazy, Suspense, useEffect, useId, useMemo, useState } from "react";
 import type { Problem } from "@/api/types";
 import { Button } from "@/components/button";
 import { Field, Input, Select } from "@/components/field";
@@ -10,10 +10,11 @@ import { tell } from "@/components/toast";
 import { isName, NAME_RULE, pathOf } from "@/workflow/edit";
 import { type FormField, formOf } from "@/workflow/fields";
 import { canConnect, type Node, nodeOf, RESERVED } from "@/workflow/graph";
-import { TestConnection } from "./connection";
 import { placeOf, problemsOf } from "./problems";
 import type { Workbench } from "./state";
 import { SettingField } from "./value-field";
+
+const TestConnection = lazy(() => import("./connection"));
 
 const text = (key: string, help: string, rest: Partial<FormField> = {}): FormField => ({
   key,
@@ -272,7 +273,9 @@ export function Inspector({ bench, problems, onRemoved }: InspectorProps) {
       <DaemonField bench={bench} node={node} error={wrong("daemon")} />
       {node.role !== "source" && <Inputs bench={bench} node={node} error={wrong("from")} />}
       <Settings bench={bench} node={node} problems={problems} />
-      <TestConnection bench={bench} node={node} />
+      <Suspense>
+        <TestConnection bench={bench} node={node} />
+      </Suspense>
       {actions}
     </section>
   );

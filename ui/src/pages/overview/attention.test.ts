@@ -33,6 +33,7 @@ const stream = (workflow: string, dead: number, trouble = ""): StreamView => ({
   balances: true,
   buffered_bytes: 0,
   rate: 1,
+  lag_ms: null,
   trouble,
 });
 

@@ -7,11 +7,13 @@ import { streamKey, useLive } from "@/api/live";
 import { streamsQuery, useStreams } from "@/api/queries";
 import type { RunState, StreamView, WorkflowPart } from "@/api/types";
 import { type Fact, Facts } from "@/components/facts";
+import { Lag } from "@/components/lag";
 import { TextLink } from "@/components/link";
 import { Loading, Panel } from "@/components/page";
 import { RUN_TONES, Status, type Tone } from "@/components/status";
 import { cx } from "@/lib/cx";
 import { bytes, number, percent } from "@/lib/format";
+import { isBehind, LAG_MEANS, lagText } from "@/lib/lag";
 import type { Edge, Graph, Node } from "@/workflow/graph";
 import { placesOf } from "@/workflow/graph";
 import { placed } from "@/workflow/layout";
@@ -39,7 +41,7 @@ function Label({ edge }: { edge: Edge }) {
   // By its own number, which seldom changes: sizes are told anew each second.
   const bytesRate = useLive((state) => edgeState(streams, state.sizes).bytesRate);
   const to = useContext(Nodes).get(edge.to);
-  const { tone, trouble, rate, buffered, bufferedBytes } = edgeState(streams);
+  const { tone, trouble, rate, buffered, bufferedBytes, lagMs } = edgeState(streams);
   const full = fill(streams, quotaOf(to ?? NO_KEYS));
   if (streams.length === 0) return null;
   return (
@@ -58,6 +60,7 @@ function Label({ edge }: { edge: Edge }) {
           {full >= 0.01 && `, ${percent(full * 100)} full`}
         </span>
       )}
+      {isBehind(lagMs) && <span title={LAG_MEANS}>{lagText(lagMs)} behind</span>}
       {trouble !== "" && <span className="max-w-36 truncate">{trouble}</span>}
     </div>
   );
@@ -159,6 +162,7 @@ function Account({ stream, quotaBytes }: { stream: StreamView; quotaBytes: numbe
     ["Records/s", number(rate)],
     ["Bytes/s", size === undefined ? "not known: nothing has waited yet" : `about ${bytes(rate * size)}`],
     ["Queue", `${percent((100 * stream.buffered_bytes) / quotaBytes)} of ${bytes(quotaBytes)}`],
+    ["Lag", <Lag key="lag" ms={stream.lag_ms} />],
     ["Produced", number(ledger.produced)],
     ["= delivered", number(ledger.delivered)],
     ["+ buffered", `${number(ledger.buffered)}${stream.buffered_bytes > 0 ? `, ${bytes(stream.buffered_bytes)}` : ""}`],

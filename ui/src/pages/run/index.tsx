@@ -22,7 +22,7 @@ import { StreamTable } from "@/components/stream-table";
 import { Time } from "@/components/time";
 import { tell } from "@/components/toast";
 import { WorkflowTabs } from "@/components/workflow-header";
-import { number } from "@/lib/format";
+import { number, span } from "@/lib/format";
 import { isOver, PHASES } from "@/lib/rollout";
 import { useSearchState } from "@/lib/search";
 import { readGraph } from "@/workflow/graph";
@@ -79,6 +79,7 @@ export default function Run() {
 const HISTORY: readonly Metric[] = [
   { title: "Records delivered a second", metric: "records", format: number },
   { title: "Records waiting", metric: "waiting", format: number },
+  { title: "Lag", metric: "lag", format: span },
   { title: "Dropped or dead a second", metric: "errors", format: number },
 ];
 

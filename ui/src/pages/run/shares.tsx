@@ -1,6 +1,7 @@
 // A workflow daemon by daemon: how each part is, what flows through it, and what it can be told.
 
 import type { StreamView, WorkflowPart } from "@/api/types";
+import { Lag } from "@/components/lag";
 import { TextLink } from "@/components/link";
 import { RunStatus } from "@/components/status";
 import type { Column } from "@/components/table";
@@ -32,6 +33,7 @@ const COLUMNS: readonly Column<Share>[] = [
       </>
     ),
   },
+  { name: "Lag", isNumber: true, cell: ({ lagMs }) => <Lag ms={lagMs} /> },
   { name: "Dropped, dead", isNumber: true, cell: ({ lost }) => number(lost) },
 ];
 const CAUSE: Column<Share> = { name: "Why", cell: ({ cause }) => cause, className: "md:w-1/3" };

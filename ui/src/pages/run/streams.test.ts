@@ -23,6 +23,7 @@ const stream: StreamView = {
   balances: true,
   buffered_bytes: 100,
   rate: 5,
+  lag_ms: null,
   trouble: "",
 };
 
@@ -35,7 +36,15 @@ it("both streams of an edge are its account", () => {
   ];
   const found = streamsOf(all, "shop", "db->out");
   expect(found).toHaveLength(2);
-  const expected = { tone: "good", trouble: "", rate: 10, bytesRate: null, buffered: 4, bufferedBytes: 200 };
+  const expected = {
+    tone: "good",
+    trouble: "",
+    rate: 10,
+    bytesRate: null,
+    buffered: 4,
+    bufferedBytes: 200,
+    lagMs: null,
+  };
   expect(edgeState(found)).toEqual(expected);
   // A size is known of one of them.
   expect(edgeState(found, new Map([[streamKey(stream), 50]]))).toEqual({ ...expected, bytesRate: 250 });
@@ -51,6 +60,9 @@ it("finds the parts of a shared destination, and whole ones with such names not"
 it.each([
   [{ trouble: "no credit" }, "bad", "no credit"],
   [{ ledger: { ...ledger, dead: 3 } }, "warn", "3 dropped or dead"],
+  [{ lag_ms: 59_999 }, "good", ""],
+  [{ lag_ms: 60_000 }, "warn", ""],
+  [{ lag_ms: 600_000, ledger: { ...ledger, dead: 3 } }, "bad", "3 dropped or dead"],
 ])("%j", (change, tone, trouble) => expect(edgeState([{ ...stream, ...change }])).toMatchObject({ tone, trouble }));
 
 it.each([
@@ -69,10 +81,10 @@ it("the fullest counts", () => {
 });
 
 it("each daemon has its share", () => {
-  const part = { workflow: "shop", daemon: "gateway", revision: 1, state: "running" as const, cause: "" };
-  const lost = { ...stream, ledger: { ...ledger, dead: 3 } };
+  const part = { workflow: "shop", daemon: "gateway", revision: 1, wanted: 1, state: "running" as const, cause: "" };
+  const lost = { ...stream, lag_ms: 9_000, ledger: { ...ledger, dead: 3 } };
   expect(shares([part, { ...part, daemon: "hub" }], [lost])).toMatchObject([
-    { daemon: "gateway", sends: 5, gets: 0, waiting: 2, waitingBytes: 100, lost: 3 },
-    { daemon: "hub", sends: 0, gets: 5, waiting: 0, waitingBytes: 0, lost: 0 },
+    { daemon: "gateway", sends: 5, gets: 0, waiting: 2, waitingBytes: 100, lagMs: 9_000, lost: 3 },
+    { daemon: "hub", sends: 0, gets: 5, waiting: 0, waitingBytes: 0, lagMs: null, lost: 0 },
   ]);
 });

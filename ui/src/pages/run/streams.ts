@@ -3,6 +3,7 @@
 import { streamKey } from "@/api/live";
 import type { RunState, StreamView, WorkflowPart } from "@/api/types";
 import { RUN_TONES, type Tone } from "@/components/status";
+import { lagTone, longest } from "@/lib/lag";
 import type { Node } from "@/workflow/graph";
 import { isTable } from "@/workflow/value";
 
@@ -24,7 +25,13 @@ export interface EdgeState {
   bytesRate: number | null;
   buffered: number;
   bufferedBytes: number;
+  /** Of the one that is furthest behind, in milliseconds; `null`: nothing waits. */
+  lagMs: number | null;
 }
+
+/** What is worse, first. */
+const WORST: readonly Tone[] = ["bad", "warn", "good", "off"];
+const worse = (...tones: readonly Tone[]) => WORST.find((tone) => tones.includes(tone)) ?? "off";
 
 const NO_SIZES: ReadonlyMap<string, number> = new Map();
 
@@ -33,8 +40,9 @@ export function edgeState(streams: readonly StreamView[], sizes = NO_SIZES): Edg
   const sum = (value: (stream: StreamView) => number) => streams.reduce((total, each) => total + value(each), 0);
   const trouble = streams.find((each) => each.trouble !== "")?.trouble ?? "";
   const lost = sum(({ ledger }) => ledger.dropped + ledger.dead);
+  const lagMs = longest(streams);
   return {
-    tone: trouble !== "" ? "bad" : lost > 0 ? "warn" : streams.length === 0 ? "off" : "good",
+    tone: streams.length === 0 ? "off" : worse(trouble !== "" ? "bad" : lost > 0 ? "warn" : "good", lagTone(lagMs)),
     trouble: trouble || (lost > 0 ? `${lost} dropped or dead` : ""),
     rate: sum(({ rate }) => rate),
     bytesRate:
@@ -43,6 +51,7 @@ export function edgeState(streams: readonly StreamView[], sizes = NO_SIZES): Edg
         : known.reduce((total, each) => total + each.rate * (sizes.get(streamKey(each)) ?? 0), 0),
     buffered: sum(({ ledger }) => ledger.buffered),
     bufferedBytes: sum(({ buffered_bytes }) => buffered_bytes),
+    lagMs,
   };
 }
 
@@ -82,6 +91,8 @@ export interface Share extends WorkflowPart {
   gets: number;
   waiting: number;
   waitingBytes: number;
+  /** How far behind what waits there is, in milliseconds; `null`: nothing waits. */
+  lagMs: number | null;
   /** Dropped or dead on its streams. */
   lost: number;
 }
@@ -89,7 +100,8 @@ export interface Share extends WorkflowPart {
 /** Each daemon's part with what flows through it: what waits is counted where it waits. */
 export function shares(parts: readonly WorkflowPart[], streams: readonly StreamView[]): Share[] {
   return parts.map((part) => {
-    const share = { ...part, sends: 0, gets: 0, waiting: 0, waitingBytes: 0, lost: 0 };
+    const lagMs = longest(streams.filter(({ producer }) => producer === part.daemon));
+    const share = { ...part, sends: 0, gets: 0, waiting: 0, waitingBytes: 0, lagMs, lost: 0 };
     for (const { producer, consumer, rate, ledger, buffered_bytes } of streams) {
       if (producer === part.daemon) {
         share.sends += rate;

@@ -19,27 +19,43 @@ export function Connections() {
   const workflows = useWorkflows().data ?? [];
   const [chosen, setChosen] = useSearchState("workflow");
   const workflow = workflows.find(({ name }) => name === chosen) ?? workflows[0];
+  const [asked, setFrom] = useSearchState("from");
   if (!workflow) return null;
+  const from = workflow.daemons.includes(asked) ? asked : "";
+  const command = `mycelial workflow check ${shellWord(workflow.name)}${from === "" ? "" : ` --daemon ${shellWord(from)}`}`;
   return (
     <Section
       title="Connections"
       actions={
         <>
-          <CliButton command={`mycelial workflow check ${shellWord(workflow.name)}`} />
+          <CliButton command={command} />
           <Select aria-label="Workflow" value={workflow.name} onChange={(event) => setChosen(event.target.value)}>
             {workflows.map(({ name }) => (
               <option key={name}>{name}</option>
             ))}
           </Select>
+          <Select
+            aria-label="Test from"
+            className="min-w-28"
+            value={from}
+            onChange={(event) => setFrom(event.target.value)}
+          >
+            <option value="">from all</option>
+            {workflow.daemons.map((name) => (
+              <option key={name} value={name}>
+                from {name}
+              </option>
+            ))}
+          </Select>
         </>
       }
     >
-      <Check key={workflow.name} workflow={workflow} />
+      <Check key={`${workflow.name} ${from}`} workflow={workflow} daemons={from === "" ? workflow.daemons : [from]} />
     </Section>
   );
 }
 
-async function checkAll({ name, daemons }: WorkflowView) {
+async function checkAll(name: string, daemons: readonly string[]) {
   const all = await Promise.allSettled(
     daemons.slice(0, DAEMONS_MAX).map((daemon) => checkConnections(daemon, { workflow: name })),
   );
@@ -50,9 +66,9 @@ async function checkAll({ name, daemons }: WorkflowView) {
   return { checked, silent: all.filter((each) => each.status === "rejected").length };
 }
 
-function Check({ workflow }: { workflow: WorkflowView }) {
-  const run = useMutation({ mutationFn: () => checkAll(workflow) });
-  const rest = workflow.daemons.length - DAEMONS_MAX;
+function Check({ workflow, daemons }: { workflow: WorkflowView; daemons: readonly string[] }) {
+  const run = useMutation({ mutationFn: () => checkAll(workflow.name, daemons) });
+  const rest = daemons.length - DAEMONS_MAX;
   return (
     <>
       <div className="flex flex-wrap items-center gap-3">
@@ -60,7 +76,7 @@ function Check({ workflow }: { workflow: WorkflowView }) {
           Test the connections of {workflow.name}
         </Button>
         <span className="text-sm text-muted">
-          from {workflow.daemons.slice(0, DAEMONS_MAX).join(", ")}
+          from {daemons.slice(0, DAEMONS_MAX).join(", ")}
           {rest > 0 && `, and not from ${rest} more`}
         </span>
       </div>

@@ -11,12 +11,12 @@ const view = (name: string, state: WorkflowView["state"], daemons: string[]): Wo
   state,
 });
 const ALL = [view("orders", "running", ["gw", "hub"]), view("host", "failed", ["gw"]), view("late", null, ["hub"])];
-const stream = (workflow: string, rate: number, dead: number) =>
-  ({ workflow, rate, ledger: { buffered: 1, dead } }) as StreamView;
+const stream = (workflow: string, rate: number, dead: number, lag_ms: number | null = null) =>
+  ({ workflow, rate, lag_ms, ledger: { buffered: 1, dropped: 1, dead } }) as StreamView;
 
 it("streams are added up by workflow", () => {
-  const [orders] = withStreams(ALL, [stream("orders", 5, 0), stream("orders", 7, 2), stream("gone", 9, 9)]);
-  expect(orders).toMatchObject({ rate: 12, buffered: 2, dead: 2 });
+  const [orders] = withStreams(ALL, [stream("orders", 5, 0), stream("orders", 7, 2, 7_000), stream("gone", 9, 9)]);
+  expect(orders).toMatchObject({ rate: 12, buffered: 2, lagMs: 7_000, lost: 4 });
 });
 
 it.each([

@@ -1,23 +1,29 @@
 // Which workflows are shown, with what their streams add up to. Pure.
 
 import type { RunState, StreamView, WorkflowView } from "@/api/types";
+import { longest } from "@/lib/lag";
 import { fitsWords } from "@/lib/words";
 
 export interface Row {
   view: WorkflowView;
   rate: number;
   buffered: number;
-  dead: number;
+  /** Of the stream that is furthest behind, in milliseconds; `null`: nothing waits. */
+  lagMs: number | null;
+  /** Dropped or dead. */
+  lost: number;
 }
 
 export function withStreams(workflows: readonly WorkflowView[], streams: readonly StreamView[]): Row[] {
-  const rows = new Map(workflows.map((view) => [view.name, { view, rate: 0, buffered: 0, dead: 0 }]));
-  for (const { workflow, rate, ledger } of streams) {
+  const none = { rate: 0, buffered: 0, lagMs: null, lost: 0 };
+  const rows = new Map<string, Row>(workflows.map((view) => [view.name, { view, ...none }]));
+  for (const { workflow, rate, ledger, lag_ms } of streams) {
     const row = rows.get(workflow);
     if (!row) continue;
     row.rate += rate;
     row.buffered += ledger.buffered;
-    row.dead += ledger.dead;
+    row.lagMs = longest([{ lag_ms }, { lag_ms: row.lagMs }]);
+    row.lost += ledger.dropped + ledger.dead;
   }
   return [...rows.values()];
 }

@@ -9,6 +9,7 @@ import { CliButton } from "@/components/copy";
 import { Data } from "@/components/data";
 import { Select } from "@/components/field";
 import { FilteredTable } from "@/components/filtered-table";
+import { Lag } from "@/components/lag";
 import { TextLink } from "@/components/link";
 import { Empty, Page } from "@/components/page";
 import { RunStatus } from "@/components/status";
@@ -29,7 +30,8 @@ const COLUMNS: readonly Column<Row>[] = [
   { name: "State", cell: ({ view }) => <RunStatus state={view.state} /> },
   { name: "Records/s", isNumber: true, cell: (row) => number(row.rate) },
   { name: "Buffered", isNumber: true, cell: (row) => number(row.buffered) },
-  { name: "Dead", isNumber: true, cell: (row) => <Dead row={row} /> },
+  { name: "Lag", isNumber: true, cell: ({ lagMs }) => <Lag ms={lagMs} /> },
+  { name: "Dropped, dead", isNumber: true, cell: (row) => <Lost row={row} /> },
   { name: "Daemons", cell: ({ view }) => <Daemons names={view.daemons} /> },
   { name: "Revision", isNumber: true, cell: ({ view }) => number(view.revision) },
   {
@@ -42,8 +44,8 @@ const COLUMNS: readonly Column<Row>[] = [
   },
 ];
 
-const Dead = ({ row }: { row: Row }) => (
-  <span className={row.dead > 0 ? "font-medium text-warn" : undefined}>{number(row.dead)}</span>
+const Lost = ({ row }: { row: Row }) => (
+  <span className={row.lost > 0 ? "font-medium text-warn" : undefined}>{number(row.lost)}</span>
 );
 
 function Daemons({ names }: { names: readonly string[] }) {

@@ -395,7 +395,7 @@ async fn users_have_scopes_and_drafts_are_kept() {
     assert_eq!(owner.delete("/api/v1/drafts/orders").await.status, 204);
     assert_eq!(owner.get("/api/v1/drafts/orders").await.status, 404);
     let noted = owner.get("/api/v1/audit?search=draft").await.json();
-    let noted: Vec<_> = noted["items"].as_array().unwrap().iter().map(|entry| {
+    let noted = noted["items"].as_array().unwrap().iter().map(|entry| {
         format!(
             "{} {} {}",
             entry["event"]["who"], entry["event"]["action"], entry["event"]["what"]

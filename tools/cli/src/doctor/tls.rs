@@ -131,7 +131,8 @@ fn refused(host: &str, error: &io::Error) -> Wrong {
                 "its certificate is for other names".to_string(),
                 format!("make one for '{host}', or give members the address that it is for: public in plane.toml"),
             ),
-            CertificateError::UnknownIssuer => (
+            // One of the same name with another key signs what the fleet's cannot verify.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => (
                 "its certificate is of an authority that the fleet does not know".to_string(),
                 "give the broker a certificate of the authority that the plane was made with, or enrol again with the new one"
                     .to_string(),

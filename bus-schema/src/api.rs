@@ -143,6 +143,33 @@ pub enum ApiCall {
     },
     /// Which daemons carry which components. Answered by [`ApiResult::Carriers`].
     Carriers,
+    /// Stores a workflow as a new revision and deploys it, and keeps why. Answered by [`ApiResult::Revision`], or in waves by
+    /// [`ApiResult::Rollouts`]: the new one.
+    Deploy {
+        /// TOML.
+        text: String,
+        /// Refuse if the current revision is another one (0: there is none yet).
+        expect_revision: Option<u32>,
+        /// Why, for those who look at the revisions later; may be empty.
+        reason: String,
+        /// In waves, and how they go on; `None`: to all at once.
+        waves: Option<RolloutPolicy>,
+    },
+    /// All revisions of a workflow with their reasons, the newest first. Answered by [`ApiResult::History`].
+    WorkflowHistory(String),
+    /// Makes an enrolment string for daemons that have labels from the beginning. Answered by [`ApiResult::Token`].
+    TokenMint {
+        /// The name its (only) holder gets; `None` lets the candidate choose.
+        name: Option<String>,
+        /// How often it can be used.
+        uses: u32,
+        /// How long it can be used.
+        ttl_s: u64,
+        /// By key.
+        labels: BTreeMap<String, String>,
+    },
+    /// Enrolment strings that can still be used, with what their daemons are labelled. Answered by [`ApiResult::TokenLabels`].
+    TokenLabels,
 }
 
 /// What is done with groups: selectors with a name, used as `group:NAME` wherever a selector is. Variants are only ever appended.
@@ -221,7 +248,7 @@ pub enum ApiResult {
     /// For [`ApiCall::DaemonLabels`] and [`ApiCall::DaemonLabel`], by daemon.
     Labels(Vec<Labelled>),
     /// For [`ApiCall::WorkflowRevisions`].
-    Revisions(Vec<RevisionView>),
+    Revisions(Vec<RevisionLine>),
     /// For [`ApiCall::WorkflowText`].
     Text(String),
     /// For [`ApiCall::TokenList`] and [`ApiCall::TokenRevoke`].
@@ -246,6 +273,10 @@ pub enum ApiResult {
     Groups(Vec<GroupView>),
     /// For [`ApiCall::Carriers`]: each set of components once.
     Carriers(Vec<Carriers>),
+    /// For [`ApiCall::WorkflowHistory`].
+    History(Vec<RevisionView>),
+    /// For [`ApiCall::TokenLabels`].
+    TokenLabels(Vec<LabelledToken>),
 }
 
 /// A group in a list.
@@ -355,6 +386,30 @@ pub struct Labelled {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A revision in a list, as those see it who do not ask for its reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionLine {
+    /// From 1.
+    pub number: u32,
+    /// Who applied it.
+    pub by: String,
+    /// When, milliseconds since 1970.
+    pub at_unix_ms: i64,
+    /// Whether it is the one that daemons shall run.
+    pub is_current: bool,
+}
+
+impl From<RevisionView> for RevisionLine {
+    fn from(view: RevisionView) -> Self {
+        Self {
+            number: view.number,
+            by: view.by,
+            at_unix_ms: view.at_unix_ms,
+            is_current: view.is_current,
+        }
+    }
+}
+
 /// A revision in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -367,6 +422,8 @@ pub struct RevisionView {
     pub at_unix_ms: i64,
     /// Whether it is the one that daemons shall run.
     pub is_current: bool,
+    /// Why it was applied; empty when nobody said.
+    pub reason: String,
 }
 
 /// An enrolment string in a list, without its secret.
@@ -383,6 +440,15 @@ pub struct TokenView {
     pub uses_left: u32,
     /// Until when, milliseconds since 1970.
     pub expires_unix_ms: i64,
+}
+
+/// An enrolment string in a list, with what its daemons are labelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelledToken {
+    /// The list's line about it.
+    pub token: TokenView,
+    /// By key.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Why a call failed.

@@ -78,6 +78,7 @@ pub mod observe;
 pub mod pairing;
 pub mod piece;
 pub mod plan;
+pub mod redact;
 pub mod rollout;
 pub mod rotation;
 pub mod secret;

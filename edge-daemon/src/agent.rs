@@ -23,7 +23,7 @@ use bus_schema::{
     id::{NodeId, hash},
     letter::LetterCall,
     limits::{HEARTBEAT_MS, LEASE_MS},
-    member::{DocumentError, Role, Signed},
+    member::{DocumentError, Signed},
     message::{
         CatalogAsk, CatalogPage, Ping, PlanPut, Pong, RecallAsk, RecallPage, RosterPut, Status, StreamOpen,
         StreamReport, StreamReports, TapOpen, TapSample, TimeHint,
@@ -54,7 +54,7 @@ use crate::{
     letters::Letters,
     logging::LogControl,
     marks::MarkFiles,
-    resources,
+    permission, resources,
     secrets::Secrets,
     streams::{Road, Streams},
     supervisor::Supervisor,
@@ -397,6 +397,11 @@ impl Agent {
     }
 
     async fn message(&mut self, message: Incoming) -> bool {
+        if !permission::is_heard(message.kind, message.sender.role) {
+            let (from, role) = (&message.sender.name, message.sender.role);
+            tracing::warn!(from, %role, kind = message.kind, "ignored a message that is not its sender's to send");
+            return false;
+        }
         if message.is::<TrialCall>() {
             self.trial(message).await;
             return false;
@@ -418,10 +423,7 @@ impl Agent {
             }
         } else if message.is::<TimeHint>() {
             message.read::<TimeHint>().map(|hint| {
-                // Only the plane is the fleet's clock.
-                if message.sender.role == Role::Plane {
-                    self.clocks.hear(&hint, unix_ms());
-                }
+                self.clocks.hear(&hint, unix_ms());
                 false
             })
         } else if message.is::<CatalogAsk>() {
@@ -435,8 +437,7 @@ impl Agent {
             Ok(false)
         } else if message.is::<RecallAsk>() {
             let ask = message.read::<RecallAsk>();
-            // Only the plane has anything to do with it.
-            if ask.is_ok() && message.sender.role == Role::Plane {
+            if ask.is_ok() {
                 self.recall(&message).await;
             }
             ask.map(|_| false)
@@ -464,7 +465,7 @@ impl Agent {
             }
         } else if message.is::<RotateAnswer>() {
             match message.read::<RotateAnswer>() {
-                Ok(answer) => Ok(self.rotated(&message, answer).await),
+                Ok(answer) => Ok(self.rotated(answer).await),
                 Err(error) => Err(error),
             }
         } else if message.is::<CertificateShow>() {

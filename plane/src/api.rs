@@ -17,7 +17,7 @@ use crate::{
     domain::{
         Change, Now, State,
         change::Signer,
-        labels::{self, LABELS_MAX, Selector},
+        labels::{self, LABELS_MAX, Labels, Selector},
         sight::{Hidden, Sight},
         workflows::{Moved, Revision},
     },
@@ -150,25 +150,35 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
             uses,
             ttl_s,
         } => {
-            let token = mint(
+            return invite(
+                state,
                 Wish {
                     role,
                     name,
                     uses,
                     ttl_s,
+                    labels: Labels::new(),
                 },
-                env.random,
-                now.unix_ms,
-            )?;
-            if let Some(taken) = token.name.as_deref().filter(|name| state.members.named(name).is_some()) {
-                let message = format!("the name '{taken}' is taken");
-                return Err(failure(FailureKind::Conflict, message, "choose another".into()));
-            }
-            let text = env.inviter.invitation(&token).encode();
-            return Ok(Outcome {
-                changes: vec![Change::Token(token)],
-                result: ApiResult::Token(text),
-            });
+                env,
+            );
+        }
+        ApiCall::TokenMint {
+            name,
+            uses,
+            ttl_s,
+            labels,
+        } => {
+            return invite(
+                state,
+                Wish {
+                    role: Role::Daemon,
+                    name,
+                    uses,
+                    ttl_s,
+                    labels,
+                },
+                env,
+            );
         }
         ApiCall::DaemonList => ApiResult::Daemons(state.daemon_views(now)),
         ApiCall::DaemonShow(key) => {
@@ -184,8 +194,14 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
             Err(problems) => ApiResult::Problems(problems),
         },
         ApiCall::WorkflowApply { text, expect_revision } => {
-            return apply(state, &caller.name, text, expect_revision, env);
+            return apply(state, &caller.name, text, expect_revision, "", env);
         }
+        ApiCall::Deploy {
+            text,
+            expect_revision,
+            reason,
+            waves: None,
+        } => return apply(state, &caller.name, text, expect_revision, &reason, env),
         ApiCall::WorkflowList => ApiResult::Workflows(state.workflow_views(now)),
         ApiCall::WorkflowShow(name) => {
             let revision = current(state, &name)?;
@@ -211,8 +227,10 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
         ApiCall::DaemonLabel { selector, set, unset } => return label(state, &selector, &set, &unset, now),
         // What is in the store alone is answered by the service.
         ApiCall::WorkflowRevisions(_)
+        | ApiCall::WorkflowHistory(_)
         | ApiCall::WorkflowText { .. }
         | ApiCall::TokenList
+        | ApiCall::TokenLabels
         | ApiCall::TokenRevoke(_)
         | ApiCall::Observe(_)
         | ApiCall::Audit(_)
@@ -228,7 +246,13 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
             text,
             expect_revision,
             policy,
-        } => return deploy::start(state, &caller.name, text, expect_revision, policy, env),
+        } => return deploy::start(state, &caller.name, (text, ""), expect_revision, policy, env),
+        ApiCall::Deploy {
+            text,
+            expect_revision,
+            reason,
+            waves: Some(policy),
+        } => return deploy::start(state, &caller.name, (text, &reason), expect_revision, policy, env),
         ApiCall::RolloutList => ApiResult::Rollouts(state.rollout_views(now)),
         ApiCall::RolloutShow(id) => ApiResult::Rollouts(vec![deploy::rollout(state, id, now)?]),
         ApiCall::RolloutTell { id, command, reason } => return deploy::tell(state, id, command, &reason, env),
@@ -258,6 +282,20 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
         }
     };
     Ok(result.into())
+}
+
+/// A new enrolment string.
+fn invite(state: &State, wish: Wish, env: &Env<'_>) -> Result<Outcome, Failure> {
+    let token = mint(wish, env.random, env.now.unix_ms)?;
+    if let Some(taken) = token.name.as_deref().filter(|name| state.members.named(name).is_some()) {
+        let message = format!("the name '{taken}' is taken");
+        return Err(failure(FailureKind::Conflict, message, "choose another".into()));
+    }
+    let text = env.inviter.invitation(&token).encode();
+    Ok(Outcome {
+        changes: vec![Change::Token(token)],
+        result: ApiResult::Token(text),
+    })
 }
 
 fn select(state: &State, text: &str) -> Result<Selector, Failure> {
@@ -391,7 +429,14 @@ fn faulty(problems: Vec<Problem>) -> Failure {
     }
 }
 
-fn apply(state: &State, caller: &str, text: String, expected: Option<u32>, env: &Env<'_>) -> Result<Outcome, Failure> {
+fn apply(
+    state: &State,
+    caller: &str,
+    text: String,
+    expected: Option<u32>,
+    reason: &str,
+    env: &Env<'_>,
+) -> Result<Outcome, Failure> {
     let deploy::Ready {
         name,
         number,
@@ -408,7 +453,7 @@ fn apply(state: &State, caller: &str, text: String, expected: Option<u32>, env: 
             "place some of it on another daemon".into(),
         )
     })?;
-    changes.extend(revision.map(Change::Revision));
+    changes.extend(deploy::revised(revision, reason));
     Ok(Outcome {
         changes,
         result: ApiResult::Revision(number),

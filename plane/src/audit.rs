@@ -22,10 +22,30 @@ fn described(call: &ApiCall) -> (&'static str, String) {
             "make an enrolment string",
             format!("for {role} {}, {uses} uses", some(name)),
         ),
+        ApiCall::TokenMint { name, uses, labels, .. } => {
+            let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            (
+                "make an enrolment string",
+                format!("for daemon {}, {uses} uses, {}", some(name), labels.join(" ")),
+            )
+        }
         ApiCall::TokenRevoke(id) => ("revoke an enrolment string", id.to_string()),
         ApiCall::WorkflowApply { text, .. } => ("deploy a workflow", name_in(text)),
         ApiCall::WorkflowDelete(name) => ("delete a workflow", name.clone()),
         ApiCall::RolloutStart { text, .. } => ("begin a rollout", name_in(text)),
+        ApiCall::Deploy {
+            text, reason, waves, ..
+        } => (
+            if waves.is_some() {
+                "begin a rollout"
+            } else {
+                "deploy a workflow"
+            },
+            match reason.as_str() {
+                "" => name_in(text),
+                reason => format!("{} ({reason})", name_in(text)),
+            },
+        ),
         ApiCall::RolloutTell { id, command, reason } => (
             "tell a rollout",
             format!("{id}: {}: {reason}", format!("{command:?}").to_lowercase()),
@@ -132,6 +152,16 @@ mod tests {
                 ),
                 ApiResult::Revision(7),
                 "deploy a workflow: orders revision 7: Done: ",
+            ),
+            (
+                ApiCall::Deploy {
+                    text: "name = 'orders'".into(),
+                    expect_revision: None,
+                    reason: "the shop moves".into(),
+                    waves: None,
+                },
+                ApiResult::Revision(8),
+                "deploy a workflow: orders (the shop moves) revision 8: Done: ",
             ),
             (
                 text("password = \"hunter2\""),

@@ -15,13 +15,13 @@ use bus_schema::{
     access::User,
     id::{NodeId, from_base32},
     member::BrokerLogin,
+    redact::{self, Redact},
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    domain::redact::{self, Redact},
     invite::{Inviter, Logins},
     notify::AlertsSection,
     oidc::OidcSection,

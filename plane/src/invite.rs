@@ -9,7 +9,10 @@ use bus_schema::{
 };
 use zeroize::Zeroizing;
 
-use crate::domain::enrol::{TTL_S_MAX, Token, USES_MAX};
+use crate::domain::{
+    enrol::{TTL_S_MAX, Token, USES_MAX},
+    labels::{self, LABELS_MAX, Labels},
+};
 
 /// Random bytes a token is made of.
 pub const TOKEN_RANDOM_BYTES: usize = 32;
@@ -25,6 +28,8 @@ pub struct Wish {
     pub uses: u32,
     /// How long it can be used, in seconds.
     pub ttl_s: u64,
+    /// What its daemons are labelled from the beginning.
+    pub labels: Labels,
 }
 
 /// Makes a token, or says what is wrong with the wish. `random` must be fresh.
@@ -42,6 +47,7 @@ pub fn mint(wish: Wish, random: &[u8; TOKEN_RANDOM_BYTES], now_unix_ms: i64) -> 
         name,
         uses,
         ttl_s,
+        labels,
     } = wish;
     if role == Role::Plane {
         return wrong(
@@ -68,6 +74,18 @@ pub fn mint(wish: Wish, random: &[u8; TOKEN_RANDOM_BYTES], now_unix_ms: i64) -> 
     if !(1..=TTL_S_MAX).contains(&ttl_s) {
         return wrong(format!("a token can live 1 to {TTL_S_MAX} seconds, not {ttl_s}"), "");
     }
+    if let Some(mistake) = labels.iter().find_map(|(key, value)| labels::mistake(key, value)) {
+        return wrong(mistake, "");
+    }
+    if labels.len() > LABELS_MAX {
+        return wrong(format!("a daemon can have at most {LABELS_MAX} labels"), "");
+    }
+    if role != Role::Daemon && !labels.is_empty() {
+        return wrong(
+            format!("a token for an {role} has no labels: only daemons have"),
+            "leave the labels out",
+        );
+    }
     let (id, secret) = random.split_at(TOKEN_RANDOM_BYTES / 2);
     let mut token = [0; 16];
     token.copy_from_slice(secret);
@@ -80,6 +98,7 @@ pub fn mint(wish: Wish, random: &[u8; TOKEN_RANDOM_BYTES], now_unix_ms: i64) -> 
         uses_left: uses,
         expires_unix_ms: now_unix_ms.saturating_add(life_ms),
         used_by: Vec::new(),
+        labels,
     })
 }
 
@@ -177,7 +196,12 @@ mod tests {
             name: None,
             uses: 1,
             ttl_s: 60,
+            labels: Labels::new(),
         }
+    }
+
+    fn labelled(key: &str, value: &str) -> Labels {
+        [(key.to_string(), value.to_string())].into()
     }
 
     #[test]
@@ -223,6 +247,35 @@ mod tests {
                 },
                 Some("used once"),
             ),
+            (
+                Wish {
+                    labels: labelled("site", "berlin"),
+                    ..wish()
+                },
+                None,
+            ),
+            (
+                Wish {
+                    labels: labelled("si te", "berlin"),
+                    ..wish()
+                },
+                Some("'si te' cannot be a label"),
+            ),
+            (
+                Wish {
+                    labels: (0..=LABELS_MAX).map(|n| (n.to_string(), "x".to_string())).collect(),
+                    ..wish()
+                },
+                Some("at most 32 labels"),
+            ),
+            (
+                Wish {
+                    role: Role::Operator,
+                    labels: labelled("site", "berlin"),
+                    ..wish()
+                },
+                Some("only daemons have"),
+            ),
             (Wish { uses: 0, ..wish() }, Some("1 to 1000 times, not 0")),
             (
                 Wish {
@@ -243,8 +296,8 @@ mod tests {
             match (mint(wish.clone(), &[7; 32], 1_000), wrong) {
                 (Ok(token), None) => {
                     assert_eq!(
-                        (token.uses_left, token.role, token.name),
-                        (wish.uses, wish.role, wish.name)
+                        (token.uses_left, token.role, token.name, token.labels),
+                        (wish.uses, wish.role, wish.name, wish.labels)
                     );
                     assert_eq!(token.expires_unix_ms, 1_000 + wish.ttl_s as i64 * 1_000);
                 }

@@ -164,6 +164,7 @@ mod tests {
             name: None,
             uses: 1,
             ttl_s: 60,
+            labels: Default::default(),
         };
         let text = token_command(dir.path(), wish.clone()).unwrap();
         let invitation = Invitation::decode(&text).unwrap();

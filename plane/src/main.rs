@@ -274,7 +274,8 @@ fn command(command: Command) -> Result<(), Failure> {
                         role,
                         name,
                         uses,
-                        ttl_s: ttl
+                        ttl_s: ttl,
+                        labels: Default::default(),
                     }
                 )
                 .map_err(told)?

@@ -115,12 +115,13 @@ pub fn add(
         password: password::hash(&text).map_err(PeopleError::Password)?,
         made_unix_ms: unix_ms(),
     };
-    if !store.add_user(&user, USERS_MAX)? {
+    let event = from_directory("add a user", &format!("{name} as {}", rank.word()));
+    let added = store.noted(event, |store, _| Ok(store.add_user(&user, USERS_MAX)?.then_some(())))?;
+    if added.is_none() {
         let message =
             format!("there is a user '{name}' already; another password: mycelial-plane user password {name}");
         return Err(PeopleError::Wish(message));
     }
-    store.audit(&[from_directory("add a user", &format!("{name} as {}", rank.word()))])?;
     Ok(is_fresh.then_some(text))
 }
 
@@ -132,21 +133,20 @@ pub fn change_password(dir: &Path, name: &str, from: Secret) -> Result<Option<St
     }
     let (text, is_fresh) = secret(from)?;
     let hash = password::hash(&text).map_err(PeopleError::Password)?;
-    if !store.change_user(name, None, None, Some(&hash), None)? {
-        return Err(no_user(name));
-    }
-    store.audit(&[from_directory("change a user", &format!("{name}, another password"))])?;
+    let event = from_directory("change a user", &format!("{name}, another password"));
+    let changed = store.noted(event, |store, _| {
+        Ok(store.change_user(name, None, None, Some(&hash), None)?.then_some(()))
+    })?;
+    changed.ok_or_else(|| no_user(name))?;
     Ok(is_fresh.then_some(text))
 }
 
 /// Removes a user and ends its sessions.
 pub fn remove(dir: &Path, name: &str) -> Result<(), PeopleError> {
     let mut store = open(dir)?;
-    if !store.remove_user(name)? {
-        return Err(no_user(name));
-    }
-    store.audit(&[from_directory("remove a user", name)])?;
-    Ok(())
+    let event = from_directory("remove a user", name);
+    let removed = store.noted(event, |store, _| Ok(store.remove_user(name)?.then_some(())))?;
+    removed.ok_or_else(|| no_user(name))
 }
 
 /// What is wrong with this name of a user, if it is whose the entries of the plane's directory are.
@@ -163,6 +163,8 @@ pub fn is_plain(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bus_schema::audit::AuditCall;
+
     use super::*;
     use crate::init::{Wishes, init};
 
@@ -220,5 +222,42 @@ mod tests {
         }
         remove(dir.path(), "bob").unwrap();
         assert!(remove(dir.path(), "bob").is_err() && kept("bob").is_none());
+        assert_eq!(
+            noted(dir.path()),
+            [
+                "add a user: ada as admin",
+                "change a user: ada, another password",
+                "add a user: bob as viewer",
+                "remove a user: bob"
+            ],
+            "each change has one entry, and what changed nothing has none"
+        );
+    }
+
+    /// What the audit says of users, the oldest first.
+    fn noted(dir: &Path) -> Vec<String> {
+        let store = Store::open(&dir.join("plane.db")).unwrap();
+        let page = store.audit_page(&AuditCall::Chain { after: 0 }).unwrap();
+        let of_users = page
+            .entries
+            .into_iter()
+            .filter(|entry| entry.event.action.contains("user"));
+        of_users
+            .map(|entry| format!("{}: {}", entry.event.action, entry.event.what))
+            .collect()
+    }
+
+    #[test]
+    fn a_user_whose_entry_cannot_be_written_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), &Wishes::default()).unwrap();
+        let path = dir.path().join("plane.db");
+        let store = Store::open(&path).unwrap();
+        store
+            .set("audit_head", b"no head of a chain, whatever reads it")
+            .unwrap();
+        let failed = add(dir.path(), "ada", Rank::Admin, None, Secret::Fresh);
+        assert!(failed.is_err());
+        assert!(store.users().unwrap().is_empty());
     }
 }

@@ -185,6 +185,10 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
         ApiCall::RolloutList => (Viewer, Whole, false),
         ApiCall::RolloutShow(_) => (Viewer, Whole, false),
         ApiCall::RolloutTell { .. } => (Operator, Whole, true),
+        ApiCall::Deploy { waves, .. } => (Operator, if waves.is_some() { Whole } else { Narrow }, true),
+        ApiCall::WorkflowHistory(_) => (Viewer, Narrow, false),
+        ApiCall::TokenMint { .. } => (Operator, Whole, true),
+        ApiCall::TokenLabels => (Operator, Whole, false),
     };
     (Need::Rank(rank, reach), changes)
 }

@@ -15,6 +15,7 @@ use bus_link::{
 use bus_schema::{
     id::FleetId,
     member::{Role, Signed},
+    redact::Redact,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -28,7 +29,7 @@ use crate::{
     commands::Commands,
     config::{Config, Public, STORE},
     disk::{Disk, Files, save_revoked},
-    domain::{Change, Now, State, change::Signer, redact::Redact},
+    domain::{Change, Now, State, change::Signer, labels::Labels},
     http::{self, AuthError},
     init::{InitError, Wishes, init, is_made, note_public, root},
     invite::Wish,
@@ -436,6 +437,7 @@ fn greet(store: &mut Store, config: &Config, dir: &Path, http: &str) -> Result<S
             name: None,
             uses: 1,
             ttl_s: FIRST_TTL_S,
+            labels: Labels::new(),
         },
     )?;
     store.set(GREETED, b"yes")?;

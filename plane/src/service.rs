@@ -632,6 +632,7 @@ impl Service {
             Change::TokenUsed { .. }
             | Change::Roster { .. }
             | Change::RosterVersion(_)
+            | Change::Reason { .. }
             | Change::Former { .. }
             | Change::PlanFloor(_)
             | Change::PlansConfirmed(_)

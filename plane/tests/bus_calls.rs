@@ -76,6 +76,15 @@ fn calls() -> Vec<ApiCall> {
         ApiCall::OperatorList => ApiCall::OperatorList,
         ApiCall::OperatorRevoke(_) => ApiCall::OperatorRevoke(nobody),
         ApiCall::Group(_) => ApiCall::Group(GroupCall::List),
+        ApiCall::Deploy { .. } => ApiCall::Deploy {
+            text: text(),
+            expect_revision: None,
+            reason: none(),
+            waves: None,
+        },
+        ApiCall::WorkflowHistory(_) => ApiCall::WorkflowHistory(none()),
+        ApiCall::TokenMint { .. } => ApiCall::TokenMint { name: None, uses: 1, ttl_s: 60, labels: Default::default() },
+        ApiCall::TokenLabels => ApiCall::TokenLabels,
     };
     // What is asked for within them.
     all.extend([

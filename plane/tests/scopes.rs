@@ -402,6 +402,49 @@ async fn users_have_scopes_and_drafts_are_kept() {
     assert_eq!(stale.status, 412);
     assert_eq!(owner.delete("/api/v1/drafts/orders").await.status, 204);
     assert_eq!(owner.get("/api/v1/drafts/orders").await.status, 404);
+    let noted = owner.get("/api/v1/audit?search=draft").await.json();
+    let noted = noted["items"].as_array().unwrap().iter().map(|entry| {
+        format!(
+            "{} {} {}",
+            entry["event"]["who"], entry["event"]["action"], entry["event"]["what"]
+        )
+        .replace('"', "")
+    });
+    assert_eq!(
+        noted.collect::<Vec<_>>(),
+        [
+            "owner forget a draft orders",
+            "bea write a draft own",
+            "owner write a draft orders"
+        ],
+        "not each time that one is kept"
+    );
     // A draft is none of the fleet's workflows.
     assert_eq!(owner.get("/api/v1/workflows/own").await.status, 404);
+}
+
+#[tokio::test]
+async fn why_a_revision_was_applied_stands_with_it() {
+    let (_plane, owner) = world().await;
+    let wish = json!({ "text": text("b", "gw-1", "gw-1", "y"), "reason": "the shop has moved" });
+    let answer = owner.put("/api/v1/workflows/b", wish).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let back = json!({ "revision": 1, "reason": "it had not" });
+    let answer = owner.post("/api/v1/workflows/b/rollback", back).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let revisions = owner.get("/api/v1/workflows/b/revisions").await.json();
+    let reasons: Vec<_> = revisions["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|revision| {
+            (
+                revision["number"].as_u64().unwrap(),
+                revision["reason"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(reasons, [(3, "it had not"), (2, "the shop has moved"), (1, "")]);
+    let audit = owner.get("/api/v1/audit?search=moved").await.body;
+    assert!(audit.contains("b (the shop has moved) revision 2"), "{audit}");
 }

@@ -2,9 +2,9 @@
 
 use bus_schema::{
     api::{
-        ApiCall, ApiResult, BrokerKind, Carriers, Changed, ComponentView, DaemonDetail, DaemonDiff, DaemonView,
-        Failure, FailureKind, FieldDiff, GroupCall, GroupView, Labelled, NodeDiff, OperatorView, PlaneInfo, Presence,
-        Problem, RevisionView, StreamView, TokenView, WorkflowDiff, WorkflowPart, WorkflowView,
+        ApiCall, ApiResult, BrokerKind, Carriers, Changed, ComponentView, DaemonDetail, DaemonDiff, DaemonView, Failure,
+        FailureKind, FieldDiff, GroupCall, GroupView, Labelled, LabelledToken, NodeDiff, OperatorView, PlaneInfo,
+        Presence, Problem, RevisionLine, RevisionView, StreamView, TokenView, WorkflowDiff, WorkflowPart, WorkflowView,
     },
     aside::Aside,
     audit::{AuditCall, AuditWish},
@@ -307,6 +307,20 @@ fn api() -> Vec<Sample> {
         ApiCall::Group(_) => ApiCall::Group(GroupCall::Put { name: "north".into(), selector: "site=berlin".into() }),
         ApiCall::OperatorRevoke(_) => ApiCall::OperatorRevoke(node(10)),
         ApiCall::Carriers => ApiCall::Carriers,
+        ApiCall::Deploy { .. } => ApiCall::Deploy {
+            text: text(),
+            expect_revision: Some(3),
+            reason: "a new password".into(),
+            waves: Some(RolloutPolicy::default()),
+        },
+        ApiCall::WorkflowHistory(_) => ApiCall::WorkflowHistory("orders".into()),
+        ApiCall::TokenMint { .. } => ApiCall::TokenMint {
+            name: None,
+            uses: 9,
+            ttl_s: 3_600,
+            labels: [("site".into(), "berlin".into())].into(),
+        },
+        ApiCall::TokenLabels => ApiCall::TokenLabels,
     });
     let labelled = |value: &dyn core::fmt::Debug| {
         let text = format!("{value:?}");
@@ -319,6 +333,16 @@ fn api() -> Vec<Sample> {
         .map(|call| message(&labelled(&call), call))
         .chain(results)
         .collect()
+}
+
+fn token_view() -> TokenView {
+    TokenView {
+        id: TokenId::from_hash(&[9; 32]),
+        role: Role::Daemon,
+        name: Some("gateway".into()),
+        uses_left: 1,
+        expires_unix_ms: 1_700_000_000_000,
+    }
 }
 
 fn workflow_diff() -> WorkflowDiff {
@@ -491,19 +515,24 @@ fn results() -> Vec<ApiResult> {
             node: node(10),
             labels: [("site".into(), "berlin".into())].into(),
         }]),
-        ApiResult::Revisions(_) => ApiResult::Revisions(vec![RevisionView {
+        ApiResult::Revisions(_) => ApiResult::Revisions(vec![RevisionLine {
             number: 4,
             by: "ada".into(),
             at_unix_ms: 1_700_000_000_000,
             is_current: true,
         }]),
+        ApiResult::History(_) => ApiResult::History(vec![RevisionView {
+            number: 4,
+            by: "ada".into(),
+            at_unix_ms: 1_700_000_000_000,
+            is_current: true,
+            reason: "a new password".into(),
+        }]),
         ApiResult::Text(_) => ApiResult::Text("name = 'orders'".into()),
-        ApiResult::Tokens(_) => ApiResult::Tokens(vec![TokenView {
-            id: TokenId::from_hash(&[9; 32]),
-            role: Role::Daemon,
-            name: Some("gateway".into()),
-            uses_left: 1,
-            expires_unix_ms: 1_700_000_000_000,
+        ApiResult::Tokens(_) => ApiResult::Tokens(vec![token_view()]),
+        ApiResult::TokenLabels(_) => ApiResult::TokenLabels(vec![LabelledToken {
+            token: token_view(),
+            labels: [("site".into(), "berlin".into())].into(),
         }]),
         ApiResult::Diff(_) => ApiResult::Diff(workflow_diff()),
         ApiResult::Certificate(_) => ApiResult::Certificate(Signed::new(&certificate(10, Role::Daemon), &root())),

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus_link::{home::HomeError, session::Incoming};
+use bus_link::home::HomeError;
 use bus_schema::{
     api::{Failure, FailureKind},
     control::ControlResult,
@@ -278,10 +278,7 @@ impl Agent {
     }
 
     /// The plane has answered to an offer. `true`: there is something new for it.
-    pub(super) async fn rotated(&mut self, message: &Incoming, answer: RotateAnswer) -> bool {
-        if message.sender.role != Role::Plane {
-            return false;
-        }
+    pub(super) async fn rotated(&mut self, answer: RotateAnswer) -> bool {
         let Some(offered) = &self.rotation.offered else {
             return false;
         };

@@ -20,8 +20,8 @@ use crate::domain::{
 
 /// Most daemons that are listed one by one in what would change.
 const LISTED_MAX: usize = 5_000;
-/// Longest reason that somebody gives, in bytes.
-const REASON_BYTES_MAX: usize = 512;
+/// Longest reason that somebody gives, in characters.
+const REASON_CHARS_MAX: usize = 512;
 
 /// A text that can be deployed.
 pub(super) struct Ready {
@@ -91,6 +91,22 @@ pub(super) fn prepare(
     })
 }
 
+/// A new revision, and why there is one, if somebody said so.
+pub(super) fn revised(revision: Option<Revision>, reason: &str) -> Vec<Change> {
+    let Some(revision) = revision else { return Vec::new() };
+    let why = (!reason.is_empty()).then(|| Change::Reason {
+        workflow: revision.workflow.clone(),
+        number: revision.number,
+        reason: shortened(reason),
+    });
+    std::iter::once(Change::Revision(revision)).chain(why).collect()
+}
+
+/// As much of a reason as is kept.
+fn shortened(reason: &str) -> String {
+    reason.chars().take(REASON_CHARS_MAX).collect()
+}
+
 /// Nobody changes what is being rolled out.
 pub(super) fn not_rolling(state: &State, name: &str) -> Result<(), Failure> {
     let Some(id) = state.rollouts.of(name) else {
@@ -154,11 +170,11 @@ pub(super) fn certificate(state: &State, key: &str) -> Result<Signed<Certificate
     })
 }
 
-/// Begins a rollout. The revision is current from then on.
+/// Begins a rollout of a text, for a reason. The revision is current from then on.
 pub(super) fn start(
     state: &State,
     caller: &str,
-    text: String,
+    (text, reason): (String, &str),
     expected: Option<u32>,
     policy: RolloutPolicy,
     env: &Env<'_>,
@@ -185,7 +201,7 @@ pub(super) fn start(
     })?;
     let result = ApiResult::Rollouts(vec![state.view_rollout(&order, &Head::default(), env.now)]);
     let mut changes = vec![Change::RolloutBegun(Arc::new(order))];
-    changes.extend(ready.revision.map(Change::Revision));
+    changes.extend(revised(ready.revision, reason));
     Ok(Outcome { changes, result })
 }
 
@@ -210,8 +226,7 @@ pub(super) fn tell(
     env: &Env<'_>,
 ) -> Result<Outcome, Failure> {
     let view = rollout(state, id, env.now)?;
-    let reason: String = reason.chars().take(REASON_BYTES_MAX).collect();
-    let changes = state.tell_rollout(id, command, &reason, env.signer, env.now);
+    let changes = state.tell_rollout(id, command, &shortened(reason), env.signer, env.now);
     let changes = changes.map_err(|why| failure(FailureKind::Conflict, why, String::new()))?;
     Ok(Outcome {
         changes,

@@ -63,6 +63,15 @@ pub enum Change {
     RosterVersion(u64),
     /// A revision is current.
     Revision(Revision),
+    /// Why a revision was applied. It lives in the store alone.
+    Reason {
+        /// The workflow.
+        workflow: String,
+        /// The revision's number.
+        number: u32,
+        /// Why.
+        reason: String,
+    },
     /// A revision that was current before is current again.
     Reverted(Revision),
     /// A workflow is deleted.

@@ -8,7 +8,7 @@ use bus_schema::{
     message::EnrolAsk,
 };
 
-use super::members::Members;
+use super::{labels::Labels, members::Members};
 
 /// Most uses one token can be made for.
 pub const USES_MAX: u32 = 1_000;
@@ -33,6 +33,8 @@ pub struct Token {
     pub expires_unix_ms: i64,
     /// Who has used it.
     pub used_by: Vec<NodeId>,
+    /// What its daemons are labelled from the beginning.
+    pub labels: Labels,
 }
 
 impl std::fmt::Debug for Token {
@@ -158,6 +160,7 @@ mod tests {
             uses_left: 1,
             expires_unix_ms: 1_000,
             used_by: Vec::new(),
+            labels: Labels::new(),
         }
     }
 

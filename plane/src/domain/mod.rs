@@ -27,7 +27,6 @@ pub mod presence;
 pub mod rates;
 pub mod readings;
 pub mod recall;
-pub mod redact;
 pub mod rollout;
 pub mod rollouts;
 pub mod rotation;

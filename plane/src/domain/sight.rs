@@ -100,15 +100,18 @@ impl Sight {
                 (0, _) => Err(Hidden::Workflow(name.clone())),
                 _ => Ok(()),
             },
-            ApiCall::WorkflowShow(name) | ApiCall::WorkflowDelete(name) | ApiCall::WorkflowRevisions(name) => {
-                self.whole(state, name)
-            }
+            ApiCall::WorkflowShow(name)
+            | ApiCall::WorkflowDelete(name)
+            | ApiCall::WorkflowRevisions(name)
+            | ApiCall::WorkflowHistory(name) => self.whole(state, name),
             ApiCall::WorkflowText { name, .. } => self.whole(state, name),
             // Over another's workflow nobody writes, and a diff would show it.
-            ApiCall::WorkflowApply { text, .. } | ApiCall::WorkflowDiff { text } => match workflow::parse(text) {
-                Ok(spec) if state.workflows.get(spec.name()).is_some() => self.whole(state, spec.name()),
-                _ => Ok(()),
-            },
+            ApiCall::WorkflowApply { text, .. } | ApiCall::Deploy { text, .. } | ApiCall::WorkflowDiff { text } => {
+                match workflow::parse(text) {
+                    Ok(spec) if state.workflows.get(spec.name()).is_some() => self.whole(state, spec.name()),
+                    _ => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }
@@ -268,6 +271,16 @@ mod tests {
             (ApiCall::WorkflowShow("b".into()), None),
             (ApiCall::WorkflowDelete("c".into()), Some(workflow("c"))),
             (ApiCall::WorkflowRevisions("gone".into()), Some(workflow("gone"))),
+            (ApiCall::WorkflowHistory("gone".into()), Some(workflow("gone"))),
+            (
+                ApiCall::Deploy {
+                    text: text("a"),
+                    expect_revision: None,
+                    reason: String::new(),
+                    waves: None,
+                },
+                Some(Hidden::Elsewhere("a".into())),
+            ),
             (apply("b"), None),
             (apply("new"), None),
             (apply("a"), Some(Hidden::Elsewhere("a".into()))),

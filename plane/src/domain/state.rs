@@ -241,11 +241,15 @@ impl State {
                     host: ask.host.clone(),
                     enrolled_unix_ms: now.unix_ms,
                 });
-                let changes = vec![
+                let mut changes = vec![
                     Change::TokenUsed { token: token.id, node },
                     Change::Member(member.clone()),
                     Change::RosterVersion(self.members.version() + 1),
                 ];
+                if !token.labels.is_empty() {
+                    let labels = token.labels.clone();
+                    changes.push(Change::Labels { node, labels });
+                }
                 Enrolment::New(member, changes)
             }
         }
@@ -348,7 +352,11 @@ impl State {
         for change in changes {
             match change {
                 // Tokens live in the store alone: they are asked for seldom, and other processes make them too.
-                Change::Token(_) | Change::TokenUsed { .. } | Change::TokenRevoked(_) | Change::Audit(_) => {}
+                Change::Token(_)
+                | Change::TokenUsed { .. }
+                | Change::TokenRevoked(_)
+                | Change::Reason { .. }
+                | Change::Audit(_) => {}
                 Change::Groups(groups) => self.groups = groups,
                 Change::Labels { node, labels } => {
                     self.labels.insert(node, labels);
@@ -532,6 +540,7 @@ mod tests {
             uses_left: 1,
             expires_unix_ms: i64::MAX,
             used_by: Vec::new(),
+            labels: Labels::new(),
         }
     }
 

@@ -167,6 +167,7 @@ async fn keep(ask: Ask) -> Answer {
         }
     }
     only_own(&ask, &name).await?;
+    let event = ask.event("write a draft", &name);
     let draft = Draft {
         name,
         text,
@@ -175,8 +176,10 @@ async fn keep(ask: Ask) -> Answer {
         by: ask.caller()?.name.clone(),
         at_unix_ms: unix_ms(),
     };
-    let kept = disk(&ask, move |files| files.store.keep_draft(&draft, expected, DRAFTS_MAX)).await?;
-    match kept {
+    let kept = disk(&ask, move |files| {
+        files.store.keep_draft(&draft, expected, DRAFTS_MAX, event)
+    });
+    match kept.await? {
         Kept::As(revision) => {
             let mut response = json(DraftKept { revision })?;
             if let Ok(tag) = HeaderValue::from_str(&format!("\"{revision}\"")) {
@@ -204,8 +207,8 @@ fn moved(current: u32) -> Refusal {
 async fn forget(ask: Ask) -> Answer {
     let (name, expected) = (ask.param("name"), ask.precondition()?);
     found(&ask, name.clone()).await?.ok_or_else(|| missing(&name))?;
-    let wanted = name.clone();
-    match disk(&ask, move |files| files.store.forget_draft(&wanted, expected)).await? {
+    let (wanted, event) = (name.clone(), ask.event("forget a draft", &name));
+    match disk(&ask, move |files| files.store.forget_draft(&wanted, expected, event)).await? {
         Kept::Moved(0) => Err(missing(&name)),
         Kept::Moved(current) => Err(moved(current)),
         Kept::As(_) | Kept::Full => nothing(),

@@ -73,6 +73,9 @@ struct RolloutWish {
     /// How it goes on; what is left out is as usual.
     #[serde(default)]
     policy: RolloutPolicy,
+    /// Why, for those who look at the revisions later.
+    #[serde(default)]
+    reason: String,
 }
 
 /// Why somebody tells a rollout what to do.
@@ -107,12 +110,13 @@ async fn one(ask: &Ask, call: ApiCall) -> Result<RolloutView, Refusal> {
 }
 
 async fn start(ask: Ask) -> Answer {
-    let RolloutWish { text, policy } = ask.body()?;
+    let RolloutWish { text, policy, reason } = ask.body()?;
     let expect_revision = ask.precondition()?;
-    let call = ApiCall::RolloutStart {
+    let call = ApiCall::Deploy {
         text,
         expect_revision,
-        policy,
+        reason,
+        waves: Some(policy),
     };
     json(one(&ask, call).await?)
 }

@@ -38,7 +38,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "Stores a text as a new revision and deploys it",
             by!(apply),
         )
-        .takes::<TextSent>()
+        .takes::<ApplyWish>()
         .answers::<Revised>(),
         Endpoint::delete(
             "/workflows/{name}",
@@ -86,6 +86,18 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 struct TextSent {
     /// TOML.
     text: String,
+}
+
+/// What shall be deployed.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct ApplyWish {
+    /// TOML.
+    text: String,
+    /// Why, for those who look at the revisions later.
+    #[serde(default)]
+    reason: String,
 }
 
 /// What is wrong with a text.
@@ -151,7 +163,7 @@ async fn show(ask: Ask) -> Answer {
 
 /// The name stands in the path and in the text: they have to be the same, or another workflow would be changed.
 async fn apply(ask: Ask) -> Answer {
-    let (TextSent { text }, name) = (ask.body()?, ask.param("name"));
+    let (ApplyWish { text, reason }, name) = (ask.body()?, ask.param("name"));
     if let Ok(spec) = workflow::parse(&text)
         && spec.name() != name
     {
@@ -159,13 +171,19 @@ async fn apply(ask: Ask) -> Answer {
         let hint = "a workflow cannot be renamed: apply it as a new one and delete the old one";
         return Err(Refusal::invalid(message, hint));
     }
-    deploy(&ask, text).await
+    deploy(&ask, text, reason).await
 }
 
 /// A precondition that does not hold is 412, where it was one.
-async fn deploy(ask: &Ask, text: String) -> Answer {
+async fn deploy(ask: &Ask, text: String, reason: String) -> Answer {
     let expect_revision = ask.precondition()?;
-    match ask.call(ApiCall::WorkflowApply { text, expect_revision }).await {
+    let call = ApiCall::Deploy {
+        text,
+        expect_revision,
+        reason,
+        waves: None,
+    };
+    match ask.call(call).await {
         Ok(ApiResult::Revision(revision)) => revised(revision),
         Ok(_) => Err(unexpected()),
         Err(mut refusal) => {
@@ -216,8 +234,8 @@ async fn status(ask: Ask) -> Answer {
 }
 
 async fn revisions(ask: Ask) -> Answer {
-    match ask.call(ApiCall::WorkflowRevisions(ask.param("name"))).await? {
-        ApiResult::Revisions(all) => json(Page::all(all)),
+    match ask.call(ApiCall::WorkflowHistory(ask.param("name"))).await? {
+        ApiResult::History(all) => json(Page::all(all)),
         _ => Err(unexpected()),
     }
 }
@@ -247,10 +265,13 @@ async fn revision(ask: Ask) -> Answer {
 struct RollbackWish {
     /// Its number.
     revision: u32,
+    /// Why, for those who look at the revisions later.
+    #[serde(default)]
+    reason: String,
 }
 
 async fn rollback(ask: Ask) -> Answer {
-    let RollbackWish { revision } = ask.body()?;
+    let RollbackWish { revision, reason } = ask.body()?;
     let text = text_of(&ask, revision).await?;
-    deploy(&ask, text).await
+    deploy(&ask, text, reason).await
 }

@@ -121,6 +121,7 @@ impl Service {
             uses_left: USES_MAX,
             expires_unix_ms: self.parts.clock.now().unix_ms.saturating_add(life_ms),
             used_by: Vec::new(),
+            labels: Default::default(),
         };
         if let Err(cause) = self
             .decide(vec![Change::TokenRevoked(door), Change::Token(token)])

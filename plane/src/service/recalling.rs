@@ -1,17 +1,20 @@
 //! What daemons give back to a plane that has lost its disk: made durable, and told on.
 
-use bus_schema::{id::NodeId, key::SecretKey, member::GroupKey, message::RecallPage};
+use bus_schema::{audit::AuditEvent, id::NodeId, key::SecretKey, member::GroupKey, message::RecallPage};
 use tracing::{error, info};
 
 use super::Service;
 use crate::{disk::Closed, domain::Change};
+
+/// What the entry about it is called.
+const RECALL: &str = "give back what the plane had lost";
 
 impl Service {
     /// A daemon has given back what it was given.
     pub(super) async fn recalled(&mut self, node: NodeId, page: &RecallPage) -> Result<(), Closed> {
         let now = self.parts.clock.now();
         let state = &self.parts.state;
-        let changes = state.on_recalled(&node, page, &self.parts.signer, now);
+        let mut changes = state.on_recalled(&node, page, &self.parts.signer, now);
         if changes.is_empty() {
             return Ok(());
         }
@@ -25,6 +28,8 @@ impl Service {
             .filter(|change| matches!(change, Change::Plan { .. }))
             .count();
         info!(daemon, members, plans, "learnt again what was lost here");
+        let what = format!("{members} members, {plans} plans");
+        let event = AuditEvent::new(now.unix_ms, &daemon, "bus", RECALL, &what);
         let known = state.members.revoked().len();
         let revoked = changes.iter().filter_map(|change| match change {
             Change::Roster { roster, .. } => Some(roster.revoked.len()),
@@ -35,6 +40,7 @@ impl Service {
         if missed > 0 {
             self.renew_group(u32::try_from(missed).unwrap_or(u32::MAX)).await?;
         }
+        changes.push(Change::Audit(event));
         if let Err(cause) = self.decide(changes).await? {
             error!(cause, "cannot store what was learnt again");
         }

@@ -1,34 +1,43 @@
 //! Calls whose answer does not need the loop's decision: what is in the store, and what others of it carry out.
 
 use bus_schema::{
-    api::{ApiCall, ApiResult, FailureKind},
+    api::{ApiCall, ApiResult, FailureKind, RevisionView},
     member::Role,
 };
 
 use super::{Parts, Service};
-use crate::{api::failed, disk::Closed, domain::Change};
+use crate::{api::failed, disk::Closed, domain::Change, store::StoreError};
 
 impl Service {
+    async fn history(
+        &self,
+        name: String,
+        answer: fn(Vec<RevisionView>) -> ApiResult,
+    ) -> Result<Result<ApiResult, StoreError>, Closed> {
+        let found = self.parts.disk.run(move |files| {
+            let all = files.store.history(&name)?;
+            Ok(match all.is_empty() {
+                true => failed(
+                    FailureKind::NotFound,
+                    format!("there never was a workflow '{name}'"),
+                    "see: mycelial workflow list",
+                ),
+                false => answer(all),
+            })
+        });
+        found.await
+    }
+
     /// Answers what is in the store alone; gives every other call back.
     pub(super) async fn stored(&mut self, call: ApiCall) -> Result<ApiResult, ApiCall> {
         let now_unix_ms = self.parts.clock.now().unix_ms;
         let none = |what: String, hint: &str| failed(FailureKind::NotFound, what, hint);
         let asked = match call {
             ApiCall::WorkflowRevisions(name) => {
-                let found = self
-                    .parts
-                    .disk
-                    .run(move |files| files.store.history(&name).map(|all| (name, all)));
-                found.await.map(|found| {
-                    found.map(|(name, all)| match all.is_empty() {
-                        true => none(
-                            format!("there never was a workflow '{name}'"),
-                            "see: mycelial workflow list",
-                        ),
-                        false => ApiResult::Revisions(all),
-                    })
-                })
+                let lines = |all: Vec<RevisionView>| ApiResult::Revisions(all.into_iter().map(Into::into).collect());
+                self.history(name, lines).await
             }
+            ApiCall::WorkflowHistory(name) => self.history(name, ApiResult::History).await,
             ApiCall::WorkflowText { name, revision } => {
                 let found = self.parts.disk.run(move |files| {
                     let text = files.store.text(&name, revision)?;
@@ -43,6 +52,13 @@ impl Service {
             ApiCall::TokenList => {
                 let found = self.parts.disk.run(move |files| files.store.tokens(now_unix_ms));
                 found.await.map(|found| found.map(ApiResult::Tokens))
+            }
+            ApiCall::TokenLabels => {
+                let found = self
+                    .parts
+                    .disk
+                    .run(move |files| files.store.labelled_tokens(now_unix_ms));
+                found.await.map(|found| found.map(ApiResult::TokenLabels))
             }
             ApiCall::TokenRevoke(token) => {
                 let found = self.parts.disk.run(move |files| {

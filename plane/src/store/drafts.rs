@@ -1,9 +1,13 @@
 //! Drafts of workflows in the store: what the editor keeps while somebody writes. Deploying is something else.
 
-use bus_schema::{decode, encode};
+use bus_schema::{audit::AuditEvent, decode, encode};
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 
-use super::{Store, StoreError, set};
+use super::{
+    Store, StoreError,
+    audit::{ENTRIES_MAX, append},
+    set,
+};
 
 /// Counts all changes of all drafts.
 const COUNT: &str = "draft_changes";
@@ -49,9 +53,11 @@ fn draft(row: &Row<'_>) -> rusqlite::Result<Draft> {
     })
 }
 
-fn revision(db: &Connection, name: &str) -> Result<u32, StoreError> {
-    let sql = "SELECT revision FROM drafts WHERE name = ?1";
-    Ok(db.query_row(sql, [name], |row| row.get(0)).optional()?.unwrap_or(0))
+/// A draft's revision, and who changed it last; 0 when there is none.
+fn before(db: &Connection, name: &str) -> Result<(u32, String), StoreError> {
+    let sql = "SELECT revision, made_by FROM drafts WHERE name = ?1";
+    let found = db.query_row(sql, [name], |row| Ok((row.get(0)?, row.get(1)?)));
+    Ok(found.optional()?.unwrap_or_default())
 }
 
 impl Store {
@@ -69,10 +75,17 @@ impl Store {
         Ok(self.db.query_row(&sql, [name], draft).optional()?)
     }
 
-    /// Keeps a draft, if it is at the expected revision (0: there is none) and there are less than `most` others.
-    pub fn keep_draft(&mut self, draft: &Draft, expected: Option<u32>, most: u32) -> Result<Kept, StoreError> {
+    /// Keeps a draft, if it is at the expected revision (0: there is none) and there are less than `most` others. The editor does
+    /// so every few seconds: there is an entry when a draft is begun, and when somebody else goes on with it.
+    pub fn keep_draft(
+        &mut self,
+        draft: &Draft,
+        expected: Option<u32>,
+        most: u32,
+        event: AuditEvent,
+    ) -> Result<Kept, StoreError> {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let current = revision(&transaction, &draft.name)?;
+        let (current, last_by) = before(&transaction, &draft.name)?;
         if expected.is_some_and(|expected| expected != current) {
             return Ok(Kept::Moved(current));
         }
@@ -94,18 +107,22 @@ impl Store {
             ..
         } = draft;
         transaction.execute(&sql, params![name, text, layout, next, by, at_unix_ms])?;
+        if current == 0 || last_by != *by {
+            append(&transaction, &[event], ENTRIES_MAX)?;
+        }
         transaction.commit()?;
         Ok(Kept::As(next))
     }
 
-    /// Forgets one, if it is at the expected revision.
-    pub fn forget_draft(&mut self, name: &str, expected: Option<u32>) -> Result<Kept, StoreError> {
+    /// Forgets one, if it is at the expected revision, with the entry about it.
+    pub fn forget_draft(&mut self, name: &str, expected: Option<u32>, event: AuditEvent) -> Result<Kept, StoreError> {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let current = revision(&transaction, name)?;
+        let (current, _) = before(&transaction, name)?;
         if current == 0 || expected.is_some_and(|expected| expected != current) {
             return Ok(Kept::Moved(current));
         }
         transaction.execute("DELETE FROM drafts WHERE name = ?1", [name])?;
+        append(&transaction, &[event], ENTRIES_MAX)?;
         transaction.commit()?;
         Ok(Kept::As(0))
     }
@@ -113,6 +130,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use bus_schema::audit::AuditCall;
+
     use super::*;
 
     #[test]
@@ -127,6 +146,7 @@ mod tests {
             by: "anna".into(),
             at_unix_ms: 5,
         };
+        let event = |what: &str| AuditEvent::new(5, "anna", "page", "draft", what);
         for (name, expected, kept) in [
             ("a", Some(0), Kept::As(1)),
             ("a", Some(0), Kept::Moved(1)),
@@ -137,7 +157,7 @@ mod tests {
             ("c", None, Kept::Full),
         ] {
             assert_eq!(
-                store.keep_draft(&draft(name), expected, 2).unwrap(),
+                store.keep_draft(&draft(name), expected, 2, event(name)).unwrap(),
                 kept,
                 "{name} {expected:?}"
             );
@@ -150,10 +170,29 @@ mod tests {
             })
         );
         assert_eq!(store.drafts().unwrap().len(), 2);
-        assert_eq!(store.forget_draft("a", Some(2)).unwrap(), Kept::Moved(3));
-        assert_eq!(store.forget_draft("a", Some(3)).unwrap(), Kept::As(0));
-        assert_eq!(store.forget_draft("a", None).unwrap(), Kept::Moved(0));
+        let forget = |store: &mut Store, expected| store.forget_draft("a", expected, event("a, forgotten")).unwrap();
+        assert_eq!(forget(&mut store, Some(2)), Kept::Moved(3));
+        assert_eq!(forget(&mut store, Some(3)), Kept::As(0));
+        assert_eq!(forget(&mut store, None), Kept::Moved(0));
         // A tag from before the removal fits nothing that is made after it.
-        assert_eq!(store.keep_draft(&draft("a"), None, 2).unwrap(), Kept::As(5));
+        assert_eq!(
+            store.keep_draft(&draft("a"), None, 2, event("a, anew")).unwrap(),
+            Kept::As(5)
+        );
+        let other = Draft {
+            by: "bert".into(),
+            ..draft("a")
+        };
+        for revision in [6, 7] {
+            let kept = store.keep_draft(&other, None, 2, event("a, by bert")).unwrap();
+            assert_eq!(kept, Kept::As(revision));
+        }
+        let page = store.audit_page(&AuditCall::Chain { after: 0 }).unwrap();
+        let noted: Vec<_> = page.entries.iter().map(|entry| entry.event.what.as_str()).collect();
+        assert_eq!(
+            noted,
+            ["a", "b", "a, forgotten", "a, anew", "a, by bert"],
+            "begun, forgotten and taken over; what is kept every few seconds has none"
+        );
     }
 }

@@ -48,6 +48,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("care.sql"),
     include_str!("oidc.sql"),
     include_str!("rotation.sql"),
+    include_str!("reasons.sql"),
+    include_str!("token_labels.sql"),
 ];
 
 /// The store cannot be used.

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bus_schema::{
-    api::{RevisionView, TokenView},
+    api::{LabelledToken, RevisionView, TokenView},
     decode, encode,
     id::{NodeId, TokenId, hash},
     member::{Certificate, Document, Roster, Signed},
@@ -18,6 +18,7 @@ use crate::domain::{
     daemon::Catalog,
     enrol::Token,
     groups::Groups,
+    labels::Labels,
     members::{FormerKeys, Member},
     plans::Deployed,
     state::Words,
@@ -261,8 +262,9 @@ impl Store {
 
     /// All revisions of a workflow, the newest first.
     pub fn history(&self, workflow: &str) -> Result<Vec<RevisionView>, StoreError> {
-        let sql = "SELECT r.number, r.made_by, r.at_unix_ms, w.revision IS NOT NULL FROM revisions r \
-                   LEFT JOIN workflows w ON w.name = r.workflow AND w.revision = r.number \
+        let sql = "SELECT r.number, r.made_by, r.at_unix_ms, w.revision IS NOT NULL, coalesce(y.reason, '') \
+                   FROM revisions r LEFT JOIN workflows w ON w.name = r.workflow AND w.revision = r.number \
+                   LEFT JOIN reasons y ON y.workflow = r.workflow AND y.number = r.number \
                    WHERE r.workflow = ?1 ORDER BY r.number DESC LIMIT ?2";
         let mut statement = self.db.prepare(sql)?;
         let view = |row: &Row<'_>| {
@@ -271,6 +273,7 @@ impl Store {
                 by: row.get(1)?,
                 at_unix_ms: row.get(2)?,
                 is_current: row.get(3)?,
+                reason: row.get(4)?,
             })
         };
         let views = statement.query_map(params![workflow, HISTORY_MAX], view)?;
@@ -319,6 +322,7 @@ impl Store {
             used_by.push(id("token_uses", row.get_ref(0)?.as_str().unwrap_or(""))?);
         }
         let role = blob("tokens", &role)?;
+        let labels = self.token_labels(token)?;
         Ok(Some(Token {
             id: *token,
             secret,
@@ -327,7 +331,24 @@ impl Store {
             uses_left,
             expires_unix_ms,
             used_by,
+            labels,
         }))
+    }
+
+    /// What a token's daemons are labelled from the beginning.
+    fn token_labels(&self, token: &TokenId) -> Result<Labels, StoreError> {
+        let sql = "SELECT labels FROM token_labels WHERE token = ?1";
+        let found: Option<Vec<u8>> = self.db.query_row(sql, [token.as_str()], |row| row.get(0)).optional()?;
+        found.map_or_else(|| Ok(Labels::new()), |bytes| blob("token_labels", &bytes))
+    }
+
+    /// Tokens that can still be used, with their labels.
+    pub fn labelled_tokens(&self, now_unix_ms: i64) -> Result<Vec<LabelledToken>, StoreError> {
+        let labelled = |token: TokenView| {
+            let labels = self.token_labels(&token.id)?;
+            Ok(LabelledToken { token, labels })
+        };
+        self.tokens(now_unix_ms)?.into_iter().map(labelled).collect()
     }
 }
 
@@ -342,12 +363,17 @@ fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
                 name,
                 uses_left,
                 expires_unix_ms,
-                ..
+                labels,
+                used_by: _,
             } = token;
             db.execute(
                 sql,
                 params![id.as_str(), secret, encode(role), name, uses_left, expires_unix_ms],
             )?;
+            if !labels.is_empty() {
+                let sql = "INSERT INTO token_labels (token, labels) VALUES (?1, ?2)";
+                db.execute(sql, params![id.as_str(), encode(labels)])?;
+            }
         }
         Change::TokenRevoked(token) => {
             db.execute("DELETE FROM tokens WHERE id = ?1", [token.as_str()])?;
@@ -413,6 +439,14 @@ fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
                 "INSERT OR REPLACE INTO workflows (name, revision) VALUES (?1, ?2)",
                 params![workflow, number],
             )?;
+        }
+        Change::Reason {
+            workflow,
+            number,
+            reason,
+        } => {
+            let sql = "INSERT INTO reasons (workflow, number, reason) VALUES (?1, ?2, ?3)";
+            db.execute(sql, params![workflow, number, reason])?;
         }
         Change::Reverted(revision) => {
             db.execute(
@@ -531,6 +565,7 @@ mod tests {
                 name: None,
                 uses: 2,
                 ttl_s: 60,
+                labels: [("site".to_string(), "berlin".to_string())].into(),
             },
             &[5; 32],
             1_000,
@@ -657,6 +692,8 @@ mod tests {
         assert_eq!(a, b, "the same components are the same memory");
         let token = store.token(&token().id).unwrap().unwrap();
         assert_eq!((token.uses_left, token.used_by.len()), (0, 2));
+        let berlin = [("site".to_string(), "berlin".to_string())].into();
+        assert_eq!((&token.labels, again.labels(&node(1))), (&berlin, &berlin));
     }
 
     #[test]
@@ -690,6 +727,27 @@ mod tests {
             again.plans.next_version(),
             32,
             "a version a daemon has spoken of is taken"
+        );
+    }
+
+    #[test]
+    fn why_stands_with_the_revision() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&dir.path().join(PATH)).unwrap();
+        let why = |number| Change::Reason {
+            workflow: "a".into(),
+            number,
+            reason: "the shop moves".into(),
+        };
+        store.commit(&[revision(1)]).unwrap();
+        store.commit(&[revision(2), why(2)]).unwrap();
+        let history = store.history("a").unwrap();
+        let shown: Vec<_> = history.iter().map(|view| (view.number, view.reason.as_str())).collect();
+        assert_eq!(shown, [(2, "the shop moves"), (1, "")]);
+        assert!(store.commit(&[why(2)]).is_err(), "a reason is never changed");
+        assert!(
+            store.commit(&[why(3)]).is_err(),
+            "nor is there one of a revision that is not"
         );
     }
 

@@ -20,6 +20,7 @@ use bus_schema::{
     id::NodeId,
     member::{Certificate, Signed},
     message::{Message, TapSample},
+    redact::Redact,
 };
 use tokio::{
     sync::{Semaphore, SemaphorePermit, TryAcquireError, mpsc, watch},
@@ -29,7 +30,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    domain::{Now, State, change::Signer, own_operator::OwnOperator, redact::Redact},
+    domain::{Now, State, change::Signer, own_operator::OwnOperator},
     run::{FAILED, Failure, failure},
     service::stopped,
     store::Store,

@@ -10,11 +10,10 @@ use std::{
 use bus_schema::{
     id::{NodeId, WorkflowId},
     message::{TapOpen, TapSample},
+    redact::Redact,
     shown::{Record, Records},
 };
 use serde::Serialize;
-
-use crate::domain::redact::Redact;
 
 /// Taps that the page has open at the same time.
 pub const TAPS_MAX: usize = 4;

@@ -110,6 +110,7 @@ impl Plane {
             name: name.map(str::to_string),
             uses,
             ttl_s: 600,
+            labels: Default::default(),
         };
         Invitation::decode(&token_command(self.dir.path(), wish).unwrap()).unwrap()
     }

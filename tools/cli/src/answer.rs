@@ -46,6 +46,11 @@ impl Answer {
         }
     }
 
+    /// As people see it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Prints it.
     pub fn print(&self, output: Output) {
         put(&self.written(output));

@@ -1,9 +1,12 @@
 //! What can be typed.
 
+mod workflow;
+
 use std::path::PathBuf;
 
 use bus_schema::{api::BrokerKind, member::Role};
 use clap::{Parser, Subcommand, ValueEnum};
+pub use workflow::{Part, Rollout, Waves, Workflow};
 
 use crate::{
     audit::Audit,
@@ -128,21 +131,18 @@ pub enum Command {
         name: Option<String>,
     },
     /// Show the last lines of a daemon's log.
+    #[command(after_help = SELECTORS)]
     Logs {
-        /// The daemon, by name or id.
-        #[arg(add = names::daemons())]
-        daemon: String,
+        #[command(flatten)]
+        whom: Whom,
         /// Only lines about this workflow.
         #[arg(long, add = names::workflows())]
         workflow: Option<String>,
-        /// At most so many, the newest.
-        #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
-        lines: u16,
-        /// Go on with what is logged from now on.
-        #[arg(short, long)]
-        follow: bool,
+        #[command(flatten)]
+        lines: Lines,
     },
-    /// Watch records pass a node of a workflow.
+    /// Watch records pass a node of a workflow. Columns that are named like passwords are not shown.
+    #[command(after_help = SELECTORS)]
     Tap {
         /// The workflow.
         #[arg(add = names::workflows())]
@@ -150,8 +150,17 @@ pub enum Command {
         /// The node, as the workflow names it.
         node: String,
         /// The daemon; all daemons of the workflow by default.
-        #[arg(long, add = names::daemons())]
+        #[arg(long, add = names::daemons(), conflicts_with = "select")]
         daemon: Option<String>,
+        /// Of the workflow's daemons those that this chooses.
+        #[arg(short = 'l', long, value_name = "SELECTOR", allow_hyphen_values = true)]
+        select: Option<String>,
+        /// Columns whose values are not shown, besides those named like passwords; `*` at the beginning or end stands for anything.
+        #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+        redact: Vec<String>,
+        /// Show columns that are named like passwords, too.
+        #[arg(long)]
+        show_all: bool,
         /// Most records a second.
         #[arg(long, default_value_t = 5)]
         rate: u32,
@@ -253,6 +262,9 @@ pub enum Token {
         /// The name its holder gets; its own choice by default.
         #[arg(long)]
         name: Option<String>,
+        /// A label that each daemon has from its enrolment on: site=berlin. Can be said more than once.
+        #[arg(long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<String>,
         /// How often it can be used.
         #[arg(long, default_value_t = 1)]
         uses: u32,
@@ -300,6 +312,43 @@ pub struct Whom {
     /// Its name or id.
     #[arg(add = names::daemons())]
     pub name: Option<String>,
+    /// All that this chooses.
+    #[arg(short = 'l', long, value_name = "SELECTOR", allow_hyphen_values = true)]
+    pub select: Option<String>,
+}
+
+/// Lines of a log that are shown unless something is said.
+const LINES: u16 = 100;
+
+/// Which lines of logs.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Lines {
+    /// At most so many of each daemon, the newest [default: 100; with --since all there are].
+    #[arg(short = 'n', long = "lines", value_name = "N")]
+    pub most: Option<u16>,
+    /// Only those of the last 90s, 10m, 2h: the daemon's clock against that of this host.
+    #[arg(long, value_parser = duration_s, value_name = "TIME")]
+    pub since: Option<u64>,
+    /// Go on with what is logged from now on.
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+impl Lines {
+    /// At most so many of each daemon.
+    pub fn most(&self) -> u16 {
+        let unless_told = if self.since.is_some() { u16::MAX } else { LINES };
+        self.most.unwrap_or(unless_told)
+    }
+}
+
+/// Which daemons keep a secret.
+#[derive(Debug, Clone, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Keeper {
+    /// Which daemon, by name or id.
+    #[arg(long, add = names::daemons())]
+    pub daemon: Option<String>,
     /// All that this chooses.
     #[arg(short = 'l', long, value_name = "SELECTOR", allow_hyphen_values = true)]
     pub select: Option<String>,
@@ -370,10 +419,10 @@ pub enum Daemon {
         for_s: u64,
     },
     /// Collect what helps to find out what is wrong: no records, no secrets.
+    #[command(after_help = SELECTORS)]
     Diagnose {
-        /// Its name or id.
-        #[arg(add = names::daemons())]
-        name: String,
+        #[command(flatten)]
+        whom: Whom,
         /// Write it to this file.
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
@@ -389,261 +438,37 @@ pub enum Daemon {
         yes: bool,
     },
     /// Ask a daemon itself, not the plane, whether it is there.
+    #[command(after_help = SELECTORS)]
     Ping {
-        /// Its name or id.
-        #[arg(add = names::daemons())]
-        name: String,
-    },
-}
-
-/// `mycelial workflow`
-#[derive(Debug, Subcommand)]
-pub enum Workflow {
-    /// Say everything that is wrong with a workflow; change nothing.
-    Validate {
-        /// TOML file; `-` reads stdin.
-        file: PathBuf,
-    },
-    /// Store workflows as new revisions and deploy them. What is as it should be is left alone.
-    Apply {
-        /// TOML files, directories with such, or `-` for stdin.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-        /// Refuse if the current revision is another one (0: there is none yet). For one workflow only.
-        #[arg(long, value_name = "REVISION")]
-        expect: Option<u32>,
-        /// Wait until every daemon runs it; fails when one does not.
-        #[arg(long)]
-        wait: bool,
-        /// How long to wait: 90s, 5m.
-        #[arg(long, default_value = "2m", value_parser = duration_s, value_name = "TIME", requires = "wait")]
-        wait_max: u64,
-        /// Only show what would change: nodes, and what each daemon would get.
-        #[arg(long, conflicts_with_all = ["wait", "waves"])]
-        dry_run: bool,
         #[command(flatten)]
-        waves: Waves,
+        whom: Whom,
     },
-    /// All workflows.
-    List,
-    /// A workflow's text.
-    Show {
-        /// Its name.
-        #[arg(add = names::workflows())]
-        name: String,
-        /// Of an earlier revision.
-        #[arg(long, value_name = "NUMBER")]
-        revision: Option<u32>,
-    },
-    /// Run the tests that a workflow keeps (`[tests.NAME]`), on a daemon: nothing is read, written or deployed.
-    Test {
-        /// TOML files, directories with such, or `-` for stdin.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-        /// Where; the first daemon that the workflow names by default.
-        #[arg(long, add = names::daemons())]
-        daemon: Option<String>,
-    },
-    /// Show what each step makes of some records, on a daemon: no destination is written, nothing is deployed.
-    Preview {
-        /// TOML file; `-` reads stdin.
-        file: PathBuf,
-        /// Records for a source: a file with a JSON object a line, such as `mycelial tap -o jsonl` writes.
-        #[arg(long, required = true, value_name = "SOURCE=FILE")]
-        given: Vec<String>,
-        /// The type of a column of the records, by a name that `cast` takes.
-        #[arg(long = "type", value_name = "COLUMN=TYPE")]
-        types: Vec<String>,
-        /// Where; the first daemon that the workflow names by default.
-        #[arg(long, add = names::daemons())]
-        daemon: Option<String>,
-    },
-    /// Check the sources and destinations of a workflow from the daemons that have them: each is reached, and no data is
-    /// touched. Exit code 3: something is wrong with one.
-    #[command(group = clap::ArgGroup::new("which").required(true).args(["name", "file"]))]
-    Check {
-        /// Its name, of one that is deployed.
-        #[arg(add = names::workflows())]
-        name: Option<String>,
-        /// TOML file instead; `-` reads stdin.
-        #[arg(short, long)]
-        file: Option<PathBuf>,
-        /// Only from this daemon.
-        #[arg(long, add = names::daemons())]
-        daemon: Option<String>,
-    },
-    /// What would change if a file was applied. Exit code 3: something would.
-    Diff {
-        /// TOML file; `-` reads stdin.
-        file: PathBuf,
-    },
-    /// Who applied which revision when.
-    Revisions {
-        /// Its name.
-        #[arg(add = names::workflows())]
-        name: String,
-    },
-    /// Apply the text of an earlier revision again, as a new one.
-    Rollback {
-        /// Its name.
-        #[arg(add = names::workflows())]
-        name: String,
-        /// Which; the one before the current by default.
-        #[arg(long, value_name = "NUMBER")]
-        to: Option<u32>,
-    },
-    /// Stop a workflow and forget it. Its revisions are kept.
-    Delete {
-        /// Its name.
-        #[arg(add = names::workflows())]
-        name: String,
-        /// Do not ask.
-        #[arg(long)]
-        yes: bool,
-    },
-    /// Start a workflow anew on its daemons.
-    Restart {
-        #[command(flatten)]
-        part: Part,
-    },
-    /// Let its sources read nothing more until it is resumed; what was read is still delivered.
-    Pause {
-        #[command(flatten)]
-        part: Part,
-    },
-    /// Let its sources read again.
-    Resume {
-        #[command(flatten)]
-        part: Part,
-    },
-    /// How a workflow is doing, daemon by daemon, with its streams.
-    Status {
-        /// Its name.
-        #[arg(add = names::workflows())]
-        name: String,
-    },
-}
-
-/// How a revision goes to its daemons in waves.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct Waves {
-    /// In waves: how many daemons have it after each. A wave has to do well before the next begins.
-    #[arg(long, value_name = "1,10%,50%,100%")]
-    pub waves: Option<String>,
-    /// How long a wave has to do well: 30s, 10m [default: 30s].
-    #[arg(long, value_parser = duration_s, value_name = "TIME")]
-    pub soak: Option<u64>,
-    /// How long a daemon may take to run it; one that is silent for so long has failed [default: 2m].
-    #[arg(long, value_parser = duration_s, value_name = "TIME")]
-    pub take: Option<u64>,
-    /// How many daemons may fail before all go back: 3 or 5% [default: 0].
-    #[arg(long, value_name = "NUMBER")]
-    pub max_failures: Option<String>,
-    /// New dead letters that a daemon may have [default: 0].
-    #[arg(long, value_name = "NUMBER")]
-    pub max_dead: Option<u64>,
-    /// Wait for somebody to look instead of going back.
-    #[arg(long)]
-    pub pause_on_failure: bool,
-}
-
-/// `mycelial rollout`
-#[derive(Debug, Subcommand)]
-pub enum Rollout {
-    /// Store a workflow as a new revision and deploy it in waves. When a wave fails, all go back to what they had.
-    Start {
-        /// TOML file; `-` reads stdin.
-        file: PathBuf,
-        /// Refuse if the current revision is another one (0: there is none yet).
-        #[arg(long, value_name = "REVISION")]
-        expect: Option<u32>,
-        #[command(flatten)]
-        waves: Waves,
-        /// Print what happens until it is over; fails when it does not end well.
-        #[arg(long)]
-        watch: bool,
-    },
-    /// All rollouts, the newest first.
-    List,
-    /// One rollout, with the daemons that failed.
-    Show {
-        /// Its number.
-        id: u64,
-    },
-    /// Print what happens until it is over; fails when it does not end well.
-    Watch {
-        /// Its number.
-        id: u64,
-    },
-    /// Begin no new wave.
-    Pause {
-        /// Its number.
-        id: u64,
-        /// Why.
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
-    },
-    /// Go on, whatever has failed so far.
-    Resume {
-        /// Its number.
-        id: u64,
-        /// Why.
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
-    },
-    /// End it; what was deployed stays.
-    Abort {
-        /// Its number.
-        id: u64,
-        /// Why.
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
-    },
-    /// Give all that have the new revision back what they had before.
-    Rollback {
-        /// Its number.
-        id: u64,
-        /// Why.
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
-    },
-}
-
-/// A workflow, on all its daemons or on one.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Part {
-    /// Its name.
-    #[arg(add = names::workflows())]
-    pub name: String,
-    /// Only on this daemon.
-    #[arg(long, add = names::daemons())]
-    pub daemon: Option<String>,
 }
 
 /// `mycelial secret`
 #[derive(Debug, Subcommand)]
 pub enum Secret {
     /// Keep a secret on a daemon; asks for it, or reads it from stdin. Workflows that name it begin anew.
+    #[command(after_help = SELECTORS)]
     Set {
         /// How workflows call it.
         name: String,
-        /// Which daemon, by name or id.
-        #[arg(long, add = names::daemons())]
-        daemon: String,
+        #[command(flatten)]
+        keeper: Keeper,
     },
     /// Which secrets a daemon keeps and which it misses; never their values.
+    #[command(after_help = SELECTORS)]
     List {
-        /// Which daemon, by name or id.
-        #[arg(long, add = names::daemons())]
-        daemon: String,
+        #[command(flatten)]
+        keeper: Keeper,
     },
     /// Make a daemon forget a secret.
+    #[command(after_help = SELECTORS)]
     Remove {
         /// Which secret.
         name: String,
-        /// Which daemon, by name or id.
-        #[arg(long, add = names::daemons())]
-        daemon: String,
+        #[command(flatten)]
+        keeper: Keeper,
     },
 }
 

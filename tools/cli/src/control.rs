@@ -1,55 +1,26 @@
-//! Commands that daemons do at once: restart, pause, resume, log level, logs, diagnosis. Each daemon is asked by itself and
-//! answers for itself; one that is silent holds up nobody and is named.
+//! Commands that daemons do at once or in a while: ping, restart, pause, resume, drain, log level, diagnosis. The plane has no part
+//! in them but to say which daemons are meant.
 
 use std::{
-    io::IsTerminal,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use bus_schema::{
-    api::{ApiCall, ApiResult},
-    control::{ControlCall, ControlResult, LogLine},
+    control::{ControlCall, ControlResult, Section},
     id::NodeId,
+    message::{Ping, Pong},
 };
-use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::{
-    answer::{Answer, print_item},
-    arguments::{Output, Part, Whom, duration_s},
+    answer::Answer,
+    arguments::{Output, Whom, duration_s},
     client::{CliError, Client},
-    render,
+    many::{self, Ended, Outcome, Said, Where},
     requests::find_daemon,
 };
-
-/// Most daemons that are asked at the same time.
-const AT_ONCE_MAX: usize = 32;
-/// Until a daemon that is at it is asked again.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How often a followed log is looked at.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// How a command ended on one daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Outcome {
-    Done,
-    Failed,
-    /// It was at it, and not done in time; the cause says what it waited for.
-    TimedOut,
-    /// No answer came: it may or may not have been done.
-    Unknown,
-}
-
-#[derive(Debug, Serialize)]
-struct Done {
-    daemon: String,
-    outcome: Outcome,
-    workflows: Vec<String>,
-    cause: String,
-}
 
 /// Which daemons, and how long what takes a while may take.
 #[derive(Debug, Clone, clap::Args)]
@@ -61,108 +32,12 @@ pub struct Patient {
     pub wait_max: u64,
 }
 
-/// On which daemons.
-pub enum Where {
-    /// This one, by name or id.
-    Daemon(String),
-    /// All that a workflow runs on.
-    Workflow(String),
-    /// All that a selector chooses.
-    Selector(String),
-}
-
-impl From<Whom> for Where {
-    fn from(whom: Whom) -> Self {
-        match (whom.name, whom.select) {
-            (Some(name), _) => Where::Daemon(name),
-            (None, select) => Where::Selector(select.unwrap_or_default()),
-        }
-    }
-}
-
-impl From<Part> for Where {
-    fn from(part: Part) -> Self {
-        part.daemon.map_or(Where::Workflow(part.name), Where::Daemon)
-    }
-}
-
-async fn targets(client: &Client, place: Where) -> Result<Vec<(String, NodeId)>, CliError> {
-    let names = match place {
-        Where::Daemon(name) => vec![name],
-        Where::Selector(selector) => return selected(client, selector).await,
-        Where::Workflow(name) => match client.call(&ApiCall::WorkflowShow(name)).await? {
-            ApiResult::Workflow { view, .. } => view.daemons,
-            _ => return Err(CliError::Failed("the plane answered something else".to_string())),
-        },
-    };
-    let mut found = Vec::new();
-    for name in names {
-        let node = find_daemon(client, &name).await?;
-        found.push((name, node));
-    }
-    Ok(found)
-}
-
-async fn selected(client: &Client, selector: String) -> Result<Vec<(String, NodeId)>, CliError> {
-    let other = || CliError::Failed("the plane answered something else".to_string());
-    let ApiResult::Daemons(daemons) = client.call(&ApiCall::DaemonSelect(selector.clone())).await? else {
-        return Err(other());
-    };
-    if daemons.is_empty() {
-        let message = format!("no daemon is chosen by '{selector}'");
-        return Err(CliError::not_found(message, "mycelial daemon list"));
-    }
-    let ApiResult::Roster(put) = client.call(&ApiCall::Roster).await? else {
-        return Err(other());
-    };
-    client.take_roster(&put);
-    Ok(daemons.into_iter().map(|daemon| (daemon.name, daemon.node)).collect())
-}
-
-/// Asks one daemon, again and again until `until` where it says that it is at it, or takes a while and says nothing.
-async fn told(client: &Client, daemon: String, node: NodeId, call: &ControlCall, until: Option<Instant>) -> Done {
-    let is_late = || until.is_none_or(|until| Instant::now() >= until);
-    let mut waits_for = String::new();
-    let (outcome, workflows, cause) = loop {
-        break match client.ask(&daemon, &node, call).await {
-            Ok(ControlResult::Done { workflows }) => (Outcome::Done, workflows, String::new()),
-            Ok(ControlResult::Report(sections)) => {
-                let text: String = sections.into_iter().map(|section| section.text).collect();
-                (Outcome::Done, Vec::new(), text.trim_end().to_string())
-            }
-            Ok(ControlResult::Failed(failure)) => (Outcome::Failed, Vec::new(), failure.message),
-            Ok(ControlResult::Working { what }) if is_late() => (Outcome::TimedOut, Vec::new(), what),
-            Ok(ControlResult::Working { what }) => {
-                waits_for = what;
-                sleep(AGAIN).await;
-                continue;
-            }
-            Ok(_) => (Outcome::Failed, Vec::new(), "it answered something else".to_string()),
-            Err(error) if is_late() => (
-                Outcome::Unknown,
-                Vec::new(),
-                format!("{error} {waits_for}").trim_end().to_string(),
-            ),
-            Err(_) => {
-                sleep(AGAIN).await;
-                continue;
-            }
-        };
-    };
-    Done {
-        daemon,
-        outcome,
-        workflows,
-        cause,
-    }
-}
-
-/// How many of many are done, on a terminal.
-fn progress(done: usize, all: usize) {
-    if all > 1 && std::io::stderr().is_terminal() {
-        let end = if done == all { "\r\x1b[K" } else { "" };
-        eprint!("\r{done} of {all} daemons{end}");
-    }
+/// What a daemon was told to do and did.
+#[derive(Debug, Default, Serialize)]
+struct Commanded {
+    workflows: Vec<String>,
+    /// What it says of it, where it has more to say than that it is done.
+    said: String,
 }
 
 /// Lets daemons do something, and says how it ended on each.
@@ -197,152 +72,192 @@ async fn carried_out(
     until: Option<Instant>,
 ) -> Result<(), CliError> {
     let client = Client::connect(dir, timeout, Vec::new()).await?;
-    let asked = async {
-        let targets = targets(&client, place).await?;
-        let count = targets.len();
-        let asked = targets
-            .into_iter()
-            .map(|(daemon, node)| told(&client, daemon, node, &call, until));
-        let mut asked = stream::iter(asked).buffered(AT_ONCE_MAX);
-        let mut all = Vec::new();
-        while let Some(done) = asked.next().await {
-            all.push(done);
-            progress(all.len(), count);
-        }
-        Ok(all)
+    let ask = async |daemon: &str, node: &NodeId| -> Result<Said<Commanded>, CliError> {
+        Ok(match client.ask(daemon, node, &call).await? {
+            ControlResult::Done { workflows } => Said::Done(Commanded {
+                workflows,
+                said: String::new(),
+            }),
+            ControlResult::Report(sections) => {
+                let text: String = sections.into_iter().map(|section| section.text).collect();
+                Said::Done(Commanded {
+                    workflows: Vec::new(),
+                    said: text.trim_end().to_string(),
+                })
+            }
+            ControlResult::Failed(failure) => Said::from(failure),
+            ControlResult::Working { what } => Said::Working(what),
+            _ => Said::Failed("it answered something else".to_string()),
+        })
     };
-    let all: Result<Vec<Done>, CliError> = asked.await;
+    let all = many::each(&client, place, until, ask).await;
     client.close().await;
     let all = all?;
-    let row = |done: &Done| {
-        let outcome = match done.outcome {
-            Outcome::Done => "done",
-            Outcome::Failed => "failed",
-            Outcome::TimedOut => "timed out",
-            Outcome::Unknown => "unknown",
-        };
-        vec![
-            done.daemon.clone(),
-            outcome.to_string(),
-            done.workflows.join(", "),
-            done.cause.clone(),
-        ]
-    };
-    let rows: Vec<_> = all.iter().map(row).collect();
-    let text = render::table(&["daemon", "outcome", "workflows", "cause"], &rows);
-    Answer::new(&all, all.iter().map(|done| done.daemon.clone()), text).print(output);
-    let count = |outcome| all.iter().filter(|done| done.outcome == outcome).count();
-    match (count(Outcome::Failed), count(Outcome::Unknown)) {
-        (0, 0) if count(Outcome::TimedOut) > 0 => Err(CliError::Unreachable(format!(
-            "{} of {} daemons were not done in time: say it again to wait on, it does no harm",
-            count(Outcome::TimedOut),
-            all.len()
-        ))),
-        (0, 0) => Ok(()),
-        (0, unknown) => Err(CliError::Unreachable(format!(
-            "{unknown} of {} daemons did not answer: say it again, it does no harm",
-            all.len()
-        ))),
-        (failed, _) => Err(CliError::Failed(format!(
-            "it failed on {failed} of {} daemons",
-            all.len()
-        ))),
-    }
-}
-
-/// Which lines of a log.
-pub struct Lines {
-    pub daemon: String,
-    pub workflow: String,
-    pub most: u16,
-    pub follow: bool,
-}
-
-/// Prints the last lines of a daemon's log, and those that follow.
-pub async fn logs(dir: &Path, timeout: Duration, output: Output, wish: Lines) -> Result<(), CliError> {
-    let client = Client::connect(dir, timeout, Vec::new()).await?;
-    let read = async {
-        let node = find_daemon(&client, &wish.daemon).await?;
-        let (mut after, mut lines_max) = (0, wish.most);
-        loop {
-            let call = ControlCall::Logs {
-                after,
-                lines_max,
-                workflow: wish.workflow.clone(),
-            };
-            match client.ask(&wish.daemon, &node, &call).await {
-                Ok(ControlResult::Lines { lines, newest }) => {
-                    // The daemon has started anew, and counts anew: all its lines are new.
-                    let from_its_start = newest < after;
-                    (after, lines_max) = (if from_its_start { 0 } else { newest }, u16::MAX);
-                    if from_its_start {
-                        continue;
-                    }
-                    if !lines.iter().all(|line| shown(output, &wish.daemon, line)) {
-                        return Ok(());
-                    }
-                }
-                Ok(ControlResult::Failed(failure)) => return Err(CliError::Refused(failure)),
-                Ok(_) => return Err(CliError::Failed(format!("{} answered something else", wish.daemon))),
-                Err(error) if wish.follow && lines_max == u16::MAX => eprintln!("{error}; trying again"),
-                Err(error) => return Err(error),
-            }
-            if !wish.follow {
-                return Ok(());
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    let done = read.await;
-    client.close().await;
-    done
-}
-
-fn shown(output: Output, daemon: &str, line: &LogLine) -> bool {
-    let about = match line.workflow.as_str() {
-        "" => String::new(),
-        workflow => format!("[{workflow}] "),
-    };
-    let time = render::clock_time(line.unix_ms);
-    let text = format!("{time}  {:<5}  {about}{}", line.level, line.text);
-    let data = serde_json::json!({
-        "daemon": daemon, "number": line.number, "unix_ms": line.unix_ms, "level": line.level,
-        "workflow": line.workflow, "text": line.text,
+    many::print(output, &all, "what", |gave: &Commanded| match gave.said.as_str() {
+        "" => gave.workflows.join(", "),
+        said => said.to_string(),
     });
-    print_item(output, &data, &line.workflow, &text)
+    many::concluded(&all)
 }
 
-/// Fetches a report on one daemon.
+/// What a daemon that is there says of itself.
+#[derive(Debug, Default, Serialize)]
+struct Pinged {
+    node: Option<NodeId>,
+    version: Option<String>,
+    ms: Option<f64>,
+}
+
+/// Asks daemons themselves whether they are there.
+pub async fn ping(dir: &Path, timeout: Duration, output: Output, whom: Whom) -> Result<(), CliError> {
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let nonce = getrandom::u64().unwrap_or(1);
+    let ask = async |daemon: &str, node: &NodeId| -> Result<Said<Pinged>, CliError> {
+        let started = Instant::now();
+        let pong = client.ask::<Ping, Pong>(daemon, node, &Ping { nonce }).await?;
+        Ok(match pong.nonce == nonce {
+            true => Said::Done(Pinged {
+                node: Some(*node),
+                version: Some(pong.version),
+                ms: Some(started.elapsed().as_secs_f64() * 1e3),
+            }),
+            false => Said::Failed("the answer does not match the question".to_string()),
+        })
+    };
+    // One that was named is an answer of its own, and an error of its own.
+    if let Some(name) = &whom.name {
+        let asked = async {
+            let node = find_daemon(&client, name).await?;
+            ask(name, &node).await
+        };
+        let answered: Result<Said<Pinged>, CliError> = asked.await;
+        client.close().await;
+        return match answered? {
+            Said::Done(pinged) => {
+                print_ping(output, name, &pinged);
+                Ok(())
+            }
+            Said::Failed(cause) | Said::Working(cause) => Err(CliError::Failed(cause)),
+        };
+    }
+    let all = many::each(&client, whom.into(), None, ask).await;
+    client.close().await;
+    let all = all?;
+    many::print(output, &all, "answer", |gave: &Pinged| match (&gave.version, gave.ms) {
+        (Some(version), Some(ms)) => format!("version {version}, in {ms:.1} ms"),
+        _ => String::new(),
+    });
+    many::concluded(&all)
+}
+
+fn print_ping(output: Output, name: &str, Pinged { node, version, ms }: &Pinged) {
+    let text = format!(
+        "{name} ({}, version {}) answered in {:.1} ms\n",
+        node.map(|node| node.to_string()).unwrap_or_default(),
+        version.as_deref().unwrap_or_default(),
+        ms.unwrap_or_default()
+    );
+    let data = serde_json::json!({ "name": name, "node": node, "version": version, "ms": ms });
+    Answer::new(&data, [name.to_string()], text).print(output);
+}
+
+/// A report on a daemon.
+#[derive(Debug, Default, Serialize)]
+struct Diagnosed {
+    sections: Vec<Section>,
+}
+
+/// Fetches reports on daemons.
 pub async fn diagnose(
     dir: &Path,
     timeout: Duration,
     output: Output,
-    daemon: &str,
+    whom: Whom,
     file: Option<PathBuf>,
 ) -> Result<(), CliError> {
     let client = Client::connect(dir, timeout, Vec::new()).await?;
-    let asked = async {
-        let node = find_daemon(&client, daemon).await?;
-        client.ask(daemon, &node, &ControlCall::Diagnose).await
-    };
-    let answered = asked.await;
-    client.close().await;
-    let sections = match answered? {
-        ControlResult::Report(sections) => sections,
-        ControlResult::Failed(failure) => return Err(CliError::Refused(failure)),
-        _ => return Err(CliError::Failed(format!("{daemon} answered something else"))),
-    };
-    let text: String = sections
-        .iter()
-        .map(|section| format!("# {}\n\n{}\n\n", section.heading, section.text.trim_end()))
-        .collect();
-    if let Some(path) = file {
-        std::fs::write(&path, text)
-            .map_err(|error| CliError::Usage(format!("cannot write {}: {error}", path.display())))?;
-        eprintln!("written to {}", path.display());
-        return Ok(());
+    if let Some(daemon) = &whom.name {
+        let asked = async {
+            let node = find_daemon(&client, daemon).await?;
+            client.ask(daemon, &node, &ControlCall::Diagnose).await
+        };
+        let answered = asked.await;
+        client.close().await;
+        let sections = match answered? {
+            ControlResult::Report(sections) => sections,
+            ControlResult::Failed(failure) => return Err(CliError::Refused(failure)),
+            _ => return Err(CliError::Failed(format!("{daemon} answered something else"))),
+        };
+        let names = sections.iter().map(|section| section.heading.clone());
+        return report(file, output, &Answer::new(&sections, names, headed("#", &sections)));
     }
-    let names = sections.iter().map(|section| section.heading.clone());
-    Answer::new(&sections, names, text).print(output);
+    let ask = async |daemon: &str, node: &NodeId| -> Result<Said<Diagnosed>, CliError> {
+        Ok(match client.ask(daemon, node, &ControlCall::Diagnose).await? {
+            ControlResult::Report(sections) => Said::Done(Diagnosed { sections }),
+            ControlResult::Failed(failure) => Said::from(failure),
+            _ => Said::Failed("it answered something else".to_string()),
+        })
+    };
+    let all = many::each(&client, whom.into(), None, ask).await;
+    client.close().await;
+    let all: Vec<Ended<Diagnosed>> = all?;
+    let text: String = all.iter().map(chapter).collect();
+    let names = all.iter().map(|ended| ended.daemon.clone());
+    report(file, output, &Answer::new(&all, names, text))?;
+    many::concluded(&all)
+}
+
+fn headed(mark: &str, sections: &[Section]) -> String {
+    let text = |section: &Section| format!("{mark} {}\n\n{}\n\n", section.heading, section.text.trim_end());
+    sections.iter().map(text).collect()
+}
+
+/// What one of many says, under its name.
+fn chapter(ended: &Ended<Diagnosed>) -> String {
+    let Ended {
+        daemon, outcome, gave, ..
+    } = ended;
+    match outcome {
+        Outcome::Done => format!("# {daemon}\n\n{}", headed("##", &gave.sections)),
+        outcome => format!("# {daemon}\n\n{}: {}\n\n", outcome.word(), ended.cause),
+    }
+}
+
+/// To a file, in the form that people read, or to stdout.
+fn report(file: Option<PathBuf>, output: Output, answer: &Answer) -> Result<(), CliError> {
+    let Some(path) = file else {
+        answer.print(output);
+        return Ok(());
+    };
+    std::fs::write(&path, answer.text())
+        .map_err(|error| CliError::Usage(format!("cannot write {}: {error}", path.display())))?;
+    eprintln!("written to {}", path.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_many_has_a_chapter() {
+        let ended = |outcome, cause: &str, sections| Ended {
+            daemon: "gw".to_string(),
+            outcome,
+            gave: Diagnosed { sections },
+            cause: cause.to_string(),
+        };
+        let section = Section {
+            heading: "log".to_string(),
+            text: "a line\n".to_string(),
+        };
+        assert_eq!(
+            chapter(&ended(Outcome::Done, "", vec![section])),
+            "# gw\n\n## log\n\na line\n\n"
+        );
+        assert_eq!(
+            chapter(&ended(Outcome::Unknown, "no answer", Vec::new())),
+            "# gw\n\nunknown: no answer\n\n"
+        );
+    }
 }

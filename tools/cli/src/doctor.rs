@@ -1,5 +1,8 @@
 //! Checks one thing after the other, and says of each that is wrong what to do. Goes on as far as that makes sense.
 
+mod host;
+mod tls;
+
 use std::{net::ToSocketAddrs, path::Path, time::Duration};
 
 use bus_link::BusAddress;
@@ -130,8 +133,11 @@ async fn look(dir: &Path, timeout: Duration, report: &mut Report) -> Option<CliE
         report.good("disk", "the keys' directory can be written");
     }
     drop(home);
+    host::look(dir, report);
     for bus in &membership.bus {
-        names(bus, report);
+        if let Some(address) = names(bus, report).filter(BusAddress::tls) {
+            tls::look(address, membership.ca.clone(), timeout, report).await;
+        }
     }
     let client = match Client::connect(dir, timeout, Vec::new()).await {
         Ok(client) => client,
@@ -148,8 +154,8 @@ async fn look(dir: &Path, timeout: Duration, report: &mut Report) -> Option<CliE
     outcome.err()
 }
 
-/// Whether the name of a broker has an address.
-fn names(bus: &str, report: &mut Report) {
+/// Whether the name of a broker has an address; `Some`: it has.
+fn names(bus: &str, report: &mut Report) -> Option<BusAddress> {
     let Ok(address) = bus.parse::<BusAddress>() else {
         report.add(
             "dns",
@@ -157,19 +163,23 @@ fn names(bus: &str, report: &mut Report) {
             format!("'{bus}' is no address of a broker"),
             "enrol again",
         );
-        return;
+        return None;
     };
     match (address.host(), address.port()).to_socket_addrs() {
         Ok(found) => {
             let found: Vec<String> = found.map(|address| address.ip().to_string()).collect();
             report.good("dns", format!("{} is {}", address.host(), found.join(", ")));
+            Some(address)
         }
-        Err(error) => report.add(
-            "dns",
-            Verdict::Warning,
-            format!("{} has no address: {error}", address.host()),
-            "see /etc/resolv.conf and the name server",
-        ),
+        Err(error) => {
+            report.add(
+                "dns",
+                Verdict::Warning,
+                format!("{} has no address: {error}", address.host()),
+                "see /etc/resolv.conf and the name server",
+            );
+            None
+        }
     }
 }
 

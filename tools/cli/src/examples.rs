@@ -48,6 +48,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "mycelial token create --uses 50 --ttl 7d",
                 "for fifty of them, within a week",
             ),
+            (
+                "mycelial token create --uses 9 --label site=berlin",
+                "each is labelled from its first moment",
+            ),
             ("mycelial token create --role operator", "for a colleague"),
         ],
     ),
@@ -224,9 +228,21 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "daemon diagnose",
-        &[("mycelial daemon diagnose gateway-7 --file gateway-7.txt", "")],
+        &[
+            ("mycelial daemon diagnose gateway-7 --file gateway-7.txt", ""),
+            (
+                "mycelial daemon diagnose -l 'version:<0.4' --file old.txt",
+                "a chapter each",
+            ),
+        ],
     ),
-    ("daemon ping", &[("mycelial daemon ping gateway-7", "")]),
+    (
+        "daemon ping",
+        &[
+            ("mycelial daemon ping gateway-7", ""),
+            ("mycelial daemon ping -l site=berlin", "all of them, each by itself"),
+        ],
+    ),
     ("workflow validate", &[("mycelial workflow validate orders.toml", "")]),
     (
         "workflow apply",
@@ -249,6 +265,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "only show what would change, where",
             ),
             ("mycelial workflow apply orders.toml --expect 7", "only over revision 7"),
+            (
+                "mycelial workflow apply orders.toml --reason 'the shop has moved'",
+                "shown in its revisions and the audit",
+            ),
         ],
     ),
     ("workflow list", &[("mycelial workflow list", "")]),
@@ -277,10 +297,35 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("workflow delete", &[("mycelial workflow delete orders", "")]),
     (
         "workflow restart",
-        &[("mycelial workflow restart orders --daemon gateway-7", "")],
+        &[
+            ("mycelial workflow restart orders --daemon gateway-7", ""),
+            (
+                "mycelial workflow restart orders -l site=berlin",
+                "where it runs in Berlin",
+            ),
+        ],
     ),
-    ("workflow pause", &[("mycelial workflow pause orders", "")]),
+    (
+        "workflow pause",
+        &[
+            ("mycelial workflow pause orders", ""),
+            ("mycelial workflow pause orders -l group:north", ""),
+        ],
+    ),
     ("workflow resume", &[("mycelial workflow resume orders", "")]),
+    (
+        "workflow logs",
+        &[
+            (
+                "mycelial workflow logs orders --since 10m",
+                "of all its daemons, by time",
+            ),
+            (
+                "mycelial workflow logs orders -f -l site=berlin",
+                "go on with what comes",
+            ),
+        ],
+    ),
     ("workflow status", &[("mycelial workflow status orders", "")]),
     (
         "rollout start",
@@ -292,6 +337,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             (
                 "mycelial rollout start orders.toml --waves 5,100% --soak 10m --max-failures 2%",
                 "five first; a few may fail",
+            ),
+            (
+                "mycelial rollout start orders.toml --reason 'the shop has moved'",
+                "kept with the revision",
             ),
         ],
     ),
@@ -327,6 +376,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("mycelial logs gateway-7 -f", "go on with what comes"),
             ("mycelial logs gateway-7 -n 20 --workflow orders", ""),
+            ("mycelial logs -l site=berlin --since 10m", "of many, by time"),
         ],
     ),
     (
@@ -334,6 +384,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("mycelial tap orders large --count 5", "five records that pass a node"),
             ("mycelial tap orders db -o jsonl > rows.jsonl", "to try changes on"),
+            (
+                "mycelial tap orders db --redact iban,card_*",
+                "not for everybody's eyes",
+            ),
         ],
     ),
     ("dlq list", &[("mycelial dlq list orders", "")]),
@@ -361,6 +415,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("mycelial secret set shop --daemon hub", "asks for it"),
             ("mycelial secret set shop --daemon hub < password.txt", ""),
+            (
+                "mycelial secret set shop -l site=berlin < password.txt",
+                "the same on many",
+            ),
         ],
     ),
     ("secret list", &[("mycelial secret list --daemon hub", "")]),

@@ -9,9 +9,10 @@ use bus_link::{
 use bus_schema::{
     api::{ApiCall, ApiResult},
     data::{Batch, Cell},
-    id::{NodeId, WorkflowId},
+    id::WorkflowId,
     message::{TapOpen, TapSample, Text},
-    shown::Record,
+    redact::{self, Redact},
+    shown::{HIDDEN, Record, Records},
     subject::{self, Lane, Pattern},
 };
 
@@ -19,9 +20,11 @@ use crate::{
     answer::print_item,
     arguments::Output,
     client::{CliError, Client},
-    requests::find_daemon,
+    many::{self, Where},
 };
 
+/// Names columns, with commas between them, that no tap shows.
+const REDACT: &str = "MYCELIAL_REDACT";
 /// Lease of a tap; renewed while the command runs, so a tap whose command died ends soon.
 const TAP_LEASE: Duration = Duration::from_secs(15);
 /// How often it is renewed.
@@ -29,18 +32,41 @@ const TAP_RENEW: Duration = Duration::from_secs(5);
 
 /// What to tap.
 pub struct Wish {
+    /// On which daemons.
+    pub place: Where,
     pub workflow: String,
     pub node: String,
-    pub daemon: Option<String>,
+    /// Columns whose values are not shown.
+    pub redact: Redact,
     pub rate: u32,
     pub seconds: u64,
     pub count: Option<u64>,
 }
 
+/// Columns that a tap does not show: those that were typed, those that the environment names for everything that is typed here, and
+/// those named like passwords unless `show_all`.
+pub fn redacted(columns: Vec<String>, show_all: bool) -> Result<Redact, CliError> {
+    hidden(columns, &std::env::var(REDACT).unwrap_or_default(), show_all)
+}
+
+fn hidden(mut columns: Vec<String>, always: &str, show_all: bool) -> Result<Redact, CliError> {
+    let always = always.split(',').map(str::trim).filter(|column| !column.is_empty());
+    columns.extend(always.map(str::to_string));
+    if !show_all {
+        columns.extend(redact::USUAL.map(str::to_string));
+    }
+    Redact::new(&columns).map_err(|wrong| CliError::Usage(format!("what is not to be shown: {wrong}")))
+}
+
 /// Shows records that pass a node.
 pub async fn tap(dir: &Path, timeout: Duration, output: Output, wish: Wish) -> Result<(), CliError> {
     let client = Client::connect(dir, timeout, Vec::new()).await?;
-    let daemons = tapped_daemons(&client, &wish).await?;
+    let targets = many::targets(&client, wish.place).await?;
+    let mut daemons = Vec::with_capacity(targets.len());
+    for (_, node) in targets {
+        client.know(&node).await?;
+        daemons.push(node);
+    }
     let open = TapOpen {
         workflow: WorkflowId::of_name(&wish.workflow),
         node: wish.node.clone(),
@@ -68,7 +94,7 @@ pub async fn tap(dir: &Path, timeout: Duration, output: Output, wish: Wish) -> R
             }
             event = events.recv() => match event {
                 Some(SessionEvent::Message(message)) if message.is::<TapSample>() => {
-                    match sample(&message, output, wish.count.map(|count| count - shown.min(count))) {
+                    match sample(&message, output, &wish.redact, wish.count.map(|count| count - shown.min(count))) {
                         Ok(rows) => shown += rows,
                         Err(refused) => {
                             refusals += 1;
@@ -89,36 +115,28 @@ pub async fn tap(dir: &Path, timeout: Duration, output: Output, wish: Wish) -> R
     result
 }
 
-async fn tapped_daemons(client: &Client, wish: &Wish) -> Result<Vec<NodeId>, CliError> {
-    let names = match (
-        &wish.daemon,
-        client.call(&ApiCall::WorkflowShow(wish.workflow.clone())).await?,
-    ) {
-        (Some(daemon), _) => vec![daemon.clone()],
-        (None, ApiResult::Workflow { view, .. }) => view.daemons,
-        (None, _) => return Err(CliError::Failed("the plane answered something else".to_string())),
-    };
-    let mut nodes = Vec::new();
-    for name in names {
-        nodes.push(find_daemon(client, &name).await?);
-    }
-    Ok(nodes)
-}
-
 /// Prints a sample; returns how many records it held, or why the tap was refused.
-fn sample(message: &Incoming, output: Output, most: Option<u64>) -> Result<u64, String> {
+fn sample(message: &Incoming, output: Output, redact: &Redact, most: Option<u64>) -> Result<u64, String> {
     let sample: TapSample = message.read().map_err(|error| error.to_string())?;
     if !sample.refused.is_empty() {
         return Err(format!("{}: {}", message.sender.name, sample.refused));
     }
-    let batch = Batch::decode(&sample.batch).map_err(|error| error.to_string())?;
+    let records = Records::decode(&sample.batch).map_err(|error| error.to_string())?;
+    let records = records.hiding(|column| redact.hides(column));
+    let batch = records.batch();
     let rows = (batch.rows() as u64).min(most.unwrap_or(u64::MAX));
-    for row in 0..rows as usize {
+    for (row, record) in records.rows().enumerate().take(rows as usize) {
         let fields = batch.schema().fields.iter().enumerate();
-        let cells = fields.map(|(column, field)| format!("{}={}", field.name, shown_cell(batch.cell(row, column))));
+        let cells = fields.map(|(column, field)| {
+            format!(
+                "{}={}",
+                field.name,
+                tapped(batch.cell(row, column), redact.hides(&field.name))
+            )
+        });
         let daemon = &message.sender.name;
         let text = format!("{daemon}: {}", cells.collect::<Vec<_>>().join("  "));
-        if !print_item(output, &record(&batch, row), daemon, &text) {
+        if !print_item(output, &serde_json::to_value(record).unwrap_or_default(), daemon, &text) {
             break;
         }
     }
@@ -126,6 +144,15 @@ fn sample(message: &Incoming, output: Output, most: Option<u64>) -> Result<u64, 
         eprintln!("({} more passed)", sample.skipped);
     }
     Ok(rows)
+}
+
+/// A value of a tap: what is not there is no secret.
+fn tapped(cell: Cell<'_>, is_hidden: bool) -> String {
+    match cell {
+        Cell::Null | Cell::Missing | Cell::Unchanged => shown_cell(cell),
+        _ if is_hidden => HIDDEN.to_string(),
+        cell => shown_cell(cell),
+    }
 }
 
 /// A value for a person.
@@ -221,4 +248,41 @@ fn print_message(message: &Incoming, output: Output) {
     let from = &message.sender.name;
     let data = serde_json::json!({ "topic": topic, "from": from, "message": text });
     print_item(output, &data, &topic, &format!("{topic}  {from}  {text}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_a_tap_does_not_show() {
+        let of = |typed: &[&str], always: &str, show_all| {
+            let typed = typed.iter().map(ToString::to_string).collect();
+            let redact = hidden(typed, always, show_all).unwrap();
+            ["password", "iban", "card_no", "name"].map(|column| redact.hides(column))
+        };
+        for (typed, always, show_all, hides) in [
+            (&[][..], "", false, [true, false, false, false]),
+            (&["iban"], "card_*, ", false, [true, true, true, false]),
+            (&["iban"], "", true, [false, true, false, false]),
+            (&[], "card_*", true, [false, false, true, false]),
+        ] {
+            assert_eq!(of(typed, always, show_all), hides, "{typed:?} {always} {show_all}");
+        }
+        let wrong = hidden(vec!["a*b".into()], "", false).unwrap_err();
+        assert_eq!(wrong.exit_code(), 2);
+        assert!(wrong.to_string().contains("'a*b' is no pattern"), "{wrong}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_no_secret() {
+        for (cell, is_hidden, shown) in [
+            (Cell::I64(7), false, "7"),
+            (Cell::I64(7), true, HIDDEN),
+            (Cell::Null, true, "null"),
+            (Cell::Missing, true, "missing"),
+        ] {
+            assert_eq!(tapped(cell, is_hidden), shown);
+        }
+    }
 }

@@ -16,6 +16,8 @@ mod examples;
 mod groups;
 mod letters;
 mod live;
+mod logs;
+mod many;
 mod names;
 mod observe;
 mod operators;

@@ -51,7 +51,7 @@ mod tests {
 Made from the program's own help by `UPDATE=1 cargo test -p cli reference`; a test fails when it differs.
 
 Every command takes `--output table|json|jsonl|yaml|name`. `table` is for people and may change; the fields of the others
-stay as they are, and new ones may come. Data goes to stdout, everything else to stderr.
+stay as they are, and new ones may come: [OUTPUT.md](OUTPUT.md) lists them. Data goes to stdout, everything else to stderr.
 ";
 
     /// What every command has is told once, with the first.

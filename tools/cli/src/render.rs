@@ -2,8 +2,8 @@
 
 use bus_schema::{
     api::{
-        ComponentView, DaemonDetail, DaemonView, Labelled, PlaneInfo, Presence, Problem, RevisionView, StreamView,
-        TokenView, WorkflowPart, WorkflowView,
+        ComponentView, DaemonDetail, DaemonView, Labelled, LabelledToken, PlaneInfo, Presence, Problem, RevisionView,
+        StreamView, WorkflowPart, WorkflowView,
     },
     message::RunState,
 };
@@ -278,18 +278,20 @@ pub fn labels(labelled: &[Labelled]) -> String {
 }
 
 /// The enrolment strings that can still be used.
-pub fn tokens(tokens: &[TokenView]) -> String {
-    let row = |token: &TokenView| {
+pub fn tokens(tokens: &[LabelledToken]) -> String {
+    let row = |LabelledToken { token, labels }: &LabelledToken| {
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         vec![
             token.id.to_string(),
             token.role.to_string(),
             token.name.clone().unwrap_or_default(),
             token.uses_left.to_string(),
             clock_time(token.expires_unix_ms),
+            labels.join(" "),
         ]
     };
     table(
-        &["id", "for a", "named", "uses left", "until (utc)"],
+        &["id", "for a", "named", "uses left", "until (utc)", "labels"],
         &tokens.iter().map(row).collect::<Vec<_>>(),
     )
 }
@@ -302,10 +304,11 @@ pub fn revisions(revisions: &[RevisionView]) -> String {
             revision.number.to_string(),
             revision.by.clone(),
             clock_time(revision.at_unix_ms),
+            revision.reason.clone(),
         ]
     };
     table(
-        &["", "revision", "by", "at (utc)"],
+        &["", "revision", "by", "at (utc)", "why"],
         &revisions.iter().map(row).collect::<Vec<_>>(),
     )
 }

@@ -1,27 +1,27 @@
 //! Commands that ask once and print the answer.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use bus_link::{
     enrol::{EnrolError, client_name, enrol},
     place::{BusSection, Known},
 };
 use bus_schema::{
-    api::{ApiCall, ApiResult, ComponentView, Failure, FailureKind},
+    api::{ApiCall, ApiResult, ComponentView, Failure, FailureKind, LabelledToken},
     control::ControlCall,
     member::{Invitation, Role, is_name},
-    message::{HostFacts, Ping, Pong},
+    message::HostFacts,
 };
 
 use crate::{
     answer::Answer,
-    arguments::{Arguments, Command, Daemon, Output, Token},
+    arguments::{Arguments, Command, Daemon, NewRole, Output, Token},
     ask::sure,
     audit, bugreport,
     client::{CliError, Client, open_home},
-    contexts,
-    control::{self, Lines},
-    doctor, groups, letters, live, observe, operators, pending, reference, render, rollouts, secrets, top, workflows,
+    contexts, control, doctor, groups, letters, live, logs,
+    many::Where,
+    observe, operators, pending, reference, render, rollouts, secrets, top, workflows,
 };
 
 /// How long a command waits for an answer unless told.
@@ -54,14 +54,18 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
             workflow,
             node,
             daemon,
+            select,
+            redact,
+            show_all,
             rate,
             seconds,
             count,
         } => {
             let wish = live::Wish {
+                place: Where::of(workflow.clone(), daemon, select),
                 workflow,
                 node,
-                daemon,
+                redact: live::redacted(redact, show_all)?,
                 rate,
                 seconds,
                 count,
@@ -79,19 +83,13 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Group(what) => groups::run(&dir()?, timeout, output, what).await,
         Command::Operator(what) => operators::run(&dir()?, timeout, output, what).await,
         Command::Token(what) => ask(&dir()?, timeout, output, token_call(what)?).await,
-        Command::Logs {
-            daemon,
-            workflow,
-            lines,
-            follow,
-        } => {
-            let wish = Lines {
-                daemon,
+        Command::Logs { whom, workflow, lines } => {
+            let wish = logs::Wish {
+                place: whom.into(),
                 workflow: workflow.unwrap_or_default(),
-                most: lines,
-                follow,
+                lines,
             };
-            control::logs(&dir()?, timeout, output, wish).await
+            logs::run(&dir()?, timeout, output, wish).await
         }
         Command::Components { name } => components(&dir()?, timeout, output, name).await,
         Command::Metrics(what) => observe::metrics(&dir()?, timeout, output, what).await,
@@ -117,8 +115,8 @@ async fn daemon(dir: &Path, timeout: Duration, output: Output, what: Daemon) -> 
         Daemon::Show { name } => return ask(dir, timeout, output, ApiCall::DaemonShow(name)).await,
         Daemon::Label { select, changes } => return ask(dir, timeout, output, label_call(select, &changes)?).await,
         Daemon::Revoke { name, yes } => return revoke(dir, timeout, output, &name, yes).await,
-        Daemon::Ping { name } => return ping(dir, timeout, output, &name).await,
-        Daemon::Diagnose { name, file } => return control::diagnose(dir, timeout, output, &name, file).await,
+        Daemon::Ping { whom } => return control::ping(dir, timeout, output, whom).await,
+        Daemon::Diagnose { whom, file } => return control::diagnose(dir, timeout, output, whom, file).await,
         Daemon::Drain(patient) => {
             return control::patiently(dir, timeout, output, patient, ControlCall::Drain { workflow: all() }).await;
         }
@@ -170,25 +168,66 @@ async fn revoke(dir: &Path, timeout: Duration, output: Output, name: &str, yes: 
 
 fn token_call(what: Token) -> Result<ApiCall, CliError> {
     Ok(match what {
-        Token::Create { role, name, uses, ttl } => {
+        Token::Create {
+            role,
+            name,
+            labels,
+            uses,
+            ttl,
+        } => {
             if let Some(wrong) = name.as_ref().filter(|name| !is_name(name)) {
                 let hint = "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit";
                 return Err(CliError::Usage(format!("'{wrong}' cannot be a name: {hint}")));
             }
-            ApiCall::TokenCreate {
-                role: role.into(),
-                name,
-                uses,
-                ttl_s: ttl,
+            let labels = preset(&labels)?;
+            match (role, labels.is_empty()) {
+                (NewRole::Daemon, false) => ApiCall::TokenMint {
+                    name,
+                    uses,
+                    ttl_s: ttl,
+                    labels,
+                },
+                (NewRole::Operator, false) => {
+                    let message = "only daemons have labels\n  hint: leave --label out, or make a token for a daemon";
+                    return Err(CliError::Usage(message.to_string()));
+                }
+                (role, true) => ApiCall::TokenCreate {
+                    role: role.into(),
+                    name,
+                    uses,
+                    ttl_s: ttl,
+                },
             }
         }
-        Token::List => ApiCall::TokenList,
+        Token::List => ApiCall::TokenLabels,
         Token::Revoke { id } => ApiCall::TokenRevoke(id.parse().map_err(|_| {
             CliError::Usage(format!(
                 "'{id}' is no id of an enrolment string\n  hint: mycelial token list"
             ))
         })?),
     })
+}
+
+/// A token for programs: its labels stand beside what else is known of it.
+fn labelled_token(LabelledToken { token, labels }: &LabelledToken) -> serde_json::Value {
+    let mut data = serde_json::to_value(token).unwrap_or_default();
+    data["labels"] = serde_json::json!(labels);
+    data
+}
+
+/// Labels that each daemon of a token has from the beginning.
+fn preset(labels: &[String]) -> Result<BTreeMap<String, String>, CliError> {
+    let mut all = BTreeMap::new();
+    for label in labels {
+        let Some((key, value)) = label.split_once('=') else {
+            let hint = "write KEY=VALUE, such as site=berlin";
+            return Err(CliError::Usage(format!("'{label}' is no label\n  hint: {hint}")));
+        };
+        if all.insert(key.to_string(), value.to_string()).is_some() {
+            return Err(CliError::Usage(format!("the label '{key}' is there twice")));
+        }
+    }
+    Ok(all)
 }
 
 /// `site=berlin` sets a label, `test-` takes one off; without any, they are shown.
@@ -223,7 +262,11 @@ async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Re
         ApiCall::DaemonSelect(selector) => selector.clone(),
         _ => String::new(),
     };
-    let answered = client.call(&call).await;
+    let mut answered = client.call(&call).await;
+    // Those that are left once one is revoked are shown as they are listed.
+    if matches!(answered, Ok(ApiResult::Tokens(_))) {
+        answered = client.call(&ApiCall::TokenLabels).await;
+    }
     client.close().await;
     match answered? {
         ApiResult::Info(info) => {
@@ -258,9 +301,10 @@ async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Re
             let names = labelled.iter().map(|one| one.name.clone());
             Answer::new(&labelled, names, render::labels(&labelled)).print(output);
         }
-        ApiResult::Tokens(tokens) => {
-            let names = tokens.iter().map(|token| token.id.to_string());
-            Answer::new(&tokens, names, render::tokens(&tokens)).print(output);
+        ApiResult::TokenLabels(tokens) => {
+            let data: Vec<_> = tokens.iter().map(labelled_token).collect();
+            let names = tokens.iter().map(|one| one.token.id.to_string());
+            Answer::new(&data, names, render::tokens(&tokens)).print(output);
         }
         ApiResult::AccessList(text) => Answer::new(&text, [], text.as_str()).print(output),
         _ => return Err(CliError::Failed("the plane answered something else".to_string())),
@@ -373,24 +417,38 @@ pub async fn find_daemon(client: &Client, name: &str) -> Result<bus_schema::id::
     }
 }
 
-async fn ping(dir: &Path, timeout: Duration, output: Output, name: &str) -> Result<(), CliError> {
-    let client = Client::connect(dir, timeout, Vec::new()).await?;
-    let nonce = getrandom::u64().unwrap_or(1);
-    let asked = async {
-        let node = find_daemon(&client, name).await?;
-        let started = std::time::Instant::now();
-        let pong = client.ask::<Ping, Pong>(name, &node, &Ping { nonce }).await?;
-        Ok::<_, CliError>((node, pong, started.elapsed().as_secs_f64() * 1e3))
-    };
-    let answered = asked.await;
-    client.close().await;
-    let (node, pong, ms) = answered?;
-    if pong.nonce != nonce {
-        return Err(CliError::Failed("the answer does not match the question".to_string()));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(role: NewRole, labels: &[&str]) -> Result<ApiCall, CliError> {
+        token_call(Token::Create {
+            role,
+            name: None,
+            labels: labels.iter().map(ToString::to_string).collect(),
+            uses: 2,
+            ttl: 60,
+        })
     }
-    let version = pong.version;
-    let text = format!("{name} ({node}, version {version}) answered in {ms:.1} ms\n");
-    let data = serde_json::json!({ "name": name, "node": node, "version": version, "ms": ms });
-    Answer::new(&data, [name.to_string()], text).print(output);
-    Ok(())
+
+    #[test]
+    fn labels_of_tokens() {
+        let call = token(NewRole::Daemon, &["site=berlin", "test=1"]).unwrap();
+        let ApiCall::TokenMint { labels, uses: 2, .. } = call else {
+            panic!("{call:?}")
+        };
+        assert_eq!(labels, preset(&["test=1".into(), "site=berlin".into()]).unwrap());
+        // A plane of an earlier version knows these.
+        let plain = token(NewRole::Operator, &[]).unwrap();
+        assert!(matches!(plain, ApiCall::TokenCreate { uses: 2, .. }), "{plain:?}");
+        for (role, labels, part) in [
+            (NewRole::Daemon, &["berlin"][..], "'berlin' is no label"),
+            (NewRole::Daemon, &["site=a", "site=b"], "'site' is there twice"),
+            (NewRole::Operator, &["site=a"], "only daemons have labels"),
+        ] {
+            let error = token(role, labels).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
 }

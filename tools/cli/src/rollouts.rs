@@ -29,14 +29,11 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Rollout) -
         Rollout::Start {
             file,
             expect,
+            reason,
             waves,
             watch,
         } => {
-            let call = ApiCall::RolloutStart {
-                text: workflows::read(&file)?,
-                expect_revision: expect,
-                policy: policy(&waves)?,
-            };
+            let call = begin(workflows::read(&file)?, expect, reason, policy(&waves)?);
             let client = Client::connect(dir, timeout, Vec::new()).await?;
             let started = ask(&client, &call).await.map_err(|error| match error {
                 CliError::Refused(failure) => CliError::Workflow(file, failure),
@@ -95,18 +92,32 @@ async fn ask(client: &Client, call: &ApiCall) -> Result<Vec<RolloutView>, CliErr
     }
 }
 
+/// What begins one. A plane of an earlier version knows only the one without a reason.
+fn begin(text: String, expect_revision: Option<u32>, reason: Option<String>, policy: RolloutPolicy) -> ApiCall {
+    match reason {
+        None => ApiCall::RolloutStart {
+            text,
+            expect_revision,
+            policy,
+        },
+        Some(reason) => ApiCall::Deploy {
+            text,
+            expect_revision,
+            reason,
+            waves: Some(policy),
+        },
+    }
+}
+
 /// Begins one for `workflow apply --waves`.
 pub async fn start(
     client: &Client,
     text: String,
     expect_revision: Option<u32>,
+    reason: Option<String>,
     waves: &Waves,
 ) -> Result<RolloutView, CliError> {
-    let call = ApiCall::RolloutStart {
-        text,
-        expect_revision,
-        policy: policy(waves)?,
-    };
+    let call = begin(text, expect_revision, reason, policy(waves)?);
     let views = ask(client, &call).await?;
     let none = || CliError::Failed("the plane answered something else".to_string());
     views.into_iter().next().ok_or_else(none)

@@ -1,4 +1,4 @@
-//! `mycelial secret`: passwords and keys that a daemon keeps for its components. Tells the daemon itself: the plane never
+//! `mycelial secret`: passwords and keys that daemons keep for their components. Tells the daemons themselves: the plane never
 //! sees one. A value is typed or piped in, and never stands on a command line, where other users of the host could read it.
 
 use std::{
@@ -9,43 +9,58 @@ use std::{
 
 use bus_schema::{
     api::FailureKind,
+    id::NodeId,
     limits::SECRET_BYTES_MAX,
     member::is_name,
     secret::{SecretCall, SecretResult, SecretText, SecretView},
 };
+use serde::Serialize;
 use serde_json::json;
 
 use crate::{
     answer::Answer,
     arguments::{Output, Secret},
     client::{CliError, Client},
+    many::{self, Said, Where},
     render,
     requests::find_daemon,
 };
 
+/// What a daemon of many did about a secret, or keeps.
+#[derive(Debug, Default, Serialize)]
+struct Kept {
+    used_by: Vec<String>,
+    secrets: Vec<serde_json::Value>,
+}
+
 /// Does what was typed.
 pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Secret) -> Result<(), CliError> {
-    let (daemon, call) = match what {
-        Secret::Set { name, daemon } => {
+    let (keeper, call) = match what {
+        Secret::Set { name, keeper } => {
             // Mistakes are told before a secret is asked for.
             if !is_name(&name) {
                 let hint = "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit";
                 return Err(CliError::Usage(format!("'{name}' cannot name a secret: {hint}")));
             }
             let value = value(&name)?;
-            (daemon, SecretCall::Set { name, value })
+            (keeper, SecretCall::Set { name, value })
         }
-        Secret::Remove { name, daemon } => (daemon, SecretCall::Remove { name }),
-        Secret::List { daemon } => (daemon, SecretCall::List),
+        Secret::Remove { name, keeper } => (keeper, SecretCall::Remove { name }),
+        Secret::List { keeper } => (keeper, SecretCall::List),
     };
     let client = Client::connect(dir, timeout, Vec::new()).await?;
-    let asked = async {
-        let node = find_daemon(&client, &daemon).await?;
-        client.ask::<_, SecretResult>(&daemon, &node, &call).await
+    let done = match keeper.daemon.clone() {
+        Some(daemon) => one(&client, output, &daemon, &call).await,
+        None => several(&client, output, keeper.into(), &call).await,
     };
-    let answered = asked.await;
     client.close().await;
-    match answered? {
+    done
+}
+
+/// One that was named is an answer of its own, and an error of its own.
+async fn one(client: &Client, output: Output, daemon: &str, call: &SecretCall) -> Result<(), CliError> {
+    let node = find_daemon(client, daemon).await?;
+    match client.ask::<_, SecretResult>(daemon, &node, call).await? {
         SecretResult::Failed(failure) => Err(CliError::Refused(bus_schema::api::Failure {
             message: format!("{daemon}: {}", failure.message),
             ..failure
@@ -53,17 +68,50 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Secret) ->
         SecretResult::Done { used_by } => {
             let data = json!({ "daemon": daemon, "used_by": used_by });
             Answer::new(&data, used_by.iter().cloned(), "").print(output);
-            eprintln!("{}", done(&call, &daemon, &used_by));
+            eprintln!("{}", said(call, daemon, &used_by));
             Ok(())
         }
         SecretResult::Names(views) => {
-            show(output, &daemon, &views);
+            show(output, daemon, &views);
             Ok(())
         }
     }
 }
 
-fn done(call: &SecretCall, daemon: &str, used_by: &[String]) -> String {
+/// The same secret on many daemons: each is told by itself.
+async fn several(client: &Client, output: Output, place: Where, call: &SecretCall) -> Result<(), CliError> {
+    let ask = async |daemon: &str, node: &NodeId| -> Result<Said<Kept>, CliError> {
+        Ok(match client.ask(daemon, node, call).await? {
+            SecretResult::Failed(failure) => Said::from(failure),
+            SecretResult::Done { used_by } => Said::Done(Kept {
+                used_by,
+                secrets: Vec::new(),
+            }),
+            SecretResult::Names(views) => Said::Done(Kept {
+                used_by: Vec::new(),
+                secrets: views.iter().map(data).collect(),
+            }),
+        })
+    };
+    let all = many::each(client, place, None, ask).await?;
+    match call {
+        SecretCall::List => many::print(output, &all, "secrets", |kept: &Kept| {
+            let names = kept.secrets.iter().map(|secret| {
+                let missing = if secret["set_unix_ms"].is_null() {
+                    " (missing)"
+                } else {
+                    ""
+                };
+                format!("{}{missing}", secret["name"].as_str().unwrap_or_default())
+            });
+            names.collect::<Vec<_>>().join(", ")
+        }),
+        _ => many::print(output, &all, "used by", |kept: &Kept| kept.used_by.join(", ")),
+    }
+    many::concluded(&all)
+}
+
+fn said(call: &SecretCall, daemon: &str, used_by: &[String]) -> String {
     let workflows = used_by.join(", ");
     match (call, used_by) {
         (SecretCall::Set { name, .. }, []) => {
@@ -78,11 +126,13 @@ fn done(call: &SecretCall, daemon: &str, used_by: &[String]) -> String {
     }
 }
 
+/// For programs.
+fn data(view: &SecretView) -> serde_json::Value {
+    json!({ "name": view.name, "set_unix_ms": view.set_unix_ms, "used_by": view.used_by })
+}
+
 fn show(output: Output, daemon: &str, views: &[SecretView]) {
-    let data: Vec<_> = views
-        .iter()
-        .map(|view| json!({ "name": view.name, "set_unix_ms": view.set_unix_ms, "used_by": view.used_by }))
-        .collect();
+    let data: Vec<_> = views.iter().map(data).collect();
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

@@ -21,7 +21,7 @@ use crate::{
     arguments::{Output, Waves, Workflow},
     ask, checks,
     client::{CliError, Client},
-    code_from, control, render, rollouts, trial,
+    code_from, control, logs, render, rollouts, trial,
 };
 
 /// Between two looks at a workflow that is waited for.
@@ -38,6 +38,7 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
             wait,
             wait_max,
             dry_run,
+            reason,
             waves,
         } => {
             let texts = texts(&files)?;
@@ -47,7 +48,8 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
             if expect.is_some() && texts.len() != 1 {
                 return Err(CliError::Usage("--expect goes with one workflow only".to_string()));
             }
-            Work::Apply(texts, expect, wait.then(|| Duration::from_secs(wait_max)), waves)
+            let order = Order { expect, reason };
+            Work::Apply(texts, order, wait.then(|| Duration::from_secs(wait_max)), waves)
         }
         Workflow::List => Work::Ask(ApiCall::WorkflowList),
         Workflow::Show { name, revision: None } => Work::Ask(ApiCall::WorkflowShow(name)),
@@ -67,8 +69,8 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
             Work::Check(checks::Wish { name, text, daemon })
         }
         Workflow::Diff { file } => Work::Diff(read(&file)?),
-        Workflow::Revisions { name } => Work::Ask(ApiCall::WorkflowRevisions(name)),
-        Workflow::Rollback { name, to } => Work::Rollback(name, to),
+        Workflow::Revisions { name } => Work::Ask(ApiCall::WorkflowHistory(name)),
+        Workflow::Rollback { name, to, reason } => Work::Rollback(name, to, reason),
         Workflow::Status { name } => Work::Ask(ApiCall::WorkflowStatus(name)),
         // Daemons do these, not the plane.
         Workflow::Restart { part } => {
@@ -83,6 +85,12 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
             let workflow = part.name.clone();
             return control::command(dir, timeout, output, part.into(), ControlCall::Resume { workflow }).await;
         }
+        Workflow::Logs { part, lines } => {
+            let workflow = part.name.clone();
+            let place = part.into();
+            let wish = logs::Wish { place, workflow, lines };
+            return logs::run(dir, timeout, output, wish).await;
+        }
         Workflow::Delete { name, yes } => {
             ask::sure(
                 &format!(
@@ -96,15 +104,15 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
     let client = Client::connect(dir, timeout, Vec::new()).await?;
     let done = match work {
         Work::Validate(text, file) => validate(&client, output, text, file).await,
-        Work::Apply(texts, expect, wait, waves) if waves.waves.is_some() => {
-            in_waves(&client, output, texts, expect, wait, &waves).await
+        Work::Apply(texts, order, wait, waves) if waves.waves.is_some() => {
+            in_waves(&client, output, texts, order, wait, &waves).await
         }
-        Work::Apply(texts, expect, wait, _) => apply(&client, output, texts, expect, wait).await,
+        Work::Apply(texts, order, wait, _) => apply(&client, output, texts, &order, wait).await,
         Work::Test(texts, daemon) => trial::test(&client, output, texts, daemon).await,
         Work::Preview(text, file, given, daemon) => trial::preview(&client, output, (file, text), given, daemon).await,
         Work::Check(wish) => checks::run(&client, output, wish).await,
         Work::Diff(text) => diff(&client, output, &text).await,
-        Work::Rollback(name, to) => rollback(&client, output, name, to).await,
+        Work::Rollback(name, to, reason) => rollback(&client, output, name, to, reason).await,
         Work::Ask(call) => client.call(&call).await.and_then(|result| show(output, result)),
     };
     client.close().await;
@@ -113,13 +121,32 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
 
 enum Work {
     Validate(String, PathBuf),
-    Apply(Vec<(PathBuf, String)>, Option<u32>, Option<Duration>, Waves),
+    Apply(Vec<(PathBuf, String)>, Order, Option<Duration>, Waves),
     Test(Vec<(PathBuf, String)>, Option<String>),
     Preview(String, PathBuf, Vec<Given>, Option<String>),
     Check(checks::Wish),
     Diff(String),
-    Rollback(String, Option<u32>),
+    Rollback(String, Option<u32>, Option<String>),
     Ask(ApiCall),
+}
+
+/// Over which revision, and why.
+struct Order {
+    expect: Option<u32>,
+    reason: Option<String>,
+}
+
+/// What stores a text and deploys it. A plane of an earlier version knows only the one without a reason.
+fn deploy(text: String, expect_revision: Option<u32>, reason: Option<String>) -> ApiCall {
+    match reason {
+        None => ApiCall::WorkflowApply { text, expect_revision },
+        Some(reason) => ApiCall::Deploy {
+            text,
+            expect_revision,
+            reason,
+            waves: None,
+        },
+    }
 }
 
 /// A file's text, or stdin's, with the code that it takes from other files.
@@ -211,12 +238,12 @@ async fn apply(
     client: &Client,
     output: Output,
     texts: Vec<(PathBuf, String)>,
-    expect: Option<u32>,
+    order: &Order,
     wait: Option<Duration>,
 ) -> Result<(), CliError> {
     let mut all = Vec::new();
     for (file, text) in texts {
-        let applied = apply_one(client, &file, text, expect)
+        let applied = apply_one(client, &file, text, order)
             .await
             .map_err(|error| match error {
                 // The plane does not know where the text came from.
@@ -299,7 +326,7 @@ async fn in_waves(
     client: &Client,
     output: Output,
     texts: Vec<(PathBuf, String)>,
-    expect: Option<u32>,
+    Order { expect, reason }: Order,
     wait: Option<Duration>,
     waves: &Waves,
 ) -> Result<(), CliError> {
@@ -309,7 +336,7 @@ async fn in_waves(
     };
     let before = current(client, &name_in(&text)).await?;
     let expect = expect.or(before.map(|(revision, _)| revision));
-    let view = rollouts::start(client, text, expect, waves).await;
+    let view = rollouts::start(client, text, expect, reason, waves).await;
     let view = view.map_err(|error| match error {
         CliError::Refused(failure) => CliError::Workflow(file, failure),
         error => error,
@@ -364,7 +391,13 @@ async fn diff(client: &Client, output: Output, text: &str) -> Result<(), CliErro
     }))
 }
 
-async fn rollback(client: &Client, output: Output, name: String, to: Option<u32>) -> Result<(), CliError> {
+async fn rollback(
+    client: &Client,
+    output: Output,
+    name: String,
+    to: Option<u32>,
+    reason: Option<String>,
+) -> Result<(), CliError> {
     let ApiResult::Revisions(all) = client.call(&ApiCall::WorkflowRevisions(name.clone())).await? else {
         return Err(something_else());
     };
@@ -391,10 +424,7 @@ async fn rollback(client: &Client, output: Output, name: String, to: Option<u32>
     let ApiResult::Text(text) = client.call(&call).await? else {
         return Err(something_else());
     };
-    let call = ApiCall::WorkflowApply {
-        text,
-        expect_revision: Some(current.unwrap_or(0)),
-    };
+    let call = deploy(text, Some(current.unwrap_or(0)), reason);
     let ApiResult::Revision(revision) = client.call(&call).await? else {
         return Err(something_else());
     };
@@ -404,7 +434,7 @@ async fn rollback(client: &Client, output: Output, name: String, to: Option<u32>
     Ok(())
 }
 
-async fn apply_one(client: &Client, file: &Path, text: String, expect: Option<u32>) -> Result<Applied, CliError> {
+async fn apply_one(client: &Client, file: &Path, text: String, order: &Order) -> Result<Applied, CliError> {
     let name = name_in(&text);
     let before = current(client, &name).await?;
     let done = |change, revision| Applied {
@@ -415,9 +445,10 @@ async fn apply_one(client: &Client, file: &Path, text: String, expect: Option<u3
     };
     let current = before.as_ref().map(|(revision, _)| *revision);
     // Between the look and the change somebody else may have come: his revision is not overwritten unseen.
-    let expect_revision = expect.or(current);
+    let expect_revision = order.expect.or(current);
     // The same text is no new revision, but is compiled anew: daemons may have changed.
-    match client.call(&ApiCall::WorkflowApply { text, expect_revision }).await? {
+    let call = deploy(text, expect_revision, order.reason.clone());
+    match client.call(&call).await? {
         ApiResult::Revision(revision) => Ok(match current {
             None => done(Change::Created, revision),
             Some(before) if before == revision => done(Change::Unchanged, revision),
@@ -524,7 +555,7 @@ fn show(output: Output, result: ApiResult) -> Result<(), CliError> {
             let text = format!("{}\n{}", render::parts(&parts), render::streams(&streams));
             Answer::new(&all, parts.iter().map(|part| part.daemon.clone()), text).print(output);
         }
-        ApiResult::Revisions(revisions) => {
+        ApiResult::History(revisions) => {
             let names = revisions.iter().map(|revision| revision.number.to_string());
             Answer::new(&revisions, names, render::revisions(&revisions)).print(output);
         }

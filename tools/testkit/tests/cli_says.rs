@@ -159,6 +159,27 @@ fn word_for_word() {
 }
 
 #[test]
+fn no_colours_where_none_are_wanted() {
+    let fleet = Fleet::start(Broker::embedded(false), None);
+    let mycelial = bin("mycelial").display().to_string();
+    // In a terminal, where there would be colours and bars.
+    let typed = |command: &str| {
+        let line = format!("'{mycelial}' --home '{}' {command}", fleet.path("operator"));
+        let seen = Cmd::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .env("TERM", "xterm-256color")
+            .env("NO_COLOR", "1")
+            .run(SOON);
+        format!("{}{}", seen.stdout, seen.stderr)
+    };
+    for command in ["daemon list", "doctor", "daemon --help", "daemon lst", "info -o json"] {
+        let said = typed(command);
+        assert!(!said.contains('\u{1b}'), "{command}: {said:?}");
+        assert!(!said.is_empty(), "{command}");
+    }
+}
+
+#[test]
 fn the_screen_comes_and_goes() {
     let fleet = Fleet::start(Broker::embedded(false), None);
     // A terminal of its own, in which somebody looks at the daemons and then leaves.

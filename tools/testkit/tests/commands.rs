@@ -215,6 +215,175 @@ fn labels_choose_and_revisions_come_back() {
 }
 
 #[test]
+fn many_daemons_are_asked_at_once_and_each_answers_for_itself() {
+    let world = World::new();
+    let fleet = &world.fleet;
+    let _gateway = fleet.daemon("gateway", None);
+    let mut hub = fleet.daemon("hub", None);
+    world.placeable();
+    // One that was labelled with its string, and never ran.
+    let string = ok(
+        fleet,
+        &[
+            "token",
+            "create",
+            "--name",
+            "pump",
+            "--label",
+            "owner=ada",
+            "--label",
+            "line=2",
+        ],
+    );
+    assert!(ok(fleet, &["token", "list"]).contains("line=2 owner=ada"));
+    Cmd::bin("myceliald")
+        .args(["enrol", string.trim(), "--data-dir", &fleet.path("pump")])
+        .run(SOON)
+        .ok();
+    assert_eq!(ok(fleet, &["daemon", "list", "-l", "line=2", "-o", "name"]), "pump\n");
+    ok(fleet, &["daemon", "label", "gateway", "owner=ada", "site=berlin"]);
+    ok(fleet, &["daemon", "label", "hub", "owner=ada"]);
+    let file = fleet.path("workflows/copy.toml");
+    ok(
+        fleet,
+        &["workflow", "apply", &file, "--wait", "--reason", "the shop has moved"],
+    );
+    world.append(0..5);
+    world.arrives(5);
+
+    let there = ["-l", "owner=ada presence:online"];
+    let pinged = ok(fleet, &[&["daemon", "ping"][..], &there, &["-o", "json"]].concat());
+    let pinged: Vec<serde_json::Value> = serde_json::from_str(&pinged).expect("JSON");
+    let outcomes: Vec<_> = pinged.iter().map(|one| (&one["daemon"], &one["outcome"])).collect();
+    assert_eq!(format!("{outcomes:?}").matches("\"done\"").count(), 2, "{outcomes:?}");
+    let report = fleet.path("report.md");
+    ok(
+        fleet,
+        &[&["daemon", "diagnose"][..], &there, &["--file", &report]].concat(),
+    );
+    let report = fs::read_to_string(report).expect("a report");
+    for part in ["# gateway\n\n## daemon", "# hub\n\n## daemon"] {
+        assert!(report.contains(part), "{part} is not in:\n{report}");
+    }
+
+    // A workflow's daemons, those of them that a selector chooses, and none.
+    let restarted = ok(fleet, &["workflow", "restart", "copy", "-l", "site=berlin"]);
+    assert!(
+        restarted.contains("gateway") && !restarted.contains("hub"),
+        "{restarted}"
+    );
+    let logged = ok(fleet, &["workflow", "logs", "copy", "--since", "1h"]);
+    for part in ["  gateway  ", "  hub  ", "[copy] "] {
+        assert!(logged.contains(part), "{part} is not in:\n{logged}");
+    }
+    let times: Vec<&str> = logged.lines().filter_map(|line| line.get(..23)).collect();
+    assert!(times.is_sorted(), "{logged}");
+    std::thread::sleep(Duration::from_secs(2));
+    let newest = ok(fleet, &["workflow", "logs", "copy", "--since", "1s", "--daemon", "hub"]);
+    assert!(newest.lines().count() < logged.lines().count(), "{newest}");
+    let both = ok(fleet, &[&["logs"][..], &there, &["-n", "1", "-o", "jsonl"]].concat());
+    assert_eq!(both.lines().count(), 2, "one line of each: {both}");
+
+    let set = Cmd::bin("mycelial")
+        .args(["--home", &fleet.path("operator"), "secret", "set", "salt"])
+        .args(there)
+        .stdin("a secret\n")
+        .run(SOON);
+    assert_eq!(set.code(), Some(0), "{}{}", set.stdout, set.stderr);
+    assert!(set.stderr.contains("2 daemons: 2 done, 0 failed"), "{}", set.stderr);
+    let kept = ok(fleet, &[&["secret", "list"][..], &there].concat());
+    assert_eq!(kept.matches("salt").count(), 2, "{kept}");
+
+    let revisions: Vec<serde_json::Value> =
+        serde_json::from_str(&ok(fleet, &["workflow", "revisions", "copy", "-o", "json"])).expect("JSON");
+    assert_eq!(revisions[0]["reason"], "the shop has moved");
+    assert!(ok(fleet, &["audit", "list", "--search", "has moved"]).contains("deploy a workflow"));
+
+    // What is tapped, and what of it is not shown.
+    let mut tap = Cmd::bin("mycelial")
+        .args([
+            "--home",
+            &fleet.path("operator"),
+            "tap",
+            "copy",
+            "lines",
+            "--count",
+            "1",
+            "--seconds",
+            "30",
+        ])
+        .args(["--redact", "n", "-l", "site=berlin", "-o", "jsonl"])
+        .spawn();
+    tap.wait_for_log("tapping", SOON);
+    std::thread::sleep(Duration::from_secs(1));
+    world.append(5..9);
+    assert!(
+        tap.wait_exit(SOON).is_some_and(|status| status.success()),
+        "{}",
+        tap.log()
+    );
+    assert!(tap.log().contains("{\"n\":\"[redacted]\"}"), "{}", tap.log());
+
+    // One is away: the others are done, and it is named.
+    hub.kill9();
+    for (arguments, code, out, err) in [
+        (
+            &["--timeout", "2", "daemon", "ping", "-l", "owner=ada -name:pump"][..],
+            7,
+            "unknown",
+            "2 daemons: 1 done, 0 failed, 0 timed out, 1 unknown",
+        ),
+        (
+            &["--timeout", "2", "workflow", "logs", "copy"],
+            7,
+            "[copy]",
+            "1 of 2 daemons did not answer",
+        ),
+        (
+            &["secret", "remove", "other", "-l", "site=berlin"],
+            1,
+            "failed",
+            "it failed on 1 of 1 daemons",
+        ),
+        (
+            &["workflow", "pause", "copy", "-l", "site=bonn"],
+            5,
+            "",
+            "no daemon is chosen by 'runs:copy site=bonn'",
+        ),
+        (&["daemon", "ping"], 2, "", "SELECTOR"),
+        (
+            &["workflow", "pause", "copy", "--daemon", "hub", "-l", "a=b"],
+            2,
+            "",
+            "cannot be used with",
+        ),
+        (
+            &["tap", "copy", "lines", "--redact", "a*b"],
+            2,
+            "",
+            "'a*b' is no pattern",
+        ),
+        (
+            &["token", "create", "--role", "operator", "--label", "a=b"],
+            2,
+            "",
+            "only daemons have labels",
+        ),
+        (&["token", "create", "--label", "a b=c"], 3, "", "cannot be a label"),
+    ] {
+        let done = cli(fleet, arguments);
+        assert!(
+            done.code() == Some(code) && done.stdout.contains(out) && done.stderr.contains(err),
+            "{arguments:?}: {:?} {}{}",
+            done.code(),
+            done.stdout,
+            done.stderr
+        );
+    }
+}
+
+#[test]
 fn a_drained_daemon_has_delivered_all_that_it_had_read() {
     let world = World::new();
     let fleet = &world.fleet;

@@ -1,6 +1,9 @@
-//! Columns whose values the web page never shows, by their names. Pure.
+//! Columns whose values are not shown where records are, by their names: one rule for the command line and the web page. Never
+//! on the wire.
 
-/// Which columns, unless the settings say otherwise.
+use alloc::{format, string::String, vec::Vec};
+
+/// Which columns, unless it is said otherwise.
 pub const USUAL: [&str; 6] = [
     "*password*",
     "*passwd*",
@@ -49,6 +52,8 @@ impl Redact {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
 
     #[test]

@@ -1,0 +1,432 @@
+//! What `-o json` gives: every command of the command line is typed against a small fleet, and the fields of its answer are those that
+//! `docs/cli/OUTPUT.md` promises. `UPDATE=1` writes the page anew.
+
+#![cfg(target_os = "linux")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use testkit::{
+    Broker, Cmd, Finished, Fleet, Proc,
+    scenario::{refuse_every_tenth, shop_workflow},
+    shop, wait_ok,
+};
+
+const SOON: Duration = Duration::from_secs(60);
+/// How long an answer is waited for that is empty in the beginning.
+const FILLED: Duration = Duration::from_secs(30);
+
+const HEAD: &str = "\
+# What `-o json` gives
+
+Version 1. Made by `UPDATE=1 cargo nextest run -p testkit -E 'binary(cli_shapes)'`, which types each command against a fleet; without
+`UPDATE` the same test fails when an answer is another one than this page promises.
+
+Within a version fields stay as they are, and new ones may come: read those that you know. `any` is null or something else. `-o yaml`
+gives the same fields; `-o jsonl` those of a list, an object a line; `-o name` only names, and `-o table` is for people and may change.
+`-l` stands for the same command with a selector in the place of a name.
+
+| command | gives | fields |
+|---|---|---|
+";
+
+/// Commands without an answer for programs, and what they do instead.
+const SILENT: &[(&str, &str)] = &[
+    ("init", "says on stderr what it made"),
+    ("pub", "says nothing"),
+    ("bugreport", "writes a JSON file"),
+    ("completion", "prints a script for a shell"),
+    ("man", "writes pages"),
+    (
+        "audit export",
+        "writes a file with an object a line: the fields of `audit list`",
+    ),
+    ("alert test", "says on stderr whether the message was taken"),
+    ("workflow delete", "says on stderr what is gone"),
+];
+
+/// What is typed, in this order. `@` stands for the fleet's directory, `$(…)` for the first line of what a command prints.
+const TYPED: &[&str] = &[
+    "info",
+    "top",
+    "doctor",
+    "context list",
+    "context use default",
+    "token create --name spare --label site=berlin",
+    "token list",
+    "token revoke $(token list -o name)",
+    "operator list",
+    "group set north site=berlin",
+    "group list",
+    "group remove north",
+    "daemon label gateway site=berlin",
+    "daemon list",
+    "daemon show gateway",
+    "daemon pause gateway",
+    "daemon resume gateway",
+    "daemon drain gateway --wait-max 5s",
+    "daemon resume gateway",
+    "daemon spool-check gateway",
+    "daemon log-level info gateway --for 1s",
+    "daemon ping gateway",
+    "daemon ping -l site=berlin",
+    "daemon diagnose gateway",
+    "daemon diagnose -l site=berlin",
+    "secret list --daemon gateway",
+    "secret list -l site=berlin",
+    "secret set key --daemon gateway",
+    "secret set key -l site=berlin",
+    "secret list --daemon gateway",
+    "secret remove key --daemon gateway",
+    "workflow validate @/broken.toml",
+    "workflow apply @/shop.workflow.toml --reason first",
+    "workflow list",
+    "workflow show shop",
+    "workflow status shop",
+    "workflow check shop",
+    "workflow test @/tested.toml",
+    "workflow preview @/tested.toml --given rows=@/rows.jsonl",
+    "workflow diff @/tested.toml",
+    "workflow restart shop",
+    "workflow pause shop",
+    "workflow resume shop",
+    "workflow logs shop",
+    "logs gateway -n 5",
+    "ledger",
+    "components sqlite",
+    "tap shop orders --count 1 --seconds 30",
+    "sub line1.> --count 1",
+    "acl --for nats",
+    "dlq list shop",
+    "dlq show $(dlq list shop -o name)",
+    "dlq edit $(dlq list shop -o name) --set quantity=5",
+    "dlq replay $(dlq list shop -o name) --yes",
+    "dlq purge --all --workflow shop --yes",
+    "metrics daemon gateway",
+    "metrics workflow shop",
+    "metrics stream $(ledger -o name)",
+    "alert rules",
+    "alert apply @/rules.toml --preview 24h",
+    "alert apply @/rules.toml",
+    "audit list",
+    "audit list --daemon gateway",
+    "audit verify",
+    "audit report",
+    "rollout start @/changed.toml --waves 100% --soak 10m --reason second",
+    "rollout list",
+    "rollout show 1",
+    "rollout pause 1",
+    "rollout resume 1",
+    "rollout rollback 1",
+    "rollout start @/changed.toml --waves 100% --soak 10m",
+    "rollout abort $(rollout list -o name)",
+    "rollout watch $(rollout list -o name)",
+    "workflow revisions shop",
+    "workflow rollback shop --to 1",
+    "enrol open",
+    "enrol pending",
+    "enrol approve $(enrol pending -o name) --name pump",
+    "enrol close",
+    "alert list",
+    "alert silence $(alert list -o name) --reason known",
+    "daemon rotate gateway --wait-max 1s",
+    "daemon revoke hub --yes",
+    "operator revoke $(operator list -o name) --yes",
+];
+
+/// Their likes were typed, and need somebody more than there is.
+const LIKE: &[(&str, &str)] = &[("enrol reject", "enrol approve"), ("context remove", "context use")];
+
+#[derive(Debug, PartialEq, Eq)]
+struct Shape {
+    form: &'static str,
+    fields: BTreeMap<String, &'static str>,
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "any",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+        Value::Array(_) => "list",
+        Value::Object(_) => "object",
+    }
+}
+
+fn fields<'a>(items: impl Iterator<Item = &'a Value>) -> BTreeMap<String, &'static str> {
+    let mut all: BTreeMap<String, &'static str> = BTreeMap::new();
+    for (key, value) in items.filter_map(Value::as_object).flatten() {
+        let known = all.entry(key.clone()).or_insert("any");
+        if *known == "any" {
+            *known = kind(value);
+        }
+    }
+    all
+}
+
+fn shape(said: &str) -> Result<Shape, String> {
+    let of = |form, items: &[Value]| Shape {
+        form,
+        fields: fields(items.iter()),
+    };
+    match serde_json::from_str::<Value>(said) {
+        Ok(Value::Array(items)) => Ok(of("a list", &items)),
+        Ok(one @ Value::Object(_)) => Ok(of("an object", &[one])),
+        Ok(one) => Ok(Shape {
+            form: kind(&one),
+            fields: BTreeMap::new(),
+        }),
+        // What comes one after the other is an object a line.
+        Err(_) => {
+            let items = said
+                .lines()
+                .map(serde_json::from_str)
+                .collect::<Result<Vec<Value>, _>>();
+            items
+                .map(|items| of("items", &items))
+                .map_err(|error| format!("{error}: {said}"))
+        }
+    }
+}
+
+/// One line of the page.
+fn row(command: &str, Shape { form, fields }: &Shape) -> String {
+    let fields: Vec<String> = fields.iter().map(|(key, kind)| format!("{key} ({kind})")).collect();
+    format!("| `{command}` | {form} | {} |\n", fields.join(", "))
+}
+
+/// Every command there is, from the pages that are made of the program's own help.
+fn commands(docs: &std::path::Path) -> BTreeSet<String> {
+    let pages = fs::read_dir(docs)
+        .expect("docs/cli")
+        .map(|entry| entry.expect("a page").path());
+    let texts = pages.map(|path| fs::read_to_string(path).expect("a page"));
+    let mut all = BTreeSet::new();
+    for text in texts {
+        let headings = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("## `mycelial ")?.strip_suffix('`'));
+        all.extend(headings.map(str::to_string));
+    }
+    all
+}
+
+struct World {
+    fleet: Fleet,
+    daemons: Vec<Proc>,
+}
+
+impl World {
+    fn new() -> Self {
+        let fleet = Fleet::start(Broker::embedded(false), None);
+        for name in ["gateway", "hub"] {
+            fleet.enrol(name);
+        }
+        shop::create(&fleet.dir().join("shop.db")).expect("a database");
+        shop::add(&fleet.dir().join("shop.db"), 200).expect("rows");
+        refuse_every_tenth(&fleet.dir().join("copy.db"));
+        let daemons = vec![fleet.daemon("gateway", None), fleet.daemon("hub", None)];
+        let shop = shop_workflow(&fleet);
+        fleet.apply("shop", &shop);
+        let tested = "name = \"tested\"\n[sources.rows]\ntype = \"file\"\ndaemon = \"gateway\"\npath = \"in.jsonl\"\n\
+                      format = \"json_lines\"\n[transforms.large]\ntype = \"filter\"\nfrom = \"rows\"\nwhere = \"n > 1\"\n\
+                      [destinations.out]\ntype = \"file\"\ndaemon = \"gateway\"\nfrom = \"large\"\npath = \"out.jsonl\"\n\
+                      format = \"json_lines\"\n[tests.large]\ngiven.rows = [{ n = 1 }, { n = 2 }]\nexpect.out = [{ n = 2 }]\n";
+        let rule = "[[rule]]\nname = \"gone\"\nwhen = \"offline\"\nover = 0\nfor = \"1s\"\nseverity = \"warning\"\n";
+        for (name, text) in [
+            ("broken.toml", shop.replace("sqlite", "sqlight")),
+            ("changed.toml", format!("# another text\n{shop}")),
+            ("tested.toml", tested.to_string()),
+            ("rules.toml", rule.to_string()),
+            ("rows.jsonl", "{\"n\":1}\n{\"n\":2}\n".to_string()),
+        ] {
+            fs::write(fleet.path(name), text).expect("a file");
+        }
+        Self { fleet, daemons }
+    }
+
+    fn cli(&self, words: &[&str]) -> Cmd {
+        Cmd::bin("mycelial")
+            .args(["--home", &self.fleet.path("operator")])
+            .args(words)
+            .env("XDG_CONFIG_HOME", self.fleet.path("config"))
+            .env("NO_COLOR", "1")
+            .stdin("a secret")
+    }
+
+    /// Types it once, having put in what other commands say.
+    fn typed(&self, line: &str, form: &str) -> Finished {
+        let mut line = line.replace('@', &self.fleet.dir().display().to_string());
+        if let Some((before, rest)) = line.split_once("$(") {
+            let (inner, after) = rest.split_once(')').expect("an end");
+            let words: Vec<&str> = inner.split(' ').collect();
+            let found = wait_ok(&format!("something from: {inner}"), SOON, || {
+                let done = self.cli(&words).run(SOON);
+                let first = done.stdout.lines().next().map(str::to_string);
+                first.ok_or(done.stderr)
+            });
+            line = format!("{before}{found}{after}");
+        }
+        let words: Vec<&str> = line.split(' ').collect();
+        self.cli(&[&words[..], &["-o", form]].concat()).run(SOON)
+    }
+
+    /// Types it until the answer is not empty, or that takes too long.
+    fn answer(&self, line: &str) -> Shape {
+        let end = Instant::now() + FILLED;
+        loop {
+            let done = self.typed(line, "json");
+            let found = shape(&done.stdout).unwrap_or_else(|error| panic!("{line}: {error}{}", done.stderr));
+            assert!(
+                !done.stdout.is_empty(),
+                "mycelial {line}: no answer for programs: {:?} {}",
+                done.code(),
+                done.stderr
+            );
+            if !found.fields.is_empty() || found.form == "text" || Instant::now() > end {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// What has to be so before a command is typed.
+    fn prepare(&mut self, line: &str) -> Option<std::thread::JoinHandle<()>> {
+        let (source, operator) = (self.fleet.dir().join("shop.db"), self.fleet.path("operator"));
+        if line.starts_with("tap ") {
+            return Some(std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_secs(2));
+                shop::add(&source, 50).expect("rows");
+            }));
+        }
+        if line.starts_with("sub ") {
+            return Some(std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_secs(2));
+                let said = Cmd::bin("mycelial").args(["--home", &operator, "pub", "line1.recipe", "7"]);
+                said.run(SOON).ok();
+            }));
+        }
+        if line == "enrol pending" {
+            let door = self.fleet.cli(&["enrol", "open"]).expect("a string");
+            let mut pump = Cmd::bin("myceliald")
+                .args(["start", "--data-dir", &self.fleet.path("pump"), "--enrol", door.trim()])
+                .spawn();
+            pump.wait_for_log("this daemon's code is", SOON);
+            self.daemons.push(pump);
+        }
+        if line == "alert list" {
+            self.daemons[1].kill9();
+        }
+        None
+    }
+}
+
+/// The command of a line that is typed; with `-l` for its other form.
+fn command_of(line: &str, all: &BTreeSet<String>) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    let found = [2, 1]
+        .into_iter()
+        .map(|count| words[..count.min(words.len())].join(" "));
+    let command = found.clone().find(|words| all.contains(words));
+    let command = command.unwrap_or_else(|| panic!("'{line}' is no command"));
+    match (words.contains(&"-l"), command.as_str()) {
+        (true, _) => format!("{command} -l"),
+        _ => command,
+    }
+}
+
+#[test]
+fn every_answer_is_as_it_is_promised() {
+    let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli");
+    let all = commands(&docs);
+    let mut world = World::new();
+    let mut found: BTreeMap<String, Shape> = BTreeMap::new();
+    for line in TYPED {
+        let beside = world.prepare(line);
+        let shape = world.answer(line);
+        if let Some(beside) = beside {
+            beside.join().expect("what happens beside it");
+        }
+        let command = command_of(line, &all);
+        match found.get_mut(&command) {
+            Some(known) => {
+                assert_eq!(known.form, shape.form, "{line}");
+                for (key, kind) in shape.fields {
+                    let known = known.fields.entry(key).or_insert(kind);
+                    if *known == "any" {
+                        *known = kind;
+                    }
+                }
+            }
+            None => drop(found.insert(command, shape)),
+        }
+    }
+    let is_told = |command: &&String| {
+        let told = |table: &[(&str, &str)]| table.iter().any(|(name, _)| name == command);
+        !found.contains_key(*command) && !told(SILENT) && !told(LIKE)
+    };
+    let forgotten: Vec<&String> = all.iter().filter(is_told).collect();
+    assert!(forgotten.is_empty(), "type these too, or say why not: {forgotten:?}");
+    let path = docs.join("OUTPUT.md");
+    if env::var_os("UPDATE").is_some() {
+        let mut page = HEAD.to_string();
+        page.extend(found.iter().map(|(command, shape)| row(command, shape)));
+        page.extend(
+            LIKE.iter()
+                .map(|(command, other)| format!("| `{command}` | as `{other}` | |\n")),
+        );
+        page.extend(
+            SILENT
+                .iter()
+                .map(|(command, does)| format!("| `{command}` | nothing: {does} | |\n")),
+        );
+        fs::write(&path, page).expect("the page");
+    }
+    let page = fs::read_to_string(&path).unwrap_or_default();
+    let differs: Vec<String> = found
+        .iter()
+        .filter_map(|(command, shape)| disagreement(&page, command, shape))
+        .collect();
+    assert!(
+        differs.is_empty(),
+        "{}\nlook at it, then: UPDATE=1 cargo nextest run -p testkit -E 'binary(cli_shapes)'",
+        differs.join("\n")
+    );
+}
+
+/// Where an answer is another than the page says.
+fn disagreement(page: &str, command: &str, shape: &Shape) -> Option<String> {
+    let start = format!("| `{command}` | ");
+    let Some(line) = page.lines().find_map(|line| line.strip_prefix(&start)) else {
+        return Some(format!("{command}: is not there"));
+    };
+    let (form, rest) = line.split_once(" | ").unwrap_or((line, ""));
+    let promised = rest.trim_end_matches('|').trim().split(", ").filter_map(|field| {
+        let (key, kind) = field.split_once(" (")?;
+        Some((key, kind.trim_end_matches(')')))
+    });
+    let promised: BTreeMap<&str, &str> = promised.collect();
+    if form != shape.form {
+        return Some(format!("{command}: gives {} and not {form}", shape.form));
+    }
+    // An empty list says nothing of its fields.
+    if shape.fields.is_empty() {
+        return None;
+    }
+    let missing = promised.iter().find(|(key, kind)| match shape.fields.get(**key) {
+        None => true,
+        Some(found) => *found != **kind && *found != "any" && **kind != "any",
+    });
+    let new = shape.fields.keys().find(|key| !promised.contains_key(key.as_str()));
+    match (missing, new) {
+        (Some((key, kind)), _) => Some(format!("{command}: {key} ({kind}) is promised, and is not there")),
+        (None, Some(key)) => Some(format!("{command}: {key} is new and not in the page")),
+        (None, None) => None,
+    }
+}

@@ -296,9 +296,7 @@ impl Workshop {
     /// Refuses what this daemon does not allow.
     fn admit(&self, node: &PlanNode) -> Result<(), Fault> {
         let admitted = self.custom_code.admit(&node.component, &node.config);
-        admitted.map_err(|Refused { what, remedy }| {
-            Fault::stop(format!("{}: {what}; to allow it: {remedy}", node.id))
-        })
+        admitted.map_err(|Refused { what, remedy }| Fault::stop(format!("{}: {what}; to allow it: {remedy}", node.id)))
     }
 
     fn context(&self, plan: &PlanWorkflow, node: &PlanNode) -> BuildContext {

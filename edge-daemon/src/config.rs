@@ -193,9 +193,17 @@ impl Config {
         if let Err(error) = config.bus.check() {
             return wrong(error.to_string(), "");
         }
-        if let Some(wrong_hash) = config.custom_code.sha256.iter().find(|text| !connectors::is_sha256(text)) {
+        if let Some(wrong_hash) = config
+            .custom_code
+            .sha256
+            .iter()
+            .find(|text| !connectors::is_sha256(text))
+        {
             let message = format!("custom_code.sha256: '{wrong_hash}' is no SHA-256");
-            return wrong(message, "64 of the characters 0-9 and a-f, as `sha256sum FILE` prints them");
+            return wrong(
+                message,
+                "64 of the characters 0-9 and a-f, as `sha256sum FILE` prints them",
+            );
         }
         if config.dead_letters.quota.0 < LETTERS_BYTES_MIN {
             let smallest = workflow::size_text(LETTERS_BYTES_MIN);

@@ -37,7 +37,9 @@ fn text<'a>(schema: &'a Value, key: &str) -> &'a str {
 
 fn capital(word: &str) -> String {
     let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// A schema with the definitions that its parts refer to.
@@ -53,7 +55,10 @@ impl<'a> Defs<'a> {
                 schema = &self.0["$defs"][name];
                 continue;
             }
-            let others: Vec<&Value> = list(schema, "anyOf").iter().filter(|one| one["type"] != "null").collect();
+            let others: Vec<&Value> = list(schema, "anyOf")
+                .iter()
+                .filter(|one| one["type"] != "null")
+                .collect();
             match others[..] {
                 [only] => schema = only,
                 _ => break,
@@ -71,14 +76,22 @@ impl<'a> Defs<'a> {
                 "" => text(what, "description"),
                 about => about,
             };
-            let must = if required.iter().any(|one| one == name) { ", required" } else { "" };
+            let must = if required.iter().any(|one| one == name) {
+                ", required"
+            } else {
+                ""
+            };
             let default = match property.get("default") {
                 None | Some(Value::Null) => String::new(),
                 Some(value) => format!(" Default: `{value}`."),
             };
             let about = format!("{}{default}", about.trim());
             if refers_to_secret(property) {
-                item(depth, &format!("`{name}`: text, or a secret from elsewhere{must}. {about}"), out);
+                item(
+                    depth,
+                    &format!("`{name}`: text, or a secret from elsewhere{must}. {about}"),
+                    out,
+                );
                 continue;
             }
             item(depth, &format!("`{name}`: {}{must}. {about}", self.kind(what)), out);
@@ -114,7 +127,10 @@ impl<'a> Defs<'a> {
     /// What a value is, in a few words.
     fn kind(&self, schema: &'a Value) -> String {
         let alternatives = [list(schema, "oneOf"), list(schema, "anyOf"), list(schema, "enum")].concat();
-        if alternatives.iter().any(|one| one.is_string() || one.get("const").is_some()) {
+        if alternatives
+            .iter()
+            .any(|one| one.is_string() || one.get("const").is_some())
+        {
             return "one of these words".to_string();
         }
         let types: Vec<&str> = match &schema["type"] {
@@ -197,13 +213,19 @@ mod tests {
                 .entry(format!("{}.md", one.name))
                 .or_insert_with(|| format!("# `{}`\n", one.name));
             let _ = write!(page, "\n{}", section(one));
-            let _ = writeln!(index, "| [{} `{}`]({}.md) | {} |", one.role, one.name, one.name, one.summary);
+            let _ = writeln!(
+                index,
+                "| [{} `{}`]({}.md) | {} |",
+                one.role, one.name, one.name, one.summary
+            );
         }
         pages.insert("README.md".to_string(), index);
         if env::var_os("UPDATE").is_some() {
             let _ = fs::remove_dir_all(&dir);
             fs::create_dir_all(&dir).unwrap();
-            pages.iter().for_each(|(file, page)| fs::write(dir.join(file), page).unwrap());
+            pages
+                .iter()
+                .for_each(|(file, page)| fs::write(dir.join(file), page).unwrap());
         }
         for (file, page) in &pages {
             let kept = fs::read_to_string(dir.join(file)).unwrap_or_default();
@@ -211,8 +233,15 @@ mod tests {
                 kept == *page,
                 "docs/components/{file} differs: UPDATE=1 cargo test -p edge-daemon reference"
             );
-            assert!(!page.contains("`: any value"), "docs/components/{file}: a setting of no kind");
+            assert!(
+                !page.contains("`: any value"),
+                "docs/components/{file}: a setting of no kind"
+            );
         }
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), pages.len(), "pages of components that are gone");
+        assert_eq!(
+            fs::read_dir(&dir).unwrap().count(),
+            pages.len(),
+            "pages of components that are gone"
+        );
     }
 }

@@ -611,7 +611,10 @@ async fn a_request_that_is_lost_is_sent_again_and_carried_out_once() {
             }
         });
         assert!(again.await.is_err(), "it was heard twice");
-        gw.session.reply(&question, &ApiResult::Token("late".into())).await.unwrap();
+        gw.session
+            .reply(&question, &ApiResult::Token("late".into()))
+            .await
+            .unwrap();
     };
     let asked = operator
         .session

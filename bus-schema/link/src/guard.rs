@@ -243,7 +243,11 @@ mod tests {
         assert_eq!(repeated, Err(Stale::Replayed));
         guard.forget(|_| None);
         let repeated = guard.accept((sender, old + 1), Lane::Control, 9, 1);
-        assert_eq!(repeated, Err(Stale::Replayed), "of whom nothing is known nothing is forgotten");
+        assert_eq!(
+            repeated,
+            Err(Stale::Replayed),
+            "of whom nothing is known nothing is forgotten"
+        );
     }
 
     proptest! {

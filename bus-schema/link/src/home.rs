@@ -412,16 +412,18 @@ impl Home {
     pub fn seen(&self) -> Vec<Seen> {
         let bytes = self.load_or_set_aside(SEEN).ok().flatten().unwrap_or_default();
         let seen: Vec<(NodeId, u32, u8, u64, u64)> = bus_schema::decode(&bytes).unwrap_or_default();
-        let seen = seen.into_iter().filter_map(|(sender, key_epoch, lane, epoch, counter)| {
-            let lane = *Lane::ALL.get(usize::from(lane))?;
-            Some(Seen {
-                sender,
-                key_epoch,
-                lane,
-                epoch,
-                counter,
-            })
-        });
+        let seen = seen
+            .into_iter()
+            .filter_map(|(sender, key_epoch, lane, epoch, counter)| {
+                let lane = *Lane::ALL.get(usize::from(lane))?;
+                Some(Seen {
+                    sender,
+                    key_epoch,
+                    lane,
+                    epoch,
+                    counter,
+                })
+            });
         seen.collect()
     }
 

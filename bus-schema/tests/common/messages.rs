@@ -2,9 +2,10 @@
 
 use bus_schema::{
     api::{
-        ApiCall, ApiResult, BrokerKind, Carriers, Changed, ComponentView, DaemonDetail, DaemonDiff, DaemonView, Failure,
-        FailureKind, FieldDiff, GroupCall, GroupView, Labelled, LabelledToken, NodeDiff, OperatorView, PlaneInfo,
-        Presence, Problem, RevisionLine, RevisionView, StreamView, TokenView, WorkflowDiff, WorkflowPart, WorkflowView,
+        ApiCall, ApiResult, BrokerKind, Carriers, Changed, ComponentView, DaemonDetail, DaemonDiff, DaemonView,
+        Failure, FailureKind, FieldDiff, GroupCall, GroupView, Labelled, LabelledToken, NodeDiff, OperatorView,
+        PlaneInfo, Presence, Problem, RevisionLine, RevisionView, StreamView, TokenView, WorkflowDiff, WorkflowPart,
+        WorkflowView,
     },
     aside::Aside,
     audit::{AuditCall, AuditWish},

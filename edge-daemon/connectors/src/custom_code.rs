@@ -129,12 +129,37 @@ mod tests {
             (&CustomCode::any(), "python", r#"{"code": "x"}"#.into(), None),
             (&CustomCode::any(), "exec", "{}".into(), None),
             (&listed, "python", r#"{"code": "abc"}"#.into(), None),
-            (&listed, "python", format!(r#"{{"file": "f.py", "sha256": "{ABC}"}}"#), None),
-            (&listed, "python", format!(r#"{{"file": "f.py", "sha256": "{upper}"}}"#), None),
+            (
+                &listed,
+                "python",
+                format!(r#"{{"file": "f.py", "sha256": "{ABC}"}}"#),
+                None,
+            ),
+            (
+                &listed,
+                "python",
+                format!(r#"{{"file": "f.py", "sha256": "{upper}"}}"#),
+                None,
+            ),
             (&none, "python", r#"{"code": "abc"}"#.into(), Some(ABC)),
-            (&listed, "python", r#"{"code": "abcd"}"#.into(), Some("list its SHA-256")),
-            (&listed, "python", r#"{"file": "f.py"}"#.into(), Some("say its sha256 in the workflow")),
-            (&listed, "python", r#"{"code": "abc", "env": {"TOKEN": {"secret": "t"}}}"#.into(), None),
+            (
+                &listed,
+                "python",
+                r#"{"code": "abcd"}"#.into(),
+                Some("list its SHA-256"),
+            ),
+            (
+                &listed,
+                "python",
+                r#"{"file": "f.py"}"#.into(),
+                Some("say its sha256 in the workflow"),
+            ),
+            (
+                &listed,
+                "python",
+                r#"{"code": "abc", "env": {"TOKEN": {"secret": "t"}}}"#.into(),
+                None,
+            ),
             // The loader would run whatever it names.
             (
                 &listed,
@@ -142,9 +167,19 @@ mod tests {
                 r#"{"code": "abc", "env": {"TOKEN": "", "LD_PRELOAD": "/x.so"}}"#.into(),
                 Some("env = [\"LD_PRELOAD\"]"),
             ),
-            (&listed, "python", r#"{"code": "abc", "env": {"PATH": "/x"}}"#.into(), Some("env = [\"PATH\"]")),
+            (
+                &listed,
+                "python",
+                r#"{"code": "abc", "env": {"PATH": "/x"}}"#.into(),
+                Some("env = [\"PATH\"]"),
+            ),
             // A program is no code that anybody could have hashed.
-            (&listed, "exec", format!(r#"{{"sha256": "{ABC}"}}"#), Some("set allow = true")),
+            (
+                &listed,
+                "exec",
+                format!(r#"{{"sha256": "{ABC}"}}"#),
+                Some("set allow = true"),
+            ),
             (&listed, "python", "nonsense".into(), Some("set allow = true")),
         ] {
             match (allowed.admit(component, &config), refusal) {

@@ -45,7 +45,9 @@ fn fill_in_node(node: &mut dyn TableLike, dir: &Path) -> Result<(), String> {
     let path = item.as_str().map(|path| dir.join(path));
     let path: PathBuf = path.ok_or("is the path of a file with the code, as text")?;
     if let Some(other) = OTHERS.iter().find(|other| node.contains_key(other)) {
-        return Err(format!("cannot be given together with {other}: it is filled in from the file"));
+        return Err(format!(
+            "cannot be given together with {other}: it is filled in from the file"
+        ));
     }
     let code = fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let sha256: String = Sha256::digest(&code).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -92,13 +94,20 @@ mod tests {
     #[test]
     fn what_is_not_meant_stays_and_what_is_wrong_is_said() {
         let dir = tempfile::tempdir().unwrap();
-        for same in ["no toml [ code_from", "name = \"code_from\"", "[sources]\ncode_from = 1"] {
+        for same in [
+            "no toml [ code_from",
+            "name = \"code_from\"",
+            "[sources]\ncode_from = 1",
+        ] {
             assert_eq!(fill_in(same.into(), dir.path()).unwrap(), same);
         }
         for (node, said) in [
             ("code_from = \"none.py\"", "transforms.x.code_from: cannot read"),
             ("code_from = 5", "transforms.x.code_from: is the path of a file"),
-            ("code_from = \"a.py\"\ncode = \"\"", "cannot be given together with code"),
+            (
+                "code_from = \"a.py\"\ncode = \"\"",
+                "cannot be given together with code",
+            ),
         ] {
             let error = fill_in(format!("[transforms.x]\n{node}\n"), dir.path()).unwrap_err();
             assert!(error.contains(said), "{error}");

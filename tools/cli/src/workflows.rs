@@ -152,8 +152,7 @@ fn deploy(text: String, expect_revision: Option<u32>, reason: Option<String>) ->
 /// A file's text, or stdin's, with the code that it takes from other files.
 pub fn read(file: &Path) -> Result<String, CliError> {
     let dir = file.parent().unwrap_or(Path::new(""));
-    code_from::fill_in(read_only(file)?, dir)
-        .map_err(|cause| CliError::Usage(format!("{}: {cause}", file.display())))
+    code_from::fill_in(read_only(file)?, dir).map_err(|cause| CliError::Usage(format!("{}: {cause}", file.display())))
 }
 
 fn read_only(file: &Path) -> Result<String, CliError> {

@@ -86,7 +86,11 @@ fn code_that_is_listed_runs_and_no_other() {
     fs::write(&script, CODE).expect("code");
     let sums = Cmd::new("sha256sum").arg(&script).run(SOON);
     let sha256 = sums.stdout.split_whitespace().next().expect("a hash").to_string();
-    fs::write(&config, format!("[custom_code]\nsha256 = [\"{sha256}\"]\nenv = [\"TOKEN\"]\n")).expect("settings");
+    fs::write(
+        &config,
+        format!("[custom_code]\nsha256 = [\"{sha256}\"]\nenv = [\"TOKEN\"]\n"),
+    )
+    .expect("settings");
     let mut daemon = fleet
         .daemon_cmd("gateway", None)
         .env("PGPASSWORD", "hunter2")
@@ -133,7 +137,9 @@ fn code_that_is_listed_runs_and_no_other() {
         ("loads", "env.LD_PRELOAD, which this daemon does not allow"),
     ] {
         wait_until("the daemon to refuse it", SOON, || {
-            let status = fleet.cli(&["workflow", "status", name, "-o", "json"]).unwrap_or_default();
+            let status = fleet
+                .cli(&["workflow", "status", name, "-o", "json"])
+                .unwrap_or_default();
             (status.contains(part) && status.contains("failed")).then_some(())
         });
         assert!(!fleet.dir().join(format!("{name}.jsonl")).exists(), "{name} has run");

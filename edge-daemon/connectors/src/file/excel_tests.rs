@@ -173,7 +173,10 @@ assert os.path.getsize('in.xlsx') < 1 << 20",
     let harvest = once(dir.path(), "").await;
     assert_eq!(harvest.rows().len(), 0);
     let reasons = harvest.reasons();
-    assert!(reasons.contains("take more than 67108864 bytes when they are unpacked"), "{reasons}");
+    assert!(
+        reasons.contains("take more than 67108864 bytes when they are unpacked"),
+        "{reasons}"
+    );
 }
 
 #[test]

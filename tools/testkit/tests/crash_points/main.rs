@@ -157,7 +157,15 @@ const DROPS: &[Case] = &[
     (Point::OutgoingAfterDrop, 2, Victim::Gateway, Job::Overfill),
 ];
 
-const ALL: &[&[Case]] = &[GATEWAY_SPOOLS, GATEWAY_SENDS, HUB, OTHER_OCCASIONS, ROTATIONS, REPLAYS, DROPS];
+const ALL: &[&[Case]] = &[
+    GATEWAY_SPOOLS,
+    GATEWAY_SENDS,
+    HUB,
+    OTHER_OCCASIONS,
+    ROTATIONS,
+    REPLAYS,
+    DROPS,
+];
 
 #[track_caller]
 fn die_at_each(cases: &[Case]) {

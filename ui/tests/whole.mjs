@@ -195,9 +195,10 @@ const STEPS = {
     await button("Roll back to revision 1").click();
     await told("warm runs the text of revision 1 again, as revision 3.");
     await tab("Run");
-    await until("both to run it", async () =>
-      (await rows("Where it runs")).every(({ State, Revision }) => `${State} ${Revision}` === "running 3"),
-    );
+    await until("both to run it", async () => {
+      const parts = await rows("Where it runs");
+      return parts.length === 2 && parts.every(({ State, Revision }) => `${State} ${Revision}` === "running 3");
+    });
     await measure(61);
     await until("what is warm to arrive again", async () => (await kept("celsius = 61")) === 1);
     assert.equal(await kept("celsius = 60"), 0, "the revision that was a mistake let it fall");

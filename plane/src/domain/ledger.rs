@@ -318,10 +318,8 @@ impl Streams {
     }
 
     fn report_one(&mut self, heard: Heard, now_ms: u64) {
-        let stream = self
-            .by_id
-            .entry(heard.report.stream)
-            .or_insert_with(|| Stream::new(heard.report.workflow, &heard.report.edge));
+        let new = || Stream::new(heard.report.workflow, &heard.report.edge);
+        let stream = self.by_id.entry(heard.report.stream).or_insert_with(new);
         let (slot, planned) = match heard.report.side {
             Side::Producer | Side::Direct => (&mut stream.producer, stream.planned.map(|(from, _)| from)),
             Side::Consumer => (&mut stream.consumer, stream.planned.map(|(_, to)| to)),

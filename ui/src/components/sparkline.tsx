@@ -1,6 +1,6 @@
 // The last two minutes of a rate, small. The number beside it says the same.
 
-const WIDTH = 96;
+const WIDTH = 72;
 const HEIGHT = 20;
 
 export function Sparkline({ values }: { values: readonly number[] }) {

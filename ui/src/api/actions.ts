@@ -81,15 +81,15 @@ const onlyIf = (expected: number): Record<string, string> =>
   expected === 0 ? { "if-none-match": "*" } : { "if-match": `"${expected}"` };
 
 /** Stores a text as a new revision and deploys it, unless another one is current than expected (0: there is none yet). */
-export const applyWorkflow = (name: string, text: string, expected: number) =>
-  put<{ revision: number }>(`/workflows/${part(name)}`, { text }, onlyIf(expected));
+export const applyWorkflow = (name: string, text: string, reason: string, expected: number) =>
+  put<{ revision: number }>(`/workflows/${part(name)}`, { text, reason }, onlyIf(expected));
 
 /** What applying a text would change; changes nothing. */
 export const diffWorkflow = (text: string) => post<WorkflowDiff>("/workflows/diff", { text });
 
 /** The same as applying it, wave by wave. */
-export const startRollout = (text: string, policy: RolloutPolicy, expected: number) =>
-  post<RolloutView>("/rollouts", { text, policy }, onlyIf(expected));
+export const startRollout = (text: string, reason: string, policy: RolloutPolicy, expected: number) =>
+  post<RolloutView>("/rollouts", { text, reason, policy }, onlyIf(expected));
 
 export type RolloutCommand = "pause" | "resume" | "abort" | "rollback";
 
@@ -121,5 +121,5 @@ export const removeUser = (name: string) => remove<null>(`/users/${part(name)}`)
 export const changePassword = (old: string, fresh: string) => put<null>("/session/password", { old, new: fresh });
 
 /** Deploys an older revision's text as a new revision. */
-export const rollBack = (name: string, revision: number) =>
-  post<{ revision: number }>(`/workflows/${part(name)}/rollback`, { revision });
+export const rollBack = (name: string, revision: number, reason: string) =>
+  post<{ revision: number }>(`/workflows/${part(name)}/rollback`, { revision, reason });

@@ -11,6 +11,7 @@ import { Callout, Failure } from "@/components/callout";
 import { CliButton, shellWord } from "@/components/copy";
 import { Dialog } from "@/components/dialog";
 import { DifferenceList } from "@/components/difference";
+import { Field, Input } from "@/components/field";
 import { Loading } from "@/components/page";
 import { cliOf, FIRST, policyOf } from "@/lib/rollout";
 import { difference } from "@/workflow/diff";
@@ -56,12 +57,13 @@ export function Deploy({ bench, isValid, onClose, onDone }: DeployProps) {
   const [isBusy, setBusy] = useState(false);
   const [isInWaves, setInWaves] = useState(false);
   const [typed, setTyped] = useState(FIRST);
+  const [reason, setReason] = useState("");
   const policy = policyOf(typed);
   const there = now.data;
   const isConflict = there !== undefined && there.revision !== bench.base.revision;
   const send = async (expected: number) => {
-    if (!isInWaves || !policy) return applyWorkflow(target, bench.text, expected);
-    const { id, revision } = await startRollout(bench.text, policy, expected);
+    if (!isInWaves || !policy) return applyWorkflow(target, bench.text, reason, expected);
+    const { id, revision } = await startRollout(bench.text, reason, policy, expected);
     void queries.invalidateQueries({ queryKey: keys.rollouts });
     return { revision, rollout: id };
   };
@@ -90,7 +92,8 @@ export function Deploy({ bench, isValid, onClose, onDone }: DeployProps) {
   const base = bench.base.revision === 0 ? "" : bench.base.text;
   const file = shellWord(`${target}.toml`);
   const expected = there?.revision ?? bench.base.revision;
-  const command = isInWaves ? cliOf(file, typed, expected) : `mycelial workflow apply ${file} --expect ${expected}`;
+  const plain = isInWaves ? cliOf(file, typed, expected) : `mycelial workflow apply ${file} --expect ${expected}`;
+  const command = reason ? `${plain} --reason ${shellWord(reason)}` : plain;
   const changes = there && difference(graphIn(there.text), mine);
   const isSame = changes && changes.nodes.length === 0 && changes.tests.length === 0 && there.text === bench.text;
   return (
@@ -129,6 +132,9 @@ export function Deploy({ bench, isValid, onClose, onDone }: DeployProps) {
       {changes && !isConflict && <DifferenceList difference={changes} />}
       <Affected text={bench.text} isValid={isValid} />
       <Waves isInWaves={isInWaves} setInWaves={setInWaves} typed={typed} setTyped={setTyped} />
+      <Field label="Why" hint="Optional; stands in the history and in the audit.">
+        <Input value={reason} maxLength={512} onChange={(event) => setReason(event.target.value)} />
+      </Field>
       {error !== null && <Failure error={error} />}
       <div className="flex flex-wrap justify-end gap-2">
         <span className="mr-auto">

@@ -1,6 +1,7 @@
 // A workflow's history: who deployed what and when, how it differs from what runs, and back to it with one click.
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
 import { useParams } from "wouter";
 import { rollBack } from "@/api/actions";
 import { keys } from "@/api/keys";
@@ -13,6 +14,7 @@ import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
 import { Diff } from "@/components/diff";
 import { DrawnDifference } from "@/components/drawn-difference";
+import { Input } from "@/components/field";
 import { Page, Panel, Section } from "@/components/page";
 import { Status } from "@/components/status";
 import { Time } from "@/components/time";
@@ -69,6 +71,7 @@ function History({ name, all }: { name: string; all: readonly RevisionView[] }) 
                   <span className="text-xs text-muted">
                     <Time unixMs={revision.at_unix_ms} /> by {revision.by}
                   </span>
+                  {revision.reason && <span className="block text-xs">{revision.reason}</span>}
                 </button>
               </li>
             ))}
@@ -120,9 +123,12 @@ function Comparison({ name, all, chosen }: ComparisonProps) {
 function RollBack({ name, revision }: { name: string; revision: number }) {
   const queries = useQueryClient();
   const [, pick] = useSearchState("revision");
+  const [reason, setReason] = useState("");
+  const why = reason ? ` --reason ${shellWord(reason)}` : "";
   const run = useMutation({
-    mutationFn: () => rollBack(name, revision),
+    mutationFn: () => rollBack(name, revision, reason),
     onSuccess: async (made) => {
+      setReason("");
       tell(`${name} runs the text of revision ${revision} again, as revision ${made.revision}.`);
       pick("");
       await queries.invalidateQueries({ queryKey: keys.workflow(name) });
@@ -130,7 +136,15 @@ function RollBack({ name, revision }: { name: string; revision: number }) {
   });
   return (
     <Allowed needs="operator" what="Rolling back">
-      <CliButton command={`mycelial workflow rollback ${shellWord(name)} --to ${revision}`} />
+      <Input
+        aria-label="Why"
+        placeholder="Why (optional)"
+        className="w-44"
+        maxLength={512}
+        value={reason}
+        onChange={(event) => setReason(event.target.value)}
+      />
+      <CliButton command={`mycelial workflow rollback ${shellWord(name)} --to ${revision}${why}`} />
       <Button kind="main" busy={run.isPending} onClick={() => run.mutate()}>
         Roll back to revision {revision}
       </Button>

@@ -25,22 +25,29 @@ pub fn fill_in(text: String, dir: &Path) -> Result<String, String> {
     let Ok(mut document) = text.parse::<DocumentMut>() else {
         return Ok(text);
     };
+    let mut is_filled = false;
     for section in SECTIONS {
         let Some(nodes) = document.get_mut(section).and_then(|item| item.as_table_like_mut()) else {
             continue;
         };
         for (name, node) in nodes.iter_mut() {
             if let Some(node) = node.as_table_like_mut() {
-                fill_in_node(node, dir).map_err(|cause| format!("{section}.{}.{KEY}: {cause}", name.get()))?;
+                let filled = fill_in_node(node, dir);
+                is_filled |= filled.map_err(|cause| format!("{section}.{}.{KEY}: {cause}", name.get()))?;
             }
         }
+    }
+    // It stood somewhere else.
+    if !is_filled {
+        return Ok(text);
     }
     Ok(document.to_string())
 }
 
-fn fill_in_node(node: &mut dyn TableLike, dir: &Path) -> Result<(), String> {
+/// Whether there was something to do.
+fn fill_in_node(node: &mut dyn TableLike, dir: &Path) -> Result<bool, String> {
     let Some(item) = node.get(KEY) else {
-        return Ok(());
+        return Ok(false);
     };
     let path = item.as_str().map(|path| dir.join(path));
     let path: PathBuf = path.ok_or("is the path of a file with the code, as text")?;
@@ -54,7 +61,7 @@ fn fill_in_node(node: &mut dyn TableLike, dir: &Path) -> Result<(), String> {
     node.remove(KEY);
     node.insert("code", toml_edit::Item::Value(literal(&code)));
     node.insert("sha256", toml_edit::value(sha256));
-    Ok(())
+    Ok(true)
 }
 
 /// A text as it stands between three quotes, where it can.

@@ -296,7 +296,10 @@ impl Model {
                 }
                 let before = self.frames.len();
                 // A mark may have been lost with the segment it was in; then an older one holds, and its groups only.
-                self.frames.retain(|kept| kept.root_seq <= kept_root);
+                // What was added to such a group and lost with its mark goes, too: nothing of it is there to go back to.
+                let next_seq = self.spool().state().next_seq;
+                let goes = |kept: &Kept| kept.root_seq > kept_root || (kept.gone == Gone::Lost && kept.seq >= next_seq);
+                self.frames.retain(|kept| !goes(kept));
                 assert_eq!(removed, (before - self.frames.len()) as u64);
                 if before > self.frames.len() || kept_root < self.next_root - 1 {
                     self.roots.retain(|(root, _)| *root <= kept_root);
@@ -522,4 +525,23 @@ proptest! {
         }
         model.finish();
     }
+}
+
+/// Found by the test above.
+#[test]
+fn going_back_over_what_was_added_and_lost() {
+    let calls = [
+        Call::Append(vec![vec![0]]),
+        Call::Reopen,
+        Call::Add(vec![0]),
+        Call::Append(vec![vec![]]),
+        Call::Append(vec![vec![]]),
+        Call::AdvanceBy(1),
+        Call::Damage(1),
+        Call::Truncate(1),
+        Call::Append(vec![vec![5]]),
+    ];
+    let mut model = Model::new();
+    calls.iter().for_each(|call| model.run(call));
+    model.finish();
 }

@@ -82,11 +82,10 @@ const DAEMON_MEMORY: u64 = 15_000_000;
 /// The same for one that sends: its spool is a database in memory as well. A tenth above what was measured: how far its reader is
 /// ahead differs from run to run.
 const SENDER_MEMORY: u64 = 16_500_000;
-/// The same for one in which ten connectors of nine kinds work at once. A twentieth above the most that was measured.
-const TEN_MEMORY: u64 = 17_250_000;
-/// The plane's, with [`Load::FULL`] around it: a twentieth above what is promised, since how much of a program the kernel maps
-/// at once differs from machine to machine by half a megabyte.
-const PLANE_MEMORY: u64 = 10_500_000;
+/// The same for one in which ten connectors of nine kinds work at once. A tenth above what was measured.
+const TEN_MEMORY: u64 = 16_500_000;
+/// The plane's, with [`Load::FULL`] around it.
+const PLANE_MEMORY: u64 = 10_000_000;
 /// The same while a browser watches them.
 const WATCHED_MEMORY: u64 = PLANE_MEMORY;
 

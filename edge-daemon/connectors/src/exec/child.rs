@@ -53,10 +53,10 @@ impl Program {
         if let Some(at) = command.iter().position(|part| part.contains('\0')) {
             return Err(ConfigError::at(format!("command[{at}]"), "has a zero byte in it"));
         }
-        let is_none = |value: &SecretRef| matches!(value, SecretRef::Plain(text) if text.contains('\0'));
+        let has_zero = |value: &SecretRef| matches!(value, SecretRef::Plain(text) if text.contains('\0'));
         if let Some((name, _)) = env
             .iter()
-            .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || is_none(value))
+            .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || has_zero(value))
         {
             return Err(ConfigError::at(format!("env.{name}"), "is no environment variable"));
         }

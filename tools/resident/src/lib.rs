@@ -131,10 +131,7 @@ mod tests {
     #[test]
     fn waits_grow_to_half_a_second() {
         let millis: Vec<u128> = waits().take(10).map(|wait| wait.as_millis()).collect();
-        assert_eq!(
-            millis,
-            [250, 500, 500, 500, 500, 500, 500, 500, 500, 500]
-        );
+        assert_eq!(millis, [250, 500, 500, 500, 500, 500, 500, 500, 500, 500]);
     }
 
     /// Bytes of the file that are mapped into memory now.

@@ -8,8 +8,9 @@ use anyhow::Result;
 use crate::metadata::Metadata;
 use crate::{cmd, footprint, setup, ui};
 
-/// Most tests wait for servers and daemons longer than they compute.
-const TESTS_PER_CORE: usize = 2;
+/// Most tests wait for servers and daemons longer than they compute; those that do not count for two
+/// (`.config/nextest.toml`).
+const TESTS_PER_CORE: usize = 3;
 
 /// What `cargo xtask test` can be told.
 #[derive(clap::Args)]

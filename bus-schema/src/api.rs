@@ -170,6 +170,8 @@ pub enum ApiCall {
     },
     /// Enrolment strings that can still be used, with what their daemons are labelled. Answered by [`ApiResult::TokenLabels`].
     TokenLabels,
+    /// What the nodes of one workflow do, or of all. Answered by [`ApiResult::Nodes`].
+    Nodes(Option<String>),
 }
 
 /// What is done with groups: selectors with a name, used as `group:NAME` wherever a selector is. Variants are only ever appended.
@@ -277,6 +279,8 @@ pub enum ApiResult {
     History(Vec<RevisionView>),
     /// For [`ApiCall::TokenLabels`].
     TokenLabels(Vec<LabelledToken>),
+    /// For [`ApiCall::Nodes`], by workflow, node and daemon.
+    Nodes(Vec<NodeView>),
 }
 
 /// A group in a list.
@@ -691,6 +695,45 @@ pub struct StreamView {
     /// far as the plane has watched. `None` when nothing waits.
     #[serde(default, skip_serializing_if = "Aside::is_untold")]
     pub lag_ms: Aside<Option<u64>>,
+    /// Bytes that went this way since the producing daemon opened the stream: sealed frames between daemons, about what its
+    /// records take inside of one. Not there as long as that daemon has not said.
+    #[serde(default, skip_serializing_if = "Aside::is_untold")]
+    pub bytes: Aside<u64>,
+    /// Bytes a second, over the last reports.
+    #[serde(default, skip_serializing_if = "Aside::is_untold")]
+    pub bytes_per_s: Aside<u64>,
+    /// How long it took lately, on average, from where records went in until it was known that they are durable at the
+    /// destination, in milliseconds. `None` when nothing went.
+    #[serde(default, skip_serializing_if = "Aside::is_untold")]
+    pub latency_ms: Aside<Option<u64>>,
     /// What keeps it from flowing; empty when nothing does.
     pub trouble: String,
+}
+
+/// What a node of a workflow does on one daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct NodeView {
+    /// The workflow.
+    pub workflow: String,
+    /// The node.
+    pub node: String,
+    /// The daemon.
+    pub daemon: String,
+    /// Records that left it since the workflow began there; of a destination: that arrived.
+    pub records: u64,
+    /// About how many bytes they take.
+    pub bytes: u64,
+    /// Records that it could not take, which became dead letters.
+    pub errors: u64,
+    /// How often it failed and was tried again.
+    pub faults: u64,
+    /// Batches, of one record or many.
+    pub batches: u64,
+    /// How long it was at work on them, waiting for its system included, in microseconds. Of a source: nothing.
+    pub busy_us: u64,
+    /// Records a second, over the last reports.
+    pub rate: u32,
+    /// Bytes a second.
+    pub bytes_per_s: u64,
 }

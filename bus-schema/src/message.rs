@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     api::{ApiCall, ApiResult},
+    carried::Carried,
     control::{ControlCall, ControlResult},
     id::{FleetId, NodeId, StreamId, WorkflowId},
     key::{PublicKeys, SecretKey},
@@ -147,6 +148,7 @@ messages! {
     41, 1 => RotateAnswer;
     42, 1 => RotateDone;
     43, 1 => CertificateShow;
+    44, 1 => Carried;
 }
 
 /// A candidate asks to become a member. Travels in a sealed box to the plane.

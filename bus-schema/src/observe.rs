@@ -1,6 +1,10 @@
 //! Watching a fleet over time: history of metrics, and alerts. What operators ask and what the plane answers; plain data.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +20,7 @@ pub const REASON_BYTES_MAX: usize = 500;
 pub enum ObserveCall {
     /// History of a subject. Answered by [`ObserveResult::Series`].
     Series {
-        /// `daemon:NAME`, `workflow:NAME` or `stream:WORKFLOW/EDGE`.
+        /// `daemon:NAME`, `workflow:NAME`, `node:WORKFLOW/NODE` or `stream:WORKFLOW/EDGE`.
         subject: String,
         /// One metric by its name; all there are when `None`.
         metric: Option<String>,
@@ -162,6 +166,33 @@ pub struct AlertRule {
     pub notify: Vec<String>,
     /// Whether it is looked at.
     pub enabled: bool,
+}
+
+/// The rules that come with the plane. One of the same name replaces each; `enabled = false` switches it off.
+pub fn built_in_rules() -> Vec<AlertRule> {
+    use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Failing, Lag, Offline, PlanStuck, RolloutStuck};
+    let rule = |name: &str, when, over, for_s, severity| AlertRule {
+        name: name.to_string(),
+        when,
+        over,
+        for_s,
+        severity,
+        select: String::new(),
+        workflow: String::new(),
+        notify: Vec::new(),
+        enabled: true,
+    };
+    vec![
+        rule("daemon-offline", Offline, 0, 300, Severity::Warning),
+        rule("stream-lag", Lag, 900, 300, Severity::Warning),
+        rule("buffer-fill", BufferFill, 80, 60, Severity::Critical),
+        rule("disk-free", DiskFree, 200, 60, Severity::Critical),
+        rule("dead-letters", DeadLetters, 0, 60, Severity::Info),
+        rule("workflow-failing", Failing, 0, 120, Severity::Warning),
+        rule("plan-stuck", PlanStuck, 0, 300, Severity::Warning),
+        rule("daemon-cloned", Cloned, 0, 0, Severity::Critical),
+        rule("rollout-stuck", RolloutStuck, 900, 0, Severity::Warning),
+    ]
 }
 
 /// Where an alert stands. Variants are only ever appended.

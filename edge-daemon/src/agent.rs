@@ -48,6 +48,7 @@ use crate::{
     assemble::{Workshop, unix_ms},
     board::Board,
     buffers::{BufferError, Finding},
+    carried::Told,
     chores::{self, Chores},
     clocks::Clocks,
     control::Paused,
@@ -165,6 +166,7 @@ pub struct Agent {
     /// A look at the buffers that somebody waits for.
     spool_look: Option<JoinHandle<Result<Vec<Finding>, BufferError>>>,
     rotation: Rotation,
+    told: Told,
     random: fn() -> u64,
 }
 
@@ -270,6 +272,7 @@ impl Agent {
             log_back: None,
             spool_look: None,
             rotation: Rotation::default(),
+            told: Told::default(),
             random,
         };
         agent.resume_rotation()?;
@@ -626,8 +629,10 @@ impl Agent {
             return;
         }
         let Some(plane) = self.secure.plane() else { return };
-        let mut streams = self.streams.reports();
-        streams.extend(self.supervisor.direct_reports().await);
+        let (mut streams, mut carried) = (self.streams.reports(), self.streams.carried());
+        let (direct, direct_carried) = self.supervisor.direct_reports().await;
+        streams.extend(direct);
+        carried.extend(direct_carried);
         let status = self.status(&streams, lease_ms);
         if let Err(error) = self.session.send(&plane.node, &status).await {
             tracing::debug!(%error, "the status could not be sent");
@@ -639,6 +644,11 @@ impl Agent {
             };
             if let Err(error) = self.session.send(&plane.node, &reports).await {
                 tracing::debug!(%error, "the accounts could not be sent");
+            }
+        }
+        for message in self.told.messages(self.secure.epoch(), self.board.carried(), carried) {
+            if let Err(error) = self.session.send(&plane.node, &message).await {
+                tracing::debug!(%error, "what was carried could not be sent");
             }
         }
     }

@@ -9,6 +9,7 @@ use std::{
 
 use bus_link::{home::Home, secure::Secure};
 use bus_schema::{
+    carried::StreamCarried,
     data::Origin,
     id::StreamId,
     message::{Side, StreamReport},
@@ -76,6 +77,17 @@ pub struct Direct {
 }
 
 impl Direct {
+    /// What it has carried.
+    pub fn carried(&self) -> StreamCarried {
+        let flow::Throughput { bytes, timed, took_ms } = self.meter.throughput();
+        StreamCarried {
+            stream: self.report.stream,
+            bytes,
+            timed,
+            took_ms,
+        }
+    }
+
     /// The account now.
     pub fn report(&self) -> StreamReport {
         let mark = self.meter.mark();

@@ -7,21 +7,24 @@ use std::{
 };
 
 use bus_schema::{
+    carried::{NodeCarried, Work},
     data::Batch,
     id::WorkflowId,
     limits::TEXT_BYTES_MAX,
     message::{RunState, WorkflowStatus},
 };
-use flow::Observer;
+use flow::{Observer, Passage};
 use tokio::sync::Notify;
 
-use crate::taps::Taps;
+use crate::{carried::Tally, taps::Taps};
 
 struct Entry {
     revision: u32,
     pipes: BTreeMap<usize, (RunState, String)>,
     /// The last thing that somebody should know, though nothing stops.
     notice: String,
+    /// What the nodes of each pipe have done.
+    tallies: BTreeMap<usize, Arc<Tally>>,
 }
 
 /// The board.
@@ -71,6 +74,7 @@ impl Board {
                 revision,
                 pipes,
                 notice,
+                tallies: BTreeMap::new(),
             },
         );
         self.changed.notify_one();
@@ -138,12 +142,32 @@ impl Board {
             .unwrap_or_default()
     }
 
+    /// What the nodes of every workflow have done since it began.
+    pub fn carried(&self) -> Vec<NodeCarried> {
+        let mut carried = Vec::new();
+        for (workflow, entry) in self.lock().iter() {
+            let mut nodes = BTreeMap::new();
+            entry.tallies.values().for_each(|tally| tally.add_to(&mut nodes));
+            carried.extend(nodes.into_iter().map(|(node, work)| NodeCarried {
+                workflow: *workflow,
+                node,
+                work,
+            }));
+        }
+        carried
+    }
+
     /// The observer of one pipe.
     pub fn observer(self: &Arc<Self>, workflow: WorkflowId, pipe: usize) -> Arc<dyn Observer> {
+        let tally = Arc::default();
+        if let Some(entry) = self.lock().get_mut(&workflow) {
+            entry.tallies.insert(pipe, Arc::clone(&tally));
+        }
         Arc::new(Watching {
             board: Arc::clone(self),
             workflow,
             pipe,
+            tally,
         })
     }
 }
@@ -160,6 +184,7 @@ struct Watching {
     board: Arc<Board>,
     workflow: WorkflowId,
     pipe: usize,
+    tally: Arc<Tally>,
 }
 
 impl Observer for Watching {
@@ -171,7 +196,28 @@ impl Observer for Watching {
         self.board.note(self.workflow, &format!("{node}: {text}"));
     }
 
-    fn passed(&self, node: &str, batch: &Batch) {
+    fn failed(&self, node: &str) {
+        let faults = 1;
+        self.tally.note(
+            node,
+            Work {
+                faults,
+                ..Work::default()
+            },
+        );
+    }
+
+    fn passed(&self, node: &str, batch: &Batch, passage: Passage) {
+        let Passage { bytes, died, took } = passage;
+        let work = Work {
+            records: batch.rows() as u64,
+            bytes,
+            errors: died,
+            faults: 0,
+            batches: u64::from(batch.rows() > 0),
+            busy_us: took.as_micros() as u64,
+        };
+        self.tally.note(node, work);
         self.board.taps.passed(self.workflow, node, batch, Instant::now());
     }
 }

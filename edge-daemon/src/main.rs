@@ -6,6 +6,7 @@ mod assemble;
 mod audit;
 mod board;
 mod buffers;
+mod carried;
 mod chores;
 mod clocks;
 mod command;

@@ -10,7 +10,7 @@ use bus_schema::{
     message::RunState,
     plan::{Action, ComponentRole, Pipe, PlanWorkflow, Root},
 };
-use flow::{Fault, Observer, Position, READ_WAIT_MAX, Read, Source};
+use flow::{Fault, Observer, Passage, Position, READ_WAIT_MAX, Read, Source};
 
 /// The cause of a paused workflow's state.
 pub const PAUSED: &str = "paused by an operator";
@@ -75,7 +75,11 @@ impl Observer for Quiet {
         self.0.notice(node, text);
     }
 
-    fn passed(&self, node: &str, batch: &Batch) {
-        self.0.passed(node, batch);
+    fn failed(&self, node: &str) {
+        self.0.failed(node);
+    }
+
+    fn passed(&self, node: &str, batch: &Batch, passage: Passage) {
+        self.0.passed(node, batch, passage);
     }
 }

@@ -205,7 +205,7 @@ pub async fn run(
             .iter()
             .all(|n| pipes.get(*n).is_some_and(|(state, _)| *state == RunState::Finished));
         let is_empty = |report: &StreamReport| report.ledger.buffered == 0;
-        if read && streams.reports().iter().all(is_empty) && supervisor.direct_reports().await.iter().all(is_empty) {
+        if read && streams.reports().iter().all(is_empty) && supervisor.direct_reports().await.0.iter().all(is_empty) {
             break None;
         }
     };

@@ -8,6 +8,7 @@ use std::{
 
 use bus_link::essential;
 use bus_schema::{
+    carried::StreamCarried,
     id::WorkflowId,
     message::{RunState, Side, StreamReport},
     plan::PlanWorkflow,
@@ -204,13 +205,15 @@ impl Supervisor {
         self.stop(&all).await
     }
 
-    /// Accounts of pipes without streams.
-    pub async fn direct_reports(&self) -> Vec<StreamReport> {
-        let mut reports = Vec::new();
+    /// Accounts of pipes without streams, and what they have carried.
+    pub async fn direct_reports(&self) -> (Vec<StreamReport>, Vec<StreamCarried>) {
+        let (mut reports, mut carried) = (Vec::new(), Vec::new());
         for running in self.running.values() {
-            reports.extend(running.direct.lock().await.iter().map(Direct::report));
+            let direct = running.direct.lock().await;
+            reports.extend(direct.iter().map(Direct::report));
+            carried.extend(direct.iter().map(Direct::carried));
         }
-        reports
+        (reports, carried)
     }
 }
 

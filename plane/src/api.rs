@@ -257,6 +257,12 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
         ApiCall::RolloutShow(id) => ApiResult::Rollouts(vec![deploy::rollout(state, id, now)?]),
         ApiCall::RolloutTell { id, command, reason } => return deploy::tell(state, id, command, &reason, env),
         ApiCall::Ledger => ApiResult::Ledger(state.stream_views(None, now)),
+        ApiCall::Nodes(workflow) => {
+            if let Some(name) = &workflow {
+                current(state, name)?;
+            }
+            ApiResult::Nodes(state.node_views(workflow.as_deref(), now))
+        }
         ApiCall::Group(call) => return group(state, call, now),
         ApiCall::OperatorList => ApiResult::Operators(state.operator_views()),
         ApiCall::Components => ApiResult::Components(state.component_views()),

@@ -1,13 +1,14 @@
 //! What operators see, as metrics: told family by family to whoever writes them down. Here in the text format that Prometheus
-//! scrapes (<https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4); `otlp` has another. Pure: lists in,
-//! text out.
+//! scrapes (<https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4); `otlp` has another.
 
 use std::fmt::Write as _;
 
 use bus_schema::{
-    api::{DaemonView, Presence, StreamView, WorkflowView},
+    api::{ApiCall, ApiResult, DaemonView, NodeView, Presence, StreamView, WorkflowView},
     message::RunState,
 };
+
+use crate::{permission::Caller, service::Handle};
 
 /// The content type of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -61,15 +62,62 @@ fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+/// What metrics are made of.
+#[derive(Debug)]
+pub struct Standing {
+    /// All daemons.
+    pub daemons: Vec<DaemonView>,
+    /// All workflows.
+    pub workflows: Vec<WorkflowView>,
+    /// All accounts.
+    pub streams: Vec<StreamView>,
+    /// What all nodes do.
+    pub nodes: Vec<NodeView>,
+}
+
+impl Standing {
+    /// Asks the plane how things are, in the name of a part of it.
+    pub async fn ask(service: &Handle, name: &str) -> Result<Self, &'static str> {
+        let caller = Caller::within(name);
+        let ask = async |call| service.call(&caller, call).await;
+        let answers = (
+            ask(ApiCall::DaemonList).await,
+            ask(ApiCall::WorkflowList).await,
+            ask(ApiCall::Ledger).await,
+            ask(ApiCall::Nodes(None)).await,
+        );
+        match answers {
+            (
+                ApiResult::Daemons(daemons),
+                ApiResult::Workflows(workflows),
+                ApiResult::Ledger(streams),
+                ApiResult::Nodes(nodes),
+            ) => Ok(Self {
+                daemons,
+                workflows,
+                streams,
+                nodes,
+            }),
+            _ => Err("the plane could not say how things are"),
+        }
+    }
+}
+
 /// All metrics, as Prometheus reads them.
-pub fn text(daemons: &[DaemonView], workflows: &[WorkflowView], streams: &[StreamView]) -> String {
+pub fn text(standing: &Standing) -> String {
     let mut page = Text::default();
-    tell(&mut page, daemons, workflows, streams);
+    tell(&mut page, standing);
     page.out
 }
 
 /// All metrics.
-pub fn tell(out: &mut dyn Page, daemons: &[DaemonView], workflows: &[WorkflowView], streams: &[StreamView]) {
+pub fn tell(out: &mut dyn Page, standing: &Standing) {
+    let Standing {
+        daemons,
+        workflows,
+        streams,
+        nodes,
+    } = standing;
     of_daemons(out, daemons);
     let mut state = Metric::new(
         out,
@@ -100,9 +148,10 @@ pub fn tell(out: &mut dyn Page, daemons: &[DaemonView], workflows: &[WorkflowVie
         revision.sample(&[("workflow", &workflow.name)], f64::from(workflow.revision));
     }
     of_streams(out, streams);
+    of_nodes(out, nodes);
 }
 
-type Number<T> = (&'static str, &'static str, &'static str, fn(&T) -> f64);
+type Number<T, N = f64> = (&'static str, &'static str, &'static str, fn(&T) -> N);
 
 fn of_daemons(out: &mut dyn Page, daemons: &[DaemonView]) {
     let is = |yes: bool| f64::from(u8::from(yes));
@@ -231,6 +280,93 @@ fn of_streams(out: &mut dyn Page, streams: &[StreamView]) {
             .iter()
             .for_each(|stream| metric.sample(&ends(stream), number(stream)));
     }
+    // Of these nothing is said where nothing is known.
+    let numbers: [Number<StreamView, Option<f64>>; 4] = [
+        (
+            "mycelial_stream_lag_seconds",
+            "gauge",
+            "How long ago the oldest record that waits was taken; 0 when none waits.",
+            |stream| Some(stream.lag_ms.get()?.unwrap_or(0) as f64 / 1e3),
+        ),
+        (
+            "mycelial_stream_bytes_total",
+            "counter",
+            "Bytes that went this way since the producing daemon opened the stream.",
+            |stream| Some(*stream.bytes.get()? as f64),
+        ),
+        (
+            "mycelial_stream_bytes_per_second",
+            "gauge",
+            "Bytes a second over the last reports.",
+            |stream| Some(*stream.bytes_per_s.get()? as f64),
+        ),
+        (
+            "mycelial_stream_latency_seconds",
+            "gauge",
+            "Lately, on average, from where records went in until they were known to be durable at the destination.",
+            |stream| Some((*stream.latency_ms.get()?)? as f64 / 1e3),
+        ),
+    ];
+    for (name, kind, help, number) in numbers {
+        let mut metric = Metric::new(out, name, kind, help);
+        for stream in streams {
+            if let Some(number) = number(stream) {
+                metric.sample(&ends(stream), number);
+            }
+        }
+    }
+}
+
+fn of_nodes(out: &mut dyn Page, nodes: &[NodeView]) {
+    let numbers: [Number<NodeView>; 6] = [
+        (
+            "mycelial_node_records_total",
+            "counter",
+            "Records that left a node, or arrived at a destination.",
+            |node| node.records as f64,
+        ),
+        (
+            "mycelial_node_bytes_total",
+            "counter",
+            "About how many bytes they take.",
+            |node| node.bytes as f64,
+        ),
+        (
+            "mycelial_node_errors_total",
+            "counter",
+            "Records that a node could not take, which became dead letters.",
+            |node| node.errors as f64,
+        ),
+        (
+            "mycelial_node_faults_total",
+            "counter",
+            "How often a node failed and was tried again.",
+            |node| node.faults as f64,
+        ),
+        (
+            "mycelial_node_batches_total",
+            "counter",
+            "Batches that records came in.",
+            |node| node.batches as f64,
+        ),
+        (
+            "mycelial_node_busy_seconds_total",
+            "counter",
+            "How long a node was at work on them, waiting for its system included.",
+            |node| node.busy_us as f64 / 1e6,
+        ),
+    ];
+    for (name, kind, help, number) in numbers {
+        let mut metric = Metric::new(out, name, kind, help);
+        for node in nodes {
+            let labels = [
+                ("workflow", &*node.workflow),
+                ("node", &*node.node),
+                ("daemon", &*node.daemon),
+            ];
+            metric.sample(&labels, number(node));
+        }
+    }
 }
 
 fn ends(stream: &StreamView) -> [(&'static str, &str); 4] {
@@ -285,10 +421,39 @@ mod tests {
             balances: true,
             buffered_bytes: 0,
             rate: 2,
-            lag_ms: Default::default(),
+            lag_ms: Some(2_500).into(),
+            bytes: 4_096.into(),
+            bytes_per_s: 7.into(),
+            latency_ms: Some(40).into(),
             trouble: String::new(),
         };
-        let text = text(&[daemon], &[workflow], &[stream]);
+        let untold = StreamView {
+            edge: "b->c".into(),
+            lag_ms: None.into(),
+            bytes: Default::default(),
+            bytes_per_s: Default::default(),
+            latency_ms: None.into(),
+            ..stream.clone()
+        };
+        let node = NodeView {
+            workflow: "orders".into(),
+            node: "clean".into(),
+            daemon: "gw".into(),
+            records: 10,
+            bytes: 900,
+            errors: 2,
+            faults: 1,
+            batches: 5,
+            busy_us: 1_500_000,
+            rate: 3,
+            bytes_per_s: 270,
+        };
+        let text = text(&Standing {
+            daemons: vec![daemon],
+            workflows: vec![workflow],
+            streams: vec![stream, untold],
+            nodes: vec![node],
+        });
         for line in [
             "# TYPE mycelial_daemon_up gauge",
             "mycelial_daemon_up{daemon=\"gw\"} 1",
@@ -296,10 +461,22 @@ mod tests {
             "mycelial_daemon_plan_wanted{daemon=\"gw\"} 4",
             "mycelial_workflow_state{workflow=\"orders\",state=\"paused\"} 1",
             "mycelial_stream_records{workflow=\"or\\\"ders\\\\\",edge=\"a->b\",producer=\"gw\",consumer=\"hub\",what=\"produced\"} 5",
+            "mycelial_stream_lag_seconds{workflow=\"or\\\"ders\\\\\",edge=\"a->b\",producer=\"gw\",consumer=\"hub\"} 2.5",
+            "mycelial_stream_lag_seconds{workflow=\"or\\\"ders\\\\\",edge=\"b->c\",producer=\"gw\",consumer=\"hub\"} 0",
+            "mycelial_stream_bytes_total{workflow=\"or\\\"ders\\\\\",edge=\"a->b\",producer=\"gw\",consumer=\"hub\"} 4096",
+            "mycelial_stream_latency_seconds{workflow=\"or\\\"ders\\\\\",edge=\"a->b\",producer=\"gw\",consumer=\"hub\"} 0.04",
+            "mycelial_node_records_total{workflow=\"orders\",node=\"clean\",daemon=\"gw\"} 10",
+            "mycelial_node_bytes_total{workflow=\"orders\",node=\"clean\",daemon=\"gw\"} 900",
+            "mycelial_node_errors_total{workflow=\"orders\",node=\"clean\",daemon=\"gw\"} 2",
+            "mycelial_node_faults_total{workflow=\"orders\",node=\"clean\",daemon=\"gw\"} 1",
+            "mycelial_node_busy_seconds_total{workflow=\"orders\",node=\"clean\",daemon=\"gw\"} 1.5",
             "mycelial_stream_balances{workflow=\"or\\\"ders\\\\\",edge=\"a->b\",producer=\"gw\",consumer=\"hub\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
         }
+        let untold = text.lines().filter(|line| line.contains("b->c"));
+        let untold = untold.filter(|line| line.contains("stream_bytes") || line.contains("latency"));
+        assert_eq!(untold.count(), 0, "what nobody has said is not made up");
         let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         let mut once = names.clone();
         once.dedup();

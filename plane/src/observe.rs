@@ -22,7 +22,7 @@ use crate::{
         alerts::{self, Alerts, Notice, Scope, Values},
         history::RESOLUTIONS,
         labels::Selector,
-        readings::Gatherer,
+        readings::{self, Gatherer},
     },
 };
 
@@ -150,8 +150,10 @@ impl Observer {
             let boot = daemon.and_then(|daemon| daemon.last()).map_or(0, |last| last.boot);
             (boot, daemon.is_some_and(|daemon| daemon.is_cloned(now.mono_ms)))
         };
-        let readings = self.gatherer.gather(&daemons, facts, &workflows, &streams);
+        let mut readings = self.gatherer.gather(&daemons, facts, &workflows, &streams);
         drop((daemons, streams));
+        let growth = state.nodes.take_growth(now.mono_ms);
+        readings.extend(readings::of_nodes(&growth, |id| state.workflow_name(id)));
         let mut values = alerts::values(&readings, RESOLUTIONS[0].step_s);
         values.extend(alerts::of_rollouts(state.rollouts.standing(now.mono_ms)));
         let before = self.alerts.clone();
@@ -387,8 +389,7 @@ async fn series(
         Ok(Some(series)) => observed(ObserveResult::Series(series)),
         Ok(None) => {
             let subject: String = subject.chars().take(100).collect();
-            let hint =
-                "a subject is daemon:NAME, workflow:NAME or stream:WORKFLOW/EDGE; history begins after ten seconds";
+            let hint = "a subject is daemon:NAME, workflow:NAME, node:WORKFLOW/NODE or stream:WORKFLOW/EDGE; history begins after ten seconds";
             failed(
                 FailureKind::NotFound,
                 format!("there is no such history of '{subject}'"),

@@ -8,10 +8,7 @@ use std::{
 };
 
 use bus_link::essential;
-use bus_schema::{
-    api::{ApiCall, ApiResult},
-    id::FleetId,
-};
+use bus_schema::id::FleetId;
 use hyper::body::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -26,9 +23,8 @@ use zeroize::Zeroizing;
 use crate::{
     clock::unix_ms,
     config::ConfigError,
-    metrics::{self, Page},
+    metrics::{self, Page, Standing},
     notify::{client::Client, first_line},
-    permission::Caller,
     service::{Handle, stopped},
 };
 
@@ -220,18 +216,9 @@ impl Pusher {
     }
 
     async fn push(&self) -> Result<(), String> {
-        let caller = Caller::within(CALLER);
-        let ask = async |call| self.service.call(&caller, call).await;
-        let answers = (
-            ask(ApiCall::DaemonList).await,
-            ask(ApiCall::WorkflowList).await,
-            ask(ApiCall::Ledger).await,
-        );
-        let (ApiResult::Daemons(daemons), ApiResult::Workflows(workflows), ApiResult::Ledger(streams)) = answers else {
-            return Err("the plane could not say how things are".to_string());
-        };
+        let standing = Standing::ask(&self.service, CALLER).await?;
         let mut requests = Requests::new(&self.fleet, unix_ms());
-        metrics::tell(&mut requests, &daemons, &workflows, &streams);
+        metrics::tell(&mut requests, &standing);
         requests.finish();
         let headers: Vec<_> = self
             .token

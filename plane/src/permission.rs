@@ -189,6 +189,7 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
         ApiCall::WorkflowHistory(_) => (Viewer, Narrow, false),
         ApiCall::TokenMint { .. } => (Operator, Whole, true),
         ApiCall::TokenLabels => (Operator, Whole, false),
+        ApiCall::Nodes(_) => (Viewer, Narrow, false),
     };
     (Need::Rank(rank, reach), changes)
 }

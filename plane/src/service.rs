@@ -22,6 +22,7 @@ use bus_link::{
 };
 use bus_schema::{
     api::{ApiCall, ApiResult, FailureKind},
+    carried::Carried,
     id::{FleetId, NodeId},
     limits::ROSTER_MEMBERS_MAX,
     member::{Certificate, GroupKey, Role, Signed},
@@ -387,6 +388,9 @@ impl Service {
             return Ok(message.read::<StreamReports>().map(|reports| {
                 state.on_reports(node, reports.boot, reports.streams, now);
             }));
+        }
+        if message.is::<Carried>() {
+            return Ok(message.read::<Carried>().map(|said| state.on_carried(node, said, now)));
         }
         if message.is::<RecallPage>() {
             return match message.read::<RecallPage>() {

@@ -3,12 +3,16 @@
 
 mod common;
 
+use std::time::Duration;
+
+use bus_link::session::SessionEvent;
 use bus_schema::{
     api::{ApiCall, ApiResult},
     audit::{AuditCall, AuditHead, AuditWish},
     member::Role,
+    message::{Message, PlanPut, RecallAsk, RecallPage},
 };
-use common::{Browser, Plane};
+use common::{Browser, Member, Plane, SOON, text};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "correct horse battery";
@@ -159,4 +163,89 @@ async fn whoever_alters_the_file_is_found_out() {
         assert_eq!(verified["holds"], json!(fault.is_empty()), "{sql}: {verified}");
         assert!(verified["fault"].as_str().unwrap().contains(fault), "{sql}: {verified}");
     }
+}
+
+/// Beats until the plane sends a message of this kind.
+async fn sent<M: Message>(daemon: &mut Member, plan_version: u64) -> M {
+    let deadline = tokio::time::Instant::now() + SOON;
+    while tokio::time::Instant::now() < deadline {
+        daemon.status.uptime_ms += 1;
+        daemon.status.plan_version = plan_version;
+        let (status, plane) = (daemon.status.clone(), daemon.membership.plane);
+        // Not connected yet after the plane's restart.
+        let _ = daemon.session.send(&plane, &status).await;
+        while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(300), daemon.events.recv()).await {
+            if let SessionEvent::Message(message) = event
+                && let Ok(found) = message.read::<M>()
+            {
+                return found;
+            }
+        }
+    }
+    panic!("the plane did not send it in time")
+}
+
+#[tokio::test]
+async fn what_a_daemon_gives_back_stands_in_it() {
+    let mut plane = Plane::start().await;
+    let mut operator = plane.member(Role::Operator, 50, "olga").await;
+    operator.up().await;
+    let mut gw = plane.member(Role::Daemon, 51, "gw").await;
+    gw.announce(&operator).await;
+    let applied = operator.call(ApiCall::WorkflowApply {
+        text: text("orders", "gw", "gw", "p"),
+        expect_revision: None,
+    });
+    assert!(matches!(applied.await, ApiResult::Revision(1)));
+    let PlanPut { plan } = sent(&mut gw, 0).await;
+    plane.stop().await;
+    for file in ["plane.db", "plane.db-wal", "plane.db-shm"] {
+        let _gone = std::fs::remove_file(plane.dir.path().join(file));
+    }
+    plane.start_again().await;
+
+    let RecallAsk { .. } = sent(&mut gw, 1).await;
+    let page = RecallPage {
+        roster: Some(gw.membership.roster.clone()),
+        plan: Some(plan),
+    };
+    // Said twice, it is learnt once.
+    for _ in 0..2 {
+        gw.session.send(&gw.membership.plane, &page).await.unwrap();
+    }
+    let search = async || {
+        let wish = AuditWish {
+            search: "give back".into(),
+            ..AuditWish::default()
+        };
+        let call = AuditCall::Search {
+            before: 0,
+            most: 10,
+            wish,
+        };
+        match operator.call(ApiCall::Audit(call)).await {
+            ApiResult::Audit(page) => page.entries,
+            other => panic!("{other:?}"),
+        }
+    };
+    let entries = common::wait_for("the entry", async || {
+        let entries = search().await;
+        (!entries.is_empty()).then_some(entries)
+    })
+    .await;
+    let ApiResult::Workflows(workflows) = operator.call(ApiCall::WorkflowList).await else {
+        panic!("workflows")
+    };
+    assert_eq!(workflows.len(), 1, "what was lost is there again");
+    let event = &entries[0].event;
+    assert_eq!(
+        (
+            event.who.as_str(),
+            event.from.as_str(),
+            event.action.as_str(),
+            event.what.as_str()
+        ),
+        ("gw", "bus", "give back what the plane had lost", "0 members, 1 plans")
+    );
+    assert_eq!(search().await.len(), 1, "{entries:?}");
 }

@@ -85,6 +85,7 @@ fn calls() -> Vec<ApiCall> {
         ApiCall::WorkflowHistory(_) => ApiCall::WorkflowHistory(none()),
         ApiCall::TokenMint { .. } => ApiCall::TokenMint { name: None, uses: 1, ttl_s: 60, labels: Default::default() },
         ApiCall::TokenLabels => ApiCall::TokenLabels,
+        ApiCall::Nodes(_) => ApiCall::Nodes(None),
     };
     // What is asked for within them.
     all.extend([

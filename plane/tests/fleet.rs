@@ -12,6 +12,7 @@ use bus_link::{
 };
 use bus_schema::{
     api::{ApiCall, ApiResult, BrokerKind, FailureKind, Presence},
+    carried::{NodeCarried, StreamCarried, Work},
     id::{NodeId, StreamId, WorkflowId},
     member::{Invitation, Role},
     message::{Frame, Ledger, Ping, Pong, RunState, Side, StreamReport, WorkflowStatus},
@@ -395,8 +396,12 @@ async fn two_ends_give_one_account_on_the_bus_and_on_the_page() {
     );
     let mut page = plane.browser().await.get("/api/v1/ledger").await.json()["items"].clone();
     assert_eq!(page[0]["ledger"]["delivered"], 6);
-    // Only the page is told how far it is behind: some wait.
+    // Only the page is told how far it is behind: some wait. Of bytes nobody has spoken.
     let lag = page[0].as_object_mut().and_then(|stream| stream.remove("lag_ms"));
+    assert!(
+        page[0].get("bytes").is_none() && page[0].get("latency_ms").is_none(),
+        "{page}"
+    );
     assert!(lag.is_some_and(|lag| lag.is_u64()), "{page}");
     assert!(account.lag_ms.is_untold());
     assert_eq!(
@@ -404,6 +409,85 @@ async fn two_ends_give_one_account_on_the_bus_and_on_the_page() {
         serde_json::to_value([account]).unwrap(),
         "the page says what the bus says"
     );
+}
+
+#[tokio::test]
+async fn what_nodes_do_and_streams_carry_is_shown_as_it_was_said() {
+    let plane = Plane::start().await;
+    let mut operator = plane.member(Role::Operator, 9, "anna").await;
+    operator.up().await;
+    let [mut gw, mut hub] = [
+        plane.member(Role::Daemon, 1, "gw").await,
+        plane.member(Role::Daemon, 2, "hub").await,
+    ];
+    gw.announce(&operator).await;
+    hub.announce(&operator).await;
+    operator.call(apply(text("shop", "gw", "hub", "p"), None)).await;
+    let (a, b) = (*gw.session.secure().node(), *hub.session.secure().node());
+    let account = report(Side::Producer, 2, [10, 6, 4], [&a, &b]);
+    let stream = account.stream;
+    let node = |node: &str, records, errors| NodeCarried {
+        workflow: WorkflowId::of_name("shop"),
+        node: node.into(),
+        work: Work {
+            records,
+            bytes: records * 9,
+            errors,
+            batches: 1,
+            busy_us: 500,
+            ..Work::default()
+        },
+    };
+    let way = |bytes, timed, took_ms| StreamCarried {
+        stream,
+        bytes,
+        timed,
+        took_ms,
+    };
+    gw.report(vec![account]).await;
+    gw.carried(vec![node("clock", 10, 0)], vec![way(700, 2, 50)]).await;
+    // Of a stream that begins elsewhere it has nothing to say.
+    hub.carried(vec![node("out", 4, 1)], vec![way(999_999, 1, 1)]).await;
+    let nodes = wait_for("both daemons' words", async || {
+        match operator.call(ApiCall::Nodes(Some("shop".into()))).await {
+            ApiResult::Nodes(nodes) if nodes.len() == 2 => Some(nodes),
+            _ => None,
+        }
+    })
+    .await;
+    let said: Vec<_> = nodes
+        .iter()
+        .map(|one| (&*one.node, &*one.daemon, one.records, one.bytes, one.errors))
+        .collect();
+    assert_eq!(said, [("clock", "gw", 10, 90, 0), ("out", "hub", 4, 36, 1)]);
+    let unknown = operator.call(ApiCall::Nodes(Some("gone".into()))).await;
+    assert!(matches!(unknown, ApiResult::Failed(_)), "{unknown:?}");
+
+    let browser = plane.browser().await;
+    let page = browser.get("/api/v1/workflows/shop/status").await.json();
+    let shown = &page["streams"][0];
+    assert_eq!(
+        (&shown["bytes"], &shown["latency_ms"]),
+        (&700.into(), &25.into()),
+        "{shown}"
+    );
+    assert_eq!(shown["bytes_per_s"], 0, "one word is no rate");
+    assert_eq!(
+        (&page["nodes"][1]["node"], &page["nodes"][1]["busy_us"]),
+        (&"out".into(), &500.into())
+    );
+    // A rate needs two words, some time apart.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    gw.carried(vec![node("clock", 10_010, 0)], vec![way(100_700, 3, 150)])
+        .await;
+    let shown = wait_for("a rate", async || {
+        let page = browser.get("/api/v1/workflows/shop/status").await.json();
+        page["streams"][0]["bytes_per_s"].as_u64().filter(|rate| *rate > 0)?;
+        Some(page)
+    })
+    .await;
+    assert_eq!(shown["streams"][0]["latency_ms"], 100, "of what came since");
+    assert!(shown["nodes"][0]["rate"].as_u64() > Some(1_000), "{shown}");
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! The secure session: typed messages between members over one bus connection. Seals and opens, ties replies to requests,
 //! splits long messages and puts them together. Never blocks on a slow owner: control messages that nobody takes in time
 //! are dropped and counted, and everything on the control lane is sent again by design: a request by the one who waits
-//! for its answer, under the same number, by which who has it already knows it again.
+//! for its answer, under the same number, by which who has it already knows it again, and says again what it has answered.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,13 +25,16 @@ use tokio::{
 
 use crate::{
     Bus, BusConfig, Event, PublishError, essential,
-    heard::Heard,
+    heard::{Answer, Heard},
     parts::{Assembly, TooLarge, parts},
     secure::{Opened, Secure, SecureError},
 };
 
 /// Messages waiting for the owner: what a fleet of ten thousand says in a quarter of a second.
 const INCOMING_MAX: usize = 1024;
+
+/// Answers that wait to be given again.
+const AGAIN_MAX: usize = 16;
 
 /// How often a request is sent while its answer is waited for.
 const ASKED: u32 = 4;
@@ -160,7 +163,55 @@ pub struct Session {
     secure: Arc<Secure>,
     bus: Bus,
     pending: Arc<Pending>,
+    heard: Arc<Mutex<Heard>>,
     correlation: AtomicU64,
+}
+
+/// An answer that has to be given again.
+struct Again {
+    to: Arc<Certificate>,
+    correlation: u64,
+    answer: Answer,
+}
+
+/// A panic while one of these locks was held leaves plain values behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Seals a message part by part, and hands it to the broker.
+async fn publish(
+    secure: &Secure,
+    bus: &Bus,
+    peer: &Certificate,
+    subject: &Subject,
+    bodies: &[Vec<u8>],
+) -> Result<(), SendError> {
+    for body in bodies {
+        let frame = secure.seal_for(peer, Lane::Control, subject, body)?;
+        bus.publish(subject, frame).await?;
+    }
+    Ok(())
+}
+
+/// Gives answers again, until nobody asks any more.
+async fn answer_again(secure: Arc<Secure>, bus: Bus, mut again: mpsc::Receiver<Again>) {
+    while let Some(Again {
+        to,
+        correlation,
+        answer,
+    }) = again.recv().await
+    {
+        let Answer { kind, ver, payload } = answer;
+        let subject = subject::control(secure.fleet(), secure.node(), &to.node);
+        let said = match parts(kind, ver, Exchange::Reply, correlation, &payload) {
+            Ok(bodies) => publish(&secure, &bus, &to, &subject, &bodies).await,
+            Err(too_large) => Err(too_large.into()),
+        };
+        if let Err(error) = said {
+            tracing::debug!(%error, "an answer could not be given again");
+        }
+    }
 }
 
 impl Session {
@@ -175,15 +226,22 @@ impl Session {
         let (bus, events) = Bus::start(config, subscriptions);
         let pending = Arc::new(Pending::default());
         let (out, incoming) = mpsc::channel(INCOMING_MAX);
-        essential::spawn(
-            "session",
-            receive(Arc::clone(&secure), events, Arc::clone(&pending), out),
-        );
+        let (again, wanted) = mpsc::channel(AGAIN_MAX);
+        let heard = Arc::new(Mutex::new(Heard::default()));
+        let ears = Ears {
+            secure: Arc::clone(&secure),
+            pending: Arc::clone(&pending),
+            heard: Arc::clone(&heard),
+            again,
+        };
+        essential::spawn("session", receive(ears, events, out));
+        essential::spawn("answers", answer_again(Arc::clone(&secure), bus.clone(), wanted));
         (
             Arc::new(Self {
                 secure,
                 bus,
                 pending,
+                heard,
                 correlation: AtomicU64::new(first),
             }),
             incoming,
@@ -300,16 +358,17 @@ impl Session {
         let Some(correlation) = to.correlation else {
             return Ok(());
         };
-        self.put(
-            &to.sender,
-            None,
-            M::KIND,
-            M::VER,
-            Exchange::Reply,
-            correlation,
-            &message.to_payload(),
-        )
-        .await
+        let payload: Arc<[u8]> = message.to_payload().into();
+        let (kind, ver) = (M::KIND, M::VER);
+        let answer = Answer {
+            kind,
+            ver,
+            payload: Arc::clone(&payload),
+        };
+        // Before it is sent: it may be lost, and asked for again.
+        lock(&self.heard).answered((to.sender.node, correlation), answer);
+        self.put(&to.sender, None, kind, ver, Exchange::Reply, correlation, &payload)
+            .await
     }
 
     /// Publishes a user's message to the fleet.
@@ -338,15 +397,12 @@ impl Session {
         payload: &[u8],
     ) -> Result<(), SendError> {
         let subject = subject.unwrap_or_else(|| subject::control(self.secure.fleet(), self.secure.node(), &peer.node));
-        for body in parts(kind, ver, exchange, correlation, payload)? {
-            let frame = self.secure.seal_for(peer, Lane::Control, &subject, &body)?;
-            self.bus.publish(&subject, frame).await?;
-        }
-        Ok(())
+        let bodies = parts(kind, ver, exchange, correlation, payload)?;
+        publish(&self.secure, &self.bus, peer, &subject, &bodies).await
     }
 
-    fn lock_pending(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (NodeId, oneshot::Sender<Reply>)>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_pending(&self) -> MutexGuard<'_, HashMap<u64, (NodeId, oneshot::Sender<Reply>)>> {
+        lock(&self.pending)
     }
 
     /// Flushes and disconnects.
@@ -355,29 +411,59 @@ impl Session {
     }
 }
 
-async fn receive(
+/// What is needed to hear.
+struct Ears {
     secure: Arc<Secure>,
-    mut events: mpsc::Receiver<Event>,
     pending: Arc<Pending>,
-    out: mpsc::Sender<SessionEvent>,
-) {
-    let (mut assembly, mut heard) = (Assembly::default(), Heard::default());
+    heard: Arc<Mutex<Heard>>,
+    again: mpsc::Sender<Again>,
+}
+
+impl Ears {
+    /// Whether a message is a request that came before. Then it is not the owner's any more: it has an answer, which goes out once
+    /// more, or is about to be answered.
+    fn has_heard(&self, message: &Incoming) -> bool {
+        let Some(correlation) = message.correlation else {
+            return false;
+        };
+        let request = (message.sender.node, correlation);
+        let heard = lock(&self.heard);
+        if let Some(answer) = heard.answer(&request).cloned() {
+            let to = Arc::clone(&message.sender);
+            // Without room it is asked for once more.
+            let _ = self.again.try_send(Again {
+                to,
+                correlation,
+                answer,
+            });
+            return true;
+        }
+        heard.has(&request)
+    }
+}
+
+async fn receive(ears: Ears, mut events: mpsc::Receiver<Event>, out: mpsc::Sender<SessionEvent>) {
+    let mut assembly = Assembly::default();
     while let Some(event) = events.recv().await {
         let event = match event {
             Event::Up { address } => SessionEvent::Up {
                 address: address.to_string(),
             },
             Event::Down { cause } => SessionEvent::Down { cause },
-            Event::Message { subject, payload } => match message(&secure, &pending, &mut assembly, subject, payload) {
-                Some(event) => event,
-                None => continue,
-            },
+            Event::Message { subject, payload } => {
+                match message(&ears.secure, &ears.pending, &mut assembly, subject, payload) {
+                    Some(event) => event,
+                    None => continue,
+                }
+            }
         };
         let request = match &event {
             SessionEvent::Message(incoming) => incoming.correlation.map(|number| (incoming.sender.node, number)),
             _ => None,
         };
-        if request.is_some_and(|request| heard.has(&request)) {
+        if let SessionEvent::Message(incoming) = &event
+            && ears.has_heard(incoming)
+        {
             continue;
         }
         // Frames of streams wait for their owner (that is back-pressure); nothing else may be held up by it.
@@ -388,13 +474,16 @@ async fn receive(
         let sent = if waits {
             out.send(event).await.is_ok()
         } else {
-            match (out.try_send(event), request) {
-                (Ok(()), Some(request)) => {
-                    heard.note(request);
+            // Before its owner has it: it may be answered at once, and what has a long answer is forgotten then.
+            match out.try_reserve() {
+                Ok(room) => {
+                    if let Some(request) = request {
+                        lock(&ears.heard).note(request);
+                    }
+                    room.send(event);
                     true
                 }
-                (Ok(()), None) => true,
-                (Err(error), _) => matches!(error, mpsc::error::TrySendError::Full(_)),
+                Err(error) => matches!(error, mpsc::error::TrySendError::Full(())),
             }
         };
         if !sent {
@@ -476,7 +565,7 @@ fn message(
         Exchange::OneWay => None,
         Exchange::Request { .. } => Some(body.correlation),
         Exchange::Reply => {
-            let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pending = lock(pending);
             // Only the one who was asked may answer.
             if pending
                 .get(&body.correlation)

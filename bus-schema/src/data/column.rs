@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::value::{Cell, Type, Value, Zone};
 
+/// Values that are looked at where all of them would take too long.
+const LOOKED_AT_MAX: usize = 32;
+
 /// A value does not fit its column.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a {found} does not fit a column of type {wanted}")]
@@ -467,6 +470,16 @@ impl Column {
             // Their values may say themselves that there is none.
             Values::List(_) | Values::Any(_) => return None,
         })
+    }
+
+    /// The same as [`Self::size_hint`], of values that differ in kind by the first few.
+    pub(super) fn about_bytes(&self, ty: &Type) -> usize {
+        let looked_at = self.len().min(LOOKED_AT_MAX);
+        if looked_at == self.len() || !matches!(self.values, Values::List(_) | Values::Any(_)) {
+            return self.size_hint(ty);
+        }
+        let some: usize = (0..looked_at).map(|row| self.get(row, ty).size_hint()).sum();
+        some.saturating_mul(self.len()) / looked_at
     }
 
     /// About how many bytes the column takes on the wire: what the hints of its cells come to.

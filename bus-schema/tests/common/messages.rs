@@ -3,12 +3,13 @@
 use bus_schema::{
     api::{
         ApiCall, ApiResult, BrokerKind, Carriers, Changed, ComponentView, DaemonDetail, DaemonDiff, DaemonView,
-        Failure, FailureKind, FieldDiff, GroupCall, GroupView, Labelled, LabelledToken, NodeDiff, OperatorView,
-        PlaneInfo, Presence, Problem, RevisionLine, RevisionView, StreamView, TokenView, WorkflowDiff, WorkflowPart,
-        WorkflowView,
+        Failure, FailureKind, FieldDiff, GroupCall, GroupView, Labelled, LabelledToken, NodeDiff, NodeView,
+        OperatorView, PlaneInfo, Presence, Problem, RevisionLine, RevisionView, StreamView, TokenView, WorkflowDiff,
+        WorkflowPart, WorkflowView,
     },
     aside::Aside,
     audit::{AuditCall, AuditWish},
+    carried::{Carried, NodeCarried, StreamCarried, Work},
     envelope::{Header, Lock, NONCE_BYTES, SUITE, VERSION},
     member::{Role, Signed},
     message::{
@@ -120,6 +121,17 @@ fn resources() -> Resources {
     }
 }
 
+fn work() -> Work {
+    Work {
+        records: 1_000,
+        bytes: 40_000,
+        errors: 3,
+        faults: 2,
+        batches: 20,
+        busy_us: 9_000,
+    }
+}
+
 fn daemon() -> Vec<Sample> {
     let status = Status {
         version: "0.1.0".into(),
@@ -169,6 +181,23 @@ fn daemon() -> Vec<Sample> {
             StreamReports {
                 boot: 9,
                 streams: vec![report],
+            },
+        ),
+        message(
+            "",
+            Carried {
+                boot: 9,
+                nodes: vec![NodeCarried {
+                    workflow: workflow(),
+                    node: "db".into(),
+                    work: work(),
+                }],
+                streams: vec![StreamCarried {
+                    stream: stream(),
+                    bytes: 38_000,
+                    timed: 20,
+                    took_ms: 600,
+                }],
             },
         ),
         message("", RecallAsk { roster_version: 7 }),
@@ -322,6 +351,7 @@ fn api() -> Vec<Sample> {
             labels: [("site".into(), "berlin".into())].into(),
         },
         ApiCall::TokenLabels => ApiCall::TokenLabels,
+        ApiCall::Nodes(_) => ApiCall::Nodes(Some("orders".into())),
     });
     let labelled = |value: &dyn core::fmt::Debug| {
         let text = format!("{value:?}");
@@ -445,6 +475,9 @@ fn results() -> Vec<ApiResult> {
         buffered_bytes: 4_096,
         rate: 50_000,
         lag_ms: Aside::default(),
+        bytes: Aside::default(),
+        bytes_per_s: Aside::default(),
+        latency_ms: Aside::default(),
         trouble: String::new(),
     };
     let daemon = || DaemonView {
@@ -534,6 +567,19 @@ fn results() -> Vec<ApiResult> {
         ApiResult::TokenLabels(_) => ApiResult::TokenLabels(vec![LabelledToken {
             token: token_view(),
             labels: [("site".into(), "berlin".into())].into(),
+        }]),
+        ApiResult::Nodes(_) => ApiResult::Nodes(vec![NodeView {
+            workflow: "orders".into(),
+            node: "db".into(),
+            daemon: "gateway".into(),
+            records: 1_000,
+            bytes: 40_000,
+            errors: 3,
+            faults: 2,
+            batches: 20,
+            busy_us: 9_000,
+            rate: 12,
+            bytes_per_s: 480,
         }]),
         ApiResult::Diff(_) => ApiResult::Diff(workflow_diff()),
         ApiResult::Certificate(_) => ApiResult::Certificate(Signed::new(&certificate(10, Role::Daemon), &root())),

@@ -57,7 +57,7 @@ pub use junction::Junction;
 pub use letter::{DeadLetter, DeadLetters, Due, LetterKey, LetterPoint, Replay, Stand};
 pub use memory::STATES_BYTES_MAX;
 pub use outside::Outside;
-pub use pipe::{Account, Checkpoints, Leaf, Meter, Observer, Pipe, Shared, Stage};
+pub use pipe::{Account, Checkpoints, Leaf, Meter, Observer, Passage, Pipe, Shared, Stage, Throughput};
 pub use runner::{GROUP_BATCHES_MAX, Outcome, Surroundings, run};
 pub use sink::{Counts, Delivery, Gathered, Rejected, Sink, Tally, Watermark};
 pub use source::{Position, Read, Source, SourceBatch, Undecodable};

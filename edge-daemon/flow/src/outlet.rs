@@ -1,6 +1,9 @@
 //! One leaf of a pipe: writes and commits until it works, keeps what the sink rejects, and knows how far it has come.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use bus_schema::message::RunState;
 
@@ -9,7 +12,7 @@ use crate::{
     backoff::Backoff,
     letter::{DeadLetter, LetterKey, LetterPoint},
     level::open_leaf,
-    pipe::{Leaf, Opened},
+    pipe::{Leaf, Opened, Passage},
     runner::{End, Outcome, Surroundings},
     sink::{Delivery, Rejected, Watermark},
     work::{Entry, Ways, in_flight},
@@ -39,6 +42,8 @@ pub(crate) struct Outlet<'a> {
     is_unsaved: bool,
     /// Records that are committed and only gathered yet: see [`crate::Sink::gathered`].
     gathered: Option<u64>,
+    /// How long it was at work on what is not committed.
+    busy: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -66,6 +71,7 @@ impl<'a> Outlet<'a> {
             tried: BTreeMap::new(),
             is_unsaved: false,
             gathered: None,
+            busy: Duration::ZERO,
         }
     }
 
@@ -118,7 +124,9 @@ impl<'a> Outlet<'a> {
 
     async fn attempt(&mut self, deliveries: &[Delivery], phase: Phase, around: &Surroundings) -> Result<(), Fault> {
         let mut opened = self.leaf.sink.claim().await;
-        let result = self.attempt_open(&mut opened, deliveries, phase, around).await;
+        // Not the time in which others had the sink.
+        let began = Instant::now();
+        let result = self.attempt_open(&mut opened, deliveries, phase, began, around).await;
         if result.is_err() {
             self.mark = None;
             opened.close().await;
@@ -132,6 +140,7 @@ impl<'a> Outlet<'a> {
         opened: &mut Opened,
         deliveries: &[Delivery],
         phase: Phase,
+        began: Instant,
         around: &Surroundings,
     ) -> Result<(), Fault> {
         let mark = match self.mark.clone() {
@@ -155,7 +164,9 @@ impl<'a> Outlet<'a> {
         }
         self.keep(around).await?;
         self.mark = Some(mark);
-        if phase != Phase::Write {
+        if phase == Phase::Write {
+            self.busy += began.elapsed();
+        } else {
             // After a repeated write phase nothing may look fresh any more, and yet it is not released.
             let is_open = !is_durable(opened, self.leaf);
             if phase == Phase::Complete {
@@ -166,6 +177,7 @@ impl<'a> Outlet<'a> {
             }
             let is_durable = is_durable(opened, self.leaf);
             self.is_unsaved = is_durable && !opened.sink.keeps_watermark();
+            self.busy += began.elapsed();
             self.settle(deliveries, fresh, is_durable, around);
         }
         Ok(())
@@ -252,7 +264,10 @@ impl<'a> Outlet<'a> {
                 .filter(|rejected| rejected.delivery == index)
                 .count();
             mark = mark.after(delivery, lost as u64);
-            around.observer.passed(&self.leaf.node, &delivery.batch);
+            // All of it with the first: what counts is the sum.
+            let passage = Passage::of(&delivery.batch, lost as u64, std::mem::take(&mut self.busy));
+            self.leaf.meter.carried(passage.bytes);
+            around.observer.passed(&self.leaf.node, &delivery.batch, passage);
         }
         let records = deliveries
             .iter()

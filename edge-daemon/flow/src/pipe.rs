@@ -1,9 +1,12 @@
 //! A pipe as the runner takes it: one source, a tree of transforms, and the sinks at its leaves. Also what the runner
 //! needs from the daemon around it: where checkpoints go, and who watches. Dead letters are in `letter`.
 
-use std::sync::{
-    Arc, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -120,6 +123,7 @@ pub struct Pipe {
 pub struct Meter {
     mark: std::sync::Mutex<Watermark>,
     in_flight: AtomicU64,
+    throughput: std::sync::Mutex<Throughput>,
 }
 
 /// A meter's reading.
@@ -151,6 +155,26 @@ impl Meter {
     /// The last durable delivery.
     pub fn mark(&self) -> Watermark {
         self.lock().clone()
+    }
+
+    /// What went through.
+    pub fn throughput(&self) -> Throughput {
+        *self.lock_throughput()
+    }
+
+    fn lock_throughput(&self) -> std::sync::MutexGuard<'_, Throughput> {
+        // The same as of the mark.
+        self.throughput.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn carried(&self, bytes: u64) {
+        self.lock_throughput().bytes += bytes;
+    }
+
+    pub(crate) fn took(&self, time: Duration) {
+        let mut throughput = self.lock_throughput();
+        throughput.timed += 1;
+        throughput.took_ms += time.as_millis() as u64;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Watermark> {
@@ -189,6 +213,43 @@ pub trait Observer: Send + Sync {
     fn notice(&self, node: &str, text: &str) {
         let _ = (node, text);
     }
+    /// A node failed and is tried again, or given up.
+    fn failed(&self, node: &str) {
+        let _ = node;
+    }
     /// Records that left a node (or, for a sink, arrived there). Called for every batch: must return at once.
-    fn passed(&self, node: &str, batch: &Batch);
+    fn passed(&self, node: &str, batch: &Batch, passage: Passage);
+}
+
+/// How a batch passed a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passage {
+    /// About how many bytes it takes.
+    pub bytes: u64,
+    /// Records that did not pass, and became dead letters.
+    pub died: u64,
+    /// How long the node was at work, waiting included. A source takes the time that its system takes to have something: none.
+    pub took: Duration,
+}
+
+impl Passage {
+    /// Of this batch.
+    pub(crate) fn of(batch: &Batch, died: u64, took: Duration) -> Self {
+        Self {
+            bytes: batch.about_bytes() as u64,
+            died,
+            took,
+        }
+    }
+}
+
+/// What went through one leaf since its pipe was built. Only ever grows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Throughput {
+    /// About how many bytes the records take that are durable.
+    pub bytes: u64,
+    /// Groups of batches that became durable together.
+    pub timed: u64,
+    /// How long those took from where the first was read until all were durable everywhere, in milliseconds.
+    pub took_ms: u64,
 }

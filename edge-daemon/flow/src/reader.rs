@@ -18,7 +18,7 @@ use crate::{
     letter::{DeadLetter, LetterPoint, Replay, Stand},
     memory::{Memory, stage_fault},
     outside,
-    pipe::{Leaf, Pipe, Stage},
+    pipe::{Leaf, Passage, Pipe, Stage},
     runner::{Outcome, Surroundings},
     sink::{Tally, Watermark},
     source::{Position, Read, Source, SourceBatch, Undecodable},
@@ -237,6 +237,7 @@ impl<'a> Reader<'a> {
             parts,
             letters,
             tried: None,
+            read_at: std::time::Instant::now(),
             room,
         };
         if self.may_have_grown() {
@@ -347,6 +348,7 @@ impl<'a> Reader<'a> {
             parts,
             letters,
             tried: None,
+            read_at: std::time::Instant::now(),
             room,
         })
     }
@@ -361,7 +363,8 @@ impl<'a> Reader<'a> {
         letters: &mut Vec<DeadLetter>,
     ) -> Result<Vec<(Batch, Tally)>, Fault> {
         if entry == Entry::Source {
-            self.around.observer.passed(self.node, &entering.0);
+            let passage = Passage::of(&entering.0, entering.1.dead, Duration::ZERO);
+            self.around.observer.passed(self.node, &entering.0, passage);
         }
         let seq = self.seq + 1;
         let mut outputs: Vec<Option<(Batch, Tally)>> = Vec::with_capacity(self.stages.len());
@@ -378,6 +381,7 @@ impl<'a> Reader<'a> {
             let tally = *tally;
             // Kept only for the rows that may be rejected; columns are cheap to clone next to a transform.
             let original = input.clone();
+            let began = std::time::Instant::now();
             let done = match stage.transform.outside() {
                 Some(outside) => {
                     let place = (stage.node.as_str(), self.around);
@@ -398,7 +402,8 @@ impl<'a> Reader<'a> {
                 replays,
                 record: original.take(&[*row]).encode(),
             }));
-            self.around.observer.passed(&stage.node, &done.batch);
+            let passage = Passage::of(&done.batch, done.rejected.len() as u64, began.elapsed());
+            self.around.observer.passed(&stage.node, &done.batch, passage);
             let notices = stage.transform.notices();
             notices
                 .iter()
@@ -516,6 +521,7 @@ impl<'a> Reader<'a> {
             parts,
             letters,
             tried: Some((id, replay.replays)),
+            read_at: std::time::Instant::now(),
             room,
         };
         if self.may_have_grown() {

@@ -6,7 +6,10 @@
 //! Writing is in two steps over all leaves: each `write`s (durable but not yet visible, for a spool), then each `commit`s.
 //! A crash in between leaves leaves at different marks; the start (see `level`) brings all of them to the same.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bus_schema::message::RunState;
 use tokio::sync::{mpsc, watch};
@@ -93,6 +96,7 @@ impl Surroundings {
 
     /// After a fault: reports it and waits. `Err` ends the pipe.
     pub(crate) async fn recover(&self, node: &str, fault: Fault, backoff: &mut Backoff) -> Result<(), Outcome> {
+        self.observer.failed(node);
         let (cause, after) = match fault {
             Fault::Stop { cause } => return Err(Outcome::Failed(format!("{node}: {cause}"))),
             Fault::Moved { cause } => (cause, None),
@@ -163,6 +167,7 @@ async fn run_once(pipe: &mut Pipe, around: &Surroundings) -> End {
         committed,
         rereads,
         waiting: None,
+        since: None,
         tried: Vec::new(),
     };
     let (read, written) = tokio::join!(reader.run(sender), writer.run(receiver));
@@ -189,6 +194,8 @@ struct Writer<'a> {
     rereads: bool,
     /// What the source is told once everything is durable.
     waiting: Option<Position>,
+    /// When the first was read of what is not durable everywhere.
+    since: Option<Instant>,
     /// Dead letters that were tried again, until that is durable.
     tried: Vec<u64>,
 }
@@ -243,6 +250,7 @@ impl Writer<'_> {
             .iter_mut()
             .flat_map(|work| std::mem::take(&mut work.letters))
             .collect();
+        self.since = self.since.or_else(|| group.first().map(|work| work.read_at));
         self.keep(letters).await?;
         let parts: Vec<Vec<Delivery>> = self
             .leaves
@@ -282,6 +290,10 @@ impl Writer<'_> {
     async fn release(&mut self) -> Result<(), End> {
         if self.leaves.iter().any(Outlet::is_gathering) {
             return Ok(());
+        }
+        if let Some(since) = self.since.take() {
+            let took = since.elapsed();
+            self.leaves.iter().for_each(|outlet| outlet.leaf.meter.took(took));
         }
         let tried = std::mem::take(&mut self.tried);
         self.settle(tried).await?;

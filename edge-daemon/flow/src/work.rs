@@ -1,6 +1,6 @@
 //! One read on its way through a pipe, and the ways it can take. Performs no I/O.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bus_schema::{
     data::{Batch, BatchBuilder, Origin, Schema},
@@ -29,6 +29,8 @@ pub(crate) struct Work {
     pub(crate) letters: Vec<DeadLetter>,
     /// The dead letter it was made from, and how often that was tried before.
     pub(crate) tried: Option<(u64, u32)>,
+    /// When it was read.
+    pub(crate) read_at: Instant,
     /// Its share of [`INFLIGHT_BYTES_MAX`].
     pub(crate) room: OwnedSemaphorePermit,
 }

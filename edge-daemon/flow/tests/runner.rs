@@ -5,10 +5,63 @@ mod support;
 
 use std::collections::BTreeSet;
 
+use flow::Outcome;
 use proptest::prelude::*;
 use support::{
-    Buffer, Numbers, Replaying, Table, leaf, lives, paused, pipe, run_until, stage, surroundings, troubled, wanted,
+    Buffer, Numbers, Replaying, Table, World, leaf, lives, paused, pipe, run_until, stage, surroundings, troubled,
+    wanted,
 };
+
+/// What a watcher is told of each node adds up, and the leaf knows how much went through it.
+#[test]
+fn what_passes_each_node_is_told() {
+    paused(async {
+        let world = World::numbers(7, 100);
+        let table = Table::new(&world, "table").rejecting(11);
+        let stages = vec![stage("sieve", None, 2, 7)];
+        let pipe = pipe(
+            Numbers::new(&world),
+            stages,
+            vec![leaf(&world, "table", Some(0), table)],
+        );
+        let (around, _stop) = surroundings(&world);
+        assert_eq!(flow::run(pipe, around).await, Outcome::Finished);
+        let state = world.lock();
+        let told = |node: &str| {
+            let (records, passage) = state.passed[node];
+            (records, passage.died)
+        };
+        let evens = (1..=100).filter(|n| n % 2 == 0 && n % 7 != 0).count() as u64;
+        let refused = (1..=100).filter(|n| n % 2 == 0 && n % 7 != 0 && n % 11 == 0).count() as u64;
+        assert_eq!(told("source"), (100, 0));
+        assert_eq!(told("sieve"), (evens, (1..=100).filter(|n| n % 7 == 0).count() as u64));
+        assert_eq!(told("table"), (evens, refused));
+        assert_eq!(state.passed["source"].1.bytes, 800, "eight bytes a number");
+        let through = state.meters["table"].throughput();
+        assert_eq!(through.bytes, evens * 8);
+        assert!(through.timed > 0, "{through:?}");
+        assert!(state.faulty.is_empty());
+    });
+}
+
+/// Each failure is told with the node that failed, and nothing passes twice in the eyes of who counts at the destination.
+#[test]
+fn failures_are_told_by_node() {
+    paused(async {
+        let world = World::numbers(7, 40);
+        world.lock().away = true;
+        let (around, stop) = surroundings(&world);
+        let table = Table::new(&world, "table");
+        let pipe = pipe(Numbers::new(&world), vec![], vec![leaf(&world, "table", None, table)]);
+        let run = tokio::spawn(flow::run(pipe, around));
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        assert!(world.lock().faulty["source"] > 1);
+        world.lock().away = false;
+        assert_eq!(run.await.unwrap(), Outcome::Finished);
+        drop(stop);
+        assert_eq!(world.lock().passed["table"].0, 40);
+    });
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]

@@ -373,7 +373,7 @@ impl Agent {
             }
             ControlCall::Diagnose => {
                 let mut streams = self.streams.reports();
-                streams.extend(self.supervisor.direct_reports().await);
+                streams.extend(self.supervisor.direct_reports().await.0);
                 let (lines, _) = self.log.recent().after(0, usize::from(LOG_LINES_MAX), "");
                 let log: String = lines
                     .iter()

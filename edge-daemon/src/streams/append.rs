@@ -230,7 +230,12 @@ impl Outgoing {
         store.book = book;
         let last = store.spool()?.state().next_seq - 1;
         let frames = groups.into_iter().flat_map(|(frames, _)| frames);
-        self.keep_recent(last, frames.map(|(bytes, _)| bytes).collect());
+        let frames: Vec<_> = frames.map(|(bytes, _)| bytes).collect();
+        if !frames.is_empty() {
+            let bytes = frames.iter().map(Vec::len).sum::<usize>() as u64;
+            self.on_the_way.went_in(last, bytes, Instant::now());
+        }
+        self.keep_recent(last, frames);
         Ok((last, rejected))
     }
 

@@ -197,6 +197,7 @@ impl Outgoing {
                 match heard {
                     Heard::Durable => {
                         self.moves.store(true, Ordering::Relaxed);
+                        self.on_the_way.arrived(flight.watermark(), Instant::now());
                         streams.away(&self.spec);
                         if let Err(fault) = Arc::clone(self).trim(view.life, flight.watermark()).await {
                             tracing::warn!(edge = self.spec.edge, %fault, "cannot give back delivered frames yet");

@@ -21,6 +21,7 @@ use bus_link::{
     session::{Session, SessionEvent},
 };
 use bus_schema::{
+    carried::StreamCarried,
     id::{NodeId, StreamId},
     limits::{CREDIT_FRAMES, FRAME_BYTES_MAX},
     message::{Body, Message, StreamAck, StreamOpen, StreamReport},
@@ -312,6 +313,15 @@ impl Streams {
         }
         reports.sort_by_key(|report| (report.workflow, report.edge.clone()));
         reports
+    }
+
+    /// What the streams that begin here have carried.
+    pub fn carried(&self) -> Vec<StreamCarried> {
+        let table = self.lock();
+        let one = |out: &Arc<Outgoing>| out.on_the_way.carried(out.spec().stream);
+        let mut carried: Vec<_> = table.outgoing.values().map(one).collect();
+        carried.sort_by_key(|carried| carried.stream);
+        carried
     }
 
     /// Handles what happens on the data connection until it is closed.

@@ -31,7 +31,7 @@ use stream::{
 };
 use tokio::sync::{Notify, watch};
 
-use crate::aside;
+use crate::{aside, carried::OnTheWay};
 
 /// Payload bytes per segment; also how fast the disk is given back. An open segment is in memory as a whole, and while a
 /// backlog is sent two are open.
@@ -157,6 +157,7 @@ pub struct Outgoing {
     pub(super) held: Mutex<String>,
     pub(super) trimmed: Notify,
     consumer: Mutex<(u64, String)>,
+    pub(super) on_the_way: OnTheWay,
     /// What the consumer said to the opening of an epoch, and where the one before it ended.
     pub(super) answer: watch::Sender<Option<(u64, Option<Resume>)>>,
 }
@@ -322,6 +323,7 @@ impl Outgoing {
             held: Mutex::default(),
             trimmed: Notify::new(),
             consumer: Mutex::default(),
+            on_the_way: OnTheWay::default(),
             answer: watch::Sender::new(None),
         }))
     }

@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 use bus_schema::{
     id::hash,
     member::is_name,
-    observe::{AlertKind, AlertRule, AlertState, AlertView, Fired, REASON_BYTES_MAX, RULES_MAX, Severity},
+    observe::{
+        AlertKind, AlertRule, AlertState, AlertView, Fired, REASON_BYTES_MAX, RULES_MAX, Severity, built_in_rules,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,43 +40,19 @@ const ROLLOUT_STANDS: &str = "rollout_stands";
 /// Longest time that a rule may ask for, in seconds.
 const FOR_S_MAX: u64 = 7 * 86_400;
 
-/// The rules that come with the plane. One of the same name replaces each; `enabled = false` switches it off.
-pub fn built_in() -> Vec<AlertRule> {
-    use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Failing, Lag, Offline, PlanStuck, RolloutStuck};
-    let rule = |name: &str, when, over, for_s, severity| AlertRule {
-        name: name.to_string(),
-        when,
-        over,
-        for_s,
-        severity,
-        select: String::new(),
-        workflow: String::new(),
-        notify: Vec::new(),
-        enabled: true,
-    };
-    vec![
-        rule("daemon-offline", Offline, 0, 300, Severity::Warning),
-        rule("stream-lag", Lag, 900, 300, Severity::Warning),
-        rule("buffer-fill", BufferFill, 80, 60, Severity::Critical),
-        rule("disk-free", DiskFree, 200, 60, Severity::Critical),
-        rule("dead-letters", DeadLetters, 0, 60, Severity::Info),
-        rule("workflow-failing", Failing, 0, 120, Severity::Warning),
-        rule("plan-stuck", PlanStuck, 0, 300, Severity::Warning),
-        rule("daemon-cloned", Cloned, 0, 0, Severity::Critical),
-        rule("rollout-stuck", RolloutStuck, 900, 0, Severity::Warning),
-    ]
-}
-
 /// An operator's rules and, where they do not replace them, those that come with the plane; by name.
 pub fn all_rules(own: &[AlertRule]) -> Vec<AlertRule> {
-    let mut rules: BTreeMap<String, AlertRule> = built_in().into_iter().map(|rule| (rule.name.clone(), rule)).collect();
+    let mut rules: BTreeMap<String, AlertRule> = built_in_rules()
+        .into_iter()
+        .map(|rule| (rule.name.clone(), rule))
+        .collect();
     rules.extend(own.iter().map(|rule| (rule.name.clone(), rule.clone())));
     rules.into_values().collect()
 }
 
 /// Whether a rule is as it comes with the plane.
 pub fn is_built_in(rule: &AlertRule) -> bool {
-    built_in().contains(rule)
+    built_in_rules().contains(rule)
 }
 
 /// What is wrong with rules, in words. `selects`: whether a selector can be read.
@@ -129,12 +107,13 @@ pub type Values = BTreeMap<&'static str, u64>;
 /// What readings say, by subject.
 pub fn values(readings: &[Reading], step_s: u64) -> BTreeMap<String, Values> {
     let mut all: BTreeMap<String, Values> = BTreeMap::new();
-    for reading in readings {
+    // No rule looks at single nodes.
+    for reading in readings.iter().filter(|one| !one.subject.starts_with("node:")) {
         let value = match &reading.amount {
             Amount::Growth(count) => count.saturating_mul(1_000) / step_s.max(1),
             Amount::Gauge(gauge) => gauge.max().saturating_mul(1_000),
         };
-        all.entry(reading.subject.clone())
+        all.entry(reading.subject.to_string())
             .or_default()
             .insert(reading.metric.0, value);
     }

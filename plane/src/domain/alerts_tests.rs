@@ -23,7 +23,7 @@ fn rule(when: AlertKind, over: u64, for_s: u64) -> AlertRule {
         when,
         over,
         for_s,
-        ..built_in().remove(0)
+        ..built_in_rules().remove(0)
     }
 }
 
@@ -34,7 +34,7 @@ fn is(subject: &str, all: &[(readings::Metric, u64)]) -> BTreeMap<String, Values
 
 #[test]
 fn what_comes_with_the_plane_is_known_until_it_is_changed() {
-    for rule in built_in() {
+    for rule in built_in_rules() {
         let changed = AlertRule {
             enabled: false,
             ..rule.clone()
@@ -212,12 +212,12 @@ fn rules_that_cannot_be() {
     }
     let own = [AlertRule {
         enabled: false,
-        ..built_in().remove(0)
+        ..built_in_rules().remove(0)
     }];
     let all = all_rules(&own);
-    assert_eq!(all.len(), built_in().len());
+    assert_eq!(all.len(), built_in_rules().len());
     assert_eq!(all.iter().filter(|rule| !rule.enabled).count(), 1);
-    assert_eq!(mistake(&built_in(), &[], |_| Ok(())), None);
+    assert_eq!(mistake(&built_in_rules(), &[], |_| Ok(())), None);
 }
 
 #[test]

@@ -114,13 +114,26 @@ impl Members {
         all.chain(former).any(|certificate| certificate.keys.sign == *sign)
     }
 
-    /// A member's keys from before are good beside the new ones, or not any more. The roster's next version says so.
+    /// A member's keys from before are good beside the new ones, or not any more. The roster's next version says so; who has to be
+    /// told of a daemon's, see [`Members::news_of`].
     pub fn set_former(&mut self, node: NodeId, former: Option<Box<FormerKeys>>) {
         match former {
             Some(former) => self.former.insert(node, *former),
             None => self.former.remove(&node),
         };
-        self.of_all = self.version + 1;
+        if self
+            .get(&node)
+            .is_none_or(|member| member.certificate.role != Role::Daemon)
+        {
+            self.of_all = self.version + 1;
+        }
+    }
+
+    /// The roster's next version says something new of a daemon: to itself, and to those that have to do with it.
+    pub fn news_of(&mut self, node: NodeId, peers: BTreeSet<NodeId>) {
+        let next = self.version + 1;
+        self.of_one
+            .extend(peers.into_iter().chain([node]).map(|told| (told, next)));
     }
 
     /// All members of a role, by id.
@@ -209,11 +222,12 @@ impl Members {
         self.roster_of(first.chain(self.of_role(Role::Daemon)).take(OPERATORS_ROSTER_MAX))
     }
 
-    /// Adds or replaces a member. The roster's next version says so.
+    /// Adds or replaces a member. The roster's next version says so; who has to be told of a daemon with other keys, see
+    /// [`Members::news_of`].
     pub fn insert(&mut self, member: Member) {
         let Certificate { node, name, role, .. } = &member.certificate;
         let before = self.by_node.get(node).map(|before| before.certificate.name.clone());
-        if *role != Role::Daemon || before.is_some() {
+        if *role != Role::Daemon {
             self.of_all = self.version + 1;
         }
         if let Some(name) = before {
@@ -242,9 +256,10 @@ impl Members {
         self.version = self.version.max(version);
     }
 
-    /// The roster's version now says something new to one daemon: it has streams to others than before.
-    pub fn concerns(&mut self, node: NodeId) {
-        self.of_one.insert(node, self.version);
+    /// This version of the roster says something new to one daemon: it has streams to others than before.
+    pub fn concerns(&mut self, node: NodeId, version: u64) {
+        let told = self.of_one.entry(node).or_default();
+        *told = version.max(*told);
     }
 
     /// After a restart: it is not known who was told of what, so all are told again.
@@ -369,7 +384,7 @@ mod tests {
         assert_eq!(names(&members.roster_for(&c, &[].into())), "anna c");
         assert_eq!(names(&members.roster_for_operator()), "a anna b c");
         members.raise(5);
-        members.concerns(c);
+        members.concerns(c, 5);
         assert_eq!([a, c].map(|node| members.version_for(&node)), [4, 5]);
         let revoked = Roster {
             version: 6,
@@ -378,9 +393,12 @@ mod tests {
         };
         members.set_roster(&revoked);
         assert_eq!([a, c].map(|node| members.version_for(&node)), [6, 6]);
-        // A key that was rotated is news to all.
+        // Keys of a daemon are news to those that have to do with it, keys of an operator to all.
+        members.news_of(a, [c].into());
         add(&mut members, 1, "a", Role::Daemon);
-        assert_eq!(members.version_for(&c), 7);
+        assert_eq!([a, c, b].map(|node| members.version_for(&node)), [7, 7, 6]);
+        add(&mut members, 9, "anna", Role::Operator);
+        assert_eq!(members.version_for(&b), 8);
     }
 
     #[test]

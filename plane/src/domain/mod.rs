@@ -8,6 +8,7 @@
 
 pub mod access_list;
 pub mod alerts;
+pub mod carried;
 pub mod catalogs;
 pub mod change;
 pub mod commands;

@@ -1,15 +1,18 @@
 //! What there is to remember of this moment: counters as growth since the last time, everything else as it stands.
 //! Pure; what becomes of readings is up to history and alerts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bus_schema::{
     api::{DaemonView, Presence, StreamView, WorkflowView},
-    id::NodeId,
+    id::{NodeId, WorkflowId},
     message::RunState,
 };
 
-use super::history::{Amount, Gauge};
+use super::{
+    carried::Growth,
+    history::{Amount, Gauge},
+};
 
 /// A daemon that was not heard since the plane's start is away after this long, in milliseconds.
 const UNKNOWN_MS: u64 = 60_000;
@@ -41,6 +44,14 @@ pub const DEAD: Metric = ("dead_letters", "records");
 pub const WAITING: Metric = ("waiting", "records");
 /// Age of the oldest record on its way, as the plane sees it.
 pub const LAG: Metric = ("lag", "ms");
+/// Bytes that went.
+pub const BYTES: Metric = ("bytes", "bytes/s");
+/// How long it took from where records went in until they were known to be durable at the destination.
+pub const LATENCY: Metric = ("latency", "ms");
+/// How often something failed and was tried again.
+pub const FAULTS: Metric = ("faults", "faults/s");
+/// How long a node was at work on a batch.
+pub const BUSY: Metric = ("busy", "us");
 
 /// Whether its plan is not the one it shall run.
 pub const PLAN_BEHIND: Metric = ("plan_behind", "");
@@ -48,7 +59,7 @@ pub const PLAN_BEHIND: Metric = ("plan_behind", "");
 pub const CLONED: Metric = ("cloned", "");
 
 /// All of them.
-pub const ALL: [Metric; 14] = [
+pub const ALL: [Metric; 18] = [
     CPU,
     MEMORY,
     BUFFER,
@@ -61,6 +72,10 @@ pub const ALL: [Metric; 14] = [
     DEAD,
     WAITING,
     LAG,
+    BYTES,
+    LATENCY,
+    FAULTS,
+    BUSY,
     PLAN_BEHIND,
     CLONED,
 ];
@@ -68,8 +83,8 @@ pub const ALL: [Metric; 14] = [
 /// One reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
-    /// `daemon:NAME`, `workflow:NAME` or `stream:WORKFLOW/EDGE`.
-    pub subject: String,
+    /// `daemon:NAME`, `workflow:NAME`, `node:WORKFLOW/NODE` or `stream:WORKFLOW/EDGE`. All readings of one share it.
+    pub subject: Arc<str>,
     /// Which metric.
     pub metric: Metric,
     /// How much.
@@ -80,6 +95,8 @@ pub struct Reading {
 struct StreamBefore {
     epoch: u64,
     counts: [u64; 3],
+    /// What its producer says that it carried, if it does.
+    bytes: Option<u64>,
     round: u64,
 }
 
@@ -89,6 +106,33 @@ pub struct Gatherer {
     processors: BTreeMap<NodeId, (u64, u64)>,
     streams: BTreeMap<(String, String, String), StreamBefore>,
     round: u64,
+}
+
+/// Whether what it says is how it is.
+fn is_there(daemon: &DaemonView) -> bool {
+    matches!(daemon.presence, Presence::Online | Presence::Late)
+}
+
+/// What nodes did in a step, by the name of their workflow. How long they took only where they did something.
+pub fn of_nodes<'a>(growth: &'a Growth, name: impl Fn(&WorkflowId) -> String) -> impl Iterator<Item = Reading> {
+    growth.iter().flat_map(move |((workflow, node), work)| {
+        let subject: Arc<str> = Arc::from(format!("node:{}/{node}", name(workflow)));
+        let busy_us = work.busy_us.checked_div(work.batches);
+        let all = [
+            (RECORDS, Some(Amount::Growth(work.records))),
+            (BYTES, Some(Amount::Growth(work.bytes))),
+            (ERRORS, Some(Amount::Growth(work.errors))),
+            (FAULTS, Some(Amount::Growth(work.faults))),
+            (BUSY, busy_us.map(|mean| Amount::Gauge(Gauge::of(mean)))),
+        ];
+        all.into_iter().filter_map(move |(metric, amount)| {
+            Some(Reading {
+                subject: Arc::clone(&subject),
+                metric,
+                amount: amount?,
+            })
+        })
+    })
 }
 
 /// How much a counter grew; one that went back began anew.
@@ -101,8 +145,11 @@ struct Sums {
     growth: [u64; 3],
     dead: u64,
     waiting: u64,
-    bytes: u64,
+    buffered: u64,
     lag_ms: u64,
+    /// Bytes, as far as somebody has told of any.
+    carried: Option<u64>,
+    latency_ms: Option<u64>,
 }
 
 impl Sums {
@@ -112,28 +159,40 @@ impl Sums {
         }
         self.dead += other.dead;
         self.waiting += other.waiting;
-        self.bytes += other.bytes;
+        self.buffered += other.buffered;
         self.lag_ms = self.lag_ms.max(other.lag_ms);
+        // Of two that are known, both; of one, that one.
+        self.carried = self
+            .carried
+            .map_or(other.carried, |bytes| Some(bytes + other.carried.unwrap_or(0)));
+        self.latency_ms = self.latency_ms.max(other.latency_ms);
     }
 
-    fn readings(&self, subject: &str, out: &mut Vec<Reading>) {
+    /// What is said of a stream, a workflow and, but for what is read of itself, a daemon.
+    fn readings(&self, subject: &Arc<str>, out: &mut Vec<Reading>) {
         let [records, produced, errors] = self.growth.map(Amount::Growth);
-        let [dead, waiting, bytes, lag] =
-            [self.dead, self.waiting, self.bytes, self.lag_ms].map(|value| Amount::Gauge(Gauge::of(value)));
+        let gauge = |value| Amount::Gauge(Gauge::of(value));
         let all = [
-            (RECORDS, records),
-            (PRODUCED, produced),
-            (ERRORS, errors),
-            (DEAD, dead),
-            (WAITING, waiting),
-            (BUFFER, bytes),
-            (LAG, lag),
+            (RECORDS, Some(records)),
+            (PRODUCED, Some(produced)),
+            (ERRORS, Some(errors)),
+            (DEAD, Some(gauge(self.dead))),
+            (WAITING, Some(gauge(self.waiting))),
+            (BUFFER, Some(gauge(self.buffered))),
+            (LAG, Some(gauge(self.lag_ms))),
+            (BYTES, self.carried.map(Amount::Growth)),
+            (LATENCY, self.latency_ms.map(gauge)),
         ];
-        out.extend(all.map(|(metric, amount)| Reading {
-            subject: subject.to_string(),
-            metric,
-            amount,
-        }));
+        let is_daemon = subject.starts_with("daemon:");
+        for (metric, amount) in all {
+            if let Some(amount) = amount.filter(|_| !is_daemon || metric != BUFFER) {
+                out.push(Reading {
+                    subject: Arc::clone(subject),
+                    metric,
+                    amount,
+                });
+            }
+        }
     }
 }
 
@@ -148,14 +207,13 @@ impl Gatherer {
     ) -> Vec<Reading> {
         self.round += 1;
         let mut out = Vec::new();
-        for daemon in daemons {
-            self.of_daemon(daemon, facts(&daemon.node), &mut out);
-        }
         let known: std::collections::BTreeSet<NodeId> = daemons.iter().map(|daemon| daemon.node).collect();
         self.processors.retain(|node, _| known.contains(node));
-        let (mut of_streams, mut of_workflows) = (BTreeMap::<String, Sums>::new(), BTreeMap::<&str, Sums>::new());
+        let mut of_streams = BTreeMap::<String, Sums>::new();
+        let (mut of_workflows, mut of_daemons) = (BTreeMap::<&str, Sums>::new(), BTreeMap::<&str, Sums>::new());
         for stream in streams {
             let sums = self.of_stream(stream);
+            of_daemons.entry(&stream.producer).or_default().add(&sums);
             of_streams
                 .entry(format!("{}/{}", stream.workflow, stream.edge))
                 .or_default()
@@ -164,11 +222,18 @@ impl Gatherer {
         }
         let round = self.round;
         self.streams.retain(|_, before| before.round == round);
+        for daemon in daemons {
+            let subject = Arc::from(format!("daemon:{}", daemon.name));
+            self.of_daemon(&subject, daemon, facts(&daemon.node), &mut out);
+            if let Some(sums) = of_daemons.get(daemon.name.as_str()).filter(|_| is_there(daemon)) {
+                sums.readings(&subject, &mut out);
+            }
+        }
         for (name, sums) in &of_streams {
-            sums.readings(&format!("stream:{name}"), &mut out);
+            sums.readings(&Arc::from(format!("stream:{name}")), &mut out);
         }
         for workflow in workflows {
-            let subject = format!("workflow:{}", workflow.name);
+            let subject = Arc::from(format!("workflow:{}", workflow.name));
             if let Some(sums) = of_workflows.get(workflow.name.as_str()) {
                 sums.readings(&subject, &mut out);
             }
@@ -182,17 +247,22 @@ impl Gatherer {
         out
     }
 
-    fn of_daemon(&mut self, daemon: &DaemonView, (boot, is_cloned): (u64, bool), out: &mut Vec<Reading>) {
-        let subject = format!("daemon:{}", daemon.name);
+    fn of_daemon(
+        &mut self,
+        subject: &Arc<str>,
+        daemon: &DaemonView,
+        (boot, is_cloned): (u64, bool),
+        out: &mut Vec<Reading>,
+    ) {
         let mut put = |metric, amount| {
             out.push(Reading {
-                subject: subject.clone(),
+                subject: Arc::clone(subject),
                 metric,
                 amount,
             });
         };
         let gauge = |value| Amount::Gauge(Gauge::of(value));
-        let is_there = matches!(daemon.presence, Presence::Online | Presence::Late);
+        let is_there = is_there(daemon);
         let is_new = daemon.presence == Presence::Unknown && daemon.last_seen_ms.is_none_or(|ms| ms < UNKNOWN_MS);
         if !is_new {
             put(ONLINE, gauge(u64::from(is_there)));
@@ -241,13 +311,18 @@ impl Gatherer {
                 };
             }
         }
+        let bytes = stream.bytes.get().copied();
+        let carried = bytes.map(|now| before.bytes.map_or(0, |before| grown(before, now)));
         (before.epoch, before.counts, before.round) = (stream.epoch, counts, self.round);
+        before.bytes = bytes;
         Sums {
             growth,
             dead: ledger.dead,
             waiting: ledger.buffered,
-            bytes: stream.buffered_bytes,
+            buffered: stream.buffered_bytes,
             lag_ms: stream.lag_ms.get().copied().flatten().unwrap_or(0),
+            carried,
+            latency_ms: stream.latency_ms.get().copied().flatten(),
         }
     }
 }
@@ -296,12 +371,15 @@ mod tests {
             buffered_bytes: 5,
             rate: 0,
             lag_ms: Default::default(),
+            bytes: Default::default(),
+            bytes_per_s: Default::default(),
+            latency_ms: Default::default(),
             trouble: String::new(),
         }
     }
 
     fn find(readings: &[Reading], subject: &str, metric: Metric) -> Option<Amount> {
-        let is_it = |reading: &&Reading| reading.subject == subject && reading.metric == metric;
+        let is_it = |reading: &&Reading| *reading.subject == *subject && reading.metric == metric;
         readings.iter().find(is_it).map(|reading| reading.amount)
     }
 
@@ -320,6 +398,66 @@ mod tests {
         let found = gatherer.gather(&[daemon(Presence::Offline, 9)], |_| (2, false), &[], &[]);
         assert_eq!(find(&found, "daemon:gw", ONLINE), Some(Amount::Gauge(Gauge::of(0))));
         assert_eq!(find(&found, "daemon:gw", MEMORY), None, "nobody knows");
+    }
+
+    #[test]
+    fn what_is_carried_is_told_as_far_as_somebody_says_so() {
+        let mut gatherer = Gatherer::default();
+        let carried = |bytes: u64, latency: Option<u64>, producer: &str| StreamView {
+            bytes: bytes.into(),
+            latency_ms: latency.into(),
+            ..stream(producer, 1, 10, 10, 0)
+        };
+        let mut all =
+            |streams: &[StreamView]| gatherer.gather(&[daemon(Presence::Online, 0)], |_| (1, false), &[], streams);
+        let gauge = |value| Some(Amount::Gauge(Gauge::of(value)));
+        let found = all(&[stream("gw", 1, 10, 10, 0)]);
+        assert_eq!(find(&found, "stream:orders/a->b", BYTES), None, "nobody has said");
+        assert_eq!(find(&found, "daemon:gw", RECORDS), Some(Amount::Growth(0)));
+        assert_eq!(find(&found, "daemon:gw", BUFFER), gauge(0), "its own word, once");
+        assert_eq!(
+            found
+                .iter()
+                .filter(|one| (&*one.subject, one.metric) == ("daemon:gw", BUFFER))
+                .count(),
+            1
+        );
+        let found = all(&[carried(500, Some(20), "gw"), stream("other", 1, 0, 0, 0)]);
+        assert_eq!(
+            find(&found, "stream:orders/a->b", BYTES),
+            Some(Amount::Growth(0)),
+            "not what was before"
+        );
+        let found = all(&[carried(800, Some(20), "gw"), carried(100, Some(90), "other")]);
+        assert_eq!(find(&found, "stream:orders/a->b", BYTES), Some(Amount::Growth(300)));
+        assert_eq!(find(&found, "stream:orders/a->b", LATENCY), gauge(90), "the slowest");
+        assert_eq!(find(&found, "daemon:gw", BYTES), Some(Amount::Growth(300)));
+        assert_eq!(find(&found, "daemon:gw", LATENCY), gauge(20));
+        let found = all(&[carried(50, None, "gw")]);
+        assert_eq!(find(&found, "daemon:gw", BYTES), Some(Amount::Growth(50)), "began anew");
+        assert_eq!(find(&found, "daemon:gw", LATENCY), None, "nothing went");
+    }
+
+    #[test]
+    fn nodes_have_series_of_their_own() {
+        let work = |batches| bus_schema::carried::Work {
+            records: 40,
+            bytes: 900,
+            errors: 2,
+            faults: 1,
+            batches,
+            busy_us: 1_200,
+        };
+        for (batches, busy) in [(4, Some(300)), (0, None)] {
+            let growth: Growth = [((WorkflowId::of_name("orders"), "clean".into()), work(batches))].into();
+            let found: Vec<Reading> = of_nodes(&growth, |_| "orders".into()).collect();
+            let of = |metric| find(&found, "node:orders/clean", metric);
+            assert_eq!(of(RECORDS), Some(Amount::Growth(40)));
+            assert_eq!(of(BYTES), Some(Amount::Growth(900)));
+            assert_eq!(of(ERRORS), Some(Amount::Growth(2)));
+            assert_eq!(of(FAULTS), Some(Amount::Growth(1)));
+            assert_eq!(of(BUSY), busy.map(|mean| Amount::Gauge(Gauge::of(mean))));
+        }
     }
 
     #[test]

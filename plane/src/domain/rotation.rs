@@ -139,10 +139,21 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use bus_schema::{key::Identity, message::HostFacts, rotation::KeyOffer};
+    use std::collections::BTreeMap;
+
+    use bus_schema::{
+        id::{NodeId, StreamId, WorkflowId},
+        key::Identity,
+        message::{HostFacts, Status},
+        plan::{Pipe, PlanWorkflow, Root, SendPolicy, SpoolPolicy, StreamSpec},
+        rotation::KeyOffer,
+    };
 
     use super::*;
-    use crate::domain::testing::{certificate, identity};
+    use crate::domain::{
+        Effect,
+        testing::{certificate, identity, part, status},
+    };
 
     fn signer() -> Signer {
         Signer {
@@ -209,7 +220,7 @@ mod tests {
         state.apply(changes, true, now);
         assert_eq!(state.members.version(), before + 1);
         assert_eq!(epochs(&state, &old), [1, 0]);
-        assert_eq!(state.members.version_for(&old.node), before + 1, "everybody is told");
+        assert_eq!(state.members.version_for(&old.node), before + 1, "it is told itself");
         assert_eq!(
             state.members.get(&old.node).map(|member| member.enrolled_unix_ms),
             Some(7)
@@ -250,6 +261,86 @@ mod tests {
             );
         }
         assert_eq!(epochs(&state, &old), [2, 1]);
+    }
+
+    /// A workflow whose records go from one daemon to the other.
+    fn between(from: NodeId, to: NodeId) -> BTreeMap<NodeId, PlanWorkflow> {
+        let spec = StreamSpec {
+            stream: StreamId::from_hash(&[5; 32]),
+            edge: "a->b".into(),
+            producer: from,
+            consumer: to,
+            spool: SpoolPolicy::default(),
+            send: SendPolicy::default(),
+        };
+        let pipe = Pipe {
+            root: Root::Stream(spec),
+            steps: Vec::new(),
+        };
+        let part = PlanWorkflow {
+            pipes: vec![pipe],
+            ..part("w", 1)
+        };
+        [(from, part.clone()), (to, part)].into()
+    }
+
+    #[test]
+    fn new_keys_are_news_to_those_that_have_to_do_with_them_and_to_nobody_else() {
+        let (mut state, signer, now) = (state(), signer(), Now::default());
+        let [gw, hub] = [1, 2].map(|n| certificate(n, "", Role::Daemon).node);
+        let other = certificate(4, "other", Role::Daemon);
+        let member = Member {
+            signed: Signed::new(&other, &identity(0)),
+            certificate: other.clone(),
+            host: HostFacts::default(),
+            enrolled_unix_ms: 7,
+        };
+        state.apply([Change::Member(Box::new(member)), Change::RosterVersion(9)], true, now);
+        let told = |state: &State| [gw, hub, other.node].map(|node| state.members.version_for(&node));
+        let workflow = WorkflowId::of_name("w");
+        let changes = state.place(&workflow, between(gw, hub), &signer).unwrap();
+        state.apply(changes, true, now);
+        let before = told(&state);
+        assert_eq!(before[..2], [10, 10], "each learns of the other");
+        let old = certificate(1, "gw", Role::Daemon);
+        let new = Identity::from_bytes(&[40; 64]);
+        let Rotating::Granted(signed, changes) = state.on_rotate(&old, &ask(&old, &new), &signer, now) else {
+            panic!("refused");
+        };
+        state.apply(changes, true, now);
+        assert_eq!(told(&state), [11, 11, before[2]]);
+        let newest = signed.open(&signer.root.public().sign).unwrap();
+        let changes = state.on_rotate_done(&newest, RotateDone { key_epoch: 1 }, now);
+        state.apply(changes, true, now);
+        assert_eq!(told(&state), [12, 12, before[2]]);
+
+        // They are parted: each is told so that it believes the other's keys no longer, once it cannot go back to the plan before.
+        let changes = state.place(&workflow, BTreeMap::new(), &signer).unwrap();
+        let rises = |change: &Change| matches!(change, Change::RosterVersion(13));
+        assert!(changes.iter().any(rises), "{changes:?}");
+        state.apply(changes, true, now);
+        assert_eq!(told(&state), [12, 12, before[2]]);
+        let version = state.plans.of(&hub).map_or(0, |plan| plan.version);
+        let says = |state: &mut State, plan_version, at_s: u64| {
+            let now = Now {
+                mono_ms: at_s * 1_000,
+                unix_ms: 0,
+            };
+            let status = Status {
+                roster_version: 12,
+                ..status(1, at_s * 1_000, plan_version)
+            };
+            let effects = state.on_status(hub, status, now);
+            effects.contains(&Effect::SendRoster(hub))
+        };
+        assert!(!says(&mut state, version, 10), "it may go back yet");
+        assert!(
+            !says(&mut state, version - 1, 200),
+            "it has gone back, and needs the other"
+        );
+        assert!(says(&mut state, version, 210));
+        assert_eq!(told(&state), [12, 13, before[2]]);
+        assert!(!state.roster_for(&hub).members.iter().any(|member| member.node == gw));
     }
 
     #[test]

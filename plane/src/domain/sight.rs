@@ -96,7 +96,7 @@ impl Sight {
                     None => Err(Hidden::Daemon(key.clone())),
                 }
             }
-            ApiCall::WorkflowStatus(name) => match self.of_workflow(state, name) {
+            ApiCall::WorkflowStatus(name) | ApiCall::Nodes(Some(name)) => match self.of_workflow(state, name) {
                 (0, _) => Err(Hidden::Workflow(name.clone())),
                 _ => Ok(()),
             },
@@ -165,6 +165,7 @@ impl Sight {
                 self.narrow(streams);
             }
             ApiResult::Ledger(streams) => self.narrow(streams),
+            ApiResult::Nodes(views) => views.retain(|view| self.names(&view.daemon)),
             ApiResult::Carriers(all) => {
                 for one in &mut *all {
                     one.daemons.retain(|daemon| self.names(daemon));

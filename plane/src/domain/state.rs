@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bus_schema::{
     api::Presence,
+    carried::Carried,
     id::{FleetId, NodeId, WorkflowId},
     limits::{CLOCK_OFF_MS_MAX, MESSAGE_BYTES_MAX, PLAN_WORKFLOWS_MAX},
     member::{Certificate, Role, Roster, Signed},
@@ -14,6 +15,7 @@ use bus_schema::{
 
 use super::{
     Change, Effect, Now,
+    carried::Nodes,
     catalogs::Catalogs,
     change::Signer,
     daemon::{self, Daemon},
@@ -29,6 +31,9 @@ use super::{
     rollouts::Rollouts,
     workflows::Workflows,
 };
+
+/// How long a daemon may still go back to the plan before by itself, and somewhat longer, in milliseconds; see `converge`.
+const PARTED_MS: u64 = 180_000;
 
 /// What comes of a candidate's question.
 #[derive(Debug, Clone)]
@@ -65,6 +70,8 @@ pub struct State {
     pub plans: Plans,
     /// Accounts.
     pub streams: Streams,
+    /// What nodes do.
+    pub nodes: Nodes,
     /// Revisions on their way, wave by wave.
     pub rollouts: Rollouts,
     pub(super) pairings: Pairings,
@@ -74,6 +81,18 @@ pub struct State {
     daemons: BTreeMap<NodeId, Daemon>,
     labels: BTreeMap<NodeId, Labels>,
     pub(super) recalls: Recalls,
+    /// Daemons whose plan has parted them from others: by which version of the roster, and when. They are told once they cannot go
+    /// back to the plan before, for which they need them.
+    parted: BTreeMap<NodeId, (u64, u64)>,
+}
+
+/// The daemons at the other ends of the streams in these parts of workflows on a daemon.
+fn peers_in(node: &NodeId, workflows: &[PlanWorkflow]) -> BTreeSet<NodeId> {
+    let ends = workflows
+        .iter()
+        .flat_map(ledger::streams_of)
+        .flat_map(|stream| [stream.producer, stream.consumer]);
+    ends.filter(|end| end != node).collect()
 }
 
 /// What to tell a daemon that does not know the fleet's time, or knows another.
@@ -100,6 +119,7 @@ impl State {
             workflows: Workflows::default(),
             plans: Plans::default(),
             streams: Streams::default(),
+            nodes: Nodes::default(),
             rollouts: Rollouts::default(),
             pairings: Pairings::default(),
             groups: Groups::default(),
@@ -107,6 +127,7 @@ impl State {
             daemons: BTreeMap::new(),
             labels: BTreeMap::new(),
             recalls: Recalls::default(),
+            parted: BTreeMap::new(),
         }
     }
 
@@ -143,6 +164,14 @@ impl State {
             effects.push(Effect::Recall(node));
         }
         let holds_back = is_foreign && self.recalls.holds_back(&node, now.mono_ms);
+        let has_settled = self.plans.of(&node).is_none_or(|plan| plan.version == version);
+        if has_settled
+            && let Some((roster, since_ms)) = self.parted.get(&node)
+            && now.mono_ms.saturating_sub(*since_ms) >= PARTED_MS
+        {
+            self.members.concerns(node, *roster);
+            self.parted.remove(&node);
+        }
         if !holds_back && daemon.wants_roster(self.members.version_for(&node), now.mono_ms) {
             effects.push(Effect::SendRoster(node));
         }
@@ -166,6 +195,12 @@ impl State {
     /// A daemon's stream accounts came in.
     pub fn on_reports(&mut self, node: NodeId, boot: u64, reports: Vec<StreamReport>, now: Now) {
         self.streams.report(node, boot, reports, now.mono_ms);
+    }
+
+    /// A daemon told what its nodes have done and its streams have carried.
+    pub fn on_carried(&mut self, node: NodeId, said: Carried, now: Now) {
+        self.streams.carried(node, said.boot, said.streams, now.mono_ms);
+        self.nodes.hear(node, said.nodes, now.mono_ms);
     }
 
     /// Catalogs that were known without asking and are not stored yet.
@@ -266,7 +301,7 @@ impl State {
         let changed = self.plans.with_workflow(workflow, parts);
         let told = changed
             .iter()
-            .any(|(node, workflows)| self.has_new_peers(node, workflows))
+            .any(|(node, workflows)| self.has_other_peers(node, workflows))
             .then(|| Ok(Change::RosterVersion(self.members.version() + 1)));
         let deployed = changed
             .into_iter()
@@ -276,22 +311,18 @@ impl State {
 
     /// Whether these workflows give a daemon streams from or to others than before: of these it has to be told.
     pub(super) fn has_new_peers(&self, node: &NodeId, workflows: &[PlanWorkflow]) -> bool {
-        let known = self.peers_of(node);
-        workflows
-            .iter()
-            .flat_map(ledger::streams_of)
-            .flat_map(|stream| [stream.producer, stream.consumer])
-            .any(|end| end != *node && !known.contains(&end))
+        !peers_in(node, workflows).is_subset(&self.peers_of(node))
+    }
+
+    /// The same, or no streams any more with somebody: it is not told of that one's keys any more, so it must not go on believing
+    /// those that it knows.
+    fn has_other_peers(&self, node: &NodeId, workflows: &[PlanWorkflow]) -> bool {
+        peers_in(node, workflows) != self.peers_of(node)
     }
 
     /// The daemons at the other ends of a daemon's streams, by its plan.
     pub fn peers_of(&self, node: &NodeId) -> BTreeSet<NodeId> {
-        let workflows = self.plans.of(node).map_or(&[][..], |plan| &plan.workflows);
-        let ends = workflows
-            .iter()
-            .flat_map(ledger::streams_of)
-            .flat_map(|stream| [stream.producer, stream.consumer]);
-        ends.filter(|end| end != node).collect()
+        peers_in(node, self.plans.of(node).map_or(&[][..], |plan| &plan.workflows))
     }
 
     /// What a daemon is told of the fleet.
@@ -363,6 +394,12 @@ impl State {
                 }
                 Change::Member(member) => {
                     effects.push(Effect::Admit(member.signed.clone()));
+                    let node = member.certificate.node;
+                    // Who joins is no news: no plan names it yet.
+                    if self.members.get(&node).is_some() {
+                        let peers = self.peers_of(&node);
+                        self.members.news_of(node, peers);
+                    }
                     self.members.insert(*member);
                 }
                 Change::Former { node, former } => {
@@ -372,6 +409,8 @@ impl State {
                         let key_epoch = member.certificate.key_epoch;
                         effects.push(Effect::ForgetOlder { node, key_epoch });
                     }
+                    let peers = self.peers_of(&node);
+                    self.members.news_of(node, peers);
                     self.members.set_former(node, former);
                 }
                 Change::Roster { roster, signed } => {
@@ -379,6 +418,8 @@ impl State {
                     for node in &roster.revoked {
                         self.daemons.remove(node);
                         self.labels.remove(node);
+                        self.nodes.forget_daemon(node);
+                        self.parted.remove(node);
                         replan |= self.plans.forget(node);
                     }
                     effects.push(Effect::TakeRoster(signed));
@@ -391,15 +432,19 @@ impl State {
                 Change::RolloutEnded(view) => self.rollouts.end(*view),
                 Change::Retired(name) => {
                     self.streams.forget(&WorkflowId::of_name(&name));
+                    self.nodes.forget(&WorkflowId::of_name(&name));
                     self.workflows.retire(&name);
                 }
                 Change::Plan { node, plan, confirmed } => {
                     let has_new_peers = fresh && self.has_new_peers(&node, &plan.workflows);
+                    if !peers_in(&node, &plan.workflows).is_superset(&self.peers_of(&node)) {
+                        self.parted.insert(node, (self.members.version(), now.mono_ms));
+                    }
                     self.plans.install(node, plan, confirmed, now.mono_ms);
                     replan = true;
                     if has_new_peers {
                         // Before the plan, so that it believes them when it needs them.
-                        self.members.concerns(node);
+                        self.members.concerns(node, self.members.version());
                         effects.push(Effect::SendRoster(node));
                     }
                     if fresh {

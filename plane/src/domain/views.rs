@@ -7,6 +7,7 @@ use bus_schema::{
         Carriers, ComponentView, DaemonDetail, DaemonView, Labelled, Lineage, OperatorView, PlaneInfo, Presence,
         StreamView, WorkflowPart, WorkflowView,
     },
+    aside::Aside,
     id::{NodeId, WorkflowId},
     member::Role,
     message::RunState,
@@ -240,7 +241,8 @@ impl State {
         parts
     }
 
-    fn workflow_name(&self, id: &WorkflowId) -> String {
+    /// A workflow's name; its id when it is not known any more.
+    pub fn workflow_name(&self, id: &WorkflowId) -> String {
         self.workflows
             .name_of(id)
             .map_or_else(|| id.to_string(), str::to_string)
@@ -339,6 +341,7 @@ impl State {
         let account = stream.account();
         let (producer, consumer) = stream.ends();
         let name = |node: Option<NodeId>| node.map_or(String::new(), |node| self.members.name_of(&node));
+        let way = stream.way();
         let mut trouble = stream.trouble();
         if trouble.is_empty() && !stream.is_accounted() {
             trouble = format!("no account from '{}' yet", name(producer));
@@ -354,6 +357,9 @@ impl State {
             buffered_bytes: stream.buffered_bytes(),
             rate: stream.rate(now.mono_ms),
             lag_ms: stream.lag_ms(now.mono_ms).into(),
+            bytes: way.map_or_else(Aside::default, |way| way.bytes().into()),
+            bytes_per_s: way.map_or_else(Aside::default, |way| way.bytes_per_s(now.mono_ms).into()),
+            latency_ms: way.map_or_else(Aside::default, |way| way.latency_ms(now.mono_ms).into()),
             trouble,
         }
     }

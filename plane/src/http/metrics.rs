@@ -7,13 +7,10 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use bus_schema::{
-    api::{ApiCall, ApiResult, FailureKind},
-    member::same_secret,
-};
+use bus_schema::{api::FailureKind, member::same_secret};
 
 use super::{Web, problem::Refusal};
-use crate::{metrics, permission::Caller};
+use crate::metrics::{self, Standing};
 
 /// In whose name the calls are made.
 const CALLER: &str = "metrics";
@@ -37,23 +34,13 @@ pub(super) async fn metrics(Shared(web): Shared<Arc<Web>>, headers: HeaderMap) -
         )
         .into_response();
     }
-    let caller = Caller::within(CALLER);
-    let ask = async |call| web.service.call(&caller, call).await;
-    let answers = (
-        ask(ApiCall::DaemonList).await,
-        ask(ApiCall::WorkflowList).await,
-        ask(ApiCall::Ledger).await,
-    );
-    let (ApiResult::Daemons(daemons), ApiResult::Workflows(workflows), ApiResult::Ledger(streams)) = answers else {
-        let message = "the plane could not say how things are";
-        return Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            FailureKind::Internal,
-            message,
-            "try again",
-        )
-        .into_response();
+    let standing = match Standing::ask(&web.service, CALLER).await {
+        Ok(standing) => standing,
+        Err(message) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Refusal::new(status, FailureKind::Internal, message, "try again").into_response();
+        }
     };
-    let text = metrics::text(&daemons, &workflows, &streams);
+    let text = metrics::text(&standing);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }

@@ -72,7 +72,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct SeriesWish {
-    /// daemon:NAME, workflow:NAME or stream:WORKFLOW/EDGE.
+    /// daemon:NAME, workflow:NAME, node:WORKFLOW/NODE or stream:WORKFLOW/EDGE.
     subject: String,
     /// For example memory, records or lag.
     metric: String,

@@ -1,7 +1,9 @@
 //! Workflows and their revisions: calls of [`ApiCall`] as HTTP. A workflow's ETag is its revision. No logic of its own.
 
 use axum::http::{HeaderValue, StatusCode, header};
-use bus_schema::api::{ApiCall, ApiResult, FailureKind, Problem, RevisionView, StreamView, WorkflowPart, WorkflowView};
+use bus_schema::api::{
+    ApiCall, ApiResult, FailureKind, NodeView, Problem, RevisionView, StreamView, WorkflowPart, WorkflowView,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -136,6 +138,8 @@ struct WorkflowStatus {
     parts: Vec<WorkflowPart>,
     /// Per stream.
     streams: Vec<StreamView>,
+    /// What its nodes do, per daemon.
+    nodes: Vec<NodeView>,
 }
 
 async fn list(ask: Ask) -> Answer {
@@ -227,8 +231,17 @@ async fn delete(ask: Ask) -> Answer {
 }
 
 async fn status(ask: Ask) -> Answer {
-    match ask.call(ApiCall::WorkflowStatus(ask.param("name"))).await? {
-        ApiResult::Status { view, parts, streams } => json(WorkflowStatus { view, parts, streams }),
+    let name = ask.param("name");
+    let ApiResult::Status { view, parts, streams } = ask.call(ApiCall::WorkflowStatus(name.clone())).await? else {
+        return Err(unexpected());
+    };
+    match ask.call(ApiCall::Nodes(Some(name))).await? {
+        ApiResult::Nodes(nodes) => json(WorkflowStatus {
+            view,
+            parts,
+            streams,
+            nodes,
+        }),
         _ => Err(unexpected()),
     }
 }

@@ -102,7 +102,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::alerts::built_in;
+    use bus_schema::observe::built_in_rules;
 
     #[test]
     fn kept_over_a_restart_and_bounded() {
@@ -110,14 +110,14 @@ mod tests {
         let path = dir.path().join("plane.db");
         let mut store = Store::open(&path).unwrap();
         assert_eq!(store.alerts().unwrap(), (Vec::new(), Alerts::default()));
-        store.save_rules(&built_in()).unwrap();
+        store.save_rules(&built_in_rules()).unwrap();
         let mut alerts = Alerts::default();
         alerts.silence("a", 60, "x", 0).unwrap();
         let one = |n: u32| ("ops".to_string(), format!("{n}"));
         assert_eq!(store.save_alerts(&alerts, &[one(0), one(1)], 5).unwrap(), 0);
         drop(store);
         let mut store = Store::open(&path).unwrap();
-        assert_eq!(store.alerts().unwrap(), (built_in(), alerts.clone()));
+        assert_eq!(store.alerts().unwrap(), (built_in_rules(), alerts.clone()));
         assert_eq!(store.deliveries_due(4, 9).unwrap(), []);
         let due = store.deliveries_due(5, 9).unwrap();
         assert_eq!(due.iter().map(|one| one.body.as_str()).collect::<Vec<_>>(), ["0", "1"]);

@@ -1,7 +1,7 @@
 //! The history of metrics in a file of its own: rows of all series a step, at falling resolution, within a budget of bytes.
 //! Losing the file loses the past and nothing else. What is kept, and for how long, is decided in `domain::history`.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use bus_schema::observe::{Point, Series};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -65,7 +65,8 @@ fn row_id(key: i64) -> Option<RowId> {
 pub struct History {
     db: Connection,
     rings: Rings,
-    series: HashMap<(String, &'static str), (SeriesId, i64)>,
+    /// Those of one subject share its name, as far as they were met together.
+    series: HashMap<(Arc<str>, &'static str), (SeriesId, i64)>,
     last: SeriesId,
     left_out: u64,
     /// The day on which room was made last.
@@ -121,13 +122,19 @@ impl History {
                     None => gone.push(id),
                 }
             }
-            let mut all = self.db.prepare("SELECT id, subject, metric, day FROM series")?;
+            let sql = "SELECT id, subject, metric, day FROM series ORDER BY subject";
+            let mut all = self.db.prepare(sql)?;
             let mut rows = all.query([])?;
+            let mut subject: Arc<str> = Arc::from("");
             while let Some(row) = rows.next()? {
                 let (id, name, day): (SeriesId, String, i64) = (row.get(0)?, row.get(2)?, row.get(3)?);
                 self.last = self.last.max(id);
+                let of = row.get_ref(1)?.as_str().unwrap_or_default();
+                if *subject != *of {
+                    subject = Arc::from(of);
+                }
                 if let Some((metric, _)) = readings::ALL.iter().find(|(metric, _)| *metric == name) {
-                    self.series.insert((row.get(1)?, metric), (id, day));
+                    self.series.insert((Arc::clone(&subject), metric), (id, day));
                 }
             }
         }
@@ -180,7 +187,7 @@ impl History {
         let mut row = Row::new();
         let mut left_out = 0;
         for reading in readings {
-            let name = (reading.subject.clone(), reading.metric.0);
+            let name = (Arc::clone(&reading.subject), reading.metric.0);
             let id = match self.series.get(&name).copied() {
                 Some((id, seen)) if seen >= day => id,
                 Some((id, _)) => {
@@ -285,13 +292,14 @@ impl History {
         points_max: usize,
     ) -> Result<Option<Vec<Series>>, StoreError> {
         let mut found: Vec<(SeriesId, Series)> = Vec::new();
+        let asked: Arc<str> = Arc::from(subject);
         let resolution = resolution_for(from_s, to_s, now_s, points_max as u64);
         let step_s = RESOLUTIONS[resolution].step_s;
         for (name, unit) in readings::ALL {
             if metric.is_some_and(|wanted| wanted != name) {
                 continue;
             }
-            if let Some((id, _)) = self.series.get(&(subject.to_string(), name)) {
+            if let Some((id, _)) = self.series.get(&(Arc::clone(&asked), name)) {
                 let series = Series {
                     subject: subject.to_string(),
                     metric: name.to_string(),
@@ -374,7 +382,7 @@ mod tests {
         (0..series)
             .flat_map(|n| {
                 let of = |metric, amount| Reading {
-                    subject: format!("daemon:gw-{n}"),
+                    subject: format!("daemon:gw-{n}").into(),
                     metric,
                     amount,
                 };

@@ -19,6 +19,7 @@ use bus_link::{
 };
 use bus_schema::{
     api::{ApiCall, ApiResult},
+    carried::{Carried, NodeCarried, StreamCarried},
     key::Identity,
     limits::LEASE_MS,
     member::{Invitation, Role},
@@ -236,6 +237,15 @@ impl Member {
             streams,
         };
         self.session.send(&self.membership.plane, &reports).await.unwrap();
+    }
+
+    pub async fn carried(&self, nodes: Vec<NodeCarried>, streams: Vec<StreamCarried>) {
+        let carried = Carried {
+            boot: self.status.boot,
+            nodes,
+            streams,
+        };
+        self.session.send(&self.membership.plane, &carried).await.unwrap();
     }
 
     /// Behaves as a daemon does: beats, and takes rosters, plans and questions, until `enough`.

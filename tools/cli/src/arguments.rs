@@ -192,15 +192,9 @@ pub enum Command {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
-    /// Print the broker's access list in another broker's language.
-    Acl {
-        /// For which broker.
-        #[arg(long = "for", value_enum)]
-        broker: Broker,
-        /// Only what is about this member, by name or id.
-        #[arg(long, add = names::daemons())]
-        member: Option<String>,
-    },
+    /// The broker's access list, for brokers of your own.
+    #[command(subcommand)]
+    Acl(Acl),
     /// Check keys, connection, plane and daemons, and say what is wrong.
     Doctor,
     /// Write what somebody who helps needs to know into a file: no records, no secrets.
@@ -442,6 +436,20 @@ pub enum Daemon {
     Ping {
         #[command(flatten)]
         whom: Whom,
+    },
+}
+
+/// `mycelial acl`
+#[derive(Debug, Subcommand)]
+pub enum Acl {
+    /// Print it in another broker's language.
+    Export {
+        /// For which broker.
+        #[arg(long, value_enum)]
+        broker: Broker,
+        /// Only what is about this member, by name or id.
+        #[arg(long, add = names::daemons())]
+        member: Option<String>,
     },
 }
 

@@ -103,6 +103,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[("mycelial metrics workflow orders --last 24h", "the last day")],
     ),
     (
+        "metrics node",
+        &[(
+            "mycelial metrics node orders/clean --metric busy",
+            "how long it is at work on a batch",
+        )],
+    ),
+    (
         "metrics stream",
         &[("mycelial metrics stream 'orders/db->hub' --metric lag", "")],
     ),
@@ -142,7 +149,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "mycelial alert apply rules.toml --preview 24h",
                 "when would they have fired?",
             ),
-            ("mycelial alert apply rules.toml", "take them"),
+            (
+                "mycelial alert apply rules.toml",
+                "take them; asks when others are forgotten",
+            ),
         ],
     ),
     (
@@ -326,6 +336,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ),
         ],
     ),
+    (
+        "workflow nodes",
+        &[(
+            "mycelial workflow nodes orders",
+            "where it is slow, and where records die",
+        )],
+    ),
     ("workflow status", &[("mycelial workflow status orders", "")]),
     (
         "rollout start",
@@ -432,11 +449,11 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     ("sub", &[("mycelial sub 'line1.>' --count 1", "")]),
     (
-        "acl",
+        "acl export",
         &[
-            ("mycelial acl --for mosquitto > acl_file", ""),
+            ("mycelial acl export --broker mosquitto > acl_file", ""),
             (
-                "mycelial acl --for nats-account --member gateway-7",
+                "mycelial acl export --broker nats-account --member gateway-7",
                 "what one may, in an account",
             ),
         ],

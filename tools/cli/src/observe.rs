@@ -8,7 +8,10 @@ use std::{
 
 use bus_schema::{
     api::{ApiCall, ApiResult, Failure, FailureKind},
-    observe::{AlertKind, AlertRule, AlertState, AlertView, Fired, ObserveCall, ObserveResult, Series, Severity},
+    observe::{
+        AlertKind, AlertRule, AlertState, AlertView, Fired, ObserveCall, ObserveResult, Series, Severity,
+        built_in_rules,
+    },
 };
 use clap::Subcommand;
 use serde::Deserialize;
@@ -17,6 +20,7 @@ use serde_json::json;
 use crate::{
     answer::Answer,
     arguments::{Output, duration_s},
+    ask::sure,
     client::{CliError, Client},
     names,
     render::{self, table},
@@ -39,7 +43,7 @@ pub struct Span {
 /// `mycelial metrics`
 #[derive(Debug, Subcommand)]
 pub enum Metrics {
-    /// What a daemon used, and whether it was there.
+    /// What a daemon used, what went through its streams, and whether it was there.
     Daemon {
         /// Its name.
         #[arg(add = names::daemons())]
@@ -51,6 +55,13 @@ pub enum Metrics {
     Workflow {
         /// Its name.
         #[arg(add = names::workflows())]
+        name: String,
+        #[command(flatten)]
+        span: Span,
+    },
+    /// What one node of a workflow did, on all its daemons together.
+    Node {
+        /// WORKFLOW/NODE, as `mycelial workflow nodes orders -o name` prints it.
         name: String,
         #[command(flatten)]
         span: Span,
@@ -79,7 +90,7 @@ A file of rules:
   notify = [\"ops\"]        # channels of plane.toml; all by default
 
 A rule with the name of one that comes with the plane replaces it; enabled = false switches it off.
-All rules that are not in the file are forgotten, except those that come with the plane.";
+All rules that are not in the file are forgotten, and those that come with the plane are again as they came: it names them, and asks.";
 
 /// `mycelial alert`
 #[derive(Debug, Subcommand)]
@@ -88,7 +99,7 @@ pub enum Alert {
     List,
     /// All rules, those that come with the plane too.
     Rules,
-    /// Take the rules of a file; --preview only says when they would have fired.
+    /// Take the rules of a file, and forget all others; --preview only says when they would have fired.
     #[command(after_help = RULES)]
     Apply {
         /// TOML file; `-` reads stdin.
@@ -96,6 +107,9 @@ pub enum Alert {
         /// Change nothing; say when each rule would have fired in the last 24h, 7d.
         #[arg(long, value_name = "TIME", value_parser = duration_s)]
         preview: Option<u64>,
+        /// Do not ask.
+        #[arg(long, conflicts_with = "preview")]
+        yes: bool,
     },
     /// Tell nobody of an alert for a while.
     Silence {
@@ -222,6 +236,7 @@ pub async fn metrics(dir: &Path, timeout: Duration, output: Output, what: Metric
     let (subject, span) = match what {
         Metrics::Daemon { name, span } => (format!("daemon:{name}"), span),
         Metrics::Workflow { name, span } => (format!("workflow:{name}"), span),
+        Metrics::Node { name, span } => (format!("node:{name}"), span),
         Metrics::Stream { name, span } => (format!("stream:{name}"), span),
     };
     let now = now_unix_ms();
@@ -248,10 +263,16 @@ pub async fn alert(dir: &Path, timeout: Duration, output: Output, what: Alert) -
             reason: reason.unwrap_or_default(),
         },
         Alert::Test { channel } => ObserveCall::Test { channel },
-        Alert::Apply { file, preview } => {
+        Alert::Apply { file, preview, yes } => {
             let (name, text) = read(&file)?;
             let rules = rules_of(&name, &text)?;
             let Some(last_s) = preview else {
+                let before = ask(dir, timeout, vec![ObserveCall::Rules]).await?;
+                if let [ObserveResult::Rules(before)] = &before[..]
+                    && let Some(question) = forgets(before, &rules)
+                {
+                    sure(&question, yes)?;
+                }
                 let results = ask(dir, timeout, vec![ObserveCall::PutRules(rules)]).await?;
                 results.iter().for_each(|result| print(output, result));
                 return Ok(());
@@ -274,6 +295,30 @@ pub async fn alert(dir: &Path, timeout: Duration, output: Output, what: Alert) -
         print(output, &result);
     }
     Ok(())
+}
+
+/// What would be lost when `rules` take the place of those before, as a question; `None` when nothing is.
+fn forgets(before: &[AlertRule], rules: &[AlertRule]) -> Option<String> {
+    let built_in = built_in_rules();
+    let own = before.iter().filter(|rule| !built_in.contains(rule));
+    let lost = own.filter(|rule| !rules.iter().any(|new| new.name == rule.name));
+    let (again, gone): (Vec<_>, Vec<_>) =
+        lost.partition(|rule| built_in.iter().any(|original| original.name == rule.name));
+    let names = |rules: &[&AlertRule]| {
+        rules
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let mut what = Vec::new();
+    if !gone.is_empty() {
+        what.push(format!("forget what is not in the file: {}", names(&gone)));
+    }
+    if !again.is_empty() {
+        what.push(format!("have again as it comes with the plane: {}", names(&again)));
+    }
+    (!what.is_empty()).then(|| format!("{}?", what.join("; and ")))
 }
 
 fn print(output: Output, result: &ObserveResult) {
@@ -518,6 +563,46 @@ mod tests {
             text.contains("|#_|") && text.contains("1.0 KiB") && text.contains("2.0 KiB"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_is_lost_is_asked_for() {
+        let rule = |name: &str, over| AlertRule {
+            name: name.into(),
+            over,
+            ..built_in_rules()[1].clone()
+        };
+        let changed = rule("stream-lag", 5);
+        let all = |own: &[AlertRule]| {
+            let mut all = built_in_rules();
+            all.retain(|one| !own.iter().any(|mine| mine.name == one.name));
+            all.extend(own.iter().cloned());
+            all
+        };
+        let (slow, late) = (rule("slow", 1), rule("late", 2));
+        for (own, new, question) in [
+            (vec![], vec![], None),
+            (vec![], vec![slow.clone()], None),
+            (vec![slow.clone()], vec![rule("slow", 9), late.clone()], None),
+            (
+                vec![slow.clone(), late.clone()],
+                vec![],
+                Some("forget what is not in the file: slow, late?"),
+            ),
+            (
+                vec![changed.clone()],
+                vec![slow.clone()],
+                Some("have again as it comes with the plane: stream-lag?"),
+            ),
+            (
+                vec![changed.clone(), slow.clone()],
+                vec![late.clone()],
+                Some("forget what is not in the file: slow; and have again as it comes with the plane: stream-lag?"),
+            ),
+            (vec![changed.clone()], vec![rule("stream-lag", 7)], None),
+        ] {
+            assert_eq!(forgets(&all(&own), &new).as_deref(), question, "{own:?} {new:?}");
+        }
     }
 
     #[test]

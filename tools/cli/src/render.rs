@@ -2,8 +2,8 @@
 
 use bus_schema::{
     api::{
-        ComponentView, DaemonDetail, DaemonView, Labelled, LabelledToken, PlaneInfo, Presence, Problem, RevisionView,
-        StreamView, WorkflowPart, WorkflowView,
+        ComponentView, DaemonDetail, DaemonView, Labelled, LabelledToken, NodeView, PlaneInfo, Presence, Problem,
+        RevisionView, StreamView, WorkflowPart, WorkflowView,
     },
     message::RunState,
 };
@@ -368,6 +368,36 @@ pub fn streams(streams: &[StreamView]) -> String {
         "trouble",
     ];
     table(&headings, &streams.iter().map(row).collect::<Vec<_>>())
+}
+
+/// What nodes do.
+pub fn nodes(nodes: &[NodeView]) -> String {
+    let row = |node: &NodeView| {
+        let busy_us = node.busy_us.checked_div(node.batches).filter(|mean| *mean > 0);
+        vec![
+            node.node.clone(),
+            node.daemon.clone(),
+            node.records.to_string(),
+            node.rate.to_string(),
+            bytes(node.bytes),
+            bytes(node.bytes_per_s),
+            node.errors.to_string(),
+            node.faults.to_string(),
+            busy_us.map_or("-".to_string(), |mean| format!("{:.1} ms", mean as f64 / 1e3)),
+        ]
+    };
+    let headings = [
+        "node",
+        "daemon",
+        "records",
+        "rows/s",
+        "bytes",
+        "bytes/s",
+        "errors",
+        "faults",
+        "a batch takes",
+    ];
+    table(&headings, &nodes.iter().map(row).collect::<Vec<_>>())
 }
 
 /// The catalog.

@@ -15,7 +15,7 @@ use bus_schema::{
 
 use crate::{
     answer::Answer,
-    arguments::{Arguments, Command, Daemon, NewRole, Output, Token},
+    arguments::{Acl, Arguments, Command, Daemon, NewRole, Output, Token},
     ask::sure,
     audit, bugreport,
     client::{CliError, Client, open_home},
@@ -96,7 +96,7 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Audit(what) => audit::run(&dir()?, timeout, output, what).await,
         Command::Alert(what) => observe::alert(&dir()?, timeout, output, what).await,
         Command::Ledger => ask(&dir()?, timeout, output, ApiCall::Ledger).await,
-        Command::Acl { broker, member } => {
+        Command::Acl(Acl::Export { broker, member }) => {
             let broker = broker.into();
             let call = match member {
                 None => ApiCall::AccessList(broker),
@@ -295,6 +295,13 @@ async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Re
             Answer::new(&streams, names, render::streams(&streams)).print(output);
             if streams.is_empty() {
                 eprintln!("no streams: no workflow is deployed");
+            }
+        }
+        ApiResult::Nodes(nodes) => {
+            let names = nodes.iter().map(|node| format!("{}/{}", node.workflow, node.node));
+            Answer::new(&nodes, names, render::nodes(&nodes)).print(output);
+            if nodes.is_empty() {
+                eprintln!("nothing yet: daemons tell within five seconds what their nodes do");
             }
         }
         ApiResult::Labels(labelled) => {

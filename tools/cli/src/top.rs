@@ -290,6 +290,9 @@ mod tests {
             buffered_bytes: 10 * buffered,
             rate: 5,
             lag_ms: Default::default(),
+            bytes: Default::default(),
+            bytes_per_s: Default::default(),
+            latency_ms: Default::default(),
             trouble: trouble.into(),
         }
     }

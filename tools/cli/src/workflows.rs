@@ -71,6 +71,7 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
         Workflow::Diff { file } => Work::Diff(read(&file)?),
         Workflow::Revisions { name } => Work::Ask(ApiCall::WorkflowHistory(name)),
         Workflow::Rollback { name, to, reason } => Work::Rollback(name, to, reason),
+        Workflow::Nodes { name } => Work::Ask(ApiCall::Nodes(Some(name))),
         Workflow::Status { name } => Work::Ask(ApiCall::WorkflowStatus(name)),
         // Daemons do these, not the plane.
         Workflow::Restart { part } => {

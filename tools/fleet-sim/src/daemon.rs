@@ -11,6 +11,7 @@ use bus_link::{
 };
 use bus_schema::{
     api::{Failure, FailureKind},
+    carried::{Carried, NodeCarried, StreamCarried, Work as NodeWork},
     control::{ControlCall, ControlResult},
     id::{NodeId, StreamId, WorkflowId, hash},
     key::Identity,
@@ -31,6 +32,8 @@ use crate::orders::{Fate, Orders};
 const START_MS: u64 = 300;
 /// What a workflow moves on each pipe, in records a second.
 const RATE_PER_S: u64 = 10;
+/// What a record takes.
+const RECORD_BYTES: u64 = 40;
 /// What a hollow daemon says it carries: enough to check workflows for it. Their configs are anything.
 const COMPONENTS: [(ComponentRole, &str); 5] = [
     (ComponentRole::Source, "generator"),
@@ -360,7 +363,9 @@ impl Daemon {
         let streams = self.accounts(orders);
         if !streams.is_empty() {
             let boot = self.boot;
+            let carried = carried(boot, &streams);
             self.say(&plane.node, Exchange::OneWay, None, &StreamReports { boot, streams });
+            self.say(&plane.node, Exchange::OneWay, None, &carried);
         }
     }
 
@@ -445,6 +450,44 @@ fn direct_edges(part: &PlanWorkflow) -> Vec<String> {
         })
     };
     part.pipes.iter().filter_map(of_pipe).collect()
+}
+
+/// What a real daemon would say of the same: each record takes so many bytes, and each report is of one batch more.
+fn carried(boot: u64, streams: &[StreamReport]) -> Carried {
+    let work = |records: u64, errors: u64| NodeWork {
+        records,
+        bytes: records * RECORD_BYTES,
+        errors,
+        faults: 0,
+        batches: records / RATE_PER_S,
+        busy_us: records,
+    };
+    let nodes = streams.iter().flat_map(|report| {
+        let (from, to) = report.edge.split_once("->").unwrap_or((&report.edge, ""));
+        let Ledger {
+            produced,
+            delivered,
+            dead,
+            ..
+        } = report.ledger;
+        let of = |node: &str, work| NodeCarried {
+            workflow: report.workflow,
+            node: node.to_string(),
+            work,
+        };
+        [of(from, work(produced, 0)), of(to, work(delivered, dead))]
+    });
+    let way = |report: &StreamReport| StreamCarried {
+        stream: report.stream,
+        bytes: report.ledger.delivered * RECORD_BYTES,
+        timed: report.ledger.delivered / RATE_PER_S,
+        took_ms: report.ledger.delivered,
+    };
+    Carried {
+        boot,
+        nodes: nodes.collect(),
+        streams: streams.iter().map(way).collect(),
+    }
 }
 
 fn unix_ms() -> i64 {

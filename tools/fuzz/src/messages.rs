@@ -2,6 +2,7 @@
 
 use bus_schema::{
     api::{ApiCall, ApiResult},
+    carried::Carried,
     control::{ControlCall, ControlResult},
     letter::{LetterCall, LetterResult},
     member::{Certificate, Invitation, Roster, Signed},
@@ -54,6 +55,7 @@ fn each(kind: u16, ver: u8, payload: &[u8]) {
     again::<EnrolAnswer>(kind, ver, payload);
     again::<Status>(kind, ver, payload);
     again::<StreamReports>(kind, ver, payload);
+    again::<Carried>(kind, ver, payload);
     again::<PlanPut>(kind, ver, payload);
     again::<RosterPut>(kind, ver, payload);
     again::<CatalogAsk>(kind, ver, payload);

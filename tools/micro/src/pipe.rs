@@ -10,8 +10,8 @@ use bus_schema::{
     message::RunState,
 };
 use flow::{
-    Checkpoints, DeadLetter, DeadLetters, Delivery, Due, Fault, Leaf, LetterKey, Meter, Observer, Outcome, Pipe,
-    Position, Read, Rejected, Shared, Sink, Source, SourceBatch, Stand, Surroundings, Watermark, run,
+    Checkpoints, DeadLetter, DeadLetters, Delivery, Due, Fault, Leaf, LetterKey, Meter, Observer, Outcome, Passage,
+    Pipe, Position, Read, Rejected, Shared, Sink, Source, SourceBatch, Stand, Surroundings, Watermark, run,
 };
 use tokio::sync::watch;
 
@@ -127,7 +127,7 @@ impl Checkpoints for Nothing {
 
 impl Observer for Nothing {
     fn state(&self, _: RunState, _: &str) {}
-    fn passed(&self, _: &str, _: &Batch) {}
+    fn passed(&self, _: &str, _: &Batch, _: Passage) {}
 }
 
 fn running(_: &Path) -> Result<Body> {

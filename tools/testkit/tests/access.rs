@@ -119,7 +119,7 @@ impl Mqtt {
 #[test]
 fn mosquitto_lets_nobody_beyond_its_own() {
     let (fleet, ids) = fleet();
-    let list = fleet.cli(&["acl", "--for", "mosquitto"]).unwrap();
+    let list = fleet.cli(&["acl", "export", "--broker", "mosquitto"]).unwrap();
     let Ids { fleet: f, plane, a, b } = &ids;
     let broker = [plane, a, b]
         .iter()
@@ -194,14 +194,20 @@ fn nats_server_lets_nobody_beyond_its_own() {
     let (fleet, ids) = fleet();
     // As the whole server's list, and as one account among others.
     for form in ["nats", "nats-account"] {
-        nats_server_obeys(&fleet.cli(&["acl", "--for", form]).unwrap(), &ids);
+        nats_server_obeys(&fleet.cli(&["acl", "export", "--broker", form]).unwrap(), &ids);
     }
-    let one = fleet.cli(&["acl", "--for", "nats", "--member", "a"]).unwrap();
+    let one = fleet
+        .cli(&["acl", "export", "--broker", "nats", "--member", "a"])
+        .unwrap();
     assert!(
         one.contains(&ids.a) && !one.contains(&format!("user: \"{}\"", ids.b)),
         "{one}"
     );
-    assert!(fleet.cli(&["acl", "--for", "nats", "--member", "nobody"]).is_err());
+    assert!(
+        fleet
+            .cli(&["acl", "export", "--broker", "nats", "--member", "nobody"])
+            .is_err()
+    );
 }
 
 fn nats_server_obeys(list: &str, ids: &Ids) {

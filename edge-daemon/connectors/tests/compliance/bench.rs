@@ -18,8 +18,8 @@ use bus_schema::{
     message::RunState,
 };
 use flow::{
-    Checkpoints, DeadLetter, DeadLetters, Delivery, Due, Fault, Leaf, LetterKey, Meter, Observer, Outcome, Pipe,
-    Rejected, Shared, Sink, Source, Stand, Surroundings, Watermark,
+    Checkpoints, DeadLetter, DeadLetters, Delivery, Due, Fault, Leaf, LetterKey, Meter, Observer, Outcome, Passage,
+    Pipe, Rejected, Shared, Sink, Source, Stand, Surroundings, Watermark,
 };
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 
@@ -169,7 +169,7 @@ impl Observer for Books {
         }
     }
 
-    fn passed(&self, node: &str, batch: &Batch) {
+    fn passed(&self, node: &str, batch: &Batch, _: Passage) {
         if node == ROOT {
             self.read.fetch_add(batch.rows() as u64, Ordering::SeqCst);
         }

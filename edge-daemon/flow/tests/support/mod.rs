@@ -25,8 +25,8 @@ use bus_schema::{
     message::RunState,
 };
 use flow::{
-    Checkpoints, Delivery, Fault, Leaf, Meter, Observer, Outcome, Pipe, Position, Read, Rejected, Shared, Sink, Source,
-    SourceBatch, Stage, Surroundings, Undecodable, Watermark,
+    Checkpoints, Delivery, Fault, Leaf, Meter, Observer, Outcome, Passage, Pipe, Position, Read, Rejected, Shared,
+    Sink, Source, SourceBatch, Stage, Surroundings, Undecodable, Watermark,
 };
 use tokio::sync::watch;
 
@@ -61,6 +61,9 @@ pub struct State {
     pub letters: Letters,
     pub checkpoints: BTreeMap<StreamId, Watermark>,
     pub states: Vec<(RunState, String)>,
+    /// By node: how often it failed, and what passed it.
+    pub faulty: BTreeMap<String, u32>,
+    pub passed: BTreeMap<String, (u64, Passage)>,
     pub meters: BTreeMap<String, Arc<Meter>>,
     /// Nothing is rejected any more, and garbage can be read.
     pub mended: bool,
@@ -119,6 +122,8 @@ impl World {
             away: false,
             checkpoints: BTreeMap::new(),
             states: Vec::new(),
+            faulty: BTreeMap::new(),
+            passed: BTreeMap::new(),
             meters: BTreeMap::new(),
             repeats: false,
         })))
@@ -602,8 +607,17 @@ impl Observer for World {
         self.lock().states.push((state, cause.to_string()));
     }
 
-    fn passed(&self, _: &str, _: &Batch) {
-        let state = self.lock();
+    fn failed(&self, node: &str) {
+        *self.lock().faulty.entry(node.to_string()).or_default() += 1;
+    }
+
+    fn passed(&self, node: &str, batch: &Batch, passage: Passage) {
+        let mut state = self.lock();
+        let passed = state.passed.entry(node.to_string()).or_default();
+        passed.0 += batch.rows() as u64;
+        passed.1.bytes += passage.bytes;
+        passed.1.died += passage.died;
+        passed.1.took += passage.took;
         let most = state.inputs.len() as u64;
         for (name, meter) in &state.meters {
             let account = meter.account();

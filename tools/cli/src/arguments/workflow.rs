@@ -144,6 +144,12 @@ pub enum Workflow {
         #[command(flatten)]
         lines: Lines,
     },
+    /// What each node of a workflow does, daemon by daemon: records, bytes, errors, and how long it is at work.
+    Nodes {
+        /// Its name.
+        #[arg(add = names::workflows())]
+        name: String,
+    },
     /// How a workflow is doing, daemon by daemon, with its streams.
     Status {
         /// Its name.

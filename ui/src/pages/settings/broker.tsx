@@ -75,7 +75,7 @@ function AccessList() {
       title="The broker’s access list"
       actions={
         <>
-          <CliButton command={`mycelial acl --for ${broker}`} />
+          <CliButton command={`mycelial acl export --broker ${broker}`} />
           <Button disabled={text === undefined} onClick={() => save(FILES[broker] ?? "mycelial.acl", text ?? "")}>
             <Download aria-hidden="true" />
             Export

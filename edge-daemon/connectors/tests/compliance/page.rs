@@ -9,18 +9,21 @@ const HEAD: &str = "# What every connector was tested for
 
 Written from the table of the suite that tests it (`edge-daemon/connectors/tests/compliance`), each connector against its real
 system, under the runner that daemons have. `cargo nextest run -p connectors --test compliance` runs it; what is `yes` here
-fails there if it is not so. `UPDATE=1 cargo test -p connectors --test compliance page` writes this page, and a test fails while
+fails there if it is not so, and a test that was not told how to look at something fails as well. `UPDATE=1 cargo test -p connectors --test compliance page` writes this page, and a test fails while
 it says anything else, or while a connector has no line.
 
-- **check**: `check` finds nothing wrong where nothing is, names what is wrong where something is (a host that does not exist,
-  a closed port, a missing table, a directory that is not there), touches nothing, and does not disturb the same connector at
-  work.
+- **untouched**: a `check` leaves everything as it was: what is there before and after it is compared as somebody else sees it,
+  on a system where the connector has never been, and on one where it was.
+- **check**: `check` finds nothing wrong where nothing is, and does not disturb the same connector at work.
+- **wrong**: `check` names what is wrong where something is: a host that does not exist, a closed port, a missing table, a
+  directory that is not there.
 - **stop**: told to stop, it ends within ten seconds, and goes on later where it was.
 - **kill**: dropped in the middle of a batch, five times. A source with positions and a destination with watermarks lose
   nothing and repeat nothing; the others do what their reference says.
-- **pressure**: the other end takes nothing for a second while many records come: only so many are under way, and all arrive.
+- **pressure**: the other end takes nothing for a second or more while many records come. A source reads on until so many are
+  under way, and then no more; a destination says of none that it is delivered. Then all arrive.
 - **bad record**: it goes to the dead letters, alone.
-- **drift**: records get another column meanwhile, and arrive with it.
+- **drift**: records get another column meanwhile, and arrive with what is in it.
 - **reconnect**: the server is stopped and started again, twice. Everything arrives.
 - **leak**: it runs, is stopped and begins anew again and again, and the process takes no more memory: three seconds in the
   tests, ten minutes with `cargo xtask compliance --leak 10`.
@@ -28,7 +31,9 @@ it says anything else, or while a connector has no line.
 
 fn name(ask: Ask) -> &'static str {
     match ask {
+        Ask::Untouched => "untouched",
         Ask::Check => "check",
+        Ask::Wrong => "wrong",
         Ask::Stop => "stop",
         Ask::Kill => "kill",
         Ask::Pressure => "pressure",

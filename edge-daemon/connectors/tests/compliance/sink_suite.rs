@@ -23,6 +23,8 @@ const KILLS: u64 = 5;
 /// batches on the way into and out of it, and what the system's own buffers take.
 const MANY: u64 = 20_000;
 const UNDER_WAY_MAX: u64 = 12_000;
+/// Records with another column.
+const DRIFTED: u64 = 200;
 /// How long the server takes nothing.
 const FROZEN: Duration = Duration::from_secs(1);
 /// The variable that says how long the run for leaks takes, in seconds, and what it takes unless it says so.
@@ -90,7 +92,9 @@ pub fn prove(row: &Row, world: &mut dyn SinkWorld, asks: &[Ask]) {
     for ask in asks {
         eprintln!("{ask:?}");
         match ask {
+            Ask::Untouched => life.untouched(),
             Ask::Check => life.check(),
+            Ask::Wrong => life.wrong(),
             Ask::Stop => life.stop(),
             Ask::Kill => life.kill(),
             Ask::Pressure => life.pressure(),
@@ -139,20 +143,26 @@ impl Life<'_> {
         self.arrived();
     }
 
-    fn check(&mut self) {
+    fn untouched(&mut self) {
+        self.checks_touch_nothing();
+        self.start();
+        self.goes_on(20);
+        self.bench.stop();
+        // Now there is what it has made.
+        self.checks_touch_nothing();
+    }
+
+    fn checks_touch_nothing(&mut self) {
         let before = self.world.touched();
-        for (config, kind) in self.world.wrong() {
-            let mut sink = self.row.sink(&config, self.world.base_dir());
-            match self.bench.wait_for(flow::check::check_sink(&mut *sink)) {
-                Ok(found) => panic!("{config} passes its check: {found}"),
-                Err(trouble) => {
-                    assert_eq!(trouble.kind, kind, "{config}: {trouble:?}");
-                    assert!(!trouble.cause.is_empty() && !trouble.remedy.is_empty(), "{trouble:?}");
-                }
-            }
+        assert!(!before.is_empty(), "that tells nothing");
+        for _ in 0..3 {
+            self.good_check();
         }
-        self.good_check();
         assert_eq!(self.world.touched(), before, "a check leaves everything as it is");
+    }
+
+    fn check(&mut self) {
+        self.good_check();
         // Nor does it disturb what runs.
         if self.row.why_not(Ask::Stop).is_some() {
             return;
@@ -162,6 +172,21 @@ impl Life<'_> {
         self.good_check();
         self.goes_on(20);
         self.bench.stop();
+    }
+
+    fn wrong(&mut self) {
+        let wrong = self.world.wrong();
+        assert!(!wrong.is_empty(), "a config that is wrong");
+        for (config, kind) in wrong {
+            let mut sink = self.row.sink(&config, self.world.base_dir());
+            match self.bench.wait_for(flow::check::check_sink(&mut *sink)) {
+                Ok(found) => panic!("{config} passes its check: {found}"),
+                Err(trouble) => {
+                    assert_eq!(trouble.kind, kind, "{config}: {trouble:?}");
+                    assert!(!trouble.cause.is_empty() && !trouble.remedy.is_empty(), "{trouble:?}");
+                }
+            }
+        }
     }
 
     fn good_check(&mut self) {
@@ -201,8 +226,11 @@ impl Life<'_> {
         self.world.freeze();
         self.plan.more(MANY);
         let begun = Instant::now();
-        let mut most = 0;
+        let (mut most, mut half) = (0, None);
         while begun.elapsed() < FROZEN {
+            if begun.elapsed() > FROZEN / 2 {
+                half.get_or_insert(self.bench.delivered());
+            }
             most =
                 most.max((self.plan.given_to() - given).saturating_sub(self.bench.delivered().saturating_sub(given)));
             sleep(Duration::from_millis(5));
@@ -210,6 +238,11 @@ impl Life<'_> {
         assert!(
             most <= UNDER_WAY_MAX,
             "{most} records are under way to somebody who takes none"
+        );
+        assert_eq!(
+            half,
+            Some(self.bench.delivered()),
+            "it delivers: the other end does take records"
         );
         self.world.thaw();
         self.arrived();
@@ -230,7 +263,12 @@ impl Life<'_> {
         self.start();
         self.goes_on(20);
         self.plan.drift();
-        self.goes_on(200);
+        self.goes_on(DRIFTED);
+        let extras = self.world.extras();
+        match self.world.promise() {
+            Promise::Exactly => assert_eq!(extras, DRIFTED, "records have the new column"),
+            _ => assert!(extras >= DRIFTED, "{extras} records have the new column"),
+        }
         self.bench.stop();
     }
 

@@ -2,7 +2,8 @@
 //! something else.
 
 use std::{
-    env,
+    env, fs,
+    path::Path,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -12,6 +13,7 @@ use testkit::Dice;
 use crate::{
     bench::{Bench, Plan, rss_kib},
     numbers::Numbers,
+    page::Ran,
     world::{Ask, Promise, Row, SinkWorld},
 };
 
@@ -30,6 +32,8 @@ const FROZEN: Duration = Duration::from_secs(1);
 /// The variable that says how long the run for leaks takes, in seconds, and what it takes unless it says so.
 const LEAK_VARIABLE: &str = "COMPLIANCE_LEAK_S";
 const LEAK_S: u64 = 3;
+/// The variable that says into which directory it is written how such a run came out.
+const RESULTS_VARIABLE: &str = "COMPLIANCE_LEAK_RESULTS";
 /// How much more memory may be in use in the last third of that run than in the second, in KiB.
 const GROWTH_MAX_KIB: u64 = 3 * 1024;
 
@@ -37,6 +41,14 @@ const GROWTH_MAX_KIB: u64 = 3 * 1024;
 pub fn leak_time() -> Duration {
     let told = env::var(LEAK_VARIABLE).ok().and_then(|text| text.parse().ok());
     Duration::from_secs(told.unwrap_or(LEAK_S))
+}
+
+/// Between two rounds of it. A long one is there to last, not to be busy.
+pub fn leak_pause(time: Duration) -> Duration {
+    match time > Duration::from_secs(60) {
+        true => Duration::from_millis(100),
+        false => Duration::from_millis(10),
+    }
 }
 
 /// Whether memory stays as it is. The least of each third of a run counts: more than that is what comes and goes.
@@ -60,14 +72,22 @@ impl Flatness {
         self.least[third] = self.least[third].min(rss_kib());
     }
 
-    /// Fails when it grows.
-    pub fn check(&self) {
+    /// Fails when it grows. A long run is written down.
+    pub fn check(&self, row: &Row) {
         let [first, second, last] = self.least;
         // A slow one may not have been looked at in each third of a short run.
         let before = if second == u64::MAX { first } else { second };
         assert!(before < u64::MAX && last < u64::MAX, "the run was too short to tell");
         eprintln!("memory in use: {before} KiB, then {last}");
         assert!(last <= before + GROWTH_MAX_KIB, "it took {before} KiB, and then {last}");
+        if let Some(dir) = env::var_os(RESULTS_VARIABLE) {
+            let ran = Ran {
+                minutes: self.whole.as_secs() / 60,
+                before_kib: before,
+                after_kib: last,
+            };
+            fs::write(Path::new(&dir).join(row.key()), ran.line(&row.key())).unwrap();
+        }
     }
 }
 
@@ -306,10 +326,10 @@ impl Life<'_> {
                 self.start();
             }
             flatness.look(begun.elapsed());
-            sleep(Duration::from_millis(10));
+            sleep(leak_pause(time));
         }
         self.arrived();
         self.bench.stop();
-        flatness.check();
+        flatness.check(self.row);
     }
 }

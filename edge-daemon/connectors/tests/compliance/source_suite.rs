@@ -9,7 +9,7 @@ use testkit::Dice;
 
 use crate::{
     bench::{Bench, Vault},
-    sink_suite::{Flatness, ROUNDS_MIN, leak_time},
+    sink_suite::{Flatness, ROUNDS_MIN, leak_pause, leak_time},
     world::{Ask, Promise, Row, SourceWorld},
 };
 
@@ -292,9 +292,9 @@ impl Life<'_> {
                 self.start();
             }
             flatness.look(begun.elapsed());
-            sleep(Duration::from_millis(10));
+            sleep(leak_pause(time));
         }
         self.bench.stop();
-        flatness.check();
+        flatness.check(self.row);
     }
 }

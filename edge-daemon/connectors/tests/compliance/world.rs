@@ -82,6 +82,18 @@ impl Row {
         }
     }
 
+    /// What it is called where results are written down.
+    pub fn key(&self) -> String {
+        format!(
+            "{} {} {}",
+            self.role().to_lowercase(),
+            self.component,
+            self.way.replace(' ', "_")
+        )
+        .trim_end()
+        .replace(' ', "-")
+    }
+
     /// Whether it is this one.
     pub fn is(&self, component: &str, way: &str, role: &str) -> bool {
         self.component == component && self.way == way && self.role() == role

@@ -44,6 +44,28 @@ impl Nats {
         });
         info["state"]["messages"].as_u64().expect("a count of messages")
     }
+
+    /// What a stream holds, and how far each of its consumers is, as JetStream says it.
+    #[must_use]
+    #[track_caller]
+    pub fn stream_state(&self, name: &str) -> String {
+        let ask = |api: &str| {
+            let api = format!("$JS.API.{api}.{name}");
+            wait_ok("JetStream to answer", READY_MAX, || {
+                request(self.addr(), &api, &json!({}))
+            })
+        };
+        let stream = &ask("STREAM.INFO")["state"];
+        let consumers = ask("CONSUMER.LIST");
+        let far = |consumer: &Value| {
+            let keys = ["name", "delivered", "ack_floor", "num_ack_pending", "num_pending"];
+            keys.map(|key| consumer[key].to_string()).join(" ")
+        };
+        let consumers = consumers["consumers"].as_array().map_or(&[][..], Vec::as_slice);
+        let mut consumers: Vec<String> = consumers.iter().map(far).collect();
+        consumers.sort();
+        format!("{stream} {consumers:?}")
+    }
 }
 
 fn request(server: SocketAddr, subject: &str, body: &Value) -> Result<Value, String> {

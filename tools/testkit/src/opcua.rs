@@ -71,16 +71,28 @@ impl OpcUa {
     /// Sets nodes, one after the other, and waits until that is done. A node that is not there is made.
     #[track_caller]
     pub fn set(&self, nodes: &Value) {
-        let done = || -> std::io::Result<String> {
+        let said = self.tell(&nodes.to_string());
+        assert_eq!(said, "done\n", "asyncua says no; its log:\n{}", self.log());
+    }
+
+    /// How many sessions and subscriptions it keeps.
+    #[must_use]
+    #[track_caller]
+    pub fn sessions(&self) -> String {
+        self.tell("\"sessions\"")
+    }
+
+    #[track_caller]
+    fn tell(&self, line: &str) -> String {
+        let tell = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.control_port))?;
             stream.set_read_timeout(Some(DONE_DEADLINE))?;
-            stream.write_all(format!("{nodes}\n").as_bytes())?;
-            let mut line = String::new();
-            BufReader::new(stream).read_line(&mut line)?;
-            Ok(line)
+            stream.write_all(format!("{line}\n").as_bytes())?;
+            let mut said = String::new();
+            BufReader::new(stream).read_line(&mut said)?;
+            Ok(said)
         };
-        let said = done().unwrap_or_else(|e| panic!("asyncua does not do as it is told: {e}"));
-        assert_eq!(said, "done\n", "asyncua says no; its log:\n{}", self.log());
+        tell().unwrap_or_else(|e| panic!("asyncua does not do as it is told: {e}"))
     }
 }
 

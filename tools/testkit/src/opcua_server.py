@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 
 from asyncua import Server, ua
 from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.server.internal_session import InternalSession
 
 
 class Users:
@@ -87,6 +88,11 @@ async def main():
 
     async def serve(reader, writer):
         while line := await reader.readline():
+            if json.loads(line) == "sessions":
+                subscriptions = server.iserver.subscription_service.subscriptions
+                writer.write(f"{InternalSession._current_connections} {len(subscriptions)}\n".encode())
+                await writer.drain()
+                continue
             for entry in json.loads(line):
                 if entry["id"] in nodes:
                     await nodes[entry["id"]].write_value(data(entry))

@@ -153,12 +153,15 @@ fn complying(main: &str, name: &str) -> Result<String> {
             "source",
             format!(
                 "    source_{name}: Source \"{name}\" \"\" = {name}_worlds::Counting, not: [\n        (Ask::Reconnect, \"there is no \
-                 server: it counts\"), NEVER_BAD, NO_COLUMNS];"
+                 server: it counts\"), NEVER_BAD, NO_COLUMNS, NOTHING_WRONG, NOTHING_THERE];"
             ),
         ),
         (
             "sink",
-            format!("    sink_{name}: Sink \"{name}\" \"\" = {name}_worlds::Written::new(), not: [NO_SERVER];"),
+            format!(
+                "    sink_{name}: Sink \"{name}\" \"\" = {name}_worlds::Written::new(), not: [\n        NO_SERVER, ON_DISK, \
+                 (Ask::Drift, \"it writes the first column\")];"
+            ),
         ),
     ];
     for (role, row) in rows {
@@ -257,8 +260,9 @@ mod tests {
         for wanted in [
             "mod live_worlds;\nmod mz_worlds;\nmod numbers;\n",
             "    source_mz: Source \"mz\" \"\" = mz_worlds::Counting, not: [\n        (Ask::Reconnect, \"there is no server: it counts\"), \
-             NEVER_BAD, NO_COLUMNS];\n    source_nats:",
-            "    sink_mz: Sink \"mz\" \"\" = mz_worlds::Written::new(), not: [NO_SERVER];\n    sink_nats:",
+             NEVER_BAD, NO_COLUMNS, NOTHING_WRONG, NOTHING_THERE];\n    source_nats:",
+            "    sink_mz: Sink \"mz\" \"\" = mz_worlds::Written::new(), not: [\n        NO_SERVER, ON_DISK, (Ask::Drift, \"it writes the \
+             first column\")];\n    sink_nats:",
         ] {
             assert!(suite.contains(wanted), "{suite}");
         }

@@ -5,7 +5,7 @@
 //! the file being sent has come and which files are sent but perhaps not dealt with; what is older is dealt with for sure.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -26,7 +26,7 @@ use super::{
     sent::Sent,
     whole::{Stamp, Whole},
 };
-use crate::file::{ledger::sync_directory, place, source::Parsing};
+use crate::file::{place, source::Parsing};
 
 /// Largest chunk of a file, in bytes.
 const CHUNK_BYTES_MAX: usize = 48 * 1024;
@@ -62,6 +62,8 @@ pub(super) enum Got {
     Batch(SourceBatch),
     /// Nothing new.
     Wait,
+    /// So many are on their way that the next one waits for them.
+    Full,
     End,
 }
 
@@ -256,7 +258,10 @@ impl Reader {
                 undecodable: Vec::new(),
             }));
         }
-        let is_over = self.settings.once && self.listing.is_exhausted() && self.done.len() < DONE_MAX;
+        if self.done.len() >= DONE_MAX {
+            return Ok(Got::Full);
+        }
+        let is_over = self.settings.once && self.listing.is_exhausted();
         Ok(if is_over { Got::End } else { Got::Wait })
     }
 
@@ -401,8 +406,15 @@ impl Reader {
                 sent.add(files).map_err(|error| unlisted(list, &error))?;
             }
             _ => {
+                let mut touched = BTreeSet::new();
                 let versions = self.done.iter().take(count).filter_map(|done| done.version.as_ref());
-                versions.into_iter().try_for_each(|version| self.remove(version))?;
+                versions
+                    .into_iter()
+                    .try_for_each(|version| self.remove(version, &mut touched))?;
+                // Durable before they are forgotten: back after a power cut, they would be sent again. Once for all of them.
+                let sync = |(_, directory): &(bool, PathBuf)| File::open(directory)?.sync_all();
+                let synced = touched.iter().try_for_each(sync);
+                synced.map_err(|error| self.failed(&error))?;
             }
         }
         crash_point::at!(FilesAfterDealt);
@@ -410,8 +422,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Deletes or moves a file that is durable elsewhere, unless it is another one by now.
-    fn remove(&self, version: &Version) -> Result<(), Fault> {
+    /// Deletes or moves a file that is durable elsewhere, unless it is another one by now. `touched` gets the
+    /// directories that have to be made durable for that: first those where files are now, then those where they were.
+    fn remove(&self, version: &Version, touched: &mut BTreeSet<(bool, PathBuf)>) -> Result<(), Fault> {
         let path = self.settings.choice.directory.join(&version.name);
         let is_same = match fs::symlink_metadata(&path) {
             Ok(metadata) => metadata.is_file() && self::version(version.name.clone(), &metadata) == *version,
@@ -423,10 +436,12 @@ impl Reader {
         }
         let done = match &self.settings.when_sent {
             WhenSent::Keep { .. } => Ok(()),
-            // Durable before it is forgotten: back after a power cut, it would be sent again.
-            WhenSent::Delete => fs::remove_file(&path).and_then(|()| sync_directory(&path)),
-            WhenSent::Move { directory } => move_to(directory, &version.name, &path),
+            WhenSent::Delete => fs::remove_file(&path),
+            WhenSent::Move { directory } => move_to(directory, &version.name, &path).map(|to| {
+                touched.extend(to.parent().map(|parent| (false, parent.to_path_buf())));
+            }),
         };
+        touched.extend(path.parent().map(|parent| (true, parent.to_path_buf())));
         done.map_err(|error| Fault::retry(format!("cannot deal with {}, which is sent: {error}", path.display())))
     }
 
@@ -435,8 +450,8 @@ impl Reader {
     }
 }
 
-/// Moves a file below a directory, beside whatever has its name there.
-fn move_to(directory: &Path, name: &str, from: &Path) -> io::Result<()> {
+/// Moves a file below a directory, beside whatever has its name there. Where it is now.
+fn move_to(directory: &Path, name: &str, from: &Path) -> io::Result<PathBuf> {
     let mut to = directory.join(name);
     let parent = to.parent().unwrap_or(directory);
     fs::create_dir_all(parent)?;
@@ -444,8 +459,7 @@ fn move_to(directory: &Path, name: &str, from: &Path) -> io::Result<()> {
         to = directory.join(place::numbered(name, place::next_number(&to)?));
     }
     fs::rename(from, &to)?;
-    sync_directory(&to)?;
-    sync_directory(from)
+    Ok(to)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Fault {

@@ -27,6 +27,8 @@ use crate::{
 
 /// How often a directory without news is looked at.
 const POLL: Duration = Duration::from_millis(250);
+/// How long it waits for others to become durable before it asks again.
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// Sends the files of a directory, the oldest first, one after the other: the records in them, or the files as they are,
 /// whatever is in them. It goes on where it was after a crash. A file that changes later is another file and sent again. What
@@ -286,6 +288,11 @@ impl Source for FilesSource {
             match self.blocking(|reader| reader.read(std::time::Instant::now())).await? {
                 Got::Batch(batch) => return Ok(Read::Batch(batch)),
                 Got::End => return Ok(Read::End),
+                Got::Full => {
+                    // What makes room for the next one is heard of between two calls.
+                    tokio::time::sleep(MOMENT).await;
+                    return Ok(Read::Idle);
+                }
                 Got::Wait => {}
             }
             if tokio::time::Instant::now() + POLL > give_up {

@@ -320,7 +320,9 @@ impl Source for ChangesSource {
     }
 
     async fn check(&mut self) -> Result<String, Trouble> {
-        drop(check::connect(&self.settings.server, &self.base_dir).await?);
+        let mut link = check::connect(&self.settings.server, &self.base_dir).await?;
+        check::has_table(&mut link, &self.settings.table).await?;
+        drop(link);
         // Under another number, because the server ends the log of whoever has the same; and without a snapshot nothing is locked.
         let settings = Settings {
             server_id: (self.settings.server_id ^ CHECK_ID).max(1),

@@ -102,6 +102,14 @@ async fn engine(link: &mut Link, table: &str) -> Result<Option<String>, Trouble>
     Ok(found.map_err(|fault| as_trouble(&fault))?.into_iter().next())
 }
 
+/// That there is such a table.
+pub(super) async fn has_table(link: &mut Link, table: &str) -> Result<(), Trouble> {
+    match engine(link, table).await? {
+        Some(_) => Ok(()),
+        None => Err(no_table(link, table).await),
+    }
+}
+
 async fn no_table(link: &mut Link, table: &str) -> Trouble {
     let sql = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() ORDER BY 1 LIMIT 1000";
     let names: Vec<String> = link.rows("look for the table", sql).await.unwrap_or_default();

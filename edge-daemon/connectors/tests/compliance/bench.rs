@@ -182,6 +182,7 @@ pub struct Vault(Arc<Kept>);
 
 struct Kept {
     column: &'static str,
+    counted: Option<(&'static str, &'static str)>,
     is_shut: AtomicBool,
     rows: AtomicU64,
     extras: AtomicU64,
@@ -189,10 +190,11 @@ struct Kept {
 }
 
 impl Vault {
-    /// Takes the numbers from a column.
-    pub fn new(column: &'static str) -> Self {
+    /// Takes the numbers from a column, perhaps only of the records with this text in another column.
+    pub fn new(column: &'static str, counted: Option<(&'static str, &'static str)>) -> Self {
         Self(Arc::new(Kept {
             column,
+            counted,
             is_shut: AtomicBool::new(false),
             rows: AtomicU64::new(0),
             extras: AtomicU64::new(0),
@@ -272,9 +274,14 @@ impl Sink for Door {
             assert!(delivery.seq > before.seq, "{} after {}", delivery.seq, before.seq);
             let schema = delivery.batch.schema();
             let (number, extra) = (schema.index_of(kept.column), schema.index_of("extra"));
+            let counted = kept.counted.map(|(column, text)| (schema.index_of(column), text));
             for row in 0..delivery.batch.rows() {
-                if let Some(number) =
-                    number.and_then(|column| delivery.batch.cell(row, column).to_string().parse().ok())
+                let counts = |(column, text): (Option<usize>, &str)| {
+                    column.is_some_and(|column| delivery.batch.cell(row, column).to_string() == text)
+                };
+                if counted.is_none_or(counts)
+                    && let Some(number) =
+                        number.and_then(|column| delivery.batch.cell(row, column).to_string().parse().ok())
                 {
                     inside.1.add(number);
                 }

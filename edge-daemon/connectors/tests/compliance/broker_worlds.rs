@@ -6,6 +6,7 @@ use std::{
     net::TcpStream,
     ops::Range,
     path::PathBuf,
+    thread::sleep,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use serde_json::{Value as Json, json};
 use testkit::{Cmd, Mosquitto, Nats, Proc, TempDir, find_program, free_port, temp_dir};
 
 use crate::{
-    file_worlds::{lines, numbers_in},
+    file_worlds::{extras_in, lines, numbers_in},
     world::{Promise, SinkWorld, SourceWorld, Wrong},
 };
 
@@ -27,6 +28,8 @@ fn mosquitto() -> Mosquitto {
         .persist()
         .line("max_queued_messages 0")
         .line("autosave_interval 1")
+        // It counts what it keeps each second.
+        .line("sys_interval 1")
         .quiet()
         .start()
 }
@@ -46,6 +49,24 @@ fn publish(server: &Mosquitto, text: &str) {
         "-l",
     ]);
     client.stdin(text).run(SOON).ok();
+}
+
+/// What a broker counts, once it has counted anew: sessions of those who are away, subscriptions, and messages that came.
+fn counted(server: &Mosquitto) -> String {
+    sleep(Duration::from_millis(2_500));
+    let client = Cmd::new(find_program("mosquitto_sub", CLIENTS));
+    let port = server.port().to_string();
+    let client = client.args(["-h", "127.0.0.1", "-p", &port, "-F", "%t %p", "-C", "3", "-W", "20"]);
+    let topics = [
+        "$SYS/broker/clients/disconnected",
+        "$SYS/broker/subscriptions/count",
+        "$SYS/broker/publish/messages/received",
+    ];
+    let client = topics.iter().fold(client, |client, topic| client.args(["-t", topic]));
+    let said = client.run(SOON).ok();
+    let mut lines: Vec<&str> = said.lines().collect();
+    lines.sort_unstable();
+    format!("{lines:?}")
 }
 
 fn wrong_brokers(server: &str, good: &Json) -> Vec<Wrong> {
@@ -119,6 +140,10 @@ impl SourceWorld for MqttSource {
     fn wrong(&self) -> Vec<Wrong> {
         wrong_brokers("mqtt", &self.config())
     }
+
+    fn touched(&mut self) -> String {
+        counted(&self.server)
+    }
 }
 
 /// A topic of mosquitto, and somebody who listens.
@@ -183,6 +208,10 @@ impl SinkWorld for MqttSink {
         numbers_in(&fs::read_to_string(&self.heard).unwrap_or_default())
     }
 
+    fn extras(&mut self) -> u64 {
+        extras_in(&fs::read_to_string(&self.heard).unwrap_or_default())
+    }
+
     fn down(&mut self) {
         self.server.stop();
     }
@@ -202,6 +231,10 @@ impl SinkWorld for MqttSink {
     fn wrong(&self) -> Vec<Wrong> {
         wrong_brokers("mqtt", &self.config())
     }
+
+    fn touched(&mut self) -> String {
+        counted(&self.server)
+    }
 }
 
 fn nats() -> Nats {
@@ -210,17 +243,28 @@ fn nats() -> Nats {
     server
 }
 
-/// A stream of JetStream.
+/// A stream of JetStream, or a subject that nobody keeps.
 pub struct NatsSource {
     server: Nats,
+    has_stream: bool,
     drifts: bool,
 }
 
 impl NatsSource {
     /// A new server with a stream.
-    pub fn new() -> Self {
+    pub fn jetstream() -> Self {
         Self {
             server: nats(),
+            has_stream: true,
+            drifts: false,
+        }
+    }
+
+    /// A new server that keeps nothing.
+    pub fn core() -> Self {
+        Self {
+            server: Nats::start(),
+            has_stream: false,
             drifts: false,
         }
     }
@@ -241,11 +285,26 @@ impl NatsSource {
 
 impl SourceWorld for NatsSource {
     fn config(&self) -> Json {
-        json!({"url": self.server.url(), "stream": "PLANT", "types": {"n": "i64"}, "ack_wait_ms": 2000})
+        let mut config = json!({"url": self.server.url(), "types": {"n": "i64"}});
+        match self.has_stream {
+            true => {
+                config["stream"] = json!("PLANT");
+                config["ack_wait_ms"] = json!(2000);
+            }
+            false => config["subject"] = json!("plant.>"),
+        }
+        config
     }
 
     fn promise(&self) -> Promise {
-        Promise::AtLeast
+        match self.has_stream {
+            true => Promise::AtLeast,
+            false => Promise::GoesOn,
+        }
+    }
+
+    fn rereads(&self) -> bool {
+        self.has_stream
     }
 
     fn feed(&mut self, numbers: Range<u64>, pad: usize) {
@@ -271,34 +330,54 @@ impl SourceWorld for NatsSource {
 
     fn wrong(&self) -> Vec<Wrong> {
         let mut wrong = wrong_brokers("nats", &self.config());
-        let mut config = self.config();
-        config["stream"] = json!("NONE");
-        wrong.push((config, TroubleKind::Missing));
+        if self.has_stream {
+            let mut config = self.config();
+            config["stream"] = json!("NONE");
+            wrong.push((config, TroubleKind::Missing));
+        }
         wrong
+    }
+
+    fn touched(&mut self) -> String {
+        self.server.stream_state("PLANT")
     }
 }
 
 /// Messages asked for at once.
 const ASKED: u64 = 500;
 
-/// A stream of JetStream.
+/// A stream of JetStream, which the destination knows of or not: it keeps what is published either way.
 pub struct NatsSink {
     server: Nats,
+    knows_stream: bool,
     /// The numbers of the messages that have been looked at, in the stream's order.
     seen: Vec<u64>,
+    /// How many of them have the new column.
+    extras: u64,
 }
 
 impl NatsSink {
-    /// A new server with a stream.
-    pub fn new() -> Self {
+    /// With acknowledgements of the stream.
+    pub fn jetstream() -> Self {
+        Self::new(true)
+    }
+
+    /// Without: the server takes the messages, and that is all it says.
+    pub fn core() -> Self {
+        Self::new(false)
+    }
+
+    fn new(knows_stream: bool) -> Self {
         Self {
             server: nats(),
+            knows_stream,
             seen: Vec::new(),
+            extras: 0,
         }
     }
 
-    /// Asks the stream for messages by their place, by hand.
-    fn look(&self, places: Range<u64>) -> std::io::Result<Vec<u64>> {
+    /// Asks the stream for messages by their place, by hand: their numbers, and how many have the new column.
+    fn look(&self, places: Range<u64>) -> std::io::Result<(Vec<u64>, u64)> {
         let mut out = b"CONNECT {\"verbose\":false}\r\nSUB _INBOX.compliance 1\r\n".to_vec();
         for place in places.clone() {
             let ask = json!({"seq": place}).to_string();
@@ -312,7 +391,7 @@ impl NatsSink {
         socket.set_read_timeout(Some(SOON))?;
         socket.write_all(&out)?;
         let mut lines = BufReader::new(socket);
-        let mut numbers = Vec::new();
+        let (mut numbers, mut extras) = (Vec::new(), 0);
         while (numbers.len() as u64) < places.end - places.start {
             let mut line = String::new();
             if lines.read_line(&mut line)? == 0 {
@@ -330,14 +409,23 @@ impl NatsSink {
                 .unwrap_or_default();
             let message: Json = serde_json::from_slice(&data)?;
             numbers.push(message["n"].as_u64().unwrap_or_default());
+            extras += u64::from(message["extra"] == "more");
         }
-        Ok(numbers)
+        Ok((numbers, extras))
     }
 }
 
 impl SinkWorld for NatsSink {
     fn config(&self) -> Json {
-        json!({"url": self.server.url(), "subject": "plant.b"})
+        json!({"url": self.server.url(), "subject": "plant.b", "jetstream": self.knows_stream})
+    }
+
+    fn promise(&self) -> Promise {
+        match self.knows_stream {
+            // It knows again what is published twice.
+            true => Promise::Exactly,
+            false => Promise::AtLeast,
+        }
     }
 
     fn arrived(&mut self) -> Vec<u64> {
@@ -349,11 +437,19 @@ impl SinkWorld for NatsSink {
         let mut next = self.seen.len() as u64 + 1;
         while next <= count {
             let upto = (next + ASKED).min(count + 1);
-            let Ok(numbers) = self.look(next..upto) else { break };
+            let Ok((numbers, extras)) = self.look(next..upto) else {
+                break;
+            };
             self.seen.extend(numbers);
+            self.extras += extras;
             next = upto;
         }
         self.seen.clone()
+    }
+
+    fn extras(&mut self) -> u64 {
+        self.arrived();
+        self.extras
     }
 
     fn down(&mut self) {
@@ -374,13 +470,15 @@ impl SinkWorld for NatsSink {
 
     fn wrong(&self) -> Vec<Wrong> {
         let mut wrong = wrong_brokers("nats", &self.config());
-        let mut config = self.config();
-        config["subject"] = json!("elsewhere");
-        wrong.push((config, TroubleKind::Missing));
+        if self.knows_stream {
+            let mut config = self.config();
+            config["subject"] = json!("elsewhere");
+            wrong.push((config, TroubleKind::Missing));
+        }
         wrong
     }
 
     fn touched(&mut self) -> String {
-        self.server.stream_messages("PLANT").to_string()
+        self.server.stream_state("PLANT")
     }
 }

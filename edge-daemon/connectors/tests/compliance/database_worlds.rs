@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use testkit::{Mariadb, Postgres, TempDir, free_port, temp_dir};
 
 use crate::{
-    file_worlds::listing,
+    file_worlds::names_in,
     world::{SinkWorld, SourceWorld, Wrong},
 };
 
@@ -24,6 +24,9 @@ fn values(numbers: Range<u64>, pad: usize, drifts: bool) -> String {
 fn columns(drifts: bool) -> &'static str {
     if drifts { "n, v, extra" } else { "n, v" }
 }
+
+/// Rows with the new column.
+const EXTRAS: &str = "SELECT count(*) FROM t WHERE extra = 'more'";
 
 /// Adds keys to a config.
 fn with(mut config: Json, more: &Json) -> Json {
@@ -118,11 +121,24 @@ impl SourceWorld for SqliteSource {
     }
 
     fn touched(&mut self) -> String {
-        let conn = self.conn();
-        let mut schema = conn.prepare("SELECT name FROM sqlite_schema ORDER BY 1").unwrap();
-        let names = schema.query_map([], |row| row.get::<_, String>(0)).unwrap();
-        format!("{:?}", names.map(Result::unwrap).collect::<Vec<_>>())
+        contents(&self.conn())
     }
+}
+
+/// What a file of SQLite has: everything that is called something, and how many rows each table.
+fn contents(conn: &Connection) -> String {
+    let mut schema = conn.prepare("SELECT type, name FROM sqlite_schema ORDER BY 2").unwrap();
+    let names = schema
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .collect::<Result<Vec<(String, String)>, _>>()
+        .unwrap();
+    let rows = |(kind, name): (String, String)| {
+        let sql = format!("SELECT count(*) FROM \"{name}\"");
+        let rows = (kind == "table").then(|| conn.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap());
+        format!("{kind} {name} {rows:?}")
+    };
+    format!("{:?}", names.into_iter().map(rows).collect::<Vec<_>>())
 }
 
 /// A table of a PostgreSQL server.
@@ -192,8 +208,12 @@ impl SourceWorld for PostgresSource {
     }
 
     fn touched(&mut self) -> String {
-        let sql = "SELECT count(*), (SELECT count(*) FROM pg_publication) FROM pg_replication_slots";
-        format!("{:?}", self.server.query_in("plant", sql))
+        let slots = "SELECT slot_name, confirmed_flush_lsn FROM pg_replication_slots";
+        let more =
+            "SELECT (SELECT count(*) FROM pg_publication), (SELECT count(*) FROM pg_class), (SELECT count(*) FROM t)";
+        [slots, more]
+            .map(|sql| format!("{:?}", self.server.query_in("plant", sql)))
+            .concat()
     }
 }
 
@@ -235,18 +255,34 @@ fn wrong_postgres(server: &Postgres, good: &Json) -> Vec<Wrong> {
 pub struct MysqlSource {
     server: Mariadb,
     url: String,
+    more: Json,
     drifts: bool,
 }
 
 impl MysqlSource {
-    /// A new one.
-    pub fn new() -> Self {
-        let server = Mariadb::start();
+    /// New rows.
+    pub fn cursor() -> Self {
+        Self::new(json!({"cursor": "n", "poll_interval_ms": 20}))
+    }
+
+    /// Every change.
+    pub fn changes() -> Self {
+        Self::new(json!({"mode": "changes"}))
+    }
+
+    fn new(more: Json) -> Self {
+        let server = Mariadb::builder()
+            .config("log_bin", "changes")
+            .config("server_id", "7")
+            .config("binlog_format", "ROW")
+            .config("binlog_row_metadata", "FULL")
+            .start();
         let url = server.create_database("plant");
         server.query_in("plant", "CREATE TABLE t (n bigint PRIMARY KEY, v text) ENGINE = InnoDB");
         Self {
             server,
             url,
+            more,
             drifts: false,
         }
     }
@@ -254,7 +290,10 @@ impl MysqlSource {
 
 impl SourceWorld for MysqlSource {
     fn config(&self) -> Json {
-        json!({"url": self.url, "tls": {"mode": "disable"}, "table": "t", "cursor": "n", "poll_interval_ms": 20})
+        with(
+            json!({"url": self.url, "tls": {"mode": "disable"}, "table": "t"}),
+            &self.more,
+        )
     }
 
     fn feed(&mut self, numbers: Range<u64>, pad: usize) {
@@ -281,6 +320,11 @@ impl SourceWorld for MysqlSource {
 
     fn wrong(&self) -> Vec<Wrong> {
         wrong_mysql(&self.server, &self.config())
+    }
+
+    fn touched(&mut self) -> String {
+        // Whatever is changed is in the log.
+        format!("{:?}", self.server.query_in("plant", "SHOW MASTER STATUS"))
     }
 }
 
@@ -332,7 +376,7 @@ trait ForSource {
 impl ForSource for Json {
     /// Without what a source's config cannot have.
     fn for_source(mut self, good: &Json) -> Self {
-        if good.get("cursor").is_some() || good.get("mode").is_some_and(|mode| mode == "replication") {
+        if good.get("cursor").is_some() || good.get("mode").is_some() {
             self.as_object_mut().unwrap().remove("create_table");
         }
         self
@@ -342,6 +386,8 @@ impl ForSource for Json {
 /// A file that is made.
 pub struct SqliteSink {
     dir: TempDir,
+    /// Somebody else who writes, and does not end.
+    other: Option<Connection>,
 }
 
 impl SqliteSink {
@@ -349,6 +395,7 @@ impl SqliteSink {
     pub fn new() -> Self {
         Self {
             dir: temp_dir("compliance"),
+            other: None,
         }
     }
 }
@@ -370,6 +417,24 @@ impl SinkWorld for SqliteSink {
             .unwrap()
             .map(|n| n.unwrap() as u64)
             .collect()
+    }
+
+    fn extras(&mut self) -> u64 {
+        let conn = Connection::open(self.dir.path().join("out.db")).unwrap();
+        let count = conn.query_row(EXTRAS, [], |row| row.get::<_, i64>(0));
+        count.unwrap() as u64
+    }
+
+    fn freeze(&mut self) {
+        let conn = Connection::open(self.dir.path().join("out.db")).unwrap();
+        conn.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+        conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+        self.other = Some(conn);
+    }
+
+    fn thaw(&mut self) {
+        let other = self.other.take().unwrap();
+        other.execute_batch("ROLLBACK").unwrap();
     }
 
     fn bad(&self) -> Op {
@@ -394,8 +459,9 @@ impl SinkWorld for SqliteSink {
     }
 
     fn touched(&mut self) -> String {
-        std::fs::write(self.dir.path().join("text"), "").unwrap();
-        listing(self.dir.path())
+        let path = self.dir.path().join("out.db");
+        let inside = path.exists().then(|| contents(&Connection::open(&path).unwrap()));
+        format!("{inside:?} {}", names_in(self.dir.path()))
     }
 }
 
@@ -423,6 +489,10 @@ impl SinkWorld for PostgresSink {
         numbers(&self.server.try_query_in("plant", "SELECT n FROM t").stdout)
     }
 
+    fn extras(&mut self) -> u64 {
+        numbers(&self.server.try_query_in("plant", EXTRAS).ok())[0]
+    }
+
     fn bad(&self) -> Op {
         Op::Update
     }
@@ -448,7 +518,9 @@ impl SinkWorld for PostgresSink {
     }
 
     fn touched(&mut self) -> String {
-        format!("{:?}", self.server.query_in("plant", "SELECT count(*) FROM pg_class"))
+        let rows = self.server.try_query_in("plant", "SELECT count(*) FROM t").stdout;
+        let tables = self.server.query_in("plant", "SELECT count(*) FROM pg_class");
+        format!("{tables:?} {rows}")
     }
 }
 
@@ -482,6 +554,10 @@ impl SinkWorld for MysqlSink {
         numbers(&self.server.try_query_in("plant", "SELECT n FROM t").stdout)
     }
 
+    fn extras(&mut self) -> u64 {
+        numbers(&self.server.try_query_in("plant", EXTRAS).ok())[0]
+    }
+
     fn bad(&self) -> Op {
         Op::Update
     }
@@ -508,6 +584,7 @@ impl SinkWorld for MysqlSink {
 
     fn touched(&mut self) -> String {
         let sql = "SELECT count(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'plant'";
-        format!("{:?}", self.server.query_in("plant", sql))
+        let rows = self.server.try_query_in("plant", "SELECT count(*) FROM t").stdout;
+        format!("{:?} {rows}", self.server.query_in("plant", sql))
     }
 }

@@ -107,12 +107,31 @@ impl SourceWorld for FileSource {
     }
 }
 
-/// The names in a directory.
+/// What is in a directory: names, how large they are, and when they were last written to.
 pub fn listing(dir: &Path) -> String {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
-    let mut names: Vec<_> = entries.collect();
+    let entry = |entry: fs::DirEntry| {
+        let about = entry.metadata().unwrap();
+        (entry.file_name(), about.len(), about.modified().unwrap())
+    };
+    let mut entries: Vec<_> = fs::read_dir(dir).unwrap().map(|found| entry(found.unwrap())).collect();
+    entries.sort();
+    format!("{entries:?}")
+}
+
+/// The names in a directory, where others than a check write to its files.
+pub fn names_in(dir: &Path) -> String {
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     names.sort();
     format!("{names:?}")
+}
+
+/// How many of such lines have their text in the column `extra`.
+pub fn extras_in(text: &str) -> u64 {
+    let has = |line: &&str| line.replace(' ', "").contains("\"extra\":\"more\"");
+    text.lines().filter(has).count() as u64
 }
 
 /// Files that come into a directory.
@@ -168,6 +187,55 @@ impl SourceWorld for FilesSource {
     }
 }
 
+/// Whole files that come into a directory: each is called by its number, and gone once it was sent.
+pub struct WholeFiles {
+    dir: TempDir,
+}
+
+impl WholeFiles {
+    /// There are none yet.
+    pub fn new() -> Self {
+        Self {
+            dir: temp_dir("compliance"),
+        }
+    }
+}
+
+impl SourceWorld for WholeFiles {
+    fn config(&self) -> Json {
+        json!({"path": self.dir.path(), "settle_ms": 0, "when_sent": "delete"})
+    }
+
+    fn column(&self) -> &'static str {
+        "name"
+    }
+
+    fn counted(&self) -> Option<(&'static str, &'static str)> {
+        // The record with which a file is whole.
+        Some(("step", "end"))
+    }
+
+    fn feed(&mut self, numbers: Range<u64>, pad: usize) {
+        for number in numbers {
+            // What begins with a dot is passed over.
+            let hidden = self.dir.path().join(format!(".{number:08}"));
+            fs::write(&hidden, vec![0xff; pad]).unwrap();
+            fs::rename(&hidden, self.dir.path().join(format!("{number:08}"))).unwrap();
+        }
+    }
+
+    fn wrong(&self) -> Vec<Wrong> {
+        vec![
+            (json!({"path": self.dir.path().join("none")}), TroubleKind::Path),
+            (json!({"path": "/dev/null"}), TroubleKind::Path),
+        ]
+    }
+
+    fn touched(&mut self) -> String {
+        listing(self.dir.path())
+    }
+}
+
 /// A file that is written.
 pub struct FileSink {
     dir: TempDir,
@@ -180,6 +248,10 @@ impl FileSink {
             dir: temp_dir("compliance"),
         }
     }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.dir.path().join("out.jsonl")).unwrap_or_default()
+    }
 }
 
 impl SinkWorld for FileSink {
@@ -188,7 +260,11 @@ impl SinkWorld for FileSink {
     }
 
     fn arrived(&mut self) -> Vec<u64> {
-        numbers_in(&fs::read_to_string(self.dir.path().join("out.jsonl")).unwrap_or_default())
+        numbers_in(&self.text())
+    }
+
+    fn extras(&mut self) -> u64 {
+        extras_in(&self.text())
     }
 
     fn wrong(&self) -> Vec<Wrong> {

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     ops::Range,
     sync::{
         Arc,
@@ -19,11 +19,12 @@ use serde_json::{Value as Json, json};
 use testkit::{Influxdb, S3, Script, free_port, temp_dir};
 
 use crate::{
-    file_worlds::{append, lines, numbers_in},
+    file_worlds::{append, extras_in, lines, listing, numbers_in},
     world::{Promise, SinkWorld, SourceWorld, Wrong},
 };
 
-/// Gives the lines of the file `data` that come after a number; a line that is no object counts as half a step on.
+/// Gives the lines of the file `data` that come after a number; a line that is no object counts as half a step on. Whoever
+/// asks for something else than to be given leaves a mark.
 const GIVER: &str = r#"
 import json, os, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,6 +52,10 @@ class Giver(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())
+    def do_POST(self):
+        open("changed", "a").write(self.command)
+        self.send_error(405)
+    do_PUT = do_PATCH = do_DELETE = do_POST
 
 server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Giver)
 server.daemon_threads = True
@@ -142,6 +147,10 @@ impl SourceWorld for HttpSource {
         wrong.push((plain("nowhere"), TroubleKind::Missing));
         wrong
     }
+
+    fn touched(&mut self) -> String {
+        listing(self.server.dir())
+    }
 }
 
 /// Calls that wait for those before them.
@@ -204,6 +213,14 @@ fn call(address: SocketAddr, body: &str) -> std::io::Result<()> {
     }
 }
 
+/// What a check must let go of again: the place where it would listen.
+pub fn is_free(port: u16) -> String {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) => "free".to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
 impl SourceWorld for Webhook {
     fn config(&self) -> Json {
         json!({"listen": format!("127.0.0.1:{}", self.port), "path": "/in", "anybody": true, "types": {"n": "i64"}})
@@ -211,6 +228,10 @@ impl SourceWorld for Webhook {
 
     fn promise(&self) -> Promise {
         Promise::AtLeast
+    }
+
+    fn taken(&self) -> Option<TroubleKind> {
+        Some(TroubleKind::Listen)
     }
 
     fn rereads(&self) -> bool {
@@ -257,6 +278,10 @@ impl SourceWorld for Webhook {
             ),
             (guarded, TroubleKind::Secret),
         ]
+    }
+
+    fn touched(&mut self) -> String {
+        is_free(self.port)
     }
 }
 
@@ -317,6 +342,10 @@ impl SinkWorld for HttpSink {
         numbers_in(&fs::read_to_string(self.server.dir().join("out")).unwrap_or_default())
     }
 
+    fn extras(&mut self) -> u64 {
+        extras_in(&fs::read_to_string(self.server.dir().join("out")).unwrap_or_default())
+    }
+
     fn down(&mut self) {
         self.server.stop();
     }
@@ -342,7 +371,7 @@ impl SinkWorld for HttpSink {
     }
 
     fn touched(&mut self) -> String {
-        crate::file_worlds::listing(self.server.dir())
+        listing(self.server.dir())
     }
 }
 
@@ -379,6 +408,16 @@ impl SinkWorld for InfluxdbSink {
         rows.iter().filter_map(|row| row[1].as_u64()).collect()
     }
 
+    fn extras(&mut self) -> u64 {
+        let answer = self
+            .server
+            .query("plant", "SELECT count(extra) FROM m WHERE extra = 'more'");
+        let answer: Json = serde_json::from_str(&answer).unwrap();
+        answer["results"][0]["series"][0]["values"][0][1]
+            .as_u64()
+            .unwrap_or_default()
+    }
+
     fn down(&mut self) {
         self.server.stop();
     }
@@ -400,7 +439,8 @@ impl SinkWorld for InfluxdbSink {
     }
 
     fn touched(&mut self) -> String {
-        self.server.query("plant", "SHOW MEASUREMENTS")
+        let said = |query: &str| self.server.query("plant", query);
+        said("SHOW DATABASES; SHOW MEASUREMENTS") + &said("SELECT count(n) FROM m")
     }
 }
 
@@ -453,6 +493,12 @@ impl SinkWorld for S3Sink {
         numbers
     }
 
+    fn extras(&mut self) -> u64 {
+        let objects = self.server.objects();
+        let extras = objects.values().map(|bytes| extras_in(&String::from_utf8_lossy(bytes)));
+        extras.sum()
+    }
+
     fn down(&mut self) {
         self.kept.extend(self.there());
         self.server.stop();
@@ -495,6 +541,6 @@ impl SinkWorld for S3Sink {
     }
 
     fn touched(&mut self) -> String {
-        format!("{} {:?}", self.server.uploads(), self.server.objects().len())
+        format!("{} {:?}", self.server.uploads(), self.server.objects().keys())
     }
 }

@@ -1,12 +1,29 @@
 //! What can only be read live: machines, the host, messages that nobody repeats; and records that are made up.
 
-use std::{net::UdpSocket, ops::Range};
+use std::{
+    io::Write as _,
+    net::{Ipv4Addr, TcpStream, UdpSocket},
+    ops::Range,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
 
 use flow::TroubleKind;
 use serde_json::{Value as Json, json};
 use testkit::free_port;
 
-use crate::world::{Promise, SinkWorld, SourceWorld, Wrong};
+use crate::{
+    http_worlds::is_free,
+    world::{Promise, SinkWorld, SourceWorld, Wrong},
+};
+
+/// Batches that may be on their way to somebody who takes none.
+const BATCHES_MAX: u64 = 60;
+/// Changes of a node that are made in one go; more of them are a flood.
+const CHANGES_AT_ONCE: u64 = 50;
+/// How long that goes on.
+const FLOOD: Duration = Duration::from_secs(12);
 
 /// Makes records up. They are fed by nobody.
 pub struct Generator;
@@ -28,11 +45,6 @@ impl SourceWorld for Generator {
     }
 
     fn feed(&mut self, _: Range<u64>, _: usize) {}
-
-    fn wrong(&self) -> Vec<Wrong> {
-        // Nothing can be wrong with it that its config does not tell.
-        Vec::new()
-    }
 }
 
 /// The host's own numbers.
@@ -60,32 +72,60 @@ impl SourceWorld for HostMetrics {
 
     fn feed(&mut self, _: Range<u64>, _: usize) {}
 
+    fn under_way_max(&self) -> u64 {
+        // Batches, of some records each: those that wait for one that is being written.
+        BATCHES_MAX * 100
+    }
+
     fn wrong(&self) -> Vec<Wrong> {
         vec![(json!({"proc_dir": "/no/such/directory"}), TroubleKind::Other)]
     }
 }
 
-/// A device that answers.
+/// A device that answers, at a port or at the end of a serial line.
 pub struct Modbus {
     devices: testkit::Modbus,
+    is_serial: bool,
 }
 
 impl Modbus {
-    /// One register.
-    pub fn new() -> Self {
-        let devices = json!({"units": [{"id": 1, "holding": [[0, "u16", "AB", 7]]}]});
+    /// One register, over TCP.
+    pub fn tcp() -> Self {
+        Self::new(false)
+    }
+
+    /// One register, at a pair of pseudo terminals.
+    pub fn rtu() -> Self {
+        Self::new(true)
+    }
+
+    fn new(is_serial: bool) -> Self {
+        let mut devices = json!({"units": [{"id": 1, "holding": [[0, "u16", "AB", 7]]}]});
+        if is_serial {
+            devices["serial"] = json!(true);
+        }
         Self {
             devices: testkit::Modbus::start(&devices),
+            is_serial,
         }
     }
 }
 
 impl SourceWorld for Modbus {
     fn config(&self) -> Json {
-        json!({
-            "host": "127.0.0.1", "port": self.devices.port(), "interval_ms": 10, "timeout_ms": 500,
+        let mut config = json!({
+            "interval_ms": 10, "timeout_ms": 500,
             "points": [{"name": "p", "table": "holding", "address": 0, "type": "u16"}],
-        })
+        });
+        match self.is_serial {
+            // As fast as the interval wants it.
+            true => config["serial"] = json!({"device": self.devices.serial_port(), "speed": 115_200}),
+            false => {
+                config["host"] = json!("127.0.0.1");
+                config["port"] = json!(self.devices.port());
+            }
+        }
+        config
     }
 
     fn promise(&self) -> Promise {
@@ -97,6 +137,15 @@ impl SourceWorld for Modbus {
     }
 
     fn feed(&mut self, _: Range<u64>, _: usize) {}
+
+    fn taken(&self) -> Option<TroubleKind> {
+        // The line.
+        self.is_serial.then_some(TroubleKind::Path)
+    }
+
+    fn under_way_max(&self) -> u64 {
+        BATCHES_MAX
+    }
 
     fn down(&mut self) {
         self.devices.stop();
@@ -112,32 +161,64 @@ impl SourceWorld for Modbus {
             config[key] = value;
             config
         };
-        vec![
-            (with("port", json!(free_port())), TroubleKind::Unreachable),
-            (with("host", json!("no-such-host.invalid")), TroubleKind::Name),
-            (with("units", json!([9])), TroubleKind::Missing),
-        ]
+        let mut wrong = vec![(with("units", json!([9])), TroubleKind::Missing)];
+        match self.is_serial {
+            true => wrong.push((
+                with("serial", json!({"device": "/dev/no-such-line"})),
+                TroubleKind::Path,
+            )),
+            false => {
+                wrong.push((with("port", json!(free_port())), TroubleKind::Unreachable));
+                wrong.push((with("host", json!("no-such-host.invalid")), TroubleKind::Name));
+            }
+        }
+        wrong
+    }
+
+    fn touched(&mut self) -> String {
+        // Requests that do anything else than read what the config names.
+        let asked = self.devices.asked();
+        let others = asked.into_iter().filter(|asked| asked != "1 holding 0 1");
+        format!("{:?}", others.collect::<Vec<_>>())
     }
 }
 
 /// A server with a node that changes.
 pub struct OpcUa {
-    server: testkit::OpcUa,
+    server: Arc<testkit::OpcUa>,
+    mode: &'static str,
 }
 
+/// The node.
+const NODE: &str = "ns=2;s=a";
+
 impl OpcUa {
-    /// One node.
-    pub fn new() -> Self {
-        let nodes = json!([{"id": "ns=2;s=a", "type": "Double", "value": 0.0}]);
+    /// Its value at an interval.
+    pub fn read() -> Self {
+        Self::new("read")
+    }
+
+    /// Every change of its value.
+    pub fn subscribe() -> Self {
+        Self::new("subscribe")
+    }
+
+    fn new(mode: &'static str) -> Self {
+        let server = testkit::OpcUa::start(&json!([value(0)]));
         Self {
-            server: testkit::OpcUa::start(&nodes),
+            server: Arc::new(server),
+            mode,
         }
     }
 }
 
+fn value(number: u64) -> Json {
+    json!({"id": NODE, "type": "Double", "value": number as f64})
+}
+
 impl SourceWorld for OpcUa {
     fn config(&self) -> Json {
-        json!({"url": self.server.url(), "mode": "read", "interval_ms": 20, "nodes": [{"id": "ns=2;s=a"}]})
+        json!({"url": self.server.url(), "mode": self.mode, "interval_ms": 20, "nodes": [{"id": NODE}]})
     }
 
     fn promise(&self) -> Promise {
@@ -148,7 +229,31 @@ impl SourceWorld for OpcUa {
         false
     }
 
-    fn feed(&mut self, _: Range<u64>, _: usize) {}
+    fn feed(&mut self, numbers: Range<u64>, _: usize) {
+        if self.mode == "read" {
+            return;
+        }
+        let few = numbers.start..numbers.end.min(numbers.start + CHANGES_AT_ONCE);
+        self.server.set(&few.map(value).collect::<Json>());
+        if numbers.end - numbers.start > 1_000 {
+            // A flood: it goes on changing for longer than anybody is given to hold back.
+            let (server, ends) = (Arc::clone(&self.server), Instant::now() + FLOOD);
+            thread::spawn(move || {
+                for number in numbers.take_while(|_| Instant::now() < ends) {
+                    server.set(&json!([value(number)]));
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+        }
+    }
+
+    fn under_way_max(&self) -> u64 {
+        match self.mode {
+            "read" => BATCHES_MAX,
+            // In each those of an interval.
+            _ => BATCHES_MAX * 10,
+        }
+    }
 
     fn down(&mut self) {
         self.server.stop();
@@ -176,36 +281,86 @@ impl SourceWorld for OpcUa {
             (with("nodes", json!([{"id": "ns=2;s=none"}])), TroubleKind::Missing),
         ]
     }
+
+    fn touched(&mut self) -> String {
+        self.server.sessions()
+    }
 }
 
-/// Datagrams that nobody repeats.
+/// How messages come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Udp,
+    Tcp,
+}
+
+/// Messages that nobody repeats.
 pub struct Syslog {
+    way: Way,
     port: u16,
-    socket: UdpSocket,
+    /// They are sent in their order; whoever listens to connections may let them wait.
+    messages: mpsc::Sender<Vec<u8>>,
 }
 
 impl Syslog {
-    /// At a free port.
-    pub fn new() -> Self {
-        Self {
-            port: free_port(),
-            socket: UdpSocket::bind("127.0.0.1:0").unwrap(),
-        }
+    /// Datagrams.
+    pub fn udp() -> Self {
+        Self::new(Way::Udp)
     }
 
-    fn send(&self, message: &[u8]) {
-        // Nobody may listen at this moment.
-        let _ = self.socket.send_to(message, ("127.0.0.1", self.port));
+    /// A connection, made anew when it breaks.
+    pub fn tcp() -> Self {
+        Self::new(Way::Tcp)
+    }
+
+    fn new(way: Way) -> Self {
+        let (port, (messages, waiting)) = (free_port(), mpsc::channel::<Vec<u8>>());
+        thread::spawn(move || {
+            let place = (Ipv4Addr::LOCALHOST, port);
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let mut connection = None;
+            for message in waiting {
+                if way == Way::Udp {
+                    // Nobody may listen at this moment.
+                    let _ = socket.send_to(&message, place);
+                    continue;
+                }
+                let line = [&message[..], b"\n"].concat();
+                let sent = |connection: &mut Option<TcpStream>| {
+                    let stream = match connection {
+                        Some(stream) => stream,
+                        None => connection.insert(TcpStream::connect(place)?),
+                    };
+                    stream.write_all(&line)
+                };
+                if sent(&mut connection).is_err() {
+                    connection = None;
+                }
+            }
+        });
+        Self { way, port, messages }
+    }
+
+    fn send(&self, message: impl Into<Vec<u8>>) {
+        self.messages.send(message.into()).unwrap();
     }
 }
 
 impl SourceWorld for Syslog {
     fn config(&self) -> Json {
-        json!({"udp": format!("127.0.0.1:{}", self.port)})
+        let place = format!("127.0.0.1:{}", self.port);
+        match self.way {
+            Way::Udp => json!({"udp": place}),
+            Way::Tcp => json!({"tcp": place}),
+        }
     }
 
     fn promise(&self) -> Promise {
         Promise::GoesOn
+    }
+
+    fn taken(&self) -> Option<TroubleKind> {
+        Some(TroubleKind::Listen)
     }
 
     fn rereads(&self) -> bool {
@@ -216,11 +371,12 @@ impl SourceWorld for Syslog {
         "message"
     }
 
-    fn feed(&mut self, numbers: Range<u64>, _: usize) {
+    fn feed(&mut self, numbers: Range<u64>, pad: usize) {
         // Whoever has just begun may not listen yet.
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
+        let pad = "x".repeat(pad);
         for number in numbers {
-            self.send(format!("<13>1 2024-01-01T00:00:00Z here app - - - {number}").as_bytes());
+            self.send(format!("<13>1 2024-01-01T00:00:00Z here {pad} - - - {number}"));
         }
     }
 
@@ -230,13 +386,26 @@ impl SourceWorld for Syslog {
     }
 
     fn wrong(&self) -> Vec<Wrong> {
-        vec![
-            (json!({"udp": "192.0.2.1:5514"}), TroubleKind::Listen),
-            (
-                json!({"tcp": format!("127.0.0.1:{}", self.port), "tls": {"cert_file": "/no/cert", "key_file": "/no/key"}}),
-                TroubleKind::Tls,
-            ),
-        ]
+        let key = match self.way {
+            Way::Udp => "udp",
+            Way::Tcp => "tcp",
+        };
+        let mut elsewhere = json!({});
+        elsewhere[key] = json!("192.0.2.1:5514");
+        let mut wrong = vec![(elsewhere, TroubleKind::Listen)];
+        if self.way == Way::Tcp {
+            let mut guarded = self.config();
+            guarded["tls"] = json!({"cert_file": "/no/cert", "key_file": "/no/key"});
+            wrong.push((guarded, TroubleKind::Tls));
+        }
+        wrong
+    }
+
+    fn touched(&mut self) -> String {
+        match self.way {
+            Way::Tcp => is_free(self.port),
+            Way::Udp => format!("{:?}", UdpSocket::bind((Ipv4Addr::LOCALHOST, self.port)).is_ok()),
+        }
     }
 }
 
@@ -263,10 +432,6 @@ impl SourceWorld for Standard {
     }
 
     fn feed(&mut self, _: Range<u64>, _: usize) {}
-
-    fn wrong(&self) -> Vec<Wrong> {
-        Vec::new()
-    }
 }
 
 impl SinkWorld for Standard {
@@ -275,10 +440,6 @@ impl SinkWorld for Standard {
     }
 
     fn arrived(&mut self) -> Vec<u64> {
-        Vec::new()
-    }
-
-    fn wrong(&self) -> Vec<Wrong> {
         Vec::new()
     }
 }

@@ -8,13 +8,15 @@ use serde_json::{Value as Json, json};
 use testkit::{TempDir, temp_dir};
 
 use crate::{
-    file_worlds::{append, lines, listing, numbers_in},
+    file_worlds::{append, extras_in, lines, listing, numbers_in},
     world::{Promise, SinkWorld, SourceWorld, Wrong},
 };
 
-/// Writes the lines of `data` that come after the number in MYCELIAL_CURSOR. While there is a file `down` it fails.
+/// Writes the lines of `data` that come after the number in MYCELIAL_CURSOR, and leaves a mark that it ran. While there is a
+/// file `down` it fails.
 const GIVER: &str = r#"
 import json, os, sys
+open("ran", "a").write(".")
 if os.path.exists("down"):
     sys.exit("not now")
 after, last = int(os.environ.get("MYCELIAL_CURSOR", "0")), 0
@@ -28,14 +30,18 @@ for line in open("data") if os.path.exists("data") else []:
         print(line, end="")
 "#;
 
-/// Keeps records, each batch once by its key, and refuses those that say that they are no insert.
+/// Keeps records, each batch once by its key, and refuses those that say that they are no insert. Leaves a mark that it ran;
+/// while there is a file `frozen` it takes nothing.
 const TAKER: &str = r#"
-import json, os, sys
+import json, os, sys, time
+open("ran", "a").write(".")
 while heading := sys.stdin.readline():
     if os.path.exists("down"):
         sys.exit("not now")
     heading = json.loads(heading)
     records = [json.loads(sys.stdin.readline()) for _ in range(heading["records"])]
+    while os.path.exists("frozen"):
+        time.sleep(0.01)
     answer = {"batch": heading["batch"]}
     keys = open("keys").read().splitlines() if os.path.exists("keys") else []
     bad = [i for i, record in enumerate(records) if record["op"] != "insert"]
@@ -50,8 +56,13 @@ while heading := sys.stdin.readline():
 "#;
 
 fn down(dir: &TempDir, is_down: bool) {
-    let file = dir.path().join("down");
-    match is_down {
+    is_there(dir, "down", is_down);
+}
+
+/// A file by which a program knows what it shall do.
+fn is_there(dir: &TempDir, name: &str, is_there: bool) {
+    let file = dir.path().join(name);
+    match is_there {
         true => fs::write(file, "").unwrap(),
         false => fs::remove_file(file).unwrap(),
     }
@@ -144,6 +155,18 @@ impl SinkWorld for ExecSink {
         numbers_in(&fs::read_to_string(self.dir.path().join("out")).unwrap_or_default())
     }
 
+    fn extras(&mut self) -> u64 {
+        extras_in(&fs::read_to_string(self.dir.path().join("out")).unwrap_or_default())
+    }
+
+    fn freeze(&mut self) {
+        is_there(&self.dir, "frozen", true);
+    }
+
+    fn thaw(&mut self) {
+        is_there(&self.dir, "frozen", false);
+    }
+
     fn down(&mut self) {
         down(&self.dir, true);
     }
@@ -170,6 +193,7 @@ impl SinkWorld for ExecSink {
 /// Yields the lines of `data` that come after a number. A value that no column can hold stands for a bad one.
 const READ: &str = r#"
 import json, os
+open(os.path.join(DIR, "ran"), "a").write(".")
 
 def read(cursor):
     if os.path.exists(os.path.join(DIR, "down")):
@@ -246,17 +270,20 @@ impl SourceWorld for PythonSource {
 
 /// Keeps records, and refuses those that are no inserts.
 const WRITE: &str = r#"
-import json, os
+import json, os, time
+open(os.path.join(DIR, "ran"), "a").write(".")
 
 def write(records, key):
     if os.path.exists(os.path.join(DIR, "down")):
         raise RuntimeError("not now")
+    while os.path.exists(os.path.join(DIR, "frozen")):
+        time.sleep(0.01)
     path = os.path.join(DIR, "keys")
     keys = open(path).read().splitlines() if os.path.exists(path) else []
     bad = {i: "it is no insert" for i, record in enumerate(records) if record.op != "insert"}
     if key not in keys[-64:]:
         with open(os.path.join(DIR, "out"), "a") as out:
-            out.writelines(json.dumps({"n": r["n"]}) + "\n" for i, r in enumerate(records) if i not in bad)
+            out.writelines(json.dumps({"n": r["n"], "extra": r.get("extra")}) + "\n" for i, r in enumerate(records) if i not in bad)
         with open(path, "a") as file:
             file.write(key + "\n")
     return bad
@@ -287,6 +314,18 @@ impl SinkWorld for PythonSink {
 
     fn arrived(&mut self) -> Vec<u64> {
         numbers_in(&fs::read_to_string(self.dir.path().join("out")).unwrap_or_default())
+    }
+
+    fn extras(&mut self) -> u64 {
+        extras_in(&fs::read_to_string(self.dir.path().join("out")).unwrap_or_default())
+    }
+
+    fn freeze(&mut self) {
+        is_there(&self.dir, "frozen", true);
+    }
+
+    fn thaw(&mut self) {
+        is_there(&self.dir, "frozen", false);
     }
 
     fn bad(&self) -> Op {

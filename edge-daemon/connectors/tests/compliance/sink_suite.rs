@@ -2,7 +2,8 @@
 //! something else.
 
 use std::{
-    env,
+    env, fs,
+    path::Path,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -12,6 +13,7 @@ use testkit::Dice;
 use crate::{
     bench::{Bench, Plan, rss_kib},
     numbers::Numbers,
+    page::Ran,
     world::{Ask, Promise, Row, SinkWorld},
 };
 
@@ -23,11 +25,15 @@ const KILLS: u64 = 5;
 /// batches on the way into and out of it, and what the system's own buffers take.
 const MANY: u64 = 20_000;
 const UNDER_WAY_MAX: u64 = 12_000;
+/// Records with another column.
+const DRIFTED: u64 = 200;
 /// How long the server takes nothing.
 const FROZEN: Duration = Duration::from_secs(1);
 /// The variable that says how long the run for leaks takes, in seconds, and what it takes unless it says so.
 const LEAK_VARIABLE: &str = "COMPLIANCE_LEAK_S";
 const LEAK_S: u64 = 3;
+/// The variable that says into which directory it is written how such a run came out.
+const RESULTS_VARIABLE: &str = "COMPLIANCE_LEAK_RESULTS";
 /// How much more memory may be in use in the last third of that run than in the second, in KiB.
 const GROWTH_MAX_KIB: u64 = 3 * 1024;
 
@@ -35,6 +41,14 @@ const GROWTH_MAX_KIB: u64 = 3 * 1024;
 pub fn leak_time() -> Duration {
     let told = env::var(LEAK_VARIABLE).ok().and_then(|text| text.parse().ok());
     Duration::from_secs(told.unwrap_or(LEAK_S))
+}
+
+/// Between two rounds of it. A long one is there to last, not to be busy.
+pub fn leak_pause(time: Duration) -> Duration {
+    match time > Duration::from_secs(60) {
+        true => Duration::from_millis(100),
+        false => Duration::from_millis(10),
+    }
 }
 
 /// Whether memory stays as it is. The least of each third of a run counts: more than that is what comes and goes.
@@ -58,14 +72,22 @@ impl Flatness {
         self.least[third] = self.least[third].min(rss_kib());
     }
 
-    /// Fails when it grows.
-    pub fn check(&self) {
+    /// Fails when it grows. A long run is written down.
+    pub fn check(&self, row: &Row) {
         let [first, second, last] = self.least;
         // A slow one may not have been looked at in each third of a short run.
         let before = if second == u64::MAX { first } else { second };
         assert!(before < u64::MAX && last < u64::MAX, "the run was too short to tell");
         eprintln!("memory in use: {before} KiB, then {last}");
         assert!(last <= before + GROWTH_MAX_KIB, "it took {before} KiB, and then {last}");
+        if let Some(dir) = env::var_os(RESULTS_VARIABLE) {
+            let ran = Ran {
+                minutes: self.whole.as_secs() / 60,
+                before_kib: before,
+                after_kib: last,
+            };
+            fs::write(Path::new(&dir).join(row.key()), ran.line(&row.key())).unwrap();
+        }
     }
 }
 
@@ -90,7 +112,9 @@ pub fn prove(row: &Row, world: &mut dyn SinkWorld, asks: &[Ask]) {
     for ask in asks {
         eprintln!("{ask:?}");
         match ask {
+            Ask::Untouched => life.untouched(),
             Ask::Check => life.check(),
+            Ask::Wrong => life.wrong(),
             Ask::Stop => life.stop(),
             Ask::Kill => life.kill(),
             Ask::Pressure => life.pressure(),
@@ -139,20 +163,26 @@ impl Life<'_> {
         self.arrived();
     }
 
-    fn check(&mut self) {
+    fn untouched(&mut self) {
+        self.checks_touch_nothing();
+        self.start();
+        self.goes_on(20);
+        self.bench.stop();
+        // Now there is what it has made.
+        self.checks_touch_nothing();
+    }
+
+    fn checks_touch_nothing(&mut self) {
         let before = self.world.touched();
-        for (config, kind) in self.world.wrong() {
-            let mut sink = self.row.sink(&config, self.world.base_dir());
-            match self.bench.wait_for(flow::check::check_sink(&mut *sink)) {
-                Ok(found) => panic!("{config} passes its check: {found}"),
-                Err(trouble) => {
-                    assert_eq!(trouble.kind, kind, "{config}: {trouble:?}");
-                    assert!(!trouble.cause.is_empty() && !trouble.remedy.is_empty(), "{trouble:?}");
-                }
-            }
+        assert!(!before.is_empty(), "that tells nothing");
+        for _ in 0..3 {
+            self.good_check();
         }
-        self.good_check();
         assert_eq!(self.world.touched(), before, "a check leaves everything as it is");
+    }
+
+    fn check(&mut self) {
+        self.good_check();
         // Nor does it disturb what runs.
         if self.row.why_not(Ask::Stop).is_some() {
             return;
@@ -162,6 +192,21 @@ impl Life<'_> {
         self.good_check();
         self.goes_on(20);
         self.bench.stop();
+    }
+
+    fn wrong(&mut self) {
+        let wrong = self.world.wrong();
+        assert!(!wrong.is_empty(), "a config that is wrong");
+        for (config, kind) in wrong {
+            let mut sink = self.row.sink(&config, self.world.base_dir());
+            match self.bench.wait_for(flow::check::check_sink(&mut *sink)) {
+                Ok(found) => panic!("{config} passes its check: {found}"),
+                Err(trouble) => {
+                    assert_eq!(trouble.kind, kind, "{config}: {trouble:?}");
+                    assert!(!trouble.cause.is_empty() && !trouble.remedy.is_empty(), "{trouble:?}");
+                }
+            }
+        }
     }
 
     fn good_check(&mut self) {
@@ -201,8 +246,11 @@ impl Life<'_> {
         self.world.freeze();
         self.plan.more(MANY);
         let begun = Instant::now();
-        let mut most = 0;
+        let (mut most, mut half) = (0, None);
         while begun.elapsed() < FROZEN {
+            if begun.elapsed() > FROZEN / 2 {
+                half.get_or_insert(self.bench.delivered());
+            }
             most =
                 most.max((self.plan.given_to() - given).saturating_sub(self.bench.delivered().saturating_sub(given)));
             sleep(Duration::from_millis(5));
@@ -210,6 +258,11 @@ impl Life<'_> {
         assert!(
             most <= UNDER_WAY_MAX,
             "{most} records are under way to somebody who takes none"
+        );
+        assert_eq!(
+            half,
+            Some(self.bench.delivered()),
+            "it delivers: the other end does take records"
         );
         self.world.thaw();
         self.arrived();
@@ -230,7 +283,12 @@ impl Life<'_> {
         self.start();
         self.goes_on(20);
         self.plan.drift();
-        self.goes_on(200);
+        self.goes_on(DRIFTED);
+        let extras = self.world.extras();
+        match self.world.promise() {
+            Promise::Exactly => assert_eq!(extras, DRIFTED, "records have the new column"),
+            _ => assert!(extras >= DRIFTED, "{extras} records have the new column"),
+        }
         self.bench.stop();
     }
 
@@ -268,10 +326,10 @@ impl Life<'_> {
                 self.start();
             }
             flatness.look(begun.elapsed());
-            sleep(Duration::from_millis(10));
+            sleep(leak_pause(time));
         }
         self.arrived();
         self.bench.stop();
-        flatness.check();
+        flatness.check(self.row);
     }
 }

@@ -9,7 +9,7 @@ use testkit::Dice;
 
 use crate::{
     bench::{Bench, Vault},
-    sink_suite::{Flatness, ROUNDS_MIN, leak_time},
+    sink_suite::{Flatness, ROUNDS_MIN, leak_pause, leak_time},
     world::{Ask, Promise, Row, SourceWorld},
 };
 
@@ -18,10 +18,13 @@ const KILLS: u64 = 5;
 /// Bytes of text in each record while the other end is slow, and records.
 const PAD: usize = 120;
 const MANY: u64 = 12_000;
-/// Records that may be under way: those of a third of a megabyte, and of the batches on the way into and out of it.
-const UNDER_WAY_MAX: u64 = 8_000;
-/// How long the other end takes nothing.
+/// How long the other end takes nothing at least.
 const SHUT: Duration = Duration::from_secs(1);
+/// Who reads nothing for so long meanwhile is held back, and has to be so after a while.
+const HELD: Duration = Duration::from_millis(700);
+const HELD_WITHIN: Duration = Duration::from_secs(10);
+/// Who loses what came too early is fed again after this.
+const AGAIN: Duration = Duration::from_secs(2);
 
 struct Life<'a> {
     row: &'a Row,
@@ -36,7 +39,7 @@ struct Life<'a> {
 
 /// Asks it all.
 pub fn prove(row: &Row, world: &mut dyn SourceWorld, asks: &[Ask]) {
-    let vault = Vault::new(world.column());
+    let vault = Vault::new(world.column(), world.counted());
     let mut life = Life {
         row,
         world,
@@ -49,6 +52,8 @@ pub fn prove(row: &Row, world: &mut dyn SourceWorld, asks: &[Ask]) {
         eprintln!("{ask:?}");
         match ask {
             Ask::Check => life.check(),
+            Ask::Wrong => life.wrong(),
+            Ask::Untouched => life.untouched(),
             Ask::Stop => life.stop(),
             Ask::Kill => life.kill(),
             Ask::Pressure => life.pressure(),
@@ -80,7 +85,16 @@ impl Life<'_> {
     fn arrived(&mut self, rows_before: u64) {
         let (vault, fed, promise) = (self.vault.clone(), self.fed, self.world.promise());
         if promise == Promise::GoesOn {
-            self.bench.until("records to come", |_| vault.rows() > rows_before);
+            let mut fed_at = Instant::now();
+            let (world, last) = (&mut *self.world, &mut self.fed);
+            self.bench.until("records to come", |_| {
+                if fed_at.elapsed() > AGAIN {
+                    world.feed(*last + 1..*last + 11, 10);
+                    *last += 10;
+                    fed_at = Instant::now();
+                }
+                vault.rows() > rows_before
+            });
             assert_eq!(self.vault.numbers().doubles, 0, "came twice");
             return;
         }
@@ -104,8 +118,29 @@ impl Life<'_> {
     }
 
     fn check(&mut self) {
-        let before = self.world.touched();
-        for (config, kind) in self.world.wrong() {
+        self.good_check();
+        // Nor does it disturb what runs.
+        if self.row.why_not(Ask::Stop).is_some() {
+            return;
+        }
+        self.start();
+        self.goes_on(20);
+        match self.world.taken() {
+            None => self.good_check(),
+            Some(kind) => {
+                let mut source = self.source();
+                let checked = self.bench.wait_for(flow::check::check_source(&mut *source));
+                assert_eq!(checked.map_err(|trouble| trouble.kind), Err(kind));
+            }
+        }
+        self.goes_on(20);
+        self.bench.stop();
+    }
+
+    fn wrong(&mut self) {
+        let wrong = self.world.wrong();
+        assert!(!wrong.is_empty(), "a config that is wrong");
+        for (config, kind) in wrong {
             let mut source = self.row.source(&config, self.world.base_dir());
             match self.bench.wait_for(flow::check::check_source(&mut *source)) {
                 Ok(found) => panic!("{config} passes its check: {found}"),
@@ -115,19 +150,25 @@ impl Life<'_> {
                 }
             }
         }
-        self.good_check();
-        assert_eq!(self.world.touched(), before, "a check leaves everything as it is");
-        // Nor does it disturb what runs.
-        if self.row.why_not(Ask::Stop).is_some() {
-            return;
-        }
+    }
+
+    fn untouched(&mut self) {
+        self.checks_touch_nothing();
         self.start();
         self.goes_on(20);
-        if self.row.why_not(Ask::Reconnect) != Some("it is the server") {
+        self.bench.stop();
+        // Now there is what it leaves behind, and more that it has not read.
+        self.feed(20, 10);
+        self.checks_touch_nothing();
+    }
+
+    fn checks_touch_nothing(&mut self) {
+        let before = self.world.touched();
+        assert!(!before.is_empty(), "that tells nothing");
+        for _ in 0..3 {
             self.good_check();
         }
-        self.goes_on(20);
-        self.bench.stop();
+        assert_eq!(self.world.touched(), before, "a check leaves everything as it is");
     }
 
     fn good_check(&mut self) {
@@ -171,9 +212,21 @@ impl Life<'_> {
         self.vault.shut(true);
         self.feed(MANY, PAD);
         sleep(SHUT);
-        let under_way = self.bench.read() - read;
+        let (begun, mut last) = (Instant::now(), (self.bench.read(), Instant::now()));
+        while last.1.elapsed() < HELD {
+            assert!(
+                begun.elapsed() < HELD_WITHIN,
+                "it goes on reading for somebody who takes nothing: {} records",
+                last.0 - read
+            );
+            sleep(Duration::from_millis(20));
+            if self.bench.read() != last.0 {
+                last = (self.bench.read(), Instant::now());
+            }
+        }
+        let (under_way, most) = (last.0 - read, self.world.under_way_max());
         assert!(
-            under_way <= UNDER_WAY_MAX,
+            under_way <= most,
             "{under_way} records are under way to somebody who takes none"
         );
         let before = self.vault.rows();
@@ -239,9 +292,9 @@ impl Life<'_> {
                 self.start();
             }
             flatness.look(begun.elapsed());
-            sleep(Duration::from_millis(10));
+            sleep(leak_pause(time));
         }
         self.bench.stop();
-        flatness.check();
+        flatness.check(self.row);
     }
 }

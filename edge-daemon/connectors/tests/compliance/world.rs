@@ -9,11 +9,18 @@ use serde_json::Value as Json;
 
 use crate::{bench::Plan, counter::Counter, sink_suite, source_suite};
 
+/// Records that may be under way: those of a third of a megabyte, and of the batches on the way into and out of it.
+const UNDER_WAY_MAX: u64 = 8_000;
+
 /// What is asked of every connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
-    /// `check` says that all is well, and else what is not; it touches nothing.
+    /// `check` leaves everything as it was, before it ever ran and after that.
+    Untouched,
+    /// `check` says that all is well, and does not disturb the same connector at work.
     Check,
+    /// `check` says what is wrong.
+    Wrong,
     /// It is told to stop, ends in good order, and goes on later where it was.
     Stop,
     /// It is dropped in the middle of a batch, again and again.
@@ -32,8 +39,10 @@ pub enum Ask {
 
 impl Ask {
     /// All, in the order in which they are asked.
-    pub const ALL: [Ask; 8] = [
+    pub const ALL: [Ask; 10] = [
+        Ask::Untouched,
         Ask::Check,
+        Ask::Wrong,
         Ask::Stop,
         Ask::Kill,
         Ask::Pressure,
@@ -71,6 +80,18 @@ impl Row {
             World::Source(_) => "Source",
             World::Sink(_) => "Sink",
         }
+    }
+
+    /// What it is called where results are written down.
+    pub fn key(&self) -> String {
+        format!(
+            "{} {} {}",
+            self.role().to_lowercase(),
+            self.component,
+            self.way.replace(' ', "_")
+        )
+        .trim_end()
+        .replace(' ', "-")
     }
 
     /// Whether it is this one.
@@ -138,7 +159,13 @@ pub enum Promise {
 /// A config that is wrong, and how a check has to call that.
 pub type Wrong = (Json, TroubleKind);
 
-/// The system of a source. Records have a number in a column.
+/// What a world does when it is asked for what it cannot do: a line of the table must not say yes where nothing is looked at.
+#[track_caller]
+fn cannot(what: &str) -> ! {
+    panic!("this world cannot {what}: teach it to, or say in its line why that does not apply")
+}
+
+/// The system of a source. Records have a number in a column. What a world has not, its line has to leave out.
 pub trait SourceWorld {
     /// Its config.
     fn config(&self) -> Json;
@@ -163,31 +190,54 @@ pub trait SourceWorld {
         "n"
     }
 
+    /// Which records count, if not all: those with this text in this column.
+    fn counted(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+
+    /// What a check finds while the same connector is at work, if that has what the other needs for itself alone.
+    fn taken(&self) -> Option<TroubleKind> {
+        None
+    }
+
+    /// How many records may be under way to somebody who takes none. It has to be less than a flood of 12,000, or than what
+    /// it makes up by itself within some seconds.
+    fn under_way_max(&self) -> u64 {
+        UNDER_WAY_MAX
+    }
+
     /// Makes the system hold records with these numbers, from one on, each higher than those before; `pad` bytes of text in
     /// each. May return before the system has them.
     fn feed(&mut self, numbers: Range<u64>, pad: usize);
 
     /// Something that is no record, with this number if it has one: then `true`.
-    fn feed_bad(&mut self, number: u64) -> bool {
-        let _ = number;
-        false
+    fn feed_bad(&mut self, _: u64) -> bool {
+        cannot("feed what is bad")
     }
 
     /// From now on records have a column `extra`.
-    fn drift(&mut self) {}
+    fn drift(&mut self) {
+        cannot("give records another column")
+    }
 
     /// The server goes away.
-    fn down(&mut self) {}
+    fn down(&mut self) {
+        cannot("stop a server")
+    }
 
     /// It is back.
-    fn up(&mut self) {}
+    fn up(&mut self) {
+        cannot("start a server")
+    }
 
     /// Configs that are wrong.
-    fn wrong(&self) -> Vec<Wrong>;
+    fn wrong(&self) -> Vec<Wrong> {
+        cannot("name a config that is wrong")
+    }
 
-    /// What a check must leave as it is.
+    /// What a check must leave as it is: what somebody else sees of the system.
     fn touched(&mut self) -> String {
-        String::new()
+        cannot("tell what a check has touched")
     }
 }
 
@@ -219,28 +269,43 @@ pub trait SinkWorld {
     /// The numbers that are there, in any order, as something else than the destination reads them.
     fn arrived(&mut self) -> Vec<u64>;
 
+    /// How many of them have their text in the column `extra`.
+    fn extras(&mut self) -> u64 {
+        cannot("tell what has arrived in the new column")
+    }
+
     /// What a record has to say to be one the system does not take.
     fn bad(&self) -> Op {
         Op::Delete
     }
 
     /// The server goes away.
-    fn down(&mut self) {}
+    fn down(&mut self) {
+        cannot("stop a server")
+    }
 
     /// It is back.
-    fn up(&mut self) {}
+    fn up(&mut self) {
+        cannot("start a server")
+    }
 
     /// The server takes nothing, and does not say so.
-    fn freeze(&mut self) {}
+    fn freeze(&mut self) {
+        cannot("freeze a server")
+    }
 
     /// It goes on.
-    fn thaw(&mut self) {}
+    fn thaw(&mut self) {
+        cannot("thaw a server")
+    }
 
     /// Configs that are wrong.
-    fn wrong(&self) -> Vec<Wrong>;
+    fn wrong(&self) -> Vec<Wrong> {
+        cannot("name a config that is wrong")
+    }
 
-    /// What a check must leave as it is.
+    /// What a check must leave as it is: what somebody else sees of the system.
     fn touched(&mut self) -> String {
-        String::new()
+        cannot("tell what a check has touched")
     }
 }

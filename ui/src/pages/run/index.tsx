@@ -136,7 +136,7 @@ function Running({ name, status, tap }: { name: string; status: WorkflowStatus; 
   const graph = useMemo(() => readGraph(text.data?.text ?? "").graph, [text.data?.text]);
   return (
     <>
-      {graph && <Flow name={name} graph={graph} parts={status.parts} tap={tap} />}
+      {graph && <Flow name={name} graph={graph} status={status} tap={tap} />}
       <TapRecords tap={tap} />
       <Section title="Where it runs">
         <Shares parts={status.parts} streams={status.streams} />

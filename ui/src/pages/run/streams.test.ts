@@ -41,6 +41,7 @@ it("both streams of an edge are its account", () => {
     trouble: "",
     rate: 10,
     bytesRate: null,
+    isEstimate: true,
     buffered: 4,
     bufferedBytes: 200,
     lagMs: null,
@@ -48,6 +49,13 @@ it("both streams of an edge are its account", () => {
   expect(edgeState(found)).toEqual(expected);
   // A size is known of one of them.
   expect(edgeState(found, new Map([[streamKey(stream), 50]]))).toEqual({ ...expected, bytesRate: 250 });
+  // The daemons have counted them, which is better than any size.
+  const told = found.map((each) => ({ ...each, bytes_per_s: 40 }));
+  expect(edgeState(told, new Map([[streamKey(stream), 50]]))).toEqual({
+    ...expected,
+    bytesRate: 80,
+    isEstimate: false,
+  });
 });
 
 it("finds the parts of a shared destination, and whole ones with such names not", () => {

@@ -22,7 +22,7 @@ import { StreamTable } from "@/components/stream-table";
 import { Time } from "@/components/time";
 import { tell } from "@/components/toast";
 import { WorkflowTabs } from "@/components/workflow-header";
-import { number, span } from "@/lib/format";
+import { bytes, count, number, several, span } from "@/lib/format";
 import { isOver, PHASES } from "@/lib/rollout";
 import { useSearchState } from "@/lib/search";
 import { readGraph } from "@/workflow/graph";
@@ -64,7 +64,7 @@ export default function Run() {
           <CliButton command={`mycelial workflow status ${shellWord(name)}`} />
           <LinkButton href={`/logs?workflow=${encodeURIComponent(name)}`}>Log</LinkButton>
           <Allowed needs="operator" what="Deleting">
-            <Delete name={name} />
+            {status.data && <Delete name={name} status={status.data} />}
           </Allowed>
         </>
       }
@@ -108,7 +108,20 @@ function UnderWay({ name }: { name: string }) {
   );
 }
 
-function Delete({ name }: { name: string }) {
+/** What stops, and what is lost by it. */
+function ending({ parts, streams }: WorkflowStatus) {
+  const where = [...new Set(parts.map(({ daemon }) => daemon))];
+  const waiting = streams.reduce((sum, { ledger }) => sum + ledger.buffered, 0);
+  const size = streams.reduce((sum, { buffered_bytes }) => sum + buffered_bytes, 0);
+  const stops = where.length === 0 ? "It runs nowhere now." : `It stops on ${several(where)}.`;
+  const lost =
+    waiting === 0
+      ? "Nothing waits to be delivered."
+      : `${count(waiting, "record")} (${bytes(size)}) that ${waiting === 1 ? "waits" : "wait"} on their disks ${waiting === 1 ? "is" : "are"} not delivered any more.`;
+  return `${stops} ${lost} Its revisions are kept.`;
+}
+
+function Delete({ name, status }: { name: string; status: WorkflowStatus }) {
   const queries = useQueryClient();
   const [, go] = useLocation();
   const run = async () => {
@@ -126,7 +139,7 @@ function Delete({ name }: { name: string }) {
       onConfirm={run}
       command={`mycelial workflow delete ${shellWord(name)}`}
     >
-      It stops on all its daemons, and what is still buffered is not delivered any more. Its revisions are kept.
+      {ending(status)}
     </ConfirmButton>
   );
 }

@@ -255,7 +255,8 @@ function Inner(props: CanvasProps) {
 
 export default function Canvas(props: CanvasProps) {
   return (
-    <ReactFlowProvider>
+    // It measures where edges leave a node once.
+    <ReactFlowProvider key={props.isDown ? "down" : "right"}>
       <Inner {...props} />
     </ReactFlowProvider>
   );

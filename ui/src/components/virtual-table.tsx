@@ -79,7 +79,7 @@ export function VirtualTable<Row>(props: VirtualTableProps<Row>) {
                 ref={virtual.measureElement}
                 data-index={item.index}
                 aria-rowindex={item.index + 2}
-                className="border-b border-line last:border-b-0 hover:bg-hover max-md:block max-md:px-3 max-md:py-2"
+                className="border-b border-line last:border-b-0 hover:bg-hover max-md:flex max-md:flex-wrap max-md:items-baseline max-md:gap-x-3 max-md:px-3 max-md:py-2"
               >
                 <RowCells columns={columns} row={row} />
               </tr>

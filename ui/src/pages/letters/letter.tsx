@@ -125,7 +125,7 @@ function Value({ column: { name, type, key, is_hidden }, typed, isFixed, onChang
         />
       </Field>
       {!isFixed && (
-        <label className="flex h-8 items-center gap-1.5 self-start pt-6 text-sm">
+        <label className="mt-6 flex h-8 items-center gap-1.5 self-start text-sm">
           <input
             type="checkbox"
             className="size-4 accent-accent"

@@ -253,7 +253,8 @@ const STEPS = {
 
   "a fleet that is new says what to do": async () => {
     await text("Enrol the first daemon");
-    await shoot(page, "overview-empty");
+    await text("0 of 4 are done");
+    await everyLook("overview-empty");
     for (const [name, says, next] of [
       ["Daemons", "No daemons yet", "Enrol the first"],
       ["Workflows", "No workflows yet", "New workflow"],
@@ -324,11 +325,17 @@ const STEPS = {
     // A string that is not wanted any more is taken back.
     await page.getByLabel("Who joins").selectOption("daemon");
     await page.getByLabel("Name").fill("never");
+    await page.getByLabel("Labels").fill("site");
+    await text("is no change of a label");
+    await page.getByLabel("Labels").fill("site=berlin line=2");
+    await button("Copy as CLI").first().click();
+    assert.equal(await clipboard(), "mycelial token create --name never --label site=berlin --label line=2");
     await button("Make the enrolment string").click();
     await button("Make another").click();
     const strings = () => rows("Enrolment strings");
     await until("the string", async () => (await strings()).some((row) => row.For === "daemon never"));
-    const { Id } = (await strings()).find((row) => row.For === "daemon never");
+    const { Id, Labels } = (await strings()).find((row) => row.For === "daemon never");
+    assert.equal(Labels, "line=2 site=berlin");
     await button(`Revoke ${Id}`).click();
     await dialog().getByRole("button", { name: "Revoke", exact: true }).click();
     await until("it to be gone", async () => !(await strings()).some((row) => row.For === "daemon never"));
@@ -921,7 +928,7 @@ const STEPS = {
 
   "people have names: an admin, and one who only looks": async (browser) => {
     await section("Overview");
-    await link("Make the first admin").click();
+    await link("Make the first admin").first().click();
     const form = async ([name, password], again = password) => {
       await page.getByLabel("Name", { exact: true }).fill(name);
       await page.getByLabel("Password", { exact: true }).fill(password);

@@ -28,12 +28,14 @@ async function section(letter, name) {
   await heading(name);
 }
 
-async function enrol(name, next) {
+async function enrol(name, next, labels = "") {
   await section("d", "Daemons");
   await choose(next);
   await heading("Enrol a daemon");
   await tabTo("Name");
   await type(name);
+  await tabTo("Labels");
+  await type(labels);
   await press("Enter");
   await choose("Copy the command");
   await told("Copied the command.");
@@ -53,11 +55,16 @@ const STEPS = {
 
   "two daemons are enrolled": async () => {
     await enrol("gateway", "Enrol the first");
-    await enrol("hub", "Enrol a daemon");
+    await enrol("hub", "Enrol a daemon", "site=bonn");
+    await section("d", "Daemons");
+    await until("both, and the label of one", async () => {
+      const found = (await rows("Daemons")).map(({ Daemon, Labels }) => `${Daemon} ${Labels}`.trim());
+      return found.join() === "gateway,hub site=bonn";
+    });
     await section("c", "Components");
     await until("both to say what they can run", async () => {
       await page.reload();
-      await text(/Search|No components yet/);
+      await text(/^\d+ sources$|No components yet/);
       return /on 2 daemons/.test(await page.locator("main").innerText());
     });
   },
@@ -75,6 +82,8 @@ const STEPS = {
     await page.getByText("Add a source to begin with.").waitFor();
     await tabTo("Name");
     await type("warm");
+    // Out of the field, where a slash is a letter.
+    await press("Tab");
     await addByKeys("source sqlite");
     await tabTo("path");
     await type(await wish("path", "readings.db"));

@@ -29,7 +29,7 @@ import type {
   SeriesShown,
   StreamView,
   Surroundings,
-  TokenView,
+  TokenItem,
   UserView,
   WorkflowStatus,
   WorkflowText,
@@ -236,7 +236,7 @@ export const useDrafts = (isAllowed: boolean) =>
   });
 
 export const useTokens = () =>
-  useQuery({ queryKey: keys.tokens, queryFn: ({ signal }) => list<TokenView>("/tokens", signal) });
+  useQuery({ queryKey: keys.tokens, queryFn: ({ signal }) => list<TokenItem>("/tokens", signal) });
 
 /** Selectors with a name. `isOn`: they are of the whole fleet. */
 export const useGroups = (isOn: boolean) =>

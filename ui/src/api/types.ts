@@ -28,7 +28,7 @@ export type WorkflowView = Told<Schemas["WorkflowView"]>;
 export type WorkflowText = Told<Schemas["WorkflowShown"]>;
 export type RevisionView = Told<Schemas["RevisionView"]>;
 export type PlaneInfo = Told<Schemas["PlaneInfo"]>;
-export type TokenView = Told<Schemas["TokenView"]>;
+export type TokenItem = Told<Schemas["TokenItem"]>;
 export type Group = Told<Schemas["GroupView"]>;
 export type Operator = Told<Schemas["OperatorView"]>;
 export type Pending = Told<Schemas["PendingView"]>;
@@ -57,7 +57,7 @@ export type UserWish = Told<Schemas["UserWish"]>;
 export type Session = Told<Schemas["SessionShown"]>;
 export type User = Told<Schemas["UserShown"]>;
 
-export type ApiTokenView = Told<Schemas["TokenView2"]>;
+export type ApiTokenView = Told<Schemas["TokenView"]>;
 export type ApiTokenWish = Told<Schemas["TokenWish2"]>;
 export type ApiTokenMade = Told<Schemas["Made"]>;
 export type AuditEntry = Told<Schemas["AuditEntry"]>;

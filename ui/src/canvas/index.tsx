@@ -23,7 +23,7 @@ import type { Mark } from "@/workflow/merged";
 import { DRAG_TYPE } from "./drag";
 import { type CanvasEdge, Flow } from "./edge";
 import { type CanvasNode, type NodeData, Part } from "./node";
-import { PADDING, viewOf, ZOOM_MIN } from "./view";
+import { isNarrow, PADDING, viewOf, ZOOM_MIN } from "./view";
 
 export interface Changes {
   onMove: (positions: Layout) => void;
@@ -162,14 +162,10 @@ function Inner(props: CanvasProps) {
   // biome-ignore lint/correctness/useExhaustiveDependencies: what is new has to be seen
   useEffect(show, [props.fit ?? count, props.isDown, show]);
   const width = useStore((state) => state.width);
-  const isDrawn = changes !== undefined;
-  const isShown = useRef(false);
-  useEffect(() => {
-    // Whoever draws keeps the view they chose; what is only looked at is shown whole at every width.
-    if (width === 0 || (isDrawn && isShown.current)) return;
-    isShown.current = true;
-    return show();
-  }, [width, show, isDrawn]);
+  // Whoever draws keeps the view they chose, as long as the canvas is of its kind; what is only looked at is shown at every width.
+  const shownAt = changes === undefined ? width : `${width > 0} ${isNarrow(width)}`;
+  // biome-ignore lint/correctness/useExhaustiveDependencies: that is when it has to be shown anew
+  useEffect(show, [shownAt, show]);
   const select = useCallback(
     (id: string | null) => {
       setEdge(id);

@@ -84,7 +84,12 @@ function Rate({ stream }: { stream: StreamView }) {
       <span className="max-md:hidden">
         <Sparkline values={rates ?? []} />
       </span>
-      <span className="min-w-10">{number(stream.rate)}</span>
+      <span className="min-w-10">
+        {number(stream.rate)}
+        {(stream.bytes_per_s ?? 0) > 0 && (
+          <span className="block text-xs whitespace-nowrap text-muted">{bytes(stream.bytes_per_s ?? 0)}/s</span>
+        )}
+      </span>
     </span>
   );
 }

@@ -14,7 +14,8 @@ import { Empty, Page, Panel, Section } from "@/components/page";
 import { Sparkline } from "@/components/sparkline";
 import { RUN_TONES, Status } from "@/components/status";
 import { StreamTable } from "@/components/stream-table";
-import { bytes, compact, number } from "@/lib/format";
+import { bytes, compact, count, number } from "@/lib/format";
+import { FirstSteps } from "../settings/first-steps";
 import { attention, type Item, verdict } from "./attention";
 import { useQuotas } from "./quotas";
 
@@ -53,6 +54,7 @@ export default function Overview() {
           )
         }
       </Data>
+      {(isSetup || daemons.data?.length === 0 || workflows.data?.length === 0) && <FirstSteps />}
     </Page>
   );
 }
@@ -186,6 +188,7 @@ function Figures({ daemons, workflows, streams }: GlanceProps) {
   const states = new Map<string, number>();
   for (const { state } of workflows) states.set(state ?? "unknown", (states.get(state ?? "unknown") ?? 0) + 1);
   const rate = streams.reduce((sum, stream) => sum + stream.rate, 0);
+  const carried = streams.reduce((sum, stream) => sum + (stream.bytes_per_s ?? 0), 0);
   const buffered = streams.reduce((sum, stream) => sum + stream.ledger.buffered, 0);
   const bufferedBytes = streams.reduce((sum, stream) => sum + stream.buffered_bytes, 0);
   return (
@@ -205,7 +208,10 @@ function Figures({ daemons, workflows, streams }: GlanceProps) {
         ))}
       </Figure>
       <Figure name="Records per second" value={compact(rate)} href="/streams" course={<Course />}>
-        <span className="text-muted">{`over ${number(streams.length)} streams`}</span>
+        <span className="text-muted">
+          {carried > 0 && `${bytes(carried)}/s `}
+          {`over ${count(streams.length, "stream")}`}
+        </span>
       </Figure>
       <Figure name="Buffered on disk" value={compact(buffered)} href="/streams">
         <span className="text-muted">{bytes(bufferedBytes)}</span>

@@ -28,6 +28,7 @@ import { useSearchState } from "@/lib/search";
 import { readGraph } from "@/workflow/graph";
 import { Flow } from "./flow";
 import { Shares } from "./shares";
+import { underWay } from "./streams";
 import { type Tap, TapBadge, TapRecords, useTap } from "./tap";
 
 export default function Run() {
@@ -151,7 +152,7 @@ function Running({ name, status, tap }: { name: string; status: WorkflowStatus; 
     <>
       {graph && <Flow name={name} graph={graph} status={status} tap={tap} />}
       <TapRecords tap={tap} />
-      <Section title="Where it runs">
+      <Section title="Where it runs" aside={underWay(status.parts)}>
         <Shares parts={status.parts} streams={status.streams} />
       </Section>
       <Section title="Streams">

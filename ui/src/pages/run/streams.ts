@@ -3,6 +3,7 @@
 import { streamKey } from "@/api/live";
 import type { RunState, StreamView, WorkflowPart } from "@/api/types";
 import { RUN_TONES, type Tone } from "@/components/status";
+import { count, number } from "@/lib/format";
 import { lagTone, longest } from "@/lib/lag";
 import type { Node } from "@/workflow/graph";
 import { isTable } from "@/workflow/value";
@@ -88,6 +89,13 @@ export function quotaOf({ keys }: Pick<Node, "keys">) {
 /** How full the fullest of them is, 0 to 1. */
 export const fill = (streams: readonly StreamView[], quotaBytes: number) =>
   Math.min(1, Math.max(0, ...streams.map(({ buffered_bytes }) => buffered_bytes / quotaBytes)));
+
+/** How far the newest revision has come, while it is not everywhere yet; empty: it is. */
+export function underWay(parts: readonly WorkflowPart[]) {
+  const newest = Math.max(0, ...parts.map(({ wanted }) => wanted));
+  const have = parts.filter(({ revision }) => revision >= newest).length;
+  return have === parts.length ? "" : `${number(have)} of ${count(parts.length, "daemon")} run revision ${newest}`;
+}
 
 export interface Share extends WorkflowPart {
   /** Records a second that it sends and that it gets. */

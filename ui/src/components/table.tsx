@@ -32,6 +32,10 @@ function useScrolling() {
   return { box, isScrolling };
 }
 
+/** On a phone what needs no name comes first, and the rest begins a line. */
+export const ROW =
+  "border-b border-line last:border-b-0 hover:bg-hover max-md:flex max-md:flex-wrap max-md:items-baseline max-md:gap-x-3 max-md:px-3 max-md:py-2 max-md:before:order-1 max-md:before:basis-full max-md:before:content-['']";
+
 interface TableProps<Row> {
   /** What the table is, for screen readers. */
   label: string;
@@ -69,10 +73,7 @@ export function Table<Row>({ label, columns, rows, rowKey }: TableProps<Row>) {
         </thead>
         <tbody className="max-md:block">
           {rows.map((row) => (
-            <tr
-              key={rowKey(row)}
-              className="border-b border-line last:border-b-0 hover:bg-hover max-md:flex max-md:flex-wrap max-md:items-baseline max-md:gap-x-3 max-md:px-3 max-md:py-2"
-            >
+            <tr key={rowKey(row)} className={ROW}>
               <RowCells columns={columns} row={row} />
             </tr>
           ))}
@@ -88,10 +89,11 @@ export function RowCells<Row>({ columns, row }: { columns: readonly Column<Row>[
     <td
       key={column.name}
       className={cx(
-        "px-3 py-1.5 break-words max-md:flex max-md:gap-2 max-md:px-0 max-md:py-0.5 max-md:has-[>div:empty]:hidden",
+        "px-3 py-1.5 break-words max-md:flex max-md:gap-2 max-md:px-0 max-md:py-0.5 max-md:has-[>div:empty]:hidden max-md:has-[.is-none]:hidden",
         column.isNumber && "tabular max-md:[overflow-wrap:normal] md:text-right",
         column.isMinor && "max-md:hidden!",
-        !column.isPlain && (column.isNumber ? "max-md:w-[calc(50%-0.375rem)]" : "max-md:w-full"),
+        !column.isPlain &&
+          (column.isNumber ? "max-md:order-2 max-md:w-[calc(50%-0.375rem)]" : "max-md:order-2 max-md:w-full"),
         column.className,
       )}
     >

@@ -135,13 +135,14 @@ function List({ workflow, letters, isMore }: ListProps) {
   const columns: readonly SortableColumn<Letter>[] = [
     {
       name: "Letter",
+      isPlain: true,
       cell: (letter) => (
         <Button kind="quiet" className="h-7 text-accent!" onClick={() => setShown(letter)}>
           {letter.letter}
         </Button>
       ),
     },
-    { name: "Died", cell: ({ unix_ms }) => <Time unixMs={unix_ms} /> },
+    { name: "Died", isPlain: true, cell: ({ unix_ms }) => <Time unixMs={unix_ms} /> },
     { name: "At", cell: ({ node, path }) => <span title={path}>{node}</span> },
     {
       name: "Why",
@@ -154,7 +155,7 @@ function List({ workflow, letters, isMore }: ListProps) {
       ),
       className: "md:w-2/5",
     },
-    { name: "State", cell: ({ state }) => <Status tone={STATES[state][0]}>{STATES[state][1]}</Status> },
+    { name: "State", isPlain: true, cell: ({ state }) => <Status tone={STATES[state][0]}>{STATES[state][1]}</Status> },
     { name: "Size", isNumber: true, cell: ({ record_bytes }) => bytes(record_bytes) },
   ];
   return (

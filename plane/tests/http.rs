@@ -296,6 +296,13 @@ async fn malformed_requests_get_an_answer_that_helps() {
             400,
             "cannot be a name",
         ),
+        (
+            "POST",
+            "/api/v1/tokens",
+            Some(r#"{"role":"operator","labels":{"site":"berlin"}}"#),
+            400,
+            "only daemons have labels",
+        ),
         ("GET", "/api/v1/access-list", None, 400, "broker"),
         ("GET", "/api/v1/access-list?broker=kafka", None, 400, "kafka"),
         ("POST", "/api/v1/session", Some("{}"), 400, "a code, are missing"),
@@ -320,6 +327,15 @@ async fn tokens_and_lists() {
         .await;
     let string = answer.json()["invitation"].as_str().unwrap().to_string();
     assert!(bus_schema::member::Invitation::decode(&string).is_ok());
+    let labels = json!({ "site": "berlin" });
+    let wish = json!({ "role": "daemon", "name": "hub", "labels": labels });
+    assert_eq!(browser.post("/api/v1/tokens", wish).await.status, 200);
+    let listed = browser.get("/api/v1/tokens").await.json();
+    let of = |name: &str| {
+        let items = listed["items"].as_array().unwrap();
+        items.iter().find(|item| item["name"] == name).unwrap()["labels"].clone()
+    };
+    assert_eq!([of("gw"), of("hub")], [json!({}), labels]);
     for path in [
         "/api/v1/daemons",
         "/api/v1/workflows",

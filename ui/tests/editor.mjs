@@ -18,6 +18,7 @@ import {
   towardsPostgres,
   valid,
 } from "./drawing.mjs";
+import { addByKeys, here, tabTo, tabToNode, type } from "./keyboard.mjs";
 import { accessible } from "./looks.mjs";
 import { api, begin, button, dialog, go, page, until, walk, watch } from "./walk.mjs";
 import { shoot, wish } from "./world.mjs";
@@ -28,50 +29,9 @@ const PROBLEMS_MS_MAX = 500;
 const source = () => page.getByLabel("The workflow's text");
 const count = async (table) => Number(await wish("sql", `select count(*) from ${table}`));
 
-// Types into the field that has the focus, whatever is in it.
-async function type(what) {
-  await page.keyboard.press("Control+a");
-  await page.keyboard.type(what);
-}
-
-// What has the focus, by the first line of its name.
-const here = () =>
-  page.evaluate(() => {
-    const element = document.activeElement;
-    const name = element?.getAttribute("aria-label") ?? element?.labels?.[0]?.innerText ?? element?.innerText ?? "";
-    return name.split("\n")[0].trim();
-  });
-
-// Goes on with the Tab key until something of that name has the focus.
-async function tabTo(name) {
-  for (let times = 0; times < 250; times += 1) {
-    await page.keyboard.press("Tab");
-    const found = await here();
-    if (typeof name === "string" ? found === name : name.test(found)) return;
-  }
-  throw new Error(`the Tab key never came to ${name}`);
-}
-
-// Goes on with the Tab key until the node of the outline has the focus.
-async function tabToNode(id) {
-  for (let times = 0; times < 250; times += 1) {
-    await page.keyboard.press("Tab");
-    if ((await page.evaluate(() => document.activeElement?.dataset.node)) === id) return;
-  }
-  throw new Error(`the Tab key never came to the node ${id}`);
-}
-
 // The nodes that are selected, as the outline says it.
 const chosen = () =>
   page.locator('[data-node][aria-pressed="true"]').evaluateAll((all) => all.map(({ dataset }) => dataset.node));
-
-async function addByKeys(search) {
-  await page.keyboard.press("/");
-  await page.keyboard.type(search);
-  await page.keyboard.press("Enter");
-  // Where the cursor is next: the name of what is new.
-  await until("its form", async () => (await here()) === "Name");
-}
 
 const STEPS = {
   "logged in, with two daemons": async () => {

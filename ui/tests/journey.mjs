@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, fits, tabs } from "./looks.mjs";
+import { accessible, fits, readable, tabs } from "./looks.mjs";
 import { asked, firstLink, launch, PATIENCE_MS, shoot, Watch, wish } from "./world.mjs";
 
 const origin = new URL(firstLink).origin;
@@ -253,7 +253,8 @@ const STEPS = {
 
   "a fleet that is new says what to do": async () => {
     await text("Enrol the first daemon");
-    await shoot(page, "overview-empty");
+    await text("0 of 4 are done");
+    await everyLook("overview-empty");
     for (const [name, says, next] of [
       ["Daemons", "No daemons yet", "Enrol the first"],
       ["Workflows", "No workflows yet", "New workflow"],
@@ -324,11 +325,17 @@ const STEPS = {
     // A string that is not wanted any more is taken back.
     await page.getByLabel("Who joins").selectOption("daemon");
     await page.getByLabel("Name").fill("never");
+    await page.getByLabel("Labels").fill("site");
+    await text("is no change of a label");
+    await page.getByLabel("Labels").fill("site=berlin line=2");
+    await button("Copy as CLI").first().click();
+    assert.equal(await clipboard(), "mycelial token create --name never --label site=berlin --label line=2");
     await button("Make the enrolment string").click();
     await button("Make another").click();
     const strings = () => rows("Enrolment strings");
     await until("the string", async () => (await strings()).some((row) => row.For === "daemon never"));
-    const { Id } = (await strings()).find((row) => row.For === "daemon never");
+    const { Id, Labels } = (await strings()).find((row) => row.For === "daemon never");
+    assert.equal(Labels, "line=2 site=berlin");
     await button(`Revoke ${Id}`).click();
     await dialog().getByRole("button", { name: "Revoke", exact: true }).click();
     await until("it to be gone", async () => !(await strings()).some((row) => row.For === "daemon never"));
@@ -366,6 +373,8 @@ const STEPS = {
     assert.match(await fact("Starts"), /^\d+, the last/);
     assert.equal(await fact("One of it"), "no sign of a second one");
     assert.match(await fact("Enrolled"), /^(now|.* ago)$/);
+    // What it logs, as it comes.
+    await until("its newest lines", async () => (await rows("Log")).some(({ Line }) => /./.test(Line)));
     await link("sqlite").first().click();
     await heading("sqlite");
     // Who has it, besides this one.
@@ -777,6 +786,13 @@ const STEPS = {
       const daemons = await rows("Daemons");
       return daemons.length === 2 && daemons.every((row) => row.Runs === "revision 1, the new one");
     });
+    // Its nodes run on both.
+    await go("/workflows/everywhere");
+    const node = page.locator('.react-flow__node[data-id="sensor"]');
+    await node.getByText("2 running").waitFor();
+    await node.click();
+    const where = page.getByRole("list", { name: "Where sensor runs" });
+    await until("both", async () => /gateway\s+running\s+hub\s+running/.test(await where.innerText()));
     // A second one, which somebody stops after the canary.
     await go("/workflows/everywhere/edit?view=text");
     await deploy(2, "10m", "deploy-waves");
@@ -829,6 +845,34 @@ const STEPS = {
     await go("/workflows/everywhere/revisions");
     await link("Its rollouts").click();
     await until("only those", async () => (await rows("Rollouts")).length === 2);
+    // A third one ends where it stands: the canary keeps what it has.
+    await go("/workflows/everywhere/edit?view=text");
+    await deploy(3, "10m");
+    await heading("Rollout 3");
+    await wave(1).getByText("soaking").waitFor();
+    await button("Abort").click();
+    await dialog().getByLabel("Reason").fill("not today");
+    await dialog().getByRole("button", { name: "Abort", exact: true }).click();
+    await told("Rollout 3 is over.");
+    assert.equal(await button("Abort").count(), 0);
+    const runs = async () => (await rows("Daemons")).map(({ Runs }) => Runs).sort();
+    await until("the canary alone to keep it", async () =>
+      /^revision 1,revision \d, the new one$/.test((await runs()).join()),
+    );
+    assert.deepEqual((await asked("rollout", "list")).map(({ id, phase }) => [id, phase])[0], [3, "aborted"]);
+    // The next one brings all to the same again.
+    await go("/workflows/everywhere/edit?view=text");
+    await textarea().fill(everywhereAt(1));
+    await text("The plane finds nothing wrong.");
+    await page.keyboard.press("Control+s");
+    await dialog().getByRole("button", { name: "Deploy", exact: true }).click();
+    await told(/^everywhere is deployed as revision/);
+    await until("all to run it", async () => {
+      const parts = await rows("Where it runs");
+      return (
+        parts.length === 2 && parts.every(({ State }) => State === "running") && parts[0].Revision === parts[1].Revision
+      );
+    });
   },
 
   "an alert fires, is silenced, and its rule is changed": async () => {
@@ -884,7 +928,7 @@ const STEPS = {
 
   "people have names: an admin, and one who only looks": async (browser) => {
     await section("Overview");
-    await link("Make the first admin").click();
+    await link("Make the first admin").first().click();
     const form = async ([name, password], again = password) => {
       await page.getByLabel("Name", { exact: true }).fill(name);
       await page.getByLabel("Password", { exact: true }).fill(password);
@@ -991,7 +1035,8 @@ const STEPS = {
     await button("Log in").click();
     await heading("Overview");
     await text("Rollouts and alerts are about all of it, and not shown to you.");
-    assert.doesNotMatch(await main().innerText(), /Everything runs/);
+    await text("Nothing is known to be wrong with the daemons, workflows and streams that you see.");
+    assert.doesNotMatch(await main().innerText(), /as (it|they) should/);
     await accessible(page, "a part of the fleet");
     await shoot(page, "overview-scoped");
     const sections = await page.getByRole("navigation", { name: "Sections" }).innerText();
@@ -1126,10 +1171,10 @@ const STEPS = {
     await page.getByLabel("Kind").selectOption("Rollouts");
     await until(
       "the rollouts",
-      async () => (await about()).join() === "rollout 2 of everywhere,rollout 1 of everywhere",
+      async () => (await about()).join() === "rollout 3 of everywhere,rollout 2 of everywhere,rollout 1 of everywhere",
     );
     await page.getByLabel("Filter events").fill("-loud");
-    await until("one of them", async () => (await about()).join() === "rollout 1 of everywhere");
+    await until("the others", async () => (await about()).join() === "rollout 3 of everywhere,rollout 1 of everywhere");
     assert.match(page.url(), /kind=rollout&q=-loud/);
     const [file] = await Promise.all([page.waitForEvent("download"), button("Export").click()]);
     assert.equal(file.suggestedFilename(), "events.jsonl");
@@ -1210,6 +1255,7 @@ const STEPS = {
       }
       await page.setViewportSize({ width: 375, height: 740 });
       await fits(page, path);
+      await readable(page, path);
       await accessible(page, `narrow ${path}`);
       await shoot(page, `${name}-phone`);
     });
@@ -1269,6 +1315,13 @@ const STEPS = {
     await go("/streams");
     await until("the numbers", async () => (await shown("shop"))?.join() === (await account("shop")).join());
     const before = await shown("shop");
+    const green = () =>
+      page
+        .locator("main")
+        .getByText("balances")
+        .first()
+        .evaluate((each) => getComputedStyle(each).color);
+    const colour = await green();
     const broken = /ERR_(CONNECTION_(REFUSED|RESET)|INCOMPLETE_CHUNKED_ENCODING|EMPTY_RESPONSE|NETWORK_IO_SUSPENDED)/;
     await watch.forgive(broken, async () => {
       await wish("stop", "plane");
@@ -1280,6 +1333,8 @@ const STEPS = {
       await accessible(page, "without a plane");
       await shoot(page, "plane-away");
       assert.deepEqual(await shown("shop"), before, "what was known is still there");
+      // And no green says that it is so still.
+      assert.notEqual(await green(), colour, "what is well while the plane is away");
       // What has to be asked for says that it cannot be, and offers to try again.
       await section("Audit");
       await text("The plane cannot be reached.");
@@ -1291,6 +1346,7 @@ const STEPS = {
       await page.getByText("live", { exact: true }).waitFor();
     });
     assert.equal(await page.getByText("has not been reachable").count(), 0);
+    assert.equal(await green(), colour, "what is well again");
     await until("the new rows", async () => {
       const now = await account("shop");
       return now[1] !== before[1] && now[2] === "0" && (await shown("shop"))?.join() === now.join();
@@ -1306,6 +1362,10 @@ const STEPS = {
       await heading(name);
       await button("Delete").click();
       const question = page.getByRole("dialog", { name: `Delete ${name}?` });
+      // What is lost is named.
+      await question
+        .getByText(/^It stops on gateway.* hub.*Nothing waits to be delivered\. Its revisions are kept\.$/)
+        .waitFor();
       await question.getByRole("button", { name: "Cancel" }).click();
       await button("Delete").click();
       // The page of what is just being deleted may ask for it once more.

@@ -42,6 +42,35 @@ export async function fits(page, where) {
   assert.deepEqual(await page.evaluate(sticking), [], `${where}: wider than the window`);
 }
 
+/** A node is at least so wide on a telephone, in pixels: what stands on it can be read. */
+const NODE_PX_MIN = 130;
+const TRIES = 40;
+const TRY_MS = 50;
+
+// The nodes that a canvas shows; null: there is no canvas. Runs inside the page.
+function nodes() {
+  const pane = document.querySelector(".react-flow")?.getBoundingClientRect();
+  if (!pane) return null;
+  return [...document.querySelectorAll(".react-flow__node")]
+    .map((node) => node.getBoundingClientRect())
+    .filter(({ left, right, top, bottom }) => {
+      const [x, y] = [(left + right) / 2, (top + bottom) / 2];
+      return x > pane.left && x < pane.right && y > pane.top && y < pane.bottom;
+    })
+    .map(({ width }) => width);
+}
+
+/** A canvas, if there is one, shows nodes that are large enough to be read; it may take a moment to fit. */
+export async function readable(page, where) {
+  let shown = null;
+  for (let tried = 0; tried < TRIES; tried += 1) {
+    shown = await page.evaluate(nodes);
+    if (shown === null || (shown.length > 0 && shown.every((width) => width >= NODE_PX_MIN))) return;
+    await page.waitForTimeout(TRY_MS);
+  }
+  assert.fail(`${where}: the canvas shows nodes of ${shown.join(", ")} pixels, and ${NODE_PX_MIN} can be read`);
+}
+
 // Presses Tab from the top of the page until it has been round, and returns the names of what it stopped at. Every stop
 // has to show that it has the focus, and has to be where it can be seen.
 export async function tabs(page) {

@@ -1,5 +1,5 @@
 // How smooth the page stays when it is full: a thousand daemons in the table while their picture comes in, two hundred nodes
-// on the canvas. Prints what frames took on the clock, and fails when the page works longer for one than the budget here. Its own
+// on the canvas, drawn and as they run. Prints what frames took on the clock, and fails when the page works longer for one than the budget here. Its own
 // time of the processor is what is judged: how long a frame takes on the clock is the machine's matter too. So is how many moves
 // of the mouse a frame has to answer for: on a machine that is busy, the page is asked for what it works for a move.
 
@@ -88,6 +88,23 @@ from = "t${NODES - 3}"
 `;
 }
 
+/** As many nodes that run: each second one reads, and the next writes what it has read. */
+function busy() {
+  const pairs = Array.from(
+    { length: NODES / 2 },
+    (_, at) => `[sources.s${at}]
+type = "generator"
+daemon = "sim-00000"
+
+[destinations.d${at}]
+type = "discard"
+daemon = "sim-00000"
+from = "s${at}"
+`,
+  );
+  return `name = "busy"\n\n${pairs.join("\n")}`;
+}
+
 test("smooth", { timeout: 12 * 60_000 }, async (t) => {
   const browser = await launch();
   t.after(() => browser.close());
@@ -165,6 +182,28 @@ test("smooth", { timeout: 12 * 60_000 }, async (t) => {
         await page.waitForTimeout(30);
       }
       await page.mouse.up();
+    });
+  });
+
+  await t.test(`${NODES} nodes as they run`, async () => {
+    const headers = { origin, "if-none-match": "*" };
+    const deployed = await page.request.put(`${origin}/api/v1/workflows/busy`, { data: { text: busy() }, headers });
+    assert.ok(deployed.ok(), `it is deployed: ${deployed.status()} ${await deployed.text()}`);
+    await page.goto(`${origin}/workflows/busy`);
+    await page.locator(".react-flow__node").first().getByText("running").waitFor();
+    await page.locator(".react-flow__edgelabel-renderer").getByText("/s").first().waitFor();
+    // All of them, so that all that is new is drawn.
+    await page.getByRole("button", { name: /^fit view/i }).click();
+    await page.waitForTimeout(500);
+    await shoot(page, "workflow-many");
+    await frames(page, cdp, "two hundred nodes while numbers come in", null, () => page.waitForTimeout(4_000));
+    const box = await page.locator(".react-flow__pane").boundingBox();
+    await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+    await frames(page, cdp, "zooming them", 40, async () => {
+      for (let at = 0; at < 40; at += 1) {
+        await page.mouse.wheel(0, at < 20 ? -120 : 120);
+        await page.waitForTimeout(40);
+      }
     });
   });
   assert.deepEqual(watch.wrong, [], "what the browser's console and network say");

@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, fits } from "./looks.mjs";
+import { accessible, fits, readable } from "./looks.mjs";
 import { firstLink, launch, PATIENCE_MS, shoot, Watch, wish } from "./world.mjs";
 
 export const origin = new URL(firstLink).origin;
@@ -64,6 +64,7 @@ export async function looks(name) {
   }
   await page.setViewportSize({ width: 375, height: 740 });
   await fits(page, name);
+  await readable(page, name);
   await look("phone");
   await page.setViewportSize(size);
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bus_schema::{
     api::{
-        ApiCall, ApiResult, BrokerKind, Carriers, ComponentView, DaemonDetail, DaemonView, Labelled, PlaneInfo,
-        StreamView, TokenView,
+        ApiCall, ApiResult, BrokerKind, Carriers, ComponentView, DaemonDetail, DaemonView, Labelled, LabelledToken,
+        PlaneInfo, StreamView, TokenView,
     },
     id::TokenId,
     member::Role,
@@ -54,7 +54,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "Enrolment strings that can still be used",
             by!(tokens),
         )
-        .answers::<Page<TokenView>>(),
+        .answers::<Page<TokenItem>>(),
         Endpoint::post("/tokens", operator(Whole), "Makes an enrolment string", by!(token))
             .takes::<TokenWish>()
             .answers::<Invited>(),
@@ -197,11 +197,22 @@ async fn label(ask: Ask) -> Answer {
     }
 }
 
+/// An enrolment string in the list.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct TokenItem {
+    #[serde(flatten)]
+    token: TokenView,
+    /// What its daemons are labelled, by key.
+    labels: BTreeMap<String, String>,
+}
+
 async fn tokens(ask: Ask) -> Answer {
-    match ask.call(ApiCall::TokenList).await? {
-        ApiResult::Tokens(all) => json(Page::all(all)),
-        _ => Err(unexpected()),
-    }
+    let ApiResult::TokenLabels(all) = ask.call(ApiCall::TokenLabels).await? else {
+        return Err(unexpected());
+    };
+    let item = |LabelledToken { token, labels }| TokenItem { token, labels };
+    json(Page::all(all.into_iter().map(item).collect()))
 }
 
 /// What an enrolment string shall be.
@@ -220,6 +231,9 @@ struct TokenWish {
     /// How long it can be used.
     #[serde(default = "a_day")]
     ttl_s: u64,
+    /// What each daemon is labelled from its enrolment on, by key.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
 }
 
 fn one() -> u32 {
@@ -244,12 +258,28 @@ async fn token(ask: Ask) -> Answer {
         name,
         uses,
         ttl_s,
+        labels,
     } = ask.body()?;
-    let call = ApiCall::TokenCreate {
-        role,
-        name,
-        uses,
-        ttl_s,
+    let call = if labels.is_empty() {
+        ApiCall::TokenCreate {
+            role,
+            name,
+            uses,
+            ttl_s,
+        }
+    } else if role == Role::Daemon {
+        ApiCall::TokenMint {
+            name,
+            uses,
+            ttl_s,
+            labels,
+        }
+    } else {
+        let message = "only daemons have labels".to_string();
+        return Err(Refusal::invalid(
+            message,
+            "leave the labels out, or make a string for daemons",
+        ));
     };
     match ask.call(call).await? {
         ApiResult::Token(invitation) => json(Invited { invitation }),

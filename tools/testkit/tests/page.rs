@@ -231,6 +231,11 @@ fn a_journey_from_the_first_run_to_a_rollback() {
     walk("tests/whole.mjs", with_operator);
 }
 
+#[test]
+fn a_journey_by_keyboard_alone() {
+    walk("tests/keys.mjs", with_operator);
+}
+
 /// The plane holds an operator's keys, so that the page shows records.
 fn with_operator(world: &World) {
     let path = world.path("plane/plane.toml");

@@ -1,6 +1,14 @@
 import { QueryClient } from "@tanstack/react-query";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { endLive, FIRST_MS, labelsAreDue, SILENT_MS, startLive, useLive } from "./live";
+import { endLive, FIRST_MS, labelsAreDue, SILENT_MS, startLive, totals, useLive } from "./live";
+
+it.each([
+  [{}, []],
+  [{ a: [1, 2, 3] }, [1, 2, 3]],
+  [{ a: [1, 2, 3], b: [10] }, [1, 2, 13]],
+])("all of %j is %j", (rates: Record<string, number[]>, sum) =>
+  expect(totals(new Map(Object.entries(rates)))).toEqual(sum),
+);
 
 const [a, b] = [{ node: "a" }, { node: "b" }];
 

@@ -59,6 +59,13 @@ export function appendRates(rates: ReadonlyMap<string, readonly number[]>, strea
   );
 }
 
+/** What all of them came to, the newest last. One that is not as old as others was nothing before. */
+export function totals(rates: ReadonlyMap<string, readonly number[]>) {
+  const all = [...rates.values()];
+  const length = Math.max(0, ...all.map((each) => each.length));
+  return Array.from({ length }, (_, at) => all.reduce((sum, each) => sum + (each[at - length + each.length] ?? 0), 0));
+}
+
 /** How much a new size counts beside what was known: records differ. */
 const SIZE_WEIGHT = 0.2;
 

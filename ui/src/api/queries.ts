@@ -29,7 +29,7 @@ import type {
   SeriesShown,
   StreamView,
   Surroundings,
-  TokenView,
+  TokenItem,
   UserView,
   WorkflowStatus,
   WorkflowText,
@@ -92,14 +92,16 @@ export const useWorkflow = (name: string) =>
     queryFn: ({ signal }) => get<WorkflowText>(`/workflows/${part(name)}`, signal),
   });
 
-/** `isThere`: it is not asked for when the page knows better. */
-export const useWorkflowStatus = (name: string, isThere = true) =>
-  useQuery({
+export const workflowStatusQuery = (name: string) =>
+  queryOptions({
     queryKey: keys.workflowStatus(name),
     queryFn: ({ signal }) => get<WorkflowStatus>(`/workflows/${part(name)}/status`, signal),
-    enabled: isThere,
     refetchInterval: ({ state }) => again(state.error, DETAIL_MS),
   });
+
+/** `isThere`: it is not asked for when the page knows better. */
+export const useWorkflowStatus = (name: string, isThere = true) =>
+  useQuery({ ...workflowStatusQuery(name), enabled: isThere });
 
 export const useRevisions = (name: string) =>
   useQuery({
@@ -234,7 +236,7 @@ export const useDrafts = (isAllowed: boolean) =>
   });
 
 export const useTokens = () =>
-  useQuery({ queryKey: keys.tokens, queryFn: ({ signal }) => list<TokenView>("/tokens", signal) });
+  useQuery({ queryKey: keys.tokens, queryFn: ({ signal }) => list<TokenItem>("/tokens", signal) });
 
 /** Selectors with a name. `isOn`: they are of the whole fleet. */
 export const useGroups = (isOn: boolean) =>

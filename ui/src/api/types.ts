@@ -25,12 +25,10 @@ export type WorkflowPart = Told<Schemas["WorkflowPart"]>;
 export type Carriers = Told<Schemas["Carriers"]>;
 export type ComponentView = Told<Schemas["ComponentView"]>;
 export type WorkflowView = Told<Schemas["WorkflowView"]>;
-export type WorkflowStatus = Told<Schemas["WorkflowStatus"]>;
 export type WorkflowText = Told<Schemas["WorkflowShown"]>;
 export type RevisionView = Told<Schemas["RevisionView"]>;
-export type StreamView = Told<Schemas["StreamView"]>;
 export type PlaneInfo = Told<Schemas["PlaneInfo"]>;
-export type TokenView = Told<Schemas["TokenView"]>;
+export type TokenItem = Told<Schemas["TokenItem"]>;
 export type Group = Told<Schemas["GroupView"]>;
 export type Operator = Told<Schemas["OperatorView"]>;
 export type Pending = Told<Schemas["PendingView"]>;
@@ -59,7 +57,7 @@ export type UserWish = Told<Schemas["UserWish"]>;
 export type Session = Told<Schemas["SessionShown"]>;
 export type User = Told<Schemas["UserShown"]>;
 
-export type ApiTokenView = Told<Schemas["TokenView2"]>;
+export type ApiTokenView = Told<Schemas["TokenView"]>;
 export type ApiTokenWish = Told<Schemas["TokenWish2"]>;
 export type ApiTokenMade = Told<Schemas["Made"]>;
 export type AuditEntry = Told<Schemas["AuditEntry"]>;
@@ -83,6 +81,38 @@ export type Letters = Told<Schemas["Letters"]>;
 export type LettersDone = Told<Schemas["Done"]>;
 export type SecretView = Told<Schemas["SecretView"]>;
 export type SecretTold = Told<Schemas["Told"]>;
+
+/** What a stream carries, and how long that takes. Left out as long as its producer has not said. */
+interface Carried {
+  bytes: number;
+  bytes_per_s: number;
+  latency_ms: number | null;
+}
+export type StreamView = Omit<Told<Schemas["StreamView"]>, keyof Carried> & Partial<Carried>;
+
+/** What a node does on one daemon, since the workflow began there. */
+export interface NodeView {
+  workflow: string;
+  node: string;
+  daemon: string;
+  /** That left it; of a destination: that arrived. */
+  records: number;
+  bytes: number;
+  /** Records that became dead letters there. */
+  errors: number;
+  /** How often it failed and was tried again. */
+  faults: number;
+  batches: number;
+  /** How long it was at work on them, in microseconds. */
+  busy_us: number;
+  rate: number;
+  bytes_per_s: number;
+}
+export type WorkflowStatus = Omit<Told<Schemas["WorkflowStatus"]>, "streams" | "nodes"> & {
+  streams: StreamView[];
+  /** Left out as long as no daemon has said. */
+  nodes?: readonly NodeView[];
+};
 
 /** A record of whatever columns. */
 export type RecordShown = Record<string, unknown>;

@@ -12,6 +12,7 @@ import {
   ReactFlowProvider,
   useReactFlow,
   useStore,
+  useStoreApi,
 } from "@xyflow/react";
 import "./canvas.css";
 import { type ComponentType, type DragEvent, useCallback, useEffect, useMemo, useRef, useState } from "react";
@@ -22,6 +23,7 @@ import type { Mark } from "@/workflow/merged";
 import { DRAG_TYPE } from "./drag";
 import { type CanvasEdge, Flow } from "./edge";
 import { type CanvasNode, type NodeData, Part } from "./node";
+import { isNarrow, PADDING, viewOf, ZOOM_MIN } from "./view";
 
 export interface Changes {
   onMove: (positions: Layout) => void;
@@ -47,6 +49,8 @@ interface CanvasProps {
   onSelectEdge?: (id: string | null) => void;
   /** Another number: show the whole again. Without it, whenever nodes come or go. */
   fit?: number;
+  /** The layout goes down, and edges with it. */
+  isDown?: boolean;
 }
 
 const NODE_TYPES = { part: Part };
@@ -54,13 +58,14 @@ const EDGE_TYPES = { flow: Flow };
 const NONE: readonly string[] = [];
 // Always the same list: the canvas forgets which keys are down when it is given another.
 const MORE_KEYS = ["Shift", "Meta", "Control"];
-const FIT = { padding: 0.15, maxZoom: 1 };
+/** Until its size is known. */
+const FIRST_FIT = { padding: PADDING, maxZoom: 1 };
 
 /** As `from` has it: the node, or its output with a dot. */
 const referenceOf = ({ from, output }: Pick<Edge, "from" | "output">) => (output ? `${from}.${output}` : from);
 
 function useNodes(props: CanvasProps) {
-  const { graph, layout, selected, notes, marks, outputs, changes } = props;
+  const { graph, layout, selected, notes, marks, outputs, changes, isDown = false } = props;
   const [nodes, setNodes] = useState<CanvasNode[]>([]);
   const isReadOnly = changes === undefined;
   useEffect(() => {
@@ -87,11 +92,12 @@ function useNodes(props: CanvasProps) {
             note: notes?.get(node.id) ?? null,
             mark: marks?.get(node.id) ?? null,
             isReadOnly,
+            isDown,
           },
         };
       });
     });
-  }, [graph, layout, selected, notes, marks, outputs, isReadOnly]);
+  }, [graph, layout, selected, notes, marks, outputs, isReadOnly, isDown]);
   return [nodes, setNodes] as const;
 }
 
@@ -145,21 +151,21 @@ function Inner(props: CanvasProps) {
     [shown, edge],
   );
   const count = graph.nodes.length;
+  const store = useStoreApi();
+  const show = useCallback(() => {
+    const timer = setTimeout(() => {
+      const { width, height } = store.getState();
+      if (width > 0) void flow.setViewport(viewOf(flow.getNodesBounds(flow.getNodes()), width, height));
+    }, 50);
+    return () => clearTimeout(timer);
+  }, [flow, store]);
   // biome-ignore lint/correctness/useExhaustiveDependencies: what is new has to be seen
-  useEffect(() => {
-    const timer = setTimeout(() => void flow.fitView(FIT), 50);
-    return () => clearTimeout(timer);
-  }, [props.fit ?? count, flow]);
+  useEffect(show, [props.fit ?? count, props.isDown, show]);
   const width = useStore((state) => state.width);
-  const isDrawn = changes !== undefined;
-  const isShown = useRef(false);
-  useEffect(() => {
-    // Whoever draws keeps the view they chose; what is only looked at is shown whole at every width.
-    if (width === 0 || (isDrawn && isShown.current)) return;
-    isShown.current = true;
-    const timer = setTimeout(() => void flow.fitView(FIT), 50);
-    return () => clearTimeout(timer);
-  }, [width, flow, isDrawn]);
+  // Whoever draws keeps the view they chose, as long as the canvas is of its kind; what is only looked at is shown at every width.
+  const shownAt = changes === undefined ? width : `${width > 0} ${isNarrow(width)}`;
+  // biome-ignore lint/correctness/useExhaustiveDependencies: that is when it has to be shown anew
+  useEffect(show, [shownAt, show]);
   const select = useCallback(
     (id: string | null) => {
       setEdge(id);
@@ -222,9 +228,9 @@ function Inner(props: CanvasProps) {
       nodesDraggable={changes !== undefined}
       nodesConnectable={changes !== undefined}
       connectionRadius={32}
-      minZoom={0.1}
+      minZoom={ZOOM_MIN}
       fitView
-      fitViewOptions={FIT}
+      fitViewOptions={FIRST_FIT}
       onlyRenderVisibleElements={count > 60}
     >
       <Background gap={20} />
@@ -245,7 +251,8 @@ function Inner(props: CanvasProps) {
 
 export default function Canvas(props: CanvasProps) {
   return (
-    <ReactFlowProvider>
+    // It measures where edges leave a node once.
+    <ReactFlowProvider key={props.isDown ? "down" : "right"}>
       <Inner {...props} />
     </ReactFlowProvider>
   );

@@ -6,7 +6,7 @@ import type { ComponentRole } from "@/api/types";
 import { Status, type Tone } from "@/components/status";
 import { cx } from "@/lib/cx";
 import type { Node as WorkflowNode } from "@/workflow/graph";
-import { NODE_HEIGHT } from "@/workflow/layout";
+import { NODE_HEIGHT, NODE_WIDTH } from "@/workflow/layout";
 import type { Mark } from "@/workflow/merged";
 import { ROLE_ICONS } from "./roles";
 
@@ -18,6 +18,8 @@ export interface NodeData extends Record<string, unknown> {
   note: { tone: Tone; text: string } | null;
   mark: Mark | null;
   isReadOnly: boolean;
+  /** Edges come in above and go out below. */
+  isDown: boolean;
 }
 export type CanvasNode = Node<NodeData, "part">;
 
@@ -32,19 +34,30 @@ const MARKS: Record<Mark, string> = {
   removed: "border-bad bg-bad-soft opacity-80",
 };
 
-const Outputs = ({ outputs, isReadOnly }: { outputs: readonly string[]; isReadOnly: boolean }) => (
+const outwards = (isDown: boolean) => (isDown ? Position.Bottom : Position.Right);
+
+const Outputs = ({ outputs, isReadOnly, isDown }: Pick<NodeData, "outputs" | "isReadOnly" | "isDown">) => (
   <>
-    {outputs.length === 0 && <Handle type="source" position={Position.Right} isConnectable={!isReadOnly} />}
+    {outputs.length === 0 && <Handle type="source" position={outwards(isDown)} isConnectable={!isReadOnly} />}
     {outputs.map((output, at) => (
       <Handle
         key={output}
         id={output}
         type="source"
-        position={Position.Right}
+        position={outwards(isDown)}
         isConnectable={!isReadOnly}
-        style={{ top: ((at + 1) * NODE_HEIGHT) / (outputs.length + 1) }}
+        style={
+          isDown
+            ? { left: ((at + 1) * NODE_WIDTH) / (outputs.length + 1) }
+            : { top: ((at + 1) * NODE_HEIGHT) / (outputs.length + 1) }
+        }
       >
-        <span className="pointer-events-none absolute top-1/2 left-4 -translate-y-1/2 bg-bg px-0.5 text-[10px] leading-3 text-muted">
+        <span
+          className={cx(
+            "pointer-events-none absolute bg-bg px-0.5 text-[10px] leading-3 text-muted",
+            isDown ? "top-4 left-1/2 -translate-x-1/2" : "top-1/2 left-4 -translate-y-1/2",
+          )}
+        >
           {output}
         </span>
       </Handle>
@@ -53,7 +66,7 @@ const Outputs = ({ outputs, isReadOnly }: { outputs: readonly string[]; isReadOn
 );
 
 export const Part = memo(function Part({ data, selected }: NodeProps<CanvasNode>) {
-  const { node, place, outputs, note, mark, isReadOnly } = data;
+  const { node, place, outputs, note, mark, isReadOnly, isDown } = data;
   const Icon = ROLE_ICONS[node.role];
   return (
     <div
@@ -64,7 +77,9 @@ export const Part = memo(function Part({ data, selected }: NodeProps<CanvasNode>
         selected && "outline-2 outline-accent",
       )}
     >
-      {node.role !== "source" && <Handle type="target" position={Position.Left} isConnectable={!isReadOnly} />}
+      {node.role !== "source" && (
+        <Handle type="target" position={isDown ? Position.Top : Position.Left} isConnectable={!isReadOnly} />
+      )}
       <Icon className="size-4 shrink-0 text-muted" aria-hidden="true" />
       <div className="min-w-0 flex-1 leading-4">
         <p className="truncate text-sm font-medium">{node.id}</p>
@@ -79,7 +94,7 @@ export const Part = memo(function Part({ data, selected }: NodeProps<CanvasNode>
         )}
         {!note && mark && <p className="text-xs font-medium">{mark}</p>}
       </div>
-      {node.role !== "destination" && <Outputs outputs={outputs} isReadOnly={isReadOnly} />}
+      {node.role !== "destination" && <Outputs outputs={outputs} isReadOnly={isReadOnly} isDown={isDown} />}
     </div>
   );
 });

@@ -54,7 +54,11 @@ export function CopyButton({ text, what }: { text: string; what: string }) {
 export function CliButton({ command }: { command: string }) {
   const { copied, run } = useCopied();
   return (
-    <Button kind="quiet" title={command} onClick={() => void run(command, `“${command}”`)}>
+    <Button
+      kind="quiet"
+      title={command}
+      onClick={() => void run(command, command.includes("\n") ? "the command" : `“${command}”`)}
+    >
       {copied ? <Check aria-hidden="true" className="text-good" /> : <Terminal aria-hidden="true" />}
       Copy as CLI
     </Button>

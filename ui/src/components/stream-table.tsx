@@ -18,6 +18,8 @@ const count = (name: string, value: (stream: StreamView) => number): Column<Stre
 
 const WORKFLOW: Column<StreamView> = {
   name: "Workflow",
+  isPlain: true,
+  className: "max-md:w-full",
   cell: (stream) => (
     <span className="block md:min-w-36">
       <TextLink href={`/workflows/${encodeURIComponent(stream.workflow)}`}>{stream.workflow}</TextLink>
@@ -28,6 +30,8 @@ const WORKFLOW: Column<StreamView> = {
 const COLUMNS: readonly Column<StreamView>[] = [
   {
     name: "Stream",
+    isPlain: true,
+    className: "max-md:w-full",
     cell: (stream) => (
       <>
         <span className="block md:min-w-36">{stream.edge.replace("->", " → ")}</span>
@@ -76,9 +80,16 @@ function Among({ parts }: { parts: Record<string, number> }) {
 function Rate({ stream }: { stream: StreamView }) {
   const rates = useLive((state) => state.rates.get(streamKey(stream)));
   return (
-    <span className="flex items-center gap-2 max-md:flex-row-reverse max-md:justify-end">
-      <Sparkline values={rates ?? []} />
-      <span className="min-w-10">{number(stream.rate)}</span>
+    <span className="flex items-center gap-2">
+      <span className="max-md:hidden">
+        <Sparkline values={rates ?? []} />
+      </span>
+      <span className="min-w-10">
+        {number(stream.rate)}
+        {(stream.bytes_per_s ?? 0) > 0 && (
+          <span className="block text-xs whitespace-nowrap text-muted">{bytes(stream.bytes_per_s ?? 0)}/s</span>
+        )}
+      </span>
     </span>
   );
 }

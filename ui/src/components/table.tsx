@@ -1,5 +1,5 @@
-// Tables of some dozens of rows. On a phone a row becomes a small list, each value under its column's name; thousands of
-// rows are VirtualTable's.
+// Tables of some dozens of rows. On a phone a row becomes a small list: what needs no name comes first, in one line; then each
+// value beside its column's name, numbers in pairs. Thousands of rows are VirtualTable's.
 
 import { type ReactNode, useEffect, useRef, useState } from "react";
 import { cx } from "@/lib/cx";
@@ -11,6 +11,8 @@ export interface Column<Row> {
   isNumber?: boolean;
   /** Left out on a phone. */
   isMinor?: boolean;
+  /** On a phone it says by itself what it is: it stands without its name, beside others of the kind. */
+  isPlain?: boolean;
   className?: string;
 }
 
@@ -29,6 +31,10 @@ function useScrolling() {
   }, []);
   return { box, isScrolling };
 }
+
+/** On a phone what needs no name comes first, and the rest begins a line. */
+export const ROW =
+  "border-b border-line last:border-b-0 hover:bg-hover max-md:flex max-md:flex-wrap max-md:items-baseline max-md:gap-x-3 max-md:px-3 max-md:py-2 max-md:before:order-1 max-md:before:basis-full max-md:before:content-['']";
 
 interface TableProps<Row> {
   /** What the table is, for screen readers. */
@@ -67,10 +73,7 @@ export function Table<Row>({ label, columns, rows, rowKey }: TableProps<Row>) {
         </thead>
         <tbody className="max-md:block">
           {rows.map((row) => (
-            <tr
-              key={rowKey(row)}
-              className="border-b border-line last:border-b-0 hover:bg-hover max-md:block max-md:px-3 max-md:py-2"
-            >
+            <tr key={rowKey(row)} className={ROW}>
               <RowCells columns={columns} row={row} />
             </tr>
           ))}
@@ -86,16 +89,20 @@ export function RowCells<Row>({ columns, row }: { columns: readonly Column<Row>[
     <td
       key={column.name}
       className={cx(
-        "px-3 py-1.5 max-md:flex max-md:gap-3 max-md:px-0 max-md:py-0.5 max-md:has-[>div:empty]:hidden",
-        column.isNumber && "tabular md:text-right",
+        "px-3 py-1.5 break-words max-md:flex max-md:gap-2 max-md:px-0 max-md:py-0.5 max-md:has-[>div:empty]:hidden max-md:has-[.is-none]:hidden",
+        column.isNumber && "tabular max-md:[overflow-wrap:normal] md:text-right",
         column.isMinor && "max-md:hidden!",
+        !column.isPlain &&
+          (column.isNumber ? "max-md:order-2 max-md:w-[calc(50%-0.375rem)]" : "max-md:order-2 max-md:w-full"),
         column.className,
       )}
     >
-      <span aria-hidden="true" className="w-28 shrink-0 text-muted md:hidden">
-        {column.name}
-      </span>
-      <div className="min-w-0 break-words max-md:flex-1 [&>.is-quiet:first-child]:-ml-[13px]">{column.cell(row)}</div>
+      {!column.isPlain && (
+        <span aria-hidden="true" className="w-[5.5rem] shrink-0 text-muted md:hidden">
+          {column.name}
+        </span>
+      )}
+      <div className="min-w-0 max-md:flex-1 [&>.is-quiet:first-child]:-ml-[13px]">{column.cell(row)}</div>
     </td>
   ));
 }

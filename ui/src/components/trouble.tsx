@@ -5,7 +5,8 @@ import { Status } from "./status";
 
 export function Trouble({ daemon }: { daemon: DaemonView }) {
   const isBehind = daemon.plan_version < daemon.plan_wanted;
-  if (daemon.troubled === 0 && daemon.damaged === 0 && !isBehind) return <span className="text-muted">none</span>;
+  if (daemon.troubled === 0 && daemon.damaged === 0 && !isBehind)
+    return <span className="is-none text-muted">none</span>;
   return (
     <span className="flex flex-wrap gap-x-3">
       {daemon.troubled > 0 && <Status tone="bad">{`${daemon.troubled} in trouble`}</Status>}

@@ -4,7 +4,7 @@ import { useWindowVirtualizer } from "@tanstack/react-virtual";
 import { ArrowDown, ArrowUp } from "lucide-react";
 import { useLayoutEffect, useRef, useState } from "react";
 import { cx } from "@/lib/cx";
-import { type Column, RowCells } from "./table";
+import { type Column, ROW, RowCells } from "./table";
 
 export interface Sort {
   key: string;
@@ -79,7 +79,7 @@ export function VirtualTable<Row>(props: VirtualTableProps<Row>) {
                 ref={virtual.measureElement}
                 data-index={item.index}
                 aria-rowindex={item.index + 2}
-                className="border-b border-line last:border-b-0 hover:bg-hover max-md:block max-md:px-3 max-md:py-2"
+                className={ROW}
               >
                 <RowCells columns={columns} row={row} />
               </tr>

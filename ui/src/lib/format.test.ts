@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { bytes, count, relative, sentence, span } from "./format";
+import { bytes, count, relative, sentence, several, span } from "./format";
 
 describe("as people read them", () => {
   it.each([
@@ -39,6 +39,14 @@ describe("as people read them", () => {
       "1,200 entries",
     ]);
   });
+
+  it.each([
+    [[], ""],
+    [["a"], "a"],
+    [["a", "b", "c"], "a, b and c"],
+    [["a", "b", "c", "d"], "a, b, c and d"],
+    [["a", "b", "c", "d", "e", "f"], "a, b, c, d and 2 more"],
+  ])("several: %j", (names, text) => expect(several(names, 4)).toBe(text));
 
   it("sentences", () => {
     expect(["", "no such daemon", "Done."].map(sentence)).toEqual(["", "No such daemon.", "Done."]);

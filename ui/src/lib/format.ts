@@ -11,6 +11,14 @@ export const percent = (value: number) => `${value.toFixed(1)} %`;
 /** "1 daemon", "2 daemons". */
 export const count = (value: number, one: string, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
 
+/** "a, b and c"; of many the first ones, and how many more. */
+export function several(names: readonly string[], max = 5) {
+  const rest = names.length - max;
+  if (rest > 0) return `${names.slice(0, max).join(", ")} and ${number(rest)} more`;
+  const last = names.at(-1) ?? "";
+  return names.length < 2 ? last : `${names.slice(0, -1).join(", ")} and ${last}`;
+}
+
 const UNITS = ["B", "KB", "MB", "GB", "TB", "PB"];
 
 /** Bytes with a unit of 1,000; 0 as "0 B". */

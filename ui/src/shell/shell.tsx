@@ -129,6 +129,7 @@ function Away() {
 export function Shell({ onSearch, children }: { onSearch: () => void; children: ReactNode }) {
   const [isMenuOpen, setMenuOpen] = useState(false);
   const [path] = useLocation();
+  const isAway = useLive((state) => state.link === "off");
   const main = useRef<HTMLElement>(null);
   const isFirst = useRef(true);
   // biome-ignore lint/correctness/useExhaustiveDependencies: runs when the page changes
@@ -179,7 +180,13 @@ export function Shell({ onSearch, children }: { onSearch: () => void; children: 
       </aside>
       <div className="flex min-w-0 flex-1 flex-col">
         <Away />
-        <main id="main" ref={main} tabIndex={-1} className="flex min-w-0 flex-1 flex-col outline-none">
+        <main
+          id="main"
+          ref={main}
+          tabIndex={-1}
+          data-stale={isAway || undefined}
+          className="flex min-w-0 flex-1 flex-col outline-none"
+        >
           {children}
         </main>
       </div>

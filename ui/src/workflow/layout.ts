@@ -9,11 +9,15 @@ export const NODE_HEIGHT = 60;
 /** What an edge says about its stream fits between two nodes. */
 const GAP_X = 160;
 const GAP_Y = 28;
+/** The same where edges go down: some lines, one below the other. */
+const GAP_DOWN = 112;
 
-/** All of them in order, from what is read to what is written. */
-export function arranged(graph: Pick<Graph, "nodes" | "edges">): Layout {
+/** All of them in order, from what is read to what is written: to the right, or down. */
+export function arranged(graph: Pick<Graph, "nodes" | "edges">, isDown = false): Layout {
   const dagre = new Dagre();
-  dagre.setGraph({ rankdir: "LR", ranksep: GAP_X, nodesep: GAP_Y });
+  dagre.setGraph(
+    isDown ? { rankdir: "TB", ranksep: GAP_DOWN, nodesep: GAP_Y } : { rankdir: "LR", ranksep: GAP_X, nodesep: GAP_Y },
+  );
   dagre.setDefaultEdgeLabel(() => ({}));
   for (const { id } of graph.nodes) dagre.setNode(id, { width: NODE_WIDTH, height: NODE_HEIGHT });
   for (const { from, to } of graph.edges) dagre.setEdge(from, to);

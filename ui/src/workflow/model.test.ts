@@ -103,6 +103,12 @@ describe("layout", () => {
     expect((layout.out?.x ?? 0) - (layout.large?.x ?? 0)).toBeGreaterThan(NODE_WIDTH);
   });
 
+  it("or down, with room for what an edge says", () => {
+    const layout = arranged(graph(TEXT), true);
+    expect(layout.large?.x).toBe(layout.db?.x);
+    expect((layout.large?.y ?? 0) - (layout.db?.y ?? 0)).toBeGreaterThan(NODE_HEIGHT + 96);
+  });
+
   it("what has a place keeps it", () => {
     const db = { x: 7, y: 9 };
     const layout = placed(graph(`${TEXT}\n[destinations.two]\nfrom = "large"`), { db });

@@ -31,7 +31,7 @@ import { TABS } from "./tabs";
 import { chooseAlerts, hrefOf, nameOf, SEVERITIES, STATES, stateOf } from "./words";
 
 const COLUMNS: readonly Column<AlertView>[] = [
-  { name: "Severity", cell: ({ severity }) => <Status tone={SEVERITIES[severity]}>{severity}</Status> },
+  { name: "Severity", isPlain: true, cell: ({ severity }) => <Status tone={SEVERITIES[severity]}>{severity}</Status> },
   {
     name: "Alert",
     cell: ({ summary, rule }) => (
@@ -45,6 +45,7 @@ const COLUMNS: readonly Column<AlertView>[] = [
   { name: "About", cell: ({ subject }) => <TextLink href={hrefOf(subject)}>{nameOf(subject)}</TextLink> },
   {
     name: "State",
+    isPlain: true,
     cell: (alert) => (
       <span className="whitespace-nowrap">{STATES.find(([state]) => state === stateOf(alert))?.[1]}</span>
     ),

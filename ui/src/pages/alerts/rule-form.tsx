@@ -7,13 +7,14 @@ import { useWorkflows } from "@/api/queries";
 import type { AlertKind, AlertRule, Fired, RuleShown, Severity } from "@/api/types";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
+import { CliButton } from "@/components/copy";
 import { Dialog } from "@/components/dialog";
 import { Field, Input, Select } from "@/components/field";
 import { tell } from "@/components/toast";
 import { count, exact, span } from "@/lib/format";
 import { parseSpan, showSpan } from "@/lib/rollout";
 import { useChangeRule } from "./change";
-import { inWords, KINDS, nameOf, SEVERITIES } from "./words";
+import { cliOf, inWords, KINDS, nameOf, SEVERITIES, withRule } from "./words";
 
 const NAME = /^[a-z0-9_-]{1,32}$/;
 /** How far back a preview looks, in seconds. */
@@ -147,6 +148,7 @@ export function RuleForm({ all, initial, onClose }: RuleFormProps) {
           >
             When would it have fired?
           </Button>
+          <CliButton command={cliOf(withRule(all, initial.name, whole))} />
           <Button onClick={onClose}>Cancel</Button>
           <Button kind="main" type="submit" busy={save.isPending}>
             Store the rule

@@ -1,6 +1,7 @@
+import { parse } from "smol-toml";
 import { expect, it } from "vitest";
 import type { AlertView, RuleShown } from "@/api/types";
-import { chooseAlerts, hrefOf, inWords, NEW, nameOf, withRule } from "./words";
+import { chooseAlerts, cliOf, hrefOf, inWords, NEW, nameOf, withRule } from "./words";
 
 it.each([
   [{ ...NEW, name: "a" }, "a daemon is offline for 5m"],
@@ -15,6 +16,20 @@ it.each([
   ["workflow:shop", "/workflows/shop", "workflow shop"],
   ["stream:shop/a->b", "/workflows/shop", "stream shop, a → b"],
 ])("%s", (subject, href, name) => expect([hrefOf(subject), nameOf(subject)]).toEqual([href, name]));
+
+it("the command takes all rules, in a file that says the same", () => {
+  const rules = [
+    { ...NEW, name: "loud", select: 'site="a\\b"', notify: ["ops", "night"] },
+    { ...NEW, name: "now", when: "lag" as const, over: 900, for_s: 0, enabled: false },
+  ];
+  const [command, ...lines] = cliOf(rules).split("\n");
+  expect([command, lines.pop()]).toEqual(["mycelial alert apply - <<'RULES'", "RULES"]);
+  const { rule } = parse(lines.join("\n"));
+  const [loud, { for_s: _, ...now }] = rules as [(typeof rules)[0], (typeof rules)[0]];
+  const { for_s, ...first } = loud;
+  expect(for_s).toBe(300);
+  expect(rule).toEqual([{ ...first, for: "5m" }, now]);
+});
 
 const alert = (id: string, change: Partial<AlertView>): AlertView => ({
   id,

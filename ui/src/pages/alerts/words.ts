@@ -110,6 +110,29 @@ export function withRule(all: readonly RuleShown[], name: string, changed: Alert
   return [...others.map(plain), ...(changed ? [changed] : [])];
 }
 
+/** A text in TOML: JSON's quotes are its, too. */
+const quoted = (text: string) => JSON.stringify(text);
+
+/** The command that stores all these rules: it takes them as a file, and forgets those that are not in it. */
+export function cliOf(rules: readonly AlertRule[]) {
+  const texts = rules.map(({ name, when, over, for_s, severity, select, workflow, notify, enabled }) =>
+    [
+      "[[rule]]",
+      `name = ${quoted(name)}`,
+      `when = ${quoted(when)}`,
+      `over = ${over}`,
+      // No length is no key.
+      ...(for_s > 0 ? [`for = ${quoted(showSpan(for_s))}`] : []),
+      `severity = ${quoted(severity)}`,
+      `select = ${quoted(select)}`,
+      `workflow = ${quoted(workflow)}`,
+      `notify = [${notify.map(quoted).join(", ")}]`,
+      `enabled = ${enabled}`,
+    ].join("\n"),
+  );
+  return `mycelial alert apply - <<'RULES'\n${texts.join("\n\n")}\nRULES`;
+}
+
 export const NEW: AlertRule = {
   name: "",
   when: "offline",

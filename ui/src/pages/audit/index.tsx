@@ -30,8 +30,8 @@ const EXPORT_PAGES_MAX = 100;
 const OUTCOMES: Record<AuditOutcome, Tone> = { done: "good", refused: "warn", failed: "bad" };
 
 const COLUMNS: readonly Column<AuditEntry>[] = [
-  { name: "Number", isNumber: true, cell: (entry) => number(entry.number) },
-  { name: "When", cell: ({ event }) => <Time unixMs={event.at_unix_ms} /> },
+  { name: "Number", isNumber: true, isPlain: true, cell: (entry) => number(entry.number) },
+  { name: "When", isPlain: true, cell: ({ event }) => <Time unixMs={event.at_unix_ms} /> },
   {
     name: "Who",
     cell: ({ event: { who, from } }) => (
@@ -41,10 +41,11 @@ const COLUMNS: readonly Column<AuditEntry>[] = [
       </>
     ),
   },
-  { name: "Did", cell: ({ event: { action } }) => action },
+  { name: "Did", cell: ({ event: { action } }) => action, className: "md:min-w-40" },
   { name: "To what", cell: ({ event: { what } }) => what, className: "md:w-2/5" },
   {
     name: "Outcome",
+    isPlain: true,
     cell: ({ event: { outcome, cause } }) => (
       <>
         <Status tone={OUTCOMES[outcome]}>{outcome}</Status>

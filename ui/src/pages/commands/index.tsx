@@ -22,10 +22,12 @@ import { asFile, isOver, STANDINGS, tally, worstFirst } from "./orders";
 const COLUMNS: readonly SortableColumn<Target>[] = [
   {
     name: "Daemon",
+    isPlain: true,
     cell: ({ daemon }) => <TextLink href={`/daemons/${encodeURIComponent(daemon)}`}>{daemon}</TextLink>,
   },
   {
     name: "Standing",
+    isPlain: true,
     cell: ({ standing }) => <Status tone={STANDINGS[standing][0]}>{STANDINGS[standing][1]}</Status>,
   },
   { name: "Workflows", cell: ({ workflows }) => workflows.join(", ") },

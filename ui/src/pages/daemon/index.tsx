@@ -24,6 +24,7 @@ import { CommandButton } from "../commands/command-button";
 import { Commands } from "./commands";
 import { Identity } from "./identity";
 import { Labels } from "./labels";
+import { Log } from "./log";
 import { Parts } from "./parts";
 import { points, processor, useSamples } from "./samples";
 
@@ -64,7 +65,6 @@ export default function Daemon() {
       actions={
         <>
           <CliButton command={`mycelial daemon show ${shellWord(name)}`} />
-          <LinkButton href={`/logs?daemon=${encodeURIComponent(name)}`}>Log</LinkButton>
           <Allowed needs="operator" what="Commanding">
             <CommandButton label="Command …" selector={`name:${name}`} chosen={[name]} />
           </Allowed>
@@ -104,6 +104,7 @@ function Detail({ detail }: { detail: DaemonDetail }) {
         <Host detail={detail} />
         <Identity detail={detail} />
       </div>
+      <Log name={view.name} isHeard={view.last_seen_ms !== null} />
       <Commands name={view.name} />
       <Components detail={detail} />
     </>

@@ -20,9 +20,10 @@ function columns(newest: ReadonlyMap<string, WorkflowView>): readonly Column<Wor
   return [
     {
       name: "Workflow",
+      isPlain: true,
       cell: ({ workflow }) => <TextLink href={`/workflows/${encodeURIComponent(workflow)}`}>{workflow}</TextLink>,
     },
-    { name: "State", cell: ({ state }) => <RunStatus state={state} /> },
+    { name: "State", isPlain: true, cell: ({ state }) => <RunStatus state={state} /> },
     {
       name: "Shall run",
       cell: (part) => {

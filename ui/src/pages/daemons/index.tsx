@@ -30,10 +30,16 @@ const COLUMNS: readonly SortableColumn<DaemonItem>[] = [
   {
     name: "Daemon",
     sortKey: "name",
+    isPlain: true,
     cell: (daemon) => <TextLink href={`/daemons/${encodeURIComponent(daemon.name)}`}>{daemon.name}</TextLink>,
   },
-  { name: "Presence", sortKey: "presence", cell: (daemon) => <PresenceStatus presence={daemon.presence} /> },
-  { name: "Last seen", sortKey: "seen", cell: (daemon) => <Seen agoMs={daemon.last_seen_ms} /> },
+  {
+    name: "Presence",
+    sortKey: "presence",
+    isPlain: true,
+    cell: (daemon) => <PresenceStatus presence={daemon.presence} />,
+  },
+  { name: "Last seen", sortKey: "seen", isPlain: true, cell: (daemon) => <Seen agoMs={daemon.last_seen_ms} /> },
   { name: "Trouble", sortKey: "trouble", cell: (daemon) => <Trouble daemon={daemon} /> },
   { name: "Plan", isNumber: true, isMinor: true, cell: (daemon) => <Plan daemon={daemon} /> },
   {

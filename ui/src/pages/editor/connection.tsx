@@ -9,6 +9,7 @@ import { useSeesAll } from "@/api/session";
 import { useMay } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
+import { CliButton, shellWord } from "@/components/copy";
 import { Field, Select } from "@/components/field";
 import { Status } from "@/components/status";
 import { sentence } from "@/lib/format";
@@ -51,9 +52,14 @@ export default function TestConnection({ bench, node }: { bench: Workbench; node
           </Select>
         </Field>
       )}
-      <Button className="self-start" busy={run.isPending} onClick={() => run.mutate()}>
-        Test the connection
-      </Button>
+      <div className="flex flex-wrap items-center gap-1">
+        <Button busy={run.isPending} onClick={() => run.mutate()}>
+          Test the connection
+        </Button>
+        <CliButton
+          command={`mycelial workflow check -f ${shellWord(`${bench.graph.name}.toml`)} --daemon ${shellWord(daemon)}`}
+        />
+      </div>
       {run.isError && <Failure error={run.error} />}
       {run.data && (
         <div role="status">

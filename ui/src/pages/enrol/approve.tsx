@@ -12,9 +12,9 @@ import { ConfirmButton, Dialog } from "@/components/dialog";
 import { Field, Input } from "@/components/field";
 import { tell } from "@/components/toast";
 import { sentence } from "@/lib/format";
-import { parseChanges } from "../daemons/labels";
+
 import { approveCli, compare } from "./code";
-import { mistakeInName } from "./wish";
+import { labelsIn, mistakeInName } from "./wish";
 
 interface ApproveProps {
   pending: Pending;
@@ -63,7 +63,7 @@ function ApproveDialog({ pending, onMember, onClose }: ApproveProps & { onClose:
   const [labels, setLabels] = useState("");
   const [isTried, setTried] = useState(false);
   const run = useApprove({ pending, onMember }, onClose);
-  const { set, unset, error } = parseChanges(labels);
+  const { labels: set, error: labelError } = labelsIn(labels);
   const compared = compare(pending.code, typed);
   const codeError =
     compared === "other"
@@ -72,7 +72,6 @@ function ApproveDialog({ pending, onMember, onClose }: ApproveProps & { onClose:
         ? "Type what the daemon shows."
         : "";
   const nameError = mistakeInName(name);
-  const labelError = error || (unset.length > 0 ? "It has no labels yet to take off." : "");
   const submit = (event: FormEvent) => {
     event.preventDefault();
     setTried(true);

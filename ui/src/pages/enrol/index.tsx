@@ -17,9 +17,9 @@ import { PresenceStatus } from "@/components/status";
 import { Tabs } from "@/components/tabs";
 import { ENROL_TABS } from "./tabs";
 import { Tokens } from "./tokens";
-import { arrived, cliOf, LIVES, mistakeInName } from "./wish";
+import { arrived, cliOf, LIVES, labelsIn, mistakeInName } from "./wish";
 
-const FIRST: TokenWish = { role: "daemon", name: null, uses: 1, ttl_s: 86_400 };
+const FIRST: TokenWish = { role: "daemon", name: null, uses: 1, ttl_s: 86_400, labels: {} };
 const USES_MAX = 1_000;
 
 export default function Enrol() {
@@ -53,15 +53,24 @@ interface FormProps {
 }
 
 function Form({ wish, setWish, isBusy, error, onMake }: FormProps) {
+  const [typed, setTyped] = useState("");
   const mistake = wish.name === null ? "" : mistakeInName(wish.name);
+  const isDaemon = wish.role === "daemon";
+  const labelError = isDaemon ? labelsIn(typed).error : "";
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    if (mistake === "") onMake();
+    if (mistake === "" && labelError === "") onMake();
   };
   return (
     <form onSubmit={submit} className="flex max-w-xl flex-col gap-4">
       <Field label="Who joins">
-        <Select value={wish.role} onChange={(event) => setWish({ ...wish, role: event.target.value as MemberRole })}>
+        <Select
+          value={wish.role}
+          onChange={(event) => {
+            setTyped("");
+            setWish({ ...wish, role: event.target.value as MemberRole, labels: {} });
+          }}
+        >
           <option value="daemon">Daemon: runs workflows</option>
           <option value="operator">Operator: a person with the command line</option>
         </Select>
@@ -101,6 +110,22 @@ function Form({ wish, setWish, isBusy, error, onMake }: FormProps) {
           </Select>
         </Field>
       </div>
+      {isDaemon && (
+        <Field
+          label="Labels"
+          hint="What each daemon that comes by it is labelled, with spaces between; none when empty."
+          error={labelError}
+        >
+          <Input
+            value={typed}
+            placeholder="site=berlin line=2"
+            onChange={(event) => {
+              setTyped(event.target.value);
+              setWish({ ...wish, labels: labelsIn(event.target.value).labels });
+            }}
+          />
+        </Field>
+      )}
       {error !== null && <Failure error={error} />}
       <div className="flex flex-wrap gap-2">
         <Button kind="main" type="submit" busy={isBusy}>

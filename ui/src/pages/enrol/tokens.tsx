@@ -4,7 +4,7 @@ import { useQueryClient } from "@tanstack/react-query";
 import { revokeToken } from "@/api/actions";
 import { keys } from "@/api/keys";
 import { useTokens } from "@/api/queries";
-import type { TokenView } from "@/api/types";
+import type { TokenItem } from "@/api/types";
 import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
 import { ConfirmButton } from "@/components/dialog";
@@ -14,9 +14,16 @@ import { Time } from "@/components/time";
 import { tell } from "@/components/toast";
 import { count, number } from "@/lib/format";
 
-const COLUMNS: readonly Column<TokenView>[] = [
+const COLUMNS: readonly Column<TokenItem>[] = [
   { name: "Id", cell: ({ id }) => <code className="font-mono text-xs">{id}</code> },
   { name: "For", cell: ({ role, name }) => (name === null ? `any ${role}` : `${role} ${name}`) },
+  {
+    name: "Labels",
+    cell: ({ labels }) => {
+      const all = Object.entries(labels).map(([key, value]) => `${key}=${value}`);
+      return all.length > 0 && <span className="font-mono text-xs">{all.join(" ")}</span>;
+    },
+  },
   { name: "Uses left", isNumber: true, cell: ({ uses_left }) => number(uses_left) },
   { name: "Ends", cell: ({ expires_unix_ms }) => <Time unixMs={expires_unix_ms} /> },
   { name: "Action", cell: ({ id }) => <Revoke id={id} /> },

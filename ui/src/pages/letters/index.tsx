@@ -20,11 +20,11 @@ import { Time } from "@/components/time";
 import { tell } from "@/components/toast";
 import { type SortableColumn, VirtualTable } from "@/components/virtual-table";
 import { WorkflowTabs } from "@/components/workflow-header";
-import { bytes, count, number } from "@/lib/format";
+import { bytes, count, number, several } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
 import { fitsWords } from "@/lib/words";
 import { LetterDialog } from "./letter";
-import { causes, STATES, sum, told } from "./letters";
+import { causes, cliOf, STATES, sum, told } from "./letters";
 
 /** Daemons that are asked at the same time. */
 const DAEMONS_MAX = 8;
@@ -124,22 +124,25 @@ function List({ workflow, letters, isMore }: ListProps) {
   const replay = useReplay(workflow);
   const rows = letters.filter(({ daemon, node, reason }) => fitsWords([daemon, node, reason], typed));
   const places = [...new Set(rows.map(({ daemon }) => daemon))];
+  const isAll = typed.trim() === "";
+  const again = cliOf("replay", workflow, rows, isAll);
   // Without a filter all of them are meant, also those that are not listed.
   const which = (daemon: string): Which => ({
     daemon,
     workflow,
-    ids: typed.trim() === "" ? [] : rows.filter((each) => each.daemon === daemon).map(({ id }) => id),
+    ids: isAll ? [] : rows.filter((each) => each.daemon === daemon).map(({ id }) => id),
   });
   const columns: readonly SortableColumn<Letter>[] = [
     {
       name: "Letter",
+      isPlain: true,
       cell: (letter) => (
         <Button kind="quiet" className="h-7 text-accent!" onClick={() => setShown(letter)}>
           {letter.letter}
         </Button>
       ),
     },
-    { name: "Died", cell: ({ unix_ms }) => <Time unixMs={unix_ms} /> },
+    { name: "Died", isPlain: true, cell: ({ unix_ms }) => <Time unixMs={unix_ms} /> },
     { name: "At", cell: ({ node, path }) => <span title={path}>{node}</span> },
     {
       name: "Why",
@@ -152,7 +155,7 @@ function List({ workflow, letters, isMore }: ListProps) {
       ),
       className: "md:w-2/5",
     },
-    { name: "State", cell: ({ state }) => <Status tone={STATES[state][0]}>{STATES[state][1]}</Status> },
+    { name: "State", isPlain: true, cell: ({ state }) => <Status tone={STATES[state][0]}>{STATES[state][1]}</Status> },
     { name: "Size", isNumber: true, cell: ({ record_bytes }) => bytes(record_bytes) },
   ];
   return (
@@ -178,12 +181,10 @@ function List({ workflow, letters, isMore }: ListProps) {
         {may && rows.length > 0 && (
           <>
             <Button busy={replay.isPending} onClick={() => replay.mutate(places.map(which))}>
-              {typed.trim() === "" ? "Try all again" : "Try these again"}
+              {isAll ? "Try all again" : "Try these again"}
             </Button>
-            {typed.trim() === "" && (
-              <CliButton command={`mycelial dlq replay --all --workflow ${shellWord(workflow)}`} />
-            )}
-            <Discard workflow={workflow} places={places.map(which)} found={rows.length} isAll={typed.trim() === ""} />
+            {again !== undefined && <CliButton command={again} />}
+            <Discard workflow={workflow} places={places.map(which)} found={rows} isAll={isAll} />
           </>
         )}
       </div>
@@ -210,7 +211,8 @@ function Causes({ letters }: { letters: readonly Letter[] }) {
         {all.slice(0, CAUSES_MAX).map(({ node, reason, letters: found }) => (
           <li key={`${node} ${reason}`} className="break-words">
             {`${number(found)} at `}
-            <strong>{node}</strong>: {reason}
+            <strong>{node}</strong>
+            {found > 1 && ", such as"}: {reason}
           </li>
         ))}
       </ul>
@@ -222,24 +224,26 @@ function Causes({ letters }: { letters: readonly Letter[] }) {
 interface DiscardProps {
   workflow: string;
   places: readonly Which[];
-  found: number;
+  found: readonly Letter[];
   isAll: boolean;
 }
 
 function Discard({ workflow, places, found, isAll }: DiscardProps) {
   const queries = useQueryClient();
-  const what = isAll ? "all letters" : count(found, "letter");
+  const what = isAll ? "all letters" : count(found.length, "letter");
+  const command = cliOf("purge", workflow, found, isAll);
   return (
     <ConfirmButton
       action="Discard"
       label={isAll ? "Discard all" : "Discard these"}
       title={`Discard ${what} of ${workflow}?`}
-      {...(isAll ? { command: `mycelial dlq purge --all --workflow ${shellWord(workflow)}` } : {})}
+      {...(command === undefined ? {} : { command })}
       onConfirm={async () => {
         tell(told(await everywhere(discardLetters, places), "discarded"));
         await queries.invalidateQueries({ queryKey: keys.lettersOf(workflow) });
       }}
     >
+      {`They lie on ${several(places.map(({ daemon }) => daemon))}. `}
       Their records are gone for good, and count as dead for ever. Those in doubt stay.
     </ConfirmButton>
   );

@@ -8,7 +8,7 @@ import type { Letter, LetterShown } from "@/api/types";
 import { useMay } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Callout, Failure } from "@/components/callout";
-import { CliButton, shellWord } from "@/components/copy";
+import { CliButton } from "@/components/copy";
 import { Dialog } from "@/components/dialog";
 import { Facts } from "@/components/facts";
 import { Field, Input } from "@/components/field";
@@ -16,7 +16,7 @@ import { Loading } from "@/components/page";
 import { Time } from "@/components/time";
 import { tell } from "@/components/toast";
 import { sentence } from "@/lib/format";
-import { changes, type Typed, told, typedOf } from "./letters";
+import { changes, cliToMend, type Typed, told, typedOf } from "./letters";
 
 export function LetterDialog({ letter, onClose }: { letter: Letter; onClose: () => void }) {
   const shown = useLetter(letter);
@@ -91,7 +91,7 @@ function Content({ shown, onClose }: { shown: LetterShown; onClose: () => void }
       {run.isError && <Failure error={run.error} />}
       <div className="flex flex-wrap justify-end gap-2">
         <span className="mr-auto">
-          <CliButton command={`mycelial dlq show ${shellWord(letter.letter)}`} />
+          <CliButton command={cliToMend(letter.letter, changed)} />
         </span>
         <Button onClick={onClose}>Cancel</Button>
         {may && (
@@ -125,7 +125,7 @@ function Value({ column: { name, type, key, is_hidden }, typed, isFixed, onChang
         />
       </Field>
       {!isFixed && (
-        <label className="flex h-8 items-center gap-1.5 self-start pt-6 text-sm">
+        <label className="mt-6 flex h-8 items-center gap-1.5 self-start text-sm">
           <input
             type="checkbox"
             className="size-4 accent-accent"

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { causes, changes, sum, told, typedOf } from "./letters";
+import { causes, changes, cliOf, cliToMend, sum, told, typedOf } from "./letters";
 
 const columns = [{ name: "id" }, { name: "note" }, { name: "more" }];
 const record = { id: 7, note: null, more: { a: 1 } };
@@ -28,6 +28,34 @@ it("several daemons come to one sentence", () => {
   const done = (letters: number, notes: string[]) => ({ letters, doubtful: 1, notes });
   expect(sum([done(1, ["a"]), done(2, ["a", "b"])])).toEqual({ letters: 3, doubtful: 2, notes: ["a", "b"] });
 });
+
+it("one cause is one, whatever the record was", () => {
+  const died = (row: number) => ({ node: "out", reason: `violates "sane" (Failing row contains (${row}, it's).)` });
+  expect(causes([died(5), died(61)])).toEqual([{ ...died(5), letters: 2 }]);
+});
+
+it.each([
+  [true, "mycelial dlq purge --all --workflow shop"],
+  [false, "mycelial dlq purge hub/shop/1 hub/shop/2"],
+])("the same on the command line, all: %s", (isAll, command) =>
+  expect(cliOf("purge", "shop", [{ letter: "hub/shop/1" }, { letter: "hub/shop/2" }], isAll)).toBe(command),
+);
+
+it("no command names hundreds of letters", () =>
+  expect(
+    cliOf(
+      "replay",
+      "shop",
+      Array.from({ length: 21 }, (_, at) => ({ letter: `hub/shop/${at}` })),
+      false,
+    ),
+  ).toBe(undefined));
+
+it.each([
+  [{}, "mycelial dlq replay hub/shop/1"],
+  [{ n: "40.5", name: "it's" }, "mycelial dlq edit hub/shop/1 --set n=40.5 --set 'name=it'\\''s' --replay"],
+  [{ n: null }, "mycelial dlq edit hub/shop/1 --set n=null --replay"],
+])("mended with %j", (changed, command) => expect(cliToMend("hub/shop/1", changed)).toBe(command));
 
 it("the commonest cause first", () => {
   const [a, b] = [

@@ -1,6 +1,7 @@
 // Dead letters in the words of people, and what somebody writes in the place of a record's values. Pure.
 
 import type { Letter, LetterShown, LettersDone } from "@/api/types";
+import { shellWord } from "@/components/copy";
 import type { Tone } from "@/components/status";
 import { count } from "@/lib/format";
 
@@ -44,6 +45,29 @@ export function told({ letters, doubtful, notes }: LettersDone, what: string) {
   return [`${count(letters, "letter")} ${letters === 1 ? "is" : "are"} ${what}${left}.`, ...notes].join(" ");
 }
 
+/** More are not written into one command. */
+const NAMED_MAX = 20;
+
+/** The command that does the same to the letters that are shown; none where they are too many to be named. */
+export function cliOf(
+  what: "replay" | "purge",
+  workflow: string,
+  letters: readonly Pick<Letter, "letter">[],
+  isAll: boolean,
+) {
+  if (isAll) return `mycelial dlq ${what} --all --workflow ${shellWord(workflow)}`;
+  if (letters.length > NAMED_MAX) return undefined;
+  return `mycelial dlq ${what} ${letters.map(({ letter }) => shellWord(letter)).join(" ")}`;
+}
+
+/** The command that gives a letter these values and tries it again. */
+export function cliToMend(letter: string, changed: Readonly<Record<string, string | null>>) {
+  const sets = Object.entries(changed).map(([name, value]) => ` --set ${shellWord(`${name}=${value ?? "null"}`)}`);
+  return sets.length === 0
+    ? `mycelial dlq replay ${shellWord(letter)}`
+    : `mycelial dlq edit ${shellWord(letter)}${sets.join("")} --replay`;
+}
+
 /** What came of it on several daemons together. */
 export const sum = (done: readonly LettersDone[]): LettersDone => ({
   letters: done.reduce((total, { letters }) => total + letters, 0),
@@ -51,11 +75,14 @@ export const sum = (done: readonly LettersDone[]): LettersDone => ({
   notes: [...new Set(done.flatMap(({ notes }) => notes))],
 });
 
-/** Many letters of one cause are one matter: by where they died and why, the most first. */
+/** A reason without what it says of the one record: databases name the row in brackets. */
+const kindOf = (reason: string) => reason.replace(/\(.*\)/s, "()").replace(/\d+/g, "0");
+
+/** Many letters of one cause are one matter: by where they died and why, with one of the reasons, the most first. */
 export function causes(letters: readonly Pick<Letter, "node" | "reason">[]) {
   const found = new Map<string, { node: string; reason: string; letters: number }>();
   for (const { node, reason } of letters) {
-    const key = `${node} ${reason}`;
+    const key = `${node} ${kindOf(reason)}`;
     const cause = found.get(key) ?? { node, reason, letters: 0 };
     cause.letters += 1;
     found.set(key, cause);

@@ -30,15 +30,16 @@ import { LOG_TABS } from "./tabs";
 const AGAIN_MS = 15_000;
 
 const COLUMNS: readonly SortableColumn<Happening>[] = [
-  { name: "Time", cell: ({ unixMs }) => <Moment unixMs={unixMs} /> },
+  { name: "Time", isPlain: true, cell: ({ unixMs }) => <Moment unixMs={unixMs} /> },
   {
     name: "What",
+    isPlain: true,
     cell: ({ tone, what }) => (
       <Status tone={tone} className="whitespace-normal!">
         {what}
       </Status>
     ),
-    className: "md:w-2/5",
+    className: "max-md:w-full md:w-2/5",
   },
   { name: "About", cell: ({ name, href }) => <TextLink href={href}>{name}</TextLink> },
   {

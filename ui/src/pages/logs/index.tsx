@@ -12,32 +12,42 @@ import { Data } from "@/components/data";
 import { Input, Select } from "@/components/field";
 import { TextLink } from "@/components/link";
 import { Empty, Loading, Page } from "@/components/page";
-import { Status, type Tone } from "@/components/status";
+import { Status } from "@/components/status";
 import { Tabs } from "@/components/tabs";
 import { Moment } from "@/components/time";
 import { parseSort, type SortableColumn, VirtualTable } from "@/components/virtual-table";
 import { count, number, sentence } from "@/lib/format";
 import { save } from "@/lib/save";
 import { useSearchState } from "@/lib/search";
-import { asFile, chooseLines, keyOf, LEVELS, type Line, readFrom, together } from "./lines";
+import { asFile, chooseLines, keyOf, LEVEL_TONES, LEVELS, type Line, readFrom, together } from "./lines";
 import { LOG_TABS } from "./tabs";
 
-const TONES: Record<string, Tone> = { ERROR: "bad", WARN: "warn", INFO: "good" };
 const NONE: readonly Line[] = [];
 
 const COLUMNS: readonly SortableColumn<Line>[] = [
-  { name: "Time", sortKey: "time", cell: ({ unix_ms }) => <Moment unixMs={unix_ms} /> },
-  { name: "Level", cell: ({ level }) => <Status tone={TONES[level] ?? "off"}>{level.toLowerCase()}</Status> },
+  { name: "Time", sortKey: "time", isPlain: true, cell: ({ unix_ms }) => <Moment unixMs={unix_ms} /> },
+  {
+    name: "Level",
+    isPlain: true,
+    cell: ({ level }) => <Status tone={LEVEL_TONES[level] ?? "off"}>{level.toLowerCase()}</Status>,
+  },
   {
     name: "Daemon",
+    isPlain: true,
     cell: ({ daemon }) => <TextLink href={`/daemons/${encodeURIComponent(daemon)}`}>{daemon}</TextLink>,
   },
   {
     name: "Workflow",
+    isPlain: true,
     cell: ({ workflow }) =>
       workflow !== "" && <TextLink href={`/workflows/${encodeURIComponent(workflow)}`}>{workflow}</TextLink>,
   },
-  { name: "Line", cell: ({ text }) => <span className="font-mono text-xs">{text}</span>, className: "md:w-3/5" },
+  {
+    name: "Line",
+    isPlain: true,
+    cell: ({ text }) => <span className="font-mono text-xs">{text}</span>,
+    className: "max-md:w-full md:w-3/5",
+  },
 ];
 
 export default function Logs() {

@@ -1,6 +1,7 @@
 // Lines of several daemons as one log: together, chosen, and as a file. Pure.
 
 import type { LogLine, WorkflowView } from "@/api/types";
+import type { Tone } from "@/components/status";
 import { fitsWords } from "@/lib/words";
 
 export interface Line extends LogLine {
@@ -11,6 +12,8 @@ export interface Line extends LogLine {
 export const LINES_MAX = 5_000;
 /** Most daemons whose logs are read at the same time. */
 export const DAEMONS_MAX = 8;
+
+export const LEVEL_TONES: Record<string, Tone> = { ERROR: "bad", WARN: "warn", INFO: "good" };
 
 export const LEVELS = ["error", "warn", "info", "debug", "trace"] as const;
 

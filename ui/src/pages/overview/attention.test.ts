@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import type { AlertView, DaemonView, RolloutView, StreamView, WorkflowView } from "@/api/types";
 import { USUAL } from "@/lib/rollout";
-import { attention, consumerOf } from "./attention";
+import { attention, consumerOf, verdict } from "./attention";
 
 const daemon = (name: string, presence: DaemonView["presence"], damaged = 0): DaemonView => ({
   name,
@@ -35,6 +35,18 @@ const stream = (workflow: string, dead: number, trouble = ""): StreamView => ({
   rate: 1,
   lag_ms: null,
   trouble,
+});
+
+it.each([
+  [true, true, false, "good", /^Everything runs/],
+  [true, false, false, "off", /^Asking/],
+  [true, false, true, "off", /cannot be asked for/],
+  [false, false, false, "off", /that you see/],
+  [false, true, false, "off", /that you see/],
+])("sees all %s, known %s, failed %s", (seesAll, isKnown, isFailed, tone, text) => {
+  const said = verdict(seesAll, isKnown, isFailed);
+  expect(said.tone).toBe(tone);
+  expect(said.text).toMatch(text);
 });
 
 it("nothing needs attention where all is well", () => {

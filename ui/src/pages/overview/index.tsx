@@ -3,6 +3,7 @@
 import { ChevronRight } from "lucide-react";
 import type { ReactNode } from "react";
 import { Link } from "wouter";
+import { totals, useLive } from "@/api/live";
 import { useAlerts, useDaemons, useRollouts, useStreams, useWorkflows } from "@/api/queries";
 import { useSeesAll, useUser } from "@/api/session";
 import type { DaemonView, Presence, StreamView, WorkflowView } from "@/api/types";
@@ -10,10 +11,12 @@ import { LinkButton } from "@/components/button";
 import { Callout } from "@/components/callout";
 import { Data } from "@/components/data";
 import { Empty, Page, Panel, Section } from "@/components/page";
+import { Sparkline } from "@/components/sparkline";
 import { RUN_TONES, Status } from "@/components/status";
 import { StreamTable } from "@/components/stream-table";
-import { bytes, compact, number } from "@/lib/format";
-import { attention, type Item } from "./attention";
+import { bytes, compact, count, number } from "@/lib/format";
+import { FirstSteps } from "../settings/first-steps";
+import { attention, type Item, verdict } from "./attention";
 import { useQuotas } from "./quotas";
 
 /** How many streams are shown here; the rest is a page of its own. */
@@ -51,6 +54,7 @@ export default function Overview() {
           )
         }
       </Data>
+      {(isSetup || daemons.data?.length === 0 || workflows.data?.length === 0) && <FirstSteps />}
     </Page>
   );
 }
@@ -73,25 +77,16 @@ function Glance({ daemons, workflows, streams }: GlanceProps) {
     quotas: useQuotas(workflows, streams),
   });
   const isKnown = rollouts.data !== undefined && alerts.data !== undefined;
+  const { tone, text } = verdict(seesAll, isKnown, rollouts.isError || alerts.isError);
   const fastest = [...streams].sort((a, b) => b.rate - a.rate).slice(0, STREAMS_MAX);
   return (
     <>
       <Section title="Needs attention" aside={items.length > 0 ? number(items.length) : undefined}>
         {items.length === 0 ? (
           <Panel className="px-4 py-3">
-            {seesAll ? (
-              isKnown ? (
-                <Status tone="good">Everything runs as it should.</Status>
-              ) : (
-                <Status tone="off">
-                  {rollouts.isError || alerts.isError ? "Rollouts and alerts cannot be asked for." : "Asking …"}
-                </Status>
-              )
-            ) : (
-              <Status tone="good" className="whitespace-normal!">
-                Your daemons and their workflows run as they should.
-              </Status>
-            )}
+            <Status tone={tone} className="whitespace-normal!">
+              {text}
+            </Status>
           </Panel>
         ) : (
           <Attention items={items} />
@@ -153,16 +148,33 @@ function Attention({ items }: { items: readonly Item[] }) {
   );
 }
 
-function Figure({ name, value, href, children }: { name: string; value: string; href: string; children?: ReactNode }) {
+interface FigureProps {
+  name: string;
+  value: string;
+  href: string;
+  /** How it was lately. */
+  course?: ReactNode;
+  children?: ReactNode;
+}
+
+function Figure({ name, value, href, course, children }: FigureProps) {
   return (
     <div className="min-w-0 px-4 py-3">
       <Link href={href} className="text-sm text-muted hover:text-text hover:underline">
         {name}
       </Link>
-      <p className="tabular text-xl font-semibold">{value}</p>
+      <p className="tabular flex items-center justify-between gap-3 text-xl font-semibold">
+        {value}
+        {course}
+      </p>
       <div className="flex flex-wrap gap-x-3 text-xs">{children}</div>
     </div>
   );
+}
+
+/** What all streams delivered a second, in the last minutes. */
+function Course() {
+  return <Sparkline values={totals(useLive((state) => state.rates))} />;
 }
 
 const PRESENCES: readonly (readonly [Presence, "good" | "warn" | "bad" | "off"])[] = [
@@ -176,6 +188,7 @@ function Figures({ daemons, workflows, streams }: GlanceProps) {
   const states = new Map<string, number>();
   for (const { state } of workflows) states.set(state ?? "unknown", (states.get(state ?? "unknown") ?? 0) + 1);
   const rate = streams.reduce((sum, stream) => sum + stream.rate, 0);
+  const carried = streams.reduce((sum, stream) => sum + (stream.bytes_per_s ?? 0), 0);
   const buffered = streams.reduce((sum, stream) => sum + stream.ledger.buffered, 0);
   const bufferedBytes = streams.reduce((sum, stream) => sum + stream.buffered_bytes, 0);
   return (
@@ -194,8 +207,11 @@ function Figures({ daemons, workflows, streams }: GlanceProps) {
           >{`${number(found)} ${state}`}</Status>
         ))}
       </Figure>
-      <Figure name="Records per second" value={compact(rate)} href="/streams">
-        <span className="text-muted">{`over ${number(streams.length)} streams`}</span>
+      <Figure name="Records per second" value={compact(rate)} href="/streams" course={<Course />}>
+        <span className="text-muted">
+          {carried > 0 && `${bytes(carried)}/s `}
+          {`over ${count(streams.length, "stream")}`}
+        </span>
       </Figure>
       <Figure name="Buffered on disk" value={compact(buffered)} href="/streams">
         <span className="text-muted">{bytes(bufferedBytes)}</span>

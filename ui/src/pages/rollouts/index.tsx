@@ -18,7 +18,7 @@ import { useSearchState } from "@/lib/search";
 import { chooseRollouts } from "./choose";
 
 const COLUMNS: readonly Column<RolloutView>[] = [
-  { name: "Rollout", cell: ({ id }) => <TextLink href={`/rollouts/${id}`}>{`Rollout ${id}`}</TextLink> },
+  { name: "Rollout", isPlain: true, cell: ({ id }) => <TextLink href={`/rollouts/${id}`}>{`Rollout ${id}`}</TextLink> },
   {
     name: "Workflow",
     cell: ({ workflow }) => <TextLink href={`/workflows/${encodeURIComponent(workflow)}`}>{workflow}</TextLink>,
@@ -29,7 +29,7 @@ const COLUMNS: readonly Column<RolloutView>[] = [
       <span className="whitespace-nowrap">{before === 0 ? `${revision}, the first` : `${before} → ${revision}`}</span>
     ),
   },
-  { name: "State", cell: ({ phase }) => <Status tone={PHASES[phase][0]}>{PHASES[phase][1]}</Status> },
+  { name: "State", isPlain: true, cell: ({ phase }) => <Status tone={PHASES[phase][0]}>{PHASES[phase][1]}</Status> },
   {
     name: "Daemons",
     isNumber: true,

@@ -162,7 +162,7 @@ function Daemons({ rollout }: { rollout: RolloutView }) {
   const status = useWorkflowStatus(rollout.workflow, isThere);
   const columns = useMemo<readonly Column<WorkflowPart>[]>(
     () => [
-      { name: "Daemon", cell: ({ daemon }) => daemonLink(daemon) },
+      { name: "Daemon", isPlain: true, cell: ({ daemon }) => daemonLink(daemon) },
       {
         name: "Runs",
         cell: ({ revision }) =>
@@ -174,7 +174,7 @@ function Daemons({ rollout }: { rollout: RolloutView }) {
             </Status>
           ),
       },
-      { name: "State", cell: ({ state }) => <RunStatus state={state} /> },
+      { name: "State", isPlain: true, cell: ({ state }) => <RunStatus state={state} /> },
       { name: "Why", cell: ({ cause }) => cause, className: "md:w-1/2" },
     ],
     [rollout.revision],

@@ -1,24 +1,28 @@
 // A workflow's graph while it runs. Rates come from the live picture, at most once a second: each edge looks up its own and
-// draws nothing else. Inside one daemon an edge is no stream and has no account: it says so by saying nothing.
+// draws nothing else. Inside one daemon an edge is no stream and has no account: its nodes say how much goes over it.
 
 import { useQuery } from "@tanstack/react-query";
 import { createContext, lazy, Suspense, useCallback, useContext, useMemo, useState } from "react";
 import { streamKey, useLive } from "@/api/live";
-import { streamsQuery, useStreams } from "@/api/queries";
-import type { RunState, StreamView, WorkflowPart } from "@/api/types";
+import { streamsQuery, useDaemons, useGroups, useStreams, workflowStatusQuery } from "@/api/queries";
+import { useSeesAll } from "@/api/session";
+import type { NodeView, StreamView, WorkflowPart, WorkflowStatus } from "@/api/types";
 import { type Fact, Facts } from "@/components/facts";
 import { Lag } from "@/components/lag";
 import { TextLink } from "@/components/link";
 import { Loading, Panel } from "@/components/page";
-import { RUN_TONES, Status, type Tone } from "@/components/status";
+import { RunStatus, Status, type Tone } from "@/components/status";
 import { cx } from "@/lib/cx";
-import { bytes, number, percent } from "@/lib/format";
+import { bytes, count, number, percent } from "@/lib/format";
 import { isBehind, LAG_MEANS, lagText } from "@/lib/lag";
+import { useNarrow } from "@/lib/narrow";
+import { targetsOf } from "@/lib/targets";
 import type { Edge, Graph, Node } from "@/workflow/graph";
 import { placesOf } from "@/workflow/graph";
-import { placed } from "@/workflow/layout";
+import { arranged, placed } from "@/workflow/layout";
 import { readDraft } from "../editor/draft";
-import { edgeState, fill, quotaOf, streamsOf, worst } from "./streams";
+import { insideOf, noteOf, partsAt, type Work, workOf } from "./nodes";
+import { edgeState, fill, quotaOf, streamsOf } from "./streams";
 import { OpenTap, type Tap } from "./tap";
 
 const Canvas = lazy(() => import("@/canvas"));
@@ -32,28 +36,41 @@ const COLOURS: Record<Tone, string> = {
 };
 
 const WorkflowName = createContext("");
-const Nodes = createContext<ReadonlyMap<string, Node>>(new Map());
+const Drawing = createContext<Pick<Graph, "nodes">>({ nodes: [] });
 const NO_KEYS = { keys: {} };
+const NO_NODES: readonly NodeView[] = [];
+
+const nodeIn = ({ nodes }: Pick<Graph, "nodes">, id: string) => nodes.find((each) => each.id === id);
+
+const LABEL = "tabular flex flex-col items-center rounded-(--radius-sm) border px-1.5 text-xs leading-4";
 
 /** What an edge says: its rate, what waits in it, and what is wrong. */
 function Label({ edge }: { edge: Edge }) {
   const streams = useEdgeStreams(useContext(WorkflowName), edge.id);
   // By its own number, which seldom changes: sizes are told anew each second.
   const bytesRate = useLive((state) => edgeState(streams, state.sizes).bytesRate);
-  const to = useContext(Nodes).get(edge.to);
-  const { tone, trouble, rate, buffered, bufferedBytes, lagMs } = edgeState(streams);
+  const inside = useInside(useContext(WorkflowName), edge);
+  const to = nodeIn(useContext(Drawing), edge.to);
+  const { tone, trouble, rate, isEstimate, buffered, bufferedBytes, lagMs } = edgeState(streams);
   const full = fill(streams, quotaOf(to ?? NO_KEYS));
-  if (streams.length === 0) return null;
+  if (streams.length === 0) {
+    if (inside === null) return null;
+    return (
+      <div className={cx(LABEL, COLOURS.good)}>
+        <span className="font-medium">{number(inside.rate)}/s</span>
+        {inside.rate > 0 && <span>{bytes(inside.bytesRate)}/s</span>}
+      </div>
+    );
+  }
   return (
-    <div
-      title={trouble}
-      className={cx(
-        "tabular flex flex-col items-center rounded-(--radius-sm) border px-1.5 text-xs leading-4",
-        COLOURS[tone],
-      )}
-    >
+    <div title={trouble} className={cx(LABEL, COLOURS[tone])}>
       <span className="font-medium">{number(rate)}/s</span>
-      {bytesRate !== null && rate > 0 && <span title="as large as what waits on disk">≈ {bytes(bytesRate)}/s</span>}
+      {bytesRate !== null && rate > 0 && (
+        <span title={isEstimate ? "as large as what waits on disk" : undefined}>
+          {isEstimate && "≈ "}
+          {bytes(bytesRate)}/s
+        </span>
+      )}
       {buffered > 0 && (
         <span>
           {number(buffered)} wait, {bytes(bufferedBytes)}
@@ -72,66 +89,92 @@ function useEdgeStreams(workflow: string, edge: string) {
   return useQuery({ ...streamsQuery, select }).data ?? NONE;
 }
 
-function useNotes(graph: Graph, parts: readonly WorkflowPart[]) {
+/** What goes over an edge where it is no stream. */
+function useInside(workflow: string, edge: Edge) {
+  const drawing = useContext(Drawing);
+  const select = useCallback(({ nodes = NO_NODES }: WorkflowStatus) => insideOf(drawing, edge, nodes), [drawing, edge]);
+  // The page asks for it; if each edge did too, the plane would be asked for it by all of them.
+  return useQuery({ ...workflowStatusQuery(workflow), enabled: false, select }).data ?? null;
+}
+
+const BY_NAME = (place: string) => [place];
+
+/** The names of the daemons that a place stands for. Where none is chosen by a selector, that is asked of nobody. */
+function useTargets(graph: Graph): (place: string) => readonly string[] {
+  const isChosen = graph.nodes.some(({ daemon }) => /[:=]/.test(daemon));
+  const daemons = useDaemons().data;
+  const groups = useGroups(useSeesAll() && isChosen).data;
   return useMemo(() => {
-    const places = placesOf(graph);
-    const states = new Map(parts.map(({ daemon, state }) => [daemon, state]));
-    return new Map(
-      graph.nodes.map((node) => {
-        const state: RunState | null = states.get(places.get(node.id) ?? "") ?? null;
-        return [node.id, { tone: state ? RUN_TONES[state] : ("off" as const), text: state ?? "unknown" }] as const;
-      }),
-    );
-  }, [graph, parts]);
+    if (!isChosen || !daemons) return BY_NAME;
+    const named = new Map(groups?.map(({ name, selector }) => [name, selector]));
+    return (place) => (/[:=]/.test(place) ? targetsOf(place, daemons, [], named) : [place]);
+  }, [isChosen, daemons, groups]);
+}
+
+/** On which daemons each node runs, and how it is there. */
+function usePlaced(graph: Graph, parts: readonly WorkflowPart[]): ReadonlyMap<string, readonly WorkflowPart[]> {
+  const targets = useTargets(graph);
+  return useMemo(
+    () => new Map([...placesOf(graph)].map(([id, place]) => [id, partsAt(parts, targets(place))])),
+    [graph, parts, targets],
+  );
 }
 
 interface FlowProps {
   tap: Tap;
   name: string;
   graph: Graph;
-  parts: readonly WorkflowPart[];
+  status: WorkflowStatus;
 }
 
-export function Flow({ name, graph, parts, tap }: FlowProps) {
+export function Flow({ name, graph, status: { parts, nodes = NO_NODES }, tap }: FlowProps) {
   const [selected, setSelected] = useState<string[]>([]);
   const [edge, setEdge] = useState<string | null>(null);
-  const layout = useMemo(() => placed(graph, readDraft(name)?.layout ?? {}), [graph, name]);
-  const notes = useNotes(graph, parts);
-  const nodes = useMemo(() => new Map(graph.nodes.map((each) => [each.id, each])), [graph]);
+  // As somebody has put it; on a telephone there is room below, and none beside.
+  const isDown = useNarrow();
+  const layout = useMemo(
+    () => (isDown ? arranged(graph, true) : placed(graph, readDraft(name)?.layout ?? {})),
+    [graph, name, isDown],
+  );
+  const there = usePlaced(graph, parts);
+  const notes = useMemo(() => new Map([...there].map(([id, own]) => [id, noteOf(own)] as const)), [there]);
   const node = graph.nodes.find(({ id }) => selected.includes(id));
+  const chosen = graph.edges.find(({ id }) => id === edge);
   return (
     <div className="grid gap-3 lg:grid-cols-[minmax(0,1fr)_19rem]">
       <Panel className="h-96 overflow-hidden">
         <Suspense fallback={<Loading what="Loading the canvas" />}>
           <WorkflowName value={name}>
-            <Nodes value={nodes}>
+            <Drawing value={graph}>
               <Canvas
                 label="The workflow as it runs"
                 graph={graph}
                 layout={layout}
+                isDown={isDown}
                 selected={selected}
                 onSelect={setSelected}
                 notes={notes}
                 EdgeLabel={Label}
                 onSelectEdge={setEdge}
               />
-            </Nodes>
+            </Drawing>
           </WorkflowName>
         </Suspense>
       </Panel>
       <Panel className="max-h-96 overflow-y-auto p-3 text-sm">
         {node ? (
-          <AboutNode name={name} node={node} graph={graph} parts={parts} tap={tap} />
-        ) : edge !== null && graph.edges.some(({ id }) => id === edge) ? (
+          <AboutNode name={name} node={node} graph={graph} parts={there.get(node.id) ?? []} all={nodes} tap={tap} />
+        ) : chosen ? (
           <AboutEdge
             name={name}
-            edge={edge}
-            quotaBytes={quotaOf(nodes.get(edge.split("->").at(-1) ?? "") ?? NO_KEYS)}
+            edge={chosen}
+            inside={insideOf(graph, chosen, nodes)}
+            quotaBytes={quotaOf(nodeIn(graph, chosen.to) ?? NO_KEYS)}
           />
         ) : (
           <p className="text-muted">
-            Choose a node or an edge to see what it does. Numbers stand on the edges between daemons; inside a daemon
-            records are handed on at once, and counted where they leave it.
+            Choose a node or an edge to see what it does. Between daemons an edge has an account; inside a daemon
+            records are handed on at once.
           </p>
         )}
       </Panel>
@@ -139,17 +182,41 @@ export function Flow({ name, graph, parts, tap }: FlowProps) {
   );
 }
 
-function AboutEdge({ name, edge, quotaBytes }: { name: string; edge: string; quotaBytes: number }) {
-  const streams = useEdgeStreams(name, edge);
+interface AboutEdgeProps {
+  name: string;
+  edge: Edge;
+  inside: Work | null;
+  quotaBytes: number;
+}
+
+function AboutEdge({ name, edge: { id }, inside, quotaBytes }: AboutEdgeProps) {
+  const streams = useEdgeStreams(name, id);
   return (
-    <section aria-label={`Edge ${edge}`} className="flex flex-col gap-3">
-      <h2 className="font-semibold break-words">{edge.replace("->", " → ")}</h2>
-      {streams.length === 0 && <p className="text-muted">Nothing has flowed between two daemons here.</p>}
+    <section aria-label={`Edge ${id}`} className="flex flex-col gap-3">
+      <h2 className="font-semibold break-words">{id.replace("->", " → ")}</h2>
+      {streams.length === 0 && (
+        <>
+          {inside && (
+            <Facts
+              facts={[
+                ["Records/s", number(inside.rate)],
+                ["Bytes/s", bytes(inside.bytesRate)],
+              ]}
+            />
+          )}
+          <p className="text-muted">It is inside of a daemon, which hands records on at once: nothing waits here.</p>
+        </>
+      )}
       {streams.map((stream) => (
         <Account key={streamKey(stream)} stream={stream} quotaBytes={quotaBytes} />
       ))}
     </section>
   );
+}
+
+function bytesOf({ bytes_per_s }: StreamView, rate: number, size: number | undefined) {
+  if (bytes_per_s !== undefined) return bytes(bytes_per_s);
+  return size === undefined ? "not known: nothing has waited yet" : `about ${bytes(rate * size)}`;
 }
 
 /** produced = delivered + buffered + dropped + dead, as a sum that one can check. */
@@ -160,9 +227,10 @@ function Account({ stream, quotaBytes }: { stream: StreamView; quotaBytes: numbe
   const { ledger } = stream;
   const facts: Fact[] = [
     ["Records/s", number(rate)],
-    ["Bytes/s", size === undefined ? "not known: nothing has waited yet" : `about ${bytes(rate * size)}`],
+    ["Bytes/s", bytesOf(stream, rate, size)],
     ["Queue", `${percent((100 * stream.buffered_bytes) / quotaBytes)} of ${bytes(quotaBytes)}`],
     ["Lag", <Lag key="lag" ms={stream.lag_ms} />],
+    ...(stream.latency_ms == null ? [] : [["Under way for", `${number(stream.latency_ms)} ms`] as const]),
     ["Produced", number(ledger.produced)],
     ["= delivered", number(ledger.delivered)],
     ["+ buffered", `${number(ledger.buffered)}${stream.buffered_bytes > 0 ? `, ${bytes(stream.buffered_bytes)}` : ""}`],
@@ -192,19 +260,30 @@ interface AboutNodeProps {
   name: string;
   node: Node;
   graph: Graph;
+  /** On the daemons that have it, the worst first. */
   parts: readonly WorkflowPart[];
+  all: readonly NodeView[];
 }
 
-function AboutNode({ name, node, graph, parts, tap }: AboutNodeProps) {
-  const { data } = useStreams();
-  const place = placesOf(graph).get(node.id) ?? "";
-  const part = parts.find(({ daemon }) => daemon === place);
-  const around = graph.edges.filter(({ from, to }) => from === node.id || to === node.id);
-  const streams = around.flatMap(({ id }) => streamsOf(data ?? [], name, id));
-  const state = worst(part?.state ?? null);
-  // A place may be a selector: then every daemon of the workflow may have the node.
-  const tapped = part ? [place] : parts.map(({ daemon }) => daemon);
-  const dead = streams.reduce((sum, { ledger }) => sum + ledger.dead, 0);
+/** So many daemons are named here; all of them are in the table below. */
+const DAEMONS_MAX = 5;
+
+function AboutNode({ name, node, graph, parts, all, tap }: AboutNodeProps) {
+  const streams = useStreams().data ?? NONE;
+  const work = workOf(all, node.id);
+  const into = graph.edges.filter(({ to }) => to === node.id).flatMap(({ id }) => streamsOf(streams, name, id));
+  const dead = into.reduce((sum, { ledger }) => sum + ledger.dead, 0);
+  const causes = [...new Set(parts.map(({ cause }) => cause).filter(Boolean))];
+  const facts: Fact[] = work
+    ? [
+        ["Records/s", number(work.rate)],
+        ["Bytes/s", bytes(work.bytesRate)],
+        ["Records", number(work.records)],
+        ...(work.batchMs === null ? [] : [["At work", `${number(work.batchMs)} ms for a batch`] as const]),
+        ["Tried again", number(work.faults)],
+        ["Dead letters", number(work.errors)],
+      ]
+    : [["Dead on the way to it", number(dead)]];
   return (
     <section aria-label={`Node ${node.id}`} className="flex flex-col gap-3">
       <div>
@@ -213,25 +292,28 @@ function AboutNode({ name, node, graph, parts, tap }: AboutNodeProps) {
         </p>
         <h2 className="font-semibold break-words">{node.id}</h2>
       </div>
-      <Facts
-        facts={[
-          ["Daemon", place || "none"],
-          [
-            "Its part",
-            <Status key="state" tone={state}>
-              {part?.state ?? "unknown"}
-            </Status>,
-          ],
-          ["Dead letters", number(dead)],
-        ]}
-      />
-      {part?.cause && <p className="break-words text-bad">{part.cause}</p>}
-      {dead > 0 && (
-        <TextLink href={`/workflows/${encodeURIComponent(name)}/letters?q=${encodeURIComponent(node.id)}`}>
-          See its dead letters
-        </TextLink>
+      <ul aria-label={`Where ${node.id} runs`} className="flex flex-col gap-0.5">
+        {parts.slice(0, DAEMONS_MAX).map(({ daemon, state }) => (
+          <li key={daemon} className="flex flex-wrap justify-between gap-x-3">
+            <TextLink href={`/daemons/${encodeURIComponent(daemon)}`}>{daemon}</TextLink>
+            <RunStatus state={state} />
+          </li>
+        ))}
+        {parts.length > DAEMONS_MAX && (
+          <li className="text-muted">and {count(parts.length - DAEMONS_MAX, "daemon")} more</li>
+        )}
+        {parts.length === 0 && <li className="text-muted">on no daemon that has reported</li>}
+      </ul>
+      <Facts facts={facts} />
+      {causes.slice(0, DAEMONS_MAX).map((cause) => (
+        <p key={cause} className="break-words text-bad">
+          {cause}
+        </p>
+      ))}
+      {(work ? work.errors : dead) > 0 && (
+        <TextLink href={`/workflows/${encodeURIComponent(name)}/letters`}>See the dead letters</TextLink>
       )}
-      <OpenTap key={node.id} tap={tap} workflow={name} node={node.id} daemons={tapped} />
+      <OpenTap key={node.id} tap={tap} workflow={name} node={node.id} daemons={parts.map(({ daemon }) => daemon)} />
     </section>
   );
 }

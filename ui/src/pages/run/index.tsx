@@ -22,12 +22,13 @@ import { StreamTable } from "@/components/stream-table";
 import { Time } from "@/components/time";
 import { tell } from "@/components/toast";
 import { WorkflowTabs } from "@/components/workflow-header";
-import { number, span } from "@/lib/format";
+import { bytes, count, number, several, span } from "@/lib/format";
 import { isOver, PHASES } from "@/lib/rollout";
 import { useSearchState } from "@/lib/search";
 import { readGraph } from "@/workflow/graph";
 import { Flow } from "./flow";
 import { Shares } from "./shares";
+import { underWay } from "./streams";
 import { type Tap, TapBadge, TapRecords, useTap } from "./tap";
 
 export default function Run() {
@@ -64,7 +65,7 @@ export default function Run() {
           <CliButton command={`mycelial workflow status ${shellWord(name)}`} />
           <LinkButton href={`/logs?workflow=${encodeURIComponent(name)}`}>Log</LinkButton>
           <Allowed needs="operator" what="Deleting">
-            <Delete name={name} />
+            {status.data && <Delete name={name} status={status.data} />}
           </Allowed>
         </>
       }
@@ -108,7 +109,20 @@ function UnderWay({ name }: { name: string }) {
   );
 }
 
-function Delete({ name }: { name: string }) {
+/** What stops, and what is lost by it. */
+function ending({ parts, streams }: WorkflowStatus) {
+  const where = [...new Set(parts.map(({ daemon }) => daemon))];
+  const waiting = streams.reduce((sum, { ledger }) => sum + ledger.buffered, 0);
+  const size = streams.reduce((sum, { buffered_bytes }) => sum + buffered_bytes, 0);
+  const stops = where.length === 0 ? "It runs nowhere now." : `It stops on ${several(where)}.`;
+  const lost =
+    waiting === 0
+      ? "Nothing waits to be delivered."
+      : `${count(waiting, "record")} (${bytes(size)}) that ${waiting === 1 ? "waits" : "wait"} on their disks ${waiting === 1 ? "is" : "are"} not delivered any more.`;
+  return `${stops} ${lost} Its revisions are kept.`;
+}
+
+function Delete({ name, status }: { name: string; status: WorkflowStatus }) {
   const queries = useQueryClient();
   const [, go] = useLocation();
   const run = async () => {
@@ -126,7 +140,7 @@ function Delete({ name }: { name: string }) {
       onConfirm={run}
       command={`mycelial workflow delete ${shellWord(name)}`}
     >
-      It stops on all its daemons, and what is still buffered is not delivered any more. Its revisions are kept.
+      {ending(status)}
     </ConfirmButton>
   );
 }
@@ -136,9 +150,9 @@ function Running({ name, status, tap }: { name: string; status: WorkflowStatus; 
   const graph = useMemo(() => readGraph(text.data?.text ?? "").graph, [text.data?.text]);
   return (
     <>
-      {graph && <Flow name={name} graph={graph} parts={status.parts} tap={tap} />}
+      {graph && <Flow name={name} graph={graph} status={status} tap={tap} />}
       <TapRecords tap={tap} />
-      <Section title="Where it runs">
+      <Section title="Where it runs" aside={underWay(status.parts)}>
         <Shares parts={status.parts} streams={status.streams} />
       </Section>
       <Section title="Streams">

@@ -17,10 +17,19 @@ const DRAWN_MAX = 60;
 const COLUMNS: readonly Column<Share>[] = [
   {
     name: "Daemon",
+    isPlain: true,
     cell: ({ daemon }) => <TextLink href={`/daemons/${encodeURIComponent(daemon)}`}>{daemon}</TextLink>,
   },
-  { name: "State", cell: ({ state }) => <RunStatus state={state} /> },
-  { name: "Revision", isNumber: true, cell: ({ revision }) => number(revision) },
+  { name: "State", isPlain: true, cell: ({ state }) => <RunStatus state={state} /> },
+  {
+    name: "Revision",
+    isNumber: true,
+    cell: ({ revision, wanted }) => (
+      <span className="whitespace-nowrap">
+        {wanted > revision ? `${number(revision)} → ${number(wanted)}` : number(revision)}
+      </span>
+    ),
+  },
   { name: "Sends/s", isNumber: true, cell: ({ sends }) => number(sends) },
   { name: "Gets/s", isNumber: true, cell: ({ gets }) => number(gets) },
   {

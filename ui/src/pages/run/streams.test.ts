@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import { streamKey } from "@/api/live";
 import type { StreamView } from "@/api/types";
-import { edgeState, fill, quotaOf, shares, streamsOf } from "./streams";
+import { edgeState, fill, quotaOf, shares, streamsOf, underWay } from "./streams";
 
 const ledger = {
   produced: 9,
@@ -41,6 +41,7 @@ it("both streams of an edge are its account", () => {
     trouble: "",
     rate: 10,
     bytesRate: null,
+    isEstimate: true,
     buffered: 4,
     bufferedBytes: 200,
     lagMs: null,
@@ -48,6 +49,13 @@ it("both streams of an edge are its account", () => {
   expect(edgeState(found)).toEqual(expected);
   // A size is known of one of them.
   expect(edgeState(found, new Map([[streamKey(stream), 50]]))).toEqual({ ...expected, bytesRate: 250 });
+  // The daemons have counted them, which is better than any size.
+  const told = found.map((each) => ({ ...each, bytes_per_s: 40 }));
+  expect(edgeState(told, new Map([[streamKey(stream), 50]]))).toEqual({
+    ...expected,
+    bytesRate: 80,
+    isEstimate: false,
+  });
 });
 
 it("finds the parts of a shared destination, and whole ones with such names not", () => {
@@ -78,6 +86,29 @@ it("the fullest counts", () => {
   expect(fill([stream, { ...stream, buffered_bytes: 400 }], 1_000)).toBe(0.4);
   expect(fill([{ ...stream, buffered_bytes: 9_000 }], 1_000)).toBe(1);
   expect(fill([], 1_000)).toBe(0);
+});
+
+it.each([
+  [[[2, 2]], ""],
+  [
+    [
+      [2, 1],
+      [2, 2],
+    ],
+    "1 of 2 daemons run revision 2",
+  ],
+  [[[3, 0]], "0 of 1 daemon run revision 3"],
+  [[], ""],
+])("how far a revision has come: %j", (all, text) => {
+  const parts = all.map(([wanted = 0, revision = 0]) => ({
+    workflow: "shop",
+    daemon: "hub",
+    revision,
+    wanted,
+    state: null,
+    cause: "",
+  }));
+  expect(underWay(parts)).toBe(text);
 });
 
 it("each daemon has its share", () => {

@@ -3,6 +3,7 @@
 import { streamKey } from "@/api/live";
 import type { RunState, StreamView, WorkflowPart } from "@/api/types";
 import { RUN_TONES, type Tone } from "@/components/status";
+import { count, number } from "@/lib/format";
 import { lagTone, longest } from "@/lib/lag";
 import type { Node } from "@/workflow/graph";
 import { isTable } from "@/workflow/value";
@@ -21,8 +22,10 @@ export interface EdgeState {
   tone: Tone;
   trouble: string;
   rate: number;
-  /** Bytes a second, as far as the size of a record is known; `null`: of none of them it is. */
+  /** Bytes a second, as far as they are known; `null`: of no stream they are. */
   bytesRate: number | null;
+  /** Of some stream nobody has counted them: they follow from the size of what waits. */
+  isEstimate: boolean;
   buffered: number;
   bufferedBytes: number;
   /** Of the one that is furthest behind, in milliseconds; `null`: nothing waits. */
@@ -36,7 +39,10 @@ const worse = (...tones: readonly Tone[]) => WORST.find((tone) => tones.includes
 const NO_SIZES: ReadonlyMap<string, number> = new Map();
 
 export function edgeState(streams: readonly StreamView[], sizes = NO_SIZES): EdgeState {
-  const known = streams.filter((each) => sizes.has(streamKey(each)));
+  const carried = streams.flatMap((each) => {
+    const size = sizes.get(streamKey(each));
+    return each.bytes_per_s ?? (size === undefined ? [] : each.rate * size);
+  });
   const sum = (value: (stream: StreamView) => number) => streams.reduce((total, each) => total + value(each), 0);
   const trouble = streams.find((each) => each.trouble !== "")?.trouble ?? "";
   const lost = sum(({ ledger }) => ledger.dropped + ledger.dead);
@@ -45,17 +51,16 @@ export function edgeState(streams: readonly StreamView[], sizes = NO_SIZES): Edg
     tone: streams.length === 0 ? "off" : worse(trouble !== "" ? "bad" : lost > 0 ? "warn" : "good", lagTone(lagMs)),
     trouble: trouble || (lost > 0 ? `${lost} dropped or dead` : ""),
     rate: sum(({ rate }) => rate),
-    bytesRate:
-      known.length === 0
-        ? null
-        : known.reduce((total, each) => total + each.rate * (sizes.get(streamKey(each)) ?? 0), 0),
+    bytesRate: carried.length === 0 ? null : carried.reduce((total, each) => total + each, 0),
+    isEstimate: streams.some((each) => each.bytes_per_s === undefined),
     buffered: sum(({ ledger }) => ledger.buffered),
     bufferedBytes: sum(({ buffered_bytes }) => buffered_bytes),
     lagMs,
   };
 }
 
-export const worst = (state: RunState | null): Tone => (state === null ? "off" : RUN_TONES[state]);
+/** `null`: not told yet. */
+export const toneOf = (state: RunState | null): Tone => (state === null ? "off" : RUN_TONES[state]);
 
 /** What a stream may buffer when nothing is said, in bytes. */
 const QUOTA_BYTES = 1 << 30;
@@ -84,6 +89,13 @@ export function quotaOf({ keys }: Pick<Node, "keys">) {
 /** How full the fullest of them is, 0 to 1. */
 export const fill = (streams: readonly StreamView[], quotaBytes: number) =>
   Math.min(1, Math.max(0, ...streams.map(({ buffered_bytes }) => buffered_bytes / quotaBytes)));
+
+/** How far the newest revision has come, while it is not everywhere yet; empty: it is. */
+export function underWay(parts: readonly WorkflowPart[]) {
+  const newest = Math.max(0, ...parts.map(({ wanted }) => wanted));
+  const have = parts.filter(({ revision }) => revision >= newest).length;
+  return have === parts.length ? "" : `${number(have)} of ${count(parts.length, "daemon")} run revision ${newest}`;
+}
 
 export interface Share extends WorkflowPart {
   /** Records a second that it sends and that it gets. */

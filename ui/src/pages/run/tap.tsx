@@ -139,9 +139,11 @@ export function OpenTap({ tap, workflow, node, daemons }: OpenTapProps) {
           Watch
         </Button>
       </div>
-      <CliButton
-        command={`mycelial tap ${shellWord(workflow)} ${shellWord(node)} --daemon ${shellWord(daemon)} --rate ${RATE} --seconds ${lasts}`}
-      />
+      <div>
+        <CliButton
+          command={`mycelial tap ${shellWord(workflow)} ${shellWord(node)} --daemon ${shellWord(daemon)} --rate ${RATE} --seconds ${lasts}`}
+        />
+      </div>
       {run.isError && <Failure error={run.error} />}
     </Allowed>
   );

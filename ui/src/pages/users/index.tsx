@@ -192,6 +192,7 @@ function Actions({ user: { name } }: { user: UserView }) {
       <Dialog title={`A new password for ${name}`} isOpen={isOpen} onClose={() => setOpen(false)}>
         <PasswordForm
           action="Set the password"
+          command={`mycelial-plane user password --dir ${shellWord(dir)} ${shellWord(name)}`}
           what={`${name} is logged out everywhere, and has to log in with it.`}
           onSubmit={async ({ fresh }) => {
             await changeUser(name, { password: fresh });

@@ -3,6 +3,7 @@
 import { type FormEvent, useState } from "react";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
+import { CliButton } from "@/components/copy";
 import { Field, Input } from "@/components/field";
 import { mistakeInPassword, mistakeInRepeat } from "./wish";
 
@@ -11,10 +12,12 @@ interface PasswordFormProps {
   /** What happens. */
   what: string;
   needsOld?: boolean;
+  /** The command that does the same. */
+  command?: string;
   onSubmit: (typed: { old: string; fresh: string }) => Promise<void>;
 }
 
-export function PasswordForm({ action, what, needsOld = false, onSubmit }: PasswordFormProps) {
+export function PasswordForm({ action, what, needsOld = false, command, onSubmit }: PasswordFormProps) {
   const [old, setOld] = useState("");
   const [fresh, setFresh] = useState("");
   const [again, setAgain] = useState("");
@@ -73,10 +76,11 @@ export function PasswordForm({ action, what, needsOld = false, onSubmit }: Passw
         />
       </Field>
       {error !== null && <Failure error={error} />}
-      <div>
+      <div className="flex flex-wrap items-center gap-2">
         <Button kind="main" type="submit" busy={isBusy}>
           {action}
         </Button>
+        {command && <CliButton command={command} />}
       </div>
     </form>
   );

@@ -25,9 +25,10 @@ const DAEMONS_SHOWN_MAX = 3;
 const COLUMNS: readonly Column<Row>[] = [
   {
     name: "Workflow",
+    isPlain: true,
     cell: ({ view }) => <TextLink href={`/workflows/${encodeURIComponent(view.name)}`}>{view.name}</TextLink>,
   },
-  { name: "State", cell: ({ view }) => <RunStatus state={view.state} /> },
+  { name: "State", isPlain: true, cell: ({ view }) => <RunStatus state={view.state} /> },
   { name: "Records/s", isNumber: true, cell: (row) => number(row.rate) },
   { name: "Buffered", isNumber: true, cell: (row) => number(row.buffered) },
   { name: "Lag", isNumber: true, cell: ({ lagMs }) => <Lag ms={lagMs} /> },

@@ -34,6 +34,9 @@ const ROLES: [ComponentRole; 3] = [
     ComponentRole::Transform,
     ComponentRole::Destination,
 ];
+/// What to do about a text that is too long.
+const TOO_LONG_HINT: &str =
+    "split it into several workflows; long code can be in a file on the daemon, with file = \"…\" and its sha256";
 const NAME_RULE: &str = "use 1 to 32 of a-z, 0-9, '_' and '-', beginning with a letter or a digit";
 
 /// What could be read.
@@ -64,9 +67,7 @@ pub(crate) fn read(text: &str) -> Reading {
             "the text has {} bytes; a workflow has at most {TEXT_BYTES_MAX}",
             text.len()
         );
-        reader
-            .problems
-            .push(Place::root().problem(0, message, "split it into several workflows"));
+        reader.problems.push(Place::root().problem(0, message, TOO_LONG_HINT));
         return Reading {
             spec,
             problems: reader.problems,

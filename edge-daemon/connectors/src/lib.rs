@@ -8,6 +8,7 @@ mod feed;
 mod file;
 mod files;
 mod generator;
+mod host_facts;
 mod host_metrics;
 mod http;
 mod inbox;
@@ -57,7 +58,8 @@ pub use secret::SecretRef;
 use file::text;
 use flow::Component;
 
-/// Every source and destination of this build, and the transforms that wait for programs and tables, or keep a file.
+/// Every source and destination of this build, and the transforms that wait for programs and tables, keep a file, or look at
+/// the host.
 pub fn components() -> Vec<Component> {
     vec![
         exec::SOURCE,
@@ -68,6 +70,7 @@ pub fn components() -> Vec<Component> {
         files::SOURCE,
         files::SINK,
         generator::SOURCE,
+        host_facts::TRANSFORM,
         host_metrics::SOURCE,
         http::SOURCE,
         http::WEBHOOK,

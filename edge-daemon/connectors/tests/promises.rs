@@ -66,3 +66,60 @@ fn whoever_runs_code_is_named() {
         );
     }
 }
+
+/// What a property is called that is nobody else's business.
+const SECRETS: &[&str] = &[
+    "access_key",
+    "bearer",
+    "credentials",
+    "nkey",
+    "password",
+    "secret_key",
+    "token",
+];
+
+/// Properties of a schema by their names, however deep they are.
+fn properties<'a>(schema: &'a serde_json::Value, found: &mut Vec<(&'a str, &'a serde_json::Value)>) {
+    match schema {
+        serde_json::Value::Object(keys) => {
+            if let Some(serde_json::Value::Object(named)) = keys.get("properties") {
+                found.extend(named.iter().map(|(name, schema)| (name.as_str(), schema)));
+            }
+            keys.values().for_each(|schema| properties(schema, found));
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|schema| properties(schema, found)),
+        _ => {}
+    }
+}
+
+/// No password has to stand in a workflow: each can come from the daemon's own store, a variable or a file.
+#[test]
+fn every_password_can_come_from_elsewhere() {
+    let mut passwords = 0;
+    for component in connectors::components() {
+        let descriptor = (component.descriptor)();
+        let schema: serde_json::Value = serde_json::from_str(&descriptor.schema).expect("a schema");
+        let mut found = Vec::new();
+        properties(&schema, &mut found);
+        for (name, property) in found.iter().filter(|(name, _)| SECRETS.contains(name)) {
+            let names_it = property.to_string().contains("\"#/$defs/SecretRef\"");
+            assert!(
+                names_it,
+                "'{name}' of '{}' can only be written down: {property}",
+                descriptor.name
+            );
+            passwords += 1;
+        }
+        let Some(reference) = schema["$defs"].get("SecretRef") else {
+            continue;
+        };
+        for form in ["FromStore", "FromEnv", "FromFile"] {
+            assert!(
+                reference.to_string().contains(form),
+                "a secret of '{}' cannot be {form}",
+                descriptor.name
+            );
+        }
+    }
+    assert!(passwords >= 20, "{passwords} passwords");
+}

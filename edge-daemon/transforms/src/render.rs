@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::{
     cells::{compute, named_columns, put, without},
+    convert::convert,
     line::{Line, Precision},
     logfmt,
     parse::delimiter,
@@ -158,14 +159,34 @@ impl<'a> Row<'a> {
         let place = self.batch.schema().index_of(name);
         place.map_or(Cell::Missing, |place| self.batch.cell(self.row, place))
     }
+
+    /// Those of the columns that are lists, as JSON: shown without quotes, it could not be told what their items were.
+    fn lists(&self, names: &[String]) -> Result<Vec<Option<Value>>, String> {
+        let list = |name: &String| match self.cell(name) {
+            cell @ Cell::List(_) => convert(cell, &Type::Json)
+                .map(Some)
+                .map_err(|why| format!("column '{name}' {why}")),
+            _ => Ok(None),
+        };
+        names.iter().map(list).collect()
+    }
 }
 
 impl Transform for Render {
     fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault> {
         let names = self.names(&batch);
+        let has_list = |name: &String| {
+            let place = batch.schema().index_of(name);
+            place.is_some_and(|place| matches!(batch.schema().fields[place].ty, Type::List | Type::Any))
+        };
+        let has_lists = names.iter().any(has_list);
         let (mut values, rejected) = compute(batch.rows(), 1, |row, _| {
             let row = Row { batch: &batch, row };
-            let fields = names.iter().map(|name| (name.as_str(), row.cell(name)));
+            let lists = if has_lists { row.lists(&names)? } else { Vec::new() };
+            let fields = names.iter().enumerate().map(|(at, name)| {
+                let list = lists.get(at).and_then(Option::as_ref);
+                (name.as_str(), list.map_or_else(|| row.cell(name), Value::as_cell))
+            });
             let text = match &self.how {
                 How::Json => json(fields),
                 How::Csv(delimiter) => csv_line(fields, *delimiter),
@@ -250,6 +271,8 @@ fn csv_line<'a>(fields: impl Iterator<Item = (&'a str, Cell<'a>)>, delimiter: u8
 
 #[cfg(test)]
 mod tests {
+    use bus_schema::data::{BatchBuilder, Op, Origin, Schema};
+
     use super::*;
     use crate::{
         parse::PARSE,
@@ -338,6 +361,31 @@ mod tests {
             ),
         ] {
             check_config(&RENDER, config, wanted);
+        }
+    }
+
+    #[test]
+    fn lists_are_json_in_every_format() {
+        let schema = Schema {
+            collection: "t".into(),
+            fields: vec![Field::new("n", Type::I64), Field::new("l", Type::List)],
+        };
+        let list = [Value::Text("a, \"b\"".into()), Value::Null, Value::I64(1)];
+        let mut rows = BatchBuilder::new(schema.into());
+        rows.push(Op::Insert, &[Cell::I64(1), Cell::List(&list)]).unwrap();
+        let batch = rows.finish(Origin::default());
+        for (how, wanted) in [
+            (r#""format": "json""#, r#"{"n":1,"l":["a, \"b\"",null,1]}"#),
+            (r#""format": "csv""#, r#"1,"[""a, \""b\"""",null,1]""#),
+            (r#""format": "logfmt""#, r#"n=1 l="[\"a, \\\"b\\\"\",null,1]""#),
+            (
+                r#""format": "line_protocol", "measurement": "m""#,
+                r#"m n=1i,l="[\"a, \\\"b\\\"\",null,1]""#,
+            ),
+        ] {
+            let config = format!("{{\"column\": \"out\", {how}}}");
+            let out = transform(&RENDER, &config).apply(batch.clone()).unwrap();
+            assert_eq!(out.batch.cell(0, 2), Cell::Text(wanted), "{how}");
         }
     }
 

@@ -85,8 +85,9 @@ impl Influxdb {
     pub fn try_query(&self, database: &str, query: &str) -> Finished {
         Cmd::new(find_program("curl", "curl"))
             .args(["--silent", "--show-error", "--fail", "--insecure"])
-            .args(["--user", "tester:tester", "--data-urlencode"])
-            .arg(format!("q={query}"))
+            // Over its input: no argument has a NUL in it.
+            .args(["--user", "tester:tester", "--data-urlencode", "q@-"])
+            .stdin(query)
             .args(["--data-urlencode"])
             .arg(format!("db={database}"))
             .args(["--data-urlencode", "epoch=ns"])

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::bins::python;
 use crate::proc::Cmd;
 use crate::service::{Service, Spec};
+use crate::tls::Tls;
 use crate::{find_program, free_port, temp_dir};
 
 /// What plays it.
@@ -22,31 +23,55 @@ for name, value in json.load(sys.stdin).items():
 /// A running server with the bucket `plant` in `eu-central-1`, the key `tester` and the secret `a secret/with+signs`; start,
 /// stop and faults are on [`Service`]. What it stores is lost when it ends.
 #[derive(Debug)]
-pub struct S3(Service);
+pub struct S3 {
+    service: Service,
+    /// Of the store's URL: its host, and whether what is said to it is protected.
+    place: &'static str,
+}
 
 impl S3 {
     /// A fresh server.
     #[must_use]
     #[track_caller]
     pub fn start() -> Self {
+        Self::launch(None)
+    }
+
+    /// The same behind TLS.
+    #[must_use]
+    #[track_caller]
+    pub fn start_with_tls(tls: &Tls) -> Self {
+        Self::launch(Some(tls))
+    }
+
+    #[track_caller]
+    fn launch(tls: Option<&Tls>) -> Self {
         let (dir, port) = (temp_dir("s3"), free_port());
         let script = dir.path().join("s3_server.py");
         fs::write(&script, SCRIPT).unwrap_or_else(|e| panic!("cannot write {}: {e}", script.display()));
         let cmd = Cmd::new(python()).arg(script).arg(port.to_string());
-        Self(Service::launch(Spec {
+        let (cmd, place) = match tls {
+            None => (cmd, "http://127.0.0.1"),
+            Some(tls) => {
+                let files = tls.server();
+                (cmd.arg(&files.cert).arg(&files.key).arg(tls.ca()), "https://localhost")
+            }
+        };
+        let service = Service::launch(Spec {
             name: "moto",
             cmd,
             ports: vec![port],
             ready: "ready",
             family: false,
             dir,
-        }))
+        });
+        Self { service, place }
     }
 
-    /// `http://127.0.0.1:port`.
+    /// `http://127.0.0.1:port`, or `https://localhost:port` with TLS.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port())
+        format!("{}:{}", self.place, self.port())
     }
 
     /// All objects by their names.
@@ -90,7 +115,7 @@ impl S3 {
     #[track_caller]
     fn asked(&self, wish: &str) -> String {
         Cmd::new(find_program("curl", "curl"))
-            .args(["--silent", "--show-error", "--fail"])
+            .args(["--silent", "--show-error", "--fail", "--insecure"])
             .arg(format!("{}/-control/{wish}", self.url()))
             .run(ASKED_DEADLINE)
             .ok()
@@ -101,6 +126,6 @@ impl Deref for S3 {
     type Target = Service;
 
     fn deref(&self) -> &Service {
-        &self.0
+        &self.service
     }
 }

@@ -15,6 +15,9 @@ from moto.s3.models import s3_backends
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 PORT, BUCKET, REGION = int(sys.argv[1]), "plant", "eu-central-1"
+# Certificate, key and authority, if it is to be spoken to with TLS.
+CERT, KEY, CA = sys.argv[2:5] if len(sys.argv) > 2 else (None, None, None)
+PLACE = f"https://localhost:{PORT}" if CERT else f"http://127.0.0.1:{PORT}"
 KEYS = {"tester": "a secret/with+signs"}
 CONTROL = "/-control/"
 moto = DomainDispatcherApplication(create_backend_app)
@@ -38,7 +41,7 @@ def checked(environ):
     if key[2] != REGION:
         return refusal("AuthorizationQueryParametersError", f"expecting '{REGION}'", "400 Bad Request")
     rest = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-Signature="))
-    url = f"http://{environ['HTTP_HOST']}{environ['RAW_URI'].split('?')[0]}?{rest}"
+    url = f"{environ['wsgi.url_scheme']}://{environ['HTTP_HOST']}{environ['RAW_URI'].split('?')[0]}?{rest}"
     headers = {}
     for name in given["X-Amz-SignedHeaders"].split(";"):
         headers[name] = environ["HTTP_" + name.upper().replace("-", "_")]
@@ -99,11 +102,14 @@ class Handler(WSGIRequestHandler):
             super().log_request(*args)
 
 
-server = make_server("127.0.0.1", PORT, app, threaded=True, request_handler=Handler)
+server = make_server(
+    "127.0.0.1", PORT, app, threaded=True, request_handler=Handler, ssl_context=(CERT, KEY) if CERT else None
+)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 client = boto3.client(
     "s3",
-    endpoint_url=f"http://127.0.0.1:{PORT}",
+    endpoint_url=PLACE,
+    verify=CA,
     region_name=REGION,
     aws_access_key_id="tester",
     aws_secret_access_key=KEYS["tester"],

@@ -559,6 +559,34 @@ fn workflows_are_tried_before_they_run() {
     );
     assert!(!std::path::Path::new(&world.out).exists(), "nothing is written");
 
+    // The same with records that a tap has captured.
+    fs::write(
+        fleet.path("small.toml"),
+        text.replace("\"copy\"", "\"small\"").replace("\"hub\"", "\"gateway\""),
+    )
+    .expect("a file");
+    wait_ok("the workflow to be deployed", SOON, || {
+        fleet.cli(&["workflow", "apply", &fleet.path("small.toml")])
+    });
+    let mut tap = Cmd::bin("mycelial")
+        .args(["--home", &fleet.path("operator"), "tap", "small", "lines"])
+        .args(["--count", "3", "--seconds", "30", "-o", "jsonl"])
+        .stdout_to(std::path::Path::new(&rows))
+        .spawn();
+    tap.wait_for_log("tapping", SOON);
+    std::thread::sleep(Duration::from_secs(1));
+    world.append(0..3);
+    assert!(
+        tap.wait_exit(SOON).is_some_and(|status| status.success()),
+        "{}",
+        tap.log()
+    );
+    let steps = ok(fleet, &["workflow", "preview", &file, "--given", &given]);
+    assert!(
+        steps.contains("lines -> large: 3 came, 1 go on, 0 would be dead letters") && steps.contains("n=2"),
+        "{steps}"
+    );
+
     fs::write(
         &file,
         format!(

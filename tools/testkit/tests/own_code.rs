@@ -4,7 +4,7 @@
 
 use std::{fs, time::Duration};
 
-use testkit::{Broker, Cmd, Fleet, Signal, wait_ok, wait_until};
+use testkit::{Broker, Cmd, Fleet, Nats, Signal, wait_ok, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(20);
@@ -144,5 +144,59 @@ fn code_that_is_listed_runs_and_no_other() {
         });
         assert!(!fleet.dir().join(format!("{name}.jsonl")).exists(), "{name} has run");
     }
+    assert!(daemon.term_and_wait(STOP).success());
+}
+
+/// Text that does not become small when it is packed (SplitMix64, as hexadecimal digits).
+fn noise(bytes: usize) -> String {
+    let (mut state, mut out) = (7_u64, String::with_capacity(bytes + 16));
+    while out.len() < bytes {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        out.push_str(&format!("{:016x}", z ^ (z >> 31)));
+    }
+    out
+}
+
+/// Code crosses the bus in parts: no message of a broker has room for it.
+#[test]
+fn code_that_is_larger_than_a_message_arrives() {
+    const MESSAGE_BYTES_MAX: usize = 128 * 1024;
+    let nats = Nats::builder()
+        .line(&format!("max_payload: {MESSAGE_BYTES_MAX}"))
+        .start();
+    let fleet = Fleet::start(Broker::Nats(nats), None);
+    fleet.enrol("gateway");
+    let config = fleet.path("gateway.toml");
+    fs::write(&config, "[custom_code]\nallow = true\n").expect("settings");
+    let mut daemon = fleet.daemon_cmd("gateway", None).args(["--config", &config]).spawn();
+    let (file, script, out) = (fleet.path("large.toml"), fleet.path("mine.py"), fleet.path("out.jsonl"));
+    let text = format!(
+        "name = \"large\"\n\n[sources.numbers]\ntype = \"generator\"\ndaemon = \"gateway\"\ncount = 3\n\
+         fields = {{ n = {{ kind = \"counter\" }} }}\n\n[transforms.mine]\ntype = \"python\"\nfrom = \"numbers\"\n\
+         code_from = \"mine.py\"\n\n[destinations.out]\ntype = \"file\"\ndaemon = \"gateway\"\nfrom = \"mine\"\n\
+         path = \"{out}\"\nformat = \"json_lines\"\n"
+    );
+    fs::write(&file, text).expect("a workflow");
+    let code = |bytes: usize| {
+        format!(
+            "KNOWN = \"{}\"\n\ndef transform(record):\n    record[\"known\"] = len(KNOWN)\n    return record\n",
+            noise(bytes)
+        )
+    };
+    fs::write(&script, code(200_000)).expect("code");
+    wait_ok("the workflow to be deployed", SOON, || {
+        fleet.cli(&["workflow", "apply", &file])
+    });
+    let lines = wait_until("the large code to run", SOON, || {
+        let text = fs::read_to_string(&out).ok()?;
+        (text.lines().count() == 3).then_some(text)
+    });
+    assert_eq!(lines.lines().next(), Some("{\"n\":0,\"known\":200000}"));
+    // What is too large for a workflow is said before anything is sent, with what to do instead.
+    fs::write(&script, code(300_000)).expect("code");
+    let refused = fleet.cli(&["workflow", "apply", &file]).expect_err("it is too large");
+    assert!(refused.contains("262144") && refused.contains("file ="), "{refused}");
     assert!(daemon.term_and_wait(STOP).success());
 }

@@ -28,6 +28,7 @@ use crate::{
         verdict::{Verdict, hint, said, verdict},
     },
     line::{Line, Precision},
+    list::list_json,
     secret::SecretRef,
     tls::TlsFiles,
 };
@@ -43,10 +44,10 @@ const RESERVED: &str = "time";
 
 /// Writes records as points to InfluxDB: version 2 and 3 with `bucket` (and `org`, `token`), version 1 with `database` (and
 /// `user`, `password`). Each record needs a time with a zone, and a field. Integers become integers, floats and decimals
-/// floats, booleans booleans; text, JSON, bytes (hexadecimal), times and the rest strings. Null and missing are left out. To
-/// the dead letters goes what InfluxDB cannot hold: NaN and the infinities, decimals no float has the digits of, integers
-/// beyond i64 (without `unsigned`), deletions, and what the server refuses, such as a field of another type than it had
-/// before; the lines of a refused request that were good are written.
+/// floats, booleans booleans; text, JSON, lists (as JSON), bytes (hexadecimal), times and the rest strings. Null and missing
+/// are left out. To the dead letters goes what InfluxDB cannot hold: NaN and the infinities, decimals no float has the digits
+/// of, integers beyond i64 (without `unsigned`), deletions, and what the server refuses, such as a field of another type than
+/// it had before; the lines of a refused request that were good are written.
 ///
 /// At least once, and what comes again changes nothing: a point is known by measurement, tags and time. For the same reason
 /// two records with the same ones are one point, with the fields of both, and the later one's where both have one: give
@@ -311,7 +312,11 @@ impl Points {
             if name == RESERVED && value.is_value() {
                 return Err("InfluxDB keeps the name 'time' to itself: rename the column".to_string());
             }
-            line.field(name, self.integer(name, value)?)?;
+            match self.integer(name, value)? {
+                // Shown without quotes, it could not be told what its items were.
+                Cell::List(items) => line.field(name, Cell::Json(&list_json(items)))?,
+                value => line.field(name, value)?,
+            }
         }
         let time = cell(&self.time);
         if !time.is_value() {

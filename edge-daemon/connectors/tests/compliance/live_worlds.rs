@@ -287,6 +287,9 @@ impl SourceWorld for OpcUa {
     }
 }
 
+/// Messages that wait for those before them: more than a flood.
+const WAITING_MAX: usize = 50_000;
+
 /// How messages come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -299,7 +302,7 @@ pub struct Syslog {
     way: Way,
     port: u16,
     /// They are sent in their order; whoever listens to connections may let them wait.
-    messages: mpsc::Sender<Vec<u8>>,
+    messages: mpsc::SyncSender<Vec<u8>>,
 }
 
 impl Syslog {
@@ -314,7 +317,7 @@ impl Syslog {
     }
 
     fn new(way: Way) -> Self {
-        let (port, (messages, waiting)) = (free_port(), mpsc::channel::<Vec<u8>>());
+        let (port, (messages, waiting)) = (free_port(), mpsc::sync_channel::<Vec<u8>>(WAITING_MAX));
         thread::spawn(move || {
             let place = (Ipv4Addr::LOCALHOST, port);
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -20,6 +20,7 @@ mod live_worlds;
 mod numbers;
 mod page;
 mod program_worlds;
+mod protected;
 mod rights;
 mod sink_suite;
 mod source_suite;

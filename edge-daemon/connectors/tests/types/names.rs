@@ -7,7 +7,11 @@ use crate::{
     Log, deliver, key,
     page::Outcome,
     places::{Place, Row},
+    reference,
 };
+
+/// What the reference of a destination says that has no null.
+const LEFT_OUT: &str = "Null and missing are left out";
 
 /// A line of a table: what it is about, and the outcome at each destination.
 pub type Line = (String, Vec<Outcome>);
@@ -62,6 +66,9 @@ async fn absent_at(place: &dyn Place, table: &str, op: Op, value: &Value, log: &
     };
     match (value, op, found.as_deref()) {
         (Value::Null, _, None) => Ok(Outcome::Said("null")),
+        (Value::Null, Op::Update, Some("before")) if reference(place.component()).contains(LEFT_OUT) => {
+            Ok(Outcome::Said("left out: stays as it was"))
+        }
         (_, Op::Update, Some("before")) if *value != Value::Null => Ok(Outcome::Said("stays as it was")),
         (_, Op::Insert, None) if place.is_database() => Ok(Outcome::Said("the column's default")),
         (_, _, None) if logged.contains("a missing or unchanged field is") => Ok(Outcome::Said("as null, logged")),

@@ -13,6 +13,8 @@ use serde_json::{Value as Json, json, value::RawValue};
 use tempfile::TempDir;
 use testkit::{Mariadb, NULL, Postgres};
 
+use crate::influx::InInfluxdb;
+
 /// What a destination holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
@@ -25,7 +27,8 @@ pub struct Found {
 }
 
 impl Found {
-    fn new(kind: impl Into<String>, text: Option<String>) -> Self {
+    /// Without what stands there.
+    pub fn new(kind: impl Into<String>, text: Option<String>) -> Self {
         let kind = kind.into();
         Self { kind, text, raw: None }
     }
@@ -71,13 +74,15 @@ pub fn places() -> Vec<Box<dyn Place>> {
         Box::new(InSqlite(dir())),
         Box::new(InPostgres(postgres, url)),
         Box::new(InMariadb(mariadb, mysql_url)),
+        Box::new(InInfluxdb::start()),
         Box::new(InJsonLines(dir())),
         Box::new(InCsv(dir())),
         Box::new(InParquet(dir())),
     ]
 }
 
-fn build(name: &str, mut config: Json, more: Json, base_dir: PathBuf) -> Result<Box<dyn Sink>, String> {
+/// The sink of a config.
+pub fn build(name: &str, mut config: Json, more: Json, base_dir: PathBuf) -> Result<Box<dyn Sink>, String> {
     let registry = Registry::new(connectors::components());
     let Some(Build::Sink(build)) = registry.find(ComponentRole::Destination, name) else {
         panic!("there is no destination '{name}'")
@@ -423,7 +428,7 @@ impl Place for InParquet {
 }
 
 /// Text in the notation of the cases.
-fn plain(ty: &Type, text: &str) -> String {
+pub fn plain(ty: &Type, text: &str) -> String {
     match ty {
         Type::Bool => text.replace('1', "true").replace('0', "false"),
         Type::F32 => text

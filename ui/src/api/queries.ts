@@ -56,7 +56,7 @@ export function again(error: unknown, ms: number | false) {
 export const useInfo = () =>
   useQuery({ queryKey: keys.info, queryFn: ({ signal }) => get<PlaneInfo>("/info", signal), staleTime: Infinity });
 
-const daemonsQuery = queryOptions({
+export const daemonsQuery = queryOptions({
   queryKey: keys.daemons,
   queryFn: ({ signal }) => list<DaemonItem>("/daemons", signal),
   // Its labels come with this; the live picture brings the rest anew each second, keeps them, and says when they are due:

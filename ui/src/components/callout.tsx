@@ -30,10 +30,10 @@ export function Callout({ tone, title, children, actions, isUrgent = false }: Ca
   return (
     <div
       role={isUrgent ? "alert" : undefined}
-      className={cx("flex gap-3 rounded-(--radius) border px-3 py-2.5", colours)}
+      className={cx("flex flex-wrap gap-3 rounded-(--radius) border px-3 py-2.5", colours)}
     >
       <Icon className={cx("mt-0.5 size-4.5 shrink-0", mark)} aria-hidden="true" />
-      <div className="min-w-0 flex-1">
+      <div className="min-w-0 flex-1 basis-48">
         <p className="font-medium break-words">{title}</p>
         {children && <div className="mt-0.5 text-sm break-words">{children}</div>}
       </div>

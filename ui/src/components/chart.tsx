@@ -4,7 +4,7 @@
 import { useEffect, useRef } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { clockS } from "@/lib/format";
+import { ticks } from "@/lib/format";
 import { useTheme } from "@/shell/theme";
 
 export type Point = readonly [unixS: number, value: number | null];
@@ -42,7 +42,7 @@ function options(
     padding: [8, 28, 0, 0],
     scales: { y: { range: (_, low, high) => [Math.min(0, low), Math.max(high * 1.15, leastTop)] } },
     axes: [
-      { ...axis, size: 24, space: 72, values: (_, splits) => splits.map((unixS) => clockS(unixS * 1_000)) },
+      { ...axis, size: 24, space: 72, values: (_, splits) => ticks(splits.map((unixS) => unixS * 1_000)) },
       { ...axis, size: 64, space: 36, values: (_, splits) => splits.map(format) },
     ],
     series: [{}, { stroke: accent, width: 1.5, points: { show: false } }],

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { bytes, count, relative, sentence, several, span } from "./format";
+import { bytes, count, exact, relative, sentence, several, span, ticks, ZONE } from "./format";
 
 describe("as people read them", () => {
   it.each([
@@ -47,6 +47,16 @@ describe("as people read them", () => {
     [["a", "b", "c", "d"], "a, b, c and d"],
     [["a", "b", "c", "d", "e", "f"], "a, b, c, d and 2 more"],
   ])("several: %j", (names, text) => expect(several(names, 4)).toBe(text));
+
+  it.each([
+    [10_000, /^\d\d:\d\d:\d\d$/],
+    [3_600_000, /^\d\d:\d\d$/],
+    [86_400_000, /^\d+ [A-Z][a-z]+$/],
+  ])("along an axis with steps of %d ms", (step, text) => {
+    for (const each of ticks([0, 1, 2, 3].map((at) => at * step))) expect(each).toMatch(text);
+  });
+
+  it("an exact time ends with the zone that is shown", () => expect(exact(Date.now()).endsWith(ZONE)).toBe(true));
 
   it("sentences", () => {
     expect(["", "no such daemon", "Done."].map(sentence)).toEqual(["", "No such daemon.", "Done."]);

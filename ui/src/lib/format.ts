@@ -77,12 +77,19 @@ export function moment(unixMs: number, nowMs: number) {
   return isToday ? CLOCK_S.format(unixMs) : `${DATE.format(unixMs)} ${CLOCK_S.format(unixMs)}`;
 }
 
+/** The zone in which times are shown today: "UTC", "GMT+1". */
+export const ZONE = EXACT.formatToParts(Date.now()).find(({ type }) => type === "timeZoneName")?.value ?? "UTC";
+
 /** Date, time and zone. */
 export const exact = (unixMs: number) => EXACT.format(unixMs);
 /** Hours and minutes. */
 export const clock = (unixMs: number) => CLOCK.format(unixMs);
-/** Hours, minutes and seconds. */
-export const clockS = (unixMs: number) => CLOCK_S.format(unixMs);
+/** Times along an axis: as exact as tells them apart. */
+export function ticks(unixMs: readonly number[]) {
+  const length = (unixMs.at(-1) ?? 0) - (unixMs[0] ?? 0);
+  const shown = length > 2 * DAY ? DATE : length > HOUR ? CLOCK : CLOCK_S;
+  return unixMs.map((each) => shown.format(each));
+}
 
 /** What stands after a colon elsewhere stands alone here: a capital letter and a full stop. */
 export function sentence(text: string) {

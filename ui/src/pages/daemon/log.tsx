@@ -9,6 +9,7 @@ import { Loading, Section } from "@/components/page";
 import { Status } from "@/components/status";
 import { type Column, Table } from "@/components/table";
 import { Moment } from "@/components/time";
+import { ZONE } from "@/lib/format";
 import { LEVEL_TONES } from "../logs/lines";
 
 const SHOWN_MAX = 8;
@@ -38,7 +39,7 @@ export function Log({ name, isHeard }: { name: string; isHeard: boolean }) {
   return (
     <Section
       title="Log"
-      aside={newest.length > 0 ? "the newest lines, as they come" : undefined}
+      aside={newest.length > 0 ? `the newest lines, as they come; times in ${ZONE}` : undefined}
       actions={<LinkButton href={`/logs?daemon=${encodeURIComponent(name)}`}>All of it</LinkButton>}
     >
       {newest.length > 0 ? (

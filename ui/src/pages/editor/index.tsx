@@ -401,7 +401,10 @@ function Drawn({ bench, problems }: { bench: Workbench; problems: readonly Probl
   // What is gone needs a place too.
   const layout = useMemo(() => placed(graph, bench.layout), [graph, bench.layout]);
   return (
-    <div className={cx("relative min-h-80 flex-1", bench.syntax && "opacity-60")} inert={bench.syntax !== null}>
+    <div
+      className={cx("relative min-h-80 flex-1 max-md:h-96 max-md:flex-none", bench.syntax && "opacity-60")}
+      inert={bench.syntax !== null}
+    >
       <Suspense fallback={<Loading what="Loading the canvas" />}>
         <Canvas
           label="Canvas"

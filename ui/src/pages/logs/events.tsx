@@ -19,7 +19,7 @@ import { Tabs } from "@/components/tabs";
 import { Moment } from "@/components/time";
 import { type SortableColumn, VirtualTable } from "@/components/virtual-table";
 import { Whole } from "@/components/whole";
-import { span } from "@/lib/format";
+import { span, ZONE } from "@/lib/format";
 import { save } from "@/lib/save";
 import { useSearchState } from "@/lib/search";
 import { SPANS, spanOf } from "@/lib/series";
@@ -131,7 +131,7 @@ function List({ rules }: { rules: readonly RuleShown[] }) {
       </ListFilter>
       <div className="flex flex-wrap items-center gap-2">
         <p className="max-w-prose text-sm text-muted">
-          From the plane’s history, in steps of ten seconds or more. Who did what is in the{" "}
+          From the plane’s history, in steps of ten seconds or more; times in {ZONE}. Who did what is in the{" "}
           <TextLink href="/audit">audit</TextLink>.
         </p>
         <span className="ml-auto" />

@@ -16,7 +16,7 @@ import { Status } from "@/components/status";
 import { Tabs } from "@/components/tabs";
 import { Moment } from "@/components/time";
 import { parseSort, type SortableColumn, VirtualTable } from "@/components/virtual-table";
-import { count, number, sentence } from "@/lib/format";
+import { count, number, sentence, ZONE } from "@/lib/format";
 import { save } from "@/lib/save";
 import { useSearchState } from "@/lib/search";
 import { asFile, chooseLines, keyOf, LEVEL_TONES, LEVELS, type Line, readFrom, together } from "./lines";
@@ -142,6 +142,7 @@ function Read({ daemons }: { daemons: readonly DaemonItem[] }) {
           {rows.length === lines.length
             ? count(lines.length, "line")
             : `${number(rows.length)} of ${count(lines.length, "line")}`}
+          {`, times in ${ZONE}`}
           {isPaused && ", paused"}
         </span>
         <span className="ml-auto" />

@@ -4,9 +4,9 @@
 import { useQuery } from "@tanstack/react-query";
 import { createContext, lazy, Suspense, useCallback, useContext, useMemo, useState } from "react";
 import { streamKey, useLive } from "@/api/live";
-import { streamsQuery, useDaemons, useGroups, useStreams, workflowStatusQuery } from "@/api/queries";
+import { daemonsQuery, streamsQuery, useGroups, useStreams, workflowStatusQuery } from "@/api/queries";
 import { useSeesAll } from "@/api/session";
-import type { NodeView, StreamView, WorkflowPart, WorkflowStatus } from "@/api/types";
+import type { DaemonItem, NodeView, StreamView, WorkflowPart, WorkflowStatus } from "@/api/types";
 import { type Fact, Facts } from "@/components/facts";
 import { Lag } from "@/components/lag";
 import { TextLink } from "@/components/link";
@@ -97,26 +97,30 @@ function useInside(workflow: string, edge: Edge) {
   return useQuery({ ...workflowStatusQuery(workflow), enabled: false, select }).data ?? null;
 }
 
-const BY_NAME = (place: string) => [place];
-
-/** The names of the daemons that a place stands for. Where none is chosen by a selector, that is asked of nobody. */
-function useTargets(graph: Graph): (place: string) => readonly string[] {
-  const isChosen = graph.nodes.some(({ daemon }) => /[:=]/.test(daemon));
-  const daemons = useDaemons().data;
-  const groups = useGroups(useSeesAll() && isChosen).data;
-  return useMemo(() => {
-    if (!isChosen || !daemons) return BY_NAME;
-    const named = new Map(groups?.map(({ name, selector }) => [name, selector]));
-    return (place) => (/[:=]/.test(place) ? targetsOf(place, daemons, [], named) : [place]);
-  }, [isChosen, daemons, groups]);
+/** The names of the daemons that selectors among the places of a graph stand for; the same as long as they do. */
+function useChosen(graph: Graph): Readonly<Record<string, readonly string[]>> {
+  const places = useMemo(
+    () => [...new Set(graph.nodes.map(({ daemon }) => daemon))].filter((place) => /[:=]/.test(place)),
+    [graph],
+  );
+  const groups = useGroups(useSeesAll() && places.length > 0).data;
+  const select = useCallback(
+    (daemons: DaemonItem[]) => {
+      const named = new Map(groups?.map(({ name, selector }) => [name, selector]));
+      return Object.fromEntries(places.map((place) => [place, targetsOf(place, daemons, [], named)]));
+    },
+    [places, groups],
+  );
+  return useQuery({ ...daemonsQuery, select }).data ?? NOBODY;
 }
+const NOBODY = {};
 
 /** On which daemons each node runs, and how it is there. */
 function usePlaced(graph: Graph, parts: readonly WorkflowPart[]): ReadonlyMap<string, readonly WorkflowPart[]> {
-  const targets = useTargets(graph);
+  const chosen = useChosen(graph);
   return useMemo(
-    () => new Map([...placesOf(graph)].map(([id, place]) => [id, partsAt(parts, targets(place))])),
-    [graph, parts, targets],
+    () => new Map([...placesOf(graph)].map(([id, place]) => [id, partsAt(parts, chosen[place] ?? [place])])),
+    [graph, parts, chosen],
   );
 }
 

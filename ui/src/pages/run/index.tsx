@@ -79,6 +79,8 @@ export default function Run() {
 
 const HISTORY: readonly Metric[] = [
   { title: "Records delivered a second", metric: "records", format: number },
+  { title: "Bytes carried a second", metric: "bytes", format: bytes },
+  { title: "Under way for", metric: "latency", format: (ms) => `${number(ms)} ms` },
   { title: "Records waiting", metric: "waiting", format: number },
   { title: "Lag", metric: "lag", format: span },
   { title: "Dropped or dead a second", metric: "errors", format: number },

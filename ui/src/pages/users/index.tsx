@@ -99,7 +99,7 @@ function Role({ user: { name, role } }: { user: UserView }) {
     },
   });
   return (
-    <div className="min-w-60 max-w-80">
+    <div className="max-w-80 md:min-w-60">
       <Select
         aria-label={`Role of ${name}`}
         className="h-7"

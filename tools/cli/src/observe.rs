@@ -19,6 +19,7 @@ use crate::{
     arguments::{Output, duration_s},
     client::{CliError, Client},
     names,
+    narrow::Chosen,
     render::{self, table},
 };
 
@@ -58,6 +59,7 @@ pub enum Metrics {
     /// What went through one stream.
     Stream {
         /// WORKFLOW/EDGE, as `mycelial ledger -o name` prints it.
+        #[arg(add = names::streams())]
         name: String,
         #[command(flatten)]
         span: Span,
@@ -85,7 +87,11 @@ All rules that are not in the file are forgotten, except those that come with th
 #[derive(Debug, Subcommand)]
 pub enum Alert {
     /// What is wrong now, and what may become so.
-    List,
+    List {
+        /// Only about daemons that this chooses, and workflows that run on one of them.
+        #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true)]
+        select: Option<String>,
+    },
     /// All rules, those that come with the plane too.
     Rules,
     /// Take the rules of a file; --preview only says when they would have fired.
@@ -100,6 +106,7 @@ pub enum Alert {
     /// Tell nobody of an alert for a while.
     Silence {
         /// Its id, as the list shows it.
+        #[arg(add = names::alerts())]
         id: String,
         /// For how long: 30m, 2h, 7d.
         #[arg(long = "for", default_value = "2h", value_parser = duration_s, value_name = "TIME")]
@@ -240,7 +247,7 @@ pub async fn metrics(dir: &Path, timeout: Duration, output: Output, what: Metric
 /// `mycelial alert`
 pub async fn alert(dir: &Path, timeout: Duration, output: Output, what: Alert) -> Result<(), CliError> {
     let call = match what {
-        Alert::List => ObserveCall::Alerts,
+        Alert::List { select } => return list(dir, timeout, output, select).await,
         Alert::Rules => ObserveCall::Rules,
         Alert::Silence { id, for_s, reason, end } => ObserveCall::Silence {
             id,
@@ -273,6 +280,21 @@ pub async fn alert(dir: &Path, timeout: Duration, output: Output, what: Alert) -
     for result in ask(dir, timeout, vec![call]).await? {
         print(output, &result);
     }
+    Ok(())
+}
+
+async fn list(dir: &Path, timeout: Duration, output: Output, select: Option<String>) -> Result<(), CliError> {
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let asked = async {
+        let chosen = Chosen::by(&client, select).await?;
+        match client.call(&ApiCall::Observe(ObserveCall::Alerts)).await? {
+            ApiResult::Observe(ObserveResult::Alerts(alerts)) => chosen.alerts(&client, alerts).await,
+            _ => Err(CliError::Failed("the plane answered something else".to_string())),
+        }
+    };
+    let answered = asked.await;
+    client.close().await;
+    print(output, &ObserveResult::Alerts(answered?));
     Ok(())
 }
 
@@ -525,7 +547,10 @@ mod tests {
         let rules = rules_of("r.toml", "[[rule]]\nname = 'a'\nwhen = 'lag'\nover = 60\nfor = '5m'\n").unwrap();
         assert_eq!((rules[0].for_s, rules[0].over, rules[0].enabled), (300, 60, true));
         for (text, part) in [
-            ("[[rule]]\nname = 'a'\nwhen = 'lagg'", "r.toml:3"),
+            (
+                "[[rule]]\nname = 'a'\nwhen = 'lagg'",
+                "r.toml:3: rule.when: unknown variant",
+            ),
             (
                 "[[rule]]\nname = 'a'\nwhen = 'lag'\nfro = '1m'",
                 "r.toml:4: unknown field `fro`",

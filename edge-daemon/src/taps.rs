@@ -13,6 +13,7 @@ use bus_schema::{
     data::Batch,
     id::{NodeId, WorkflowId},
     message::{TapOpen, TapSample},
+    plan::{Pipe, PlanWorkflow, Root},
 };
 use tokio::sync::mpsc;
 
@@ -64,14 +65,16 @@ impl Taps {
         self.taps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a tap, or prolongs it.
+    /// Opens a tap, or prolongs it; with a lease of nothing, ends it. `true`: it is a new one.
     pub fn open(&self, operator: NodeId, wish: &TapOpen, now: Instant) -> Result<bool, String> {
         let mut taps = self.lock();
         taps.retain(|tap| tap.until > now);
         let until = now + Duration::from_millis(u64::from(wish.lease_ms)).min(LEASE_MAX);
-        let same = |tap: &&mut Tap| tap.operator == operator && tap.workflow == wish.workflow && tap.node == wish.node;
+        let same = |tap: &Tap| tap.operator == operator && tap.workflow == wish.workflow && tap.node == wish.node;
         let mut is_new = false;
-        if let Some(tap) = taps.iter_mut().find(same) {
+        if wish.lease_ms == 0 {
+            taps.retain(|tap| !same(tap));
+        } else if let Some(tap) = taps.iter_mut().find(|tap| same(tap)) {
             tap.until = until;
             tap.rate_max = wish.rate_max.clamp(1, RATE_MAX);
         } else if taps.len() >= TAPS_MAX {
@@ -93,6 +96,30 @@ impl Taps {
         }
         self.open.store(taps.len(), Ordering::Relaxed);
         Ok(is_new)
+    }
+
+    /// Why there is nothing to tap at a node, or an edge, of what a daemon runs of a workflow.
+    pub fn nothing_at(part: Option<&PlanWorkflow>, node: &str) -> Option<String> {
+        let Some(part) = part else {
+            return Some("this daemon does not run that workflow".to_string());
+        };
+        let is_edge = |pipe: &Pipe| {
+            let root = match &pipe.root {
+                Root::Stream(spec) => Some(spec),
+                Root::Source(_) => None,
+            };
+            let streams = pipe.steps.iter().flat_map(|step| step.action.streams());
+            root.into_iter().chain(streams).any(|spec| spec.edge == node)
+        };
+        if part.nodes.iter().any(|known| known.id == node) || part.pipes.iter().any(is_edge) {
+            return None;
+        }
+        let nodes: Vec<&str> = part.nodes.iter().map(|known| known.id.as_str()).collect();
+        let nodes = nodes.join(", ");
+        Some(format!(
+            "this daemon runs no '{node}' of '{}'; it runs: {nodes}",
+            part.name
+        ))
     }
 
     /// Records passed a node.
@@ -154,7 +181,10 @@ impl Tap {
 mod tests {
     use std::sync::Arc;
 
-    use bus_schema::data::{BatchBuilder, Cell, Field, Op, Origin, Schema, Type};
+    use bus_schema::{
+        data::{BatchBuilder, Cell, Field, Op, Origin, Schema, Type},
+        plan::{ComponentRole, PlanNode},
+    };
 
     use super::*;
 
@@ -195,6 +225,55 @@ mod tests {
         assert!(samples.try_recv().is_err());
         assert_eq!(taps.open.load(Ordering::Relaxed), 0);
     }
+
+    #[test]
+    fn a_tap_without_a_lease_is_over() {
+        let (taps, mut samples) = Taps::new();
+        let (operator, workflow, now) = (NodeId::from_hash(&[1; 32]), WorkflowId::of_name("w"), Instant::now());
+        let wish = |node: &str, lease_ms| TapOpen {
+            workflow,
+            node: node.into(),
+            rate_max: 10,
+            lease_ms,
+        };
+        for node in ["a", "b"] {
+            assert_eq!(taps.open(operator, &wish(node, 5_000), now), Ok(true));
+        }
+        assert_eq!(taps.open(operator, &wish("a", 0), now), Ok(false));
+        assert_eq!(taps.open(operator, &wish("c", 0), now), Ok(false), "there was none");
+        ["a", "b", "c"]
+            .iter()
+            .for_each(|node| taps.passed(workflow, node, &batch(1), now));
+        let shown: Vec<_> = std::iter::from_fn(|| samples.try_recv().ok()).collect();
+        assert_eq!(shown.len(), 1, "of the one that is left");
+        assert_eq!(shown[0].1.node, "b");
+    }
+
+    #[test]
+    fn only_what_is_run_here_can_be_tapped() {
+        let node = |id: &str| PlanNode {
+            id: id.into(),
+            role: ComponentRole::Source,
+            component: "file".into(),
+            config: "{}".into(),
+        };
+        let part = PlanWorkflow {
+            id: WorkflowId::of_name("w"),
+            name: "w".into(),
+            revision: 1,
+            nodes: vec![node("lines"), node("clean")],
+            pipes: Vec::new(),
+        };
+        assert_eq!(Taps::nothing_at(Some(&part), "clean"), None);
+        for (part, said) in [
+            (Some(&part), "no 'out' of 'w'; it runs: lines, clean"),
+            (None, "does not run that workflow"),
+        ] {
+            let cause = Taps::nothing_at(part, "out").unwrap();
+            assert!(cause.contains(said), "{cause}");
+        }
+    }
+
     #[test]
     fn of_large_records_fewer_are_shown() {
         let (taps, mut samples) = Taps::new();

@@ -108,7 +108,10 @@ fn key_before(text: &str, start: usize) -> Option<String> {
     let (above, line) = text[..start].rsplit_once('\n').unwrap_or(("", &text[..start]));
     let key = line.split_once('=')?.0.trim();
     let sections = above.lines().rev().filter_map(|line| line.trim().strip_prefix('['));
-    let section = sections.filter_map(|rest| rest.split(']').next()).next();
+    // One of several such sections stands in two pairs of brackets.
+    let section = sections
+        .filter_map(|rest| rest.trim_start_matches('[').split(']').next())
+        .next();
     Some(section.map_or(key.to_string(), |section| format!("{section}.{key}")))
 }
 
@@ -223,6 +226,8 @@ mod tests {
         retries: u8,
         #[serde(default)]
         log: Log,
+        #[serde(default)]
+        rules: Vec<Log>,
     }
 
     #[derive(Debug, Default, Deserialize)]
@@ -260,13 +265,19 @@ mod tests {
                 "log: invalid type: integer `5`, expected a section of keys",
                 "",
             ),
+            (
+                "name = 'a'\n[[rules]]\nlevel = 'x'\n[[rules]]\nlevel = 5",
+                5,
+                "rules.level: invalid type: integer `5`, expected a string",
+                "",
+            ),
             ("retries = 3", 1, "missing field `name`", ""),
             ("name = ", 1, "", ""),
             ("name = 'a'\nzzzzzzzzz = 1", 2, "unknown field", ""),
         ] {
             let error = parse::<Settings>("c.toml", text).unwrap_err();
             assert_eq!((error.line, error.hint.as_str()), (line, hint), "{text}: {error}");
-            assert!(error.message.contains(message), "{error}");
+            assert!(error.message.starts_with(message), "{error}");
             assert!(error.to_string().starts_with(&format!("c.toml:{line}: ")), "{error}");
         }
         assert!(parse::<Settings>("c.toml", "name = 'a'").is_ok());

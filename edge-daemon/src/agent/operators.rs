@@ -27,6 +27,7 @@ use crate::{
     letters::Desk,
     logging,
     permission::Asked,
+    taps::Taps,
     trial::Trial,
 };
 
@@ -49,15 +50,13 @@ impl Agent {
     }
 
     pub(super) async fn tap(&self, message: &Incoming, wish: &TapOpen) {
-        let known = self
-            .plan
-            .as_ref()
-            .is_some_and(|plan| plan.workflows.iter().any(|w| w.id == wish.workflow));
+        let mut planned = self.plan.iter().flat_map(|plan| &plan.workflows);
+        let part = planned.find(|workflow| workflow.id == wish.workflow);
         let mut is_new = true;
         let refused = if !Asked::Tap.is_for(message.sender.role) {
             Some("only operators may tap".to_string())
-        } else if !known {
-            Some("this daemon does not run that workflow".to_string())
+        } else if let Some(cause) = Taps::nothing_at(part, &wish.node) {
+            Some(cause)
         } else {
             let opened = self.taps.open(message.sender.node, wish, Instant::now());
             opened.map(|new| is_new = new).err()
@@ -80,7 +79,7 @@ impl Agent {
                 refused,
             };
             let _ = self.session.send(&message.sender.node, &sample).await;
-        } else {
+        } else if is_new {
             tracing::info!(operator = message.sender.name, node = wish.node, "tap opened");
         }
     }

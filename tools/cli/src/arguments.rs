@@ -39,7 +39,8 @@ pub struct Arguments {
         global = true,
         env = "MYCELIAL_CONTEXT",
         hide_env_values = true,
-        value_name = "NAME"
+        value_name = "NAME",
+        add = names::contexts()
     )]
     pub context: Option<String>,
     /// Where the operator's keys are, instead of a context's.
@@ -124,10 +125,22 @@ pub enum Command {
     #[command(subcommand)]
     Audit(Audit),
     /// Show every stream's account: produced = delivered + buffered + dropped + dead.
-    Ledger,
+    #[command(after_help = SELECTORS)]
+    Ledger {
+        /// Only of this workflow.
+        #[arg(add = names::workflows())]
+        workflow: Option<String>,
+        /// Only streams that begin or end at a daemon that this chooses.
+        #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true)]
+        select: Option<String>,
+        /// Only streams that do not flow, or whose books do not balance.
+        #[arg(long)]
+        troubled: bool,
+    },
     /// Show the components the fleet's daemons have, or one of them with its settings and an example.
     Components {
         /// Its type name.
+        #[arg(add = names::components())]
         name: Option<String>,
     },
     /// Show the last lines of a daemon's log.
@@ -148,12 +161,13 @@ pub enum Command {
         #[arg(add = names::workflows())]
         workflow: String,
         /// The node, as the workflow names it.
+        #[arg(add = names::nodes())]
         node: String,
         /// The daemon; all daemons of the workflow by default.
         #[arg(long, add = names::daemons(), conflicts_with = "select")]
         daemon: Option<String>,
         /// Of the workflow's daemons those that this chooses.
-        #[arg(short = 'l', long, value_name = "SELECTOR", allow_hyphen_values = true)]
+        #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true)]
         select: Option<String>,
         /// Columns whose values are not shown, besides those named like passwords; `*` at the beginning or end stands for anything.
         #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
@@ -202,13 +216,19 @@ pub enum Command {
         /// Where to; mycelial-report.json by default.
         file: Option<PathBuf>,
     },
-    /// Print what makes the shell complete commands, with the names of daemons and workflows.
+    /// Make a backup of the plane, look at one, or make a plane out of it: on the plane's host, this runs `mycelial-plane backup`.
+    Backup {
+        /// As `mycelial-plane backup --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
+    /// Print what makes the shell complete commands, with the names of what there is: daemons, workflows, groups, rollouts.
     Completion {
         /// For which shell.
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Write the manual pages into a directory.
+    /// Write the manual pages into a directory, those of the other programs on this host too.
     Man {
         /// Where to; made when missing.
         dir: PathBuf,
@@ -223,11 +243,13 @@ pub enum Context {
     /// Use this one from now on.
     Use {
         /// Its name; `default` is the one there always is.
+        #[arg(add = names::contexts())]
         name: String,
     },
     /// Forget one, with its keys: you are no operator of that fleet any more.
     Remove {
         /// Its name.
+        #[arg(add = names::contexts())]
         name: String,
         /// Do not ask.
         #[arg(long)]
@@ -271,7 +293,11 @@ pub enum Token {
     /// Make one useless.
     Revoke {
         /// Its id, as the list shows it.
+        #[arg(add = names::tokens())]
         id: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -307,7 +333,7 @@ pub struct Whom {
     #[arg(add = names::daemons())]
     pub name: Option<String>,
     /// All that this chooses.
-    #[arg(short = 'l', long, value_name = "SELECTOR", allow_hyphen_values = true)]
+    #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true)]
     pub select: Option<String>,
 }
 
@@ -344,7 +370,7 @@ pub struct Keeper {
     #[arg(long, add = names::daemons())]
     pub daemon: Option<String>,
     /// All that this chooses.
-    #[arg(short = 'l', long, value_name = "SELECTOR", allow_hyphen_values = true)]
+    #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true)]
     pub select: Option<String>,
 }
 
@@ -359,20 +385,27 @@ pub enum Daemon {
             short = 'l',
             long,
             value_name = "SELECTOR",
+            add = names::selectors(),
             allow_hyphen_values = true,
             default_value = "",
             hide_default_value = true
         )]
         select: String,
+        /// With their labels.
+        #[arg(long)]
+        labels: bool,
     },
     /// Show labels, put some on, or take some off: `site=berlin` sets, `test-` takes off.
     #[command(after_help = SELECTORS)]
     Label {
         /// Which daemons.
-        #[arg(value_name = "SELECTOR", allow_hyphen_values = true)]
+        #[arg(value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true)]
         select: String,
         /// `KEY=VALUE` or `KEY-`; shows the labels when there is none.
         changes: Vec<String>,
+        /// Do not ask; a selector that chooses several daemons is asked about.
+        #[arg(long)]
+        yes: bool,
     },
     /// Everything about one daemon.
     Show {
@@ -385,6 +418,9 @@ pub enum Daemon {
     Pause {
         #[command(flatten)]
         whom: Whom,
+        /// Do not ask; a selector that chooses several daemons is asked about.
+        #[arg(long)]
+        yes: bool,
     },
     /// Let the sources of all its paused workflows read again.
     #[command(after_help = SELECTORS)]
@@ -394,13 +430,25 @@ pub enum Daemon {
     },
     /// Pause all its workflows and wait until its buffers are empty: before it is moved, repaired or taken out of the fleet.
     #[command(after_help = SELECTORS)]
-    Drain(Patient),
+    Drain {
+        #[command(flatten)]
+        patient: Patient,
+        /// Do not ask; a selector that chooses several daemons is asked about.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Look closely at its buffers on disk while it runs, and say what is damaged.
     #[command(after_help = SELECTORS)]
     SpoolCheck(Patient),
     /// Give it new keys, and wait until the old ones are no good any more: every so often, or when somebody may have seen them.
     #[command(after_help = SELECTORS)]
-    Rotate(Patient),
+    Rotate {
+        #[command(flatten)]
+        patient: Patient,
+        /// Do not ask; a selector that chooses several daemons is asked about.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Log more or less for a while; afterwards what its settings say holds again.
     #[command(after_help = SELECTORS)]
     LogLevel {
@@ -477,6 +525,9 @@ pub enum Secret {
         name: String,
         #[command(flatten)]
         keeper: Keeper,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -590,6 +641,29 @@ pub(crate) fn duration_s(text: &str) -> Result<u64, String> {
         .ok_or_else(wrong)
 }
 
+/// `512KiB`, `64MiB`, `1GiB` in bytes.
+pub(crate) fn size_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is not a size: write for example 512KiB, 64MiB or 1GiB");
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let unit_bytes = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(unit_bytes).ok_or_else(wrong)
+}
+
+/// `20%` or `20`.
+pub(crate) fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    let wrong = || format!("'{text}' is no share: write 0% to 100%");
+    number.filter(|percent| *percent <= 100).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -599,6 +673,32 @@ mod tests {
     #[test]
     fn the_definitions_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_shares() {
+        for (text, bytes) in [
+            ("64MiB", Some(64 << 20)),
+            ("512KiB", Some(512 << 10)),
+            ("0B", Some(0)),
+            ("1GiB", Some(1 << 30)),
+            ("64", None),
+            ("MiB", None),
+            ("1.5GiB", None),
+            ("64MB", None),
+            ("99999999999GiB", None),
+        ] {
+            assert_eq!(size_bytes(text).ok(), bytes, "{text}");
+        }
+        for (text, share) in [
+            ("20%", Some(20)),
+            ("0", Some(0)),
+            ("101%", None),
+            ("x", None),
+            ("-1%", None),
+        ] {
+            assert_eq!(percent(text).ok(), share, "{text}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `mycelial audit`: who did what. Entries are fetched and their chain is recomputed here, so that nobody has to take the plane's
 //! word for it; the last hash that was seen is remembered beside the operator's keys.
 
+mod fleet;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -52,14 +54,20 @@ pub enum Audit {
         /// A daemon's own audit, not the plane's.
         #[arg(long, add = names::daemons())]
         daemon: Option<String>,
+        /// The audits of all daemons that this chooses, together.
+        #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true, conflicts_with = "daemon")]
+        select: Option<String>,
     },
     /// Recompute the chain of hashes: was an entry altered, removed or put elsewhere? Exit code 3: one was.
     Verify {
         /// A daemon's own audit, not the plane's.
         #[arg(long, add = names::daemons())]
         daemon: Option<String>,
+        /// The audits of all daemons that this chooses, together.
+        #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true, conflicts_with = "daemon")]
+        select: Option<String>,
         /// A file that `audit export` has written; asks nobody.
-        #[arg(long, value_name = "FILE", conflicts_with = "daemon")]
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["daemon", "select"])]
         file: Option<PathBuf>,
     },
     /// Write the whole audit, an object a line, so that it can be kept elsewhere and verified there.
@@ -78,6 +86,9 @@ pub enum Audit {
         /// A daemon's own audit, not the plane's.
         #[arg(long, add = names::daemons())]
         daemon: Option<String>,
+        /// The audits of all daemons that this chooses, together.
+        #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true, conflicts_with = "daemon")]
+        select: Option<String>,
     },
 }
 
@@ -177,6 +188,10 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Audit) -> 
 }
 
 async fn ask(client: &Client, dir: &Path, output: Output, what: Audit) -> Result<(), CliError> {
+    let what = match of_many(what) {
+        Ok((selector, what)) => return many(client, dir, output, selector, what).await,
+        Err(what) => what,
+    };
     let (Audit::List { daemon, .. }
     | Audit::Verify { daemon, .. }
     | Audit::Export { daemon, .. }
@@ -194,11 +209,7 @@ async fn ask(client: &Client, dir: &Path, output: Output, what: Audit) -> Result
             lines,
             ..
         } => {
-            let wish = AuditWish {
-                by,
-                since_unix_ms: since.map_or(0, ago_unix_ms),
-                search,
-            };
+            let wish = wish(by, since, search);
             let found = keeper.newest(wish, lines).await?;
             Answer::new(
                 &found,
@@ -215,17 +226,49 @@ async fn ask(client: &Client, dir: &Path, output: Output, what: Audit) -> Result
             let since = ago_unix_ms(since);
             keeper
                 .each(|_, entry| {
-                    if entry.event.at_unix_ms >= since {
-                        counts.add(entry);
-                    }
+                    counts.since(since, entry);
                     Ok(())
                 })
                 .await?;
             let report = counts.report();
-            let names = report.iter().map(|line| line.who.clone());
+            let names = report.iter().map(|line| format!("{}: {}", line.who, line.action));
             Answer::new(&report, names, reported(&report)).print(output);
             Ok(())
         }
+    }
+}
+
+/// The selector of what is asked of many daemons; what is asked of one, or of the plane, comes back.
+fn of_many(mut what: Audit) -> Result<(String, Audit), Audit> {
+    let select = match &mut what {
+        Audit::List { select, .. } | Audit::Verify { select, .. } | Audit::Report { select, .. } => select.take(),
+        Audit::Export { .. } => None,
+    };
+    match select {
+        Some(select) => Ok((select, what)),
+        None => Err(what),
+    }
+}
+
+async fn many(client: &Client, dir: &Path, output: Output, selector: String, what: Audit) -> Result<(), CliError> {
+    match what {
+        Audit::List {
+            by,
+            since,
+            search,
+            lines,
+            ..
+        } => fleet::list(client, output, selector, &wish(by, since, search), lines).await,
+        Audit::Report { since, .. } => fleet::report(client, output, selector, ago_unix_ms(since)).await,
+        Audit::Verify { .. } | Audit::Export { .. } => fleet::verify(client, dir, output, selector).await,
+    }
+}
+
+fn wish(by: String, since: Option<u64>, search: String) -> AuditWish {
+    AuditWish {
+        by,
+        since_unix_ms: since.map_or(0, ago_unix_ms),
+        search,
     }
 }
 
@@ -237,21 +280,22 @@ fn word(outcome: AuditOutcome) -> &'static str {
     }
 }
 
+fn cells(entry: &AuditEntry) -> Vec<String> {
+    let event = &entry.event;
+    vec![
+        entry.number.to_string(),
+        clock_time(event.at_unix_ms)[..19].to_string(),
+        event.who.clone(),
+        event.from.clone(),
+        event.action.clone(),
+        event.what.clone(),
+        word(event.outcome).to_string(),
+        event.cause.clone(),
+    ]
+}
+
 fn listed(entries: &[AuditEntry]) -> String {
-    let row = |entry: &AuditEntry| {
-        let event = &entry.event;
-        vec![
-            entry.number.to_string(),
-            clock_time(event.at_unix_ms)[..19].to_string(),
-            event.who.clone(),
-            event.from.clone(),
-            event.action.clone(),
-            event.what.clone(),
-            word(event.outcome).to_string(),
-            event.cause.clone(),
-        ]
-    };
-    let rows: Vec<_> = entries.iter().map(row).collect();
+    let rows: Vec<_> = entries.iter().map(cells).collect();
     table(
         &["number", "when (UTC)", "who", "from", "did", "what", "outcome", "cause"],
         &rows,
@@ -273,6 +317,22 @@ struct Line {
 struct Counts(BTreeMap<(String, String), ([u64; 3], i64)>);
 
 impl Counts {
+    /// Counts an entry, unless it is older.
+    fn since(&mut self, since_unix_ms: i64, entry: &AuditEntry) {
+        if entry.event.at_unix_ms >= since_unix_ms {
+            self.add(entry);
+        }
+    }
+
+    /// Counts what others have counted, too.
+    fn join(&mut self, others: Self) {
+        for (key, (more, later)) in others.0 {
+            let (counts, last) = self.0.entry(key).or_default();
+            counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+            *last = (*last).max(later);
+        }
+    }
+
     fn add(&mut self, entry: &AuditEntry) {
         let event = &entry.event;
         let (counts, last) = self.0.entry((event.who.clone(), event.action.clone())).or_default();
@@ -299,18 +359,19 @@ impl Counts {
     }
 }
 
+fn counted(line: &Line) -> Vec<String> {
+    vec![
+        line.who.clone(),
+        line.action.clone(),
+        line.done.to_string(),
+        line.refused.to_string(),
+        line.failed.to_string(),
+        clock_time(line.last_unix_ms)[..19].to_string(),
+    ]
+}
+
 fn reported(report: &[Line]) -> String {
-    let row = |line: &Line| {
-        vec![
-            line.who.clone(),
-            line.action.clone(),
-            line.done.to_string(),
-            line.refused.to_string(),
-            line.failed.to_string(),
-            clock_time(line.last_unix_ms)[..19].to_string(),
-        ]
-    };
-    let rows: Vec<_> = report.iter().map(row).collect();
+    let rows: Vec<_> = report.iter().map(counted).collect();
     table(&["who", "did", "done", "refused", "failed", "last (UTC)"], &rows)
 }
 
@@ -413,7 +474,8 @@ fn broken(fault: &AuditFault) -> CliError {
     })
 }
 
-fn told(output: Output, verified: &Verified) {
+/// What can be said of a chain that holds.
+fn holds(verified: &Verified) -> String {
     let cut = match verified.first {
         1 => String::new(),
         first => format!("; what was before entry {first} has been cut off"),
@@ -425,10 +487,11 @@ fn told(output: Output, verified: &Verified) {
         ),
         (None, None) => String::new(),
     };
-    let text = format!(
-        "the chain of {} entries holds{since}{cut}\nlast  {}  {}\n",
-        verified.entries, verified.last, verified.hash
-    );
+    format!("the chain of {} entries holds{since}{cut}", verified.entries)
+}
+
+fn told(output: Output, verified: &Verified) {
+    let text = format!("{}\nlast  {}  {}\n", holds(verified), verified.last, verified.hash);
     Answer::new(verified, [verified.hash.clone()], text).print(output);
 }
 
@@ -460,8 +523,13 @@ async fn verify(keeper: &Keeper<'_>, dir: &Path, output: Output) -> Result<(), C
     let verified = check.end(cut, &head).map_err(|fault| broken(&fault))?;
     told(output, &verified);
     heads.insert(name, head);
-    let text = serde_json::to_vec_pretty(&heads).unwrap_or_default();
-    let saved = bus_link::home::write_atomic(&path, &text);
+    remember(&path, &heads)
+}
+
+/// Keeps the last place of each audit for the next time.
+fn remember(path: &Path, heads: &BTreeMap<String, AuditHead>) -> Result<(), CliError> {
+    let text = serde_json::to_vec_pretty(heads).unwrap_or_default();
+    let saved = bus_link::home::write_atomic(path, &text);
     saved.map_err(|error| {
         CliError::Failed(format!(
             "cannot remember what was verified in {}: {error}",

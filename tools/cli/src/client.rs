@@ -3,11 +3,15 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use bus_link::{
+    PublishError,
     home::{Home, HomeError, Membership},
     place::{BusSection, Known, PlaceError},
     secure::Secure,
@@ -16,11 +20,14 @@ use bus_link::{
 use bus_schema::{
     api::{ApiCall, ApiResult, Failure, FailureKind},
     id::NodeId,
-    member::Role,
+    member::{Certificate, Role},
     message::{Message, RosterPut},
     subject::Pattern,
 };
 use tokio::sync::{Mutex, mpsc};
+
+/// How long a broker that has closed the connection may take to say that it does so for good.
+const REFUSAL_WAIT: Duration = Duration::from_secs(3);
 
 /// Something did not work.
 #[derive(Debug)]
@@ -63,6 +70,16 @@ impl CliError {
             kind: FailureKind::NotFound,
             message,
             hint: hint.to_string(),
+            problems: Vec::new(),
+        })
+    }
+
+    /// The broker was reached, and does not let this operator in.
+    fn kept_out(message: String) -> Self {
+        CliError::Refused(Failure {
+            kind: FailureKind::Forbidden,
+            message,
+            hint: "were you taken out of the fleet? Another operator sees it with: mycelial operator list".to_string(),
             problems: Vec::new(),
         })
     }
@@ -156,6 +173,8 @@ pub struct Client {
     plane: NodeId,
     home: Home,
     timeout: Duration,
+    /// The plane was asked in vain: what can be done without it is not held up again.
+    plane_is_away: AtomicBool,
 }
 
 impl Client {
@@ -186,6 +205,9 @@ impl Client {
             false
         };
         if !matches!(tokio::time::timeout(timeout, connected).await, Ok(true)) {
+            if session.bus().is_refused() {
+                return Err(CliError::kept_out(last));
+            }
             let text = format!("cannot reach the bus at {}: {last}", addresses.join(", "));
             return Err(CliError::Unreachable(format!("{text}\n  hint: mycelial doctor")));
         }
@@ -195,15 +217,21 @@ impl Client {
             plane: membership.plane,
             home,
             timeout,
+            plane_is_away: AtomicBool::new(false),
         })
     }
 
     /// Asks the plane.
     pub async fn call(&self, call: &ApiCall) -> Result<ApiResult, CliError> {
-        let answer = self
-            .session
-            .request::<ApiCall, ApiResult>(&self.plane, call, self.timeout)
-            .await;
+        self.call_within(call, self.timeout).await
+    }
+
+    /// Asks the plane, and waits no longer than that for its answer.
+    pub async fn call_within(&self, call: &ApiCall, most: Duration) -> Result<ApiResult, CliError> {
+        let wait = self.timeout.min(most);
+        let answer = self.session.request(&self.plane, call, wait).await;
+        self.plane_is_away
+            .store(matches!(answer, Err(RequestError::Timeout(_))), Ordering::Relaxed);
         match answer {
             Ok(ApiResult::Failed(failure)) => Err(CliError::Refused(failure)),
             Ok(result) => Ok(result),
@@ -211,8 +239,40 @@ impl Client {
                 "the bus is there, but the plane did not answer within {} s; is mycelial-plane running?",
                 waited.as_secs()
             ))),
-            Err(error) => Err(CliError::Unreachable(error.to_string())),
+            Err(error) => Err(self.not_sent(error).await),
         }
+    }
+
+    /// Why a request did not go out: the broker lets this operator in no more, or there is no connection.
+    async fn not_sent(&self, error: RequestError) -> CliError {
+        let text = error.to_string();
+        if matches!(error, RequestError::Send(SendError::Publish(PublishError::Offline))) {
+            let refused = async {
+                while !self.session.bus().is_refused() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            };
+            if tokio::time::timeout(REFUSAL_WAIT.min(self.timeout), refused)
+                .await
+                .is_ok()
+            {
+                return CliError::kept_out("the broker has closed the connection, and lets you in no more".to_string());
+            }
+        }
+        CliError::Unreachable(text)
+    }
+
+    /// The daemon that is called so, by name or id, as far as this operator knows without asking the plane: a large fleet's
+    /// operator does not know all.
+    pub fn known(&self, name: &str) -> Option<(String, NodeId)> {
+        let secure = self.session.secure();
+        let is_meant = |member: &Certificate| member.name == name || member.node.to_string() == name;
+        let daemons = secure.others(&[Role::Daemon]);
+        let found = daemons.iter().filter_map(|node| secure.member(node));
+        found
+            .filter(|member| is_meant(member))
+            .map(|member| (member.name.clone(), member.node))
+            .next()
     }
 
     /// Asks a daemon itself.
@@ -268,6 +328,9 @@ impl Client {
 
     /// Asks the plane who that daemon is by now; `true` when it has other keys than were known.
     async fn renew(&self, node: &NodeId) -> bool {
+        if self.plane_is_away.load(Ordering::Relaxed) {
+            return false;
+        }
         let epoch = || self.session.secure().member(node).map(|member| member.key_epoch);
         let before = epoch();
         if let Ok(ApiResult::Certificate(signed)) = self.call(&ApiCall::Certificate(node.to_string())).await {

@@ -73,6 +73,11 @@ pub fn home_dir(home: Option<PathBuf>, context: Option<&str>) -> Result<PathBuf,
     }
 }
 
+/// The names of all contexts.
+pub fn all() -> Result<Vec<String>, CliError> {
+    base().map(|base| names(&base))
+}
+
 fn names(base: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(base.join(OTHERS))
         .into_iter()

@@ -18,7 +18,7 @@ use crate::{
     answer::Answer,
     arguments::{Output, Whom, duration_s},
     client::{CliError, Client},
-    many::{self, Ended, Outcome, Said, Where},
+    many::{self, Doubt, Ended, Outcome, Said, Where},
     requests::find_daemon,
 };
 
@@ -47,8 +47,9 @@ pub async fn command(
     output: Output,
     place: Where,
     call: ControlCall,
+    doubt: Option<Doubt<'_>>,
 ) -> Result<(), CliError> {
-    carried_out(dir, timeout, output, place, call, None).await
+    carried_out(dir, timeout, output, place, call, None, doubt).await
 }
 
 /// The same of what takes a while: each daemon is asked until it is done, or the time is over.
@@ -58,9 +59,10 @@ pub async fn patiently(
     output: Output,
     Patient { whom, wait_max }: Patient,
     call: ControlCall,
+    doubt: Option<Doubt<'_>>,
 ) -> Result<(), CliError> {
     let until = Instant::now() + Duration::from_secs(wait_max);
-    carried_out(dir, timeout, output, whom.into(), call, Some(until)).await
+    carried_out(dir, timeout, output, whom.into(), call, Some(until), doubt).await
 }
 
 async fn carried_out(
@@ -70,6 +72,7 @@ async fn carried_out(
     place: Where,
     call: ControlCall,
     until: Option<Instant>,
+    doubt: Option<Doubt<'_>>,
 ) -> Result<(), CliError> {
     let client = Client::connect(dir, timeout, Vec::new()).await?;
     let ask = async |daemon: &str, node: &NodeId| -> Result<Said<Commanded>, CliError> {
@@ -90,7 +93,7 @@ async fn carried_out(
             _ => Said::Failed("it answered something else".to_string()),
         })
     };
-    let all = many::each(&client, place, until, ask).await;
+    let all = many::each(&client, place, until, doubt, ask).await;
     client.close().await;
     let all = all?;
     many::print(output, &all, "what", |gave: &Commanded| match gave.said.as_str() {
@@ -140,7 +143,7 @@ pub async fn ping(dir: &Path, timeout: Duration, output: Output, whom: Whom) -> 
             Said::Failed(cause) | Said::Working(cause) => Err(CliError::Failed(cause)),
         };
     }
-    let all = many::each(&client, whom.into(), None, ask).await;
+    let all = many::each(&client, whom.into(), None, None, ask).await;
     client.close().await;
     let all = all?;
     many::print(output, &all, "answer", |gave: &Pinged| match (&gave.version, gave.ms) {
@@ -198,7 +201,7 @@ pub async fn diagnose(
             _ => Said::Failed("it answered something else".to_string()),
         })
     };
-    let all = many::each(&client, whom.into(), None, ask).await;
+    let all = many::each(&client, whom.into(), None, None, ask).await;
     client.close().await;
     let all: Vec<Ended<Diagnosed>> = all?;
     let text: String = all.iter().map(chapter).collect();

@@ -3,20 +3,27 @@
 mod host;
 mod tls;
 
-use std::{net::ToSocketAddrs, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::ToSocketAddrs, path::Path, time::Duration};
 
 use bus_link::BusAddress;
-use bus_schema::api::{ApiCall, ApiResult, Presence};
+use bus_schema::api::{ApiCall, ApiResult, DaemonView, Presence};
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
 use crate::{
     answer::Answer,
     arguments::Output,
     client::{CliError, Client, open_operator},
+    many::AT_ONCE_MAX,
 };
 
 /// A clock further off than this makes times of records useless, in milliseconds.
 const CLOCK_OFF_MS_MAX: i64 = bus_schema::limits::CLOCK_OFF_MS_MAX as i64;
+
+/// Most daemons that are named in one finding.
+const NAMED_MAX: usize = 5;
+/// Most daemons whose clocks are looked at: each is a question of its own.
+const CLOCKS_MAX: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -142,8 +149,13 @@ async fn look(dir: &Path, timeout: Duration, report: &mut Report) -> Option<CliE
     let client = match Client::connect(dir, timeout, Vec::new()).await {
         Ok(client) => client,
         Err(error) => {
-            let remedy = "see that the broker runs, that this host reaches it, and that its certificate is the fleet's";
-            let cause = error.to_string().lines().next().unwrap_or_default().to_string();
+            let said = error.to_string();
+            let cause = said.lines().next().unwrap_or_default();
+            // Who was reached and says no does run.
+            let remedy = match &error {
+                CliError::Refused(failure) => failure.hint.as_str(),
+                _ => "see that the broker runs, that this host reaches it, and that its certificate is the fleet's",
+            };
             report.add("broker", Verdict::Failed, cause, remedy);
             return Some(error);
         }
@@ -204,31 +216,11 @@ async fn ask(client: &Client, report: &mut Report) -> Result<(), CliError> {
         }
     }
     if let ApiResult::Daemons(daemons) = client.call(&ApiCall::DaemonList).await? {
-        for daemon in &daemons {
-            let name = &daemon.name;
-            let mut warn = |check, found: String, remedy: String| report.add(check, Verdict::Warning, found, remedy);
-            if daemon.presence != Presence::Online {
-                let remedy = format!("on its host: systemctl status myceliald; mycelial daemon show {name}");
-                warn("daemon", format!("'{name}' is not online"), remedy);
-            }
-            if daemon.troubled > 0 {
-                let found = format!("'{name}' has {} workflows in trouble", daemon.troubled);
-                warn("daemon", found, format!("mycelial daemon show {name}"));
-            }
-            if !daemon.version.is_empty() && daemon.version != mine {
-                let found = format!("'{name}' is version {}, this command {mine}", daemon.version);
-                warn("version", found, "update the older one".to_string());
-            }
-            if daemon.presence == Presence::Online
-                && let ApiResult::Daemon(detail) = client.call(&ApiCall::DaemonShow(name.clone())).await?
-                && detail.clock_offset_ms.abs() > CLOCK_OFF_MS_MAX
-            {
-                let found = format!("'{name}' is {:+} ms from the plane's clock", detail.clock_offset_ms);
-                warn("clock", found, "set up NTP on its host, or on the plane's".to_string());
-            }
-        }
+        look_at(&daemons, mine, report);
         let online = daemons.iter().filter(|daemon| daemon.presence == Presence::Online);
-        report.good("daemons", format!("{} of {} online", online.count(), daemons.len()));
+        let online: Vec<&DaemonView> = online.collect();
+        clocks(client, &online, report).await?;
+        report.good("daemons", format!("{} of {} online", online.len(), daemons.len()));
     }
     if let ApiResult::Ledger(streams) = client.call(&ApiCall::Ledger).await? {
         for stream in streams
@@ -252,6 +244,89 @@ async fn ask(client: &Client, report: &mut Report) -> Result<(), CliError> {
     Ok(())
 }
 
+/// What a list says of them. Those of whom the same is to be said share a line: a site that is cut off is one finding.
+fn look_at(daemons: &[DaemonView], mine: &str, report: &mut Report) {
+    let away = daemons.iter().filter(|daemon| daemon.presence != Presence::Online);
+    let away: Vec<&str> = away.map(|daemon| daemon.name.as_str()).collect();
+    if let Some(first) = away.first() {
+        let is = if away.len() == 1 { "is" } else { "are" };
+        let remedy = format!("on its host: systemctl status myceliald; mycelial daemon show {first}");
+        report.add(
+            "daemon",
+            Verdict::Warning,
+            format!("{} {is} not online", several(&away)),
+            remedy,
+        );
+    }
+    for daemon in daemons.iter().filter(|daemon| daemon.troubled > 0) {
+        let found = format!("'{}' has {} workflows in trouble", daemon.name, daemon.troubled);
+        let remedy = format!("mycelial daemon show {}", daemon.name);
+        report.add("daemon", Verdict::Warning, found, remedy);
+    }
+    let mut others: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for daemon in daemons {
+        if !daemon.version.is_empty() && daemon.version != mine {
+            others.entry(&daemon.version).or_default().push(&daemon.name);
+        }
+    }
+    for (version, names) in others {
+        let is = if names.len() == 1 { "is" } else { "are" };
+        let found = format!("{} {is} version {version}, this command {mine}", several(&names));
+        report.add("version", Verdict::Warning, found, "update the older one");
+    }
+}
+
+/// `'gw-1'`, or `37 daemons ('gw-1', 'gw-2', …)`.
+fn several(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().take(NAMED_MAX).map(|name| format!("'{name}'")).collect();
+    match names.len() {
+        1 => quoted.join(""),
+        count if count <= NAMED_MAX => format!("{count} daemons ({})", quoted.join(", ")),
+        count => format!("{count} daemons ({}, …)", quoted.join(", ")),
+    }
+}
+
+/// How far the clocks of those that are there are from the plane's.
+async fn clocks(client: &Client, online: &[&DaemonView], report: &mut Report) -> Result<(), CliError> {
+    let asked = online.iter().take(CLOCKS_MAX).map(|daemon| async move {
+        let detail = client.call(&ApiCall::DaemonShow(daemon.name.clone())).await?;
+        let ApiResult::Daemon(detail) = detail else {
+            return Err(CliError::Failed("the plane answered something else".to_string()));
+        };
+        Ok((daemon.name.as_str(), detail.clock_offset_ms))
+    });
+    let offsets: Vec<Result<(&str, i64), CliError>> = stream::iter(asked).buffered(AT_ONCE_MAX).collect().await;
+    let offsets = offsets.into_iter().collect::<Result<Vec<_>, _>>()?;
+    told_of_clocks(&offsets, online.len(), report);
+    Ok(())
+}
+
+fn told_of_clocks(offsets: &[(&str, i64)], online: usize, report: &mut Report) {
+    let (good, off): (Vec<_>, Vec<_>) = offsets.iter().partition(|(_, ms)| ms.abs() <= CLOCK_OFF_MS_MAX);
+    for (name, ms) in off {
+        let found = format!("'{name}' is {ms:+} ms from the plane's clock");
+        report.add(
+            "clock",
+            Verdict::Warning,
+            found,
+            "set up NTP on its host, or on the plane's",
+        );
+    }
+    let most = good.iter().map(|(_, ms)| ms.abs()).max();
+    if let Some(most) = most {
+        let rest = match online.saturating_sub(offsets.len()) {
+            0 => String::new(),
+            rest => format!("; {rest} more were not asked"),
+        };
+        let count = good.len();
+        let s = if count == 1 { "" } else { "s" };
+        report.good(
+            "clock",
+            format!("{count} daemon{s} at most {most} ms from the plane's{rest}"),
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,6 +345,40 @@ mod tests {
              FAIL  keys         no keys\n                   do: mycelial init myc1…\n\
              ok    dns          127.0.0.1 is 127.0.0.1\n\
              FAIL  dns          'not an address' is no address of a broker\n                   do: enrol again\n"
+        );
+    }
+
+    #[test]
+    fn what_is_true_of_many_is_one_finding() {
+        let daemon = |name: &str, presence, version: &str, troubled| DaemonView {
+            name: name.into(),
+            node: bus_schema::id::NodeId::from_hash(&[1; 32]),
+            presence,
+            last_seen_ms: None,
+            version: version.into(),
+            plan_version: 1,
+            plan_wanted: 1,
+            troubled,
+            damaged: 0,
+            resources: Default::default(),
+        };
+        let mut all: Vec<DaemonView> = (0..7)
+            .map(|n| daemon(&format!("gw-{n}"), Presence::Offline, "1", 0))
+            .collect();
+        all.push(daemon("hub", Presence::Online, "2", 3));
+        let mut report = Report::default();
+        look_at(&all, "1", &mut report);
+        told_of_clocks(&[("hub", 40), ("gw-1", -9_000)], 5, &mut report);
+        let found: Vec<&str> = report.0.iter().map(|check| check.found.as_str()).collect();
+        assert_eq!(
+            found,
+            [
+                "7 daemons ('gw-0', 'gw-1', 'gw-2', 'gw-3', 'gw-4', …) are not online",
+                "'hub' has 3 workflows in trouble",
+                "'hub' is version 2, this command 1",
+                "'gw-1' is -9000 ms from the plane's clock",
+                "1 daemon at most 40 ms from the plane's; 3 more were not asked",
+            ]
         );
     }
 }

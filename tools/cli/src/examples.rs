@@ -119,6 +119,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("mycelial audit list --by anna --since 24h", "what anna did today"),
             ("mycelial audit list --search orders", "all about one workflow"),
             ("mycelial audit list --daemon gateway-7", "what a daemon was told"),
+            (
+                "mycelial audit list -l site=berlin --search pause --since 24h",
+                "who paused something there",
+            ),
         ],
     ),
     (
@@ -126,6 +130,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("mycelial audit verify", "the plane's"),
             ("mycelial audit verify --daemon gateway-7", "a daemon's own"),
+            ("mycelial audit verify -l ''", "those of all daemons"),
             (
                 "mycelial audit verify --file audit.jsonl",
                 "one that was kept elsewhere",
@@ -138,9 +143,21 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "audit report",
-        &[("mycelial audit report --since 7d", "the last week, by person")],
+        &[
+            ("mycelial audit report --since 7d", "the last week, by person"),
+            ("mycelial audit report -l site=berlin", "what daemons there were told"),
+        ],
     ),
-    ("alert list", &[("mycelial alert list", "")]),
+    (
+        "alert list",
+        &[
+            ("mycelial alert list", ""),
+            (
+                "mycelial alert list -l site=berlin",
+                "of daemons there, and their workflows",
+            ),
+        ],
+    ),
     ("alert rules", &[("mycelial alert rules", "")]),
     (
         "alert apply",
@@ -281,7 +298,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ),
         ],
     ),
-    ("workflow list", &[("mycelial workflow list", "")]),
+    (
+        "workflow list",
+        &[
+            ("mycelial workflow list", ""),
+            ("mycelial workflow list -l site=berlin", "what runs there"),
+        ],
+    ),
     (
         "workflow show",
         &[("mycelial workflow show orders --revision 3 > orders.toml", "as it was")],
@@ -301,7 +324,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ),
         ],
     ),
-    ("workflow diff", &[("mycelial workflow diff orders.toml", "")]),
+    (
+        "workflow diff",
+        &[
+            ("mycelial workflow diff orders.toml", ""),
+            ("mycelial workflow diff workflows", "all in a directory"),
+        ],
+    ),
     ("workflow revisions", &[("mycelial workflow revisions orders", "")]),
     ("workflow rollback", &[("mycelial workflow rollback orders --to 3", "")]),
     ("workflow delete", &[("mycelial workflow delete orders", "")]),
@@ -382,7 +411,14 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("rollout rollback", &[("mycelial rollout rollback 7", "all go back")]),
     (
         "ledger",
-        &[("mycelial ledger", ""), ("mycelial ledger -o json", "for programs")],
+        &[
+            ("mycelial ledger", ""),
+            ("mycelial ledger orders", "of one workflow"),
+            (
+                "mycelial ledger -l site=berlin --troubled",
+                "what does not flow from or to Berlin",
+            ),
+        ],
     ),
     (
         "components",
@@ -457,6 +493,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "what one may, in an account",
             ),
         ],
+    ),
+    (
+        "backup",
+        &[(
+            "mycelial backup create --keys --dir /var/lib/mycelial/plane keys.backup",
+            "on the plane's host",
+        )],
     ),
     ("doctor", &[("mycelial doctor", "")]),
     ("bugreport", &[("mycelial bugreport report.json", "")]),

@@ -10,6 +10,7 @@ use crate::{
     arguments::Output,
     ask::sure,
     client::{CliError, Client},
+    names,
     render::table,
 };
 
@@ -22,14 +23,16 @@ pub enum Group {
     /// shared by a group is moved at once.
     Set {
         /// Its name.
+        #[arg(add = names::groups())]
         name: String,
         /// What it stands for.
-        #[arg(allow_hyphen_values = true)]
+        #[arg(allow_hyphen_values = true, add = names::selectors())]
         selector: String,
     },
     /// Forget a group. Workflows that name it cannot be applied any more.
     Remove {
         /// Its name.
+        #[arg(add = names::groups())]
         name: String,
         /// Do not ask.
         #[arg(long)]

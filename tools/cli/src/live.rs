@@ -1,6 +1,6 @@
 //! Commands that go on for a while: taps and messages.
 
-use std::{io::Read, path::Path, time::Duration};
+use std::{collections::BTreeMap, io::Read, path::Path, time::Duration};
 
 use bus_link::{
     home::Home,
@@ -9,8 +9,8 @@ use bus_link::{
 use bus_schema::{
     api::{ApiCall, ApiResult},
     data::{Batch, Cell},
-    id::WorkflowId,
-    message::{TapOpen, TapSample, Text},
+    id::{NodeId, WorkflowId},
+    message::{Ping, Pong, TapOpen, TapSample, Text},
     redact::{self, Redact},
     shown::{HIDDEN, Record, Records},
     subject::{self, Lane, Pattern},
@@ -20,7 +20,7 @@ use crate::{
     answer::print_item,
     arguments::Output,
     client::{CliError, Client},
-    many::{self, Where},
+    many::{self, Target, Where},
 };
 
 /// Names columns, with commas between them, that no tap shows.
@@ -61,12 +61,13 @@ fn hidden(mut columns: Vec<String>, always: &str, show_all: bool) -> Result<Reda
 /// Shows records that pass a node.
 pub async fn tap(dir: &Path, timeout: Duration, output: Output, wish: Wish) -> Result<(), CliError> {
     let client = Client::connect(dir, timeout, Vec::new()).await?;
-    let targets = many::targets(&client, wish.place).await?;
-    let mut daemons = Vec::with_capacity(targets.len());
-    for (_, node) in targets {
-        client.know(&node).await?;
-        daemons.push(node);
-    }
+    let done = watch(&client, output, &wish).await;
+    client.close().await;
+    done
+}
+
+async fn watch(client: &Client, output: Output, wish: &Wish) -> Result<(), CliError> {
+    let daemons = tappable(client, wish).await?;
     let open = TapOpen {
         workflow: WorkflowId::of_name(&wish.workflow),
         node: wish.node.clone(),
@@ -77,7 +78,7 @@ pub async fn tap(dir: &Path, timeout: Duration, output: Output, wish: Wish) -> R
     let end = tokio::time::sleep(Duration::from_secs(wish.seconds));
     tokio::pin!(end);
     let mut shown = 0;
-    let mut refusals = 0;
+    let mut refusals: BTreeMap<NodeId, String> = BTreeMap::new();
     let mut events = client.events.lock().await;
     eprintln!(
         "tapping '{}' of '{}' for {} s; Ctrl-C ends it",
@@ -94,12 +95,17 @@ pub async fn tap(dir: &Path, timeout: Duration, output: Output, wish: Wish) -> R
             }
             event = events.recv() => match event {
                 Some(SessionEvent::Message(message)) if message.is::<TapSample>() => {
-                    match sample(&message, output, &wish.redact, wish.count.map(|count| count - shown.min(count))) {
-                        Ok(rows) => shown += rows,
-                        Err(refused) => {
-                            refusals += 1;
-                            if refusals >= daemons.len() { break Err(CliError::Failed(refused)); }
+                    match sample(&message, output, &open, &wish.redact, wish.count.map(|count| count - shown.min(count))) {
+                        Ok(None) => {}
+                        Ok(Some(rows)) => {
+                            shown += rows;
+                            refusals.remove(&message.sender.node);
                         }
+                        // Others may run that node.
+                        Err(refused) => drop(refusals.insert(message.sender.node, refused)),
+                    }
+                    if refusals.len() >= daemons.len() {
+                        break Err(CliError::Failed(refusals.into_values().collect::<Vec<_>>().join("\n")));
                     }
                     if wish.count.is_some_and(|count| shown >= count) { break Ok(()); }
                 }
@@ -109,15 +115,88 @@ pub async fn tap(dir: &Path, timeout: Duration, output: Output, wish: Wish) -> R
             }
         }
     };
-    drop(events);
-    client.close().await;
+    // Its lease would end it as well, and until then it would fill the line.
+    let close = TapOpen { lease_ms: 0, ..open };
+    for node in &daemons {
+        let _ = client.session.send(node, &close).await;
+    }
     eprintln!("{shown} records shown");
     result
 }
 
-/// Prints a sample; returns how many records it held, or why the tap was refused.
-fn sample(message: &Incoming, output: Output, redact: &Redact, most: Option<u64>) -> Result<u64, String> {
+/// The daemons that can be tapped. Says who is not there; nobody waits for records that cannot come.
+async fn tappable(client: &Client, wish: &Wish) -> Result<Vec<NodeId>, CliError> {
+    let targets = many::targets(client, wish.place.clone()).await?;
+    if targets.iter().any(|target| target.presence.is_some()) {
+        match client.call(&ApiCall::WorkflowShow(wish.workflow.clone())).await? {
+            ApiResult::Workflow { text, .. } => is_there(&text, wish)?,
+            _ => return Err(CliError::Failed("the plane answered something else".to_string())),
+        }
+    }
+    let (away, there): (Vec<Target>, Vec<Target>) = targets.into_iter().partition(Target::is_away);
+    let names: Vec<&str> = away.iter().map(|target| target.name.as_str()).collect();
+    match (names.len(), there.is_empty()) {
+        (0, false) => {}
+        (0, true) => {
+            let message = format!("'{}' runs on no daemon", wish.workflow);
+            return Err(CliError::not_found(
+                message,
+                &format!("mycelial workflow status {}", wish.workflow),
+            ));
+        }
+        (_, true) => {
+            let text = format!("not online, and nobody else runs it: {}", names.join(", "));
+            return Err(CliError::Unreachable(format!("{text}\n  hint: mycelial daemon list")));
+        }
+        (_, false) => eprintln!("not online, nothing is shown of them: {}", names.join(", ")),
+    }
+    let mut daemons = Vec::with_capacity(there.len());
+    for Target { name, node, presence } in there {
+        client.know(&node).await?;
+        // Whoever is silent is told now when the plane cannot tell.
+        if presence.is_none() {
+            client.ask::<Ping, Pong>(&name, &node, &Ping { nonce: 1 }).await?;
+        }
+        daemons.push(node);
+    }
+    Ok(daemons)
+}
+
+/// Whether a workflow has the node that is wished; an edge, such as `lines->out`, is known where it begins and ends.
+fn is_there(text: &str, wish: &Wish) -> Result<(), CliError> {
+    let nodes = nodes_in(text);
+    if wish.node.contains("->") || nodes.iter().any(|node| *node == wish.node) {
+        return Ok(());
+    }
+    let hint = match bus_link::settings::nearest(&wish.node, nodes.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean '{near}'?"),
+        None => format!("it has: {}", nodes.join(", ")),
+    };
+    let message = format!("there is no node '{}' in '{}'", wish.node, wish.workflow);
+    Err(CliError::not_found(message, &hint))
+}
+
+/// The nodes that a workflow's text names.
+pub fn nodes_in(text: &str) -> Vec<String> {
+    let table = toml::from_str::<toml::Table>(text).unwrap_or_default();
+    let sections = ["sources", "transforms", "destinations"].into_iter();
+    let nodes = sections.filter_map(|section| table.get(section)?.as_table());
+    nodes.flat_map(|nodes| nodes.keys().cloned()).collect()
+}
+
+/// Prints a sample of this tap; returns how many records it held, or why the tap was refused. `None`: it is another tap's, of
+/// the same operator.
+fn sample(
+    message: &Incoming,
+    output: Output,
+    tap: &TapOpen,
+    redact: &Redact,
+    most: Option<u64>,
+) -> Result<Option<u64>, String> {
     let sample: TapSample = message.read().map_err(|error| error.to_string())?;
+    if (sample.workflow, &sample.node) != (tap.workflow, &tap.node) {
+        return Ok(None);
+    }
     if !sample.refused.is_empty() {
         return Err(format!("{}: {}", message.sender.name, sample.refused));
     }
@@ -143,7 +222,7 @@ fn sample(message: &Incoming, output: Output, redact: &Redact, most: Option<u64>
     if sample.skipped > 0 {
         eprintln!("({} more passed)", sample.skipped);
     }
-    Ok(rows)
+    Ok(Some(rows))
 }
 
 /// A value of a tap: what is not there is no secret.
@@ -272,6 +351,36 @@ mod tests {
         let wrong = hidden(vec!["a*b".into()], "", false).unwrap_err();
         assert_eq!(wrong.exit_code(), 2);
         assert!(wrong.to_string().contains("'a*b' is no pattern"), "{wrong}");
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_is_told() {
+        let text = "name = 'w'\n[sources.lines]\n[transforms.clean]\n[destinations.out]\n[tests.x]\n";
+        for (node, said) in [
+            ("lines", None),
+            ("clean", None),
+            ("out", None),
+            ("lines->out", None),
+            ("linse", Some("did you mean 'lines'?")),
+            ("x", Some("it has: lines, clean, out")),
+        ] {
+            let wish = Wish {
+                place: Where::Workflow("w".into()),
+                workflow: "w".into(),
+                node: node.into(),
+                redact: Redact::new(&[]).unwrap(),
+                rate: 1,
+                seconds: 1,
+                count: None,
+            };
+            match is_there(text, &wish) {
+                Ok(()) => assert_eq!(said, None, "{node}"),
+                Err(error) => {
+                    assert_eq!(error.exit_code(), 5);
+                    assert!(error.to_string().contains(said.unwrap()), "{error}");
+                }
+            }
+        }
     }
 
     #[test]

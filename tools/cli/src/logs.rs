@@ -88,9 +88,9 @@ async fn read(client: &Client, output: Output, wish: Wish) -> Result<(), CliErro
         since_unix_ms: since(lines.since),
     };
     let workflow = workflow.as_str();
-    let tails = targets.into_iter().map(|(daemon, node)| Tail {
-        daemon,
-        node,
+    let tails = targets.into_iter().map(|target| Tail {
+        daemon: target.name,
+        node: target.node,
         after: 0,
         most: lines.most(),
     });
@@ -199,7 +199,7 @@ impl Printer {
             "daemon": daemon, "number": line.number, "unix_ms": line.unix_ms, "level": line.level,
             "workflow": line.workflow, "text": line.text,
         });
-        print_item(self.output, &data, &line.workflow, &text)
+        print_item(self.output, &data, daemon, &text)
     }
 }
 

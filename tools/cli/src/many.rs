@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, io::IsTerminal};
 
 use bus_schema::{
-    api::{ApiCall, ApiResult, Failure},
+    api::{ApiCall, ApiResult, DaemonDetail, DaemonView, Failure, Presence},
     id::NodeId,
 };
 use futures_util::{StreamExt as _, stream};
@@ -14,13 +14,17 @@ use tokio::time::{Duration, Instant, sleep};
 use crate::{
     answer::Answer,
     arguments::{Keeper, Output, Part, Whom},
+    ask,
     client::{CliError, Client},
     render,
-    requests::find_daemon,
 };
 
 /// Most daemons that are asked at the same time.
 pub const AT_ONCE_MAX: usize = 32;
+/// Most daemons that a question names.
+const NAMED_MAX: usize = 5;
+/// How long the plane may take to tell of a daemon that this operator knows: after that the daemon is asked without it.
+const KNOWN_WAIT: Duration = Duration::from_secs(3);
 /// Until a daemon that is at it is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -70,17 +74,79 @@ impl From<Part> for Where {
     }
 }
 
-/// Names and ids of the daemons that are meant, with a roster as new as the plane's.
-pub async fn targets(client: &Client, place: Where) -> Result<Vec<(String, NodeId)>, CliError> {
-    let other = || CliError::Failed("the plane answered something else".to_string());
-    let (selector, of) = match place {
-        Where::Daemon(name) => {
-            let node = find_daemon(client, &name).await?;
-            return Ok(vec![(name, node)]);
+/// A daemon that is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// As it is called.
+    pub name: String,
+    /// Its id.
+    pub node: NodeId,
+    /// Whether it is there, as the plane sees it; `None`: the plane is away.
+    pub presence: Option<Presence>,
+}
+
+impl Target {
+    /// Whether the plane says that it is not there.
+    pub fn is_away(&self) -> bool {
+        matches!(self.presence, Some(Presence::Offline | Presence::Unknown))
+    }
+}
+
+/// A daemon by name or id, with a roster as new as the plane's. While the plane is away, as this operator knows it: that is when
+/// somebody needs to ask a daemon itself.
+pub async fn find(client: &Client, name: &str) -> Result<Target, CliError> {
+    let known = client.known(name);
+    let wait = if known.is_some() { KNOWN_WAIT } else { Duration::MAX };
+    match (
+        client.call_within(&ApiCall::DaemonShow(name.to_string()), wait).await,
+        known,
+    ) {
+        (Ok(ApiResult::Daemon(DaemonDetail { view, .. })), _) => {
+            if let ApiResult::Roster(put) = client.call(&ApiCall::Roster).await? {
+                client.take_roster(&put);
+            }
+            client.know(&view.node).await?;
+            Ok(Target {
+                name: name.to_string(),
+                node: view.node,
+                presence: Some(view.presence),
+            })
         }
-        Where::Selector(selector) => (selector, None),
-        Where::Workflow(name) => match client.call(&ApiCall::WorkflowShow(name)).await? {
-            ApiResult::Workflow { view, .. } => (String::new(), Some(BTreeSet::from_iter(view.daemons))),
+        (Ok(_), _) => Err(CliError::Failed("the plane answered something else".to_string())),
+        (Err(CliError::Unreachable(cause)), Some((_, node))) => {
+            eprintln!("{cause}\nasking '{name}' itself, as it was known when the plane answered last");
+            Ok(Target {
+                name: name.to_string(),
+                node,
+                presence: None,
+            })
+        }
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// The daemons that are meant, with a roster as new as the plane's.
+pub async fn targets(client: &Client, place: Where) -> Result<Vec<Target>, CliError> {
+    let chosen = match place {
+        Where::Daemon(name) => return find(client, &name).await.map(|target| vec![target]),
+        Where::Selector(selector) => choose(client, selector, None).await,
+        Where::Workflow(name) => choose(client, String::new(), Some(name)).await,
+    };
+    chosen.map_err(|error| match error {
+        CliError::Unreachable(cause) => CliError::Unreachable(format!(
+            "{cause}\n  hint: the plane says whom a selector or a workflow means; a daemon that is named is asked without it"
+        )),
+        error => error,
+    })
+}
+
+/// Those that a selector chooses, of a workflow's daemons if one is given.
+async fn choose(client: &Client, selector: String, workflow: Option<String>) -> Result<Vec<Target>, CliError> {
+    let other = || CliError::Failed("the plane answered something else".to_string());
+    let of = match workflow {
+        None => None,
+        Some(name) => match client.call(&ApiCall::WorkflowShow(name)).await? {
+            ApiResult::Workflow { view, .. } => Some(BTreeSet::from_iter(view.daemons)),
             _ => return Err(other()),
         },
     };
@@ -99,7 +165,12 @@ pub async fn targets(client: &Client, place: Where) -> Result<Vec<(String, NodeI
         return Err(other());
     };
     client.take_roster(&put);
-    Ok(daemons.into_iter().map(|daemon| (daemon.name, daemon.node)).collect())
+    let target = |daemon: DaemonView| Target {
+        name: daemon.name,
+        node: daemon.node,
+        presence: Some(daemon.presence),
+    };
+    Ok(daemons.into_iter().map(target).collect())
 }
 
 /// How a command ended on one daemon.
@@ -158,22 +229,64 @@ pub struct Ended<T> {
     pub cause: String,
 }
 
+/// What is asked about before it is done to many at once.
+pub struct Doubt<'a> {
+    /// `pauses`, `drains`: what is done to them.
+    pub what: &'a str,
+    /// Whether the answer was given with the command.
+    pub yes: bool,
+}
+
+/// Whoever is named, or is meant by a workflow's name, is meant; whoever a selector chooses may be more than was thought of: an
+/// unset variable is an empty selector, and chooses all.
+pub fn sure(selector: Option<&str>, names: &[&str], doubt: &Doubt<'_>) -> Result<(), CliError> {
+    match selector {
+        Some(selector) if names.len() > 1 || selector.trim().is_empty() => {
+            ask::sure(&question(selector, names, doubt.what), doubt.yes)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn question(selector: &str, names: &[&str], what: &str) -> String {
+    let (count, s) = (names.len(), if names.len() == 1 { "" } else { "s" });
+    let named = names[..count.min(NAMED_MAX)].join(", ");
+    let more = match count.saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let by = match selector.trim() {
+        "" => "an empty selector chooses all".to_string(),
+        selector => format!("chosen by '{selector}'"),
+    };
+    format!("this {what} on {count} daemon{s} ({by}): {named}{more}")
+}
+
 /// Asks all that are meant, some at a time. One that is at it, or silent, is asked again until `until`; without that, once.
 pub async fn each<T, F>(
     client: &Client,
     place: Where,
     until: Option<Instant>,
+    doubt: Option<Doubt<'_>>,
     ask: F,
 ) -> Result<Vec<Ended<T>>, CliError>
 where
     T: Default,
     F: AsyncFn(&str, &NodeId) -> Result<Said<T>, CliError>,
 {
+    let selector = match &place {
+        Where::Selector(selector) => Some(selector.clone()),
+        Where::Daemon(_) | Where::Workflow(_) => None,
+    };
     let targets = targets(client, place).await?;
+    if let Some(doubt) = doubt {
+        let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+        sure(selector.as_deref(), &names, &doubt)?;
+    }
     let count = targets.len();
-    let asked = targets.into_iter().enumerate().map(|(at, (daemon, node))| {
+    let asked = targets.into_iter().enumerate().map(|(at, target)| {
         let ask = &ask;
-        async move { (at, one(client, daemon, node, until, ask).await) }
+        async move { (at, one(client, target.name, target.node, until, ask).await) }
     });
     let mut asked = stream::iter(asked).buffer_unordered(AT_ONCE_MAX);
     let mut all = Vec::with_capacity(count);
@@ -310,6 +423,45 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_asked_about() {
+        let doubt = Doubt {
+            what: "pauses all workflows",
+            yes: false,
+        };
+        // No terminal is here: what would be asked is refused, with the way to say it.
+        for (selector, names, asked) in [
+            (None, &["a", "b"][..], None),
+            (Some("site=berlin"), &["a"], None),
+            (
+                Some("site=berlin"),
+                &["a", "b"],
+                Some("this pauses all workflows on 2 daemons (chosen by 'site=berlin'): a, b\n  hint: say --yes"),
+            ),
+            (
+                Some(" "),
+                &["a"],
+                Some("this pauses all workflows on 1 daemon (an empty selector chooses all): a\n  hint: say --yes"),
+            ),
+            (
+                Some("name:*"),
+                &["a", "b", "c", "d", "e", "f", "g"],
+                Some("on 7 daemons (chosen by 'name:*'): a, b, c, d, e and 2 more\n"),
+            ),
+        ] {
+            match (sure(selector, names, &doubt), asked) {
+                (Ok(()), None) => {}
+                (Err(error), Some(asked)) => {
+                    assert_eq!(error.exit_code(), 2);
+                    assert!(error.to_string().contains(asked), "{error}");
+                }
+                other => panic!("{selector:?} {names:?}: {other:?}"),
+            }
+        }
+        let yes = Doubt { yes: true, ..doubt };
+        assert!(sure(Some(""), &["a", "b"], &yes).is_ok());
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::{
     ask::sure,
     client::{CliError, Client},
     names,
+    narrow::Chosen,
     render::{self, table},
 };
 
@@ -69,6 +70,7 @@ pub enum Metrics {
     /// What went through one stream.
     Stream {
         /// WORKFLOW/EDGE, as `mycelial ledger -o name` prints it.
+        #[arg(add = names::streams())]
         name: String,
         #[command(flatten)]
         span: Span,
@@ -96,7 +98,11 @@ All rules that are not in the file are forgotten, and those that come with the p
 #[derive(Debug, Subcommand)]
 pub enum Alert {
     /// What is wrong now, and what may become so.
-    List,
+    List {
+        /// Only about daemons that this chooses, and workflows that run on one of them.
+        #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true)]
+        select: Option<String>,
+    },
     /// All rules, those that come with the plane too.
     Rules,
     /// Take the rules of a file, and forget all others; --preview only says when they would have fired.
@@ -114,6 +120,7 @@ pub enum Alert {
     /// Tell nobody of an alert for a while.
     Silence {
         /// Its id, as the list shows it.
+        #[arg(add = names::alerts())]
         id: String,
         /// For how long: 30m, 2h, 7d.
         #[arg(long = "for", default_value = "2h", value_parser = duration_s, value_name = "TIME")]
@@ -255,7 +262,7 @@ pub async fn metrics(dir: &Path, timeout: Duration, output: Output, what: Metric
 /// `mycelial alert`
 pub async fn alert(dir: &Path, timeout: Duration, output: Output, what: Alert) -> Result<(), CliError> {
     let call = match what {
-        Alert::List => ObserveCall::Alerts,
+        Alert::List { select } => return list(dir, timeout, output, select).await,
         Alert::Rules => ObserveCall::Rules,
         Alert::Silence { id, for_s, reason, end } => ObserveCall::Silence {
             id,
@@ -319,6 +326,21 @@ fn forgets(before: &[AlertRule], rules: &[AlertRule]) -> Option<String> {
         what.push(format!("have again as it comes with the plane: {}", names(&again)));
     }
     (!what.is_empty()).then(|| format!("{}?", what.join("; and ")))
+}
+
+async fn list(dir: &Path, timeout: Duration, output: Output, select: Option<String>) -> Result<(), CliError> {
+    let client = Client::connect(dir, timeout, Vec::new()).await?;
+    let asked = async {
+        let chosen = Chosen::by(&client, select).await?;
+        match client.call(&ApiCall::Observe(ObserveCall::Alerts)).await? {
+            ApiResult::Observe(ObserveResult::Alerts(alerts)) => chosen.alerts(&client, alerts).await,
+            _ => Err(CliError::Failed("the plane answered something else".to_string())),
+        }
+    };
+    let answered = asked.await;
+    client.close().await;
+    print(output, &ObserveResult::Alerts(answered?));
+    Ok(())
 }
 
 fn print(output: Output, result: &ObserveResult) {
@@ -610,7 +632,10 @@ mod tests {
         let rules = rules_of("r.toml", "[[rule]]\nname = 'a'\nwhen = 'lag'\nover = 60\nfor = '5m'\n").unwrap();
         assert_eq!((rules[0].for_s, rules[0].over, rules[0].enabled), (300, 60, true));
         for (text, part) in [
-            ("[[rule]]\nname = 'a'\nwhen = 'lagg'", "r.toml:3"),
+            (
+                "[[rule]]\nname = 'a'\nwhen = 'lagg'",
+                "r.toml:3: rule.when: unknown variant",
+            ),
             (
                 "[[rule]]\nname = 'a'\nwhen = 'lag'\nfro = '1m'",
                 "r.toml:4: unknown field `fro`",

@@ -11,6 +11,7 @@ use crate::{
     arguments::Output,
     ask::sure,
     client::{CliError, Client},
+    names,
     render::{clock_time, table},
 };
 
@@ -23,6 +24,7 @@ pub enum Operator {
     /// that it made keep working; see `mycelial token list`.
     Revoke {
         /// Its name or id.
+        #[arg(add = names::operators())]
         name: String,
         /// Do not ask.
         #[arg(long)]

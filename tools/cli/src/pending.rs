@@ -13,6 +13,7 @@ use crate::{
     answer::Answer,
     arguments::{Output, duration_s},
     client::{CliError, Client},
+    names,
     render::{clock_time, table},
 };
 
@@ -33,6 +34,7 @@ pub enum Enrol {
     /// Make the daemon that shows this code a member. Compare it with what the daemon itself shows.
     Approve {
         /// The code, as the daemon shows it.
+        #[arg(add = names::codes())]
         code: String,
         /// Another name than the one it asks for.
         #[arg(long)]
@@ -41,6 +43,7 @@ pub enum Enrol {
     /// Turn the daemon that shows this code away.
     Reject {
         /// The code, as the list shows it.
+        #[arg(add = names::codes())]
         code: String,
     },
 }

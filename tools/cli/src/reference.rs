@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use clap_complete::env::Shells;
 
-use crate::{arguments::Shell, client::CliError};
+use crate::{arguments::Shell, client::CliError, programs};
 
 /// The program's name.
 const NAME: &str = "mycelial";
@@ -35,6 +35,12 @@ pub fn man(dir: &Path) -> Result<(), CliError> {
     let failed = |error: std::io::Error| CliError::Failed(format!("cannot write into {}: {error}", dir.display()));
     fs::create_dir_all(dir).map_err(failed)?;
     clap_mangen::generate_to(crate::examples::command(), dir).map_err(failed)?;
+    for name in programs::OTHERS {
+        match programs::helps(name, &programs::place(name)) {
+            Some(helps) => fs::write(dir.join(format!("{name}.1")), programs::page(name, &helps)).map_err(failed)?,
+            None => eprintln!("no page of {name}: it is not on this host"),
+        }
+    }
     eprintln!("read one with: man {}/{NAME}.1", dir.display());
     Ok(())
 }
@@ -99,6 +105,7 @@ stay as they are, and new ones may come: [OUTPUT.md](OUTPUT.md) lists them. Data
         for (file, _) in &pages {
             let _ = writeln!(whole, "- [`{NAME} {}`]({file})", file.trim_end_matches(".md"));
         }
+        whole.push_str("- [the plane, the daemon, the broker](PROGRAMS.md)\n");
         pages.push(("README.md".to_string(), whole));
         pages
     }

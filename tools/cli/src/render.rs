@@ -1,5 +1,7 @@
 //! Results as text: tables for people, JSON for programs. Pure.
 
+use std::collections::BTreeMap;
+
 use bus_schema::{
     api::{
         ComponentView, DaemonDetail, DaemonView, Labelled, LabelledToken, NodeView, PlaneInfo, Presence, Problem,
@@ -145,12 +147,21 @@ fn last_seen(ms: Option<u64>) -> String {
 
 /// The list of daemons.
 pub fn daemons(daemons: &[DaemonView]) -> String {
+    daemons_with(daemons, None)
+}
+
+/// The same with one column more.
+pub fn daemons_labelled(daemons: &[DaemonView], labels: impl Fn(&DaemonView) -> String) -> String {
+    daemons_with(daemons, Some(&labels))
+}
+
+fn daemons_with(daemons: &[DaemonView], labels: Option<&dyn Fn(&DaemonView) -> String>) -> String {
     let row = |daemon: &DaemonView| {
         let plan = match (daemon.plan_version, daemon.plan_wanted) {
             (has, wants) if has == wants => has.to_string(),
             (has, wants) => format!("{has} -> {wants}"),
         };
-        vec![
+        let mut row = vec![
             daemon.name.clone(),
             presence(daemon.presence).to_string(),
             last_seen(daemon.last_seen_ms),
@@ -161,9 +172,11 @@ pub fn daemons(daemons: &[DaemonView]) -> String {
             bytes(daemon.resources.rss_bytes),
             bytes(daemon.resources.spool_bytes),
             daemon.node.to_string(),
-        ]
+        ];
+        row.extend(labels.map(|labels| labels(daemon)));
+        row
     };
-    let headings = [
+    let mut headings = vec![
         "name",
         "presence",
         "last seen",
@@ -175,6 +188,7 @@ pub fn daemons(daemons: &[DaemonView]) -> String {
         "buffered",
         "id",
     ];
+    headings.extend(labels.map(|_| "labels"));
     table(&headings, &daemons.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -192,7 +206,7 @@ fn damaged(count: u32) -> String {
 }
 
 /// One daemon.
-pub fn daemon(detail: &DaemonDetail) -> String {
+pub fn daemon(detail: &DaemonDetail, labels: &BTreeMap<String, String>) -> String {
     let DaemonDetail { view, host, .. } = detail;
     let mut lines = vec![
         ("name", view.name.clone()),
@@ -233,7 +247,12 @@ pub fn daemon(detail: &DaemonDetail) -> String {
         ("buffered", bytes(view.resources.spool_bytes)),
         ("plan", format!("{} of {}", view.plan_version, view.plan_wanted)),
         ("refused", format!("{} messages", detail.refused)),
+        ("labels", label_words(labels)),
     ];
+    if !detail.components.is_empty() {
+        let names: Vec<&str> = detail.components.iter().map(|one| one.name.as_str()).collect();
+        lines.push(("components", format!("{}: {}", names.len(), names.join(", "))));
+    }
     if !detail.plan_error.is_empty() {
         lines.push(("plan error", detail.plan_error.clone()));
     }
@@ -242,7 +261,7 @@ pub fn daemon(detail: &DaemonDetail) -> String {
     }
     let mut text: String = lines
         .iter()
-        .map(|(key, value)| format!("{key:<12} {value}\n"))
+        .map(|(key, value)| format!("{}\n", format!("{key:<12} {value}").trim_end()))
         .collect();
     if !detail.parts.is_empty() {
         text.push('\n');
@@ -270,24 +289,26 @@ pub fn parts(parts: &[WorkflowPart]) -> String {
 
 /// Daemons with their labels.
 pub fn labels(labelled: &[Labelled]) -> String {
-    let row = |one: &Labelled| {
-        let labels: Vec<String> = one.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        vec![one.name.clone(), labels.join(" ")]
-    };
+    let row = |one: &Labelled| vec![one.name.clone(), label_words(&one.labels)];
     table(&["name", "labels"], &labelled.iter().map(row).collect::<Vec<_>>())
+}
+
+/// `site=berlin test=1`
+pub fn label_words(labels: &BTreeMap<String, String>) -> String {
+    let words: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    words.join(" ")
 }
 
 /// The enrolment strings that can still be used.
 pub fn tokens(tokens: &[LabelledToken]) -> String {
     let row = |LabelledToken { token, labels }: &LabelledToken| {
-        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         vec![
             token.id.to_string(),
             token.role.to_string(),
             token.name.clone().unwrap_or_default(),
             token.uses_left.to_string(),
             clock_time(token.expires_unix_ms),
-            labels.join(" "),
+            label_words(labels),
         ]
     };
     table(

@@ -9,6 +9,7 @@ use bus_link::{
 use bus_schema::{
     api::{ApiCall, ApiResult, ComponentView, Failure, FailureKind, LabelledToken},
     control::ControlCall,
+    id::NodeId,
     member::{Invitation, Role, is_name},
     message::HostFacts,
 };
@@ -17,10 +18,11 @@ use crate::{
     answer::Answer,
     arguments::{Acl, Arguments, Command, Daemon, NewRole, Output, Token},
     ask::sure,
-    audit, bugreport,
+    audit, backup, bugreport,
     client::{CliError, Client, open_home},
-    contexts, control, doctor, groups, letters, live, logs,
-    many::Where,
+    contexts, control, daemons, doctor, groups, letters, live, logs,
+    many::{self, Doubt, Where},
+    narrow::{self, Accounts},
     observe, operators, pending, reference, render, rollouts, secrets, top, workflows,
 };
 
@@ -82,7 +84,20 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Enrol(what) => pending::run(&dir()?, timeout, output, what).await,
         Command::Group(what) => groups::run(&dir()?, timeout, output, what).await,
         Command::Operator(what) => operators::run(&dir()?, timeout, output, what).await,
-        Command::Token(what) => ask(&dir()?, timeout, output, token_call(what)?).await,
+        Command::Token(what) => {
+            let doubt = match &what {
+                Token::Revoke { id, yes } => Some((
+                    format!("this makes the enrolment string {id} useless to whoever has it"),
+                    *yes,
+                )),
+                Token::Create { .. } | Token::List => None,
+            };
+            let call = token_call(what)?;
+            if let Some((question, yes)) = doubt {
+                sure(&question, yes)?;
+            }
+            ask(&dir()?, timeout, output, call).await
+        }
         Command::Logs { whom, workflow, lines } => {
             let wish = logs::Wish {
                 place: whom.into(),
@@ -95,7 +110,19 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Metrics(what) => observe::metrics(&dir()?, timeout, output, what).await,
         Command::Audit(what) => audit::run(&dir()?, timeout, output, what).await,
         Command::Alert(what) => observe::alert(&dir()?, timeout, output, what).await,
-        Command::Ledger => ask(&dir()?, timeout, output, ApiCall::Ledger).await,
+        Command::Ledger {
+            workflow,
+            select,
+            troubled,
+        } => {
+            let wish = Accounts {
+                workflow,
+                select,
+                troubled,
+            };
+            narrow::ledger(&dir()?, timeout, output, wish).await
+        }
+        Command::Backup { arguments } => backup::run(&arguments),
         Command::Acl(Acl::Export { broker, member }) => {
             let broker = broker.into();
             let call = match member {
@@ -111,23 +138,31 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
 async fn daemon(dir: &Path, timeout: Duration, output: Output, what: Daemon) -> Result<(), CliError> {
     let all = String::new;
     let (whom, call) = match what {
-        Daemon::List { select } => return ask(dir, timeout, output, ApiCall::DaemonSelect(select)).await,
-        Daemon::Show { name } => return ask(dir, timeout, output, ApiCall::DaemonShow(name)).await,
-        Daemon::Label { select, changes } => return ask(dir, timeout, output, label_call(select, &changes)?).await,
+        Daemon::List { select, labels } => return daemons::list(dir, timeout, output, select, labels).await,
+        Daemon::Show { name } => return daemons::show(dir, timeout, output, name).await,
+        Daemon::Label { select, changes, yes } => return label(dir, timeout, output, select, &changes, yes).await,
         Daemon::Revoke { name, yes } => return revoke(dir, timeout, output, &name, yes).await,
         Daemon::Ping { whom } => return control::ping(dir, timeout, output, whom).await,
         Daemon::Diagnose { whom, file } => return control::diagnose(dir, timeout, output, whom, file).await,
-        Daemon::Drain(patient) => {
-            return control::patiently(dir, timeout, output, patient, ControlCall::Drain { workflow: all() }).await;
+        Daemon::Drain { patient, yes } => {
+            let what = "pauses all workflows, and waits until nothing is buffered,";
+            let call = ControlCall::Drain { workflow: all() };
+            return control::patiently(dir, timeout, output, patient, call, Some(Doubt { what, yes })).await;
         }
         Daemon::SpoolCheck(patient) => {
-            return control::patiently(dir, timeout, output, patient, ControlCall::SpoolCheck).await;
+            return control::patiently(dir, timeout, output, patient, ControlCall::SpoolCheck, None).await;
         }
-        Daemon::Rotate(patient) => {
+        Daemon::Rotate { patient, yes } => {
             let wish = getrandom::u64().map_err(|error| CliError::Failed(error.to_string()))?;
-            return control::patiently(dir, timeout, output, patient, ControlCall::Rotate { wish }).await;
+            let what = "makes new keys";
+            let call = ControlCall::Rotate { wish };
+            return control::patiently(dir, timeout, output, patient, call, Some(Doubt { what, yes })).await;
         }
-        Daemon::Pause { whom } => (whom, ControlCall::Pause { workflow: all() }),
+        Daemon::Pause { whom, yes } => {
+            let what = "pauses all workflows";
+            let call = ControlCall::Pause { workflow: all() };
+            return control::command(dir, timeout, output, whom.into(), call, Some(Doubt { what, yes })).await;
+        }
         Daemon::Resume { whom } => (whom, ControlCall::Resume { workflow: all() }),
         Daemon::LogLevel { level, whom, for_s } => {
             let level = if level == "-" { String::new() } else { level };
@@ -135,7 +170,32 @@ async fn daemon(dir: &Path, timeout: Duration, output: Output, what: Daemon) -> 
             (whom, ControlCall::LogLevel { level, for_ms })
         }
     };
-    control::command(dir, timeout, output, whom.into(), call).await
+    control::command(dir, timeout, output, whom.into(), call, None).await
+}
+
+/// Shows labels, or changes them: on several daemons once somebody is sure.
+async fn label(
+    dir: &Path,
+    timeout: Duration,
+    output: Output,
+    select: String,
+    changes: &[String],
+    yes: bool,
+) -> Result<(), CliError> {
+    let call = label_call(select.clone(), changes)?;
+    if let ApiCall::DaemonLabel { selector, .. } = &call
+        && !yes
+    {
+        let client = Client::connect(dir, timeout, Vec::new()).await?;
+        let chosen = client.call(&ApiCall::DaemonSelect(selector.clone())).await;
+        client.close().await;
+        if let ApiResult::Daemons(daemons) = chosen? {
+            let names: Vec<&str> = daemons.iter().map(|daemon| daemon.name.as_str()).collect();
+            let what = format!("changes labels ({})", changes.join(" "));
+            many::sure(Some(&select), &names, &Doubt { what: &what, yes })?;
+        }
+    }
+    ask(dir, timeout, output, call).await
 }
 
 /// Takes a daemon out of the fleet, having said what that does.
@@ -200,7 +260,7 @@ fn token_call(what: Token) -> Result<ApiCall, CliError> {
             }
         }
         Token::List => ApiCall::TokenLabels,
-        Token::Revoke { id } => ApiCall::TokenRevoke(id.parse().map_err(|_| {
+        Token::Revoke { id, .. } => ApiCall::TokenRevoke(id.parse().map_err(|_| {
             CliError::Usage(format!(
                 "'{id}' is no id of an enrolment string\n  hint: mycelial token list"
             ))
@@ -258,10 +318,6 @@ fn label_call(selector: String, changes: &[String]) -> Result<ApiCall, CliError>
 /// Asks the plane and prints what it answers.
 async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Result<(), CliError> {
     let client = Client::connect(dir, timeout, Vec::new()).await?;
-    let chosen = match &call {
-        ApiCall::DaemonSelect(selector) => selector.clone(),
-        _ => String::new(),
-    };
     let mut answered = client.call(&call).await;
     // Those that are left once one is revoked are shown as they are listed.
     if matches!(answered, Ok(ApiResult::Tokens(_))) {
@@ -275,27 +331,6 @@ async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Re
         ApiResult::Token(token) => {
             Answer::new(&token, [token.clone()], format!("{token}\n")).print(output);
             eprintln!("use it once on the new host: myceliald enrol <string>   (or: mycelial init <string>)");
-        }
-        ApiResult::Daemons(daemons) => {
-            let names = daemons.iter().map(|daemon| daemon.name.clone());
-            Answer::new(&daemons, names, render::daemons(&daemons)).print(output);
-            match (daemons.is_empty(), chosen.as_str()) {
-                (false, _) => {}
-                (true, "") => eprintln!("no daemons yet; make an enrolment string with: mycelial token create"),
-                (true, selector) => eprintln!("no daemon is chosen by '{selector}'"),
-            }
-        }
-        ApiResult::Daemon(detail) => {
-            Answer::new(&detail, [detail.view.name.clone()], render::daemon(&detail)).print(output);
-        }
-        ApiResult::Ledger(streams) => {
-            let names = streams
-                .iter()
-                .map(|stream| format!("{}/{}", stream.workflow, stream.edge));
-            Answer::new(&streams, names, render::streams(&streams)).print(output);
-            if streams.is_empty() {
-                eprintln!("no streams: no workflow is deployed");
-            }
         }
         ApiResult::Nodes(nodes) => {
             let names = nodes.iter().map(|node| format!("{}/{}", node.workflow, node.node));
@@ -410,18 +445,9 @@ async fn init(dir: &Path, string: &str, name: Option<String>, wait: Duration) ->
     Ok(())
 }
 
-/// The id of a daemon by name or id, with a roster as new as the plane's.
-pub async fn find_daemon(client: &Client, name: &str) -> Result<bus_schema::id::NodeId, CliError> {
-    if let ApiResult::Roster(put) = client.call(&ApiCall::Roster).await? {
-        client.take_roster(&put);
-    }
-    match client.call(&ApiCall::DaemonShow(name.to_string())).await? {
-        ApiResult::Daemon(detail) => {
-            client.know(&detail.view.node).await?;
-            Ok(detail.view.node)
-        }
-        _ => Err(CliError::Failed("the plane answered something else".to_string())),
-    }
+/// The id of a daemon by name or id, with a roster as new as the plane's while it is there.
+pub async fn find_daemon(client: &Client, name: &str) -> Result<NodeId, CliError> {
+    many::find(client, name).await.map(|target| target.node)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! `mycelial rollout`: revisions that go to their daemons in waves; and what applying a text would change.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bus_schema::{
     api::{ApiCall, ApiResult, Changed, WorkflowDiff},
@@ -10,9 +13,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     answer::{Answer, print_item},
+    apply,
     arguments::{Output, Rollout, Waves},
+    ask,
     client::{CliError, Client},
-    render, workflows,
+    files, render,
+    seen::Seen,
 };
 
 /// Between two looks at a rollout.
@@ -29,17 +35,15 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Rollout) -
         Rollout::Start {
             file,
             expect,
+            force,
             reason,
             waves,
             watch,
         } => {
-            let call = begin(workflows::read(&file)?, expect, reason, policy(&waves)?);
+            let (text, policy) = (files::read(&file)?, policy(&waves)?);
+            let order = apply::Over { expect, force };
             let client = Client::connect(dir, timeout, Vec::new()).await?;
-            let started = ask(&client, &call).await.map_err(|error| match error {
-                CliError::Refused(failure) => CliError::Workflow(file, failure),
-                error => error,
-            });
-            let done = match started {
+            let done = match begun(&client, dir, file, text, order, reason, policy).await {
                 Ok(views) if watch => follow(&client, output, views[0].id, None).await,
                 Ok(views) => {
                     print(output, &views);
@@ -55,25 +59,35 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Rollout) -
         Rollout::Watch { id } => (ApiCall::RolloutShow(id), Some(id)),
         Rollout::Pause { id, reason } => (tell(id, RolloutCommand::Pause, reason), None),
         Rollout::Resume { id, reason } => (tell(id, RolloutCommand::Resume, reason), None),
-        Rollout::Abort { id, reason } => (tell(id, RolloutCommand::Abort, reason), None),
-        Rollout::Rollback { id, reason } => (tell(id, RolloutCommand::RollBack, reason), None),
+        Rollout::Abort { id, reason, yes } => {
+            let question = format!(
+                "this ends rollout {id} for good: daemons that have the new revision keep it, the others the old"
+            );
+            ask::sure(&question, yes)?;
+            (tell(id, RolloutCommand::Abort, reason), None)
+        }
+        Rollout::Rollback { id, reason, yes } => {
+            let question = format!("this gives all daemons that rollout {id} has reached what they had before");
+            ask::sure(&question, yes)?;
+            (tell(id, RolloutCommand::RollBack, reason), None)
+        }
     };
     let client = Client::connect(dir, timeout, Vec::new()).await?;
     let done = match watch {
         Some(id) => follow(&client, output, id, None).await,
-        None => match ask(&client, &call).await {
-            Ok(views) => {
+        None => match views(&client, &call).await {
+            Ok(seen) => {
                 match call {
                     // The answer shows how it stood before.
                     ApiCall::RolloutTell { id, .. } => {
-                        let views = ask(&client, &ApiCall::RolloutShow(id)).await;
-                        views.map(|views| print(output, &views))
+                        let after = views(&client, &ApiCall::RolloutShow(id)).await;
+                        after.map(|views| print(output, &views))
                     }
                     _ => {
-                        if views.is_empty() {
+                        if seen.is_empty() {
                             eprintln!("no rollouts yet; begin one with: mycelial rollout start FILE");
                         }
-                        print(output, &views);
+                        print(output, &seen);
                         Ok(())
                     }
                 }
@@ -85,7 +99,30 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Rollout) -
     done
 }
 
-async fn ask(client: &Client, call: &ApiCall) -> Result<Vec<RolloutView>, CliError> {
+/// Begins one for `rollout start`, over what this operator has seen.
+async fn begun(
+    client: &Client,
+    dir: &Path,
+    file: PathBuf,
+    text: String,
+    over: apply::Over,
+    reason: Option<String>,
+    policy: RolloutPolicy,
+) -> Result<Vec<RolloutView>, CliError> {
+    let mut seen = Seen::of(dir);
+    let item = apply::look(client, file, text).await?;
+    item.guard(client, &seen, &over)?;
+    let call = begin(item.text.clone(), item.expected(&over), reason, policy);
+    match views(client, &call).await {
+        Ok(views) => {
+            views.iter().for_each(|view| seen.note(&view.workflow, view.revision));
+            Ok(views)
+        }
+        Err(error) => Err(apply::overtaken(client, error, &item.name, item.file).await),
+    }
+}
+
+async fn views(client: &Client, call: &ApiCall) -> Result<Vec<RolloutView>, CliError> {
     match client.call(call).await? {
         ApiResult::Rollouts(views) => Ok(views),
         _ => Err(CliError::Failed("the plane answered something else".to_string())),
@@ -118,7 +155,7 @@ pub async fn start(
     waves: &Waves,
 ) -> Result<RolloutView, CliError> {
     let call = begin(text, expect_revision, reason, policy(waves)?);
-    let views = ask(client, &call).await?;
+    let views = views(client, &call).await?;
     let none = || CliError::Failed("the plane answered something else".to_string());
     views.into_iter().next().ok_or_else(none)
 }
@@ -128,8 +165,8 @@ pub async fn follow(client: &Client, output: Output, id: u64, most: Option<Durat
     let end = most.map(|most| Instant::now() + most);
     let mut told = String::new();
     loop {
-        let views = ask(client, &ApiCall::RolloutShow(id)).await?;
-        let Some(view) = views.first() else {
+        let found = views(client, &ApiCall::RolloutShow(id)).await?;
+        let Some(view) = found.first() else {
             return Err(CliError::Failed("the plane answered something else".to_string()));
         };
         let line = line(view);
@@ -240,6 +277,8 @@ fn policy(waves: &Waves) -> Result<RolloutPolicy, CliError> {
     if let Some(text) = &waves.max_failures {
         policy.failures_max = amount(text)?;
     }
+    policy.lag_bytes_max = waves.max_lag.unwrap_or(policy.lag_bytes_max);
+    policy.throughput_percent_min = waves.min_throughput.unwrap_or(policy.throughput_percent_min);
     policy.dead_max = waves.max_dead.unwrap_or(policy.dead_max);
     if waves.pause_on_failure {
         policy.on_failure = OnFailure::Pause;
@@ -327,7 +366,16 @@ mod tests {
             read.waves,
             [Amount::Count(1), Amount::Percent(10), Amount::Percent(100)]
         );
-        assert_eq!((read.soak_s, read.take_s), (5, RolloutPolicy::default().take_s));
+        let default = RolloutPolicy::default();
+        assert_eq!((read.soak_s, read.take_s), (5, default.take_s));
+        let gates = |policy: &RolloutPolicy| (policy.lag_bytes_max, policy.throughput_percent_min);
+        assert_eq!(gates(&read), gates(&default));
+        let told = Waves {
+            max_lag: Some(1 << 30),
+            min_throughput: Some(0),
+            ..Waves::default()
+        };
+        assert_eq!(gates(&policy(&told).unwrap()), (1 << 30, 0));
         for wrong in ["", "x", "101%", "1;2", "-1"] {
             assert_eq!(policy(&typed(wrong)).unwrap_err().exit_code(), 2, "{wrong}");
         }

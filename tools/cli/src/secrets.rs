@@ -20,8 +20,9 @@ use serde_json::json;
 use crate::{
     answer::Answer,
     arguments::{Output, Secret},
+    ask,
     client::{CliError, Client},
-    many::{self, Said, Where},
+    many::{self, Doubt, Said, Where},
     render,
     requests::find_daemon,
 };
@@ -35,7 +36,7 @@ struct Kept {
 
 /// Does what was typed.
 pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Secret) -> Result<(), CliError> {
-    let (keeper, call) = match what {
+    let (keeper, call, doubt) = match what {
         Secret::Set { name, keeper } => {
             // Mistakes are told before a secret is asked for.
             if !is_name(&name) {
@@ -43,15 +44,22 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Secret) ->
                 return Err(CliError::Usage(format!("'{name}' cannot name a secret: {hint}")));
             }
             let value = value(&name)?;
-            (keeper, SecretCall::Set { name, value })
+            (keeper, SecretCall::Set { name, value }, None)
         }
-        Secret::Remove { name, keeper } => (keeper, SecretCall::Remove { name }),
-        Secret::List { keeper } => (keeper, SecretCall::List),
+        Secret::Remove { name, keeper, yes } => {
+            let what = format!("destroys the secret '{name}', which nobody can read out again,");
+            (keeper, SecretCall::Remove { name }, Some((what, yes)))
+        }
+        Secret::List { keeper } => (keeper, SecretCall::List, None),
     };
+    if let (Some(daemon), Some((what, yes))) = (&keeper.daemon, &doubt) {
+        ask::sure(&format!("this {what} on '{daemon}'"), *yes)?;
+    }
+    let doubt = doubt.as_ref().map(|(what, yes)| Doubt { what, yes: *yes });
     let client = Client::connect(dir, timeout, Vec::new()).await?;
     let done = match keeper.daemon.clone() {
         Some(daemon) => one(&client, output, &daemon, &call).await,
-        None => several(&client, output, keeper.into(), &call).await,
+        None => several(&client, output, keeper.into(), &call, doubt).await,
     };
     client.close().await;
     done
@@ -79,7 +87,13 @@ async fn one(client: &Client, output: Output, daemon: &str, call: &SecretCall) -
 }
 
 /// The same secret on many daemons: each is told by itself.
-async fn several(client: &Client, output: Output, place: Where, call: &SecretCall) -> Result<(), CliError> {
+async fn several(
+    client: &Client,
+    output: Output,
+    place: Where,
+    call: &SecretCall,
+    doubt: Option<Doubt<'_>>,
+) -> Result<(), CliError> {
     let ask = async |daemon: &str, node: &NodeId| -> Result<Said<Kept>, CliError> {
         Ok(match client.ask(daemon, node, call).await? {
             SecretResult::Failed(failure) => Said::from(failure),
@@ -93,7 +107,7 @@ async fn several(client: &Client, output: Output, place: Where, call: &SecretCal
             }),
         })
     };
-    let all = many::each(client, place, None, ask).await?;
+    let all = many::each(client, place, None, doubt, ask).await?;
     match call {
         SecretCall::List => many::print(output, &all, "secrets", |kept: &Kept| {
             let names = kept.secrets.iter().map(|secret| {

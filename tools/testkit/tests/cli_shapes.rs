@@ -29,8 +29,15 @@ Version 1. Made by `UPDATE=1 cargo nextest run -p testkit -E 'binary(cli_shapes)
 
 Within a version fields stay as they are, and new ones may come: read those that you know. `any` is null or something else. `-o yaml`
 gives the same fields; `-o jsonl` those of a list, an object a line. `items` come one after the other, an object a line in `json`, too;
-those of `tap` are the records, by column. A `text` is JSON's, in quotes; `-o name` only names, and `-o table` is for people and may change.
-`-l` stands for the same command with a selector in the place of a name.
+those of `tap` are the records, by column. A `text` is JSON's, in quotes; `-o table` is for people and may change.
+`-l` stands for the same command with a selector in the place of a name. `workflow diff` of several files or of a directory gives a list
+of what it gives for one; `workflow apply --waves` gives the rollout that has begun, or what `workflow apply` gives when there is
+nothing to do; `daemon list` has `labels` with `--labels`.
+
+`-o name` gives the names of things alone, a line each, to be typed again: the table below says which field that is. Of what is no list of
+things: `doctor`, `workflow check` and `workflow validate` give what is ill and nothing when all is well; `workflow test` the tests that
+differ; `audit report` what was done, `who: action`; `logs` and `tap` the daemon of each line or record; `sub` the topic; commands
+that daemons carry out, the daemons; `acl` and a workflow's text of an earlier revision have no names, and give nothing.
 
 | command | gives | fields |
 |---|---|---|
@@ -49,6 +56,7 @@ const SILENT: &[(&str, &str)] = &[
         "audit export",
         "writes a file with an object a line: the fields of `audit list`",
     ),
+    ("backup", "what `mycelial-plane backup` says"),
     ("alert test", "says on stderr whether the message was taken"),
     ("workflow delete", "says on stderr what is gone"),
 ];
@@ -61,7 +69,7 @@ const TYPED: &[&str] = &[
     "context list",
     "token create --name spare --label site=berlin",
     "token list",
-    "token revoke $(token list -o name)",
+    "token revoke $(token list -o name) --yes",
     "operator list",
     "group set south site=bonn",
     "group set north site=berlin",
@@ -69,6 +77,7 @@ const TYPED: &[&str] = &[
     "group remove north --yes",
     "daemon label gateway site=berlin",
     "daemon list",
+    "daemon list --labels",
     "daemon show gateway",
     "daemon pause gateway",
     "daemon resume gateway",
@@ -84,7 +93,7 @@ const TYPED: &[&str] = &[
     "secret set key -l site=berlin",
     "secret list --daemon gateway",
     "secret list -l site=berlin",
-    "secret remove key --daemon gateway",
+    "secret remove key --daemon gateway --yes",
     "workflow validate @/broken.toml",
     "workflow apply @/shop.workflow.toml --reason first",
     "workflow list",
@@ -118,19 +127,22 @@ const TYPED: &[&str] = &[
     "alert apply @/rules.toml",
     "audit list",
     "audit list --daemon gateway",
+    "audit list -l name:*",
     "audit verify",
+    "audit verify -l name:*",
     "audit report",
+    "audit report -l name:*",
     "rollout start @/changed.toml --waves 100% --soak 10m --reason second",
     "rollout list",
     "rollout show 1",
     "rollout pause 1",
     "rollout resume 1",
-    "rollout rollback 1",
+    "rollout rollback 1 --yes",
     "rollout start @/changed.toml --waves 100% --soak 10m",
-    "rollout abort $(rollout list -o name)",
+    "rollout abort $(rollout list -o name) --yes",
     "rollout watch $(rollout list -o name)",
     "workflow revisions shop",
-    "workflow rollback shop --to 1",
+    "workflow rollback shop --to 1 --yes",
     "enrol open",
     "enrol pending",
     "enrol approve $(enrol pending -o name) --name pump",
@@ -140,6 +152,23 @@ const TYPED: &[&str] = &[
     "daemon rotate gateway --wait-max 1s",
     "daemon revoke hub --yes",
     "operator revoke anna --yes",
+];
+
+/// What `-o name` gives: this field of each of what `-o json` gives.
+const NAMED: &[(&str, &str)] = &[
+    ("alert rules", "name"),
+    ("audit list", "number"),
+    ("components", "name"),
+    ("context list", "name"),
+    ("daemon list", "name"),
+    ("daemon show gateway", "name"),
+    ("group list", "name"),
+    ("metrics daemon gateway", "metric"),
+    ("operator list", "name"),
+    ("rollout list", "id"),
+    ("token list", "id"),
+    ("workflow list", "name"),
+    ("workflow revisions shop", "number"),
 ];
 
 /// Their likes were typed, and need somebody more than there is.
@@ -319,6 +348,25 @@ impl World {
         }
     }
 
+    /// Whether `-o name` gives that field of each, and something at all.
+    fn names(&self, line: &str, field: &str) -> Result<(), String> {
+        let [json, name] = ["json", "name"].map(|form| self.typed(line, form).stdout);
+        let all: Value = serde_json::from_str(&json).map_err(|error| format!("{line}: {error}: {json}"))?;
+        let items = match all {
+            Value::Array(items) => items,
+            one => vec![one],
+        };
+        let of = |item: &Value| match item.get(field).or_else(|| item["view"].get(field)) {
+            Some(Value::String(text)) => format!("{text}\n"),
+            other => format!("{}\n", other.unwrap_or(&Value::Null)),
+        };
+        let wanted: String = items.iter().map(of).collect();
+        match wanted == name && !name.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{line} -o name: {name:?} and not {wanted:?}")),
+        }
+    }
+
     /// What has to be so before a command is typed.
     fn prepare(&mut self, line: &str) -> Option<std::thread::JoinHandle<()>> {
         let (source, operator) = (self.fleet.dir().join("shop.db"), self.fleet.path("operator"));
@@ -399,6 +447,9 @@ fn every_answer_is_as_it_is_promised() {
         }
     }
     assert!(silent.is_empty(), "{}", silent.join("\n"));
+    let misnamed = NAMED.iter().filter_map(|(line, field)| world.names(line, field).err());
+    let misnamed: Vec<String> = misnamed.collect();
+    assert!(misnamed.is_empty(), "{}", misnamed.join("\n"));
     let is_told = |command: &&String| {
         let told = |table: &[(&str, &str)]| table.iter().any(|(name, _)| name == command);
         !found.contains_key(*command) && !told(SILENT) && !told(LIKE)
@@ -418,6 +469,8 @@ fn every_answer_is_as_it_is_promised() {
                 .iter()
                 .map(|(command, does)| format!("| `{command}` | nothing: {does} | |\n")),
         );
+        page += "\n| `-o name` of | gives |\n|---|---|\n";
+        page.extend(NAMED.iter().map(|(line, field)| format!("| `{line}` | `{field}` |\n")));
         fs::write(&path, page).expect("the page");
     }
     let page = fs::read_to_string(&path).unwrap_or_default();

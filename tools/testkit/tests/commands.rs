@@ -143,7 +143,7 @@ fn labels_choose_and_revisions_come_back() {
         "gateway\nhub\n",
     );
     ok(fleet, &["daemon", "label", "gateway", "site=berlin", "test=1"]);
-    ok(fleet, &["daemon", "label", "name:*", "owner=ada"]);
+    ok(fleet, &["daemon", "label", "name:*", "owner=ada", "--yes"]);
     let shown = ok(fleet, &["daemon", "label", "gateway", "test-"]);
     assert!(
         shown.contains("owner=ada site=berlin") && !shown.contains("test"),
@@ -181,7 +181,7 @@ fn labels_choose_and_revisions_come_back() {
         differs.stdout
     );
     assert!(ok(fleet, &["workflow", "apply", &file, "--wait"]).contains("updated"));
-    ok(fleet, &["workflow", "rollback", "copy"]);
+    ok(fleet, &["workflow", "rollback", "copy", "--yes"]);
     assert_eq!(ok(fleet, &["workflow", "show", "copy"]), first);
     assert!(ok(fleet, &["workflow", "show", "copy", "--revision", "2"]).contains("other.jsonl"));
     assert_eq!(ok(fleet, &["workflow", "revisions", "copy", "-o", "name"]), "3\n2\n1\n");
@@ -197,7 +197,14 @@ fn labels_choose_and_revisions_come_back() {
         .expect("the new one");
     let left = ok(
         fleet,
-        &["token", "revoke", spare["id"].as_str().expect("an id"), "-o", "name"],
+        &[
+            "token",
+            "revoke",
+            spare["id"].as_str().expect("an id"),
+            "--yes",
+            "-o",
+            "name",
+        ],
     );
     assert_eq!(left.lines().count(), before);
     for (wrong, code) in [

@@ -56,7 +56,9 @@ fn a_thousand_daemons_and_two() {
     let _real = [fleet.daemon("gateway", None), fleet.daemon("hub", None)];
     let mut crowd = Crowd::start(&fleet, DAEMONS, SOON);
     for (selector, label) in [("name:sim-00*", "site=berlin"), ("-name:sim-00*", "site=bonn")] {
-        fleet.cli(&["daemon", "label", selector, label]).expect("labels");
+        fleet
+            .cli(&["daemon", "label", selector, label, "--yes"])
+            .expect("labels");
     }
 
     // What would happen is told before: all daemons, and what each would run.
@@ -153,7 +155,9 @@ fn records_of_many_daemons_come_to_one_once_each() {
     let names = ["a", "b", "hub"];
     names.iter().for_each(|name| fleet.enrol(name));
     let mut daemons = names.map(|name| fleet.daemon(name, None));
-    wait_ok("labels", SOON, || fleet.cli(&["daemon", "label", "name:*", "line=1"]));
+    wait_ok("labels", SOON, || {
+        fleet.cli(&["daemon", "label", "name:*", "line=1", "--yes"])
+    });
     let copy = fleet.dir().join("all.db");
     let text = format!(
         "name = \"collect\"\n\n[sources.made]\ntype = \"generator\"\ndaemon = \"line=1\"\nrate = 500\ncount = {ROWS}\n\

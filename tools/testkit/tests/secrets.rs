@@ -99,7 +99,7 @@ format = "json_lines"
         ),
         (&["secret", "set", "salt", "--daemon", "nobody"], "x", 5, "nobody"),
         (
-            &["secret", "remove", "salt", "--daemon", "gateway"],
+            &["secret", "remove", "salt", "--daemon", "gateway", "--yes"],
             "",
             5,
             "has no secret 'salt'",
@@ -163,7 +163,11 @@ format = "json_lines"
     let mut found = Vec::new();
     holding(fleet.dir(), &mut found);
     assert_eq!(found, Vec::<PathBuf>::new());
-    let removed = cli(&fleet, &["secret", "remove", "salt", "--daemon", "gateway"], "");
+    let removed = cli(
+        &fleet,
+        &["secret", "remove", "salt", "--daemon", "gateway", "--yes"],
+        "",
+    );
     assert!(
         removed.code() == Some(0) && removed.stderr.contains("missing now in: people"),
         "{}",

@@ -146,7 +146,7 @@ fn what_a_dead_daemon_had_is_written_by_another_once_and_in_order() {
     let _second: Proc = fleet.daemon("w2", None);
     let mut plant = Plant::start(fleet);
     for arguments in [
-        &["daemon", "label", "name:w*", "task=writer"][..],
+        &["daemon", "label", "name:w*", "task=writer", "--yes"][..],
         &["group", "set", "writers", "task=writer"],
     ] {
         wait_ok("the group", SOON, || fleet.cli(arguments));

@@ -1,7 +1,14 @@
 //! Why a connection failed, in words for the person who has to mend it. Looks through the clients' errors for what really
 //! happened; pure.
 
-use std::{error::Error, io};
+use std::{
+    error::Error,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_nats::{ConnectError, ConnectErrorKind};
 use rumqttc::{ConnectReturnCode, ConnectionError, StateError, mqttbytes};
@@ -14,6 +21,8 @@ use super::BusAddress;
 pub(super) struct Peer {
     pub address: BusAddress,
     pub user: Option<String>,
+    /// Set when the broker says that this client may not come in.
+    pub refused: Arc<AtomicBool>,
 }
 
 impl Peer {
@@ -42,6 +51,7 @@ impl Peer {
 
     /// The broker does not let this client in.
     fn login_refused(&self) -> String {
+        self.refused.store(true, Ordering::Relaxed);
         match &self.user {
             Some(user) => format!(
                 "the broker at {} refused user '{user}': wrong password, unknown user, or not allowed to connect",
@@ -181,6 +191,7 @@ mod tests {
         let peer = Peer {
             address: "mqtts://broker".parse().unwrap(),
             user: Some("ann".into()),
+            refused: Arc::default(),
         };
         let tls = |error: rustls::Error| ConnectionError::Io(io::Error::new(io::ErrorKind::InvalidData, error));
         let kind = |kind: io::ErrorKind| ConnectionError::Io(kind.into());
@@ -247,6 +258,8 @@ mod tests {
         ] {
             let cause = peer.mqtt(&error);
             assert!(cause.contains(expected), "{cause}");
+            let is_refused = peer.refused.swap(false, Ordering::Relaxed);
+            assert_eq!(is_refused, expected.contains("refused user"), "{cause}");
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Keeps one bus connected: address after address, with growing and jittered pauses, for ever. The only place that
 //! decides about up and down. Speaks no protocol.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -83,6 +87,7 @@ impl Driver {
         let peer = Peer {
             address: address.clone(),
             user: self.config.credentials.user().map(str::to_owned),
+            refused: Arc::clone(&self.shared.refused),
         };
         let (inbox, held) = Inbox::new(Arc::clone(&self.shared.tally));
         let config = self.config.clone();
@@ -107,6 +112,7 @@ impl Driver {
                 return Err(Leave);
             }
         }
+        self.shared.refused.store(false, Ordering::Relaxed);
         self.shared.active.send_replace(Some(active.clone()));
         self.shared.set_live(Some(live.clone()));
         self.shared.status.send_replace(Status::Up {

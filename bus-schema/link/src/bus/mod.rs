@@ -25,7 +25,10 @@ mod trust;
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -162,6 +165,11 @@ impl Bus {
         matches!(*self.shared.status.borrow(), Status::Up { .. })
     }
 
+    /// Whether a broker was reached, and has refused to let this client in since the last time that it was up.
+    pub fn is_refused(&self) -> bool {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+
     /// How it is, to look at or to wait for.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
@@ -187,6 +195,7 @@ struct Shared {
     /// Patterns the broker has taken; `None` while there is no connection.
     active: watch::Sender<Option<BTreeSet<Pattern>>>,
     status: watch::Sender<Status>,
+    refused: Arc<AtomicBool>,
     live: Mutex<Option<Live>>,
     closing: watch::Sender<bool>,
     ended: SetOnce<()>,
@@ -201,6 +210,7 @@ impl Shared {
             status: watch::Sender::new(Status::Down {
                 cause: "not connected yet".to_owned(),
             }),
+            refused: Arc::default(),
             live: Mutex::new(None),
             closing: watch::Sender::new(false),
             ended: SetOnce::new(),

@@ -105,7 +105,7 @@ fn one(size: usize) -> Result<Vec<f64>> {
         let arguments: Vec<&str> = ["--timeout", "120"].iter().chain(arguments).copied().collect();
         fleet.cli(&arguments).map_err(anyhow::Error::msg)
     };
-    cli(&["daemon", "label", "", "fleet=yes", "-o", "name"]).context("labels")?;
+    cli(&["daemon", "label", "", "fleet=yes", "--yes", "-o", "name"]).context("labels")?;
     let file = fleet.path("readings.toml");
     let apply = |revision: usize| -> Result<()> {
         fs::write(&file, workflow(revision))?;

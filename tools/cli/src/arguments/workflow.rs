@@ -4,25 +4,28 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::{Lines, SELECTORS, duration_s};
-use crate::names;
+use super::{Lines, SELECTORS, duration_s, percent, size_bytes};
+use crate::{files::Files, names};
 
 /// `mycelial workflow`
 #[derive(Debug, Subcommand)]
 pub enum Workflow {
-    /// Say everything that is wrong with a workflow; change nothing.
+    /// Say everything that is wrong with workflows; change nothing.
     Validate {
-        /// TOML file; `-` reads stdin.
-        file: PathBuf,
+        #[command(flatten)]
+        files: Files,
     },
-    /// Store workflows as new revisions and deploy them. What is as it should be is left alone.
+    /// Store workflows as new revisions and deploy them. What is as it should be is left alone; when one of several has a
+    /// problem, none is changed. Refuses to overwrite what somebody else deployed since you looked last.
     Apply {
-        /// TOML files, directories with such, or `-` for stdin.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
+        #[command(flatten)]
+        files: Files,
         /// Refuse if the current revision is another one (0: there is none yet). For one workflow only.
-        #[arg(long, value_name = "REVISION")]
+        #[arg(long, value_name = "REVISION", conflicts_with = "force")]
         expect: Option<u32>,
+        /// Also over what somebody else deployed since you looked last.
+        #[arg(long)]
+        force: bool,
         /// Wait until every daemon runs it; fails when one does not.
         #[arg(long)]
         wait: bool,
@@ -38,8 +41,13 @@ pub enum Workflow {
         #[command(flatten)]
         waves: Waves,
     },
-    /// All workflows.
-    List,
+    /// All workflows, or those that run on some daemons.
+    #[command(after_help = SELECTORS)]
+    List {
+        /// Only those that run on a daemon that this chooses.
+        #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true)]
+        select: Option<String>,
+    },
     /// A workflow's text.
     Show {
         /// Its name.
@@ -51,9 +59,8 @@ pub enum Workflow {
     },
     /// Run the tests that a workflow keeps (`[tests.NAME]`), on a daemon: nothing is read, written or deployed.
     Test {
-        /// TOML files, directories with such, or `-` for stdin.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
+        #[command(flatten)]
+        files: Files,
         /// Where; the first daemon that the workflow names by default.
         #[arg(long, add = names::daemons())]
         daemon: Option<String>,
@@ -86,10 +93,10 @@ pub enum Workflow {
         #[arg(long, add = names::daemons())]
         daemon: Option<String>,
     },
-    /// What would change if a file was applied. Exit code 3: something would.
+    /// What would change if files were applied. Exit code 3: something would.
     Diff {
-        /// TOML file; `-` reads stdin.
-        file: PathBuf,
+        #[command(flatten)]
+        files: Files,
     },
     /// Who applied which revision when, and why.
     Revisions {
@@ -108,6 +115,9 @@ pub enum Workflow {
         /// Why, for those who look at the revisions later.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// Stop a workflow and forget it. Its revisions are kept.
     Delete {
@@ -123,12 +133,18 @@ pub enum Workflow {
     Restart {
         #[command(flatten)]
         part: Part,
+        /// Do not ask; a selector that chooses several daemons is asked about.
+        #[arg(long)]
+        yes: bool,
     },
     /// Let its sources read nothing more until it is resumed; what was read is still delivered.
     #[command(after_help = SELECTORS)]
     Pause {
         #[command(flatten)]
         part: Part,
+        /// Do not ask; a selector that chooses several daemons is asked about.
+        #[arg(long)]
+        yes: bool,
     },
     /// Let its sources read again.
     #[command(after_help = SELECTORS)]
@@ -176,6 +192,12 @@ pub struct Waves {
     /// New dead letters that a daemon may have [default: 0].
     #[arg(long, value_name = "NUMBER")]
     pub max_dead: Option<u64>,
+    /// How much more a daemon's buffers may hold than before: 64MiB, 1GiB [default: 64MiB].
+    #[arg(long, value_parser = size_bytes, value_name = "SIZE")]
+    pub max_lag: Option<u64>,
+    /// How much of what its daemons moved before a wave has to move; 0% does not look [default: 20%].
+    #[arg(long, value_parser = percent, value_name = "PERCENT")]
+    pub min_throughput: Option<u8>,
     /// Wait for somebody to look instead of going back.
     #[arg(long)]
     pub pause_on_failure: bool,
@@ -189,8 +211,11 @@ pub enum Rollout {
         /// TOML file; `-` reads stdin.
         file: PathBuf,
         /// Refuse if the current revision is another one (0: there is none yet).
-        #[arg(long, value_name = "REVISION")]
+        #[arg(long, value_name = "REVISION", conflicts_with = "force")]
         expect: Option<u32>,
+        /// Also over what somebody else deployed since you looked last.
+        #[arg(long)]
+        force: bool,
         /// Why, for those who look at the revisions later.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
@@ -205,16 +230,19 @@ pub enum Rollout {
     /// One rollout, with the daemons that failed.
     Show {
         /// Its number.
+        #[arg(add = names::rollouts())]
         id: u64,
     },
     /// Print what happens until it is over; fails when it does not end well.
     Watch {
         /// Its number.
+        #[arg(add = names::rollouts())]
         id: u64,
     },
     /// Begin no new wave.
     Pause {
         /// Its number.
+        #[arg(add = names::rollouts())]
         id: u64,
         /// Why.
         #[arg(long, value_name = "TEXT")]
@@ -223,6 +251,7 @@ pub enum Rollout {
     /// Go on, whatever has failed so far.
     Resume {
         /// Its number.
+        #[arg(add = names::rollouts())]
         id: u64,
         /// Why.
         #[arg(long, value_name = "TEXT")]
@@ -231,18 +260,26 @@ pub enum Rollout {
     /// End it; what was deployed stays.
     Abort {
         /// Its number.
+        #[arg(add = names::rollouts())]
         id: u64,
         /// Why.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// Give all that have the new revision back what they had before.
     Rollback {
         /// Its number.
+        #[arg(add = names::rollouts())]
         id: u64,
         /// Why.
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -256,6 +293,6 @@ pub struct Part {
     #[arg(long, add = names::daemons(), conflicts_with = "select")]
     pub daemon: Option<String>,
     /// Only on those that this chooses.
-    #[arg(short = 'l', long, value_name = "SELECTOR", allow_hyphen_values = true)]
+    #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true)]
     pub select: Option<String>,
 }

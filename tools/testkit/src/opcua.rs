@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::bins::python;
 use crate::proc::Cmd;
 use crate::service::{Service, Spec};
+use crate::tls::Tls;
 use crate::{free_port, temp_dir};
 
 /// What plays it.
@@ -39,6 +40,14 @@ impl OpcUa {
     #[track_caller]
     pub fn start_for_users(nodes: &Value, users: &Value) -> Self {
         Self::launch(&json!({"nodes": nodes, "users": users}))
+    }
+
+    /// A server that takes only connections that are signed and encrypted.
+    #[must_use]
+    #[track_caller]
+    pub fn start_secured(nodes: &Value, tls: &Tls) -> Self {
+        let files = tls.server();
+        Self::launch(&json!({"nodes": nodes, "security": {"cert": files.cert, "key": files.key}}))
     }
 
     #[track_caller]

@@ -73,7 +73,12 @@ async def main():
     server = Server(user_manager=Users(config.get("users", {})))
     await server.init()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{config['port']}/")
-    server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    policies = [ua.SecurityPolicyType.NoSecurity]
+    if security := config.get("security"):
+        await server.load_certificate(security["cert"], "pem")
+        await server.load_private_key(security["key"], format="pem")
+        policies = [ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt]
+    server.set_security_policy(policies)
     if config.get("users"):
         server.set_identity_tokens([ua.UserNameIdentityToken])
     await server.register_namespace("urn:mycelial:test")

@@ -11,6 +11,7 @@ use std::cell::OnceCell;
 use std::io::{IsTerminal, Write};
 use std::process::{Command, Output};
 use std::time::Instant;
+use std::{fs, iter};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -81,6 +82,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "clippy",
         run: |_| clippy(),
+    },
+    Step {
+        name: "features",
+        run: |_| features(),
     },
     Step {
         name: "budgets",
@@ -202,6 +207,35 @@ fn clippy() -> Result<Report> {
     Ok(verdict(&cmd::output(command.args(["-D", "warnings"]))?))
 }
 
+/// What can be left out of the daemon can be left out: without any feature of its connectors, and with each alone.
+fn features() -> Result<Report> {
+    let manifest = cmd::root().join("edge-daemon/connectors/Cargo.toml");
+    let text = fs::read_to_string(&manifest).with_context(|| manifest.display().to_string())?;
+    let names = feature_names(&text);
+    let mut findings = Vec::new();
+    for chosen in iter::once("").chain(names.iter().map(String::as_str)) {
+        let mut command = cmd::cargo();
+        command.args(["clippy", "-p", "connectors", "--all-targets", "--locked", "--quiet"]);
+        command.args(["--no-default-features", "--features", chosen, "--", "-D", "warnings"]);
+        let found = verdict(&cmd::output(&mut command)?).findings;
+        findings.extend(found.into_iter().map(|found| format!("with '{chosen}' alone: {found}")));
+    }
+    Ok(Report {
+        findings,
+        note: Some(format!("none, {}", names.join(", "))),
+    })
+}
+
+/// The features that a manifest names, without `default`.
+fn feature_names(manifest: &str) -> Vec<String> {
+    let lines = manifest.lines().skip_while(|line| *line != "[features]").skip(1);
+    let lines = lines.take_while(|line| !line.starts_with('['));
+    let names = lines.filter_map(|line| Some(line.split_once('=')?.0.trim().to_string()));
+    names
+        .filter(|name| name != "default" && !name.starts_with('#'))
+        .collect()
+}
+
 /// The wire contract must compile without a standard library, for a target that has none.
 fn firmware() -> Result<Report> {
     const TARGETS: [&str; 2] = ["thumbv7em-none-eabi", "thumbv7m-none-eabi"];
@@ -262,6 +296,15 @@ fn read(path: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn features_are_those_of_the_manifest() {
+        let manifest = "[package]\nname = \"x\"\n\n[features]\n# Large.\ndefault = [\"a\"]\na = [\"dep:a\"]\nb-c = []\n\n\
+                        [dependencies]\nd = \"1\"\n";
+        assert_eq!(feature_names(manifest), ["a", "b-c"]);
+        let ours = fs::read_to_string(cmd::root().join("edge-daemon/connectors/Cargo.toml")).unwrap();
+        assert_eq!(feature_names(&ours), ["excel", "parquet"]);
+    }
 
     #[test]
     fn one_finding_per_diagnostic() {

@@ -117,6 +117,9 @@ pub(super) fn create_session(url: &str, name: &str, nonce: &[u8], timeout_ms: f6
     request.finish()
 }
 
+/// Policies of a server that are remembered, to be named.
+const POLICIES_MAX: usize = 16;
+
 /// A session that was granted.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Granted {
@@ -127,6 +130,10 @@ pub(super) struct Granted {
     pub user_name: Option<String>,
     /// The only ways for users have their password encrypted.
     pub wants_encryption: bool,
+    /// It takes connections without security.
+    pub is_open: bool,
+    /// What connections it takes besides, by the names of their policies.
+    pub policies: Vec<String>,
 }
 
 /// Reads what a server grants.
@@ -138,6 +145,8 @@ pub(super) fn session_created(bytes: &[u8]) -> Result<Granted, ChannelError> {
         anonymous: None,
         user_name: None,
         wants_encryption: false,
+        is_open: false,
+        policies: Vec::new(),
     };
     answer.f64()?;
     answer.bytes()?;
@@ -151,7 +160,19 @@ fn endpoint(from: &mut Reader<'_>, granted: &mut Granted) -> Result<(), WireErro
     application(from)?;
     from.bytes()?;
     let mode = from.u32()?;
-    let is_ours = from.text()? == Some(POLICY_NONE) && mode == MODE_NONE;
+    let policy = from.text()?.unwrap_or_default();
+    let is_ours = policy == POLICY_NONE && mode == MODE_NONE;
+    // Behind the last sign of an address.
+    let name = policy.rsplit(['#', '/']).next().unwrap_or_default();
+    match is_ours {
+        true => granted.is_open = true,
+        false => {
+            let is_known = granted.policies.iter().any(|known| known == name);
+            if !is_known && granted.policies.len() < POLICIES_MAX {
+                granted.policies.push(name.to_string());
+            }
+        }
+    }
     from.list(|from| {
         let (name, ty) = (from.text()?.unwrap_or_default(), from.u32()?);
         from.text()?;

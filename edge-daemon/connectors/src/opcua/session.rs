@@ -59,6 +59,13 @@ impl Session {
         let wanted = message::create_session(&server.url, name, &nonce(), SESSION_MS);
         let granted = message::session_created(&channel.call(&wanted).await?)?;
         let refused = |cause: &str| Err(ChannelError::Broken(cause.to_string()));
+        if !granted.is_open {
+            return refused(&format!(
+                "it takes only connections with security ({}), which this source cannot make: let it offer the policy None \
+                 too, on a network of its own",
+                granted.policies.join(", ")
+            ));
+        }
         let identity = match (user, &granted.anonymous, &granted.user_name) {
             (None, Some(policy), _) => Identity::Anonymous(policy),
             (None, None, _) => return refused("it lets nobody in without a user name: set user and password"),

@@ -131,17 +131,25 @@ const STEPS = {
   "records that pass are watched for a while, and everybody sees that they are": async () => {
     await go("/workflows/counting");
     await page.locator('.react-flow__node[data-id="large"]').click();
+    await page.getByLabel("Watch records for").selectOption("30 seconds");
     await button("Watch").click();
-    await page.getByText(/^Records of large on gateway are shown for \d+ s more$/).waitFor();
+    const badge = page.getByText(/^Records of large on gateway are shown for \d+ s more$/);
+    await badge.waitFor();
     await until("records", async () => (await rows("Records of large")).length > 2);
     assert.match((await rows("Records of large"))[0].n, /^\d+$/);
     await looks("tap");
     assert.equal((await api("GET", "/operator/taps")).items.length, 1);
+    const areOver = () =>
+      until("it to be over", async () => (await api("GET", "/operator/taps")).items.every(({ is_over }) => is_over));
+    // By itself: nobody presses anything.
+    await badge.waitFor({ state: "detached" });
+    await areOver();
+    // And sooner, when somebody has seen enough.
+    await button("Watch").click();
+    await badge.waitFor();
     await button("End").click();
-    await page.getByText(/are shown for/).waitFor({ state: "detached" });
-    await until("it to be over", async () =>
-      (await api("GET", "/operator/taps")).items.every(({ is_over }) => is_over),
-    );
+    await badge.waitFor({ state: "detached" });
+    await areOver();
     await button("Close").click();
   },
 

@@ -54,6 +54,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "Enrolment strings that can still be used",
             by!(tokens),
         )
+        .query::<PageWish>()
         .answers::<Page<TokenView>>(),
         Endpoint::post("/tokens", operator(Whole), "Makes an enrolment string", by!(token))
             .takes::<TokenWish>()
@@ -73,7 +74,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             by!(carriers),
         )
         .answers::<Page<Carriers>>(),
-        Endpoint::get("/ledger", viewer(Narrow), "Every stream's account", by!(ledger)).answers::<Page<StreamView>>(),
+        Endpoint::get("/ledger", viewer(Narrow), "Every stream's account", by!(ledger))
+            .query::<PageWish>()
+            .answers::<Page<StreamView>>(),
         Endpoint::get(
             "/access-list",
             viewer(Whole),
@@ -199,7 +202,7 @@ async fn label(ask: Ask) -> Answer {
 
 async fn tokens(ask: Ask) -> Answer {
     match ask.call(ApiCall::TokenList).await? {
-        ApiResult::Tokens(all) => json(Page::all(all)),
+        ApiResult::Tokens(all) => json(Page::after(all, &ask.query()?, |token| token.id.to_string())?),
         _ => Err(unexpected()),
     }
 }
@@ -284,7 +287,8 @@ async fn carriers(ask: Ask) -> Answer {
 
 async fn ledger(ask: Ask) -> Answer {
     match ask.call(ApiCall::Ledger).await? {
-        ApiResult::Ledger(all) => json(Page::all(all)),
+        // Ends that are not seen are called the same: only places tell such streams apart.
+        ApiResult::Ledger(all) => json(Page::at(all, &ask.query()?)?),
         _ => Err(unexpected()),
     }
 }

@@ -63,7 +63,7 @@ interface GlanceProps {
 
 function Glance({ daemons, workflows, streams }: GlanceProps) {
   const seesAll = useSeesAll();
-  const [rollouts, alerts] = [useRollouts(seesAll), useAlerts(seesAll)];
+  const [rollouts, alerts] = [useRollouts(), useAlerts()];
   const items = attention({
     daemons,
     workflows,
@@ -79,17 +79,13 @@ function Glance({ daemons, workflows, streams }: GlanceProps) {
       <Section title="Needs attention" aside={items.length > 0 ? number(items.length) : undefined}>
         {items.length === 0 ? (
           <Panel className="px-4 py-3">
-            {seesAll ? (
-              isKnown ? (
-                <Status tone="good">Everything runs as it should.</Status>
-              ) : (
-                <Status tone="off">
-                  {rollouts.isError || alerts.isError ? "Rollouts and alerts cannot be asked for." : "Asking …"}
-                </Status>
-              )
-            ) : (
+            {isKnown ? (
               <Status tone="good" className="whitespace-normal!">
-                Your daemons and their workflows run as they should.
+                {seesAll ? "Everything runs as it should." : "Your daemons and their workflows run as they should."}
+              </Status>
+            ) : (
+              <Status tone="off">
+                {rollouts.isError || alerts.isError ? "Rollouts and alerts cannot be asked for." : "Asking …"}
               </Status>
             )}
           </Panel>
@@ -99,7 +95,7 @@ function Glance({ daemons, workflows, streams }: GlanceProps) {
       </Section>
       {!seesAll && (
         <p className="-mt-3 text-sm text-muted">
-          You see a part of the fleet. Rollouts and alerts are about all of it, and not shown to you.
+          You see a part of the fleet. Rollouts and alerts of workflows that also run elsewhere are not shown to you.
         </p>
       )}
       <Figures daemons={daemons} workflows={workflows} streams={streams} />

@@ -50,7 +50,7 @@ pub struct RolloutPolicy {
     pub take_s: u32,
     /// How many daemons may fail.
     pub failures_max: Amount,
-    /// New dead letters that one daemon may have.
+    /// Records of one daemon that may become dead letters or be dropped.
     pub dead_max: u64,
     /// Bytes that one daemon's buffers may grow by.
     pub lag_bytes_max: u64,

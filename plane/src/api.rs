@@ -112,6 +112,7 @@ pub fn hidden(hidden: Hidden) -> ApiResult {
                 format!("revision {number} of workflow '{name}' is for daemons outside of your scope, or gone");
             failure(FailureKind::Forbidden, message, ASK_OTHERS.into())
         }
+        Hidden::Rollout(id) => deploy::no_rollout(id),
     })
 }
 
@@ -263,7 +264,7 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
             }
             ApiResult::Nodes(state.node_views(workflow.as_deref(), now))
         }
-        ApiCall::Group(call) => return group(state, call, now),
+        ApiCall::Group(call) => return group(state, call, env),
         ApiCall::OperatorList => ApiResult::Operators(state.operator_views()),
         ApiCall::Components => ApiResult::Components(state.component_views()),
         ApiCall::Carriers => ApiResult::Carriers(state.carriers()),
@@ -312,9 +313,10 @@ fn select(state: &State, text: &str) -> Result<Selector, Failure> {
 }
 
 /// Saved selectors.
-fn group(state: &State, call: GroupCall, now: Now) -> Result<Outcome, Failure> {
+fn group(state: &State, call: GroupCall, env: &Env<'_>) -> Result<Outcome, Failure> {
+    let now = env.now;
     let groups = match call {
-        GroupCall::List => return Ok(ApiResult::Groups(state.group_views(&state.groups, now)).into()),
+        GroupCall::List => return Ok(ApiResult::Groups(state.group_views(&state.groups, env.sight, now)).into()),
         GroupCall::Put { name, selector } => state
             .groups
             .with(&name, &selector)
@@ -324,7 +326,7 @@ fn group(state: &State, call: GroupCall, now: Now) -> Result<Outcome, Failure> {
             .without(&name)
             .ok_or_else(|| not_found("group", &name, state.groups.names(), "group list"))?,
     };
-    let result = ApiResult::Groups(state.group_views(&groups, now));
+    let result = ApiResult::Groups(state.group_views(&groups, env.sight, now));
     Ok(Outcome {
         changes: vec![Change::Groups(groups)],
         result,

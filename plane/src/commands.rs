@@ -261,16 +261,23 @@ impl Commands {
         Ok(kept.map(|command| command.ended(Standing::Unknown)))
     }
 
-    /// What a daemon was told, the newest first.
-    pub async fn of(&self, node: NodeId) -> Result<Vec<CommandOf>, String> {
-        let kept = self.disk.run(move |files| files.store.commands_of(&node)).await;
+    /// What `look` makes of each command that is kept, the newest first.
+    pub async fn history(
+        &self,
+        look: Arc<dyn Fn(Command) -> Option<CommandOf> + Send + Sync>,
+    ) -> Result<Vec<CommandOf>, String> {
+        let looks = Arc::clone(&look);
+        let kept = self
+            .disk
+            .run(move |files| files.store.commands(|command| looks(command)))
+            .await;
         let mut all = kept
             .map_err(|closed| closed.to_string())?
             .map_err(|cause| cause.to_string())?;
         for one in &mut all {
             // Of those on their way, more is known than is kept.
             let running = lock(&self.running).get(&one.id).cloned();
-            if let Some(now) = running.and_then(|running| lock(&running).of(&node)) {
+            if let Some(now) = running.and_then(|running| look(lock(&running).clone())) {
                 *one = now;
             }
         }

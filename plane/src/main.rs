@@ -77,6 +77,9 @@ enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = FIRST_TTL_S)]
         ttl: u64,
     },
+    /// Tokens of programs that use the web API; they are made on the page. Works beside a running plane.
+    #[command(subcommand)]
+    ApiToken(ApiToken),
 }
 
 #[derive(Subcommand)]
@@ -151,6 +154,35 @@ enum User {
         dir: Dir,
         /// Its name.
         name: String,
+    },
+    /// Give one another role or scope; it holds at once, and the password stays.
+    Change {
+        #[command(flatten)]
+        dir: Dir,
+        /// Its name.
+        name: String,
+        /// How much it may: viewer, operator or admin.
+        #[arg(long)]
+        role: Option<Rank>,
+        /// Which daemons it sees, as labels and names: site=berlin; '' for all.
+        #[arg(long, value_name = "SELECTOR", allow_hyphen_values = true)]
+        scope: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum ApiToken {
+    /// Print all that can still be used: id, name, role, scope, who made it, how long it still works.
+    List {
+        #[command(flatten)]
+        dir: Dir,
+    },
+    /// End one at once.
+    Revoke {
+        #[command(flatten)]
+        dir: Dir,
+        /// Its id or name, as in the list.
+        token: String,
     },
 }
 
@@ -254,6 +286,7 @@ fn command(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::User(what) => user(what),
+        Command::ApiToken(what) => api_token(what),
         Command::Backup(what) => backup_command(what),
         Command::Token {
             dir: Dir { dir },
@@ -370,12 +403,29 @@ fn user(what: User) -> Result<(), Failure> {
         } => people::add(&dir.dir, &name, role, scope, from(stdin)).map(show),
         User::Password { dir, name, stdin } => people::change_password(&dir.dir, &name, from(stdin)).map(show),
         User::Remove { dir, name } => people::remove(&dir.dir, &name),
+        User::Change { dir, name, role, scope } => people::change(&dir.dir, &name, role, scope.as_deref()),
     };
-    done.map_err(|error| match error {
+    done.map_err(of_people)
+}
+
+fn api_token(what: ApiToken) -> Result<(), Failure> {
+    let done = match what {
+        ApiToken::List { dir } => people::api_tokens(&dir.dir).map(|lines| {
+            for line in &lines {
+                println!("{line}");
+            }
+        }),
+        ApiToken::Revoke { dir, token } => people::end_api_token(&dir.dir, &token),
+    };
+    done.map_err(of_people)
+}
+
+fn of_people(error: PeopleError) -> Failure {
+    match error {
         PeopleError::Login(error) => told(error),
         PeopleError::Wish(message) => Failure { code: WRONG, message },
         error => failure(FAILED)(&error),
-    })
+    }
 }
 
 fn told(error: LoginError) -> Failure {

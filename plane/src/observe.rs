@@ -23,6 +23,7 @@ use crate::{
         history::RESOLUTIONS,
         labels::Selector,
         readings::{self, Gatherer},
+        sight::Sight,
     },
 };
 
@@ -98,6 +99,19 @@ fn store_failed(cause: &dyn std::fmt::Display) -> ApiResult {
         cause.to_string(),
         "look at the plane's log and its disk",
     )
+}
+
+fn no_history(subject: &str) -> ApiResult {
+    let subject: String = subject.chars().take(100).collect();
+    let hint = "a subject is daemon:NAME, workflow:NAME, node:WORKFLOW/NODE or stream:WORKFLOW/EDGE; history begins after ten seconds";
+    let message = format!("there is no such history of '{subject}'");
+    failed(FailureKind::NotFound, message, hint)
+}
+
+fn no_alert(id: &str) -> ApiResult {
+    let id: String = id.chars().take(64).collect();
+    let hint = "see: mycelial alert list";
+    failed(FailureKind::NotFound, format!("there is no alert '{id}'"), hint)
 }
 
 /// A notice as it is sent.
@@ -207,19 +221,48 @@ impl Observer {
         all
     }
 
-    /// Answers an operator.
-    pub async fn call(&mut self, call: ObserveCall, state: &State, disk: &Disk, now: Now) -> Result<ApiResult, Closed> {
+    /// Alerts that are seen.
+    fn shown(&self, state: &State, sight: &Sight, now: Now) -> ApiResult {
+        let mut views = self.alerts.views(now.unix_ms);
+        views.retain(|view| sight.shows(state, &view.subject));
+        observed(ObserveResult::Alerts(views))
+    }
+
+    /// Answers an operator, who sees so much of the fleet.
+    pub async fn call(
+        &mut self,
+        call: ObserveCall,
+        (state, sight): (&State, &Sight),
+        disk: &Disk,
+        now: Now,
+    ) -> Result<ApiResult, Closed> {
         Ok(match call {
             ObserveCall::Series {
                 subject,
                 metric,
                 from_unix_ms,
                 to_unix_ms,
-            } => series(disk, subject, metric, (from_unix_ms, to_unix_ms), now).await?,
-            ObserveCall::Alerts => observed(ObserveResult::Alerts(self.alerts.views(now.unix_ms))),
+            } => match sight.shows(state, &subject) {
+                true => series(disk, subject, metric, (from_unix_ms, to_unix_ms), now).await?,
+                false => no_history(&subject),
+            },
+            ObserveCall::Alerts => self.shown(state, sight, now),
             ObserveCall::Rules => observed(ObserveResult::Rules(self.rules.clone())),
             ObserveCall::PutRules(rules) => self.put_rules(rules, state, disk).await?,
-            ObserveCall::Silence { id, for_s, reason } => self.silence(&id, for_s, &reason, disk, now).await?,
+            ObserveCall::Silence { id, for_s, reason } => {
+                let is_there = match self.alerts.subject(&id) {
+                    Some(about) => sight.shows(state, about),
+                    // Its alert is over: nobody knows any more whose it was.
+                    None => sight.is_whole() && self.alerts.contains(&id),
+                };
+                match is_there {
+                    true => match self.silence(&id, for_s, &reason, disk, now).await? {
+                        Ok(()) => self.shown(state, sight, now),
+                        Err(failed) => failed,
+                    },
+                    false => no_alert(&id),
+                }
+            }
             ObserveCall::Preview { rule, last_s } => self.preview(rule, last_s, state, disk, now).await?,
             ObserveCall::Test { channel } => self.test(channel, state, disk, now).await?,
         })
@@ -251,29 +294,17 @@ impl Observer {
         reason: &str,
         disk: &Disk,
         now: Now,
-    ) -> Result<ApiResult, Closed> {
-        if !self.alerts.contains(id) {
-            let id: String = id.chars().take(64).collect();
-            let hint = "see: mycelial alert list";
-            return Ok(failed(FailureKind::NotFound, format!("there is no alert '{id}'"), hint));
-        }
+    ) -> Result<Result<(), ApiResult>, Closed> {
         let before = self.alerts.clone();
         if let Err(wrong) = self.alerts.silence(id, for_s, reason, now.unix_ms) {
-            return Ok(invalid(wrong, ""));
+            return Ok(Err(invalid(wrong, "")));
         }
         let kept = self.alerts.clone();
-        Ok(
-            match disk
-                .run(move |files| files.store.save_alerts(&kept, &[], now.unix_ms))
-                .await?
-            {
-                Ok(_) => observed(ObserveResult::Alerts(self.alerts.views(now.unix_ms))),
-                Err(cause) => {
-                    self.alerts = before;
-                    store_failed(&cause)
-                }
-            },
-        )
+        let saved = disk.run(move |files| files.store.save_alerts(&kept, &[], now.unix_ms));
+        Ok(saved.await?.map(drop).map_err(|cause| {
+            self.alerts = before;
+            store_failed(&cause)
+        }))
     }
 
     async fn preview(
@@ -387,15 +418,7 @@ async fn series(
     });
     Ok(match found.await? {
         Ok(Some(series)) => observed(ObserveResult::Series(series)),
-        Ok(None) => {
-            let subject: String = subject.chars().take(100).collect();
-            let hint = "a subject is daemon:NAME, workflow:NAME, node:WORKFLOW/NODE or stream:WORKFLOW/EDGE; history begins after ten seconds";
-            failed(
-                FailureKind::NotFound,
-                format!("there is no such history of '{subject}'"),
-                hint,
-            )
-        }
+        Ok(None) => no_history(&subject),
         Err(cause) => store_failed(&cause),
     })
 }

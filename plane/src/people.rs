@@ -1,16 +1,16 @@
-//! Users of the web page, from the plane's own machine: for a plane whose admin forgot the password. Works beside a running plane,
+//! Users of the web page and tokens of programs, from the plane's own machine: for a plane whose admin forgot the password. Works beside a running plane,
 //! which reads users at every request.
 
 use std::{io::Read as _, path::Path};
 
 use crate::{
     clock::unix_ms,
-    domain::labels::Selector,
+    domain::{labels::Selector, views::span},
     init::is_made,
     login::{LoginError, fresh_secret, from_directory},
     password,
     permission::Rank,
-    store::{Store, StoreError, User},
+    store::{Store, StoreError, User, api_tokens::ApiToken},
 };
 
 /// Whoever logs in with a code from the plane's own directory.
@@ -141,6 +141,71 @@ pub fn change_password(dir: &Path, name: &str, from: Secret) -> Result<Option<St
     Ok(is_fresh.then_some(text))
 }
 
+/// Gives a user another role or scope; what is `None` stays, an empty scope takes it off. It holds at its next request.
+pub fn change(dir: &Path, name: &str, rank: Option<Rank>, scope: Option<&str>) -> Result<(), PeopleError> {
+    let mut store = open(dir)?;
+    let mut what = name.to_string();
+    match (rank, scope) {
+        (None, None) => {
+            let message = "nothing would change: say --role, --scope, or both";
+            return Err(PeopleError::Wish(message.to_string()));
+        }
+        (rank, scope) => {
+            if let Some(rank) = rank {
+                what.push_str(&format!(", {} from now on", rank.word()));
+            }
+            match scope {
+                None => {}
+                Some("") => what.push_str(", all daemons"),
+                Some(scope) => {
+                    Selector::parse_scope(scope).map_err(PeopleError::Wish)?;
+                    what.push_str(&format!(", only '{scope}'"));
+                }
+            }
+        }
+    }
+    let event = from_directory("change a user", &what);
+    let changed = store.noted(event, |store, _| {
+        Ok(store.change_user(name, rank, scope, None, None)?.then_some(()))
+    })?;
+    changed.ok_or_else(|| no_user(name))
+}
+
+/// Tokens of programs that can still be used, a line for each: id, name, role, scope, who made it, how long it still works.
+pub fn api_tokens(dir: &Path) -> Result<Vec<String>, PeopleError> {
+    let now_unix_ms = unix_ms();
+    let tokens = open(dir)?.api_tokens(now_unix_ms)?.into_iter();
+    let line = |token: ApiToken| {
+        let scope = token.scope.as_deref().unwrap_or("the whole fleet");
+        let left_ms = token.expires_unix_ms.saturating_sub(now_unix_ms);
+        let left = span(left_ms.unsigned_abs());
+        format!(
+            "{}\t{}\t{}\t{scope}\t{}\tfor {left}",
+            token.id,
+            token.name,
+            token.rank.word(),
+            token.by
+        )
+    };
+    Ok(tokens.map(line).collect())
+}
+
+/// Ends a token, by its id or name.
+pub fn end_api_token(dir: &Path, key: &str) -> Result<(), PeopleError> {
+    let mut store = open(dir)?;
+    let all = store.api_tokens(unix_ms())?;
+    let found = all.iter().find(|token| token.id == key || token.name == key);
+    let found = found.ok_or_else(|| {
+        PeopleError::Wish(format!(
+            "there is no API token '{}'; see: mycelial-plane api-token list",
+            key.escape_debug()
+        ))
+    })?;
+    let event = from_directory("end an API token", &found.name);
+    store.noted(event, |store, _| Ok(store.end_api_token(&found.id)?.map(drop)))?;
+    Ok(())
+}
+
 /// Removes a user and ends its sessions.
 pub fn remove(dir: &Path, name: &str) -> Result<(), PeopleError> {
     let mut store = open(dir)?;
@@ -220,6 +285,22 @@ mod tests {
             let error = result.unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
+        for (rank, scope, said) in [
+            (Some(Rank::Operator), None, "bob\toperator\tsite=berlin"),
+            (None, Some("site=bonn"), "bob\toperator\tsite=bonn"),
+            (Some(Rank::Admin), Some(""), "bob\tadmin\tthe whole fleet"),
+        ] {
+            change(dir.path(), "bob", rank, scope).unwrap();
+            assert_eq!(line(&kept("bob").unwrap()), said);
+        }
+        for (result, said) in [
+            (change(dir.path(), "bob", None, None), "say --role"),
+            (change(dir.path(), "eve", Some(Rank::Admin), None), "no user 'eve'"),
+            (change(dir.path(), "bob", None, Some("runs:x")), "cannot be a scope"),
+        ] {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
         remove(dir.path(), "bob").unwrap();
         assert!(remove(dir.path(), "bob").is_err() && kept("bob").is_none());
         assert_eq!(
@@ -228,6 +309,9 @@ mod tests {
                 "add a user: ada as admin",
                 "change a user: ada, another password",
                 "add a user: bob as viewer",
+                "change a user: bob, operator from now on",
+                "change a user: bob, only 'site=bonn'",
+                "change a user: bob, admin from now on, all daemons",
                 "remove a user: bob"
             ],
             "each change has one entry, and what changed nothing has none"
@@ -245,6 +329,48 @@ mod tests {
         of_users
             .map(|entry| format!("{}: {}", entry.event.action, entry.event.what))
             .collect()
+    }
+
+    #[test]
+    fn tokens_of_programs_are_listed_and_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), &Wishes::default()).unwrap();
+        let store = Store::open(&dir.path().join("plane.db")).unwrap();
+        for (n, name, scope) in [(1u8, "ci", None), (2, "report", Some("site=berlin"))] {
+            let token = ApiToken {
+                id: format!("id{n}"),
+                name: name.into(),
+                rank: Rank::Viewer,
+                scope: scope.map(str::to_string),
+                by: "ada".into(),
+                made_unix_ms: unix_ms(),
+                expires_unix_ms: unix_ms() + 3_600_000 * 24 * 3,
+            };
+            assert!(store.add_api_token(&token, &[n; 32], 9).unwrap());
+        }
+        let lines = api_tokens(dir.path()).unwrap();
+        assert!(
+            lines[0].starts_with("id1\tci\tviewer\tthe whole fleet\tada\tfor "),
+            "{lines:?}"
+        );
+        assert!(
+            lines[1].starts_with("id2\treport\tviewer\tsite=berlin\tada\tfor "),
+            "{lines:?}"
+        );
+        end_api_token(dir.path(), "report").unwrap();
+        end_api_token(dir.path(), "id1").unwrap();
+        assert!(api_tokens(dir.path()).unwrap().is_empty());
+        let error = end_api_token(dir.path(), "ci").unwrap_err().to_string();
+        assert!(error.contains("no API token 'ci'"), "{error}");
+        let page = store.audit_page(&AuditCall::Chain { after: 0 }).unwrap();
+        let ended = page
+            .entries
+            .iter()
+            .filter(|entry| entry.event.action == "end an API token");
+        assert_eq!(
+            ended.map(|entry| entry.event.what.as_str()).collect::<Vec<_>>(),
+            ["report", "ci"]
+        );
     }
 
     #[test]

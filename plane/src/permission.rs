@@ -150,14 +150,17 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
         ApiCall::Observe(call) => {
             use bus_schema::observe::ObserveCall::{Alerts, Preview, PutRules, Rules, Series, Silence, Test};
             match call {
-                Series { .. } | Alerts | Rules | Preview { .. } => (Viewer, Whole, false),
-                PutRules(_) | Silence { .. } | Test { .. } => (Operator, Whole, true),
+                Series { .. } | Alerts => (Viewer, Narrow, false),
+                // Rules and channels are the fleet's.
+                Rules | Preview { .. } => (Viewer, Whole, false),
+                Silence { .. } => (Operator, Narrow, true),
+                PutRules(_) | Test { .. } => (Operator, Whole, true),
             }
         }
         ApiCall::DaemonRevoke(_) => (Admin, Whole, true),
         ApiCall::Audit(_) => (Admin, Whole, false),
         ApiCall::OperatorList => (Viewer, Whole, false),
-        ApiCall::Group(bus_schema::api::GroupCall::List) => (Viewer, Whole, false),
+        ApiCall::Group(bus_schema::api::GroupCall::List) => (Viewer, Narrow, false),
         ApiCall::Group(_) => (Operator, Whole, true),
         ApiCall::OperatorRevoke(_) => (Admin, Whole, true),
         ApiCall::Pairing(call) => {
@@ -181,11 +184,11 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
         ApiCall::WorkflowDiff { .. } => (Viewer, Narrow, false),
         // Only members of the bus have a use for it.
         ApiCall::Certificate(_) => (Admin, Whole, false),
-        ApiCall::RolloutStart { .. } => (Operator, Whole, true),
-        ApiCall::RolloutList => (Viewer, Whole, false),
-        ApiCall::RolloutShow(_) => (Viewer, Whole, false),
-        ApiCall::RolloutTell { .. } => (Operator, Whole, true),
-        ApiCall::Deploy { waves, .. } => (Operator, if waves.is_some() { Whole } else { Narrow }, true),
+        ApiCall::RolloutStart { .. } => (Operator, Narrow, true),
+        ApiCall::RolloutList => (Viewer, Narrow, false),
+        ApiCall::RolloutShow(_) => (Viewer, Narrow, false),
+        ApiCall::RolloutTell { .. } => (Operator, Narrow, true),
+        ApiCall::Deploy { .. } => (Operator, Narrow, true),
         ApiCall::WorkflowHistory(_) => (Viewer, Narrow, false),
         ApiCall::TokenMint { .. } => (Operator, Whole, true),
         ApiCall::TokenLabels => (Operator, Whole, false),

@@ -181,6 +181,7 @@ impl Running {
         };
         let mut store = Store::open(&dir.join(STORE)).map_err(|error| failed(&error))?;
         let mut state = remember(&mut store, &signer, &membership).map_err(|error| failed(&error))?;
+        state.plain_topics = config.alerts.plain_topics().map(str::to_string).collect();
         let clock = Clock::start();
         let own_operator = match config.web.operator {
             true => web_operator::enrol(dir, &mut store, &mut state, &signer, clock.now())?,

@@ -65,10 +65,25 @@ const DUE_AT_ONCE: usize = 32;
 /// Calls from the web page waiting for the loop.
 const CALLS_MAX: usize = 32;
 
+/// What has to hold for a call to be made: nobody else decides anything in between.
+pub struct Guard {
+    /// What is asked first.
+    pub read: ApiCall,
+    /// Whether its answer is as was expected.
+    pub holds: Box<dyn FnOnce(&ApiResult) -> bool + Send>,
+}
+
+impl std::fmt::Debug for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Guard").field(&self.read).finish()
+    }
+}
+
 /// A call from the web page.
 #[derive(Debug)]
 struct Call {
     caller: Caller,
+    guard: Option<Guard>,
     call: ApiCall,
     answer: oneshot::Sender<ApiResult>,
 }
@@ -82,6 +97,11 @@ pub struct Handle {
 impl Handle {
     /// Makes a call in the name of `caller`.
     pub async fn call(&self, caller: &Caller, call: ApiCall) -> ApiResult {
+        self.call_if(caller, None, call).await
+    }
+
+    /// The same, if the guard holds.
+    pub async fn call_if(&self, caller: &Caller, guard: Option<Guard>, call: ApiCall) -> ApiResult {
         let (answer, answered) = oneshot::channel();
         let stopping = || {
             failed(
@@ -94,6 +114,7 @@ impl Handle {
             .calls
             .send(Call {
                 caller: caller.clone(),
+                guard,
                 call,
                 answer,
             })
@@ -203,7 +224,7 @@ impl Service {
                     self.tick(ticks).await
                 }
                 Some(call) = calls.recv() => {
-                    let result = self.call(&call.caller, call.call).await;
+                    let result = self.guarded(&call.caller, call.guard, call.call).await;
                     // Whoever asked may have gone away.
                     let _ = call.answer.send(result);
                     Ok(())
@@ -467,6 +488,26 @@ impl Service {
         Ok(())
     }
 
+    /// A call, unless what it relies on has changed meanwhile.
+    async fn guarded(&mut self, caller: &Caller, guard: Option<Guard>, call: ApiCall) -> ApiResult {
+        let is_as_expected = match guard {
+            Some(Guard { read, holds }) => {
+                let now = self.call(caller, read).await;
+                holds(&now)
+            }
+            None => true,
+        };
+        if !is_as_expected {
+            let message = "it was changed meanwhile; nothing was done";
+            let hint = "look at what is there now, then change it again";
+            let result = failed(FailureKind::Conflict, message, hint);
+            let event = audit::event(caller, &call, self.parts.clock.now().unix_ms);
+            self.note_refusal(Some(audit::ended(event, &result))).await;
+            return result;
+        }
+        self.call(caller, call).await
+    }
+
     /// An operator's call, from wherever: decided, made durable, done.
     async fn call(&mut self, caller: &Caller, call: ApiCall) -> ApiResult {
         // The web's table has asked already; what is decided here does not rely on it.
@@ -479,14 +520,14 @@ impl Service {
             return result;
         }
         let (state, now) = (&self.parts.state, self.parts.clock.now());
-        let sight = Sight::of(state, caller.scope.as_ref(), now);
+        let sight = Sight::of(state, caller.scope.as_ref(), &caller.name, now);
         if let Err(hidden) = sight.admits(state, &call) {
             let result = api::hidden(hidden);
             self.note_refusal(noted.map(|noted| audit::ended(noted, &result))).await;
             return result;
         }
         let revision = api::revision_in(&call);
-        let call = match self.stored(call).await {
+        let call = match self.stored(call, &sight).await {
             Ok(result) => {
                 let result = api::readable(&self.parts.state, &sight, revision, result, now);
                 let noted = noted.map(|noted| audit::ended(noted, &result));
@@ -523,10 +564,12 @@ impl Service {
             self.note_refusal(noted).await;
             return outcome.result;
         }
+        // By what was before: whoever ends something sees how it ended.
+        let result = sight.narrowed(&self.parts.state, outcome.result);
         // In the same transaction: there is no change without its entry.
         changes.extend(noted.map(Change::Audit));
         match self.decide(changes).await {
-            Ok(Ok(())) => sight.narrowed(&self.parts.state, outcome.result),
+            Ok(Ok(())) => result,
             Ok(Err(cause)) => failed(FailureKind::Internal, cause, "look at the plane's log and its disk"),
             Err(Closed) => failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down"),
         }

@@ -64,6 +64,8 @@ async fn whatever_is_sent_is_answered() {
         .arg(&description)
         .args(["--url", &format!("http://{http}/api/v1")])
         .args(["--header", &format!("Authorization: Bearer {token}")])
+        // Or nothing would be changed.
+        .args(["--header", "If-Match: *"])
         .args([
             "--checks",
             "not_a_server_error",

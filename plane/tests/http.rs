@@ -307,7 +307,7 @@ async fn malformed_requests_get_an_answer_that_helps() {
         ("GET", "/api/v1/access-list?broker=kafka", None, 400, "kafka"),
         ("POST", "/api/v1/session", Some("{}"), 400, "a code, are missing"),
     ] {
-        let answer = browser.send(method, path, &[], body).await;
+        let answer = browser.send(method, path, &[("if-match", "*")], body).await;
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
         if !part.is_empty() {
             let message = answer.json()["detail"].as_str().unwrap().to_string();
@@ -453,4 +453,110 @@ async fn metrics_are_for_those_who_show_the_token() {
         "{}",
         answer.body
     );
+}
+
+#[tokio::test]
+async fn a_change_says_what_it_replaces() {
+    let plane = Plane::start().await;
+    let mut operator = plane.member(Role::Operator, 9, "anna").await;
+    operator.up().await;
+    let mut gw = plane.member(Role::Daemon, 1, "gw").await;
+    gw.announce(&operator).await;
+    let browser = plane.browser().await;
+    let bea = json!({ "name": "bea", "role": "viewer", "password": "correct horse battery" });
+    assert_eq!(browser.post("/api/v1/users", bea).await.status, 204);
+    let rule = json!({ "name": "off", "when": "offline", "over": 0, "for_s": 60, "severity": "info",
+        "select": "", "workflow": "", "notify": [], "enabled": true });
+    // (method, what is changed, to what, and to what next; whether it is there before)
+    for (method, path, first, second, is_there) in [
+        (
+            "PUT",
+            "/api/v1/workflows/a",
+            json!({ "text": text("a", "gw", "gw", "x") }),
+            json!({ "text": text("a", "gw", "gw", "y") }),
+            false,
+        ),
+        (
+            "PUT",
+            "/api/v1/alerts/rules",
+            json!({ "rules": [rule] }),
+            json!({ "rules": [] }),
+            true,
+        ),
+        (
+            "PUT",
+            "/api/v1/groups/north",
+            json!({ "selector": "site=berlin" }),
+            json!({ "selector": "site=bonn" }),
+            false,
+        ),
+        (
+            "PATCH",
+            "/api/v1/users/bea",
+            json!({ "role": "operator" }),
+            json!({ "scope": "site=bonn" }),
+            true,
+        ),
+    ] {
+        let (first, second) = (first.to_string(), second.to_string());
+        let change = async |header: &[(&str, &str)], body: &str| browser.send(method, path, header, Some(body)).await;
+        let unsaid = change(&[], &first).await;
+        assert_eq!(unsaid.status, 428, "{path}: {}", unsaid.body);
+        assert!(
+            unsaid.json()["hint"].as_str().unwrap().contains("If-Match: *"),
+            "{}",
+            unsaid.body
+        );
+        assert_eq!(
+            change(&[("if-match", "7")], &first).await.status,
+            400,
+            "{path}: without quotes"
+        );
+        let before = browser.get(path).await;
+        let old = if is_there {
+            assert_eq!(change(&[("if-none-match", "*")], &first).await.status, 412, "{path}");
+            before.headers["etag"].clone()
+        } else {
+            assert_eq!(before.status, 404, "{path}");
+            assert_eq!(
+                change(&[("if-match", "\"1\"")], &first).await.status,
+                412,
+                "{path}: there is none"
+            );
+            "\"9\"".to_string()
+        };
+        let header = if is_there {
+            ("if-match", old.as_str())
+        } else {
+            ("if-none-match", "*")
+        };
+        let done = change(&[header], &first).await;
+        assert!(matches!(done.status, 200 | 204), "{path}: {}", done.body);
+        let now = browser.get(path).await.headers["etag"].clone();
+        assert_ne!(now, old, "{path}");
+        // Somebody who read it before does not take that back.
+        let late = change(&[("if-match", &old)], &second).await;
+        assert_eq!(late.status, 412, "{path}: {}", late.body);
+        assert!(!late.json()["hint"].as_str().unwrap().is_empty(), "{}", late.body);
+        assert_eq!(browser.get(path).await.headers["etag"], now, "{path}: nothing was done");
+        assert_eq!(
+            browser.send("GET", path, &[("if-none-match", &now)], None).await.status,
+            304,
+            "{path}"
+        );
+        let next = change(&[("if-match", &now)], &second).await;
+        assert!(matches!(next.status, 200 | 204), "{path}: {}", next.body);
+        if method == "PUT" {
+            assert_eq!(next.headers["etag"], browser.get(path).await.headers["etag"], "{path}");
+        }
+        // For scripts.
+        let any = change(&[("if-match", "*")], &first).await;
+        assert!(matches!(any.status, 200 | 204), "{path}: {}", any.body);
+    }
+    let users = browser.get("/api/v1/users").await.json();
+    let tag = format!("\"{}\"", users["items"][0]["etag"].as_str().unwrap());
+    assert_eq!(browser.get("/api/v1/users/bea").await.headers["etag"], tag);
+    assert_eq!(browser.get("/api/v1/users/nobody").await.status, 404);
+    let nobody = browser.send("PATCH", "/api/v1/users/nobody", &[("if-match", "*")], Some("{}"));
+    assert_eq!(nobody.await.status, 404);
 }

@@ -133,7 +133,9 @@ async fn the_first_admin_passwords_and_sessions() {
     assert_eq!(bob.get("/api/v1/tokens").await.status, 403);
     let promote = json!({ "role": "operator" }).to_string();
     assert_eq!(
-        ada.send("PATCH", "/api/v1/users/bob", &[], Some(&promote)).await.status,
+        ada.send("PATCH", "/api/v1/users/bob", &[("if-match", "*")], Some(&promote))
+            .await
+            .status,
         204
     );
     assert_eq!(bob.get("/api/v1/tokens").await.status, 200, "at once");

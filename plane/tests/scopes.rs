@@ -38,6 +38,7 @@ impl Program {
         let headers = [
             ("authorization", authorization.as_str()),
             ("origin", "https://elsewhere.example"),
+            ("if-match", "*"),
         ];
         let body = body.map(|body| body.to_string());
         self.browser
@@ -102,6 +103,7 @@ async fn a_scoped_caller_sees_and_touches_only_its_own() {
         ("/components", 200),
         ("/commands?daemon=gw-1", 200),
         ("/commands?daemon=gw-2", 404),
+        ("/commands", 200),
     ] {
         let answer = berlin.get(path).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.body);
@@ -163,9 +165,104 @@ async fn a_scoped_caller_sees_and_touches_only_its_own() {
     let wish = json!({ "selector": "name:gw-2", "command": ping, "deadline_s": 1 });
     let other = owner.post("/api/v1/daemons/commands", wish).await.json();
     assert_eq!(berlin.get(&format!("/commands/{}", other["id"])).await.status, 404);
+    let told = berlin.get("/commands").await.json();
+    let told = told["items"].as_array().unwrap();
+    assert_eq!(told.len(), 1, "only what was for its own: {told:?}");
+    assert!(told[0]["cause"].as_str().unwrap().starts_with("1 "), "{told:?}");
+    let all = owner.get("/api/v1/commands").await.json();
+    assert_eq!(all["items"].as_array().unwrap().len(), 2);
     // What is left of the fleet is as it was.
     let text = owner.get("/api/v1/workflows/c").await.json();
     assert_eq!(text["view"]["revision"], 1);
+}
+
+#[tokio::test]
+async fn a_scoped_operator_rolls_out_watches_and_silences_within_its_scope() {
+    let (plane, owner) = world().await;
+    let berlin = Program::new(&plane, &owner, "berlin", "operator", Some("site=berlin")).await;
+    for (name, selector) in [("mine", "site=berlin"), ("theirs", "site=bonn")] {
+        let path = format!("/api/v1/groups/{name}");
+        let answer = owner.put(&path, json!({ "selector": selector })).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+    assert_eq!(names(&berlin.get("/groups").await), ["mine"]);
+    let rollout = async |name: &str, from: &str, to: &str| {
+        let wish = json!({ "text": text(name, from, to, "z") });
+        berlin.send("POST", "/rollouts", Some(wish)).await
+    };
+    for (name, from, to, status) in [
+        ("c", "gw-1", "gw-1", 404),
+        ("a", "gw-1", "gw-1", 403),
+        ("n", "gw-1", "gw-2", 400),
+        ("b", "gw-1", "gw-1", 200),
+    ] {
+        let answer = rollout(name, from, to).await;
+        assert_eq!(answer.status, status, "{name} {from} {to}: {}", answer.body);
+    }
+    let wish = json!({ "text": text("c", "gw-2", "gw-2", "z") });
+    let other = owner.post("/api/v1/rollouts", wish).await.json();
+    let (mine, other) = (berlin.get("/rollouts").await.json(), &other["id"]);
+    let mine = mine["items"].as_array().unwrap();
+    assert_eq!((mine.len(), &mine[0]["workflow"]), (1, &json!("b")));
+    let reason = json!({ "reason": "as planned" });
+    let told = async |id: &Value, verb: &str| {
+        let path = format!("/rollouts/{id}/{verb}");
+        berlin.send("POST", &path, Some(reason.clone())).await
+    };
+    assert_eq!(berlin.get(&format!("/rollouts/{other}")).await.status, 404);
+    assert_eq!(told(other, "abort").await.status, 404);
+    assert_eq!(told(&json!(99), "abort").await.status, 404);
+    let ended = told(&mine[0]["id"], "abort").await;
+    assert_eq!(
+        (ended.status, &ended.json()["phase"]),
+        (200, &json!("aborted")),
+        "{}",
+        ended.body
+    );
+
+    // Both daemons are silent, or both say nothing of their plan: an alert for each, of which one is seen.
+    let rule = json!({ "name": "daemon-offline", "when": "offline", "over": 0, "for_s": 0, "severity": "info",
+        "select": "", "workflow": "", "notify": [], "enabled": true });
+    let stuck = json!({ "name": "plan-stuck", "when": "plan_stuck", "over": 0, "for_s": 0, "severity": "info",
+        "select": "", "workflow": "", "notify": [], "enabled": true });
+    let answer = owner
+        .put("/api/v1/alerts/rules", json!({ "rules": [rule, stuck] }))
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let about = |all: &Value, daemon: &str| {
+        let items = all["items"].as_array().unwrap().iter();
+        let mut ids = items
+            .filter(|alert| alert["subject"] == format!("daemon:{daemon}"))
+            .map(|alert| alert["id"].clone());
+        ids.next()
+    };
+    let (seen, hidden) = common::wait_for("alerts about both", async || {
+        let all = owner.get("/api/v1/alerts").await.json();
+        about(&all, "gw-1").zip(about(&all, "gw-2"))
+    })
+    .await;
+    let shown = berlin.get("/alerts").await;
+    assert!(
+        shown.body.contains("gw-1") && !shown.body.contains("gw-2"),
+        "{}",
+        shown.body
+    );
+    let silence = json!({ "for_s": 60, "reason": "known" });
+    for (id, status) in [(&seen, 200), (&hidden, 404)] {
+        let path = format!("/alerts/{}/silence", id.as_str().unwrap());
+        let answer = berlin.send("POST", &path, Some(silence.clone())).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+        assert!(!answer.body.contains("gw-2"), "{}", answer.body);
+    }
+    let subject = |name: &str| format!("/metrics/series?subject={name}&metric=online");
+    assert_eq!(berlin.get(&subject("daemon:gw-1")).await.status, 200);
+    assert_eq!(
+        owner.get(&format!("/api/v1{}", subject("daemon:gw-2"))).await.status,
+        200
+    );
+    for name in ["daemon:gw-2", "workflow:a", "workflow:c", "stream:c/x", "nothing"] {
+        assert_eq!(berlin.get(&subject(name)).await.status, 404, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -232,7 +329,7 @@ async fn the_live_picture_shows_a_scope_its_part_and_ends_with_the_right_to_see_
     let change = json!({ "scope": "site=bonn" }).to_string();
     assert_eq!(
         owner
-            .send("PATCH", "/api/v1/users/bea", &[], Some(&change))
+            .send("PATCH", "/api/v1/users/bea", &[("if-match", "*")], Some(&change))
             .await
             .status,
         204

@@ -208,13 +208,15 @@ pub(super) fn start(
 /// One rollout.
 pub(super) fn rollout(state: &State, id: u64, now: Now) -> Result<RolloutView, Failure> {
     let mut views = state.rollout_views(now).into_iter();
-    views.find(|view| view.id == id).ok_or_else(|| {
-        failure(
-            FailureKind::NotFound,
-            format!("there is no rollout {id}"),
-            "see: mycelial rollout list".into(),
-        )
-    })
+    views.find(|view| view.id == id).ok_or_else(|| no_rollout(id))
+}
+
+pub(super) fn no_rollout(id: u64) -> Failure {
+    failure(
+        FailureKind::NotFound,
+        format!("there is no rollout {id}"),
+        "see: mycelial rollout list".into(),
+    )
 }
 
 /// Tells a rollout what to do. The answer is how it stood; what follows is seen a moment later.

@@ -7,13 +7,16 @@ use bus_schema::{
     access::{self, Rules, User},
     api::BrokerKind,
     id::{NodeId, TokenId},
-    subject::{Dialect, Pattern},
+    subject::{self, Dialect, Pattern},
 };
 
 use super::State;
 
 /// The user under which candidates connect at a broker that cannot make up users: all tokens share it.
 pub const ENROL_USER: &str = "enrol";
+
+/// The user who hears what the plane says without sealing it, and nothing else: who is no member of the fleet.
+pub const PANEL_USER: &str = "panel";
 
 /// The account's name in nats-server's accounts block.
 const ACCOUNT: &str = "MYCELIAL";
@@ -50,6 +53,16 @@ impl State {
             })
             .collect();
         users.push(("candidates".to_string(), ENROL_USER.to_string(), self.candidates()));
+        let topics = self.plain_topics.iter();
+        let subjects = topics.filter_map(|topic| subject::app(&self.fleet, &self.plane, topic).ok());
+        let subscribe: Vec<_> = subjects
+            .filter_map(|subject| Pattern::parse(subject.as_str()).ok())
+            .collect();
+        if !subscribe.is_empty() {
+            let publish = Vec::new();
+            let label = "panels, which hear of alerts in the clear".to_string();
+            users.push((label, PANEL_USER.to_string(), Rules { publish, subscribe }));
+        }
         users
     }
 
@@ -101,12 +114,16 @@ fn nats(users: &[Listed], as_account: bool) -> String {
                 .iter()
                 .map(|p| format!("\"{}\"", p.render(Dialect::Nats)))
                 .collect();
-            quoted.join(", ")
+            match quoted.is_empty() {
+                // An empty list would allow everything.
+                true => "{ deny: [\">\"] }".to_string(),
+                false => format!("[{}]", quoted.join(", ")),
+            }
         };
         let _ = write!(
             text,
             "{indent}  # {label}\n{indent}  {{ user: \"{user}\", password: $PASSWORD_{user}, permissions: {{\n\
-             {indent}    publish: [{}]\n{indent}    subscribe: [{}]\n{indent}  }} }}\n",
+             {indent}    publish: {}\n{indent}    subscribe: {}\n{indent}  }} }}\n",
             list(&rules.publish),
             list(&rules.subscribe),
         );
@@ -166,6 +183,15 @@ mod tests {
         ] {
             assert!(nats.contains(&line), "{line} in\n{nats}");
         }
+        assert!(!nats.contains(PANEL_USER) && !mosquitto.contains(PANEL_USER));
+        state.plain_topics = vec!["alerts.plant".into()];
+        let panels = state.access_list(BrokerKind::Mosquitto, None);
+        let line = format!("user {PANEL_USER}\ntopic read myc/v1/{fleet}/app/{plane}/alerts/plant\n");
+        assert!(panels.ends_with(&line), "{panels}");
+        let panels = state.access_list(BrokerKind::Nats, None);
+        let permissions =
+            format!("publish: {{ deny: [\">\"] }}\n      subscribe: [\"myc.v1.{fleet}.app.{plane}.alerts.plant\"]\n");
+        assert!(panels.contains(&permissions), "{panels}");
         let account = state.access_list(BrokerKind::NatsAccount, None);
         assert!(
             account.contains("accounts {\n  MYCELIAL: {\n    users = [\n"),

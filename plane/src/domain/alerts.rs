@@ -434,6 +434,11 @@ impl Alerts {
         self.all.contains_key(id) || self.silences.contains_key(id)
     }
 
+    /// What an alert is about; `None` when there is only a silence of that id, or nothing.
+    pub fn subject(&self, id: &str) -> Option<&str> {
+        self.all.get(id).map(|alert| alert.subject.as_str())
+    }
+
     /// Pending and firing ones: firing first, then the worst, then the oldest.
     pub fn views(&self, now_unix_ms: i64) -> Vec<AlertView> {
         let mut views: Vec<_> = self

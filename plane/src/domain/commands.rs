@@ -93,7 +93,7 @@ pub struct Command {
     pub daemons: Vec<Target>,
 }
 
-/// A command as one of its daemons has it.
+/// A command as one of its daemons has it, or all of them together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CommandOf {
@@ -105,9 +105,9 @@ pub struct CommandOf {
     pub by: String,
     /// Since when, milliseconds since 1970.
     pub at_unix_ms: i64,
-    /// How it stands there.
+    /// How it stands there; of several daemons, how it stands with the one that is worst off.
     pub standing: Standing,
-    /// Why it failed, or what it waits for; empty otherwise.
+    /// Why it failed, or what it waits for; of several daemons, how many stand how.
     pub cause: String,
 }
 
@@ -129,6 +129,34 @@ impl Command {
             at_unix_ms: self.at_unix_ms,
             standing: target.standing,
             cause: target.cause.clone(),
+        })
+    }
+
+    /// What it is to all its daemons together; `None`: there are none.
+    pub fn of_all(&self) -> Option<CommandOf> {
+        // What is worse comes later.
+        const WORDS: [(Standing, &str); 5] = [
+            (Standing::Done, "done"),
+            (Standing::Unknown, "unknown"),
+            (Standing::TimedOut, "timed out"),
+            (Standing::Failed, "failed"),
+            (Standing::Waiting, "waiting"),
+        ];
+        let (mut worst, mut counts) = (None, Vec::new());
+        for (standing, word) in WORDS {
+            let count = self.daemons.iter().filter(|target| target.standing == standing).count();
+            if count > 0 {
+                worst = Some(standing);
+                counts.push(format!("{count} {word}"));
+            }
+        }
+        Some(CommandOf {
+            id: self.id,
+            what: self.what.clone(),
+            by: self.by.clone(),
+            at_unix_ms: self.at_unix_ms,
+            standing: worst?,
+            cause: counts.join(", "),
         })
     }
 
@@ -228,6 +256,24 @@ mod tests {
         assert_eq!(of(0), Some((1, Standing::Waiting, String::new())));
         assert_eq!(of(1), Some((1, Standing::Failed, "no such workflow".into())));
         assert_eq!(command.of(&NodeId::from_hash(&[99; 32])), None);
+    }
+
+    #[test]
+    fn all_daemons_together_stand_as_the_worst() {
+        let mut command = command();
+        let of = |command: &Command| command.of_all().map(|of| (of.standing, of.cause));
+        command.answered(0, Answered::Done(Vec::new()));
+        command.answered(1, Answered::Failed("no".into()));
+        assert_eq!(
+            of(&command),
+            Some((Standing::Waiting, "1 done, 1 failed, 2 waiting".into()))
+        );
+        let ended = command.ended(Standing::TimedOut);
+        assert_eq!(
+            of(&ended),
+            Some((Standing::Failed, "1 done, 2 timed out, 1 failed".into()))
+        );
+        assert_eq!(of(&ended.narrowed(|_| false)), None);
     }
 
     #[test]

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use bus_schema::{api::GroupView, member::is_name};
 
-use super::{Now, State, labels::Selector};
+use super::{
+    Now, State,
+    labels::Selector,
+    sight::{ELSEWHERE, Sight},
+};
 
 /// Most groups of a fleet.
 pub const GROUPS_MAX: usize = 256;
@@ -87,14 +91,24 @@ impl Groups {
 }
 
 impl State {
-    /// Groups, with how many daemons each chooses now.
-    pub fn group_views(&self, groups: &Groups, now: Now) -> Vec<GroupView> {
-        let view = |(name, selector): (&String, &Selector)| GroupView {
-            name: name.clone(),
-            selector: selector.to_string(),
-            daemons: u32::try_from(self.chosen(selector, now).len()).unwrap_or(u32::MAX),
+    /// Groups that choose somebody who is seen, with how many of those each chooses now; to who sees everything, all of them.
+    /// What a group stands for is not said where that names what may not be seen.
+    pub fn group_views(&self, groups: &Groups, sight: &Sight, now: Now) -> Vec<GroupView> {
+        let view = |(name, selector): (&String, &Selector)| {
+            let chosen = self.chosen(selector, now);
+            let seen = chosen.iter().filter(|view| sight.sees(&view.node)).count();
+            let is_told = sight.is_whole() || (seen == chosen.len() && !selector.has_names());
+            (seen > 0 || sight.is_whole()).then(|| GroupView {
+                name: name.clone(),
+                selector: if is_told {
+                    selector.to_string()
+                } else {
+                    ELSEWHERE.to_string()
+                },
+                daemons: u32::try_from(seen).unwrap_or(u32::MAX),
+            })
         };
-        groups.0.iter().map(view).collect()
+        groups.0.iter().filter_map(view).collect()
     }
 }
 

@@ -121,6 +121,13 @@ impl Selector {
         Ok(selector)
     }
 
+    /// Whether it names daemons or workflows.
+    pub fn has_names(&self) -> bool {
+        self.0
+            .iter()
+            .any(|(_, test)| matches!(test, Test::Name(_) | Test::Runs(_)))
+    }
+
     /// The groups it names.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|(_, test)| match test {

@@ -22,6 +22,11 @@ pub const WAVES_MAX: usize = 64;
 const PAUSED_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Below this a wave is said to move nothing worth comparing, in records a second.
 const RATE_MIN: u64 = 5;
+/// So much of the time that a wave soaks a daemon's part may be tried again, of a hundred: more is an error rate that is too high,
+/// even if it happens to run when the soak ends.
+const RETRYING_PERCENT_MAX: u32 = 20;
+/// Fewer looks at a daemon say nothing about its error rate.
+const LOOKS_MIN: u32 = 5;
 
 /// What one daemon had, and what it shall have of the workflow. `None` is nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +127,8 @@ pub struct Health {
     pub cause: String,
     /// Dead letters so far.
     pub dead: u64,
+    /// Records that were dropped so far.
+    pub dropped: u64,
     /// Bytes in its buffers.
     pub buffered_bytes: u64,
     /// Records a second.
@@ -141,6 +148,8 @@ pub struct Watch {
     pub since_ms: u64,
     /// How daemons were before they got the revision, or when this was begun anew.
     before: BTreeMap<NodeId, Health>,
+    /// In this phase: how many times each was looked at, and in how many of them its part was tried again after an error.
+    looks: BTreeMap<NodeId, (u32, u32)>,
 }
 
 /// What is to be done together with the new [`Head`].
@@ -257,7 +266,12 @@ pub fn step(
             let over = waited >= u64::from(order.policy.soak_s) * 1_000;
             for node in standing(order, head) {
                 let health = look.health(node);
+                let errors_percent = watch.looked(node, &health);
                 match judge(order, watch, node, &health) {
+                    Ok(true) if over && errors_percent > RETRYING_PERCENT_MAX => {
+                        let cause = format!("it was tried again after errors for {errors_percent} % of the time");
+                        next.failed.push((*node, cause));
+                    }
                     Ok(true) => {}
                     Ok(false) if over => next.failed.push((*node, lateness(&health, waited))),
                     Ok(false) => {}
@@ -357,6 +371,10 @@ fn judge(order: &Order, watch: &Watch, node: &NodeId, health: &Health) -> Result
     if dead > order.policy.dead_max {
         return Err(format!("{dead} records went to the dead letters"));
     }
+    // A stream that may drop its oldest did so before, too: that is not the revision's doing.
+    if before.dropped == 0 && health.dropped > order.policy.dead_max {
+        return Err(format!("{} records were dropped", health.dropped));
+    }
     let grown = health.buffered_bytes.saturating_sub(before.buffered_bytes);
     if grown > order.policy.lag_bytes_max {
         return Err(format!("its buffers grew by {grown} bytes"));
@@ -405,6 +423,18 @@ impl Watch {
     /// A phase begins now.
     pub fn begins(&mut self, now_ms: u64) {
         self.since_ms = now_ms;
+        self.looks.clear();
+    }
+
+    /// A daemon was looked at: for how much of the phase its part was tried again after errors, of a hundred. What was so before
+    /// the revision came is not its doing.
+    fn looked(&mut self, node: &NodeId, health: &Health) -> u32 {
+        let retries = |health: &Health| matches!(health.part, Some((_, RunState::Retrying)));
+        let was_ill = self.before.get(node).is_some_and(retries);
+        let (looks, ill) = self.looks.entry(*node).or_default();
+        *looks += 1;
+        *ill += u32::from(retries(health) && !was_ill);
+        if *looks < LOOKS_MIN { 0 } else { *ill * 100 / *looks }
     }
 
     /// After a restart nothing is known of how daemons were before: from now on counts. What they moved then is not compared.
@@ -417,6 +447,7 @@ impl Watch {
         Self {
             since_ms: now_ms,
             before: before.collect(),
+            looks: BTreeMap::new(),
         }
     }
 }

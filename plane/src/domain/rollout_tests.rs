@@ -73,6 +73,12 @@ enum Nature {
     Bad,
     /// It runs, and after so many ms records die.
     Dies(u64),
+    /// It runs, and after so many ms records are dropped.
+    Drops(u64),
+    /// Records are dropped with either revision.
+    Leaks,
+    /// It is tried again after errors every so many ms, and runs in between.
+    Flaps(u64),
     /// It cannot take the plan.
     Refuses,
 }
@@ -110,6 +116,7 @@ impl Look for World {
         };
         let state = match thing.nature {
             Nature::Bad if is_new => RunState::Failed,
+            Nature::Flaps(every) if is_new && waited % every == 1_000 => RunState::Retrying,
             _ => RunState::Running,
         };
         let revision = if has_taken == is_new { 2 } else { 1 };
@@ -124,6 +131,11 @@ impl Look for World {
             part: Some((revision, state)),
             dead: match thing.nature {
                 Nature::Dies(ms) if is_new && waited >= ms => 7,
+                _ => 0,
+            },
+            dropped: match thing.nature {
+                Nature::Drops(ms) if is_new && waited >= ms => 3,
+                Nature::Leaks => self.now_ms + 1,
                 _ => 0,
             },
             ..Health::default()
@@ -210,7 +222,7 @@ impl World {
 
 #[test]
 fn how_rollouts_end() {
-    use Nature::{Bad, Dies, Good, Refuses, Silent, Slow};
+    use Nature::{Bad, Dies, Drops, Flaps, Good, Leaks, Refuses, Silent, Slow};
     let three = [Amount::Count(1), Amount::Count(2), Amount::Count(4)];
     let lenient = RolloutPolicy {
         failures_max: Amount::Count(1),
@@ -277,6 +289,35 @@ fn how_rollouts_end() {
             Phase::RolledBack,
             all(1),
             "7 records went to the dead letters",
+        ),
+        (
+            [Good, Drops(5_000), Good, Good],
+            policy(&three),
+            Phase::RolledBack,
+            all(1),
+            "3 records were dropped",
+        ),
+        (
+            [Good, Leaks, Good, Good],
+            policy(&three),
+            Phase::Done,
+            all(2),
+            "all daemons run it",
+        ),
+        // Half of the time, though it runs when the soak ends; once is nothing.
+        (
+            [Good, Flaps(2_000), Good, Good],
+            policy(&three),
+            Phase::RolledBack,
+            all(1),
+            "it was tried again after errors for 50 % of the time",
+        ),
+        (
+            [Good, Flaps(9_000), Good, Good],
+            policy(&three),
+            Phase::Done,
+            all(2),
+            "all daemons run it",
         ),
         // Long after its own wave.
         (
@@ -406,6 +447,9 @@ fn nature() -> impl Strategy<Value = Nature> {
         1 => Just(Nature::Silent),
         1 => Just(Nature::Bad),
         1 => (0..4 * SOAK_MS).prop_map(Nature::Dies),
+        1 => (0..4 * SOAK_MS).prop_map(Nature::Drops),
+        1 => Just(Nature::Leaks),
+        1 => (2..12u64).prop_map(|s| Nature::Flaps(s * 1_000)),
         1 => Just(Nature::Refuses),
     ]
 }
@@ -458,7 +502,9 @@ proptest! {
                 for id in &world.order.waves[count - 2] {
                     let has_failed = world.head.failed.iter().any(|(failed, _)| failed == id);
                     let health = world.health(id);
-                    assert!(has_failed || health.has_plan && health.part == Some((2, RunState::Running)), "{id}");
+                    // What flaps may do so again by now.
+                    let runs = matches!(health.part, Some((2, RunState::Running | RunState::Retrying)));
+                    assert!(has_failed || health.has_plan && runs, "{id}");
                 }
             }
             *deployed = count;

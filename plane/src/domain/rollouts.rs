@@ -51,6 +51,16 @@ impl Rollouts {
         active.find_map(|(id, active)| (active.order.workflow == workflow).then_some(*id))
     }
 
+    /// The daemons of one that is under way: those that have the revision, and those that shall.
+    pub fn daemons(&self, id: u64) -> Option<impl Iterator<Item = &NodeId>> {
+        self.active.get(&id).map(|active| active.order.parts.keys())
+    }
+
+    /// One that is over, as long as it is shown.
+    pub fn over(&self, id: u64) -> Option<&RolloutView> {
+        self.past.iter().find(|view| view.id == id)
+    }
+
     /// Whether none is under way.
     pub fn is_quiet(&self) -> bool {
         self.active.is_empty()
@@ -160,7 +170,9 @@ impl State {
             .of_node(node)
             .filter(|stream| stream.workflow() == workflow)
         {
-            health.dead += stream.account().ledger.dead;
+            let ledger = &stream.account().ledger;
+            health.dead += ledger.dead;
+            health.dropped += ledger.dropped;
             health.buffered_bytes += stream.buffered_bytes();
             health.rate += u64::from(stream.rate(now.mono_ms));
         }
@@ -255,7 +267,7 @@ impl State {
         now: Now,
     ) -> Result<Vec<Change>, String> {
         let Some(active) = self.rollouts.active.get(&id) else {
-            return Err(match self.rollouts.past.iter().find(|view| view.id == id) {
+            return Err(match self.rollouts.over(id) {
                 Some(view) => format!("rollout {id} is over: {}", view.cause),
                 None => format!("there is no rollout {id}"),
             });

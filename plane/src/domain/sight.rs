@@ -1,19 +1,20 @@
 //! What a caller with a scope sees of the fleet, and what it may touch: daemons that its selector matches, and nothing else. Pure.
 //!
 //! A workflow is seen where it runs within the scope, and only that part of it. Its text says what runs elsewhere, so it is read
-//! and changed only by those whose scope holds all of it.
+//! and changed only by those whose scope holds all of it; so are its history, its alerts and its rollouts.
 
 use std::collections::BTreeSet;
 
 use bus_schema::{
     api::{ApiCall, ApiResult, StreamView},
     id::{NodeId, WorkflowId},
+    rollout::RolloutView,
 };
 
 use super::{Change, Now, State, labels::Selector};
 
 /// What stands in the place of a daemon that is not seen.
-const ELSEWHERE: &str = "(outside your scope)";
+pub(super) const ELSEWHERE: &str = "(outside your scope)";
 
 /// What is seen: everything, or these daemons.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,6 +24,8 @@ pub struct Sight(Option<Seen>);
 struct Seen {
     nodes: BTreeSet<NodeId>,
     names: BTreeSet<String>,
+    /// Whose sight it is.
+    who: String,
 }
 
 /// Why a call is not for somebody with this sight.
@@ -36,16 +39,19 @@ pub enum Hidden {
     Elsewhere(String),
     /// A revision of it is for daemons that are not seen, or not there any more.
     Past(String, u32),
+    /// As if there was no such rollout.
+    Rollout(u64),
 }
 
 impl Sight {
-    /// What a scope shows; everything without one.
-    pub fn of(state: &State, scope: Option<&Selector>, now: Now) -> Self {
+    /// What a scope shows to whoever has it; everything without one.
+    pub fn of(state: &State, scope: Option<&Selector>, who: &str, now: Now) -> Self {
         Self(scope.map(|scope| {
             let views = state.chosen(scope, now);
             Seen {
                 nodes: views.iter().map(|view| view.node).collect(),
                 names: views.into_iter().map(|view| view.name).collect(),
+                who: who.to_string(),
             }
         }))
     }
@@ -64,13 +70,39 @@ impl Sight {
         self.0.as_ref().is_none_or(|seen| seen.names.contains(name))
     }
 
-    /// How many of a workflow's daemons are seen, and how many there are.
+    /// How many of a workflow's daemons are seen, and how many there are: those that run it, and those that a rollout brings it to.
     fn of_workflow(&self, state: &State, name: &str) -> (usize, usize) {
         let id = WorkflowId::of_name(name);
-        let parts = state.plans.parts_of(&id);
-        parts.fold((0, 0), |(seen, all), (node, _)| {
-            (seen + usize::from(self.sees(node)), all + 1)
-        })
+        let mut nodes: BTreeSet<&NodeId> = state.plans.parts_of(&id).map(|(node, _)| node).collect();
+        let rollout = state.rollouts.of(name).and_then(|id| state.rollouts.daemons(id));
+        nodes.extend(rollout.into_iter().flatten());
+        let seen = nodes.iter().filter(|node| self.sees(node)).count();
+        (seen, nodes.len())
+    }
+
+    /// Whether history and alerts of a subject are seen.
+    pub fn shows(&self, state: &State, subject: &str) -> bool {
+        self.is_whole()
+            || match subject.split_once(':') {
+                Some(("daemon", name)) => self.names(name),
+                Some((_, place)) => self
+                    .whole(state, place.split_once('/').map_or(place, |(workflow, _)| workflow))
+                    .is_ok(),
+                None => false,
+            }
+    }
+
+    /// Whether a rollout is seen. Of one that is over the daemons are not kept: it is for whoever began it, and for those who see
+    /// all of the workflow as it runs now; and never, if a daemon failed that is not seen.
+    fn follows(&self, state: &State, id: u64, view: Option<&RolloutView>) -> bool {
+        if let Some(mut nodes) = state.rollouts.daemons(id) {
+            return nodes.all(|node| self.sees(node));
+        }
+        let Some((seen, view)) = self.0.as_ref().zip(view.or_else(|| state.rollouts.over(id))) else {
+            return self.is_whole();
+        };
+        let is_own = seen.who == view.by || self.whole(state, &view.workflow).is_ok();
+        is_own && view.failures.iter().all(|failure| self.names(&failure.daemon))
     }
 
     /// The text of a workflow: all of it has to be seen.
@@ -106,12 +138,17 @@ impl Sight {
             | ApiCall::WorkflowHistory(name) => self.whole(state, name),
             ApiCall::WorkflowText { name, .. } => self.whole(state, name),
             // Over another's workflow nobody writes, and a diff would show it.
-            ApiCall::WorkflowApply { text, .. } | ApiCall::Deploy { text, .. } | ApiCall::WorkflowDiff { text } => {
-                match workflow::parse(text) {
-                    Ok(spec) if state.workflows.get(spec.name()).is_some() => self.whole(state, spec.name()),
-                    _ => Ok(()),
-                }
-            }
+            ApiCall::WorkflowApply { text, .. }
+            | ApiCall::Deploy { text, .. }
+            | ApiCall::RolloutStart { text, .. }
+            | ApiCall::WorkflowDiff { text } => match workflow::parse(text) {
+                Ok(spec) if state.workflows.get(spec.name()).is_some() => self.whole(state, spec.name()),
+                _ => Ok(()),
+            },
+            ApiCall::RolloutShow(id) | ApiCall::RolloutTell { id, .. } => match self.follows(state, *id, None) {
+                true => Ok(()),
+                false => Err(Hidden::Rollout(*id)),
+            },
             _ => Ok(()),
         }
     }
@@ -139,6 +176,7 @@ impl Sight {
     pub fn covers(&self, changes: &[Change]) -> bool {
         changes.iter().all(|change| match change {
             Change::Plan { node, .. } | Change::Labels { node, .. } => self.sees(node),
+            Change::RolloutBegun(order) => order.parts.keys().all(|node| self.sees(node)),
             _ => true,
         })
     }
@@ -172,6 +210,7 @@ impl Sight {
                 }
                 all.retain(|one| !one.daemons.is_empty());
             }
+            ApiResult::Rollouts(views) => views.retain(|view| self.follows(state, view.id, Some(view))),
             ApiResult::Diff(diff) => diff.daemons.retain(|daemon| self.names(&daemon.daemon)),
             _ => {}
         }
@@ -195,6 +234,8 @@ impl Sight {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bus_schema::{
         member::{Role, Signed},
         message::HostFacts,
@@ -203,7 +244,9 @@ mod tests {
     use super::*;
     use crate::domain::{
         change::Signer,
+        groups::Groups,
         members::Member,
+        rollout::{Exchange, Order},
         testing::{certificate, fleet, identity, node, part},
         workflows::Revision,
     };
@@ -242,7 +285,8 @@ mod tests {
     }
 
     fn berlin(state: &State) -> Sight {
-        Sight::of(state, Some(&Selector::parse("site=berlin").unwrap()), Now::default())
+        let scope = Selector::parse("site=berlin").unwrap();
+        Sight::of(state, Some(&scope), "bea", Now::default())
     }
 
     #[test]
@@ -323,6 +367,153 @@ mod tests {
             );
         }
         assert!(berlin.reads(&state, ("b", 7), "name = ", now).is_err(), "unreadable");
+    }
+
+    /// A rollout of `workflow` to these daemons that nobody has begun to carry out.
+    fn rollout(id: u64, workflow: &str, on: &[u8]) -> Change {
+        let exchange = |after| Exchange { before: None, after };
+        let parts = on.iter().map(|n| (node(*n), exchange(Some(part(workflow, 2)))));
+        Change::RolloutBegun(Arc::new(Order {
+            id,
+            workflow: workflow.into(),
+            revision: 2,
+            before: None,
+            by: "anna".into(),
+            at_unix_ms: 0,
+            policy: Default::default(),
+            waves: vec![on.iter().map(|n| node(*n)).collect()],
+            parts: parts.collect(),
+        }))
+    }
+
+    #[test]
+    fn rollouts_are_for_those_who_see_all_of_their_daemons() {
+        let mut state = state();
+        for (id, workflow, on, is_covered) in [
+            (1, "b", vec![1], true),
+            (2, "c", vec![2], false),
+            (3, "d", vec![1, 2], false),
+        ] {
+            let change = rollout(id, workflow, &on);
+            assert_eq!(berlin(&state).covers(std::slice::from_ref(&change)), is_covered, "{id}");
+            state.apply([change], true, Now::default());
+        }
+        let sight = berlin(&state);
+        let shown = |sight: &Sight, state: &State| {
+            let ApiResult::Rollouts(views) =
+                sight.narrowed(state, ApiResult::Rollouts(state.rollout_views(Now::default())))
+            else {
+                panic!("another answer")
+            };
+            views.iter().map(|view| view.id).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&sight, &state), [1]);
+        assert_eq!(shown(&Sight::default(), &state), [3, 2, 1]);
+        for id in 1..=3 {
+            let tell = ApiCall::RolloutTell {
+                id,
+                command: bus_schema::rollout::RolloutCommand::Abort,
+                reason: String::new(),
+            };
+            for call in [ApiCall::RolloutShow(id), tell] {
+                let expected = if id == 1 { Ok(()) } else { Err(Hidden::Rollout(id)) };
+                assert_eq!(sight.admits(&state, &call), expected, "{call:?}");
+                assert_eq!(Sight::default().admits(&state, &call), Ok(()), "{call:?}");
+            }
+        }
+        // `d` goes where it is seen first, and is not theirs for that: nor is its text, once the first wave has it.
+        let signer = Signer {
+            root: identity(0),
+            plane: identity(100),
+        };
+        let first = [(node(1), part("d", 2))].into();
+        let placed = state.place(&WorkflowId::of_name("d"), first, &signer).unwrap();
+        state.apply(placed, true, Now::default());
+        let call = ApiCall::WorkflowShow("d".into());
+        assert_eq!(berlin(&state).admits(&state, &call), Err(Hidden::Elsewhere("d".into())));
+
+        // Over: by what runs now, by who began it, and never when somebody failed who is not seen.
+        let view = |id: u64, workflow: &str, by: &str, failed: &[&str]| RolloutView {
+            id,
+            workflow: workflow.into(),
+            by: by.into(),
+            failures: failed
+                .iter()
+                .map(|daemon| bus_schema::rollout::RolloutFailure {
+                    daemon: daemon.to_string(),
+                    cause: String::new(),
+                })
+                .collect(),
+            ..state.rollout_views(Now::default())[0].clone()
+        };
+        let over = [
+            (view(11, "b", "anna", &["gw-1"]), true),
+            (view(12, "b", "anna", &["gw-2"]), false),
+            (view(13, "a", "anna", &[]), false),
+            (view(14, "gone", "anna", &[]), false),
+            (view(15, "gone", "bea", &["gw-1"]), true),
+            (view(16, "gone", "bea", &["gw-1", "gw-2"]), false),
+        ];
+        for (view, is_seen) in over {
+            let id = view.id;
+            state.apply([Change::RolloutEnded(Box::new(view))], true, Now::default());
+            assert_eq!(shown(&berlin(&state), &state).contains(&id), is_seen, "{id}");
+        }
+    }
+
+    #[test]
+    fn history_and_alerts_are_of_what_is_seen() {
+        let state = state();
+        let berlin = berlin(&state);
+        for (subject, is_seen) in [
+            ("daemon:gw-1", true),
+            ("daemon:gw-2", false),
+            ("daemon:gone", false),
+            ("workflow:b", true),
+            ("workflow:a", false),
+            ("workflow:c", false),
+            ("stream:b/s.d", true),
+            ("stream:a/s.d", false),
+            ("node:b/s", true),
+            ("node:c/s", false),
+            ("rollout:b", true),
+            ("plane", false),
+            ("", false),
+        ] {
+            assert_eq!(berlin.shows(&state, subject), is_seen, "{subject}");
+            assert!(Sight::default().shows(&state, subject));
+        }
+    }
+
+    #[test]
+    fn groups_are_told_without_what_is_not_seen() {
+        let (state, mut groups) = (state(), Groups::default());
+        for (name, selector) in [
+            ("all", ""),
+            ("bonn", "site=bonn"),
+            ("mine", "site=berlin"),
+            ("named", "site=berlin -name:gw-2"),
+        ] {
+            groups = groups.with(name, selector).unwrap();
+        }
+        let told = |sight: &Sight| {
+            let views = state.group_views(&groups, sight, Now::default()).into_iter();
+            views
+                .map(|view| format!("{}: {} {}", view.name, view.selector, view.daemons))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            told(&berlin(&state)),
+            [
+                format!("all: {ELSEWHERE} 1"),
+                "mine: site=berlin 1".into(),
+                format!("named: {ELSEWHERE} 1")
+            ]
+        );
+        assert_eq!(
+            told(&Sight::default()).join(", "),
+            "all:  2, bonn: site=bonn 1, mine: site=berlin 1, named: site=berlin -name:gw-2 1"
+        );
     }
 
     #[test]

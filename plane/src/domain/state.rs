@@ -77,6 +77,8 @@ pub struct State {
     pub(super) pairings: Pairings,
     /// Saved selectors.
     pub groups: Groups,
+    /// Topics on which the plane says something that is not sealed: the settings'.
+    pub plain_topics: Vec<String>,
     catalogs: Catalogs,
     daemons: BTreeMap<NodeId, Daemon>,
     labels: BTreeMap<NodeId, Labels>,
@@ -123,6 +125,7 @@ impl State {
             rollouts: Rollouts::default(),
             pairings: Pairings::default(),
             groups: Groups::default(),
+            plain_topics: Vec::new(),
             catalogs: Catalogs::default(),
             daemons: BTreeMap::new(),
             labels: BTreeMap::new(),

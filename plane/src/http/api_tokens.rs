@@ -4,7 +4,7 @@ use bus_schema::audit::AuditEvent;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ask::{Answer, Ask, Page, json, nothing, plain_name},
+    ask::{Answer, Ask, Page, PageWish, json, nothing, plain_name},
     problem::Refusal,
     table::{Endpoint, admin, by},
     users::{check_scope, disk, noted},
@@ -33,6 +33,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "Tokens of programs that use this API",
             by!(list),
         )
+        .query::<PageWish>()
         .answers::<Page<TokenView>>(),
         Endpoint::post("/api-tokens", admin(), "Makes a token for a program", by!(add))
             .takes::<TokenWish>()
@@ -100,7 +101,8 @@ async fn list(ask: Ask) -> Answer {
         expires_unix_ms: token.expires_unix_ms,
     };
     let tokens = disk(&ask, move |files| files.store.api_tokens(now)).await?;
-    json(Page::all(tokens.into_iter().map(view).collect()))
+    let tokens = tokens.into_iter().map(view).collect();
+    json(Page::after(tokens, &ask.query()?, |token| token.id.clone())?)
 }
 
 async fn add(ask: Ask) -> Answer {

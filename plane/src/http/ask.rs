@@ -11,12 +11,13 @@ use axum::{
 };
 use bus_schema::{
     api::{ApiCall, ApiResult, FailureKind},
+    id::{base32, hash},
     limits::NAME_BYTES_MAX,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Web, problem::Refusal};
-use crate::{people::is_plain, permission::Caller};
+use crate::{people::is_plain, permission::Caller, service::Guard};
 
 /// Most items of one page of a list.
 const PAGE_MAX: usize = 1_000;
@@ -64,6 +65,32 @@ impl<T> Page<T> {
     /// A list that is never long.
     pub(super) fn all(items: Vec<T>) -> Self {
         Self { items, next: None }
+    }
+
+    /// Cuts a page out of a list whose places are all that tells its items apart.
+    pub(super) fn at(mut items: Vec<T>, wish: &PageWish) -> Result<Self, Refusal> {
+        let limit = wish.limit()?;
+        let wrong = |_| Refusal::invalid("cursor: it is none of this list", "");
+        let done: usize = wish.cursor.as_deref().map_or(Ok(0), str::parse).map_err(wrong)?;
+        items.drain(..done.min(items.len()));
+        let next = (items.len() > limit).then(|| (done + limit).to_string());
+        items.truncate(limit);
+        Ok(Self { items, next })
+    }
+
+    /// Cuts a page out of a list in any order, whose items `key` tells apart.
+    pub(super) fn after(mut items: Vec<T>, wish: &PageWish, key: impl Fn(&T) -> String) -> Result<Self, Refusal> {
+        let limit = wish.limit()?;
+        if let Some(after) = &wish.cursor {
+            let at = items.iter().position(|item| key(item) == *after).ok_or_else(|| {
+                let hint = "the list has changed meanwhile: begin again, without a cursor";
+                Refusal::invalid("cursor: it is not in this list (any more)", hint)
+            })?;
+            items.drain(..=at);
+        }
+        let next = items.get(limit).and(items.get(limit - 1)).map(&key);
+        items.truncate(limit);
+        Ok(Self { items, next })
     }
 
     /// Cuts a page out of a list that is sorted by `key`.
@@ -139,27 +166,65 @@ impl Ask {
         })
     }
 
-    /// The revision that a change shall replace: from `If-Match: "7"`, or `If-None-Match: *` for none.
-    pub(super) fn precondition(&self) -> Result<Option<u32>, Refusal> {
-        if self.headers.get(header::IF_NONE_MATCH).is_some_and(|any| any == "*") {
-            return Ok(Some(0));
-        }
-        let Some(tag) = self.headers.get(header::IF_MATCH) else {
-            return Ok(None);
-        };
-        let number = tag
-            .to_str()
-            .ok()
-            .and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok());
-        number.map(Some).ok_or_else(|| {
-            let hint = "send the ETag that came with what you changed, for example If-Match: \"7\"";
-            Refusal::invalid("If-Match is no revision", hint)
+    /// What a change shall replace; it has to be said.
+    pub(super) fn expected(&self) -> Result<Expected, Refusal> {
+        self.expectation()?.ok_or_else(|| {
+            let message = "it is not said what this shall replace: somebody may have changed it meanwhile";
+            let hint = "send If-Match with the ETag that came with what you changed, If-None-Match: * for what is new, \
+                        or If-Match: * for whatever is there";
+            Refusal::new(StatusCode::PRECONDITION_REQUIRED, FailureKind::Invalid, message, hint)
         })
+    }
+
+    fn expectation(&self) -> Result<Option<Expected>, Refusal> {
+        let said = |name| {
+            self.headers
+                .get(name)
+                .map(|value| value.to_str().unwrap_or_default().trim())
+        };
+        match (said(header::IF_MATCH), said(header::IF_NONE_MATCH)) {
+            (Some("*"), _) => Ok(Some(Expected::Whatever)),
+            (Some(tag), _) => {
+                let tag = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+                let tag = tag.ok_or_else(|| {
+                    let hint = "send the ETag that came with what you changed, for example If-Match: \"7\"";
+                    Refusal::invalid("If-Match is no tag", hint)
+                })?;
+                Ok(Some(Expected::Tag(tag.to_string())))
+            }
+            (None, Some("*")) => Ok(Some(Expected::Nothing)),
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// The revision that a change shall replace, where that may be left open: from `If-Match: "7"`, or `If-None-Match: *` for none.
+    pub(super) fn precondition(&self) -> Result<Option<u32>, Refusal> {
+        self.expectation()?.map_or(Ok(None), |expected| expected.revision())
     }
 
     /// Makes a call in the caller's name.
     pub(super) async fn call(&self, call: ApiCall) -> Result<ApiResult, Refusal> {
         match self.web.service.call(self.caller()?, call).await {
+            ApiResult::Failed(failure) => Err(failure.into()),
+            result => Ok(result),
+        }
+    }
+
+    /// The same, if that which `read` answers is as was expected; `tag` finds its tag.
+    pub(super) async fn call_if(
+        &self,
+        call: ApiCall,
+        read: ApiCall,
+        tag: impl Fn(&ApiResult) -> Option<String> + Send + 'static,
+    ) -> Result<ApiResult, Refusal> {
+        let expected = self.expected()?;
+        let holds = move |now: &ApiResult| expected.holds(tag(now).as_deref());
+        let guard = Guard {
+            read,
+            holds: Box::new(holds),
+        };
+        match self.web.service.call_if(self.caller()?, Some(guard), call).await {
+            ApiResult::Failed(failure) if failure.kind == FailureKind::Conflict => Err(Refusal::changed(failure)),
             ApiResult::Failed(failure) => Err(failure.into()),
             result => Ok(result),
         }
@@ -173,6 +238,45 @@ impl Ask {
     }
 }
 
+/// What a change shall replace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// Whatever is there, and nothing too.
+    Whatever,
+    /// Nothing: it is new.
+    Nothing,
+    /// What has this tag.
+    Tag(String),
+}
+
+impl Expected {
+    /// Whether what is there now (`None`: nothing) is what was expected.
+    pub(super) fn holds(&self, now: Option<&str>) -> bool {
+        match self {
+            Self::Whatever => true,
+            Self::Nothing => now.is_none(),
+            Self::Tag(tag) => now == Some(tag),
+        }
+    }
+
+    /// The same where tags are revisions: 0 is none, `None` any.
+    pub(super) fn revision(&self) -> Result<Option<u32>, Refusal> {
+        match self {
+            Self::Whatever => Ok(None),
+            Self::Nothing => Ok(Some(0)),
+            Self::Tag(tag) => tag.parse().map(Some).map_err(|_| {
+                let hint = "send the ETag that came with what you changed, for example If-Match: \"7\"";
+                Refusal::invalid("If-Match is no revision", hint)
+            }),
+        }
+    }
+}
+
+/// The tag of something that is made of these parts: another one as soon as one of them is.
+pub(super) fn tag_of(parts: &[&[u8]]) -> String {
+    base32(&hash("mycelial etag v1", parts)[..10])
+}
+
 /// An answer of JSON.
 pub(super) fn json(body: impl Serialize) -> Answer {
     Ok(Json(body).into_response())
@@ -180,16 +284,20 @@ pub(super) fn json(body: impl Serialize) -> Answer {
 
 /// An answer of JSON that can be asked for again by its tag.
 pub(super) fn tagged(ask: &Ask, tag: &str, body: impl Serialize) -> Answer {
-    let quoted = format!("\"{tag}\"");
-    let mut response = if ask.has(&quoted) {
+    let response = if ask.has(&format!("\"{tag}\"")) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         Json(body).into_response()
     };
-    if let Ok(tag) = HeaderValue::from_str(&quoted) {
+    Ok(with_tag(tag, response))
+}
+
+/// An answer with the tag of what is there now.
+pub(super) fn with_tag(tag: &str, mut response: Response) -> Response {
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
     }
-    Ok(response)
+    response
 }
 
 /// Done, and nothing to say.

@@ -1,6 +1,6 @@
 //! Commands for daemons, and their logs, from the web page. What reveals or alters no data: the plane asks daemons in its own name.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use bus_schema::{
@@ -12,7 +12,7 @@ use bus_schema::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ask::{Answer, Ask, Page, json, unexpected},
+    ask::{Answer, Ask, Page, PageWish, json, unexpected},
     problem::Refusal,
     table::{Endpoint, by, operator, viewer},
 };
@@ -44,7 +44,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::get(
             "/commands",
             viewer(Narrow),
-            "What a daemon was told, the newest first",
+            "What daemons were told, or one of them, the newest first",
             by!(list),
         )
         .query::<Whose>()
@@ -171,22 +171,50 @@ async fn start(ask: &Ask, event: AuditEvent, order: Order, targets: Vec<(String,
     }
 }
 
-/// Whose commands.
+/// Whose commands, and which page of them.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Whose {
-    /// The daemon's name or id.
-    daemon: String,
+    /// The daemon's name or id; all daemons together when it is left out.
+    daemon: Option<String>,
+    /// Most items, 1 to 1000.
+    limit: Option<usize>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// Which daemons somebody with a scope sees; `None`: all.
+async fn seen(ask: &Ask) -> Result<Option<BTreeSet<NodeId>>, Refusal> {
+    if ask.caller()?.scope.is_none() {
+        return Ok(None);
+    }
+    match ask.call(ApiCall::DaemonSelect(String::new())).await? {
+        ApiResult::Daemons(seen) => Ok(Some(seen.into_iter().map(|view| view.node).collect())),
+        _ => Err(unexpected()),
+    }
 }
 
 async fn list(ask: Ask) -> Answer {
-    let Whose { daemon } = ask.query()?;
-    let ApiResult::Daemon(detail) = ask.call(ApiCall::DaemonShow(daemon)).await? else {
-        return Err(unexpected());
+    let Whose { daemon, limit, cursor } = ask.query()?;
+    let told = match daemon {
+        Some(daemon) => {
+            let node = detail(&ask, daemon).await?.view.node;
+            ask.web.commands.history(Arc::new(move |command| command.of(&node)))
+        }
+        None => {
+            let seen = seen(&ask).await?;
+            let look = move |command: Command| match &seen {
+                Some(seen) => command.narrowed(|node| seen.contains(node)).of_all(),
+                None => command.of_all(),
+            };
+            ask.web.commands.history(Arc::new(look))
+        }
     };
-    let told = ask.web.commands.of(detail.view.node).await;
-    json(Page::all(told.map_err(Refusal::internal)?))
+    let told = told.await.map_err(Refusal::internal)?;
+    json(Page::after(told, &PageWish { limit, cursor }, |told| {
+        told.id.to_string()
+    })?)
 }
 
 async fn show(ask: Ask) -> Answer {
@@ -201,11 +229,7 @@ async fn show(ask: Ask) -> Answer {
     let number: u64 = id.parse().map_err(|_| missing())?;
     let found = ask.web.commands.show(number).await.map_err(Refusal::internal)?;
     let mut command = found.ok_or_else(missing)?;
-    if ask.caller()?.scope.is_some() {
-        let ApiResult::Daemons(seen) = ask.call(ApiCall::DaemonSelect(String::new())).await? else {
-            return Err(unexpected());
-        };
-        let seen: BTreeSet<NodeId> = seen.into_iter().map(|view| view.node).collect();
+    if let Some(seen) = seen(&ask).await? {
         command = command.narrowed(|node| seen.contains(node));
         if command.daemons.is_empty() {
             return Err(missing());

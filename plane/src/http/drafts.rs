@@ -5,7 +5,7 @@ use bus_schema::{api::FailureKind, member::is_name};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ask::{Answer, Ask, Page, json, nothing, tagged},
+    ask::{Answer, Ask, Page, PageWish, json, nothing, tagged},
     problem::Refusal,
     table::{Endpoint, by, operator},
     users::disk,
@@ -25,7 +25,9 @@ const LAYOUT_BYTES_MAX: usize = 64 * 1024;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::get("/drafts", operator(Narrow), "Drafts of workflows", by!(list)).answers::<Page<DraftView>>(),
+        Endpoint::get("/drafts", operator(Narrow), "Drafts of workflows", by!(list))
+            .query::<PageWish>()
+            .answers::<Page<DraftView>>(),
         Endpoint::get("/drafts/{name}", operator(Narrow), "One draft", by!(show)).answers::<DraftShown>(),
         Endpoint::put(
             "/drafts/{name}",
@@ -113,7 +115,7 @@ async fn list(ask: Ask) -> Answer {
             });
         }
     }
-    json(Page::all(items))
+    json(Page::after(items, &ask.query()?, |draft| draft.name.clone())?)
 }
 
 /// The draft of this name, if it is for whoever asks.

@@ -54,6 +54,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "Enrolment strings that can still be used",
             by!(tokens),
         )
+        .query::<PageWish>()
         .answers::<Page<TokenItem>>(),
         Endpoint::post("/tokens", operator(Whole), "Makes an enrolment string", by!(token))
             .takes::<TokenWish>()
@@ -73,7 +74,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             by!(carriers),
         )
         .answers::<Page<Carriers>>(),
-        Endpoint::get("/ledger", viewer(Narrow), "Every stream's account", by!(ledger)).answers::<Page<StreamView>>(),
+        Endpoint::get("/ledger", viewer(Narrow), "Every stream's account", by!(ledger))
+            .query::<PageWish>()
+            .answers::<Page<StreamView>>(),
         Endpoint::get(
             "/access-list",
             viewer(Whole),
@@ -212,7 +215,8 @@ async fn tokens(ask: Ask) -> Answer {
         return Err(unexpected());
     };
     let item = |LabelledToken { token, labels }| TokenItem { token, labels };
-    json(Page::all(all.into_iter().map(item).collect()))
+    let all = all.into_iter().map(item).collect();
+    json(Page::after(all, &ask.query()?, |item: &TokenItem| item.token.id.to_string())?)
 }
 
 /// What an enrolment string shall be.
@@ -314,7 +318,8 @@ async fn carriers(ask: Ask) -> Answer {
 
 async fn ledger(ask: Ask) -> Answer {
     match ask.call(ApiCall::Ledger).await? {
-        ApiResult::Ledger(all) => json(Page::all(all)),
+        // Ends that are not seen are called the same: only places tell such streams apart.
+        ApiResult::Ledger(all) => json(Page::at(all, &ask.query()?)?),
         _ => Err(unexpected()),
     }
 }

@@ -7,11 +7,15 @@ use bus_schema::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ask::{Answer, Ask, Page, json, nothing, unexpected},
+    ask::{Answer, Ask, Page, PageWish, json, nothing, tag_of, tagged, unexpected},
     problem::Refusal,
     table::{Endpoint, admin, by, operator, viewer},
 };
-use crate::{clock::unix_ms, domain::alerts::is_built_in, permission::Reach::Whole};
+use crate::{
+    clock::unix_ms,
+    domain::alerts::is_built_in,
+    permission::Reach::{Narrow, Whole},
+};
 
 /// How far back a series goes unless asked, in milliseconds.
 const LAST_MS: i64 = 3_600_000;
@@ -20,7 +24,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::get(
             "/metrics/series",
-            viewer(Whole),
+            viewer(Narrow),
             "One metric of one subject over time",
             by!(series),
         )
@@ -28,10 +32,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         .answers::<SeriesShown>(),
         Endpoint::get(
             "/alerts",
-            viewer(Whole),
+            viewer(Narrow),
             "Alerts that are pending or firing",
             by!(alerts),
         )
+        .query::<PageWish>()
         .answers::<Page<AlertView>>(),
         Endpoint::get("/alerts/rules", viewer(Whole), "All rules of alerts", by!(rules)).answers::<Page<RuleShown>>(),
         Endpoint::put(
@@ -41,6 +46,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             by!(put_rules),
         )
         .takes::<Rules>()
+        .conditional()
         .answers::<Page<RuleShown>>(),
         Endpoint::post(
             "/alerts/preview",
@@ -52,7 +58,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         .answers::<Page<Fired>>(),
         Endpoint::post(
             "/alerts/{id}/silence",
-            operator(Whole),
+            operator(Narrow),
             "Tells nobody of an alert for a while; 0 seconds end that",
             by!(silence),
         )
@@ -141,7 +147,7 @@ async fn series(ask: Ask) -> Answer {
 
 async fn alerts(ask: Ask) -> Answer {
     match observe(&ask, ObserveCall::Alerts).await? {
-        ObserveResult::Alerts(all) => json(Page::all(all)),
+        ObserveResult::Alerts(all) => json(Page::after(all, &ask.query()?, |alert| alert.id.clone())?),
         _ => Err(unexpected()),
     }
 }
@@ -156,17 +162,22 @@ struct RuleShown {
     comes_with_plane: bool,
 }
 
-fn shown(rules: Vec<AlertRule>) -> Answer {
+fn shown(ask: &Ask, rules: Vec<AlertRule>) -> Answer {
+    let tag = tag_of_rules(&rules);
     let items = rules.into_iter().map(|rule| RuleShown {
         comes_with_plane: is_built_in(&rule),
         rule,
     });
-    json(Page::all(items.collect()))
+    tagged(ask, &tag, Page::all(items.collect()))
+}
+
+fn tag_of_rules(rules: &Vec<AlertRule>) -> String {
+    tag_of(&[&bus_schema::encode(rules)])
 }
 
 async fn rules(ask: Ask) -> Answer {
     match observe(&ask, ObserveCall::Rules).await? {
-        ObserveResult::Rules(all) => shown(all),
+        ObserveResult::Rules(all) => shown(&ask, all),
         _ => Err(unexpected()),
     }
 }
@@ -182,8 +193,13 @@ struct Rules {
 
 async fn put_rules(ask: Ask) -> Answer {
     let Rules { rules } = ask.body()?;
-    match observe(&ask, ObserveCall::PutRules(rules)).await? {
-        ObserveResult::Rules(all) => shown(all),
+    let (put, read) = (ObserveCall::PutRules(rules), ObserveCall::Rules);
+    let tag = |now: &ApiResult| match now {
+        ApiResult::Observe(ObserveResult::Rules(all)) => Some(tag_of_rules(all)),
+        _ => None,
+    };
+    match ask.call_if(ApiCall::Observe(put), ApiCall::Observe(read), tag).await? {
+        ApiResult::Observe(ObserveResult::Rules(all)) => shown(&ask, all),
         _ => Err(unexpected()),
     }
 }

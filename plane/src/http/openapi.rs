@@ -13,7 +13,7 @@ use super::{
 use crate::permission::{Need, Reach};
 
 /// The API's version. What breaks its users raises the first number.
-pub const API_VERSION: &str = "1.0";
+pub const API_VERSION: &str = "1.1";
 
 fn shape(shape: Shape, generator: &mut SchemaGenerator) -> Value {
     Value::from((shape.schema)(generator))
@@ -27,6 +27,20 @@ fn parameters(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Vec<Value
     let mut all: Vec<Value> = in_path
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
         .collect();
+    if endpoint.is_conditional {
+        for (name, about) in [
+            (
+                "If-Match",
+                "The ETag of what this shall replace, or * for whatever is there. 428 without one of the two",
+            ),
+            ("If-None-Match", "* when there shall be nothing yet"),
+        ] {
+            let schema = json!({ "type": "string" });
+            all.push(
+                json!({ "name": name, "in": "header", "required": false, "schema": schema, "description": about }),
+            );
+        }
+    }
     if let Some(query) = endpoint.query {
         // A query is the properties of a struct, one by one.
         let mut resolved = shape(query, generator);

@@ -73,6 +73,15 @@ impl Refusal {
         Self::new(StatusCode::CONFLICT, FailureKind::Conflict, message, hint)
     }
 
+    /// For what somebody else has changed meanwhile.
+    pub(super) fn changed(failure: Failure) -> Self {
+        Self {
+            status: StatusCode::PRECONDITION_FAILED,
+            failure,
+            retry_s: None,
+        }
+    }
+
     pub(super) fn internal(cause: impl std::fmt::Display) -> Self {
         let hint = "look at the plane's log and its disk";
         Self::new(

@@ -118,6 +118,8 @@ pub struct Endpoint {
     pub query: Option<Shape>,
     /// What has to be sent.
     pub body: Option<Shape>,
+    /// Whether it has to be said which version this shall replace: with `If-Match` or `If-None-Match`.
+    pub is_conditional: bool,
     /// What comes back.
     pub reply: Reply,
     handler: Handler,
@@ -132,6 +134,7 @@ impl Endpoint {
             summary,
             query: None,
             body: None,
+            is_conditional: false,
             reply: Reply::Nothing,
             handler,
         }
@@ -165,6 +168,11 @@ impl Endpoint {
     pub(super) fn takes<T: Described>(self) -> Self {
         let body = Some(Shape::of::<T>());
         Self { body, ..self }
+    }
+
+    pub(super) fn conditional(self) -> Self {
+        let is_conditional = true;
+        Self { is_conditional, ..self }
     }
 
     pub(super) fn answers<T: Described>(self) -> Self {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::{
-    ask::{Answer, Ask, Page, json, nothing, plain_name},
+    ask::{Answer, Ask, Page, PageWish, json, nothing, plain_name, tag_of, tagged},
     problem::Refusal,
     table::{Endpoint, admin, by, viewer},
 };
@@ -30,15 +30,19 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             by!(own),
         )
         .takes::<PasswordWish>(),
-        Endpoint::get("/users", admin(), "Users of the page", by!(list)).answers::<Page<UserView>>(),
+        Endpoint::get("/users", admin(), "Users of the page", by!(list))
+            .query::<PageWish>()
+            .answers::<Page<UserView>>(),
         Endpoint::post("/users", admin(), "Adds a user", by!(add)).takes::<UserWish>(),
+        Endpoint::get("/users/{name}", admin(), "One user", by!(show)).answers::<UserView>(),
         Endpoint::patch(
             "/users/{name}",
             admin(),
-            "Changes a user's role or password",
+            "Changes a user's role, scope or password",
             by!(change),
         )
-        .takes::<UserChange>(),
+        .takes::<UserChange>()
+        .conditional(),
         Endpoint::delete(
             "/users/{name}",
             admin(),
@@ -60,6 +64,31 @@ struct UserView {
     scope: Option<String>,
     /// Since when, milliseconds since 1970.
     made_unix_ms: i64,
+    /// What `If-Match` has to say to change it, without the quotes: the ETag of `GET /users/NAME`.
+    etag: String,
+}
+
+impl From<User> for UserView {
+    fn from(user: User) -> Self {
+        Self {
+            etag: tag(&user),
+            name: user.name,
+            role: user.rank,
+            scope: user.scope,
+            made_unix_ms: user.made_unix_ms,
+        }
+    }
+}
+
+fn tag(user: &User) -> String {
+    let scope = user.scope.as_deref().unwrap_or_default();
+    tag_of(&[
+        user.name.as_bytes(),
+        user.rank.word().as_bytes(),
+        scope.as_bytes(),
+        user.password.as_bytes(),
+        &user.made_unix_ms.to_le_bytes(),
+    ])
 }
 
 /// A new user.
@@ -297,14 +326,17 @@ async fn change_own(ask: &Ask, event: AuditEvent) -> Answer {
 }
 
 async fn list(ask: Ask) -> Answer {
-    let view = |user: User| UserView {
-        name: user.name,
-        role: user.rank,
-        scope: user.scope,
-        made_unix_ms: user.made_unix_ms,
-    };
     let users = disk(&ask, |files| files.store.users()).await?;
-    json(Page::all(users.into_iter().map(view).collect()))
+    let users = users.into_iter().map(UserView::from).collect();
+    json(Page::after(users, &ask.query()?, |user| user.name.clone())?)
+}
+
+async fn show(ask: Ask) -> Answer {
+    let name = ask.param("name");
+    let whom = name.clone();
+    let user = disk(&ask, move |files| files.store.user(&whom)).await?;
+    let user = UserView::from(user.ok_or_else(|| no_user(&name))?);
+    tagged(&ask, &user.etag.clone(), user)
 }
 
 async fn add(ask: Ask) -> Answer {
@@ -350,12 +382,27 @@ async fn changed(ask: &Ask, event: AuditEvent, name: String, wish: UserChange) -
         }
         None => None,
     };
-    let whom = name.clone();
-    let known = noted(ask, event, move |store| {
-        store.change_user(&whom, role, scope.as_deref(), hash.as_deref(), None)
+    let (whom, expected) = (name.clone(), ask.expected()?);
+    // Nobody else is at the store in between.
+    let done = disk(ask, move |files| {
+        let Some(user) = files.store.user(&whom)? else {
+            return Ok(None);
+        };
+        if !expected.holds(Some(&tag(&user))) {
+            return Ok(Some(false));
+        }
+        let change = |store: &mut Store, _: &mut AuditEvent| {
+            let known = store.change_user(&whom, role, scope.as_deref(), hash.as_deref(), None)?;
+            Ok(known.then_some(true))
+        };
+        files.store.noted(event, change)
     });
-    if !known.await? {
-        return Err(no_user(&name));
+    if !done.await?.ok_or_else(|| no_user(&name))? {
+        let message = format!("user '{name}' was changed meanwhile; nothing was done");
+        let hint = "look at what is there now, then change it again";
+        let mut refusal = Refusal::conflict(message, hint);
+        refusal.status = StatusCode::PRECONDITION_FAILED;
+        return Err(refusal);
     }
     info!(
         user = name,

@@ -1,13 +1,13 @@
 //! Workflows and their revisions: calls of [`ApiCall`] as HTTP. A workflow's ETag is its revision. No logic of its own.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use bus_schema::api::{
     ApiCall, ApiResult, FailureKind, NodeView, Problem, RevisionView, StreamView, WorkflowPart, WorkflowView,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ask::{Answer, Ask, Page, PageWish, json, tagged, unexpected},
+    ask::{Answer, Ask, Page, PageWish, json, tagged, unexpected, with_tag},
     fleet::Text,
     problem::Refusal,
     table::{Endpoint, by, operator, viewer},
@@ -41,6 +41,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             by!(apply),
         )
         .takes::<ApplyWish>()
+        .conditional()
         .answers::<Revised>(),
         Endpoint::delete(
             "/workflows/{name}",
@@ -175,12 +176,12 @@ async fn apply(ask: Ask) -> Answer {
         let hint = "a workflow cannot be renamed: apply it as a new one and delete the old one";
         return Err(Refusal::invalid(message, hint));
     }
-    deploy(&ask, text, reason).await
+    let expected = ask.expected()?.revision()?;
+    deploy(&ask, text, reason, expected).await
 }
 
 /// A precondition that does not hold is 412, where it was one.
-async fn deploy(ask: &Ask, text: String, reason: String) -> Answer {
-    let expect_revision = ask.precondition()?;
+async fn deploy(ask: &Ask, text: String, reason: String, expect_revision: Option<u32>) -> Answer {
     let call = ApiCall::Deploy {
         text,
         expect_revision,
@@ -190,21 +191,15 @@ async fn deploy(ask: &Ask, text: String, reason: String) -> Answer {
     match ask.call(call).await {
         Ok(ApiResult::Revision(revision)) => revised(revision),
         Ok(_) => Err(unexpected()),
-        Err(mut refusal) => {
-            if expect_revision.is_some() && refusal.failure.kind == FailureKind::Conflict {
-                refusal.status = StatusCode::PRECONDITION_FAILED;
-            }
-            Err(refusal)
+        Err(refusal) if expect_revision.is_some() && refusal.failure.kind == FailureKind::Conflict => {
+            Err(Refusal::changed(refusal.failure))
         }
+        Err(refusal) => Err(refusal),
     }
 }
 
 fn revised(revision: u32) -> Answer {
-    let mut response = json(Revised { revision })?;
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{revision}\"")) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    Ok(response)
+    Ok(with_tag(&revision.to_string(), json(Revised { revision })?))
 }
 
 async fn delete(ask: Ask) -> Answer {
@@ -286,5 +281,6 @@ struct RollbackWish {
 async fn rollback(ask: Ask) -> Answer {
     let RollbackWish { revision, reason } = ask.body()?;
     let text = text_of(&ask, revision).await?;
-    deploy(&ask, text, reason).await
+    let expected = ask.precondition()?;
+    deploy(&ask, text, reason, expected).await
 }

@@ -10,7 +10,7 @@ mod webhook;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use bus_link::{essential, session::Session};
-use bus_schema::message::Text;
+use bus_schema::{message::Text, subject};
 use serde_json::Value;
 pub use settings::AlertsSection;
 pub(crate) use settings::{first_line, tls_of};
@@ -56,7 +56,7 @@ pub(crate) enum NotifyError {
 enum Channel {
     Webhook(webhook::Webhook),
     Email(Box<email::Email>),
-    Bus { topic: String },
+    Bus { topic: String, plain: bool },
 }
 
 /// All channels, by name.
@@ -81,8 +81,8 @@ impl Channels {
             all.insert(one.name.clone(), Channel::Email(Box::new(email::Email::new(one, dir)?)));
         }
         for one in &section.bus {
-            let topic = one.topic.clone();
-            all.insert(one.name.clone(), Channel::Bus { topic });
+            let (topic, plain) = (one.topic.clone(), one.plain);
+            all.insert(one.name.clone(), Channel::Bus { topic, plain });
         }
         Ok(Self { all })
     }
@@ -98,7 +98,14 @@ impl Channels {
             None => Err(NotifyError::Never("plane.toml does not name it any more".to_string())),
             Some(Channel::Webhook(webhook)) => webhook.send(&delivery.body, &key).await,
             Some(Channel::Email(email)) => email.send(&delivery.body, &key).await,
-            Some(Channel::Bus { topic }) => {
+            Some(Channel::Bus { topic, plain: true }) => {
+                let me = session.secure();
+                let subject = subject::app(me.fleet(), me.node(), topic);
+                let subject = subject.map_err(|cause| NotifyError::Never(cause.to_string()))?;
+                let sent = session.bus().publish(&subject, delivery.body.clone().into_bytes());
+                sent.await.map_err(|cause| NotifyError::Later(cause.to_string()))
+            }
+            Some(Channel::Bus { topic, plain: false }) => {
                 let bytes = delivery.body.clone().into_bytes();
                 let sent = session.publish_app(topic, &Text { bytes }).await;
                 sent.map_err(|cause| NotifyError::Later(cause.to_string()))

@@ -84,9 +84,18 @@ pub struct BusChannel {
     pub name: String,
     /// One or more tokens joined by '.'.
     pub topic: String,
+    /// Neither sealed nor signed, for those who are no members of the fleet: panels, home automation. The broker reads it, too.
+    #[serde(default)]
+    pub plain: bool,
 }
 
 impl AlertsSection {
+    /// Topics whose messages everybody can read whom the broker lets.
+    pub fn plain_topics(&self) -> impl Iterator<Item = &str> {
+        let plain = self.bus.iter().filter(|one| one.plain);
+        plain.map(|one| one.topic.as_str())
+    }
+
     /// What is wrong with it, beginning with the key.
     pub fn check(&self) -> Result<(), String> {
         let webhooks = self.webhook.iter().map(|one| &one.name);

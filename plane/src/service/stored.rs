@@ -6,7 +6,12 @@ use bus_schema::{
 };
 
 use super::{Parts, Service};
-use crate::{api::failed, disk::Closed, domain::Change, store::StoreError};
+use crate::{
+    api::failed,
+    disk::Closed,
+    domain::{Change, sight::Sight},
+    store::StoreError,
+};
 
 impl Service {
     async fn history(
@@ -28,8 +33,8 @@ impl Service {
         found.await
     }
 
-    /// Answers what is in the store alone; gives every other call back.
-    pub(super) async fn stored(&mut self, call: ApiCall) -> Result<ApiResult, ApiCall> {
+    /// Answers what is in the store alone, to whom has this sight; gives every other call back.
+    pub(super) async fn stored(&mut self, call: ApiCall, sight: &Sight) -> Result<ApiResult, ApiCall> {
         let now_unix_ms = self.parts.clock.now().unix_ms;
         let none = |what: String, hint: &str| failed(FailureKind::NotFound, what, hint);
         let asked = match call {
@@ -104,7 +109,7 @@ impl Service {
                     clock,
                     ..
                 } = &mut self.parts;
-                let answered = observer.call(call, state, disk, clock.now()).await;
+                let answered = observer.call(call, (state, sight), disk, clock.now()).await;
                 return Ok(answered.unwrap_or_else(|Closed| {
                     failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
                 }));

@@ -1,6 +1,6 @@
 //! Commands in the store.
 
-use bus_schema::{decode, encode, id::NodeId};
+use bus_schema::{decode, encode};
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{Store, StoreError};
@@ -41,8 +41,8 @@ impl Store {
             .transpose()
     }
 
-    /// Those that a daemon was told, the newest first, as they were written last. One that never ended is not known to have.
-    pub fn commands_of(&self, node: &NodeId) -> Result<Vec<CommandOf>, StoreError> {
+    /// What `look` makes of each, the newest first, as they were written last. One that never ended is not known to have.
+    pub fn commands(&self, look: impl Fn(Command) -> Option<CommandOf>) -> Result<Vec<CommandOf>, StoreError> {
         let mut statement = self.db.prepare("SELECT body FROM commands ORDER BY id DESC")?;
         let mut rows = statement.query([])?;
         let mut found = Vec::new();
@@ -51,7 +51,7 @@ impl Store {
             let body = row.get_ref(0)?.as_blob().ok();
             let command: Option<Command> = body.and_then(decode);
             let command = command.ok_or(StoreError::Damaged { table: "commands" })?;
-            found.extend(command.ended(Standing::Unknown).of(node));
+            found.extend(look(command.ended(Standing::Unknown)));
         }
         Ok(found)
     }
@@ -59,6 +59,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use bus_schema::id::NodeId;
+
     use super::*;
     use crate::domain::commands::Target;
 
@@ -99,7 +101,10 @@ mod tests {
                 })
                 .unwrap();
         }
-        let of = |n: u8| store.commands_of(&NodeId::from_hash(&[n; 32])).unwrap();
+        let of = |n: u8| {
+            let node = NodeId::from_hash(&[n; 32]);
+            store.commands(|command| command.of(&node)).unwrap()
+        };
         let of = |n| of(n).iter().map(|of| (of.id, of.standing)).collect::<Vec<_>>();
         assert_eq!(of(1), [(3, Standing::Unknown), (2, Standing::Unknown)]);
         assert_eq!(of(2).len(), 2);

@@ -380,8 +380,10 @@ impl Browser {
         self.send("GET", path, &[], None).await
     }
 
+    /// Whatever is there.
     pub async fn put(&self, path: &str, body: serde_json::Value) -> Answer {
-        self.send("PUT", path, &[], Some(&body.to_string())).await
+        self.send("PUT", path, &[("if-match", "*")], Some(&body.to_string()))
+            .await
     }
 
     pub async fn post(&self, path: &str, body: serde_json::Value) -> Answer {

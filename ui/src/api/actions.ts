@@ -17,6 +17,7 @@ import type {
   RolloutView,
   RuleShown,
   TokenWish,
+  UserView,
   UserWish,
   WorkflowDiff,
 } from "./types";
@@ -101,8 +102,10 @@ export const tellRollout = (id: number, command: RolloutCommand, reason: string)
 export const silenceAlert = (id: string, for_s: number, reason: string) =>
   post<ListPage<AlertView>>(`/alerts/${part(id)}/silence`, { for_s, reason });
 
-/** All rules there shall be. Those that come with the plane stay, unless one of the same name replaces them. */
-export const putRules = (rules: readonly AlertRule[]) => put<ListPage<RuleShown>>("/alerts/rules", { rules });
+/** All rules there shall be, if those are still there that have this tag. Those that come with the plane stay, unless one of
+ *  the same name replaces them. */
+export const putRules = (rules: readonly AlertRule[], etag: string) =>
+  put<ListPage<RuleShown>>("/alerts/rules", { rules }, { "if-match": etag });
 
 /** When a rule would have fired in the last so many seconds; it is not stored. */
 export const previewRule = (rule: AlertRule, last_s: number) =>
@@ -110,9 +113,11 @@ export const previewRule = (rule: AlertRule, last_s: number) =>
 
 export const addUser = (wish: UserWish) => post<null>("/users", wish);
 
-/** What is left out stays; an empty scope takes it off. A new password ends the user's sessions. */
-export const changeUser = (name: string, change: { role?: Rank; password?: string; scope?: string }) =>
-  patch<null>(`/users/${part(name)}`, change);
+/** What is left out stays; an empty scope takes it off. A new password ends the user's sessions. Only if it still is as shown. */
+export const changeUser = (
+  { name, etag }: Pick<UserView, "name" | "etag">,
+  change: { role?: Rank; password?: string; scope?: string },
+) => patch<null>(`/users/${part(name)}`, change, { "if-match": `"${etag}"` });
 
 /** Ends the user's sessions too. */
 export const removeUser = (name: string) => remove<null>(`/users/${part(name)}`);

@@ -83,7 +83,8 @@ const call = async <T>(method: string, path: string, options?: Options) => (awai
 export const get = <T>(path: string, signal?: AbortSignal) => call<T>("GET", path, signal ? { signal } : {});
 export const post = <T>(path: string, body?: unknown, headers?: Record<string, string>) =>
   call<T>("POST", path, { body, ...(headers ? { headers } : {}) });
-export const patch = <T>(path: string, body: unknown) => call<T>("PATCH", path, { body });
+export const patch = <T>(path: string, body: unknown, headers?: Record<string, string>) =>
+  call<T>("PATCH", path, { body, ...(headers ? { headers } : {}) });
 export const put = <T>(path: string, body: unknown, headers?: Record<string, string>) =>
   call<T>("PUT", path, { body, ...(headers ? { headers } : {}) });
 

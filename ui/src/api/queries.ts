@@ -128,12 +128,10 @@ export const useWorkflowDiff = (text: string, isValid: boolean) =>
     staleTime: 0,
   });
 
-/** `isOn`: whoever sees a part of the fleet only has none. */
-export const useRollouts = (isOn = true) =>
+export const useRollouts = () =>
   useQuery({
     queryKey: keys.rollouts,
     queryFn: ({ signal }) => list<RolloutView>("/rollouts", signal),
-    enabled: isOn,
     refetchInterval: ({ state }) =>
       again(state.error, state.data?.some((rollout) => !isOver(rollout)) ? DETAIL_MS : QUIET_MS),
   });
@@ -145,11 +143,10 @@ export const useRollout = (id: number) =>
     refetchInterval: ({ state }) => again(state.error, state.data && isOver(state.data) ? false : DETAIL_MS / 2),
   });
 
-export const useAlerts = (isOn = true) =>
+export const useAlerts = () =>
   useQuery({
     queryKey: keys.alerts,
     queryFn: ({ signal }) => list<AlertView>("/alerts", signal),
-    enabled: isOn,
     refetchInterval: ({ state }) => again(state.error, ALERTS_MS / 2),
   });
 
@@ -238,12 +235,11 @@ export const useDrafts = (isAllowed: boolean) =>
 export const useTokens = () =>
   useQuery({ queryKey: keys.tokens, queryFn: ({ signal }) => list<TokenItem>("/tokens", signal) });
 
-/** Selectors with a name. `isOn`: they are of the whole fleet. */
-export const useGroups = (isOn: boolean) =>
+/** Selectors with a name. */
+export const useGroups = () =>
   useQuery({
     queryKey: keys.groups,
     queryFn: ({ signal }) => list<Group>("/groups", signal),
-    enabled: isOn,
     staleTime: CATALOGUE_STALE_MS,
   });
 

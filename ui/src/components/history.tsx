@@ -47,10 +47,6 @@ interface HistoryProps {
 }
 
 export function History({ subject, last, metrics }: HistoryProps) {
-  const seesAll = useSeesAll();
-  if (!seesAll) {
-    return <p className="text-sm text-muted">History is for those who see the whole fleet.</p>;
-  }
   return (
     <Panel className="flex flex-wrap gap-x-8 gap-y-4 px-4 py-3">
       {metrics.map((metric) => (
@@ -63,9 +59,15 @@ export function History({ subject, last, metrics }: HistoryProps) {
 function Line({ subject, lastS, metric }: { subject: string; lastS: number; metric: Metric }) {
   const { title, metric: name, format, scale = 1 } = metric;
   const series = useSeries(subject, name, lastS);
+  const seesAll = useSeesAll();
   const points = useMemo(() => (series.data ? alongSteps(series.data, scale) : []), [series.data, scale]);
   if (series.error instanceof Failed && series.error.status === 404) {
-    return <p className="text-sm text-muted">{title}: nothing is kept yet; history begins after ten seconds.</p>;
+    return (
+      <p className="text-sm text-muted">
+        {title}: nothing is kept yet; history begins after ten seconds.
+        {!seesAll && " That of a workflow is for those who see all of its daemons."}
+      </p>
+    );
   }
   if (series.isError) return <Failure error={series.error} onRetry={() => void series.refetch()} />;
   if (!series.data) return <Loading />;

@@ -82,6 +82,20 @@ export function showSpan(seconds: number) {
   return `${seconds / (SECONDS[unit] ?? 1)}${unit}`;
 }
 
+const BYTES: Record<string, number> = { b: 1, kib: 1_024, mib: 1_024 ** 2, gib: 1_024 ** 3 };
+
+/** `64MiB` in bytes; `null` when it is no size. */
+export function parseSize(text: string): number | null {
+  const [, digits, unit = ""] = /^(\d{1,6})\s*([kmg]i)?b$/i.exec(text.trim()) ?? [];
+  return digits === undefined ? null : Number(digits) * (BYTES[`${unit.toLowerCase()}b`] ?? 1);
+}
+
+/** `20%` as a number up to 100; `null` when it is none. */
+function parsePercent(text: string): number | null {
+  const amount = parseAmount(text);
+  return amount && "percent" in amount ? amount.percent : null;
+}
+
 /** A rollout as the plane has it when nothing is said. */
 export const USUAL: RolloutPolicy = {
   waves: [{ count: 1 }, { percent: 10 }, { percent: 50 }, { percent: 100 }],
@@ -100,19 +114,31 @@ export interface Typed {
   soak: string;
   take: string;
   failures: string;
+  lag: string;
+  throughput: string;
   isPausing: boolean;
 }
 
-export const FIRST: Typed = { waves: "1, 10%, 50%, 100%", soak: "30s", take: "2m", failures: "0", isPausing: false };
+export const FIRST: Typed = {
+  waves: "1, 10%, 50%, 100%",
+  soak: "30s",
+  take: "2m",
+  failures: "0",
+  lag: "64MiB",
+  throughput: "20%",
+  isPausing: false,
+};
 
 /** What is wrong with each field; empty: nothing. */
-export function mistakes({ waves, soak, take, failures }: Typed) {
+export function mistakes({ waves, soak, take, failures, lag, throughput }: Typed) {
   const time = (text: string) => (parseSpan(text) === null ? "Write for example 30s, 10m or 2h." : "");
   return {
     waves: parseWaves(waves) ? "" : "Write how many daemons have it after each wave: 1, 10%, 50%, 100%.",
     soak: time(soak),
     take: time(take),
     failures: parseAmount(failures) ? "" : "Write for example 0, 3 or 5%.",
+    lag: parseSize(lag) === null ? "Write for example 64MiB or 1GiB." : "",
+    throughput: parsePercent(throughput) === null ? "Write for example 20%; 0% does not look." : "",
   };
 }
 
@@ -120,8 +146,11 @@ export function mistakes({ waves, soak, take, failures }: Typed) {
 export function policyOf(typed: Typed): RolloutPolicy | null {
   const [waves, soak_s, take_s] = [parseWaves(typed.waves), parseSpan(typed.soak), parseSpan(typed.take)];
   const failures_max = parseAmount(typed.failures);
+  const [lag_bytes_max, throughput_percent_min] = [parseSize(typed.lag), parsePercent(typed.throughput)];
   if (!waves || soak_s === null || take_s === null || !failures_max) return null;
-  return { ...USUAL, waves, soak_s, take_s, failures_max, on_failure: typed.isPausing ? "pause" : "roll_back" };
+  if (lag_bytes_max === null || throughput_percent_min === null) return null;
+  const on_failure = typed.isPausing ? "pause" : "roll_back";
+  return { ...USUAL, waves, soak_s, take_s, failures_max, lag_bytes_max, throughput_percent_min, on_failure };
 }
 
 /** The same on the command line; what is as usual is left out. */
@@ -135,6 +164,9 @@ export function cliOf(file: string, typed: Typed, expected: number) {
   if (typed.soak.trim() !== FIRST.soak) words.push(`--soak ${typed.soak.trim()}`);
   if (typed.take.trim() !== FIRST.take) words.push(`--take ${typed.take.trim()}`);
   if (typed.failures.trim() !== FIRST.failures) words.push(`--max-failures ${typed.failures.trim()}`);
+  const [lag, throughput] = [typed.lag.replace(/\s/g, ""), typed.throughput.trim()];
+  if (lag !== FIRST.lag) words.push(`--max-lag ${lag}`);
+  if (throughput !== FIRST.throughput) words.push(`--min-throughput ${throughput}`);
   if (typed.isPausing) words.push("--pause-on-failure");
   return words.join(" ");
 }

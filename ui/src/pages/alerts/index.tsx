@@ -22,7 +22,6 @@ import type { Column } from "@/components/table";
 import { Tabs } from "@/components/tabs";
 import { Time } from "@/components/time";
 import { tell } from "@/components/toast";
-import { Whole } from "@/components/whole";
 import { sentence } from "@/lib/format";
 import { showSpan } from "@/lib/rollout";
 import { save } from "@/lib/save";
@@ -58,12 +57,10 @@ export default function Alerts() {
   return (
     <Page title="Alerts" actions={<CliButton command="mycelial alert list" />}>
       <Tabs label="Views of alerts" tabs={TABS} />
-      <Whole what="Alerts">
-        <Allowed needs="operator" what="Silencing">
-          {null}
-        </Allowed>
-        <All />
-      </Whole>
+      <Allowed needs="operator" what="Silencing">
+        {null}
+      </Allowed>
+      <All />
     </Page>
   );
 }

@@ -24,7 +24,7 @@ export default function Rules() {
   return (
     <Page title="Alerts" actions={<CliButton command="mycelial alert rules" />}>
       <Tabs label="Views of alerts" tabs={TABS} />
-      <Whole what="Alerts">
+      <Whole what="Rules of alerts">
         <All />
       </Whole>
     </Page>

@@ -3,7 +3,6 @@
 import { Bookmark, Plus, X } from "lucide-react";
 import { type ReactNode, useMemo } from "react";
 import { useDaemons, useGroups, useWorkflows } from "@/api/queries";
-import { useSeesAll } from "@/api/session";
 import type { DaemonItem, Group, WorkflowView } from "@/api/types";
 import { Allowed } from "@/components/allowed";
 import { Button, IconButton, LinkButton } from "@/components/button";
@@ -123,7 +122,7 @@ function Chosen({ all, workflows }: { all: readonly DaemonItem[]; workflows: rea
   const [typed, setTyped] = useSearchState("q");
   const [sort, setSort] = useSearchState("sort", "name");
   const [group, setGroup] = useSearchState("group");
-  const groups = useGroups(useSeesAll()).data;
+  const groups = useGroups().data;
   const parsed = useMemo(
     () => parseSelector(typed, new Map(groups?.map(({ name, selector }) => [name, selector]))),
     [typed, groups],

@@ -5,7 +5,6 @@ import { useMutation } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 import { checkConnections } from "@/api/operator";
 import { useDaemons, useGroups, useWorkflows } from "@/api/queries";
-import { useSeesAll } from "@/api/session";
 import { useMay } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
@@ -20,7 +19,7 @@ import type { Workbench } from "./state";
 function useTargets(place: string) {
   const daemons = useDaemons().data;
   const workflows = useWorkflows().data;
-  const groups = useGroups(useSeesAll()).data;
+  const groups = useGroups().data;
   return useMemo(() => {
     const named = new Map(groups?.map(({ name, selector }) => [name, selector]));
     return targetsOf(place, daemons ?? [], workflows ?? [], named);

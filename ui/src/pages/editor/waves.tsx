@@ -19,7 +19,7 @@ interface WavesProps {
 
 export function Waves({ isInWaves, setInWaves, typed, setTyped }: WavesProps) {
   const wrong = mistakes(typed);
-  const text = (key: "waves" | "soak" | "take" | "failures", label: string, hint: string) => (
+  const text = (key: Exclude<keyof Typed, "isPausing">, label: string, hint: string) => (
     <Field label={label} hint={hint} error={wrong[key]}>
       <Input value={typed[key]} onChange={(event) => setTyped({ ...typed, [key]: event.target.value })} />
     </Field>
@@ -47,6 +47,8 @@ export function Waves({ isInWaves, setInWaves, typed, setTyped }: WavesProps) {
           {text("failures", "Daemons that may fail", "A number, or a part like 5%.")}
           {text("soak", "Each wave does well for", "Before the next begins.")}
           {text("take", "A daemon may take", "Then it has failed.")}
+          {text("lag", "Buffers of a daemon may grow by", "By more, it has failed.")}
+          {text("throughput", "A wave moves at least", "Of what it moved before; 0% does not look.")}
           <Field label="When more fail" className="sm:col-span-2">
             <Select
               value={typed.isPausing ? "pause" : "roll_back"}

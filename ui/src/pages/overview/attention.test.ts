@@ -41,7 +41,7 @@ it.each([
   [true, true, false, "good", /^Everything runs/],
   [true, false, false, "off", /^Asking/],
   [true, false, true, "off", /cannot be asked for/],
-  [false, false, false, "off", /that you see/],
+  [false, false, false, "off", /^Asking/],
   [false, true, false, "off", /that you see/],
 ])("sees all %s, known %s, failed %s", (seesAll, isKnown, isFailed, tone, text) => {
   const said = verdict(seesAll, isKnown, isFailed);

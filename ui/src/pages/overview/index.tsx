@@ -67,7 +67,7 @@ interface GlanceProps {
 
 function Glance({ daemons, workflows, streams }: GlanceProps) {
   const seesAll = useSeesAll();
-  const [rollouts, alerts] = [useRollouts(seesAll), useAlerts(seesAll)];
+  const [rollouts, alerts] = [useRollouts(), useAlerts()];
   const items = attention({
     daemons,
     workflows,
@@ -94,7 +94,7 @@ function Glance({ daemons, workflows, streams }: GlanceProps) {
       </Section>
       {!seesAll && (
         <p className="-mt-3 text-sm text-muted">
-          You see a part of the fleet. Rollouts and alerts are about all of it, and not shown to you.
+          You see a part of the fleet. Rollouts and alerts of workflows that also run elsewhere are not shown to you.
         </p>
       )}
       <Figures daemons={daemons} workflows={workflows} streams={streams} />

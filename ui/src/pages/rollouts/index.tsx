@@ -11,7 +11,6 @@ import { Empty, Page } from "@/components/page";
 import { Status } from "@/components/status";
 import type { Column } from "@/components/table";
 import { Time } from "@/components/time";
-import { Whole } from "@/components/whole";
 import { number } from "@/lib/format";
 import { PHASES, taken, wanted } from "@/lib/rollout";
 import { useSearchState } from "@/lib/search";
@@ -51,9 +50,7 @@ const COLUMNS: readonly Column<RolloutView>[] = [
 export default function Rollouts() {
   return (
     <Page title="Rollouts" actions={<CliButton command="mycelial rollout list" />}>
-      <Whole what="Rollouts">
-        <All />
-      </Whole>
+      <All />
     </Page>
   );
 }

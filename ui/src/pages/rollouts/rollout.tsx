@@ -4,7 +4,6 @@ import { useMemo } from "react";
 import { useParams } from "wouter";
 import { Failed } from "@/api/client";
 import { useRevisionText, useRollout, useWorkflowStatus, useWorkflows } from "@/api/queries";
-import { useSeesAll } from "@/api/session";
 import type { RolloutFailure, RolloutView, WaveView, WorkflowPart } from "@/api/types";
 import { Allowed } from "@/components/allowed";
 import { LinkButton } from "@/components/button";
@@ -19,7 +18,6 @@ import { Progress } from "@/components/progress";
 import { RunStatus, Status } from "@/components/status";
 import { type Column, Table } from "@/components/table";
 import { Time } from "@/components/time";
-import { Whole } from "@/components/whole";
 import { bytes, count, number, sentence, span } from "@/lib/format";
 import { course, isOver, PHASES, showAmount, taken, wanted, waveStates } from "@/lib/rollout";
 import { difference } from "@/workflow/diff";
@@ -30,15 +28,6 @@ const part = encodeURIComponent;
 
 export default function Rollout() {
   const { id = "" } = useParams();
-  if (useSeesAll()) return <Known id={id} />;
-  return (
-    <Page title={`Rollout ${id}`}>
-      <Whole what="Rollouts">{null}</Whole>
-    </Page>
-  );
-}
-
-function Known({ id }: { id: string }) {
   const rollout = useRollout(Number(id));
   const view = rollout.data;
   if (rollout.error instanceof Failed && [400, 404].includes(rollout.error.status)) {

@@ -7,7 +7,6 @@ import { deleteWorkflow } from "@/api/actions";
 import { Failed } from "@/api/client";
 import { keys } from "@/api/keys";
 import { useRollouts, useWorkflow, useWorkflowStatus } from "@/api/queries";
-import { useSeesAll } from "@/api/session";
 import type { WorkflowStatus } from "@/api/types";
 import { Allowed } from "@/components/allowed";
 import { LinkButton } from "@/components/button";
@@ -97,7 +96,7 @@ function Past({ name }: { name: string }) {
 
 /** A new revision is on its way to its daemons. */
 function UnderWay({ name }: { name: string }) {
-  const rollout = useRollouts(useSeesAll()).data?.find((each) => each.workflow === name && !isOver(each));
+  const rollout = useRollouts().data?.find((each) => each.workflow === name && !isOver(each));
   if (!rollout) return null;
   const { id, revision, phase, wave, waves } = rollout;
   return (

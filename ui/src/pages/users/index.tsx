@@ -89,14 +89,13 @@ function List({ all }: { all: readonly UserView[] }) {
   return <Table label="Users" columns={columns} rows={all} rowKey={({ name }) => name} />;
 }
 
-function Role({ user: { name, role } }: { user: UserView }) {
+function Role({ user }: { user: UserView }) {
+  const { name, role } = user;
   const queries = useQueryClient();
   const run = useMutation({
-    mutationFn: (to: Rank) => changeUser(name, { role: to }),
-    onSuccess: async (_, to) => {
-      tell(`${name} is ${to} from now on.`);
-      await queries.invalidateQueries({ queryKey: keys.users });
-    },
+    mutationFn: (to: Rank) => changeUser(user, { role: to }),
+    onSuccess: (_, to) => tell(`${name} is ${to} from now on.`),
+    onSettled: () => queries.invalidateQueries({ queryKey: keys.users }),
   });
   return (
     <div className="max-w-80 md:min-w-60">
@@ -118,16 +117,17 @@ function Role({ user: { name, role } }: { user: UserView }) {
 }
 
 /** Which daemons somebody sees: all, or those that a selector of labels and names chooses. */
-function Scope({ user: { name, scope } }: { user: UserView }) {
+function Scope({ user }: { user: UserView }) {
+  const { name, scope } = user;
   const queries = useQueryClient();
   const [typed, setTyped] = useState<string | null>(null);
   const run = useMutation({
-    mutationFn: (to: string) => changeUser(name, { scope: to }),
-    onSuccess: async (_, to) => {
+    mutationFn: (to: string) => changeUser(user, { scope: to }),
+    onSuccess: (_, to) => {
       tell(to === "" ? `${name} sees all daemons.` : `${name} sees ${to} only.`);
       setTyped(null);
-      await queries.invalidateQueries({ queryKey: keys.users });
     },
+    onSettled: () => queries.invalidateQueries({ queryKey: keys.users }),
   });
   const submit = (event: FormEvent) => {
     event.preventDefault();
@@ -149,8 +149,8 @@ function Scope({ user: { name, scope } }: { user: UserView }) {
             <Input value={typed ?? ""} onChange={(event) => setTyped(event.target.value)} />
           </Field>
           <p className="text-sm">
-            Whoever has a scope sees these daemons only, and changes only workflows that run nowhere else. Alerts,
-            rollouts and enrolment strings are about the whole fleet, and not for them.
+            Whoever has a scope sees these daemons only, and changes only workflows that run nowhere else: their alerts
+            and rollouts, too. Rules of alerts and enrolment strings are about the whole fleet, and not for them.
           </p>
           {run.isError && <Failure error={run.error} />}
           <div className="flex justify-end gap-2">
@@ -165,7 +165,8 @@ function Scope({ user: { name, scope } }: { user: UserView }) {
   );
 }
 
-function Actions({ user: { name } }: { user: UserView }) {
+function Actions({ user }: { user: UserView }) {
+  const { name } = user;
   const queries = useQueryClient();
   const [isOpen, setOpen] = useState(false);
   const may = useMay("admin");
@@ -195,7 +196,8 @@ function Actions({ user: { name } }: { user: UserView }) {
           command={`mycelial-plane user password --dir ${shellWord(dir)} ${shellWord(name)}`}
           what={`${name} is logged out everywhere, and has to log in with it.`}
           onSubmit={async ({ fresh }) => {
-            await changeUser(name, { password: fresh });
+            await changeUser(user, { password: fresh });
+            await queries.invalidateQueries({ queryKey: keys.users });
             tell(`${name} has a new password.`);
             setOpen(false);
           }}

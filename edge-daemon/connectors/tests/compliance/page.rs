@@ -20,9 +20,13 @@ const PAGE: &str = "../../docs/COMPLIANCE.md";
 const HEAD: &str = "# What every connector was tested for
 
 Written from the table of the suite that tests it (`edge-daemon/connectors/tests/compliance`), each connector against its real
-system, under the runner that daemons have. `cargo nextest run -p connectors --test compliance` runs it; what is `yes` here
-fails there if it is not so, and a test that was not told how to look at something fails as well. `UPDATE=1 cargo test -p connectors --test compliance page` writes this page, and a test fails while
-it says anything else, or while a connector has no line.
+system, under the runner that daemons have. `cargo nextest run -p connectors --test compliance` runs it; what is `yes` here fails
+there if it is not so, and so does a test that was not told how to look at it.
+`UPDATE=1 cargo test -p connectors --test compliance page` writes this page, and a test fails while it says anything else, or
+while a connector has no line.
+
+\"Everything arrives\" is said of sources whose system keeps what was not read. Of the others (`generator`, `host_metrics`,
+`modbus`, `nats` with a subject, `opcua`, `syslog`) it is that they go on with what comes then, and that nothing comes twice.
 
 - **untouched**: a `check` leaves everything as it was: what is there before and after it is compared as somebody else sees it,
   on a system where the connector has never been, and on one where it was.
@@ -33,7 +37,7 @@ it says anything else, or while a connector has no line.
 - **kill**: dropped in the middle of a batch, five times. A source with positions and a destination with watermarks lose
   nothing and repeat nothing; the others do what their reference says.
 - **pressure**: the other end takes nothing for a second or more while many records come. A source reads on until so many are
-  under way, and then no more; a destination says of none that it is delivered. Then all arrive.
+  under way, and then no more; a destination says of none that it is delivered. Then everything arrives.
 - **bad record**: it goes to the dead letters, alone.
 - **drift**: records get another column meanwhile, and arrive with what is in it.
 - **reconnect**: the server is stopped and started again, twice. Everything arrives.

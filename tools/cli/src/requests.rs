@@ -297,13 +297,6 @@ async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Re
                 eprintln!("no streams: no workflow is deployed");
             }
         }
-        ApiResult::Nodes(nodes) => {
-            let names = nodes.iter().map(|node| format!("{}/{}", node.workflow, node.node));
-            Answer::new(&nodes, names, render::nodes(&nodes)).print(output);
-            if nodes.is_empty() {
-                eprintln!("nothing yet: daemons tell within five seconds what their nodes do");
-            }
-        }
         ApiResult::Labels(labelled) => {
             let names = labelled.iter().map(|one| one.name.clone());
             Answer::new(&labelled, names, render::labels(&labelled)).print(output);

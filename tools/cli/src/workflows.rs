@@ -555,6 +555,13 @@ fn show(output: Output, result: ApiResult) -> Result<(), CliError> {
             let text = format!("{}\n{}", render::parts(&parts), render::streams(&streams));
             Answer::new(&all, parts.iter().map(|part| part.daemon.clone()), text).print(output);
         }
+        ApiResult::Nodes(nodes) => {
+            let names = nodes.iter().map(|node| format!("{}/{}", node.workflow, node.node));
+            Answer::new(&nodes, names, render::nodes(&nodes)).print(output);
+            if nodes.is_empty() {
+                eprintln!("nothing yet: daemons tell within five seconds what their nodes do");
+            }
+        }
         ApiResult::History(revisions) => {
             let names = revisions.iter().map(|revision| revision.number.to_string());
             Answer::new(&revisions, names, render::revisions(&revisions)).print(output);

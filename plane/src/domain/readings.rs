@@ -114,7 +114,7 @@ fn is_there(daemon: &DaemonView) -> bool {
 }
 
 /// What nodes did in a step, by the name of their workflow. How long they took only where they did something.
-pub fn of_nodes<'a>(growth: &'a Growth, name: impl Fn(&WorkflowId) -> String) -> impl Iterator<Item = Reading> {
+pub fn of_nodes(growth: &Growth, name: impl Fn(&WorkflowId) -> String) -> impl Iterator<Item = Reading> {
     growth.iter().flat_map(move |((workflow, node), work)| {
         let subject: Arc<str> = Arc::from(format!("node:{}/{node}", name(workflow)));
         let busy_us = work.busy_us.checked_div(work.batches);

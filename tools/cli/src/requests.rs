@@ -332,13 +332,6 @@ async fn ask(dir: &Path, timeout: Duration, output: Output, call: ApiCall) -> Re
             Answer::new(&token, [token.clone()], format!("{token}\n")).print(output);
             eprintln!("use it once on the new host: myceliald enrol <string>   (or: mycelial init <string>)");
         }
-        ApiResult::Nodes(nodes) => {
-            let names = nodes.iter().map(|node| format!("{}/{}", node.workflow, node.node));
-            Answer::new(&nodes, names, render::nodes(&nodes)).print(output);
-            if nodes.is_empty() {
-                eprintln!("nothing yet: daemons tell within five seconds what their nodes do");
-            }
-        }
         ApiResult::Labels(labelled) => {
             let names = labelled.iter().map(|one| one.name.clone());
             Answer::new(&labelled, names, render::labels(&labelled)).print(output);

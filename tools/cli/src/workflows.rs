@@ -260,6 +260,13 @@ fn show(dir: &Path, output: Output, call: ApiCall, result: ApiResult) -> Result<
             let text = format!("{}\n{}", render::parts(&parts), render::streams(&streams));
             Answer::new(&all, parts.iter().map(|part| part.daemon.clone()), text).print(output);
         }
+        ApiResult::Nodes(nodes) => {
+            let names = nodes.iter().map(|node| format!("{}/{}", node.workflow, node.node));
+            Answer::new(&nodes, names, render::nodes(&nodes)).print(output);
+            if nodes.is_empty() {
+                eprintln!("nothing yet: daemons tell within five seconds what their nodes do");
+            }
+        }
         ApiResult::History(revisions) => {
             if let (ApiCall::WorkflowHistory(name), Some(current)) =
                 (call, revisions.iter().find(|revision| revision.is_current))

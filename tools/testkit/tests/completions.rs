@@ -18,7 +18,9 @@ fn offered(fleet: &Fleet, words: &[&str]) -> Vec<String> {
         .args(["--", "mycelial"])
         .args(words)
         .run(SOON);
-    done.stdout.lines().map(|line| line.trim().to_string()).collect()
+    let lines = done.stdout.lines().map(|line| line.trim().to_string());
+    // Where a name may stand, an option may as well.
+    lines.filter(|line| !line.starts_with('-')).collect()
 }
 
 #[test]

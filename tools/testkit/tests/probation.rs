@@ -37,13 +37,13 @@ fn a_plan_that_cuts_its_daemon_off_is_taken_back_without_the_plane() {
     let mut fleet = Fleet::start(Broker::embedded(false), None);
     fleet.enrol("gateway");
     let mut gateway = fleet.daemon("gateway", None);
-    fleet.apply("first", &text(&fleet, "first.jsonl"));
+    fleet.apply("lines", &text(&fleet, "first.jsonl"));
     grows(&fleet, "first.jsonl", SOON);
     // Proven: a message has come back after it had run for ten seconds.
     std::thread::sleep(Duration::from_secs(20));
 
     // The bus is gone from the moment at which the next plan begins, as far as the daemon can tell because of it.
-    fleet.apply("second", &text(&fleet, "second.jsonl"));
+    fleet.apply("lines", &text(&fleet, "second.jsonl"));
     grows(&fleet, "second.jsonl", SOON);
     fleet.broker.away();
     fleet.plane_away();

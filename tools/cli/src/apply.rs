@@ -333,9 +333,7 @@ pub async fn overtaken(client: &Client, error: CliError, name: &str, file: PathB
             if failure.kind == FailureKind::Conflict
                 && let Ok(Some(current)) = seen::current(client, name).await
             {
-                failure
-                    .message
-                    .push_str(&format!("; now it is {}", seen::whose(&current)));
+                failure.message.push_str(&format!(" ({})", seen::when(&current)));
             }
             CliError::Workflow(file, failure)
         }

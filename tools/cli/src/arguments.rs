@@ -542,6 +542,9 @@ pub enum Dlq {
         /// Only on this daemon.
         #[arg(long, add = names::daemons())]
         daemon: Option<String>,
+        /// Only on those that this chooses.
+        #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true, conflicts_with = "daemon")]
+        select: Option<String>,
         /// Only of this node.
         #[arg(long)]
         node: Option<String>,
@@ -588,7 +591,7 @@ pub enum Dlq {
 pub struct Which {
     /// DAEMON/WORKFLOW/NUMBER, as the list shows it.
     pub letters: Vec<String>,
-    /// All of them, or all that --workflow, --daemon and --node select.
+    /// All of them, or all that --workflow, --daemon, -l and --node select.
     #[arg(long)]
     pub all: bool,
     /// Of this workflow.
@@ -597,6 +600,9 @@ pub struct Which {
     /// On this daemon.
     #[arg(long, add = names::daemons())]
     pub daemon: Option<String>,
+    /// On those that this chooses.
+    #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true, conflicts_with = "daemon")]
+    pub select: Option<String>,
     /// That died at this node.
     #[arg(long)]
     pub node: Option<String>,

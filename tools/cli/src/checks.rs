@@ -13,6 +13,7 @@ use crate::{
     answer::Answer,
     arguments::Output,
     client::{CliError, Client},
+    narrow::Chosen,
     requests::find_daemon,
     trial,
 };
@@ -28,11 +29,14 @@ pub struct Wish {
     pub text: Option<(PathBuf, String)>,
     /// From this daemon only.
     pub daemon: Option<String>,
+    /// Of its daemons only from those that this chooses.
+    pub select: Option<String>,
 }
 
 /// Checks, and fails when something is wrong.
 pub async fn run(client: &Client, output: Output, wish: Wish) -> Result<(), CliError> {
-    let (file, call, daemons) = match (wish.name, wish.text) {
+    let select = wish.select;
+    let (file, call, mut daemons) = match (wish.name, wish.text) {
         (Some(workflow), _) => {
             let daemons = match wish.daemon {
                 Some(daemon) => vec![daemon],
@@ -49,6 +53,14 @@ pub async fn run(client: &Client, output: Output, wish: Wish) -> Result<(), CliE
         }
         (None, None) => return Err(CliError::Usage("name a workflow, or a file with -f".to_string())),
     };
+    if let Some(select) = select {
+        let chosen = Chosen::by(client, Some(select.clone())).await?;
+        daemons.retain(|daemon| chosen.has(daemon));
+        if daemons.is_empty() {
+            let message = format!("none of the workflow's daemons is chosen by '{select}'");
+            return Err(CliError::not_found(message, "mycelial daemon list"));
+        }
+    }
     let (mut data, mut lines, mut ill) = (Vec::new(), String::new(), Vec::new());
     for daemon in &daemons {
         let node = find_daemon(client, daemon).await?;

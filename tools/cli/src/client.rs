@@ -193,19 +193,26 @@ impl Client {
         let mut patterns = vec![Session::own_control(&secure)];
         patterns.extend(subscriptions);
         let (session, mut events) = Session::start(secure, place, patterns);
-        let mut last = "no answer".to_string();
+        let (mut last, mut is_refused, mut refusals) = ("no answer".to_string(), false, 0);
         let connected = async {
             while let Some(event) = events.recv().await {
                 match event {
                     SessionEvent::Up { .. } => return true,
-                    SessionEvent::Down { cause } => last = cause,
+                    SessionEvent::Down { cause } => {
+                        (last, is_refused) = (cause, session.bus().is_refused());
+                        refusals += usize::from(is_refused);
+                    }
                     _ => {}
+                }
+                // Each was asked, and one twice: what they know does not change by waiting.
+                if refusals > addresses.len() {
+                    return false;
                 }
             }
             false
         };
         if !matches!(tokio::time::timeout(timeout, connected).await, Ok(true)) {
-            if session.bus().is_refused() {
+            if is_refused {
                 return Err(CliError::kept_out(last));
             }
             let text = format!("cannot reach the bus at {}: {last}", addresses.join(", "));

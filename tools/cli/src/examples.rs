@@ -443,7 +443,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ),
         ],
     ),
-    ("dlq list", &[("mycelial dlq list orders", "")]),
+    (
+        "dlq list",
+        &[
+            ("mycelial dlq list orders", ""),
+            ("mycelial dlq list -l site=berlin", "on daemons there"),
+        ],
+    ),
     ("dlq show", &[("mycelial dlq show hub/orders/12", "")]),
     (
         "dlq replay",

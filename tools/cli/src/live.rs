@@ -1,13 +1,18 @@
 //! Commands that go on for a while: taps and messages.
 
-use std::{collections::BTreeMap, io::Read, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    path::Path,
+    time::Duration,
+};
 
 use bus_link::{
     home::Home,
     session::{Incoming, SessionEvent},
 };
 use bus_schema::{
-    api::{ApiCall, ApiResult},
+    api::{ApiCall, ApiResult, Presence},
     data::{Batch, Cell},
     id::{NodeId, WorkflowId},
     message::{Ping, Pong, TapOpen, TapSample, Text},
@@ -15,6 +20,7 @@ use bus_schema::{
     shown::{HIDDEN, Record, Records},
     subject::{self, Lane, Pattern},
 };
+use futures_util::{StreamExt as _, stream};
 
 use crate::{
     answer::print_item,
@@ -89,7 +95,8 @@ async fn watch(client: &Client, output: Output, wish: &Wish) -> Result<(), CliEr
             () = &mut end => break Ok(()),
             _ = tokio::signal::ctrl_c() => break Err(CliError::Interrupted),
             _ = renew.tick() => {
-                for node in &daemons {
+                // Who said no would write it into its audit each time.
+                for node in daemons.iter().filter(|node| !refusals.contains_key(node)) {
                     client.session.send(node, &open).await?;
                 }
             }
@@ -97,15 +104,13 @@ async fn watch(client: &Client, output: Output, wish: &Wish) -> Result<(), CliEr
                 Some(SessionEvent::Message(message)) if message.is::<TapSample>() => {
                     match sample(&message, output, &open, &wish.redact, wish.count.map(|count| count - shown.min(count))) {
                         Ok(None) => {}
-                        Ok(Some(rows)) => {
-                            shown += rows;
-                            refusals.remove(&message.sender.node);
-                        }
+                        Ok(Some(rows)) => shown += rows,
                         // Others may run that node.
                         Err(refused) => drop(refusals.insert(message.sender.node, refused)),
                     }
                     if refusals.len() >= daemons.len() {
-                        break Err(CliError::Failed(refusals.into_values().collect::<Vec<_>>().join("\n")));
+                        let causes: Vec<&str> = refusals.values().map(String::as_str).collect();
+                        break Err(CliError::Failed(causes.join("\n")));
                     }
                     if wish.count.is_some_and(|count| shown >= count) { break Ok(()); }
                 }
@@ -117,7 +122,7 @@ async fn watch(client: &Client, output: Output, wish: &Wish) -> Result<(), CliEr
     };
     // Its lease would end it as well, and until then it would fill the line.
     let close = TapOpen { lease_ms: 0, ..open };
-    for node in &daemons {
+    for node in daemons.iter().filter(|node| !refusals.contains_key(node)) {
         let _ = client.session.send(node, &close).await;
     }
     eprintln!("{shown} records shown");
@@ -126,46 +131,92 @@ async fn watch(client: &Client, output: Output, wish: &Wish) -> Result<(), CliEr
 
 /// The daemons that can be tapped. Says who is not there; nobody waits for records that cannot come.
 async fn tappable(client: &Client, wish: &Wish) -> Result<Vec<NodeId>, CliError> {
-    let targets = many::targets(client, wish.place.clone()).await?;
+    let mut targets = many::targets(client, wish.place.clone()).await?;
     if targets.iter().any(|target| target.presence.is_some()) {
         match client.call(&ApiCall::WorkflowShow(wish.workflow.clone())).await? {
-            ApiResult::Workflow { text, .. } => is_there(&text, wish)?,
+            ApiResult::Workflow { text, .. } => {
+                is_there(&text, wish)?;
+                if !matches!(wish.place, Where::Daemon(_)) {
+                    targets = runners(client, text, &wish.node, targets).await?;
+                }
+            }
             _ => return Err(CliError::Failed("the plane answered something else".to_string())),
         }
     }
-    let (away, there): (Vec<Target>, Vec<Target>) = targets.into_iter().partition(Target::is_away);
-    let names: Vec<&str> = away.iter().map(|target| target.name.as_str()).collect();
-    match (names.len(), there.is_empty()) {
-        (0, false) => {}
-        (0, true) => {
+    let asked = targets.into_iter().map(|target| async move {
+        let is_there = answers(client, &target).await;
+        (target, is_there)
+    });
+    let asked: Vec<(Target, Result<(), CliError>)> = stream::iter(asked).buffered(many::AT_ONCE_MAX).collect().await;
+    let (mut away, mut there) = (Vec::new(), Vec::with_capacity(asked.len()));
+    for (target, is_there) in asked {
+        match is_there {
+            Ok(()) => there.push(target.node),
+            Err(CliError::Unreachable(_)) => away.push(target.name),
+            Err(error) => return Err(error),
+        }
+    }
+    match (there.is_empty(), away.is_empty()) {
+        (true, true) => {
             let message = format!("'{}' runs on no daemon", wish.workflow);
-            return Err(CliError::not_found(
-                message,
-                &format!("mycelial workflow status {}", wish.workflow),
-            ));
+            let hint = format!("mycelial workflow status {}", wish.workflow);
+            Err(CliError::not_found(message, &hint))
         }
-        (_, true) => {
-            let text = format!("not online, and nobody else runs it: {}", names.join(", "));
-            return Err(CliError::Unreachable(format!("{text}\n  hint: mycelial daemon list")));
+        (true, false) => {
+            let text = format!("not online, and nobody else is asked: {}", away.join(", "));
+            Err(CliError::Unreachable(format!("{text}\n  hint: mycelial daemon list")))
         }
-        (_, false) => eprintln!("not online, nothing is shown of them: {}", names.join(", ")),
+        (false, true) => Ok(there),
+        (false, false) => {
+            eprintln!("not online, nothing is shown of them: {}", away.join(", "));
+            Ok(there)
+        }
     }
-    let mut daemons = Vec::with_capacity(there.len());
-    for Target { name, node, presence } in there {
-        client.know(&node).await?;
-        // Whoever is silent is told now when the plane cannot tell.
-        if presence.is_none() {
-            client.ask::<Ping, Pong>(&name, &node, &Ping { nonce: 1 }).await?;
+}
+
+/// Whether a daemon is there: who is known to be is not asked, nor who is known not to be.
+async fn answers(client: &Client, target: &Target) -> Result<(), CliError> {
+    client.know(&target.node).await?;
+    match target.presence {
+        Some(Presence::Online) => Ok(()),
+        Some(Presence::Offline) => Err(CliError::Unreachable(String::new())),
+        // The plane is away, or has just started.
+        Some(Presence::Late | Presence::Unknown) | None => {
+            let ping = Ping { nonce: 1 };
+            client
+                .ask::<Ping, Pong>(&target.name, &target.node, &ping)
+                .await
+                .map(drop)
         }
-        daemons.push(node);
     }
-    Ok(daemons)
+}
+
+/// Of a workflow's daemons those that run a node; all, where the plane does not say.
+async fn runners(client: &Client, text: String, node: &str, all: Vec<Target>) -> Result<Vec<Target>, CliError> {
+    let diff = match client.call(&ApiCall::WorkflowDiff { text }).await {
+        Ok(ApiResult::Diff(diff)) => diff,
+        Err(error @ CliError::Unreachable(_)) => return Err(error),
+        // What runs may be no good any more, and runs on.
+        Ok(_) | Err(_) => return Ok(all),
+    };
+    let others: BTreeSet<&str> = diff
+        .daemons
+        .iter()
+        .filter(|daemon| !daemon.nodes.iter().any(|known| known == node))
+        .map(|daemon| daemon.daemon.as_str())
+        .collect();
+    let is_runner = |target: &Target| !others.contains(target.name.as_str());
+    match all.iter().any(is_runner) {
+        true => Ok(all.into_iter().filter(is_runner).collect()),
+        // An edge is no node of anybody's.
+        false => Ok(all),
+    }
 }
 
 /// Whether a workflow has the node that is wished; an edge, such as `lines->out`, is known where it begins and ends.
 fn is_there(text: &str, wish: &Wish) -> Result<(), CliError> {
     let nodes = nodes_in(text);
-    if wish.node.contains("->") || nodes.iter().any(|node| *node == wish.node) {
+    if wish.node.contains("->") || nodes.contains(&wish.node) {
         return Ok(());
     }
     let hint = match bus_link::settings::nearest(&wish.node, nodes.iter().map(String::as_str)) {

@@ -85,13 +85,6 @@ pub struct Target {
     pub presence: Option<Presence>,
 }
 
-impl Target {
-    /// Whether the plane says that it is not there.
-    pub fn is_away(&self) -> bool {
-        matches!(self.presence, Some(Presence::Offline | Presence::Unknown))
-    }
-}
-
 /// A daemon by name or id, with a roster as new as the plane's. While the plane is away, as this operator knows it: that is when
 /// somebody needs to ask a daemon itself.
 pub async fn find(client: &Client, name: &str) -> Result<Target, CliError> {

@@ -31,7 +31,8 @@ impl Chosen {
         }
     }
 
-    fn has(&self, daemon: &str) -> bool {
+    /// Whether a daemon is meant.
+    pub fn has(&self, daemon: &str) -> bool {
         self.0.as_ref().is_none_or(|names| names.contains(daemon))
     }
 

@@ -1,6 +1,6 @@
 //! Results as text: tables for people, JSON for programs. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bus_schema::{
     api::{
@@ -250,8 +250,9 @@ pub fn daemon(detail: &DaemonDetail, labels: &BTreeMap<String, String>) -> Strin
         ("labels", label_words(labels)),
     ];
     if !detail.components.is_empty() {
-        let names: Vec<&str> = detail.components.iter().map(|one| one.name.as_str()).collect();
-        lines.push(("components", format!("{}: {}", names.len(), names.join(", "))));
+        let names: BTreeSet<&str> = detail.components.iter().map(|one| one.name.as_str()).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        lines.push(("components", names.join(", ")));
     }
     if !detail.plan_error.is_empty() {
         lines.push(("plan error", detail.plan_error.clone()));

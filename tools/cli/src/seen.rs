@@ -72,6 +72,11 @@ impl Seen {
 
 /// `5 (bob, 1 h ago: the shop has moved)`
 pub fn whose(revision: &RevisionView) -> String {
+    format!("{} ({}, {})", revision.number, revision.by, when(revision))
+}
+
+/// `1 h ago: the shop has moved`
+pub fn when(revision: &RevisionView) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
     let ago = render::ago(u64::try_from(now.saturating_sub(revision.at_unix_ms)).unwrap_or(0));
@@ -79,7 +84,7 @@ pub fn whose(revision: &RevisionView) -> String {
         "" => String::new(),
         reason => format!(": {reason}"),
     };
-    format!("{} ({}, {ago} ago{why})", revision.number, revision.by)
+    format!("{ago} ago{why}")
 }
 
 /// The current revision of a workflow, with who made it, when and why.

@@ -74,9 +74,19 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
             types,
             daemon,
         } => Work::Preview(read(&file)?, file, trial::given(&given, &types)?, daemon),
-        Workflow::Check { name, file, daemon } => {
+        Workflow::Check {
+            name,
+            file,
+            daemon,
+            select,
+        } => {
             let text = file.map(|file| read(&file).map(|text| (file, text))).transpose()?;
-            Work::Check(checks::Wish { name, text, daemon })
+            Work::Check(checks::Wish {
+                name,
+                text,
+                daemon,
+                select,
+            })
         }
         Workflow::Diff { files } => Work::Diff(files.read()?),
         Workflow::Revisions { name } => Work::Ask(ApiCall::WorkflowHistory(name)),

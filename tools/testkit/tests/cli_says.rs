@@ -121,8 +121,10 @@ fn steady(text: &str, fleet: &Fleet) -> String {
     let line = |line: &str| -> String {
         let mut words: Vec<String> = line.split(' ').map(word).collect();
         for at in 1..words.len() {
-            if ["ms", "s"].contains(&words[at].as_str()) && words[at - 1].parse::<u64>().is_ok() {
-                (words[at - 1], words[at]) = ("N".to_string(), "s".to_string());
+            let unit = words[at].trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+            if ["ms", "s"].contains(&unit) && words[at - 1].parse::<u64>().is_ok() {
+                let tail = words[at][unit.len()..].to_string();
+                (words[at - 1], words[at]) = ("N".to_string(), format!("s{tail}"));
             }
         }
         // Columns are as wide as what was in them.
@@ -177,6 +179,14 @@ fn word_for_word() {
     });
     let mut said = String::new();
     for typed in TYPED {
+        if *typed == "workflow status copy" {
+            wait_ok("the workflow to run", SOON, || {
+                let words = ["workflow", "status", "copy", "-o", "json"].map(String::from);
+                let shown = cli(&words).stdout;
+                let is_there = shown.contains("\"running\"") && shown.contains("\"edge\"");
+                is_there.then_some(()).ok_or(shown)
+            });
+        }
         let words: Vec<String> = typed
             .split(' ')
             .map(|word| word.replace('@', &fleet.dir().display().to_string()))

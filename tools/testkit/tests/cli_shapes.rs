@@ -37,7 +37,8 @@ nothing to do; `daemon list` has `labels` with `--labels`.
 `-o name` gives the names of things alone, a line each, to be typed again: the table below says which field that is. Of what is no list of
 things: `doctor`, `workflow check` and `workflow validate` give what is ill and nothing when all is well; `workflow test` the tests that
 differ; `audit report` what was done, `who: action`; `logs` and `tap` the daemon of each line or record; `sub` the topic; commands
-that daemons carry out, the daemons; `acl` and a workflow's text of an earlier revision have no names, and give nothing.
+that daemons carry out, the daemons; `acl`, `dlq replay`, `dlq purge` and a workflow's text of an earlier revision have no names, and give
+nothing.
 
 | command | gives | fields |
 |---|---|---|

@@ -87,12 +87,16 @@ impl Driver {
         let peer = Peer {
             address: address.clone(),
             user: self.config.credentials.user().map(str::to_owned),
-            refused: Arc::clone(&self.shared.refused),
+            refused: Arc::default(),
         };
         let (inbox, held) = Inbox::new(Arc::clone(&self.shared.tally));
         let config = self.config.clone();
         let connecting = timeout(CONNECT_MAX, connect(&config, peer.clone(), inbox));
-        let live = match self.unless_leaving(connecting).await? {
+        let connected = self.unless_leaving(connecting).await?;
+        // Known before the loss is told, and until the next attempt has ended.
+        let is_refused = peer.refused.load(Ordering::Relaxed);
+        self.shared.refused.store(is_refused, Ordering::Relaxed);
+        let live = match connected {
             Ok(Ok(live)) => live,
             Ok(Err(cause)) => return Ok((cause, false)),
             Err(_) => return Ok((peer.no_answer(), false)),
@@ -112,7 +116,6 @@ impl Driver {
                 return Err(Leave);
             }
         }
-        self.shared.refused.store(false, Ordering::Relaxed);
         self.shared.active.send_replace(Some(active.clone()));
         self.shared.set_live(Some(live.clone()));
         self.shared.status.send_replace(Status::Up {

@@ -165,7 +165,7 @@ impl Bus {
         matches!(*self.shared.status.borrow(), Status::Up { .. })
     }
 
-    /// Whether a broker was reached, and has refused to let this client in since the last time that it was up.
+    /// Whether the last broker that was tried has refused to let this client in.
     pub fn is_refused(&self) -> bool {
         self.shared.refused.load(Ordering::Relaxed)
     }
@@ -195,7 +195,7 @@ struct Shared {
     /// Patterns the broker has taken; `None` while there is no connection.
     active: watch::Sender<Option<BTreeSet<Pattern>>>,
     status: watch::Sender<Status>,
-    refused: Arc<AtomicBool>,
+    refused: AtomicBool,
     live: Mutex<Option<Live>>,
     closing: watch::Sender<bool>,
     ended: SetOnce<()>,
@@ -210,7 +210,7 @@ impl Shared {
             status: watch::Sender::new(Status::Down {
                 cause: "not connected yet".to_owned(),
             }),
-            refused: Arc::default(),
+            refused: AtomicBool::new(false),
             live: Mutex::new(None),
             closing: watch::Sender::new(false),
             ended: SetOnce::new(),

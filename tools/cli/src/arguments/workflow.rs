@@ -92,6 +92,9 @@ pub enum Workflow {
         /// Only from this daemon.
         #[arg(long, add = names::daemons())]
         daemon: Option<String>,
+        /// Only from those of its daemons that this chooses.
+        #[arg(short = 'l', long, value_name = "SELECTOR", add = names::selectors(), allow_hyphen_values = true, conflicts_with = "daemon")]
+        select: Option<String>,
     },
     /// What would change if files were applied. Exit code 3: something would.
     Diff {

@@ -66,7 +66,12 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Dlq) -> Re
     let client = Client::connect(dir, timeout, Vec::new()).await?;
     let desk = Desk { client: &client };
     let done = match what {
-        Dlq::List { workflow, daemon, node } => desk.list(output, workflow, daemon, node).await,
+        Dlq::List {
+            workflow,
+            daemon,
+            select,
+            node,
+        } => desk.list(output, workflow, Place { daemon, select }, node).await,
         Dlq::Show { letter, raw } => desk.show(output, &letter, raw).await,
         Dlq::Edit { letter, values, replay } => desk.edit(output, &letter, &values, replay).await,
         Dlq::Replay { which, yes } => desk.change(output, which, yes, Change::Replay).await,
@@ -78,11 +83,12 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Dlq) -> Re
 
 fn check(which: &Which) -> Result<(), CliError> {
     which.letters.iter().try_for_each(|name| Name::parse(name).map(drop))?;
-    let is_selected = which.workflow.is_some() || which.daemon.is_some() || which.node.is_some();
+    let is_placed = which.daemon.is_some() || which.select.is_some();
+    let is_selected = which.workflow.is_some() || is_placed || which.node.is_some();
     let wrong = match (which.all, which.letters.is_empty()) {
         (true, false) => "name letters or say --all, not both",
         (false, true) => "name letters, or say --all",
-        (false, false) if is_selected => "--workflow, --daemon and --node go with --all",
+        (false, false) if is_selected => "--workflow, --daemon, -l and --node go with --all",
         _ => return Ok(()),
     };
     Err(CliError::Usage(format!("{wrong}\n  hint: mycelial dlq list")))
@@ -92,6 +98,12 @@ fn check(which: &Which) -> Result<(), CliError> {
 enum Change {
     Replay,
     Purge,
+}
+
+/// On which daemons: all, unless told.
+struct Place {
+    daemon: Option<String>,
+    select: Option<String>,
 }
 
 /// What is to be changed at one daemon.
@@ -116,15 +128,16 @@ impl Desk<'_> {
     }
 
     /// The daemons to be asked, and what is wrong with those that cannot be.
-    async fn daemons(&self, daemon: Option<&str>) -> Result<(Vec<(String, NodeId)>, Vec<String>), CliError> {
-        if let Some(name) = daemon {
-            let node = find_daemon(self.client, name).await?;
-            return Ok((vec![(name.to_string(), node)], Vec::new()));
+    async fn daemons(&self, place: Place) -> Result<(Vec<(String, NodeId)>, Vec<String>), CliError> {
+        if let Some(name) = place.daemon {
+            let node = find_daemon(self.client, &name).await?;
+            return Ok((vec![(name, node)], Vec::new()));
         }
         if let ApiResult::Roster(put) = self.client.call(&ApiCall::Roster).await? {
             self.client.take_roster(&put);
         }
-        let ApiResult::Daemons(all) = self.client.call(&ApiCall::DaemonList).await? else {
+        let call = ApiCall::DaemonSelect(place.select.unwrap_or_default());
+        let ApiResult::Daemons(all) = self.client.call(&call).await? else {
             return Err(CliError::Failed("the plane answered something else".to_string()));
         };
         let (there, away): (Vec<_>, Vec<_>) = all.into_iter().partition(|view| view.presence != Presence::Offline);
@@ -159,7 +172,7 @@ impl Desk<'_> {
         &self,
         output: Output,
         workflow: Option<String>,
-        daemon: Option<String>,
+        place: Place,
         node: Option<String>,
     ) -> Result<(), CliError> {
         let select = LetterSelect {
@@ -167,7 +180,7 @@ impl Desk<'_> {
             node: node.unwrap_or_default(),
             ids: Vec::new(),
         };
-        let (daemons, mut silent) = self.daemons(daemon.as_deref()).await?;
+        let (daemons, mut silent) = self.daemons(place).await?;
         let (mut letters, mut boxes) = (Vec::new(), Vec::new());
         for (name, node) in daemons {
             match self.pages(&name, &node, &select).await {
@@ -288,7 +301,11 @@ impl Desk<'_> {
                 node: which.node.unwrap_or_default(),
                 ids: Vec::new(),
             };
-            let (daemons, away) = self.daemons(which.daemon.as_deref()).await?;
+            let place = Place {
+                daemon: which.daemon,
+                select: which.select,
+            };
+            let (daemons, away) = self.daemons(place).await?;
             silent = away;
             let errand = |(daemon, _)| Errand {
                 daemon,
@@ -490,6 +507,7 @@ mod tests {
             all,
             workflow: None,
             daemon: daemon.map(String::from),
+            select: None,
             node: None,
         };
         assert!(check(&which(&["a/x/1"], false, None)).is_ok());

@@ -12,9 +12,9 @@ const SOON: Duration = Duration::from_secs(60);
 fn offered(fleet: &Fleet, words: &[&str]) -> Vec<String> {
     let done = Cmd::bin("mycelial")
         .env("COMPLETE", "bash")
-        .env("_CLAP_COMPLETE_INDEX", &words.len().to_string())
+        .env("_CLAP_COMPLETE_INDEX", words.len().to_string())
         .env("_CLAP_IFS", "\n")
-        .env("MYCELIAL_HOME", &fleet.path("operator"))
+        .env("MYCELIAL_HOME", fleet.path("operator"))
         .args(["--", "mycelial"])
         .args(words)
         .run(SOON);

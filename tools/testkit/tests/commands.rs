@@ -575,10 +575,11 @@ fn workflows_are_tried_before_they_run() {
     wait_ok("the workflow to be deployed", SOON, || {
         fleet.cli(&["workflow", "apply", &fleet.path("small.toml")])
     });
+    let captured = fleet.path("captured.jsonl");
     let mut tap = Cmd::bin("mycelial")
         .args(["--home", &fleet.path("operator"), "tap", "small", "lines"])
         .args(["--count", "3", "--seconds", "30", "-o", "jsonl"])
-        .stdout_to(std::path::Path::new(&rows))
+        .stdout_to(&captured)
         .spawn();
     tap.wait_for_log("tapping", SOON);
     std::thread::sleep(Duration::from_secs(1));
@@ -588,6 +589,7 @@ fn workflows_are_tried_before_they_run() {
         "{}",
         tap.log()
     );
+    let given = format!("lines={captured}");
     let steps = ok(fleet, &["workflow", "preview", &file, "--given", &given]);
     assert!(
         steps.contains("lines -> large: 3 came, 1 go on, 0 would be dead letters") && steps.contains("n=2"),

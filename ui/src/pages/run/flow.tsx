@@ -283,7 +283,9 @@ function AboutNode({ name, node, graph, parts, all, tap }: AboutNodeProps) {
         ["Records/s", number(work.rate)],
         ["Bytes/s", bytes(work.bytesRate)],
         ["Records", number(work.records)],
-        ...(work.batchMs === null ? [] : [["At work", `${number(work.batchMs)} ms for a batch`] as const]),
+        ...(work.batchMs === null
+          ? []
+          : [["At work", `${work.batchMs < 0.1 ? "less than 0.1" : number(work.batchMs)} ms for a batch`] as const]),
         ["Tried again", number(work.faults)],
         ["Dead letters", number(work.errors)],
       ]

@@ -210,7 +210,18 @@ pub enum Command {
     #[command(subcommand)]
     Acl(Acl),
     /// Check keys, connection, plane and daemons, and say what is wrong.
-    Doctor,
+    #[command(after_help = SELECTORS)]
+    Doctor {
+        /// Of daemons and streams only these.
+        #[arg(
+            short = 'l',
+            long,
+            value_name = "SELECTOR",
+            add = names::selectors(),
+            allow_hyphen_values = true
+        )]
+        select: Option<String>,
+    },
     /// Write what somebody who helps needs to know into a file: no records, no secrets.
     Bugreport {
         /// Where to; mycelial-report.json by default.

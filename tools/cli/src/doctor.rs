@@ -15,6 +15,7 @@ use crate::{
     arguments::Output,
     client::{CliError, Client, open_operator},
     many::AT_ONCE_MAX,
+    narrow::Chosen,
 };
 
 /// A clock further off than this makes times of records useless, in milliseconds.
@@ -94,16 +95,16 @@ impl Report {
 /// What all checks found.
 pub async fn checks(dir: &Path, timeout: Duration) -> serde_json::Value {
     let mut report = Report::default();
-    if let Some(error) = look(dir, timeout, &mut report).await {
+    if let Some(error) = look(dir, timeout, None, &mut report).await {
         report.add("end", Verdict::Failed, error.to_string(), "");
     }
     serde_json::to_value(&report.0).unwrap_or_default()
 }
 
 /// Runs all checks. Fails when something needs attention.
-pub async fn run(dir: &Path, timeout: Duration, output: Output) -> Result<(), CliError> {
+pub async fn run(dir: &Path, timeout: Duration, output: Output, select: Option<String>) -> Result<(), CliError> {
     let mut report = Report::default();
-    let last = look(dir, timeout, &mut report).await;
+    let last = look(dir, timeout, select, &mut report).await;
     let troubled = report.0.iter().filter(|check| check.verdict != Verdict::Ok);
     let (names, count): (Vec<String>, usize) = (
         troubled.clone().map(|check| check.check.to_string()).collect(),
@@ -119,7 +120,7 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output) -> Result<(), Cl
 }
 
 /// Looks at everything; `Some`: what ended it early.
-async fn look(dir: &Path, timeout: Duration, report: &mut Report) -> Option<CliError> {
+async fn look(dir: &Path, timeout: Duration, select: Option<String>, report: &mut Report) -> Option<CliError> {
     let (home, membership) = match open_operator(dir).await {
         Ok(opened) => opened,
         Err(error) => return Some(error),
@@ -161,7 +162,7 @@ async fn look(dir: &Path, timeout: Duration, report: &mut Report) -> Option<CliE
         }
     };
     report.good("broker", membership.bus.join(", "));
-    let outcome = ask(&client, report).await;
+    let outcome = ask(&client, select, report).await;
     client.close().await;
     outcome.err()
 }
@@ -195,7 +196,7 @@ fn names(bus: &str, report: &mut Report) -> Option<BusAddress> {
     }
 }
 
-async fn ask(client: &Client, report: &mut Report) -> Result<(), CliError> {
+async fn ask(client: &Client, select: Option<String>, report: &mut Report) -> Result<(), CliError> {
     let mine = env!("CARGO_PKG_VERSION");
     let started = std::time::Instant::now();
     let info = client.call(&ApiCall::Info).await.inspect_err(|error| {
@@ -215,14 +216,17 @@ async fn ask(client: &Client, report: &mut Report) -> Result<(), CliError> {
             ),
         }
     }
-    if let ApiResult::Daemons(daemons) = client.call(&ApiCall::DaemonList).await? {
+    let chosen = ApiCall::DaemonSelect(select.clone().unwrap_or_default());
+    if let ApiResult::Daemons(daemons) = client.call(&chosen).await? {
         look_at(&daemons, mine, report);
         let online = daemons.iter().filter(|daemon| daemon.presence == Presence::Online);
         let online: Vec<&DaemonView> = online.collect();
         clocks(client, &online, report).await?;
         report.good("daemons", format!("{} of {} online", online.len(), daemons.len()));
     }
-    if let ApiResult::Ledger(streams) = client.call(&ApiCall::Ledger).await? {
+    let chosen = Chosen::by(client, select).await?;
+    if let ApiResult::Ledger(mut streams) = client.call(&ApiCall::Ledger).await? {
+        streams.retain(|stream| chosen.is_of(stream));
         for stream in streams
             .iter()
             .filter(|stream| !stream.balances || !stream.trouble.is_empty())

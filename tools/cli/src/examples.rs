@@ -507,7 +507,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             "on the plane's host",
         )],
     ),
-    ("doctor", &[("mycelial doctor", "")]),
+    (
+        "doctor",
+        &[
+            ("mycelial doctor", ""),
+            ("mycelial doctor -l site=berlin", "of daemons, those in Berlin"),
+        ],
+    ),
     ("bugreport", &[("mycelial bugreport report.json", "")]),
     ("completion", &[("mycelial completion bash >> ~/.bashrc", "")]),
     ("man", &[("mycelial man ~/.local/share/man/man1", "")]),

@@ -37,7 +37,7 @@ impl Chosen {
     }
 
     /// Whether a stream begins or ends at one of them.
-    fn is_of(&self, stream: &StreamView) -> bool {
+    pub fn is_of(&self, stream: &StreamView) -> bool {
         self.has(&stream.producer) || self.has(&stream.consumer)
     }
 

@@ -49,7 +49,7 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Man { dir } => reference::man(&dir),
         Command::Context(what) => contexts::run(output, what).await,
         Command::Init { string, name } => init(&dir()?, &string, name, told.unwrap_or(ENROL_WAIT)).await,
-        Command::Doctor => doctor::run(&dir()?, timeout, output).await,
+        Command::Doctor { select } => doctor::run(&dir()?, timeout, output, select).await,
         Command::Bugreport { file } => bugreport::run(&dir()?, timeout, &bugreport::file(file)).await,
         Command::Top => top::run(&dir()?, timeout, output).await,
         Command::Tap {

@@ -416,6 +416,11 @@ fn what_many_would_suffer_is_asked_about() {
     );
     assert_eq!(ok(&fleet, &["workflow", "list", "-l", "site=bonn", "-o", "name"]), "");
     assert_eq!(ok(&fleet, &["alert", "list", "-l", "site=bonn", "-o", "name"]), "");
+    let healthy = cli(&fleet, &["doctor", "-l", "site=berlin"]).stdout;
+    assert!(
+        healthy.contains("1 of 1 online") && healthy.contains("1 daemon at most"),
+        "{healthy}"
+    );
     let shown = ok(&fleet, &["daemon", "show", "gateway"]);
     assert!(shown.contains("labels       site=berlin\n"), "{shown}");
     let listed = ok(&fleet, &["daemon", "list", "--labels"]);

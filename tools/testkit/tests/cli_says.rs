@@ -122,9 +122,10 @@ fn steady(text: &str, fleet: &Fleet) -> String {
         let mut words: Vec<String> = line.split(' ').map(word).collect();
         for at in 1..words.len() {
             let unit = words[at].trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-            if ["ms", "s"].contains(&unit) && words[at - 1].parse::<u64>().is_ok() {
-                let tail = words[at][unit.len()..].to_string();
-                (words[at - 1], words[at]) = ("N".to_string(), format!("s{tail}"));
+            let number = words[at - 1].trim_start_matches('(');
+            if ["ms", "s"].contains(&unit) && number.parse::<u64>().is_ok() {
+                let (lead, tail) = (words[at - 1].replace(number, ""), words[at][unit.len()..].to_string());
+                (words[at - 1], words[at]) = (format!("{lead}N"), format!("s{tail}"));
             }
         }
         // Columns are as wide as what was in them.

@@ -16,7 +16,7 @@ pub const USUAL: [&str; 6] = [
 pub const PATTERNS_MAX: usize = 64;
 
 /// Names of columns, with `*` for anything at the beginning and at the end; upper and lower case are the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Redact(Vec<String>);
 
 impl Redact {

@@ -29,6 +29,7 @@ use bus_schema::{
         StreamReport, StreamReports, TapOpen, TapSample, TimeHint,
     },
     plan::{Descriptor, Plan},
+    redact::Redact,
     rotation::{CertificateShow, RotateAnswer},
     secret::SecretCall,
     trial::TrialCall,
@@ -122,6 +123,8 @@ pub struct Setup {
     pub letters_bytes_max: u64,
     /// Which code of their own workflows may run.
     pub custom_code: Arc<CustomCode>,
+    /// Columns whose values no tap shows.
+    pub tap_redact: Redact,
     /// The log, and the level that the settings say.
     pub log: LogControl,
     /// See there.
@@ -189,6 +192,7 @@ impl Agent {
             base_dir,
             letters_bytes_max,
             custom_code,
+            tap_redact,
             log,
             log_level,
             random,
@@ -220,7 +224,7 @@ impl Agent {
         let clocks = Clocks::new(Some(Arc::clone(&home)), epoch);
         let streams = Streams::new(Arc::clone(&secure), Some(road), Arc::clone(&clocks));
         essential::spawn("streams", Arc::clone(&streams).listen(data_events));
-        let (taps, samples) = Taps::new();
+        let (taps, samples) = Taps::new(tap_redact);
         let taps = Arc::new(taps);
         let board = Board::new(Arc::clone(&taps));
         let started = Instant::now();

@@ -462,6 +462,7 @@ async fn serve(
                 base_dir: files.clone(),
                 letters_bytes_max: config.dead_letters.quota.0,
                 custom_code: Arc::new(config.custom_code.clone().into()),
+                tap_redact: config.tap_redact(),
                 log: log.clone(),
                 log_level: config.log.level.clone(),
                 random,
@@ -568,7 +569,7 @@ fn reload(
     if new.dead_letters != old.dead_letters {
         tracing::warn!("[dead_letters] takes effect only after a restart; going on with the old one");
     }
-    if new.bus == old.bus && new.custom_code == old.custom_code {
+    if new.bus == old.bus && new.custom_code == old.custom_code && new.tap_redact == old.tap_redact {
         tracing::info!("settings read again; the bus is the same");
         return None;
     }

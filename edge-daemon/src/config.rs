@@ -6,6 +6,7 @@ use bus_link::{
     place::BusSection,
     settings::{self, SettingsError},
 };
+use bus_schema::redact::Redact;
 use connectors::CustomCode;
 use serde::Deserialize;
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub dead_letters: LettersSection,
     /// Code that comes with workflows.
     pub custom_code: CustomCodeSection,
+    /// Columns whose values no tap shows, whoever asks: names, with `*` for anything at the beginning or the end.
+    pub tap_redact: Vec<String>,
 }
 
 /// `[custom_code]`: whether workflows of the plane may run code of their own here: programs (`exec`) and Python (`python`).
@@ -80,6 +83,7 @@ impl Default for Config {
             log: LogSection::default(),
             dead_letters: LettersSection::default(),
             custom_code: CustomCodeSection::default(),
+            tap_redact: Vec::new(),
         }
     }
 }
@@ -178,6 +182,12 @@ impl Config {
         Self::parse(&path.display().to_string(), &settings::text(path)?)
     }
 
+    /// What no tap shows.
+    pub fn tap_redact(&self) -> Redact {
+        // What is no pattern was refused with the file.
+        Redact::new(&self.tap_redact).unwrap_or_default()
+    }
+
     fn parse(file: &str, text: &str) -> Result<Self, SettingsError> {
         let config: Config = settings::parse(file, text)?;
         let wrong = |message: String, hint: &str| Err(settings::mistake(file, text, message, hint));
@@ -204,6 +214,9 @@ impl Config {
                 message,
                 "64 of the characters 0-9 and a-f, as `sha256sum FILE` prints them",
             );
+        }
+        if let Err(error) = Redact::new(&config.tap_redact) {
+            return wrong(format!("tap_redact: {error}"), "");
         }
         if config.dead_letters.quota.0 < LETTERS_BYTES_MIN {
             let smallest = workflow::size_text(LETTERS_BYTES_MIN);
@@ -262,6 +275,10 @@ mod tests {
             (
                 "[custom_code]\nsha256 = ['ABCD']",
                 "config.toml:2: custom_code.sha256: 'ABCD' is no SHA-256\n  hint: 64 of the characters 0-9 and a-f",
+            ),
+            (
+                "\ntap_redact = ['iban', 'a*b']",
+                "config.toml:2: tap_redact: 'a*b' is no pattern: write a column's name",
             ),
             (
                 "[log]\nlevel = 'lots=of=it'",

@@ -19,6 +19,7 @@ use bus_schema::{
     member::{Certificate, DocumentError, GroupKey, Role, Roster, Signed},
     message::{RunState, StreamReport},
     plan::{Action, ComponentRole, Descriptor, Pipe, PlanWorkflow, Root},
+    redact::Redact,
 };
 use connectors::CustomCode;
 use flow::{Build, BuildContext, Registry};
@@ -165,7 +166,7 @@ pub async fn run(
 
     let secure = Arc::new(Secure::new(identity, &membership, home.next_epoch()?, [])?);
     let streams = Streams::new(Arc::clone(&secure), None, Clocks::new(None, secure.epoch()));
-    let board = Board::new(Arc::new(Taps::new().0));
+    let board = Board::new(Arc::new(Taps::new(Redact::default()).0));
     let budget = spool::Budget::new(room);
     aside::count(home.dir(), &budget);
     let workshop = Workshop {

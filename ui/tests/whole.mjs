@@ -17,7 +17,7 @@ import {
   valid,
 } from "./drawing.mjs";
 import { button, dialog, go, link, looks, page, rows, text, told, until, walk } from "./walk.mjs";
-import { firstLink, wish } from "./world.mjs";
+import { firstLink, shoot, wish } from "./world.mjs";
 
 const section = (name) =>
   page.getByRole("navigation", { name: "Sections" }).getByRole("link", { name, exact: true }).click();
@@ -113,6 +113,18 @@ const STEPS = {
       await measure(...Array.from({ length: 20 }, (_, at) => 21 + at / 10));
       return /[1-9]/.test((await edges()).split("/s")[0]);
     });
+    // In bytes as its daemons count them, and inside of a daemon too.
+    await until("bytes on every edge", async () => {
+      await measure(...Array.from({ length: 20 }, (_, at) => 21 + at / 10));
+      const all = await page.locator(".react-flow__edgelabel-renderer > div").allInnerTexts();
+      return all.length === 2 && all.every((each) => /^[1-9]\S*\/s\s+[1-9]\S* K?B\/s/.test(each));
+    });
+    await node("filter").click();
+    const facts = () => region("Node filter").locator("dl").innerText();
+    await until("what it does", async () =>
+      /Records\/s\s+[1-9][\s\S]*Bytes\/s\s+[1-9][\s\S]*At work\s+[^\n]+ ms for a batch/.test(await facts()),
+    );
+    await shoot(page, "workflow-node");
     await section("Workflows");
     await until("it to be listed with all that counts", async () => {
       const [row] = await rows("Workflows");

@@ -5,6 +5,8 @@
 //! nothing is flushed, as in a power cut that spares what the kernel has been given. In a release, which is what users run,
 //! [`at!`] is nothing.
 //!
+//! `MYCELIAL_HASTE=12` lets long waits of such a build pass twelve times as fast: see [`haste`].
+//!
 //! A new moment is a line in the table below and an `at!` where it is; the test that dies at each of them then fails until
 //! it has a job that gets there.
 
@@ -123,13 +125,20 @@ points! {
     PlaneAfterCommit "plane.after_commit" "A change is durable, and nobody was told."
 }
 
+/// How many times faster than the clock long waits pass: what a test would have to wait minutes for. In a release always 1.
+#[cfg(not(all(unix, debug_assertions)))]
+#[inline(always)]
+pub const fn haste() -> u64 {
+    1
+}
+
 /// Does nothing: this program was built for users.
 #[cfg(not(all(unix, debug_assertions)))]
 #[inline(always)]
 pub fn reached(_: Point) {}
 
 #[cfg(all(unix, debug_assertions))]
-pub use armed::reached;
+pub use armed::{haste, reached};
 
 #[cfg(all(unix, debug_assertions))]
 mod armed {
@@ -139,6 +148,19 @@ mod armed {
     use super::Point;
 
     const VARIABLE: &str = "MYCELIAL_CRASH_AT";
+    const HASTE: &str = "MYCELIAL_HASTE";
+
+    /// How many times faster than the clock long waits pass.
+    pub fn haste() -> u64 {
+        static HASTE_ASKED: OnceLock<u64> = OnceLock::new();
+        *HASTE_ASKED.get_or_init(|| {
+            let Ok(text) = std::env::var(HASTE) else { return 1 };
+            text.parse().ok().filter(|times| *times > 0).unwrap_or_else(|| {
+                eprintln!("{HASTE}: '{text}' is no number from 1");
+                std::process::abort();
+            })
+        })
+    }
 
     /// Where to end, and how many times to get there first.
     fn order() -> Option<(Point, u64)> {

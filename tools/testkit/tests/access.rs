@@ -109,7 +109,11 @@ impl Mqtt {
 
     /// The next message's text; `None` when there is none.
     fn heard(&mut self) -> Option<String> {
-        self.0.set_read_timeout(Some(SILENCE)).unwrap();
+        self.heard_within(SILENCE)
+    }
+
+    fn heard_within(&mut self, time: Duration) -> Option<String> {
+        self.0.set_read_timeout(Some(time)).unwrap();
         let (_, body) = self.try_take()?;
         let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
         Some(String::from_utf8_lossy(&body[2 + topic..]).into_owned())
@@ -187,6 +191,17 @@ impl NatsClient {
             }
         }
     }
+
+    /// The next message's text, within the time for answers.
+    fn heard(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        assert!(line.starts_with("MSG "), "{line}");
+        let length = line.split_whitespace().last().unwrap().parse().unwrap();
+        let mut text = vec![0; length];
+        self.0.read_exact(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
 }
 
 #[test]
@@ -210,8 +225,8 @@ fn nats_server_lets_nobody_beyond_its_own() {
     );
 }
 
-fn nats_server_obeys(list: &str, ids: &Ids) {
-    let Ids { fleet: f, plane, a, b } = ids;
+/// A nats-server with this list, in which everybody has the same password.
+fn nats_server(list: &str) -> Nats {
     let filled: Vec<String> = list
         .split("$PASSWORD_")
         .enumerate()
@@ -224,7 +239,12 @@ fn nats_server_obeys(list: &str, ids: &Ids) {
             ),
         })
         .collect();
-    let server = Nats::builder().line(&filled.concat()).start();
+    Nats::builder().line(&filled.concat()).start()
+}
+
+fn nats_server_obeys(list: &str, ids: &Ids) {
+    let Ids { fleet: f, plane, a, b } = ids;
+    let server = nats_server(list);
     let mut as_a = NatsClient::connect(server.port(), a);
     // (line, allowed)
     for (line, allowed) in [
@@ -241,6 +261,76 @@ fn nats_server_obeys(list: &str, ids: &Ids) {
         ("SUB > 5".to_string(), false),
     ] {
         let said = as_a.say(&line);
+        assert_eq!(said.is_none(), allowed, "{line}: {said:?}");
+    }
+}
+
+/// A fleet whose plane tells of alerts in the clear, and where.
+fn told_in_the_clear(broker: Broker) -> (Fleet, String) {
+    let mut fleet = Fleet::start(broker, None);
+    let settings = fleet.dir().join("plane").join("plane.toml");
+    let mut text = std::fs::read_to_string(&settings).unwrap();
+    text.push_str("\n[[alerts.bus]]\nname = 'panel'\ntopic = 'alerts.plant'\nplain = true\n");
+    std::fs::write(&settings, text).unwrap();
+    fleet.plane_away();
+    fleet.plane_back();
+    let info: Value = serde_json::from_str(&fleet.cli(&["info", "-o", "json"]).unwrap()).unwrap();
+    let [f, plane] = ["fleet", "plane"].map(|key| info[key].as_str().unwrap());
+    let topic = format!("myc/v1/{f}/app/{plane}/alerts/plant");
+    (fleet, topic)
+}
+
+fn is_the_test(told: &str) {
+    let told: Value = serde_json::from_str(told).unwrap();
+    assert_eq!(
+        (&told["id"], &told["version"]),
+        (&Value::from("test"), &Value::from(1)),
+        "{told}"
+    );
+}
+
+#[test]
+fn panels_hear_of_alerts_in_the_clear_and_of_nothing_else() {
+    let (fleet, topic) = told_in_the_clear(Broker::Mosquitto(Mosquitto::builder().start()));
+    let mut panel = Mqtt::connect(fleet.broker.addr().port(), "anybody");
+    assert!(panel.subscribe(&topic));
+    fleet.cli(&["alert", "test", "panel"]).unwrap();
+    is_the_test(&panel.heard_within(ANSWER).unwrap());
+    // With the list, the panel's user hears that subject, and says nothing.
+    let list = fleet.cli(&["acl", "--for", "mosquitto"]).unwrap();
+    let plane = topic.split('/').nth(4).unwrap().to_string();
+    let broker = [plane.as_str(), "panel"]
+        .iter()
+        .fold(Mosquitto::builder(), |broker, user| broker.user(user, PASSWORD));
+    let broker = broker.acl(&list).start();
+    let [mut as_plane, mut as_panel] = [plane.as_str(), "panel"].map(|user| Mqtt::connect(broker.port(), user));
+    assert!(as_panel.subscribe(&topic));
+    as_panel.subscribe("#");
+    assert!(as_plane.subscribe(&topic.replace("/plant", "/#")));
+    as_panel.publish(&topic, "not by a panel");
+    assert_eq!((as_plane.heard(), as_panel.heard()), (None, None));
+    as_plane.publish(&topic.replace("/plant", "/other"), "x");
+    assert!(as_plane.heard().is_some());
+    assert_eq!(as_panel.heard(), None, "another topic");
+    as_plane.publish(&topic, "an alert");
+    assert_eq!(as_panel.heard().as_deref(), Some("an alert"));
+
+    let (fleet, topic) = told_in_the_clear(Broker::Nats(Nats::builder().start()));
+    let topic = topic.replace('/', ".");
+    let mut panel = NatsClient::connect(fleet.broker.addr().port(), "anybody");
+    assert_eq!(panel.say(&format!("SUB {topic} 1")), None);
+    fleet.cli(&["alert", "test", "panel"]).unwrap();
+    is_the_test(&panel.heard());
+    let server = nats_server(&fleet.cli(&["acl", "--for", "nats"]).unwrap());
+    let mut as_panel = NatsClient::connect(server.port(), "panel");
+    for (line, allowed) in [
+        (format!("SUB {topic} 1"), true),
+        (format!("SUB {topic}.more 2"), false),
+        ("SUB > 3".to_string(), false),
+        (format!("PUB {topic} 1\r\nx"), false),
+        ("PUB other 1\r\nx".to_string(), false),
+    ] {
+        let said = as_panel.say(&line);
         assert_eq!(said.is_none(), allowed, "{line}: {said:?}");
     }
 }

@@ -82,37 +82,12 @@ export type LettersDone = Told<Schemas["Done"]>;
 export type SecretView = Told<Schemas["SecretView"]>;
 export type SecretTold = Told<Schemas["Told"]>;
 
-/** What a stream carries, and how long that takes. Left out as long as its producer has not said. */
-interface Carried {
-  bytes: number;
-  bytes_per_s: number;
-  latency_ms: number | null;
-}
-export type StreamView = Omit<Told<Schemas["StreamView"]>, keyof Carried> & Partial<Carried>;
-
-/** What a node does on one daemon, since the workflow began there. */
-export interface NodeView {
-  workflow: string;
-  node: string;
-  daemon: string;
-  /** That left it; of a destination: that arrived. */
-  records: number;
-  bytes: number;
-  /** Records that became dead letters there. */
-  errors: number;
-  /** How often it failed and was tried again. */
-  faults: number;
-  batches: number;
-  /** How long it was at work on them, in microseconds. */
-  busy_us: number;
-  rate: number;
-  bytes_per_s: number;
-}
-export type WorkflowStatus = Omit<Told<Schemas["WorkflowStatus"]>, "streams" | "nodes"> & {
-  streams: StreamView[];
-  /** Left out as long as no daemon has said. */
-  nodes?: readonly NodeView[];
-};
+/** What a stream carries, and how long that takes: left out as long as its producer has not said. */
+type Carried = "bytes" | "bytes_per_s" | "latency_ms";
+type StreamTold = Told<Schemas["StreamView"]>;
+export type StreamView = Omit<StreamTold, Carried> & Partial<Pick<StreamTold, Carried>>;
+export type NodeView = Told<Schemas["NodeView"]>;
+export type WorkflowStatus = Omit<Told<Schemas["WorkflowStatus"]>, "streams"> & { streams: StreamView[] };
 
 /** A record of whatever columns. */
 export type RecordShown = Record<string, unknown>;

@@ -38,7 +38,6 @@ const COLOURS: Record<Tone, string> = {
 const WorkflowName = createContext("");
 const Drawing = createContext<Pick<Graph, "nodes">>({ nodes: [] });
 const NO_KEYS = { keys: {} };
-const NO_NODES: readonly NodeView[] = [];
 
 const nodeIn = ({ nodes }: Pick<Graph, "nodes">, id: string) => nodes.find((each) => each.id === id);
 
@@ -92,7 +91,7 @@ function useEdgeStreams(workflow: string, edge: string) {
 /** What goes over an edge where it is no stream. */
 function useInside(workflow: string, edge: Edge) {
   const drawing = useContext(Drawing);
-  const select = useCallback(({ nodes = NO_NODES }: WorkflowStatus) => insideOf(drawing, edge, nodes), [drawing, edge]);
+  const select = useCallback(({ nodes }: WorkflowStatus) => insideOf(drawing, edge, nodes), [drawing, edge]);
   // The page asks for it; if each edge did too, the plane would be asked for it by all of them.
   return useQuery({ ...workflowStatusQuery(workflow), enabled: false, select }).data ?? null;
 }
@@ -131,7 +130,7 @@ interface FlowProps {
   status: WorkflowStatus;
 }
 
-export function Flow({ name, graph, status: { parts, nodes = NO_NODES }, tap }: FlowProps) {
+export function Flow({ name, graph, status: { parts, nodes }, tap }: FlowProps) {
   const [selected, setSelected] = useState<string[]>([]);
   const [edge, setEdge] = useState<string | null>(null);
   // As somebody has put it; on a telephone there is room below, and none beside.

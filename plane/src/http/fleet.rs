@@ -216,7 +216,9 @@ async fn tokens(ask: Ask) -> Answer {
     };
     let item = |LabelledToken { token, labels }| TokenItem { token, labels };
     let all = all.into_iter().map(item).collect();
-    json(Page::after(all, &ask.query()?, |item: &TokenItem| item.token.id.to_string())?)
+    json(Page::after(all, &ask.query()?, |item: &TokenItem| {
+        item.token.id.to_string()
+    })?)
 }
 
 /// What an enrolment string shall be.

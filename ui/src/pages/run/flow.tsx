@@ -5,7 +5,6 @@ import { useQuery } from "@tanstack/react-query";
 import { createContext, lazy, Suspense, useCallback, useContext, useMemo, useState } from "react";
 import { streamKey, useLive } from "@/api/live";
 import { daemonsQuery, streamsQuery, useGroups, useStreams, workflowStatusQuery } from "@/api/queries";
-import { useSeesAll } from "@/api/session";
 import type { DaemonItem, NodeView, StreamView, WorkflowPart, WorkflowStatus } from "@/api/types";
 import { type Fact, Facts } from "@/components/facts";
 import { Lag } from "@/components/lag";
@@ -102,7 +101,7 @@ function useChosen(graph: Graph): Readonly<Record<string, readonly string[]>> {
     () => [...new Set(graph.nodes.map(({ daemon }) => daemon))].filter((place) => /[:=]/.test(place)),
     [graph],
   );
-  const groups = useGroups(useSeesAll() && places.length > 0).data;
+  const groups = useGroups().data;
   const select = useCallback(
     (daemons: DaemonItem[]) => {
       const named = new Map(groups?.map(({ name, selector }) => [name, selector]));

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Larger files are there compressed only, in bytes.
-const PLAIN_BYTES_MAX: usize = 4 * 1024;
+const PLAIN_BYTES_MAX: usize = 512;
 
 fn main() -> io::Result<()> {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());

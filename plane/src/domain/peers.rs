@@ -71,7 +71,7 @@ impl State {
     }
 
     /// Notes from whom a plan parts a daemon, before it is installed.
-    pub(super) fn part(&mut self, node: NodeId, workflows: &[PlanWorkflow], now_ms: u64) {
+    pub(super) fn note_parted(&mut self, node: NodeId, workflows: &[PlanWorkflow], now_ms: u64) {
         let kept = peers_in(&node, workflows);
         let mut from = self.peers_of(&node);
         from.extend(

@@ -1,14 +1,14 @@
 //! Everything the plane knows, and what each event makes of it. Decisions return [`Change`]s for the rim to make durable;
 //! only then they are applied.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bus_schema::{
     api::Presence,
     carried::Carried,
     id::{FleetId, NodeId, WorkflowId},
     limits::{CLOCK_OFF_MS_MAX, MESSAGE_BYTES_MAX, PLAN_WORKFLOWS_MAX},
-    member::{Certificate, Role, Roster, Signed},
+    member::{Certificate, Role, Signed},
     message::{EnrolAsk, Message, PlanPut, Status, StreamReport, TimeHint},
     plan::{Descriptor, Plan, PlanWorkflow},
 };
@@ -22,9 +22,10 @@ use super::{
     enrol::{self, Token, Verdict},
     groups::Groups,
     labels::Labels,
-    ledger::{self, Streams},
+    ledger::Streams,
     members::{Member, Members},
     pairing::Pairings,
+    peers::Parted,
     plans::{Deployed, Plans, Step},
     recall::Recalls,
     rollout::Head,
@@ -195,7 +196,7 @@ impl State {
     pub fn on_carried(&mut self, node: NodeId, said: Carried, now: Now) {
         self.streams.carried(node, said.boot, said.streams, now.mono_ms);
         // Nobody speaks of what it does not run.
-        let runs = |one: &NodeCarried| {
+        let runs = |one: &bus_schema::carried::NodeCarried| {
             self.plans
                 .of(&node)
                 .is_some_and(|plan| plan.workflows.iter().any(|part| part.id == one.workflow))
@@ -417,7 +418,7 @@ impl State {
                 }
                 Change::Plan { node, plan, confirmed } => {
                     let has_new_peers = fresh && self.has_new_peers(&node, &plan.workflows);
-                    self.part(node, &plan.workflows, now.mono_ms);
+                    self.note_parted(node, &plan.workflows, now.mono_ms);
                     self.plans.install(node, plan, confirmed, now.mono_ms);
                     replan = true;
                     if has_new_peers {

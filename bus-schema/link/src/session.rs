@@ -366,7 +366,7 @@ impl Session {
             payload: Arc::clone(&payload),
         };
         // Before it is sent: it may be lost, and asked for again.
-        lock(&self.heard).answered((to.sender.node, correlation), answer);
+        lock(&self.heard).answered((to.sender.node, correlation), answer, Instant::now());
         self.put(&to.sender, None, kind, ver, Exchange::Reply, correlation, &payload)
             .await
     }
@@ -445,6 +445,7 @@ impl Ears {
 async fn receive(ears: Ears, mut events: mpsc::Receiver<Event>, out: mpsc::Sender<SessionEvent>) {
     let mut assembly = Assembly::default();
     while let Some(event) = events.recv().await {
+        lock(&ears.heard).forget_old(Instant::now());
         let event = match event {
             Event::Up { address } => SessionEvent::Up {
                 address: address.to_string(),

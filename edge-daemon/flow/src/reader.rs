@@ -320,7 +320,7 @@ impl<'a> Reader<'a> {
             position,
             undecodable,
         } = read;
-        let settled = self.source.settled();
+        let (settled, read_at) = (self.source.settled(), std::time::Instant::now());
         if let Some(origin) = self.origin {
             batch = batch.with_origin(origin());
         }
@@ -348,7 +348,7 @@ impl<'a> Reader<'a> {
             parts,
             letters,
             tried: None,
-            read_at: std::time::Instant::now(),
+            read_at,
             room,
         })
     }
@@ -362,11 +362,8 @@ impl<'a> Reader<'a> {
         replays: u32,
         letters: &mut Vec<DeadLetter>,
     ) -> Result<Vec<(Batch, Tally)>, Fault> {
-        if entry == Entry::Source {
-            let passage = Passage::of(&entering.0, entering.1.dead, Duration::ZERO);
-            self.around.observer.passed(self.node, &entering.0, passage);
-        }
         let seq = self.seq + 1;
+        let mut passages = Vec::with_capacity(self.stages.len());
         let mut outputs: Vec<Option<(Batch, Tally)>> = Vec::with_capacity(self.stages.len());
         for (index, stage) in self.stages.iter_mut().enumerate() {
             let input = match stage.after {
@@ -402,14 +399,26 @@ impl<'a> Reader<'a> {
                 replays,
                 record: original.take(&[*row]).encode(),
             }));
-            let passage = Passage::of(&done.batch, done.rejected.len() as u64, began.elapsed());
-            self.around.observer.passed(&stage.node, &done.batch, passage);
+            passages.push((
+                index,
+                Passage::of(&done.batch, done.rejected.len() as u64, began.elapsed()),
+            ));
             let notices = stage.transform.notices();
             notices
                 .iter()
                 .for_each(|text| self.around.observer.notice(&stage.node, text));
             let tally = transformed(&stage.node, original.rows() + made, (&done, made), tally)?;
             outputs.push(Some((done.batch, tally)));
+        }
+        // Not before all of them have done it: what fails is read, and goes through all of them, again.
+        if entry == Entry::Source {
+            let passage = Passage::of(&entering.0, entering.1.dead, Duration::ZERO);
+            self.around.observer.passed(self.node, &entering.0, passage);
+        }
+        for (index, passage) in passages {
+            if let (Some(stage), Some(Some((batch, _)))) = (self.stages.get(index), outputs.get(index)) {
+                self.around.observer.passed(&stage.node, batch, passage);
+            }
         }
         let part = |(index, leaf): (usize, &Leaf)| {
             let output = match leaf.after {

@@ -23,6 +23,7 @@ pub mod lineage;
 pub mod members;
 pub mod own_operator;
 pub mod pairing;
+pub mod peers;
 pub mod plans;
 pub mod presence;
 pub mod rates;

@@ -344,6 +344,40 @@ mod tests {
     }
 
     #[test]
+    fn new_keys_are_news_to_those_who_are_planned_before_their_peer_is() {
+        let (mut state, signer, now) = (state(), signer(), Now::default());
+        let [gw, hub] = [1, 2].map(|n| certificate(n, "", Role::Daemon).node);
+        // The first wave has the consumer alone.
+        let workflow = WorkflowId::of_name("w");
+        let mut parts = between(gw, hub);
+        parts.remove(&gw);
+        let changes = state.place(&workflow, parts, &signer).unwrap();
+        state.apply(changes, true, now);
+        let before = state.members.version_for(&hub);
+        let old = certificate(1, "gw", Role::Daemon);
+        let Rotating::Granted(_, changes) =
+            state.on_rotate(&old, &ask(&old, &Identity::from_bytes(&[40; 64])), &signer, now)
+        else {
+            panic!("refused");
+        };
+        state.apply(changes, true, now);
+        assert!(state.members.version_for(&hub) > before);
+    }
+
+    #[test]
+    fn who_may_go_back_still_knows_whom_it_would_need() {
+        let (mut state, signer, now) = (state(), signer(), Now::default());
+        let [gw, hub] = [1, 2].map(|n| certificate(n, "", Role::Daemon).node);
+        let workflow = WorkflowId::of_name("w");
+        let changes = state.place(&workflow, between(gw, hub), &signer).unwrap();
+        state.apply(changes, true, now);
+        let changes = state.place(&workflow, BTreeMap::new(), &signer).unwrap();
+        state.apply(changes, true, now);
+        let knows = |state: &State| state.roster_for(&hub).members.iter().any(|member| member.node == gw);
+        assert!(knows(&state));
+    }
+
+    #[test]
     fn offers_that_are_refused() {
         let (state, signer, now) = (state(), signer(), Now::default());
         let [gw, hub, anna] = [

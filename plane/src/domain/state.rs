@@ -1,14 +1,14 @@
 //! Everything the plane knows, and what each event makes of it. Decisions return [`Change`]s for the rim to make durable;
 //! only then they are applied.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bus_schema::{
     api::Presence,
     carried::Carried,
     id::{FleetId, NodeId, WorkflowId},
     limits::{CLOCK_OFF_MS_MAX, MESSAGE_BYTES_MAX, PLAN_WORKFLOWS_MAX},
-    member::{Certificate, Role, Roster, Signed},
+    member::{Certificate, Role, Signed},
     message::{EnrolAsk, Message, PlanPut, Status, StreamReport, TimeHint},
     plan::{Descriptor, Plan, PlanWorkflow},
 };
@@ -22,9 +22,10 @@ use super::{
     enrol::{self, Token, Verdict},
     groups::Groups,
     labels::Labels,
-    ledger::{self, Streams},
+    ledger::Streams,
     members::{Member, Members},
     pairing::Pairings,
+    peers::Parted,
     plans::{Deployed, Plans, Step},
     recall::Recalls,
     rollout::Head,
@@ -83,18 +84,9 @@ pub struct State {
     daemons: BTreeMap<NodeId, Daemon>,
     labels: BTreeMap<NodeId, Labels>,
     pub(super) recalls: Recalls,
-    /// Daemons whose plan has parted them from others: by which version of the roster, and when. They are told once they cannot go
-    /// back to the plan before, for which they need them.
-    parted: BTreeMap<NodeId, (u64, u64)>,
-}
-
-/// The daemons at the other ends of the streams in these parts of workflows on a daemon.
-fn peers_in(node: &NodeId, workflows: &[PlanWorkflow]) -> BTreeSet<NodeId> {
-    let ends = workflows
-        .iter()
-        .flat_map(ledger::streams_of)
-        .flat_map(|stream| [stream.producer, stream.consumer]);
-    ends.filter(|end| end != node).collect()
+    /// Daemons whose plan has parted them from others. They are told once they cannot go back to the plan before, for which they
+    /// need them.
+    pub(super) parted: BTreeMap<NodeId, Parted>,
 }
 
 /// What to tell a daemon that does not know the fleet's time, or knows another.
@@ -169,10 +161,10 @@ impl State {
         let holds_back = is_foreign && self.recalls.holds_back(&node, now.mono_ms);
         let has_settled = self.plans.of(&node).is_none_or(|plan| plan.version == version);
         if has_settled
-            && let Some((roster, since_ms)) = self.parted.get(&node)
-            && now.mono_ms.saturating_sub(*since_ms) >= PARTED_MS
+            && let Some(parted) = self.parted.get(&node)
+            && now.mono_ms.saturating_sub(parted.since_ms) >= PARTED_MS
         {
-            self.members.concerns(node, *roster);
+            self.members.concerns(node, parted.roster);
             self.parted.remove(&node);
         }
         if !holds_back && daemon.wants_roster(self.members.version_for(&node), now.mono_ms) {
@@ -203,7 +195,14 @@ impl State {
     /// A daemon told what its nodes have done and its streams have carried.
     pub fn on_carried(&mut self, node: NodeId, said: Carried, now: Now) {
         self.streams.carried(node, said.boot, said.streams, now.mono_ms);
-        self.nodes.hear(node, said.nodes, now.mono_ms);
+        // Nobody speaks of what it does not run.
+        let runs = |one: &bus_schema::carried::NodeCarried| {
+            self.plans
+                .of(&node)
+                .is_some_and(|plan| plan.workflows.iter().any(|part| part.id == one.workflow))
+        };
+        let nodes = said.nodes.into_iter().filter(runs).collect();
+        self.nodes.hear(node, nodes, now.mono_ms);
     }
 
     /// Catalogs that were known without asking and are not stored yet.
@@ -312,27 +311,6 @@ impl State {
         told.into_iter().chain(deployed).collect()
     }
 
-    /// Whether these workflows give a daemon streams from or to others than before: of these it has to be told.
-    pub(super) fn has_new_peers(&self, node: &NodeId, workflows: &[PlanWorkflow]) -> bool {
-        !peers_in(node, workflows).is_subset(&self.peers_of(node))
-    }
-
-    /// The same, or no streams any more with somebody: it is not told of that one's keys any more, so it must not go on believing
-    /// those that it knows.
-    fn has_other_peers(&self, node: &NodeId, workflows: &[PlanWorkflow]) -> bool {
-        peers_in(node, workflows) != self.peers_of(node)
-    }
-
-    /// The daemons at the other ends of a daemon's streams, by its plan.
-    pub fn peers_of(&self, node: &NodeId) -> BTreeSet<NodeId> {
-        peers_in(node, self.plans.of(node).map_or(&[][..], |plan| &plan.workflows))
-    }
-
-    /// What a daemon is told of the fleet.
-    pub fn roster_for(&self, node: &NodeId) -> Roster {
-        self.members.roster_for(node, &self.peers_of(node))
-    }
-
     /// The same plan under a higher version: the daemon has a higher one from elsewhere.
     pub fn reissue(&self, node: &NodeId, signer: &Signer) -> Option<Change> {
         let workflows = self.plans.of(node)?.workflows.clone();
@@ -400,7 +378,7 @@ impl State {
                     let node = member.certificate.node;
                     // Who joins is no news: no plan names it yet.
                     if self.members.get(&node).is_some() {
-                        let peers = self.peers_of(&node);
+                        let peers = self.believers_of(&node);
                         self.members.news_of(node, peers);
                     }
                     self.members.insert(*member);
@@ -412,7 +390,7 @@ impl State {
                         let key_epoch = member.certificate.key_epoch;
                         effects.push(Effect::ForgetOlder { node, key_epoch });
                     }
-                    let peers = self.peers_of(&node);
+                    let peers = self.believers_of(&node);
                     self.members.news_of(node, peers);
                     self.members.set_former(node, former);
                 }
@@ -440,9 +418,7 @@ impl State {
                 }
                 Change::Plan { node, plan, confirmed } => {
                     let has_new_peers = fresh && self.has_new_peers(&node, &plan.workflows);
-                    if !peers_in(&node, &plan.workflows).is_superset(&self.peers_of(&node)) {
-                        self.parted.insert(node, (self.members.version(), now.mono_ms));
-                    }
+                    self.note_parted(node, &plan.workflows, now.mono_ms);
                     self.plans.install(node, plan, confirmed, now.mono_ms);
                     replan = true;
                     if has_new_peers {

@@ -102,7 +102,9 @@ impl Channels {
                 let me = session.secure();
                 let subject = subject::app(me.fleet(), me.node(), topic);
                 let subject = subject.map_err(|cause| NotifyError::Never(cause.to_string()))?;
-                let sent = session.bus().publish(&subject, delivery.body.clone().into_bytes());
+                let sent = session
+                    .bus()
+                    .publish(&subject, in_the_clear(&delivery.body).into_bytes());
                 sent.await.map_err(|cause| NotifyError::Later(cause.to_string()))
             }
             Some(Channel::Bus { topic, plain: false }) => {
@@ -112,6 +114,15 @@ impl Channels {
             }
         }
     }
+}
+
+/// A notice without what people wrote for each other.
+fn in_the_clear(body: &str) -> String {
+    let mut notice: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    if let Some(fields) = notice.as_object_mut() {
+        fields.remove("silence_reason");
+    }
+    notice.to_string()
 }
 
 /// How long to wait after so many failed attempts, in milliseconds.
@@ -192,6 +203,12 @@ fn subject_of(body: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_people_wrote_is_not_told_in_the_clear() {
+        let told = in_the_clear(r#"{"rule":"lag","silence_reason":"the key is under the mat"}"#);
+        assert_eq!(told, r#"{"rule":"lag"}"#);
+    }
 
     #[test]
     fn pauses_grow_and_end() {

@@ -134,7 +134,7 @@ impl Item {
 
     /// Between the look and the change somebody else may have come: that revision is not overwritten unseen.
     pub fn expected(&self, over: &Over) -> Option<u32> {
-        over.expect.or(self.current())
+        over.expect.or(Some(self.current().unwrap_or(0)))
     }
 
     fn current(&self) -> Option<u32> {

@@ -297,7 +297,7 @@ fn panels_hear_of_alerts_in_the_clear_and_of_nothing_else() {
     fleet.cli(&["alert", "test", "panel"]).unwrap();
     is_the_test(&panel.heard_within(ANSWER).unwrap());
     // With the list, the panel's user hears that subject, and says nothing.
-    let list = fleet.cli(&["acl", "--for", "mosquitto"]).unwrap();
+    let list = fleet.cli(&["acl", "export", "--broker", "mosquitto"]).unwrap();
     let plane = topic.split('/').nth(4).unwrap().to_string();
     let broker = [plane.as_str(), "panel"]
         .iter()
@@ -321,7 +321,7 @@ fn panels_hear_of_alerts_in_the_clear_and_of_nothing_else() {
     assert_eq!(panel.say(&format!("SUB {topic} 1")), None);
     fleet.cli(&["alert", "test", "panel"]).unwrap();
     is_the_test(&panel.heard());
-    let server = nats_server(&fleet.cli(&["acl", "--for", "nats"]).unwrap());
+    let server = nats_server(&fleet.cli(&["acl", "export", "--broker", "nats"]).unwrap());
     let mut as_panel = NatsClient::connect(server.port(), "panel");
     for (line, allowed) in [
         (format!("SUB {topic} 1"), true),

@@ -23,7 +23,7 @@ it("the command takes all rules, in a file that says the same", () => {
     { ...NEW, name: "now", when: "lag" as const, over: 900, for_s: 0, enabled: false },
   ];
   const [command, ...lines] = cliOf(rules).split("\n");
-  expect([command, lines.pop()]).toEqual(["mycelial alert apply - <<'RULES'", "RULES"]);
+  expect([command, lines.pop()]).toEqual(["mycelial alert apply --yes - <<'RULES'", "RULES"]);
   const { rule } = parse(lines.join("\n"));
   const [loud, { for_s: _, ...now }] = rules as [(typeof rules)[0], (typeof rules)[0]];
   const { for_s, ...first } = loud;

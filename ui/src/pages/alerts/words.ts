@@ -130,7 +130,7 @@ export function cliOf(rules: readonly AlertRule[]) {
       `enabled = ${enabled}`,
     ].join("\n"),
   );
-  return `mycelial alert apply - <<'RULES'\n${texts.join("\n\n")}\nRULES`;
+  return `mycelial alert apply --yes - <<'RULES'\n${texts.join("\n\n")}\nRULES`;
 }
 
 export const NEW: AlertRule = {

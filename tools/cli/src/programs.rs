@@ -96,7 +96,15 @@ mod tests {
         for name in OTHERS {
             let helps = helps(name, &testkit::bin(name)).expect("its help");
             for Help { path, text } in &helps {
-                let _ = write!(made, "\n## `{path}`\n\n```text\n{text}\n```\n");
+                // What each says of `--help` itself is no news.
+                let lines: Vec<&str> = text
+                    .lines()
+                    .filter(|line| !line.trim_start().starts_with("-h, --help"))
+                    .collect();
+                let said = lines.join("\n");
+                let said = said.trim_end();
+                let said = said.strip_suffix("\n\nOptions:").unwrap_or(said);
+                let _ = write!(made, "\n## `{path}`\n\n```text\n{said}\n```\n");
             }
             let page = page(name, &helps);
             assert!(

@@ -11,8 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Larger files are there compressed only, in bytes.
-const PLAIN_BYTES_MAX: usize = 512;
+/// Larger files are there compressed only, in bytes: pages that anybody may ask for, and parts that only a browser does.
+const PLAIN_BYTES_MAX: usize = 4 * 1024;
+const PLAIN_PART_BYTES_MAX: usize = 512;
 
 fn main() -> io::Result<()> {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
@@ -70,7 +71,11 @@ fn mime(path: &str) -> Option<&'static str> {
 fn entry(path: &str, file: &Path, mime: &str) -> io::Result<String> {
     let bytes = fs::read(file)?;
     let zipped = PathBuf::from(format!("{}.gz", file.display()));
-    let is_small = bytes.len() <= PLAIN_BYTES_MAX || !zipped.is_file();
+    let plain_max = match path.starts_with("/assets/") {
+        true => PLAIN_PART_BYTES_MAX,
+        false => PLAIN_BYTES_MAX,
+    };
+    let is_small = bytes.len() <= plain_max || !zipped.is_file();
     let mut line = format!("    Asset {{ path: {path:?}, mime: {mime:?}, ");
     let name = |path: &Path| format!("{:?}", path.display().to_string());
     // Writing to a string cannot fail.

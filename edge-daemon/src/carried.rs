@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    ops::RangeInclusive,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -67,19 +68,23 @@ struct Frames {
     bytes: u64,
     timed: u64,
     took_ms: u64,
+    /// The newest seq that went in.
+    newest: u64,
     /// Seqs, rising, and when they went in.
     since: VecDeque<(u64, Instant)>,
 }
 
 impl OnTheWay {
-    /// So many bytes went in, in frames of which the last has this seq.
-    pub fn went_in(&self, last_seq: u64, bytes: u64, now: Instant) {
+    /// So many bytes went in, in frames with these seqs.
+    pub fn went_in(&self, seqs: RangeInclusive<u64>, bytes: u64, now: Instant) {
         let mut frames = lock(&self.0);
         frames.bytes += bytes;
-        // Began anew.
-        if frames.since.back().is_some_and(|(seq, _)| *seq > last_seq) {
+        let last_seq = *seqs.end();
+        // Began anew: nothing more is heard of those before.
+        if *seqs.start() != frames.newest + 1 {
             frames.since.clear();
         }
+        frames.newest = last_seq;
         if frames.since.len() < TIMED_MAX {
             frames.since.push_back((last_seq, now));
         }
@@ -189,8 +194,8 @@ mod tests {
     fn frames_are_timed_from_where_they_went_in() {
         let (way, stream, start) = (OnTheWay::default(), StreamId::from_hash(&[1; 32]), Instant::now());
         let at = |ms| start + Duration::from_millis(ms);
-        way.went_in(3, 300, at(0));
-        way.went_in(5, 200, at(10));
+        way.went_in(1..=3, 300, at(0));
+        way.went_in(4..=5, 200, at(10));
         way.arrived(4, at(40));
         let said = way.carried(stream);
         assert_eq!((said.bytes, said.timed, said.took_ms), (500, 1, 40));
@@ -199,12 +204,12 @@ mod tests {
         let said = way.carried(stream);
         assert_eq!((said.timed, said.took_ms), (2, 140));
         // A new epoch counts from the beginning; what was on its way in the old one is not waited for.
-        way.went_in(9, 1, at(600));
-        way.went_in(1, 1, at(700));
+        way.went_in(6..=9, 1, at(600));
+        way.went_in(1..=20, 1, at(700));
         way.arrived(1, at(705));
         assert_eq!((way.carried(stream).timed, way.carried(stream).took_ms), (3, 145));
         for seq in 0..10_000 {
-            way.went_in(seq, 1, at(800));
+            way.went_in(21 + seq..=21 + seq, 1, at(800));
         }
         assert!(lock(&way.0).since.len() <= TIMED_MAX);
     }

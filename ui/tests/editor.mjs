@@ -18,7 +18,7 @@ import {
   towardsPostgres,
   valid,
 } from "./drawing.mjs";
-import { addByKeys, here, tabTo, tabToNode, type } from "./keyboard.mjs";
+import { addByKeys, fillPostgres, here, tabTo, tabToNode, type } from "./keyboard.mjs";
 import { accessible } from "./looks.mjs";
 import { api, begin, button, dialog, go, page, until, walk, watch } from "./walk.mjs";
 import { shoot, wish } from "./world.mjs";
@@ -248,21 +248,7 @@ const STEPS = {
     await outline("postgres").getByText("from filter").waitFor();
     await tabTo(/more settings$/);
     await page.keyboard.press("Enter");
-    for (const [name, value] of [
-      ["host", "127.0.0.1"],
-      ["port", port],
-      ["user", "postgres"],
-      ["database", "postgres"],
-    ]) {
-      await tabTo(name);
-      await type(value);
-    }
-    await tabTo("password");
-    await page.keyboard.type("not set");
-    await tabTo("mode");
-    await page.keyboard.type("disable");
-    await tabTo("table");
-    await type("keys");
+    await fillPostgres(port, "keys");
     await tabToNode("postgres");
     await page.keyboard.press("Alt+ArrowDown");
     await tabTo("Text");

@@ -48,3 +48,22 @@ export async function choose(name) {
   await tabTo(name);
   await page.keyboard.press("Enter");
 }
+
+// Fills in the form of a PostgreSQL destination that listens here.
+export async function fillPostgres(port, table) {
+  for (const [name, value] of [
+    ["host", "127.0.0.1"],
+    ["port", port],
+    ["user", "postgres"],
+    ["database", "postgres"],
+  ]) {
+    await tabTo(name);
+    await type(value);
+  }
+  await tabTo("password");
+  await page.keyboard.type("not set");
+  await tabTo("mode");
+  await page.keyboard.type("disable");
+  await tabTo("table");
+  await type(table);
+}

@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { account, node, outline, valid } from "./drawing.mjs";
-import { addByKeys, choose, tabTo, tabToNode, type } from "./keyboard.mjs";
+import { addByKeys, choose, fillPostgres, tabTo, tabToNode, type } from "./keyboard.mjs";
 import { accessible } from "./looks.mjs";
 import { dialog, page, rows, text, told, until, walk, watch } from "./walk.mjs";
 import { firstLink, wish } from "./world.mjs";
@@ -100,21 +100,7 @@ const STEPS = {
     await tabTo("Daemon");
     await type("hub");
     await choose(/more settings$/);
-    for (const [name, value] of [
-      ["host", "127.0.0.1"],
-      ["port", port],
-      ["user", "postgres"],
-      ["database", "postgres"],
-    ]) {
-      await tabTo(name);
-      await type(value);
-    }
-    await tabTo("password");
-    await page.keyboard.type("not set");
-    await tabTo("mode");
-    await page.keyboard.type("disable");
-    await tabTo("table");
-    await type("warm");
+    await fillPostgres(port, "warm");
     await outline("postgres").getByText("from filter").waitFor();
     await valid();
   },

@@ -57,6 +57,8 @@ pub(crate) struct Reader<'a> {
     has_made: bool,
     /// The source has come to its end.
     is_ending: bool,
+    /// The stage that the last fault was of; the source's if none.
+    failing: Option<usize>,
     again: Again,
 }
 
@@ -115,6 +117,7 @@ impl<'a> Reader<'a> {
             memory,
             has_made: false,
             is_ending: false,
+            failing: None,
             again: Again {
                 had: marks.iter().map(|mark| mark.counts.replay).collect(),
                 sent: 0,
@@ -145,8 +148,12 @@ impl<'a> Reader<'a> {
                     if let Err(outcome) = self.recall() {
                         return outcome;
                     }
+                    let stage = self.failing.take().and_then(|index| self.stages.get(index));
+                    self.around
+                        .observer
+                        .failed(stage.map_or(self.node, |stage| &stage.node));
                     tokio::select! {
-                        recovered = self.around.recover(self.node, fault, &mut backoff) => {
+                        recovered = self.around.wait_after(self.node, fault, &mut backoff) => {
                             if let Err(outcome) = recovered {
                                 return outcome;
                             }
@@ -388,7 +395,10 @@ impl<'a> Reader<'a> {
                 None if self.is_ending => stage.transform.finish(original.clone()),
                 None => stage.transform.apply(original.clone()),
             };
-            let done = done.map_err(|fault| stage_fault(&stage.node, fault))?;
+            let done = done.map_err(|fault| {
+                self.failing = Some(index);
+                stage_fault(&stage.node, fault)
+            })?;
             let made = stage.transform.made();
             self.has_made |= made > 0;
             letters.extend(done.rejected.iter().map(|(row, reason)| DeadLetter {

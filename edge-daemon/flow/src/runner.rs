@@ -94,9 +94,14 @@ impl Surroundings {
         }
     }
 
-    /// After a fault: reports it and waits. `Err` ends the pipe.
+    /// After a fault of a node: reports it and waits. `Err` ends the pipe.
     pub(crate) async fn recover(&self, node: &str, fault: Fault, backoff: &mut Backoff) -> Result<(), Outcome> {
         self.observer.failed(node);
+        self.wait_after(node, fault, backoff).await
+    }
+
+    /// The same, of a fault that is counted already.
+    pub(crate) async fn wait_after(&self, node: &str, fault: Fault, backoff: &mut Backoff) -> Result<(), Outcome> {
         let (cause, after) = match fault {
             Fault::Stop { cause } => return Err(Outcome::Failed(format!("{node}: {cause}"))),
             Fault::Moved { cause } => (cause, None),

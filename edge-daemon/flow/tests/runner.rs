@@ -5,7 +5,9 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use flow::Outcome;
+use async_trait::async_trait;
+use bus_schema::data::Batch;
+use flow::{Fault, Outcome, Outside, Stage, Transform, Transformed};
 use proptest::prelude::*;
 use support::{
     Buffer, Numbers, Replaying, Table, World, leaf, lives, paused, pipe, run_until, stage, surroundings, troubled,
@@ -44,7 +46,7 @@ fn what_passes_each_node_is_told() {
     });
 }
 
-/// Each failure is told with the node that failed, and nothing passes twice in the eyes of who counts at the destination.
+/// Each failure is told with the node that failed.
 #[test]
 fn failures_are_told_by_node() {
     paused(async {
@@ -60,6 +62,59 @@ fn failures_are_told_by_node() {
         assert_eq!(run.await.unwrap(), Outcome::Finished);
         drop(stop);
         assert_eq!(world.lock().passed["table"].0, 40);
+    });
+}
+
+/// A stage that is away at first.
+struct Away(u32);
+
+impl Transform for Away {
+    fn apply(&mut self, _: Batch) -> Result<Transformed, Fault> {
+        panic!("nobody waited for it")
+    }
+
+    fn outside(&mut self) -> Option<&mut dyn Outside> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Outside for Away {
+    async fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault> {
+        if self.0 > 0 {
+            self.0 -= 1;
+            return Err(Fault::retry("away"));
+        }
+        let rejected = Vec::new();
+        Ok(Transformed { batch, rejected })
+    }
+}
+
+/// Failures of a stage are its own, and what is read again because of them is counted once.
+#[test]
+fn a_stage_that_is_away_is_told_of_itself() {
+    paused(async {
+        let world = World::numbers(7, 40);
+        let far = Stage {
+            node: "far".into(),
+            after: Some(0),
+            transform: Box::new(Away(5)),
+        };
+        let stages = vec![stage("all", None, 1, 1_000), far];
+        let table = Table::new(&world, "table");
+        let pipe = pipe(
+            Numbers::new(&world),
+            stages,
+            vec![leaf(&world, "table", Some(1), table)],
+        );
+        let (around, _stop) = surroundings(&world);
+        assert_eq!(flow::run(pipe, around).await, Outcome::Finished);
+        let state = world.lock();
+        assert_eq!(state.faulty, [("far".to_string(), 5)].into());
+        for node in ["source", "all", "far", "table"] {
+            assert_eq!(state.passed[node].0, 40, "{node}");
+        }
+        assert_eq!(state.meters["table"].account().delivered, 40);
     });
 }
 

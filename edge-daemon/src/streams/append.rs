@@ -233,7 +233,8 @@ impl Outgoing {
         let frames: Vec<_> = frames.map(|(bytes, _)| bytes).collect();
         if !frames.is_empty() {
             let bytes = frames.iter().map(Vec::len).sum::<usize>() as u64;
-            self.on_the_way.went_in(last, bytes, Instant::now());
+            let first = (last + 1).saturating_sub(frames.len() as u64);
+            self.on_the_way.went_in(first..=last, bytes, Instant::now());
         }
         self.keep_recent(last, frames);
         Ok((last, rejected))

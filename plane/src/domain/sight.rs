@@ -153,18 +153,22 @@ impl Sight {
         }
     }
 
-    /// Whether the text of a revision may be read. The one that runs: by whom the workflow is for. Earlier ones of that name
-    /// may have been another workflow, elsewhere: by those who see every daemon that the text is for, as daemons are today.
+    /// Whether the text of a revision may be read: by those who see every daemon that the text is for, as daemons are today. An
+    /// earlier one of that name may have been another workflow, elsewhere, and a rollout that was given up may have left a text that
+    /// runs on some of its daemons alone. Whoever sees all that runs of it reads also what is for daemons that are no more.
     pub fn reads(&self, state: &State, revision: (&str, u32), text: &str, now: Now) -> Result<(), Hidden> {
         let (name, number) = revision;
         let runs = state.workflows.get(name).is_some_and(|runs| runs.number == number);
-        if self.0.is_none() || runs {
+        if self.0.is_none() {
             return Ok(());
         }
-        let is_seen = |name: &str| state.members.named(name).is_some() && self.names(name);
+        let is_seen = |name: &str| match state.members.named(name) {
+            Some(_) => self.names(name),
+            None => runs,
+        };
         let are_seen = |selector: &str| {
             let chosen = state.groups.parse(selector).map(|parsed| state.chosen(&parsed, now));
-            chosen.is_ok_and(|views| !views.is_empty() && views.iter().all(|view| self.sees(&view.node)))
+            chosen.is_ok_and(|views| (runs || !views.is_empty()) && views.iter().all(|view| self.sees(&view.node)))
         };
         match workflow::parse(text) {
             Ok(spec) if spec.daemons().all(is_seen) && spec.selectors().all(are_seen) => Ok(()),
@@ -350,8 +354,12 @@ mod tests {
         for (daemon, number, may) in [
             ("gw-1", 7, true),
             ("gw-2", 7, false),
-            // It runs.
-            ("gw-2", 1, true),
+            // It runs; a rollout of it was given up before it came there.
+            ("gw-2", 1, false),
+            ("gw-1", 1, true),
+            ("gone", 1, true),
+            ("site=nowhere", 1, true),
+            ("site=bonn", 1, false),
             ("gone", 7, false),
             ("site=berlin", 7, true),
             ("site=bonn", 7, false),

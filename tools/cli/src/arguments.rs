@@ -522,6 +522,9 @@ pub enum Secret {
         name: String,
         #[command(flatten)]
         keeper: Keeper,
+        /// Do not ask, whomever a selector chooses.
+        #[arg(long)]
+        yes: bool,
     },
     /// Which secrets a daemon keeps and which it misses; never their values.
     #[command(after_help = SELECTORS)]

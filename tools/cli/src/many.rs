@@ -228,13 +228,26 @@ pub struct Doubt<'a> {
     pub what: &'a str,
     /// Whether the answer was given with the command.
     pub yes: bool,
+    /// Whether it is asked about also when a selector chooses only one: it cannot be undone.
+    pub is_final: bool,
+}
+
+impl<'a> Doubt<'a> {
+    /// About what can be undone.
+    pub fn of(what: &'a str, yes: bool) -> Self {
+        Self {
+            what,
+            yes,
+            is_final: false,
+        }
+    }
 }
 
 /// Whoever is named, or is meant by a workflow's name, is meant; whoever a selector chooses may be more than was thought of: an
 /// unset variable is an empty selector, and chooses all.
 pub fn sure(selector: Option<&str>, names: &[&str], doubt: &Doubt<'_>) -> Result<(), CliError> {
     match selector {
-        Some(selector) if names.len() > 1 || selector.trim().is_empty() => {
+        Some(selector) if names.len() > 1 || doubt.is_final || selector.trim().is_empty() => {
             ask::sure(&question(selector, names, doubt.what), doubt.yes)
         }
         _ => Ok(()),
@@ -420,10 +433,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_about() {
-        let doubt = Doubt {
-            what: "pauses all workflows",
-            yes: false,
-        };
+        let doubt = Doubt::of("pauses all workflows", false);
         // No terminal is here: what would be asked is refused, with the way to say it.
         for (selector, names, asked) in [
             (None, &["a", "b"][..], None),
@@ -453,7 +463,13 @@ mod tests {
                 other => panic!("{selector:?} {names:?}: {other:?}"),
             }
         }
-        let yes = Doubt { yes: true, ..doubt };
+        let last = Doubt {
+            is_final: true,
+            ..Doubt::of("destroys it", false)
+        };
+        assert!(sure(Some("site=berlin"), &["a"], &last).is_err());
+        let yes = Doubt { yes: true, ..last };
+        assert!(sure(Some("site=berlin"), &["a"], &yes).is_ok());
         assert!(sure(Some(""), &["a", "b"], &yes).is_ok());
     }
 

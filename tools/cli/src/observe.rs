@@ -279,6 +279,16 @@ pub async fn alert(dir: &Path, timeout: Duration, output: Output, what: Alert) -
                     && let Some(question) = forgets(before, &rules)
                 {
                     sure(&question, yes)?;
+                    // The question may have stood for long.
+                    if ask(dir, timeout, vec![ObserveCall::Rules]).await?[..] != [ObserveResult::Rules(before.clone())]
+                    {
+                        return Err(CliError::Refused(Failure {
+                            kind: FailureKind::Conflict,
+                            message: "the rules were changed meanwhile; nothing was changed here".to_string(),
+                            hint: "see: mycelial alert rules".to_string(),
+                            problems: Vec::new(),
+                        }));
+                    }
                 }
                 let results = ask(dir, timeout, vec![ObserveCall::PutRules(rules)]).await?;
                 results.iter().for_each(|result| print(output, result));

@@ -147,7 +147,7 @@ async fn daemon(dir: &Path, timeout: Duration, output: Output, what: Daemon) -> 
         Daemon::Drain { patient, yes } => {
             let what = "pauses all workflows, and waits until nothing is buffered,";
             let call = ControlCall::Drain { workflow: all() };
-            return control::patiently(dir, timeout, output, patient, call, Some(Doubt { what, yes })).await;
+            return control::patiently(dir, timeout, output, patient, call, Some(Doubt::of(what, yes))).await;
         }
         Daemon::SpoolCheck(patient) => {
             return control::patiently(dir, timeout, output, patient, ControlCall::SpoolCheck, None).await;
@@ -156,12 +156,12 @@ async fn daemon(dir: &Path, timeout: Duration, output: Output, what: Daemon) -> 
             let wish = getrandom::u64().map_err(|error| CliError::Failed(error.to_string()))?;
             let what = "makes new keys";
             let call = ControlCall::Rotate { wish };
-            return control::patiently(dir, timeout, output, patient, call, Some(Doubt { what, yes })).await;
+            return control::patiently(dir, timeout, output, patient, call, Some(Doubt::of(what, yes))).await;
         }
         Daemon::Pause { whom, yes } => {
             let what = "pauses all workflows";
             let call = ControlCall::Pause { workflow: all() };
-            return control::command(dir, timeout, output, whom.into(), call, Some(Doubt { what, yes })).await;
+            return control::command(dir, timeout, output, whom.into(), call, Some(Doubt::of(what, yes))).await;
         }
         Daemon::Resume { whom } => (whom, ControlCall::Resume { workflow: all() }),
         Daemon::LogLevel { level, whom, for_s } => {
@@ -192,7 +192,7 @@ async fn label(
         if let ApiResult::Daemons(daemons) = chosen? {
             let names: Vec<&str> = daemons.iter().map(|daemon| daemon.name.as_str()).collect();
             let what = format!("changes labels ({})", changes.join(" "));
-            many::sure(Some(&select), &names, &Doubt { what: &what, yes })?;
+            many::sure(Some(&select), &names, &Doubt::of(&what, yes))?;
         }
     }
     ask(dir, timeout, output, call).await

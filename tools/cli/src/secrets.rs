@@ -37,14 +37,16 @@ struct Kept {
 /// Does what was typed.
 pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Secret) -> Result<(), CliError> {
     let (keeper, call, doubt) = match what {
-        Secret::Set { name, keeper } => {
+        Secret::Set { name, keeper, yes } => {
             // Mistakes are told before a secret is asked for.
             if !is_name(&name) {
                 let hint = "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit";
                 return Err(CliError::Usage(format!("'{name}' cannot name a secret: {hint}")));
             }
             let value = value(&name)?;
-            (keeper, SecretCall::Set { name, value }, None)
+            let what = format!("writes over what is kept as '{name}', which nobody can read out again,");
+            let doubt = keeper.daemon.is_none().then_some((what, yes));
+            (keeper, SecretCall::Set { name, value }, doubt)
         }
         Secret::Remove { name, keeper, yes } => {
             let what = format!("destroys the secret '{name}', which nobody can read out again,");
@@ -55,7 +57,11 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Secret) ->
     if let (Some(daemon), Some((what, yes))) = (&keeper.daemon, &doubt) {
         ask::sure(&format!("this {what} on '{daemon}'"), *yes)?;
     }
-    let doubt = doubt.as_ref().map(|(what, yes)| Doubt { what, yes: *yes });
+    let doubt = doubt.as_ref().map(|(what, yes)| Doubt {
+        what,
+        yes: *yes,
+        is_final: matches!(call, SecretCall::Remove { .. }),
+    });
     let client = Client::connect(dir, timeout, Vec::new()).await?;
     let done = match keeper.daemon.clone() {
         Some(daemon) => one(&client, output, &daemon, &call).await,

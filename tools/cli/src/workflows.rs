@@ -96,41 +96,19 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
         // Daemons do these, not the plane.
         Workflow::Restart { part, yes } => {
             let (workflow, what) = (part.name.clone(), format!("starts '{}' anew", part.name));
-            let doubt = Some(Doubt { what: &what, yes });
-            return control::command(
-                dir,
-                timeout,
-                output,
-                part.into(),
-                ControlCall::Restart { workflow },
-                doubt,
-            )
-            .await;
+            let (call, doubt) = (ControlCall::Restart { workflow }, Some(Doubt::of(&what, yes)));
+            return control::command(dir, timeout, output, part.into(), call, doubt).await;
         }
         Workflow::Pause { part, yes } => {
             let (workflow, what) = (part.name.clone(), format!("pauses '{}'", part.name));
-            let doubt = Some(Doubt { what: &what, yes });
-            return control::command(
-                dir,
-                timeout,
-                output,
-                part.into(),
-                ControlCall::Pause { workflow },
-                doubt,
-            )
-            .await;
+            let (call, doubt) = (ControlCall::Pause { workflow }, Some(Doubt::of(&what, yes)));
+            return control::command(dir, timeout, output, part.into(), call, doubt).await;
         }
         Workflow::Resume { part } => {
-            let workflow = part.name.clone();
-            return control::command(
-                dir,
-                timeout,
-                output,
-                part.into(),
-                ControlCall::Resume { workflow },
-                None,
-            )
-            .await;
+            let call = ControlCall::Resume {
+                workflow: part.name.clone(),
+            };
+            return control::command(dir, timeout, output, part.into(), call, None).await;
         }
         Workflow::Logs { part, lines } => {
             let workflow = part.name.clone();

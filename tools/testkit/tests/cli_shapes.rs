@@ -91,7 +91,7 @@ const TYPED: &[&str] = &[
     "daemon diagnose gateway",
     "daemon diagnose -l site=berlin",
     "secret set key --daemon gateway",
-    "secret set key -l site=berlin",
+    "secret set key -l site=berlin --yes",
     "secret list --daemon gateway",
     "secret list -l site=berlin",
     "secret remove key --daemon gateway --yes",

@@ -412,7 +412,11 @@ impl Reader {
                     .into_iter()
                     .try_for_each(|version| self.remove(version, &mut touched))?;
                 // Durable before they are forgotten: back after a power cut, they would be sent again. Once for all of them.
-                let sync = |(_, directory): &(bool, PathBuf)| File::open(directory)?.sync_all();
+                let sync = |(_, directory): &(bool, PathBuf)| match File::open(directory) {
+                    // Removed meanwhile, with all that was in it.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    opened => opened?.sync_all(),
+                };
                 let synced = touched.iter().try_for_each(sync);
                 synced.map_err(|error| self.failed(&error))?;
             }
@@ -428,7 +432,11 @@ impl Reader {
         let path = self.settings.choice.directory.join(&version.name);
         let is_same = match fs::symlink_metadata(&path) {
             Ok(metadata) => metadata.is_file() && self::version(version.name.clone(), &metadata) == *version,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // By an attempt that failed later, maybe: then nobody has made it durable.
+                touched.extend(path.parent().map(|parent| (true, parent.to_path_buf())));
+                return Ok(());
+            }
             Err(error) => return Err(self.failed(&error)),
         };
         if !is_same {

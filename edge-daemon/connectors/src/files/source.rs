@@ -27,7 +27,7 @@ use crate::{
 
 /// How often a directory without news is looked at.
 const POLL: Duration = Duration::from_millis(250);
-/// How long it waits for others to become durable before it asks again.
+/// How long it waits at first for others to become durable before it asks again; then twice as long each time, up to [`POLL`].
 const MOMENT: Duration = Duration::from_millis(5);
 
 /// Sends the files of a directory, the oldest first, one after the other: the records in them, or the files as they are,
@@ -238,6 +238,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         settings,
         is_old: false,
         reader: None,
+        moment: MOMENT,
     }))
 }
 
@@ -247,6 +248,8 @@ struct FilesSource {
     is_old: bool,
     /// Away while a thread works with it.
     reader: Option<Reader>,
+    /// How long it waits the next time for others to become durable.
+    moment: Duration,
 }
 
 impl FilesSource {
@@ -286,11 +289,15 @@ impl Source for FilesSource {
         let give_up = tokio::time::Instant::now() + READ_WAIT_MAX;
         loop {
             match self.blocking(|reader| reader.read(std::time::Instant::now())).await? {
-                Got::Batch(batch) => return Ok(Read::Batch(batch)),
+                Got::Batch(batch) => {
+                    self.moment = MOMENT;
+                    return Ok(Read::Batch(batch));
+                }
                 Got::End => return Ok(Read::End),
                 Got::Full => {
                     // What makes room for the next one is heard of between two calls.
-                    tokio::time::sleep(MOMENT).await;
+                    tokio::time::sleep(self.moment).await;
+                    self.moment = POLL.min(self.moment * 2);
                     return Ok(Read::Idle);
                 }
                 Got::Wait => {}

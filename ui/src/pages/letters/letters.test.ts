@@ -57,6 +57,13 @@ it.each([
   [{ n: null }, "mycelial dlq edit hub/shop/1 --set n=null --replay"],
 ])("mended with %j", (changed, command) => expect(cliToMend("hub/shop/1", changed)).toBe(command));
 
+it.each([
+  ["HTTP 404", "HTTP 503"],
+  ["refused (permission denied)", "refused (row too large)"],
+])("%s is not %s", (a, b) => {
+  expect(causes([a, b].map((reason) => ({ node: "out", reason })))).toHaveLength(2);
+});
+
 it("the commonest cause first", () => {
   const [a, b] = [
     { node: "out", reason: "too long" },

@@ -75,8 +75,10 @@ export const sum = (done: readonly LettersDone[]): LettersDone => ({
   notes: [...new Set(done.flatMap(({ notes }) => notes))],
 });
 
-/** A reason without what it says of the one record: databases name the row in brackets. */
-const kindOf = (reason: string) => reason.replace(/\(.*\)/s, "()").replace(/\d+/g, "0");
+/** A reason without what it says of the one record: databases name the row in brackets, and numbers are of the record but for what
+ *  a server answered. */
+const kindOf = (reason: string) =>
+  reason.replace(/\([^()]*[\d='"][^()]*\)/g, "()").replace(/(?<!HTTP |status |answered )\b\d+/g, "0");
 
 /** Many letters of one cause are one matter: by where they died and why, with one of the reasons, the most first. */
 export function causes(letters: readonly Pick<Letter, "node" | "reason">[]) {

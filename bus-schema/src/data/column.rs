@@ -474,12 +474,13 @@ impl Column {
 
     /// The same as [`Self::size_hint`], of values that differ in kind by the first few.
     pub(super) fn about_bytes(&self, ty: &Type) -> usize {
-        let looked_at = self.len().min(LOOKED_AT_MAX);
-        if looked_at == self.len() || !matches!(self.values, Values::List(_) | Values::Any(_)) {
-            return self.size_hint(ty);
+        match &self.values {
+            Values::List(_) | Values::Any(_) if self.len() > LOOKED_AT_MAX => {
+                let some: usize = (0..LOOKED_AT_MAX).map(|row| self.get(row, ty).size_hint()).sum();
+                some.saturating_mul(self.len()) / LOOKED_AT_MAX
+            }
+            _ => self.size_hint(ty),
         }
-        let some: usize = (0..looked_at).map(|row| self.get(row, ty).size_hint()).sum();
-        some.saturating_mul(self.len()) / looked_at
     }
 
     /// About how many bytes the column takes on the wire: what the hints of its cells come to.
@@ -502,16 +503,19 @@ impl Column {
 
     /// Rows without a value.
     fn absent(&self) -> usize {
-        if self.is_dense() {
-            return 0;
+        let mut maps = [&self.null, &self.missing, &self.unchanged].into_iter().flatten();
+        let ones = |bytes: &[u8]| bytes.iter().map(|byte| byte.count_ones() as usize).sum();
+        match (maps.next(), maps.next(), maps.next()) {
+            (None, ..) => 0,
+            (Some(only), None, _) => ones(&only.bytes),
+            (Some(one), Some(other), third) => {
+                let mut either = one.bytes.clone();
+                for bits in [Some(other), third].into_iter().flatten() {
+                    either.iter_mut().zip(&bits.bytes).for_each(|(all, byte)| *all |= byte);
+                }
+                ones(&either)
+            }
         }
-        let byte = |bits: &Option<Bits>, at: usize| {
-            let byte = bits.as_ref().and_then(|bits| bits.bytes.get(at));
-            byte.copied().unwrap_or(0)
-        };
-        let eight_rows = |at: usize| byte(&self.null, at) | byte(&self.missing, at) | byte(&self.unchanged, at);
-        let bytes = 0..self.len().div_ceil(8);
-        bytes.map(|at| eight_rows(at).count_ones() as usize).sum()
     }
 
     /// Decoded bytes are what they claim: lengths agree, text is UTF-8.

@@ -123,6 +123,7 @@ async fn copy(dir: &Path, name: &str, wire: bool) -> Outcome<(usize, f64)> {
                 position: read.position,
                 batch,
                 tally: flow::Tally::default(),
+                bytes: 0,
             });
             true
         } else {

@@ -314,6 +314,7 @@ mod tests {
             )
             .unwrap(),
             tally: Tally::default(),
+            bytes: 0,
         };
         let (poisoned, other) = ([delivery(1, 7)], [delivery(2, 3)]);
         let (mut trials, mut limit) = (Trials::new(), Limit::default());

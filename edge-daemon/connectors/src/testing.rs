@@ -110,5 +110,6 @@ pub(crate) fn delivery(seq: u64, batch: Batch) -> Delivery {
         position: Position::new(seq.to_be_bytes()),
         batch,
         tally: flow::Tally::default(),
+        bytes: 0,
     }
 }

@@ -117,6 +117,7 @@ fn only_a_mark(leaf: &Leaf, mark: &Watermark) -> Delivery {
         position: mark.position.clone(),
         batch: empty_batch(),
         tally: Tally::default(),
+        bytes: 0,
     }
 }
 

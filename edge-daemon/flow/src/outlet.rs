@@ -265,10 +265,16 @@ impl<'a> Outlet<'a> {
                 .count();
             mark = mark.after(delivery, lost as u64);
             // All of it with the first: what counts is the sum.
-            let passage = Passage::of(&delivery.batch, lost as u64, std::mem::take(&mut self.busy));
-            self.leaf.meter.carried(passage.bytes);
+            let passage = Passage {
+                bytes: delivery.bytes as u64,
+                died: lost as u64,
+                took: std::mem::take(&mut self.busy),
+            };
             around.observer.passed(&self.leaf.node, &delivery.batch, passage);
         }
+        self.leaf
+            .meter
+            .carried(fresh.iter().map(|delivery| delivery.bytes as u64).sum());
         let records = deliveries
             .iter()
             .map(|delivery| in_flight(&delivery.batch, &delivery.tally))

@@ -232,17 +232,6 @@ pub struct Passage {
     pub took: Duration,
 }
 
-impl Passage {
-    /// Of this batch.
-    pub(crate) fn of(batch: &Batch, died: u64, took: Duration) -> Self {
-        Self {
-            bytes: batch.about_bytes() as u64,
-            died,
-            took,
-        }
-    }
-}
-
 /// What went through one leaf since its pipe was built. Only ever grows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Throughput {

@@ -18,12 +18,12 @@ use crate::{
     letter::{DeadLetter, LetterPoint, Replay, Stand},
     memory::{Memory, stage_fault},
     outside,
-    pipe::{Leaf, Passage, Pipe, Stage},
+    pipe::{Leaf, Pipe, Stage},
     runner::{Outcome, Surroundings},
     sink::{Tally, Watermark},
     source::{Position, Read, Source, SourceBatch, Undecodable},
     transform::Transformed,
-    work::{Entry, INFLIGHT_BYTES_MAX, Ways, Work, empty_batch, weight},
+    work::{Entry, INFLIGHT_BYTES_MAX, Part, Ways, Work},
 };
 
 /// How long a read may overrun before it is named in the log.
@@ -43,6 +43,8 @@ pub(crate) struct Reader<'a> {
     stages: &'a mut [Stage],
     leaves: &'a [Leaf],
     ways: &'a Ways,
+    /// All leaves are wanted.
+    everywhere: Arc<[bool]>,
     around: &'a Surroundings,
     /// See [`Pipe::rereads`].
     rereads: bool,
@@ -108,6 +110,7 @@ impl<'a> Reader<'a> {
             stages: &mut pipe.stages,
             leaves,
             ways,
+            everywhere: leaves.iter().map(|_| true).collect(),
             around,
             rereads: pipe.rereads,
             to_commit,
@@ -196,11 +199,17 @@ impl<'a> Reader<'a> {
                 self.finish(sender).await?;
                 Ok(Some(Outcome::Finished))
             }
-            Read::Batch(batch) => {
-                let Some((room, permit)) = room_for(&self.room, &batch.batch, sender).await else {
+            Read::Batch(SourceBatch {
+                batch,
+                position,
+                undecodable,
+            }) => {
+                let part = Part::new(batch, self.source.settled());
+                let Some((room, permit)) = room_for(&self.room, &part, sender).await else {
                     return Ok(Some(Outcome::Stopped));
                 };
-                let Some(work) = unless_nobody_listens(sender, self.transform(batch, room)).await else {
+                let transformed = self.transform(part, position, undecodable, room);
+                let Some(work) = unless_nobody_listens(sender, transformed).await else {
                     return Ok(Some(Outcome::Stopped));
                 };
                 let mut work = work?;
@@ -220,21 +229,20 @@ impl<'a> Reader<'a> {
         let (true, Some(position)) = (self.memory.is_used(), self.position.clone()) else {
             return Ok(());
         };
-        let batch = empty_batch();
-        let Some((room, permit)) = room_for(&self.room, &batch, sender).await else {
+        let nothing = Part::empty();
+        let Some((room, permit)) = room_for(&self.room, &nothing, sender).await else {
             return Ok(());
         };
-        let (everywhere, mut letters) = (vec![true; self.leaves.len()], Vec::new());
+        let (everywhere, mut letters) = (Arc::clone(&self.everywhere), Vec::new());
         self.is_ending = true;
-        let grown = self.grow(Entry::Source, (batch, Tally::default()), &everywhere, 0, &mut letters);
+        let grown = self.grow(Entry::Source, nothing, &everywhere, 0, &mut letters);
         let grown = unless_nobody_listens(sender, grown).await;
         self.is_ending = false;
         let Some(parts) = grown else {
             return Ok(());
         };
         let parts = parts?;
-        let is_nothing = |(batch, tally): &(Batch, Tally)| batch.rows() == 0 && *tally == Tally::default();
-        if letters.is_empty() && parts.iter().all(is_nothing) {
+        if letters.is_empty() && parts.iter().all(Part::is_nothing) {
             return Ok(());
         }
         self.seq += 1;
@@ -262,7 +270,7 @@ impl<'a> Reader<'a> {
 
     /// Makes room for what a batch became.
     async fn widen(&mut self, work: &mut Work) {
-        let rows = work.parts.iter().map(|(batch, _)| batch.size_hint()).max().unwrap_or(0);
+        let rows = work.parts.iter().map(|part| part.bytes).max().unwrap_or(0);
         let bytes = (rows + work.position.as_bytes().len()).min(INFLIGHT_BYTES_MAX);
         let more = bytes.saturating_sub(work.room.num_permits()) as u32;
         // All others that have room are on their way to the writing half, which gives theirs back: this cannot wait for ever.
@@ -321,20 +329,18 @@ impl<'a> Reader<'a> {
         self.source.close().await;
     }
 
-    async fn transform(&mut self, read: SourceBatch, room: OwnedSemaphorePermit) -> Result<Work, Fault> {
-        let SourceBatch {
-            mut batch,
-            position,
-            undecodable,
-        } = read;
-        let (settled, read_at) = (self.source.settled(), std::time::Instant::now());
+    async fn transform(
+        &mut self,
+        mut read: Part,
+        position: Position,
+        undecodable: Vec<Undecodable>,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Work, Fault> {
+        let read_at = std::time::Instant::now();
         if let Some(origin) = self.origin {
-            batch = batch.with_origin(origin());
+            read.batch = read.batch.with_origin(origin());
         }
-        let tally = Tally {
-            dead: settled.dead + undecodable.len() as u64,
-            ..settled
-        };
+        read.tally.dead += undecodable.len() as u64;
         let letter = |(row, input): (usize, Undecodable)| DeadLetter {
             key: self.ways.key(Entry::Source, self.seq + 1, row),
             point: LetterPoint::Source,
@@ -344,8 +350,8 @@ impl<'a> Reader<'a> {
             record: input.bytes,
         };
         let mut letters = undecodable.into_iter().enumerate().map(letter).collect();
-        let everywhere = vec![true; self.leaves.len()];
-        let grown = self.grow(Entry::Source, (batch, tally), &everywhere, 0, &mut letters);
+        let everywhere = Arc::clone(&self.everywhere);
+        let grown = self.grow(Entry::Source, read, &everywhere, 0, &mut letters);
         let parts = grown.await?;
         self.seq += 1;
         self.position = Some(position.clone());
@@ -364,27 +370,26 @@ impl<'a> Reader<'a> {
     async fn grow(
         &mut self,
         entry: Entry,
-        entering: (Batch, Tally),
+        entering: Part,
         wanted: &[bool],
         replays: u32,
         letters: &mut Vec<DeadLetter>,
-    ) -> Result<Vec<(Batch, Tally)>, Fault> {
+    ) -> Result<Vec<Part>, Fault> {
         let seq = self.seq + 1;
         let mut passages = Vec::with_capacity(self.stages.len());
-        let mut outputs: Vec<Option<(Batch, Tally)>> = Vec::with_capacity(self.stages.len());
+        let mut outputs: Vec<Option<Part>> = Vec::with_capacity(self.stages.len());
         for (index, stage) in self.stages.iter_mut().enumerate() {
             let input = match stage.after {
                 _ if entry == Entry::Stage(index) => Some(&entering),
                 Some(after) => outputs.get(after).and_then(Option::as_ref),
                 None => (entry == Entry::Source).then_some(&entering),
             };
-            let Some((input, tally)) = input.filter(|_| self.ways.leads_to(index, wanted)) else {
+            let Some(input) = input.filter(|_| self.ways.leads_to(index, wanted)) else {
                 outputs.push(None);
                 continue;
             };
-            let tally = *tally;
             // Kept only for the rows that may be rejected; columns are cheap to clone next to a transform.
-            let original = input.clone();
+            let (original, tally) = (input.batch.clone(), input.tally);
             let began = std::time::Instant::now();
             let done = match stage.transform.outside() {
                 Some(outside) => {
@@ -409,25 +414,23 @@ impl<'a> Reader<'a> {
                 replays,
                 record: original.take(&[*row]).encode(),
             }));
-            passages.push((
-                index,
-                Passage::of(&done.batch, done.rejected.len() as u64, began.elapsed()),
-            ));
+            passages.push((index, done.rejected.len() as u64, began.elapsed()));
             let notices = stage.transform.notices();
             notices
                 .iter()
                 .for_each(|text| self.around.observer.notice(&stage.node, text));
             let tally = transformed(&stage.node, original.rows() + made, (&done, made), tally)?;
-            outputs.push(Some((done.batch, tally)));
+            outputs.push(Some(Part::new(done.batch, tally)));
         }
         // Not before all of them have done it: what fails is read, and goes through all of them, again.
         if entry == Entry::Source {
-            let passage = Passage::of(&entering.0, entering.1.dead, Duration::ZERO);
-            self.around.observer.passed(self.node, &entering.0, passage);
+            let passage = entering.passage(entering.tally.dead, Duration::ZERO);
+            self.around.observer.passed(self.node, &entering.batch, passage);
         }
-        for (index, passage) in passages {
-            if let (Some(stage), Some(Some((batch, _)))) = (self.stages.get(index), outputs.get(index)) {
-                self.around.observer.passed(&stage.node, batch, passage);
+        for (index, died, took) in passages {
+            if let (Some(stage), Some(Some(part))) = (self.stages.get(index), outputs.get(index)) {
+                let passage = part.passage(died, took);
+                self.around.observer.passed(&stage.node, &part.batch, passage);
             }
         }
         let part = |(index, leaf): (usize, &Leaf)| {
@@ -437,7 +440,7 @@ impl<'a> Reader<'a> {
                 None => (entry == Entry::Source).then_some(&entering),
             };
             let wanted = output.filter(|_| wanted.get(index).copied().unwrap_or_default());
-            wanted.cloned().unwrap_or_else(|| (empty_batch(), Tally::default()))
+            wanted.cloned().unwrap_or_else(Part::empty)
         };
         Ok(self.leaves.iter().enumerate().map(part).collect())
     }
@@ -516,16 +519,17 @@ impl<'a> Reader<'a> {
             Ok(batch) => batch,
             Err(reason) => return self.refuse(&replay, reason).await,
         };
-        let Some((room, permit)) = room_for(&self.room, &batch, sender).await else {
-            return Ok(false);
-        };
         let tally = Tally {
             revived: 1,
             replay: number,
             ..Tally::default()
         };
+        let again = Part::new(batch, tally);
+        let Some((room, permit)) = room_for(&self.room, &again, sender).await else {
+            return Ok(false);
+        };
         let mut letters = Vec::new();
-        let grown = self.grow(entry, (batch, tally), &wanted, replay.replays + 1, &mut letters);
+        let grown = self.grow(entry, again, &wanted, replay.replays + 1, &mut letters);
         let Some(parts) = unless_nobody_listens(sender, grown).await else {
             return Ok(false);
         };
@@ -576,14 +580,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Waits until a batch of this size may be under way. `None`: the writing half has ended.
+/// Waits until such a part may be under way. `None`: the writing half has ended.
 async fn room_for<'s>(
     room: &Arc<Semaphore>,
-    batch: &Batch,
+    part: &Part,
     sender: &'s mpsc::Sender<Work>,
 ) -> Option<(OwnedSemaphorePermit, mpsc::Permit<'s, Work>)> {
     // Nobody closes the semaphore; the writing half gives the room back, also when it ends.
-    let room = Arc::clone(room).acquire_many_owned(weight(batch)).await.ok()?;
+    let room = Arc::clone(room).acquire_many_owned(part.weight()).await.ok()?;
     Some((room, sender.reserve().await.ok()?))
 }
 

@@ -20,11 +20,11 @@ use crate::{
     letter::{DeadLetter, DeadLetters},
     level::level,
     outlet::{Outlet, Phase},
-    pipe::{Checkpoints, Leaf, Observer, Pipe},
+    pipe::{Checkpoints, Observer, Pipe},
     reader::Reader,
     sink::Delivery,
     source::Position,
-    work::{INFLIGHT_BYTES_MAX, Ways, Work},
+    work::{INFLIGHT_BYTES_MAX, Part, Ways, Work},
 };
 
 /// Batches between the two halves.
@@ -257,12 +257,7 @@ impl Writer<'_> {
             .collect();
         self.since = self.since.or_else(|| group.first().map(|work| work.read_at));
         self.keep(letters).await?;
-        let parts: Vec<Vec<Delivery>> = self
-            .leaves
-            .iter()
-            .enumerate()
-            .map(|(index, outlet)| deliveries(outlet.leaf, index, &group))
-            .collect();
+        let parts = self.deliveries(&mut group);
         let phases = if self.leaves.len() == 1 {
             &[Phase::Both][..]
         } else {
@@ -289,6 +284,27 @@ impl Writer<'_> {
             self.waiting = Some(last.position.clone());
         }
         self.release().await
+    }
+
+    /// What each leaf gets of a group.
+    fn deliveries(&self, group: &mut [Work]) -> Vec<Vec<Delivery>> {
+        let room = |_: &Outlet<'_>| Vec::with_capacity(group.len());
+        let mut parts: Vec<Vec<Delivery>> = self.leaves.iter().map(room).collect();
+        for work in group {
+            for ((outlet, part), Part { batch, tally, bytes }) in
+                self.leaves.iter().zip(&mut parts).zip(work.parts.drain(..))
+            {
+                part.push(Delivery {
+                    stream: outlet.leaf.stream,
+                    seq: work.seq,
+                    position: work.position.clone(),
+                    batch,
+                    tally,
+                    bytes,
+                });
+            }
+        }
+        parts
     }
 
     /// Tells what is durable everywhere, unless a leaf has only gathered it.
@@ -334,18 +350,4 @@ impl Writer<'_> {
         }
         Ok(())
     }
-}
-
-fn deliveries(leaf: &Leaf, index: usize, group: &[Work]) -> Vec<Delivery> {
-    let delivery = |work: &Work| {
-        let (batch, tally) = work.parts.get(index).cloned()?;
-        Some(Delivery {
-            stream: leaf.stream,
-            seq: work.seq,
-            position: work.position.clone(),
-            batch,
-            tally,
-        })
-    };
-    group.iter().filter_map(delivery).collect()
 }

@@ -23,6 +23,8 @@ pub struct Delivery {
     pub batch: Batch,
     /// What else it settles.
     pub tally: Tally,
+    /// About how many bytes the batch takes ([`Batch::about_bytes`]); for counts only.
+    pub bytes: usize,
 }
 
 /// What a delivery settles besides the records in it. The destination adds it to its watermark.

@@ -1,6 +1,9 @@
 //! One read on its way through a pipe, and the ways it can take. Performs no I/O.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bus_schema::{
     data::{Batch, BatchBuilder, Origin, Schema},
@@ -10,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     letter::{DeadLetter, LetterKey, LetterPoint},
-    pipe::{Leaf, Stage},
+    pipe::{Leaf, Passage, Stage},
     sink::Tally,
     source::Position,
 };
@@ -24,8 +27,8 @@ const WEIGHED_ROWS_MAX: usize = 64;
 pub(crate) struct Work {
     pub(crate) seq: u64,
     pub(crate) position: Position,
-    /// One per leaf, in order, with what else it settles there.
-    pub(crate) parts: Vec<(Batch, Tally)>,
+    /// One per leaf, in order.
+    pub(crate) parts: Vec<Part>,
     pub(crate) letters: Vec<DeadLetter>,
     /// The dead letter it was made from, and how often that was tried before.
     pub(crate) tried: Option<(u64, u32)>,
@@ -35,9 +38,52 @@ pub(crate) struct Work {
     pub(crate) room: OwnedSemaphorePermit,
 }
 
+/// A batch at one place of a pipe, with what else it settles there.
+#[derive(Clone)]
+pub(crate) struct Part {
+    pub(crate) batch: Batch,
+    pub(crate) tally: Tally,
+    /// About how many bytes the batch takes: counted once, and needed wherever it passes.
+    pub(crate) bytes: usize,
+}
+
+impl Part {
+    pub(crate) fn new(batch: Batch, tally: Tally) -> Self {
+        let bytes = batch.about_bytes();
+        Self { batch, tally, bytes }
+    }
+
+    /// No records, for a leaf that only has to move its watermark.
+    pub(crate) fn empty() -> Self {
+        Self::new(empty_batch(), Tally::default())
+    }
+
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.batch.rows() == 0 && self.tally == Tally::default()
+    }
+
+    /// Its share of [`INFLIGHT_BYTES_MAX`].
+    pub(crate) fn weight(&self) -> u32 {
+        let bytes = match self.batch.rows() {
+            0..=WEIGHED_ROWS_MAX => self.bytes,
+            _ => BATCH_BYTES_TARGET,
+        };
+        bytes.min(INFLIGHT_BYTES_MAX) as u32
+    }
+
+    /// What passes a node with it.
+    pub(crate) fn passage(&self, died: u64, took: Duration) -> Passage {
+        Passage {
+            bytes: self.bytes as u64,
+            died,
+            took,
+        }
+    }
+}
+
 impl Work {
     pub(crate) fn rows(&self) -> usize {
-        self.parts.iter().map(|(batch, _)| batch.rows()).sum()
+        self.parts.iter().map(|part| part.batch.rows()).sum()
     }
 
     /// Its share of [`INFLIGHT_BYTES_MAX`].
@@ -46,18 +92,10 @@ impl Work {
     }
 
     pub(crate) fn records(&self, leaf: usize) -> u64 {
-        self.parts.get(leaf).map_or(0, |(batch, tally)| in_flight(batch, tally))
+        self.parts
+            .get(leaf)
+            .map_or(0, |part| in_flight(&part.batch, &part.tally))
     }
-}
-
-/// About how many bytes a batch takes, at most what may be under way.
-pub(crate) fn weight(batch: &Batch) -> u32 {
-    let bytes = if batch.rows() > WEIGHED_ROWS_MAX {
-        BATCH_BYTES_TARGET
-    } else {
-        batch.size_hint()
-    };
-    bytes.min(INFLIGHT_BYTES_MAX) as u32
 }
 
 /// Records of a delivery that count as under way. A dead letter that is tried again counts as dead until it is in.

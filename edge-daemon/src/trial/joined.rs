@@ -64,6 +64,7 @@ pub(super) async fn join(
             position: Position::default(),
             batch: batch.clone(),
             tally: Tally::default(),
+            bytes: 0,
         };
         sink.open().await?;
         let rows = sink.write(&[delivery]).await?;

@@ -161,6 +161,7 @@ fn write_again(mut sink: Box<dyn Sink>, batch: Batch) -> Result<Body> {
             position: Position::new(format!("{seq:08}")),
             batch: batch.clone(),
             tally: Tally::default(),
+            bytes: 0,
         };
         runtime.block_on(async {
             let rejected = sink.write(&[delivery]).await?;

@@ -277,6 +277,7 @@ impl World {
             position: Position::new(place.encode()),
             batch,
             tally,
+            bytes: 0,
         };
         consumer.channel.push_back((delivery, place));
         if failed {

@@ -38,14 +38,13 @@ pub fn run(args: &Args) -> Result<()> {
     let wanted = |target: &&&str| args.only.is_empty() || args.only.iter().any(|name| name == **target);
     for target in TARGETS.iter().filter(wanted) {
         eprintln!("building for {target} (up to half an hour on two cores the first time) …");
-        let mut build = build(&zigbuild, target)?;
-        build
-            .args(["zigbuild", "--release", "--target", target])
-            .env("CARGO_TARGET_DIR", &dir);
         for (package, _) in PROGRAMS {
-            build.args(["-p", package]);
+            let mut build = build(&zigbuild, target)?;
+            build
+                .args(["zigbuild", "--release", "--target", target, "-p", package])
+                .env("CARGO_TARGET_DIR", &dir);
+            cmd::run(&mut build)?;
         }
-        cmd::run(&mut build)?;
         for (_, program) in PROGRAMS {
             let path = dir.join(target).join("release").join(program);
             let bytes = fs::metadata(&path)

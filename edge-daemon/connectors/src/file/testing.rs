@@ -156,5 +156,6 @@ pub(crate) fn delivery(lineage: &str, seq: u64, batch: Batch) -> Delivery {
         position: Position::new(seq.to_be_bytes()),
         batch,
         tally: flow::Tally::default(),
+        bytes: 0,
     }
 }

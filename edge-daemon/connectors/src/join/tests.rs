@@ -61,6 +61,7 @@ fn delivery(side: &str, seq: u64, rows: &[Row]) -> Delivery {
         position: Position::new(seq.to_be_bytes()),
         batch: batch(side, rows),
         tally: Tally::default(),
+        bytes: 0,
     }
 }
 

@@ -78,6 +78,7 @@ async fn deliver(sink: &mut dyn Sink, fields: [Field; 2], op: Op, row: [Value; 2
         position: Position::new(seq.to_be_bytes()),
         batch: builder.finish(Origin::default()),
         tally: flow::Tally::default(),
+        bytes: 0,
     };
     let rejected = sink.write(&[delivery]).await.unwrap();
     sink.commit().await.unwrap();

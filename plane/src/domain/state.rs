@@ -139,7 +139,7 @@ impl State {
 
     /// A daemon's last words from before a restart.
     pub fn remember(&mut self, node: NodeId, status: Status, reports: Vec<StreamReport>, heard_unix_ms: i64) {
-        self.plans.raise_floor(status.plan_version);
+        self.plans.hear(status.plan_version);
         self.streams.report(node, status.boot, reports, 0);
         self.daemons.entry(node).or_default().recall(status, heard_unix_ms);
     }

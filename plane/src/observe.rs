@@ -21,7 +21,6 @@ use crate::{
         Now, State,
         alerts::{self, Alerts, Notice, Scope, Values},
         history::RESOLUTIONS,
-        labels::Selector,
         readings::{self, Gatherer},
         sight::Sight,
     },
@@ -45,12 +44,16 @@ pub struct Observer {
     wake: Arc<Notify>,
     /// Since when the step lasts, by the wall clock in steps and by the plane's own count.
     step: Option<(i64, u64)>,
+    /// Rules of which it was said that nobody knows whom they are about.
+    unread: BTreeSet<String>,
 }
 
 /// Where daemons are, and whom the rules' selectors choose.
 struct Placed<'a> {
     workflows: BTreeMap<&'a str, &'a [String]>,
     chosen: BTreeMap<&'a str, BTreeSet<String>>,
+    /// Rules whose selector cannot be read, and why: of another version, or a group in it is gone.
+    unread: Vec<(&'a str, String)>,
 }
 
 impl Scope for Placed<'_> {
@@ -62,18 +65,23 @@ impl Scope for Placed<'_> {
     fn chooses(&self, selector: &str, daemon: &str) -> bool {
         self.chosen.get(selector).is_some_and(|chosen| chosen.contains(daemon))
     }
+
+    fn knows(&self, selector: &str) -> bool {
+        self.chosen.contains_key(selector)
+    }
 }
 
 impl<'a> Placed<'a> {
     fn new(state: &State, rules: &'a [AlertRule], workflows: &'a [WorkflowView], now: Now) -> Self {
-        let mut chosen = BTreeMap::new();
+        let (mut chosen, mut unread) = (BTreeMap::new(), Vec::new());
         for rule in rules.iter().filter(|rule| !rule.select.is_empty()) {
-            // Was checked when the rule was taken.
-            let Ok(selector) = Selector::parse(&rule.select) else {
-                continue;
-            };
-            let views: Vec<DaemonView> = state.chosen(&selector, now);
-            chosen.insert(rule.select.as_str(), views.into_iter().map(|view| view.name).collect());
+            match state.groups.parse(&rule.select) {
+                Ok(selector) => {
+                    let views: Vec<DaemonView> = state.chosen(&selector, now);
+                    chosen.insert(rule.select.as_str(), views.into_iter().map(|view| view.name).collect());
+                }
+                Err(cause) => unread.push((rule.name.as_str(), cause)),
+            }
         }
         Self {
             workflows: workflows
@@ -81,6 +89,7 @@ impl<'a> Placed<'a> {
                 .map(|one| (one.name.as_str(), &one.daemons[..]))
                 .collect(),
             chosen,
+            unread,
         }
     }
 }
@@ -133,7 +142,13 @@ impl Observer {
             channels,
             wake,
             step: None,
+            unread: BTreeSet::new(),
         }
+    }
+
+    /// The rules in force: an operator's, and those that come with the plane.
+    pub fn rules(&self) -> &[AlertRule] {
+        &self.rules
     }
 
     /// How many alerts fire and were not silenced.
@@ -173,6 +188,16 @@ impl Observer {
         let before = self.alerts.clone();
         let held_ms = now.mono_ms.saturating_sub(since_ms);
         let scope = Placed::new(state, &self.rules, &workflows, now);
+        for (rule, cause) in &scope.unread {
+            // Said once, though it is so step by step.
+            if !self.unread.contains(*rule) {
+                warn!(
+                    rule,
+                    cause, "an alert rule watches nobody until its selector is mended: mycelial alert apply"
+                );
+            }
+        }
+        self.unread = scope.unread.iter().map(|(rule, _)| (*rule).to_string()).collect();
         let notices = self.alerts.step(&self.rules, &values, &scope, held_ms, now.unix_ms);
         for Notice { alert, .. } in &notices {
             info!(alert = alert.id, rule = alert.rule, subject = alert.subject, state = ?alert.state, "{}", alert.summary);

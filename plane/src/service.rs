@@ -556,6 +556,7 @@ impl Service {
             http: &parts.http,
             random: &random,
             sight: &sight,
+            rules: parts.observer.rules(),
         };
         let outcome = api::handle(&parts.state, caller, call, &env);
         let mut changes = outcome.changes;

@@ -51,6 +51,11 @@ impl Rollouts {
         active.find_map(|(id, active)| (active.order.workflow == workflow).then_some(*id))
     }
 
+    /// What was ordered of those that are under way.
+    pub fn orders(&self) -> impl Iterator<Item = &Order> {
+        self.active.values().map(|active| &*active.order)
+    }
+
     /// One that is over, as long as it is shown.
     pub fn over(&self, id: u64) -> Option<&RolloutView> {
         self.past.iter().find(|view| view.id == id)

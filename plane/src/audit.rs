@@ -112,6 +112,33 @@ pub fn ended(event: AuditEvent, result: &ApiResult) -> AuditEvent {
     }
 }
 
+/// The entry about a call that is being carried out. Whoever changes the store for it writes it in the same transaction, and says
+/// so; what is left of it is written when the call is over.
+#[derive(Debug, Default)]
+pub struct Entry(Option<AuditEvent>);
+
+impl Entry {
+    /// Nothing of it is written. `None`: the call changes nothing.
+    pub fn new(event: Option<AuditEvent>) -> Self {
+        Self(event)
+    }
+
+    /// What to write with the change.
+    pub fn event(&self) -> Option<AuditEvent> {
+        self.0.clone()
+    }
+
+    /// It is durable, with the change.
+    pub fn written(&mut self) {
+        self.0 = None;
+    }
+
+    /// What is still to be written, now that this came of the call.
+    pub fn left(self, result: &ApiResult) -> Option<AuditEvent> {
+        self.0.map(|event| ended(event, result))
+    }
+}
+
 /// Counts refusals, so that the audit cannot be filled with them.
 #[derive(Debug, Default)]
 pub struct Sparing {

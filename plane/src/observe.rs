@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::failed,
+    audit::Entry,
     disk::{Closed, Disk},
     domain::{
         Now, State,
@@ -211,7 +212,7 @@ impl Observer {
                 warn!(%cause, "cannot keep a step of the history");
             }
             match changed {
-                Some(alerts) => files.store.save_alerts(&alerts, &deliveries, now.unix_ms),
+                Some(alerts) => files.store.save_alerts(&alerts, &deliveries, None, now.unix_ms),
                 None => Ok(0),
             }
         });
@@ -253,11 +254,12 @@ impl Observer {
         observed(ObserveResult::Alerts(views))
     }
 
-    /// Answers an operator, who sees so much of the fleet.
+    /// Answers an operator, who sees so much of the fleet. `entry` is what the audit says of a change; it stands there with it.
     pub async fn call(
         &mut self,
         call: ObserveCall,
         (state, sight): (&State, &Sight),
+        entry: &mut Entry,
         disk: &Disk,
         now: Now,
     ) -> Result<ApiResult, Closed> {
@@ -273,7 +275,7 @@ impl Observer {
             },
             ObserveCall::Alerts => self.shown(state, sight, now),
             ObserveCall::Rules => observed(ObserveResult::Rules(self.rules.clone())),
-            ObserveCall::PutRules(rules) => self.put_rules(rules, state, disk).await?,
+            ObserveCall::PutRules(rules) => self.put_rules(rules, state, entry, disk).await?,
             ObserveCall::Silence { id, for_s, reason } => {
                 let is_there = match self.alerts.subject(&id) {
                     Some(about) => sight.shows(state, about),
@@ -281,7 +283,7 @@ impl Observer {
                     None => sight.is_whole() && self.alerts.contains(&id),
                 };
                 match is_there {
-                    true => match self.silence(&id, for_s, &reason, disk, now).await? {
+                    true => match self.silence((&id, for_s, &reason), entry, disk, now).await? {
                         Ok(()) => self.shown(state, sight, now),
                         Err(failed) => failed,
                     },
@@ -289,34 +291,42 @@ impl Observer {
                 }
             }
             ObserveCall::Preview { rule, last_s } => self.preview(rule, last_s, state, disk, now).await?,
-            ObserveCall::Test { channel } => self.test(channel, state, disk, now).await?,
+            ObserveCall::Test { channel } => self.test(channel, state, entry, disk, now).await?,
         })
     }
 
-    async fn put_rules(&mut self, rules: Vec<AlertRule>, state: &State, disk: &Disk) -> Result<ApiResult, Closed> {
+    async fn put_rules(
+        &mut self,
+        rules: Vec<AlertRule>,
+        state: &State,
+        entry: &mut Entry,
+        disk: &Disk,
+    ) -> Result<ApiResult, Closed> {
         let selects = |text: &str| state.groups.parse(text).map(drop);
         if let Some(wrong) = alerts::mistake(&rules, &self.channels, selects) {
             return Ok(invalid(wrong, "see: mycelial alert apply --help"));
         }
         // Whoever sends back all that they were shown means no rules of their own by those that come with the plane.
         let rules: Vec<AlertRule> = rules.into_iter().filter(|rule| !alerts::is_built_in(rule)).collect();
-        let kept = rules.clone();
-        Ok(match disk.run(move |files| files.store.save_rules(&kept)).await? {
-            Ok(()) => {
-                info!(rules = rules.len(), "took new alert rules");
-                self.rules = alerts::all_rules(&rules);
-                self.own_rules = rules;
-                observed(ObserveResult::Rules(self.rules.clone()))
-            }
-            Err(cause) => store_failed(&cause),
-        })
+        let (kept, event) = (rules.clone(), entry.event());
+        Ok(
+            match disk.run(move |files| files.store.save_rules(&kept, event)).await? {
+                Ok(()) => {
+                    entry.written();
+                    info!(rules = rules.len(), "took new alert rules");
+                    self.rules = alerts::all_rules(&rules);
+                    self.own_rules = rules;
+                    observed(ObserveResult::Rules(self.rules.clone()))
+                }
+                Err(cause) => store_failed(&cause),
+            },
+        )
     }
 
     async fn silence(
         &mut self,
-        id: &str,
-        for_s: u64,
-        reason: &str,
+        (id, for_s, reason): (&str, u64, &str),
+        entry: &mut Entry,
         disk: &Disk,
         now: Now,
     ) -> Result<Result<(), ApiResult>, Closed> {
@@ -324,12 +334,18 @@ impl Observer {
         if let Err(wrong) = self.alerts.silence(id, for_s, reason, now.unix_ms) {
             return Ok(Err(invalid(wrong, "")));
         }
-        let kept = self.alerts.clone();
-        let saved = disk.run(move |files| files.store.save_alerts(&kept, &[], now.unix_ms));
-        Ok(saved.await?.map(drop).map_err(|cause| {
-            self.alerts = before;
-            store_failed(&cause)
-        }))
+        let (kept, event) = (self.alerts.clone(), entry.event());
+        let saved = disk.run(move |files| files.store.save_alerts(&kept, &[], event, now.unix_ms));
+        Ok(match saved.await? {
+            Ok(_) => {
+                entry.written();
+                Ok(())
+            }
+            Err(cause) => {
+                self.alerts = before;
+                Err(store_failed(&cause))
+            }
+        })
     }
 
     async fn preview(
@@ -390,7 +406,14 @@ impl Observer {
         Ok(observed(ObserveResult::Preview(fired)))
     }
 
-    async fn test(&self, channel: String, state: &State, disk: &Disk, now: Now) -> Result<ApiResult, Closed> {
+    async fn test(
+        &self,
+        channel: String,
+        state: &State,
+        entry: &mut Entry,
+        disk: &Disk,
+        now: Now,
+    ) -> Result<ApiResult, Closed> {
         if !self.channels.contains(&channel) {
             let channel: String = channel.chars().take(64).collect();
             let hint = match &self.channels[..] {
@@ -408,12 +431,14 @@ impl Observer {
             "state": "firing", "since_unix_ms": now.unix_ms, "summary": "a test of this channel; nothing is wrong",
         });
         let (alerts, deliveries) = (self.alerts.clone(), vec![(channel.clone(), text.to_string())]);
+        let event = entry.event();
         Ok(
             match disk
-                .run(move |files| files.store.save_alerts(&alerts, &deliveries, now.unix_ms))
+                .run(move |files| files.store.save_alerts(&alerts, &deliveries, event, now.unix_ms))
                 .await?
             {
                 Ok(_) => {
+                    entry.written();
                     self.wake.notify_one();
                     observed(ObserveResult::Sent(channel))
                 }

@@ -96,6 +96,12 @@ impl Plans {
         self.wanted.get(node).map(|wanted| &wanted.plan)
     }
 
+    /// Whether a workflow is in a daemon's plan.
+    pub fn runs(&self, node: &NodeId, workflow: &WorkflowId) -> bool {
+        self.of(node)
+            .is_some_and(|plan| plan.workflows.iter().any(|part| part.id == *workflow))
+    }
+
     /// All daemons with a plan.
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, &Deployed)> {
         self.wanted.iter().map(|(node, wanted)| (node, &wanted.plan))

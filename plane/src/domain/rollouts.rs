@@ -180,9 +180,9 @@ impl State {
             .filter(|stream| stream.workflow() == workflow)
         {
             let ledger = &stream.account().ledger;
-            health.dead += ledger.dead;
-            health.dropped += ledger.dropped;
-            health.buffered_bytes += stream.buffered_bytes();
+            health.dead = health.dead.saturating_add(ledger.dead);
+            health.dropped = health.dropped.saturating_add(ledger.dropped);
+            health.buffered_bytes = health.buffered_bytes.saturating_add(stream.buffered_bytes());
             health.rate += u64::from(stream.rate(now.mono_ms));
         }
         health

@@ -109,7 +109,7 @@ pub struct Gatherer {
 }
 
 /// Whether what it says is how it is.
-fn is_there(daemon: &DaemonView) -> bool {
+pub fn is_there(daemon: &DaemonView) -> bool {
     matches!(daemon.presence, Presence::Online | Presence::Late)
 }
 

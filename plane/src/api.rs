@@ -258,6 +258,16 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
             reason,
             waves: Some(policy),
         } => return deploy::start(state, &caller.name, (text, &reason), expect_revision, policy, env),
+        ApiCall::RolloutBegin {
+            text,
+            expect_revision,
+            reason,
+            mut policy,
+            lag_s_max,
+        } => {
+            policy.lag_s_max = lag_s_max.into();
+            return deploy::start(state, &caller.name, (text, &reason), expect_revision, policy, env);
+        }
         ApiCall::RolloutList => ApiResult::Rollouts(state.rollout_views(now)),
         ApiCall::RolloutShow(id) => ApiResult::Rollouts(vec![deploy::rollout(state, id, now)?]),
         ApiCall::RolloutTell { id, command, reason } => return deploy::tell(state, id, command, &reason, env),

@@ -34,18 +34,14 @@ fn described(call: &ApiCall) -> (&'static str, String) {
         ApiCall::WorkflowDelete(name) => ("delete a workflow", name.clone()),
         ApiCall::RolloutStart { text, .. } => ("begin a rollout", name_in(text)),
         ApiCall::Deploy {
-            text, reason, waves, ..
-        } => (
-            if waves.is_some() {
-                "begin a rollout"
-            } else {
-                "deploy a workflow"
-            },
-            match reason.as_str() {
-                "" => name_in(text),
-                reason => format!("{} ({reason})", name_in(text)),
-            },
-        ),
+            text,
+            reason,
+            waves: None,
+            ..
+        } => ("deploy a workflow", name_and_reason(text, reason)),
+        ApiCall::Deploy { text, reason, .. } | ApiCall::RolloutBegin { text, reason, .. } => {
+            ("begin a rollout", name_and_reason(text, reason))
+        }
         ApiCall::RolloutTell { id, command, reason } => (
             "tell a rollout",
             format!("{id}: {}: {reason}", format!("{command:?}").to_lowercase()),
@@ -70,6 +66,14 @@ fn described(call: &ApiCall) -> (&'static str, String) {
         ApiCall::Pairing(PairingCall::Reject { code }) => ("reject a daemon", code.chars().take(16).collect()),
         // What changes nothing has no entry, whatever it would be.
         _ => ("ask", String::new()),
+    }
+}
+
+/// Which workflow a text is of, and why it is deployed.
+fn name_and_reason(text: &str, reason: &str) -> String {
+    match reason {
+        "" => name_in(text),
+        reason => format!("{} ({reason})", name_in(text)),
     }
 }
 

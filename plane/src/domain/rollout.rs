@@ -131,6 +131,8 @@ pub struct Health {
     pub dropped: u64,
     /// Bytes in its buffers.
     pub buffered_bytes: u64,
+    /// How long its oldest record has waited, in milliseconds: at least so long.
+    pub lag_ms: u64,
     /// Records a second.
     pub rate: u64,
 }
@@ -380,6 +382,10 @@ fn judge(order: &Order, watch: &Watch, node: &NodeId, health: &Health) -> Result
     let grown = health.buffered_bytes.saturating_sub(before.buffered_bytes);
     if grown > order.policy.lag_bytes_max {
         return Err(format!("its buffers grew by {grown} bytes"));
+    }
+    let waits_s = health.lag_ms.saturating_sub(before.lag_ms) / 1_000;
+    if order.policy.lag_s_max().is_some_and(|most| waits_s > u64::from(most)) {
+        return Err(format!("its oldest record waits {waits_s} s longer than before"));
     }
     let does_well = matches!(state, RunState::Running | RunState::Finished | RunState::Paused);
     Ok(health.has_plan && does_well)

@@ -487,6 +487,41 @@ fn nobody_waits_for_who_has_left_the_fleet() {
     }
 }
 
+#[test]
+fn how_long_records_wait_is_a_gate() {
+    // (limit, how long they waited before and wait now, whether that is too long)
+    for (limit, before_s, now_s, fails) in [
+        (None, 0, 901, true),
+        (None, 0, 900, false),
+        (None, 4_000, 4_900, false),
+        (None, 4_000, 4_901, true),
+        (Some(60), 0, 61, true),
+        (Some(60), 30, 80, false),
+        (Some(0), 0, 100_000, false),
+    ] {
+        let mut order = order(1, policy(&[Amount::Count(1)]));
+        order.policy.lag_s_max = limit.map_or_else(Default::default, u32::into);
+        let health = |seconds: u64| Health {
+            is_there: true,
+            has_plan: true,
+            part: Some((2, RunState::Running)),
+            lag_ms: seconds * 1_000,
+            ..Health::default()
+        };
+        let watch = Watch {
+            before: [(node(1), health(before_s))].into(),
+            ..Watch::default()
+        };
+        let judged = judge(&order, &watch, &node(1), &health(now_s));
+        let cause = format!("its oldest record waits {} s longer than before", now_s - before_s);
+        assert_eq!(
+            judged,
+            if fails { Err(cause) } else { Ok(true) },
+            "{limit:?} {before_s} {now_s}"
+        );
+    }
+}
+
 fn nature() -> impl Strategy<Value = Nature> {
     prop_oneof![
         20 => Just(Nature::Good),

@@ -183,6 +183,7 @@ impl State {
             health.dead = health.dead.saturating_add(ledger.dead);
             health.dropped = health.dropped.saturating_add(ledger.dropped);
             health.buffered_bytes = health.buffered_bytes.saturating_add(stream.buffered_bytes());
+            health.lag_ms = health.lag_ms.max(stream.lag_ms(now.mono_ms).unwrap_or(0));
             health.rate += u64::from(stream.rate(now.mono_ms));
         }
         health
@@ -416,7 +417,10 @@ impl State {
                     cause: cause.clone(),
                 })
                 .collect(),
-            policy: order.policy.clone(),
+            policy: RolloutPolicy {
+                lag_s_max: order.policy.lag_s_max().unwrap_or(0).into(),
+                ..order.policy.clone()
+            },
         }
     }
 }

@@ -143,6 +143,7 @@ impl Sight {
             ApiCall::WorkflowApply { text, .. }
             | ApiCall::Deploy { text, .. }
             | ApiCall::RolloutStart { text, .. }
+            | ApiCall::RolloutBegin { text, .. }
             | ApiCall::WorkflowDiff { text } => match workflow::parse(text) {
                 Ok(spec) if state.workflows.get(spec.name()).is_some() => self.whole(state, spec.name()),
                 _ => Ok(()),

@@ -172,6 +172,19 @@ pub enum ApiCall {
     TokenLabels,
     /// What the nodes of one workflow do, or of all. Answered by [`ApiResult::Nodes`].
     Nodes(Option<String>),
+    /// [`ApiCall::Deploy`] in waves that are gated on how long records wait, too. Answered by [`ApiResult::Rollouts`]: the new one.
+    RolloutBegin {
+        /// TOML.
+        text: String,
+        /// Refuse if the current revision is another one (0: there is none yet).
+        expect_revision: Option<u32>,
+        /// Why, for those who look at the revisions later; may be empty.
+        reason: String,
+        /// How it goes on.
+        policy: RolloutPolicy,
+        /// What the policy's bytes do not say: see [`RolloutPolicy::lag_s_max`].
+        lag_s_max: u32,
+    },
 }
 
 /// What is done with groups: selectors with a name, used as `group:NAME` wherever a selector is. Variants are only ever appended.

@@ -5,6 +5,12 @@ use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
+use crate::aside::Aside;
+
+/// How much longer than before the oldest record of a daemon may wait, when nobody says anything else, in seconds. Destinations that
+/// gather for some minutes stay below.
+pub const LAG_S_MAX: u32 = 900;
+
 /// So many daemons, or a part of all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -58,6 +64,17 @@ pub struct RolloutPolicy {
     pub throughput_percent_min: u8,
     /// What happens when more fail.
     pub on_failure: OnFailure,
+    /// How much longer than before a daemon's oldest record may wait, in seconds; 0 does not look, 900 when it is left out.
+    #[serde(skip_serializing_if = "Aside::is_untold")]
+    pub lag_s_max: Aside<u32>,
+}
+
+impl RolloutPolicy {
+    /// How much longer than before a daemon's oldest record may wait, in seconds; `None` does not look.
+    pub fn lag_s_max(&self) -> Option<u32> {
+        let told = self.lag_s_max.get().copied().unwrap_or(LAG_S_MAX);
+        (told > 0).then_some(told)
+    }
 }
 
 impl Default for RolloutPolicy {
@@ -77,6 +94,7 @@ impl Default for RolloutPolicy {
             lag_bytes_max: 64 * 1024 * 1024,
             throughput_percent_min: 20,
             on_failure: OnFailure::RollBack,
+            lag_s_max: Aside::default(),
         }
     }
 }

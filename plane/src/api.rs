@@ -2,12 +2,14 @@
 //! Decides only: what changes is made durable and applied by the caller.
 
 mod deploy;
+mod groups;
 mod sharing;
 
 use bus_schema::{
-    api::{ApiCall, ApiResult, Failure, FailureKind, GroupCall, Problem},
+    api::{ApiCall, ApiResult, Failure, FailureKind, Problem},
     member::{GroupKey, Role, Signed},
     message::RosterPut,
+    observe::AlertRule,
 };
 use workflow::nearest;
 
@@ -45,6 +47,8 @@ pub struct Env<'a> {
     pub random: &'a [u8; TOKEN_RANDOM_BYTES],
     /// What the caller sees.
     pub sight: &'a Sight,
+    /// The alerts' rules.
+    pub rules: &'a [AlertRule],
 }
 
 /// The answer to a call, true once `changes` are durable.
@@ -254,6 +258,16 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
             reason,
             waves: Some(policy),
         } => return deploy::start(state, &caller.name, (text, &reason), expect_revision, policy, env),
+        ApiCall::RolloutBegin {
+            text,
+            expect_revision,
+            reason,
+            mut policy,
+            lag_s_max,
+        } => {
+            policy.lag_s_max = lag_s_max.into();
+            return deploy::start(state, &caller.name, (text, &reason), expect_revision, policy, env);
+        }
         ApiCall::RolloutList => ApiResult::Rollouts(state.rollout_views(now)),
         ApiCall::RolloutShow(id) => ApiResult::Rollouts(vec![deploy::rollout(state, id, now)?]),
         ApiCall::RolloutTell { id, command, reason } => return deploy::tell(state, id, command, &reason, env),
@@ -264,7 +278,7 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
             }
             ApiResult::Nodes(state.node_views(workflow.as_deref(), now))
         }
-        ApiCall::Group(call) => return group(state, call, env),
+        ApiCall::Group(call) => return groups::group(state, call, env),
         ApiCall::OperatorList => ApiResult::Operators(state.operator_views()),
         ApiCall::Components => ApiResult::Components(state.component_views()),
         ApiCall::Carriers => ApiResult::Carriers(state.carriers()),
@@ -310,27 +324,6 @@ fn select(state: &State, text: &str) -> Result<Selector, Failure> {
         .groups
         .parse(text)
         .map_err(|wrong| failure(FailureKind::Invalid, wrong, String::new()))
-}
-
-/// Saved selectors.
-fn group(state: &State, call: GroupCall, env: &Env<'_>) -> Result<Outcome, Failure> {
-    let now = env.now;
-    let groups = match call {
-        GroupCall::List => return Ok(ApiResult::Groups(state.group_views(&state.groups, env.sight, now)).into()),
-        GroupCall::Put { name, selector } => state
-            .groups
-            .with(&name, &selector)
-            .map_err(|wrong| failure(FailureKind::Invalid, wrong, "see: mycelial group set --help".into()))?,
-        GroupCall::Remove(name) => state
-            .groups
-            .without(&name)
-            .ok_or_else(|| not_found("group", &name, state.groups.names(), "group list"))?,
-    };
-    let result = ApiResult::Groups(state.group_views(&groups, env.sight, now));
-    Ok(Outcome {
-        changes: vec![Change::Groups(groups)],
-        result,
-    })
 }
 
 /// New labels of the daemons that a selector chooses.

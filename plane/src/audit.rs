@@ -34,18 +34,14 @@ fn described(call: &ApiCall) -> (&'static str, String) {
         ApiCall::WorkflowDelete(name) => ("delete a workflow", name.clone()),
         ApiCall::RolloutStart { text, .. } => ("begin a rollout", name_in(text)),
         ApiCall::Deploy {
-            text, reason, waves, ..
-        } => (
-            if waves.is_some() {
-                "begin a rollout"
-            } else {
-                "deploy a workflow"
-            },
-            match reason.as_str() {
-                "" => name_in(text),
-                reason => format!("{} ({reason})", name_in(text)),
-            },
-        ),
+            text,
+            reason,
+            waves: None,
+            ..
+        } => ("deploy a workflow", name_and_reason(text, reason)),
+        ApiCall::Deploy { text, reason, .. } | ApiCall::RolloutBegin { text, reason, .. } => {
+            ("begin a rollout", name_and_reason(text, reason))
+        }
         ApiCall::RolloutTell { id, command, reason } => (
             "tell a rollout",
             format!("{id}: {}: {reason}", format!("{command:?}").to_lowercase()),
@@ -70,6 +66,14 @@ fn described(call: &ApiCall) -> (&'static str, String) {
         ApiCall::Pairing(PairingCall::Reject { code }) => ("reject a daemon", code.chars().take(16).collect()),
         // What changes nothing has no entry, whatever it would be.
         _ => ("ask", String::new()),
+    }
+}
+
+/// Which workflow a text is of, and why it is deployed.
+fn name_and_reason(text: &str, reason: &str) -> String {
+    match reason {
+        "" => name_in(text),
+        reason => format!("{} ({reason})", name_in(text)),
     }
 }
 
@@ -109,6 +113,33 @@ pub fn ended(event: AuditEvent, result: &ApiResult) -> AuditEvent {
             AuditEvent { what, ..event }
         }
         _ => event,
+    }
+}
+
+/// The entry about a call that is being carried out. Whoever changes the store for it writes it in the same transaction, and says
+/// so; what is left of it is written when the call is over.
+#[derive(Debug, Default)]
+pub struct Entry(Option<AuditEvent>);
+
+impl Entry {
+    /// Nothing of it is written. `None`: the call changes nothing.
+    pub fn new(event: Option<AuditEvent>) -> Self {
+        Self(event)
+    }
+
+    /// What to write with the change.
+    pub fn event(&self) -> Option<AuditEvent> {
+        self.0.clone()
+    }
+
+    /// It is durable, with the change.
+    pub fn written(&mut self) {
+        self.0 = None;
+    }
+
+    /// What is still to be written, now that this came of the call.
+    pub fn left(self, result: &ApiResult) -> Option<AuditEvent> {
+        self.0.map(|event| ended(event, result))
     }
 }
 

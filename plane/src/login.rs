@@ -75,8 +75,8 @@ pub fn link(store: &Store, scheme: &str, http: &str) -> Result<String, LoginErro
     Ok(format!("{scheme}://{http}/#/login/{code}"))
 }
 
-/// Makes an enrolment string.
-pub fn token(store: &mut Store, config: &Config, wish: Wish) -> Result<String, LoginError> {
+/// Makes an enrolment string, with the audit's entry about it if there is one.
+pub fn token(store: &mut Store, config: &Config, wish: Wish, entry: Option<AuditEvent>) -> Result<String, LoginError> {
     let no_plane = || LoginError::NoPlane("the store".to_string());
     let inviter = config.inviter(&public(store)?.ok_or_else(no_plane)?)?;
     let mut random = [0; TOKEN_RANDOM_BYTES];
@@ -90,7 +90,9 @@ pub fn token(store: &mut Store, config: &Config, wish: Wish) -> Result<String, L
         LoginError::Wish(format!("{}{hint}", failure.message))
     })?;
     let text = inviter.invitation(&token).encode();
-    store.commit(&[Change::Token(token)])?;
+    let changes = [Change::Token(token)].into_iter();
+    let changes: Vec<_> = changes.chain(entry.map(Change::Audit)).collect();
+    store.commit(&changes)?;
     Ok(text)
 }
 
@@ -120,9 +122,8 @@ pub fn login_command(dir: &Path) -> Result<(String, bool), LoginError> {
         .filter(|_| running)
         .and_then(|bytes| String::from_utf8(bytes).ok());
     let http = noted.unwrap_or(config.http);
-    let made = link(&store, config.web.scheme(), &http)?;
     store.audit(&[from_directory("make a log-in link", "for an admin")])?;
-    Ok((made, running))
+    Ok((link(&store, config.web.scheme(), &http)?, running))
 }
 
 /// `mycelial-plane token`: the enrolment string.
@@ -130,9 +131,8 @@ pub fn token_command(dir: &Path, wish: Wish) -> Result<String, LoginError> {
     let (mut store, config) = open(dir)?;
     let name = wish.name.as_deref().unwrap_or("any name");
     let what = format!("for {} {name}, {} uses", wish.role, wish.uses);
-    let made = token(&mut store, &config, wish)?;
-    store.audit(&[from_directory("make an enrolment string", &what)])?;
-    Ok(made)
+    let entry = from_directory("make an enrolment string", &what);
+    token(&mut store, &config, wish, Some(entry))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use bus_schema::{
     message::RunState,
 };
 
-use crate::{permission::Caller, service::Handle};
+use crate::{domain::readings::is_there, permission::Caller, service::Handle};
 
 /// The content type of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -159,7 +159,8 @@ fn of_daemons(out: &mut dyn Page, daemons: &[DaemonView]) {
     for daemon in daemons {
         up.sample(&[("daemon", &daemon.name)], is(daemon.presence == Presence::Online));
     }
-    let numbers: [Number<DaemonView>; 9] = [
+    // What it said last is not how it is, once it is away. What the plane knows itself goes on.
+    let numbers: [Number<DaemonView>; 8] = [
         ("mycelial_daemon_memory_bytes", "gauge", "Resident memory.", |daemon| {
             daemon.resources.rss_bytes as f64
         }),
@@ -202,18 +203,16 @@ fn of_daemons(out: &mut dyn Page, daemons: &[DaemonView]) {
         ("mycelial_daemon_plan_version", "gauge", "The plan it runs.", |daemon| {
             daemon.plan_version as f64
         }),
-        (
-            "mycelial_daemon_plan_wanted",
-            "gauge",
-            "The plan it shall run.",
-            |daemon| daemon.plan_wanted as f64,
-        ),
     ];
     for (name, kind, help, number) in numbers {
         let mut metric = Metric::new(out, name, kind, help);
-        daemons
-            .iter()
-            .for_each(|daemon| metric.sample(&[("daemon", &daemon.name)], number(daemon)));
+        for daemon in daemons.iter().filter(|daemon| is_there(daemon)) {
+            metric.sample(&[("daemon", &daemon.name)], number(daemon));
+        }
+    }
+    let mut wanted = Metric::new(out, "mycelial_daemon_plan_wanted", "gauge", "The plan it shall run.");
+    for daemon in daemons {
+        wanted.sample(&[("daemon", &daemon.name)], daemon.plan_wanted as f64);
     }
     let mut seen = Metric::new(
         out,
@@ -387,10 +386,10 @@ mod tests {
 
     #[test]
     fn samples_and_their_labels() {
-        let daemon = DaemonView {
-            name: "gw".into(),
+        let daemon = |name: &str, presence| DaemonView {
+            name: name.into(),
             node: node(1),
-            presence: Presence::Online,
+            presence,
             last_seen_ms: Some(1_500),
             version: "0.1.0".into(),
             plan_version: 3,
@@ -449,7 +448,11 @@ mod tests {
             bytes_per_s: 270,
         };
         let text = text(&Standing {
-            daemons: vec![daemon],
+            daemons: vec![
+                daemon("gw", Presence::Online),
+                daemon("late", Presence::Late),
+                daemon("away", Presence::Offline),
+            ],
             workflows: vec![workflow],
             streams: vec![stream, untold],
             nodes: vec![node],
@@ -473,6 +476,18 @@ mod tests {
             "mycelial_stream_balances{workflow=\"or\\\"ders\\\\\",edge=\"a->b\",producer=\"gw\",consumer=\"hub\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+        }
+        let of = |name: &str| {
+            let label = format!("{{daemon=\"{name}\"}}");
+            text.lines().filter(|line| line.contains(&label)).count()
+        };
+        // Up, since when, and what it shall run; not what it once said of itself.
+        assert_eq!((of("away"), of("late"), of("gw")), (3, 11, 11), "{text}");
+        for gone in ["memory_bytes", "disk_free_bytes", "buffer_bytes", "workflows_troubled"] {
+            assert!(
+                !text.contains(&format!("mycelial_daemon_{gone}{{daemon=\"away\"}}")),
+                "{gone}"
+            );
         }
         let untold = text.lines().filter(|line| line.contains("b->c"));
         let untold = untold.filter(|line| line.contains("stream_bytes") || line.contains("latency"));

@@ -16,12 +16,12 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::failed,
+    audit::Entry,
     disk::{Closed, Disk},
     domain::{
         Now, State,
         alerts::{self, Alerts, Notice, Scope, Values},
         history::RESOLUTIONS,
-        labels::Selector,
         readings::{self, Gatherer},
         sight::Sight,
     },
@@ -45,12 +45,16 @@ pub struct Observer {
     wake: Arc<Notify>,
     /// Since when the step lasts, by the wall clock in steps and by the plane's own count.
     step: Option<(i64, u64)>,
+    /// Rules of which it was said that nobody knows whom they are about.
+    unread: BTreeSet<String>,
 }
 
 /// Where daemons are, and whom the rules' selectors choose.
 struct Placed<'a> {
     workflows: BTreeMap<&'a str, &'a [String]>,
     chosen: BTreeMap<&'a str, BTreeSet<String>>,
+    /// Rules whose selector cannot be read, and why: of another version, or a group in it is gone.
+    unread: Vec<(&'a str, String)>,
 }
 
 impl Scope for Placed<'_> {
@@ -62,18 +66,23 @@ impl Scope for Placed<'_> {
     fn chooses(&self, selector: &str, daemon: &str) -> bool {
         self.chosen.get(selector).is_some_and(|chosen| chosen.contains(daemon))
     }
+
+    fn knows(&self, selector: &str) -> bool {
+        self.chosen.contains_key(selector)
+    }
 }
 
 impl<'a> Placed<'a> {
     fn new(state: &State, rules: &'a [AlertRule], workflows: &'a [WorkflowView], now: Now) -> Self {
-        let mut chosen = BTreeMap::new();
+        let (mut chosen, mut unread) = (BTreeMap::new(), Vec::new());
         for rule in rules.iter().filter(|rule| !rule.select.is_empty()) {
-            // Was checked when the rule was taken.
-            let Ok(selector) = Selector::parse(&rule.select) else {
-                continue;
-            };
-            let views: Vec<DaemonView> = state.chosen(&selector, now);
-            chosen.insert(rule.select.as_str(), views.into_iter().map(|view| view.name).collect());
+            match state.groups.parse(&rule.select) {
+                Ok(selector) => {
+                    let views: Vec<DaemonView> = state.chosen(&selector, now);
+                    chosen.insert(rule.select.as_str(), views.into_iter().map(|view| view.name).collect());
+                }
+                Err(cause) => unread.push((rule.name.as_str(), cause)),
+            }
         }
         Self {
             workflows: workflows
@@ -81,6 +90,7 @@ impl<'a> Placed<'a> {
                 .map(|one| (one.name.as_str(), &one.daemons[..]))
                 .collect(),
             chosen,
+            unread,
         }
     }
 }
@@ -133,7 +143,13 @@ impl Observer {
             channels,
             wake,
             step: None,
+            unread: BTreeSet::new(),
         }
+    }
+
+    /// The rules in force: an operator's, and those that come with the plane.
+    pub fn rules(&self) -> &[AlertRule] {
+        &self.rules
     }
 
     /// How many alerts fire and were not silenced.
@@ -173,6 +189,16 @@ impl Observer {
         let before = self.alerts.clone();
         let held_ms = now.mono_ms.saturating_sub(since_ms);
         let scope = Placed::new(state, &self.rules, &workflows, now);
+        for (rule, cause) in &scope.unread {
+            // Said once, though it is so step by step.
+            if !self.unread.contains(*rule) {
+                warn!(
+                    rule,
+                    cause, "an alert rule watches nobody until its selector is mended: mycelial alert apply"
+                );
+            }
+        }
+        self.unread = scope.unread.iter().map(|(rule, _)| (*rule).to_string()).collect();
         let notices = self.alerts.step(&self.rules, &values, &scope, held_ms, now.unix_ms);
         for Notice { alert, .. } in &notices {
             info!(alert = alert.id, rule = alert.rule, subject = alert.subject, state = ?alert.state, "{}", alert.summary);
@@ -186,7 +212,7 @@ impl Observer {
                 warn!(%cause, "cannot keep a step of the history");
             }
             match changed {
-                Some(alerts) => files.store.save_alerts(&alerts, &deliveries, now.unix_ms),
+                Some(alerts) => files.store.save_alerts(&alerts, &deliveries, None, now.unix_ms),
                 None => Ok(0),
             }
         });
@@ -228,11 +254,12 @@ impl Observer {
         observed(ObserveResult::Alerts(views))
     }
 
-    /// Answers an operator, who sees so much of the fleet.
+    /// Answers an operator, who sees so much of the fleet. `entry` is what the audit says of a change; it stands there with it.
     pub async fn call(
         &mut self,
         call: ObserveCall,
         (state, sight): (&State, &Sight),
+        entry: &mut Entry,
         disk: &Disk,
         now: Now,
     ) -> Result<ApiResult, Closed> {
@@ -248,7 +275,7 @@ impl Observer {
             },
             ObserveCall::Alerts => self.shown(state, sight, now),
             ObserveCall::Rules => observed(ObserveResult::Rules(self.rules.clone())),
-            ObserveCall::PutRules(rules) => self.put_rules(rules, state, disk).await?,
+            ObserveCall::PutRules(rules) => self.put_rules(rules, state, entry, disk).await?,
             ObserveCall::Silence { id, for_s, reason } => {
                 let is_there = match self.alerts.subject(&id) {
                     Some(about) => sight.shows(state, about),
@@ -256,7 +283,7 @@ impl Observer {
                     None => sight.is_whole() && self.alerts.contains(&id),
                 };
                 match is_there {
-                    true => match self.silence(&id, for_s, &reason, disk, now).await? {
+                    true => match self.silence((&id, for_s, &reason), entry, disk, now).await? {
                         Ok(()) => self.shown(state, sight, now),
                         Err(failed) => failed,
                     },
@@ -264,34 +291,42 @@ impl Observer {
                 }
             }
             ObserveCall::Preview { rule, last_s } => self.preview(rule, last_s, state, disk, now).await?,
-            ObserveCall::Test { channel } => self.test(channel, state, disk, now).await?,
+            ObserveCall::Test { channel } => self.test(channel, state, entry, disk, now).await?,
         })
     }
 
-    async fn put_rules(&mut self, rules: Vec<AlertRule>, state: &State, disk: &Disk) -> Result<ApiResult, Closed> {
+    async fn put_rules(
+        &mut self,
+        rules: Vec<AlertRule>,
+        state: &State,
+        entry: &mut Entry,
+        disk: &Disk,
+    ) -> Result<ApiResult, Closed> {
         let selects = |text: &str| state.groups.parse(text).map(drop);
         if let Some(wrong) = alerts::mistake(&rules, &self.channels, selects) {
             return Ok(invalid(wrong, "see: mycelial alert apply --help"));
         }
         // Whoever sends back all that they were shown means no rules of their own by those that come with the plane.
         let rules: Vec<AlertRule> = rules.into_iter().filter(|rule| !alerts::is_built_in(rule)).collect();
-        let kept = rules.clone();
-        Ok(match disk.run(move |files| files.store.save_rules(&kept)).await? {
-            Ok(()) => {
-                info!(rules = rules.len(), "took new alert rules");
-                self.rules = alerts::all_rules(&rules);
-                self.own_rules = rules;
-                observed(ObserveResult::Rules(self.rules.clone()))
-            }
-            Err(cause) => store_failed(&cause),
-        })
+        let (kept, event) = (rules.clone(), entry.event());
+        Ok(
+            match disk.run(move |files| files.store.save_rules(&kept, event)).await? {
+                Ok(()) => {
+                    entry.written();
+                    info!(rules = rules.len(), "took new alert rules");
+                    self.rules = alerts::all_rules(&rules);
+                    self.own_rules = rules;
+                    observed(ObserveResult::Rules(self.rules.clone()))
+                }
+                Err(cause) => store_failed(&cause),
+            },
+        )
     }
 
     async fn silence(
         &mut self,
-        id: &str,
-        for_s: u64,
-        reason: &str,
+        (id, for_s, reason): (&str, u64, &str),
+        entry: &mut Entry,
         disk: &Disk,
         now: Now,
     ) -> Result<Result<(), ApiResult>, Closed> {
@@ -299,12 +334,18 @@ impl Observer {
         if let Err(wrong) = self.alerts.silence(id, for_s, reason, now.unix_ms) {
             return Ok(Err(invalid(wrong, "")));
         }
-        let kept = self.alerts.clone();
-        let saved = disk.run(move |files| files.store.save_alerts(&kept, &[], now.unix_ms));
-        Ok(saved.await?.map(drop).map_err(|cause| {
-            self.alerts = before;
-            store_failed(&cause)
-        }))
+        let (kept, event) = (self.alerts.clone(), entry.event());
+        let saved = disk.run(move |files| files.store.save_alerts(&kept, &[], event, now.unix_ms));
+        Ok(match saved.await? {
+            Ok(_) => {
+                entry.written();
+                Ok(())
+            }
+            Err(cause) => {
+                self.alerts = before;
+                Err(store_failed(&cause))
+            }
+        })
     }
 
     async fn preview(
@@ -365,7 +406,14 @@ impl Observer {
         Ok(observed(ObserveResult::Preview(fired)))
     }
 
-    async fn test(&self, channel: String, state: &State, disk: &Disk, now: Now) -> Result<ApiResult, Closed> {
+    async fn test(
+        &self,
+        channel: String,
+        state: &State,
+        entry: &mut Entry,
+        disk: &Disk,
+        now: Now,
+    ) -> Result<ApiResult, Closed> {
         if !self.channels.contains(&channel) {
             let channel: String = channel.chars().take(64).collect();
             let hint = match &self.channels[..] {
@@ -383,12 +431,14 @@ impl Observer {
             "state": "firing", "since_unix_ms": now.unix_ms, "summary": "a test of this channel; nothing is wrong",
         });
         let (alerts, deliveries) = (self.alerts.clone(), vec![(channel.clone(), text.to_string())]);
+        let event = entry.event();
         Ok(
             match disk
-                .run(move |files| files.store.save_alerts(&alerts, &deliveries, now.unix_ms))
+                .run(move |files| files.store.save_alerts(&alerts, &deliveries, event, now.unix_ms))
                 .await?
             {
                 Ok(_) => {
+                    entry.written();
                     self.wake.notify_one();
                     observed(ObserveResult::Sent(channel))
                 }

@@ -188,7 +188,7 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
         ApiCall::RolloutList => (Viewer, Narrow, false),
         ApiCall::RolloutShow(_) => (Viewer, Narrow, false),
         ApiCall::RolloutTell { .. } => (Operator, Narrow, true),
-        ApiCall::Deploy { .. } => (Operator, Narrow, true),
+        ApiCall::Deploy { .. } | ApiCall::RolloutBegin { .. } => (Operator, Narrow, true),
         ApiCall::WorkflowHistory(_) => (Viewer, Narrow, false),
         ApiCall::TokenMint { .. } => (Operator, Whole, true),
         ApiCall::TokenLabels => (Operator, Whole, false),

@@ -11,6 +11,7 @@ use tracing::{error, info};
 
 use crate::{
     api::failed,
+    audit::Entry,
     disk::Closed,
     domain::{Change, Effect},
     service::Service,
@@ -19,7 +20,7 @@ use crate::{
 impl Service {
     /// Takes a daemon or an operator out of the fleet. Durable beside the keys before anybody hears of it: a plane that dies half-way goes
     /// on from there at its next start.
-    pub(crate) async fn revoke(&mut self, node: NodeId, role: Role) -> Result<ApiResult, Closed> {
+    pub(crate) async fn revoke(&mut self, node: NodeId, role: Role, entry: &mut Entry) -> Result<ApiResult, Closed> {
         let parts = &mut self.parts;
         let certificate = parts.state.members.get(&node).map(|member| member.certificate.clone());
         let Some(certificate) = certificate.filter(|certificate| certificate.role == role) else {
@@ -39,19 +40,24 @@ impl Service {
         let roster = parts.state.members.roster_without(&node);
         let signed = Signed::new(&roster, &parts.signer.root);
         let (kept, kept_group) = (signed.clone(), group.clone());
-        let saved = parts
-            .disk
-            .run(move |files| files.save_roster_and_group(kept, kept_group));
+        let saved = parts.disk.run(move |files| {
+            // An audit that cannot be gone on with stops it here: later there is no way back.
+            files.store.audit_head().map_err(|cause| cause.to_string())?;
+            let saved = files.save_roster_and_group(kept, kept_group);
+            saved.map_err(|cause| cause.to_string())
+        });
         if let Err(cause) = saved.await? {
-            error!(%cause, "cannot take a member out of the fleet; nothing was changed");
+            error!(cause, "cannot take a member out of the fleet; nothing was changed");
             return Ok(failed(
                 FailureKind::Internal,
-                cause.to_string(),
+                cause,
                 "look at the plane's log and its disk",
             ));
         }
         parts.group = group;
-        if let Err(cause) = self.decide(vec![Change::Roster { roster, signed }]).await? {
+        let changes = [Change::Roster { roster, signed }].into_iter();
+        let changes = changes.chain(entry.event().map(Change::Audit)).collect();
+        if let Err(cause) = self.decide(changes).await? {
             // The roster beside the keys is in force; the store follows at the next start.
             return Ok(failed(
                 FailureKind::Internal,
@@ -59,6 +65,7 @@ impl Service {
                 "make room on the plane's disk and start it again",
             ));
         }
+        entry.written();
         info!(name = certificate.name, %role, %node, "took a member out of the fleet");
         let there = self
             .parts

@@ -13,6 +13,7 @@ use bus_link::{
     session::Session,
 };
 use bus_schema::{
+    audit::AuditEvent,
     id::FleetId,
     member::{Role, Signed},
     redact::Redact,
@@ -25,7 +26,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, unix_ms},
     commands::Commands,
     config::{Config, Public, STORE},
     disk::{Disk, Files, save_revoked},
@@ -50,6 +51,8 @@ use crate::{
 const BURST: usize = 2048;
 /// Set once the first start has said how to log in.
 const GREETED: &str = "greeted";
+/// What the audit's entry about members is called that the store still had, and the roster beside the keys has not.
+const CATCH_UP: &str = "take out whom the roster beside the keys has revoked";
 
 /// What `run` was told.
 #[derive(Debug, Clone, Default)]
@@ -403,10 +406,20 @@ pub(crate) fn remember(
     }
     let roster = membership.roster.open(&membership.root)?;
     if loaded.roster.is_none() || roster.version > state.members.version() {
+        let known = state.members.revoked();
+        let missed = roster.revoked.iter().filter(|node| !known.contains(node));
+        let missed: Vec<String> = missed.map(ToString::to_string).collect();
         let mut changes = state.members.adopt(&roster, &signer.root);
         let signed = membership.roster.clone();
         changes.push(Change::Roster { roster, signed });
         store.commit(&changes)?;
+        // The store could not be written when they were taken out, nor that an operator had done so.
+        if loaded.roster.is_some() && !missed.is_empty() {
+            let event = AuditEvent::new(unix_ms(), "plane", "directory", CATCH_UP, &missed.join(", "));
+            if let Err(cause) = store.audit(&[event]) {
+                error!(%cause, "cannot write into the audit");
+            }
+        }
     }
     state.members.tell_all();
     Ok(state)
@@ -440,6 +453,7 @@ fn greet(store: &mut Store, config: &Config, dir: &Path, http: &str) -> Result<S
             ttl_s: FIRST_TTL_S,
             labels: Labels::new(),
         },
+        None,
     )?;
     store.set(GREETED, b"yes")?;
     let broker = match config.broker {

@@ -37,7 +37,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     api::{self, Env, failed, forbidden},
-    audit::{self, Sparing},
+    audit::{self, Entry, Sparing},
     clock::Clock,
     disk::{Closed, Disk, save_revoked},
     domain::{Change, Effect, State, change::Signer, rollout::ACTIVE_MAX, sight::Sight, state::Share},
@@ -527,10 +527,11 @@ impl Service {
             return result;
         }
         let revision = api::revision_in(&call);
-        let call = match self.stored(call, &sight).await {
+        let mut entry = Entry::new(noted);
+        let call = match self.stored(call, &sight, &mut entry).await {
             Ok(result) => {
                 let result = api::readable(&self.parts.state, &sight, revision, result, now);
-                let noted = noted.map(|noted| audit::ended(noted, &result));
+                let noted = entry.left(&result);
                 match &result {
                     ApiResult::Failed(_) => self.note_refusal(noted).await,
                     _ => self.note(noted).await,
@@ -556,10 +557,11 @@ impl Service {
             http: &parts.http,
             random: &random,
             sight: &sight,
+            rules: parts.observer.rules(),
         };
         let outcome = api::handle(&parts.state, caller, call, &env);
         let mut changes = outcome.changes;
-        let noted = noted.map(|noted| audit::ended(noted, &outcome.result));
+        let noted = entry.left(&outcome.result);
         if changes.is_empty() && matches!(outcome.result, ApiResult::Failed(_)) {
             self.note_refusal(noted).await;
             return outcome.result;

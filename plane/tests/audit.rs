@@ -8,9 +8,11 @@ use std::time::Duration;
 use bus_link::session::SessionEvent;
 use bus_schema::{
     api::{ApiCall, ApiResult},
-    audit::{AuditCall, AuditHead, AuditWish},
+    audit::{AuditCall, AuditHead, AuditOutcome, AuditWish},
     member::Role,
     message::{Message, PlanPut, RecallAsk, RecallPage},
+    observe::{AlertRule, ObserveCall, ObserveResult, built_in_rules},
+    pairing::PairingCall,
 };
 use common::{Browser, Member, Plane, SOON, text};
 use serde_json::{Value, json};
@@ -248,4 +250,97 @@ async fn what_a_daemon_gives_back_stands_in_it() {
         ("gw", "bus", "give back what the plane had lost", "0 members, 1 plans")
     );
     assert_eq!(search().await.len(), 1, "{entries:?}");
+}
+
+#[tokio::test]
+async fn nothing_changes_whose_entry_cannot_be_written() {
+    let mut plane = Plane::start().await;
+    let mut olga = plane.member(Role::Operator, 50, "olga").await;
+    olga.up().await;
+    let ben = plane.member(Role::Operator, 52, "ben").await;
+    let mut gw = plane.member(Role::Daemon, 51, "gw").await;
+    gw.announce(&olga).await;
+    let token = plane.invitation(Role::Daemon, None, 1).token;
+    let [gw_is, ben_is] = [&gw, &ben].map(|member| *member.session.secure().node());
+    let rules = vec![AlertRule {
+        name: "mine".into(),
+        ..built_in_rules().remove(0)
+    }];
+    let calls = [
+        (ApiCall::TokenRevoke(token), "revoke an enrolment string"),
+        (
+            ApiCall::Pairing(PairingCall::Open { ttl_s: 60 }),
+            "let daemons wait without a token",
+        ),
+        (
+            ApiCall::Pairing(PairingCall::Close),
+            "let no daemon wait without a token",
+        ),
+        (ApiCall::Observe(ObserveCall::PutRules(rules)), "change the alert rules"),
+        (ApiCall::OperatorRevoke(ben_is), "revoke an operator"),
+        (ApiCall::DaemonRevoke(gw_is), "revoke a daemon"),
+    ];
+    let path = plane.dir.path().join("plane.db");
+    let head = {
+        let db = rusqlite::Connection::open(&path).unwrap();
+        let sql = "SELECT value FROM settings WHERE key = 'audit_head'";
+        let head: Vec<u8> = db.query_row(sql, [], |row| row.get(0)).unwrap();
+        head
+    };
+    let set_head = |bytes: &[u8]| {
+        let db = rusqlite::Connection::open(&path).unwrap();
+        let sql = "UPDATE settings SET value = ?1 WHERE key = 'audit_head'";
+        assert_eq!(db.execute(sql, [bytes]).unwrap(), 1);
+    };
+    set_head(b"no head of a chain, whatever reads it");
+    for (call, action) in &calls {
+        let answer = olga.call(call.clone()).await;
+        assert!(matches!(answer, ApiResult::Failed(_)), "{action}: {answer:?}");
+    }
+    // Not on the disk beside the store either.
+    for is_again in [false, true] {
+        if is_again {
+            plane.stop().await;
+            plane.start_again().await;
+        }
+        let ApiResult::Tokens(tokens) = olga.call(ApiCall::TokenList).await else {
+            panic!("tokens")
+        };
+        let of_daemons: Vec<_> = tokens.iter().filter(|one| one.role == Role::Daemon).collect();
+        assert!(matches!(of_daemons[..], [one] if one.id == token), "{tokens:?}");
+        let ApiResult::Operators(operators) = olga.call(ApiCall::OperatorList).await else {
+            panic!("operators")
+        };
+        assert_eq!(operators.len(), 2, "{operators:?}");
+        let shown = olga.call(ApiCall::DaemonShow("gw".into())).await;
+        assert!(matches!(shown, ApiResult::Daemon(_)), "{shown:?}");
+        let ApiResult::Observe(ObserveResult::Rules(rules)) = olga.call(ApiCall::Observe(ObserveCall::Rules)).await
+        else {
+            panic!("rules")
+        };
+        assert!(rules.iter().all(|rule| rule.name != "mine"), "{rules:?}");
+    }
+    // Each has one entry once there can be one.
+    set_head(&head);
+    for (call, action) in calls {
+        let answer = olga.call(call).await;
+        assert!(!matches!(answer, ApiResult::Failed(_)), "{action}: {answer:?}");
+        let wish = AuditWish {
+            search: action.into(),
+            ..AuditWish::default()
+        };
+        let call = AuditCall::Search {
+            before: 0,
+            most: 10,
+            wish,
+        };
+        let ApiResult::Audit(page) = olga.call(ApiCall::Audit(call)).await else {
+            panic!("audit")
+        };
+        let events: Vec<_> = page.entries.iter().map(|entry| &entry.event).collect();
+        let [event] = &events[..] else {
+            panic!("{action}: {events:?}")
+        };
+        assert_eq!((event.who.as_str(), event.outcome), ("olga", AuditOutcome::Done));
+    }
 }

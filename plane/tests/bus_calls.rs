@@ -86,6 +86,13 @@ fn calls() -> Vec<ApiCall> {
         ApiCall::TokenMint { .. } => ApiCall::TokenMint { name: None, uses: 1, ttl_s: 60, labels: Default::default() },
         ApiCall::TokenLabels => ApiCall::TokenLabels,
         ApiCall::Nodes(_) => ApiCall::Nodes(None),
+        ApiCall::RolloutBegin { .. } => ApiCall::RolloutBegin {
+            text: text(),
+            expect_revision: None,
+            reason: none(),
+            policy: RolloutPolicy::default(),
+            lag_s_max: 600,
+        },
     };
     // What is asked for within them.
     all.extend([

@@ -589,6 +589,31 @@ async fn whatever_arrives_the_plane_goes_on() {
     })
     .await;
     assert!(detail.plan_error.len() <= bus_schema::limits::TEXT_BYTES_MAX);
+    // Numbers after which none could come: what others are given goes on all the same.
+    let mut other = plane.member(Role::Daemon, 2, "other").await;
+    other.announce(&operator).await;
+    gw.status.uptime_ms = 1;
+    for (boot, version) in (100..).zip([1 << 48, (1 << 48) + 1, i64::MAX as u64 - 1, i64::MAX as u64, u64::MAX]) {
+        gw.status.boot = boot;
+        gw.status.plan_version = version;
+        gw.status.roster_version = version;
+        gw.session.send(&to, &gw.status).await.unwrap();
+        wait_for("its word", async || {
+            let ApiResult::Daemon(detail) = operator.call(ApiCall::DaemonShow("gw".into())).await else {
+                return None;
+            };
+            (detail.boot == boot).then_some(())
+        })
+        .await;
+        let path = format!("p{boot}");
+        let found = operator.call(apply(text("a", "other", "other", &path), None)).await;
+        let number = revision(found);
+        let has = |daemon: &Member| {
+            let plan = daemon.plan.as_ref();
+            plan.is_some_and(|plan| plan.workflows.iter().any(|part| part.revision == number))
+        };
+        other.behave(has).await;
+    }
     let error = operator.call(apply("x".repeat(300_000), None)).await;
     assert_eq!(kind(&error), Some(FailureKind::Invalid));
     let ApiResult::Info(_) = operator.call(ApiCall::Info).await else {

@@ -6,8 +6,9 @@ mod common;
 use std::time::Duration;
 
 use bus_schema::{
-    api::{ApiCall, ApiResult, FailureKind},
+    api::{ApiCall, ApiResult, FailureKind, GroupCall},
     member::Role,
+    observe::{AlertRule, ObserveCall, built_in_rules},
 };
 use common::{Plane, wait_for};
 
@@ -104,6 +105,33 @@ async fn groups_stand_wherever_a_selector_stands() {
     };
     let on: Vec<&str> = diff.daemons.iter().map(|daemon| daemon.daemon.as_str()).collect();
     assert_eq!(on, ["gw-1", "gw-2", "hub"]);
+    // It is not forgotten while something stands on it.
+    let text = common::text("shop", "group:gateways", "hub", "p");
+    let apply = ApiCall::WorkflowApply {
+        text,
+        expect_revision: None,
+    };
+    assert_eq!(anna.call(apply).await, ApiResult::Revision(1));
+    let rule = AlertRule {
+        name: "far".into(),
+        select: "group:gateways".into(),
+        ..built_in_rules().remove(0)
+    };
+    let rules = |rules| ApiCall::Observe(ObserveCall::PutRules(rules));
+    let taken = anna.call(rules(vec![rule])).await;
+    assert!(matches!(taken, ApiResult::Observe(_)), "{taken:?}");
+    let removed = browser.delete("/api/v1/groups/gateways").await;
+    let said = removed.json()["detail"].to_string();
+    assert_eq!(removed.status, 409, "{said}");
+    assert!(said.contains("alert rule 'far'; workflow 'shop'"), "{said}");
+    assert_eq!(chosen("group:gateways").await.as_deref(), Ok("gw-1 gw-2"));
+    anna.call(rules(Vec::new())).await;
+    let ApiResult::Failed(failure) = anna.call(ApiCall::Group(GroupCall::Remove("gateways".into()))).await else {
+        panic!("a workflow names it")
+    };
+    assert_eq!(failure.kind, FailureKind::Conflict);
+    assert!(failure.message.contains("in use by workflow 'shop'"), "{failure:?}");
+    anna.call(ApiCall::WorkflowDelete("shop".into())).await;
     assert_eq!(browser.delete("/api/v1/groups/gateways").await.status, 204);
     assert_eq!(browser.delete("/api/v1/groups/gateways").await.status, 404);
 }

@@ -352,6 +352,13 @@ fn api() -> Vec<Sample> {
         },
         ApiCall::TokenLabels => ApiCall::TokenLabels,
         ApiCall::Nodes(_) => ApiCall::Nodes(Some("orders".into())),
+        ApiCall::RolloutBegin { .. } => ApiCall::RolloutBegin {
+            text: text(),
+            expect_revision: Some(3),
+            reason: "a new password".into(),
+            policy: RolloutPolicy::default(),
+            lag_s_max: 600,
+        },
     });
     let labelled = |value: &dyn core::fmt::Debug| {
         let text = format!("{value:?}");

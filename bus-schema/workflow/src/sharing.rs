@@ -58,16 +58,17 @@ pub(crate) fn placed<'a>(spec: &'a Spec, fleet: &Fleet) -> (Cow<'a, Spec>, Vec<P
     (Cow::Owned(placed), problems)
 }
 
-/// Whether a part of a shared destination is not where it goes now. False where that cannot be told.
-pub fn is_misplaced(spec: &Spec, fleet: &Fleet) -> bool {
+/// Whether a part of a shared destination is not where it goes now; or what keeps that from being told.
+pub fn is_misplaced(spec: &Spec, fleet: &Fleet) -> Result<bool, Problem> {
     let (placed, problems) = placed(spec, fleet);
+    if let Some(problem) = problems.into_iter().next() {
+        return Err(problem);
+    }
     let mut parts = placed
         .nodes
         .iter()
         .filter(|node| node.role == ComponentRole::Destination);
-    problems.is_empty()
-        && parts
-            .any(|node| part_of(&node.id).is_some() && node.daemon.as_deref() != fleet.holder(spec.name(), &node.id))
+    Ok(parts.any(|node| part_of(&node.id).is_some() && node.daemon.as_deref() != fleet.holder(spec.name(), &node.id)))
 }
 
 /// What keeps a new text of a workflow from following the old one: records on their way belong to the parts there were.

@@ -11,7 +11,7 @@ use bus_schema::{
     plan::{Action, ComponentRole, Root},
 };
 use common::{components, descriptor, node, told};
-use workflow::{Compiled, Fleet, compile, part_of, unchangeable, validate};
+use workflow::{Compiled, Fleet, compile, is_misplaced, part_of, unchangeable, validate};
 
 const WRITERS: &str = "group:writers";
 
@@ -70,6 +70,22 @@ fn streams(compiled: &Compiled) -> BTreeMap<String, StreamId> {
         .streams()
         .map(|stream| (stream.edge.clone(), stream.stream))
         .collect()
+}
+
+#[test]
+fn whether_parts_have_to_move_is_told_or_why_it_cannot_be() {
+    let mut fleet = fleet();
+    let compiled = cut(&fleet);
+    let spec = validate(&text(SHARED), &fleet).unwrap();
+    assert_eq!(is_misplaced(&spec, &fleet), Ok(true), "nobody has any");
+    hold(&mut fleet, &holders(&compiled));
+    assert_eq!(is_misplaced(&spec, &fleet), Ok(false));
+    fleet.silent("w1", 61);
+    assert_eq!(is_misplaced(&spec, &fleet), Ok(true));
+    // Without its group nobody can say who takes the place of whoever is away.
+    fleet.choose(WRITERS, Err("there is no group 'writers'".into()));
+    let problem = is_misplaced(&spec, &fleet).unwrap_err();
+    assert!(problem.message.contains("no group 'writers'"), "{problem:?}");
 }
 
 fn hold(fleet: &mut Fleet, holders: &BTreeMap<u16, String>) {

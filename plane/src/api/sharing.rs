@@ -60,8 +60,13 @@ pub(crate) fn rebalance(state: &State, signer: &Signer, now: Now) -> BTreeMap<St
             continue;
         };
         let fleet = fleet(state, &revision.text, &Sight::default(), now);
-        if !workflow::is_misplaced(&spec, &fleet) {
-            continue;
+        match workflow::is_misplaced(&spec, &fleet) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(problem) => {
+                moved.insert(name.to_string(), Err(problem.message));
+                continue;
+            }
         }
         let changes = workflow::compile(&spec, &fleet, revision.number)
             .map_err(|problems| {

@@ -246,6 +246,8 @@ pub trait Scope {
     fn daemons_of(&self, workflow: &str) -> Vec<&str>;
     /// Whether a selector chooses a daemon.
     fn chooses(&self, selector: &str, daemon: &str) -> bool;
+    /// Whether it is known whom a selector chooses.
+    fn knows(&self, selector: &str) -> bool;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -304,6 +306,12 @@ impl Alerts {
         self.silences.retain(|_, silence| silence.until_unix_ms > now_unix_ms);
         let mut looked_at = std::collections::BTreeSet::new();
         for rule in rules.iter().filter(|rule| rule.enabled) {
+            if !rule.select.is_empty() && !scope.knows(&rule.select) {
+                // Nobody knows what it is about: nothing is new, and nothing is over.
+                let kept = self.all.iter().filter(|(_, alert)| alert.rule == rule.name);
+                looked_at.extend(kept.map(|(id, _)| id.clone()));
+                continue;
+            }
             for (subject, values) in values.iter().filter(|(subject, _)| concerns(rule, subject, scope)) {
                 let id = id_of(&rule.name, subject);
                 looked_at.insert(id.clone());

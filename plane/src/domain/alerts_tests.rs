@@ -15,6 +15,10 @@ impl Scope for Everywhere {
     fn chooses(&self, selector: &str, daemon: &str) -> bool {
         selector == format!("name:{daemon}")
     }
+
+    fn knows(&self, selector: &str) -> bool {
+        selector.starts_with("name:")
+    }
 }
 
 fn rule(when: AlertKind, over: u64, for_s: u64) -> AlertRule {
@@ -308,5 +312,40 @@ fn a_rollout_that_stands_too_long_is_stuck() {
         alert.summary.contains("'orders' has stood at the same place for 901 s"),
         "{}",
         alert.summary
+    );
+}
+
+#[test]
+fn nothing_is_over_because_nobody_knows_whom_a_rule_is_about() {
+    let mut rule = AlertRule {
+        select: "name:gw".into(),
+        ..rule(AlertKind::Offline, 0, 0)
+    };
+    let (mut alerts, offline) = (Alerts::default(), is("daemon:gw", &[(readings::ONLINE, 0)]));
+    assert_eq!(
+        alerts
+            .step(std::slice::from_ref(&rule), &offline, &Everywhere, 10_000, 0)
+            .len(),
+        1
+    );
+    rule.select = "group:gone".into();
+    for step in 1..20 {
+        let notices = alerts.step(
+            std::slice::from_ref(&rule),
+            &offline,
+            &Everywhere,
+            10_000,
+            step * 10_000,
+        );
+        assert!(notices.is_empty(), "{notices:?}");
+    }
+    assert_eq!(alerts.views(0)[0].state, AlertState::Firing);
+    rule.select = "name:gw".into();
+    let online = is("daemon:gw", &[(readings::ONLINE, 1)]);
+    let over =
+        (20..24).flat_map(|step| alerts.step(std::slice::from_ref(&rule), &online, &Everywhere, 10_000, step * 10_000));
+    assert_eq!(
+        over.map(|notice| notice.alert.state).collect::<Vec<_>>(),
+        [AlertState::Resolved]
     );
 }

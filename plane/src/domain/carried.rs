@@ -189,7 +189,7 @@ impl Nodes {
             }
             let before = before.unwrap_or(node.work);
             let sum = growth.entry((node.workflow, node.node.clone())).or_default();
-            let add = |sum: &mut u64, before: u64, now: u64| *sum += now.saturating_sub(before);
+            let add = |sum: &mut u64, before: u64, now: u64| *sum = sum.saturating_add(now.saturating_sub(before));
             add(&mut sum.records, before.records, node.work.records);
             add(&mut sum.bytes, before.bytes, node.work.bytes);
             add(&mut sum.errors, before.errors, node.work.errors);

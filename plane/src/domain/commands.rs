@@ -1,13 +1,25 @@
 //! A command for many daemons: who has answered, whom to ask again, and how it ended for each. It always ends: by its deadline at
 //! the latest. Pure: asks nobody, and reads no clock.
 
-use bus_schema::{control::Section, id::NodeId};
+use bus_schema::{
+    control::Section,
+    id::NodeId,
+    limits::{PLAN_WORKFLOWS_MAX, TEXT_BYTES_MAX},
+};
 use serde::{Deserialize, Serialize};
+
+use super::{clip, clip_to};
 
 /// Most daemons of one command.
 pub const TARGETS_MAX: usize = 10_000;
 /// Most daemons whose reports are collected by one command: each is some tens of kilobytes.
 pub const REPORTS_MAX: usize = 16;
+/// Most of one daemon's report that is kept, in bytes, headings included.
+pub const REPORT_BYTES_MAX: usize = 192 * 1024;
+/// Most of a workflow's name that is kept of an answer, in bytes: no workflow has a longer one.
+const NAME_SHOWN_BYTES_MAX: usize = 64;
+/// Most parts of a report that are kept.
+const PARAGRAPHS_MAX: usize = 16;
 /// Shortest and longest deadline, in seconds.
 pub const DEADLINE_S: std::ops::RangeInclusive<u64> = 1..=3_600;
 
@@ -54,6 +66,24 @@ pub struct Paragraph {
     pub heading: String,
     /// For people.
     pub text: String,
+}
+
+/// As much of a report as is kept. What is cut off says so.
+fn bounded(mut report: Vec<Paragraph>) -> Vec<Paragraph> {
+    const CUT: &str = "\n(cut here: more than is kept; the daemon itself says it to: mycelial daemon)\n";
+    report.truncate(PARAGRAPHS_MAX);
+    let mut room = REPORT_BYTES_MAX.saturating_sub(PARAGRAPHS_MAX * CUT.len());
+    for Paragraph { heading, text } in &mut report {
+        *heading = clip_to(heading, TEXT_BYTES_MAX.min(room));
+        room -= heading.len();
+        if text.len() > room {
+            *text = clip_to(text, room) + CUT;
+            room = 0;
+        } else {
+            room -= text.len();
+        }
+    }
+    report
 }
 
 impl From<Section> for Paragraph {
@@ -176,10 +206,14 @@ impl Command {
         };
         target.cause.clear();
         match answer {
-            Answered::Working(what) => target.cause = super::clip(&what),
-            Answered::Done(workflows) => (target.standing, target.workflows) = (Standing::Done, workflows),
-            Answered::Report(report) => (target.standing, target.report) = (Standing::Done, report),
-            Answered::Failed(cause) => (target.standing, target.cause) = (Standing::Failed, cause),
+            Answered::Working(what) => target.cause = clip(&what),
+            Answered::Done(workflows) => {
+                let names = workflows.iter().take(PLAN_WORKFLOWS_MAX);
+                target.workflows = names.map(|name| clip_to(name, NAME_SHOWN_BYTES_MAX)).collect();
+                target.standing = Standing::Done;
+            }
+            Answered::Report(report) => (target.standing, target.report) = (Standing::Done, bounded(report)),
+            Answered::Failed(cause) => (target.standing, target.cause) = (Standing::Failed, clip(&cause)),
         }
     }
 
@@ -245,6 +279,37 @@ mod tests {
             standings,
             [Standing::Done, Standing::Failed, Standing::TimedOut, Standing::Done]
         );
+    }
+
+    #[test]
+    fn what_an_answer_may_take() {
+        let mut command = command();
+        let long = "ä".repeat(REPORT_BYTES_MAX);
+        command.answered(0, Answered::Failed(long.clone()));
+        command.answered(1, Answered::Done(vec![long.clone(); 10 * PLAN_WORKFLOWS_MAX]));
+        let paragraph = |text: &str| Paragraph {
+            heading: text.into(),
+            text: text.into(),
+        };
+        command.answered(2, Answered::Report(vec![paragraph(&long); 100]));
+        command.answered(3, Answered::Report(vec![paragraph("fine"); 3]));
+        let [failed, done, report, fine] = &command.daemons[..] else {
+            panic!("four")
+        };
+        assert!(failed.cause.len() <= TEXT_BYTES_MAX && failed.cause.starts_with('ä'));
+        assert_eq!(done.workflows.len(), PLAN_WORKFLOWS_MAX);
+        assert!(done.workflows.iter().all(|name| name.len() <= NAME_SHOWN_BYTES_MAX));
+        let bytes = |target: &Target| {
+            let each = target.report.iter().map(|part| part.heading.len() + part.text.len());
+            each.sum::<usize>()
+        };
+        assert!(
+            (REPORT_BYTES_MAX / 2..=REPORT_BYTES_MAX).contains(&bytes(report)),
+            "{}",
+            bytes(report)
+        );
+        assert!(report.report[0].text.ends_with("mycelial daemon)\n"));
+        assert_eq!(fine.report, vec![paragraph("fine"); 3]);
     }
 
     #[test]

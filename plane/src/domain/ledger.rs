@@ -206,6 +206,12 @@ impl Stream {
         )
     }
 
+    /// Whether a daemon has spoken as one of its ends. Of what was taken out of its plan it goes on to speak, until that is empty.
+    fn is_spoken_of_by(&self, node: &NodeId) -> bool {
+        let ends = [&self.producer, &self.consumer];
+        ends.into_iter().flatten().any(|heard| heard.node == *node)
+    }
+
     /// Its account.
     pub fn account(&self) -> Account {
         let (producer, consumer) = self.reports();
@@ -282,22 +288,42 @@ impl Streams {
         self.by_id.values_mut().for_each(|stream| stream.planned = None);
         for part in parts {
             for spec in streams_of(part) {
-                let planned = Some((spec.producer, spec.consumer));
                 let new = || Stream::new(part.id, &spec.edge);
-                self.by_id.entry(spec.stream).or_insert_with(new).planned = planned;
+                let stream = self.by_id.entry(spec.stream).or_insert_with(new);
+                // What was said of it before there was a plan may be anything.
+                if stream.workflow != part.id {
+                    *stream = new();
+                }
+                stream.planned = Some((spec.producer, spec.consumer));
             }
         }
         self.by_id
             .retain(|_, stream| stream.planned.is_some() || stream.producer.is_some() || stream.consumer.is_some());
     }
 
-    /// A daemon reports.
-    pub fn report(&mut self, node: NodeId, boot: u64, reports: Vec<StreamReport>, now_ms: u64) {
+    /// A daemon reports. `runs`: whether a workflow is in its plan; of another one, and of no stream that is planned, it says
+    /// nothing that counts.
+    pub fn report(
+        &mut self,
+        node: NodeId,
+        boot: u64,
+        reports: Vec<StreamReport>,
+        runs: impl Fn(&WorkflowId) -> bool,
+        now_ms: u64,
+    ) {
         let room = STREAMS_PER_DAEMON_MAX.saturating_sub(self.count_of(&node));
         let mut added = 0;
         for mut report in reports {
-            let known = self.by_id.contains_key(&report.stream);
-            if !known && added >= room {
+            let found = self.by_id.get(&report.stream);
+            let known = found.is_some();
+            let is_its_own = match found {
+                Some(stream) => {
+                    stream.workflow == report.workflow
+                        && (stream.planned.is_some() || runs(&report.workflow) || stream.is_spoken_of_by(&node))
+                }
+                None => runs(&report.workflow),
+            };
+            if !is_its_own || !known && added >= room {
                 continue;
             }
             report.trouble = clip(&report.trouble);
@@ -381,14 +407,13 @@ impl Streams {
             return;
         };
         let over = |heard: &Heard| heard.node == *node && now_ms.saturating_sub(heard.at_ms) > STALE_MS;
-        let speaks = |heard: &Option<Heard>| heard.as_ref().is_some_and(|heard| heard.node == *node);
         spoken.retain(|id| {
             let Some(stream) = self.by_id.get_mut(id) else {
                 return false;
             };
             stream.producer.take_if(|heard| over(heard));
             stream.consumer.take_if(|heard| over(heard));
-            let is_spoken_of = speaks(&stream.producer) || speaks(&stream.consumer);
+            let is_spoken_of = stream.is_spoken_of_by(node);
             if stream.planned.is_none() && stream.producer.is_none() && stream.consumer.is_none() {
                 self.by_id.remove(id);
             }

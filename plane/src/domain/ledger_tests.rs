@@ -278,15 +278,15 @@ fn what_the_consumers_side_left_out_is_told() {
 fn nobody_speaks_for_another() {
     let mut streams = Streams::default();
     let word = |n| vec![report(Side::Producer, 1, n, ledger([n, 0, n, 0, 0]))];
-    streams.report(node(1), 1, word(5), 0);
-    streams.report(node(2), 1, word(9), 0);
+    streams.report(node(1), 1, word(5), |_| true, 0);
+    streams.report(node(2), 1, word(9), |_| true, 0);
     assert_eq!(streams.by_id[&stream()].account().ledger.delivered, 5);
     // An older word, overtaken on the way; then a restart, which may go back.
-    streams.report(node(1), 1, word(4), 1);
+    streams.report(node(1), 1, word(4), |_| true, 1);
     assert_eq!(streams.by_id[&stream()].account().ledger.delivered, 5);
-    streams.report(node(1), 2, word(3), 2);
+    streams.report(node(1), 2, word(3), |_| true, 2);
     assert_eq!(streams.by_id[&stream()].account().ledger.delivered, 3);
-    streams.report(node(1), 1, word(8), 3);
+    streams.report(node(1), 1, word(8), |_| true, 3);
     assert_eq!(
         streams.by_id[&stream()].account().ledger.delivered,
         3,
@@ -295,9 +295,73 @@ fn nobody_speaks_for_another() {
 }
 
 #[test]
+fn nobody_speaks_of_what_it_does_not_run() {
+    let mut streams = Streams::default();
+    let of = |name: &str, side| StreamReport {
+        workflow: WorkflowId::of_name(name),
+        ..report(side, 1, 5, ledger([5, 0, 5, 0, 0]))
+    };
+    let runs = |names: &'static [&'static str]| {
+        move |id: &WorkflowId| names.iter().any(|name| WorkflowId::of_name(name) == *id)
+    };
+    for name in ["w", "other"] {
+        streams.report(node(1), 1, vec![of(name, Side::Direct)], runs(&[]), 0);
+    }
+    assert_eq!(streams.iter().count(), 0, "no entry, no alert, no room taken");
+    streams.report(node(1), 1, vec![of("w", Side::Producer)], runs(&["w"]), 0);
+    assert_eq!(streams.by_id[&stream()].ends(), (Some(node(1)), None));
+    // Another one says that the stream is another workflow's, or that it is the other end of what it does not run.
+    streams.report(node(2), 1, vec![of("other", Side::Consumer)], runs(&["other"]), 0);
+    streams.report(node(2), 1, vec![of("w", Side::Consumer)], runs(&["other"]), 0);
+    assert_eq!(streams.by_id[&stream()].ends(), (Some(node(1)), None));
+    // Its part was taken away: until it is empty it goes on to speak of what it spoke of.
+    let later = StreamReport {
+        watermark: 6,
+        ..of("w", Side::Producer)
+    };
+    streams.report(node(1), 1, vec![later], runs(&[]), 1);
+    assert_eq!(streams.reports_of(&node(1))[0].watermark, 6);
+}
+
+#[test]
+fn a_plan_knows_better_than_what_was_said_before() {
+    let mut streams = Streams::default();
+    let claimed = StreamReport {
+        workflow: WorkflowId::of_name("other"),
+        ..report(Side::Producer, 1, 5, ledger([5, 0, 5, 0, 0]))
+    };
+    streams.report(node(3), 1, vec![claimed], |_| true, 0);
+    let mut planned = crate::domain::testing::part("w", 1);
+    planned.pipes.push(bus_schema::plan::Pipe {
+        root: Root::Stream(StreamSpec {
+            stream: stream(),
+            edge: "a->b".into(),
+            producer: node(1),
+            consumer: node(2),
+            spool: bus_schema::plan::SpoolPolicy::default(),
+            send: bus_schema::plan::SendPolicy::default(),
+        }),
+        steps: Vec::new(),
+    });
+    streams.plan([&planned].into_iter());
+    let found = &streams.by_id[&stream()];
+    assert_eq!((found.workflow(), found.edge()), (&WorkflowId::of_name("w"), "a->b"));
+    assert_eq!(
+        (found.is_accounted(), found.ends()),
+        (false, (Some(node(1)), Some(node(2))))
+    );
+}
+
+#[test]
 fn what_is_not_repeated_is_forgotten() {
     let mut streams = Streams::default();
-    streams.report(node(1), 1, vec![report(Side::Direct, 1, 5, ledger([5, 0, 5, 0, 0]))], 0);
+    streams.report(
+        node(1),
+        1,
+        vec![report(Side::Direct, 1, 5, ledger([5, 0, 5, 0, 0]))],
+        |_| true,
+        0,
+    );
     assert_eq!(streams.by_id[&stream()].ends(), (Some(node(1)), Some(node(1))));
     streams.prune(&node(2), 10 * STALE_MS);
     streams.prune(&node(1), STALE_MS);
@@ -319,7 +383,7 @@ fn a_daemon_cannot_fill_the_memory() {
             ..report(Side::Producer, 1, 1, ledger([0; 5]))
         };
         if n.is_multiple_of(512) || n > STREAMS_PER_DAEMON_MAX as u32 {
-            streams.report(node(1), 1, vec![one], 0);
+            streams.report(node(1), 1, vec![one], |_| true, 0);
         } else {
             streams.report(
                 node(1),
@@ -328,6 +392,7 @@ fn a_daemon_cannot_fill_the_memory() {
                     trouble: String::new(),
                     ..one
                 }],
+                |_| true,
                 0,
             );
         }

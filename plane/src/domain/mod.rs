@@ -56,7 +56,12 @@ pub struct Now {
 
 /// A text from the bus, cut to what a message may carry: nobody fills the plane's memory with a cause.
 pub(crate) fn clip(text: &str) -> String {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
+    clip_to(text, TEXT_BYTES_MAX)
+}
+
+/// As much of a text as so many bytes hold.
+fn clip_to(text: &str, bytes_max: usize) -> String {
+    let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

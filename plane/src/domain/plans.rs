@@ -15,6 +15,12 @@ pub const AGAIN_MS: u64 = 4_000;
 /// The same for a daemon that has said why it cannot apply it, in milliseconds.
 pub const AGAIN_REFUSED_MS: u64 = 60_000;
 
+/// A daemon is believed that it has a plan of a version up to this one, whoever made that. No fleet gets there by deploying; and it
+/// leaves room above for as many deployments again, whatever a stolen daemon says.
+pub const HEARD_MAX: u64 = 1 << 48;
+/// No version above this one was ever given by a plane: a number above it is damage.
+pub const GIVEN_MAX: u64 = 2 * HEARD_MAX;
+
 /// A plan as it was deployed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployed {
@@ -61,7 +67,7 @@ pub struct Plans {
 impl Plans {
     /// The version the next deployment gets.
     pub fn next_version(&self) -> u64 {
-        self.floor + 1
+        self.floor.saturating_add(1)
     }
 
     /// Highest version ever given or heard of; has to survive a restart.
@@ -69,14 +75,31 @@ impl Plans {
         self.floor
     }
 
-    /// Versions up to this one are taken.
+    /// Versions up to this one are taken. What cannot have been given takes none.
     pub fn raise_floor(&mut self, version: u64) {
-        self.floor = self.floor.max(version);
+        if version <= GIVEN_MAX {
+            self.floor = self.floor.max(version);
+        }
+    }
+
+    /// A daemon has said that it has a plan of this version. Returns whether that can be: a lie takes no version, or one daemon
+    /// could use up those of the whole fleet.
+    pub fn hear(&mut self, version: u64) -> bool {
+        if version <= HEARD_MAX {
+            self.raise_floor(version);
+        }
+        version <= self.floor
     }
 
     /// The plan of a daemon; `None` when it never had one.
     pub fn of(&self, node: &NodeId) -> Option<&Deployed> {
         self.wanted.get(node).map(|wanted| &wanted.plan)
+    }
+
+    /// Whether a workflow is in a daemon's plan.
+    pub fn runs(&self, node: &NodeId, workflow: &WorkflowId) -> bool {
+        self.of(node)
+            .is_some_and(|plan| plan.workflows.iter().any(|part| part.id == *workflow))
     }
 
     /// All daemons with a plan.
@@ -148,7 +171,8 @@ impl Plans {
 
     /// A daemon says which plan it runs, and whether there is a newer one it cannot apply.
     pub fn reported(&mut self, node: &NodeId, version: u64, troubled: bool, now_ms: u64) -> Step {
-        self.raise_floor(version);
+        // Who says what cannot be has said nothing, and is told again what it shall run.
+        let version = if self.hear(version) { version } else { 0 };
         let first = self.heard.insert(*node);
         let Some(wanted) = self.wanted.get_mut(node) else {
             return Step::Settled;
@@ -299,6 +323,47 @@ mod tests {
             let expected: BTreeMap<_, _> = changed.into_iter().map(|(n, names)| (node(n), names)).collect();
             assert_eq!(names, expected, "{name}");
         }
+    }
+
+    #[test]
+    fn no_daemon_uses_up_the_versions_of_all() {
+        for lie in [
+            HEARD_MAX + 1,
+            i64::MAX as u64 - 1,
+            i64::MAX as u64,
+            u64::MAX - 1,
+            u64::MAX,
+        ] {
+            let mut plans = Plans::default();
+            plans.install(node(1), deployed(1, 3, vec![part("a", 1)]), false, 0);
+            assert_eq!(
+                plans.reported(&node(2), lie, false, 0),
+                Step::Settled,
+                "has no plan here"
+            );
+            assert_eq!(
+                plans.reported(&node(1), lie, false, 0),
+                Step::Send,
+                "and not one plan after the other"
+            );
+            assert_eq!(
+                plans.reported(&node(1), lie, false, 1),
+                Step::Settled,
+                "nor all the time"
+            );
+            assert_eq!(plans.waiting_ms(&node(1), 5), Some(5));
+            plans.raise_floor(lie.max(GIVEN_MAX + 1));
+            assert_eq!(plans.next_version(), 4, "{lie}");
+        }
+        // The most that is believed leaves room; and what was given above it is known again.
+        let mut plans = Plans::default();
+        assert!(plans.hear(HEARD_MAX));
+        let version = plans.next_version();
+        plans.install(node(1), deployed(1, version, vec![part("a", 1)]), false, 0);
+        assert_eq!(plans.reported(&node(1), 0, false, 0), Step::Send);
+        assert_eq!(plans.reported(&node(1), version, false, 1), Step::Settled);
+        assert_eq!((version, plans.take_confirmed()), (HEARD_MAX + 1, vec![node(1)]));
+        assert_eq!(plans.next_version(), HEARD_MAX + 2);
     }
 
     /// What may happen to one daemon and its plane.

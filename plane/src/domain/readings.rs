@@ -109,7 +109,7 @@ pub struct Gatherer {
 }
 
 /// Whether what it says is how it is.
-fn is_there(daemon: &DaemonView) -> bool {
+pub fn is_there(daemon: &DaemonView) -> bool {
     matches!(daemon.presence, Presence::Online | Presence::Late)
 }
 
@@ -155,16 +155,16 @@ struct Sums {
 impl Sums {
     fn add(&mut self, other: &Self) {
         for (sum, more) in self.growth.iter_mut().zip(other.growth) {
-            *sum += more;
+            *sum = sum.saturating_add(more);
         }
-        self.dead += other.dead;
-        self.waiting += other.waiting;
-        self.buffered += other.buffered;
+        self.dead = self.dead.saturating_add(other.dead);
+        self.waiting = self.waiting.saturating_add(other.waiting);
+        self.buffered = self.buffered.saturating_add(other.buffered);
         self.lag_ms = self.lag_ms.max(other.lag_ms);
         // Of two that are known, both; of one, that one.
-        self.carried = self
-            .carried
-            .map_or(other.carried, |bytes| Some(bytes + other.carried.unwrap_or(0)));
+        self.carried = self.carried.map_or(other.carried, |bytes| {
+            Some(bytes.saturating_add(other.carried.unwrap_or(0)))
+        });
         self.latency_ms = self.latency_ms.max(other.latency_ms);
     }
 
@@ -490,5 +490,34 @@ mod tests {
         );
         all(&[], &mut gatherer);
         assert!(gatherer.streams.is_empty(), "what is gone is forgotten");
+    }
+
+    #[test]
+    fn what_nobody_can_have_done_is_no_more_than_can_be_said() {
+        let mut gatherer = Gatherer::default();
+        let most = |producer: &str| StreamView {
+            bytes: u64::MAX.into(),
+            buffered_bytes: u64::MAX,
+            ledger: Ledger {
+                delivered: u64::MAX,
+                buffered: u64::MAX,
+                dead: u64::MAX,
+                ..Ledger::default()
+            },
+            ..stream(producer, 1, 0, 0, 0)
+        };
+        let all = |gatherer: &mut Gatherer, streams: &[StreamView]| {
+            gatherer.gather(&[daemon(Presence::Online, 0)], |_| (1, false), &[], streams)
+        };
+        all(&mut gatherer, &[stream("a", 1, 0, 0, 0), stream("b", 1, 0, 0, 0)]);
+        let found = all(&mut gatherer, &[most("a"), most("b")]);
+        assert_eq!(
+            find(&found, "stream:orders/a->b", RECORDS),
+            Some(Amount::Growth(u64::MAX))
+        );
+        assert_eq!(
+            find(&found, "stream:orders/a->b", DEAD),
+            Some(Amount::Gauge(Gauge::of(u64::MAX)))
+        );
     }
 }

@@ -131,14 +131,16 @@ pub struct Health {
     pub dropped: u64,
     /// Bytes in its buffers.
     pub buffered_bytes: u64,
+    /// How long its oldest record has waited, in milliseconds: at least so long.
+    pub lag_ms: u64,
     /// Records a second.
     pub rate: u64,
 }
 
 /// Looks at daemons.
 pub trait Look {
-    /// How one is.
-    fn health(&self, node: &NodeId) -> Health;
+    /// How one is; `None` when it is no member any more: nothing is wanted of it, and nothing is waited for.
+    fn health(&self, node: &NodeId) -> Option<Health>;
 }
 
 /// What a rollout remembers of a wave while it runs; begins anew when the plane does.
@@ -236,7 +238,7 @@ pub fn step(
         }
         Phase::Ready => {
             for node in order.waves.get(head.wave).into_iter().flatten() {
-                watch.before.insert(*node, look.health(node));
+                watch.before.extend(look.health(node).map(|health| (*node, health)));
             }
             next.phase = Phase::Taking;
             next.is_placed = true;
@@ -246,8 +248,7 @@ pub fn step(
             let late = waited >= take_ms;
             let wave: BTreeSet<&NodeId> = order.waves.get(head.wave).into_iter().flatten().collect();
             let mut waiting = 0usize;
-            for node in standing(order, head) {
-                let health = look.health(node);
+            for (node, health) in standing(order, head, look) {
                 match judge(order, watch, node, &health) {
                     Ok(true) => {}
                     // What an earlier wave does badly without failing is no news.
@@ -264,8 +265,7 @@ pub fn step(
         }
         Phase::Soaking => {
             let over = waited >= u64::from(order.policy.soak_s) * 1_000;
-            for node in standing(order, head) {
-                let health = look.health(node);
+            for (node, health) in standing(order, head, look) {
                 let errors_percent = watch.looked(node, &health);
                 match judge(order, watch, node, &health) {
                     Ok(true) if over && errors_percent > RETRYING_PERCENT_MAX => {
@@ -287,7 +287,10 @@ pub fn step(
         }
         Phase::RollingBack => {
             let placed = order.waves.iter().take(head.placed_waves()).flatten();
-            let behind = placed.filter(|node| !look.health(node).has_plan).count();
+            let behind = placed
+                .filter_map(|node| look.health(node))
+                .filter(|health| !health.has_plan);
+            let behind = behind.count();
             if behind > 0 && waited < take_ms {
                 return None;
             }
@@ -341,11 +344,12 @@ fn give_up(order: &Order, head: &Head, mut next: Head, cause: String) -> (Head, 
     }
 }
 
-/// Daemons that have the revision and have not failed.
-fn standing<'a>(order: &'a Order, head: &'a Head) -> impl Iterator<Item = &'a NodeId> {
+/// Members that have the revision and have not failed, and how they are.
+fn standing<'a>(order: &'a Order, head: &'a Head, look: &'a impl Look) -> impl Iterator<Item = (&'a NodeId, Health)> {
     let failed: BTreeSet<&NodeId> = head.failed.iter().map(|(node, _)| node).collect();
     let placed = order.waves.iter().take(head.placed_waves()).flatten();
-    placed.filter(move |node| !failed.contains(node))
+    let standing = placed.filter(move |node| !failed.contains(node));
+    standing.filter_map(|node| Some((node, look.health(node)?)))
 }
 
 /// Whether a daemon does what it shall; the error says in what way it has failed.
@@ -379,6 +383,10 @@ fn judge(order: &Order, watch: &Watch, node: &NodeId, health: &Health) -> Result
     if grown > order.policy.lag_bytes_max {
         return Err(format!("its buffers grew by {grown} bytes"));
     }
+    let waits_s = health.lag_ms.saturating_sub(before.lag_ms) / 1_000;
+    if order.policy.lag_s_max().is_some_and(|most| waits_s > u64::from(most)) {
+        return Err(format!("its oldest record waits {waits_s} s longer than before"));
+    }
     let does_well = matches!(state, RunState::Running | RunState::Finished | RunState::Paused);
     Ok(health.has_plan && does_well)
 }
@@ -410,9 +418,9 @@ fn collapsed(order: &Order, head: &Head, watch: &Watch, look: &impl Look) -> Opt
         let part = order.parts.get(*node);
         part.is_some_and(|part| part.before.is_some() && part.after.is_some())
     };
-    let rates = wave.iter().filter(stays).map(|node| {
+    let rates = wave.iter().filter(stays).filter_map(|node| {
         let before = watch.before.get(node).map_or(0, |health| health.rate);
-        (before, look.health(node).rate)
+        Some((before, look.health(node)?.rate))
     });
     let (before, now) = rates.fold((0, 0), |(b, n), (before, now)| (b + before, n + now));
     let least = before * u64::from(order.policy.throughput_percent_min) / 100;
@@ -440,9 +448,9 @@ impl Watch {
     /// After a restart nothing is known of how daemons were before: from now on counts. What they moved then is not compared.
     pub fn restore(order: &Order, head: &Head, now_ms: u64, look: &impl Look) -> Self {
         let placed = order.waves.iter().take(head.placed_waves()).flatten();
-        let before = placed.map(|node| {
-            let health = look.health(node);
-            (*node, Health { rate: 0, ..health })
+        let before = placed.filter_map(|node| {
+            let health = look.health(node)?;
+            Some((*node, Health { rate: 0, ..health }))
         });
         Self {
             since_ms: now_ms,

@@ -81,6 +81,8 @@ enum Nature {
     Flaps(u64),
     /// It cannot take the plan.
     Refuses,
+    /// It does well, and after so many ms since the beginning it is taken out of the fleet.
+    Leaves(u64),
 }
 
 #[derive(Debug, Clone)]
@@ -102,9 +104,12 @@ struct World {
 }
 
 impl Look for World {
-    fn health(&self, node: &NodeId) -> Health {
+    fn health(&self, node: &NodeId) -> Option<Health> {
         let things = self.things.borrow();
         let thing = &things[node];
+        if matches!(thing.nature, Nature::Leaves(ms) if self.now_ms >= ms) {
+            return None;
+        }
         let waited = self.now_ms - thing.since_ms;
         let is_there = thing.nature != Nature::Silent;
         let is_new = thing.wanted == 2;
@@ -120,7 +125,7 @@ impl Look for World {
             _ => RunState::Running,
         };
         let revision = if has_taken == is_new { 2 } else { 1 };
-        Health {
+        Some(Health {
             is_there,
             silent_ms: (!is_there).then_some(waited),
             has_plan: is_there && has_taken,
@@ -139,7 +144,7 @@ impl Look for World {
                 _ => 0,
             },
             ..Health::default()
-        }
+        })
     }
 }
 
@@ -411,14 +416,14 @@ fn a_wave_that_moves_nothing_has_failed() {
     let order = order(2, policy(&[Amount::Count(2)]));
     struct Rates(RefCell<u64>);
     impl Look for Rates {
-        fn health(&self, _: &NodeId) -> Health {
-            Health {
+        fn health(&self, _: &NodeId) -> Option<Health> {
+            Some(Health {
                 is_there: true,
                 has_plan: true,
                 part: Some((2, RunState::Running)),
                 rate: *self.0.borrow(),
                 ..Health::default()
-            }
+            })
         }
     }
     for (before, after, phase) in [
@@ -440,6 +445,83 @@ fn a_wave_that_moves_nothing_has_failed() {
     }
 }
 
+#[test]
+fn nobody_waits_for_who_has_left_the_fleet() {
+    use Nature::{Bad, Good, Leaves, Silent};
+    let waves = [Amount::Count(1), Amount::Count(2), Amount::Count(4)];
+    for (natures, phase, cause, ends_by_ms) in [
+        ([Leaves(0), Good, Good, Good], Phase::Done, "all daemons run it", 60_000),
+        (
+            [Leaves(5_000), Good, Good, Good],
+            Phase::Done,
+            "all daemons run it",
+            60_000,
+        ),
+        (
+            [Good, Good, Leaves(20_000), Leaves(25_000)],
+            Phase::Done,
+            "all daemons run it",
+            60_000,
+        ),
+        // It had the revision, and shall have the one before it, when it leaves: the end does not wait for it.
+        (
+            [Leaves(20_000), Bad, Good, Good],
+            Phase::RolledBack,
+            "the last: revision 2 failed: ",
+            30_000,
+        ),
+        (
+            [Leaves(0), Silent, Good, Good],
+            Phase::RolledBack,
+            "; 1 daemons have not said so",
+            200_000,
+        ),
+    ] {
+        let mut world = World::new(&natures, policy(&waves));
+        world.run();
+        assert_eq!(world.head.phase, phase, "{natures:?}: {}", world.head.cause);
+        assert!(world.head.cause.contains(cause), "{natures:?}: {}", world.head.cause);
+        let is_waiting = world.head.cause.contains("have not said so");
+        assert_eq!(is_waiting, natures[1] == Silent, "{natures:?}: {}", world.head.cause);
+        assert!(world.now_ms <= ends_by_ms, "{natures:?}: after {} ms", world.now_ms);
+    }
+}
+
+#[test]
+fn how_long_records_wait_is_a_gate() {
+    // (limit, how long they waited before and wait now, whether that is too long)
+    for (limit, before_s, now_s, fails) in [
+        (None, 0, 901, true),
+        (None, 0, 900, false),
+        (None, 4_000, 4_900, false),
+        (None, 4_000, 4_901, true),
+        (Some(60), 0, 61, true),
+        (Some(60), 30, 80, false),
+        (Some(0), 0, 100_000, false),
+    ] {
+        let mut order = order(1, policy(&[Amount::Count(1)]));
+        order.policy.lag_s_max = limit.map_or_else(Default::default, u32::into);
+        let health = |seconds: u64| Health {
+            is_there: true,
+            has_plan: true,
+            part: Some((2, RunState::Running)),
+            lag_ms: seconds * 1_000,
+            ..Health::default()
+        };
+        let watch = Watch {
+            before: [(node(1), health(before_s))].into(),
+            ..Watch::default()
+        };
+        let judged = judge(&order, &watch, &node(1), &health(now_s));
+        let cause = format!("its oldest record waits {} s longer than before", now_s - before_s);
+        assert_eq!(
+            judged,
+            if fails { Err(cause) } else { Ok(true) },
+            "{limit:?} {before_s} {now_s}"
+        );
+    }
+}
+
 fn nature() -> impl Strategy<Value = Nature> {
     prop_oneof![
         20 => Just(Nature::Good),
@@ -451,6 +533,7 @@ fn nature() -> impl Strategy<Value = Nature> {
         1 => Just(Nature::Leaks),
         1 => (2..12u64).prop_map(|s| Nature::Flaps(s * 1_000)),
         1 => Just(Nature::Refuses),
+        1 => (0..4 * TAKE_MS).prop_map(Nature::Leaves),
     ]
 }
 
@@ -501,7 +584,7 @@ proptest! {
                 assert!(counted <= failures as usize, "a wave began after {counted} failures");
                 for id in &world.order.waves[count - 2] {
                     let has_failed = world.head.failed.iter().any(|(failed, _)| failed == id);
-                    let health = world.health(id);
+                    let Some(health) = world.health(id) else { continue };
                     // What flaps may do so again by now.
                     let runs = matches!(health.part, Some((2, RunState::Running | RunState::Retrying)));
                     assert!(has_failed || health.has_plan && runs, "{id}");

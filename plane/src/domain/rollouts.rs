@@ -51,9 +51,9 @@ impl Rollouts {
         active.find_map(|(id, active)| (active.order.workflow == workflow).then_some(*id))
     }
 
-    /// The daemons of one that is under way: those that have the revision, and those that shall.
-    pub fn daemons(&self, id: u64) -> Option<impl Iterator<Item = &NodeId>> {
-        self.active.get(&id).map(|active| active.order.parts.keys())
+    /// What was ordered of those that are under way.
+    pub fn orders(&self) -> impl Iterator<Item = &Order> {
+        self.active.values().map(|active| &*active.order)
     }
 
     /// One that is over, as long as it is shown.
@@ -127,8 +127,9 @@ struct Looker<'a> {
 }
 
 impl Look for Looker<'_> {
-    fn health(&self, node: &NodeId) -> Health {
-        self.state.health(node, &self.workflow, self.now)
+    fn health(&self, node: &NodeId) -> Option<Health> {
+        let is_member = self.state.members.get(node).is_some();
+        is_member.then(|| self.state.health(node, &self.workflow, self.now))
     }
 }
 
@@ -150,6 +151,14 @@ pub enum Unstartable {
 }
 
 impl State {
+    /// The daemons of a rollout that is under way: those that have the revision, and those that shall. Who was taken out of the
+    /// fleet since it began is none of them.
+    pub fn rollout_daemons(&self, id: u64) -> Option<impl Iterator<Item = &NodeId>> {
+        let active = self.rollouts.active.get(&id)?;
+        let members = |node: &&NodeId| self.members.get(node).is_some();
+        Some(active.order.parts.keys().filter(members))
+    }
+
     /// How a daemon is, of one workflow.
     pub fn health(&self, node: &NodeId, workflow: &WorkflowId, now: Now) -> Health {
         let daemon = self.daemon(node);
@@ -171,9 +180,10 @@ impl State {
             .filter(|stream| stream.workflow() == workflow)
         {
             let ledger = &stream.account().ledger;
-            health.dead += ledger.dead;
-            health.dropped += ledger.dropped;
-            health.buffered_bytes += stream.buffered_bytes();
+            health.dead = health.dead.saturating_add(ledger.dead);
+            health.dropped = health.dropped.saturating_add(ledger.dropped);
+            health.buffered_bytes = health.buffered_bytes.saturating_add(stream.buffered_bytes());
+            health.lag_ms = health.lag_ms.max(stream.lag_ms(now.mono_ms).unwrap_or(0));
             health.rate += u64::from(stream.rate(now.mono_ms));
         }
         health
@@ -305,7 +315,8 @@ impl State {
         let workflow = WorkflowId::of_name(&order.workflow);
         let mut changes = Vec::new();
         let parts = |waves: &[Vec<NodeId>], of: fn(&Exchange) -> &Option<PlanWorkflow>| {
-            let nodes = waves.iter().flatten();
+            // A plan for who was taken out of the fleet meanwhile would stand in the workflow for ever.
+            let nodes = waves.iter().flatten().filter(|node| self.members.get(node).is_some());
             nodes
                 .filter_map(|node| Some((*node, of(order.parts.get(node)?).clone())))
                 .collect()
@@ -375,13 +386,16 @@ impl State {
             let wants = order.parts.get(node).and_then(|part| part.after.as_ref());
             health.has_plan && wants.is_none_or(|_| health.part.is_some_and(|(revision, _)| revision == order.revision))
         };
-        let wave = |(at, nodes): (usize, &Vec<NodeId>)| WaveView {
-            daemons: count(nodes.len()),
-            taken: match at < head.placed_waves() {
-                true => count(nodes.iter().filter(|node| takes(node)).count()),
-                false => 0,
-            },
-            failed: count(nodes.iter().filter(|node| failed.contains_key(node)).count()),
+        let wave = |(at, nodes): (usize, &Vec<NodeId>)| {
+            let nodes: Vec<&NodeId> = nodes.iter().filter(|node| self.members.get(node).is_some()).collect();
+            WaveView {
+                daemons: count(nodes.len()),
+                taken: match at < head.placed_waves() {
+                    true => count(nodes.iter().filter(|node| takes(node)).count()),
+                    false => 0,
+                },
+                failed: count(nodes.iter().filter(|node| failed.contains_key(*node)).count()),
+            }
         };
         RolloutView {
             id: order.id,
@@ -403,7 +417,10 @@ impl State {
                     cause: cause.clone(),
                 })
                 .collect(),
-            policy: order.policy.clone(),
+            policy: RolloutPolicy {
+                lag_s_max: order.policy.lag_s_max().unwrap_or(0).into(),
+                ..order.policy.clone()
+            },
         }
     }
 }
@@ -414,4 +431,130 @@ fn consumes(part: &Exchange, node: &NodeId) -> bool {
     parts
         .flat_map(|part| &part.pipes)
         .any(|pipe| matches!(&pipe.root, Root::Stream(stream) if stream.producer != *node))
+}
+
+#[cfg(test)]
+mod tests {
+    use bus_schema::{
+        member::{Role, Signed},
+        message::{HostFacts, RunState, WorkflowStatus},
+        rollout::Amount,
+    };
+
+    use super::*;
+    use crate::domain::{
+        members::Member,
+        testing::{certificate, fleet, identity, node, part, status},
+    };
+
+    fn signer() -> Signer {
+        Signer {
+            root: identity(0),
+            plane: identity(100),
+        }
+    }
+
+    fn at(mono_ms: u64) -> Now {
+        Now { mono_ms, unix_ms: 0 }
+    }
+
+    /// Three daemons that run revision 1, and the rollout of revision 2 to one of them and then to the others.
+    fn begun() -> State {
+        let mut state = State::new(fleet(), node(100));
+        for n in 1..=3 {
+            let certificate = certificate(n, &format!("gw-{n}"), Role::Daemon);
+            state.members.insert(Member {
+                signed: Signed::new(&certificate, &identity(0)),
+                certificate,
+                host: HostFacts::default(),
+                enrolled_unix_ms: 0,
+            });
+        }
+        let parts = |revision| (1..=3).map(|n| (node(n), part("a", revision))).collect();
+        let changes = state.place(&WorkflowId::of_name("a"), parts(1), &signer()).unwrap();
+        state.apply(changes, true, at(0));
+        let policy = RolloutPolicy {
+            waves: vec![Amount::Count(1)],
+            soak_s: 10,
+            take_s: 60,
+            ..RolloutPolicy::default()
+        };
+        let order = state.order_rollout("a", 2, parts(2), policy, "anna", &signer(), at(0));
+        state.apply([Change::RolloutBegun(Arc::new(order.unwrap()))], true, at(0));
+        state
+    }
+
+    /// All but the silent ones say that they run what they shall run, in this state; then the rollouts take their steps.
+    fn tick(state: &mut State, mono_ms: u64, run: RunState, silent: &[u8]) {
+        for n in (1..=3).filter(|n| !silent.contains(n)) {
+            let Some(plan) = state.plans.of(&node(n)).cloned() else {
+                continue;
+            };
+            let says = |part: &PlanWorkflow| WorkflowStatus {
+                workflow: part.id,
+                revision: part.revision,
+                state: if part.revision == 2 { run } else { RunState::Running },
+                cause: String::new(),
+            };
+            let mut said = status(1, mono_ms, plan.version);
+            said.workflows = plan.workflows.iter().map(says).collect();
+            state.on_status(node(n), said, at(mono_ms));
+        }
+        let changes = state.step_rollouts(&signer(), at(mono_ms));
+        state.apply(changes, true, at(mono_ms));
+    }
+
+    fn revoke(state: &mut State, n: u8) {
+        let roster = state.members.roster_without(&node(n));
+        let signed = Signed::new(&roster, &identity(0));
+        state.apply([Change::Roster { roster, signed }], true, at(0));
+    }
+
+    fn runs(state: &State) -> Vec<Option<u32>> {
+        let revision = |n| state.plans.of(&node(n)).map(|plan| plan.workflows[0].revision);
+        (1..=3).map(revision).collect()
+    }
+
+    #[test]
+    fn who_leaves_the_fleet_leaves_its_rollouts() {
+        let mut state = begun();
+        tick(&mut state, 1_000, RunState::Running, &[]);
+        assert_eq!(runs(&state), [Some(2), Some(1), Some(1)]);
+        // The first is in the wave that is being deployed, the third in one that is still to come.
+        revoke(&mut state, 1);
+        revoke(&mut state, 3);
+        assert_eq!(state.rollout_daemons(1).unwrap().collect::<Vec<_>>(), [&node(2)]);
+        for second in 2..60 {
+            tick(&mut state, second * 1_000, RunState::Running, &[]);
+        }
+        let views = state.rollout_views(at(60_000));
+        assert_eq!(views[0].phase, RolloutPhase::Done, "{}", views[0].cause);
+        assert_eq!((runs(&state), views[0].failures.len()), (vec![None, Some(2), None], 0));
+        let waves: Vec<_> = views[0].waves.iter().map(|wave| (wave.daemons, wave.taken)).collect();
+        assert_eq!(waves, [(0, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_not_given_to_who_has_left() {
+        // (when it leaves: before it is taken back, or while that goes on)
+        for leaves_first in [true, false] {
+            let mut state = begun();
+            tick(&mut state, 1_000, RunState::Running, &[]);
+            if leaves_first {
+                revoke(&mut state, 1);
+            }
+            let told = state.tell_rollout(1, RolloutCommand::RollBack, "no", &signer(), at(2_000));
+            state.apply(told.unwrap(), true, at(2_000));
+            if !leaves_first {
+                assert_eq!(runs(&state)[0], Some(1));
+                tick(&mut state, 3_000, RunState::Running, &[1]);
+                assert_eq!(state.rollout_views(at(3_000))[0].phase, RolloutPhase::RollingBack);
+                revoke(&mut state, 1);
+            }
+            tick(&mut state, 4_000, RunState::Running, &[1]);
+            let view = &state.rollout_views(at(4_000))[0];
+            assert_eq!((view.phase, view.cause.as_str()), (RolloutPhase::RolledBack, "no"));
+            assert_eq!(runs(&state), [None, Some(1), Some(1)]);
+        }
+    }
 }

@@ -74,7 +74,7 @@ impl Sight {
     fn of_workflow(&self, state: &State, name: &str) -> (usize, usize) {
         let id = WorkflowId::of_name(name);
         let mut nodes: BTreeSet<&NodeId> = state.plans.parts_of(&id).map(|(node, _)| node).collect();
-        let rollout = state.rollouts.of(name).and_then(|id| state.rollouts.daemons(id));
+        let rollout = state.rollouts.of(name).and_then(|id| state.rollout_daemons(id));
         nodes.extend(rollout.into_iter().flatten());
         let seen = nodes.iter().filter(|node| self.sees(node)).count();
         (seen, nodes.len())
@@ -95,8 +95,10 @@ impl Sight {
     /// Whether a rollout is seen. Of one that is over the daemons are not kept: it is for whoever began it, and for those who see
     /// all of the workflow as it runs now; and never, if a daemon failed that is not seen.
     fn follows(&self, state: &State, id: u64, view: Option<&RolloutView>) -> bool {
-        if let Some(mut nodes) = state.rollouts.daemons(id) {
-            return nodes.all(|node| self.sees(node));
+        if let Some(nodes) = state.rollout_daemons(id) {
+            let mut nodes = nodes.peekable();
+            // Once all were taken out of the fleet, it is for those who see everything.
+            return self.is_whole() || nodes.peek().is_some() && nodes.all(|node| self.sees(node));
         }
         let Some((seen, view)) = self.0.as_ref().zip(view.or_else(|| state.rollouts.over(id))) else {
             return self.is_whole();
@@ -141,6 +143,7 @@ impl Sight {
             ApiCall::WorkflowApply { text, .. }
             | ApiCall::Deploy { text, .. }
             | ApiCall::RolloutStart { text, .. }
+            | ApiCall::RolloutBegin { text, .. }
             | ApiCall::WorkflowDiff { text } => match workflow::parse(text) {
                 Ok(spec) if state.workflows.get(spec.name()).is_some() => self.whole(state, spec.name()),
                 _ => Ok(()),

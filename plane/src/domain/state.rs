@@ -139,8 +139,9 @@ impl State {
 
     /// A daemon's last words from before a restart.
     pub fn remember(&mut self, node: NodeId, status: Status, reports: Vec<StreamReport>, heard_unix_ms: i64) {
-        self.plans.raise_floor(status.plan_version);
-        self.streams.report(node, status.boot, reports, 0);
+        self.plans.hear(status.plan_version);
+        // What was not to be believed was not stored.
+        self.streams.report(node, status.boot, reports, |_| true, 0);
         self.daemons.entry(node).or_default().recall(status, heard_unix_ms);
     }
 
@@ -189,19 +190,16 @@ impl State {
 
     /// A daemon's stream accounts came in.
     pub fn on_reports(&mut self, node: NodeId, boot: u64, reports: Vec<StreamReport>, now: Now) {
-        self.streams.report(node, boot, reports, now.mono_ms);
+        let runs = |workflow: &WorkflowId| self.plans.runs(&node, workflow);
+        self.streams.report(node, boot, reports, runs, now.mono_ms);
     }
 
     /// A daemon told what its nodes have done and its streams have carried.
     pub fn on_carried(&mut self, node: NodeId, said: Carried, now: Now) {
         self.streams.carried(node, said.boot, said.streams, now.mono_ms);
         // Nobody speaks of what it does not run.
-        let runs = |one: &bus_schema::carried::NodeCarried| {
-            self.plans
-                .of(&node)
-                .is_some_and(|plan| plan.workflows.iter().any(|part| part.id == one.workflow))
-        };
-        let nodes = said.nodes.into_iter().filter(runs).collect();
+        let nodes = said.nodes.into_iter();
+        let nodes = nodes.filter(|one| self.plans.runs(&node, &one.workflow)).collect();
         self.nodes.hear(node, nodes, now.mono_ms);
     }
 

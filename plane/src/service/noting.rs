@@ -22,7 +22,7 @@ pub(super) fn enrolled(mut changes: Vec<Change>, member: &Member, token: &TokenI
 }
 
 impl Service {
-    /// Writes an entry, if there is one to write. What was done is done, whatever becomes of the entry.
+    /// Writes an entry, if there is one to write: about what changed nothing in the store. What did has its entry with the change.
     pub(super) async fn note(&mut self, event: Option<AuditEvent>) {
         let Some(event) = event else { return };
         let kept = self.parts.disk.run(move |files| files.store.audit(&[event])).await;

@@ -13,6 +13,7 @@ use bus_schema::{
 use super::{Service, noting::ENROL};
 use crate::{
     api::failed,
+    audit::{self, Entry},
     disk::Closed,
     domain::{
         Change,
@@ -68,23 +69,41 @@ impl Service {
         }
     }
 
+    /// Decides what an operator's call changes, together with the entry about it.
+    async fn decide_noted(
+        &mut self,
+        mut changes: Vec<Change>,
+        event: Option<AuditEvent>,
+        entry: &mut Entry,
+    ) -> Result<Result<(), ApiResult>, Closed> {
+        changes.extend(event.map(Change::Audit));
+        Ok(match self.decide(changes).await? {
+            Ok(()) => {
+                entry.written();
+                Ok(())
+            }
+            Err(cause) => Err(failed(
+                FailureKind::Internal,
+                cause,
+                "look at the plane's log and its disk",
+            )),
+        })
+    }
+
     /// What an operator does about those that wait.
-    pub(super) async fn pairing(&mut self, call: PairingCall) -> Result<ApiResult, Closed> {
+    pub(super) async fn pairing(&mut self, call: PairingCall, entry: &mut Entry) -> Result<ApiResult, Closed> {
         let done = match call {
-            PairingCall::Open { ttl_s } => return self.open(ttl_s).await,
+            PairingCall::Open { ttl_s } => return self.open(ttl_s, entry).await,
             PairingCall::Close => {
                 let door = door(&self.parts.inviter.root);
-                if let Err(cause) = self.decide(vec![Change::TokenRevoked(door)]).await? {
-                    return Ok(failed(
-                        FailureKind::Internal,
-                        cause,
-                        "look at the plane's log and its disk",
-                    ));
+                let changes = vec![Change::TokenRevoked(door)];
+                if let Err(failed) = self.decide_noted(changes, entry.event(), entry).await? {
+                    return Ok(failed);
                 }
                 String::new()
             }
             PairingCall::List => String::new(),
-            PairingCall::Approve { code, name } => match self.approve(&code, name.as_deref()).await? {
+            PairingCall::Approve { code, name } => match self.approve(&code, name.as_deref(), entry).await? {
                 Ok(name) => name,
                 Err(failed) => return Ok(failed),
             },
@@ -100,7 +119,7 @@ impl Service {
         Ok(ApiResult::Pairing(PairingResult { done, waiting }))
     }
 
-    async fn open(&mut self, ttl_s: u64) -> Result<ApiResult, Closed> {
+    async fn open(&mut self, ttl_s: u64, entry: &mut Entry) -> Result<ApiResult, Closed> {
         if !(1..=OPEN_S_MAX).contains(&ttl_s) {
             let message = format!("it can be open for 1 to {OPEN_S_MAX} seconds, not {ttl_s}");
             return Ok(failed(FailureKind::Invalid, message, ""));
@@ -123,20 +142,19 @@ impl Service {
             used_by: Vec::new(),
             labels: Default::default(),
         };
-        if let Err(cause) = self
-            .decide(vec![Change::TokenRevoked(door), Change::Token(token)])
-            .await?
-        {
-            return Ok(failed(
-                FailureKind::Internal,
-                cause,
-                "look at the plane's log and its disk",
-            ));
+        let changes = vec![Change::TokenRevoked(door), Change::Token(token)];
+        if let Err(failed) = self.decide_noted(changes, entry.event(), entry).await? {
+            return Ok(failed);
         }
         Ok(ApiResult::Token(self.parts.inviter.open_invitation().encode()))
     }
 
-    async fn approve(&mut self, code: &str, name: Option<&str>) -> Result<Result<String, ApiResult>, Closed> {
+    async fn approve(
+        &mut self,
+        code: &str,
+        name: Option<&str>,
+        entry: &mut Entry,
+    ) -> Result<Result<String, ApiResult>, Closed> {
         let (now, parts) = (self.parts.clock.now(), &self.parts);
         let found = parts
             .state
@@ -153,9 +171,13 @@ impl Service {
         let what = format!("as {} {}, approved by its code", certificate.role, certificate.node);
         let event = AuditEvent::new(now.unix_ms, &certificate.name, "bus", ENROL, &what);
         changes.push(Change::Audit(event));
-        if let Err(cause) = self.decide(changes).await? {
-            let hint = "look at the plane's log and its disk";
-            return Ok(Err(failed(FailureKind::Internal, cause, hint)));
+        let done = ApiResult::Pairing(PairingResult {
+            done: certificate.name.clone(),
+            waiting: Vec::new(),
+        });
+        let event = entry.event().map(|event| audit::ended(event, &done));
+        if let Err(failed) = self.decide_noted(changes, event, entry).await? {
+            return Ok(Err(failed));
         }
         // It asks again in a moment, and hears then.
         self.parts.state.approved(&member.certificate.node);

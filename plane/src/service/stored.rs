@@ -8,6 +8,7 @@ use bus_schema::{
 use super::{Parts, Service};
 use crate::{
     api::failed,
+    audit::Entry,
     disk::Closed,
     domain::{Change, sight::Sight},
     store::StoreError,
@@ -33,8 +34,14 @@ impl Service {
         found.await
     }
 
-    /// Answers what is in the store alone, to whom has this sight; gives every other call back.
-    pub(super) async fn stored(&mut self, call: ApiCall, sight: &Sight) -> Result<ApiResult, ApiCall> {
+    /// Answers what is in the store alone, to whom has this sight; gives every other call back. What changes the store has `entry`
+    /// written with it.
+    pub(super) async fn stored(
+        &mut self,
+        call: ApiCall,
+        sight: &Sight,
+        entry: &mut Entry,
+    ) -> Result<ApiResult, ApiCall> {
         let now_unix_ms = self.parts.clock.now().unix_ms;
         let none = |what: String, hint: &str| failed(FailureKind::NotFound, what, hint);
         let asked = match call {
@@ -66,6 +73,7 @@ impl Service {
                 found.await.map(|found| found.map(ApiResult::TokenLabels))
             }
             ApiCall::TokenRevoke(token) => {
+                let event = entry.event();
                 let found = self.parts.disk.run(move |files| {
                     if files.store.token(&token)?.is_none() {
                         return Ok(none(
@@ -73,11 +81,14 @@ impl Service {
                             "see: mycelial token list",
                         ));
                     }
-                    files.store.commit(&[Change::TokenRevoked(token)])?;
+                    let changes = [Change::TokenRevoked(token)].into_iter();
+                    let changes: Vec<_> = changes.chain(event.map(Change::Audit)).collect();
+                    files.store.commit(&changes)?;
                     files.store.tokens(now_unix_ms).map(ApiResult::Tokens)
                 });
                 let found = found.await;
                 if matches!(found, Ok(Ok(ApiResult::Tokens(_)))) {
+                    entry.written();
                     self.tell(&Change::TokenRevoked(token));
                 }
                 found
@@ -87,17 +98,17 @@ impl Service {
                 found.map(|found| found.map(ApiResult::Audit))
             }
             ApiCall::OperatorRevoke(node) => {
-                return Ok(self.revoke(node, Role::Operator).await.unwrap_or_else(|Closed| {
+                return Ok(self.revoke(node, Role::Operator, entry).await.unwrap_or_else(|Closed| {
                     failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
                 }));
             }
             ApiCall::Pairing(call) => {
-                return Ok(self.pairing(call).await.unwrap_or_else(|Closed| {
+                return Ok(self.pairing(call, entry).await.unwrap_or_else(|Closed| {
                     failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
                 }));
             }
             ApiCall::DaemonRevoke(node) => {
-                return Ok(self.revoke(node, Role::Daemon).await.unwrap_or_else(|Closed| {
+                return Ok(self.revoke(node, Role::Daemon, entry).await.unwrap_or_else(|Closed| {
                     failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
                 }));
             }
@@ -109,7 +120,7 @@ impl Service {
                     clock,
                     ..
                 } = &mut self.parts;
-                let answered = observer.call(call, (state, sight), disk, clock.now()).await;
+                let answered = observer.call(call, (state, sight), entry, disk, clock.now()).await;
                 return Ok(answered.unwrap_or_else(|Closed| {
                     failed(FailureKind::Internal, Closed.to_string(), "the plane is shutting down")
                 }));

@@ -1,9 +1,13 @@
 //! Alerts in the store: rules and the alerts' state as settings, and what is still to be delivered.
 
-use bus_schema::{decode, encode, observe::AlertRule};
+use bus_schema::{audit::AuditEvent, decode, encode, observe::AlertRule};
 use rusqlite::{TransactionBehavior, params};
 
-use super::{Store, StoreError, set};
+use super::{
+    Store, StoreError,
+    audit::{ENTRIES_MAX, append},
+    set,
+};
 use crate::domain::alerts::Alerts;
 
 const RULES: &str = "alert_rules";
@@ -41,16 +45,21 @@ impl Store {
     }
 
     /// Keeps an operator's rules.
-    pub fn save_rules(&self, rules: &[AlertRule]) -> Result<(), StoreError> {
-        self.set(RULES, &encode(&rules.to_vec()))
+    /// With the audit's entry about it, both or neither.
+    pub fn save_rules(&mut self, rules: &[AlertRule], entry: Option<AuditEvent>) -> Result<(), StoreError> {
+        let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        set(&transaction, RULES, &encode(&rules.to_vec()))?;
+        append(&transaction, entry.as_slice(), ENTRIES_MAX)?;
+        Ok(transaction.commit()?)
     }
 
-    /// Keeps the alerts' state and what is to be delivered because of it, together or not at all. Returns how many older
-    /// deliveries gave way.
+    /// Keeps the alerts' state, what is to be delivered because of it, and the audit's entry if somebody's call did it, together or
+    /// not at all. Returns how many older deliveries gave way.
     pub fn save_alerts(
         &mut self,
         alerts: &Alerts,
         deliveries: &[(String, String)],
+        entry: Option<AuditEvent>,
         now_unix_ms: i64,
     ) -> Result<usize, StoreError> {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -66,6 +75,7 @@ impl Store {
             [] => 0,
             _ => transaction.execute(sql, [DELIVERIES_MAX])?,
         };
+        append(&transaction, entry.as_slice(), ENTRIES_MAX)?;
         transaction.commit()?;
         Ok(gave_way)
     }
@@ -110,11 +120,11 @@ mod tests {
         let path = dir.path().join("plane.db");
         let mut store = Store::open(&path).unwrap();
         assert_eq!(store.alerts().unwrap(), (Vec::new(), Alerts::default()));
-        store.save_rules(&built_in_rules()).unwrap();
+        store.save_rules(&built_in_rules(), None).unwrap();
         let mut alerts = Alerts::default();
         alerts.silence("a", 60, "x", 0).unwrap();
         let one = |n: u32| ("ops".to_string(), format!("{n}"));
-        assert_eq!(store.save_alerts(&alerts, &[one(0), one(1)], 5).unwrap(), 0);
+        assert_eq!(store.save_alerts(&alerts, &[one(0), one(1)], None, 5).unwrap(), 0);
         drop(store);
         let mut store = Store::open(&path).unwrap();
         assert_eq!(store.alerts().unwrap(), (built_in_rules(), alerts.clone()));
@@ -127,9 +137,27 @@ mod tests {
         assert_eq!(store.deliveries_due(100, 9).unwrap()[0].attempts, 1);
         let many: Vec<_> = (0..DELIVERIES_MAX).map(one).collect();
         assert_eq!(
-            store.save_alerts(&alerts, &many, 200).unwrap(),
+            store.save_alerts(&alerts, &many, None, 200).unwrap(),
             1,
             "the oldest gave way"
         );
+    }
+
+    #[test]
+    fn what_has_no_entry_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&dir.path().join("plane.db")).unwrap();
+        let event = AuditEvent::new(5, "anna", "bus", "change the alert rules", "");
+        store
+            .set("audit_head", b"no head of a chain, whatever reads it")
+            .unwrap();
+        let (none, some) = (Alerts::default(), [("hook".to_string(), "{}".to_string())]);
+        assert!(store.save_rules(&built_in_rules(), Some(event.clone())).is_err());
+        assert!(store.save_alerts(&none, &some, Some(event.clone()), 9).is_err());
+        assert_eq!(store.alerts().unwrap().0, []);
+        assert_eq!(store.deliveries_due(9, 9).unwrap(), []);
+        // What nobody asked for goes on.
+        assert_eq!(store.save_alerts(&none, &some, None, 9).unwrap(), 0);
+        assert_eq!(store.deliveries_due(9, 9).unwrap().len(), 1);
     }
 }

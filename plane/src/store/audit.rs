@@ -136,6 +136,11 @@ impl Store {
         done
     }
 
+    /// Where the audit ends; an error when it cannot be gone on with.
+    pub fn audit_head(&self) -> Result<AuditHead, StoreError> {
+        place(&self.db, HEAD)
+    }
+
     /// Where the audit begins: what was before it has been cut off.
     pub fn audit_cut(&self) -> Result<AuditHead, StoreError> {
         place(&self.db, CUT_AT)

@@ -50,6 +50,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("rotation.sql"),
     include_str!("reasons.sql"),
     include_str!("token_labels.sql"),
+    include_str!("rollout_gates.sql"),
 ];
 
 /// The store cannot be used.

@@ -20,7 +20,7 @@ use crate::domain::{
     groups::Groups,
     labels::Labels,
     members::{FormerKeys, Member},
-    plans::Deployed,
+    plans::{Deployed, GIVEN_MAX},
     state::Words,
     workflows::Revision,
 };
@@ -519,7 +519,9 @@ fn raise_floor(db: &Connection, version: u64) -> Result<(), StoreError> {
     let sql = "SELECT value FROM settings WHERE key = ?1";
     let floor: Option<Vec<u8>> = db.query_row(sql, [PLAN_FLOOR], |row| row.get(0)).optional()?;
     let floor: u64 = floor.and_then(|bytes| decode(&bytes)).unwrap_or(0);
-    if version > floor {
+    // What was never given takes no version, whoever wrote it.
+    let floor = if floor > GIVEN_MAX { 0 } else { floor };
+    if version > floor && version <= GIVEN_MAX {
         set(db, PLAN_FLOOR, &encode(&version))
     } else {
         Ok(())
@@ -768,6 +770,15 @@ mod tests {
         // A revision is never changed, and of a decision nothing is kept unless all is.
         assert!(store.commit(&[Change::PlanFloor(20), revision(1)]).is_err());
         assert_eq!(reload(&store).plans.next_version(), 8);
+        // A number that a plane can never have given is no ground to stand on.
+        for damaged in [u64::MAX, i64::MAX as u64] {
+            store.commit(&[Change::PlanFloor(damaged)]).unwrap();
+            assert_eq!(reload(&store).plans.next_version(), 8);
+            set(&store.db, PLAN_FLOOR, &encode(&damaged)).unwrap();
+            assert_eq!(reload(&store).plans.next_version(), 1);
+            store.commit(&[Change::PlanFloor(7)]).unwrap();
+            assert_eq!(reload(&store).plans.next_version(), 8);
+        }
     }
 
     #[test]

@@ -2,25 +2,37 @@
 
 use std::sync::Arc;
 
-use bus_schema::encode;
+use bus_schema::{aside::Aside, encode, rollout::RolloutView};
 use rusqlite::{Connection, params};
 
 use super::{Store, StoreError, records::blob};
-use crate::domain::{Change, rollout::Head, rollouts::PAST_MAX};
+use crate::domain::{
+    Change,
+    rollout::{Head, Order},
+    rollouts::PAST_MAX,
+};
 
 const TABLE: &str = "rollouts";
 
 impl Store {
     /// Those under way, and those that are over and still shown, the oldest first.
     pub(super) fn rollouts(&self) -> Result<Vec<Change>, StoreError> {
-        self.rows("SELECT ordered, head, view FROM rollouts ORDER BY id", |row| {
-            if let Some(view) = row.get_ref(2)?.as_blob_or_null().unwrap_or(None) {
-                return Ok(Change::RolloutEnded(Box::new(blob(TABLE, view)?)));
-            }
-            let order = blob(TABLE, row.get_ref(0)?.as_blob().unwrap_or(&[]))?;
-            let head = blob(TABLE, row.get_ref(1)?.as_blob().unwrap_or(&[]))?;
-            Ok(Change::RolloutKept(Arc::new(order), head))
-        })
+        self.rows(
+            "SELECT ordered, head, view, lag_s_max FROM rollouts ORDER BY id",
+            |row| {
+                let lag_s_max: Option<u32> = row.get(3)?;
+                let lag_s_max = lag_s_max.map_or_else(Aside::default, Aside::from);
+                if let Some(view) = row.get_ref(2)?.as_blob_or_null().unwrap_or(None) {
+                    let mut view: RolloutView = blob(TABLE, view)?;
+                    view.policy.lag_s_max = lag_s_max;
+                    return Ok(Change::RolloutEnded(Box::new(view)));
+                }
+                let mut order: Order = blob(TABLE, row.get_ref(0)?.as_blob().unwrap_or(&[]))?;
+                order.policy.lag_s_max = lag_s_max;
+                let head = blob(TABLE, row.get_ref(1)?.as_blob().unwrap_or(&[]))?;
+                Ok(Change::RolloutKept(Arc::new(order), head))
+            },
+        )
     }
 }
 
@@ -28,11 +40,9 @@ impl Store {
 pub(super) fn write(db: &Connection, change: &Change) -> Result<(), StoreError> {
     match change {
         Change::RolloutBegun(order) => {
-            let sql = "INSERT INTO rollouts (id, ordered, head) VALUES (?1, ?2, ?3)";
-            db.execute(
-                sql,
-                params![order.id.cast_signed(), encode(&**order), encode(&Head::default())],
-            )?;
+            let sql = "INSERT INTO rollouts (id, ordered, head, lag_s_max) VALUES (?1, ?2, ?3, ?4)";
+            let (head, lag_s_max) = (encode(&Head::default()), order.policy.lag_s_max.get());
+            db.execute(sql, params![order.id.cast_signed(), encode(&**order), head, lag_s_max])?;
         }
         Change::RolloutHead { id, head } => {
             let sql = "UPDATE rollouts SET head = ?2 WHERE id = ?1";
@@ -48,4 +58,49 @@ pub(super) fn write(db: &Connection, change: &Change) -> Result<(), StoreError> 
         _ => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bus_schema::rollout::RolloutPolicy;
+
+    use super::*;
+    use crate::domain::{
+        Now, State,
+        testing::{fleet, node},
+    };
+
+    #[test]
+    fn what_the_bytes_of_a_policy_do_not_say_is_kept_beside_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&dir.path().join("plane.db")).unwrap();
+        let told = |id, lag_s_max: Option<u32>| Order {
+            id,
+            workflow: "a".into(),
+            revision: 2,
+            before: None,
+            by: "anna".into(),
+            at_unix_ms: 0,
+            policy: RolloutPolicy {
+                lag_s_max: lag_s_max.map_or_else(Aside::default, Aside::from),
+                ..RolloutPolicy::default()
+            },
+            waves: Vec::new(),
+            parts: BTreeMap::new(),
+        };
+        let orders = [told(1, None), told(2, Some(60)), told(3, Some(0)), told(4, Some(7))];
+        let begun = orders.clone().map(|order| Change::RolloutBegun(Arc::new(order)));
+        store.commit(&begun).unwrap();
+        let view = State::new(fleet(), node(100)).view_rollout(&orders[3], &Head::default(), Now::default());
+        store.commit(&[Change::RolloutEnded(Box::new(view))]).unwrap();
+        let kept = store.rollouts().unwrap().into_iter().map(|change| match change {
+            Change::RolloutKept(order, _) => (order.id, order.policy.lag_s_max()),
+            Change::RolloutEnded(view) => (view.id, view.policy.lag_s_max()),
+            other => panic!("{other:?}"),
+        });
+        let kept: Vec<_> = kept.collect();
+        assert_eq!(kept, [(1, Some(900)), (2, Some(60)), (3, None), (4, Some(7))]);
+    }
 }

@@ -29,7 +29,7 @@ pub enum Group {
         #[arg(allow_hyphen_values = true, add = names::selectors())]
         selector: String,
     },
-    /// Forget a group. Workflows that name it cannot be applied any more.
+    /// Forget a group. Not while an alert rule, a workflow or a rollout under way names it: the answer says which (exit code 6).
     Remove {
         /// Its name.
         #[arg(add = names::groups())]
@@ -47,7 +47,7 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Group) -> 
         Group::Set { name, selector } => GroupCall::Put { name, selector },
         Group::Remove { name, yes } => {
             let question =
-                format!("this forgets the group '{name}': workflows and alerts that name it choose nobody by it");
+                format!("this forgets the group '{name}': who types it from now on is told that there is none");
             sure(&question, yes)?;
             GroupCall::Remove(name)
         }

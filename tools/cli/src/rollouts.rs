@@ -129,8 +129,17 @@ async fn views(client: &Client, call: &ApiCall) -> Result<Vec<RolloutView>, CliE
     }
 }
 
-/// What begins one. A plane of an earlier version knows only the one without a reason.
+/// What begins one. A plane of an earlier version knows only those without a reason, or without a limit of waiting.
 fn begin(text: String, expect_revision: Option<u32>, reason: Option<String>, policy: RolloutPolicy) -> ApiCall {
+    if let Some(lag_s_max) = policy.lag_s_max.get().copied() {
+        return ApiCall::RolloutBegin {
+            text,
+            expect_revision,
+            reason: reason.unwrap_or_default(),
+            policy,
+            lag_s_max,
+        };
+    }
     match reason {
         None => ApiCall::RolloutStart {
             text,
@@ -278,6 +287,7 @@ fn policy(waves: &Waves) -> Result<RolloutPolicy, CliError> {
         policy.failures_max = amount(text)?;
     }
     policy.lag_bytes_max = waves.max_lag.unwrap_or(policy.lag_bytes_max);
+    policy.lag_s_max = waves.max_wait.map_or(policy.lag_s_max, |s| seconds(s).into());
     policy.throughput_percent_min = waves.min_throughput.unwrap_or(policy.throughput_percent_min);
     policy.dead_max = waves.max_dead.unwrap_or(policy.dead_max);
     if waves.pause_on_failure {
@@ -376,6 +386,18 @@ mod tests {
             ..Waves::default()
         };
         assert_eq!(gates(&policy(&told).unwrap()), (1 << 30, 0));
+        // What is not said leaves the plane its own limit, and an earlier plane understands.
+        let begun = |policy| begin(String::new(), None, None, policy);
+        assert!(matches!(begun(read), ApiCall::RolloutStart { .. }));
+        for (typed, told, looks) in [(300, 300, Some(300)), (0, 0, None)] {
+            let waits = Waves {
+                max_wait: Some(typed),
+                ..Waves::default()
+            };
+            let read = policy(&waits).unwrap();
+            assert_eq!(read.lag_s_max(), looks);
+            assert!(matches!(begun(read), ApiCall::RolloutBegin { lag_s_max, .. } if lag_s_max == told));
+        }
         for wrong in ["", "x", "101%", "1;2", "-1"] {
             assert_eq!(policy(&typed(wrong)).unwrap_err().exit_code(), 2, "{wrong}");
         }

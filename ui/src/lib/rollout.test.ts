@@ -52,7 +52,7 @@ it("a span is shown as it is read", () => {
 
 it("the form begins with what is usual", () => {
   expect(policyOf(FIRST)).toEqual(USUAL);
-  expect(mistakes(FIRST)).toEqual({ waves: "", soak: "", take: "", failures: "", lag: "", throughput: "" });
+  expect(mistakes(FIRST)).toEqual({ waves: "", soak: "", take: "", failures: "", lag: "", wait: "", throughput: "" });
   expect(cliOf("shop.toml", FIRST, 4)).toBe("mycelial rollout start shop.toml --expect 4");
 });
 
@@ -62,13 +62,13 @@ it("what is typed is what is sent, and what is wrong is said", () => {
   expect(cliOf("shop.toml", typed, 0)).toBe(
     "mycelial rollout start shop.toml --expect 0 --waves 5,100% --soak 10m --max-failures 2% --pause-on-failure",
   );
-  const gates = { ...FIRST, lag: "1 GiB", throughput: "0%" };
+  const gates = { ...FIRST, lag: "1 GiB", wait: "5m", throughput: "0%" };
   expect(policyOf(FIRST)).toEqual(USUAL);
-  expect(policyOf(gates)).toMatchObject({ lag_bytes_max: 1_073_741_824, throughput_percent_min: 0 });
+  expect(policyOf(gates)).toMatchObject({ lag_bytes_max: 1_073_741_824, lag_s_max: 300, throughput_percent_min: 0 });
   expect(cliOf("shop.toml", gates, 2)).toBe(
-    "mycelial rollout start shop.toml --expect 2 --max-lag 1GiB --min-throughput 0%",
+    "mycelial rollout start shop.toml --expect 2 --max-lag 1GiB --max-wait 5m --min-throughput 0%",
   );
-  for (const wrong of [{ lag: "much" }, { lag: "64" }, { throughput: "20" }, { throughput: "101%" }]) {
+  for (const wrong of [{ lag: "much" }, { lag: "64" }, { wait: "5" }, { throughput: "20" }, { throughput: "101%" }]) {
     expect(policyOf({ ...FIRST, ...wrong })).toBeNull();
     expect(Object.values(mistakes({ ...FIRST, ...wrong })).filter(Boolean)).toHaveLength(1);
   }

@@ -106,6 +106,7 @@ export const USUAL: RolloutPolicy = {
   lag_bytes_max: 64 * 1024 * 1024,
   throughput_percent_min: 20,
   on_failure: "roll_back",
+  lag_s_max: 900,
 };
 
 /** What the fields of the form hold. */
@@ -115,6 +116,7 @@ export interface Typed {
   take: string;
   failures: string;
   lag: string;
+  wait: string;
   throughput: string;
   isPausing: boolean;
 }
@@ -125,12 +127,13 @@ export const FIRST: Typed = {
   take: "2m",
   failures: "0",
   lag: "64MiB",
+  wait: "15m",
   throughput: "20%",
   isPausing: false,
 };
 
 /** What is wrong with each field; empty: nothing. */
-export function mistakes({ waves, soak, take, failures, lag, throughput }: Typed) {
+export function mistakes({ waves, soak, take, failures, lag, wait, throughput }: Typed) {
   const time = (text: string) => (parseSpan(text) === null ? "Write for example 30s, 10m or 2h." : "");
   return {
     waves: parseWaves(waves) ? "" : "Write how many daemons have it after each wave: 1, 10%, 50%, 100%.",
@@ -138,19 +141,22 @@ export function mistakes({ waves, soak, take, failures, lag, throughput }: Typed
     take: time(take),
     failures: parseAmount(failures) ? "" : "Write for example 0, 3 or 5%.",
     lag: parseSize(lag) === null ? "Write for example 64MiB or 1GiB." : "",
+    wait: time(wait),
     throughput: parsePercent(throughput) === null ? "Write for example 20%; 0% does not look." : "",
   };
 }
 
 /** `null` while something is wrong. */
 export function policyOf(typed: Typed): RolloutPolicy | null {
-  const [waves, soak_s, take_s] = [parseWaves(typed.waves), parseSpan(typed.soak), parseSpan(typed.take)];
+  const waves = parseWaves(typed.waves);
+  const [soak_s, take_s, lag_s_max] = [parseSpan(typed.soak), parseSpan(typed.take), parseSpan(typed.wait)];
   const failures_max = parseAmount(typed.failures);
   const [lag_bytes_max, throughput_percent_min] = [parseSize(typed.lag), parsePercent(typed.throughput)];
-  if (!waves || soak_s === null || take_s === null || !failures_max) return null;
+  if (!waves || soak_s === null || take_s === null || lag_s_max === null || !failures_max) return null;
   if (lag_bytes_max === null || throughput_percent_min === null) return null;
   const on_failure = typed.isPausing ? "pause" : "roll_back";
-  return { ...USUAL, waves, soak_s, take_s, failures_max, lag_bytes_max, throughput_percent_min, on_failure };
+  const gates = { failures_max, lag_bytes_max, lag_s_max, throughput_percent_min };
+  return { ...USUAL, waves, soak_s, take_s, ...gates, on_failure };
 }
 
 /** The same on the command line; what is as usual is left out. */
@@ -166,6 +172,7 @@ export function cliOf(file: string, typed: Typed, expected: number) {
   if (typed.failures.trim() !== FIRST.failures) words.push(`--max-failures ${typed.failures.trim()}`);
   const [lag, throughput] = [typed.lag.replace(/\s/g, ""), typed.throughput.trim()];
   if (lag !== FIRST.lag) words.push(`--max-lag ${lag}`);
+  if (typed.wait.trim() !== FIRST.wait) words.push(`--max-wait ${typed.wait.trim()}`);
   if (throughput !== FIRST.throughput) words.push(`--min-throughput ${throughput}`);
   if (typed.isPausing) words.push("--pause-on-failure");
   return words.join(" ");

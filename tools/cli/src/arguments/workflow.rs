@@ -198,6 +198,9 @@ pub struct Waves {
     /// How much more a daemon's buffers may hold than before: 64MiB, 1GiB [default: 64MiB].
     #[arg(long, value_parser = size_bytes, value_name = "SIZE")]
     pub max_lag: Option<u64>,
+    /// How much longer than before a daemon's oldest record may wait: 5m, 1h; 0s does not look [default: 15m].
+    #[arg(long, value_parser = duration_s, value_name = "TIME")]
+    pub max_wait: Option<u64>,
     /// How much of what its daemons moved before a wave has to move; 0% does not look [default: 20%].
     #[arg(long, value_parser = percent, value_name = "PERCENT")]
     pub min_throughput: Option<u8>,

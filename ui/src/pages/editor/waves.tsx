@@ -48,6 +48,7 @@ export function Waves({ isInWaves, setInWaves, typed, setTyped }: WavesProps) {
           {text("soak", "Each wave does well for", "Before the next begins.")}
           {text("take", "A daemon may take", "Then it has failed.")}
           {text("lag", "Buffers of a daemon may grow by", "By more, it has failed.")}
+          {text("wait", "Records may wait longer by", "Than before; 0s does not look.")}
           {text("throughput", "A wave moves at least", "Of what it moved before; 0% does not look.")}
           <Field label="When more fail" className="sm:col-span-2">
             <Select

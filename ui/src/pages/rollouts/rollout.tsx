@@ -204,6 +204,7 @@ function Policy({ rollout: { policy } }: { rollout: RolloutView }) {
           ["Daemons that may fail", showAmount(policy.failures_max)],
           ["New dead letters of a daemon", number(policy.dead_max)],
           ["Growth of its buffers", bytes(policy.lag_bytes_max)],
+          ["Records wait longer by", policy.lag_s_max ? span(policy.lag_s_max * 1_000) : "not looked at"],
           ["A wave moves at least", `${policy.throughput_percent_min} % of before`],
           ["When more fail", policy.on_failure === "pause" ? "it waits for somebody" : "all go back to what they had"],
         ]}

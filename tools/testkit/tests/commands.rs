@@ -354,7 +354,7 @@ fn many_daemons_are_asked_at_once_and_each_answers_for_itself() {
             "1 of 2 daemons did not answer",
         ),
         (
-            &["secret", "remove", "other", "-l", "site=berlin"],
+            &["secret", "remove", "other", "-l", "site=berlin", "--yes"],
             1,
             "failed",
             "it failed on 1 of 1 daemons",

@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -78,6 +79,9 @@ pub struct WebSection {
     pub tls_cert: Option<PathBuf>,
     /// The certificate's private key, PEM.
     pub tls_key: Option<PathBuf>,
+    /// Addresses of proxies before the page: these are believed when they say whose request it is (`X-Forwarded-For`) and whether it
+    /// came with TLS (`X-Forwarded-Proto`).
+    pub proxies: Vec<IpAddr>,
     /// People log in at an OpenID Connect provider.
     pub oidc: Option<OidcSection>,
 }
@@ -102,6 +106,7 @@ impl Default for WebSection {
             tls: false,
             tls_cert: None,
             tls_key: None,
+            proxies: Vec::new(),
             oidc: None,
         }
     }
@@ -445,6 +450,7 @@ mod tests {
                 "plane.toml:5: unknown field `levle`",
             ),
             ("[log]\nformat = 'jsn'", "did you mean `json`?"),
+            ("web.proxies = ['localhost']", "plane.toml:1: web.proxies"),
             (
                 "[bus]\naddresses = ['127.0.0.1']",
                 "bus.addresses: '127.0.0.1' has no scheme",

@@ -362,7 +362,8 @@ fn header(http: Option<SocketAddr>) -> String {
         "# Settings of this plane. Every mistake is named with its line when the plane starts.\n\n\
          # Where the web page listens. Keep it on this machine, or put a proxy with TLS in front of it.\n\
          http = \"{http}\"\n\
-         # Names under which such a proxy is reached.\n# http_names = [\"plane.example.org\"]\n\n\
+         # Names under which such a proxy is reached, and from where it reaches this page: it is believed whose request it is.\n\
+         # http_names = [\"plane.example.org\"]\n# web.proxies = [\"127.0.0.1\"]\n\n\
          # Metrics at /metrics, for a Prometheus that shows the token in this file.\n# metrics_token_file = \"metrics.token\"\n\n\
          # TLS for the page: a certificate that is made here (its fingerprint is printed), or files.\n\
          # web.tls = true\n# web.tls_cert = \"page.pem\"\n# web.tls_key = \"page.key\"\n\n\

@@ -1,7 +1,7 @@
 //! Who may do what: ranks, scopes, and what each call of the bus needs. One table for the bus here, one for the web in
 //! `http/table.rs`; the tests walk both. Pure.
 
-use bus_schema::api::ApiCall;
+use bus_schema::{api::ApiCall, member::Role};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::labels::Selector;
@@ -138,7 +138,9 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
     use Reach::{Free, Narrow, Whole};
     let (rank, reach, changes) = match call {
         ApiCall::Info => (Viewer, Free, false),
-        ApiCall::TokenCreate { .. } => (Operator, Whole, true),
+        ApiCall::TokenCreate { role: Role::Daemon, .. } => (Operator, Whole, true),
+        // Who enrols with it is an operator of the bus, who may everything: nobody makes somebody who may more than itself.
+        ApiCall::TokenCreate { .. } => (Admin, Whole, true),
         ApiCall::DaemonList => (Viewer, Narrow, false),
         ApiCall::DaemonShow(_) => (Viewer, Narrow, false),
         ApiCall::WorkflowValidate { .. } => (Viewer, Narrow, false),

@@ -283,6 +283,7 @@ impl Running {
             address,
             names: &config.http_names,
             has_tls: tls.is_some(),
+            proxies: &config.web.proxies,
             dir,
             oidc: config.web.oidc.as_ref(),
         };

@@ -490,17 +490,21 @@ impl Service {
 
     /// A call, unless what it relies on has changed meanwhile.
     async fn guarded(&mut self, caller: &Caller, guard: Option<Guard>, call: ApiCall) -> ApiResult {
-        let is_as_expected = match guard {
+        let unexpected = match guard {
             Some(Guard { read, holds }) => {
                 let now = self.call(caller, read).await;
-                holds(&now)
+                (!holds(&now)).then_some(now)
             }
-            None => true,
+            None => None,
         };
-        if !is_as_expected {
+        if let Some(now) = unexpected {
             let message = "it was changed meanwhile; nothing was done";
             let hint = "look at what is there now, then change it again";
-            let result = failed(FailureKind::Conflict, message, hint);
+            let result = match now {
+                // Nothing is there, or it is not for who asks: that is why.
+                ApiResult::Failed(failure) => ApiResult::Failed(failure),
+                _ => failed(FailureKind::Conflict, message, hint),
+            };
             let event = audit::event(caller, &call, self.parts.clock.now().unix_ms);
             self.note_refusal(Some(audit::ended(event, &result))).await;
             return result;

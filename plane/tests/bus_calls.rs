@@ -96,6 +96,12 @@ fn calls() -> Vec<ApiCall> {
     };
     // What is asked for within them.
     all.extend([
+        ApiCall::TokenCreate {
+            role: Role::Operator,
+            name: None,
+            uses: 1,
+            ttl_s: 60,
+        },
         ApiCall::Observe(ObserveCall::Rules),
         ApiCall::Observe(ObserveCall::PutRules(Vec::new())),
         ApiCall::Observe(ObserveCall::Silence {
@@ -166,4 +172,22 @@ fn ranks_and_scopes() {
         assert!(need.judge(None).is_err(), "{call:?} by a stranger");
     }
     assert!(counts.iter().all(|count| *count > 10), "{counts:?}");
+}
+
+#[test]
+fn nobody_enrols_somebody_who_may_more() {
+    let string = |role| ApiCall::TokenCreate {
+        role,
+        name: None,
+        uses: 1,
+        ttl_s: 60,
+    };
+    for (role, least) in [
+        (Role::Daemon, Rank::Operator),
+        (Role::Operator, Caller::of_bus("anna").rank),
+        (Role::Plane, Rank::Admin),
+    ] {
+        let (need, changes) = of_call(&string(role));
+        assert_eq!((need, changes), (Need::Rank(least, Reach::Whole), true), "{role}");
+    }
 }

@@ -538,7 +538,10 @@ async fn the_page_and_the_bus_change_the_same_things() {
         browser.get("/api/v1/daemons/gw").await.json()["host"]["hostname"],
         "host-1"
     );
-    assert_eq!(browser.delete("/api/v1/workflows/a").await.json()["revision"], 0);
+    let gone = browser
+        .send("DELETE", "/api/v1/workflows/a", &[("if-match", "\"3\"")], None)
+        .await;
+    assert_eq!(gone.json()["revision"], 0);
     assert_eq!(browser.get("/api/v1/workflows/a").await.status, 404);
     gw.behave(|daemon| daemon.plan.as_ref().is_some_and(|plan| plan.workflows.is_empty()))
         .await;

@@ -82,8 +82,18 @@ async fn each_endpoint_answers_only_to_those_who_may() {
         (&operator, "GET", "/api/v1/users", 403),
         (&owner, "GET", "/api/v1/users", 200),
     ] {
-        let answer = browser.send(method, path, &[], None).await;
+        let answer = browser.send(method, path, &[("if-match", "*")], None).await;
         assert_eq!(answer.status, expected, "{method} {path}: {}", answer.body);
+    }
+    // An operator of the bus may everything: nobody below an admin lets one in.
+    for (browser, role, expected) in [
+        (&viewer, "daemon", 403),
+        (&operator, "daemon", 200),
+        (&operator, "operator", 403),
+        (&owner, "operator", 200),
+    ] {
+        let answer = browser.post("/api/v1/tokens", json!({ "role": role })).await;
+        assert_eq!(answer.status, expected, "{role}: {}", answer.body);
     }
 }
 
@@ -146,6 +156,45 @@ async fn the_first_admin_passwords_and_sessions() {
         list.contains("ada") && !list.contains("bob") && !list.contains("argon2"),
         "{list}"
     );
+}
+
+#[tokio::test]
+async fn behind_a_proxy_people_are_told_apart_if_it_is_one() {
+    for (settings, is_believed) in [("web.proxies = [\"127.0.0.1\"]\n", true), ("", false)] {
+        let plane = Plane::start_with(settings).await;
+        let owner = plane.browser().await;
+        let user = json!({ "name": "ada", "role": "viewer", "password": PASSWORD });
+        assert_eq!(owner.post("/api/v1/users", user).await.status, 204);
+        let log_in = async |name: &str, password: &str, from: &str| {
+            let body = json!({ "name": name, "password": password }).to_string();
+            let headers = [("x-forwarded-for", from), ("x-forwarded-proto", "https")];
+            let stranger = stranger(&plane);
+            stranger.send("POST", "/api/v1/session", &headers, Some(&body)).await
+        };
+        for n in 0..10 {
+            // What its sender wrote before the proxy changes nothing.
+            let from = format!("192.0.2.{n}, 198.51.100.7");
+            assert_eq!(log_in(&format!("user-{n}"), "guess", &from).await.status, 401);
+        }
+        assert_eq!(log_in("ada", PASSWORD, "198.51.100.7").await.status, 429);
+        let other = log_in("ada", PASSWORD, "198.51.100.8").await;
+        assert_eq!(other.status, if is_believed { 204 } else { 429 }, "{settings}");
+        if is_believed {
+            assert!(other.headers["set-cookie"].contains("; Secure"), "{:?}", other.headers);
+        }
+        let audit = owner.get("/api/v1/audit?search=198.51.100.8").await.json();
+        let noted = audit["items"].as_array().unwrap().len();
+        assert_eq!(noted, usize::from(is_believed), "{audit}");
+    }
+    // Without TLS a cookie that is for TLS only would never come back.
+    let plane = Plane::start().await;
+    let code = code_of(&login_command(plane.dir.path()).unwrap().0).to_string();
+    let body = json!({ "code": code }).to_string();
+    let said = [("x-forwarded-proto", "https")];
+    let answer = stranger(&plane)
+        .send("POST", "/api/v1/session", &said, Some(&body))
+        .await;
+    assert!(!answer.headers["set-cookie"].contains("Secure"), "{:?}", answer.headers);
 }
 
 #[tokio::test]

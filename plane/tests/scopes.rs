@@ -200,7 +200,17 @@ async fn a_scoped_operator_rolls_out_watches_and_silences_within_its_scope() {
         assert_eq!(answer.status, status, "{name} {from} {to}: {}", answer.body);
     }
     let wish = json!({ "text": text("c", "gw-2", "gw-2", "z") });
-    let other = owner.post("/api/v1/rollouts", wish).await.json();
+    let text = wish.to_string();
+    let start = async |tag: &[(&str, &str)]| owner.send("POST", "/api/v1/rollouts", tag, Some(&text)).await;
+    for (tag, status) in [
+        (&[][..], 428),
+        (&[("if-match", "\"7\"")], 412),
+        (&[("if-none-match", "*")], 412),
+    ] {
+        let refused = start(tag).await;
+        assert_eq!(refused.status, status, "{tag:?}: {}", refused.body);
+    }
+    let other = start(&[("if-match", "\"1\"")]).await.json();
     let (mine, other) = (berlin.get("/rollouts").await.json(), &other["id"]);
     let mine = mine["items"].as_array().unwrap();
     assert_eq!((mine.len(), &mine[0]["workflow"]), (1, &json!("b")));
@@ -477,7 +487,9 @@ async fn users_have_scopes_and_drafts_are_kept() {
         "\"2\""
     );
     assert_eq!(put(&owner, "orders", &[("if-match", "\"1\"")]).await.status, 412);
-    assert_eq!(put(&owner, "No-Name", &[]).await.status, 400);
+    let unsaid = put(&owner, "orders", &[]).await;
+    assert_eq!(unsaid.status, 428, "{}", unsaid.body);
+    assert_eq!(put(&owner, "No-Name", &[("if-none-match", "*")]).await.status, 400);
     let shown = owner.get("/api/v1/drafts/orders").await;
     assert_eq!(
         (&shown.json()["text"], &shown.json()["layout"]),
@@ -486,9 +498,17 @@ async fn users_have_scopes_and_drafts_are_kept() {
     assert_eq!(shown.headers["etag"], "\"2\"");
     // Texts of others name what a scope hides.
     assert_eq!(bea.get("/api/v1/drafts/orders").await.status, 404);
-    assert_eq!(put(&bea, "orders", &[]).await.status, 409);
+    assert_eq!(put(&bea, "orders", &[("if-match", "*")]).await.status, 409);
     assert_eq!(bea.delete("/api/v1/drafts/orders").await.status, 404);
-    assert_eq!(put(&bea, "own", &[]).await.status, 200);
+    let own = put(&bea, "own", &[("if-none-match", "*")]).await;
+    assert_eq!(own.status, 200);
+    // What somebody else has touched stays hers.
+    let touched = put(&owner, "own", &[("if-match", own.headers["etag"].as_str())]).await;
+    assert_eq!(touched.status, 200, "{}", touched.body);
+    let shown = bea.get("/api/v1/drafts/own").await;
+    assert_eq!((shown.status, &shown.json()["by"]), (200, &json!("owner")));
+    let again = put(&bea, "own", &[("if-match", touched.headers["etag"].as_str())]).await;
+    assert_eq!(again.status, 200, "{}", again.body);
     assert_eq!(names(&bea.get("/api/v1/drafts").await), ["own"]);
     assert_eq!(names(&owner.get("/api/v1/drafts").await), ["orders", "own"]);
     let long = json!({ "text": "x".repeat(300 * 1024) });
@@ -512,6 +532,8 @@ async fn users_have_scopes_and_drafts_are_kept() {
         [
             "owner forget a draft orders",
             "bea write a draft own",
+            "owner write a draft own",
+            "bea write a draft own",
             "owner write a draft orders"
         ],
         "not each time that one is kept"
@@ -527,8 +549,17 @@ async fn why_a_revision_was_applied_stands_with_it() {
     let answer = owner.put("/api/v1/workflows/b", wish).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let back = json!({ "revision": 1, "reason": "it had not" });
-    let answer = owner.post("/api/v1/workflows/b/rollback", back).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
+    let back = back.to_string();
+    // What is replaced has to be said; what somebody has applied since is not.
+    for (tag, status) in [
+        (&[][..], 428),
+        (&[("if-match", "\"1\"")], 412),
+        (&[("if-match", "\"2\"")], 200),
+    ] {
+        let path = "/api/v1/workflows/b/rollback";
+        let answer = owner.send("POST", path, tag, Some(&back)).await;
+        assert_eq!(answer.status, status, "{tag:?}: {}", answer.body);
+    }
     let revisions = owner.get("/api/v1/workflows/b/revisions").await.json();
     let reasons: Vec<_> = revisions["items"]
         .as_array()
@@ -544,4 +575,13 @@ async fn why_a_revision_was_applied_stands_with_it() {
     assert_eq!(reasons, [(3, "it had not"), (2, "the shop has moved"), (1, "")]);
     let audit = owner.get("/api/v1/audit?search=moved").await.body;
     assert!(audit.contains("b (the shop has moved) revision 2"), "{audit}");
+    for (tag, status) in [
+        (&[][..], 428),
+        (&[("if-match", "\"2\"")], 412),
+        (&[("if-match", "\"3\"")], 200),
+        (&[("if-match", "\"3\"")], 404),
+    ] {
+        let answer = owner.send("DELETE", "/api/v1/workflows/b", tag, None).await;
+        assert_eq!(answer.status, status, "{tag:?}: {}", answer.body);
+    }
 }

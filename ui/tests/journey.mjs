@@ -1005,6 +1005,11 @@ const STEPS = {
       await heading("Log in");
       await enter(VIEWER[0], "given by an admin");
       await heading("Workflows");
+      // Who operates lets daemons in, and nobody who may more than itself.
+      await go("/enrol");
+      await text("Enrolling an operator needs the role admin; you are operator.");
+      assert.equal(await page.getByLabel("Who joins").count(), 0);
+      await button("Make the enrolment string").waitFor();
       await page.goto("about:blank");
       page = mine;
       await button("Remove vera").click();

@@ -34,6 +34,8 @@ pub(super) struct Ask {
     pub(super) known: Option<Caller>,
     /// Where it came from: an address of the network.
     pub(super) from: String,
+    /// It came with TLS, to us or to a proxy before us.
+    pub(super) is_secure: bool,
     pub(super) params: Vec<(String, String)>,
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,

@@ -2,7 +2,7 @@
 //! `mycelial-plane login`, which needs the plane's own directory. What they may is the table's business.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -23,6 +23,7 @@ use super::{
     ask::{Answer, Ask, json, nothing},
     attempts::Attempts,
     problem::Refusal,
+    road::Roads,
     table::{Endpoint, OPEN, by},
     users,
 };
@@ -58,8 +59,8 @@ pub struct Auth {
     /// Allowed `Host` headers, lower case.
     hosts: Vec<String>,
     cookie: String,
-    /// Cookies are for TLS only.
-    pub(super) has_tls: bool,
+    /// How requests come.
+    pub(super) roads: Roads,
     login_hint: String,
     refusals: Mutex<Sparing>,
     /// Who else lets people in.
@@ -89,6 +90,8 @@ pub struct Door<'a> {
     pub names: &'a [String],
     /// Connections have TLS.
     pub has_tls: bool,
+    /// Proxies that are believed whose request it is, and whether it came with TLS.
+    pub proxies: &'a [IpAddr],
     /// The plane's directory, for hints.
     pub dir: &'a Path,
     /// Who else lets people in.
@@ -102,6 +105,7 @@ impl Auth {
             address,
             names,
             has_tls,
+            proxies,
             dir,
             oidc,
         } = door;
@@ -121,7 +125,7 @@ impl Auth {
             hosts: hosts(address, names),
             // Cookies do not know ports: two planes on one machine must not overwrite each other's.
             cookie: format!("mycelial-{fleet}"),
-            has_tls,
+            roads: Roads::new(has_tls, proxies),
             login_hint: format!(
                 "make a one-time link with: mycelial-plane login --dir {}",
                 dir.display()
@@ -190,9 +194,10 @@ impl Auth {
         &self.login_hint
     }
 
-    pub(super) fn set_cookie(&self, secret: &str, age_s: i64) -> Option<HeaderValue> {
+    /// A session's. `is_secure`: it is never sent without TLS.
+    pub(super) fn set_cookie(&self, secret: &str, age_s: i64, is_secure: bool) -> Option<HeaderValue> {
         let name = &self.cookie;
-        let secure = if self.has_tls { "; Secure" } else { "" };
+        let secure = if is_secure { "; Secure" } else { "" };
         let text = format!("{name}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={age_s}{secure}");
         HeaderValue::from_str(&text).ok()
     }
@@ -383,7 +388,7 @@ async fn login(ask: Ask) -> Answer {
         "somebody logged in to the web page"
     );
     let mut response = nothing()?;
-    if let Some(cookie) = auth.set_cookie(&secret, SESSION_MS / 1_000) {
+    if let Some(cookie) = auth.set_cookie(&secret, SESSION_MS / 1_000, ask.is_secure) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
     Ok(response)
@@ -446,7 +451,7 @@ async fn logout(ask: Ask) -> Answer {
         ended.map_err(Refusal::internal)?.map_err(Refusal::internal)?;
     }
     let mut response = nothing()?;
-    if let Some(cookie) = auth.set_cookie("", 0) {
+    if let Some(cookie) = auth.set_cookie("", 0, ask.is_secure) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
     Ok(response)

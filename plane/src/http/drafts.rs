@@ -36,6 +36,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             by!(keep),
         )
         .takes::<DraftWish>()
+        .conditional()
         .answers::<DraftKept>(),
         Endpoint::delete("/drafts/{name}", operator(Narrow), "Forgets a draft", by!(forget)),
     ]
@@ -89,10 +90,11 @@ struct DraftKept {
     revision: u32,
 }
 
-/// A text may name daemons that not everybody sees: whoever has a scope has drafts of its own only.
+/// A text may name daemons that not everybody sees: whoever has a scope has only the drafts that it began, also after somebody
+/// else has written on.
 fn is_for(ask: &Ask, draft: &Draft) -> Result<bool, Refusal> {
     let caller = ask.caller()?;
-    Ok(caller.scope.is_none() || draft.by == caller.name)
+    Ok(caller.scope.is_none() || draft.owner == caller.name)
 }
 
 fn missing(name: &str) -> Refusal {
@@ -153,7 +155,7 @@ async fn only_own(ask: &Ask, name: &str) -> Result<(), Refusal> {
 }
 
 async fn keep(ask: Ask) -> Answer {
-    let (DraftWish { text, layout }, name, expected) = (ask.body()?, ask.param("name"), ask.precondition()?);
+    let (DraftWish { text, layout }, name) = (ask.body()?, ask.param("name"));
     if !is_name(&name) {
         let hint = "use 1 to 32 of a-z, 0-9, '_' and '-', starting with a letter or digit";
         return Err(Refusal::invalid("the name of a draft is a workflow's", hint));
@@ -168,14 +170,17 @@ async fn keep(ask: Ask) -> Answer {
             return Err(Refusal::invalid(message, ""));
         }
     }
+    let expected = ask.expected()?.revision()?;
     only_own(&ask, &name).await?;
     let event = ask.event("write a draft", &name);
+    let by = ask.caller()?.name.clone();
     let draft = Draft {
         name,
         text,
         layout,
         revision: 0,
-        by: ask.caller()?.name.clone(),
+        owner: by.clone(),
+        by,
         at_unix_ms: unix_ms(),
     };
     let kept = disk(&ask, move |files| {

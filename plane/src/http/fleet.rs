@@ -56,9 +56,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         )
         .query::<PageWish>()
         .answers::<Page<TokenItem>>(),
-        Endpoint::post("/tokens", operator(Whole), "Makes an enrolment string", by!(token))
-            .takes::<TokenWish>()
-            .answers::<Invited>(),
+        Endpoint::post(
+            "/tokens",
+            operator(Whole),
+            "Makes an enrolment string; only an admin makes one for an operator",
+            by!(token),
+        )
+        .takes::<TokenWish>()
+        .answers::<Invited>(),
         Endpoint::delete(
             "/tokens/{id}",
             operator(Whole),
@@ -226,7 +231,7 @@ async fn tokens(ask: Ask) -> Answer {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct TokenWish {
-    /// What its holders become.
+    /// What its holders become. An operator may everything on the bus, so only an admin lets one in.
     role: Role,
     /// The name its only holder gets; the candidate chooses unless told.
     #[serde(default)]

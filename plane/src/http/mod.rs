@@ -23,6 +23,7 @@ mod operators;
 mod pending;
 mod port;
 mod problem;
+mod road;
 mod rollouts;
 pub mod table;
 mod users;

@@ -106,7 +106,7 @@ fn failed(provider: &Provider, error: &OidcError) -> Refusal {
 /// The address of the page as this browser has it. Only our own names come this far.
 fn page(ask: &Ask) -> String {
     let host = ask.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let scheme = if ask.web.auth.has_tls { "https" } else { "http" };
+    let scheme = if ask.is_secure { "https" } else { "http" };
     format!("{scheme}://{}", host.unwrap_or_default())
 }
 
@@ -122,8 +122,8 @@ fn elsewhere(url: &str, cookies: &[Option<HeaderValue>]) -> Answer {
 
 impl Auth {
     /// Carries a log-in to the provider and back. Sent along when another page leads to ours, unlike a session.
-    fn flow_cookie(&self, value: &str, age_s: i64) -> Option<HeaderValue> {
-        let (name, secure) = (self.flow_cookie_name(), if self.has_tls { "; Secure" } else { "" });
+    fn flow_cookie(&self, value: &str, age_s: i64, is_secure: bool) -> Option<HeaderValue> {
+        let (name, secure) = (self.flow_cookie_name(), if is_secure { "; Secure" } else { "" });
         let text = format!("{name}={value}; HttpOnly; SameSite=Lax; Path={PATH}; Max-Age={age_s}{secure}");
         HeaderValue::from_str(&text).ok()
     }
@@ -137,7 +137,8 @@ async fn begin(ask: Ask) -> Answer {
         warn!(%error, "people cannot log in at the OpenID Connect provider");
         failed(provider, &error)
     })?;
-    elsewhere(&url, &[ask.web.auth.flow_cookie(flow.cookie(), FLOW_S)])
+    let cookie = ask.web.auth.flow_cookie(flow.cookie(), FLOW_S, ask.is_secure);
+    elsewhere(&url, &[cookie])
 }
 
 async fn answer(ask: Ask) -> Answer {
@@ -160,10 +161,13 @@ async fn answer(ask: Ask) -> Answer {
         from = ask.from,
         "somebody logged in to the web page through a provider"
     );
-    let auth = &ask.web.auth;
+    let (auth, is_secure) = (&ask.web.auth, ask.is_secure);
     elsewhere(
         "/",
-        &[auth.set_cookie(&secret, SESSION_MS / 1_000), auth.flow_cookie("", 0)],
+        &[
+            auth.set_cookie(&secret, SESSION_MS / 1_000, is_secure),
+            auth.flow_cookie("", 0, is_secure),
+        ],
     )
 }
 

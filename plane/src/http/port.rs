@@ -30,13 +30,7 @@ const REST: Duration = Duration::from_secs(1);
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(SocketAddr);
-
-impl std::fmt::Display for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
+pub(super) struct Peer(pub(super) SocketAddr);
 
 impl Connected<IncomingStream<'_, Port>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Port>) -> Self {

@@ -10,6 +10,7 @@ use super::{
     ask::{Answer, Ask, Page, PageWish, json, unexpected},
     problem::Refusal,
     table::{Endpoint, by, operator, viewer},
+    workflows::moved,
 };
 use crate::permission::Reach::Narrow;
 
@@ -38,6 +39,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             by!(start),
         )
         .takes::<RolloutWish>()
+        .conditional()
         .answers::<RolloutView>(),
         Endpoint::get("/rollouts/{id}", viewer(Narrow), "One rollout", by!(show)).answers::<RolloutView>(),
         tell("/rollouts/{id}/pause", "Begins no new wave", by!(pause)),
@@ -112,14 +114,15 @@ async fn one(ask: &Ask, call: ApiCall) -> Result<RolloutView, Refusal> {
 
 async fn start(ask: Ask) -> Answer {
     let RolloutWish { text, policy, reason } = ask.body()?;
-    let expect_revision = ask.precondition()?;
+    let expect_revision = ask.expected()?.revision()?;
     let call = ApiCall::Deploy {
         text,
         expect_revision,
         reason,
         waves: Some(policy),
     };
-    json(one(&ask, call).await?)
+    let started = one(&ask, call).await;
+    json(started.map_err(|refusal| moved(refusal, expect_revision))?)
 }
 
 fn id(ask: &Ask) -> Result<u64, Refusal> {

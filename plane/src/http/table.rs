@@ -18,6 +18,7 @@ use super::{
     ask::{Answer, Ask, Handler},
     audit, auth, commands, drafts, fleet, groups, live, observe, oidc, operator as web_operator, operators, pending,
     problem::Refusal,
+    road::Road,
     rollouts, users, workflows,
 };
 use crate::permission::{Need, Rank, Reach};
@@ -264,7 +265,7 @@ async fn dispatch(
     request: Request<Body>,
 ) -> Answer {
     let (parts, body) = request.into_parts();
-    let from = peer.to_string();
+    let Road { from, is_secure } = web.auth.roads.of(peer.0, &parts.headers);
     let known = web.auth.identify(&parts.headers, &from).await?;
     if let Err(denied) = endpoint.need.judge(known.as_ref()) {
         let refusal = Refusal::denied(denied, endpoint.need, web.auth.login_hint());
@@ -284,6 +285,7 @@ async fn dispatch(
         web,
         known,
         from,
+        is_secure,
         params,
         uri: parts.uri,
         headers: parts.headers,

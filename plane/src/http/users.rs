@@ -183,9 +183,9 @@ async fn hashed(ask: &Ask, password: String) -> Result<String, Refusal> {
 }
 
 /// From where, without the port.
-pub(super) fn address(ask: &Ask) -> &str {
-    let split = ask.from.rsplit_once(':');
-    split.map_or(ask.from.as_str(), |(address, _)| address)
+pub(super) fn address(ask: &Ask) -> String {
+    let peer = ask.from.parse::<std::net::SocketAddr>();
+    peer.map_or_else(|_| ask.from.clone(), |peer| peer.ip().to_string())
 }
 
 /// Counts an attempt to log in under these keys; refused when too many have failed.

@@ -1,6 +1,5 @@
 //! Workflows and their revisions: calls of [`ApiCall`] as HTTP. A workflow's ETag is its revision. No logic of its own.
 
-use axum::http::StatusCode;
 use bus_schema::api::{
     ApiCall, ApiResult, FailureKind, NodeView, Problem, RevisionView, StreamView, WorkflowPart, WorkflowView,
 };
@@ -49,6 +48,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "Stops and forgets; revisions are kept",
             by!(delete),
         )
+        .conditional()
         .answers::<Revised>(),
         Endpoint::get(
             "/workflows/{name}/status",
@@ -78,6 +78,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             by!(rollback),
         )
         .takes::<RollbackWish>()
+        .conditional()
         .answers::<Revised>(),
     ]
 }
@@ -181,6 +182,13 @@ async fn apply(ask: Ask) -> Answer {
 }
 
 /// A precondition that does not hold is 412, where it was one.
+pub(super) fn moved(refusal: Refusal, expect_revision: Option<u32>) -> Refusal {
+    match refusal.failure.kind {
+        FailureKind::Conflict if expect_revision.is_some() => Refusal::changed(refusal.failure),
+        _ => refusal,
+    }
+}
+
 async fn deploy(ask: &Ask, text: String, reason: String, expect_revision: Option<u32>) -> Answer {
     let call = ApiCall::Deploy {
         text,
@@ -191,10 +199,7 @@ async fn deploy(ask: &Ask, text: String, reason: String, expect_revision: Option
     match ask.call(call).await {
         Ok(ApiResult::Revision(revision)) => revised(revision),
         Ok(_) => Err(unexpected()),
-        Err(refusal) if expect_revision.is_some() && refusal.failure.kind == FailureKind::Conflict => {
-            Err(Refusal::changed(refusal.failure))
-        }
-        Err(refusal) => Err(refusal),
+        Err(refusal) => Err(moved(refusal, expect_revision)),
     }
 }
 
@@ -204,22 +209,12 @@ fn revised(revision: u32) -> Answer {
 
 async fn delete(ask: Ask) -> Answer {
     let name = ask.param("name");
-    if let Some(expected) = ask.precondition()? {
-        let ApiResult::Workflow { view, .. } = ask.call(ApiCall::WorkflowShow(name.clone())).await? else {
-            return Err(unexpected());
-        };
-        if view.revision != expected {
-            let message = format!("workflow '{name}' is at revision {}, not {expected}", view.revision);
-            let hint = "look at what is there now, then delete again";
-            return Err(Refusal::new(
-                StatusCode::PRECONDITION_FAILED,
-                FailureKind::Conflict,
-                message,
-                hint,
-            ));
-        }
-    }
-    match ask.call(ApiCall::WorkflowDelete(name)).await? {
+    let read = ApiCall::WorkflowStatus(name.clone());
+    let tag = |now: &ApiResult| match now {
+        ApiResult::Status { view, .. } => Some(view.revision.to_string()),
+        _ => None,
+    };
+    match ask.call_if(ApiCall::WorkflowDelete(name), read, tag).await? {
         ApiResult::Revision(revision) => json(Revised { revision }),
         _ => Err(unexpected()),
     }
@@ -280,7 +275,7 @@ struct RollbackWish {
 
 async fn rollback(ask: Ask) -> Answer {
     let RollbackWish { revision, reason } = ask.body()?;
+    let expected = ask.expected()?.revision()?;
     let text = text_of(&ask, revision).await?;
-    let expected = ask.precondition()?;
     deploy(&ask, text, reason, expected).await
 }

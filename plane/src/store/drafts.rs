@@ -23,6 +23,8 @@ pub struct Draft {
     pub layout: String,
     /// Another one after each change.
     pub revision: u32,
+    /// Who began it: it stays theirs, whoever writes on.
+    pub owner: String,
     /// Who changed it last.
     pub by: String,
     /// When, milliseconds since 1970.
@@ -40,7 +42,7 @@ pub enum Kept {
     Full,
 }
 
-const COLUMNS: &str = "name, text, layout, revision, made_by, at_unix_ms";
+const COLUMNS: &str = "name, text, layout, revision, made_by, at_unix_ms, owner";
 
 fn draft(row: &Row<'_>) -> rusqlite::Result<Draft> {
     Ok(Draft {
@@ -50,6 +52,7 @@ fn draft(row: &Row<'_>) -> rusqlite::Result<Draft> {
         revision: row.get(3)?,
         by: row.get(4)?,
         at_unix_ms: row.get(5)?,
+        owner: row.get(6)?,
     })
 }
 
@@ -63,7 +66,7 @@ fn before(db: &Connection, name: &str) -> Result<(u32, String), StoreError> {
 impl Store {
     /// All drafts by name, without text and layout.
     pub fn drafts(&self) -> Result<Vec<Draft>, StoreError> {
-        let sql = "SELECT name, '', '', revision, made_by, at_unix_ms FROM drafts ORDER BY name";
+        let sql = "SELECT name, '', '', revision, made_by, at_unix_ms, owner FROM drafts ORDER BY name";
         let mut statement = self.db.prepare(sql)?;
         let rows = statement.query_map([], draft)?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -97,16 +100,21 @@ impl Store {
         let last: Option<Vec<u8>> = transaction.query_row(sql, [COUNT], |row| row.get(0)).optional()?;
         let next: u32 = last.and_then(|bytes| decode(&bytes)).unwrap_or(0) + 1;
         set(&transaction, COUNT, &encode(&next))?;
-        let sql = format!("INSERT OR REPLACE INTO drafts ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
+        // Whose it is, is said once.
+        let sql = format!(
+            "INSERT INTO drafts ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO UPDATE SET \
+             text = ?2, layout = ?3, revision = ?4, made_by = ?5, at_unix_ms = ?6"
+        );
         let Draft {
             name,
             text,
             layout,
+            owner,
             by,
             at_unix_ms,
-            ..
+            revision: _,
         } = draft;
-        transaction.execute(&sql, params![name, text, layout, next, by, at_unix_ms])?;
+        transaction.execute(&sql, params![name, text, layout, next, by, at_unix_ms, owner])?;
         if current == 0 || last_by != *by {
             append(&transaction, &[event], ENTRIES_MAX)?;
         }
@@ -143,6 +151,7 @@ mod tests {
             text: "half a workfl".into(),
             layout: "{}".into(),
             revision: 0,
+            owner: "anna".into(),
             by: "anna".into(),
             at_unix_ms: 5,
         };
@@ -180,6 +189,7 @@ mod tests {
             Kept::As(5)
         );
         let other = Draft {
+            owner: "bert".into(),
             by: "bert".into(),
             ..draft("a")
         };
@@ -187,6 +197,10 @@ mod tests {
             let kept = store.keep_draft(&other, None, 2, event("a, by bert")).unwrap();
             assert_eq!(kept, Kept::As(revision));
         }
+        let now = store.draft("a").unwrap().unwrap();
+        assert_eq!((now.owner.as_str(), now.by.as_str()), ("anna", "bert"), "it stays hers");
+        let listed = store.drafts().unwrap();
+        assert_eq!((listed[0].owner.as_str(), listed[0].by.as_str()), ("anna", "bert"));
         let page = store.audit_page(&AuditCall::Chain { after: 0 }).unwrap();
         let noted: Vec<_> = page.entries.iter().map(|entry| entry.event.what.as_str()).collect();
         assert_eq!(

@@ -51,6 +51,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("reasons.sql"),
     include_str!("token_labels.sql"),
     include_str!("rollout_gates.sql"),
+    include_str!("owners.sql"),
 ];
 
 /// The store cannot be used.
@@ -254,6 +255,20 @@ mod tests {
             error.contains("newer mycelial-plane (its format is 2, this program knows up to 1)"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn drafts_of_before_belong_to_who_changed_them_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plane.db");
+        let before = MIGRATIONS.iter().position(|script| script.contains("ADD COLUMN owner"));
+        let old = Store::open_with(&path, &MIGRATIONS[..before.unwrap()]).unwrap();
+        let draft =
+            "INSERT INTO drafts (name, text, layout, revision, made_by, at_unix_ms) VALUES ('a', '', '', 1, 'bea', 5)";
+        old.db.execute(draft, []).unwrap();
+        drop(old);
+        let draft = Store::open(&path).unwrap().draft("a").unwrap().unwrap();
+        assert_eq!((draft.owner.as_str(), draft.by.as_str()), ("bea", "bea"));
     }
 
     #[test]

@@ -482,10 +482,10 @@ pub enum Daemon {
     },
     /// Take a daemon out of the fleet for good: nobody believes it any more, and it reads nothing more. Its data stays on its
     /// disk; workflows that name it have to be changed.
+    #[command(after_help = SELECTORS)]
     Revoke {
-        /// Its name or id.
-        #[arg(add = names::daemons())]
-        name: String,
+        #[command(flatten)]
+        whom: Whom,
         /// Do not ask.
         #[arg(long)]
         yes: bool,

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{CliError, Client},
+    covered::{self, COVER, is_telling},
     doctor,
 };
 
@@ -21,9 +22,8 @@ use crate::{
 const DAEMONS_MAX: usize = 20;
 /// Text longer than this, in bytes, is code or data of the user's own: it is left out.
 const TEXT_BYTES_MAX: usize = 200;
-/// Parts of names of settings whose values nobody should see.
-const COVERED: [&str; 7] = ["pass", "secret", "token", "key", "credential", "auth", "cookie"];
-const COVER: &str = "[covered]";
+/// What says of which setting, header or argument the text beside it is the value.
+const NAMES: [&str; 3] = ["name", "key", "header"];
 
 /// Writes the report.
 pub async fn run(dir: &Path, timeout: Duration, file: &Path) -> Result<(), CliError> {
@@ -40,14 +40,14 @@ pub async fn run(dir: &Path, timeout: Duration, file: &Path) -> Result<(), CliEr
             client.close().await;
             told
         }
-        Err(error) => json!({ "unreachable": error.to_string() }),
+        Err(error) => told(json!({ "unreachable": error.to_string() })),
     };
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let report = json!({
         "format": 1,
         "made_unix_ms": since.as_millis() as u64,
         "command": { "version": env!("CARGO_PKG_VERSION"), "os": std::env::consts::OS, "arch": std::env::consts::ARCH },
-        "doctor": checks,
+        "doctor": told(json!(checks)),
         "fleet": fleet,
     });
     let text = serde_json::to_string_pretty(&report).map_err(|error| CliError::Failed(error.to_string()))?;
@@ -62,40 +62,40 @@ pub async fn run(dir: &Path, timeout: Duration, file: &Path) -> Result<(), CliEr
 
 /// What plane and daemons tell; what one of them does not tell is said in its place.
 async fn fleet(client: &Client) -> Value {
-    let mut told = serde_json::Map::new();
-    let mut put = |name: &str, value| drop(told.insert(name.to_string(), value));
+    let mut all = serde_json::Map::new();
+    let mut put = |name: &str, value| drop(all.insert(name.to_string(), value));
     for (name, call) in [("info", ApiCall::Info), ("ledger", ApiCall::Ledger)] {
         let answered = client.call(&call).await;
         put(
             name,
-            match answered {
+            told(match answered {
                 Ok(ApiResult::Info(info)) => json!(info),
                 Ok(ApiResult::Ledger(streams)) => json!(streams),
                 Ok(_) => json!({ "error": "another answer" }),
                 Err(error) => json!({ "error": error.to_string() }),
-            },
+            }),
         );
     }
     if let Ok(ApiResult::Workflows(workflows)) = client.call(&ApiCall::WorkflowList).await {
-        let mut all = Vec::new();
+        let mut shown = Vec::new();
         for view in workflows {
-            all.push(workflow(client, view).await);
+            shown.push(workflow(client, view).await);
         }
-        put("workflows", Value::Array(all));
+        put("workflows", Value::Array(shown));
     }
     if let Ok(ApiResult::Daemons(daemons)) = client.call(&ApiCall::DaemonList).await {
         if let Ok(ApiResult::Roster(roster)) = client.call(&ApiCall::Roster).await {
             client.take_roster(&roster);
         }
-        put("daemons", json!(daemons));
+        put("daemons", told(json!(daemons)));
         let mut reports = serde_json::Map::new();
         for daemon in asked(daemons) {
             eprintln!("asking '{}' …", daemon.name);
-            reports.insert(daemon.name.clone(), diagnosis(client, &daemon).await);
+            reports.insert(daemon.name.clone(), told(diagnosis(client, &daemon).await));
         }
         put("diagnoses", Value::Object(reports));
     }
-    Value::Object(told)
+    Value::Object(all)
 }
 
 /// Whom to ask: who is there, those in trouble first.
@@ -123,7 +123,7 @@ async fn workflow(client: &Client, view: WorkflowView) -> Value {
         Ok(ApiResult::Workflow { text, .. }) => covered(&text),
         _ => Value::Null,
     };
-    json!({ "view": view, "parts": parts, "text": text })
+    json!({ "view": told(json!(view)), "parts": told(parts), "text": text })
 }
 
 /// A workflow without what nobody should see. A text that is no TOML is not shown at all.
@@ -135,36 +135,52 @@ fn covered(text: &str) -> Value {
         // What is given to tests are records.
         match name.as_str() {
             "tests" => *value = toml::Value::String("[left out]".to_string()),
-            _ => cover(name, value),
+            _ => cover(name, value, false),
         }
     }
     json!(toml::to_string(&table).unwrap_or_default())
 }
 
-fn cover(name: &str, value: &mut toml::Value) {
-    let name = name.to_lowercase();
+/// `is_secret`: it belongs to something that nobody should see.
+fn cover(name: &str, value: &mut toml::Value, is_secret: bool) {
+    let is_secret = is_secret || is_telling(name);
     match value {
         // `{ secret = "NAME" }`, `{ env = "NAME" }` and `{ file = "PATH" }` say where it is, not what it is.
         toml::Value::Table(table)
             if table.len() == 1 && ["secret", "env", "file"].iter().any(|key| table.contains_key(*key)) => {}
-        toml::Value::Table(table) => table.iter_mut().for_each(|(name, value)| cover(name, value)),
-        toml::Value::Array(items) => items.iter_mut().for_each(|item| cover(&name, item)),
-        toml::Value::String(text) if COVERED.iter().any(|part| name.contains(part)) => *text = COVER.to_string(),
+        toml::Value::Table(table) => {
+            // `{ name = "Authorization", value = "…" }`.
+            let mut names = NAMES.iter().filter_map(|key| table.get(*key)?.as_str());
+            let is_named = names.any(is_telling);
+            for (name, value) in table {
+                cover(name, value, is_secret || (is_named && name == "value"));
+            }
+        }
+        toml::Value::Array(items) => {
+            // `["Authorization", "…"]`, and `--password` with its value.
+            let is_pair = items.len() == 2;
+            let mut is_value = false;
+            for item in items {
+                let is_name = |text: &str| (is_pair || text.starts_with('-')) && is_telling(text);
+                let is_next = item.as_str().is_some_and(is_name);
+                cover(name, item, is_secret || is_value);
+                is_value = is_next;
+            }
+        }
+        toml::Value::String(text) if is_secret => *text = COVER.to_string(),
         toml::Value::String(text) if text.len() > TEXT_BYTES_MAX => *text = format!("[{} bytes]", text.len()),
-        toml::Value::String(text) => *text = without_login(text),
+        toml::Value::String(text) => *text = covered::text(text),
         _ => {}
     }
 }
 
-/// `scheme://user:password@host` without user and password.
-fn without_login(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return text.to_string();
-    };
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{COVER}@{}", &rest[at + 1..]),
-        None => text.to_string(),
+/// What plane and daemons tell, without what may stand in messages and lines of logs.
+fn told(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(covered::text(&text)),
+        Value::Array(items) => items.into_iter().map(told).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, told(value))).collect(),
+        value => value,
     }
 }
 
@@ -189,6 +205,12 @@ url = "mqtt://anna:hunter2@broker:1883/x@y"
 headers = {{ Authorization = "Bearer hunter2" }}
 salt = {{ secret = "salt" }}
 tokens = ["hunter2"]
+dsn = "host=db password=hunter2"
+hook = "https://h/x?api_key=hunter2"
+headers2 = [["Authorization", "hunter2"], ["Accept", "text/csv"]]
+headers3 = [{{ name = "X-Api-Key", value = "hunter2" }}]
+arguments = ["--password", "hunter2", "--fast"]
+credentials = {{ user = "anna", more = [{{ value = "hunter2" }}] }}
 [transforms.mine]
 type = "python"
 code = '''{}hunter2'''
@@ -204,11 +226,30 @@ given.db = [{{ card = "hunter2" }}]
             "orders",
             "host = \"db\"",
             "secret = \"salt\"",
-            "mqtt://[covered]@broker:1883/x@y",
+            // Where the password ends cannot be known.
+            "mqtt://[covered]@y",
+            "https://h/x?[covered]",
+            "host=db password=[covered]",
+            "text/csv",
+            "--fast",
             "[207 bytes]",
         ] {
             assert!(shown.contains(kept), "{kept}: {shown}");
         }
         assert_eq!(covered("not toml ="), json!("[not TOML]"));
+    }
+
+    #[test]
+    fn messages_and_logs_are_covered_too() {
+        let report = json!({
+            "doctor": [{ "found": "postgres://anna:hunter2@db is away" }],
+            "fleet": { "diagnoses": { "gw": [{ "heading": "log", "text": "1 info started\n2 warn token=hunter2 is old" }] } },
+        });
+        let shown = told(report).to_string();
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(
+            shown.contains("[covered]@db is away") && shown.contains("1 info started"),
+            "{shown}"
+        );
     }
 }

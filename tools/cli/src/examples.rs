@@ -188,7 +188,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "daemon revoke",
-        &[("mycelial daemon revoke gateway-7", "asks first; --yes does not")],
+        &[
+            ("mycelial daemon revoke gateway-7", "asks first; --yes does not"),
+            (
+                "mycelial daemon revoke -l site=berlin",
+                "names all that it means, and asks",
+            ),
+        ],
     ),
     (
         "daemon list",

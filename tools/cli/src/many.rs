@@ -21,7 +21,7 @@ use crate::{
 
 /// Most daemons that are asked at the same time.
 pub const AT_ONCE_MAX: usize = 32;
-/// Most daemons that a question names.
+/// Most daemons that a question names, unless it is about what cannot be undone: that names all.
 const NAMED_MAX: usize = 5;
 /// How long the plane may take to tell of a daemon that this operator knows: after that the daemon is asked without it.
 const KNOWN_WAIT: Duration = Duration::from_secs(3);
@@ -248,16 +248,18 @@ impl<'a> Doubt<'a> {
 pub fn sure(selector: Option<&str>, names: &[&str], doubt: &Doubt<'_>) -> Result<(), CliError> {
     match selector {
         Some(selector) if names.len() > 1 || doubt.is_final || selector.trim().is_empty() => {
-            ask::sure(&question(selector, names, doubt.what), doubt.yes)
+            ask::sure(&question(selector, names, doubt), doubt.yes)
         }
         _ => Ok(()),
     }
 }
 
-fn question(selector: &str, names: &[&str], what: &str) -> String {
+fn question(selector: &str, names: &[&str], doubt: &Doubt<'_>) -> String {
+    let what = doubt.what;
+    let named_max = if doubt.is_final { usize::MAX } else { NAMED_MAX };
     let (count, s) = (names.len(), if names.len() == 1 { "" } else { "s" });
-    let named = names[..count.min(NAMED_MAX)].join(", ");
-    let more = match count.saturating_sub(NAMED_MAX) {
+    let named = names[..count.min(named_max)].join(", ");
+    let more = match count.saturating_sub(named_max) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
@@ -468,6 +470,12 @@ mod tests {
             ..Doubt::of("destroys it", false)
         };
         assert!(sure(Some("site=berlin"), &["a"], &last).is_err());
+        let many = ["a", "b", "c", "d", "e", "f", "g"];
+        let asked = sure(Some("name:*"), &many, &last).unwrap_err().to_string();
+        assert!(
+            asked.contains("on 7 daemons (chosen by 'name:*'): a, b, c, d, e, f, g\n"),
+            "{asked}"
+        );
         let yes = Doubt { yes: true, ..last };
         assert!(sure(Some("site=berlin"), &["a"], &yes).is_ok());
         assert!(sure(Some(""), &["a", "b"], &yes).is_ok());

@@ -23,7 +23,7 @@ use crate::{
     contexts, control, daemons, doctor, groups, letters, live, logs,
     many::{self, Doubt, Where},
     narrow::{self, Accounts},
-    observe, operators, pending, reference, render, rollouts, secrets, top, workflows,
+    observe, operators, pending, reference, render, revoke, rollouts, secrets, top, workflows,
 };
 
 /// How long a command waits for an answer unless told.
@@ -141,7 +141,7 @@ async fn daemon(dir: &Path, timeout: Duration, output: Output, what: Daemon) -> 
         Daemon::List { select, labels } => return daemons::list(dir, timeout, output, select, labels).await,
         Daemon::Show { name } => return daemons::show(dir, timeout, output, name).await,
         Daemon::Label { select, changes, yes } => return label(dir, timeout, output, select, &changes, yes).await,
-        Daemon::Revoke { name, yes } => return revoke(dir, timeout, output, &name, yes).await,
+        Daemon::Revoke { whom, yes } => return revoke::run(dir, timeout, output, whom, yes).await,
         Daemon::Ping { whom } => return control::ping(dir, timeout, output, whom).await,
         Daemon::Diagnose { whom, file } => return control::diagnose(dir, timeout, output, whom, file).await,
         Daemon::Drain { patient, yes } => {
@@ -196,34 +196,6 @@ async fn label(
         }
     }
     ask(dir, timeout, output, call).await
-}
-
-/// Takes a daemon out of the fleet, having said what that does.
-async fn revoke(dir: &Path, timeout: Duration, output: Output, name: &str, yes: bool) -> Result<(), CliError> {
-    let question = format!(
-        "this takes '{name}' out of the fleet for good: nobody believes it any more, and what it has not delivered stays on \
-         its disk"
-    );
-    sure(&question, yes)?;
-    let client = Client::connect(dir, timeout, Vec::new()).await?;
-    let asked = async {
-        let ApiResult::Daemon(detail) = client.call(&ApiCall::DaemonShow(name.to_string())).await? else {
-            return Err(CliError::Failed("the plane answered something else".to_string()));
-        };
-        client.call(&ApiCall::DaemonRevoke(detail.view.node)).await?;
-        // So that this operator's next message is not sealed with a key that the daemon has.
-        if let ApiResult::Roster(put) = client.call(&ApiCall::Roster).await? {
-            client.take_roster(&put);
-        }
-        Ok(detail)
-    };
-    let answered = asked.await;
-    client.close().await;
-    let view = answered?.view;
-    let data = serde_json::json!({ "name": view.name, "node": view.node });
-    let text = format!("{} ({}) is no member of the fleet any more\n", view.name, view.node);
-    Answer::new(&data, [view.name], text).print(output);
-    Ok(())
 }
 
 fn token_call(what: Token) -> Result<ApiCall, CliError> {

@@ -69,6 +69,8 @@ const TYPED: &[&str] = &[
     "daemon pause -l ",
     "daemon pause -l site=bonn",
     "daemon label name:* berlin",
+    "daemon revoke -l name:gateway",
+    "daemon revoke -l site=bonn --yes",
     "daemon ping nobody",
     "daemon drain gateway --wait-max never",
     "secret list --daemon gateway",

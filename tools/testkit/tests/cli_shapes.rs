@@ -152,6 +152,7 @@ const TYPED: &[&str] = &[
     "alert silence $(alert list -o name) --reason known",
     "daemon rotate gateway --wait-max 1s",
     "daemon revoke hub --yes",
+    "daemon revoke -l name:pump --yes",
     "operator revoke anna --yes",
 ];
 

@@ -291,11 +291,18 @@ fn many_daemons_are_asked_at_once_and_each_answers_for_itself() {
     let both = ok(fleet, &[&["logs"][..], &there, &["-n", "1", "-o", "jsonl"]].concat());
     assert_eq!(both.lines().count(), 2, "one line of each: {both}");
 
-    let set = Cmd::bin("mycelial")
-        .args(["--home", &fleet.path("operator"), "secret", "set", "salt"])
-        .args(there)
-        .stdin("a secret\n")
-        .run(SOON);
+    let set = |sure: &[&str]| {
+        Cmd::bin("mycelial")
+            .args(["--home", &fleet.path("operator"), "secret", "set", "salt"])
+            .args(there)
+            .args(sure)
+            .stdin("a secret\n")
+            .run(SOON)
+    };
+    let asked = set(&[]);
+    assert_eq!(asked.code(), Some(2), "{}", asked.stderr);
+    assert!(asked.stderr.contains("on 2 daemons"), "{}", asked.stderr);
+    let set = set(&["--yes"]);
     assert_eq!(set.code(), Some(0), "{}{}", set.stdout, set.stderr);
     assert!(set.stderr.contains("2 daemons: 2 done, 0 failed"), "{}", set.stderr);
     let kept = ok(fleet, &[&["secret", "list"][..], &there].concat());
@@ -347,7 +354,7 @@ fn many_daemons_are_asked_at_once_and_each_answers_for_itself() {
             "1 of 2 daemons did not answer",
         ),
         (
-            &["secret", "remove", "other", "-l", "site=berlin"],
+            &["secret", "remove", "other", "-l", "site=berlin", "--yes"],
             1,
             "failed",
             "it failed on 1 of 1 daemons",

@@ -67,6 +67,39 @@ fn the_broker_puts_a_revoked_daemon_out_and_lets_it_in_no_more() {
 }
 
 #[test]
+fn many_are_revoked_at_once_after_all_of_them_are_named() {
+    let fleet = Fleet::start(Broker::embedded(true), None);
+    let gone: Vec<String> = (1..=7).map(|n| format!("gone-{n}")).collect();
+    for name in gone.iter().map(String::as_str).chain(["stays"]) {
+        fleet.enrol(name);
+    }
+    let chosen = ["daemon", "revoke", "-l", "name:gone-*"];
+    let asked = fleet.cli(&chosen).unwrap_err();
+    let named = format!("on 7 daemons (chosen by 'name:gone-*'): {}", gone.join(", "));
+    assert!(asked.contains(&named) && asked.contains("say --yes"), "{asked}");
+    assert_eq!(daemons(&fleet).len(), 8, "nothing was changed");
+    let said = fleet.cli(&[&chosen[..], &["--yes", "-o", "json"]].concat()).unwrap();
+    let ended: Vec<Value> = serde_json::from_str(&said).unwrap();
+    let names: Vec<_> = ended.iter().map(|one| one["daemon"].as_str().unwrap()).collect();
+    assert_eq!(names, gone);
+    assert!(
+        ended
+            .iter()
+            .all(|one| one["outcome"] == "done" && one["node"].is_string()),
+        "{said}"
+    );
+    let left: Vec<Value> = daemons(&fleet)
+        .into_iter()
+        .map(|daemon| daemon["name"].clone())
+        .collect();
+    assert_eq!(left, ["stays"]);
+    assert!(
+        fleet.cli(&["daemon", "revoke", "stays", "-l", "name:stays"]).is_err(),
+        "one or the other"
+    );
+}
+
+#[test]
 fn members_refuse_a_revoked_daemon_while_plane_is_away_at_a_broker_that_lets_it_in() {
     let mut fleet = Fleet::start(Broker::Mosquitto(Mosquitto::start()), None);
     for name in ["a", "b", "sleeper"] {

@@ -71,8 +71,9 @@ export async function keepDraft(name: string, text: string, layout: unknown, exp
 /** Forgets the draft of that revision. */
 export const forgetDraft = (name: string, expected: number) => remove<null>(`/drafts/${part(name)}`, onlyIf(expected));
 
-/** Stops a workflow everywhere and forgets it; its revisions are kept. */
-export const deleteWorkflow = (name: string) => remove<unknown>(`/workflows/${part(name)}`);
+/** Stops a workflow everywhere and forgets it, unless another revision is current than expected; its revisions are kept. */
+export const deleteWorkflow = (name: string, expected: number) =>
+  remove<unknown>(`/workflows/${part(name)}`, onlyIf(expected));
 
 /** Everything that is wrong with a text; changes nothing. */
 export const validateWorkflow = (text: string) => post<{ problems: Problem[] }>("/workflows/validate", { text });
@@ -125,6 +126,6 @@ export const removeUser = (name: string) => remove<null>(`/users/${part(name)}`)
 /** One's own; ends one's other sessions. */
 export const changePassword = (old: string, fresh: string) => put<null>("/session/password", { old, new: fresh });
 
-/** Deploys an older revision's text as a new revision. */
-export const rollBack = (name: string, revision: number, reason: string) =>
-  post<{ revision: number }>(`/workflows/${part(name)}/rollback`, { revision, reason });
+/** Deploys an older revision's text as a new revision, unless another one is current than expected (0: it was deleted). */
+export const rollBack = (name: string, revision: number, reason: string, expected: number) =>
+  post<{ revision: number }>(`/workflows/${part(name)}/rollback`, { revision, reason }, onlyIf(expected));

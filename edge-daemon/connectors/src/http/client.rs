@@ -451,11 +451,17 @@ fn broken(place: String, error: &hyper::Error) -> ClientError {
 }
 
 /// An address that can be asked.
+/// What of an address that cannot be read may stand in an error: nothing that may be a log-in, and no query, which may hold a key.
+pub(super) fn place_in(text: &str) -> &str {
+    let place = text.rsplit_once('@').map_or(text, |(_, place)| place);
+    place.split(['?', '#']).next().unwrap_or_default()
+}
+
 fn address(text: &str) -> Result<Url, String> {
     let form = "an address is https://host/path or http://host:8080/path";
-    let url = Url::parse(text).map_err(|_| format!("'{text}' is none: {form}"))?;
+    let url = Url::parse(text).map_err(|_| format!("'{}' is none: {form}", place_in(text)))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(format!("'{text}' is none: {form}"));
+        return Err(format!("'{}' is none: {form}", place_in(text)));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("write user and password into keys of their own, not into the address".to_string());

@@ -30,7 +30,7 @@ use tokio::{
 use url::Url;
 
 use super::{
-    client::{Answer, Ask, Authorization, Client, ClientError, Settings},
+    client::{Answer, Ask, Authorization, Client, ClientError, Settings, place_in},
     page::{Bookmark, Old, PLACE, fill, lines, link_next, short_tag, text_at},
     verdict::{hint, pause, said},
 };
@@ -347,7 +347,7 @@ impl HttpSource {
             Some(page) => page.clone(),
             None => fill(&self.settings.url, self.bookmark.cursor.as_deref().unwrap_or_default()),
         };
-        Url::parse(&address).map_err(|error| Fault::stop(format!("'{address}' is no address: {error}")))
+        Url::parse(&address).map_err(|error| Fault::stop(format!("'{}' is no address: {error}", place_in(&address))))
     }
 
     /// Begins a poll: from the first page, or from the one in the bookmark.
@@ -496,7 +496,8 @@ impl HttpSource {
                     "the list has more than {PAGES_MAX} pages, or leads back to itself"
                 )));
             }
-            let url = Url::parse(&next).map_err(|error| Fault::retry(format!("'{next}' is no address: {error}")))?;
+            let url = Url::parse(&next)
+                .map_err(|error| Fault::retry(format!("'{}' is no address: {error}", place_in(&next))))?;
             if !has_field_cursor {
                 self.bookmark.set_page(next)?;
             }
@@ -652,7 +653,7 @@ fn place(url: &Url) -> String {
 fn linked(page: &Url, link: &str) -> Result<String, String> {
     let url = page
         .join(link)
-        .map_err(|error| format!("has a link to '{link}', which is none: {error}"))?;
+        .map_err(|error| format!("has a link to '{}', which is none: {error}", place_in(link)))?;
     if url.origin() != page.origin() {
         return Err(format!(
             "leads on to {}, another server, which is not followed",

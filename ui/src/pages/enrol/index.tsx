@@ -63,18 +63,21 @@ function Form({ wish, setWish, isBusy, error, onMake }: FormProps) {
   };
   return (
     <form onSubmit={submit} className="flex max-w-xl flex-col gap-4">
-      <Field label="Who joins">
-        <Select
-          value={wish.role}
-          onChange={(event) => {
-            setTyped("");
-            setWish({ ...wish, role: event.target.value as MemberRole, labels: {} });
-          }}
-        >
-          <option value="daemon">Daemon: runs workflows</option>
-          <option value="operator">Operator: a person with the command line</option>
-        </Select>
-      </Field>
+      {/* Whoever has an operator's keys may everything: nobody lets somebody in who may more than itself. */}
+      <Allowed needs="admin" isWhole what="Enrolling an operator">
+        <Field label="Who joins">
+          <Select
+            value={wish.role}
+            onChange={(event) => {
+              setTyped("");
+              setWish({ ...wish, role: event.target.value as MemberRole, labels: {} });
+            }}
+          >
+            <option value="daemon">Daemon: runs workflows</option>
+            <option value="operator">Operator: a person with the command line, who may do everything</option>
+          </Select>
+        </Field>
+      </Allowed>
       <Field
         label="Name"
         hint="Letters a to z, digits, - and _. Leave it empty to let the machine use its own name."

@@ -95,11 +95,16 @@ function Comparison({ name, all, chosen }: ComparisonProps) {
   const other = isNewest ? (all[1]?.number ?? null) : newest.number;
   const text = useRevisionText(name, chosen.number);
   const otherText = useRevisionText(name, other);
+  // A workflow that was deleted has none.
+  const current = all.find(({ is_current }) => is_current)?.number ?? 0;
   const title = isNewest
     ? `What revision ${chosen.number} changed`
     : `What going back to revision ${chosen.number} would change`;
   return (
-    <Section title={title} actions={!chosen.is_current && <RollBack name={name} revision={chosen.number} />}>
+    <Section
+      title={title}
+      actions={!chosen.is_current && <RollBack name={name} revision={chosen.number} current={current} />}
+    >
       <Data query={text}>
         {({ text: one }) =>
           other === null ? (
@@ -120,19 +125,21 @@ function Comparison({ name, all, chosen }: ComparisonProps) {
   );
 }
 
-function RollBack({ name, revision }: { name: string; revision: number }) {
+function RollBack({ name, revision, current }: { name: string; revision: number; current: number }) {
   const queries = useQueryClient();
   const [, pick] = useSearchState("revision");
   const [reason, setReason] = useState("");
   const why = reason ? ` --reason ${shellWord(reason)}` : "";
   const run = useMutation({
-    mutationFn: () => rollBack(name, revision, reason),
+    mutationFn: () => rollBack(name, revision, reason, current),
     onSuccess: async (made) => {
       setReason("");
       tell(`${name} runs the text of revision ${revision} again, as revision ${made.revision}.`);
       pick("");
       await queries.invalidateQueries({ queryKey: keys.workflow(name) });
     },
+    // Somebody may have been quicker: show what is there now.
+    onError: () => queries.invalidateQueries({ queryKey: keys.workflow(name) }),
   });
   return (
     <Allowed needs="operator" what="Rolling back">

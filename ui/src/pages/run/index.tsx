@@ -127,7 +127,7 @@ function Delete({ name, status }: { name: string; status: WorkflowStatus }) {
   const queries = useQueryClient();
   const [, go] = useLocation();
   const run = async () => {
-    await deleteWorkflow(name);
+    await deleteWorkflow(name, status.view.revision);
     await queries.cancelQueries({ queryKey: keys.workflow(name) });
     go("/workflows");
     queries.removeQueries({ queryKey: keys.workflow(name) });

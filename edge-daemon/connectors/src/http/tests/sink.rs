@@ -275,6 +275,12 @@ fn mistakes_are_named() {
             "url: 'example.org' is none: an address is https",
         ),
         (r#"{"url": "ftp://example.org"}"#, "url: 'ftp://example.org' is none"),
+        // What may be a secret is not said.
+        (
+            r#"{"url": "ftp://u:p@example.org/x?key=k"}"#,
+            "url: 'example.org/x' is none",
+        ),
+        (r#"{"url": "example.org/x?key=k"}"#, "url: 'example.org/x' is none"),
         (
             r#"{"url": "http://u:p@example.org"}"#,
             "url: write user and password into keys",

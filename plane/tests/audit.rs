@@ -344,3 +344,45 @@ async fn nothing_changes_whose_entry_cannot_be_written() {
         assert_eq!((event.who.as_str(), event.outcome), ("olga", AuditOutcome::Done));
     }
 }
+
+#[tokio::test]
+async fn a_revocation_that_the_store_has_missed_stands_in_it_when_it_is_made_up_for() {
+    let mut plane = Plane::start().await;
+    let mut olga = plane.member(Role::Operator, 50, "olga").await;
+    olga.up().await;
+    let gw = plane.member(Role::Daemon, 51, "gw").await;
+    let gw_is = *gw.session.secure().node();
+    let path = plane.dir.path().join("plane.db");
+    plane.stop().await;
+    let before = std::fs::read(&path).unwrap();
+    plane.start_again().await;
+    let revoked = olga.call(ApiCall::DaemonRevoke(gw_is)).await;
+    assert_eq!(revoked, ApiResult::Revoked("gw".into()));
+    plane.stop().await;
+    // As if the disk had been full then: the roster beside the keys knows of it, the store does not.
+    std::fs::write(&path, before).unwrap();
+    for file in ["plane.db-wal", "plane.db-shm"] {
+        let _gone = std::fs::remove_file(plane.dir.path().join(file));
+    }
+    for _ in 0..2 {
+        plane.start_again().await;
+        plane.stop().await;
+    }
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let members: i64 = db
+        .query_row(
+            "SELECT count(*) FROM members WHERE node = ?1",
+            [gw_is.as_str()],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(members, 0);
+    let sql = "SELECT who || ' ' || what FROM audit WHERE action LIKE 'take out whom%'";
+    let mut found = db.prepare(sql).unwrap();
+    let said: Vec<String> = found
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(said, [format!("plane {gw_is}")], "once");
+}

@@ -661,6 +661,10 @@ pub struct WorkflowView {
     pub daemons: Vec<String>,
     /// The worst state of its parts; `None` when no daemon has reported yet.
     pub state: Option<RunState>,
+    /// Dead letters that its daemons keep: waiting for somebody, or to be tried again. The ledgers of its streams go on counting
+    /// those that were discarded.
+    #[serde(default, skip_serializing_if = "Aside::is_untold")]
+    pub letters_kept: Aside<u64>,
 }
 
 /// A workflow's part on one daemon.
@@ -719,6 +723,12 @@ pub struct StreamView {
     /// destination, in milliseconds. `None` when nothing went.
     #[serde(default, skip_serializing_if = "Aside::is_untold")]
     pub latency_ms: Aside<Option<u64>>,
+    /// Whether more of it was dropped within the last day, as far as the plane has watched.
+    #[serde(default, skip_serializing_if = "Aside::is_untold")]
+    pub dropped_lately: Aside<bool>,
+    /// Whether some of its workflow's dead letters are still kept, if it counts any.
+    #[serde(default, skip_serializing_if = "Aside::is_untold")]
+    pub has_letters: Aside<bool>,
     /// What keeps it from flowing; empty when nothing does.
     pub trouble: String,
 }

@@ -1,5 +1,6 @@
 //! What the nodes of a daemon's workflows have done, and what its streams have carried: counts that only grow, until the workflow
-//! or the stream begins anew. Rates and averages are made of them by whoever hears them.
+//! or the stream begins anew. Rates and averages are made of them by whoever hears them. And how many dead letters it keeps, which
+//! goes down, too.
 
 use alloc::{string::String, vec::Vec};
 
@@ -60,4 +61,21 @@ pub struct StreamCarried {
     pub timed: u64,
     /// How long all of those took, in milliseconds.
     pub took_ms: u64,
+}
+
+/// A daemon tells how many dead letters it keeps. Sent with each status while it keeps any, or while its streams count any as dead;
+/// and once more when that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LettersKept {
+    /// By workflow; those of up to [`CARRIED_PER_MESSAGE`].
+    pub workflows: Vec<WorkflowLetters>,
+}
+
+/// The dead letters of one workflow on one daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowLetters {
+    /// Which workflow.
+    pub workflow: WorkflowId,
+    /// How many are kept: waiting for somebody, or to be tried again. What was purged or evicted is not among them.
+    pub kept: u64,
 }

@@ -16,6 +16,7 @@
 //! | `ctl.<sender>.<recipient>` | daemon → plane, pairwise | [`Status`](message::Status) 3.1 | [`PlanPut`](message::PlanPut), [`RosterPut`](message::RosterPut), [`CatalogAsk`](message::CatalogAsk), [`TimeHint`](message::TimeHint) when it is behind |
 //! | | daemon → plane | [`StreamReports`](message::StreamReports) 4.1 | – |
 //! | | daemon → plane | [`Carried`](carried::Carried) 44.1 | – |
+//! | | daemon → plane | [`LettersKept`](carried::LettersKept) 45.1 | – |
 //! | | plane → daemon | [`PlanPut`](message::PlanPut) 5.1 | the next [`Status`](message::Status) |
 //! | | plane → member | [`RosterPut`](message::RosterPut) 6.1 | the next [`Status`](message::Status) |
 //! | | plane → daemon | [`CatalogAsk`](message::CatalogAsk) 7.1 | [`CatalogPage`](message::CatalogPage) 8.1 |

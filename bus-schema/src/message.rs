@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     api::{ApiCall, ApiResult},
-    carried::Carried,
+    carried::{Carried, LettersKept},
     control::{ControlCall, ControlResult},
     id::{FleetId, NodeId, StreamId, WorkflowId},
     key::{PublicKeys, SecretKey},
@@ -149,6 +149,7 @@ messages! {
     42, 1 => RotateDone;
     43, 1 => CertificateShow;
     44, 1 => Carried;
+    45, 1 => LettersKept;
 }
 
 /// A candidate asks to become a member. Travels in a sealed box to the plane.

@@ -7,7 +7,10 @@ mod rotation;
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,6 +22,7 @@ use bus_link::{
     session::{Incoming, Session, SessionEvent},
 };
 use bus_schema::{
+    carried::{CARRIED_PER_MESSAGE, LettersKept},
     control::ControlCall,
     id::{NodeId, hash},
     letter::LetterCall,
@@ -170,6 +174,10 @@ pub struct Agent {
     spool_look: Option<JoinHandle<Result<Vec<Finding>, BufferError>>>,
     rotation: Rotation,
     told: Told,
+    /// Letters were worth a word at the last report.
+    told_letters: AtomicBool,
+    /// They are being counted.
+    is_counting: Arc<AtomicBool>,
     random: fn() -> u64,
 }
 
@@ -277,6 +285,8 @@ impl Agent {
             spool_look: None,
             rotation: Rotation::default(),
             told: Told::default(),
+            told_letters: AtomicBool::default(),
+            is_counting: Arc::default(),
             random,
         };
         agent.resume_rotation()?;
@@ -641,6 +651,8 @@ impl Agent {
         if let Err(error) = self.session.send(&plane.node, &status).await {
             tracing::debug!(%error, "the status could not be sent");
         }
+        self.tell_letters(&plane.node, streams.iter().any(|stream| stream.ledger.dead > 0))
+            .await;
         for streams in streams.chunks(REPORTS_PER_MESSAGE) {
             let reports = StreamReports {
                 boot: self.secure.epoch(),
@@ -654,6 +666,29 @@ impl Agent {
             if let Err(error) = self.session.send(&plane.node, &message).await {
                 tracing::debug!(%error, "what was carried could not be sent");
             }
+        }
+    }
+
+    /// Says how many dead letters are kept, as they were counted after the report before. Before the accounts: what these count as
+    /// dead may have been discarded. `counts_any`: these count some.
+    async fn tell_letters(&self, plane: &NodeId, counts_any: bool) {
+        let kept = self.letters.kept();
+        let is_worth = counts_any || kept.iter().any(|one| one.kept > 0);
+        if self.told_letters.swap(is_worth, Ordering::Relaxed) || is_worth {
+            for workflows in kept.chunks(CARRIED_PER_MESSAGE) {
+                let workflows = workflows.to_vec();
+                if let Err(error) = self.session.send(plane, &LettersKept { workflows }).await {
+                    tracing::debug!(%error, "how many dead letters are kept could not be sent");
+                }
+            }
+        }
+        // One at a time, and nobody waits: a disk may take long.
+        if !self.is_counting.swap(true, Ordering::Relaxed) {
+            let (letters, is_counting) = (self.letters.clone(), Arc::clone(&self.is_counting));
+            tokio::task::spawn_blocking(move || {
+                letters.count();
+                is_counting.store(false, Ordering::Relaxed);
+            });
         }
     }
 

@@ -147,6 +147,17 @@ pub fn tell(out: &mut dyn Page, standing: &Standing) {
     for workflow in workflows {
         revision.sample(&[("workflow", &workflow.name)], f64::from(workflow.revision));
     }
+    let mut letters = Metric::new(
+        out,
+        "mycelial_workflow_letters_kept",
+        "gauge",
+        "Dead letters that a workflow's daemons keep: waiting for somebody, or to be tried again.",
+    );
+    for workflow in workflows {
+        if let Some(kept) = workflow.letters_kept.get() {
+            letters.sample(&[("workflow", &workflow.name)], *kept as f64);
+        }
+    }
     of_streams(out, streams);
     of_nodes(out, nodes);
 }
@@ -405,6 +416,7 @@ mod tests {
             at_unix_ms: 0,
             daemons: Vec::new(),
             state: Some(RunState::Paused),
+            letters_kept: 3.into(),
         };
         let stream = StreamView {
             workflow: "or\"ders\\".into(),
@@ -424,6 +436,8 @@ mod tests {
             bytes: 4_096.into(),
             bytes_per_s: 7.into(),
             latency_ms: Some(40).into(),
+            dropped_lately: false.into(),
+            has_letters: false.into(),
             trouble: String::new(),
         };
         let untold = StreamView {
@@ -463,6 +477,7 @@ mod tests {
             "mycelial_daemon_last_seen_seconds{daemon=\"gw\"} 1.5",
             "mycelial_daemon_plan_wanted{daemon=\"gw\"} 4",
             "mycelial_workflow_state{workflow=\"orders\",state=\"paused\"} 1",
+            "mycelial_workflow_letters_kept{workflow=\"orders\"} 3",
             "mycelial_stream_records{workflow=\"or\\\"ders\\\\\",edge=\"a->b\",producer=\"gw\",consumer=\"hub\",what=\"produced\"} 5",
             "mycelial_stream_lag_seconds{workflow=\"or\\\"ders\\\\\",edge=\"a->b\",producer=\"gw\",consumer=\"hub\"} 2.5",
             "mycelial_stream_lag_seconds{workflow=\"or\\\"ders\\\\\",edge=\"b->c\",producer=\"gw\",consumer=\"hub\"} 0",

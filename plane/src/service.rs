@@ -22,7 +22,7 @@ use bus_link::{
 };
 use bus_schema::{
     api::{ApiCall, ApiResult, FailureKind},
-    carried::Carried,
+    carried::{Carried, LettersKept},
     id::{FleetId, NodeId},
     limits::ROSTER_MEMBERS_MAX,
     member::{Certificate, GroupKey, Role, Signed},
@@ -412,6 +412,11 @@ impl Service {
         }
         if message.is::<Carried>() {
             return Ok(message.read::<Carried>().map(|said| state.on_carried(node, said, now)));
+        }
+        if message.is::<LettersKept>() {
+            return Ok(message
+                .read::<LettersKept>()
+                .map(|said| state.on_letters_kept(node, &said)));
         }
         if message.is::<RecallPage>() {
             return match message.read::<RecallPage>() {

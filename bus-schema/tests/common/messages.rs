@@ -9,7 +9,7 @@ use bus_schema::{
     },
     aside::Aside,
     audit::{AuditCall, AuditWish},
-    carried::{Carried, NodeCarried, StreamCarried, Work},
+    carried::{Carried, LettersKept, NodeCarried, StreamCarried, Work, WorkflowLetters},
     envelope::{Header, Lock, NONCE_BYTES, SUITE, VERSION},
     member::{Role, Signed},
     message::{
@@ -197,6 +197,15 @@ fn daemon() -> Vec<Sample> {
                     bytes: 38_000,
                     timed: 20,
                     took_ms: 600,
+                }],
+            },
+        ),
+        message(
+            "",
+            LettersKept {
+                workflows: vec![WorkflowLetters {
+                    workflow: workflow(),
+                    kept: 300,
                 }],
             },
         ),
@@ -462,6 +471,7 @@ fn results() -> Vec<ApiResult> {
         at_unix_ms: 1_700_000_000_000,
         daemons: vec!["gateway".into(), "hub".into()],
         state: Some(RunState::Running),
+        letters_kept: Aside::default(),
     };
     let part = || WorkflowPart {
         workflow: "orders".into(),
@@ -485,6 +495,8 @@ fn results() -> Vec<ApiResult> {
         bytes: Aside::default(),
         bytes_per_s: Aside::default(),
         latency_ms: Aside::default(),
+        dropped_lately: Aside::default(),
+        has_letters: Aside::default(),
         trouble: String::new(),
     };
     let daemon = || DaemonView {

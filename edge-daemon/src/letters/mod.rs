@@ -23,6 +23,7 @@ use std::{
 
 use async_trait::async_trait;
 use bus_link::reserve;
+use bus_schema::{carried::WorkflowLetters, id::WorkflowId};
 use flow::{DeadLetter, DeadLetters, Due, Fault, LetterKey, Stand};
 
 pub use desk::Desk;
@@ -31,6 +32,8 @@ use store::{Store, StoreError};
 
 use crate::assemble::unix_ms;
 
+/// Not counted yet.
+const UNKNOWN: u64 = u64::MAX;
 /// The directory of all stores in the data directory.
 const DIR: &str = "dead";
 /// What a store's file is called after its workflow.
@@ -69,7 +72,7 @@ impl Letters {
 
     /// The letters of a workflow, by its name. Makes nothing on disk.
     pub fn of(&self, workflow: &str) -> Arc<LetterBox> {
-        let mut boxes = self.shared.boxes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut boxes = self.boxes();
         let shared = &self.shared;
         let make = || {
             Arc::new(LetterBox {
@@ -79,9 +82,30 @@ impl Letters {
                 started: shared.started,
                 store: Mutex::default(),
                 wishes: AtomicU64::new(0),
+                kept: AtomicU64::new(UNKNOWN),
             })
         };
         Arc::clone(boxes.entry(workflow.to_string()).or_insert_with(make))
+    }
+
+    /// Counts the letters of all workflows that have run here. Blocks.
+    pub fn count(&self) {
+        let boxes: Vec<_> = self.boxes().values().cloned().collect();
+        boxes.iter().for_each(|letters| letters.count());
+    }
+
+    /// How many letters of each workflow that has run here were kept when they were counted last.
+    pub fn kept(&self) -> Vec<WorkflowLetters> {
+        let boxes = self.boxes();
+        let kept = boxes.iter().map(|(name, letters)| WorkflowLetters {
+            workflow: WorkflowId::of_name(name),
+            kept: letters.kept.load(Ordering::Relaxed),
+        });
+        kept.filter(|one| one.kept != UNKNOWN).collect()
+    }
+
+    fn boxes(&self) -> MutexGuard<'_, HashMap<String, Arc<LetterBox>>> {
+        self.shared.boxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Workflows that have a store, by name, in order. Blocks.
@@ -113,9 +137,20 @@ pub struct LetterBox {
     /// Opened when it is first needed.
     store: Mutex<Option<Store>>,
     wishes: AtomicU64,
+    /// How many there were when they were counted last.
+    kept: AtomicU64,
 }
 
 impl LetterBox {
+    /// Counts them. Also another process may have let some go meanwhile. Blocks.
+    fn count(&self) {
+        match self.with_existing(|store| store.count()) {
+            Ok(kept) => self.kept.store(kept.unwrap_or(0), Ordering::Relaxed),
+            // Whoever depends on them says so, too.
+            Err(error) => tracing::debug!(path = %self.path.display(), %error, "the dead letters were not counted"),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Store>> {
         let locked = self.store.lock();
         locked.unwrap_or_else(|poisoned| {

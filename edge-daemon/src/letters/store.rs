@@ -526,6 +526,12 @@ impl Store {
         }
     }
 
+    /// How many there are.
+    pub fn count(&self) -> Result<u64, StoreError> {
+        let mut statement = self.conn.prepare_cached("SELECT count(*) FROM letter")?;
+        Ok(statement.query_row([], |row| row.get::<_, i64>(0))? as u64)
+    }
+
     /// What has happened so far.
     pub fn counters(&self) -> Counters {
         self.counters

@@ -36,6 +36,8 @@ use super::{carried::Way, clip, lag::Lag, rates::Rate};
 pub const STREAMS_PER_DAEMON_MAX: usize = 4_096;
 /// A report is forgotten when its daemon has gone on without repeating it for this long, in milliseconds.
 const STALE_MS: u64 = 60_000;
+/// Somebody should look at what was dropped for so long.
+const LATELY_MS: u64 = 24 * 3_600 * 1_000;
 /// A message that was overtaken is late by less than this, in milliseconds.
 const OVERTAKEN_MS: u64 = 2 * HEARTBEAT_MS;
 
@@ -160,6 +162,8 @@ pub struct Stream {
     rate: Rate,
     lag: Lag,
     way: Option<Box<Way>>,
+    /// How many were dropped, and when that became more.
+    dropped: (u64, u64),
 }
 
 impl Stream {
@@ -173,7 +177,14 @@ impl Stream {
             rate: Rate::default(),
             lag: Lag::default(),
             way: None,
+            dropped: (0, 0),
         }
+    }
+
+    /// Whether more was dropped within the last day. What was dropped before the plane has started counts as dropped then.
+    pub fn dropped_lately(&self, now_ms: u64) -> bool {
+        let (dropped, at_ms) = self.dropped;
+        dropped > 0 && now_ms.saturating_sub(at_ms) < LATELY_MS
     }
 
     /// Its workflow.
@@ -397,7 +408,18 @@ impl Streams {
         *slot = Some(heard);
         let account = stream.account();
         stream.rate.sample(now_ms, settled(&account.ledger));
-        let Ledger { produced, buffered, .. } = account.ledger;
+        let Ledger {
+            produced,
+            buffered,
+            dropped,
+            ..
+        } = account.ledger;
+        let at_ms = if dropped > stream.dropped.0 {
+            now_ms
+        } else {
+            stream.dropped.1
+        };
+        stream.dropped = (dropped, at_ms);
         stream.lag.sample(now_ms, produced, produced.saturating_sub(buffered));
     }
 

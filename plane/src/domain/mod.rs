@@ -19,6 +19,7 @@ pub mod history;
 pub mod labels;
 pub mod lag;
 pub mod ledger;
+pub mod letters;
 pub mod lineage;
 pub mod members;
 pub mod own_operator;

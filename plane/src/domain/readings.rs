@@ -38,7 +38,7 @@ pub const RECORDS: Metric = ("records", "records/s");
 pub const PRODUCED: Metric = ("produced", "records/s");
 /// Records that were dropped or became dead letters.
 pub const ERRORS: Metric = ("errors", "records/s");
-/// Dead letters.
+/// Records of a stream that died; of a workflow: the dead letters that its daemons keep, once they tell.
 pub const DEAD: Metric = ("dead_letters", "records");
 /// Records on their way.
 pub const WAITING: Metric = ("waiting", "records");
@@ -234,7 +234,9 @@ impl Gatherer {
         }
         for workflow in workflows {
             let subject = Arc::from(format!("workflow:{}", workflow.name));
-            if let Some(sums) = of_workflows.get(workflow.name.as_str()) {
+            if let Some(sums) = of_workflows.get_mut(workflow.name.as_str()) {
+                // Those that were discarded are nothing that somebody should look at.
+                sums.dead = workflow.letters_kept.get().copied().unwrap_or(sums.dead);
                 sums.readings(&subject, &mut out);
             }
             let troubled = matches!(workflow.state, Some(RunState::Failed | RunState::Retrying));
@@ -374,6 +376,8 @@ mod tests {
             bytes: Default::default(),
             bytes_per_s: Default::default(),
             latency_ms: Default::default(),
+            dropped_lately: Default::default(),
+            has_letters: Default::default(),
             trouble: String::new(),
         }
     }

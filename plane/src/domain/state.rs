@@ -23,6 +23,7 @@ use super::{
     groups::Groups,
     labels::Labels,
     ledger::Streams,
+    letters::Kept,
     members::{Member, Members},
     pairing::Pairings,
     peers::Parted,
@@ -73,6 +74,8 @@ pub struct State {
     pub streams: Streams,
     /// What nodes do.
     pub nodes: Nodes,
+    /// Dead letters that daemons keep.
+    pub kept: Kept,
     /// Revisions on their way, wave by wave.
     pub rollouts: Rollouts,
     pub(super) pairings: Pairings,
@@ -114,6 +117,7 @@ impl State {
             plans: Plans::default(),
             streams: Streams::default(),
             nodes: Nodes::default(),
+            kept: Kept::default(),
             rollouts: Rollouts::default(),
             pairings: Pairings::default(),
             groups: Groups::default(),
@@ -398,6 +402,7 @@ impl State {
                         self.daemons.remove(node);
                         self.labels.remove(node);
                         self.nodes.forget_daemon(node);
+                        self.kept.forget_daemon(node);
                         self.parted.remove(node);
                         replan |= self.plans.forget(node);
                     }
@@ -412,6 +417,7 @@ impl State {
                 Change::Retired(name) => {
                     self.streams.forget(&WorkflowId::of_name(&name));
                     self.nodes.forget(&WorkflowId::of_name(&name));
+                    self.kept.forget(&WorkflowId::of_name(&name));
                     self.workflows.retire(&name);
                 }
                 Change::Plan { node, plan, confirmed } => {

@@ -1,6 +1,9 @@
 //! The picture as operators see it: the same for the command line and the web page. Derives, never decides.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bus_schema::{
     api::{
@@ -293,14 +296,20 @@ impl State {
 
     /// All workflows, by name.
     pub fn workflow_views(&self, now: Now) -> Vec<WorkflowView> {
+        let untold = self.letters_untold();
         self.workflows
             .iter()
-            .map(|revision| self.workflow_view(revision, now))
+            .map(|revision| self.view_of(revision, &untold, now))
             .collect()
     }
 
     /// One workflow.
     pub fn workflow_view(&self, revision: &Revision, now: Now) -> WorkflowView {
+        self.view_of(revision, &self.letters_untold(), now)
+    }
+
+    fn view_of(&self, revision: &Revision, letters_untold: &BTreeSet<WorkflowId>, now: Now) -> WorkflowView {
+        let id = WorkflowId::of_name(&revision.workflow);
         let parts = self.parts_of(&revision.workflow, now);
         let mut daemons: Vec<_> = parts.iter().map(|part| part.daemon.clone()).collect();
         daemons.sort();
@@ -311,6 +320,10 @@ impl State {
             at_unix_ms: revision.at_unix_ms,
             daemons,
             state: overall(&parts, revision.number),
+            letters_kept: match letters_untold.contains(&id) {
+                true => Aside::default(),
+                false => self.letters_kept(&id).into(),
+            },
         }
     }
 
@@ -329,19 +342,23 @@ impl State {
     pub fn stream_views(&self, workflow: Option<&str>, now: Now) -> Vec<StreamView> {
         let id = workflow.map(WorkflowId::of_name);
         let streams = self.streams.iter().map(|(_, stream)| stream);
+        let untold = self.letters_untold();
         let mut views: Vec<_> = streams
             .filter(|stream| id.is_none_or(|id| *stream.workflow() == id))
-            .map(|stream| self.stream_view(stream, now))
+            .map(|stream| self.stream_view(stream, &untold, now))
             .collect();
         views.sort_by(|a, b| (&a.workflow, &a.edge, &a.producer).cmp(&(&b.workflow, &b.edge, &b.producer)));
         views
     }
 
-    fn stream_view(&self, stream: &Stream, now: Now) -> StreamView {
+    fn stream_view(&self, stream: &Stream, letters_untold: &BTreeSet<WorkflowId>, now: Now) -> StreamView {
         let account = stream.account();
         let (producer, consumer) = stream.ends();
         let name = |node: Option<NodeId>| node.map_or(String::new(), |node| self.members.name_of(&node));
         let way = stream.way();
+        let workflow = stream.workflow();
+        let has_letters =
+            account.ledger.dead > 0 && (letters_untold.contains(workflow) || self.letters_kept(workflow) > 0);
         let mut trouble = stream.trouble();
         if trouble.is_empty() && !stream.is_accounted() {
             trouble = format!("no account from '{}' yet", name(producer));
@@ -360,6 +377,8 @@ impl State {
             bytes: way.map_or_else(Aside::default, |way| way.bytes().into()),
             bytes_per_s: way.map_or_else(Aside::default, |way| way.bytes_per_s(now.mono_ms).into()),
             latency_ms: way.map_or_else(Aside::default, |way| way.latency_ms(now.mono_ms).into()),
+            dropped_lately: stream.dropped_lately(now.mono_ms).into(),
+            has_letters: has_letters.into(),
             trouble,
         }
     }
@@ -442,61 +461,13 @@ fn overall(parts: &[WorkflowPart], revision: u32) -> Option<RunState> {
 
 #[cfg(test)]
 mod tests {
-    use bus_schema::message::{HostFacts, Status, WorkflowStatus};
+    use bus_schema::message::{Status, WorkflowStatus};
 
     use super::*;
     use crate::domain::{
-        Change,
         change::Signer,
-        members::Member,
-        testing::{certificate, fleet, identity, node, part, status},
-        workflows::Revision,
+        testing::{at, identity, node, state, status},
     };
-
-    fn at(mono_ms: u64) -> Now {
-        Now {
-            mono_ms,
-            unix_ms: mono_ms as i64,
-        }
-    }
-
-    /// Daemons `gw` (1) and `hub` (2), a workflow `a` in revision 1 on both, under plan 1.
-    fn state() -> State {
-        let mut state = State::new(fleet(), node(100));
-        for (n, name, role) in [
-            (1, "gw", Role::Daemon),
-            (2, "hub", Role::Daemon),
-            (3, "anna", Role::Operator),
-        ] {
-            let certificate = certificate(n, name, role);
-            let signed = bus_schema::member::Signed::new(&certificate, &identity(0));
-            let host = HostFacts {
-                version: "0.0.9".into(),
-                ..HostFacts::default()
-            };
-            state.members.insert(Member {
-                certificate,
-                signed,
-                host,
-                enrolled_unix_ms: 0,
-            });
-        }
-        let signer = Signer {
-            root: identity(0),
-            plane: identity(100),
-        };
-        let parts = [(node(1), part("a", 1)), (node(2), part("a", 1))].into();
-        let mut changes = state.place(&WorkflowId::of_name("a"), parts, &signer).unwrap();
-        changes.push(Change::Revision(Revision {
-            workflow: "a".into(),
-            number: 1,
-            text: "name = 'a'".into(),
-            by: "anna".into(),
-            at_unix_ms: 5,
-        }));
-        state.apply(changes, true, at(0));
-        state
-    }
 
     fn says(state: &mut State, n: u8, revision: u32, run: RunState, now: u64) {
         let workflow = WorkflowId::of_name("a");

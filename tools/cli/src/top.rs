@@ -293,6 +293,8 @@ mod tests {
             bytes: Default::default(),
             bytes_per_s: Default::default(),
             latency_ms: Default::default(),
+            dropped_lately: Default::default(),
+            has_letters: Default::default(),
             trouble: trouble.into(),
         }
     }

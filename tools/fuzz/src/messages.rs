@@ -2,7 +2,7 @@
 
 use bus_schema::{
     api::{ApiCall, ApiResult},
-    carried::Carried,
+    carried::{Carried, LettersKept},
     control::{ControlCall, ControlResult},
     letter::{LetterCall, LetterResult},
     member::{Certificate, Invitation, Roster, Signed},
@@ -56,6 +56,7 @@ fn each(kind: u16, ver: u8, payload: &[u8]) {
     again::<Status>(kind, ver, payload);
     again::<StreamReports>(kind, ver, payload);
     again::<Carried>(kind, ver, payload);
+    again::<LettersKept>(kind, ver, payload);
     again::<PlanPut>(kind, ver, payload);
     again::<RosterPut>(kind, ver, payload);
     again::<CatalogAsk>(kind, ver, payload);

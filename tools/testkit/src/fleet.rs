@@ -13,6 +13,9 @@ use crate::{Cmd, Ledger, Mosquitto, Nats, Proc, Signal, Tls, free_port, temp_dir
 /// How long a command or a start may take on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
+/// Who shows it may fetch the plane's metrics.
+const METRICS_TOKEN: &str = "a token for metrics";
+
 /// The broker of a [`Fleet`]: it can be taken away and brought back, on the same port.
 pub enum Broker {
     /// Ours. Configured by the plane's `init`, so it starts after that.
@@ -344,6 +347,27 @@ impl Fleet {
         let mut plane = self.plane_cmd().spawn();
         plane.wait_for_log("the plane is running", SOON);
         self.plane = Some(plane);
+    }
+
+    /// Restarts the plane with metrics that can be fetched.
+    #[track_caller]
+    pub fn with_metrics(mut self) -> Self {
+        let settings = self.path("plane/plane.toml");
+        let before = fs::read_to_string(&settings).expect("settings");
+        fs::write(self.path("plane/metrics.token"), METRICS_TOKEN).expect("a token");
+        fs::write(&settings, format!("metrics_token_file = \"metrics.token\"\n{before}")).expect("settings");
+        self.plane_away();
+        self.plane_back();
+        self
+    }
+
+    /// What Prometheus would fetch now.
+    pub fn metrics(&self) -> Result<String, String> {
+        let info: serde_json::Value =
+            serde_json::from_str(&self.cli(&["info", "-o", "json"])?).map_err(|error| error.to_string())?;
+        let url = format!("http://{}/metrics", info["http"].as_str().ok_or("no address")?);
+        let token = format!("authorization: Bearer {METRICS_TOKEN}");
+        Ok(Cmd::new("curl").args(["-sS", "-H", &token, &url]).run(SOON).stdout)
     }
 
     /// The running plane.

@@ -8,7 +8,6 @@ use serde_json::Value;
 use testkit::{Broker, Cmd, Fleet, wait_ok};
 
 const SOON: Duration = Duration::from_secs(60);
-const TOKEN: &str = "a token for metrics";
 
 /// A workflow over two daemons.
 fn text(fleet: &Fleet) -> String {
@@ -29,13 +28,7 @@ fn sample(page: &str, parts: &[&str]) -> Option<f64> {
 
 #[test]
 fn bytes_latency_and_nodes_are_told_and_kept() {
-    let mut fleet = Fleet::start(Broker::embedded(false), None);
-    let settings = fleet.path("plane/plane.toml");
-    let before = fs::read_to_string(&settings).expect("settings");
-    fs::write(fleet.path("plane/metrics.token"), TOKEN).expect("a token");
-    fs::write(&settings, format!("metrics_token_file = \"metrics.token\"\n{before}")).expect("settings");
-    fleet.plane_away();
-    fleet.plane_back();
+    let fleet = Fleet::start(Broker::embedded(false), None).with_metrics();
     for name in ["gateway", "hub"] {
         fleet.enrol(name);
     }
@@ -75,11 +68,8 @@ fn bytes_latency_and_nodes_are_told_and_kept() {
     }
 
     // What Prometheus fetches.
-    let info: Value = serde_json::from_str(&fleet.cli(&["info", "-o", "json"]).expect("info")).expect("JSON");
-    let url = format!("http://{}/metrics", info["http"].as_str().expect("an address"));
     wait_ok("the stream's bytes and latency", SOON, || {
-        let token = format!("authorization: Bearer {TOKEN}");
-        let page = Cmd::new("curl").args(["-sS", "-H", &token, &url]).run(SOON).stdout;
+        let page = fleet.metrics()?;
         let of_stream = |name: &str| sample(&page, &[name, "workflow=\"readings\"", "producer=\"gateway\""]);
         let of_node = |name: &str, node: &str| sample(&page, &[name, &format!("node=\"{node}\"")]);
         let all = [

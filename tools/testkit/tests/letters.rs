@@ -145,7 +145,18 @@ fn what_a_destination_refused_arrives_once_when_it_is_mended() {
 /// why it cannot.
 #[test]
 fn what_died_before_a_stream_goes_into_it() {
-    let fleet = Fleet::start(Broker::embedded(false), None);
+    let fleet = Fleet::start(Broker::embedded(false), None).with_metrics();
+    // What somebody has still to look at: the books go on counting what was discarded.
+    let kept = |wanted: u64| {
+        wait_ok(&format!("{wanted} letters kept"), SOON, || {
+            let page = fleet.metrics()?;
+            let found = page
+                .lines()
+                .find(|line| line.starts_with("mycelial_workflow_letters_kept{"));
+            let wanted = format!("mycelial_workflow_letters_kept{{workflow=\"parts\"}} {wanted}");
+            (found == Some(&wanted)).then_some(()).ok_or(format!("{found:?}"))
+        });
+    };
     fleet.enrol("gateway");
     fleet.enrol("hub");
     let lines = "{\"n\": 1}\n{\"n\": 0}\nnonsense\n{\"n\": 2}\n{\"n\": 0}\n";
@@ -170,6 +181,7 @@ fn what_died_before_a_stream_goes_into_it() {
         ..Ledger::default()
     };
     books(&fleet, "the failures", ledger(2, 3));
+    kept(3);
     let listed = letters(&fleet, "parts");
     let stages: Vec<_> = listed
         .iter()
@@ -203,6 +215,7 @@ fn what_died_before_a_stream_goes_into_it() {
         refused.then_some(()).ok_or(format!("{left:?}"))
     });
     books(&fleet, "the replay", ledger(4, 1));
+    kept(1);
     let found: Vec<i64> = Connection::open(fleet.dir().join("copy.db"))
         .and_then(|db| {
             let mut statement = db.prepare(&format!("SELECT n FROM {COPY} ORDER BY n"))?;
@@ -216,4 +229,5 @@ fn what_died_before_a_stream_goes_into_it() {
     let (_, said) = cli(&fleet, &["dlq", "list", "parts"]);
     assert!(said.contains("no dead letters") && said.contains("1 purged"), "{said}");
     books(&fleet, "the purge", ledger(4, 1));
+    kept(0);
 }

@@ -64,11 +64,24 @@ it("the worst comes first", () => {
     "gone is offline",
     "Workflow b has failed",
     "Workflow a keeps retrying",
-    "3 dead letters in a, a → b",
+    "3 dead letters in a",
     "The stream c, a → b does not flow",
     "late is late",
     "hurt set 2 things aside as damaged",
   ]);
+});
+
+it("what was discarded or dropped long ago needs nobody, however much the ledger counts", () => {
+  const told = (letters_kept: number | undefined, dropped_lately: boolean | undefined) => {
+    const one = stream("shop", 3);
+    const streams = [{ ...one, ledger: { ...one.ledger, dropped: 2 }, dropped_lately }];
+    return attention({ daemons: [], workflows: [{ ...workflow("shop", "running"), letters_kept }], streams });
+  };
+  expect(told(0, false)).toEqual([]);
+  expect(told(1, false)).toMatchObject([{ title: "1 dead letter in shop", href: "/workflows/shop/letters" }]);
+  expect(told(0, true)).toMatchObject([{ title: "2 records given up in shop, a → b" }]);
+  // A plane or a daemon that does not tell: all that there is.
+  expect(told(undefined, undefined)).toHaveLength(2);
 });
 
 it("many of a kind are one line that leads to all of them", () => {

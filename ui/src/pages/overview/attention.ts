@@ -61,22 +61,37 @@ function failing(workflows: readonly WorkflowView[]) {
   });
 }
 
+/** Letters that wait for somebody. Daemons of an earlier version do not tell: then all that died. */
+function letters(workflows: readonly WorkflowView[], all: readonly StreamView[]) {
+  const items: Item[] = [];
+  for (const { name, letters_kept } of workflows) {
+    const own = all.filter(({ workflow }) => workflow === name);
+    const kept = letters_kept ?? own.reduce((sum, { ledger }) => sum + ledger.dead, 0);
+    if (kept === 0) continue;
+    items.push({
+      key: `letters/${name}`,
+      tone: "warn",
+      title: `${count(kept, "dead letter")} in ${name}`,
+      detail: own.find(({ ledger, trouble }) => ledger.dead > 0 && trouble !== "")?.trouble ?? "",
+      href: `/workflows/${part(name)}/letters`,
+    });
+  }
+  return grouped(items, {
+    key: "letters",
+    tone: "warn",
+    title: `${count(items.length, "workflow")} have dead letters`,
+    href: "/workflows",
+  });
+}
+
 function streams(all: readonly StreamView[], failed: ReadonlySet<string>) {
   const items: Item[] = [];
   for (const stream of all) {
-    const { dead, dropped } = stream.ledger;
+    const { dropped } = stream.ledger;
     const key = `stream/${stream.workflow} ${stream.edge} ${stream.producer}`;
     const href = `/workflows/${part(stream.workflow)}`;
     const name = `${stream.workflow}, ${stream.edge.replace("->", " → ")}`;
-    if (dead > 0) {
-      items.push({
-        key,
-        tone: "warn",
-        title: `${count(dead, "dead letter")} in ${name}`,
-        detail: stream.trouble,
-        href,
-      });
-    } else if (dropped > 0) {
+    if (stream.dropped_lately ?? dropped > 0) {
       const title = `${count(dropped, "record")} given up in ${name}`;
       items.push({ key, tone: "warn", title, detail: "As the workflow's policy for a full buffer wants it.", href });
     } else if (stream.trouble !== "" && !failed.has(stream.workflow)) {
@@ -210,6 +225,7 @@ export function attention(fleet: Fleet): Item[] {
     ...stuck(rollouts),
     ...alarms(alerts),
     ...full(all, quotas),
+    ...letters(workflows, all),
     ...streams(all, failed),
     ...rest(daemons),
   ];

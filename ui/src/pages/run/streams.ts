@@ -38,6 +38,10 @@ const worse = (...tones: readonly Tone[]) => WORST.find((tone) => tones.includes
 
 const NO_SIZES: ReadonlyMap<string, number> = new Map();
 
+/** Records that somebody should look at: dropped lately, or dead and not all discarded. The ledger counts them for ever. */
+const lostOf = ({ ledger, dropped_lately = true, has_letters = true }: StreamView) =>
+  (dropped_lately ? ledger.dropped : 0) + (has_letters ? ledger.dead : 0);
+
 export function edgeState(streams: readonly StreamView[], sizes = NO_SIZES): EdgeState {
   const carried = streams.flatMap((each) => {
     const size = sizes.get(streamKey(each));
@@ -45,7 +49,7 @@ export function edgeState(streams: readonly StreamView[], sizes = NO_SIZES): Edg
   });
   const sum = (value: (stream: StreamView) => number) => streams.reduce((total, each) => total + value(each), 0);
   const trouble = streams.find((each) => each.trouble !== "")?.trouble ?? "";
-  const lost = sum(({ ledger }) => ledger.dropped + ledger.dead);
+  const lost = sum(lostOf);
   const lagMs = longest(streams);
   return {
     tone: streams.length === 0 ? "off" : worse(trouble !== "" ? "bad" : lost > 0 ? "warn" : "good", lagTone(lagMs)),

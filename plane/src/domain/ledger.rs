@@ -210,6 +210,15 @@ impl Stream {
         )
     }
 
+    /// Who has or had the letters of what it counts as dead: its producer those that died before, its consumer the others.
+    pub fn keepers(&self) -> impl Iterator<Item = NodeId> {
+        let before = self.producer.as_ref().map_or(0, |heard| heard.report.dead_before);
+        let (producer, consumer) = self.ends();
+        let dead = self.account().ledger.dead;
+        let ends = [producer.filter(|_| before > 0), consumer.filter(|_| dead > before)];
+        ends.into_iter().flatten()
+    }
+
     fn reports(&self) -> (Option<&StreamReport>, Option<&StreamReport>) {
         (
             self.producer.as_ref().map(|heard| &heard.report),

@@ -42,19 +42,15 @@ impl State {
         }
     }
 
-    /// Workflows of which a daemon that runs them counts records as dead and has not told how many it keeps: it has not spoken
+    /// Workflows of which a daemon that runs them has, or had, letters and has not told how many it keeps: it has not spoken
     /// since the plane has started, or is older than this message.
     pub(super) fn letters_untold(&self) -> BTreeSet<WorkflowId> {
         let mut untold = BTreeSet::new();
         for (_, stream) in self.streams.iter() {
             let workflow = *stream.workflow();
-            if stream.account().ledger.dead == 0 || untold.contains(&workflow) {
-                continue;
-            }
-            let (producer, consumer) = stream.ends();
             let is_untold =
-                |daemon: &NodeId| self.plans.runs(daemon, &workflow) && !self.kept.has_told(&workflow, daemon);
-            if [producer, consumer].iter().flatten().any(is_untold) {
+                |daemon: NodeId| self.plans.runs(&daemon, &workflow) && !self.kept.has_told(&workflow, &daemon);
+            if stream.keepers().any(is_untold) {
                 untold.insert(workflow);
             }
         }
@@ -134,6 +130,29 @@ mod tests {
         let day = 24 * 3_600 * 1_000;
         state.on_reports(node(1), 1, vec![report(3, 2)], at(day));
         assert_eq!(looks(&state, day + 10), (Some(0), 3, flags(false, false)), "a day ago");
+        // Those that died before a stream are with its producer, and its consumer need not speak of them.
+        let over = |dead, dead_before| StreamReport {
+            stream: StreamId::from_hash(&[2; 32]),
+            side: Side::Producer,
+            dead_before,
+            ..report(dead, 0)
+        };
+        let hub = |dead| StreamReport {
+            side: Side::Consumer,
+            ..over(dead, 0)
+        };
+        state.on_reports(node(2), 1, vec![hub(0)], at(day));
+        state.on_reports(node(1), 1, vec![over(2, 2)], at(day));
+        assert_eq!(looks(&state, day + 10).0, Some(0));
+        state.on_reports(node(2), 1, vec![hub(1)], at(day));
+        assert_eq!(
+            looks(&state, day + 10).0,
+            None,
+            "one is with the consumer, who has not told"
+        );
+        state.on_letters_kept(node(2), &kept(1));
+        assert_eq!(looks(&state, day + 10).0, Some(1));
+        state.on_letters_kept(node(2), &kept(0));
         state.on_reports(node(1), 1, vec![report(3, 5)], at(day + 20));
         assert_eq!(looks(&state, day + 20), (Some(0), 3, flags(false, true)));
         assert_eq!(

@@ -2,10 +2,10 @@
 
 #![cfg(target_os = "linux")]
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{Broker, Cmd, Fleet, wait_ok};
+use testkit::{Broker, Fleet, wait_ok};
 
 const SOON: Duration = Duration::from_secs(60);
 

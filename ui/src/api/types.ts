@@ -24,7 +24,9 @@ export type Labelled = Told<Schemas["Labelled"]>;
 export type WorkflowPart = Told<Schemas["WorkflowPart"]>;
 export type Carriers = Told<Schemas["Carriers"]>;
 export type ComponentView = Told<Schemas["ComponentView"]>;
-export type WorkflowView = Told<Schemas["WorkflowView"]>;
+type WorkflowTold = Told<Schemas["WorkflowView"]>;
+/** `letters_kept` is left out while a daemon that may keep some has not said. */
+export type WorkflowView = Omit<WorkflowTold, "letters_kept"> & Partial<Pick<WorkflowTold, "letters_kept">>;
 export type WorkflowText = Told<Schemas["WorkflowShown"]>;
 export type RevisionView = Told<Schemas["RevisionView"]>;
 export type PlaneInfo = Told<Schemas["PlaneInfo"]>;
@@ -82,8 +84,8 @@ export type LettersDone = Told<Schemas["Done"]>;
 export type SecretView = Told<Schemas["SecretView"]>;
 export type SecretTold = Told<Schemas["Told"]>;
 
-/** What a stream carries, and how long that takes: left out as long as its producer has not said. */
-type Carried = "bytes" | "bytes_per_s" | "latency_ms";
+/** What a stream carries, and how long that takes: left out as long as its producer has not said; and what is told of losses. */
+type Carried = "bytes" | "bytes_per_s" | "latency_ms" | "dropped_lately" | "has_letters";
 type StreamTold = Told<Schemas["StreamView"]>;
 export type StreamView = Omit<StreamTold, Carried> & Partial<Pick<StreamTold, Carried>>;
 export type NodeView = Told<Schemas["NodeView"]>;

@@ -72,16 +72,20 @@ it("the worst comes first", () => {
 });
 
 it("what was discarded or dropped long ago needs nobody, however much the ledger counts", () => {
-  const told = (letters_kept: number | undefined, dropped_lately: boolean | undefined) => {
+  const told = (kept: Pick<WorkflowView, "letters_kept">, dropped: Pick<StreamView, "dropped_lately">) => {
     const one = stream("shop", 3);
-    const streams = [{ ...one, ledger: { ...one.ledger, dropped: 2 }, dropped_lately }];
-    return attention({ daemons: [], workflows: [{ ...workflow("shop", "running"), letters_kept }], streams });
+    const streams = [{ ...one, ledger: { ...one.ledger, dropped: 2 }, ...dropped }];
+    return attention({ daemons: [], workflows: [{ ...workflow("shop", "running"), ...kept }], streams });
   };
-  expect(told(0, false)).toEqual([]);
-  expect(told(1, false)).toMatchObject([{ title: "1 dead letter in shop", href: "/workflows/shop/letters" }]);
-  expect(told(0, true)).toMatchObject([{ title: "2 records given up in shop, a → b" }]);
-  // A plane or a daemon that does not tell: all that there is.
-  expect(told(undefined, undefined)).toHaveLength(2);
+  expect(told({ letters_kept: 0 }, { dropped_lately: false })).toEqual([]);
+  expect(told({ letters_kept: 1 }, { dropped_lately: false })).toMatchObject([
+    { title: "1 dead letter in shop", href: "/workflows/shop/letters" },
+  ]);
+  expect(told({ letters_kept: 0 }, { dropped_lately: true })).toMatchObject([
+    { title: "2 records given up in shop, a → b" },
+  ]);
+  // A daemon that does not tell: all that there is.
+  expect(told({}, {})).toHaveLength(2);
 });
 
 it("many of a kind are one line that leads to all of them", () => {

@@ -68,6 +68,12 @@ it("finds the parts of a shared destination, and whole ones with such names not"
 it.each([
   [{ trouble: "no credit" }, "bad", "no credit"],
   [{ ledger: { ...ledger, dead: 3 } }, "warn", "3 dropped or dead"],
+  [{ ledger: { ...ledger, dead: 3 }, has_letters: false }, "good", ""],
+  [
+    { ledger: { ...ledger, dead: 3, dropped: 2 }, has_letters: true, dropped_lately: false },
+    "warn",
+    "3 dropped or dead",
+  ],
   [{ lag_ms: 59_999 }, "good", ""],
   [{ lag_ms: 60_000 }, "warn", ""],
   [{ lag_ms: 600_000, ledger: { ...ledger, dead: 3 } }, "bad", "3 dropped or dead"],

@@ -3,8 +3,8 @@
 
 import assert from "node:assert/strict";
 import { accessible } from "./looks.mjs";
-import { api, begin, button, dialog, go, link, looks, page, rows, text, told, until, walk, watch } from "./walk.mjs";
-import { shoot, wish } from "./world.mjs";
+import { api, begin, button, dialog, go, link, looks, origin, page, rows, text, told, until, walk, watch } from "./walk.mjs";
+import { PATIENCE_MS, shoot, wish } from "./world.mjs";
 
 const field = (name) => page.getByLabel(name, { exact: true });
 const count = async (where) => Number(await wish("sql", `select count(*) from kept where ${where}`));
@@ -42,6 +42,30 @@ const STEPS = {
     await begin();
     await wish("postgres");
     await wish("sql", "create table kept (n bigint check (n not in (5, 6)))");
+  },
+
+  "eight tabs are open, and the last of them loads": async () => {
+    const live = (tab) => tab.getByText("live", { exact: true }).waitFor();
+    // Without a window every tab counts as seen.
+    const show = (tab, isShown) =>
+      tab.evaluate((hidden) => {
+        Object.defineProperty(document, "hidden", { configurable: true, value: hidden });
+        document.dispatchEvent(new Event("visibilitychange"));
+      }, !isShown);
+    const tabs = [page];
+    while (tabs.length < 8) {
+      await show(tabs.at(-1), false);
+      const tab = await page.context().newPage();
+      tab.setDefaultTimeout(PATIENCE_MS);
+      watch.add(tab);
+      await tab.goto(`${origin}/daemons`);
+      await live(tab);
+      await tab.getByRole("cell", { name: "gateway" }).first().waitFor();
+      tabs.push(tab);
+    }
+    for (const tab of tabs.slice(1)) await tab.close();
+    await show(page, true);
+    await live(page);
   },
 
   "records are tried before anything runs": async () => {

@@ -38,7 +38,16 @@ class FakeSource {
   }
 }
 
+class FakeDocument extends EventTarget {
+  hidden = false;
+  show(isShown: boolean) {
+    this.hidden = !isShown;
+    this.dispatchEvent(new Event("visibilitychange"));
+  }
+}
+
 describe("the live picture", () => {
+  let page: FakeDocument;
   const newest = () => FakeSource.all.at(-1) as FakeSource;
   const open = () => FakeSource.all.filter(({ readyState }) => readyState !== FakeSource.CLOSED).length;
   const link = () => useLive.getState().link;
@@ -48,6 +57,8 @@ describe("the live picture", () => {
   beforeEach(() => {
     vi.useFakeTimers();
     vi.stubGlobal("EventSource", FakeSource);
+    page = new FakeDocument();
+    vi.stubGlobal("document", page);
     FakeSource.all = [];
     startLive(new QueryClient());
     newest().onmessage({ data: PICTURE });
@@ -76,6 +87,40 @@ describe("the live picture", () => {
     expect([link(), FakeSource.all.length, open()]).toEqual(["off", 3, 1]);
     newest().onmessage({ data: PICTURE });
     expect([link(), useLive.getState().offSince]).toEqual(["on", null]);
+  });
+
+  it("takes no connection while nobody sees the page, and is not off for that", () => {
+    page.show(false);
+    vi.advanceTimersByTime(600_000);
+    expect([link(), open()]).toEqual(["on", 0]);
+    page.show(true);
+    expect([link(), open()]).toEqual(["connecting", 1]);
+    newest().onmessage({ data: PICTURE });
+    expect([link(), open()]).toEqual(["on", 1]);
+  });
+
+  it("begins when a page that was opened behind others is shown", () => {
+    endLive("");
+    page.show(false);
+    startLive(new QueryClient());
+    vi.advanceTimersByTime(600_000);
+    expect([link(), open()]).toEqual(["connecting", 0]);
+    page.show(true);
+    expect(open()).toBe(1);
+  });
+
+  it("stays off in a page that is shown again while the plane is away", () => {
+    vi.advanceTimersByTime(SILENT_MS);
+    page.show(false);
+    page.show(true);
+    expect([link(), open()]).toEqual(["off", 1]);
+  });
+
+  it("does not begin by being shown when nobody is logged in", () => {
+    endLive("");
+    page.show(false);
+    page.show(true);
+    expect([link(), open()]).toEqual(["out", 0]);
   });
 
   it("says why the plane refuses it, and begins when it does not any more", async () => {

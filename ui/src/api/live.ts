@@ -1,5 +1,6 @@
 // The live picture: one connection for the whole page, kept up by itself. What arrives goes into the query cache, so a
-// page reads the same data whether it was fetched or pushed; the last two minutes of rates are kept for sparklines.
+// page reads the same data whether it was fetched or pushed; the last two minutes of rates are kept for sparklines. A page that
+// nobody sees has no connection: a browser has six to one plane, and the plane has room for so many pages that look.
 
 import type { QueryClient } from "@tanstack/react-query";
 import { create } from "zustand";
@@ -118,6 +119,8 @@ let watchdog: ReturnType<typeof setTimeout> | undefined;
 /** Asks why there is no picture. */
 let probe: AbortController | null = null;
 let client: QueryClient | null = null;
+/** Somebody is logged in. */
+let isBegun = false;
 
 /** Packets may vanish without any connection ending: then it is opened anew. */
 function watch(ms: number) {
@@ -172,6 +175,7 @@ async function reopen() {
 
 function open() {
   close();
+  if (document.hidden) return;
   if (useLive.getState().link === "out") useLive.setState({ link: "connecting" });
   source = new EventSource(`${BASE}/live`);
   watch(FIRST_MS);
@@ -191,11 +195,27 @@ function close() {
   source = null;
 }
 
+/** The page is shown again, or not any more. What is shown then is as old as it is, but nothing is wrong with the plane. */
+function onSight() {
+  if (!isBegun) return;
+  if (document.hidden) return close();
+  if (useLive.getState().link === "on") useLive.setState({ link: "connecting" });
+  open();
+}
+
+function end() {
+  document.removeEventListener("visibilitychange", onSight);
+  isBegun = false;
+  close();
+}
+
 /** No picture comes until it begins again. */
-export const holdLive = close;
+export const holdLive = end;
 
 /** Begins: somebody is logged in. */
 export function startLive(queries: QueryClient) {
+  document.addEventListener("visibilitychange", onSight);
+  isBegun = true;
   client = queries;
   labelsAt = 0;
   useLive.setState({ link: "connecting", offSince: null, offCause: "" });
@@ -204,7 +224,7 @@ export function startLive(queries: QueryClient) {
 
 /** Ends: nobody is logged in any more, and nothing of the fleet stays in this page. */
 export function endLive(loginHint: string) {
-  close();
+  end();
   client?.clear();
   const nothing = { offSince: null, offCause: "", pictureAt: null, rates: new Map(), sizes: new Map() };
   useLive.setState({ link: "out", loginHint, ...nothing });

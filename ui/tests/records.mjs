@@ -3,7 +3,23 @@
 
 import assert from "node:assert/strict";
 import { accessible } from "./looks.mjs";
-import { api, begin, button, dialog, go, link, looks, origin, page, rows, text, told, until, walk, watch } from "./walk.mjs";
+import {
+  api,
+  begin,
+  button,
+  dialog,
+  go,
+  link,
+  looks,
+  origin,
+  page,
+  rows,
+  text,
+  told,
+  until,
+  walk,
+  watch,
+} from "./walk.mjs";
 import { PATIENCE_MS, shoot, wish } from "./world.mjs";
 
 const field = (name) => page.getByLabel(name, { exact: true });

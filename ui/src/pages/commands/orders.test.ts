@@ -41,6 +41,7 @@ it.each([
   [{ kind: "pause" }, null, "mycelial daemon pause -l site=berlin"],
   [{ kind: "pause", workflow: "shop" }, "gw-1", "mycelial workflow pause shop --daemon gw-1"],
   [{ kind: "restart", workflow: "shop" }, "gw-1", "mycelial workflow restart shop --daemon gw-1"],
+  [{ kind: "drain", deadline: "2m" }, "gw-1", "mycelial daemon drain gw-1 --wait-max 2m"],
   [{ kind: "log_level" }, null, "mycelial daemon log-level debug -l site=berlin --for 10m"],
 ] as const)("%j on %s is %s", (change, only, expected) => {
   expect(cliOf({ ...FIRST, ...change }, "site=berlin", only)).toBe(expected);

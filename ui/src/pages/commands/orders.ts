@@ -66,14 +66,14 @@ export function orderOf(typed: Typed): { order: Order; deadline_s: number } | nu
 }
 
 /** The same on the command line; `null`: it asks one daemon at a time there. `only`: the one daemon that is chosen. */
-export function cliOf({ kind, workflow, level, hold }: Typed, selector: string, only: string | null) {
+export function cliOf({ kind, workflow, level, hold, deadline }: Typed, selector: string, only: string | null) {
   const whom = only === null ? `-l ${shellWord(selector || "name:*")}` : shellWord(only);
   switch (kind) {
     case "ping":
     case "diagnose":
       return only === null ? null : `mycelial daemon ${kind} ${whom}`;
     case "drain":
-      return `mycelial daemon drain ${whom}`;
+      return `mycelial daemon drain ${whom} --wait-max ${deadline.trim()}`;
     case "spool_check":
       return `mycelial daemon spool-check ${whom}`;
     case "log_level":

@@ -8,12 +8,13 @@ import { useDaemons, useGroups, useWorkflows } from "@/api/queries";
 import { useMay } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
-import { CliButton, shellWord } from "@/components/copy";
+import { CliButton } from "@/components/copy";
 import { Field, Select } from "@/components/field";
 import { Status } from "@/components/status";
 import { sentence } from "@/lib/format";
 import { targetsOf } from "@/lib/targets";
 import { type Node, placesOf } from "@/workflow/graph";
+import { cliToCheck } from "./cli";
 import type { Workbench } from "./state";
 
 function useTargets(place: string) {
@@ -55,9 +56,7 @@ export default function TestConnection({ bench, node }: { bench: Workbench; node
         <Button busy={run.isPending} onClick={() => run.mutate()}>
           Test the connection
         </Button>
-        <CliButton
-          command={`mycelial workflow check -f ${shellWord(`${bench.graph.name}.toml`)} --daemon ${shellWord(daemon)}`}
-        />
+        <CliButton command={cliToCheck(bench.graph.name, daemon)} />
       </div>
       {run.isError && <Failure error={run.error} />}
       {run.data && (

@@ -8,16 +8,18 @@ import type { RecordShown, Step } from "@/api/types";
 import { Allowed } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
-import { CliButton, shellWord } from "@/components/copy";
+import { CliButton } from "@/components/copy";
 import { Field, Select, Textarea } from "@/components/field";
 import { Empty, Section } from "@/components/page";
 import { Records } from "@/components/records";
 import { Status } from "@/components/status";
 import { tell } from "@/components/toast";
 import { count, number } from "@/lib/format";
+import { jsonOf } from "@/lib/json";
 import { save } from "@/lib/save";
 import { freeName } from "@/workflow/edit";
 import { fromLines } from "@/workflow/rows";
+import { cliToPreview, recordsFile } from "./cli";
 import { asTest, droppedRows, inputOf, numbers, RECORDS_MAX } from "./preview-steps";
 import type { Workbench } from "./state";
 import { TrialDaemon, useTrialDaemon } from "./trial-daemon";
@@ -48,7 +50,8 @@ export function Preview({ bench }: { bench: Workbench }) {
   const wrong = fromLines(lines).error ?? (total > RECORDS_MAX ? `A preview takes ${RECORDS_MAX} at most.` : undefined);
   const isReady = total > 0 && total <= RECORDS_MAX && all.every(({ error }) => error === null);
   const set = (text: string) => setGiven({ ...given, [source]: text });
-  const file = `${source}.jsonl`;
+  const file = recordsFile(source);
+  const tried = samples.map((sample) => sample.source);
   return (
     <div className="flex max-w-5xl flex-col gap-4">
       <p className="text-sm">
@@ -82,9 +85,7 @@ export function Preview({ bench }: { bench: Workbench }) {
         <Button disabled={!isReady} onClick={() => save(file, `${lines.trim()}\n`, "application/jsonl")}>
           Save {file}
         </Button>
-        <CliButton
-          command={`mycelial workflow preview ${shellWord(`${graph.name}.toml`)} --given ${shellWord(`${source}=${file}`)} --daemon ${shellWord(daemon)}`}
-        />
+        <CliButton command={cliToPreview(graph.name, tried.length > 0 ? tried : [source], daemon)} />
       </div>
       {run.isError && <Failure error={run.error} />}
       {run.data && <Steps bench={bench} given={run.variables} steps={run.data} />}
@@ -149,7 +150,7 @@ function Capture({ bench, source, daemon, onCaught }: CaptureProps) {
       return capture(daemon, bench.name ?? "", source, enough.current.signal, setCaughtSoFar);
     },
     onSuccess: ({ caught, cause }) => {
-      if (caught.length > 0) onCaught(caught.map((record) => JSON.stringify(record)).join("\n"));
+      if (caught.length > 0) onCaught(caught.map(jsonOf).join("\n"));
       tell(
         caught.length > 0
           ? `${count(caught.length, "record")} captured.`

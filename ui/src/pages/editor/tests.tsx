@@ -6,7 +6,7 @@ import { runTests } from "@/api/operator";
 import { Allowed } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
-import { CliButton, shellWord } from "@/components/copy";
+import { CliButton } from "@/components/copy";
 import { Field, Select, Textarea } from "@/components/field";
 import { Empty } from "@/components/page";
 import { Status } from "@/components/status";
@@ -14,6 +14,7 @@ import { count } from "@/lib/format";
 import { freeName } from "@/workflow/edit";
 import { fromLines, textLines, toLines } from "@/workflow/rows";
 import { at, isTable, same, type Table, type Value } from "@/workflow/value";
+import { cliToTest } from "./cli";
 import type { Workbench } from "./state";
 import { TrialDaemon, useTrialDaemon } from "./trial-daemon";
 
@@ -119,7 +120,7 @@ function RunTests({ bench }: { bench: Workbench }) {
             Run all tests
           </Button>
         </Allowed>
-        <CliButton command={`mycelial workflow test ${shellWord(`${bench.graph.name}.toml`)}`} />
+        <CliButton command={cliToTest(bench.graph.name, daemon)} />
       </div>
       {run.isError && <Failure error={run.error} />}
       {run.data && (

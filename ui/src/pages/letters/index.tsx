@@ -34,8 +34,10 @@ const CAUSES_MAX = 4;
 export default function Letters() {
   const { name = "" } = useParams();
   const status = useWorkflowStatus(name);
+  const [daemon] = useSearchState("daemon");
+  const of = daemon === "" ? "" : ` --daemon ${shellWord(daemon)}`;
   return (
-    <Page title={name} actions={<CliButton command={`mycelial dlq list ${shellWord(name)}`} />}>
+    <Page title={name} actions={<CliButton command={`mycelial dlq list ${shellWord(name)}${of}`} />}>
       <WorkflowTabs name={name} />
       <Allowed needs="operator" what="Looking at records">
         <Data query={status}>
@@ -125,13 +127,14 @@ function List({ workflow, letters, isMore }: ListProps) {
   const rows = letters.filter(({ daemon, node, reason }) => fitsWords([daemon, node, reason], typed));
   const places = [...new Set(rows.map(({ daemon }) => daemon))];
   const isAll = typed.trim() === "";
-  const again = cliOf("replay", workflow, rows, isAll);
   // Without a filter all of them are meant, also those that are not listed.
   const which = (daemon: string): Which => ({
     daemon,
     workflow,
     ids: isAll ? [] : rows.filter((each) => each.daemon === daemon).map(({ id }) => id),
   });
+  const meant = places.map(which);
+  const again = cliOf("replay", meant);
   const columns: readonly SortableColumn<Letter>[] = [
     {
       name: "Letter",
@@ -180,11 +183,11 @@ function List({ workflow, letters, isMore }: ListProps) {
         </span>
         {may && rows.length > 0 && (
           <>
-            <Button busy={replay.isPending} onClick={() => replay.mutate(places.map(which))}>
+            <Button busy={replay.isPending} onClick={() => replay.mutate(meant)}>
               {isAll ? "Try all again" : "Try these again"}
             </Button>
             {again !== undefined && <CliButton command={again} />}
-            <Discard workflow={workflow} places={places.map(which)} found={rows} isAll={isAll} />
+            <Discard workflow={workflow} places={meant} found={rows} isAll={isAll} />
           </>
         )}
       </div>
@@ -231,7 +234,7 @@ interface DiscardProps {
 function Discard({ workflow, places, found, isAll }: DiscardProps) {
   const queries = useQueryClient();
   const what = isAll ? "all letters" : count(found.length, "letter");
-  const command = cliOf("purge", workflow, found, isAll);
+  const command = cliOf("purge", places);
   return (
     <ConfirmButton
       action="Discard"

@@ -50,6 +50,8 @@ export default function Letters() {
 
 function Of({ name, daemons }: { name: string; daemons: readonly string[] }) {
   const [daemon, setDaemon] = useSearchState("daemon");
+  // Not the list's: whoever mends a letter goes on when it leaves the list meanwhile.
+  const [shown, setShown] = useState<Letter | null>(null);
   const from = daemon !== "" ? [daemon] : daemons.slice(0, DAEMONS_MAX);
   const found = useQueries({
     queries: from.map((each) => lettersQuery(each, name)),
@@ -84,7 +86,7 @@ function Of({ name, daemons }: { name: string; daemons: readonly string[] }) {
       {found.isPending ? (
         <Loading what="Asking the daemons" />
       ) : found.letters.length > 0 ? (
-        <List workflow={name} letters={found.letters} isMore={found.more} />
+        <List workflow={name} letters={found.letters} isMore={found.more} onShow={setShown} />
       ) : (
         errors.length === 0 && (
           <Empty title="No dead letters">
@@ -93,6 +95,7 @@ function Of({ name, daemons }: { name: string; daemons: readonly string[] }) {
           </Empty>
         )
       )}
+      {shown && <LetterDialog letter={shown} onClose={() => setShown(null)} />}
     </>
   );
 }
@@ -117,11 +120,11 @@ interface ListProps {
   workflow: string;
   letters: readonly Letter[];
   isMore: boolean;
+  onShow: (letter: Letter) => void;
 }
 
-function List({ workflow, letters, isMore }: ListProps) {
+function List({ workflow, letters, isMore, onShow }: ListProps) {
   const [typed, setTyped] = useSearchState("q");
-  const [shown, setShown] = useState<Letter | null>(null);
   const may = useMay("operator");
   const replay = useReplay(workflow);
   const rows = letters.filter(({ daemon, node, reason }) => fitsWords([daemon, node, reason], typed));
@@ -140,7 +143,7 @@ function List({ workflow, letters, isMore }: ListProps) {
       name: "Letter",
       isPlain: true,
       cell: (letter) => (
-        <Button kind="quiet" className="h-7 text-accent!" onClick={() => setShown(letter)}>
+        <Button kind="quiet" className="h-7 text-accent!" onClick={() => onShow(letter)}>
           {letter.letter}
         </Button>
       ),
@@ -200,7 +203,6 @@ function List({ workflow, letters, isMore }: ListProps) {
           action={<Button onClick={() => setTyped("")}>Clear the filter</Button>}
         />
       )}
-      {shown && <LetterDialog letter={shown} onClose={() => setShown(null)} />}
     </>
   );
 }
@@ -231,14 +233,19 @@ interface DiscardProps {
   isAll: boolean;
 }
 
-function Discard({ workflow, places, found, isAll }: DiscardProps) {
+function Discard(now: DiscardProps) {
   const queries = useQueryClient();
-  const what = isAll ? "all letters" : count(found.length, "letter");
+  // What was asked about is what is discarded, whatever comes meanwhile.
+  const [asked, ask] = useState(now);
+  const { isAll } = now;
+  const { workflow, places, found } = asked;
+  const what = asked.isAll ? "all letters" : count(found.length, "letter");
   const command = cliOf("purge", places);
   return (
     <ConfirmButton
       action="Discard"
       label={isAll ? "Discard all" : "Discard these"}
+      onOpen={() => ask(now)}
       title={`Discard ${what} of ${workflow}?`}
       {...(command === undefined ? {} : { command })}
       onConfirm={async () => {

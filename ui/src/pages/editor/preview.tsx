@@ -20,9 +20,11 @@ import { save } from "@/lib/save";
 import { freeName } from "@/workflow/edit";
 import { fromLines } from "@/workflow/rows";
 import { cliToPreview, recordsFile } from "./cli";
+import { own } from "./pressed";
 import { asTest, droppedRows, inputOf, numbers, RECORDS_MAX } from "./preview-steps";
 import type { Workbench } from "./state";
 import { TrialDaemon, useTrialDaemon } from "./trial-daemon";
+import { doingOf, Verdict } from "./verdict";
 
 /** How long records are waited for, in seconds. */
 const CAPTURE_S = 15;
@@ -31,6 +33,10 @@ const LOOK_MS = 1_000;
 const CAPTURE_RATE = 100;
 
 type Given = Readonly<Record<string, string>>;
+interface Tried {
+  doing: string;
+  given: Given;
+}
 
 export function Preview({ bench }: { bench: Workbench }) {
   const { graph } = bench;
@@ -40,10 +46,11 @@ export function Preview({ bench }: { bench: Workbench }) {
   const [given, setGiven] = useState<Given>({});
   const [daemon, setDaemon] = useTrialDaemon(bench);
   const samples = sources.flatMap((id) => (given[id]?.trim() ? [{ source: id, lines: given[id] ?? "" }] : []));
-  const run = useMutation({ mutationFn: (_: Given) => tryText(daemon, bench.text, samples) });
+  const run = useMutation({ mutationFn: (_: Tried) => tryText(daemon, bench.text, samples) });
   if (source === undefined) {
     return <Empty title="No source yet">A preview begins with records of a source.</Empty>;
   }
+  const doing = doingOf(graph);
   const all = samples.map(({ lines }) => fromLines(lines));
   const total = all.reduce((sum, { rows }) => sum + (rows?.length ?? 0), 0);
   const lines = given[source] ?? "";
@@ -70,6 +77,7 @@ export function Preview({ bench }: { bench: Workbench }) {
       </div>
       <Field label="Records" hint="As JSON, one a line." error={wrong}>
         <Textarea
+          {...own(true)}
           rows={6}
           value={lines}
           placeholder={'{ "id": 1, "amount": 12.5 }'}
@@ -78,7 +86,7 @@ export function Preview({ bench }: { bench: Workbench }) {
       </Field>
       <div className="flex flex-wrap items-center gap-2">
         <Allowed needs="operator" what="A preview">
-          <Button kind="main" disabled={!isReady} busy={run.isPending} onClick={() => run.mutate(given)}>
+          <Button kind="main" disabled={!isReady} busy={run.isPending} onClick={() => run.mutate({ doing, given })}>
             Preview
           </Button>
         </Allowed>
@@ -87,8 +95,10 @@ export function Preview({ bench }: { bench: Workbench }) {
         </Button>
         <CliButton command={cliToPreview(graph.name, tried.length > 0 ? tried : [source], daemon)} />
       </div>
-      {run.isError && <Failure error={run.error} />}
-      {run.data && <Steps bench={bench} given={run.variables} steps={run.data} />}
+      <Verdict of={run.variables?.doing} now={doing} again="see again what becomes of them">
+        {run.isError && <Failure error={run.error} />}
+        {run.data && <Steps bench={bench} given={run.variables.given} steps={run.data} />}
+      </Verdict>
     </div>
   );
 }

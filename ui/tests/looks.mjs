@@ -38,7 +38,22 @@ function sticking() {
   return out;
 }
 
+// Fields that are empty and say less than they mean to: what stands in them is wider than they are.
+function cut() {
+  const pen = document.createElement("canvas").getContext("2d");
+  return [...document.querySelectorAll("input[placeholder]")]
+    .filter((field) => field.value === "" && field.checkVisibility({ visibilityProperty: true }))
+    .filter((field) => {
+      const { font, paddingLeft, paddingRight } = getComputedStyle(field);
+      pen.font = font;
+      const room = field.clientWidth - Number.parseFloat(paddingLeft) - Number.parseFloat(paddingRight);
+      return pen.measureText(field.placeholder).width > room + 1;
+    })
+    .map((field) => field.placeholder);
+}
+
 export async function fits(page, where) {
+  assert.deepEqual(await page.evaluate(cut), [], `${where}: cut off in its field`);
   assert.deepEqual(await page.evaluate(sticking), [], `${where}: wider than the window`);
 }
 

@@ -91,6 +91,9 @@ const STEPS = {
     await button("Preview").click();
     await field("Records").fill('{ "n": 1 }\nnonsense');
     await text("Line 2 is not JSON.");
+    // What is written here is not the workflow's: undoing it leaves that alone.
+    await field("Records").press("Control+z");
+    assert.ok(await button("Undo (Ctrl Z)").isEnabled(), "the workflow's text is still there");
     await field("Records").fill('{ "n": 1 }\n{ "n": 3 }');
     await page.locator("main").getByRole("button", { name: "Preview", exact: true }).last().click();
     const step = section("counter → large");

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { Target } from "@/api/types";
-import { asFile, cliOf, FIRST, isOver, mistakes, orderOf, type Typed, tally, worstFirst } from "./orders";
+import { answered, asFile, cliOf, FIRST, isOver, mistakes, orderOf, type Typed, tally, worstFirst } from "./orders";
 
 const target = (daemon: string, standing: Target["standing"], report: Target["report"] = []): Target => ({
   daemon,
@@ -57,6 +57,14 @@ it("tells what wants to be looked at first", () => {
   expect(worstFirst(daemons).map(({ daemon }) => daemon)).toEqual(["a9", "a10", "c", "b"]);
   expect(isOver({ daemons })).toBe(false);
 });
+
+it.each([
+  [["done", "failed"], "All have answered:"],
+  [["done", "timed_out"], "1 of 2 have answered:"],
+  [["waiting", "waiting"], "0 of 2 have answered:"],
+] as const)("of %j: %s", (standings, said) =>
+  expect(answered({ daemons: standings.map((standing) => target("a", standing)) })).toBe(said),
+);
 
 it("a file has those that reported", () => {
   const daemons = [target("a", "done", [{ heading: "Disk", text: "full\n" }]), target("b", "failed")];

@@ -3,6 +3,7 @@
 import type { Command, Order, Standing, Target } from "@/api/types";
 import { shellWord } from "@/components/copy";
 import type { Tone } from "@/components/status";
+import { number } from "@/lib/format";
 import { parseSpan } from "@/lib/rollout";
 
 type Kind = Order["kind"];
@@ -107,6 +108,14 @@ export function tally({ daemons }: Pick<Command, "daemons">) {
 
 export const isOver = ({ daemons }: Pick<Command, "daemons">) =>
   daemons.every(({ standing }) => standing !== "waiting");
+
+/** How many have answered, whatever they said. */
+export function answered({ daemons }: Pick<Command, "daemons">) {
+  const found = daemons.filter(({ standing }) => standing === "done" || standing === "failed").length;
+  return found === daemons.length
+    ? "All have answered:"
+    : `${number(found)} of ${number(daemons.length)} have answered:`;
+}
 
 const NAMES = new Intl.Collator("en", { numeric: true });
 

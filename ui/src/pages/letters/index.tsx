@@ -14,6 +14,7 @@ import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
 import { ConfirmButton } from "@/components/dialog";
 import { Input, Select } from "@/components/field";
+import { useFilterHint } from "@/components/list-filter";
 import { Empty, Loading, Page } from "@/components/page";
 import { Status } from "@/components/status";
 import { Time } from "@/components/time";
@@ -125,6 +126,7 @@ interface ListProps {
 
 function List({ workflow, letters, isMore, onShow }: ListProps) {
   const [typed, setTyped] = useSearchState("q");
+  const hint = useFilterHint("Filter by node, daemon or reason; -word leaves out");
   const may = useMay("operator");
   const replay = useReplay(workflow);
   const rows = letters.filter(({ daemon, node, reason }) => fitsWords([daemon, node, reason], typed));
@@ -168,12 +170,12 @@ function List({ workflow, letters, isMore, onShow }: ListProps) {
     <>
       <Causes letters={letters} />
       <div className="flex flex-wrap items-center gap-x-3 gap-y-2">
-        <div className="min-w-48 flex-1">
+        <div className="min-w-48 flex-1 max-md:basis-full">
           <Input
             type="search"
             data-search
             aria-label="Filter letters"
-            placeholder="Filter by node, daemon or reason; -word leaves out"
+            placeholder={hint}
             value={typed}
             onChange={(event) => setTyped(event.target.value)}
           />

@@ -50,7 +50,7 @@ export default function Overview() {
               A daemon runs close to the data and moves it. Once there is one, this page shows how the fleet is doing.
             </Empty>
           ) : (
-            <Glance daemons={all} workflows={workflows.data ?? []} streams={streams.data ?? []} />
+            <Glance daemons={all} workflows={workflows} streams={streams} />
           )
         }
       </Data>
@@ -65,9 +65,19 @@ interface GlanceProps {
   streams: readonly StreamView[];
 }
 
-function Glance({ daemons, workflows, streams }: GlanceProps) {
+const NO_WORKFLOWS: readonly WorkflowView[] = [];
+const NO_STREAMS: readonly StreamView[] = [];
+
+interface AskedProps {
+  daemons: readonly DaemonView[];
+  workflows: ReturnType<typeof useWorkflows>;
+  streams: ReturnType<typeof useStreams>;
+}
+
+function Glance({ daemons, workflows: ofWorkflows, streams: ofStreams }: AskedProps) {
   const seesAll = useSeesAll();
   const [rollouts, alerts] = [useRollouts(), useAlerts()];
+  const [workflows, streams] = [ofWorkflows.data ?? NO_WORKFLOWS, ofStreams.data ?? NO_STREAMS];
   const items = attention({
     daemons,
     workflows,
@@ -76,8 +86,13 @@ function Glance({ daemons, workflows, streams }: GlanceProps) {
     alerts: alerts.data ?? [],
     quotas: useQuotas(workflows, streams),
   });
-  const isKnown = rollouts.data !== undefined && alerts.data !== undefined;
-  const { tone, text } = verdict(seesAll, isKnown, rollouts.isError || alerts.isError);
+  const asked = [ofWorkflows, ofStreams, rollouts, alerts];
+  const isKnown = asked.every(({ data }) => data !== undefined);
+  const { tone, text } = verdict(
+    seesAll,
+    isKnown,
+    asked.some(({ data, isError }) => data === undefined && isError),
+  );
   const fastest = [...streams].sort((a, b) => b.rate - a.rate).slice(0, STREAMS_MAX);
   return (
     <>
@@ -98,7 +113,7 @@ function Glance({ daemons, workflows, streams }: GlanceProps) {
         </p>
       )}
       <Figures daemons={daemons} workflows={workflows} streams={streams} />
-      {workflows.length === 0 && (
+      {ofWorkflows.data?.length === 0 && (
         <Empty
           title="No workflow yet"
           action={

@@ -22,6 +22,9 @@ import {
 } from "./walk.mjs";
 import { PATIENCE_MS, shoot, wish } from "./world.mjs";
 
+/** So long after its last picture a page says that it is not connected, in milliseconds. */
+const SILENT_MS = 5_000;
+
 const field = (name) => page.getByLabel(name, { exact: true });
 const count = async (where) => Number(await wish("sql", `select count(*) from kept where ${where}`));
 const section = (name) => page.getByRole("region", { name });
@@ -60,28 +63,51 @@ const STEPS = {
     await wish("sql", "create table kept (n bigint check (n not in (5, 6)))");
   },
 
-  "eight tabs are open, and the last of them loads": async () => {
+  "eight windows are open, and the last of them loads": async () => {
     const live = (tab) => tab.getByText("live", { exact: true }).waitFor();
-    // Without a window every tab counts as seen.
-    const show = (tab, isShown) =>
+    const shown = (tab, isShown) =>
       tab.evaluate((hidden) => {
         Object.defineProperty(document, "hidden", { configurable: true, value: hidden });
         document.dispatchEvent(new Event("visibilitychange"));
       }, !isShown);
-    const tabs = [page];
-    while (tabs.length < 8) {
-      await show(tabs.at(-1), false);
+    const others = [];
+    while (others.length < 7) {
       const tab = await page.context().newPage();
       tab.setDefaultTimeout(PATIENCE_MS);
       watch.add(tab);
       await tab.goto(`${origin}/daemons`);
       await live(tab);
       await tab.getByRole("cell", { name: "gateway" }).first().waitFor();
-      tabs.push(tab);
+      others.push(tab);
     }
-    for (const tab of tabs.slice(1)) await tab.close();
-    await show(page, true);
+    // Whoever had the connection for all lets go of it: another one takes it.
+    await shown(page, false);
+    await others[1].waitForTimeout(SILENT_MS + 1_000);
+    for (const tab of others) await live(tab);
+    for (const tab of others) await tab.close();
+    await shown(page, true);
     await live(page);
+  },
+
+  "without sharing, seven tabs behind another leave it room": async () => {
+    const context = await page
+      .context()
+      .browser()
+      .newContext({ storageState: await page.context().storageState() });
+    await context.addInitScript(() => Object.defineProperty(navigator, "locks", { value: undefined }));
+    for (let tabs = 0; tabs < 8; tabs += 1) {
+      const tab = await context.newPage();
+      tab.setDefaultTimeout(PATIENCE_MS);
+      watch.add(tab);
+      await tab.goto(`${origin}/daemons`);
+      await tab.getByText("live", { exact: true }).waitFor();
+      // A browser without windows shows every tab.
+      await tab.evaluate(() => {
+        Object.defineProperty(document, "hidden", { configurable: true, value: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+      });
+    }
+    await context.close();
   },
 
   "records are tried before anything runs": async () => {

@@ -30,7 +30,8 @@ it.each([
   ["<input>", "workflow"],
   ["<textarea></textarea>", "workflow"],
   ["<textarea data-own='true'></textarea>", "own"],
-  ["<input type='search'>", "own"],
+  ["<input type='search' value='csv'>", "own"],
+  ["<input type='search'>", "workflow"],
 ] as const)("%s is %s", (html, where) => {
   document.body.innerHTML = html;
   expect(whereIs(document.body.firstElementChild)).toBe(where);

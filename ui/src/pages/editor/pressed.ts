@@ -2,14 +2,16 @@
 
 export type Meaning = "deploy" | "undo" | "redo" | "all";
 
-/** "own": a field whose text is not the workflow's, or not yet; browsers undo there. */
+/** "own": a field with a text that is not the workflow's, or not yet; browsers undo there. */
 export type Where = "own" | "workflow" | "elsewhere";
 
 export function whereIs(target: EventTarget | null): Where {
   if (!(target instanceof HTMLElement)) return "elsewhere";
   const field = target.closest("input, textarea, select");
   if (!field) return "elsewhere";
-  return field.matches("[data-own], [type=search]") ? "own" : "workflow";
+  // What searches has the focus after something was removed: with nothing written there, that is what is undone.
+  const isSearch = field instanceof HTMLInputElement && field.type === "search" && field.value !== "";
+  return isSearch || field.matches("[data-own]") ? "own" : "workflow";
 }
 
 /** Marks a field as one whose text is not the workflow's while that is so. */

@@ -37,6 +37,8 @@ it("nothing is said to be well, or not to be there, before it is known", () => {
   expect(text).toContain("Asking …");
   expect(text).not.toContain(GREEN);
   expect(text).not.toContain("No workflow yet");
+  expect(text).toContain("Workflows–");
+  expect(text).toContain("Records per second–Buffered on disk–");
 });
 
 it("streams count as well", () => expect(shown({ workflows, rollouts, alerts })).not.toContain(GREEN));

@@ -117,7 +117,7 @@ const STEPS = {
     await until("bytes on every edge", async () => {
       await measure(...Array.from({ length: 20 }, (_, at) => 21 + at / 10));
       const all = await page.locator(".react-flow__edgelabel-renderer > div").allInnerTexts();
-      return all.length === 2 && all.every((each) => /^[1-9]\S*\/s\s+[1-9]\S* K?B\/s/.test(each));
+      return all.length === 2 && all.every((each) => /^[1-9]\S*\/s\s+[1-9]\S* (Ki)?B\/s/.test(each));
     });
     await node("filter").click();
     const facts = () => region("Node filter").locator("dl").innerText();

@@ -646,7 +646,7 @@ const STEPS = {
     await accessible(page, "a command");
     await dialog().getByRole("button", { name: "Restart a workflow", exact: true }).click();
     await heading("Command 1");
-    await text("All is said:");
+    await text("All have answered:");
     await until("both to say so", async () => {
       const daemons = await rows("Daemons");
       return (

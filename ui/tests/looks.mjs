@@ -20,6 +20,10 @@ export async function accessible(page, where) {
   assert.deepEqual(found, [], `${where}: what axe finds`);
 }
 
+/** How often and in what steps it is waited for that the page is drawn as it shall be, in milliseconds. */
+const TRIES = 40;
+const TRY_MS = 50;
+
 // What sticks out of the window to the right, unless it is inside something that scrolls by itself.
 function sticking() {
   const width = document.documentElement.clientWidth;
@@ -38,14 +42,34 @@ function sticking() {
   return out;
 }
 
+// Fields that are empty and say less than they mean to: what stands in them is wider than they are.
+function cut() {
+  const pen = document.createElement("canvas").getContext("2d");
+  return [...document.querySelectorAll("input[placeholder]")]
+    .filter((field) => field.value === "" && field.checkVisibility({ visibilityProperty: true }))
+    .filter((field) => {
+      const { font, paddingLeft, paddingRight } = getComputedStyle(field);
+      pen.font = font;
+      const room = field.clientWidth - Number.parseFloat(paddingLeft) - Number.parseFloat(paddingRight);
+      return pen.measureText(field.placeholder).width > room + 1;
+    })
+    .map((field) => field.placeholder);
+}
+
 export async function fits(page, where) {
+  let short = [];
+  // A window that was made narrow is drawn anew in a moment.
+  for (let tried = 0; tried < TRIES; tried += 1) {
+    short = await page.evaluate(cut);
+    if (short.length === 0) break;
+    await page.waitForTimeout(TRY_MS);
+  }
+  assert.deepEqual(short, [], `${where}: cut off in its field`);
   assert.deepEqual(await page.evaluate(sticking), [], `${where}: wider than the window`);
 }
 
 /** A node is at least so wide on a telephone, in pixels: what stands on it can be read. */
 const NODE_PX_MIN = 130;
-const TRIES = 40;
-const TRY_MS = 50;
 
 // The nodes that a canvas shows; null: there is no canvas. Runs inside the page.
 function nodes() {

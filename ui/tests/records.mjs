@@ -3,8 +3,27 @@
 
 import assert from "node:assert/strict";
 import { accessible } from "./looks.mjs";
-import { api, begin, button, dialog, go, link, looks, page, rows, text, told, until, walk, watch } from "./walk.mjs";
-import { shoot, wish } from "./world.mjs";
+import {
+  api,
+  begin,
+  button,
+  dialog,
+  go,
+  link,
+  looks,
+  origin,
+  page,
+  rows,
+  text,
+  told,
+  until,
+  walk,
+  watch,
+} from "./walk.mjs";
+import { PATIENCE_MS, shoot, wish } from "./world.mjs";
+
+/** So long after its last picture a page says that it is not connected, in milliseconds. */
+const SILENT_MS = 5_000;
 
 const field = (name) => page.getByLabel(name, { exact: true });
 const count = async (where) => Number(await wish("sql", `select count(*) from kept where ${where}`));
@@ -44,6 +63,53 @@ const STEPS = {
     await wish("sql", "create table kept (n bigint check (n not in (5, 6)))");
   },
 
+  "eight windows are open, and the last of them loads": async () => {
+    const live = (tab) => tab.getByText("live", { exact: true }).waitFor();
+    const shown = (tab, isShown) =>
+      tab.evaluate((hidden) => {
+        Object.defineProperty(document, "hidden", { configurable: true, value: hidden });
+        document.dispatchEvent(new Event("visibilitychange"));
+      }, !isShown);
+    const others = [];
+    while (others.length < 7) {
+      const tab = await page.context().newPage();
+      tab.setDefaultTimeout(PATIENCE_MS);
+      watch.add(tab);
+      await tab.goto(`${origin}/daemons`);
+      await live(tab);
+      await tab.getByRole("cell", { name: "gateway" }).first().waitFor();
+      others.push(tab);
+    }
+    // Whoever had the connection for all lets go of it: another one takes it.
+    await shown(page, false);
+    await others[1].waitForTimeout(SILENT_MS + 1_000);
+    for (const tab of others) await live(tab);
+    for (const tab of others) await tab.close();
+    await shown(page, true);
+    await live(page);
+  },
+
+  "without sharing, seven tabs behind another leave it room": async () => {
+    const context = await page
+      .context()
+      .browser()
+      .newContext({ storageState: await page.context().storageState() });
+    await context.addInitScript(() => Object.defineProperty(navigator, "locks", { value: undefined }));
+    for (let tabs = 0; tabs < 8; tabs += 1) {
+      const tab = await context.newPage();
+      tab.setDefaultTimeout(PATIENCE_MS);
+      watch.add(tab);
+      await tab.goto(`${origin}/daemons`);
+      await tab.getByText("live", { exact: true }).waitFor();
+      // A browser without windows shows every tab.
+      await tab.evaluate(() => {
+        Object.defineProperty(document, "hidden", { configurable: true, value: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+      });
+    }
+    await context.close();
+  },
+
   "records are tried before anything runs": async () => {
     await go("/workflows/new?view=text");
     await field("The workflow's text").fill(counting(await wish("postgres")));
@@ -51,6 +117,9 @@ const STEPS = {
     await button("Preview").click();
     await field("Records").fill('{ "n": 1 }\nnonsense');
     await text("Line 2 is not JSON.");
+    // What is written here is not the workflow's: undoing it leaves that alone.
+    await field("Records").press("Control+z");
+    assert.ok(await button("Undo (Ctrl Z)").isEnabled(), "the workflow's text is still there");
     await field("Records").fill('{ "n": 1 }\n{ "n": 3 }');
     await page.locator("main").getByRole("button", { name: "Preview", exact: true }).last().click();
     const step = section("counter → large");
@@ -176,19 +245,13 @@ const STEPS = {
     await button("Change it and try again").click();
     await told("1 letter is tried again.");
     await until("it to arrive", async () => (await count("n = 1005")) === 1);
-    await page.reload();
     await until("one to be left", async () => (await rows("Dead letters")).length === 1);
     // Tried again as it is, it dies again.
     await button("Try all again").click();
     await told("1 letter is tried again.");
-    await until("it to be back", async () => {
-      await page.reload();
-      await page
-        .getByText(/1 letter|No dead letters/)
-        .first()
-        .waitFor();
-      return (await rows("Dead letters")).some(({ Why }) => /tried again 1 times/.test(Why));
-    });
+    await until("it to be back", async () =>
+      (await rows("Dead letters")).some(({ Why }) => /tried again 1 times/.test(Why)),
+    );
     await button("Discard all").click();
     await dialog().getByRole("button", { name: "Discard", exact: true }).click();
     await told("1 letter is discarded.");

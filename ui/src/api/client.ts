@@ -1,5 +1,6 @@
 // One call to the plane, and what its failures look like. Knows no page.
 
+import { parseJson } from "@/lib/json";
 import type { ListPage, Problem, ProblemDetails } from "./types";
 
 /** Below what the plane's calls are. */
@@ -7,6 +8,8 @@ export const BASE = "/api/v1";
 /** Who is logged in: not being so is an answer there, and no news. */
 export const SESSION = "/session";
 const UNREACHABLE = 0;
+/** Below this answers hold records, whose whole numbers may be larger than JavaScript's. */
+const RECORDS = "/operator/";
 /** Most pages of one list: the plane gives a thousand items with each. */
 const PAGES_MAX = 20;
 
@@ -71,7 +74,8 @@ export async function ask<T>(method: string, path: string, options: Options = {}
     throw new Failed(UNREACHABLE, "the plane cannot be reached", "is mycelial-plane running?");
   }
   const isJson = /\bjson\b/.test(response.headers.get("content-type") ?? "");
-  const answer: unknown = isJson ? await response.json() : null;
+  const exact = path.startsWith(RECORDS);
+  const answer: unknown = !isJson ? null : exact ? parseJson(await response.text()) : await response.json();
   if (response.ok) return { data: answer as T, etag: response.headers.get("etag") };
   const failure = failed(response.status, answer as ProblemDetails | null);
   if (response.status === 401 && path !== SESSION) onLoggedOut(failure.hint);

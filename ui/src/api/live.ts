@@ -1,5 +1,8 @@
-// The live picture: one connection for the whole page, kept up by itself. What arrives goes into the query cache, so a
-// page reads the same data whether it was fetched or pushed; the last two minutes of rates are kept for sparklines.
+// The live picture: one connection, kept up by itself. What arrives goes into the query cache, so a page reads the same data
+// whether it was fetched or pushed; the last two minutes of rates are kept for sparklines. A browser has six connections to one
+// plane, and the plane has room for so many that look: a page that nobody sees takes none, and of those that are seen beside one
+// another one takes it and hands on what it gets. Browsers let pages agree on that over HTTPS and on this machine only; elsewhere
+// each has its own.
 
 import type { QueryClient } from "@tanstack/react-query";
 import { create } from "zustand";
@@ -112,19 +115,29 @@ function keepLabels(before: readonly DaemonItem[] | undefined, { daemons }: Pict
   void client?.refetchQueries({ queryKey: keys.daemons, exact: true });
 }
 
+/** What pages of one browser call the connection that they share. */
+const SHARED = "mycelial-live";
+let channel: BroadcastChannel | null = null;
+/** Ends having the connection, or waiting for it. */
+let turn: AbortController | null = null;
+
 let source: EventSource | null = null;
 let retry: ReturnType<typeof setTimeout> | undefined;
 let watchdog: ReturnType<typeof setTimeout> | undefined;
 /** Asks why there is no picture. */
 let probe: AbortController | null = null;
 let client: QueryClient | null = null;
+/** Somebody is logged in. */
+let isBegun = false;
 
 /** Packets may vanish without any connection ending: then it is opened anew. */
 function watch(ms: number) {
   clearTimeout(watchdog);
   watchdog = setTimeout(() => {
     off();
-    open();
+    // Another page has the connection and says nothing: whether the plane does, it is asked.
+    if (source === null) void reopen(true);
+    else open();
   }, ms);
 }
 
@@ -153,8 +166,8 @@ function off(offCause = "") {
   useLive.setState((state) => ({ link: "off", offSince: state.offSince ?? Date.now(), offCause }));
 }
 
-/** Asks why there is no picture, which browsers do not tell, until there is no reason left. */
-async function reopen() {
+/** Asks why there is no picture, which browsers do not tell, until there is no reason left. `isDue`: as below. */
+async function reopen(isDue: boolean) {
   close();
   const asking = new AbortController();
   probe = asking;
@@ -164,21 +177,57 @@ async function reopen() {
     if (asking.signal.aborted) return;
     const said = cause instanceof Failed && !cause.isUnreachable ? [cause.message, cause.hint] : [];
     off(said.filter(Boolean).join("; "));
-    retry = setTimeout(reopen, RETRY_MS);
+    retry = setTimeout(() => void reopen(isDue), RETRY_MS);
     return;
   }
-  if (!asking.signal.aborted) open();
+  if (!asking.signal.aborted) open(isDue);
 }
 
-function open() {
+/** `isDue`: the plane answers, so whoever has the connection without handing anything on loses it. */
+function open(isDue = false) {
   close();
+  if (document.hidden) return;
   if (useLive.getState().link === "out") useLive.setState({ link: "connecting" });
+  watch(FIRST_MS);
+  if (!navigator.locks) return connect();
+  channel ??= new BroadcastChannel(SHARED);
+  channel.onmessage = ({ data }: MessageEvent<string>) => {
+    if (source !== null || document.hidden) return;
+    if (turn === null) open();
+    take(JSON.parse(data) as Picture);
+  };
+  void takeTurn(navigator.locks, isDue);
+}
+
+/** Connects when no other page has the connection any more, and has it until this one lets go. */
+async function takeTurn(locks: LockManager, isDue: boolean) {
+  const mine = new AbortController();
+  turn = mine;
+  const over = new Promise<void>((resolve) => mine.signal.addEventListener("abort", () => resolve()));
+  // Nobody waits for what is taken away.
+  const how = isDue ? { steal: true } : { signal: mine.signal };
+  try {
+    await locks.request(SHARED, how, () => {
+      if (mine.signal.aborted) return;
+      connect();
+      return over;
+    });
+  } catch {
+    // It was taken away by a page that got nothing from this one; if not, this page has let go itself.
+    if (!mine.signal.aborted) open();
+  }
+}
+
+function connect() {
   source = new EventSource(`${BASE}/live`);
   watch(FIRST_MS);
-  source.onmessage = (event: MessageEvent<string>) => take(JSON.parse(event.data) as Picture);
+  source.onmessage = ({ data }: MessageEvent<string>) => {
+    channel?.postMessage(data);
+    take(JSON.parse(data) as Picture);
+  };
   source.onerror = () => {
     // After an answer that is no picture the browser gives up for good; otherwise it tries again by itself.
-    if (source?.readyState === EventSource.CLOSED) void reopen();
+    if (source?.readyState === EventSource.CLOSED) void reopen(false);
     else off();
   };
 }
@@ -187,15 +236,35 @@ function close() {
   clearTimeout(retry);
   clearTimeout(watchdog);
   probe?.abort();
+  turn?.abort();
+  turn = null;
   source?.close();
   source = null;
 }
 
+/** The page is shown again, or not any more. What is shown then is as old as it is, but nothing is wrong with the plane. */
+function onSight() {
+  if (!isBegun) return;
+  if (document.hidden) return close();
+  if (useLive.getState().link === "on") useLive.setState({ link: "connecting" });
+  open();
+}
+
+function end() {
+  document.removeEventListener("visibilitychange", onSight);
+  isBegun = false;
+  close();
+  channel?.close();
+  channel = null;
+}
+
 /** No picture comes until it begins again. */
-export const holdLive = close;
+export const holdLive = end;
 
 /** Begins: somebody is logged in. */
 export function startLive(queries: QueryClient) {
+  document.addEventListener("visibilitychange", onSight);
+  isBegun = true;
   client = queries;
   labelsAt = 0;
   useLive.setState({ link: "connecting", offSince: null, offCause: "" });
@@ -204,7 +273,7 @@ export function startLive(queries: QueryClient) {
 
 /** Ends: nobody is logged in any more, and nothing of the fleet stays in this page. */
 export function endLive(loginHint: string) {
-  close();
+  end();
   client?.clear();
   const nothing = { offSince: null, offCause: "", pictureAt: null, rates: new Map(), sizes: new Map() };
   useLive.setState({ link: "out", loginHint, ...nothing });

@@ -2,8 +2,9 @@
 // it is switched on; otherwise the plane says so, with the command that does the same.
 
 import { queryOptions, useQuery } from "@tanstack/react-query";
-import { get, list, part, patch, post, put, remove } from "./client";
+import { Failed, get, list, part, patch, post, put, remove } from "./client";
 import { keys } from "./keys";
+import { again } from "./queries";
 import type {
   Checked,
   Letter,
@@ -46,12 +47,23 @@ export const lookTap = (id: number, after: number) => get<TapLook>(`/operator/ta
 
 export const endTap = (id: number) => remove<null>(`/operator/taps/${id}`);
 
+/** How often letters are asked for while somebody looks at them, and while one of them is tried again. */
+const LETTERS_MS = 5_000;
+const QUEUED_MS = 2_000;
+
+/** When letters are asked for again. Where nobody may see them, that stays so until somebody changes it. */
+export function lettersAgain(error: unknown, letters: readonly Pick<Letter, "state">[] = []) {
+  if (error instanceof Failed && error.status === 403) return false;
+  return again(error, letters.some(({ state }) => state === "queued") ? QUEUED_MS : LETTERS_MS);
+}
+
 /** A daemon's letters of a workflow, a page of them. */
 export const lettersQuery = (daemon: string, workflow: string) =>
   queryOptions({
     queryKey: keys.letters(workflow, daemon),
     queryFn: ({ signal }) =>
       get<Letters>(`/operator/letters?daemon=${part(daemon)}&workflow=${part(workflow)}`, signal),
+    refetchInterval: ({ state }) => lettersAgain(state.error, state.data?.items),
     retry: false,
   });
 

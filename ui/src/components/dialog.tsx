@@ -64,15 +64,21 @@ interface ConfirmProps {
   /** What happens, and what does not. */
   children: ReactNode;
   onConfirm: () => Promise<void>;
+  /** It is asked about now. */
+  onOpen?: () => void;
   /** The command that does the same. */
   command?: string;
 }
 
 /** A button for what cannot be undone: it asks first, naming what is affected. */
-export function ConfirmButton({ action, label, title, children, onConfirm, command }: ConfirmProps) {
+export function ConfirmButton({ action, label, title, children, onConfirm, onOpen, command }: ConfirmProps) {
   const [isOpen, setOpen] = useState(false);
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
+  const open = () => {
+    onOpen?.();
+    setOpen(true);
+  };
   const run = async () => {
     setBusy(true);
     setError(null);
@@ -87,7 +93,7 @@ export function ConfirmButton({ action, label, title, children, onConfirm, comma
   };
   return (
     <>
-      <Button kind="danger" aria-label={label} onClick={() => setOpen(true)}>
+      <Button kind="danger" aria-label={label} onClick={open}>
         {action}
       </Button>
       <Dialog title={title} isOpen={isOpen} onClose={() => setOpen(false)}>

@@ -1,6 +1,7 @@
 // Records as they are: a column for each of theirs, a value as text.
 
 import { useMemo } from "react";
+import { jsonOf } from "@/lib/json";
 import { Table } from "./table";
 
 /** Columns that are shown; the rest is a number. */
@@ -9,7 +10,7 @@ const COLUMNS_MAX = 40;
 export type Shown = Readonly<Record<string, unknown>>;
 
 /** A value as one reads it in a table. */
-const text = (value: unknown) => (typeof value === "object" ? JSON.stringify(value) : String(value));
+const text = (value: unknown) => (typeof value === "object" ? jsonOf(value) : String(value));
 
 /** Nothing, and a value: told apart by looks and by words. */
 const Value = ({ value }: { value: unknown }) =>

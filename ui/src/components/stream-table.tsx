@@ -3,7 +3,7 @@
 import { streamKey, useLive } from "@/api/live";
 import { useAway } from "@/api/queries";
 import type { StreamView } from "@/api/types";
-import { bytes, number } from "@/lib/format";
+import { bytes, isShown, number } from "@/lib/format";
 import { Lag } from "./lag";
 import { TextLink } from "./link";
 import { Sparkline } from "./sparkline";
@@ -86,7 +86,7 @@ function Rate({ stream }: { stream: StreamView }) {
       </span>
       <span className="min-w-10">
         {number(stream.rate)}
-        {(stream.bytes_per_s ?? 0) > 0 && (
+        {isShown(stream.rate) && (stream.bytes_per_s ?? 0) > 0 && (
           <span className="block text-xs whitespace-nowrap text-muted">{bytes(stream.bytes_per_s ?? 0)}/s</span>
         )}
       </span>

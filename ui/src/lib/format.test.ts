@@ -4,13 +4,15 @@ import { bytes, count, exact, relative, sentence, several, span, ticks, ZONE } f
 describe("as people read them", () => {
   it.each([
     [0, "0 B"],
-    [999, "999 B"],
-    [1_000, "1.0 KB"],
-    [99_949, "99.9 KB"],
-    [999_499, "999 KB"],
-    [999_500, "1.0 MB"],
-    [8_388_608, "8.4 MB"],
-    [2e18, "2000 PB"],
+    [1_023, "1023 B"],
+    [1_024, "1.0 KiB"],
+    [102_348, "99.9 KiB"],
+    [102_400, "100 KiB"],
+    [1_048_063, "1023 KiB"],
+    [1_048_064, "1.0 MiB"],
+    [64 * 1_048_576, "64.0 MiB"],
+    [1_073_741_824, "1.0 GiB"],
+    [4e18, "3553 PiB"],
   ])("bytes %d", (value, text) => expect(bytes(value)).toBe(text));
 
   it.each([

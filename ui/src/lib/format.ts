@@ -6,6 +6,9 @@ const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFracti
 export const number = (value: number) => NUMBER.format(value);
 export const compact = (value: number) => COMPACT.format(value);
 
+/** Whether anything is left of a number as it is shown. */
+export const isShown = (value: number) => number(value) !== "0";
+
 export const percent = (value: number) => `${value.toFixed(1)} %`;
 
 /** "1 daemon", "2 daemons". */
@@ -19,14 +22,16 @@ export function several(names: readonly string[], max = 5) {
   return names.length < 2 ? last : `${names.slice(0, -1).join(", ")} and ${last}`;
 }
 
-const UNITS = ["B", "KB", "MB", "GB", "TB", "PB"];
+/** What people type, and what the command line says. */
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+const UNIT = 1_024;
 
-/** Bytes with a unit of 1,000; 0 as "0 B". */
+/** Bytes with a unit of 1,024; 0 as "0 B". */
 export function bytes(value: number) {
   let scaled = value;
   let unit = 0;
-  while (Math.abs(scaled) >= 999.5 && unit < UNITS.length - 1) {
-    scaled /= 1_000;
+  while (Math.abs(scaled) >= UNIT - 0.5 && unit < UNITS.length - 1) {
+    scaled /= UNIT;
     unit += 1;
   }
   const digits = unit === 0 || Math.abs(scaled) >= 99.95 ? 0 : 1;

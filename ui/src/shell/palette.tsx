@@ -17,19 +17,20 @@ import { chooseTheme } from "./theme";
 const SHOWN_MAX = 12;
 const part = encodeURIComponent;
 
-function useEntries(go: (href: string) => void): readonly Entry[] {
+export function useEntries(go: (href: string) => void): readonly Entry[] {
   const queries = useQueryClient();
   const navigation = useNavigation();
   const daemons = useDaemons().data;
   const workflows = useWorkflows().data;
   const components = useComponents().data;
   const mayCommand = useMay("operator");
+  const mayEnrol = useMay("operator", true);
   return useMemo(() => {
     const link = (kind: string, name: string, href: string): Entry => ({ kind, name, run: () => go(href) });
     return [
       ...navigation.map(({ label, href }) => link("page", label, href)),
-      link("action", "Enrol a daemon", "/enrol"),
-      link("action", "New workflow", "/workflows/new"),
+      ...(mayEnrol ? [link("action", "Enrol a daemon", "/enrol")] : []),
+      ...(mayCommand ? [link("action", "New workflow", "/workflows/new")] : []),
       ...(["light", "dark", "system"] as const).map(
         (theme): Entry => ({ kind: "action", name: `Theme: ${theme}`, run: () => chooseTheme(theme) }),
       ),
@@ -48,7 +49,7 @@ function useEntries(go: (href: string) => void): readonly Entry[] {
         link("action", `Command daemon ${name}`, `/daemons/${part(name)}?command=1`),
       ),
     ];
-  }, [navigation, daemons, workflows, components, go, queries, mayCommand]);
+  }, [navigation, daemons, workflows, components, go, queries, mayCommand, mayEnrol]);
 }
 
 export default function Palette({ onClose }: { onClose: () => void }) {

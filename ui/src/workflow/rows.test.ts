@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
 import { fromLines, toLines } from "./rows";
+import { write } from "./value";
 
 it.each([
   ['{"a":1}', [{ a: 1n }]],
@@ -9,6 +10,16 @@ it.each([
   expect(fromLines(text).rows).toEqual(rows);
   expect(fromLines(toLines(rows)).rows).toEqual(rows);
 });
+
+it.each(["9007199254740993", "-9223372036854775808", "9223372036854775807"])("%s is written as it is", (number) => {
+  const { rows } = fromLines(`{"id": ${number}, "deep": [{"id": ${number}}]}`);
+  expect(rows).toEqual([{ id: BigInt(number), deep: [{ id: BigInt(number) }] }]);
+  expect(write(rows ?? [])).toBe(`[{ id = ${number}, deep = [{ id = ${number} }] }]`);
+  expect(toLines(rows ?? [])).toBe(`{ "id": ${number}, "deep": [{ "id": ${number} }] }`);
+});
+
+it("what TOML has no number for is a text", () =>
+  expect(fromLines('{"id": 18446744073709551615}').rows).toEqual([{ id: "18446744073709551615" }]));
 
 it.each([
   ["{}\n{", "Line 2 is not JSON."],

@@ -1,13 +1,19 @@
 // Records of tests as lines of JSON, which people have and can paste, and as TOML, which the workflow keeps. An empty table
 // stands for null there, and JSON's whole numbers are TOML's.
 
+import { parseJson } from "@/lib/json";
 import { isTable, type Table, type Value } from "./value";
 
 type Rows = { rows: Table[]; error: null } | { rows: null; error: string };
 
+/** TOML's largest whole number. JSON's may be larger. */
+const WHOLE_MAX = 2n ** 63n - 1n;
+
 /** Whole numbers as they are written, past what a float holds. */
 function toToml(value: unknown): Value {
   if (value === null) return {};
+  // As a text it is the same to a test; as a float it would be another number.
+  if (typeof value === "bigint") return value > WHOLE_MAX || value < -WHOLE_MAX - 1n ? String(value) : value;
   if (typeof value === "number") return Number.isSafeInteger(value) ? BigInt(value) : value;
   if (Array.isArray(value)) return value.map(toToml);
   if (typeof value === "object")
@@ -22,7 +28,7 @@ export function fromLines(text: string): Rows {
     if (line.trim() === "") continue;
     let value: unknown;
     try {
-      value = JSON.parse(line);
+      value = parseJson(line);
     } catch {
       return { rows: null, error: `Line ${index + 1} is not JSON.` };
     }

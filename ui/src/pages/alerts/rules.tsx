@@ -118,7 +118,6 @@ function List({ all }: { all: readonly RuleShown[] }) {
           Rules are looked at every ten seconds. Whom they tell are the channels in the plane’s own settings.
         </p>
         <span className="ml-auto flex flex-wrap gap-2">
-          <CliButton command="mycelial alert rules" />
           <Allowed needs="operator" what="Changing rules">
             <Button kind="main" onClick={() => setEdited(NEW)}>
               <Plus aria-hidden="true" />

@@ -17,7 +17,7 @@ import { type SortableColumn, VirtualTable } from "@/components/virtual-table";
 import { number, sentence } from "@/lib/format";
 import { save } from "@/lib/save";
 import { useSearchState } from "@/lib/search";
-import { asFile, isOver, STANDINGS, tally, worstFirst } from "./orders";
+import { answered, asFile, isOver, STANDINGS, tally, worstFirst } from "./orders";
 
 const COLUMNS: readonly SortableColumn<Target>[] = [
   {
@@ -62,7 +62,7 @@ function Shown({ command }: { command: Command }) {
     [daemons, shown],
   );
   const over = isOver(command);
-  const answered = daemons.filter(({ standing }) => standing !== "waiting").length;
+  const settled = daemons.filter(({ standing }) => standing !== "waiting").length;
   return (
     <>
       <Panel className="flex flex-col gap-2 px-4 py-3">
@@ -76,10 +76,10 @@ function Shown({ command }: { command: Command }) {
           )}
         </p>
         <div className="flex">
-          <Progress label="Daemons that answered" value={answered} max={daemons.length} />
+          <Progress label="Daemons that answered" value={settled} max={daemons.length} />
         </div>
         <div role="status" className="flex flex-wrap items-center gap-2 text-sm">
-          {over ? "All is said:" : `${number(answered)} of ${number(daemons.length)} have answered:`}
+          {answered(command)}
           {tally(command).map(({ standing, found }) => (
             <Button
               key={standing}

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { Target } from "@/api/types";
-import { asFile, cliOf, FIRST, isOver, mistakes, orderOf, type Typed, tally, worstFirst } from "./orders";
+import { answered, asFile, cliOf, FIRST, isOver, mistakes, orderOf, type Typed, tally, worstFirst } from "./orders";
 
 const target = (daemon: string, standing: Target["standing"], report: Target["report"] = []): Target => ({
   daemon,
@@ -41,6 +41,7 @@ it.each([
   [{ kind: "pause" }, null, "mycelial daemon pause -l site=berlin"],
   [{ kind: "pause", workflow: "shop" }, "gw-1", "mycelial workflow pause shop --daemon gw-1"],
   [{ kind: "restart", workflow: "shop" }, "gw-1", "mycelial workflow restart shop --daemon gw-1"],
+  [{ kind: "drain", deadline: "2m" }, "gw-1", "mycelial daemon drain gw-1 --wait-max 2m"],
   [{ kind: "log_level" }, null, "mycelial daemon log-level debug -l site=berlin --for 10m"],
 ] as const)("%j on %s is %s", (change, only, expected) => {
   expect(cliOf({ ...FIRST, ...change }, "site=berlin", only)).toBe(expected);
@@ -56,6 +57,14 @@ it("tells what wants to be looked at first", () => {
   expect(worstFirst(daemons).map(({ daemon }) => daemon)).toEqual(["a9", "a10", "c", "b"]);
   expect(isOver({ daemons })).toBe(false);
 });
+
+it.each([
+  [["done", "failed"], "All have answered:"],
+  [["done", "timed_out"], "1 of 2 have answered:"],
+  [["waiting", "waiting"], "0 of 2 have answered:"],
+] as const)("of %j: %s", (standings, said) =>
+  expect(answered({ daemons: standings.map((standing) => target("a", standing)) })).toBe(said),
+);
 
 it("a file has those that reported", () => {
   const daemons = [target("a", "done", [{ heading: "Disk", text: "full\n" }]), target("b", "failed")];

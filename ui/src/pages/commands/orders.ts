@@ -3,6 +3,7 @@
 import type { Command, Order, Standing, Target } from "@/api/types";
 import { shellWord } from "@/components/copy";
 import type { Tone } from "@/components/status";
+import { number } from "@/lib/format";
 import { parseSpan } from "@/lib/rollout";
 
 type Kind = Order["kind"];
@@ -66,14 +67,14 @@ export function orderOf(typed: Typed): { order: Order; deadline_s: number } | nu
 }
 
 /** The same on the command line; `null`: it asks one daemon at a time there. `only`: the one daemon that is chosen. */
-export function cliOf({ kind, workflow, level, hold }: Typed, selector: string, only: string | null) {
+export function cliOf({ kind, workflow, level, hold, deadline }: Typed, selector: string, only: string | null) {
   const whom = only === null ? `-l ${shellWord(selector || "name:*")}` : shellWord(only);
   switch (kind) {
     case "ping":
     case "diagnose":
       return only === null ? null : `mycelial daemon ${kind} ${whom}`;
     case "drain":
-      return `mycelial daemon drain ${whom}`;
+      return `mycelial daemon drain ${whom} --wait-max ${deadline.trim()}`;
     case "spool_check":
       return `mycelial daemon spool-check ${whom}`;
     case "log_level":
@@ -107,6 +108,14 @@ export function tally({ daemons }: Pick<Command, "daemons">) {
 
 export const isOver = ({ daemons }: Pick<Command, "daemons">) =>
   daemons.every(({ standing }) => standing !== "waiting");
+
+/** How many have answered, whatever they said. */
+export function answered({ daemons }: Pick<Command, "daemons">) {
+  const found = daemons.filter(({ standing }) => standing === "done" || standing === "failed").length;
+  return found === daemons.length
+    ? "All have answered:"
+    : `${number(found)} of ${number(daemons.length)} have answered:`;
+}
 
 const NAMES = new Intl.Collator("en", { numeric: true });
 

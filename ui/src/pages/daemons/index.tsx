@@ -16,6 +16,7 @@ import { PresenceStatus } from "@/components/status";
 import { Trouble } from "@/components/trouble";
 import { parseSort, type SortableColumn, VirtualTable } from "@/components/virtual-table";
 import { bytes, count, number } from "@/lib/format";
+import { useNarrow } from "@/lib/narrow";
 import { useSearchState } from "@/lib/search";
 import { asSelector, parseSelector } from "@/lib/selector";
 import { CommandButton } from "../commands/command-button";
@@ -179,7 +180,11 @@ interface FilterProps {
   children: ReactNode;
 }
 
+/** What can be written there; on a telephone there is no room for all of it. */
+const EXAMPLE = "Filter: presence:offline  site=berlin  -label:test  version:<0.4";
+
 function Filter({ typed, setTyped, error, found, all, children }: FilterProps) {
+  const isNarrow = useNarrow();
   const command = typed === "" ? "mycelial daemon list" : `mycelial daemon list -l ${shellWord(asSelector(typed))}`;
   return (
     <div className="flex flex-wrap items-center gap-x-3 gap-y-1">
@@ -190,7 +195,7 @@ function Filter({ typed, setTyped, error, found, all, children }: FilterProps) {
           aria-label="Filter daemons"
           aria-invalid={error ? true : undefined}
           aria-describedby="filter-help"
-          placeholder="Filter: presence:offline  site=berlin  -label:test  version:<0.4"
+          placeholder={isNarrow ? "Filter: site=berlin  -label:test" : EXAMPLE}
           value={typed}
           onChange={(event) => setTyped(event.target.value)}
         />

@@ -5,16 +5,18 @@ import { useMutation } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 import { checkConnections } from "@/api/operator";
 import { useDaemons, useGroups, useWorkflows } from "@/api/queries";
-import { useMay } from "@/components/allowed";
+import { Allowed } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
-import { CliButton, shellWord } from "@/components/copy";
+import { CliButton } from "@/components/copy";
 import { Field, Select } from "@/components/field";
 import { Status } from "@/components/status";
 import { sentence } from "@/lib/format";
 import { targetsOf } from "@/lib/targets";
 import { type Node, placesOf } from "@/workflow/graph";
+import { cliToCheck } from "./cli";
 import type { Workbench } from "./state";
+import { doingOf, Verdict } from "./verdict";
 
 function useTargets(place: string) {
   const daemons = useDaemons().data;
@@ -30,9 +32,9 @@ export default function TestConnection({ bench, node }: { bench: Workbench; node
   const targets = useTargets(placesOf(bench.graph).get(node.id) ?? "");
   const [chosen, choose] = useState("");
   const daemon = targets.includes(chosen) ? chosen : (targets[0] ?? "");
-  const run = useMutation({ mutationFn: () => checkConnections(daemon, { text: bench.text }) });
-  const may = useMay("operator");
-  if (!may || node.role === "transform" || daemon === "") return null;
+  const run = useMutation({ mutationFn: (_doing: string) => checkConnections(daemon, { text: bench.text }) });
+  const doing = doingOf(bench.graph);
+  if (node.role === "transform" || daemon === "") return null;
   const found = run.data?.find((each) => each.node === node.id);
   return (
     <div className="flex flex-col gap-1.5 text-sm">
@@ -52,29 +54,31 @@ export default function TestConnection({ bench, node }: { bench: Workbench; node
         </Field>
       )}
       <div className="flex flex-wrap items-center gap-1">
-        <Button busy={run.isPending} onClick={() => run.mutate()}>
-          Test the connection
-        </Button>
-        <CliButton
-          command={`mycelial workflow check -f ${shellWord(`${bench.graph.name}.toml`)} --daemon ${shellWord(daemon)}`}
-        />
+        <Allowed needs="operator" what="Testing the connection">
+          <Button busy={run.isPending} onClick={() => run.mutate(doing)}>
+            Test the connection
+          </Button>
+          <CliButton command={cliToCheck(bench.graph.name, daemon)} />
+        </Allowed>
       </div>
-      {run.isError && <Failure error={run.error} />}
-      {run.data && (
-        <div role="status">
-          {found ? (
-            <>
-              <Status tone={found.ok ? "good" : "bad"}>
-                {found.ok ? `well, from ${daemon}` : (found.kind ?? "wrong")}
-              </Status>
-              <p className="break-words">{sentence(found.cause ?? found.found)}</p>
-              {found.remedy && <p className="break-words text-muted">{sentence(found.remedy)}</p>}
-            </>
-          ) : (
-            <p className="text-muted">{daemon} did not look at it.</p>
-          )}
-        </div>
-      )}
+      <Verdict of={run.variables} now={doing} again="test it again">
+        {run.isError && <Failure error={run.error} />}
+        {run.data && (
+          <div role="status">
+            {found ? (
+              <>
+                <Status tone={found.ok ? "good" : "bad"}>
+                  {found.ok ? `well, from ${daemon}` : (found.kind ?? "wrong")}
+                </Status>
+                <p className="break-words">{sentence(found.cause ?? found.found)}</p>
+                {found.remedy && <p className="break-words text-muted">{sentence(found.remedy)}</p>}
+              </>
+            ) : (
+              <p className="text-muted">{daemon} did not look at it.</p>
+            )}
+          </div>
+        )}
+      </Verdict>
     </div>
   );
 }

@@ -13,9 +13,11 @@ import { Dialog } from "@/components/dialog";
 import { DifferenceList } from "@/components/difference";
 import { Field, Input } from "@/components/field";
 import { Loading } from "@/components/page";
+import { sentence } from "@/lib/format";
 import { cliOf, FIRST, policyOf } from "@/lib/rollout";
 import { difference } from "@/workflow/diff";
 import { graphOf, readGraph } from "@/workflow/graph";
+import { renamed } from "./problems";
 import type { Workbench } from "./state";
 import { Affected, Waves } from "./waves";
 
@@ -61,6 +63,7 @@ export function Deploy({ bench, isValid, onClose, onDone }: DeployProps) {
   const policy = policyOf(typed);
   const there = now.data;
   const isConflict = there !== undefined && there.revision !== bench.base.revision;
+  const elsewhere = renamed(bench.name, bench.graph.name, bench.text)[0];
   const send = async (expected: number) => {
     if (!isInWaves || !policy) return applyWorkflow(target, bench.text, reason, expected);
     const { id, revision } = await startRollout(bench.text, reason, policy, expected);
@@ -68,7 +71,7 @@ export function Deploy({ bench, isValid, onClose, onDone }: DeployProps) {
     return { revision, rollout: id };
   };
   const apply = async () => {
-    if (!there) return;
+    if (!there || elsewhere) return;
     setBusy(true);
     setError(null);
     try {
@@ -135,6 +138,11 @@ export function Deploy({ bench, isValid, onClose, onDone }: DeployProps) {
       <Field label="Why" hint="Optional; stands in the history and in the audit.">
         <Input value={reason} maxLength={512} onChange={(event) => setReason(event.target.value)} />
       </Field>
+      {elsewhere && (
+        <Callout tone="bad" title={sentence(elsewhere.message)}>
+          {sentence(elsewhere.hint)}
+        </Callout>
+      )}
       {error !== null && <Failure error={error} />}
       <div className="flex flex-wrap justify-end gap-2">
         <span className="mr-auto">
@@ -145,7 +153,7 @@ export function Deploy({ bench, isValid, onClose, onDone }: DeployProps) {
         <Button
           kind={isConflict ? "danger" : "main"}
           busy={isBusy}
-          disabled={!there || isSame === true || (isInWaves && policy === null)}
+          disabled={!there || elsewhere !== undefined || isSame === true || (isInWaves && policy === null)}
           onClick={() => void apply()}
         >
           {isConflict ? `Deploy mine over revision ${there?.revision}` : isSame ? "Nothing to deploy" : "Deploy"}

@@ -58,6 +58,8 @@ it.each([
   ["only this browser has one", local(), null, "mine", false],
   ["it was applied or thrown away elsewhere", local({ tag: 5, isSent: true }), null, "deployed", false],
   ["it was thrown away elsewhere, and somebody wrote on", local({ tag: 5 }), null, "mine", false],
+  ["the plane does not say", local({ tag: 5 }), "unknown", "mine", false],
+  ["nothing is kept here, and the plane does not say", null, "unknown", "deployed", false],
   ["only the plane has one", null, remote(), "theirs", false],
   [
     "the plane has what this browser sent, or something newer",
@@ -82,8 +84,13 @@ it.each([
   expect(begun.draft.text).toBe(text);
   expect(begun.conflict !== null).toBe(isConflict);
   // What the plane does not have is owed to it.
-  const isOwed = text === "mine" || (text === "deployed" && there !== null);
+  const isOwed = text === "mine" || (text === "deployed" && there !== null && there !== "unknown");
   expect(begun.draft.isSent).toBe(!isOwed);
+});
+
+it("what the plane was told before stays what one goes on with while it does not say", () => {
+  const kept = local({ tag: 5, isSent: true });
+  expect(beginning(kept, "unknown", deployed)).toEqual({ draft: kept, conflict: null });
 });
 
 it("a new workflow's draft has a name that the plane takes", () => {

@@ -86,7 +86,8 @@ export interface Beginning {
 /** What somebody goes on with, of the draft in this browser, the one at the plane, and what is deployed. */
 export function beginning(
   local: Draft | null,
-  remote: Remote | null,
+  /** "unknown": the plane did not say. */
+  remote: Remote | null | "unknown",
   deployed: { text: string; revision: number },
 ): Beginning {
   const fresh = (layout: Layout, owed = { tag: 0, isSent: true }): Beginning => ({
@@ -96,6 +97,8 @@ export function beginning(
   // A draft of before this editor knew the revision's text is compared with what is there.
   const base = local && (local.base || (local.from === deployed.revision ? deployed.text : ""));
   const mine = local && base && local.text !== base ? { ...local, base } : null;
+  // Whatever the plane has, it does not let it be overwritten unseen: then there is a conflict.
+  if (remote === "unknown") return mine ? { draft: mine, conflict: null } : fresh(local?.layout ?? {});
   if (!remote) {
     // What the plane had, and has no more, was applied or thrown away elsewhere.
     if (!mine || mine.isSent) return fresh(local?.layout ?? {});

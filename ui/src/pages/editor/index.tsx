@@ -2,7 +2,7 @@
 
 import { useQuery } from "@tanstack/react-query";
 import { LayoutGrid, Redo2, Undo2 } from "lucide-react";
-import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
+import { lazy, type ReactNode, Suspense, useEffect, useMemo, useRef, useState } from "react";
 import { useLocation, useParams } from "wouter";
 import { keys } from "@/api/keys";
 import { componentsQuery, useDaemons, useWorkflow } from "@/api/queries";
@@ -24,12 +24,23 @@ import { readGraph } from "@/workflow/graph";
 import { placed } from "@/workflow/layout";
 import { type Mark, merged } from "@/workflow/merged";
 import { Deploy } from "./deploy";
-import { type Beginning, beginning, forgetDraft, keepDraft, lineRange, nameOfNew, readDraft, template } from "./draft";
+import {
+  type Beginning,
+  beginning,
+  forgetDraft,
+  keepDraft,
+  lineRange,
+  nameOfNew,
+  type Remote,
+  readDraft,
+  template,
+} from "./draft";
 import { Inspector } from "./inspector";
 import { fetchRemote, type Kept } from "./keeping";
 import { Outline, Palette } from "./outline";
+import { meaningOf, whereIs } from "./pressed";
 import { Preview } from "./preview";
-import { Problems, problemsOf, useProblems } from "./problems";
+import { Problems, problemsOf, renamed, useProblems } from "./problems";
 import { useWorkbench, type Workbench } from "./state";
 import { Tests } from "./tests";
 
@@ -54,18 +65,35 @@ function useSurroundings(): { error: unknown; found: Surroundings | null } {
   return { error: null, found: { components: components.data, daemons: names } };
 }
 
-/** The draft that the plane has; undefined while it is asked. Whoever may not have one there is not asked for it. */
-function useRemote(key: string | null, deployed: { text: string; revision: number } | null) {
+/** The draft that the plane has; undefined while it is asked. Whoever may not have one there is not asked for it. Where the plane
+ *  does not say, somebody decides to go on without. */
+function useRemote(key: string | null, deployed: { text: string; revision: number } | null): RemoteAsked {
+  const [isLeft, leave] = useState(false);
   const remote = useQuery({
     queryKey: [...keys.drafts, key, "to begin with"],
     queryFn: () => (key && deployed ? fetchRemote(key, deployed) : null),
     enabled: key !== null && deployed !== null,
     staleTime: Infinity,
     gcTime: 0,
-    retry: false,
   });
-  if (key === null || remote.isError) return null;
-  return remote.data;
+  if (key === null) return { remote: null, failure: null };
+  if (!remote.isError) return { remote: remote.data, failure: null };
+  if (isLeft) return { remote: "unknown", failure: null };
+  const failure = (
+    <>
+      <Failure error={remote.error} onRetry={() => void remote.refetch()} />
+      <p className="text-sm">
+        The plane may have a draft of it, and does not say. What this browser has is still here.{" "}
+        <Button onClick={() => leave(true)}>Go on with that</Button>
+      </p>
+    </>
+  );
+  return { remote: undefined, failure };
+}
+
+interface RemoteAsked {
+  remote: Remote | null | "unknown" | undefined;
+  failure: ReactNode;
 }
 
 function New() {
@@ -79,9 +107,9 @@ function New() {
   const begun = found && { text: example || template(found.daemons), revision: 0 };
   // An example that somebody wants to use is not held up by what they left unfinished, nor does it replace that.
   const key = may && !example ? nameOfNew(user) : null;
-  const remote = useRemote(key, begun);
+  const { remote, failure } = useRemote(key, begun);
   if (!found || !begun || remote === undefined) {
-    return <Page title="New workflow">{error !== null ? <Failure error={error} /> : <Loading />}</Page>;
+    return <Page title="New workflow">{failure ?? (error !== null ? <Failure error={error} /> : <Loading />)}</Page>;
   }
   const kept = readDraft(null);
   const local = kept && (!example || kept.base === begun.text) ? { ...kept, base: kept.base || begun.text } : null;
@@ -94,12 +122,12 @@ function Existing({ name }: { name: string }) {
   const may = useMay("operator");
   const key = may ? name : null;
   const deployed = workflow.data ? { text: workflow.data.text, revision: workflow.data.view.revision } : null;
-  const remote = useRemote(key, deployed);
+  const { remote, failure } = useRemote(key, deployed);
   if (!deployed || !found || remote === undefined) {
     return (
       <Page title={name}>
         <WorkflowTabs name={name} />
-        {error !== null ? <Failure error={error} /> : <Data query={workflow}>{() => <Loading />}</Data>}
+        {failure ?? (error !== null ? <Failure error={error} /> : <Data query={workflow}>{() => <Loading />}</Data>)}
       </Page>
     );
   }
@@ -113,8 +141,7 @@ const VIEWS = [
   ["preview", "Preview"],
 ] as const;
 
-const isTyping = (target: EventTarget | null) =>
-  target instanceof HTMLElement && target.closest("input, textarea, select") !== null;
+const isTyping = (target: EventTarget | null) => whereIs(target) !== "elsewhere";
 
 /** To the place in the page that shows it, as near as there is one. */
 function focusPlace(place: string) {
@@ -135,20 +162,13 @@ function useShortcuts(bench: Workbench, onDeploy: () => void) {
   latest.current = { bench, onDeploy };
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
-      if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
-      if (document.querySelector("[role=dialog]")) return;
+      const meaning = meaningOf(event, whereIs(event.target));
+      if (!meaning || document.querySelector("[role=dialog]")) return;
       const { bench: now, onDeploy: deploy } = latest.current;
-      const key = event.key.toLowerCase();
-      const actions: Record<string, () => void> = {
-        s: deploy,
-        z: event.shiftKey ? now.redo : now.undo,
-        y: now.redo,
-      };
-      if (!isTyping(event.target)) actions.a = () => now.select(now.graph.nodes.map(({ id }) => id));
-      const action = actions[key];
-      if (!action) return;
       event.preventDefault();
-      action();
+      if (meaning === "deploy") deploy();
+      else if (meaning === "all") now.select(now.graph.nodes.map(({ id }) => id));
+      else now[meaning]();
     };
     const onCopy = (event: ClipboardEvent) => {
       const { bench: now } = latest.current;
@@ -195,7 +215,10 @@ function Bench({ name, draftKey, initial, components, daemons }: BenchProps) {
   const [view, setView] = useSearchState("view");
   const [isDeploying, setDeploying] = useState(false);
   const { check, isSettled } = useProblems(bench.text);
-  const problems = check.data?.problems ?? [];
+  const problems = useMemo(
+    () => [...renamed(bench.name, bench.graph.name, bench.text), ...(check.data?.problems ?? [])],
+    [bench.name, bench.graph.name, bench.text, check.data],
+  );
   const source = useRef<HTMLTextAreaElement>(null);
   const title = name ?? "New workflow";
   const may = useMay("operator");
@@ -243,7 +266,7 @@ function Bench({ name, draftKey, initial, components, daemons }: BenchProps) {
             <LayoutGrid aria-hidden="true" />
           </IconButton>
           {bench.isChanged && (
-            <Button kind="quiet" onClick={() => bench.write(bench.base.text)}>
+            <Button kind="quiet" onClick={bench.discard}>
               Discard the draft
             </Button>
           )}
@@ -305,7 +328,7 @@ function Bench({ name, draftKey, initial, components, daemons }: BenchProps) {
               {view === "tests" ? <Tests bench={bench} /> : <Preview bench={bench} />}
             </div>
           )}
-          <Problems check={check} isSettled={isSettled} onJump={jump} />
+          <Problems check={check} problems={problems} isSettled={isSettled} onJump={jump} />
         </div>
         {hasSides && (
           <aside

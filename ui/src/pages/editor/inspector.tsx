@@ -10,6 +10,7 @@ import { tell } from "@/components/toast";
 import { isName, NAME_RULE, pathOf } from "@/workflow/edit";
 import { type FormField, formOf } from "@/workflow/fields";
 import { canConnect, type Node, nodeOf, RESERVED } from "@/workflow/graph";
+import { own } from "./pressed";
 import { placeOf, problemsOf } from "./problems";
 import type { Workbench } from "./state";
 import { SettingField } from "./value-field";
@@ -75,6 +76,7 @@ function NameField({ bench, node }: { bench: Workbench; node: Node }) {
   return (
     <Field label="Name" error={error}>
       <Input
+        {...own(typed !== node.id)}
         value={typed}
         onChange={(event) => setTyped(event.target.value)}
         onBlur={commit}

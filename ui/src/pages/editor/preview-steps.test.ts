@@ -47,6 +47,18 @@ it("a step gets what was given, or what the step before makes", () => {
   expect(inputOf(first, { db: "nonsense" }, [first])).toEqual([]);
 });
 
+it("numbers past 2^53 are told apart, and stay what they are", () => {
+  const [one, two] = [9007199254740993n, 9007199254740992n];
+  expect(inputOf(step("large", 1, []), { db: `{"id": ${one}}` }, [])).toEqual([{ id: one }]);
+  expect(droppedRows(step("large", 2, [{ id: one }]), [{ id: one }, { id: two }])).toEqual([1]);
+  const { graph } = readGraph('[destinations.out]\ntype = "file"\ndaemon = "a"\nfrom = "db"\n');
+  if (!graph) throw new Error("it is TOML");
+  expect(asTest(graph, { db: `{"id": ${one}}` }, [step("out", 1, [{ id: one }])])).toEqual({
+    given: { db: [{ id: one }] },
+    expect: { out: [{ id: one }] },
+  });
+});
+
 it("a preview becomes a test", () => {
   const { graph } = readGraph(`name = "shop"
 [sources.db]

@@ -1,6 +1,7 @@
 // What a preview shows of each step, and how it becomes a test. Pure.
 
 import type { RecordShown, Step } from "@/api/types";
+import { jsonOf, parseJson } from "@/lib/json";
 import { type Graph, nodeOf } from "@/workflow/graph";
 import { fromLines } from "@/workflow/rows";
 import type { Table, Value } from "@/workflow/value";
@@ -22,12 +23,12 @@ export function inputOf(step: Pick<Step, "from">, given: Readonly<Record<string,
   const lines = given[nodeOf(step.from)] ?? "";
   if (fromLines(lines).error !== null) return [];
   const written = lines.split("\n").filter((line) => line.trim() !== "");
-  return written.map((line) => JSON.parse(line) as RecordShown);
+  return written.map((line) => parseJson(line) as RecordShown);
 }
 
 /** The same text for the same columns and values, whatever their order; a column that is not there is null. */
 const sameText = (record: RecordShown) =>
-  JSON.stringify(
+  jsonOf(
     Object.entries(record)
       .filter(([, value]) => value !== null)
       .sort(([a], [b]) => (a < b ? -1 : 1)),
@@ -54,7 +55,7 @@ export function droppedRows(step: Pick<Step, "came" | "out" | "rejected">, input
 }
 
 const rows = (records: readonly Record<string, unknown>[]): Table[] => {
-  const parsed = fromLines(records.map((record) => JSON.stringify(record)).join("\n"));
+  const parsed = fromLines(records.map(jsonOf).join("\n"));
   return parsed.rows ?? [];
 };
 

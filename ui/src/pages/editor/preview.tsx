@@ -8,19 +8,23 @@ import type { RecordShown, Step } from "@/api/types";
 import { Allowed } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
-import { CliButton, shellWord } from "@/components/copy";
+import { CliButton } from "@/components/copy";
 import { Field, Select, Textarea } from "@/components/field";
 import { Empty, Section } from "@/components/page";
 import { Records } from "@/components/records";
 import { Status } from "@/components/status";
 import { tell } from "@/components/toast";
 import { count, number } from "@/lib/format";
+import { jsonOf } from "@/lib/json";
 import { save } from "@/lib/save";
 import { freeName } from "@/workflow/edit";
 import { fromLines } from "@/workflow/rows";
+import { cliToPreview, recordsFile } from "./cli";
+import { own } from "./pressed";
 import { asTest, droppedRows, inputOf, numbers, RECORDS_MAX } from "./preview-steps";
 import type { Workbench } from "./state";
 import { TrialDaemon, useTrialDaemon } from "./trial-daemon";
+import { doingOf, Verdict } from "./verdict";
 
 /** How long records are waited for, in seconds. */
 const CAPTURE_S = 15;
@@ -29,6 +33,10 @@ const LOOK_MS = 1_000;
 const CAPTURE_RATE = 100;
 
 type Given = Readonly<Record<string, string>>;
+interface Tried {
+  doing: string;
+  given: Given;
+}
 
 export function Preview({ bench }: { bench: Workbench }) {
   const { graph } = bench;
@@ -38,17 +46,19 @@ export function Preview({ bench }: { bench: Workbench }) {
   const [given, setGiven] = useState<Given>({});
   const [daemon, setDaemon] = useTrialDaemon(bench);
   const samples = sources.flatMap((id) => (given[id]?.trim() ? [{ source: id, lines: given[id] ?? "" }] : []));
-  const run = useMutation({ mutationFn: (_: Given) => tryText(daemon, bench.text, samples) });
+  const run = useMutation({ mutationFn: (_: Tried) => tryText(daemon, bench.text, samples) });
   if (source === undefined) {
     return <Empty title="No source yet">A preview begins with records of a source.</Empty>;
   }
+  const doing = doingOf(graph);
   const all = samples.map(({ lines }) => fromLines(lines));
   const total = all.reduce((sum, { rows }) => sum + (rows?.length ?? 0), 0);
   const lines = given[source] ?? "";
   const wrong = fromLines(lines).error ?? (total > RECORDS_MAX ? `A preview takes ${RECORDS_MAX} at most.` : undefined);
   const isReady = total > 0 && total <= RECORDS_MAX && all.every(({ error }) => error === null);
   const set = (text: string) => setGiven({ ...given, [source]: text });
-  const file = `${source}.jsonl`;
+  const file = recordsFile(source);
+  const tried = samples.map((sample) => sample.source);
   return (
     <div className="flex max-w-5xl flex-col gap-4">
       <p className="text-sm">
@@ -67,6 +77,7 @@ export function Preview({ bench }: { bench: Workbench }) {
       </div>
       <Field label="Records" hint="As JSON, one a line." error={wrong}>
         <Textarea
+          {...own(true)}
           rows={6}
           value={lines}
           placeholder={'{ "id": 1, "amount": 12.5 }'}
@@ -75,19 +86,19 @@ export function Preview({ bench }: { bench: Workbench }) {
       </Field>
       <div className="flex flex-wrap items-center gap-2">
         <Allowed needs="operator" what="A preview">
-          <Button kind="main" disabled={!isReady} busy={run.isPending} onClick={() => run.mutate(given)}>
+          <Button kind="main" disabled={!isReady} busy={run.isPending} onClick={() => run.mutate({ doing, given })}>
             Preview
           </Button>
         </Allowed>
         <Button disabled={!isReady} onClick={() => save(file, `${lines.trim()}\n`, "application/jsonl")}>
           Save {file}
         </Button>
-        <CliButton
-          command={`mycelial workflow preview ${shellWord(`${graph.name}.toml`)} --given ${shellWord(`${source}=${file}`)} --daemon ${shellWord(daemon)}`}
-        />
+        <CliButton command={cliToPreview(graph.name, tried.length > 0 ? tried : [source], daemon)} />
       </div>
-      {run.isError && <Failure error={run.error} />}
-      {run.data && <Steps bench={bench} given={run.variables} steps={run.data} />}
+      <Verdict of={run.variables?.doing} now={doing} again="see again what becomes of them">
+        {run.isError && <Failure error={run.error} />}
+        {run.data && <Steps bench={bench} given={run.variables.given} steps={run.data} />}
+      </Verdict>
     </div>
   );
 }
@@ -149,7 +160,7 @@ function Capture({ bench, source, daemon, onCaught }: CaptureProps) {
       return capture(daemon, bench.name ?? "", source, enough.current.signal, setCaughtSoFar);
     },
     onSuccess: ({ caught, cause }) => {
-      if (caught.length > 0) onCaught(caught.map((record) => JSON.stringify(record)).join("\n"));
+      if (caught.length > 0) onCaught(caught.map(jsonOf).join("\n"));
       tell(
         caught.length > 0
           ? `${count(caught.length, "record")} captured.`

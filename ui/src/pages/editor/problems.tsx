@@ -40,14 +40,23 @@ export const problemsOf = (problems: readonly Problem[], node: Pick<Node, "id" |
   return problems.filter(({ place }) => isBelow(place, above));
 };
 
+/** The text of a workflow says that it is another one: applying it would change that one, and the plane does not take it. */
+export function renamed(name: string | null, inText: string, text: string): Problem[] {
+  // That there is no name is what the plane says.
+  if (name === null || inText === "" || inText === name) return [];
+  const line = text.split("\n").findIndex((each) => /^\s*name\s*=/.test(each)) + 1;
+  const hint = "a workflow cannot be renamed: apply it as a new one and delete the old one";
+  return [{ place: "name", line, message: `the text is of the workflow '${inText}', not of '${name}'`, hint }];
+}
+
 interface ProblemsProps {
+  problems: readonly Problem[];
   check: ReturnType<typeof useProblems>["check"];
   isSettled: boolean;
   onJump: (problem: Problem) => void;
 }
 
-export function Problems({ check, isSettled, onJump }: ProblemsProps) {
-  const problems = check.data?.problems ?? [];
+export function Problems({ check, problems, isSettled, onJump }: ProblemsProps) {
   return (
     <section aria-label="Problems" className="flex max-h-44 shrink-0 flex-col border-t border-line bg-surface text-sm">
       <p role="status" className="px-3 py-1.5">

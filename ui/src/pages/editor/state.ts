@@ -108,6 +108,8 @@ export function useWorkbench(
     undo: () => dispatch({ kind: "undo" }),
     redo: () => dispatch({ kind: "redo" }),
     write: (to: string) => change({ text: to.replaceAll("\r\n", "\n") }, "source"),
+    /** Back to what is deployed: a step of its own, however shortly after a key. */
+    discard: () => change({ text: base.text }),
     /** `without`: paths of what is not true of the new value any more. */
     set: (path: readonly string[], value: Value | undefined, without: readonly (readonly string[])[] = []) =>
       edit(

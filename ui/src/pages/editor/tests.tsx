@@ -6,7 +6,7 @@ import { runTests } from "@/api/operator";
 import { Allowed } from "@/components/allowed";
 import { Button } from "@/components/button";
 import { Failure } from "@/components/callout";
-import { CliButton, shellWord } from "@/components/copy";
+import { CliButton } from "@/components/copy";
 import { Field, Select, Textarea } from "@/components/field";
 import { Empty } from "@/components/page";
 import { Status } from "@/components/status";
@@ -14,8 +14,11 @@ import { count } from "@/lib/format";
 import { freeName } from "@/workflow/edit";
 import { fromLines, textLines, toLines } from "@/workflow/rows";
 import { at, isTable, same, type Table, type Value } from "@/workflow/value";
+import { cliToTest } from "./cli";
+import { own } from "./pressed";
 import type { Workbench } from "./state";
 import { TrialDaemon, useTrialDaemon } from "./trial-daemon";
+import { Verdict } from "./verdict";
 
 type Which = "given" | "expect" | "reject";
 const WORDS: Record<Which, { title: string; hint: string; add: string }> = {
@@ -53,6 +56,7 @@ function Lines({ label, which, value, onChange }: LinesProps) {
   return (
     <Field label={label} error={parsed.error ?? undefined}>
       <Textarea
+        {...own(parsed.error !== null)}
         rows={Math.min(8, Math.max(2, typed.split("\n").length))}
         value={typed}
         onChange={(event) => {
@@ -107,7 +111,7 @@ function Part({ bench, name, which }: { bench: Workbench; name: string; which: W
 /** All of them, where the records would be: on a daemon. */
 function RunTests({ bench }: { bench: Workbench }) {
   const [daemon, setDaemon] = useTrialDaemon(bench);
-  const run = useMutation({ mutationFn: () => runTests(daemon, bench.text) });
+  const run = useMutation({ mutationFn: (text: string) => runTests(daemon, text) });
   const failed = run.data?.filter(({ ok }) => !ok).length ?? 0;
   return (
     <section aria-label="Run the tests" className="flex flex-col gap-3 border-t border-line pt-4">
@@ -115,36 +119,38 @@ function RunTests({ bench }: { bench: Workbench }) {
       <div className="flex flex-wrap items-end gap-2">
         <TrialDaemon bench={bench} daemon={daemon} onChange={setDaemon} />
         <Allowed needs="operator" what="Running tests">
-          <Button kind="main" busy={run.isPending} onClick={() => run.mutate()}>
+          <Button kind="main" busy={run.isPending} onClick={() => run.mutate(bench.text)}>
             Run all tests
           </Button>
         </Allowed>
-        <CliButton command={`mycelial workflow test ${shellWord(`${bench.graph.name}.toml`)}`} />
+        <CliButton command={cliToTest(bench.graph.name, daemon)} />
       </div>
-      {run.isError && <Failure error={run.error} />}
-      {run.data && (
-        <div role="status" className="flex flex-col gap-2 text-sm">
-          <Status tone={failed > 0 ? "bad" : "good"}>
-            {failed > 0
-              ? `${count(failed, "test")} of ${run.data.length} ${failed === 1 ? "differs" : "differ"}`
-              : "All is as expected."}
-          </Status>
-          {run.data
-            .filter(({ ok }) => !ok)
-            .map(({ test, differs }) => (
-              <div key={test}>
-                <p className="font-medium">{test}</p>
-                <ul className="list-disc pl-5">
-                  {differs.map((each) => (
-                    <li key={each} className="break-words">
-                      {each}
-                    </li>
-                  ))}
-                </ul>
-              </div>
-            ))}
-        </div>
-      )}
+      <Verdict of={run.variables} now={bench.text} again="run them again">
+        {run.isError && <Failure error={run.error} />}
+        {run.data && (
+          <div role="status" className="flex flex-col gap-2 text-sm">
+            <Status tone={failed > 0 ? "bad" : "good"}>
+              {failed > 0
+                ? `${count(failed, "test")} of ${run.data.length} ${failed === 1 ? "differs" : "differ"}`
+                : "All is as expected."}
+            </Status>
+            {run.data
+              .filter(({ ok }) => !ok)
+              .map(({ test, differs }) => (
+                <div key={test}>
+                  <p className="font-medium">{test}</p>
+                  <ul className="list-disc pl-5">
+                    {differs.map((each) => (
+                      <li key={each} className="break-words">
+                        {each}
+                      </li>
+                    ))}
+                  </ul>
+                </div>
+              ))}
+          </div>
+        )}
+      </Verdict>
     </section>
   );
 }

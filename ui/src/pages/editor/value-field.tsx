@@ -6,6 +6,7 @@ import { Button, IconButton } from "@/components/button";
 import { Input, Select, Textarea } from "@/components/field";
 import { type FormField, fits, type Shape, startOf } from "@/workflow/fields";
 import { isTable, readValue, same, type Value, write } from "@/workflow/value";
+import { own } from "./pressed";
 
 interface EditProps<S extends Shape = Shape> {
   shape: S;
@@ -71,6 +72,7 @@ function NumberEdit(props: EditProps<Extract<Shape, { kind: "integer" | "number"
     <>
       <Input
         {...naming(props)}
+        {...own(isUnread)}
         inputMode="decimal"
         value={text}
         placeholder={fallback}
@@ -268,6 +270,7 @@ function MapEdit(props: EditProps<Extract<Shape, { kind: "map" }>>) {
       </ul>
       <div className="flex gap-1">
         <Input
+          {...own(true)}
           aria-label={`New name in ${label}`}
           placeholder="new name"
           value={fresh}
@@ -342,6 +345,7 @@ function TomlEdit(props: EditProps) {
     <>
       <Input
         {...naming(props)}
+        {...own(isUnread)}
         className="font-mono"
         value={text}
         placeholder="a value as in TOML"

@@ -14,6 +14,7 @@ import { CliButton, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
 import { ConfirmButton } from "@/components/dialog";
 import { Input, Select } from "@/components/field";
+import { useFilterHint } from "@/components/list-filter";
 import { Empty, Loading, Page } from "@/components/page";
 import { Status } from "@/components/status";
 import { Time } from "@/components/time";
@@ -34,8 +35,10 @@ const CAUSES_MAX = 4;
 export default function Letters() {
   const { name = "" } = useParams();
   const status = useWorkflowStatus(name);
+  const [daemon] = useSearchState("daemon");
+  const of = daemon === "" ? "" : ` --daemon ${shellWord(daemon)}`;
   return (
-    <Page title={name} actions={<CliButton command={`mycelial dlq list ${shellWord(name)}`} />}>
+    <Page title={name} actions={<CliButton command={`mycelial dlq list ${shellWord(name)}${of}`} />}>
       <WorkflowTabs name={name} />
       <Allowed needs="operator" what="Looking at records">
         <Data query={status}>
@@ -48,6 +51,8 @@ export default function Letters() {
 
 function Of({ name, daemons }: { name: string; daemons: readonly string[] }) {
   const [daemon, setDaemon] = useSearchState("daemon");
+  // Not the list's: whoever mends a letter goes on when it leaves the list meanwhile.
+  const [shown, setShown] = useState<Letter | null>(null);
   const from = daemon !== "" ? [daemon] : daemons.slice(0, DAEMONS_MAX);
   const found = useQueries({
     queries: from.map((each) => lettersQuery(each, name)),
@@ -82,7 +87,7 @@ function Of({ name, daemons }: { name: string; daemons: readonly string[] }) {
       {found.isPending ? (
         <Loading what="Asking the daemons" />
       ) : found.letters.length > 0 ? (
-        <List workflow={name} letters={found.letters} isMore={found.more} />
+        <List workflow={name} letters={found.letters} isMore={found.more} onShow={setShown} />
       ) : (
         errors.length === 0 && (
           <Empty title="No dead letters">
@@ -91,6 +96,7 @@ function Of({ name, daemons }: { name: string; daemons: readonly string[] }) {
           </Empty>
         )
       )}
+      {shown && <LetterDialog letter={shown} onClose={() => setShown(null)} />}
     </>
   );
 }
@@ -115,29 +121,31 @@ interface ListProps {
   workflow: string;
   letters: readonly Letter[];
   isMore: boolean;
+  onShow: (letter: Letter) => void;
 }
 
-function List({ workflow, letters, isMore }: ListProps) {
+function List({ workflow, letters, isMore, onShow }: ListProps) {
   const [typed, setTyped] = useSearchState("q");
-  const [shown, setShown] = useState<Letter | null>(null);
+  const hint = useFilterHint("Filter by node, daemon or reason; -word leaves out");
   const may = useMay("operator");
   const replay = useReplay(workflow);
   const rows = letters.filter(({ daemon, node, reason }) => fitsWords([daemon, node, reason], typed));
   const places = [...new Set(rows.map(({ daemon }) => daemon))];
   const isAll = typed.trim() === "";
-  const again = cliOf("replay", workflow, rows, isAll);
   // Without a filter all of them are meant, also those that are not listed.
   const which = (daemon: string): Which => ({
     daemon,
     workflow,
     ids: isAll ? [] : rows.filter((each) => each.daemon === daemon).map(({ id }) => id),
   });
+  const meant = places.map(which);
+  const again = cliOf("replay", meant);
   const columns: readonly SortableColumn<Letter>[] = [
     {
       name: "Letter",
       isPlain: true,
       cell: (letter) => (
-        <Button kind="quiet" className="h-7 text-accent!" onClick={() => setShown(letter)}>
+        <Button kind="quiet" className="h-7 text-accent!" onClick={() => onShow(letter)}>
           {letter.letter}
         </Button>
       ),
@@ -162,12 +170,12 @@ function List({ workflow, letters, isMore }: ListProps) {
     <>
       <Causes letters={letters} />
       <div className="flex flex-wrap items-center gap-x-3 gap-y-2">
-        <div className="min-w-48 flex-1">
+        <div className="min-w-48 flex-1 max-md:basis-full">
           <Input
             type="search"
             data-search
             aria-label="Filter letters"
-            placeholder="Filter by node, daemon or reason; -word leaves out"
+            placeholder={hint}
             value={typed}
             onChange={(event) => setTyped(event.target.value)}
           />
@@ -180,11 +188,11 @@ function List({ workflow, letters, isMore }: ListProps) {
         </span>
         {may && rows.length > 0 && (
           <>
-            <Button busy={replay.isPending} onClick={() => replay.mutate(places.map(which))}>
+            <Button busy={replay.isPending} onClick={() => replay.mutate(meant)}>
               {isAll ? "Try all again" : "Try these again"}
             </Button>
             {again !== undefined && <CliButton command={again} />}
-            <Discard workflow={workflow} places={places.map(which)} found={rows} isAll={isAll} />
+            <Discard workflow={workflow} places={meant} found={rows} isAll={isAll} />
           </>
         )}
       </div>
@@ -197,7 +205,6 @@ function List({ workflow, letters, isMore }: ListProps) {
           action={<Button onClick={() => setTyped("")}>Clear the filter</Button>}
         />
       )}
-      {shown && <LetterDialog letter={shown} onClose={() => setShown(null)} />}
     </>
   );
 }
@@ -228,14 +235,19 @@ interface DiscardProps {
   isAll: boolean;
 }
 
-function Discard({ workflow, places, found, isAll }: DiscardProps) {
+function Discard(now: DiscardProps) {
   const queries = useQueryClient();
-  const what = isAll ? "all letters" : count(found.length, "letter");
-  const command = cliOf("purge", workflow, found, isAll);
+  // What was asked about is what is discarded, whatever comes meanwhile.
+  const [asked, ask] = useState(now);
+  const { isAll } = now;
+  const { workflow, places, found } = asked;
+  const what = asked.isAll ? "all letters" : count(found.length, "letter");
+  const command = cliOf("purge", places);
   return (
     <ConfirmButton
       action="Discard"
       label={isAll ? "Discard all" : "Discard these"}
+      onOpen={() => ask(now)}
       title={`Discard ${what} of ${workflow}?`}
       {...(command === undefined ? {} : { command })}
       onConfirm={async () => {

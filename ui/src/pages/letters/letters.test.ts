@@ -17,6 +17,11 @@ it.each([
   [{ more: { text: "{}" } }, { more: "{}" }],
 ])("%j changes %j", (change, expected) => expect(changes(columns, record, typed(change))).toEqual(expected));
 
+it("a large number stays what it is", () => {
+  expect(typedOf(9007199254740993n).text).toBe("9007199254740993");
+  expect(typedOf([18446744073709551615n]).text).toBe("[18446744073709551615]");
+});
+
 it("says what came of it", () => {
   expect(told({ letters: 1, doubtful: 0, notes: [] }, "tried again")).toBe("1 letter is tried again.");
   expect(told({ letters: 3, doubtful: 1, notes: ["Its workflow is not planned."] }, "forgotten")).toBe(
@@ -34,21 +39,26 @@ it("one cause is one, whatever the record was", () => {
   expect(causes([died(5), died(61)])).toEqual([{ ...died(5), letters: 2 }]);
 });
 
+const at = (daemon: string, ids: number[]) => ({ daemon, workflow: "shop", ids });
+
 it.each([
-  [true, "mycelial dlq purge --all --workflow shop"],
-  [false, "mycelial dlq purge hub/shop/1 hub/shop/2"],
-])("the same on the command line, all: %s", (isAll, command) =>
-  expect(cliOf("purge", "shop", [{ letter: "hub/shop/1" }, { letter: "hub/shop/2" }], isAll)).toBe(command),
-);
+  ["all of one daemon", [at("hub", [])], "mycelial dlq purge --all --workflow shop --daemon hub"],
+  [
+    "all of those that are shown, and no others",
+    [at("hub", []), at("gateway", [])],
+    "mycelial dlq purge --all --workflow shop --daemon hub\nmycelial dlq purge --all --workflow shop --daemon gateway",
+  ],
+  ["some", [at("hub", [1, 2]), at("gateway", [7])], "mycelial dlq purge hub/shop/1 hub/shop/2 gateway/shop/7"],
+])("the same on the command line: %s", (_, places, command) => expect(cliOf("purge", places)).toBe(command));
 
 it("no command names hundreds of letters", () =>
   expect(
-    cliOf(
-      "replay",
-      "shop",
-      Array.from({ length: 21 }, (_, at) => ({ letter: `hub/shop/${at}` })),
-      false,
-    ),
+    cliOf("replay", [
+      at(
+        "hub",
+        Array.from({ length: 21 }, (_, id) => id),
+      ),
+    ]),
   ).toBe(undefined));
 
 it.each([

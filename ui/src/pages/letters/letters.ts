@@ -1,9 +1,11 @@
 // Dead letters in the words of people, and what somebody writes in the place of a record's values. Pure.
 
+import type { Which } from "@/api/operator";
 import type { Letter, LetterShown, LettersDone } from "@/api/types";
 import { shellWord } from "@/components/copy";
 import type { Tone } from "@/components/status";
 import { count } from "@/lib/format";
+import { jsonOf } from "@/lib/json";
 
 export const STATES: Record<Letter["state"], readonly [tone: Tone, word: string]> = {
   kept: ["warn", "waits for somebody"],
@@ -21,7 +23,7 @@ export interface Typed {
 
 export function typedOf(value: unknown): Typed {
   if (value === null || value === undefined) return { text: "", isNull: true };
-  return { text: typeof value === "object" ? JSON.stringify(value) : String(value), isNull: false };
+  return { text: typeof value === "object" ? jsonOf(value) : String(value), isNull: false };
 }
 
 /** The values that differ from what was there. Texts are read by the daemon, as the column's type has it. */
@@ -48,16 +50,19 @@ export function told({ letters, doubtful, notes }: LettersDone, what: string) {
 /** More are not written into one command. */
 const NAMED_MAX = 20;
 
-/** The command that does the same to the letters that are shown; none where they are too many to be named. */
-export function cliOf(
-  what: "replay" | "purge",
-  workflow: string,
-  letters: readonly Pick<Letter, "letter">[],
-  isAll: boolean,
-) {
-  if (isAll) return `mycelial dlq ${what} --all --workflow ${shellWord(workflow)}`;
-  if (letters.length > NAMED_MAX) return undefined;
-  return `mycelial dlq ${what} ${letters.map(({ letter }) => shellWord(letter)).join(" ")}`;
+/** The command that does the same to these letters, a line for each daemon where all of its are meant; none where they are too
+ *  many to be named. */
+export function cliOf(what: "replay" | "purge", places: readonly Which[]) {
+  const named = places.flatMap(({ daemon, workflow, ids }) =>
+    ids.map((id) => shellWord(`${daemon}/${workflow}/${id}`)),
+  );
+  if (named.length > NAMED_MAX) return undefined;
+  const all = places.filter(({ ids }) => ids.length === 0);
+  const lines = all.map(
+    ({ daemon, workflow }) =>
+      `mycelial dlq ${what} --all --workflow ${shellWord(workflow)} --daemon ${shellWord(daemon)}`,
+  );
+  return [...lines, ...(named.length > 0 ? [`mycelial dlq ${what} ${named.join(" ")}`] : [])].join("\n");
 }
 
 /** The command that gives a letter these values and tries it again. */

@@ -109,7 +109,7 @@ function Read({ daemons }: { daemons: readonly DaemonItem[] }) {
   return (
     <>
       <div className="flex flex-wrap items-center gap-x-3 gap-y-2">
-        <div className="min-w-48 flex-1">
+        <div className="min-w-48 flex-1 max-md:basis-full">
           <Input
             type="search"
             data-search

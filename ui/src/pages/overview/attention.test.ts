@@ -112,7 +112,7 @@ it("a buffer that is nearly full is told, with how much it may hold", () => {
       key: "full/shop a->b gw",
       tone: "warn",
       title: "The buffer of shop, a → b is nearly full",
-      detail: "85 % of 1.0 MB on gw",
+      detail: "85 % of 977 KiB on gw",
       href: "/workflows/shop",
     },
   ]);

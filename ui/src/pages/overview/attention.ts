@@ -209,7 +209,7 @@ interface Fleet {
 
 /** What is said where nothing needs attention: no more than was looked at. */
 export function verdict(seesAll: boolean, isKnown: boolean, isFailed: boolean): { tone: Tone; text: string } {
-  if (!isKnown) return { tone: "off", text: isFailed ? "Rollouts and alerts cannot be asked for." : "Asking …" };
+  if (!isKnown) return { tone: "off", text: isFailed ? "Some of it cannot be asked for." : "Asking …" };
   if (seesAll) return { tone: "good", text: "Everything runs as it should." };
   return { tone: "off", text: "Nothing is known to be wrong with the daemons, workflows and streams that you see." };
 }

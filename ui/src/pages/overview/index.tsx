@@ -50,7 +50,7 @@ export default function Overview() {
               A daemon runs close to the data and moves it. Once there is one, this page shows how the fleet is doing.
             </Empty>
           ) : (
-            <Glance daemons={all} workflows={workflows.data ?? []} streams={streams.data ?? []} />
+            <Glance daemons={all} workflows={workflows} streams={streams} />
           )
         }
       </Data>
@@ -59,15 +59,19 @@ export default function Overview() {
   );
 }
 
-interface GlanceProps {
+const NO_WORKFLOWS: readonly WorkflowView[] = [];
+const NO_STREAMS: readonly StreamView[] = [];
+
+interface AskedProps {
   daemons: readonly DaemonView[];
-  workflows: readonly WorkflowView[];
-  streams: readonly StreamView[];
+  workflows: ReturnType<typeof useWorkflows>;
+  streams: ReturnType<typeof useStreams>;
 }
 
-function Glance({ daemons, workflows, streams }: GlanceProps) {
+function Glance({ daemons, workflows: ofWorkflows, streams: ofStreams }: AskedProps) {
   const seesAll = useSeesAll();
   const [rollouts, alerts] = [useRollouts(), useAlerts()];
+  const [workflows, streams] = [ofWorkflows.data ?? NO_WORKFLOWS, ofStreams.data ?? NO_STREAMS];
   const items = attention({
     daemons,
     workflows,
@@ -76,8 +80,13 @@ function Glance({ daemons, workflows, streams }: GlanceProps) {
     alerts: alerts.data ?? [],
     quotas: useQuotas(workflows, streams),
   });
-  const isKnown = rollouts.data !== undefined && alerts.data !== undefined;
-  const { tone, text } = verdict(seesAll, isKnown, rollouts.isError || alerts.isError);
+  const asked = [ofWorkflows, ofStreams, rollouts, alerts];
+  const isKnown = asked.every(({ data }) => data !== undefined);
+  const { tone, text } = verdict(
+    seesAll,
+    isKnown,
+    asked.some(({ data, isError }) => data === undefined && isError),
+  );
   const fastest = [...streams].sort((a, b) => b.rate - a.rate).slice(0, STREAMS_MAX);
   return (
     <>
@@ -97,8 +106,8 @@ function Glance({ daemons, workflows, streams }: GlanceProps) {
           You see a part of the fleet. Rollouts and alerts of workflows that also run elsewhere are not shown to you.
         </p>
       )}
-      <Figures daemons={daemons} workflows={workflows} streams={streams} />
-      {workflows.length === 0 && (
+      <Figures daemons={daemons} workflows={ofWorkflows.data} streams={ofStreams.data} />
+      {ofWorkflows.data?.length === 0 && (
         <Empty
           title="No workflow yet"
           action={
@@ -184,7 +193,17 @@ const PRESENCES: readonly (readonly [Presence, "good" | "warn" | "bad" | "off"])
   ["unknown", "off"],
 ];
 
-function Figures({ daemons, workflows, streams }: GlanceProps) {
+interface FiguresProps {
+  daemons: readonly DaemonView[];
+  /** Undefined: not known yet. */
+  workflows: readonly WorkflowView[] | undefined;
+  streams: readonly StreamView[] | undefined;
+}
+
+const UNKNOWN = "–";
+
+function Figures({ daemons, workflows: known, streams: flowing }: FiguresProps) {
+  const [workflows, streams] = [known ?? NO_WORKFLOWS, flowing ?? NO_STREAMS];
   const states = new Map<string, number>();
   for (const { state } of workflows) states.set(state ?? "unknown", (states.get(state ?? "unknown") ?? 0) + 1);
   const rate = streams.reduce((sum, stream) => sum + stream.rate, 0);
@@ -199,7 +218,7 @@ function Figures({ daemons, workflows, streams }: GlanceProps) {
           return found > 0 && <Status key={presence} tone={tone}>{`${number(found)} ${presence}`}</Status>;
         })}
       </Figure>
-      <Figure name="Workflows" value={number(workflows.length)} href="/workflows">
+      <Figure name="Workflows" value={known ? number(workflows.length) : UNKNOWN} href="/workflows">
         {[...states].map(([state, found]) => (
           <Status
             key={state}
@@ -207,14 +226,16 @@ function Figures({ daemons, workflows, streams }: GlanceProps) {
           >{`${number(found)} ${state}`}</Status>
         ))}
       </Figure>
-      <Figure name="Records per second" value={compact(rate)} href="/streams" course={<Course />}>
-        <span className="text-muted">
-          {carried > 0 && `${bytes(carried)}/s `}
-          {`over ${count(streams.length, "stream")}`}
-        </span>
+      <Figure name="Records per second" value={flowing ? compact(rate) : UNKNOWN} href="/streams" course={<Course />}>
+        {flowing && (
+          <span className="text-muted">
+            {carried > 0 && `${bytes(carried)}/s `}
+            {`over ${count(streams.length, "stream")}`}
+          </span>
+        )}
       </Figure>
-      <Figure name="Buffered on disk" value={compact(buffered)} href="/streams">
-        <span className="text-muted">{bytes(bufferedBytes)}</span>
+      <Figure name="Buffered on disk" value={flowing ? compact(buffered) : UNKNOWN} href="/streams">
+        {flowing && <span className="text-muted">{bytes(bufferedBytes)}</span>}
       </Figure>
     </Panel>
   );

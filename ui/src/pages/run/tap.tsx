@@ -4,6 +4,7 @@
 import { useMutation } from "@tanstack/react-query";
 import { Eye } from "lucide-react";
 import { useEffect, useRef, useState } from "react";
+import { Failed } from "@/api/client";
 import { endTap, lookTap, openTap } from "@/api/operator";
 import type { TapShown } from "@/api/types";
 import { Allowed } from "@/components/allowed";
@@ -35,6 +36,20 @@ export interface Tapped {
   skipped: number;
 }
 
+/** How long after its end by this clock a tap of which nothing is heard is taken to be over. */
+const GRACE_MS = 5_000;
+
+/** Why a tap that cannot be looked at is over; null: it may go on. */
+function whyOver(cause: unknown, lateMs: number) {
+  if (cause instanceof Failed && cause.status === 404) return "the plane does not know this tap any more";
+  return lateMs > GRACE_MS ? "its time is over, and the plane did not say how it ended" : null;
+}
+
+const over = (tapped: Tapped, cause: string): Tapped => ({
+  ...tapped,
+  tap: { ...tapped.tap, is_over: true, left_s: 0, cause: tapped.tap.cause || cause },
+});
+
 /** The one tap of this page. */
 export function useTap() {
   const [tapped, setTapped] = useState<Tapped | null>(null);
@@ -42,6 +57,8 @@ export function useTap() {
   const id = tapped?.tap.id ?? null;
   const isOver = tapped?.tap.is_over ?? true;
   const newest = useRef(0);
+  /** When it ends, by this clock. */
+  const endsAt = useRef(0);
   useEffect(() => {
     if (id === null || isOver) return;
     let isLeft = false;
@@ -58,7 +75,10 @@ export function useTap() {
         }));
         setError(null);
       } catch (cause) {
-        if (!isLeft) setError(cause);
+        if (isLeft) return;
+        const why = whyOver(cause, Date.now() - endsAt.current);
+        setError(why === null ? cause : null);
+        if (why !== null) return setTapped((before) => before && over(before, why));
       }
       if (!isLeft) timer = setTimeout(() => void look(), LOOK_MS);
     };
@@ -82,12 +102,13 @@ export function useTap() {
     error,
     begin: (tap: TapShown) => {
       newest.current = 0;
+      endsAt.current = Date.now() + tap.left_s * 1_000;
       setError(null);
       setTapped({ tap, records: [], skipped: 0 });
     },
     end: async () => {
       if (id !== null) await endTap(id).catch(setError);
-      setTapped((before) => before && { ...before, tap: { ...before.tap, is_over: true, left_s: 0 } });
+      setTapped((before) => before && over(before, ""));
     },
     close: () => setTapped(null),
   };

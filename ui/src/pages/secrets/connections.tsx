@@ -7,10 +7,11 @@ import { useWorkflows } from "@/api/queries";
 import type { WorkflowView } from "@/api/types";
 import { Button } from "@/components/button";
 import { CheckedTable } from "@/components/checked";
-import { CliButton, shellWord } from "@/components/copy";
+import { CliButton } from "@/components/copy";
 import { Select } from "@/components/field";
 import { Section } from "@/components/page";
 import { useSearchState } from "@/lib/search";
+import { cliToCheck } from "./secrets";
 
 /** Daemons that are asked. */
 const DAEMONS_MAX = 8;
@@ -22,13 +23,14 @@ export function Connections() {
   const [asked, setFrom] = useSearchState("from");
   if (!workflow) return null;
   const from = workflow.daemons.includes(asked) ? asked : "";
-  const command = `mycelial workflow check ${shellWord(workflow.name)}${from === "" ? "" : ` --daemon ${shellWord(from)}`}`;
+  const daemons = from === "" ? workflow.daemons : [from];
+  const isAll = from === "" && daemons.length <= DAEMONS_MAX;
   return (
     <Section
       title="Connections"
       actions={
         <>
-          <CliButton command={command} />
+          <CliButton command={cliToCheck(workflow.name, isAll ? null : daemons.slice(0, DAEMONS_MAX))} />
           <Select aria-label="Workflow" value={workflow.name} onChange={(event) => setChosen(event.target.value)}>
             {workflows.map(({ name }) => (
               <option key={name}>{name}</option>
@@ -50,7 +52,7 @@ export function Connections() {
         </>
       }
     >
-      <Check key={`${workflow.name} ${from}`} workflow={workflow} daemons={from === "" ? workflow.daemons : [from]} />
+      <Check key={`${workflow.name} ${from}`} workflow={workflow} daemons={daemons} />
     </Section>
   );
 }

@@ -24,7 +24,7 @@ import { tell } from "@/components/toast";
 import { count, sentence } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
 import { Connections } from "./connections";
-import { inWords, mistakeInName, mistakeInValue, worstFirst } from "./secrets";
+import { cliToSet, inWords, mistakeInName, mistakeInValue, worstFirst } from "./secrets";
 
 export default function Secrets() {
   const daemons = useDaemons();
@@ -210,7 +210,7 @@ function SetDialog({ first, daemon, onClose }: SetProps) {
         {run.data && <Outcomes done={run.data} />}
         <div className="flex flex-wrap justify-end gap-2">
           <span className="mr-auto">
-            <CliButton command={`mycelial secret set ${shellWord(name || "NAME")} --daemon ${shellWord(daemon)}`} />
+            <CliButton command={cliToSet(name, selector.trim())} />
           </span>
           <Button onClick={onClose}>{run.data ? "Close" : "Cancel"}</Button>
           <Button kind="main" type="submit" busy={run.isPending}>

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { inWords, mistakeInName, mistakeInValue, worstFirst } from "./secrets";
+import { cliToCheck, cliToSet, inWords, mistakeInName, mistakeInValue, worstFirst } from "./secrets";
 
 it.each([
   ["shop", true],
@@ -30,3 +30,15 @@ it("tells where, and who begins anew", () => {
   );
   expect(inWords([done("a", [])], "forgotten")).toBe("It is forgotten on 1 daemon.");
 });
+
+it.each([
+  ["shop", "name:hub", "mycelial secret set shop --daemon hub"],
+  ["shop", "site=berlin", "mycelial secret set shop -l site=berlin"],
+  ["shop", "name:hub*", "mycelial secret set shop -l 'name:hub*'"],
+  ["", "", "mycelial secret set NAME -l SELECTOR"],
+])("%s on %s is set by %s", (name, selector, command) => expect(cliToSet(name, selector)).toBe(command));
+
+it.each([
+  [null, "mycelial workflow check shop"],
+  [["a", "b"], "mycelial workflow check shop --daemon a\nmycelial workflow check shop --daemon b"],
+])("connections from %j are checked by %s", (daemons, command) => expect(cliToCheck("shop", daemons)).toBe(command));

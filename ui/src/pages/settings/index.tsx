@@ -5,7 +5,7 @@ import { Data } from "@/components/data";
 import { Facts } from "@/components/facts";
 import { Page, Panel, Section } from "@/components/page";
 import { Tabs } from "@/components/tabs";
-import { exact, number } from "@/lib/format";
+import { count, exact, number } from "@/lib/format";
 import { chooseTheme, type Theme, useTheme } from "@/shell/theme";
 import { FirstSteps } from "./first-steps";
 import { OwnPassword } from "./password";
@@ -49,7 +49,7 @@ export default function Settings() {
                   ],
                   ["Version", plane.version],
                   ["Roster", `version ${number(plane.roster_version)}`],
-                  ["Members", `${number(plane.daemons)} daemons, ${number(plane.operators)} operators`],
+                  ["Members", `${count(plane.daemons, "daemon")}, ${count(plane.operators, "operator")}`],
                   ["Page at", plane.http],
                   ["Times are shown in", exact(Date.now()).split(" ").at(-1)],
                 ]}

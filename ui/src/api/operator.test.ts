@@ -1,0 +1,25 @@
+import { expect, it } from "vitest";
+import { Failed } from "./client";
+import { lettersAgain, lettersQuery } from "./operator";
+
+it.each([
+  ["none", null, [], 5_000],
+  ["all wait for somebody", null, ["kept", "doubtful"], 5_000],
+  ["one is tried again", null, ["kept", "queued"], 2_000],
+  ["the daemon did not answer", new Failed(504, "no answer"), [], 10_000],
+  ["nobody may see them", new Failed(403, "switched off"), [], false],
+] as const)("letters are asked for again: %s", (_, error, states, ms) =>
+  expect(
+    lettersAgain(
+      error,
+      states.map((state) => ({ state })),
+    ),
+  ).toBe(ms),
+);
+
+it("whoever looks at letters sees what becomes of them", () => {
+  const { refetchInterval } = lettersQuery("hub", "shop");
+  if (typeof refetchInterval !== "function") throw new Error("it is asked for at intervals");
+  const state = { error: null, data: { items: [{ state: "queued" }] } };
+  expect(refetchInterval({ state } as never)).toBe(2_000);
+});

@@ -1,0 +1,45 @@
+// @vitest-environment jsdom
+import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
+import { render } from "@testing-library/react";
+import { expect, it, vi } from "vitest";
+import type { StreamView } from "@/api/types";
+import { StreamTable } from "./stream-table";
+
+vi.stubGlobal("fetch", () => new Promise(() => {}));
+vi.stubGlobal(
+  "ResizeObserver",
+  class {
+    observe() {}
+    disconnect() {}
+  },
+);
+
+const LEDGER = {
+  produced: 9,
+  delivered: 9,
+  buffered: 0,
+  dropped: 0,
+  dead: 0,
+  filtered: 0,
+  unconfirmed: 0,
+  duplicates: 0,
+};
+
+function shown(rate: number) {
+  const names = { workflow: "shop", edge: "a->b", producer: "hub", consumer: "gateway" };
+  const rest = { buffered_bytes: 0, lag_ms: null, trouble: "", balances: true, bytes_per_s: 1_700, rate };
+  const stream = { ...names, ...rest, ledger: LEDGER } as unknown as StreamView;
+  const { container, unmount } = render(
+    <QueryClientProvider client={new QueryClient()}>
+      <StreamTable streams={[stream]} />
+    </QueryClientProvider>,
+  );
+  const text = container.textContent ?? "";
+  unmount();
+  return text;
+}
+
+it("bytes flow where records do", () => {
+  expect(shown(12)).toContain("1.7 KiB/s");
+  for (const none of [0, 0.04]) expect(shown(none)).not.toContain("1.7 KiB/s");
+});

@@ -59,8 +59,13 @@ impl State {
 
     /// How many the daemons that run a workflow keep.
     pub(super) fn letters_kept(&self, workflow: &WorkflowId) -> u64 {
+        self.letters_kept_by(workflow, |_| true)
+    }
+
+    /// The same, of some daemons.
+    pub(super) fn letters_kept_by(&self, workflow: &WorkflowId, counts: impl Fn(&NodeId) -> bool) -> u64 {
         let daemons = self.kept.0.get(workflow).into_iter().flatten();
-        let running = daemons.filter(|(daemon, _)| self.plans.runs(daemon, workflow));
+        let running = daemons.filter(|(daemon, _)| counts(daemon) && self.plans.runs(daemon, workflow));
         running.fold(0, |sum, (_, kept)| sum.saturating_add(*kept))
     }
 }

@@ -331,7 +331,10 @@ impl Gatherer {
 
 #[cfg(test)]
 mod tests {
-    use bus_schema::message::{Ledger, Resources};
+    use bus_schema::{
+        aside::Aside,
+        message::{Ledger, Resources},
+    };
 
     use super::*;
     use crate::domain::testing::node;
@@ -440,6 +443,28 @@ mod tests {
         let found = all(&[carried(50, None, "gw")]);
         assert_eq!(find(&found, "daemon:gw", BYTES), Some(Amount::Growth(50)), "began anew");
         assert_eq!(find(&found, "daemon:gw", LATENCY), None, "nothing went");
+    }
+
+    #[test]
+    fn of_a_workflow_letters_are_those_that_are_kept() {
+        let mut gatherer = Gatherer::default();
+        let stream = stream("gw", 1, 10, 7, 3);
+        // (kept: `None` by daemons that do not tell, dead of the workflow)
+        for (kept, dead) in [(None, 3), (Some(3), 3), (Some(1), 1), (Some(0), 0)] {
+            let workflow = WorkflowView {
+                name: "orders".into(),
+                revision: 1,
+                by: String::new(),
+                at_unix_ms: 0,
+                daemons: Vec::new(),
+                state: None,
+                letters_kept: kept.map_or_else(Aside::default, Aside::from),
+            };
+            let found = gatherer.gather(&[], |_| (1, false), &[workflow], std::slice::from_ref(&stream));
+            let gauge = |value| Some(Amount::Gauge(Gauge::of(value)));
+            assert_eq!(find(&found, "workflow:orders", DEAD), gauge(dead), "{kept:?}");
+            assert_eq!(find(&found, "stream:orders/a->b", DEAD), gauge(3), "its account stays");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use bus_schema::{
-    api::{ApiCall, ApiResult, StreamView},
+    api::{ApiCall, ApiResult, StreamView, WorkflowView},
     id::{NodeId, WorkflowId},
     rollout::RolloutView,
 };
@@ -199,13 +199,11 @@ impl Sight {
             ApiResult::Labels(all) => all.retain(|one| self.sees(&one.node)),
             ApiResult::Workflows(views) => {
                 views.retain(|view| self.of_workflow(state, &view.name).0 > 0);
-                for view in views {
-                    view.daemons.retain(|daemon| self.names(daemon));
-                }
+                views.iter_mut().for_each(|view| self.narrow_workflow(state, view));
             }
-            ApiResult::Workflow { view, .. } => view.daemons.retain(|daemon| self.names(daemon)),
+            ApiResult::Workflow { view, .. } => self.narrow_workflow(state, view),
             ApiResult::Status { view, parts, streams } => {
-                view.daemons.retain(|daemon| self.names(daemon));
+                self.narrow_workflow(state, view);
                 parts.retain(|part| self.names(&part.daemon));
                 self.narrow(streams);
             }
@@ -222,6 +220,15 @@ impl Sight {
             _ => {}
         }
         result
+    }
+
+    /// A workflow as the daemons that are seen have it: of others neither the names nor how many dead letters they keep.
+    fn narrow_workflow(&self, state: &State, view: &mut WorkflowView) {
+        view.daemons.retain(|daemon| self.names(daemon));
+        if !view.letters_kept.is_untold() {
+            let id = WorkflowId::of_name(&view.name);
+            view.letters_kept = state.letters_kept_by(&id, |daemon| self.sees(daemon)).into();
+        }
     }
 
     /// Streams that begin or end where it is seen; the other end is not named.
@@ -244,6 +251,7 @@ mod tests {
     use std::sync::Arc;
 
     use bus_schema::{
+        carried::{LettersKept, WorkflowLetters},
         member::{Role, Signed},
         message::HostFacts,
     };
@@ -548,6 +556,20 @@ mod tests {
             .map(|view| (view.name.as_str(), view.daemons.join(" ")))
             .collect();
         assert_eq!(shown, [("a", "gw-1".to_string()), ("b", "gw-1".to_string())]);
+        // Nor does a number tell what waits elsewhere.
+        let mut letters = state.clone();
+        for (n, kept) in [(1, 2), (2, 40)] {
+            let workflow = WorkflowId::of_name("a");
+            let workflows = vec![WorkflowLetters { workflow, kept }];
+            letters.on_letters_kept(node(n), &LettersKept { workflows });
+        }
+        for (sight, kept) in [(&Sight::default(), 42), (&berlin, 2)] {
+            let all = sight.narrowed(&letters, ApiResult::Workflows(letters.workflow_views(now)));
+            let ApiResult::Workflows(views) = all else {
+                panic!("another answer")
+            };
+            assert_eq!(views[0].letters_kept.get(), Some(&kept));
+        }
         let carriers = |daemons: &[&str]| bus_schema::api::Carriers {
             components: vec!["source/x".into()],
             daemons: daemons.iter().map(|name| name.to_string()).collect(),

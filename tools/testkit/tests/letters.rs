@@ -6,6 +6,7 @@
 use std::{fs, time::Duration};
 
 use rusqlite::Connection;
+use serde_json::Value;
 use testkit::{
     Broker, Cmd, Dice, Fleet, Ledger, Proc, fresh_seed,
     oracle::Produced,
@@ -157,6 +158,21 @@ fn what_died_before_a_stream_goes_into_it() {
             (found == Some(&wanted)).then_some(()).ok_or(format!("{found:?}"))
         });
     };
+    // As the rule that comes with the plane, and fires at once.
+    let rules = fleet.path("rules.toml");
+    let rule = "[[rule]]\nname = \"letters\"\nwhen = \"dead_letters\"\n";
+    fs::write(&rules, rule).expect("a file");
+    fleet.cli(&["alert", "apply", &rules, "--yes"]).expect("rules");
+    let alert = |is_wanted: bool| {
+        let what = if is_wanted { "the alert" } else { "the alert to be over" };
+        wait_ok(what, LATE, || {
+            let said = fleet.cli(&["alert", "list", "-o", "json"])?;
+            let alerts: Vec<Value> = serde_json::from_str(&said).map_err(|error| error.to_string())?;
+            let mut own = alerts.iter().filter(|alert| alert["rule"] == "letters");
+            let is_so = own.any(|alert| alert["state"] == "firing");
+            (is_so == is_wanted).then_some(()).ok_or(said)
+        });
+    };
     fleet.enrol("gateway");
     fleet.enrol("hub");
     let lines = "{\"n\": 1}\n{\"n\": 0}\nnonsense\n{\"n\": 2}\n{\"n\": 0}\n";
@@ -182,6 +198,7 @@ fn what_died_before_a_stream_goes_into_it() {
     };
     books(&fleet, "the failures", ledger(2, 3));
     kept(3);
+    alert(true);
     let listed = letters(&fleet, "parts");
     let stages: Vec<_> = listed
         .iter()
@@ -230,4 +247,5 @@ fn what_died_before_a_stream_goes_into_it() {
     assert!(said.contains("no dead letters") && said.contains("1 purged"), "{said}");
     books(&fleet, "the purge", ledger(4, 1));
     kept(0);
+    alert(false);
 }

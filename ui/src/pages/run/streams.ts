@@ -39,7 +39,7 @@ const worse = (...tones: readonly Tone[]) => WORST.find((tone) => tones.includes
 const NO_SIZES: ReadonlyMap<string, number> = new Map();
 
 /** Records that somebody should look at: dropped lately, or dead and not all discarded. The ledger counts them for ever. */
-const lostOf = ({ ledger, dropped_lately = true, has_letters = true }: StreamView) =>
+export const lostOf = ({ ledger, dropped_lately = true, has_letters = true }: StreamView) =>
   (dropped_lately ? ledger.dropped : 0) + (has_letters ? ledger.dead : 0);
 
 export function edgeState(streams: readonly StreamView[], sizes = NO_SIZES): EdgeState {

@@ -19,6 +19,18 @@ it("streams are added up by workflow", () => {
   expect(orders).toMatchObject({ rate: 12, buffered: 2, lagMs: 7_000, lost: 4 });
 });
 
+it("what was discarded or dropped long ago is counted, and wants no look", () => {
+  const told = (has_letters?: boolean, dropped_lately?: boolean) => {
+    const all = [{ ...stream("orders", 5, 2), has_letters, dropped_lately }] as StreamView[];
+    const { lost, isLosing } = withStreams(ALL, all)[0] ?? {};
+    return [lost, isLosing];
+  };
+  expect(told(false, false)).toEqual([3, false]);
+  expect(told(true, false)).toEqual([3, true]);
+  expect(told(false, true)).toEqual([3, true]);
+  expect(told()).toEqual([3, true]);
+});
+
 it.each([
   ["", "", ["orders", "host", "late"]],
   ["GW", "", ["orders", "host"]],

@@ -3,6 +3,7 @@
 import type { RunState, StreamView, WorkflowView } from "@/api/types";
 import { longest } from "@/lib/lag";
 import { fitsWords } from "@/lib/words";
+import { lostOf } from "@/pages/run/streams";
 
 export interface Row {
   view: WorkflowView;
@@ -10,20 +11,24 @@ export interface Row {
   buffered: number;
   /** Of the stream that is furthest behind, in milliseconds; `null`: nothing waits. */
   lagMs: number | null;
-  /** Dropped or dead. */
+  /** Dropped or dead, ever. */
   lost: number;
+  /** Some of those want to be looked at. */
+  isLosing: boolean;
 }
 
 export function withStreams(workflows: readonly WorkflowView[], streams: readonly StreamView[]): Row[] {
-  const none = { rate: 0, buffered: 0, lagMs: null, lost: 0 };
+  const none = { rate: 0, buffered: 0, lagMs: null, lost: 0, isLosing: false };
   const rows = new Map<string, Row>(workflows.map((view) => [view.name, { view, ...none }]));
-  for (const { workflow, rate, ledger, lag_ms } of streams) {
+  for (const stream of streams) {
+    const { workflow, rate, ledger, lag_ms } = stream;
     const row = rows.get(workflow);
     if (!row) continue;
     row.rate += rate;
     row.buffered += ledger.buffered;
     row.lagMs = longest([{ lag_ms }, { lag_ms: row.lagMs }]);
     row.lost += ledger.dropped + ledger.dead;
+    row.isLosing ||= lostOf(stream) > 0;
   }
   return [...rows.values()];
 }

@@ -46,7 +46,7 @@ const COLUMNS: readonly Column<Row>[] = [
 ];
 
 const Lost = ({ row }: { row: Row }) => (
-  <span className={row.lost > 0 ? "font-medium text-warn" : undefined}>{number(row.lost)}</span>
+  <span className={row.isLosing ? "font-medium text-warn" : undefined}>{number(row.lost)}</span>
 );
 
 function Daemons({ names }: { names: readonly string[] }) {

@@ -366,7 +366,9 @@ fn texts(engine: &mut Engine) {
     type Text = ImmutableString;
     engine.register_fn("trim", |text: Text| ImmutableString::from(text.trim()));
     engine.register_fn("is_empty", |text: Text| text.is_empty());
-    engine.register_fn("replace", |text: Text, from: Text, to: Text| replaced(&text, &from, &to));
+    engine.register_fn("replace", |text: Text, from: Text, to: Text| {
+        replaced(&text, &from, &to)
+    });
     engine.register_fn("replace", |text: Text, from: char, to: Text| {
         replaced(&text, from.encode_utf8(&mut [0; 4]), &to)
     });
@@ -573,7 +575,10 @@ mod tests {
             format!("[{}]", many("t", ", ")),
             format!("[{}]", many("t.to_upper()", ", ")),
             format!("[{}].to_string()", many("t", ", ")),
-            format!("#{{{}}}", (0..400).map(|n| format!("k{n}: t")).collect::<Vec<_>>().join(", ")),
+            format!(
+                "#{{{}}}",
+                (0..400).map(|n| format!("k{n}: t")).collect::<Vec<_>>().join(", ")
+            ),
             format!("`{}`", many("${t}", "")),
             format!("`{}`", many("${[t, t]}", "")),
         ] {

@@ -136,6 +136,54 @@ fn harm_costs_no_record() {
 }
 
 #[test]
+fn a_record_that_kills_every_time_is_a_dead_letter_and_stops_nobody() {
+    let dir = temp_dir("own-code");
+    let lines: String = (0..10).map(|n| format!("{{\"n\": {n}}}\n")).collect();
+    fs::write(dir.path().join("in.jsonl"), &lines).unwrap();
+    let python = |harm: &str| {
+        format!(
+            "type = \"python\"\nanswer_ms_max = 500\ncode = '''\nimport os, time\n\ndef transform(record):\n    \
+             if record[\"n\"] == 5:\n        {harm}\n    return record\n'''"
+        )
+    };
+    let exec = |harm: &str| {
+        format!(
+            "type = \"exec\"\nanswer_ms_max = 500\ncommand = [\"sh\", \"-c\", 'while read line; do case $line in *:5}}) \
+             {harm};; esac; echo \"$line\"; done']"
+        )
+    };
+    let file = "type = \"file\"\npath = \"in.jsonl\"\nformat = \"json_lines\"\nmode = \"once\"";
+    for (name, transform, source) in [
+        ("python-ends", python("os._exit(1)"), file),
+        ("python-ends-of-a-pipe", python("os._exit(1)"), "type = \"stdin\""),
+        ("python-hangs", python("time.sleep(1000)"), file),
+        ("python-takes-all", python("bytearray(1 << 40)"), file),
+        ("exec-ends", exec("exit 1"), file),
+        ("exec-hangs", exec("exec sleep 1000"), file),
+    ] {
+        let toml = format!(
+            "name = \"poison\"\n\n[sources.numbers]\n{source}\n\n[transforms.mine]\nfrom = \"numbers\"\n{transform}\n\n\
+             [destinations.lines]\ntype = \"file\"\nfrom = \"mine\"\npath = \"{name}.out\"\nformat = \"json_lines\"\n"
+        );
+        let done = run(dir.path(), &format!("{name}.toml"), &toml)
+            .stdin(lines.clone())
+            .run(SOON);
+        assert_eq!(done.code(), Some(0), "{name}: {done}");
+        let wanted: Vec<u64> = (0..10).filter(|n| *n != 5).collect();
+        assert_eq!(
+            numbers(&dir.path().join(format!("{name}.out"))),
+            wanted,
+            "{name}: {done}"
+        );
+        assert_eq!(
+            account(&done.stderr, "numbers->lines"),
+            [10, 9, 0, 0, 1],
+            "{name}: {done}"
+        );
+    }
+}
+
+#[test]
 fn nothing_is_left_of_a_daemon_that_is_killed() {
     let dir = temp_dir("own-code");
     let code = |function: &str| {

@@ -35,6 +35,10 @@ mod opcua;
 // One file for both crates, which do not depend on each other.
 #[path = "../../transforms/src/ordered.rs"]
 mod ordered;
+// The same.
+#[path = "../../transforms/src/pace.rs"]
+#[allow(dead_code, reason = "a join has no use for its end")]
+mod pace;
 mod payload;
 mod postgres;
 mod publish;

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     cells::named_columns,
     moment::{MILLI_NANOS, moment},
+    pace::{Pace, ahead_usual},
 };
 
 /// Most records that are remembered.
@@ -23,8 +24,9 @@ const COUNT_MAX: usize = 2_000;
 const ENTRY_BYTES: usize = 16 + 10;
 /// What the state takes beside them, in bytes.
 const HEAD_BYTES: usize = 64;
-/// The form of the state.
-const FORM: u8 = 1;
+/// The form of the state, and the one before, which had the youngest time and no pace.
+const FORM: u8 = 2;
+const FORM_BEFORE: u8 = 1;
 
 /// Leaves out a record that is equal to one before it in the columns of `by`; the first is let through. Remembers up to
 /// 2,000 records that were let through (fewer when several such transforms stand in a row); with more, or when the settings
@@ -43,6 +45,12 @@ struct Config {
     /// Only when the one before is less than so much older or younger, by the records' own times. What is so much older than
     /// the youngest is forgotten.
     within_ms: Option<u64>,
+    /// How far ahead of the youngest record before it a record may be, in milliseconds, and others be forgotten for it alone; a
+    /// day unless given, and never less than `within_ms`. A record further ahead may have a wrong clock: nothing is too old
+    /// then before five in a row are ahead, as after a gap, and time has come to the earliest of them. 0: time goes by each
+    /// record.
+    #[serde(default = "ahead_usual")]
+    ahead_max_ms: u64,
 }
 
 /// The registry line.
@@ -90,12 +98,15 @@ fn build(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigErr
     if config.within_ms == Some(0) {
         return Err(ConfigError::at("within_ms", "it is 1 at least"));
     }
-    let within_ms = config.within_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+    let nanos = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(MILLI_NANOS);
+    let least = config.within_ms.unwrap_or_default();
+    let ahead_max = (config.ahead_max_ms > 0).then(|| nanos(config.ahead_max_ms.max(least)));
     let settings = serde_json::json!([config.by, config.time]).to_string();
     let digest: [u8; 32] = Sha256::digest(settings).into();
     Ok(Box::new(Dedupe {
         count: config.count.unwrap_or(COUNT_MAX),
-        within: within_ms.map(|ms| ms.saturating_mul(MILLI_NANOS)),
+        within: config.within_ms.map(nanos),
+        ahead_max,
         config,
         settings: digest.first_chunk().copied().unwrap_or_default(),
         seen: Seen::default(),
@@ -111,6 +122,8 @@ struct Dedupe {
     count: usize,
     /// Nanoseconds.
     within: Option<i64>,
+    /// Nanoseconds; see [`Pace`].
+    ahead_max: Option<i64>,
     settings: [u8; 8],
     seen: Seen,
     /// Records that there is room for.
@@ -123,17 +136,43 @@ struct Seen {
     by_print: HashMap<Print, (u64, i64)>,
     by_order: BTreeMap<u64, Print>,
     next: u64,
-    /// The youngest time so far.
-    youngest: i64,
+    /// How far time has come.
+    pace: Pace,
 }
 
 #[derive(Serialize, Deserialize)]
 struct State {
     form: u8,
     settings: [u8; 8],
-    youngest: i64,
+    pace: Pace,
     /// In the order in which they came, with their times.
     seen: Vec<(Print, i64)>,
+}
+
+/// [`State`] in the form before.
+#[derive(Deserialize)]
+struct StateBefore {
+    form: u8,
+    settings: [u8; 8],
+    youngest: i64,
+    seen: Vec<(Print, i64)>,
+}
+
+impl State {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let now = bus_schema::decode(bytes).filter(|state: &Self| state.form == FORM);
+        let before = || {
+            let state: StateBefore =
+                bus_schema::decode(bytes).filter(|state: &StateBefore| state.form == FORM_BEFORE)?;
+            Some(Self {
+                form: FORM,
+                settings: state.settings,
+                pace: Pace::at(state.youngest),
+                seen: state.seen,
+            })
+        };
+        now.or_else(before)
+    }
 }
 
 impl Seen {
@@ -161,7 +200,7 @@ impl Seen {
         while let Some((_, print)) = self.by_order.first_key_value() {
             let print = *print;
             let at = self.by_print.get(&print).map_or(i64::MIN, |(_, at)| *at);
-            let is_old = within.is_some_and(|within| self.youngest.saturating_sub(at) >= within);
+            let is_old = within.is_some_and(|within| self.pace.youngest().saturating_sub(at) >= within);
             if self.by_order.len() <= most && !is_old {
                 break;
             }
@@ -202,22 +241,18 @@ impl Transform for Dedupe {
         bus_schema::encode(&State {
             form: FORM,
             settings: self.settings,
-            youngest: self.seen.youngest,
+            pace: self.seen.pace,
             seen: self.seen.in_order().collect(),
         })
     }
 
     fn restore(&mut self, state: Option<&[u8]>, room_bytes: usize) -> Result<(), Fault> {
         self.room = room_bytes.saturating_sub(HEAD_BYTES) / ENTRY_BYTES;
-        self.seen = Seen {
-            youngest: i64::MIN,
-            ..Seen::default()
-        };
+        self.seen = Seen::default();
         let Some(state) = state else { return Ok(()) };
-        let known = bus_schema::decode(state).filter(|state: &State| state.form == FORM);
-        match known {
+        match State::read(state) {
             Some(state) if state.settings == self.settings => {
-                self.seen.youngest = state.youngest;
+                self.seen.pace = state.pace;
                 state
                     .seen
                     .into_iter()
@@ -267,7 +302,7 @@ impl Dedupe {
             let apart = at.saturating_sub(before).saturating_abs();
             self.within.is_none_or(|within| apart < within)
         });
-        self.seen.youngest = self.seen.youngest.max(at);
+        self.seen.pace = self.seen.pace.after(at, self.ahead_max);
         if !repeats {
             // Of two that are far apart the younger is the one that is repeated, as far as anybody can tell.
             self.seen.insert(print, before.map_or(at, |before| before.max(at)));
@@ -351,6 +386,36 @@ mod tests {
                 "{config}"
             );
         }
+    }
+
+    #[test]
+    fn a_wrong_clock_makes_nobody_forget() {
+        let config = r#"{"by": ["k"], "time": "at", "within_ms": 3600000}"#;
+        let rows: Vec<String> = (0..10).map(|n| format!("2024-01-01T00:0{n}:00Z|{n}")).collect();
+        let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+        let columns = &["at:text", "k:text"];
+        for wrong in [0, 4, 10] {
+            let mut with_wrong = rows.clone();
+            with_wrong.insert(wrong, "2099-01-01T00:00:00Z|wrong");
+            let mut first = dedupe(config);
+            assert_eq!(first.apply(table(columns, &with_wrong)).unwrap().batch.rows(), 11);
+            let mut later = dedupe(config);
+            later.restore(Some(&first.state()), flow::STATES_BYTES_MAX).unwrap();
+            assert_eq!(later.apply(table(columns, &rows)).unwrap().batch.rows(), 0, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_state_of_the_form_before_goes_on() {
+        let config = r#"{"by": ["k"], "time": "at", "within_ms": 10000}"#;
+        let input = table(&["at:text", "k:text"], &["2024-01-01T00:00:00Z|a"]);
+        let mut first = dedupe(config);
+        first.apply(input.clone()).unwrap();
+        let state = State::read(&first.state()).unwrap();
+        let before = bus_schema::encode(&(FORM_BEFORE, state.settings, state.seen[0].1, &state.seen));
+        let mut later = dedupe(config);
+        later.restore(Some(&before), flow::STATES_BYTES_MAX).unwrap();
+        assert_eq!(later.apply(input).unwrap().batch.rows(), 0);
     }
 
     #[test]

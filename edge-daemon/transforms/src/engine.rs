@@ -3,11 +3,15 @@
 //! Absent on purpose: loops, statements, assignments, function definitions, modules, clocks, random numbers and any way
 //! out of the process. Every size and the number of steps is bounded.
 
-use std::{cmp::Ordering, sync::LazyLock};
+use std::{
+    cmp::Ordering,
+    ops::{Range, RangeInclusive},
+    sync::LazyLock,
+};
 
 use bus_schema::data::{Cell, Value, Zone};
 use rhai::{
-    Dynamic, Engine, EvalAltResult, ImmutableString,
+    Array, Dynamic, Engine, EvalAltResult, ImmutableString,
     packages::{Package, StandardPackage},
 };
 
@@ -356,16 +360,67 @@ fn moments(engine: &mut Engine) {
     });
 }
 
-/// Rhai's own change their text in place and give nothing back, which in an expression would be a silent null.
+/// Rhai's own change their text in place and give nothing back, which in an expression would be a silent null; and they look
+/// at the size of what they make when it is there already. Ours count first: one record must not take the daemon's memory.
 fn texts(engine: &mut Engine) {
-    engine.register_fn("trim", |text: ImmutableString| ImmutableString::from(text.trim()));
-    engine.register_fn(
-        "replace",
-        |text: ImmutableString, from: ImmutableString, to: ImmutableString| {
-            ImmutableString::from(text.replace(from.as_str(), to.as_str()))
-        },
-    );
-    engine.register_fn("is_empty", |text: ImmutableString| text.is_empty());
+    type Text = ImmutableString;
+    engine.register_fn("trim", |text: Text| ImmutableString::from(text.trim()));
+    engine.register_fn("is_empty", |text: Text| text.is_empty());
+    engine.register_fn("replace", |text: Text, from: Text, to: Text| {
+        replaced(&text, &from, &to)
+    });
+    engine.register_fn("replace", |text: Text, from: char, to: Text| {
+        replaced(&text, from.encode_utf8(&mut [0; 4]), &to)
+    });
+    engine.register_fn("replace", |text: Text, from: Text, to: char| {
+        replaced(&text, &from, to.encode_utf8(&mut [0; 4]))
+    });
+    engine.register_fn("replace", |text: Text, from: char, to: char| {
+        replaced(&text, from.encode_utf8(&mut [0; 4]), to.encode_utf8(&mut [0; 4]))
+    });
+    engine.register_fn("split", |text: Text| items("split", text.split_whitespace()));
+    engine.register_fn("split", |text: Text, at: Text| items("split", text.split(at.as_str())));
+    engine.register_fn("split", |text: Text, at: char| items("split", text.split(at)));
+    engine.register_fn("split", |text: Text, at: Text, parts: i64| {
+        items("split", text.splitn(parts_of(parts), at.as_str()))
+    });
+    engine.register_fn("split", |text: Text, at: char, parts: i64| {
+        items("split", text.splitn(parts_of(parts), at))
+    });
+    // Rhai's own is for its loops, of which there are none here, and holds four bytes for each of the text's.
+    engine.register_fn("chars", |text: Text| items("chars", text.chars()));
+    engine.register_fn("chars", |_: Text, _: i64| only_the_text());
+    engine.register_fn("chars", |_: Text, _: i64, _: i64| only_the_text());
+    engine.register_fn("chars", |_: Text, _: Range<i64>| only_the_text());
+    engine.register_fn("chars", |_: Text, _: RangeInclusive<i64>| only_the_text());
+}
+
+fn replaced(text: &str, from: &str, to: &str) -> Outcome<ImmutableString> {
+    let matches = text.matches(from).count();
+    let kept = text.len().saturating_sub(matches.saturating_mul(from.len()));
+    let bytes = kept.saturating_add(matches.saturating_mul(to.len()));
+    if bytes > TEXT_BYTES_MAX {
+        let message = format!("`replace` would make a text of {bytes} bytes, and the longest is {TEXT_BYTES_MAX}");
+        return Err(message.into());
+    }
+    Ok(text.replace(from, to).into())
+}
+
+/// What a text is taken apart into.
+fn items<T: Into<Dynamic>>(name: &str, parts: impl Iterator<Item = T> + Clone) -> Outcome<Array> {
+    if parts.clone().nth(ITEMS_MAX).is_some() {
+        return Err(format!("`{name}` would make more than {ITEMS_MAX} items, which is the most").into());
+    }
+    Ok(parts.map(Into::into).collect())
+}
+
+/// As Rhai has it: one part at least.
+fn parts_of(parts: i64) -> usize {
+    usize::try_from(parts).unwrap_or_default().max(1)
+}
+
+fn only_the_text() -> Outcome<Array> {
+    Err("`chars` takes a text and nothing else: cut it with `sub_string` first".into())
 }
 
 /// Turns JSON into something expressions can look into. Integers and decimals keep every digit.
@@ -440,6 +495,18 @@ mod tests {
             ("date(\"2024-02-30\")", "! "),
             ("\" x \".trim()", "x"),
             ("\"abc\".replace(\"b\", \"-\")", "a-c"),
+            ("\"abcb\".replace('b', \"--\")", "a--c--"),
+            ("\"abc\".replace(\"ab\", 'x')", "xc"),
+            ("\"abc\".replace('b', 'x')", "axc"),
+            ("\"ab\".replace(\"\", \"-\")", "-a-b-"),
+            ("\"a b  c\".split()", "[\"a\", \"b\", \"c\"]"),
+            ("\"a,b,,c\".split(\",\")", "[\"a\", \"b\", \"\", \"c\"]"),
+            ("\"a,b,c\".split(',', 2)", "[\"a\", \"b,c\"]"),
+            ("\"a,b,c\".split(\",\", 0)", "[\"a,b,c\"]"),
+            ("\"ab\".split(1)", "[\"a\", \"b\"]"),
+            ("\"aé\".chars()", "['a', 'é']"),
+            ("\"abc\".chars(1, 2)", "! "),
+            ("\"abc\".chars(1..2)", "! "),
             ("if 1 > 2 { \"a\" } else { \"b\" }", "b"),
             ("switch 3 { 1 => \"a\", 2..4 => \"b\", _ => \"c\" }", "b"),
             ("() ?? 7", "7"),
@@ -475,6 +542,57 @@ mod tests {
                 .iter()
                 .any(|arguments| !shown(&format!("{name}({arguments})")).starts_with('!'));
             assert!(works, "{name}");
+        }
+    }
+
+    /// Whatever can make more of what it is given. A text of a megabyte: were these made first and measured then, most
+    /// would take a thousand gigabytes or the memory of a small machine many times over.
+    #[test]
+    fn what_multiplies_is_measured_before_it_is_made() {
+        let mut scope = rhai::Scope::new();
+        scope.push("t", "a".repeat(1024 * 1024));
+        scope.push("s", "a ".repeat(512 * 1024));
+        let many = |part: &str, between: &str| vec![part; 400].join(between);
+        for expression in [
+            r#"t.replace("a", t)"#.to_string(),
+            r#"t.replace('a', t)"#.to_string(),
+            r#"t.replace("", t)"#.to_string(),
+            r#"t.replace("a", "bbbbb")"#.to_string(),
+            r#"t.replace("", '\u20ac').replace("", '\u20ac')"#.to_string(),
+            r#"t.replace('a', '\u20ac').replace('\u20ac', "bbbbb")"#.to_string(),
+            r#"t.split("")"#.to_string(),
+            r#"t.split("a")"#.to_string(),
+            "t.split('a')".to_string(),
+            r#"t.split("a", 9223372036854775807)"#.to_string(),
+            "t.split('a', 10001)".to_string(),
+            "s.split()".to_string(),
+            "t.chars()".to_string(),
+            "t.chars(0)".to_string(),
+            "t.chars(0, 1000000)".to_string(),
+            "t.chars(0..1000000)".to_string(),
+            "t.chars(0..=1000000)".to_string(),
+            ["t"; 20].join(" + "),
+            format!("[{}]", many("t", ", ")),
+            format!("[{}]", many("t.to_upper()", ", ")),
+            format!("[{}].to_string()", many("t", ", ")),
+            format!(
+                "#{{{}}}",
+                (0..400).map(|n| format!("k{n}: t")).collect::<Vec<_>>().join(", ")
+            ),
+            format!("`{}`", many("${t}", "")),
+            format!("`{}`", many("${[t, t]}", "")),
+        ] {
+            let told = ENGINE
+                .compile_expression(&expression)
+                .map_err(|error| error.to_string())
+                .and_then(|ast| {
+                    let made = ENGINE.eval_ast_with_scope::<Dynamic>(&mut scope, &ast);
+                    made.map_err(|error| error.to_string())
+                });
+            let start: String = expression.chars().take(60).collect();
+            let error = told.map(|value| value.type_name()).expect_err(&start);
+            let wanted = ["would make", "too large", "nothing else"];
+            assert!(wanted.iter().any(|wanted| error.contains(wanted)), "{start}: {error}");
         }
     }
 }

@@ -31,6 +31,7 @@ mod moment;
 mod object;
 mod ordered;
 mod origin;
+mod pace;
 mod parse;
 mod partition;
 mod pattern;

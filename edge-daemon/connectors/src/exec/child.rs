@@ -2,7 +2,14 @@
 //! standard error goes to the log, within limits. It knows of the daemon's environment what any program needs, and nothing
 //! else: secrets stand there.
 
-use std::{collections::BTreeMap, ffi::OsStr, path::PathBuf, process::ExitStatus, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use flow::{BuildContext, ConfigError, Fault, Trouble};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -12,7 +19,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{mqtt::Task, reach, secret::SecretRef};
+use crate::{file::text::shorten, mqtt::Task, reach, secret::SecretRef};
 
 /// How long a child may take to end after it was asked to.
 const STOP_WAIT: Duration = Duration::from_secs(2);
@@ -111,11 +118,13 @@ impl Program {
         let (Some(group), Some(output), Some(errors)) = (group, child.stdout.take(), child.stderr.take()) else {
             return Err(failed("it is not there".to_string()));
         };
+        let last_words = LastWords::default();
         Ok(Child {
             input: child.stdin.take(),
             output,
             life: Life {
-                log: Task(tokio::spawn(log(errors, self.node.clone()))),
+                log: Task(tokio::spawn(log(errors, self.node.clone(), last_words.clone()))),
+                last_words,
                 group: Some(Group(group)),
                 child,
             },
@@ -140,9 +149,32 @@ pub(crate) struct Child {
     pub(crate) life: Life,
 }
 
+/// The last line of a child's standard error.
+#[derive(Clone, Default)]
+struct LastWords(Arc<Mutex<String>>);
+
+impl LastWords {
+    fn set(&self, line: &[u8]) {
+        let line = String::from_utf8_lossy(line).trim().to_string();
+        if !line.is_empty() {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = line;
+        }
+    }
+
+    /// A cause with them, if there are any.
+    fn after(&self, cause: String) -> String {
+        let words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match words.as_str() {
+            "" => cause,
+            words => format!("{cause}; the last it said: '{}'", shorten(words)),
+        }
+    }
+}
+
 /// That it runs.
 pub(crate) struct Life {
     log: Task,
+    last_words: LastWords,
     /// Before `child`: while that has not been waited for, the number of the group belongs to nobody else.
     group: Option<Group>,
     child: tokio::process::Child,
@@ -156,9 +188,9 @@ impl Life {
         ended.map_err(|error| Fault::retry(format!("waiting for a child process: {error}")))
     }
 
-    /// A cause with how the program has ended, if it has.
+    /// A cause with how the program has ended, if it has, and what it said last.
     pub(crate) async fn ending(&mut self, cause: String) -> String {
-        match timeout(END_WAIT, self.ended()).await {
+        let cause = match timeout(END_WAIT, self.ended()).await {
             Ok(Ok(status)) => {
                 // Its last words are the ones that tell why.
                 if !self.log.0.is_finished() {
@@ -167,7 +199,8 @@ impl Life {
                 format!("{cause} ({})", explain(status))
             }
             _ => cause,
-        }
+        };
+        self.last_words.after(cause)
     }
 }
 
@@ -223,7 +256,7 @@ impl Allowance {
 }
 
 /// Logs lines until there are no more. A pipe that nobody reads would stop the child.
-async fn log(errors: ChildStderr, node: String) {
+async fn log(errors: ChildStderr, node: String, last_words: LastWords) {
     let mut errors = BufReader::with_capacity(4 * LOG_LINE_BYTES_MAX, errors);
     let (mut line, mut allowance) = (Vec::new(), Allowance::default());
     loop {
@@ -237,11 +270,13 @@ async fn log(errors: ChildStderr, node: String) {
         let used = end.map_or(bytes.len(), |end| end + 1);
         errors.consume(used);
         if end.is_some() {
+            last_words.set(&line);
             tell(&node, &line, &mut allowance);
             line.clear();
         }
     }
     if !line.is_empty() {
+        last_words.set(&line);
         tell(&node, &line, &mut allowance);
     }
 }

@@ -1,10 +1,11 @@
-//! Programs of the user's own as source, transform and destination: whatever can read or write lines. `child`, `talk`
-//! and `columns` serve `python` too.
+//! Programs of the user's own as source, transform and destination: whatever can read or write lines. `child`, `talk`,
+//! `suspect` and `columns` serve `python` too.
 
 pub(crate) mod child;
 pub(crate) mod columns;
 mod sink;
 mod source;
+pub(crate) mod suspect;
 pub(crate) mod talk;
 mod transform;
 

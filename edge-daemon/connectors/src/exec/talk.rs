@@ -133,6 +133,18 @@ impl Talk {
         self.life.ending(cause).await
     }
 
+    /// Waits whether it ends before anything is asked of it, and says how.
+    pub(crate) async fn ends_within(&mut self, wait: Duration) -> Option<String> {
+        match timeout(wait, self.life.ended()).await {
+            Ok(_) => Some(
+                self.life
+                    .ending("it ends before it is given a record".to_string())
+                    .await,
+            ),
+            Err(_) => None,
+        }
+    }
+
     /// Asks it to end, then makes it.
     pub(crate) async fn stop(self) {
         let Self { input, ears, life } = self;

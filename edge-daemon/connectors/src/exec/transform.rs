@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use super::{
     child::Program,
     columns::Columns,
+    suspect::{Answers, Failure, answered, failures_usual},
     talk::{Patience, Talk},
 };
 use crate::{
@@ -32,8 +33,8 @@ use crate::{
 
 /// Records given to the program at once take about this many bytes, unless one alone takes more.
 const ASKED_BYTES: usize = 64 * 1024;
-/// Starts of the program for one batch before the runner is told, which then waits.
-const TRIES_MAX: u32 = 2;
+/// A program that has not ended in this time without being given a record has nothing against starting.
+const START_WAIT: Duration = Duration::from_secs(1);
 
 /// Starts a program and writes records to its standard input, one JSON object per line, as the destination `file` does. The
 /// program answers each line with one line, in order, and flushes it: a JSON object goes on in the record's place, `null`
@@ -46,7 +47,8 @@ const TRIES_MAX: u32 = 2;
 ///
 /// What the program writes on its standard error goes to the log (60 lines a minute). When it ends, or takes longer than
 /// `answer_ms_max` for an answer, it is killed with everything it has started, and started again, and the records come
-/// again, later and later. A daemon of a fleet must allow it: `allow = true` under `[custom_code]` in its `config.toml`.
+/// again; one at which that happens every time is a dead letter (`failures_max`). A daemon of a fleet must allow it:
+/// `allow = true` under `[custom_code]` in its `config.toml`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -64,6 +66,11 @@ struct Config {
     /// How long the program may take for an answer, in milliseconds.
     #[serde(default = "half_a_minute")]
     answer_ms_max: u64,
+    /// How often the process may end, or run out of its time or memory, with the same batch before its records are given to
+    /// it one by one. The record at which it does so again, twice, goes to the dead letters with what the process said last.
+    /// 0: never, the batch comes again for ever. A process that cannot be started blames no record.
+    #[serde(default = "failures_usual")]
+    failures_max: u32,
 }
 
 fn half_a_minute() -> u64 {
@@ -110,6 +117,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Transform>, Con
             line_bytes_max: RECORD_BYTES_MAX,
         },
         columns: Columns::new(types(&config.types)?, read),
+        failures_max: config.failures_max,
         talk: None,
     }))
 }
@@ -172,6 +180,7 @@ struct ExecTransform {
     program: Program,
     patience: Patience,
     columns: Columns,
+    failures_max: u32,
     /// The program, while nothing is asked of it.
     talk: Option<Talk>,
 }
@@ -198,40 +207,27 @@ impl Transform for ExecTransform {
 impl Outside for ExecTransform {
     async fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault> {
         self.columns.follow(batch.schema());
-        let mut tries = 1;
-        loop {
-            match self.answers(&batch).await {
-                Ok(rows) => return self.understand(&batch, &rows),
-                Err(fault @ Fault::Retry { .. }) if tries < TRIES_MAX => {
-                    tracing::warn!(%fault, "the program is started again, and gets the batch again");
-                    tries += 1;
-                }
-                Err(fault) => return Err(fault),
-            }
-        }
+        // Together not much more than the largest record: what is above it has to be refused.
+        let max = self.failures_max;
+        let rows = answered(self, &batch, RECORD_BYTES_MAX, max).await?;
+        self.understand(&batch, &rows)
     }
 }
 
-impl ExecTransform {
-    fn failed(&self, cause: &str) -> Fault {
-        Fault::retry(format!("the program '{}': {cause}", self.program.name()))
-    }
+#[async_trait]
+impl Answers for ExecTransform {
+    type Row = Row;
 
-    /// What becomes of each row. After a failure, or dropped in the middle, the program is gone.
-    async fn answers(&mut self, batch: &Batch) -> Result<Vec<Row>, Fault> {
+    /// What becomes of each row. Dropped in the middle, the program is gone as well.
+    async fn answers(&mut self, batch: &Batch, bytes_left: &mut usize) -> Result<Vec<Row>, Failure> {
         let mut talk = match self.talk.take() {
             Some(talk) => talk,
-            None => {
-                let child = self.program.start(true, &[])?;
-                Talk::new(child).ok_or_else(|| self.failed("it has no input"))?
-            }
+            None => self.start().map_err(Failure::Start)?,
         };
-        let shown = shown(batch)?;
+        let shown = shown(batch).map_err(Failure::Start)?;
         let json = JsonRows::new(&shown, None);
         let mut done: Vec<Row> = Vec::with_capacity(batch.rows());
         let mut text = Vec::new();
-        // Together not much more than the largest record: what is above it has to be refused.
-        let mut bytes_left = RECORD_BYTES_MAX;
         while done.len() < batch.rows() {
             let (mut asked, mut rejected) = (0, None);
             text.clear();
@@ -245,10 +241,10 @@ impl ExecTransform {
                 }
             }
             let mut hear = |line: &[u8]| {
-                done.push(if line.len() > bytes_left {
+                done.push(if line.len() > *bytes_left {
                     Row::Rejected("the records of this batch have become too large together".to_string())
                 } else {
-                    bytes_left -= line.len();
+                    *bytes_left -= line.len();
                     let line = std::str::from_utf8(line).map_err(|_| "its answer is not UTF-8".to_string())?;
                     Row::Answer(line.to_string())
                 });
@@ -256,12 +252,36 @@ impl ExecTransform {
             };
             if asked > 0 {
                 let heard = talk.ask(&text, asked, self.patience, &mut hear).await;
-                heard.map_err(|cause| self.failed(&cause))?;
+                heard.map_err(|cause| Failure::Work(self.failed(&cause)))?;
             }
             done.extend(rejected.map(Row::Rejected));
         }
         self.talk = Some(talk);
         Ok(done)
+    }
+
+    async fn starts(&mut self) -> Result<(), Fault> {
+        let mut talk = self.start()?;
+        if let Some(cause) = talk.ends_within(START_WAIT).await {
+            return Err(self.failed(&cause));
+        }
+        self.talk = Some(talk);
+        Ok(())
+    }
+
+    fn rejected(reason: String) -> Row {
+        Row::Rejected(reason)
+    }
+}
+
+impl ExecTransform {
+    fn failed(&self, cause: &str) -> Fault {
+        Fault::retry(format!("the program '{}': {cause}", self.program.name()))
+    }
+
+    fn start(&self) -> Result<Talk, Fault> {
+        let child = self.program.start(true, &[])?;
+        Talk::new(child).ok_or_else(|| self.failed("it has no input"))
     }
 
     fn understand(&mut self, batch: &Batch, done: &[Row]) -> Result<Transformed, Fault> {
@@ -424,15 +444,19 @@ mod tests {
             assert!(!harm.exists(), "{kind}");
         }
         for (script, more, wanted) in [
-            ("exit 4", "", "it ended with code 4"),
+            (
+                "echo no disk >&2; exit 4",
+                "",
+                "it ended with code 4); the last it said: 'no disk'",
+            ),
             (
                 "cat > /dev/null",
-                r#", "answer_ms_max": 300"#,
+                r#", "answer_ms_max": 300, "failures_max": 0"#,
                 "no answer for 0.3 seconds",
             ),
             (
                 "head -c 100 /dev/zero; cat > /dev/null",
-                r#", "answer_ms_max": 300"#,
+                r#", "answer_ms_max": 300, "failures_max": 0"#,
                 "no answer for 0.3 seconds",
             ),
         ] {
@@ -442,6 +466,25 @@ mod tests {
             assert!(fault.to_string().contains(wanted), "{script}: {fault}");
             assert!(matches!(fault, Fault::Retry { .. }));
         }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_ends_the_program_every_time_is_a_dead_letter() {
+        let dir = testkit::temp_dir("exec-transform");
+        let script = r#"while read line; do case $line in
+            *:5}) echo five is too much >&2; exit 7;; *:7}) exec sleep 1000;; esac; echo "$line"; done"#;
+        let mut exec = exec(script, r#", "answer_ms_max": 300"#, dir.path());
+        let output = done(&mut *exec, &numbers(0..10)).await.unwrap();
+        assert_eq!(rows_of(&output.batch), "0\n1\n2\n3\n4\n6\n8\n9");
+        let [(5, ended), (7, hung)] = output.rejected.as_slice() else {
+            panic!("{:?}", output.rejected);
+        };
+        assert!(
+            ended.contains("(it ended with code 7); the last it said: 'five is too much'"),
+            "{ended}"
+        );
+        assert!(hung.contains("no answer for 0.3 seconds"), "{hung}");
+        assert_eq!(done(&mut *exec, &numbers(8..9)).await.unwrap().batch, numbers(8..9));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use self::{
     source::JoinSource,
     store::{Rules, Side},
 };
-use crate::{moment::MILLI_NANOS, ordered::Ordered};
+use crate::{moment::MILLI_NANOS, ordered::Ordered, pace::ahead_usual};
 
 /// A join has two sides.
 const SIDES: usize = 2;
@@ -62,6 +62,12 @@ struct Config {
     /// How late a record may be behind its own input, in milliseconds.
     #[serde(default)]
     lateness_ms: u64,
+    /// How far ahead of the youngest record of its input before it a record may be, in milliseconds, and time still go by it
+    /// alone; a day unless given, and never less than `within_ms`. A record further ahead waits for its partners and moves no
+    /// time: its clock may be wrong. When five of an input in a row are, as after a gap, time goes on with the earliest of
+    /// them. It begins in the same way. 0: time goes by each record.
+    #[serde(default = "ahead_usual")]
+    ahead_max_ms: u64,
     /// The inputs whose records go on alone if they find no partner.
     #[serde(default)]
     keep: Vec<String>,
@@ -124,7 +130,11 @@ fn descriptor() -> Descriptor {
 
 fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Junction>, ConfigError> {
     let config: Config = parse_config(config)?;
-    for (key, ms) in [("within_ms", config.within_ms), ("lateness_ms", config.lateness_ms)] {
+    for (key, ms) in [
+        ("within_ms", config.within_ms),
+        ("lateness_ms", config.lateness_ms),
+        ("ahead_max_ms", config.ahead_max_ms),
+    ] {
         if ms > SPAN_MS_MAX {
             return Err(ConfigError::at(key, "it is a year at most"));
         }
@@ -171,6 +181,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Junction>, Conf
         sides,
         within: nanos(config.within_ms),
         lateness: nanos(config.lateness_ms),
+        ahead_max: (config.ahead_max_ms > 0).then(|| nanos(config.ahead_max_ms.max(config.within_ms))),
         rows_max,
     };
     Ok(Box::new(Join(Arc::new(Hub::new(rules)))))

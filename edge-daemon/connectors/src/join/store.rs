@@ -16,7 +16,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use super::{SIDES, shape::Shape};
-use crate::{moment::moment, sqlite::fault};
+use crate::{moment::moment, pace::Pace, sqlite::fault};
 
 /// Most partners of one record.
 const PARTNERS_MAX: i64 = 1_000;
@@ -44,6 +44,9 @@ CREATE TABLE IF NOT EXISTS joined (id INTEGER PRIMARY KEY AUTOINCREMENT, schema0
     row1 BLOB);
 ";
 
+/// Where the pace of each side is in `meta`.
+const PACES: [&str; SIDES] = ["pace 0", "pace 1"];
+
 /// One input, as the config has it.
 #[derive(Debug, Clone)]
 pub(super) struct Side {
@@ -60,6 +63,8 @@ pub(super) struct Rules {
     pub sides: [Side; SIDES],
     pub within: i64,
     pub lateness: i64,
+    /// How far ahead of the others of its input a record may be, and time still go by it alone.
+    pub ahead_max: Option<i64>,
     pub rows_max: u64,
 }
 
@@ -82,8 +87,8 @@ pub(super) struct Store {
     rules: Rules,
     /// How many records of each side wait.
     held: [u64; SIDES],
-    /// The time of the youngest record of each side; the least there is before the first.
-    youngest: [i64; SIDES],
+    /// How far the time of each side has come.
+    pace: [Pace; SIDES],
     /// The schema that each side had last.
     last_schema: [Option<i64>; SIDES],
     schemas: Vec<(i64, Arc<Schema>)>,
@@ -120,7 +125,7 @@ impl Store {
             path: path.clone(),
             rules,
             held: [0; SIDES],
-            youngest: [i64::MIN; SIDES],
+            pace: [Pace::default(); SIDES],
             last_schema: [None; SIDES],
             schemas: Vec::new(),
             made_to: 0,
@@ -169,15 +174,14 @@ impl Store {
         self.conn.execute(sql, [&print[..]]).map_err(failed)?;
         // Times by other columns say nothing of these.
         self.conn
-            .execute("DELETE FROM sides", [])
-            .map(drop)
+            .execute_batch("DELETE FROM sides; DELETE FROM meta WHERE name LIKE 'pace %'")
             .map_err(self.failed("begin anew"))
     }
 
     /// What is counted in memory, from what is stored.
     fn recount(&mut self) -> Result<(), Fault> {
         let failed = self.failed("read the join's file");
-        self.youngest = [i64::MIN; SIDES];
+        self.pace = [Pace::default(); SIDES];
         self.last_schema = [None; SIDES];
         self.schemas.clear();
         for side in 0..SIDES {
@@ -195,7 +199,17 @@ impl Store {
                 .optional()
                 .map_err(&failed)?;
             if let Some((youngest, schema)) = known {
-                (self.youngest[side], self.last_schema[side]) = (youngest, Some(schema));
+                // Files of before have no pace, and the youngest alone.
+                let pace: Option<Vec<u8>> = self
+                    .conn
+                    .query_row("SELECT value FROM meta WHERE name = ?1", [PACES[side]], |row| {
+                        row.get(0)
+                    })
+                    .optional()
+                    .map_err(&failed)?;
+                let pace = pace.and_then(|bytes| bus_schema::decode(&bytes));
+                self.pace[side] = pace.unwrap_or(Pace::at(youngest));
+                self.last_schema[side] = Some(schema);
             }
         }
         let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'joined'";
@@ -225,7 +239,7 @@ impl Store {
             Room::Behind
         } else if self.held[side] < self.rules.rows_max || ended[other] {
             Room::Free
-        } else if self.youngest[side] > self.youngest[other] {
+        } else if self.pace[side].youngest() > self.pace[other].youngest() {
             Room::Ahead
         } else {
             Room::Full
@@ -282,7 +296,9 @@ impl Store {
             let sql =
                 "INSERT INTO sides VALUES (?1, ?2, ?3) ON CONFLICT (side) DO UPDATE SET youngest = excluded.youngest,
                        schema = excluded.schema";
-            self.write(sql, params![side as i64, self.youngest[side], schema])?;
+            self.write(sql, params![side as i64, self.pace[side].youngest(), schema])?;
+            let sql = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+            self.write(sql, params![PACES[side], bus_schema::encode(&self.pace[side])])?;
             self.let_go(ended)?;
         }
         let after = before.after(delivery, rejected.len() as u64);
@@ -344,7 +360,7 @@ impl Store {
             Ok((at, _)) => at,
             Err(reason) => return Ok(Err(reason)),
         };
-        if at < self.youngest[side].saturating_sub(self.rules.lateness) {
+        if at < self.pace[side].youngest().saturating_sub(self.rules.lateness) {
             return Ok(Err(format!(
                 "it is late: '{}' has had a record that is younger by more than 'lateness_ms'",
                 rules.name
@@ -371,7 +387,7 @@ impl Store {
                 "more than {PARTNERS_MAX} records belong to it: give a smaller 'within_ms'"
             )));
         }
-        self.youngest[side] = self.youngest[side].max(at);
+        self.pace[side] = self.pace[side].after(at, self.rules.ahead_max);
         if key.is_some() || is_kept {
             let sql = "INSERT INTO held (side, key, time, matched, schema, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
             let row = bus_schema::encode(&values);
@@ -425,7 +441,8 @@ impl Store {
             let bound = if ended[other] {
                 i64::MAX
             } else {
-                self.youngest[other]
+                self.pace[other]
+                    .youngest()
                     .saturating_sub(self.rules.lateness)
                     .saturating_sub(self.rules.within)
             };

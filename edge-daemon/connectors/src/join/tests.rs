@@ -12,7 +12,9 @@ use proptest::prelude::*;
 use super::TRANSFORM;
 use crate::file::testing::{batch_of, refused};
 
-const INPUTS: &str = r#""inputs": {"a": {"key": ["k"], "time": "at"}, "b": {"key": ["id"], "time": "at"}}"#;
+/// Time goes by each record.
+const INPUTS: &str =
+    r#""ahead_max_ms": 0, "inputs": {"a": {"key": ["k"], "time": "at"}, "b": {"key": ["id"], "time": "at"}}"#;
 const SECOND: i128 = 1_000_000_000;
 
 fn join(config: &str, file: Option<&Path>) -> Box<dyn Junction> {
@@ -99,6 +101,47 @@ async fn harvest(source: &mut dyn flow::Source) -> (Vec<Batch>, Option<Position>
             Read::Idle => return (batches, position, false),
             Read::End => return (batches, position, true),
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_clock_makes_nobody_late_and_lets_nobody_go() {
+    const WRONG: i128 = 4_000_000_000;
+    let config = format!(
+        r#"{{{}, "within_ms": 10000, "keep": ["b"]}}"#,
+        INPUTS.replace("\"ahead_max_ms\": 0, ", "")
+    );
+    for wrong in [0, 3, 9] {
+        let dir = testkit::temp_dir("join");
+        let file = dir.path().join("join.db");
+        let mut seconds: Vec<i128> = (0..10).collect();
+        seconds.insert(wrong, WRONG);
+        let mut found = Vec::new();
+        let mut read_to = None;
+        // Over a restart after each record.
+        for (seq, at) in (1u64..).zip(seconds) {
+            let junction = join(&config, Some(&file));
+            let (mut a, mut b) = (junction.input("a").unwrap(), junction.input("b").unwrap());
+            let mut source = junction.output();
+            for sink in [&mut a, &mut b] {
+                sink.open().await.unwrap();
+            }
+            source.open(read_to.as_ref()).await.unwrap();
+            let number = i64::try_from(at).unwrap();
+            let none: [&str; 0] = [];
+            // The one of `b` is there first, and must still be when its partner comes.
+            if at != WRONG {
+                let late = give(&mut *b, &[delivery("b", seq, &[(Some(number), at, number)])]).await;
+                assert_eq!(late.unwrap(), none, "{wrong} {at}");
+            }
+            let late = give(&mut *a, &[delivery("a", seq, &[(Some(number), at, number)])]).await;
+            assert_eq!(late.unwrap(), none, "{wrong} {at}");
+            let (batches, position, _) = harvest(&mut *source).await;
+            found.extend(batches.iter().flat_map(pairs));
+            read_to = position.or(read_to);
+        }
+        let wanted: Vec<Pair> = (0..10).map(|n| (Some(n), Some(n))).collect();
+        assert_eq!(found, wanted, "{wrong}");
     }
 }
 

@@ -314,11 +314,20 @@ async fn what_does_not_heal_is_said() {
             "No module named 'nothing' (line 1)",
         ),
     ] {
-        let fault = done(&mut *python(code, limits, dir.path()), &numbers(&[1]))
+        let never = format!("{limits}, \"failures_max\": 0");
+        let fault = done(&mut *python(code, &never, dir.path()), &numbers(&[1]))
             .await
             .unwrap_err();
         assert!(fault.to_string().contains(wanted), "{code}: {fault}");
         assert!(matches!(fault, Fault::Retry { .. }), "{code}: {fault}");
+        // The record is to blame, unless the code does not even start.
+        match done(&mut *python(code, limits, dir.path()), &numbers(&[1])).await {
+            Ok(output) => {
+                assert!(output.rejected[0].1.contains(wanted), "{code}: {:?}", output.rejected);
+                assert!(!code.contains("import nothing"), "{code}");
+            }
+            Err(fault) => assert!(code.contains("import nothing"), "{code}: {fault}"),
+        }
     }
     for (code, wanted) in [
         ("def transform(r): return r +", "SyntaxError: invalid syntax (line 1)"),

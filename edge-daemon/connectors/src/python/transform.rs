@@ -19,16 +19,17 @@ use super::{
     script::{Answer, CODE_BYTES_MAX, Script, Settings, half_a_minute, memory_usual, said},
 };
 use crate::{
-    exec::{columns::Columns, talk::Talk},
+    exec::{
+        columns::Columns,
+        suspect::{Answers, Failure, answered, failures_usual},
+        talk::Talk,
+    },
     file::rows::Rows,
     secret::SecretRef,
 };
 
 /// Records given to the process at once take about this many bytes, unless one alone takes more.
 const ASKED_BYTES: usize = 64 * 1024;
-/// How often a batch is tried before the runner is told, which then waits and tries again: a source that cannot read again
-/// (a pipe) would lose it by that.
-const TRIES_MAX: u32 = 2;
 
 /// Calls a Python function for each record: `def transform(record)`. A record is a dict of its columns; what the function
 /// returns goes on in its place, and nothing does when it returns `None`. Raises it an exception, the record goes to the dead
@@ -46,7 +47,8 @@ const TRIES_MAX: u32 = 2;
 ///
 /// The code runs in a process of `python3` with its standard library, which must be there. It has no more memory than
 /// `memory_mib`, and when it takes longer than `answer_ms_max` for an answer, or ends, it is killed and started again, and the
-/// records come again, later and later. What it prints goes to the log (60 lines a minute). A daemon of a fleet
+/// records come again; one at which that happens every time is a dead letter (`failures_max`). What it prints goes to the log
+/// (60 lines a minute). A daemon of a fleet
 /// must allow it under `[custom_code]` in its `config.toml`: `allow = true`, or the SHA-256 of just this code, `sha256 = ["…"]`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +75,11 @@ struct Config {
     /// How long the code may go without an answer, in milliseconds. While it is quick, answers come in bundles.
     #[serde(default = "half_a_minute")]
     answer_ms_max: u64,
+    /// How often the process may end, or run out of its time or memory, with the same batch before its records are given to
+    /// it one by one. The record at which it does so again, twice, goes to the dead letters with what the process said last.
+    /// 0: never, the batch comes again for ever. A process that cannot be started blames no record.
+    #[serde(default = "failures_usual")]
+    failures_max: u32,
 }
 
 /// The registry line.
@@ -128,6 +135,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Transform>, Con
     Ok(Box::new(Python {
         columns: Columns::new(script.types.clone(), taken),
         script,
+        failures_max: config.failures_max,
         talk: None,
     }))
 }
@@ -135,6 +143,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Transform>, Con
 struct Python {
     script: Script,
     columns: Columns,
+    failures_max: u32,
     /// The process, while nothing is asked of it.
     talk: Option<Talk>,
 }
@@ -162,34 +171,28 @@ impl Transform for Python {
 impl Outside for Python {
     async fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault> {
         self.columns.follow(batch.schema());
-        let mut tries = 1;
-        loop {
-            match self.answers(&batch).await {
-                Ok(answers) => return self.understand(&batch, &answers),
-                Err(fault @ Fault::Retry { .. }) if tries < TRIES_MAX => {
-                    tracing::warn!(%fault, "the Python code is started again, and gets the batch again");
-                    tries += 1;
-                }
-                Err(fault) => return Err(fault),
-            }
-        }
+        // Together not much more than the largest record: what is above it has to be refused.
+        let max = self.failures_max;
+        let answers = answered(self, &batch, RECORD_BYTES_MAX, max).await?;
+        self.understand(&batch, &answers)
     }
 }
 
-impl Python {
-    /// What the process says of each row. After a failure, or dropped in the middle, the process is gone.
-    async fn answers(&mut self, batch: &Batch) -> Result<Vec<String>, Fault> {
+#[async_trait]
+impl Answers for Python {
+    type Row = String;
+
+    /// What the process says of each row. Dropped in the middle, the process is gone as well.
+    async fn answers(&mut self, batch: &Batch, bytes_left: &mut usize) -> Result<Vec<String>, Failure> {
         if batch.rows() == 0 {
             return Ok(Vec::new());
         }
         let mut talk = match self.talk.take() {
             Some(talk) => talk,
-            None => self.script.start().await?,
+            None => self.script.start().await.map_err(Failure::Start)?,
         };
         let mut answers = Vec::with_capacity(batch.rows());
         let (mut text, mut next) = (Vec::new(), 0);
-        // Together not much more than the largest record: what is above it has to be refused.
-        let mut bytes_left = RECORD_BYTES_MAX;
         while next < batch.rows() {
             let mut rows = Vec::new();
             let first = next;
@@ -211,9 +214,9 @@ impl Python {
                 if let Answer::Fault(cause) = Answer::of(line)? {
                     return Err(cause);
                 }
-                let fits = line.len() <= bytes_left || line.first() != Some(&b'{');
+                let fits = line.len() <= *bytes_left || line.first() != Some(&b'{');
                 answers.push(if fits {
-                    bytes_left = bytes_left.saturating_sub(line.len());
+                    *bytes_left = bytes_left.saturating_sub(line.len());
                     String::from_utf8_lossy(line).into_owned()
                 } else {
                     "?\"the records of this batch have become too large together\"".to_string()
@@ -221,12 +224,24 @@ impl Python {
                 Ok(())
             };
             let asked = talk.ask(&text, next - first, self.script.patience, &mut hear).await;
-            asked.map_err(|cause| self.script.failed(&cause))?;
+            asked.map_err(|cause| Failure::Work(self.script.failed(&cause)))?;
         }
         self.talk = Some(talk);
         Ok(answers)
     }
 
+    /// It has then loaded the code.
+    async fn starts(&mut self) -> Result<(), Fault> {
+        self.talk = Some(self.script.start().await?);
+        Ok(())
+    }
+
+    fn rejected(reason: String) -> String {
+        format!("?{}", serde_json::Value::String(reason))
+    }
+}
+
+impl Python {
     fn understand(&mut self, batch: &Batch, answers: &[String]) -> Result<Transformed, Fault> {
         let (mut rows, mut kept, mut rejected) = (Rows::new(), Vec::new(), Vec::new());
         for (row, line) in answers.iter().enumerate() {

@@ -25,6 +25,7 @@ use crate::{
     expression::common_type,
     moment::{MILLI_NANOS, moment},
     ordered::Ordered,
+    pace::{Pace, ahead_usual},
 };
 
 /// Most values.
@@ -39,8 +40,9 @@ const GROUP_BYTES_MAX: usize = 1024;
 const COLLECTION_BYTES_MAX: usize = 256;
 /// What the state takes beside the windows, in bytes: the above, types, and what it begins with.
 const HEAD_BYTES_MAX: usize = 1024;
-/// The form of the state.
-const FORM: u8 = 1;
+/// The form of the state, and the one before, which had no pace.
+const FORM: u8 = 2;
+const FORM_BEFORE: u8 = 1;
 /// Longest time of a window, in milliseconds: a year.
 const SPAN_MS_MAX: u64 = 366 * 86_400_000;
 const START: &str = "window_start";
@@ -63,6 +65,12 @@ struct Config {
     /// How long a window stays open after its end for records that are late, in milliseconds.
     #[serde(default)]
     lateness_ms: u64,
+    /// How far ahead of the youngest record before it a record may be, in milliseconds, and time still go by it alone; a day
+    /// unless given, and never less than a window is long. A record further ahead is in its window, and moves no time: its
+    /// clock may be wrong. When five in a row are, as after a gap, time goes on with the earliest of them. It begins in the same
+    /// way, with the earliest of the first five. 0: time goes by each record.
+    #[serde(default = "ahead_usual")]
+    ahead_max_ms: u64,
     /// The columns that tell groups apart, up to 16. Without any there is one group.
     #[serde(default)]
     by: Vec<String>,
@@ -125,6 +133,9 @@ fn build(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigErr
     if config.lateness_ms > SPAN_MS_MAX {
         return Err(ConfigError::at("lateness_ms", "it is a year at most"));
     }
+    if config.ahead_max_ms > SPAN_MS_MAX {
+        return Err(ConfigError::at("ahead_max_ms", "it is a year at most"));
+    }
     if !config.by.is_empty() {
         named_columns("by", &config.by)?;
     }
@@ -146,8 +157,10 @@ fn build(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigErr
     }
     let print = serde_json::json!([config.time, config.window, config.by, names, functions]).to_string();
     let digest: [u8; 32] = Sha256::digest(print).into();
+    let ahead_max = (config.ahead_max_ms > 0).then(|| nanos(config.ahead_max_ms));
     Ok(Box::new(Aggregate {
-        windows: Windows::new(span, nanos(config.lateness_ms)),
+        windows: Windows::new(span, nanos(config.lateness_ms), ahead_max),
+        lateness: nanos(config.lateness_ms),
         head: Head {
             form: FORM,
             print: digest.first_chunk().copied().unwrap_or_default(),
@@ -201,6 +214,8 @@ fn nanos(ms: u64) -> i64 {
 
 struct Aggregate {
     windows: Windows,
+    /// Nanoseconds.
+    lateness: i64,
     head: Head,
     time: String,
     by: Vec<String>,
@@ -229,6 +244,7 @@ struct StateRef<'a> {
     head: &'a Head,
     closed_to: i64,
     windows: Vec<(&'a Key, &'a Vec<Slot>)>,
+    pace: Pace,
 }
 
 /// All that is stored.
@@ -237,6 +253,39 @@ struct State {
     head: Head,
     closed_to: i64,
     windows: Vec<(Key, Vec<Slot>)>,
+    pace: Pace,
+}
+
+/// [`State`] in the form before.
+#[derive(Deserialize)]
+struct StateBefore {
+    head: Head,
+    closed_to: i64,
+    windows: Vec<(Key, Vec<Slot>)>,
+}
+
+impl State {
+    fn read(bytes: &[u8], lateness: i64) -> Option<Self> {
+        let now = bus_schema::decode(bytes).filter(|state: &Self| state.head.form == FORM);
+        let before = || {
+            let StateBefore {
+                head,
+                closed_to,
+                windows,
+            } = bus_schema::decode(bytes).filter(|state: &StateBefore| state.head.form == FORM_BEFORE)?;
+            let pace = match closed_to {
+                i64::MIN => Pace::default(),
+                closed_to => Pace::at(closed_to.saturating_add(lateness)),
+            };
+            Some(Self {
+                head: Head { form: FORM, ..head },
+                closed_to,
+                windows,
+                pace,
+            })
+        };
+        now.or_else(before)
+    }
 }
 
 /// Where the columns stand in one batch.
@@ -276,6 +325,7 @@ impl Transform for Aggregate {
             head: &self.head,
             closed_to: self.windows.closed_to(),
             windows: self.windows.open().collect(),
+            pace: self.windows.pace(),
         })
     }
 
@@ -288,24 +338,25 @@ impl Transform for Aggregate {
         };
         let Some(state) = state else {
             self.head = own;
-            self.windows.restore(i64::MIN, Vec::new(), room_bytes);
+            self.windows
+                .restore((i64::MIN, Pace::default()), Vec::new(), room_bytes);
             return Ok(());
         };
         let State {
             head,
             closed_to,
             windows,
-        } = bus_schema::decode(state)
-            .filter(|state: &State| state.head.form == FORM)
-            .ok_or_else(|| {
-                Fault::stop("its open windows were stored in a form that this version does not know: update myceliald")
-            })?;
+            pace,
+        } = State::read(state, self.lateness).ok_or_else(|| {
+            Fault::stop("its open windows were stored in a form that this version does not know: update myceliald")
+        })?;
         if head.print == own.print {
             self.head = head;
-            self.windows.restore(closed_to, windows, room_bytes);
+            self.windows.restore((closed_to, pace), windows, room_bytes);
         } else if windows.is_empty() {
             self.head = own;
-            self.windows.restore(i64::MIN, Vec::new(), room_bytes);
+            self.windows
+                .restore((i64::MIN, Pace::default()), Vec::new(), room_bytes);
         } else {
             return Err(Fault::stop(format!(
                 "{} windows are open that were begun with other settings: set `time`, `window`, `by` and `values` as they were, \
@@ -368,8 +419,6 @@ impl Aggregate {
         }
         let cell = |place: Option<usize>| place.map_or(bus_schema::data::Cell::Missing, |place| batch.cell(row, place));
         let (at, is_naive) = moment(cell(places.time), &self.time)?;
-        self.windows.advance(at);
-        self.close(closed);
         let group: Vec<Value> = places
             .by
             .iter()
@@ -388,6 +437,9 @@ impl Aggregate {
         let functions = self.functions.iter().zip(&places.values);
         let inputs = functions.map(|(function, place)| function.input(cell(*place)));
         let inputs: Vec<Option<Input>> = inputs.collect::<Result<_, _>>()?;
+        // Not before all is known that is wrong with the record itself: time goes by records that are in order.
+        self.windows.advance(at);
+        self.close(closed);
         self.windows.add(at, &group, inputs, &self.functions)?;
         self.head.is_naive = is_naive;
         Ok(())

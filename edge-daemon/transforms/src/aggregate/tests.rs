@@ -70,6 +70,108 @@ fn windows_become_records() {
 }
 
 #[test]
+fn a_wrong_clock_costs_nobody_else_a_record() {
+    let config = r#"{"time": "at", "window": {"every_ms": 60000}, "values": {"n": "count"}}"#;
+    let minute = |n: u32| format!("2024-01-01T00:{n:02}:30Z");
+    let wrong = "2099-07-01T00:00:00Z".to_string();
+    let week_later = |n: u32| format!("2024-01-09T00:{n:02}:30Z");
+    for (place, at_end) in [(0, 21), (3, 21), (12, 21), (19, 21)] {
+        let mut rows: Vec<String> = (0..10).map(minute).chain((0..10).map(week_later)).collect();
+        rows.insert(place, wrong.clone());
+        let mut windows = 0;
+        // Over a restart at each record.
+        let mut state = aggregate(config).state();
+        for (index, row) in rows.iter().enumerate() {
+            let mut part = aggregate(config);
+            part.restore(Some(&state), ROOM).unwrap();
+            let input = table(&["at:text"], &[row]);
+            let done = if index + 1 == rows.len() {
+                part.finish(input)
+            } else {
+                part.apply(input)
+            }
+            .unwrap();
+            assert_eq!(done.rejected, [], "{place} {row}");
+            windows += done.batch.rows();
+            state = part.state();
+        }
+        assert_eq!(windows, at_end, "{place}");
+        // Nor when the source goes on after its end.
+        let mut later = aggregate(config);
+        later.restore(Some(&state), ROOM).unwrap();
+        let done = later.apply(table(&["at:text"], &["2024-01-09T00:10:30Z"])).unwrap();
+        assert_eq!(done.rejected, [], "{place}");
+    }
+    // With no bound it does, as the config says.
+    let mut follows = aggregate(&config.replace("\"window\"", "\"ahead_max_ms\": 0, \"window\""));
+    let done = follows
+        .apply(table(&["at:text"], &[&minute(0), &wrong, &minute(1)]))
+        .unwrap();
+    assert_eq!((done.batch.rows(), done.rejected.len()), (1, 1));
+}
+
+#[test]
+fn a_record_that_is_rejected_moves_no_time() {
+    let config =
+        r#"{"time": "at", "window": {"every_ms": 60000}, "ahead_max_ms": 0, "by": ["k"], "values": {"n": "count"}}"#;
+    let mut transform = aggregate(config);
+    let too_long = format!("2024-01-01T01:00:00Z|{}", "x".repeat(GROUP_BYTES_MAX));
+    let rows = ["2024-01-01T00:00:01Z|a", &too_long, "2024-01-01T00:00:02Z|a"];
+    let done = transform.finish(table(&["at:text", "k:text"], &rows)).unwrap();
+    assert_eq!(done.rejected.len(), 1, "{:?}", done.rejected);
+    assert_eq!(shown(&done.batch), "2024-01-01T00:00:00Z|2024-01-01T00:01:00Z|a|2");
+}
+
+#[test]
+fn wrong_clocks_leave_room_for_the_others() {
+    let config = r#"{"time": "at", "window": {"every_ms": 60000}, "values": {"n": "count"}}"#;
+    let mut transform = aggregate(config);
+    let mut rejected = Vec::new();
+    for n in 0..4_000 {
+        let right = format!("2024-01-01T{:02}:{:02}:00Z", n / 60 % 24, n % 60);
+        let wrong = format!(
+            "2099-{:02}-{:02}T{:02}:00:00Z",
+            n / 672 % 12 + 1,
+            n / 24 % 28 + 1,
+            n % 24
+        );
+        let done = transform.apply(table(&["at:text"], &[&right, &wrong])).unwrap();
+        rejected.extend(done.rejected.into_iter().filter(|(row, _)| n < 1_440 || *row == 1));
+    }
+    assert!(
+        !rejected.is_empty() && rejected.iter().all(|(row, _)| *row == 1),
+        "{:?}",
+        rejected.first()
+    );
+    assert!(rejected[0].1.contains("see `ahead_max_ms`"), "{}", rejected[0].1);
+    assert!(transform.state().len() <= ROOM);
+}
+
+#[test]
+fn a_state_of_the_form_before_goes_on() {
+    let config = r#"{"time": "at", "window": {"every_ms": 60000}, "values": {"n": "count"}}"#;
+    let mut first = aggregate(config);
+    let rows: Vec<String> = (0..10).map(|n| format!("2024-01-01T00:0{n}:30Z")).collect();
+    let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+    first.apply(table(&["at:text"], &rows)).unwrap();
+    let State {
+        mut head,
+        closed_to,
+        windows,
+        ..
+    } = State::read(&first.state(), 0).unwrap();
+    head.form = FORM_BEFORE;
+    let before = bus_schema::encode(&(head, closed_to, windows));
+    let mut later = aggregate(config);
+    later.restore(Some(&before), ROOM).unwrap();
+    let done = later.finish(table(&["at:text"], &["2024-01-01T00:00:30Z"])).unwrap();
+    assert_eq!(
+        (shown(&done.batch).as_str(), done.rejected.len()),
+        ("2024-01-01T00:09:00Z|2024-01-01T00:10:00Z|1", 1)
+    );
+}
+
+#[test]
 fn times_may_be_texts_and_changes_are_no_readings() {
     let mut transform = aggregate(r#"{"time": "at", "window": {"gap_ms": 1000}, "values": {"n": "count"}}"#);
     let columns = &["at:text"];

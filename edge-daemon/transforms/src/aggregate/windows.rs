@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::slot::{Function, Input, Slot};
+use crate::{moment::MILLI_NANOS, pace::Pace};
 
 /// What a window takes beside its group and its slots, in bytes: its ends and the lengths of both.
 const WINDOW_BYTES: usize = 26;
@@ -27,9 +28,14 @@ pub(super) struct Windows {
     span: Span,
     /// How long after its end a window stays open, in nanoseconds.
     lateness: i64,
+    /// How far ahead of the others a record may be and time still go by it, in nanoseconds.
+    ahead_max: Option<i64>,
+    pace: Pace,
     open: BTreeMap<Key, Window>,
     /// Windows that end here or before are closed.
     closed_to: i64,
+    /// Whatever is open is to be closed.
+    has_ended: bool,
     bytes: usize,
     room_bytes: usize,
 }
@@ -47,27 +53,39 @@ impl Window {
 }
 
 impl Windows {
-    /// None is open yet.
-    pub(super) fn new(span: Span, lateness: i64) -> Self {
+    /// None is open yet. Time goes by one record that is ahead as far as a window is long, at least.
+    pub(super) fn new(span: Span, lateness: i64, ahead_max: Option<i64>) -> Self {
+        let length = match span {
+            Span::Fixed { length, .. } => length,
+            Span::Session { gap } => gap,
+        };
         Self {
             span,
             lateness,
+            ahead_max: ahead_max.map(|max| max.max(length)),
+            pace: Pace::default(),
             open: BTreeMap::new(),
             closed_to: i64::MIN,
+            has_ended: false,
             bytes: 0,
             room_bytes: usize::MAX,
         }
     }
 
     /// Goes on with these.
-    pub(super) fn restore(&mut self, closed_to: i64, open: Vec<(Key, Vec<Slot>)>, room_bytes: usize) {
+    pub(super) fn restore(&mut self, (closed_to, pace): (i64, Pace), open: Vec<(Key, Vec<Slot>)>, room_bytes: usize) {
         let open = open.into_iter().map(|(key, slots)| {
             let window = Window::new(&key, slots);
             (key, window)
         });
         self.open = open.collect();
         self.bytes = self.open.values().map(|window| window.bytes).sum();
-        (self.closed_to, self.room_bytes) = (closed_to, room_bytes);
+        (self.closed_to, self.pace, self.room_bytes) = (closed_to, pace, room_bytes);
+        self.has_ended = false;
+    }
+
+    pub(super) fn pace(&self) -> Pace {
+        self.pace
     }
 
     pub(super) fn closed_to(&self) -> i64 {
@@ -78,10 +96,14 @@ impl Windows {
         self.open.iter().map(|(key, window)| (key, &window.slots))
     }
 
-    /// Time has come to this moment: windows that end long enough before it can be closed. Comes before the record of that
-    /// moment is put in, so that those make room for it.
+    /// A record of this moment has come: windows that end long enough before where time is then can be closed. Comes before
+    /// the record is put in, so that those make room for it.
     pub(super) fn advance(&mut self, at: i64) {
-        self.closed_to = self.closed_to.max(at.saturating_sub(self.lateness));
+        // One that is late already is no witness of anything.
+        if at >= self.closed_to {
+            self.pace = self.pace.after(at, self.ahead_max);
+            self.closed_to = self.closed_to.max(self.pace.youngest().saturating_sub(self.lateness));
+        }
     }
 
     /// Puts a record into its windows, or says why it cannot be in any.
@@ -119,7 +141,7 @@ impl Windows {
         if keys.is_empty() {
             return Err(self.late(at));
         }
-        self.has_room(room)?;
+        self.has_room(at, room)?;
         for key in keys {
             let before = self.open.remove(&key);
             let (mut slots, bytes) = match before {
@@ -174,7 +196,7 @@ impl Windows {
         } else {
             0
         };
-        self.has_room(growth + new)?;
+        self.has_room(at, growth + new)?;
         for one in &touched {
             self.bytes -= self.open.remove(one).map_or(0, |window| window.bytes);
         }
@@ -187,36 +209,55 @@ impl Windows {
 
     /// The next window that is closed by now, in the order of their ends.
     pub(super) fn close(&mut self) -> Option<(Key, Vec<Slot>)> {
-        let first = self
-            .open
-            .first_entry()
-            .filter(|first| first.key().0 <= self.closed_to)?;
+        let Some(first) = self.open.first_entry() else {
+            self.has_ended = false;
+            return None;
+        };
+        if first.key().0 > self.closed_to && !self.has_ended {
+            return None;
+        }
         let (key, window) = first.remove_entry();
         self.bytes -= window.bytes;
         Some((key, window.slots))
     }
 
-    /// Nothing will come any more: all that are open count as closed.
+    /// Nothing will come any more: all that are open are closed. Those far ahead of where time is may be of a wrong clock, and
+    /// do not make everything late that comes when the source goes on.
     pub(super) fn end(&mut self) {
-        if let Some(((end, ..), _)) = self.open.last_key_value() {
-            self.closed_to = self.closed_to.max(*end);
+        (self.pace, self.has_ended) = (self.pace.ended(), true);
+        let near = self
+            .open
+            .keys()
+            .filter(|(_, start, _)| !self.pace.is_ahead(*start, self.ahead_max));
+        if let Some(end) = near.map(|(end, ..)| *end).max() {
+            self.closed_to = self.closed_to.max(end);
         }
     }
 
-    fn has_room(&self, more: usize) -> Result<(), String> {
-        if self.bytes + more > self.room_bytes {
-            return Err(format!(
-                "{} windows are open, and what is kept of them may not pass {} bytes: fewer groups, shorter windows or less \
-                 lateness",
-                self.open.len(),
-                self.room_bytes
-            ));
+    /// Records that are far ahead have half the room: with wrong clocks there may be many, whose windows stay.
+    fn has_room(&self, at: i64, more: usize) -> Result<(), String> {
+        let is_ahead = self.pace.is_ahead(at, self.ahead_max);
+        let room_bytes = if is_ahead { self.room_bytes / 2 } else { self.room_bytes };
+        if self.bytes + more <= room_bytes {
+            return Ok(());
         }
-        Ok(())
+        let by_ms = at.saturating_sub(self.pace.youngest()) / MILLI_NANOS;
+        let open = self.open.len();
+        Err(if is_ahead {
+            format!(
+                "it is {by_ms} ms ahead of the others, {open} windows are open, and what is kept of them may not pass \
+                 {room_bytes} bytes for such a record: set the clock it has its time from, or see `ahead_max_ms`"
+            )
+        } else {
+            format!(
+                "{open} windows are open, and what is kept of them may not pass {room_bytes} bytes: fewer groups, shorter \
+                 windows or less lateness"
+            )
+        })
     }
 
     fn late(&self, at: i64) -> String {
-        let by_ms = self.closed_to.saturating_sub(at) / crate::moment::MILLI_NANOS;
+        let by_ms = self.closed_to.saturating_sub(at) / MILLI_NANOS;
         format!("it comes too late: its window is closed, and records up to {by_ms} ms younger have come")
     }
 }
@@ -246,7 +287,7 @@ mod tests {
 
     /// Counts; shows each window as `group start-end:count` when it closes.
     fn closed(span: Span, lateness: i64, records: &[(&str, i64)]) -> (Vec<String>, Vec<usize>) {
-        let mut windows = Windows::new(span, lateness);
+        let mut windows = Windows::new(span, lateness, None);
         let (mut shown, mut late) = (Vec::new(), Vec::new());
         let mut show = |windows: &mut Windows| {
             while let Some(((end, start, group), slots)) = windows.close() {
@@ -342,8 +383,8 @@ mod tests {
 
     #[test]
     fn only_so_many_are_open() {
-        let mut windows = Windows::new(Span::Fixed { every: 10, length: 10 }, 0);
-        windows.restore(i64::MIN, Vec::new(), 200);
+        let mut windows = Windows::new(Span::Fixed { every: 10, length: 10 }, 0, None);
+        windows.restore((i64::MIN, Pace::default()), Vec::new(), 200);
         let mut add =
             |group: &str, at| windows.add(at, group.as_bytes(), vec![Some(Input::Record)], &[Function::Count]);
         let taken = (0..10).take_while(|n| add(&format!("group {n}"), 1).is_ok()).count();

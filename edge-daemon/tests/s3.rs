@@ -127,3 +127,54 @@ max_age_s = 5
     assert_eq!(server.uploads().trim(), "[]", "seed {seed}");
     assert!(left_behind > 0, "no kill hit an upload (seed {seed})");
 }
+
+#[test]
+fn columns_that_come_later_double_nothing() {
+    let (dir, server) = (temp_dir("s3-drift"), S3::start());
+    let row = |id: u32| match id {
+        1..=3 => format!("{{\"id\": {id}}}\n"),
+        _ => format!("{{\"id\": {id}, \"site\": \"a{id}\"}}\n"),
+    };
+    fs::write(dir.path().join("in.jsonl"), (1..=6).map(row).collect::<String>()).unwrap();
+    let file = dir.path().join("workflow.toml");
+    let toml = format!(
+        r#"name = "lake"
+[sources.in]
+type = "file"
+path = "in.jsonl"
+format = "json_lines"
+[destinations.out]
+type = "s3"
+from = "in"
+bucket = "plant"
+region = "eu-central-1"
+endpoint = "http://{}"
+access_key = "tester"
+secret_key = "a secret/with+signs"
+format = "csv"
+max_age_s = 1
+"#,
+        server.addr()
+    );
+    fs::write(&file, &toml).unwrap();
+    let stored = || server.requests().matches("PUT").count();
+    // All is stored, and the daemon does not know it.
+    let crashed = Cmd::new(env!("CARGO_BIN_EXE_myceliald"))
+        .arg("run")
+        .arg(&file)
+        .env("MYCELIAL_CRASH_AT", "runner.before_checkpoint:1")
+        .run(SOON);
+    assert_eq!(crashed.code(), None, "it did not come so far: {crashed}");
+    let before = stored();
+    assert!(before > 0, "nothing was stored");
+    let daemon = start(dir.path(), &toml);
+    wait_until("the records again", SOON, || (stored() > before).then_some(()));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(books(daemon), 6);
+    let texts: Vec<String> = server
+        .objects()
+        .into_values()
+        .map(|bytes| String::from_utf8(bytes).unwrap())
+        .collect();
+    assert_eq!(texts, ["id,site\n1,\n2,\n3,\n4,a4\n5,a5\n6,a6\n"]);
+}

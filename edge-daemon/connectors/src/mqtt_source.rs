@@ -44,6 +44,9 @@ const BUFFER_BYTES_MAX: usize = 1024 * 1024;
 const BUFFER_MESSAGES_MAX: usize = 1024;
 /// Bytes a message takes besides topic and payload.
 const MESSAGE_BYTES: usize = 128;
+/// Said when more than that overtakes the answer to a subscription.
+const TOO_EARLY: &str = "the broker sends more messages before its answer to the subscription than are held: let it \
+                         send fewer without acknowledgement (mosquitto: max_inflight_messages), or fewer be retained";
 /// How long the first message of a batch waits for others at most, while earlier ones are on their way.
 const GATHER: Duration = Duration::from_millis(10);
 /// How long each of them waits for the next: a broker that gives no more before it is acknowledged is not waited for.
@@ -437,6 +440,7 @@ impl MqttSource {
             .map(|topic| SubscribeFilter::new(topic.clone(), self.qos));
         let asked = client.try_subscribe_many(filters);
         asked.map_err(|error| Fault::stop(format!("the topics cannot be subscribed to: {error}")))?;
+        let mut bytes = 0;
         loop {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::SubAck(answer))) => {
@@ -450,6 +454,11 @@ impl MqttSource {
                     };
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
+                    bytes += weight(&publish);
+                    // Those of QoS 1 are not acknowledged: the broker sends them again.
+                    if bytes > BUFFER_BYTES_MAX || early.len() >= BUFFER_MESSAGES_MAX {
+                        return Err(Fault::retry(TOO_EARLY));
+                    }
                     early.push_back(Ok(Message {
                         publish,
                         received_ns: now_ns(),
@@ -608,7 +617,7 @@ async fn poll(mut events: EventLoop, sender: mpsc::Sender<Result<Message, String
             }
         };
         let received_ns = now_ns();
-        let bytes = (publish.payload.len() + publish.topic.len() + MESSAGE_BYTES).min(BUFFER_BYTES_MAX);
+        let bytes = weight(&publish).min(BUFFER_BYTES_MAX);
         // While this waits nothing is read: the broker's own limits hold the rest back. When nobody wants messages any
         // more, they are not acknowledged, and polling goes on until the goodbye is sent.
         if let Ok(permit) = Arc::clone(&room).acquire_many_owned(bytes as u32).await {
@@ -624,6 +633,11 @@ async fn poll(mut events: EventLoop, sender: mpsc::Sender<Result<Message, String
     }
 }
 
+/// Bytes a message takes.
+fn weight(publish: &Publish) -> usize {
+    publish.payload.len() + publish.topic.len() + MESSAGE_BYTES
+}
+
 /// Advisory, as every wall clock is.
 fn now_ns() -> i128 {
     SystemTime::now()
@@ -637,6 +651,10 @@ mod tests {
 
     use rumqttc::MqttOptions;
     use testkit::Mosquitto;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
 
     use super::*;
     use crate::file::testing::source;
@@ -758,6 +776,57 @@ mod tests {
         publish(&broker, &[("p", r#"{"n": 4}"#, false)]).await;
         let (rows, _, _) = taken(&mut *second, &["n"], 1).await;
         assert_eq!(rows, ["4"]);
+    }
+
+    /// A broker that sends so many messages before its answer to a subscription.
+    async fn hasty_broker(messages: usize, payload: usize) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut packet = [0; 1024];
+            assert!(connection.read(&mut packet).await.unwrap() > 0);
+            connection.write_all(&[0x20, 2, 0, 0]).await.unwrap();
+            assert!(connection.read(&mut packet).await.unwrap() > 4);
+            let answer = [0x90, 3, packet[2], packet[3], 0];
+            let length = payload + 3;
+            let mut message = vec![0x30, (length % 128) as u8 | 0x80, (length / 128) as u8, 0, 1, b'p'];
+            message.resize(message.len() + payload, b'x');
+            for _ in 0..messages {
+                if connection.write_all(&message).await.is_err() {
+                    return;
+                }
+            }
+            let _ = connection.write_all(&answer).await;
+            // Until it is closed.
+            while connection.read(&mut packet).await.is_ok_and(|read| read > 0) {}
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn what_overtakes_the_subscription_is_bounded() {
+        for (messages, payload, is_taken) in [
+            (BUFFER_MESSAGES_MAX, 1, true),
+            (BUFFER_MESSAGES_MAX + 1, 1, false),
+            (BUFFER_BYTES_MAX / 8192 + 1, 8192, false),
+        ] {
+            let port = hasty_broker(messages, payload).await;
+            let config =
+                format!(r#"{{"url": "mqtt://127.0.0.1:{port}", "topics": ["p"], "qos": 0, "format": "text"}}"#);
+            let mut reader = source(&SOURCE, &config, Path::new("/"));
+            match reader.open(None).await {
+                Ok(()) => {
+                    assert!(is_taken, "{messages} messages of {payload} bytes");
+                    let (rows, _, _) = taken(&mut *reader, &["payload"], messages).await;
+                    assert_eq!(rows.len(), messages);
+                }
+                Err(fault) => {
+                    assert!(!is_taken && matches!(fault, Fault::Retry { .. }), "{fault:?}");
+                    assert!(fault.to_string().contains("max_inflight_messages"), "{fault}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

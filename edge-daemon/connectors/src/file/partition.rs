@@ -48,6 +48,14 @@ impl NameTemplate {
         Ok(Self(places))
     }
 
+    /// What all of its names begin with.
+    pub(crate) fn fixed_start(&self) -> &str {
+        match self.0.first() {
+            Some(Place::Text(text)) => text,
+            Some(Place::Value(_) | Place::Time(..)) | None => "",
+        }
+    }
+
     /// The name for a row, or why it has none. Not checked: see [`place::check`].
     pub(crate) fn fill(&self, batch: &Batch, row: usize) -> Result<String, String> {
         let mut name = String::new();

@@ -50,7 +50,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// Listens for HTTP requests with records in them (POST or PUT). The answer is 200 when the records are durable where they
 /// go, and not earlier: a sender that repeats what was not answered with 200 loses nothing. At least once: an answer can be
 /// lost after the records are safe. The sender's `Idempotency-Key` and the record's number in the request tell what came
-/// twice.
+/// twice; a key has at most 255 bytes.
 ///
 /// Besides what a body brings, records have the columns `_received_at`, `_sender`, `_idempotency_key` (null when there is
 /// none) and `_item` (from 0) with JSON, and `received_at`, `sender`, `idempotency_key` and `item` with text and bytes. A

@@ -158,8 +158,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         timeout_ms: config.timeout_ms,
     };
     let client = Client::new(settings, context)?;
-    let mut url = client.url().clone();
-    url.set_path(&format!("{}{}", url.path().trim_end_matches('/'), target.path));
+    let mut url = below(client.url(), target.path);
     url.query_pairs_mut().extend_pairs(target.query);
     Ok(Box::new(InfluxdbSink {
         client,
@@ -168,6 +167,13 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         lines_max: config.lines_max,
         errands: Errands::default(),
     }))
+}
+
+/// A path of the server, which may stand behind one of its own.
+fn below(url: &Url, path: &str) -> Url {
+    let mut url = url.clone();
+    url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+    url
 }
 
 /// How version 1, or 2, is asked.
@@ -433,11 +439,7 @@ impl Sink for InfluxdbSink {
     async fn check(&mut self) -> Result<String, Trouble> {
         let ask = Ask {
             method: Method::GET,
-            url: self
-                .client
-                .url()
-                .join("/ping")
-                .unwrap_or_else(|_| self.client.url().clone()),
+            url: below(self.client.url(), "/ping"),
             headers: Vec::new(),
             body: Bytes::new(),
             answer_bytes_max: ANSWER_BYTES_MAX,

@@ -6,6 +6,7 @@ use bus_schema::data::{Batch, BatchBuilder, Field, Op, Origin, Schema, Type, Val
 use flow::{Fault, Sink};
 use serde_json::{Value as Json, json};
 use testkit::{Influxdb, Script, Tls};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::SINK;
 use crate::file::testing::{delivery, refused, sink};
@@ -242,6 +243,31 @@ async fn credentials_and_certificates_are_checked() {
         matches!(fault, Fault::Retry { .. }) && fault.to_string().contains("database not found"),
         "{fault}"
     );
+}
+
+#[tokio::test]
+async fn the_check_asks_behind_the_path_of_a_proxy() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Closes after each answer: the first connection may only be tried.
+    let proxy = tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let read = connection.read(&mut head).await.unwrap();
+            let is_ours = head[..read].starts_with(b"GET /influx/ping HTTP/1.1\r\n");
+            let status = if is_ours { "204 No Content" } else { "404 Not Found" };
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = connection.write_all(answer.as_bytes()).await;
+        }
+    });
+    for end in ["", "/"] {
+        let config =
+            format!(r#"{{"url": "http://127.0.0.1:{port}/influx{end}", "database": "plant", "measurement": "m"}}"#);
+        let said = sink(&SINK, &config, Path::new("/")).check().await.unwrap();
+        assert!(said.contains("204"), "{said}");
+    }
+    proxy.abort();
 }
 
 /// Version 3's answers, and what it was sent.

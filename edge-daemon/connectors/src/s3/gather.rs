@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     os::unix::fs::FileExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +13,7 @@ use std::{
 use bus_schema::{data::Batch, id::StreamId};
 use flow::{Delivery, Fault, Gathered, Watermark};
 
-use super::{Prefix, pack};
+use super::{Prefix, pack, wider::widen};
 use crate::file::{
     encode::{CsvRows, JsonRows, push_csv_header},
     place,
@@ -74,12 +74,88 @@ struct Object {
     header: usize,
     /// The columns of CSV.
     columns: Vec<String>,
+    /// Those of the file.
+    kept_columns: Vec<String>,
     is_stored: bool,
 }
 
 impl Object {
     fn is_empty(&self) -> bool {
         self.length == 0 && self.pending.len() <= self.header
+    }
+
+    /// Takes more columns, for what is not committed.
+    fn grow(&mut self, csv: &Csv, added: Vec<String>) -> Result<(), String> {
+        let more = empty_fields(csv, self.columns.len(), added.len());
+        self.columns.extend(added);
+        let header = (self.header > 0).then(|| header_of(csv, &self.columns));
+        let mut wide = Vec::with_capacity(self.pending.len());
+        let widened = widen(self.pending.as_slice(), &mut wide, header.as_deref(), &more);
+        widened.map_err(|error| format!("its object cannot get more columns: {error}"))?;
+        (self.pending, self.header) = (wide, header.map_or(0, |header| header.len()));
+        Ok(())
+    }
+
+    /// What is to be done to commit it.
+    fn work(&mut self, encoding: &Encoding) -> Work {
+        let rows = std::mem::take(&mut self.pending);
+        let added = self.columns.len() - self.kept_columns.len();
+        let wider = match encoding {
+            Encoding::Csv(csv) if added > 0 && self.file.is_some() => Some(Wider {
+                header: csv.header.then(|| header_of(csv, &self.columns)),
+                more: empty_fields(csv, self.kept_columns.len(), added),
+            }),
+            Encoding::Csv(_) | Encoding::JsonLines => None,
+        };
+        Work {
+            file: self.file.clone(),
+            length: self.length,
+            rows,
+            wider,
+        }
+    }
+}
+
+/// The line of column names.
+fn header_of(csv: &Csv, columns: &[String]) -> Vec<u8> {
+    let mut header = Vec::new();
+    push_csv_header(&mut header, columns, csv.delimiter);
+    header
+}
+
+/// What stands behind a row of so many fields when it gets more of them.
+fn empty_fields(csv: &Csv, before: usize, added: usize) -> Vec<u8> {
+    // The first field has no delimiter before it.
+    vec![csv.delimiter; (before + added).saturating_sub(before.max(1))]
+}
+
+/// What one object gets with a commit.
+struct Work {
+    file: Option<Arc<File>>,
+    length: u64,
+    rows: Vec<u8>,
+    wider: Option<Wider>,
+}
+
+/// More columns for the rows that are in the file.
+struct Wider {
+    header: Option<Vec<u8>>,
+    more: Vec<u8>,
+}
+
+impl Work {
+    /// Blocking. Until it is done the file has what it had.
+    fn run(self, base_dir: &Path) -> std::io::Result<(Arc<File>, u64)> {
+        let (file, length) = match (self.file, self.wider) {
+            (None, _) => (Arc::new(pack::unnamed(base_dir)?), 0),
+            (Some(file), None) => (file, self.length),
+            (Some(file), Some(Wider { header, more })) => {
+                let (file, length) = pack::widened(base_dir, (file, self.length), header.as_deref(), &more)?;
+                (Arc::new(file), length)
+            }
+        };
+        file.write_all_at(&self.rows, length)?;
+        Ok((file, length + self.rows.len() as u64))
     }
 }
 
@@ -119,6 +195,7 @@ impl Gathering {
             pending: Vec::new(),
             header: 0,
             columns: Vec::new(),
+            kept_columns: Vec::new(),
             is_stored: false,
         });
         Ok(self.objects.len() - 1)
@@ -230,18 +307,11 @@ impl Gatherings {
     pub(super) async fn commit(&mut self) -> Result<(), Fault> {
         let objects = self.lineages.values_mut().flat_map(|lineage| &mut lineage.objects);
         let mut touched: Vec<&mut Object> = objects.filter(|object| !object.pending.is_empty()).collect();
-        let works = touched.iter_mut().map(|object| {
-            let rows = std::mem::take(&mut object.pending);
-            (object.file.clone(), rows, object.length)
-        });
-        let (works, base_dir): (Vec<_>, _) = (works.collect(), self.base_dir.clone());
+        let works: Vec<Work> = touched.iter_mut().map(|object| object.work(&self.encoding)).collect();
+        let base_dir = self.base_dir.clone();
         let kept = tokio::task::spawn_blocking(move || {
-            let keep = |(file, rows, at): (Option<Arc<File>>, Vec<u8>, u64)| {
-                let file = file.map_or_else(|| pack::unnamed(&base_dir).map(Arc::new), Ok)?;
-                file.write_all_at(&rows, at)?;
-                Ok((file, at + rows.len() as u64))
-            };
-            works.into_iter().map(keep).collect::<std::io::Result<Vec<_>>>()
+            let kept = works.into_iter().map(|work| work.run(&base_dir));
+            kept.collect::<std::io::Result<Vec<_>>>()
         });
         let kept = kept
             .await
@@ -249,6 +319,7 @@ impl Gatherings {
         let failed = |error| Fault::retry(format!("cannot gather in {}: {error}", self.base_dir.display()));
         for (object, (file, length)) in touched.into_iter().zip(kept.map_err(failed)?) {
             (object.file, object.length, object.header) = (Some(file), length, 0);
+            object.kept_columns.clone_from(&object.columns);
         }
         for lineage in self.lineages.values_mut() {
             lineage.committed = lineage.objects.len();
@@ -264,7 +335,10 @@ impl Gatherings {
     pub(super) fn undo(&mut self) {
         for lineage in self.lineages.values_mut() {
             lineage.objects.truncate(lineage.committed);
-            lineage.objects.iter_mut().for_each(|object| object.pending.clear());
+            for object in &mut lineage.objects {
+                object.pending.clear();
+                object.columns.clone_from(&object.kept_columns);
+            }
             lineage.written.clone_from(&lineage.mark);
         }
     }
@@ -299,6 +373,15 @@ impl Gatherings {
 }
 
 impl Place {
+    /// What all names begin with, whatever the record.
+    pub(super) fn fixed_prefix(&self) -> &str {
+        match &self.prefix {
+            Some(Prefix::Fixed(text)) => text,
+            Some(Prefix::Filled(template, _)) => template.fixed_start(),
+            None => "",
+        }
+    }
+
     fn prefix(&self, batch: &Batch, row: usize) -> Result<String, String> {
         match &self.prefix {
             None => Ok(String::new()),
@@ -337,6 +420,13 @@ impl Rows<'_> {
     /// Writes a row to the object of its prefix, or to a new one, which gets the name.
     fn write(&mut self, lineage: &mut Gathering, row: usize, prefix: &str, name: String) -> Result<(), String> {
         let found = lineage.find(prefix);
+        // All that came for it was refused: what it has first is this.
+        if let Some(object) = found
+            .and_then(|at| lineage.objects.get_mut(at))
+            .filter(|object| object.is_empty())
+        {
+            object.name.clone_from(&name);
+        }
         match self.encoding {
             Encoding::JsonLines => {
                 let at = found.map_or_else(|| lineage.begin(prefix, name), Ok)?;
@@ -351,7 +441,8 @@ impl Rows<'_> {
         }
     }
 
-    /// The object for a row: the one that is there, unless the columns of this batch begin another one.
+    /// The object for a row. Columns that it has not are added to it: which records are in an object, and so its name, must
+    /// not depend on how they come in batches, because they may come in others after a crash.
     fn csv_object(
         &mut self,
         lineage: &mut Gathering,
@@ -364,32 +455,27 @@ impl Rows<'_> {
         }
         let (batch, op_column) = (self.batch, self.op_column);
         let rows_of = |columns: &[String]| CsvRows::new(batch, columns, csv.delimiter, op_column);
-        let mut columns = match found {
-            Some(at) => lineage.objects[at].columns.clone(),
-            None => csv
-                .columns
-                .clone()
-                .unwrap_or_else(|| CsvRows::header_of(batch, op_column)),
-        };
-        let mut rows = rows_of(&columns);
-        let added: Vec<String> = rows.strangers().map(str::to_string).collect();
-        let grows = found.is_some() && csv.widen && csv.columns.is_none() && !added.is_empty();
-        let at = match found.filter(|_| !grows) {
+        let at = match found {
             Some(at) => at,
             None => {
-                if grows {
-                    columns.extend(added);
-                    rows = rows_of(&columns);
-                }
+                let own = || CsvRows::header_of(batch, op_column);
                 let at = lineage.begin(prefix, name)?;
                 let object = &mut lineage.objects[at];
+                object.columns = csv.columns.clone().unwrap_or_else(own);
                 if csv.header {
-                    push_csv_header(&mut object.pending, &columns, csv.delimiter);
+                    object.pending = header_of(csv, &object.columns);
                 }
-                (object.header, object.columns) = (object.pending.len(), columns);
+                object.header = object.pending.len();
                 at
             }
         };
+        let object = &mut lineage.objects[at];
+        let mut rows = rows_of(&object.columns);
+        let added: Vec<String> = rows.strangers().map(str::to_string).collect();
+        if csv.widen && csv.columns.is_none() && !added.is_empty() {
+            object.grow(csv, added)?;
+            rows = rows_of(&object.columns);
+        }
         self.blurs = rows.blurs().map(str::to_string).or(self.blurs.take());
         self.csv.insert(at, rows);
         Ok(at)

@@ -35,6 +35,7 @@ mod pack;
 mod store;
 #[cfg(test)]
 mod tests;
+mod wider;
 
 /// Bounds of `max_bytes`: what is gathered stands on the daemon's disk until it is an object, and an object has at most
 /// 10,000 parts.
@@ -91,7 +92,8 @@ struct Config {
     /// Adds a column of this name that says what each record does: insert, update, delete or upsert. Without it,
     /// deletions go to the dead letters.
     op_column: Option<String>,
-    /// How the CSV is written.
+    /// How the CSV is written. With `new_columns = "new_file"` an object that is not complete yet gets the new columns, and
+    /// its earlier records empty fields in them.
     csv: Option<CsvConfig>,
     /// When so much is gathered it becomes objects, in bytes, before it is packed.
     #[serde(default = "sixteen_megabytes")]
@@ -272,7 +274,8 @@ impl S3Sink {
 impl Sink for S3Sink {
     async fn open(&mut self) -> Result<(), Fault> {
         let owner = &self.gatherings.place().owner;
-        self.store.open(owner).await
+        let fixed = self.gatherings.place().fixed_prefix().to_string();
+        self.store.open(&fixed, owner).await
     }
 
     fn begin(&mut self, stream: &StreamId, mark: &Watermark) {

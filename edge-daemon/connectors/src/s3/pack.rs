@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions, remove_file},
-    io::{self, Read},
+    io::{self, Read, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{
@@ -14,6 +14,8 @@ use std::{
 use flow::Fault;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use super::wider::widen;
 
 /// The level at which Zstandard packs: its own default.
 const ZSTD_LEVEL: i32 = 3;
@@ -55,6 +57,23 @@ pub(super) fn unnamed(base_dir: &Path) -> io::Result<File> {
         .open(&path)?;
     remove_file(&path)?;
     Ok(file)
+}
+
+/// The gathered CSV with other columns: with `more` at the end of each row, and with another header, if it has one. Returns
+/// how long it is.
+pub(super) fn widened(
+    base_dir: &Path,
+    (file, length): (Arc<File>, u64),
+    header: Option<&[u8]>,
+    more: &[u8],
+) -> io::Result<(File, u64)> {
+    let wide = unnamed(base_dir)?;
+    let mut to = io::BufWriter::new(&wide);
+    widen(Section { file, at: 0, length }, &mut to, header, more)?;
+    to.flush()?;
+    drop(to);
+    let length = wide.metadata()?.len();
+    Ok((wide, length))
 }
 
 /// The content of an object.

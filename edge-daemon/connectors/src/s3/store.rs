@@ -34,6 +34,9 @@ const USUAL_WAIT_MS: u64 = 30_000;
 /// Uploads that are asked for at once.
 const UPLOADS_MAX: &str = "1000";
 
+/// Uploads that are aborted at one start; the next one goes on.
+const ABORTED_MAX: usize = 10_000;
+
 /// Which bucket, and where it is.
 pub(super) struct Where {
     pub endpoint: String,
@@ -105,8 +108,9 @@ impl Store {
         })
     }
 
-    /// Sees whether the key opens the bucket, and aborts the uploads of `owner` that were left behind.
-    pub(super) async fn open(&mut self, owner: &str) -> Result<(), Fault> {
+    /// Sees whether the key opens the bucket, and aborts the uploads of `owner` that were left behind, whose names all begin
+    /// with `prefix`.
+    pub(super) async fn open(&mut self, prefix: &str, owner: &str) -> Result<(), Fault> {
         let fetch = |secret: &SecretRef| {
             let fetched = secret.fetch(&self.base_dir);
             fetched.map(|secret| secret.expose().trim().to_string())
@@ -121,35 +125,50 @@ impl Store {
             Some(token) => Credentials::new_with_token(access, secret, fetch(token).map_err(failed)?),
         });
         self.client.connect().await.map_err(ClientError::fault)?;
-        let answer = self.ask(Method::GET, self.uploads_url(), Vec::new(), None).await?;
-        let body = String::from_utf8_lossy(&answer.body).into_owned();
-        // Whoever may write need not be allowed to list.
-        if answer.status == StatusCode::FORBIDDEN && text_of(&body, "Code") == Some("AccessDenied") {
-            if !std::mem::replace(&mut self.is_blind, true) {
-                let to_do = "allow s3:ListBucketMultipartUploads, or let the bucket's lifecycle abort them";
-                tracing::info!("uploads that a crash leaves behind stay, because the key may not list them: {to_do}");
+        let mut uploads = Vec::new();
+        let mut after = None;
+        loop {
+            let url = self.uploads_url(prefix, after.as_ref());
+            let answer = self.ask(Method::GET, url, Vec::new(), None).await?;
+            let body = String::from_utf8_lossy(&answer.body).into_owned();
+            // Whoever may write need not be allowed to list.
+            if answer.status == StatusCode::FORBIDDEN && text_of(&body, "Code") == Some("AccessDenied") {
+                if !std::mem::replace(&mut self.is_blind, true) {
+                    let to_do = "allow s3:ListBucketMultipartUploads, or let the bucket's lifecycle abort them";
+                    tracing::info!(
+                        "uploads that a crash leaves behind stay, because the key may not list them: {to_do}"
+                    );
+                }
+                return Ok(());
             }
-            return Ok(());
+            self.expect(&answer, "the bucket")?;
+            let own = uploads_of(&body).filter(|upload| gather::is_of(&upload.name, owner));
+            uploads.extend(own);
+            let next = next_page(&body).filter(|next| after.as_ref() != Some(next));
+            if next.is_none() || uploads.len() >= ABORTED_MAX {
+                break;
+            }
+            after = next;
         }
-        self.expect(&answer, "the bucket")?;
-        for upload in body.split("<Upload>").skip(1) {
-            let (Some(name), Some(id)) = (text_of(upload, "Key"), text_of(upload, "UploadId")) else {
-                continue;
-            };
-            let name = unescaped(name);
-            if gather::is_of(&name, owner) {
-                tracing::info!(name, "aborting an upload that was left behind");
-                self.abort(&name, &unescaped(id)).await?;
-            }
+        for Upload { name, id } in uploads {
+            tracing::info!(name, "aborting an upload that was left behind");
+            self.abort(&name, &id).await?;
         }
         Ok(())
     }
 
-    /// Where the uploads are listed that have not been completed.
-    fn uploads_url(&self) -> Url {
+    /// Where the uploads are listed that have not been completed: those of a prefix, behind one of them.
+    fn uploads_url(&self, prefix: &str, after: Option<&Upload>) -> Url {
         let mut action = self.bucket.get_object(self.credentials.as_ref(), "");
         action.query_mut().insert("uploads", "");
         action.query_mut().insert("max-uploads", UPLOADS_MAX);
+        if !prefix.is_empty() {
+            action.query_mut().insert("prefix", prefix.to_string());
+        }
+        if let Some(Upload { name, id }) = after {
+            action.query_mut().insert("key-marker", name.clone());
+            action.query_mut().insert("upload-id-marker", id.clone());
+        }
         action.sign(SIGNED_FOR)
     }
 
@@ -164,7 +183,9 @@ impl Store {
             Some(token) => Credentials::new_with_token(access, secret, fetched(token)?),
         });
         self.client.check().await?;
-        let answer = self.ask(Method::GET, self.uploads_url(), Vec::new(), None).await;
+        let answer = self
+            .ask(Method::GET, self.uploads_url("", None), Vec::new(), None)
+            .await;
         let answer = answer.map_err(|fault| reach::as_trouble(&fault))?;
         let body = String::from_utf8_lossy(&answer.body).into_owned();
         let (bucket, code) = (self.bucket.name(), text_of(&body, "Code").unwrap_or_default());
@@ -317,6 +338,34 @@ impl Store {
         );
         Err(Fault::retry(cause))
     }
+}
+
+/// An upload that has not been completed.
+#[derive(Debug, PartialEq)]
+struct Upload {
+    name: String,
+    id: String,
+}
+
+/// Those of a page of the list.
+fn uploads_of(page: &str) -> impl Iterator<Item = Upload> {
+    page.split("<Upload>").skip(1).filter_map(|upload| {
+        Some(Upload {
+            name: unescaped(text_of(upload, "Key")?),
+            id: unescaped(text_of(upload, "UploadId")?),
+        })
+    })
+}
+
+/// The last upload of a page, if another page follows it.
+fn next_page(page: &str) -> Option<Upload> {
+    if text_of(page, "IsTruncated")?.trim() != "true" {
+        return None;
+    }
+    Some(Upload {
+        name: unescaped(text_of(page, "NextKeyMarker")?),
+        id: unescaped(text_of(page, "NextUploadIdMarker")?),
+    })
 }
 
 /// Of a body, so that the store refuses what was altered on its way.

@@ -1,8 +1,17 @@
-use std::{collections::BTreeMap, io::Read as _, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bus_schema::data::{Batch, Field, Op, Type, Value};
 use flow::{Sink, Watermark};
 use testkit::{S3, TempDir, temp_dir};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use super::SINK;
 use crate::file::testing::{batch_of, delivery, refused, sink};
@@ -150,7 +159,56 @@ async fn packed_ones_and_those_with_new_columns() {
         .into_values()
         .map(|bytes| String::from_utf8(bytes).unwrap())
         .collect();
-    assert_eq!(csv, ["n\n0\n", "n,site\n1,x\n2,y\n"]);
+    assert_eq!(csv, ["n,site\n0,\n1,x\n2,y\n"]);
+}
+
+#[tokio::test]
+async fn what_is_in_an_object_does_not_depend_on_how_records_come_in_batches() {
+    let server = S3::start();
+    let narrow = |n: i64| batch_of(vec![Field::new("n", Type::I64)], &[(Op::Insert, &[Value::I64(n)])]);
+    for (header, wanted) in [
+        ("true", "n,site\n1,\n2,\n3,\"a\nb\"\n4,\"c\"\"\"\n"),
+        ("false", "1,\n2,\n3,\"a\nb\"\n4,\"c\"\"\"\n"),
+    ] {
+        // The first two come alone, once committed and once not, or with the others' columns.
+        for commits in [vec![1, 2, 3], vec![2, 3], vec![3]] {
+            let prefix = format!(
+                r#", "prefix": "{header}-{}/", "csv": {{"header": {header}}}"#,
+                commits.len()
+            );
+            let (mut sink, _dir) = begun(&config(&server, &prefix).replace("json_lines", "csv")).await;
+            let last = readings(&[(3, "a\nb"), (4, "c\"")]);
+            for (seq, batch) in [(1, narrow(1)), (2, narrow(2)), (3, last)] {
+                sink.write(&[delivery("a", seq, batch)]).await.unwrap();
+                if commits.contains(&seq) {
+                    sink.commit().await.unwrap();
+                }
+            }
+            let stream = delivery("a", 1, readings(&[])).stream;
+            sink.complete(&stream).await.unwrap();
+            let mut objects = texts(&server);
+            objects.retain(|name, _| name.starts_with(&format!("{header}-{}/", commits.len())));
+            let name = format!("{header}-{}/w.n.S.000000000001.csv", commits.len());
+            assert_eq!(objects, map(&[(&name, wanted)]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_record_names_no_object() {
+    let server = S3::start();
+    let (mut sink, _dir) = begun(&config(&server, r#", "prefix": "{site}/""#)).await;
+    let site = |site: &str| [Value::I64(1), Value::Text(site.to_string())];
+    let (a, b) = (site("a"), site("b"));
+    let rows: [(Op, &[Value]); 3] = [(Op::Delete, &a), (Op::Insert, &b), (Op::Insert, &a)];
+    let fields = vec![Field::new("n", Type::I64), Field::new("site", Type::Text)];
+    let one = delivery("a", 1, batch_of(fields, &rows));
+    assert_eq!(sink.write(std::slice::from_ref(&one)).await.unwrap().len(), 1);
+    sink.commit().await.unwrap();
+    sink.complete(&one.stream).await.unwrap();
+    let names: Vec<String> = texts(&server).into_keys().collect();
+    // As if the refused one had come in a batch of its own.
+    assert_eq!(names, ["a/w.n.S.000000000002.jsonl", "b/w.n.S.000000000001.jsonl"]);
 }
 
 #[tokio::test]
@@ -196,6 +254,73 @@ async fn large_ones_go_in_parts_and_nothing_is_left_of_those_that_fail() {
         .collect();
     assert!(*object == wanted, "{} bytes instead of {}", object.len(), wanted.len());
     assert!(server.requests().contains("partNumber=3"));
+}
+
+/// Answers as a store that lists two pages of uploads. Returns its port, and what it is asked.
+async fn store_of_two_pages() -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let asks = Arc::clone(&asked);
+    let upload = |name: &str, id: &str| format!("<Upload><Key>{name}</Key><UploadId>{id}</UploadId></Upload>");
+    let ours = "raw/w.n.S.000000000001.jsonl";
+    let first = format!(
+        "<R><IsTruncated>true</IsTruncated><NextKeyMarker>raw/&amp;</NextKeyMarker>\
+         <NextUploadIdMarker>7+</NextUploadIdMarker>{}</R>",
+        upload("raw/theirs", "7")
+    );
+    let second = format!("<R><IsTruncated>false</IsTruncated>{}</R>", upload(ours, "8"));
+    tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 8192];
+            let read = connection.read(&mut head).await.unwrap();
+            let head = String::from_utf8_lossy(&head[..read]).into_owned();
+            let line = head.lines().next().unwrap_or_default().to_string();
+            let body = match (line.starts_with("GET"), line.contains("key-marker=")) {
+                (false, _) => "",
+                (true, false) => &first,
+                (true, true) => &second,
+            };
+            asks.lock().unwrap().push(line);
+            let length = body.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            let _ = connection.write_all(answer.as_bytes()).await;
+        }
+    });
+    (port, asked)
+}
+
+#[tokio::test]
+async fn uploads_that_were_left_behind_are_found_on_all_pages() {
+    for (prefix, fixed) in [("raw/", "raw%2F"), ("raw/{site}/", "raw%2F"), ("{site}/", "")] {
+        let (port, asked) = store_of_two_pages().await;
+        let config = format!(
+            r#"{{"bucket": "plant", "region": "eu-central-1", "endpoint": "http://127.0.0.1:{port}",
+                "access_key": "tester", "secret_key": "secret", "format": "json_lines", "prefix": "{prefix}"}}"#
+        );
+        let dir = temp_dir("s3-pages");
+        sink(&SINK, &config, dir.path()).open().await.unwrap();
+        let asked: Vec<String> = asked
+            .lock()
+            .unwrap()
+            .drain(..)
+            .filter(|line| !line.is_empty())
+            .collect();
+        let [first, second, abort] = &asked[..] else {
+            panic!("two pages and one to abort: {asked:#?}")
+        };
+        for list in [first, second] {
+            let is_narrow = list.contains(&format!("&prefix={fixed}&"));
+            assert_eq!(is_narrow, !fixed.is_empty(), "{list}");
+        }
+        assert!(!first.contains("marker"), "{first}");
+        assert!(
+            second.contains("key-marker=raw%2F%26&") && second.contains("upload-id-marker=7%2B&"),
+            "{second}"
+        );
+        assert!(abort.starts_with("DELETE ") && abort.contains("uploadId=8"), "{abort}");
+    }
 }
 
 #[tokio::test]

@@ -73,6 +73,20 @@ fn plain(row: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_key_that_is_too_long_is_refused() {
+    let (mut source, url) = opened(r#", "anybody": true"#).await;
+    for (bytes, wanted) in [
+        (255, r#"{"records":1} 200"#),
+        (256, "Idempotency-Key has 256 bytes, and at most 255"),
+    ] {
+        let key = format!("Idempotency-Key: {}", "k".repeat(bytes));
+        let (answer, _) = one(&mut *source, call(&url, &["--json", "{}", "--header", &key])).await;
+        assert!(answer.contains(wanted), "{answer}");
+        assert_eq!(answer.contains(" 400"), bytes > 255, "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn the_answer_is_yes_when_the_records_are_durable() {
     let (mut source, url) = opened(r#", "anybody": true, "types": {"t": "i64"}, "answer_ms_max": 1000"#).await;
     let (answers, rows) = answered(&mut *source, vec![call(&url, &["--json", r#"{"t": 1}"#])], false).await;

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     Config, Encoding, Format,
-    request::{Called, RECORDS_MAX, Refusal, is_signed, is_token, places},
+    request::{Called, KEY_BYTES_MAX, RECORDS_MAX, Refusal, is_signed, is_token, places},
 };
 use crate::{clock::now_ns, inbox::Door, secret::Secret};
 
@@ -260,6 +260,7 @@ impl Shared {
         if bytes_max > rules.body_bytes_max && body.size_hint().exact().is_some() {
             return Err(too_large(rules.body_bytes_max));
         }
+        let key = key(&head.headers)?;
         let permits = bytes_max.min(rules.body_bytes_max).div_ceil(PERMIT_BYTES).max(1);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let Ok(Ok(_room)) = timeout(ROOM_WAIT, self.room.acquire_many(permits)).await else {
@@ -280,10 +281,6 @@ impl Shared {
         if records == 0 {
             return Ok(0);
         }
-        let key = head
-            .headers
-            .get(KEY_HEADER)
-            .map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
         let (waiting, durable) = oneshot::channel();
         let called = Called {
             body,
@@ -315,6 +312,21 @@ impl Shared {
             Err(_) => Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body comes too slowly")),
         }
     }
+}
+
+/// What the sender tells the request by.
+fn key(headers: &HeaderMap) -> Result<Option<Arc<str>>, Box<Answer>> {
+    let Some(key) = headers.get(KEY_HEADER) else {
+        return Ok(None);
+    };
+    // What is no UTF-8 becomes longer.
+    let key = String::from_utf8_lossy(key.as_bytes());
+    if key.len() > KEY_BYTES_MAX {
+        let (bytes, reason) = (key.len(), "send a shorter one, such as a hash of it");
+        let cause = format!("Idempotency-Key has {bytes} bytes, and at most {KEY_BYTES_MAX} are taken: {reason}");
+        return Err(refuse(StatusCode::BAD_REQUEST, &cause));
+    }
+    Ok(Some(Arc::from(key)))
 }
 
 fn say(status: StatusCode, body: &serde_json::Value) -> Answer {

@@ -1,6 +1,6 @@
 //! A call: what its body holds, and whether it comes from whom it should. Performs no I/O.
 
-use std::{borrow::Cow, net::SocketAddr, ops::Range};
+use std::{borrow::Cow, net::SocketAddr, ops::Range, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bus_schema::data::Value;
@@ -26,6 +26,14 @@ pub(super) const RECORDS_MAX: usize = 10_000;
 /// Bytes a record takes besides its payload.
 const RECORD_BYTES: usize = 128;
 
+/// Longest `Idempotency-Key`, in bytes: each record of a batch has it in a column.
+pub(super) const KEY_BYTES_MAX: usize = 255;
+
+/// Bytes of a key. Each record counts for it: each gets it into its column.
+fn key_bytes(key: Option<&str>) -> usize {
+    key.map_or(0, str::len)
+}
+
 /// Learns that the records of a call are durable.
 pub(super) type Waiting = oneshot::Sender<()>;
 
@@ -36,14 +44,15 @@ pub(super) struct Called {
     pub places: Vec<Range<usize>>,
     pub sender: SocketAddr,
     pub received_ns: i128,
-    pub key: Option<String>,
+    /// What all of its records share.
+    pub key: Option<Arc<str>>,
     pub waiting: Waiting,
 }
 
 impl Called {
     /// Bytes it counts for.
     pub(super) fn weight(&self) -> usize {
-        self.body.len() + self.places.len() * RECORD_BYTES
+        self.body.len() + self.places.len() * (RECORD_BYTES + key_bytes(self.key.as_deref()))
     }
 
     /// Its records; the last one has who waits for them.
@@ -68,14 +77,14 @@ pub(super) struct Record {
     item: u64,
     sender: SocketAddr,
     received_ns: i128,
-    key: Option<String>,
+    key: Option<Arc<str>>,
     pub waiting: Option<Waiting>,
 }
 
 impl Record {
     /// Bytes it counts for.
     pub(super) fn weight(&self) -> usize {
-        self.payload.len() + RECORD_BYTES
+        self.payload.len() + RECORD_BYTES + key_bytes(self.key.as_deref())
     }
 }
 
@@ -285,6 +294,33 @@ mod tests {
         assert_eq!(
             found(&"{}\n".repeat(RECORDS_MAX), Format::JsonLines).map(|found| found.len()),
             Ok(RECORDS_MAX)
+        );
+    }
+
+    #[test]
+    fn a_key_counts_for_each_record() {
+        let called = |key: Option<&str>| Called {
+            body: Bytes::from_static(b"{}{}{}"),
+            places: vec![0..2, 2..4, 4..6],
+            sender: ([127, 0, 0, 1], 80).into(),
+            received_ns: 0,
+            key: key.map(Arc::from),
+            waiting: oneshot::channel().0,
+        };
+        let (without, with) = (called(None), called(Some("0123456789")));
+        assert_eq!(with.weight() - without.weight(), 30);
+        let weights = |called: Called| called.records().map(|record| record.weight()).collect::<Vec<_>>();
+        let wanted: Vec<usize> = weights(without).into_iter().map(|weight| weight + 10).collect();
+        assert_eq!(weights(with), wanted);
+        let records: Vec<Record> = called(Some("k")).records().collect();
+        let keys: Vec<*const u8> = records
+            .iter()
+            .filter_map(|record| record.key.as_deref())
+            .map(str::as_ptr)
+            .collect();
+        assert!(
+            keys.len() == 3 && keys.iter().all(|key| *key == keys[0]),
+            "one key for all"
         );
     }
 

@@ -9,7 +9,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Outside, Transform, Transformed, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Outside, Transform, Transformed, Trouble, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -209,6 +210,10 @@ impl Outside for ExecTransform {
                 Err(fault) => return Err(fault),
             }
         }
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.program.check()
     }
 }
 

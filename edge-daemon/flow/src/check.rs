@@ -1,11 +1,11 @@
-//! Checks of sources and destinations: whether one could work here and now, and else what is wrong and how to mend it.
+//! Checks of sources, destinations, and transforms that others do: whether one could work here and now, and else what is wrong and how to mend it.
 //! Touches no data, waits only so long, and leaves nothing open.
 
 use std::time::Duration;
 
 pub use bus_schema::trial::{Trouble, TroubleKind};
 
-use crate::{Fault, sink::Sink, source::Source};
+use crate::{Fault, outside::Outside, sink::Sink, source::Source};
 
 /// How long one check may take.
 pub const CHECK_WAIT_MAX: Duration = Duration::from_secs(15);
@@ -18,6 +18,11 @@ pub async fn check_source(source: &mut dyn Source) -> Result<String, Trouble> {
 /// Checks a destination. What was seen, for a person, or what is wrong.
 pub async fn check_sink(sink: &mut dyn Sink) -> Result<String, Trouble> {
     in_time(sink.check()).await
+}
+
+/// Checks a transform whose work is done elsewhere. What was seen, for a person, or what is wrong.
+pub async fn check_outside(outside: &mut dyn Outside) -> Result<String, Trouble> {
+    in_time(outside.check()).await
 }
 
 async fn in_time(check: impl Future<Output = Result<String, Trouble>>) -> Result<String, Trouble> {

@@ -4,13 +4,17 @@
 use async_trait::async_trait;
 use bus_schema::{data::Batch, message::RunState};
 
-use crate::{Fault, backoff::Backoff, runner::Surroundings, transform::Transformed};
+use crate::{Fault, backoff::Backoff, check::Trouble, runner::Surroundings, transform::Transformed};
 
 /// A transform whose work is done elsewhere. What [`crate::Transform`] says of results holds for it as well.
 #[async_trait]
 pub trait Outside: Send {
     /// Transforms a batch. [`Fault::Retry`]: nothing came of it, and it comes again. May be dropped in the middle.
     async fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault>;
+
+    /// Whether it could work here and now: what was seen, for a person, or what is wrong. Called before any batch, by somebody
+    /// who waits ([`crate::check::check_outside`]), also while the same transform runs elsewhere. Touches no data.
+    async fn check(&mut self) -> Result<String, Trouble>;
 }
 
 /// What becomes of a batch. A source that cannot read again would lose it by a fault: then it is tried here until it goes, or

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bus_schema::{data::Batch, message::RunState};
 use flow::{
     Delivery, Fault, Outcome, Outside, Position, Read, Rejected, Sink, Source, SourceBatch, Stage, Transform,
-    Transformed,
+    Transformed, Trouble,
 };
 use proptest::prelude::*;
 use support::{
@@ -112,6 +112,10 @@ impl Outside for Hanging {
             std::future::pending::<()>().await;
         }
         Ok(input.into())
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        panic!("nobody checks here")
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use bus_schema::data::Batch;
-use flow::{Fault, Outcome, Outside, Stage, Transform, Transformed};
+use flow::{Fault, Outcome, Outside, Stage, Transform, Transformed, Trouble};
 use proptest::prelude::*;
 use support::{
     Buffer, Numbers, Replaying, Table, World, leaf, lives, paused, pipe, run_until, stage, surroundings, troubled,
@@ -87,6 +87,10 @@ impl Outside for Away {
         }
         let rejected = Vec::new();
         Ok(Transformed { batch, rejected })
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        panic!("nobody checks here")
     }
 }
 

@@ -1,7 +1,7 @@
-//! Checks the sources and destinations of a workflow from this daemon: each is built and asked whether it would work. Reads no
-//! record, writes none, and leaves what runs alone.
+//! Checks the sources and destinations of a workflow from this daemon, and the transforms that others do (a program, a
+//! database): each is built and asked whether it would work. Reads no record, writes none, and leaves what runs alone.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Instant};
 
 use bus_schema::{
     api::Failure,
@@ -44,6 +44,7 @@ struct Subject {
 enum Ready {
     Source(Box<dyn flow::Source>),
     Sink(Box<dyn flow::Sink>),
+    Transform(Box<dyn flow::Transform>),
 }
 
 impl Checker<'_> {
@@ -63,37 +64,61 @@ impl Checker<'_> {
     }
 
     fn own(&self, spec: &Spec) -> Vec<Subject> {
-        let is_here = |node: &&workflow::Node| match &node.daemon {
-            Some(daemon) => daemon == self.daemon || workflow::is_selector(daemon),
-            None => true,
-        };
-        let ends = spec.nodes().iter().filter(|node| node.role != ComponentRole::Transform);
+        let here = self.here(spec);
         let subject = |node: &workflow::Node| Subject {
             node: node.id.clone(),
             role: node.role,
             component: node.component.clone(),
             config: serde_json::to_string(&node.config).unwrap_or_default(),
         };
-        ends.filter(is_here).map(subject).collect()
+        let nodes = spec.nodes().iter().filter(|node| !is_output(node.role, &node.id));
+        nodes
+            .filter(|node| here.contains(node.id.as_str()))
+            .map(subject)
+            .collect()
+    }
+
+    /// The nodes that are on this daemon, or may be. A transform that names no daemon is where one of its inputs is.
+    fn here<'s>(&self, spec: &'s Spec) -> BTreeSet<&'s str> {
+        let mut here = BTreeSet::new();
+        loop {
+            let known = here.len();
+            for node in spec.nodes() {
+                let is_here = match &node.daemon {
+                    Some(daemon) => daemon == self.daemon || workflow::is_selector(daemon),
+                    None if node.role != ComponentRole::Transform => true,
+                    None => node.from.iter().any(|input| here.contains(input.as_str())),
+                };
+                if is_here {
+                    here.insert(node.id.as_str());
+                }
+            }
+            if here.len() == known {
+                return here;
+            }
+        }
     }
 
     /// Checks what this daemon has of a workflow in its plan.
     pub async fn planned(&self, plan: &PlanWorkflow) -> Vec<Checkup> {
-        let ends = plan.nodes.iter().filter(|node| node.role != ComponentRole::Transform);
+        let nodes = plan.nodes.iter().filter(|node| !is_output(node.role, &node.id));
         let subject = |node: &bus_schema::plan::PlanNode| Subject {
             node: node.id.clone(),
             role: node.role,
             component: node.component.clone(),
             config: node.config.clone(),
         };
-        self.all(&plan.name, ends.map(subject).collect()).await
+        self.all(&plan.name, nodes.map(subject).collect()).await
     }
 
     async fn all(&self, workflow: &str, subjects: Vec<Subject>) -> Vec<Checkup> {
         let (turns, mut checks) = (Arc::new(Semaphore::new(AT_ONCE_MAX)), JoinSet::new());
         let mut checkups: Vec<Checkup> = Vec::with_capacity(subjects.len());
-        for (index, subject) in subjects.into_iter().enumerate() {
-            let ready = self.ready(workflow, &subject);
+        for subject in subjects {
+            let Some(ready) = self.ready(workflow, &subject) else {
+                continue;
+            };
+            let index = checkups.len();
             checkups.push(Checkup {
                 node: subject.node,
                 component: subject.component,
@@ -110,6 +135,10 @@ impl Checker<'_> {
                     Err(trouble) => Err(trouble),
                     Ok(Ready::Source(mut source)) => check::check_source(&mut *source).await,
                     Ok(Ready::Sink(mut sink)) => check::check_sink(&mut *sink).await,
+                    Ok(Ready::Transform(mut transform)) => match transform.outside() {
+                        Some(outside) => check::check_outside(outside).await,
+                        None => Ok("it needs nobody else".to_string()),
+                    },
                 };
                 (index, checked, begun.elapsed())
             });
@@ -134,17 +163,22 @@ impl Checker<'_> {
         checkups
     }
 
-    fn ready(&self, workflow: &str, subject: &Subject) -> Result<Ready, Trouble> {
+    /// `None`: a transform that does its work by itself, of which there is nothing to reach.
+    fn ready(&self, workflow: &str, subject: &Subject) -> Option<Result<Ready, Trouble>> {
         let Subject { component, role, .. } = subject;
-        if subject.config.contains(OPEN) {
-            return Err(Trouble::new(
+        let is_open = subject.config.contains(OPEN);
+        let open = || {
+            Err(Trouble::new(
                 TroubleKind::Config,
                 "values that differ from daemon to daemon stand open in it",
                 "apply the workflow, and check it by its name: the daemon's plan has them filled in",
-            ));
+            ))
+        };
+        if is_open && *role != ComponentRole::Transform {
+            return Some(open());
         }
         if let Err(Refused { what, remedy }) = self.custom_code.admit(component, &subject.config) {
-            return Err(Trouble::new(TroubleKind::Config, what, remedy));
+            return Some(Err(Trouble::new(TroubleKind::Config, what, remedy)));
         }
         let context = BuildContext {
             workflow: workflow.to_string(),
@@ -153,16 +187,31 @@ impl Checker<'_> {
             base_dir: self.base_dir.to_path_buf(),
         };
         let misfit = |error: ConfigError| Trouble::new(TroubleKind::Config, error.to_string(), "correct the key");
-        match self.registry.find(*role, component) {
+        Some(match self.registry.find(*role, component) {
             Some(Build::Source(build)) => build(&subject.config, &context).map(Ready::Source).map_err(misfit),
             Some(Build::Sink(build)) => build(&subject.config, &context).map(Ready::Sink).map_err(misfit),
+            Some(Build::Transform(build)) => match build(&subject.config, &context) {
+                Ok(mut transform) => match transform.outside() {
+                    None => return None,
+                    Some(_) if is_open => open(),
+                    Some(_) => Ok(Ready::Transform(transform)),
+                },
+                // What stands open need not fit yet.
+                Err(_) if is_open => return None,
+                Err(error) => Err(misfit(error)),
+            },
             _ => Err(Trouble::new(
                 TroubleKind::Config,
                 format!("daemon '{}' has no {role} '{component}'", self.daemon),
                 "update myceliald, or see: myceliald components",
             )),
-        }
+        })
     }
+}
+
+/// Whether a node stands for an output of another (`split.hot`), with no config of its own.
+fn is_output(role: ComponentRole, node: &str) -> bool {
+    role == ComponentRole::Transform && node.contains('.')
 }
 
 /// For people, a node in one line or three.
@@ -210,17 +259,43 @@ type = "exec"
 daemon = "gw"
 command = ["true"]
 format = "lines"
+[transforms.named]
+type = "lookup"
+from = "lines"
+column = "line"
+file = "halls.csv"
+columns = { hall = "hall" }
+[transforms.farther]
+type = "lookup"
+from = "far"
+column = "line"
+file = "halls.csv"
+columns = { hall = "hall" }
+[transforms.database]
+type = "lookup"
+from = "ticks"
+column = "n"
+columns = { hall = "hall" }
+postgres = { url = "postgres://me@127.0.0.1:1/shop", table = "halls" }
+[transforms.mine]
+type = "python"
+from = "ticks"
+code = "def transform(record): return record"
+[transforms.few]
+type = "filter"
+from = "ticks"
+where = "n > 3"
 [destinations.out]
 type = "sqlite"
 daemon = "gw"
-from = ["ticks", "lines", "far", "own", "open"]
+from = ["named", "farther", "database", "mine", "few", "own", "open"]
 path = "none/out.db"
 table = "out"
 "#;
 
     #[tokio::test]
     async fn each_end_that_is_here_is_checked() {
-        let registry = Registry::new(connectors::components());
+        let registry = Registry::new(connectors::components().into_iter().chain(transforms::components()));
         let dir = tempfile::tempdir().unwrap();
         let checker = Checker {
             registry: &registry,
@@ -240,6 +315,9 @@ table = "out"
             ("lines", Some(TroubleKind::Missing)),
             ("open", Some(TroubleKind::Config)),
             ("own", Some(TroubleKind::Config)),
+            ("named", Some(TroubleKind::Missing)),
+            ("database", Some(TroubleKind::Unreachable)),
+            ("mine", Some(TroubleKind::Config)),
             ("out", Some(TroubleKind::Path)),
         ];
         assert_eq!(found, wanted.map(|(node, kind)| (node.to_string(), kind)));

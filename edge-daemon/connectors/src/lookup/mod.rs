@@ -14,7 +14,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Outside, Transform, Transformed, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Outside, Transform, Transformed, Trouble, TroubleKind,
+    describe, parse_config,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -31,6 +32,7 @@ use crate::{
     file::text::shorten,
     ordered::Ordered,
     postgres::{self, Tls},
+    reach,
     secret::SecretRef,
     sqlite,
 };
@@ -326,6 +328,22 @@ impl Place {
         timeout(READ_WAIT, reading).await.unwrap_or_else(|_| silent())
     }
 
+    /// Whether the way to it is open, as far as there is one.
+    async fn reach(&self) -> Result<(), Trouble> {
+        let path = match self {
+            Place::Postgres {
+                server, base_dir, name, ..
+            } => return postgres::reach(server, base_dir, name).await,
+            Place::File(file) => &file.path,
+            Place::Sqlite { path, .. } => path,
+        };
+        if reach::readable_file(path)? {
+            return Ok(());
+        }
+        let cause = format!("there is no file {}", path.display());
+        Err(reach::missing(cause, "put it there, or correct the path"))
+    }
+
     /// Reads what is on this machine. Blocks.
     fn read_here(&self) -> Result<Table, String> {
         let mut table = Table::default();
@@ -390,6 +408,20 @@ impl Outside for Lookup {
             self.look().await?;
         }
         self.add(&batch)
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        let place = &self.place;
+        place.reach().await?;
+        // Only all of it says whether it has the columns, and whether it fits.
+        match Arc::clone(place).read().await {
+            Ok(_) => Ok(format!("{place} can be read, and has the columns")),
+            Err(cause) => Err(Trouble::new(
+                TroubleKind::Other,
+                format!("cannot look up in {place}: {cause}"),
+                "mend what the cause names, or correct the keys of the lookup",
+            )),
+        }
     }
 }
 

@@ -49,6 +49,11 @@ async fn connect(server: &Server, base_dir: &Path, name: &str) -> Result<(Client
     }
 }
 
+/// Whether the server can be reached and lets this user in.
+pub(crate) async fn reach(server: &Server, base_dir: &Path, name: &str) -> Result<(), Trouble> {
+    connect(server, base_dir, name).await.map(drop)
+}
+
 /// What a connection that does not come about says.
 fn of_connecting(server: &Server, place: &str, error: &tokio_postgres::Error) -> Trouble {
     let cause = format!("{place}: {}", explain(error));

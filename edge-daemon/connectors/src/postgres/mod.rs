@@ -25,6 +25,7 @@ mod texts;
 mod walsender;
 
 pub(crate) use bookmark::{Bookmark, PLACE_BYTES_MAX};
+pub(crate) use check::reach;
 pub(crate) use connect::{Server, Tls, TlsMode};
 pub(crate) use form::{DECIMAL_DIGITS_MAX, date, decimal, time, timestamp, uuid};
 pub(crate) use layout::{Keys, cursor_columns};

@@ -9,7 +9,8 @@ use bus_schema::{
     plan::{ComponentRole, Descriptor},
 };
 use flow::{
-    Build, BuildContext, Component, ConfigError, Fault, Outside, Transform, Transformed, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Fault, Outside, Transform, Transformed, Trouble, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -175,6 +176,10 @@ impl Outside for Python {
         let max = self.failures_max;
         let answers = answered(self, &batch, RECORD_BYTES_MAX, max).await?;
         self.understand(&batch, &answers)
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.script.check().await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bus_schema::data::Batch;
-use flow::{Fault, Outside, Transform, Transformed};
+use flow::{Fault, Outside, Transform, Transformed, Trouble};
 
 use super::{Luck, World, lost, values};
 
@@ -51,5 +51,9 @@ impl Outside for DistantSieve {
             Luck::Good => self.sieve.apply(input),
             Luck::Before | Luck::After => Err(lost("distant sieve")),
         }
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        panic!("nobody checks here")
     }
 }

@@ -13,7 +13,7 @@ pub trait Outside: Send {
     async fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault>;
 
     /// Whether it could work here and now: what was seen, for a person, or what is wrong. Called before any batch, by somebody
-    /// who waits ([`crate::check::check_outside`]), also while the same transform runs elsewhere. Touches no data.
+    /// who waits ([`crate::check::check_outside`]), also while the same transform runs elsewhere. Changes no data.
     async fn check(&mut self) -> Result<String, Trouble>;
 }
 

@@ -1,5 +1,5 @@
 //! Checks the sources and destinations of a workflow from this daemon, and the transforms that others do (a program, a
-//! database): each is built and asked whether it would work. Reads no record, writes none, and leaves what runs alone.
+//! database): each is built and asked whether it would work. Reads no record of a source, writes none, and leaves what runs alone.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Instant};
 
@@ -55,7 +55,7 @@ impl Checker<'_> {
         let subjects = self.own(&spec);
         if subjects.is_empty() {
             let message = format!(
-                "no source and no destination of the workflow is on daemon '{}'",
+                "nothing of the workflow that could be tried is on daemon '{}'",
                 self.daemon
             );
             return Err(invalid(message, Vec::new()));

@@ -88,7 +88,7 @@ pub async fn run(client: &Client, output: Output, wish: Wish) -> Result<(), CliE
         (0, _) => Ok(()),
         (ill, all) => Err(CliError::Refused(Failure {
             kind: FailureKind::Invalid,
-            message: format!("{ill} of {all} sources and destinations would not work"),
+            message: format!("{ill} of {all} nodes would not work"),
             hint: String::new(),
             problems: Vec::new(),
         })),

@@ -193,11 +193,11 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
                 not_found("daemon", &key, names, "daemon list")
             })?)
         }
-        ApiCall::WorkflowValidate { text } => match workflow::validate(&text, &fleet(state, &text, env.sight, env.now))
-        {
-            Ok(_) => ApiResult::Problems(Vec::new()),
-            Err(problems) => ApiResult::Problems(problems),
-        },
+        ApiCall::WorkflowValidate { text } => {
+            let fleet = fleet(state, &text, env.sight, env.now);
+            let found = workflow::validate(&text, &fleet).and_then(|spec| deploy::without_secrets(&spec, &fleet));
+            ApiResult::Problems(found.err().unwrap_or_default())
+        }
         ApiCall::WorkflowApply { text, expect_revision } => {
             return apply(state, &caller.name, text, expect_revision, "", env);
         }

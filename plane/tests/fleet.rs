@@ -403,6 +403,10 @@ async fn two_ends_give_one_account_on_the_bus_and_on_the_page() {
         "{page}"
     );
     assert!(lag.is_some_and(|lag| lag.is_u64()), "{page}");
+    for losses in ["dropped_lately", "has_letters"] {
+        let told = page[0].as_object_mut().and_then(|stream| stream.remove(losses));
+        assert_eq!(told, Some(false.into()), "{losses}");
+    }
     assert!(account.lag_ms.is_untold());
     assert_eq!(
         page,

@@ -486,7 +486,7 @@ const STEPS = {
     await until("a rate", async () => {
       await wish("rows", 200);
       total += 200;
-      return Number((await stream("shop"))["Records/s"].replace(",", "")) > 0;
+      return Number.parseFloat((await stream("shop"))["Records/s"].replaceAll(",", "")) > 0;
     });
     await until("all of them to be delivered", async () => (await shown("shop"))[1] === number(total));
     assert.deepEqual(await account("shop"), [total, total, 0, 0, 0].map(number));

@@ -184,7 +184,7 @@ impl Store {
         self.pace = [Pace::default(); SIDES];
         self.last_schema = [None; SIDES];
         self.schemas.clear();
-        for side in 0..SIDES {
+        for (side, name) in PACES.iter().enumerate() {
             let held: i64 = self
                 .conn
                 .query_row("SELECT count(*) FROM held WHERE side = ?1", [side as i64], |row| {
@@ -202,9 +202,7 @@ impl Store {
                 // Files of before have no pace, and the youngest alone.
                 let pace: Option<Vec<u8>> = self
                     .conn
-                    .query_row("SELECT value FROM meta WHERE name = ?1", [PACES[side]], |row| {
-                        row.get(0)
-                    })
+                    .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
                     .optional()
                     .map_err(&failed)?;
                 let pace = pace.and_then(|bytes| bus_schema::decode(&bytes));

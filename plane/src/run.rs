@@ -413,14 +413,12 @@ pub(crate) fn remember(
         let mut changes = state.members.adopt(&roster, &signer.root);
         let signed = membership.roster.clone();
         changes.push(Change::Roster { roster, signed });
-        store.commit(&changes)?;
         // The store could not be written when they were taken out, nor that an operator had done so.
         if loaded.roster.is_some() && !missed.is_empty() {
             let event = AuditEvent::new(unix_ms(), "plane", "directory", CATCH_UP, &missed.join(", "));
-            if let Err(cause) = store.audit(&[event]) {
-                error!(%cause, "cannot write into the audit");
-            }
+            changes.push(Change::Audit(event));
         }
+        store.commit(&changes)?;
     }
     state.members.tell_all();
     Ok(state)

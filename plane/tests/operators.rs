@@ -9,6 +9,7 @@ use bus_schema::{
     api::{ApiCall, ApiResult, FailureKind, GroupCall},
     member::Role,
     observe::{AlertRule, ObserveCall, built_in_rules},
+    rollout::{RolloutCommand, RolloutPolicy},
 };
 use common::{Plane, wait_for};
 
@@ -134,4 +135,70 @@ async fn groups_stand_wherever_a_selector_stands() {
     anna.call(ApiCall::WorkflowDelete("shop".into())).await;
     assert_eq!(browser.delete("/api/v1/groups/gateways").await.status, 204);
     assert_eq!(browser.delete("/api/v1/groups/gateways").await.status, 404);
+}
+
+#[tokio::test]
+async fn no_text_with_a_secret_comes_in() {
+    let plane = Plane::start().await;
+    let mut anna = plane.member(Role::Operator, 9, "anna").await;
+    anna.up().await;
+    let mut gw = plane.member(Role::Daemon, 1, "gw").await;
+    gw.announce(&anna).await;
+    let text = |token: &str| format!("{}token = {token}\n", common::text("shop", "gw", "gw", "p"));
+    let (plain, kept) = (text("\"hunter2\""), text("{ secret = \"shop\" }"));
+    let apply = |text: &str, expect_revision| ApiCall::WorkflowApply {
+        text: text.to_string(),
+        expect_revision,
+    };
+    let calls = [
+        apply(&plain, None),
+        ApiCall::WorkflowDiff { text: plain.clone() },
+        ApiCall::RolloutStart {
+            text: plain.clone(),
+            expect_revision: None,
+            policy: RolloutPolicy::default(),
+        },
+        ApiCall::WorkflowValidate { text: plain.clone() },
+    ];
+    for call in calls {
+        let problems = match anna.call(call.clone()).await {
+            ApiResult::Failed(failure) => failure.problems,
+            ApiResult::Problems(problems) => problems,
+            other => panic!("{call:?}: {other:?}"),
+        };
+        let places: Vec<_> = problems.iter().map(|problem| problem.place.as_str()).collect();
+        assert_eq!(places, ["destinations.shop.token"], "{call:?}");
+    }
+    assert_eq!(anna.call(apply(&kept, Some(0))).await, ApiResult::Revision(1));
+    let stays = anna.call(ApiCall::WorkflowValidate { text: kept.clone() }).await;
+    assert_eq!(stays, ApiResult::Problems(Vec::new()));
+}
+
+#[tokio::test]
+async fn how_long_records_may_wait_comes_with_a_rollout() {
+    let plane = Plane::start().await;
+    let mut anna = plane.member(Role::Operator, 9, "anna").await;
+    anna.up().await;
+    let mut gw = plane.member(Role::Daemon, 1, "gw").await;
+    gw.announce(&anna).await;
+    for (path, lag_s_max, looks) in [("p", 60, Some(60)), ("q", 0, None)] {
+        let begin = ApiCall::RolloutBegin {
+            text: common::text("shop", "gw", "gw", path),
+            expect_revision: None,
+            reason: String::new(),
+            policy: RolloutPolicy::default(),
+            lag_s_max,
+        };
+        let ApiResult::Rollouts(begun) = anna.call(begin).await else {
+            panic!("it begins")
+        };
+        assert_eq!(begun[0].policy.lag_s_max(), looks);
+        let abort = ApiCall::RolloutTell {
+            id: begun[0].id,
+            command: RolloutCommand::Abort,
+            reason: String::new(),
+        };
+        let ended = anna.call(abort).await;
+        assert!(matches!(ended, ApiResult::Rollouts(_)), "{ended:?}");
+    }
 }

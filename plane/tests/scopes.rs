@@ -502,13 +502,21 @@ async fn users_have_scopes_and_drafts_are_kept() {
     assert_eq!(bea.delete("/api/v1/drafts/orders").await.status, 404);
     let own = put(&bea, "own", &[("if-none-match", "*")]).await;
     assert_eq!(own.status, 200);
-    // What somebody else has touched stays hers.
+    // What somebody else has touched stays hers, but for what was written.
     let touched = put(&owner, "own", &[("if-match", own.headers["etag"].as_str())]).await;
     assert_eq!(touched.status, 200, "{}", touched.body);
-    let shown = bea.get("/api/v1/drafts/own").await;
-    assert_eq!((shown.status, &shown.json()["by"]), (200, &json!("owner")));
+    let hidden = bea.get("/api/v1/drafts/own").await;
+    assert_eq!(hidden.status, 403, "{}", hidden.body);
+    assert!(
+        hidden.body.contains("'owner' has gone on") && !hidden.body.contains("half"),
+        "{}",
+        hidden.body
+    );
+    assert_eq!(names(&bea.get("/api/v1/drafts").await), ["own"]);
     let again = put(&bea, "own", &[("if-match", touched.headers["etag"].as_str())]).await;
     assert_eq!(again.status, 200, "{}", again.body);
+    let shown = bea.get("/api/v1/drafts/own").await;
+    assert_eq!((shown.status, &shown.json()["by"]), (200, &json!("bea")));
     assert_eq!(names(&bea.get("/api/v1/drafts").await), ["own"]);
     assert_eq!(names(&owner.get("/api/v1/drafts").await), ["orders", "own"]);
     let long = json!({ "text": "x".repeat(300 * 1024) });

@@ -65,9 +65,7 @@ pub(super) fn prepare(
     }
     // The same text again is not another revision; but it is compiled anew, because daemons may have changed.
     let unchanged = before.filter(|revision| revision.text == text);
-    if unchanged.is_none() {
-        without_secrets(&spec, &fleet).map_err(faulty)?;
-    }
+    without_secrets(state, &spec, &text, &fleet).map_err(faulty)?;
     let number = unchanged.map_or_else(|| state.workflows.next_number(&name), |revision| revision.number);
     if before.is_none() && state.workflows.len() >= WORKFLOWS_MAX {
         let message = format!("a fleet has at most {WORKFLOWS_MAX} workflows");
@@ -120,8 +118,17 @@ pub(super) fn not_rolling(state: &State, name: &str) -> Result<(), Failure> {
     Err(failure(FailureKind::Conflict, message, hint))
 }
 
-/// No text comes in that has a secret in it as it is.
-pub(super) fn without_secrets(spec: &workflow::Spec, fleet: &workflow::Fleet) -> Result<(), Vec<Problem>> {
+/// No text comes in that has a secret in it as it is; the one in force is there already.
+pub(super) fn without_secrets(
+    state: &State,
+    spec: &workflow::Spec,
+    text: &str,
+    fleet: &workflow::Fleet,
+) -> Result<(), Vec<Problem>> {
+    let current = state.workflows.get(spec.name());
+    if current.is_some_and(|revision| revision.text == text) {
+        return Ok(());
+    }
     let plain = workflow::plain_secrets(spec, fleet);
     if plain.is_empty() { Ok(()) } else { Err(plain) }
 }
@@ -130,10 +137,8 @@ pub(super) fn without_secrets(spec: &workflow::Spec, fleet: &workflow::Fleet) ->
 pub(super) fn diff(state: &State, text: &str, env: &Env<'_>) -> Result<WorkflowDiff, Failure> {
     let fleet = fleet(state, text, env.sight, env.now);
     let spec = workflow::validate(text, &fleet).map_err(faulty)?;
+    without_secrets(state, &spec, text, &fleet).map_err(faulty)?;
     let before = state.workflows.get(spec.name());
-    if before.is_none_or(|revision| revision.text != text) {
-        without_secrets(&spec, &fleet).map_err(faulty)?;
-    }
     let old = before.and_then(|revision| workflow::parse(&revision.text).ok());
     let number = before.map_or(0, |revision| revision.number);
     let compiled = workflow::compile(&spec, &fleet, number).map_err(faulty)?;

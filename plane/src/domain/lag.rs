@@ -16,6 +16,7 @@ pub struct Lag {
     /// (time, records produced until then), oldest first; only of those that wait still.
     marks: VecDeque<(u64, u64)>,
     heard_ms: u64,
+    begun_ms: Option<u64>,
 }
 
 impl Lag {
@@ -23,6 +24,7 @@ impl Lag {
     /// anew (a new epoch of the stream).
     pub fn sample(&mut self, now_ms: u64, produced: u64, settled: u64) {
         self.heard_ms = now_ms;
+        self.begun_ms.get_or_insert(now_ms);
         if self.marks.back().is_some_and(|(_, last)| produced < *last) {
             self.marks.clear();
         }
@@ -49,6 +51,13 @@ impl Lag {
         let is_silent = now_ms.saturating_sub(self.heard_ms) > SILENT_MS;
         let until = if is_silent { now_ms } else { self.heard_ms };
         Some(until.saturating_sub(*since))
+    }
+
+    /// Whether the oldest that waits did so already at the first report: how long before that, nobody has seen.
+    pub fn is_older(&self) -> bool {
+        self.marks
+            .front()
+            .is_some_and(|(since, _)| Some(*since) == self.begun_ms)
     }
 }
 
@@ -102,6 +111,23 @@ mod tests {
             }
             assert_eq!(lag.ms(now), expected, "{reports:?}");
         }
+    }
+
+    #[test]
+    fn what_waited_from_the_first_report_on_is_older() {
+        let mut lag = Lag::default();
+        let told = [
+            (0, 100, 90),
+            (5_000, 200, 90),
+            (10_000, 300, 100),
+            (15_000, 300, 300),
+            (20_000, 400, 300),
+        ]
+        .map(|(at, produced, settled)| {
+            lag.sample(at, produced, settled);
+            lag.is_older()
+        });
+        assert_eq!(told, [true, true, false, false, false]);
     }
 
     proptest! {

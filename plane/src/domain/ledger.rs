@@ -157,6 +157,8 @@ pub struct Stream {
     workflow: WorkflowId,
     edge: String,
     planned: Option<(NodeId, NodeId)>,
+    /// Whether it waits for the times at which it may send.
+    waits_for_its_time: bool,
     producer: Option<Heard>,
     consumer: Option<Heard>,
     rate: Rate,
@@ -172,6 +174,7 @@ impl Stream {
             workflow,
             edge: edge.to_string(),
             planned: None,
+            waits_for_its_time: false,
             producer: None,
             consumer: None,
             rate: Rate::default(),
@@ -258,6 +261,15 @@ impl Stream {
         self.lag.ms(now_ms)
     }
 
+    /// The same, as far as it says how the workflow does: what waits for the time at which it may be sent waits rightly. And
+    /// whether it has waited for longer than the plane has watched.
+    pub fn lateness(&self, now_ms: u64) -> (u64, bool) {
+        match self.lag.ms(now_ms) {
+            Some(ms) if !self.waits_for_its_time => (ms, self.lag.is_older()),
+            _ => (0, false),
+        }
+    }
+
     /// What it has carried, if its producer has said.
     pub fn way(&self) -> Option<&Way> {
         self.way.as_deref()
@@ -315,6 +327,7 @@ impl Streams {
                     *stream = new();
                 }
                 stream.planned = Some((spec.producer, spec.consumer));
+                stream.waits_for_its_time = !spec.send.windows.is_empty();
             }
         }
         self.by_id
@@ -385,6 +398,14 @@ impl Streams {
     pub fn of_node(&self, node: &NodeId) -> impl Iterator<Item = &Stream> {
         let ids = self.by_node.get(node).into_iter().flatten();
         ids.filter_map(|id| self.by_id.get(id))
+    }
+
+    /// Whether a daemon has spoken of a stream of this workflow.
+    pub fn speaks_of(&self, node: &NodeId, workflow: &WorkflowId) -> bool {
+        let of_workflow = |stream: &&Stream| stream.workflow == *workflow;
+        self.of_node(node)
+            .filter(of_workflow)
+            .any(|stream| stream.is_spoken_of_by(node))
     }
 
     fn report_one(&mut self, heard: Heard, now_ms: u64) {

@@ -1,7 +1,8 @@
+use bus_schema::plan::{Pipe, SendPolicy, SpoolPolicy, Window};
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::testing::node;
+use crate::domain::testing::{node, part};
 
 #[test]
 fn what_came_in_earlier_epochs_counts_and_balances() {
@@ -323,6 +324,26 @@ fn nobody_speaks_of_what_it_does_not_run() {
     assert_eq!(streams.reports_of(&node(1))[0].watermark, 6);
 }
 
+/// A part with the stream, which may send at these times.
+fn planned(windows: Vec<Window>) -> PlanWorkflow {
+    let root = Root::Stream(StreamSpec {
+        stream: stream(),
+        edge: "a->b".into(),
+        producer: node(1),
+        consumer: node(2),
+        spool: SpoolPolicy::default(),
+        send: SendPolicy {
+            windows,
+            ..SendPolicy::default()
+        },
+    });
+    let steps = Vec::new();
+    PlanWorkflow {
+        pipes: vec![Pipe { root, steps }],
+        ..part("w", 1)
+    }
+}
+
 #[test]
 fn a_plan_knows_better_than_what_was_said_before() {
     let mut streams = Streams::default();
@@ -331,19 +352,7 @@ fn a_plan_knows_better_than_what_was_said_before() {
         ..report(Side::Producer, 1, 5, ledger([5, 0, 5, 0, 0]))
     };
     streams.report(node(3), 1, vec![claimed], |_| true, 0);
-    let mut planned = crate::domain::testing::part("w", 1);
-    planned.pipes.push(bus_schema::plan::Pipe {
-        root: Root::Stream(StreamSpec {
-            stream: stream(),
-            edge: "a->b".into(),
-            producer: node(1),
-            consumer: node(2),
-            spool: bus_schema::plan::SpoolPolicy::default(),
-            send: bus_schema::plan::SendPolicy::default(),
-        }),
-        steps: Vec::new(),
-    });
-    streams.plan([&planned].into_iter());
+    streams.plan([&planned(Vec::new())].into_iter());
     let found = &streams.by_id[&stream()];
     assert_eq!((found.workflow(), found.edge()), (&WorkflowId::of_name("w"), "a->b"));
     assert_eq!(
@@ -464,5 +473,23 @@ proptest! {
             }
             prop_assert!(account.ledger.delivered <= sum(durable) - dead_at[durable], "never more than is durable");
         }
+    }
+}
+
+#[test]
+fn what_waits_for_its_time_is_not_late() {
+    let night = Window {
+        from_minute: 22 * 60,
+        to_minute: 6 * 60,
+    };
+    for (windows, late) in [(vec![], (60_000, true)), (vec![night], (0, false))] {
+        let mut streams = Streams::default();
+        streams.plan([&planned(windows)].into_iter());
+        for at_ms in [0, 60_000] {
+            let said = report(Side::Producer, 1, 0, ledger([10, 10, 0, 0, 0]));
+            streams.report(node(1), 1, vec![said], |_| true, at_ms);
+        }
+        let stream = streams.of_node(&node(1)).next().unwrap();
+        assert_eq!((stream.lateness(60_000), stream.lag_ms(60_000)), (late, Some(60_000)));
     }
 }

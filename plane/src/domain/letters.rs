@@ -27,24 +27,49 @@ impl Kept {
         self.0.remove(workflow);
     }
 
+    fn forget_one(&mut self, workflow: &WorkflowId, daemon: &NodeId) {
+        if let Some(daemons) = self.0.get_mut(workflow) {
+            daemons.remove(daemon);
+        }
+    }
+
     fn has_told(&self, workflow: &WorkflowId, daemon: &NodeId) -> bool {
         self.0.get(workflow).is_some_and(|daemons| daemons.contains_key(daemon))
     }
 }
 
+/// How many are kept, by workflow.
+pub struct Letters {
+    /// Workflows of which a daemon that runs them has, or had, letters and has not told how many it keeps: it has not spoken
+    /// since the plane has started, or is older than this message.
+    untold: BTreeSet<WorkflowId>,
+    kept: BTreeMap<WorkflowId, u64>,
+}
+
+impl Letters {
+    /// Of one workflow; `None`: not everybody has told.
+    pub fn of(&self, workflow: &WorkflowId) -> Option<u64> {
+        let kept = self.kept.get(workflow).copied().unwrap_or(0);
+        (!self.untold.contains(workflow)).then_some(kept)
+    }
+}
+
 impl State {
-    /// A daemon told how many dead letters it keeps. Nobody speaks of what it does not run.
+    /// A daemon told how many dead letters it keeps: of what it runs, and of what it ran before, whose letters stay with it.
     pub fn on_letters_kept(&mut self, node: NodeId, said: &LettersKept) {
         for one in &said.workflows {
-            if self.plans.runs(&node, &one.workflow) {
+            let runs = self.plans.runs(&node, &one.workflow);
+            let ran = || self.kept.has_told(&one.workflow, &node) || self.streams.speaks_of(&node, &one.workflow);
+            if !runs && one.kept == 0 {
+                self.kept.forget_one(&one.workflow, &node);
+            } else if runs || ran() {
                 self.kept.0.entry(one.workflow).or_default().insert(node, one.kept);
             }
         }
     }
 
-    /// Workflows of which a daemon that runs them has, or had, letters and has not told how many it keeps: it has not spoken
-    /// since the plane has started, or is older than this message.
-    pub(super) fn letters_untold(&self) -> BTreeSet<WorkflowId> {
+    /// What daemons keep, of every workflow.
+    pub(super) fn letters(&self) -> Letters {
         let mut untold = BTreeSet::new();
         for (_, stream) in self.streams.iter() {
             let workflow = *stream.workflow();
@@ -54,19 +79,19 @@ impl State {
                 untold.insert(workflow);
             }
         }
-        untold
+        let workflows = self.kept.0.keys();
+        let kept = workflows.map(|workflow| (*workflow, self.letters_kept_by(workflow, |_| true)));
+        Letters {
+            untold,
+            kept: kept.collect(),
+        }
     }
 
-    /// How many the daemons that run a workflow keep.
-    pub(super) fn letters_kept(&self, workflow: &WorkflowId) -> u64 {
-        self.letters_kept_by(workflow, |_| true)
-    }
-
-    /// The same, of some daemons.
+    /// What some daemons keep of a workflow.
     pub(super) fn letters_kept_by(&self, workflow: &WorkflowId, counts: impl Fn(&NodeId) -> bool) -> u64 {
         let daemons = self.kept.0.get(workflow).into_iter().flatten();
-        let running = daemons.filter(|(daemon, _)| counts(daemon) && self.plans.runs(daemon, workflow));
-        running.fold(0, |sum, (_, kept)| sum.saturating_add(*kept))
+        let counted = daemons.filter(|(daemon, _)| counts(daemon));
+        counted.fold(0, |sum, (_, kept)| sum.saturating_add(*kept))
     }
 }
 
@@ -79,7 +104,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::domain::testing::{at, node, state};
+    use crate::domain::{
+        plans::Plans,
+        testing::{at, node, state},
+    };
 
     #[test]
     fn what_was_discarded_is_counted_and_wants_no_look() {
@@ -160,10 +188,15 @@ mod tests {
         state.on_letters_kept(node(2), &kept(0));
         state.on_reports(node(1), 1, vec![report(3, 5)], at(day + 20));
         assert_eq!(looks(&state, day + 20), (Some(0), 3, flags(false, true)));
-        assert_eq!(
-            state.letters_kept(&WorkflowId::of_name("stranger")),
-            0,
-            "it runs no such workflow"
-        );
+        // Who is taken out of a workflow keeps its letters, and says so until they are gone.
+        state.on_letters_kept(node(2), &kept(4));
+        state.plans = Plans::default();
+        for (says, are_kept) in [(5, 5), (0, 0), (2, 2)] {
+            state.on_letters_kept(node(2), &kept(says));
+            assert_eq!(looks(&state, day + 30).0, Some(are_kept), "its streams were heard of");
+        }
+        let letters = state.letters();
+        let strange = letters.of(&WorkflowId::of_name("stranger"));
+        assert_eq!(strange, Some(0), "it runs no such workflow");
     }
 }

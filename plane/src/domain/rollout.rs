@@ -131,10 +131,21 @@ pub struct Health {
     pub dropped: u64,
     /// Bytes in its buffers.
     pub buffered_bytes: u64,
-    /// How long its oldest record has waited, in milliseconds: at least so long.
+    /// How long its oldest record has waited, in milliseconds: at least so long. What waits for the time at which it may be sent
+    /// is not looked at.
     pub lag_ms: u64,
+    /// Whether it has waited for longer than that: from before the plane has watched.
+    pub lag_is_older: bool,
     /// Records a second.
     pub rate: u64,
+}
+
+impl Health {
+    /// What a later look is compared with. How long something waits is not, where nobody knows how long it had waited.
+    fn before(self) -> Self {
+        let lag_ms = if self.lag_is_older { u64::MAX } else { self.lag_ms };
+        Self { lag_ms, ..self }
+    }
 }
 
 /// Looks at daemons.
@@ -238,7 +249,9 @@ pub fn step(
         }
         Phase::Ready => {
             for node in order.waves.get(head.wave).into_iter().flatten() {
-                watch.before.extend(look.health(node).map(|health| (*node, health)));
+                watch
+                    .before
+                    .extend(look.health(node).map(|health| (*node, health.before())));
             }
             next.phase = Phase::Taking;
             next.is_placed = true;
@@ -445,12 +458,14 @@ impl Watch {
         if *looks < LOOKS_MIN { 0 } else { *ill * 100 / *looks }
     }
 
-    /// After a restart nothing is known of how daemons were before: from now on counts. What they moved then is not compared.
+    /// After a restart nothing is known of how daemons were before: from now on counts. What they moved then, and how long it had
+    /// waited, is not compared.
     pub fn restore(order: &Order, head: &Head, now_ms: u64, look: &impl Look) -> Self {
         let placed = order.waves.iter().take(head.placed_waves()).flatten();
         let before = placed.filter_map(|node| {
             let health = look.health(node)?;
-            Some((*node, Health { rate: 0, ..health }))
+            let (rate, lag_ms) = (0, u64::MAX);
+            Some((*node, Health { rate, lag_ms, ..health }))
         });
         Self {
             since_ms: now_ms,

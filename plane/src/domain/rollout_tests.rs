@@ -522,6 +522,45 @@ fn how_long_records_wait_is_a_gate() {
     }
 }
 
+#[test]
+fn how_long_it_had_waited_before_anybody_looked_is_not_compared() {
+    let order = order(1, policy(&[Amount::Count(1)]));
+    let head = Head {
+        is_placed: true,
+        ..Head::default()
+    };
+    let waits = |lag_is_older| Health {
+        is_there: true,
+        has_plan: true,
+        part: Some((2, RunState::Running)),
+        lag_ms: 1_000,
+        lag_is_older,
+        ..Health::default()
+    };
+    let later = Health {
+        lag_ms: 10_000_000,
+        ..waits(false)
+    };
+    let with = |before: Health| Watch {
+        before: [(node(1), before)].into(),
+        ..Watch::default()
+    };
+    struct One(Health);
+    impl Look for One {
+        fn health(&self, _: &NodeId) -> Option<Health> {
+            Some(self.0.clone())
+        }
+    }
+    for (watch, is_compared) in [
+        (with(waits(false).before()), true),
+        (with(waits(true).before()), false),
+        (Watch::restore(&order, &head, 0, &One(waits(false))), false),
+    ] {
+        let judged = judge(&order, &watch, &node(1), &later);
+        assert_eq!(judged.is_err(), is_compared, "{watch:?}");
+    }
+}
+
 fn nature() -> impl Strategy<Value = Nature> {
     prop_oneof![
         20 => Just(Nature::Good),

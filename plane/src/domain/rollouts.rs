@@ -183,7 +183,9 @@ impl State {
             health.dead = health.dead.saturating_add(ledger.dead);
             health.dropped = health.dropped.saturating_add(ledger.dropped);
             health.buffered_bytes = health.buffered_bytes.saturating_add(stream.buffered_bytes());
-            health.lag_ms = health.lag_ms.max(stream.lag_ms(now.mono_ms).unwrap_or(0));
+            let (lag_ms, is_older) = stream.lateness(now.mono_ms);
+            health.lag_ms = health.lag_ms.max(lag_ms);
+            health.lag_is_older |= is_older;
             health.rate += u64::from(stream.rate(now.mono_ms));
         }
         health
@@ -436,8 +438,9 @@ fn consumes(part: &Exchange, node: &NodeId) -> bool {
 #[cfg(test)]
 mod tests {
     use bus_schema::{
+        id::StreamId,
         member::{Role, Signed},
-        message::{HostFacts, RunState, WorkflowStatus},
+        message::{HostFacts, Ledger, RunState, Side, StreamReport, WorkflowStatus},
         rollout::Amount,
     };
 
@@ -477,6 +480,7 @@ mod tests {
             waves: vec![Amount::Count(1)],
             soak_s: 10,
             take_s: 60,
+            lag_s_max: 5.into(),
             ..RolloutPolicy::default()
         };
         let order = state.order_rollout("a", 2, parts(2), policy, "anna", &signer(), at(0));
@@ -532,6 +536,49 @@ mod tests {
         assert_eq!((runs(&state), views[0].failures.len()), (vec![None, Some(2), None], 0));
         let waves: Vec<_> = views[0].waves.iter().map(|wave| (wave.daemons, wave.taken)).collect();
         assert_eq!(waves, [(0, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn a_revision_that_lets_records_wait_goes_back() {
+        // (what waits from the beginning on, whether the revision moves on, how it ends)
+        for (waits, moves, phase) in [
+            (0, true, RolloutPhase::Done),
+            (0, false, RolloutPhase::RolledBack),
+            // Nobody has seen how long it has waited before.
+            (50, false, RolloutPhase::Done),
+        ] {
+            let mut state = begun();
+            for second in 0..60 {
+                let produced = 100 + second * 10;
+                let delivered = if moves { produced } else { 100 - waits };
+                let report = StreamReport {
+                    stream: StreamId::from_hash(&[1; 32]),
+                    workflow: WorkflowId::of_name("a"),
+                    edge: "x->y".into(),
+                    side: Side::Direct,
+                    epoch: 1,
+                    watermark: delivered,
+                    ledger: Ledger {
+                        produced,
+                        delivered,
+                        buffered: produced - delivered,
+                        ..Ledger::default()
+                    },
+                    dead_before: 0,
+                    settled_earlier: 0,
+                    dropped_earlier: 0,
+                    buffered_bytes: 0,
+                    gaps: 0,
+                    trouble: String::new(),
+                };
+                state.on_reports(node(1), 1, vec![report], at(second * 1_000));
+                tick(&mut state, second * 1_000, RunState::Running, &[]);
+            }
+            let view = &state.rollout_views(at(60_000))[0];
+            assert_eq!(view.phase, phase, "{waits} {moves}: {}", view.cause);
+            let is_told = view.cause.contains("its oldest record waits 6 s longer than before");
+            assert_eq!(is_told, phase == RolloutPhase::RolledBack, "{}", view.cause);
+        }
     }
 
     #[test]

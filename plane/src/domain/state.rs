@@ -144,8 +144,10 @@ impl State {
     /// A daemon's last words from before a restart.
     pub fn remember(&mut self, node: NodeId, status: Status, reports: Vec<StreamReport>, heard_unix_ms: i64) {
         self.plans.hear(status.plan_version);
-        // What was not to be believed was not stored.
-        self.streams.report(node, status.boot, reports, |_| true, 0);
+        // What was not to be believed was not stored; of what is no workflow, and never was, nobody speaks in any case.
+        let (plans, workflows) = (&self.plans, &self.workflows);
+        let was_there = |id: &WorkflowId| plans.runs(&node, id) || workflows.name_of(id).is_some();
+        self.streams.report(node, status.boot, reports, was_there, 0);
         self.daemons.entry(node).or_default().recall(status, heard_unix_ms);
     }
 

@@ -1,9 +1,6 @@
 //! The picture as operators see it: the same for the command line and the web page. Derives, never decides.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bus_schema::{
     api::{
@@ -22,6 +19,7 @@ use super::{
     daemon::{Catalog, Daemon},
     labels::{Candidate, Selector},
     ledger::Stream,
+    letters::Letters,
     members::Member,
     workflows::Revision,
 };
@@ -296,19 +294,19 @@ impl State {
 
     /// All workflows, by name.
     pub fn workflow_views(&self, now: Now) -> Vec<WorkflowView> {
-        let untold = self.letters_untold();
+        let letters = self.letters();
         self.workflows
             .iter()
-            .map(|revision| self.view_of(revision, &untold, now))
+            .map(|revision| self.view_of(revision, &letters, now))
             .collect()
     }
 
     /// One workflow.
     pub fn workflow_view(&self, revision: &Revision, now: Now) -> WorkflowView {
-        self.view_of(revision, &self.letters_untold(), now)
+        self.view_of(revision, &self.letters(), now)
     }
 
-    fn view_of(&self, revision: &Revision, letters_untold: &BTreeSet<WorkflowId>, now: Now) -> WorkflowView {
+    fn view_of(&self, revision: &Revision, letters: &Letters, now: Now) -> WorkflowView {
         let id = WorkflowId::of_name(&revision.workflow);
         let parts = self.parts_of(&revision.workflow, now);
         let mut daemons: Vec<_> = parts.iter().map(|part| part.daemon.clone()).collect();
@@ -320,10 +318,7 @@ impl State {
             at_unix_ms: revision.at_unix_ms,
             daemons,
             state: overall(&parts, revision.number),
-            letters_kept: match letters_untold.contains(&id) {
-                true => Aside::default(),
-                false => self.letters_kept(&id).into(),
-            },
+            letters_kept: letters.of(&id).map_or_else(Aside::default, Aside::from),
         }
     }
 
@@ -342,23 +337,22 @@ impl State {
     pub fn stream_views(&self, workflow: Option<&str>, now: Now) -> Vec<StreamView> {
         let id = workflow.map(WorkflowId::of_name);
         let streams = self.streams.iter().map(|(_, stream)| stream);
-        let untold = self.letters_untold();
+        let letters = self.letters();
         let mut views: Vec<_> = streams
             .filter(|stream| id.is_none_or(|id| *stream.workflow() == id))
-            .map(|stream| self.stream_view(stream, &untold, now))
+            .map(|stream| self.stream_view(stream, &letters, now))
             .collect();
         views.sort_by(|a, b| (&a.workflow, &a.edge, &a.producer).cmp(&(&b.workflow, &b.edge, &b.producer)));
         views
     }
 
-    fn stream_view(&self, stream: &Stream, letters_untold: &BTreeSet<WorkflowId>, now: Now) -> StreamView {
+    fn stream_view(&self, stream: &Stream, letters: &Letters, now: Now) -> StreamView {
         let account = stream.account();
         let (producer, consumer) = stream.ends();
         let name = |node: Option<NodeId>| node.map_or(String::new(), |node| self.members.name_of(&node));
         let way = stream.way();
         let workflow = stream.workflow();
-        let has_letters =
-            account.ledger.dead > 0 && (letters_untold.contains(workflow) || self.letters_kept(workflow) > 0);
+        let has_letters = account.ledger.dead > 0 && letters.of(workflow) != Some(0);
         let mut trouble = stream.trouble();
         if trouble.is_empty() && !stream.is_accounted() {
             trouble = format!("no account from '{}' yet", name(producer));

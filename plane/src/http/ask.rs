@@ -217,18 +217,36 @@ impl Ask {
         &self,
         call: ApiCall,
         read: ApiCall,
-        tag: impl Fn(&ApiResult) -> Option<String> + Send + 'static,
+        tag: impl Fn(&ApiResult) -> Option<String> + Clone + Send + 'static,
     ) -> Result<ApiResult, Refusal> {
         let expected = self.expected()?;
+        let (asked, tag_of) = (read.clone(), tag.clone());
         let holds = move |now: &ApiResult| expected.holds(tag(now).as_deref());
         let guard = Guard {
             read,
             holds: Box::new(holds),
         };
         match self.web.service.call_if(self.caller()?, Some(guard), call).await {
-            ApiResult::Failed(failure) if failure.kind == FailureKind::Conflict => Err(Refusal::changed(failure)),
-            ApiResult::Failed(failure) => Err(failure.into()),
+            ApiResult::Failed(failure) => Err(self.refused(failure.into(), asked, tag_of).await),
             result => Ok(result),
+        }
+    }
+
+    /// What a refused change is answered with: 412 where that which `read` answers is not what was expected, for somebody was
+    /// faster; whoever looks again can try again. Other conflicts stay what they are.
+    pub(super) async fn refused(
+        &self,
+        refusal: Refusal,
+        read: ApiCall,
+        tag: impl Fn(&ApiResult) -> Option<String>,
+    ) -> Refusal {
+        if refusal.failure.kind != FailureKind::Conflict {
+            return refusal;
+        }
+        let looked = async { Ok::<_, Refusal>((self.expected()?, self.call(read).await?)) };
+        match looked.await {
+            Ok((expected, now)) if expected.holds(tag(&now).as_deref()) => refusal,
+            _ => Refusal::changed(refusal.failure),
         }
     }
 

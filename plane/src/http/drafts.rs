@@ -90,8 +90,8 @@ struct DraftKept {
     revision: u32,
 }
 
-/// A text may name daemons that not everybody sees: whoever has a scope has only the drafts that it began, also after somebody
-/// else has written on.
+/// A text may name daemons that not everybody sees: whoever has a scope has only the drafts that it began. They stay its own after
+/// somebody else has written on; what was written then is not shown to it.
 fn is_for(ask: &Ask, draft: &Draft) -> Result<bool, Refusal> {
     let caller = ask.caller()?;
     Ok(caller.scope.is_none() || draft.owner == caller.name)
@@ -132,6 +132,20 @@ async fn found(ask: &Ask, name: String) -> Result<Option<Draft>, Refusal> {
 async fn show(ask: Ask) -> Answer {
     let name = ask.param("name");
     let draft = found(&ask, name.clone()).await?.ok_or_else(|| missing(&name))?;
+    let caller = ask.caller()?;
+    if caller.scope.is_some() && draft.by != caller.name {
+        let message = format!(
+            "'{}' has gone on with this draft, and may have named what is outside of your scope",
+            draft.by
+        );
+        let hint = "ask them for it, or write over it (PUT with If-Match), or forget it (DELETE)";
+        return Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            FailureKind::Forbidden,
+            message,
+            hint,
+        ));
+    }
     let shown = DraftShown {
         text: draft.text,
         layout: serde_json::from_str(&draft.layout).unwrap_or_default(),

@@ -10,7 +10,7 @@ use super::{
     ask::{Answer, Ask, Page, PageWish, json, unexpected},
     problem::Refusal,
     table::{Endpoint, by, operator, viewer},
-    workflows::moved,
+    workflows::refused,
 };
 use crate::permission::Reach::Narrow;
 
@@ -115,14 +115,17 @@ async fn one(ask: &Ask, call: ApiCall) -> Result<RolloutView, Refusal> {
 async fn start(ask: Ask) -> Answer {
     let RolloutWish { text, policy, reason } = ask.body()?;
     let expect_revision = ask.expected()?.revision()?;
+    let name = workflow::parse(&text).map_or(String::new(), |spec| spec.name().to_string());
     let call = ApiCall::Deploy {
         text,
         expect_revision,
         reason,
         waves: Some(policy),
     };
-    let started = one(&ask, call).await;
-    json(started.map_err(|refusal| moved(refusal, expect_revision))?)
+    match one(&ask, call).await {
+        Ok(view) => json(view),
+        Err(refusal) => Err(refused(&ask, refusal, name).await),
+    }
 }
 
 fn id(ask: &Ask) -> Result<u64, Refusal> {

@@ -1,8 +1,6 @@
 //! Workflows and their revisions: calls of [`ApiCall`] as HTTP. A workflow's ETag is its revision. No logic of its own.
 
-use bus_schema::api::{
-    ApiCall, ApiResult, FailureKind, NodeView, Problem, RevisionView, StreamView, WorkflowPart, WorkflowView,
-};
+use bus_schema::api::{ApiCall, ApiResult, NodeView, Problem, RevisionView, StreamView, WorkflowPart, WorkflowView};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -178,18 +176,23 @@ async fn apply(ask: Ask) -> Answer {
         return Err(Refusal::invalid(message, hint));
     }
     let expected = ask.expected()?.revision()?;
-    deploy(&ask, text, reason, expected).await
+    deploy(&ask, name, text, reason, expected).await
 }
 
-/// A precondition that does not hold is 412, where it was one.
-pub(super) fn moved(refusal: Refusal, expect_revision: Option<u32>) -> Refusal {
-    match refusal.failure.kind {
-        FailureKind::Conflict if expect_revision.is_some() => Refusal::changed(refusal.failure),
-        _ => refusal,
+/// The answer to a workflow's text that was refused.
+pub(super) async fn refused(ask: &Ask, refusal: Refusal, name: String) -> Refusal {
+    let read = ApiCall::WorkflowStatus(name);
+    ask.refused(refusal, read, revision_of).await
+}
+
+fn revision_of(now: &ApiResult) -> Option<String> {
+    match now {
+        ApiResult::Status { view, .. } => Some(view.revision.to_string()),
+        _ => None,
     }
 }
 
-async fn deploy(ask: &Ask, text: String, reason: String, expect_revision: Option<u32>) -> Answer {
+async fn deploy(ask: &Ask, name: String, text: String, reason: String, expect_revision: Option<u32>) -> Answer {
     let call = ApiCall::Deploy {
         text,
         expect_revision,
@@ -199,7 +202,7 @@ async fn deploy(ask: &Ask, text: String, reason: String, expect_revision: Option
     match ask.call(call).await {
         Ok(ApiResult::Revision(revision)) => revised(revision),
         Ok(_) => Err(unexpected()),
-        Err(refusal) => Err(moved(refusal, expect_revision)),
+        Err(refusal) => Err(refused(ask, refusal, name).await),
     }
 }
 
@@ -210,11 +213,7 @@ fn revised(revision: u32) -> Answer {
 async fn delete(ask: Ask) -> Answer {
     let name = ask.param("name");
     let read = ApiCall::WorkflowStatus(name.clone());
-    let tag = |now: &ApiResult| match now {
-        ApiResult::Status { view, .. } => Some(view.revision.to_string()),
-        _ => None,
-    };
-    match ask.call_if(ApiCall::WorkflowDelete(name), read, tag).await? {
+    match ask.call_if(ApiCall::WorkflowDelete(name), read, revision_of).await? {
         ApiResult::Revision(revision) => json(Revised { revision }),
         _ => Err(unexpected()),
     }
@@ -277,5 +276,5 @@ async fn rollback(ask: Ask) -> Answer {
     let RollbackWish { revision, reason } = ask.body()?;
     let expected = ask.expected()?.revision()?;
     let text = text_of(&ask, revision).await?;
-    deploy(&ask, text, reason, expected).await
+    deploy(&ask, ask.param("name"), text, reason, expected).await
 }

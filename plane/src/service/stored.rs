@@ -84,14 +84,17 @@ impl Service {
                     let changes = [Change::TokenRevoked(token)].into_iter();
                     let changes: Vec<_> = changes.chain(event.map(Change::Audit)).collect();
                     files.store.commit(&changes)?;
-                    files.store.tokens(now_unix_ms).map(ApiResult::Tokens)
+                    Ok(ApiResult::Tokens(Vec::new()))
                 });
-                let found = found.await;
-                if matches!(found, Ok(Ok(ApiResult::Tokens(_)))) {
-                    entry.written();
-                    self.tell(&Change::TokenRevoked(token));
+                match found.await {
+                    Ok(Ok(ApiResult::Tokens(_))) => {
+                        entry.written();
+                        self.tell(&Change::TokenRevoked(token));
+                        let left = self.parts.disk.run(move |files| files.store.tokens(now_unix_ms)).await;
+                        left.map(|left| left.map(ApiResult::Tokens))
+                    }
+                    refused => refused,
                 }
-                found
             }
             ApiCall::Audit(call) => {
                 let found = self.parts.disk.run(move |files| files.store.audit_page(&call)).await;

@@ -20,8 +20,8 @@ impl Store {
         self.rows(
             "SELECT ordered, head, view, lag_s_max FROM rollouts ORDER BY id",
             |row| {
-                let lag_s_max: Option<u32> = row.get(3)?;
-                let lag_s_max = lag_s_max.map_or_else(Aside::default, Aside::from);
+                // Nobody looked at it when there was no such column.
+                let lag_s_max = Aside::from(row.get::<_, Option<u32>>(3)?.unwrap_or(0));
                 if let Some(view) = row.get_ref(2)?.as_blob_or_null().unwrap_or(None) {
                     let mut view: RolloutView = blob(TABLE, view)?;
                     view.policy.lag_s_max = lag_s_max;
@@ -41,7 +41,7 @@ pub(super) fn write(db: &Connection, change: &Change) -> Result<(), StoreError> 
     match change {
         Change::RolloutBegun(order) => {
             let sql = "INSERT INTO rollouts (id, ordered, head, lag_s_max) VALUES (?1, ?2, ?3, ?4)";
-            let (head, lag_s_max) = (encode(&Head::default()), order.policy.lag_s_max.get());
+            let (head, lag_s_max) = (encode(&Head::default()), order.policy.lag_s_max().unwrap_or(0));
             db.execute(sql, params![order.id.cast_signed(), encode(&**order), head, lag_s_max])?;
         }
         Change::RolloutHead { id, head } => {
@@ -90,17 +90,31 @@ mod tests {
             waves: Vec::new(),
             parts: BTreeMap::new(),
         };
-        let orders = [told(1, None), told(2, Some(60)), told(3, Some(0)), told(4, Some(7))];
+        let orders = [
+            told(1, None),
+            told(2, Some(60)),
+            told(3, Some(0)),
+            told(4, Some(7)),
+            told(5, None),
+            told(6, Some(60)),
+        ];
         let begun = orders.clone().map(|order| Change::RolloutBegun(Arc::new(order)));
         store.commit(&begun).unwrap();
-        let view = State::new(fleet(), node(100)).view_rollout(&orders[3], &Head::default(), Now::default());
-        store.commit(&[Change::RolloutEnded(Box::new(view))]).unwrap();
+        let state = State::new(fleet(), node(100));
+        let ended = [&orders[3], &orders[4]].map(|order| {
+            let view = state.view_rollout(order, &Head::default(), Now::default());
+            Change::RolloutEnded(Box::new(view))
+        });
+        store.commit(&ended).unwrap();
+        let before = "UPDATE rollouts SET lag_s_max = NULL WHERE id = 6";
+        store.db.execute(before, []).unwrap();
         let kept = store.rollouts().unwrap().into_iter().map(|change| match change {
             Change::RolloutKept(order, _) => (order.id, order.policy.lag_s_max()),
             Change::RolloutEnded(view) => (view.id, view.policy.lag_s_max()),
             other => panic!("{other:?}"),
         });
         let kept: Vec<_> = kept.collect();
-        assert_eq!(kept, [(1, Some(900)), (2, Some(60)), (3, None), (4, Some(7))]);
+        let expected = [Some(900), Some(60), None, Some(7), Some(900), None];
+        assert_eq!(kept, (1..).zip(expected).collect::<Vec<_>>());
     }
 }

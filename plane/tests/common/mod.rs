@@ -308,9 +308,10 @@ impl Member {
     }
 }
 
-/// Two components without keys of their own.
+/// Two components with a path, and a secret.
 pub fn catalog() -> Vec<Descriptor> {
-    let schema = r#"{"type":"object","properties":{"path":{"type":"string"}},"additionalProperties":false}"#;
+    let schema = r##"{"type":"object","properties":{"path":{"type":"string"},"token":{"$ref":"#/$defs/SecretRef"}},
+        "additionalProperties":false,"$defs":{"SecretRef":{"anyOf":[{"type":"string"},{"type":"object"}]}}}"##;
     let one = |role, name: &str| Descriptor {
         role,
         name: name.into(),

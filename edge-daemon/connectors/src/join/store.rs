@@ -20,8 +20,13 @@ use crate::{moment::moment, pace::Pace, sqlite::fault};
 
 /// Most partners of one record.
 const PARTNERS_MAX: i64 = 1_000;
-/// Joined records that wait to be taken, before no more are made.
+/// Joined records that wait to be taken, before no more deliveries come in.
 const WAITING_ROWS_MAX: u64 = 100_000;
+/// The same, with what the last delivery made.
+pub(super) const MADE_ROWS_MAX: u64 = 1_000_000;
+/// What the log keeps of a delivery that made much, and pages that are given back to the disk at a time when nothing waits.
+const LOG_BYTES_MAX: i64 = 16 << 20;
+const FREE_PAGES: i64 = 1_024;
 /// Most records of a batch that is taken.
 const READ_ROWS_MAX: i64 = 2_048;
 /// SQLite's page cache, in KiB.
@@ -108,7 +113,11 @@ impl Store {
         }
         let conn = Connection::open(&path).map_err(failed)?;
         conn.busy_timeout(BUSY_WAIT).map_err(failed)?;
+        // Says nothing to files of before: they keep their size.
+        conn.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
         conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
+            .map_err(failed)?;
+        conn.query_row(&format!("PRAGMA journal_size_limit = {LOG_BYTES_MAX}"), [], |_| Ok(()))
             .map_err(failed)?;
         // A watermark that was confirmed has to survive a power cut.
         conn.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
@@ -370,6 +379,12 @@ impl Store {
                 self.rules.rows_max, rules.name
             )));
         }
+        if self.waiting() >= MADE_ROWS_MAX {
+            return Ok(Err(format!(
+                "it came with others that make more than {MADE_ROWS_MAX} records together: give a smaller 'within_ms', or a key \
+                 that fewer share"
+            )));
+        }
         let key: Option<Vec<Value>> = key.iter().map(|place| part(cell(place))).collect();
         let key = key.map(|key| bus_schema::encode(&key));
         let is_kept = rules.is_kept;
@@ -533,7 +548,19 @@ impl Store {
 
     /// Everything up to a number is durable elsewhere.
     pub(super) fn forget(&mut self, last: i64) -> Result<(), Fault> {
-        self.write("DELETE FROM joined WHERE id <= ?1", [last]).map(drop)
+        self.write("DELETE FROM joined WHERE id <= ?1", [last])?;
+        // In the middle of a delivery nothing is given back.
+        if self.waiting() == 0 && self.conn.is_autocommit() {
+            // It gives a page back with each row that is asked for.
+            let sql = format!("PRAGMA incremental_vacuum({FREE_PAGES})");
+            let given = self.conn.prepare_cached(&sql).and_then(|mut statement| {
+                let mut pages = statement.query([])?;
+                while pages.next()?.is_some() {}
+                Ok(())
+            });
+            given.map_err(self.failed("give room back"))?;
+        }
+        Ok(())
     }
 
     fn schema_id(&mut self, schema: &Arc<Schema>) -> Result<i64, Fault> {

@@ -9,7 +9,7 @@ use bus_schema::{
 use flow::{Build, BuildContext, Delivery, Fault, Junction, Position, Read, Sink, Tally};
 use proptest::prelude::*;
 
-use super::TRANSFORM;
+use super::{TRANSFORM, store::MADE_ROWS_MAX};
 use crate::file::testing::{batch_of, refused};
 
 /// Time goes by each record.
@@ -102,6 +102,50 @@ async fn harvest(source: &mut dyn flow::Source) -> (Vec<Batch>, Option<Position>
             Read::End => return (batches, position, true),
         }
     }
+}
+
+#[tokio::test]
+async fn one_batch_cannot_make_without_end_and_gives_the_disk_back() {
+    let dir = testkit::temp_dir("join");
+    let file = dir.path().join("join.db");
+    let junction = join(&format!(r#"{{{INPUTS}, "within_ms": 1000}}"#), Some(&file));
+    let (mut a, mut b) = (junction.input("a").unwrap(), junction.input("b").unwrap());
+    let mut source = junction.output();
+    a.open().await.unwrap();
+    b.open().await.unwrap();
+    source.open(None).await.unwrap();
+    // A thousand of one key, and as many as many times again.
+    let alike = |count: i64| (0..count).map(|number| (Some(1), 1, number)).collect::<Vec<Row>>();
+    let fitting = i64::try_from(MADE_ROWS_MAX / 1_000).unwrap();
+    assert_eq!(
+        give(&mut *a, &[delivery("a", 1, &alike(1_000))]).await.unwrap().len(),
+        0
+    );
+    let refused = give(&mut *b, &[delivery("b", 1, &alike(fitting + 2))]).await.unwrap();
+    assert_eq!(refused.len(), 2);
+    assert!(refused[0].contains("smaller 'within_ms'"), "{refused:?}");
+    let bytes = || std::fs::metadata(&file).unwrap().len();
+    let most = bytes();
+    let mut made = 0;
+    loop {
+        let (batches, position, _) = harvest(&mut *source).await;
+        let Some(position) = position else { break };
+        made += batches.iter().map(|batch| batch.rows() as u64).sum::<u64>();
+        source.commit(&position).await.unwrap();
+    }
+    assert_eq!(made, MADE_ROWS_MAX);
+    // Little by little.
+    for seq in 2..200 {
+        give(&mut *a, &[delivery("a", seq, &[(Some(1), 1, 0)])]).await.unwrap();
+        let (_, position, _) = harvest(&mut *source).await;
+        if let Some(position) = position {
+            source.commit(&position).await.unwrap();
+        }
+        if bytes() < most / 10 {
+            return;
+        }
+    }
+    panic!("{} of {most} bytes are kept", bytes());
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,10 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus_schema::{data::Batch, id::StreamId};
+use bus_schema::{data::Batch, id::StreamId, limits::COLUMNS_MAX};
 use flow::{Delivery, Fault, Gathered, Watermark};
 
-use super::{Prefix, pack, wider::widen};
+use super::{
+    Prefix,
+    pack::{self, Form, Wider},
+};
 use crate::file::{
     encode::{CsvRows, JsonRows, push_csv_header},
     place,
@@ -70,13 +73,26 @@ struct Object {
     length: u64,
     /// Rows that are not committed, behind the header of a new object.
     pending: Vec<u8>,
-    /// Bytes of the header.
+    /// Bytes of the header that it begins with.
     header: usize,
-    /// The columns of CSV.
+    /// The columns of CSV, and how many rows there are.
     columns: Vec<String>,
-    /// Those of the file.
+    rows: u64,
+    /// Those that are committed.
     kept_columns: Vec<String>,
+    kept_rows: u64,
+    /// Rows that were written before there were so many columns, in order. They get the others when the object is made.
+    narrow: Vec<Narrow>,
     is_stored: bool,
+}
+
+/// Rows of CSV with fewer columns than the object has now.
+#[derive(Debug, Clone, Copy)]
+struct Narrow {
+    /// Bytes of the object up to the end of them.
+    until: u64,
+    rows: u64,
+    columns: usize,
 }
 
 impl Object {
@@ -84,35 +100,61 @@ impl Object {
         self.length == 0 && self.pending.len() <= self.header
     }
 
-    /// Takes more columns, for what is not committed.
-    fn grow(&mut self, csv: &Csv, added: Vec<String>) -> Result<(), String> {
-        let more = empty_fields(csv, self.columns.len(), added.len());
+    /// Takes more columns from the next row on.
+    fn grow(&mut self, added: Vec<String>) -> Result<(), String> {
+        let count = self.columns.len() + added.len();
+        if count > COLUMNS_MAX {
+            return Err(format!(
+                "its object would have {count} columns, and has {COLUMNS_MAX} at most: are names of columns data here?"
+            ));
+        }
+        let before: u64 = self.narrow.iter().map(|narrow| narrow.rows).sum();
+        self.narrow.push(Narrow {
+            until: self.length + self.pending.len() as u64,
+            rows: self.rows - before,
+            columns: self.columns.len(),
+        });
         self.columns.extend(added);
-        let header = (self.header > 0).then(|| header_of(csv, &self.columns));
-        let mut wide = Vec::with_capacity(self.pending.len());
-        let widened = widen(self.pending.as_slice(), &mut wide, header.as_deref(), &more);
-        widened.map_err(|error| format!("its object cannot get more columns: {error}"))?;
-        (self.pending, self.header) = (wide, header.map_or(0, |header| header.len()));
         Ok(())
     }
 
-    /// What is to be done to commit it.
-    fn work(&mut self, encoding: &Encoding) -> Work {
-        let rows = std::mem::take(&mut self.pending);
-        let added = self.columns.len() - self.kept_columns.len();
-        let wider = match encoding {
-            Encoding::Csv(csv) if added > 0 && self.file.is_some() => Some(Wider {
-                header: csv.header.then(|| header_of(csv, &self.columns)),
-                more: empty_fields(csv, self.kept_columns.len(), added),
-            }),
-            Encoding::Csv(_) | Encoding::JsonLines => None,
+    /// How large it becomes.
+    fn bytes(&self) -> u64 {
+        let missing = |narrow: &Narrow| narrow.rows * (self.columns.len() - narrow.columns) as u64;
+        self.length + self.narrow.iter().map(missing).sum::<u64>()
+    }
+
+    /// How it is made of what is in the file; as it is, unless it got columns later.
+    fn form(&self, encoding: &Encoding) -> Option<Form> {
+        let Encoding::Csv(csv) = encoding else { return None };
+        let wider = |narrow: &Narrow| Wider {
+            until: narrow.until,
+            more: empty_fields(csv, narrow.columns, self.columns.len() - narrow.columns),
         };
+        (!self.narrow.is_empty()).then(|| Form {
+            skip: self.header as u64,
+            header: (self.header > 0).then(|| header_of(csv, &self.columns)),
+            wider: self.narrow.iter().map(wider).collect(),
+        })
+    }
+
+    /// What is to be done to commit it.
+    fn work(&mut self) -> Work {
         Work {
             file: self.file.clone(),
             length: self.length,
-            rows,
-            wider,
+            rows: std::mem::take(&mut self.pending),
         }
+    }
+
+    /// Forgets what is not committed.
+    fn undo(&mut self) {
+        self.pending.clear();
+        self.columns.clone_from(&self.kept_columns);
+        self.rows = self.kept_rows;
+        // Where it grew, all rows before are committed; those of a longer one are not.
+        self.narrow
+            .retain(|narrow| narrow.until <= self.length && narrow.columns < self.columns.len());
     }
 }
 
@@ -134,28 +176,17 @@ struct Work {
     file: Option<Arc<File>>,
     length: u64,
     rows: Vec<u8>,
-    wider: Option<Wider>,
-}
-
-/// More columns for the rows that are in the file.
-struct Wider {
-    header: Option<Vec<u8>>,
-    more: Vec<u8>,
 }
 
 impl Work {
     /// Blocking. Until it is done the file has what it had.
     fn run(self, base_dir: &Path) -> std::io::Result<(Arc<File>, u64)> {
-        let (file, length) = match (self.file, self.wider) {
-            (None, _) => (Arc::new(pack::unnamed(base_dir)?), 0),
-            (Some(file), None) => (file, self.length),
-            (Some(file), Some(Wider { header, more })) => {
-                let (file, length) = pack::widened(base_dir, (file, self.length), header.as_deref(), &more)?;
-                (Arc::new(file), length)
-            }
+        let file = match self.file {
+            Some(file) => file,
+            None => Arc::new(pack::unnamed(base_dir)?),
         };
-        file.write_all_at(&self.rows, length)?;
-        Ok((file, length + self.rows.len() as u64))
+        file.write_all_at(&self.rows, self.length)?;
+        Ok((file, self.length + self.rows.len() as u64))
     }
 }
 
@@ -195,14 +226,17 @@ impl Gathering {
             pending: Vec::new(),
             header: 0,
             columns: Vec::new(),
+            rows: 0,
             kept_columns: Vec::new(),
+            kept_rows: 0,
+            narrow: Vec::new(),
             is_stored: false,
         });
         Ok(self.objects.len() - 1)
     }
 
     fn is_due(&self, limits: &Limits) -> bool {
-        let bytes: u64 = self.objects.iter().map(|object| object.length).sum();
+        let bytes: u64 = self.objects.iter().map(Object::bytes).sum();
         let is_old = self.since.is_some_and(|since| since.elapsed() >= limits.age);
         // One that is stored already: it was interrupted.
         let is_begun = self.objects.iter().any(|object| object.is_stored);
@@ -307,7 +341,7 @@ impl Gatherings {
     pub(super) async fn commit(&mut self) -> Result<(), Fault> {
         let objects = self.lineages.values_mut().flat_map(|lineage| &mut lineage.objects);
         let mut touched: Vec<&mut Object> = objects.filter(|object| !object.pending.is_empty()).collect();
-        let works: Vec<Work> = touched.iter_mut().map(|object| object.work(&self.encoding)).collect();
+        let works: Vec<Work> = touched.iter_mut().map(|object| object.work()).collect();
         let base_dir = self.base_dir.clone();
         let kept = tokio::task::spawn_blocking(move || {
             let kept = works.into_iter().map(|work| work.run(&base_dir));
@@ -318,7 +352,7 @@ impl Gatherings {
             .map_err(|error| Fault::retry(format!("gathering broke off: {error}")))?;
         let failed = |error| Fault::retry(format!("cannot gather in {}: {error}", self.base_dir.display()));
         for (object, (file, length)) in touched.into_iter().zip(kept.map_err(failed)?) {
-            (object.file, object.length, object.header) = (Some(file), length, 0);
+            (object.file, object.length, object.kept_rows) = (Some(file), length, object.rows);
             object.kept_columns.clone_from(&object.columns);
         }
         for lineage in self.lineages.values_mut() {
@@ -335,10 +369,7 @@ impl Gatherings {
     pub(super) fn undo(&mut self) {
         for lineage in self.lineages.values_mut() {
             lineage.objects.truncate(lineage.committed);
-            for object in &mut lineage.objects {
-                object.pending.clear();
-                object.columns.clone_from(&object.kept_columns);
-            }
+            lineage.objects.iter_mut().for_each(Object::undo);
             lineage.written.clone_from(&lineage.mark);
         }
     }
@@ -350,11 +381,12 @@ impl Gatherings {
         due.next().map(|(stream, _)| *stream)
     }
 
-    /// What becomes the next object of a lineage: its name, its content, and how long that is.
-    pub(super) fn next(&self, stream: &StreamId) -> Option<(String, Arc<File>, u64)> {
+    /// What becomes the next object of a lineage: its name, what is gathered and how long that is, and how it is made of that.
+    pub(super) fn next(&self, stream: &StreamId) -> Option<(String, (Arc<File>, u64), Option<Form>)> {
         let lineage = self.lineages.get(stream)?;
         let object = lineage.objects.iter().find(|object| !object.is_stored)?;
-        Some((object.name.clone(), object.file.clone()?, object.length))
+        let form = object.form(&self.encoding);
+        Some((object.name.clone(), (object.file.clone()?, object.length), form))
     }
 
     /// The object that was the next one is stored. Once all are, nothing is gathered any more.
@@ -436,7 +468,10 @@ impl Rows<'_> {
             Encoding::Csv(csv) => {
                 let at = self.csv_object(lineage, csv, (prefix, name), found)?;
                 let rows = self.csv.get(&at).ok_or("its columns are not known")?;
-                rows.row(row, &mut lineage.objects[at].pending)
+                let object = &mut lineage.objects[at];
+                rows.row(row, &mut object.pending)?;
+                object.rows += 1;
+                Ok(())
             }
         }
     }
@@ -473,7 +508,7 @@ impl Rows<'_> {
         let mut rows = rows_of(&object.columns);
         let added: Vec<String> = rows.strangers().map(str::to_string).collect();
         if csv.widen && csv.columns.is_none() && !added.is_empty() {
-            object.grow(csv, added)?;
+            object.grow(added)?;
             rows = rows_of(&object.columns);
         }
         self.blurs = rows.blurs().map(str::to_string).or(self.blurs.take());
@@ -484,7 +519,106 @@ impl Rows<'_> {
 
 #[cfg(test)]
 mod tests {
+    use bus_schema::data::{Field, Op, Type, Value};
+
     use super::*;
+    use crate::file::testing::batch_of;
+
+    fn csv() -> Gatherings {
+        let encoding = Encoding::Csv(Csv {
+            columns: None,
+            header: true,
+            delimiter: b',',
+            widen: true,
+        });
+        let place = Place {
+            prefix: None,
+            owner: "w.n.".into(),
+            ending: "csv".into(),
+        };
+        let limits = Limits {
+            bytes: 4_000,
+            age: Duration::from_secs(60),
+        };
+        Gatherings::new(encoding, None, place, limits, std::env::temp_dir())
+    }
+
+    /// One record with these columns.
+    fn record(seq: u64, columns: std::ops::Range<usize>) -> Delivery {
+        let fields = columns
+            .clone()
+            .map(|n| Field::new(format!("c{n}"), Type::I64))
+            .collect();
+        let values: Vec<Value> = columns.map(|_| Value::I64(7)).collect();
+        Delivery {
+            stream: StreamId::from_hash(&[1; 32]),
+            seq,
+            position: flow::Position::new(seq.to_be_bytes()),
+            batch: batch_of(fields, &[(Op::Insert, &values)]),
+            tally: flow::Tally::default(),
+            bytes: 0,
+        }
+    }
+
+    async fn text(gatherings: &Gatherings) -> String {
+        let (_, gathered, form) = gatherings.next(&StreamId::from_hash(&[1; 32])).unwrap();
+        let packed = pack::pack(gathered, form, pack::Packing::None, std::env::temp_dir()).await;
+        let packed = packed.unwrap();
+        let bytes = packed.part(0, packed.length() as usize).await.unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn columns_come_later_are_undone_and_come_again() {
+        let mut all = csv();
+        for (seq, columns, is_kept) in [
+            (1, 0..1, true),
+            (2, 0..2, true),
+            (3, 1..4, false),
+            (3, 1..3, true),
+            (4, 0..2, true),
+        ] {
+            assert_eq!(all.take(&record(seq, columns)), []);
+            match is_kept {
+                true => all.commit().await.unwrap(),
+                false => all.undo(),
+            }
+        }
+        assert_eq!(text(&all).await, "c0,c1,c2\n7,,\n7,7,\n,7,7\n7,7,\n");
+    }
+
+    #[tokio::test]
+    async fn columns_without_end_make_no_object_without_end() {
+        let mut all = csv();
+        let mut refused = Vec::new();
+        for seq in 0..COLUMNS_MAX + 2 {
+            refused.extend(all.take(&record(seq as u64 + 1, seq..seq + 1)));
+        }
+        assert_eq!(refused.len(), 2);
+        assert!(refused[0].1.contains("has 1024 at most"), "{refused:?}");
+        all.commit().await.unwrap();
+        // It is due by what it becomes.
+        let text = text(&all).await;
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 1 + COLUMNS_MAX);
+        assert!(lines.iter().all(|line| line.matches(',').count() == COLUMNS_MAX - 1));
+        assert_eq!(
+            all.lineages.values().next().unwrap().objects[0].bytes(),
+            text.len() as u64
+        );
+        let mut few = csv();
+        assert_eq!(few.take(&record(1, 0..1)), []);
+        few.commit().await.unwrap();
+        assert_eq!(few.due(), None);
+        for seq in 2..200 {
+            assert_eq!(few.take(&record(seq, 0..1)), []);
+        }
+        few.commit().await.unwrap();
+        assert_eq!(few.due(), None, "400 bytes");
+        assert_eq!(few.take(&record(200, 0..30)), []);
+        few.commit().await.unwrap();
+        assert!(few.due().is_some(), "6,000 bytes with all columns");
+    }
 
     #[test]
     fn whose_an_object_is() {

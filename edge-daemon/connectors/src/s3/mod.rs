@@ -93,7 +93,7 @@ struct Config {
     /// deletions go to the dead letters.
     op_column: Option<String>,
     /// How the CSV is written. With `new_columns = "new_file"` an object that is not complete yet gets the new columns, and
-    /// its earlier records empty fields in them.
+    /// its earlier records empty fields in them, up to 1,024 columns.
     csv: Option<CsvConfig>,
     /// When so much is gathered it becomes objects, in bytes, before it is packed.
     #[serde(default = "sixteen_megabytes")]
@@ -261,8 +261,8 @@ struct S3Sink {
 impl S3Sink {
     /// Makes objects of what is gathered of a lineage.
     async fn store_all(&mut self, stream: StreamId) -> Result<(), Fault> {
-        while let Some((name, file, length)) = self.gatherings.next(&stream) {
-            let packed = pack::pack(file, length, self.packing, self.base_dir.clone()).await?;
+        while let Some((name, gathered, form)) = self.gatherings.next(&stream) {
+            let packed = pack::pack(gathered, form, self.packing, self.base_dir.clone()).await?;
             self.store.put(&name, &packed).await?;
             self.gatherings.stored(&stream);
         }

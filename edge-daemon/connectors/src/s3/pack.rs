@@ -59,17 +59,33 @@ pub(super) fn unnamed(base_dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The gathered CSV with other columns: with `more` at the end of each row, and with another header, if it has one. Returns
-/// how long it is.
-pub(super) fn widened(
-    base_dir: &Path,
-    (file, length): (Arc<File>, u64),
-    header: Option<&[u8]>,
-    more: &[u8],
-) -> io::Result<(File, u64)> {
+/// How an object is made of rows of CSV that were gathered before it had all its columns.
+pub(super) struct Form {
+    /// Bytes at the beginning that are left out: the header of then.
+    pub skip: u64,
+    pub header: Option<Vec<u8>>,
+    /// In order.
+    pub wider: Vec<Wider>,
+}
+
+/// Rows up to here get this at their ends.
+pub(super) struct Wider {
+    pub until: u64,
+    pub more: Vec<u8>,
+}
+
+/// The rows in their form.
+fn formed(base_dir: &Path, (file, length): (Arc<File>, u64), form: &Form) -> io::Result<(File, u64)> {
     let wide = unnamed(base_dir)?;
     let mut to = io::BufWriter::new(&wide);
-    widen(Section { file, at: 0, length }, &mut to, header, more)?;
+    to.write_all(form.header.as_deref().unwrap_or_default())?;
+    let mut at = form.skip;
+    for Wider { until, more } in &form.wider {
+        let (file, length) = (Arc::clone(&file), *until);
+        widen(Section { file, at, length }, &mut to, more)?;
+        at = at.max(*until);
+    }
+    io::copy(&mut Section { file, at, length }, &mut to)?;
     to.flush()?;
     drop(to);
     let length = wide.metadata()?.len();
@@ -104,11 +120,26 @@ impl Packed {
 }
 
 /// Packs what is gathered: the same rows become the same bytes.
-pub(super) async fn pack(file: Arc<File>, length: u64, packing: Packing, base_dir: PathBuf) -> Result<Packed, Fault> {
-    if packing == Packing::None {
+pub(super) async fn pack(
+    (file, length): (Arc<File>, u64),
+    form: Option<Form>,
+    packing: Packing,
+    base_dir: PathBuf,
+) -> Result<Packed, Fault> {
+    if packing == Packing::None && form.is_none() {
         return Ok(Packed { file, length });
     }
     on_a_thread(move || {
+        let (file, length) = match form {
+            Some(form) => {
+                let (file, length) = formed(&base_dir, (file, length), &form)?;
+                (Arc::new(file), length)
+            }
+            None => (file, length),
+        };
+        if packing == Packing::None {
+            return Ok(Packed { file, length });
+        }
         let (mut rows, packed) = (Section { file, at: 0, length }, unnamed(&base_dir)?);
         match packing {
             Packing::None => {}

@@ -139,7 +139,7 @@ impl Store {
                         "uploads that a crash leaves behind stay, because the key may not list them: {to_do}"
                     );
                 }
-                return Ok(());
+                break;
             }
             self.expect(&answer, "the bucket")?;
             let own = uploads_of(&body).filter(|upload| gather::is_of(&upload.name, owner));

@@ -2,35 +2,24 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
-/// Copies lines of CSV, with `more` at the end of each. Where there is a `header`, it takes the place of the first line.
-pub(super) fn widen(from: impl Read, to: &mut impl Write, header: Option<&[u8]>, more: &[u8]) -> io::Result<()> {
+/// Copies lines of CSV, with `more` at the end of each.
+pub(super) fn widen(from: impl Read, to: &mut impl Write, more: &[u8]) -> io::Result<()> {
     let mut from = BufReader::new(from);
-    let (mut is_quoted, mut is_left_out) = (false, header.is_some());
-    if let Some(header) = header {
-        to.write_all(header)?;
-    }
+    let mut is_quoted = false;
     loop {
         let bytes = from.fill_buf()?;
         let Some((piece, end)) = next_piece(bytes) else {
             return Ok(());
         };
-        if !is_left_out {
-            to.write_all(piece)?;
-        }
+        to.write_all(piece)?;
         let length = piece.len() + usize::from(end.is_some());
         match end {
             // One in a quoted text is there twice, which changes nothing.
             Some(b'"') => is_quoted = !is_quoted,
-            // The rows follow the header.
-            Some(_) if !is_quoted && is_left_out => {
-                is_left_out = false;
-                from.consume(length);
-                continue;
-            }
             Some(_) if !is_quoted => to.write_all(more)?,
             _ => {}
         }
-        if let Some(end) = end.filter(|_| !is_left_out) {
+        if let Some(end) = end {
             to.write_all(&[end])?;
         }
         from.consume(length);
@@ -62,16 +51,14 @@ mod tests {
 
     #[test]
     fn rows_get_fields_at_their_ends() {
-        for (text, header, wanted) in [
-            ("", None, ""),
-            ("1,x\n2,\"\"\n", None, "1,x,,\n2,\"\",,\n"),
-            ("n,s\n1,x\n", Some("n,s,a,b\n"), "n,s,a,b\n1,x,,\n"),
-            ("\"n\n\"\n\"a\"\"\n\n\"\n", Some("h\n"), "h\n\"a\"\"\n\n\",,\n"),
+        for (text, wanted) in [
+            ("", ""),
+            ("1,x\n2,\"\"\n", "1,x,,\n2,\"\",,\n"),
+            ("\"a\"\"\n\n\"\n1\n", "\"a\"\"\n\n\",,\n1,,\n"),
         ] {
-            let header = header.map(str::as_bytes);
             let (mut whole, mut drops) = (Vec::new(), Vec::new());
-            widen(text.as_bytes(), &mut whole, header, b",,").unwrap();
-            widen(Drops(text.as_bytes()), &mut drops, header, b",,").unwrap();
+            widen(text.as_bytes(), &mut whole, b",,").unwrap();
+            widen(Drops(text.as_bytes()), &mut drops, b",,").unwrap();
             assert_eq!(String::from_utf8(whole).unwrap(), wanted);
             assert_eq!(String::from_utf8(drops).unwrap(), wanted);
         }

@@ -17,6 +17,7 @@ use bus_schema::{
     trial::{Checkup, TrialCall, TrialResult, TrialStep, Trouble, TroubleKind, Verdict},
 };
 use common::{Answer, Browser, Member, Plane, wait_for};
+use futures_util::future::join_all;
 use plane::{http::table::endpoints, web_operator::DIR};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -271,6 +272,9 @@ async fn dead_letters_are_listed_shown_replayed_and_discarded() {
     assert_eq!(first["boxes"][0]["replayed"], 2);
     let second = good(&get("?daemon=gw&cursor=orders/1").await);
     assert_eq!((&second["items"][0]["id"], &second["next"]), (&json!(2), &Value::Null));
+    // More at a time than have a turn: they wait for it.
+    let many = join_all((0..24).map(|_| get("?daemon=gw&workflow=orders"))).await;
+    assert!(many.iter().all(|answer| answer.status == 200), "{many:?}");
     let shown = good(&get("/gw/orders/1").await);
     assert_eq!(shown["record"], json!([{ "id": 7, "api_token": "[redacted]" }]));
     assert_eq!(

@@ -23,9 +23,9 @@ use bus_schema::{
     redact::Redact,
 };
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, TryAcquireError, mpsc, watch},
+    sync::{Semaphore, SemaphorePermit, mpsc, watch},
     task::JoinHandle,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{error, info, warn};
 
@@ -42,6 +42,8 @@ pub use taps::{Look, RATE_MAX, TAP_S_MAX, Taken, TapShown, TapWish, Taps, Unopen
 pub const DIR: &str = "operator";
 /// Questions to daemons that are on their way at the same time.
 const ASKING_MAX: usize = 8;
+/// How long one waits for its turn: about as long as those on their way take.
+const TURN_WAIT: Duration = Duration::from_secs(5);
 /// How often taps are looked after.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -243,9 +245,9 @@ impl WebOperator {
         }
     }
 
-    /// A turn to ask a daemon; none when too many are asking.
-    pub fn turn(&self) -> Result<SemaphorePermit<'_>, TryAcquireError> {
-        self.asking.try_acquire()
+    /// A turn to ask a daemon; none when too many are asking for too long.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        timeout(TURN_WAIT, self.asking.acquire()).await.ok()?.ok()
     }
 
     /// Asks a daemon.

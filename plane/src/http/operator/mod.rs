@@ -113,7 +113,7 @@ async fn introduce(ask: &Ask, operator: &WebOperator, node: &NodeId) -> Result<(
 impl Daemon<'_> {
     /// Asks it. `what` it did not do when it does not answer: `show its dead letters`.
     async fn ask<Q: Message, A: Message>(&self, what: &str, call: &Q, patience: Duration) -> Result<A, Refusal> {
-        let Ok(_turn) = self.operator.turn() else {
+        let Some(_turn) = self.operator.turn().await else {
             let (status, hint) = (StatusCode::TOO_MANY_REQUESTS, "try again in a moment");
             let message = "the web operator is asking many daemons already";
             let mut refusal = Refusal::new(status, FailureKind::Conflict, message, hint);

@@ -25,7 +25,7 @@ const LEDGER = {
   duplicates: 0,
 };
 
-function shown(rate: number, bytes_per_s?: number) {
+function shown(rate: number, bytes_per_s: number | undefined) {
   const names = { workflow: "shop", edge: "a->b", producer: "hub", consumer: "gateway" };
   const rest = { buffered_bytes: 0, lag_ms: null, trouble: "", balances: true, bytes_per_s, rate };
   const stream = { ...names, ...rest, ledger: LEDGER } as unknown as StreamView;
@@ -45,6 +45,10 @@ it.each([
   [0, 1_400_000, "1.3 MiB/s"],
 ])("%d records a second, and %d bytes", (rate, bytes, said) => expect(shown(rate, bytes)).toContain(said));
 
-it.each([[0, 0], [12, 0], [12]])("%d records a second, and %s bytes: nothing is said of them", (rate, bytes) =>
+it.each([
+  [0, 0],
+  [12, 0],
+  [12, undefined],
+])("%d records a second, and %s bytes: nothing is said of them", (rate, bytes) =>
   expect(shown(rate, bytes)).not.toContain("B/s"),
 );

@@ -77,6 +77,12 @@ it("they are asked for again when their daemon is back", async () => {
   expect(asked).toHaveBeenCalledTimes(2);
 });
 
+it("one that went and came back may be another by now", async () => {
+  await then({ kept: 0 }, 1_000);
+  await then({}, 2 * APART_MS);
+  expect(asked).toHaveBeenCalledTimes(1);
+});
+
 it("however many come, they are asked for now and then, and for the last", async () => {
   for (let kept = 2; kept <= 29; kept += 1) await then({ kept }, 1_000);
   expect(asked).toHaveBeenCalledTimes(Math.floor(28_000 / APART_MS));

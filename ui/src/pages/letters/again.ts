@@ -29,19 +29,24 @@ function useTold(workflow: string, daemons: readonly string[]) {
 export function useLettersAgain(workflow: string, daemons: readonly string[]) {
   const queries = useQueryClient();
   const told = useTold(workflow, daemons);
-  const asked = useRef({ told, at: Date.now() });
+  const last = useRef({ told, at: Date.now(), isDue: false });
   const ask = useCallback(
     () => void queries.invalidateQueries({ queryKey: keys.lettersOf(workflow) }),
     [queries, workflow],
   );
   useEffect(() => {
-    if (told === asked.current.told) return;
+    const { current } = last;
+    // One that was tried again and died again is told twice, and as many are kept as before.
+    current.isDue ||= told !== current.told;
+    current.told = told;
+    if (!current.isDue) return;
     const timer = setTimeout(
       () => {
-        asked.current = { told, at: Date.now() };
+        current.isDue = false;
+        current.at = Date.now();
         ask();
       },
-      asked.current.at + APART_MS - Date.now(),
+      Math.max(0, current.at + APART_MS - Date.now()),
     );
     return () => clearTimeout(timer);
   }, [told, ask]);

@@ -22,6 +22,8 @@ it.each([
   expect(labelsAreDue(before, daemons, ageMs)).toBe(isDue),
 );
 
+const ADA = { name: "ada", role: "operator", scope: null } as const;
+
 const PICTURE = JSON.stringify({ at_unix_ms: 1, info: {}, daemons: [], workflows: [], streams: [] });
 
 class FakeSource {
@@ -61,7 +63,7 @@ describe("the live picture", () => {
     vi.stubGlobal("document", page);
     vi.stubGlobal("navigator", {});
     FakeSource.all = [];
-    startLive(new QueryClient());
+    startLive(new QueryClient(), ADA);
     newest().onmessage({ data: PICTURE });
   });
   afterEach(() => {
@@ -83,7 +85,8 @@ describe("the live picture", () => {
     expect(link()).toBe("on");
     vi.advanceTimersByTime(1);
     expect([link(), FakeSource.all.length, open()]).toEqual(["off", 2, 1]);
-    expect(useLive.getState().offSince).toBe(Date.now());
+    // What is shown is as old as the last picture.
+    expect(useLive.getState().offSince).toBe(Date.now() - SILENT_MS);
     vi.advanceTimersByTime(FIRST_MS);
     expect([link(), FakeSource.all.length, open()]).toEqual(["off", 3, 1]);
     newest().onmessage({ data: PICTURE });
@@ -100,10 +103,50 @@ describe("the live picture", () => {
     expect([link(), open()]).toEqual(["on", 1]);
   });
 
+  it("is as old as its last picture in a page that is shown again while the plane is away", async () => {
+    const cameAt = Date.now();
+    vi.stubGlobal("fetch", () => Promise.reject(new TypeError("no")));
+    page.show(false);
+    vi.advanceTimersByTime(3 * 3_600_000);
+    page.show(true);
+    newest().close();
+    newest().onerror();
+    await vi.advanceTimersByTimeAsync(0);
+    expect([link(), useLive.getState().offSince]).toEqual(["off", cameAt]);
+  });
+
+  it("is off since it began when no picture has come", () => {
+    endLive("");
+    startLive(new QueryClient(), ADA);
+    const begunAt = Date.now();
+    vi.advanceTimersByTime(FIRST_MS);
+    expect([link(), useLive.getState().offSince]).toEqual(["off", begunAt]);
+  });
+
+  it.each([
+    [SILENT_MS, 3, 0],
+    [SILENT_MS + 1, 1, 1],
+  ])("after %d ms without a picture, %d rates stand side by side", (hiddenMs, rates, asked) => {
+    const queries = new QueryClient();
+    const invalidate = vi.spyOn(queries, "invalidateQueries");
+    startLive(queries, ADA);
+    const stream = { workflow: "shop", edge: "a->b", producer: "a", consumer: "b", rate: 1, ledger: { buffered: 0 } };
+    const data = JSON.stringify({ ...JSON.parse(PICTURE), streams: [stream] });
+    newest().onmessage({ data });
+    newest().onmessage({ data });
+    page.show(false);
+    vi.advanceTimersByTime(hiddenMs);
+    page.show(true);
+    newest().onmessage({ data });
+    expect([...useLive.getState().rates.values()].map((each) => each.length)).toEqual([rates]);
+    // What is not in the picture is as old as the page.
+    expect(invalidate).toHaveBeenCalledTimes(asked);
+  });
+
   it("begins when a page that was opened behind others is shown", () => {
     endLive("");
     page.show(false);
-    startLive(new QueryClient());
+    startLive(new QueryClient(), ADA);
     vi.advanceTimersByTime(600_000);
     expect([link(), open()]).toEqual(["connecting", 0]);
     page.show(true);
@@ -151,42 +194,54 @@ describe("the live picture", () => {
 class FakeChannel {
   static all: FakeChannel[] = [];
   sent: string[] = [];
+  isOpen = true;
   onmessage: (event: { data: string }) => void = () => {};
-  constructor() {
+  constructor(readonly name: string) {
     FakeChannel.all.push(this);
   }
   postMessage(data: string) {
     this.sent.push(data);
   }
-  close() {}
+  close() {
+    this.isOpen = false;
+  }
 }
 
-/** One lock, as browsers have it: in turn, unless somebody takes it away. */
+/** Locks as browsers have them: each in turn, unless somebody takes it away. */
 class FakeLocks {
-  private holder: { lose: () => void } | null = null;
-  private waiting: (() => void)[] = [];
-  request = (_: string, options: { steal?: boolean; signal?: AbortSignal }, run: () => unknown) =>
+  private holders = new Map<string, { lose: () => void }>();
+  private waiting: { name: string; begin: () => void }[] = [];
+  request = (name: string, options: { steal?: boolean; signal?: AbortSignal }, run: () => unknown) =>
     new Promise<void>((resolve, reject) => {
       const begin = () => {
         const holder = { lose: () => reject(new DOMException("taken away", "AbortError")) };
-        this.holder = holder;
+        this.holders.set(name, holder);
         void Promise.resolve(run()).then(() => {
-          if (this.holder === holder) {
-            this.holder = null;
-            this.waiting.shift()?.();
+          if (this.holders.get(name) === holder) {
+            this.holders.delete(name);
+            const next = this.waiting.find((each) => each.name === name);
+            this.leave(next);
+            next?.begin();
           }
           resolve();
         });
       };
-      if (options.steal) this.holder?.lose();
-      if (options.steal || !this.holder) return begin();
-      this.waiting.push(begin);
+      if (options.steal) this.holders.get(name)?.lose();
+      if (options.steal || !this.holders.has(name)) return begin();
+      const mine = { name, begin };
+      this.waiting.push(mine);
       options.signal?.addEventListener("abort", () => {
-        this.waiting = this.waiting.filter((each) => each !== begin);
+        this.leave(mine);
         reject(new DOMException("no more", "AbortError"));
       });
     });
+  private leave(one: { name: string } | undefined) {
+    this.waiting = this.waiting.filter((each) => each !== one);
+  }
 }
+
+/** What pages of one person agree on. */
+const ADAS = 'mycelial-live ["ada","operator",null]';
 
 describe("pages of one browser share a connection", () => {
   let locks: FakeLocks;
@@ -197,7 +252,7 @@ describe("pages of one browser share a connection", () => {
   /** Another page has the connection, until the function is called that this resolves to. */
   const elsewhere = () =>
     new Promise<() => void>((begun) => {
-      void locks.request("", {}, () => new Promise<void>((over) => begun(over))).catch(() => {});
+      void locks.request(ADAS, {}, () => new Promise<void>((over) => begun(over))).catch(() => {});
     });
 
   beforeEach(() => {
@@ -217,7 +272,7 @@ describe("pages of one browser share a connection", () => {
   });
 
   it("the first has it, and hands on what it gets", async () => {
-    startLive(new QueryClient());
+    startLive(new QueryClient(), ADA);
     await soon();
     expect(open()).toBe(1);
     FakeSource.all.at(-1)?.onmessage({ data: PICTURE });
@@ -226,7 +281,7 @@ describe("pages of one browser share a connection", () => {
 
   it("another hears what the first gets, and has it when that one is gone", async () => {
     const gone = await elsewhere();
-    startLive(new QueryClient());
+    startLive(new QueryClient(), ADA);
     for (let times = 0; times < 20; times += 1) {
       hear();
       await vi.advanceTimersByTimeAsync(1_000);
@@ -239,7 +294,7 @@ describe("pages of one browser share a connection", () => {
 
   it("one that hands nothing on loses it while the plane answers", async () => {
     await elsewhere();
-    startLive(new QueryClient());
+    startLive(new QueryClient(), ADA);
     hear();
     await vi.advanceTimersByTimeAsync(SILENT_MS - 1);
     expect([link(), open()]).toEqual(["on", 0]);
@@ -250,7 +305,7 @@ describe("pages of one browser share a connection", () => {
   it("nobody loses it while the plane is away", async () => {
     await elsewhere();
     vi.stubGlobal("fetch", () => Promise.reject(new TypeError("no")));
-    startLive(new QueryClient());
+    startLive(new QueryClient(), ADA);
     await vi.advanceTimersByTimeAsync(60_000);
     expect([link(), open()]).toEqual(["off", 0]);
     // Heard of again through the other page.
@@ -260,10 +315,10 @@ describe("pages of one browser share a connection", () => {
   });
 
   it("whoever loses it waits for its turn again", async () => {
-    startLive(new QueryClient());
+    startLive(new QueryClient(), ADA);
     await soon();
     let gone = () => {};
-    void locks.request("", { steal: true }, () => new Promise<void>((over) => (gone = over)));
+    void locks.request(ADAS, { steal: true }, () => new Promise<void>((over) => (gone = over)));
     await soon();
     expect(open()).toBe(0);
     hear();
@@ -273,8 +328,29 @@ describe("pages of one browser share a connection", () => {
     expect(open()).toBe(1);
   });
 
+  it.each([
+    ["another person", { ...ADA, name: "bob" }],
+    ["the same person with another role", { ...ADA, role: "viewer" }],
+    ["the same person with another scope", { ...ADA, scope: "site=berlin" }],
+  ] as const)("%s has a connection of their own", async (_, viewer) => {
+    await elsewhere();
+    startLive(new QueryClient(), viewer);
+    await soon();
+    expect(open()).toBe(1);
+    expect(FakeChannel.all.at(-1)?.name).not.toBe(ADAS);
+    FakeSource.all.at(-1)?.onmessage({ data: PICTURE });
+    // Whoever logs in next in this page takes nothing over.
+    startLive(new QueryClient(), ADA);
+    await soon();
+    expect(open()).toBe(0);
+    expect(FakeChannel.all.map(({ name, isOpen }) => [name === ADAS, isOpen])).toEqual([
+      [false, false],
+      [true, true],
+    ]);
+  });
+
   it("a page that nobody sees lets go", async () => {
-    startLive(new QueryClient());
+    startLive(new QueryClient(), ADA);
     await soon();
     (document as unknown as FakeDocument).show(false);
     await elsewhere();

@@ -1,14 +1,14 @@
 // The live picture: one connection, kept up by itself. What arrives goes into the query cache, so a page reads the same data
 // whether it was fetched or pushed; the last two minutes of rates are kept for sparklines. A browser has six connections to one
 // plane, and the plane has room for so many that look: a page that nobody sees takes none, and of those that are seen beside one
-// another one takes it and hands on what it gets. Browsers let pages agree on that over HTTPS and on this machine only; elsewhere
-// each has its own.
+// another one takes it and hands on what it gets to those of the same person, who may see the same. Browsers let pages agree on
+// that over HTTPS and on this machine only; elsewhere each has its own.
 
 import type { QueryClient } from "@tanstack/react-query";
 import { create } from "zustand";
 import { ask, BASE, Failed, whenLoggedOut } from "./client";
 import { keys } from "./keys";
-import type { DaemonItem, Picture, PlaneInfo, StreamView } from "./types";
+import type { DaemonItem, Picture, PlaneInfo, StreamView, User } from "./types";
 
 /** How many rates are kept of each stream. */
 const RATES_MAX = 120;
@@ -20,12 +20,15 @@ export const FIRST_MS = 15_000;
 /** How often labels are asked for, which the picture does not carry and others may have changed. */
 const LABELS_MS = 30_000;
 
+/** Who looks: what they see depends on all of it. */
+type Viewer = Pick<User, "name" | "role" | "scope">;
+
 export type Link = "connecting" | "on" | "off" | "out";
 
 interface LiveState {
   /** "out": nobody is logged in. */
   link: Link;
-  /** Since when the link is off, milliseconds since 1970. */
+  /** Since when nothing has been heard, while the link is off, milliseconds since 1970. */
   offSince: number | null;
   /** Why, as the plane words it; empty: it does not answer. */
   offCause: string;
@@ -103,6 +106,8 @@ export function labelsAreDue(
   return daemons.some(({ node }) => !known.has(node));
 }
 
+const NO_RATES: LiveState["rates"] = new Map();
+
 /** When labels were asked for last; 0: they are due. */
 let labelsAt = 0;
 
@@ -115,8 +120,9 @@ function keepLabels(before: readonly DaemonItem[] | undefined, { daemons }: Pict
   void client?.refetchQueries({ queryKey: keys.daemons, exact: true });
 }
 
-/** What pages of one browser call the connection that they share. */
-const SHARED = "mycelial-live";
+/** What pages of one browser call the connection that they share: a picture shows what its person may see. */
+const sharedBy = ({ name, role, scope }: Viewer) => `mycelial-live ${JSON.stringify([name, role, scope])}`;
+let shared = "";
 let channel: BroadcastChannel | null = null;
 /** Ends having the connection, or waiting for it. */
 let turn: AbortController | null = null;
@@ -129,6 +135,10 @@ let probe: AbortController | null = null;
 let client: QueryClient | null = null;
 /** Somebody is logged in. */
 let isBegun = false;
+/** When the newest picture came, by this browser's clock; `null`: none has. */
+let cameAt: number | null = null;
+/** When it began to wait for pictures. */
+let begunAt = 0;
 
 /** Packets may vanish without any connection ending: then it is opened anew. */
 function watch(ms: number) {
@@ -149,21 +159,26 @@ function take(picture: Picture) {
   client?.setQueryData(keys.workflows, picture.workflows);
   client?.setQueryData(keys.streams, picture.streams);
   client?.setQueryData<PlaneInfo>(keys.info, picture.info);
+  const now = Date.now();
+  // While nobody saw the page, or the machine slept, nothing came and nothing was noticed.
+  const hasGap = cameAt !== null && now - cameAt > SILENT_MS;
   const wasOff = useLive.getState().link === "off";
+  cameAt = now;
   useLive.setState((state) => ({
     link: "on",
     offSince: null,
     offCause: "",
     pictureAt: picture.at_unix_ms,
-    rates: appendRates(state.rates, picture.streams),
+    // Beside rates of long ago those of now would look like what came next.
+    rates: appendRates(hasGap ? NO_RATES : state.rates, picture.streams),
     sizes: learnSizes(state.sizes, picture.streams),
   }));
-  // What is not in the picture was not asked for while the plane was away.
-  if (wasOff) void client?.invalidateQueries();
+  // What is not in the picture was not asked for meanwhile.
+  if (wasOff || hasGap) void client?.invalidateQueries();
 }
 
 function off(offCause = "") {
-  useLive.setState((state) => ({ link: "off", offSince: state.offSince ?? Date.now(), offCause }));
+  useLive.setState({ link: "off", offSince: cameAt ?? begunAt, offCause });
 }
 
 /** Asks why there is no picture, which browsers do not tell, until there is no reason left. `isDue`: as below. */
@@ -190,7 +205,7 @@ function open(isDue = false) {
   if (useLive.getState().link === "out") useLive.setState({ link: "connecting" });
   watch(FIRST_MS);
   if (!navigator.locks) return connect();
-  channel ??= new BroadcastChannel(SHARED);
+  channel ??= new BroadcastChannel(shared);
   channel.onmessage = ({ data }: MessageEvent<string>) => {
     if (source !== null || document.hidden) return;
     if (turn === null) open();
@@ -207,7 +222,7 @@ async function takeTurn(locks: LockManager, isDue: boolean) {
   // Nobody waits for what is taken away.
   const how = isDue ? { steal: true } : { signal: mine.signal };
   try {
-    await locks.request(SHARED, how, () => {
+    await locks.request(shared, how, () => {
       if (mine.signal.aborted) return;
       connect();
       return over;
@@ -262,7 +277,11 @@ function end() {
 export const holdLive = end;
 
 /** Begins: somebody is logged in. */
-export function startLive(queries: QueryClient) {
+export function startLive(queries: QueryClient, viewer: Viewer) {
+  // What was shared may be somebody else's.
+  end();
+  shared = sharedBy(viewer);
+  begunAt = Date.now();
   document.addEventListener("visibilitychange", onSight);
   isBegun = true;
   client = queries;
@@ -274,6 +293,7 @@ export function startLive(queries: QueryClient) {
 /** Ends: nobody is logged in any more, and nothing of the fleet stays in this page. */
 export function endLive(loginHint: string) {
   end();
+  cameAt = null;
   client?.clear();
   const nothing = { offSince: null, offCause: "", pictureAt: null, rates: new Map(), sizes: new Map() };
   useLive.setState({ link: "out", loginHint, ...nothing });

@@ -3,11 +3,13 @@ import { Failed } from "./client";
 import { lettersAgain, lettersQuery } from "./operator";
 
 it.each([
-  ["none", null, [], 5_000],
-  ["all wait for somebody", null, ["kept", "doubtful"], 5_000],
+  ["none", null, [], false],
+  ["all wait for somebody", null, ["kept", "doubtful"], false],
   ["one is tried again", null, ["kept", "queued"], 2_000],
-  ["the daemon did not answer", new Failed(504, "no answer"), [], 10_000],
-  ["nobody may see them", new Failed(403, "switched off"), [], false],
+  ["the daemon did not answer", new Failed(504, "no answer"), ["kept"], false],
+  ["the daemon did not answer while one is tried again", new Failed(504, "no answer"), ["queued"], 10_000],
+  ["the plane asks many already", new Failed(429, "in a moment"), [], 10_000],
+  ["nobody may see them", new Failed(403, "switched off"), ["queued"], false],
 ] as const)("letters are asked for again: %s", (_, error, states, ms) =>
   expect(
     lettersAgain(

@@ -47,14 +47,16 @@ export const lookTap = (id: number, after: number) => get<TapLook>(`/operator/ta
 
 export const endTap = (id: number) => remove<null>(`/operator/taps/${id}`);
 
-/** How often letters are asked for while somebody looks at them, and while one of them is tried again. */
-const LETTERS_MS = 5_000;
+/** How often letters are asked for while one of them is tried again. */
 const QUEUED_MS = 2_000;
 
-/** When letters are asked for again. Where nobody may see them, that stays so until somebody changes it. */
+/** When letters are asked for again by themselves: where one is tried again, and where the plane was too busy. All else the live
+ *  picture tells; and where nobody may see them, that stays so until somebody changes it. */
 export function lettersAgain(error: unknown, letters: readonly Pick<Letter, "state">[] = []) {
-  if (error instanceof Failed && error.status === 403) return false;
-  return again(error, letters.some(({ state }) => state === "queued") ? QUEUED_MS : LETTERS_MS);
+  const status = error instanceof Failed ? error.status : null;
+  if (status === 403) return false;
+  const isDue = status === 429 || letters.some(({ state }) => state === "queued");
+  return again(error, isDue && QUEUED_MS);
 }
 
 /** A daemon's letters of a workflow, a page of them. */

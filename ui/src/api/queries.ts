@@ -79,12 +79,13 @@ export const useDaemon = (name: string) =>
     refetchInterval: ({ state }) => again(state.error, DETAIL_MS),
   });
 
-export const useWorkflows = () =>
-  useQuery({
-    queryKey: keys.workflows,
-    queryFn: ({ signal }) => list<WorkflowView>("/workflows", signal),
-    staleTime: Infinity,
-  });
+export const workflowsQuery = queryOptions({
+  queryKey: keys.workflows,
+  queryFn: ({ signal }) => list<WorkflowView>("/workflows", signal),
+  staleTime: Infinity,
+});
+
+export const useWorkflows = () => useQuery(workflowsQuery);
 
 export const useWorkflow = (name: string) =>
   useQuery({

@@ -29,7 +29,7 @@ export async function lookSession(queries: QueryClient) {
   const { data } = await ask<Session>("GET", SESSION);
   useUser.setState({ user: data.user, isSetup: data.setup, provider: data.oidc });
   if (data.user === null) endLive(data.hint);
-  else startLive(queries);
+  else startLive(queries, data.user);
   return data;
 }
 
@@ -53,7 +53,8 @@ export async function logOut(queries: QueryClient) {
   try {
     await ask("DELETE", SESSION);
   } catch (cause) {
-    startLive(queries);
+    const { user } = useUser.getState();
+    if (user !== null) startLive(queries, user);
     throw cause;
   }
   await lookSession(queries);

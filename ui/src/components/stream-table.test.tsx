@@ -25,9 +25,9 @@ const LEDGER = {
   duplicates: 0,
 };
 
-function shown(rate: number) {
+function shown(rate: number, bytes_per_s: number | undefined) {
   const names = { workflow: "shop", edge: "a->b", producer: "hub", consumer: "gateway" };
-  const rest = { buffered_bytes: 0, lag_ms: null, trouble: "", balances: true, bytes_per_s: 1_700, rate };
+  const rest = { buffered_bytes: 0, lag_ms: null, trouble: "", balances: true, bytes_per_s, rate };
   const stream = { ...names, ...rest, ledger: LEDGER } as unknown as StreamView;
   const { container, unmount } = render(
     <QueryClientProvider client={new QueryClient()}>
@@ -39,7 +39,16 @@ function shown(rate: number) {
   return text;
 }
 
-it("bytes flow where records do", () => {
-  expect(shown(12)).toContain("1.7 KiB/s");
-  for (const none of [0, 0.04]) expect(shown(none)).not.toContain("1.7 KiB/s");
-});
+it.each([
+  [12, 1_700, "1.7 KiB/s"],
+  // A large record now and then.
+  [0, 1_400_000, "1.3 MiB/s"],
+])("%d records a second, and %d bytes", (rate, bytes, said) => expect(shown(rate, bytes)).toContain(said));
+
+it.each([
+  [0, 0],
+  [12, 0],
+  [12, undefined],
+])("%d records a second, and %s bytes: nothing is said of them", (rate, bytes) =>
+  expect(shown(rate, bytes)).not.toContain("B/s"),
+);

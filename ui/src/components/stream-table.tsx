@@ -3,7 +3,7 @@
 import { streamKey, useLive } from "@/api/live";
 import { useAway } from "@/api/queries";
 import type { StreamView } from "@/api/types";
-import { bytes, isShown, number } from "@/lib/format";
+import { bytes, number } from "@/lib/format";
 import { Lag } from "./lag";
 import { TextLink } from "./link";
 import { Sparkline } from "./sparkline";
@@ -79,6 +79,8 @@ function Among({ parts }: { parts: Record<string, number> }) {
 
 function Rate({ stream }: { stream: StreamView }) {
   const rates = useLive((state) => state.rates.get(streamKey(stream)));
+  // By itself: records are counted in whole ones a second, and large ones may come seldom.
+  const bytesRate = stream.bytes_per_s ?? 0;
   return (
     <span className="flex items-center gap-2">
       <span className="max-md:hidden">
@@ -86,9 +88,7 @@ function Rate({ stream }: { stream: StreamView }) {
       </span>
       <span className="min-w-10">
         {number(stream.rate)}
-        {isShown(stream.rate) && (stream.bytes_per_s ?? 0) > 0 && (
-          <span className="block text-xs whitespace-nowrap text-muted">{bytes(stream.bytes_per_s ?? 0)}/s</span>
-        )}
+        {bytesRate > 0 && <span className="block text-xs whitespace-nowrap text-muted">{bytes(bytesRate)}/s</span>}
       </span>
     </span>
   );

@@ -6,9 +6,6 @@ const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFracti
 export const number = (value: number) => NUMBER.format(value);
 export const compact = (value: number) => COMPACT.format(value);
 
-/** Whether anything is left of a number as it is shown. */
-export const isShown = (value: number) => number(value) !== "0";
-
 export const percent = (value: number) => `${value.toFixed(1)} %`;
 
 /** "1 daemon", "2 daemons". */

@@ -70,6 +70,7 @@ it("what is typed is what is sent, and what is wrong is said", () => {
   );
   for (const wrong of [{ lag: "much" }, { lag: "64" }, { wait: "5" }, { throughput: "20" }, { throughput: "101%" }]) {
     expect(policyOf({ ...FIRST, ...wrong })).toBeNull();
+    expect(cliOf("shop.toml", { ...FIRST, ...wrong }, 2)).toBeNull();
     expect(Object.values(mistakes({ ...FIRST, ...wrong })).filter(Boolean)).toHaveLength(1);
   }
   const wrong = { ...typed, waves: "all", take: "x" };
@@ -79,6 +80,20 @@ it("what is typed is what is sent, and what is wrong is said", () => {
     take: expect.stringContaining("30s"),
   });
   expect(parseWaves("1, 2, 3")).toHaveLength(3);
+});
+
+it.each([
+  // As usual, in other words.
+  [{ waves: "1 10% 50%,100%", soak: " 30 s", take: "120s", failures: "0 ", lag: "65536 kib", wait: "900s" }, ""],
+  [{ soak: "90 s", take: "120 m", wait: "60m" }, " --soak 90s --take 2h --max-wait 1h"],
+  [{ lag: "2048kib", throughput: "020%", failures: "05%" }, " --max-failures 5% --max-lag 2MiB"],
+  [{ lag: "0 b" }, " --max-lag 0B"],
+  [{ soak: "" }, null],
+  [{ take: "soon" }, null],
+  [{ wait: " " }, null],
+])("%j is%s on the command line", (change, said) => {
+  const command = said === null ? null : `mycelial rollout start shop.toml --expect 1${said}`;
+  expect(cliOf("shop.toml", { ...FIRST, ...change }, 1)).toBe(command);
 });
 
 it("a policy in words", () => {

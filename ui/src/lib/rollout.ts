@@ -90,6 +90,13 @@ export function parseSize(text: string): number | null {
   return digits === undefined ? null : Number(digits) * (BYTES[`${unit.toLowerCase()}b`] ?? 1);
 }
 
+/** As `parseSize` reads it, and the command line, in the largest unit that is exact. */
+function showSize(value: number) {
+  const scale = (unit: string) => BYTES[unit.toLowerCase()] ?? 1;
+  const unit = ["GiB", "MiB", "KiB"].find((each) => value > 0 && value % scale(each) === 0) ?? "B";
+  return `${value / scale(unit)}${unit}`;
+}
+
 /** `20%` as a number up to 100; `null` when it is none. */
 function parsePercent(text: string): number | null {
   const amount = parseAmount(text);
@@ -159,23 +166,23 @@ export function policyOf(typed: Typed): RolloutPolicy | null {
   return { ...USUAL, waves, soak_s, take_s, ...gates, on_failure };
 }
 
-/** The same on the command line; what is as usual is left out. */
+/** The same on the command line; what is as usual is left out. `null` while something is wrong. */
 export function cliOf(file: string, typed: Typed, expected: number) {
-  const words = ["mycelial rollout start", file, `--expect ${expected}`];
-  const waves = typed.waves
-    .split(/[\s,]+/)
-    .filter(Boolean)
-    .join(",");
-  if (waves !== "1,10%,50%,100%") words.push(`--waves ${waves}`);
-  if (typed.soak.trim() !== FIRST.soak) words.push(`--soak ${typed.soak.trim()}`);
-  if (typed.take.trim() !== FIRST.take) words.push(`--take ${typed.take.trim()}`);
-  if (typed.failures.trim() !== FIRST.failures) words.push(`--max-failures ${typed.failures.trim()}`);
-  const [lag, throughput] = [typed.lag.replace(/\s/g, ""), typed.throughput.trim()];
-  if (lag !== FIRST.lag) words.push(`--max-lag ${lag}`);
-  if (typed.wait.trim() !== FIRST.wait) words.push(`--max-wait ${typed.wait.trim()}`);
-  if (throughput !== FIRST.throughput) words.push(`--min-throughput ${throughput}`);
-  if (typed.isPausing) words.push("--pause-on-failure");
-  return words.join(" ");
+  const policy = policyOf(typed);
+  if (policy === null) return null;
+  const words = (it: RolloutPolicy) => [
+    `--waves ${it.waves.map(showAmount).join(",")}`,
+    `--soak ${showSpan(it.soak_s)}`,
+    `--take ${showSpan(it.take_s)}`,
+    `--max-failures ${showAmount(it.failures_max)}`,
+    `--max-lag ${showSize(it.lag_bytes_max)}`,
+    `--max-wait ${showSpan(it.lag_s_max)}`,
+    `--min-throughput ${it.throughput_percent_min}%`,
+    ...(it.on_failure === "pause" ? ["--pause-on-failure"] : []),
+  ];
+  const usual = words(USUAL);
+  const own = words(policy).filter((word) => !usual.includes(word));
+  return ["mycelial rollout start", file, `--expect ${expected}`, ...own].join(" ");
 }
 
 /** How it goes on, in a sentence. */

@@ -11,7 +11,7 @@ import { IconButton } from "@/components/button";
 import { Status, type Tone } from "@/components/status";
 import { tell } from "@/components/toast";
 import { cx } from "@/lib/cx";
-import { clock, sentence } from "@/lib/format";
+import { moment, sentence } from "@/lib/format";
 import { MODIFIER } from "./keyboard";
 import { useNavigation } from "./routes";
 import { chooseTheme, type Theme, useTheme } from "./theme";
@@ -115,11 +115,11 @@ function Away() {
         <p className="border-b border-warn/40 bg-warn-soft px-4 py-2 text-sm md:px-6">
           <strong>
             {cause === ""
-              ? `The plane has not been reachable since ${clock(since)}.`
+              ? `Nothing has been heard from the plane since ${moment(since, Date.now())}.`
               : sentence(`No live data: ${cause}`)}
           </strong>{" "}
-          {cause === "" ? "What is shown is from then." : `What is shown is from ${clock(since)}.`} This page tries
-          again by itself, and daemons work on without {cause === "" ? "the plane" : "it"}.
+          {cause === "" ? "What is shown is from then." : `What is shown is from ${moment(since, Date.now())}.`} This
+          page tries again by itself, and daemons work on without {cause === "" ? "the plane" : "it"}.
         </p>
       )}
     </div>

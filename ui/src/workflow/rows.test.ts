@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { fromLines, toLines } from "./rows";
+import { fromLines, toLines, typesOf } from "./rows";
 import { write } from "./value";
 
 it.each([
@@ -20,6 +20,20 @@ it.each(["9007199254740993", "-9223372036854775808", "9223372036854775807"])("%s
 
 it("what TOML has no number for is a text", () =>
   expect(fromLines('{"id": 18446744073709551615}').rows).toEqual([{ id: "18446744073709551615" }]));
+
+it.each([
+  [['{"id": 18446744073709551615, "n": 1}'], { id: "u64" }],
+  [['{"id": 9223372036854775808}\n\n{"id": null}\n{"n": 1}\n{"id": 0}\n{"id": {}}'], { id: "u64" }],
+  [['{"id": 9223372036854775807}'], {}],
+  // As a text it is one, and past `u64` a daemon has a float.
+  [['{"id": "18446744073709551615"}'], {}],
+  [['{"id": 18446744073709551616}'], {}],
+  // Another value has another type, be it of another source.
+  [['{"id": 18446744073709551615}\n{"id": -1}'], {}],
+  [['{"id": 18446744073709551615}\n{"id": 3.0}'], {}],
+  [['{"id": 18446744073709551615}', '{"id": "x"}'], {}],
+  [['{"id": 18446744073709551615}', '{"id": 7, "other": "x"}'], { id: "u64" }],
+])("of %j the types are named: %j", (given, types) => expect(typesOf(given)).toEqual(types));
 
 it.each([
   ["{}\n{", "Line 2 is not JSON."],

@@ -8,17 +8,40 @@ type Rows = { rows: Table[]; error: null } | { rows: null; error: string };
 
 /** TOML's largest whole number. JSON's may be larger. */
 const WHOLE_MAX = 2n ** 63n - 1n;
+/** The largest of a column of the type `u64`. */
+const UNSIGNED_MAX = 2n ** 64n - 1n;
+
+const isNull = (value: Value) => isTable(value) && Object.keys(value).length === 0;
 
 /** Whole numbers as they are written, past what a float holds. */
 function toToml(value: unknown): Value {
   if (value === null) return {};
-  // As a text it is the same to a test; as a float it would be another number.
+  // To what a test expects it is the same as a text; what is given needs its type beside it: `typesOf`. As a float it would be
+  // another number.
   if (typeof value === "bigint") return value > WHOLE_MAX || value < -WHOLE_MAX - 1n ? String(value) : value;
   if (typeof value === "number") return Number.isSafeInteger(value) ? BigInt(value) : value;
   if (Array.isArray(value)) return value.map(toToml);
   if (typeof value === "object")
     return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, toToml(each)]));
   return value as string | boolean;
+}
+
+/**
+ * The types that a test has to name of what it is given, which a daemon sees in the numbers themselves: those past TOML's are
+ * texts there. A test names a column's type for all of its sources, so none that is not `u64` throughout.
+ */
+export function typesOf(given: readonly string[]): Record<string, "u64"> {
+  const past = new Set<string>();
+  const other = new Set<string>();
+  for (const line of given.flatMap((text) => text.split("\n")).filter((text) => text.trim() !== "")) {
+    const written = parseJson(line) as Record<string, unknown>;
+    for (const [column, value] of Object.entries(fromLines(line).rows?.[0] ?? {})) {
+      const number = written[column];
+      if (typeof number === "bigint" && number > WHOLE_MAX && number <= UNSIGNED_MAX) past.add(column);
+      else if (!isNull(value) && !(typeof value === "bigint" && value >= 0n)) other.add(column);
+    }
+  }
+  return Object.fromEntries([...past].filter((column) => !other.has(column)).map((column) => [column, "u64"]));
 }
 
 /** JSON, one record a line. */
@@ -58,7 +81,7 @@ function toJson(value: Value): string {
   return entries.length === 0 ? "null" : `{ ${entries.join(", ")} }`;
 }
 
-const row = (value: Value) => (isTable(value) && Object.keys(value).length === 0 ? "{}" : toJson(value));
+const row = (value: Value) => (isNull(value) ? "{}" : toJson(value));
 
 export const toLines = (value: Value | undefined) => (Array.isArray(value) ? value.map(row).join("\n") : "");
 export const textLines = (value: Value | undefined) =>

@@ -17,7 +17,7 @@ import { type SortableColumn, VirtualTable } from "@/components/virtual-table";
 import { number, sentence } from "@/lib/format";
 import { save } from "@/lib/save";
 import { useSearchState } from "@/lib/search";
-import { answered, asFile, isOver, STANDINGS, tally, worstFirst } from "./orders";
+import { answered, answers, asFile, isOver, STANDINGS, tally, worstFirst } from "./orders";
 
 const COLUMNS: readonly SortableColumn<Target>[] = [
   {
@@ -62,7 +62,6 @@ function Shown({ command }: { command: Command }) {
     [daemons, shown],
   );
   const over = isOver(command);
-  const settled = daemons.filter(({ standing }) => standing !== "waiting").length;
   return (
     <>
       <Panel className="flex flex-col gap-2 px-4 py-3">
@@ -76,7 +75,7 @@ function Shown({ command }: { command: Command }) {
           )}
         </p>
         <div className="flex">
-          <Progress label="Daemons that answered" value={settled} max={daemons.length} />
+          <Progress label="Daemons that answered" value={answers(command)} max={daemons.length} />
         </div>
         <div role="status" className="flex flex-wrap items-center gap-2 text-sm">
           {answered(command)}

@@ -1,6 +1,18 @@
 import { expect, it } from "vitest";
 import type { Target } from "@/api/types";
-import { answered, asFile, cliOf, FIRST, isOver, mistakes, orderOf, type Typed, tally, worstFirst } from "./orders";
+import {
+  answered,
+  answers,
+  asFile,
+  cliOf,
+  FIRST,
+  isOver,
+  mistakes,
+  orderOf,
+  type Typed,
+  tally,
+  worstFirst,
+} from "./orders";
 
 const target = (daemon: string, standing: Target["standing"], report: Target["report"] = []): Target => ({
   daemon,
@@ -42,7 +54,11 @@ it.each([
   [{ kind: "pause", workflow: "shop" }, "gw-1", "mycelial workflow pause shop --daemon gw-1"],
   [{ kind: "restart", workflow: "shop" }, "gw-1", "mycelial workflow restart shop --daemon gw-1"],
   [{ kind: "drain", deadline: "2m" }, "gw-1", "mycelial daemon drain gw-1 --wait-max 2m"],
+  [{ kind: "drain", deadline: " 120 s " }, "gw-1", "mycelial daemon drain gw-1 --wait-max 2m"],
+  [{ kind: "drain", deadline: "" }, "gw-1", null],
   [{ kind: "log_level" }, null, "mycelial daemon log-level debug -l site=berlin --for 10m"],
+  [{ kind: "log_level", hold: "90 m" }, null, "mycelial daemon log-level debug -l site=berlin --for 90m"],
+  [{ kind: "log_level", hold: "long" }, null, null],
 ] as const)("%j on %s is %s", (change, only, expected) => {
   expect(cliOf({ ...FIRST, ...change }, "site=berlin", only)).toBe(expected);
 });
@@ -59,12 +75,15 @@ it("tells what wants to be looked at first", () => {
 });
 
 it.each([
-  [["done", "failed"], "All have answered:"],
-  [["done", "timed_out"], "1 of 2 have answered:"],
-  [["waiting", "waiting"], "0 of 2 have answered:"],
-] as const)("of %j: %s", (standings, said) =>
-  expect(answered({ daemons: standings.map((standing) => target("a", standing)) })).toBe(said),
-);
+  [["done", "failed"], 2, "All have answered:"],
+  [["done", "timed_out"], 1, "Over: 1 of 2 have answered:"],
+  [["unknown", "timed_out"], 0, "Over: 0 of 2 have answered:"],
+  [["failed", "timed_out", "waiting"], 1, "1 of 3 have answered:"],
+  [["waiting", "waiting"], 0, "0 of 2 have answered:"],
+] as const)("of %j %d have answered: %s", (standings, found, said) => {
+  const command = { daemons: standings.map((standing) => target("a", standing)) };
+  expect([answers(command), answered(command)]).toEqual([found, said]);
+});
 
 it("a file has those that reported", () => {
   const daemons = [target("a", "done", [{ heading: "Disk", text: "full\n" }]), target("b", "failed")];

@@ -4,7 +4,7 @@ import type { Command, Order, Standing, Target } from "@/api/types";
 import { shellWord } from "@/components/copy";
 import type { Tone } from "@/components/status";
 import { number } from "@/lib/format";
-import { parseSpan } from "@/lib/rollout";
+import { parseSpan, showSpan } from "@/lib/rollout";
 
 type Kind = Order["kind"];
 
@@ -66,25 +66,29 @@ export function orderOf(typed: Typed): { order: Order; deadline_s: number } | nu
   }
 }
 
-/** The same on the command line; `null`: it asks one daemon at a time there. `only`: the one daemon that is chosen. */
-export function cliOf({ kind, workflow, level, hold, deadline }: Typed, selector: string, only: string | null) {
+/** The same on the command line; `null`: it asks one daemon at a time there, or something is wrong. `only`: the one daemon that
+ *  is chosen. */
+export function cliOf(typed: Typed, selector: string, only: string | null) {
+  const wanted = orderOf(typed);
+  if (wanted === null) return null;
+  const { order, deadline_s } = wanted;
   const whom = only === null ? `-l ${shellWord(selector || "name:*")}` : shellWord(only);
-  switch (kind) {
+  switch (order.kind) {
     case "ping":
     case "diagnose":
-      return only === null ? null : `mycelial daemon ${kind} ${whom}`;
+      return only === null ? null : `mycelial daemon ${order.kind} ${whom}`;
     case "drain":
-      return `mycelial daemon drain ${whom} --wait-max ${deadline.trim()}`;
+      return `mycelial daemon drain ${whom} --wait-max ${showSpan(deadline_s)}`;
     case "spool_check":
       return `mycelial daemon spool-check ${whom}`;
     case "log_level":
-      return `mycelial daemon log-level ${shellWord(level || "-")} ${whom} --for ${hold.trim()}`;
+      return `mycelial daemon log-level ${shellWord(order.level)} ${whom} --for ${showSpan(order.for_s)}`;
     case "restart":
       if (only === null) return null;
-      return `mycelial workflow restart ${shellWord(workflow)} --daemon ${whom}`;
+      return `mycelial workflow restart ${shellWord(order.workflow)} --daemon ${whom}`;
     default:
-      if (workflow === "") return `mycelial daemon ${kind} ${whom}`;
-      return only === null ? null : `mycelial workflow ${kind} ${shellWord(workflow)} --daemon ${whom}`;
+      if (order.workflow === "") return `mycelial daemon ${order.kind} ${whom}`;
+      return only === null ? null : `mycelial workflow ${order.kind} ${shellWord(order.workflow)} --daemon ${whom}`;
   }
 }
 
@@ -110,11 +114,15 @@ export const isOver = ({ daemons }: Pick<Command, "daemons">) =>
   daemons.every(({ standing }) => standing !== "waiting");
 
 /** How many have answered, whatever they said. */
-export function answered({ daemons }: Pick<Command, "daemons">) {
-  const found = daemons.filter(({ standing }) => standing === "done" || standing === "failed").length;
-  return found === daemons.length
-    ? "All have answered:"
-    : `${number(found)} of ${number(daemons.length)} have answered:`;
+export const answers = ({ daemons }: Pick<Command, "daemons">) =>
+  daemons.filter(({ standing }) => standing === "done" || standing === "failed").length;
+
+/** The same in words, before how many stand how. */
+export function answered(command: Pick<Command, "daemons">) {
+  const [found, all] = [answers(command), command.daemons.length];
+  if (found === all) return "All have answered:";
+  const some = `${number(found)} of ${number(all)} have answered:`;
+  return isOver(command) ? `Over: ${some}` : some;
 }
 
 const NAMES = new Intl.Collator("en", { numeric: true });

@@ -141,6 +141,7 @@ it.each([false, true])("a text that is of another workflow is not deployed, in w
   screen.getByText("The text is of the workflow 'store', not of 'shop'.");
   const deploy = screen.getByRole("button", { name: "Deploy" });
   expect(deploy.hasAttribute("disabled")).toBe(true);
+  await press("Deploy");
   expect(asked.filter((each) => !each.startsWith("GET"))).toEqual([]);
 });
 

@@ -96,7 +96,7 @@ export function Deploy({ bench, isValid, onClose, onDone }: DeployProps) {
   const file = shellWord(`${target}.toml`);
   const expected = there?.revision ?? bench.base.revision;
   const plain = isInWaves ? cliOf(file, typed, expected) : `mycelial workflow apply ${file} --expect ${expected}`;
-  const command = reason ? `${plain} --reason ${shellWord(reason)}` : plain;
+  const command = plain && (reason ? `${plain} --reason ${shellWord(reason)}` : plain);
   const changes = there && difference(graphIn(there.text), mine);
   const isSame = changes && changes.nodes.length === 0 && changes.tests.length === 0 && there.text === bench.text;
   return (
@@ -145,9 +145,7 @@ export function Deploy({ bench, isValid, onClose, onDone }: DeployProps) {
       )}
       {error !== null && <Failure error={error} />}
       <div className="flex flex-wrap justify-end gap-2">
-        <span className="mr-auto">
-          <CliButton command={command} />
-        </span>
+        <span className="mr-auto">{command && <CliButton command={command} />}</span>
         <Button onClick={onClose}>Keep editing</Button>
         {isConflict && there && there.revision > 0 && <Button onClick={takeTheirs}>Take theirs</Button>}
         <Button

@@ -77,8 +77,10 @@ function useRemote(key: string | null, deployed: { text: string; revision: numbe
     gcTime: 0,
   });
   if (key === null) return { remote: null, failure: null };
-  if (!remote.isError) return { remote: remote.data, failure: null };
+  // Only the beginning waits for it: whoever edits already goes on, however asking once more ends.
+  if (remote.data !== undefined) return { remote: remote.data, failure: null };
   if (isLeft) return { remote: "unknown", failure: null };
+  if (!remote.isError) return { remote: undefined, failure: null };
   const failure = (
     <>
       <Failure error={remote.error} onRetry={() => void remote.refetch()} />

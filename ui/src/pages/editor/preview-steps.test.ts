@@ -59,6 +59,18 @@ it("numbers past 2^53 are told apart, and stay what they are", () => {
   });
 });
 
+it("a number that TOML has none for is given in its type", () => {
+  const { graph } = readGraph('[destinations.out]\ntype = "file"\ndaemon = "a"\nfrom = "db"\n');
+  if (!graph) throw new Error("it is TOML");
+  const id = 18446744073709551615n;
+  const test = asTest(graph, { db: `{"id": ${id}}\n{"id": 1}`, broken: "{" }, [step("out", 2, [{ id }, { id: 1 }])]);
+  expect(test).toEqual({
+    given: { db: [{ id: String(id) }, { id: 1n }] },
+    types: { id: "u64" },
+    expect: { out: [{ id: String(id) }, { id: 1n }] },
+  });
+});
+
 it("a preview becomes a test", () => {
   const { graph } = readGraph(`name = "shop"
 [sources.db]

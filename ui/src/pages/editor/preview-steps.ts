@@ -3,7 +3,7 @@
 import type { RecordShown, Step } from "@/api/types";
 import { jsonOf, parseJson } from "@/lib/json";
 import { type Graph, nodeOf } from "@/workflow/graph";
-import { fromLines } from "@/workflow/rows";
+import { fromLines, typesOf } from "@/workflow/rows";
 import type { Table, Value } from "@/workflow/value";
 
 /** Most records that a daemon tries at a time. */
@@ -65,6 +65,7 @@ export function asTest(graph: Graph, given: Readonly<Record<string, string>>, st
     const parsed = fromLines(lines);
     return parsed.rows && parsed.rows.length > 0 ? [[source, parsed.rows]] : [];
   });
+  const types = typesOf(samples.map(([source]) => given[source] ?? ""));
   const isDestination = (id: string) => graph.nodes.some((node) => node.id === id && node.role === "destination");
   const expect = new Map<string, Table[]>();
   const reject = new Map<string, string[]>();
@@ -76,6 +77,7 @@ export function asTest(graph: Graph, given: Readonly<Record<string, string>>, st
   }
   return {
     given: Object.fromEntries(samples),
+    ...(Object.keys(types).length > 0 ? { types } : {}),
     ...(expect.size > 0 ? { expect: Object.fromEntries(expect) } : {}),
     ...(reject.size > 0 ? { reject: Object.fromEntries(reject) } : {}),
   };

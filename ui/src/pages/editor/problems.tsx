@@ -40,7 +40,8 @@ export const problemsOf = (problems: readonly Problem[], node: Pick<Node, "id" |
   return problems.filter(({ place }) => isBelow(place, above));
 };
 
-/** The text of a workflow says that it is another one: applying it would change that one, and the plane does not take it. */
+/** The text of a workflow says that it is another one. Under the name of this one the plane does not take it; a rollout goes by the
+ *  text alone, and would change the other one. */
 export function renamed(name: string | null, inText: string, text: string): Problem[] {
   // That there is no name is what the plane says.
   if (name === null || inText === "" || inText === name) return [];

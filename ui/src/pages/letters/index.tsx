@@ -24,6 +24,7 @@ import { WorkflowTabs } from "@/components/workflow-header";
 import { bytes, count, number, several } from "@/lib/format";
 import { useSearchState } from "@/lib/search";
 import { fitsWords } from "@/lib/words";
+import { useLettersAgain } from "./again";
 import { LetterDialog } from "./letter";
 import { causes, cliOf, STATES, sum, told } from "./letters";
 
@@ -54,6 +55,7 @@ function Of({ name, daemons }: { name: string; daemons: readonly string[] }) {
   // Not the list's: whoever mends a letter goes on when it leaves the list meanwhile.
   const [shown, setShown] = useState<Letter | null>(null);
   const from = daemon !== "" ? [daemon] : daemons.slice(0, DAEMONS_MAX);
+  const ask = useLettersAgain(name, from);
   const found = useQueries({
     queries: from.map((each) => lettersQuery(each, name)),
     combine: (results) => ({
@@ -82,7 +84,7 @@ function Of({ name, daemons }: { name: string; daemons: readonly string[] }) {
         </div>
       )}
       {errors.map((error) => (
-        <Failure key={error.message} error={error} />
+        <Failure key={error.message} error={error} onRetry={ask} />
       ))}
       {found.isPending ? (
         <Loading what="Asking the daemons" />

@@ -12,7 +12,7 @@ import { TextLink } from "@/components/link";
 import { Loading, Panel } from "@/components/page";
 import { RunStatus, Status, type Tone } from "@/components/status";
 import { cx } from "@/lib/cx";
-import { bytes, count, isShown, number, percent } from "@/lib/format";
+import { bytes, count, number, percent } from "@/lib/format";
 import { isBehind, LAG_MEANS, lagText } from "@/lib/lag";
 import { useNarrow } from "@/lib/narrow";
 import { targetsOf } from "@/lib/targets";
@@ -21,7 +21,7 @@ import { placesOf } from "@/workflow/graph";
 import { arranged, placed } from "@/workflow/layout";
 import { readDraft } from "../editor/draft";
 import { insideOf, noteOf, partsAt, type Work, workOf } from "./nodes";
-import { edgeState, fill, quotaOf, streamsOf } from "./streams";
+import { bytesOf, edgeState, fill, quotaOf, streamsOf } from "./streams";
 import { OpenTap, type Tap } from "./tap";
 
 const Canvas = lazy(() => import("@/canvas"));
@@ -56,14 +56,14 @@ function Label({ edge }: { edge: Edge }) {
     return (
       <div className={cx(LABEL, COLOURS.good)}>
         <span className="font-medium">{number(inside.rate)}/s</span>
-        {isShown(inside.rate) && <span>{bytes(inside.bytesRate)}/s</span>}
+        {inside.bytesRate > 0 && <span>{bytes(inside.bytesRate)}/s</span>}
       </div>
     );
   }
   return (
     <div title={trouble} className={cx(LABEL, COLOURS[tone])}>
       <span className="font-medium">{number(rate)}/s</span>
-      {bytesRate !== null && isShown(rate) && (
+      {bytesRate !== null && bytesRate > 0 && (
         <span title={isEstimate ? "as large as what waits on disk" : undefined}>
           {isEstimate && "≈ "}
           {bytes(bytesRate)}/s
@@ -202,7 +202,7 @@ function AboutEdge({ name, edge: { id }, inside, quotaBytes }: AboutEdgeProps) {
             <Facts
               facts={[
                 ["Records/s", number(inside.rate)],
-                ["Bytes/s", bytes(isShown(inside.rate) ? inside.bytesRate : 0)],
+                ["Bytes/s", bytes(inside.bytesRate)],
               ]}
             />
           )}
@@ -216,11 +216,6 @@ function AboutEdge({ name, edge: { id }, inside, quotaBytes }: AboutEdgeProps) {
   );
 }
 
-function bytesOf({ bytes_per_s }: StreamView, rate: number, size: number | undefined) {
-  if (bytes_per_s !== undefined) return bytes(bytes_per_s);
-  return size === undefined ? "not known: nothing has waited yet" : `about ${bytes(rate * size)}`;
-}
-
 /** produced = delivered + buffered + dropped + dead, as a sum that one can check. */
 function Account({ stream, quotaBytes }: { stream: StreamView; quotaBytes: number }) {
   const rates = useLive((state) => state.rates.get(streamKey(stream)));
@@ -229,7 +224,7 @@ function Account({ stream, quotaBytes }: { stream: StreamView; quotaBytes: numbe
   const { ledger } = stream;
   const facts: Fact[] = [
     ["Records/s", number(rate)],
-    ["Bytes/s", isShown(rate) ? bytesOf(stream, rate, size) : bytes(0)],
+    ["Bytes/s", bytesOf(stream, rate, size)],
     ["Queue", `${percent((100 * stream.buffered_bytes) / quotaBytes)} of ${bytes(quotaBytes)}`],
     ["Lag", <Lag key="lag" ms={stream.lag_ms} />],
     ...(stream.latency_ms == null ? [] : [["Under way for", `${number(stream.latency_ms)} ms`] as const]),
@@ -279,7 +274,7 @@ function AboutNode({ name, node, graph, parts, all, tap }: AboutNodeProps) {
   const facts: Fact[] = work
     ? [
         ["Records/s", number(work.rate)],
-        ["Bytes/s", bytes(isShown(work.rate) ? work.bytesRate : 0)],
+        ["Bytes/s", bytes(work.bytesRate)],
         ["Records", number(work.records)],
         ...(work.batchMs === null
           ? []

@@ -1,11 +1,8 @@
 // A workflow as it runs: where, how well, and how much flows on each of its streams.
 
-import { useQueryClient } from "@tanstack/react-query";
 import { useMemo } from "react";
-import { useLocation, useParams } from "wouter";
-import { deleteWorkflow } from "@/api/actions";
+import { useParams } from "wouter";
 import { Failed } from "@/api/client";
-import { keys } from "@/api/keys";
 import { useRollouts, useWorkflow, useWorkflowStatus } from "@/api/queries";
 import type { WorkflowStatus } from "@/api/types";
 import { Allowed } from "@/components/allowed";
@@ -13,18 +10,17 @@ import { LinkButton } from "@/components/button";
 import { Callout } from "@/components/callout";
 import { CliButton, Code, shellWord } from "@/components/copy";
 import { Data } from "@/components/data";
-import { ConfirmButton } from "@/components/dialog";
 import { History, type Metric, Range } from "@/components/history";
 import { Empty, Page, Section } from "@/components/page";
 import { RunStatus } from "@/components/status";
 import { StreamTable } from "@/components/stream-table";
 import { Time } from "@/components/time";
-import { tell } from "@/components/toast";
 import { WorkflowTabs } from "@/components/workflow-header";
-import { bytes, count, number, several, span } from "@/lib/format";
+import { bytes, number, span } from "@/lib/format";
 import { isOver, PHASES } from "@/lib/rollout";
 import { useSearchState } from "@/lib/search";
 import { readGraph } from "@/workflow/graph";
+import { Delete } from "./delete";
 import { Flow } from "./flow";
 import { Shares } from "./shares";
 import { underWay } from "./streams";
@@ -107,42 +103,6 @@ function UnderWay({ name }: { name: string }) {
     >
       Until it is over, this workflow can be neither deployed nor deleted.
     </Callout>
-  );
-}
-
-/** What stops, and what is lost by it. */
-function ending({ parts, streams }: WorkflowStatus) {
-  const where = [...new Set(parts.map(({ daemon }) => daemon))];
-  const waiting = streams.reduce((sum, { ledger }) => sum + ledger.buffered, 0);
-  const size = streams.reduce((sum, { buffered_bytes }) => sum + buffered_bytes, 0);
-  const stops = where.length === 0 ? "It runs nowhere now." : `It stops on ${several(where)}.`;
-  const lost =
-    waiting === 0
-      ? "Nothing waits to be delivered."
-      : `${count(waiting, "record")} (${bytes(size)}) that ${waiting === 1 ? "waits" : "wait"} on their disks ${waiting === 1 ? "is" : "are"} not delivered any more.`;
-  return `${stops} ${lost} Its revisions are kept.`;
-}
-
-function Delete({ name, status }: { name: string; status: WorkflowStatus }) {
-  const queries = useQueryClient();
-  const [, go] = useLocation();
-  const run = async () => {
-    await deleteWorkflow(name, status.view.revision);
-    await queries.cancelQueries({ queryKey: keys.workflow(name) });
-    go("/workflows");
-    queries.removeQueries({ queryKey: keys.workflow(name) });
-    void queries.invalidateQueries({ queryKey: keys.workflows, exact: true });
-    tell(`${name} is deleted.`);
-  };
-  return (
-    <ConfirmButton
-      action="Delete"
-      title={`Delete ${name}?`}
-      onConfirm={run}
-      command={`mycelial workflow delete ${shellWord(name)}`}
-    >
-      {ending(status)}
-    </ConfirmButton>
   );
 }
 

@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import { streamKey } from "@/api/live";
 import type { StreamView } from "@/api/types";
-import { edgeState, fill, quotaOf, shares, streamsOf, underWay } from "./streams";
+import { bytesOf, edgeState, fill, quotaOf, shares, streamsOf, underWay } from "./streams";
 
 const ledger = {
   produced: 9,
@@ -58,6 +58,16 @@ it("both streams of an edge are its account", () => {
   });
 });
 
+it.each([
+  [{ bytes_per_s: 1_400_000 }, 0, undefined, "1.3 MiB"],
+  [{ bytes_per_s: 0 }, 3, 100, "0 B"],
+  [{}, 3, 100, "about 300 B"],
+  [{}, 3, undefined, "not known: nothing has waited yet"],
+  [{}, 0, undefined, "0 B"],
+] as const)("of %j at %d records a second of %s bytes: %s", (stream, rate, size, said) =>
+  expect(bytesOf(stream, rate, size)).toBe(said),
+);
+
 it("finds the parts of a shared destination, and whole ones with such names not", () => {
   const edges = ["a.out-1->out.1", "a.out-16->out.16", "x->m->a.out-2->out.2", "a.out-1->out.2", "a.out-1->other"];
   const all = edges.map((edge) => ({ ...stream, edge }));
@@ -67,16 +77,18 @@ it("finds the parts of a shared destination, and whole ones with such names not"
 
 it.each([
   [{ trouble: "no credit" }, "bad", "no credit"],
-  [{ ledger: { ...ledger, dead: 3 } }, "warn", "3 dropped or dead"],
+  [{ ledger: { ...ledger, dead: 3 } }, "warn", "records dropped or dead"],
   [{ ledger: { ...ledger, dead: 3 }, has_letters: false }, "good", ""],
   [
     { ledger: { ...ledger, dead: 3, dropped: 2 }, has_letters: true, dropped_lately: false },
     "warn",
-    "3 dropped or dead",
+    "records dropped or dead",
   ],
+  [{ ledger: { ...ledger, dropped: 2 }, has_letters: true, dropped_lately: false }, "good", ""],
+  [{ ledger: { ...ledger, dropped: 2 }, has_letters: false, dropped_lately: true }, "warn", "records dropped or dead"],
   [{ lag_ms: 59_999 }, "good", ""],
   [{ lag_ms: 60_000 }, "warn", ""],
-  [{ lag_ms: 600_000, ledger: { ...ledger, dead: 3 } }, "bad", "3 dropped or dead"],
+  [{ lag_ms: 600_000, ledger: { ...ledger, dead: 3 } }, "bad", "records dropped or dead"],
 ])("%j", (change, tone, trouble) => expect(edgeState([{ ...stream, ...change }])).toMatchObject({ tone, trouble }));
 
 it.each([

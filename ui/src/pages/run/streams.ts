@@ -3,7 +3,7 @@
 import { streamKey } from "@/api/live";
 import type { RunState, StreamView, WorkflowPart } from "@/api/types";
 import { RUN_TONES, type Tone } from "@/components/status";
-import { count, number } from "@/lib/format";
+import { bytes, count, number } from "@/lib/format";
 import { lagTone, longest } from "@/lib/lag";
 import type { Node } from "@/workflow/graph";
 import { isTable } from "@/workflow/value";
@@ -38,9 +38,10 @@ const worse = (...tones: readonly Tone[]) => WORST.find((tone) => tones.includes
 
 const NO_SIZES: ReadonlyMap<string, number> = new Map();
 
-/** Records that somebody should look at: dropped lately, or dead and not all discarded. The ledger counts them for ever. */
-export const lostOf = ({ ledger, dropped_lately = true, has_letters = true }: StreamView) =>
-  (dropped_lately ? ledger.dropped : 0) + (has_letters ? ledger.dead : 0);
+/** Whether somebody should look at what a stream has lost: it dropped records lately, or has had dead ones while its workflow
+ *  keeps letters, which may be of another of its streams. How many those are nobody says: the ledger counts for ever. */
+export const wantsLook = ({ ledger, dropped_lately = true, has_letters = true }: StreamView) =>
+  (dropped_lately && ledger.dropped > 0) || (has_letters && ledger.dead > 0);
 
 export function edgeState(streams: readonly StreamView[], sizes = NO_SIZES): EdgeState {
   const carried = streams.flatMap((each) => {
@@ -49,11 +50,11 @@ export function edgeState(streams: readonly StreamView[], sizes = NO_SIZES): Edg
   });
   const sum = (value: (stream: StreamView) => number) => streams.reduce((total, each) => total + value(each), 0);
   const trouble = streams.find((each) => each.trouble !== "")?.trouble ?? "";
-  const lost = sum(lostOf);
+  const isLosing = streams.some(wantsLook);
   const lagMs = longest(streams);
   return {
-    tone: streams.length === 0 ? "off" : worse(trouble !== "" ? "bad" : lost > 0 ? "warn" : "good", lagTone(lagMs)),
-    trouble: trouble || (lost > 0 ? `${lost} dropped or dead` : ""),
+    tone: streams.length === 0 ? "off" : worse(trouble !== "" ? "bad" : isLosing ? "warn" : "good", lagTone(lagMs)),
+    trouble: trouble || (isLosing ? "records dropped or dead" : ""),
     rate: sum(({ rate }) => rate),
     bytesRate: carried.length === 0 ? null : carried.reduce((total, each) => total + each, 0),
     isEstimate: streams.some((each) => each.bytes_per_s === undefined),
@@ -61,6 +62,14 @@ export function edgeState(streams: readonly StreamView[], sizes = NO_SIZES): Edg
     bufferedBytes: sum(({ buffered_bytes }) => buffered_bytes),
     lagMs,
   };
+}
+
+/** What a stream carries a second, in words. `size`: of a record, as far as it is known. */
+export function bytesOf({ bytes_per_s }: Pick<StreamView, "bytes_per_s">, rate: number, size: number | undefined) {
+  // Whatever the rate is: it is in whole records, and large ones may come seldom.
+  if (bytes_per_s !== undefined) return bytes(bytes_per_s);
+  if (rate === 0) return bytes(0);
+  return size === undefined ? "not known: nothing has waited yet" : `about ${bytes(rate * size)}`;
 }
 
 /** `null`: not told yet. */

@@ -3,7 +3,7 @@
 import type { RunState, StreamView, WorkflowView } from "@/api/types";
 import { longest } from "@/lib/lag";
 import { fitsWords } from "@/lib/words";
-import { lostOf } from "@/pages/run/streams";
+import { wantsLook } from "@/pages/run/streams";
 
 export interface Row {
   view: WorkflowView;
@@ -28,7 +28,7 @@ export function withStreams(workflows: readonly WorkflowView[], streams: readonl
     row.buffered += ledger.buffered;
     row.lagMs = longest([{ lag_ms }, { lag_ms: row.lagMs }]);
     row.lost += ledger.dropped + ledger.dead;
-    row.isLosing ||= lostOf(stream) > 0;
+    row.isLosing ||= wantsLook(stream);
   }
   return [...rows.values()];
 }

@@ -4,7 +4,11 @@ use std::{
     io::Write as _,
     net::{Ipv4Addr, TcpStream, UdpSocket},
     ops::Range,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -187,6 +191,36 @@ impl SourceWorld for Modbus {
 pub struct OpcUa {
     server: Arc<testkit::OpcUa>,
     mode: &'static str,
+    flood: Flood,
+}
+
+/// Changes that go on for longer than anybody is given to hold back, but not beyond the server's end.
+#[derive(Default)]
+struct Flood {
+    is_over: Arc<AtomicBool>,
+    running: Option<thread::JoinHandle<()>>,
+}
+
+impl Flood {
+    fn begin(&mut self, server: &Arc<testkit::OpcUa>, numbers: Range<u64>) {
+        self.end();
+        let (server, ends) = (Arc::clone(server), Instant::now() + FLOOD);
+        let is_over = Arc::new(AtomicBool::new(false));
+        self.is_over = Arc::clone(&is_over);
+        self.running = Some(thread::spawn(move || {
+            for number in numbers.take_while(|_| Instant::now() < ends && !is_over.load(Ordering::Relaxed)) {
+                server.set(&json!([value(number)]));
+                thread::sleep(Duration::from_millis(5));
+            }
+        }));
+    }
+
+    fn end(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(running) = self.running.take() {
+            running.join().unwrap();
+        }
+    }
 }
 
 /// The node.
@@ -208,6 +242,7 @@ impl OpcUa {
         Self {
             server: Arc::new(server),
             mode,
+            flood: Flood::default(),
         }
     }
 }
@@ -236,14 +271,7 @@ impl SourceWorld for OpcUa {
         let few = numbers.start..numbers.end.min(numbers.start + CHANGES_AT_ONCE);
         self.server.set(&few.map(value).collect::<Json>());
         if numbers.end - numbers.start > 1_000 {
-            // A flood: it goes on changing for longer than anybody is given to hold back.
-            let (server, ends) = (Arc::clone(&self.server), Instant::now() + FLOOD);
-            thread::spawn(move || {
-                for number in numbers.take_while(|_| Instant::now() < ends) {
-                    server.set(&json!([value(number)]));
-                    thread::sleep(Duration::from_millis(5));
-                }
-            });
+            self.flood.begin(&self.server, numbers);
         }
     }
 
@@ -256,6 +284,7 @@ impl SourceWorld for OpcUa {
     }
 
     fn down(&mut self) {
+        self.flood.end();
         self.server.stop();
     }
 

@@ -253,6 +253,8 @@ impl Outgoing {
         }
         let mut rejected = Vec::new();
         let mut groups: Vec<SealedGroup> = Vec::with_capacity(deliveries.len());
+        // Frames of the first parts of a read. A crash may keep the first of several groups, and nothing can go on after a part.
+        let mut parts = Vec::new();
         for (index, delivery) in deliveries.iter().enumerate() {
             let position = delivery.position.as_bytes().to_vec();
             let mark = SourceMark {
@@ -262,7 +264,8 @@ impl Outgoing {
             let packing = frames::pack_with(&delivery.batch, &mark, self.record_bytes_max(), self.spec.send.compress);
             rejected.extend(self.rejected(index, &packing.too_large));
             let has_frames = !packing.frames.is_empty();
-            let mut sealed = Vec::with_capacity(packing.frames.len() + 1);
+            let mut sealed = std::mem::take(&mut parts);
+            sealed.reserve(packing.frames.len() + 1);
             // What was given up before comes before what follows it.
             if book.owed > 0 {
                 sealed.push((self.seal_gap(store, seq, &mut book)?, 0));
@@ -278,6 +281,10 @@ impl Outgoing {
             book.position = position;
             book.gone = book.gone.max(self.gone.load(Ordering::Relaxed));
             book.counts = book.counts.after(delivery.tally, packing.too_large.len() as u64);
+            if delivery.position.is_part() && index + 1 < deliveries.len() {
+                parts = sealed;
+                continue;
+            }
             groups.push((
                 sealed,
                 Mark {

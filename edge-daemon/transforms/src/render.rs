@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    cells::{compute, named_columns, put, without},
+    cells::{compute_bounded, named_columns, put, without},
     convert::convert,
     line::{Line, Precision},
     logfmt,
@@ -182,7 +182,7 @@ impl Transform for Render {
         };
         let has_lists = names.iter().any(has_list);
         let untold_columns = self.untold_columns(&batch, &names);
-        let (mut values, rejected) = compute(batch.rows(), 1, |row, _| {
+        let (mut values, rejected) = compute_bounded(&batch, 1, |row, _| {
             if let Some(place) = untold_columns
                 .iter()
                 .find(|place| batch.cell(row, **place) == Cell::Unchanged)

@@ -77,6 +77,14 @@ pub(crate) fn compute_bounded(
     })
 }
 
+/// Why a row whose value did not change cannot be made into something that takes all of it.
+pub(crate) fn untold(column: &str) -> String {
+    format!(
+        "the update does not say what '{column}' is, since it did not change: have the source send whole rows \
+         (PostgreSQL: ALTER TABLE … REPLICA IDENTITY FULL)"
+    )
+}
+
 /// The batch without its rejected rows, which are in order.
 pub(crate) fn without(batch: Batch, rejected: &[(usize, String)]) -> Batch {
     if rejected.is_empty() {

@@ -9,12 +9,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    cells::{compute_bounded, named_columns, put, without},
+    cells::{compute_bounded, named_columns, put, untold, without},
     convert::convert,
     line::{Line, Precision},
     logfmt,
     parse::delimiter,
-    text::{push_json, untold},
+    text::push_json,
 };
 
 /// Writes columns into one text, in a column of its own. The columns stay: `select` keeps the text alone. A row that the

@@ -72,14 +72,6 @@ pub fn parse(text: &str, ty: &Type) -> Result<Value, String> {
     value.ok_or_else(|| format!("is not a value of type {ty}: '{}'", shorten(text)))
 }
 
-/// Why a row whose value did not change cannot be made into something that takes all of it.
-pub(crate) fn untold(column: &str) -> String {
-    format!(
-        "the update does not say what '{column}' is, since it did not change: have the source send whole rows \
-         (PostgreSQL: ALTER TABLE … REPLICA IDENTITY FULL)"
-    )
-}
-
 /// Enough of a text to recognise it in a message.
 pub fn shorten(text: &str) -> String {
     const SHOWN_CHARS_MAX: usize = 60;

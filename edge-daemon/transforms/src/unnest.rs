@@ -10,10 +10,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    cells::{RejectedRows, column, reshaped},
+    cells::{RejectedRows, column, reshaped, untold},
     expression::common_type,
     object::items,
-    text::{shorten, untold},
+    text::shorten,
 };
 
 /// Most bytes that one batch may become, about: every item takes the record's other columns with it.

@@ -145,8 +145,10 @@ impl Unnest {
         let column = &self.config.column;
         let cell = batch.cell(row, place);
         let mut items = match cell {
-            Cell::Null | Cell::Missing => Vec::new(),
+            // What an update does not have stays as it is.
+            Cell::Missing if batch.op(row) == Op::Update => return Err(untold(column)),
             Cell::Unchanged => return Err(untold(column)),
+            Cell::Null | Cell::Missing => Vec::new(),
             Cell::List(items) => items.to_vec(),
             Cell::Json(text) | Cell::Text(text) => items(text).map_err(|why| format!("column '{column}' {why}"))?,
             cell => {
@@ -297,6 +299,10 @@ mod tests {
             let rejected =
                 "0: the update does not say what 'v' is, since it did not change: have the source send whole rows";
             check(&UNNEST, config, input.clone(), kept, rejected);
+            let mut builder = BatchBuilder::new(input.schema().clone());
+            builder.push(Op::Update, &[Cell::I64(1), Cell::Missing]).unwrap();
+            builder.push(Op::Update, &[Cell::I64(2), Cell::Json("[5]")]).unwrap();
+            check(&UNNEST, config, builder.finish(Origin::default()), kept, rejected);
         }
     }
 

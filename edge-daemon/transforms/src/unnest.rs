@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    cells::{RejectedRows, column, reshaped, untold},
+    cells::{RejectedRows, column, reshaped, untold, without},
     expression::common_type,
     object::items,
     text::shorten,
@@ -95,8 +95,14 @@ impl Transform for Unnest {
         self.made = 0;
         let Some(place) = batch.schema().index_of(&self.config.column) else {
             // No record of this batch has a list.
-            let batch = if self.config.keep_empty { batch } else { batch.take(&[]) };
-            return Ok(batch.into());
+            let refusal = |row| Some((row, self.refusal(batch.op(row), Cell::Missing)?));
+            let rejected: RejectedRows = (0..batch.rows()).filter_map(refusal).collect();
+            let batch = if self.config.keep_empty {
+                without(batch, &rejected)
+            } else {
+                batch.take(&[])
+            };
+            return Ok(Transformed { batch, rejected });
         };
         let mut all = Items::default();
         let clashes = self.clashes(&batch, place);
@@ -127,6 +133,16 @@ impl Unnest {
             .collect()
     }
 
+    /// Why the list of a record is not known, if it is not.
+    fn refusal(&self, op: Op, cell: Cell<'_>) -> Option<String> {
+        match (op, cell) {
+            (Op::Delete, _) => Some("a delete does not say which records had been made of it".to_string()),
+            // What an update does not have stays as it is.
+            (Op::Update, Cell::Missing) | (_, Cell::Unchanged) => Some(untold(&self.config.column)),
+            _ => None,
+        }
+    }
+
     /// Adds what comes of a row, and says how many more than one that is.
     fn add(
         &self,
@@ -135,20 +151,17 @@ impl Unnest {
         (place, clashes): (usize, &[usize]),
         all: &mut Items,
     ) -> Result<usize, String> {
-        if batch.op(row) == Op::Delete {
-            return Err("a delete does not say which records had been made of it".to_string());
+        let cell = batch.cell(row, place);
+        if let Some(refusal) = self.refusal(batch.op(row), cell) {
+            return Err(refusal);
         }
         if let Some(clash) = clashes.iter().find(|clash| batch.cell(row, **clash) != Cell::Missing) {
             let name = &batch.schema().fields[*clash].name;
             return Err(format!("the record has a field '{name}' already: choose another name"));
         }
         let column = &self.config.column;
-        let cell = batch.cell(row, place);
         let mut items = match cell {
-            // What an update does not have stays as it is.
-            Cell::Missing if batch.op(row) == Op::Update => return Err(untold(column)),
-            Cell::Unchanged => return Err(untold(column)),
-            Cell::Null | Cell::Missing => Vec::new(),
+            Cell::Null | Cell::Missing | Cell::Unchanged => Vec::new(),
             Cell::List(items) => items.to_vec(),
             Cell::Json(text) | Cell::Text(text) => items(text).map_err(|why| format!("column '{column}' {why}"))?,
             cell => {
@@ -302,6 +315,12 @@ mod tests {
             let mut builder = BatchBuilder::new(input.schema().clone());
             builder.push(Op::Update, &[Cell::I64(1), Cell::Missing]).unwrap();
             builder.push(Op::Update, &[Cell::I64(2), Cell::Json("[5]")]).unwrap();
+            check(&UNNEST, config, builder.finish(Origin::default()), kept, rejected);
+            // Nor where no record of the batch has the column.
+            let mut builder = BatchBuilder::new(table(&["k:i64"], &[]).schema().clone());
+            builder.push(Op::Update, &[Cell::I64(1)]).unwrap();
+            builder.push(Op::Insert, &[Cell::I64(2)]).unwrap();
+            let kept = if config.contains("keep_empty") { "2" } else { "" };
             check(&UNNEST, config, builder.finish(Origin::default()), kept, rejected);
         }
     }

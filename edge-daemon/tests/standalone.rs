@@ -370,6 +370,91 @@ fn killed_again_and_again_it_neither_loses_nor_doubles() {
     assert!(!dir.join("shop.state/dead").exists(), "nothing is a dead letter");
 }
 
+const WINDOWS: &str = r#"
+name = "windows"
+
+[sources.readings]
+type = "file"
+path = "readings.jsonl"
+format = "json_lines"
+mode = "once"
+types = { at = "i64" }
+
+[transforms.times]
+type = "timestamp"
+from = "readings"
+columns = ["at"]
+unit = "s"
+
+[transforms.minutes]
+type = "aggregate"
+from = "times"
+time = "at"
+window = { every_ms = 1000, length_ms = 60000 }
+values = { n = "count" }
+
+[destinations.table]
+type = "sqlite"
+from = "minutes"
+path = "out.db"
+table = "windows"
+"#;
+
+const WINDOWS_TOO: &str = r#"
+[destinations.copy]
+type = "sqlite"
+from = "minutes"
+path = "copy.db"
+table = "windows"
+"#;
+
+/// One read of readings two minutes apart closes sixty windows for each, which is more than a batch holds: straight into a
+/// destination, and through the spools of two.
+#[test]
+fn more_windows_than_a_batch_holds_are_there_once_through_kills() {
+    const READINGS: u32 = 2_000;
+    let dir = temp_dir("run-windows");
+    let dir = dir.path();
+    let readings: String = (1..=READINGS).map(|n| format!("{{\"at\":{}}}\n", 120 * n)).collect();
+    fs::write(dir.join("readings.jsonl"), readings).unwrap();
+    for (toml, tables) in [
+        (WINDOWS.to_string(), &["out.db"][..]),
+        (format!("{WINDOWS}{WINDOWS_TOO}"), &["out.db", "copy.db"]),
+    ] {
+        let command = run(dir, "windows.toml", &toml);
+        for kill in 0..4 {
+            let mut running: Proc = command.spawn();
+            std::thread::sleep(Duration::from_millis(300 + 250 * kill));
+            running.kill9();
+        }
+        let done = command.run(SOON * 4);
+        assert_eq!(done.code(), Some(0), "{done}");
+        let books = accounts(&done.stderr);
+        assert_eq!(books.len(), tables.len(), "{done}");
+        for [produced, delivered, buffered, dropped, dead] in books.values() {
+            let all = u64::from(READINGS) * 60;
+            assert_eq!(
+                [*produced, *delivered, *buffered, *dropped, *dead],
+                [all, all, 0, 0, 0],
+                "{books:?}"
+            );
+        }
+        for table in tables {
+            let db = rusqlite::Connection::open(dir.join(table)).unwrap();
+            let sql = "SELECT count(*), count(DISTINCT window_start), sum(n) FROM windows";
+            let found: (i64, i64, i64) = db
+                .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .unwrap();
+            let all = i64::from(READINGS) * 60;
+            assert_eq!(found, (all, all, all), "{table}");
+            drop(db);
+            fs::remove_file(dir.join(table)).unwrap();
+        }
+        assert!(!dir.join("windows.state/dead").exists(), "nothing is a dead letter");
+        fs::remove_dir_all(dir.join("windows.state")).unwrap();
+    }
+}
+
 const STOCK: &str = r#"
 name = "stock"
 

@@ -14,6 +14,8 @@ pub const STATES_BYTES_MAX: usize = 64 * 1024;
 const TOLD_BYTES_MAX: usize = 2 * 1024;
 /// How a position with states begins. No source's bookmark does.
 const MARK: [u8; 16] = *b"\xffmycelial-state1";
+/// How the position of a part of a read begins, before that of what was read before.
+const PART_MARK: [u8; 16] = *b"\xffmycelial-part-1";
 /// Bytes of the bookmark's length, after the mark.
 const LENGTH_BYTES: usize = 4;
 
@@ -37,7 +39,24 @@ pub(crate) struct State {
 impl Position {
     /// The source's own bookmark in it.
     pub fn bookmark(&self) -> &[u8] {
-        self.parts().map_or(self.as_bytes(), |(bookmark, _)| bookmark)
+        self.parts().map_or(self.whole(), |(bookmark, _)| bookmark)
+    }
+
+    /// Whether the delivery is a part of what came of one read, and not the last one: nothing can go on after it. What follows
+    /// is in the same call of [`crate::Sink::write`], and becomes durable with it or not at all.
+    pub fn is_part(&self) -> bool {
+        self.as_bytes().starts_with(&PART_MARK)
+    }
+
+    /// Of a part of a read that comes after this.
+    pub(crate) fn before_part(&self) -> Self {
+        Self::new([&PART_MARK, self.as_bytes()].concat())
+    }
+
+    /// Where a read begins again of which this is a part; else the position itself.
+    fn whole(&self) -> &[u8] {
+        let bytes = self.as_bytes();
+        bytes.strip_prefix(&PART_MARK).unwrap_or(bytes)
     }
 
     /// The bytes that go out with frames, for a producer that loses its buffer: without states that are large.
@@ -50,7 +69,7 @@ impl Position {
                 };
                 join(bookmark, &cut).as_bytes().to_vec()
             }
-            _ => self.as_bytes().to_vec(),
+            _ => self.whole().to_vec(),
         }
     }
 
@@ -72,7 +91,7 @@ impl Position {
     }
 
     fn parts(&self) -> Option<(&[u8], &[u8])> {
-        let rest = self.as_bytes().strip_prefix(&MARK)?;
+        let rest = self.whole().strip_prefix(&MARK)?;
         let (length, rest) = rest.split_first_chunk::<LENGTH_BYTES>()?;
         rest.split_at_checked(u32::from_be_bytes(*length) as usize)
     }
@@ -156,6 +175,15 @@ impl Memory {
             states: states.collect(),
         };
         join(position.as_bytes(), &self.kept)
+    }
+
+    /// The position of parts of a read that comes after this one of the source.
+    pub(crate) fn before_part(&self, position: &Position) -> Position {
+        if self.is_used() {
+            join(position.as_bytes(), &self.kept).before_part()
+        } else {
+            position.before_part()
+        }
     }
 
     /// A stage's state: by the way there, or, when the ways have changed, by its name if there is only one of it.
@@ -273,6 +301,18 @@ mod tests {
         assert_eq!(stored(b"").bookmark(), b"");
         let damaged = Position::new([&MARK[..], &[0, 0, 0, 1, 7, 9]].concat());
         assert!(damaged.kept().is_err());
+    }
+
+    #[test]
+    fn a_part_goes_back_to_what_was_before() {
+        for before in [Position::default(), Position::new(*b"there"), stored(b"there")] {
+            let part = before.before_part();
+            assert!(part.is_part() && !before.is_part());
+            assert_eq!(part.bookmark(), before.bookmark());
+            assert_eq!(part.told(), before.told());
+            assert_eq!(part.kept().unwrap(), before.kept().unwrap());
+            assert_eq!(part.of_source(), before.of_source());
+        }
     }
 
     #[test]

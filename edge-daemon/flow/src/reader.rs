@@ -23,7 +23,7 @@ use crate::{
     sink::{Tally, Watermark},
     source::{Position, Read, Source, SourceBatch, Undecodable},
     transform::Transformed,
-    work::{Entry, INFLIGHT_BYTES_MAX, Part, Ways, Work},
+    work::{Entry, INFLIGHT_BYTES_MAX, Part, Piece, Ways, Work, settle_with_next},
 };
 
 /// How long a read may overrun before it is named in the log.
@@ -62,6 +62,13 @@ pub(crate) struct Reader<'a> {
     /// The stage that the last fault was of; the source's if none.
     failing: Option<usize>,
     again: Again,
+}
+
+/// What came of one read, for each leaf.
+struct Pieces {
+    /// What goes ahead, when it is too much for one batch.
+    before: Vec<Vec<Part>>,
+    last: Vec<Part>,
 }
 
 /// How far the dead letters that are tried again have come.
@@ -241,12 +248,13 @@ impl<'a> Reader<'a> {
         let Some(parts) = grown else {
             return Ok(());
         };
-        let parts = parts?;
-        if letters.is_empty() && parts.iter().all(Part::is_nothing) {
+        let pieces = parts?;
+        if letters.is_empty() && pieces.before.is_empty() && pieces.last.iter().all(Part::is_nothing) {
             return Ok(());
         }
-        self.seq += 1;
+        let (before, parts) = self.numbered(pieces);
         let mut work = Work {
+            before,
             seq: self.seq,
             position: self.memory.keep(self.stages, position),
             parts,
@@ -270,8 +278,7 @@ impl<'a> Reader<'a> {
 
     /// Makes room for what a batch became.
     async fn widen(&mut self, work: &mut Work) {
-        let rows = work.parts.iter().map(|part| part.bytes).max().unwrap_or(0);
-        let bytes = (rows + work.position.as_bytes().len()).min(INFLIGHT_BYTES_MAX);
+        let bytes = (work.part_bytes_max() + work.position.as_bytes().len()).min(INFLIGHT_BYTES_MAX);
         let more = bytes.saturating_sub(work.room.num_permits()) as u32;
         // All others that have room are on their way to the writing half, which gives theirs back: this cannot wait for ever.
         if more > 0
@@ -352,10 +359,11 @@ impl<'a> Reader<'a> {
         let mut letters = undecodable.into_iter().enumerate().map(letter).collect();
         let everywhere = Arc::clone(&self.everywhere);
         let grown = self.grow(Entry::Source, read, &everywhere, 0, &mut letters);
-        let parts = grown.await?;
-        self.seq += 1;
+        let pieces = grown.await?;
+        let (before, parts) = self.numbered(pieces);
         self.position = Some(position.clone());
         Ok(Work {
+            before,
             seq: self.seq,
             position: self.memory.keep(self.stages, position),
             parts,
@@ -366,7 +374,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// What becomes of records that enter at one place: a batch for each leaf that wants one, nothing for the others.
+    /// What becomes of records that enter at one place: a batch for each leaf that wants one, nothing for the others. More than
+    /// one where a stage cannot make a single batch of it.
     async fn grow(
         &mut self,
         entry: Entry,
@@ -374,8 +383,68 @@ impl<'a> Reader<'a> {
         wanted: &[bool],
         replays: u32,
         letters: &mut Vec<DeadLetter>,
+    ) -> Result<Pieces, Fault> {
+        let mut left = Vec::new();
+        let number = (self.seq + 1, replays);
+        let parts = self.pass((entry, entering), wanted, number, letters, &mut left).await?;
+        if left.is_empty() {
+            return Ok(Pieces {
+                before: Vec::new(),
+                last: parts,
+            });
+        }
+        // Boxed: it happens rarely.
+        Box::pin(self.grow_the_rest(parts, left, wanted, replays, letters)).await
+    }
+
+    /// Lets stages go on with what they left, those behind others first: they get more of these.
+    async fn grow_the_rest(
+        &mut self,
+        first: Vec<Part>,
+        mut left: Vec<(usize, Part)>,
+        wanted: &[bool],
+        replays: u32,
+        letters: &mut Vec<DeadLetter>,
+    ) -> Result<Pieces, Fault> {
+        let (mut before, mut last) = (Vec::new(), first);
+        while let Some((stage, part)) = left.pop() {
+            before.push(last);
+            let number = (self.seq + 1 + before.len() as u64, replays);
+            let passed = self.pass((Entry::Stage(stage), part), wanted, number, letters, &mut left);
+            last = passed.await?;
+        }
+        before.push(last);
+        settle_with_next(&mut before);
+        let last = before.pop().unwrap_or_default();
+        Ok(Pieces { before, last })
+    }
+
+    /// Gives pieces their numbers, which are taken then. Before the position moves on.
+    fn numbered(&mut self, pieces: Pieces) -> (Vec<Piece>, Vec<Part>) {
+        let first = self.seq + 1;
+        self.seq = first + pieces.before.len() as u64;
+        if pieces.before.is_empty() {
+            return (Vec::new(), pieces.last);
+        }
+        let position = self.position.clone().unwrap_or_default();
+        let position = self.memory.before_part(&position);
+        let piece = |(seq, parts)| Piece {
+            seq,
+            position: position.clone(),
+            parts,
+        };
+        ((first..).zip(pieces.before).map(piece).collect(), pieces.last)
+    }
+
+    /// What becomes of records that enter at one place, up to what stages leave of them.
+    async fn pass(
+        &mut self,
+        (entry, entering): (Entry, Part),
+        wanted: &[bool],
+        (seq, replays): (u64, u32),
+        letters: &mut Vec<DeadLetter>,
+        left: &mut Vec<(usize, Part)>,
     ) -> Result<Vec<Part>, Fault> {
-        let seq = self.seq + 1;
         let mut passages = Vec::with_capacity(self.stages.len());
         let mut outputs: Vec<Option<Part>> = Vec::with_capacity(self.stages.len());
         for (index, stage) in self.stages.iter_mut().enumerate() {
@@ -397,7 +466,10 @@ impl<'a> Reader<'a> {
                     // Boxed: most pipes have none, and would carry its room through every batch.
                     Box::pin(outside::wait_for(outside, &original, self.rereads, place)).await
                 }
-                None if self.is_ending => stage.transform.finish(original.clone()),
+                // What stages before it have left is yet to come.
+                None if self.is_ending && !left.iter().any(|(other, _)| self.ways.follows(index, *other)) => {
+                    stage.transform.finish(original.clone())
+                }
                 None => stage.transform.apply(original.clone()),
             };
             let done = done.map_err(|fault| {
@@ -419,7 +491,12 @@ impl<'a> Reader<'a> {
             notices
                 .iter()
                 .for_each(|text| self.around.observer.notice(&stage.node, text));
-            let tally = transformed(&stage.node, original.rows() + made, (&done, made), tally)?;
+            let rest = stage.transform.left();
+            if rest > 0 {
+                left.push((index, rest_of(&stage.node, &original, rest)?));
+            }
+            let taken = original.rows().saturating_sub(rest);
+            let tally = transformed(&stage.node, taken + made, (&done, made), tally)?;
             outputs.push(Some(Part::new(done.batch, tally)));
         }
         // Not before all of them have done it: what fails is read, and goes through all of them, again.
@@ -533,12 +610,12 @@ impl<'a> Reader<'a> {
         let Some(parts) = unless_nobody_listens(sender, grown).await else {
             return Ok(false);
         };
-        let parts = parts?;
-        self.seq += 1;
+        let (before, parts) = self.numbered(parts?);
         self.again.sent = number;
         // The source stays where it is.
         let position = self.position.clone().unwrap_or_default();
         let mut work = Work {
+            before,
             seq: self.seq,
             position: self.memory.keep(self.stages, position),
             parts,
@@ -603,6 +680,16 @@ async fn unless_nobody_listens<T>(sender: &mpsc::Sender<Work>, work: impl Future
         biased;
         done = work => Some(done),
         () = sender.closed() => None,
+    }
+}
+
+/// The rows that a stage left, to be given to it again. What the batch settles besides goes with the others.
+fn rest_of(node: &str, batch: &Batch, rows: usize) -> Result<Part, Fault> {
+    match batch.rows().checked_sub(rows) {
+        Some(taken @ 1..) => Ok(Part::new(batch.slice(taken..batch.rows()), Tally::default())),
+        _ => Err(Fault::stop(format!(
+            "{node}: it left all records that it got, and would be given them for ever: please report this"
+        ))),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     reader::Reader,
     sink::Delivery,
     source::Position,
-    work::{INFLIGHT_BYTES_MAX, Part, Ways, Work},
+    work::{INFLIGHT_BYTES_MAX, Part, Piece, Ways, Work},
 };
 
 /// Batches between the two halves.
@@ -191,6 +191,18 @@ async fn run_once(pipe: &mut Pipe, around: &Surroundings) -> End {
     }
 }
 
+fn delivery(outlet: &Outlet<'_>, seq: u64, position: &Position, part: Part) -> Delivery {
+    let Part { batch, tally, bytes } = part;
+    Delivery {
+        stream: outlet.leaf.stream,
+        seq,
+        position: position.clone(),
+        batch,
+        tally,
+        bytes,
+    }
+}
+
 struct Writer<'a> {
     leaves: Vec<Outlet<'a>>,
     around: &'a Surroundings,
@@ -291,17 +303,20 @@ impl Writer<'_> {
         let room = |_: &Outlet<'_>| Vec::with_capacity(group.len());
         let mut parts: Vec<Vec<Delivery>> = self.leaves.iter().map(room).collect();
         for work in group {
-            for ((outlet, part), Part { batch, tally, bytes }) in
-                self.leaves.iter().zip(&mut parts).zip(work.parts.drain(..))
+            for Piece {
+                seq,
+                position,
+                parts: of,
+            } in work.before.drain(..)
             {
-                part.push(Delivery {
-                    stream: outlet.leaf.stream,
-                    seq: work.seq,
-                    position: work.position.clone(),
-                    batch,
-                    tally,
-                    bytes,
-                });
+                for ((outlet, part), piece) in self.leaves.iter().zip(&mut parts).zip(of) {
+                    if piece.batch.rows() > 0 {
+                        part.push(delivery(outlet, seq, &position, piece));
+                    }
+                }
+            }
+            for ((outlet, part), whole) in self.leaves.iter().zip(&mut parts).zip(work.parts.drain(..)) {
+                part.push(delivery(outlet, work.seq, &work.position, whole));
             }
         }
         parts

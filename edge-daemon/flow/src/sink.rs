@@ -17,7 +17,8 @@ pub struct Delivery {
     pub stream: StreamId,
     /// Number of the batch within the lineage, rising by at least 1.
     pub seq: u64,
-    /// The pipe's source position after this batch, to be stored with the watermark.
+    /// The pipe's source position after this batch, to be stored with the watermark. Of a part of a read
+    /// ([`Position::is_part`]) it is none to go on from: the rest is in the same call of [`Sink::write`].
     pub position: Position,
     /// The records.
     pub batch: Batch,
@@ -218,6 +219,7 @@ pub trait Sink: Send {
 
     /// Takes deliveries in order, and with them the watermarks they lead to (see [`Watermark::after`]), without making
     /// anything visible that a crash now would leave behind, where the system allows that.
+    /// One whose `write` is durable before `commit` keeps no part of a read without its rest ([`Position::is_part`]).
     /// Returns the records it cannot hold; the runner puts them into the dead letters before it calls `commit`.
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault>;
 

@@ -39,7 +39,16 @@ pub trait Transform: Send {
         0
     }
 
-    /// The source has come to its end: transforms the last batch, and gives out what was held back for more.
+    /// How many rows of the last batch, counted from its end, it has not taken, because what comes of all of them would be too
+    /// much for one batch. They come to it again, as a batch of their own, before anything else does; what came of the others
+    /// goes ahead of them, and all of it becomes durable together. It takes at least one row of those that it is given, and
+    /// nothing of what it says about the batch (what it rejected, made or remembers) is about those that it left.
+    fn left(&mut self) -> usize {
+        0
+    }
+
+    /// The source has come to its end: transforms the last batch, and gives out what was held back for more, unless it left
+    /// rows of that batch: these come once more in the same way.
     fn finish(&mut self, batch: Batch) -> Result<Transformed, Fault> {
         self.apply(batch)
     }

@@ -25,6 +25,8 @@ const WEIGHED_ROWS_MAX: usize = 64;
 
 /// What one read, or one dead letter that is tried again, became: a batch for each leaf.
 pub(crate) struct Work {
+    /// What comes before it, when that is too much for one batch.
+    pub(crate) before: Vec<Piece>,
     pub(crate) seq: u64,
     pub(crate) position: Position,
     /// One per leaf, in order.
@@ -36,6 +38,30 @@ pub(crate) struct Work {
     pub(crate) read_at: Instant,
     /// Its share of [`INFLIGHT_BYTES_MAX`].
     pub(crate) room: OwnedSemaphorePermit,
+}
+
+/// What came of the first rows of a read: goes ahead of the rest, and is nothing without it.
+pub(crate) struct Piece {
+    pub(crate) seq: u64,
+    /// See [`Position::is_part`].
+    pub(crate) position: Position,
+    /// One per leaf, in order. Those without records settle nothing, and go nowhere.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// Puts what a piece settles at a leaf that gets no records of it with what follows.
+pub(crate) fn settle_with_next(pieces: &mut [Vec<Part>]) {
+    for at in 1..pieces.len() {
+        let (earlier, later) = pieces.split_at_mut(at);
+        let (Some(piece), Some(next)) = (earlier.last_mut(), later.first_mut()) else {
+            continue;
+        };
+        for (part, next) in piece.iter_mut().zip(next) {
+            if part.batch.rows() == 0 {
+                next.tally = std::mem::take(&mut part.tally).plus(next.tally);
+            }
+        }
+    }
 }
 
 /// A batch at one place of a pipe, with what else it settles there.
@@ -83,7 +109,18 @@ impl Part {
 
 impl Work {
     pub(crate) fn rows(&self) -> usize {
-        self.parts.iter().map(|part| part.batch.rows()).sum()
+        self.every_part().map(|part| part.batch.rows()).sum()
+    }
+
+    /// About how many bytes a leaf gets at most.
+    pub(crate) fn part_bytes_max(&self) -> usize {
+        let of = |parts: &[Part]| parts.iter().map(|part| part.bytes).max().unwrap_or(0);
+        self.before.iter().map(|piece| of(&piece.parts)).sum::<usize>() + of(&self.parts)
+    }
+
+    fn every_part(&self) -> impl Iterator<Item = &Part> {
+        let before = self.before.iter().flat_map(|piece| &piece.parts);
+        before.chain(&self.parts)
     }
 
     /// Its share of [`INFLIGHT_BYTES_MAX`].
@@ -92,9 +129,8 @@ impl Work {
     }
 
     pub(crate) fn records(&self, leaf: usize) -> u64 {
-        self.parts
-            .get(leaf)
-            .map_or(0, |part| in_flight(&part.batch, &part.tally))
+        let of = |parts: &[Part]| parts.get(leaf).map_or(0, |part| in_flight(&part.batch, &part.tally));
+        self.before.iter().map(|piece| of(&piece.parts)).sum::<u64>() + of(&self.parts)
     }
 }
 
@@ -220,6 +256,12 @@ impl Ways {
     pub(crate) fn leads_to(&self, stage: usize, leaves: &[bool]) -> bool {
         let mut wanted = self.leaves.iter().zip(leaves).filter(|(_, wanted)| **wanted);
         wanted.any(|(leaf, _)| self.is_behind(leaf.after, stage))
+    }
+
+    /// Whether one stage gets what comes of another one.
+    pub(crate) fn follows(&self, stage: usize, other: usize) -> bool {
+        let after = self.stages.get(stage).and_then(|spot| spot.after);
+        self.is_behind(after, other)
     }
 
     fn is_behind(&self, mut after: Option<usize>, stage: usize) -> bool {

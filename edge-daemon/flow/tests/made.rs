@@ -5,7 +5,9 @@
 mod support;
 
 use proptest::prelude::*;
-use support::{Buffer, Copies, Numbers, Replaying, Sums, Table, leaf, lives, paused, pipe, stage, troubled, wanted};
+use support::{
+    Buffer, Copies, Few, Numbers, Replaying, Sums, Table, leaf, lives, paused, pipe, stage, troubled, wanted,
+};
 
 /// The sums of every so many of the numbers.
 fn sums(numbers: &[i64], every: usize) -> Vec<i64> {
@@ -67,6 +69,90 @@ proptest! {
             assert_eq!(
                 (account.produced.saturating_add_signed(filtered), account.buffered),
                 (inputs.len() as u64, 0),
+                "seed {seed}: {account:?}, {filtered}"
+            );
+        });
+    }
+
+    /// What comes of one read is too much for a batch, at one stage and once more behind it: its pieces are there all or none,
+    /// and in their order, also where a crash leaves the first of what was written.
+    #[test]
+    fn pieces_of_a_read_are_one(seed in any::<u64>()) {
+        paused(async move {
+            let (world, inputs, mut dice) = troubled(seed, 60);
+            world.lock().repeats = true;
+            let (few, fewer) = (1 + (seed % 3) as usize, 1 + (seed % 2) as usize);
+            let build = || {
+                let stages = vec![
+                    Few::stage("copies", None, 5, few),
+                    Sums::stage("sums", Some(0), 4, 11),
+                    Few::stage("copies-of-sums", Some(1), 3, fewer),
+                    Sums::stage("all-sums", None, 3, i64::MAX),
+                ];
+                let leaves = vec![
+                    leaf(&world, "all", None, Buffer::new(&world, "all")),
+                    leaf(&world, "copies", Some(0), Buffer::new(&world, "copies")),
+                    leaf(&world, "sums", Some(2), Buffer::new(&world, "sums")),
+                    leaf(&world, "threes", Some(3), Buffer::new(&world, "threes")),
+                ];
+                pipe(Numbers::new(&world), stages, leaves)
+            };
+            lives(&world, &mut dice, build).await;
+            let all = wanted(&inputs, |_| true);
+            let copies: Vec<i64> = all.iter().flat_map(|n| Copies::of(*n, 5)).collect();
+            let summed: Vec<i64> = copies.iter().copied().filter(|n| n % 11 != 0).collect();
+            let of_sums: Vec<i64> = sums(&summed, 4).iter().flat_map(|n| Copies::of(*n, 3)).collect();
+            for (name, expected) in [
+                ("all", all.clone()),
+                ("copies", copies.clone()),
+                ("sums", of_sums),
+                ("threes", sums(&all, 3)),
+            ] {
+                assert_eq!(world.records(name), expected, "seed {seed}, {name}");
+                assert_eq!(world.sent(name), expected, "seed {seed}, {name}: everything went out");
+            }
+            let mut died = world.dead("sums");
+            died.sort_unstable();
+            let mut expected: Vec<i64> = copies.into_iter().filter(|n| n % 11 == 0).collect();
+            expected.sort_unstable();
+            assert_eq!(died, expected, "seed {seed}");
+            for (name, meter) in &world.lock().meters {
+                let account = meter.account();
+                assert!(account.balances() && account.buffered == 0, "seed {seed}, {name}: {account:?}");
+            }
+        });
+    }
+
+    /// The same into a table, of which the account is exact: what pieces without a record settle is not lost.
+    #[test]
+    fn pieces_of_a_read_are_counted(seed in any::<u64>()) {
+        paused(async move {
+            let (world, inputs, mut dice) = troubled(seed, 60);
+            world.lock().repeats = true;
+            let (few, fewer) = (1 + (seed % 3) as usize, 1 + (seed % 2) as usize);
+            let build = || {
+                let table = Table::new(&world, "table").rejecting(13);
+                let stages = vec![
+                    Few::stage("copies", None, 5, few),
+                    Sums::stage("sums", Some(0), 4, 11),
+                    Few::stage("copies-of-sums", Some(1), 3, fewer),
+                ];
+                pipe(Numbers::new(&world), stages, vec![leaf(&world, "table", Some(2), table)])
+            };
+            lives(&world, &mut dice, build).await;
+            let copies: Vec<i64> = wanted(&inputs, |_| true).iter().flat_map(|n| Copies::of(*n, 5)).collect();
+            let summed: Vec<i64> = copies.iter().copied().filter(|n| n % 11 != 0).collect();
+            let of_sums = sums(&summed, 4).into_iter().flat_map(|n| Copies::of(n, 3));
+            let expected: Vec<i64> = of_sums.filter(|n| n % 13 != 0).collect();
+            assert_eq!(world.records("table"), expected, "seed {seed}");
+            let (account, filtered) = {
+                let meter = &world.lock().meters["table"];
+                (meter.account(), meter.mark().counts.filtered)
+            };
+            assert!(account.balances(), "seed {seed}: {account:?}");
+            assert_eq!(
+                (account.produced.saturating_add_signed(filtered), account.delivered, account.buffered),
+                (inputs.len() as u64, expected.len() as u64, 0),
                 "seed {seed}: {account:?}, {filtered}"
             );
         });

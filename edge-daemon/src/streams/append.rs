@@ -86,6 +86,25 @@ impl Elder for NoElder {
 /// Frames with their records, and the mark that goes with them.
 type SealedGroup = (Vec<(Vec<u8>, u64)>, Mark);
 
+/// Groups in the making.
+#[derive(Default)]
+struct Groups {
+    whole: Vec<SealedGroup>,
+    /// Frames of the first parts of a read.
+    parts: Vec<(Vec<u8>, u64)>,
+}
+
+impl Groups {
+    /// Adds the frames of a delivery. Those of a part of a read go into one group with its rest: a crash may keep the first of
+    /// several groups, and nothing can go on after a part.
+    fn push(&mut self, frames: Vec<(Vec<u8>, u64)>, mark: Mark, is_part: bool) {
+        self.parts.extend(frames);
+        if !is_part {
+            self.whole.push((std::mem::take(&mut self.parts), mark));
+        }
+    }
+}
+
 fn append_groups(spool: &mut Spool, groups: &[SealedGroup]) -> Result<(), spool::Error> {
     let frames: Vec<Vec<spool::Frame<'_>>> = groups.iter().map(|(frames, _)| borrowed(frames)).collect();
     let groups: Vec<Group<'_>> = frames
@@ -252,7 +271,7 @@ impl Outgoing {
             book.with_siblings = first.seq == 1 && is_bare;
         }
         let mut rejected = Vec::new();
-        let mut groups: Vec<SealedGroup> = Vec::with_capacity(deliveries.len());
+        let mut groups = Groups::default();
         for (index, delivery) in deliveries.iter().enumerate() {
             let position = delivery.position.as_bytes().to_vec();
             let mark = SourceMark {
@@ -278,15 +297,17 @@ impl Outgoing {
             book.position = position;
             book.gone = book.gone.max(self.gone.load(Ordering::Relaxed));
             book.counts = book.counts.after(delivery.tally, packing.too_large.len() as u64);
-            groups.push((
-                sealed,
-                Mark {
-                    root_seq: delivery.seq,
-                    position: bus_schema::encode(&book),
-                },
-            ));
+            let mark = Mark {
+                root_seq: delivery.seq,
+                position: bus_schema::encode(&book),
+            };
+            groups.push(sealed, mark, delivery.position.is_part());
         }
-        Ok(Sealed { groups, book, rejected })
+        Ok(Sealed {
+            groups: groups.whole,
+            book,
+            rejected,
+        })
     }
 
     /// A bookmark as the consumer keeps it.
@@ -670,6 +691,32 @@ mod tests {
     use flow::Counts;
 
     use super::*;
+
+    #[test]
+    fn parts_of_a_read_are_one_group() {
+        let mark = |root_seq| Mark {
+            root_seq,
+            position: Vec::new(),
+        };
+        let frame = |n: u8| (vec![n], 1);
+        let mut groups = Groups::default();
+        for (seq, frames, is_part) in [
+            (1, vec![frame(1), frame(2)], false),
+            (2, vec![frame(3)], true),
+            (3, vec![], true),
+            (4, vec![frame(4)], true),
+            (5, vec![frame(5)], false),
+            (6, vec![], false),
+        ] {
+            groups.push(frames, mark(seq), is_part);
+        }
+        let found: Vec<(u64, Vec<u8>)> = groups
+            .whole
+            .iter()
+            .map(|(frames, mark)| (mark.root_seq, frames.iter().map(|(bytes, _)| bytes[0]).collect()))
+            .collect();
+        assert_eq!(found, [(1, vec![1, 2]), (5, vec![3, 4, 5]), (6, vec![])]);
+    }
 
     #[test]
     fn what_is_given_up_keeps_each_groups_own_place() {

@@ -8,6 +8,12 @@ use flow::{ConfigError, Fault};
 
 use crate::expression::rescaled;
 
+/// How many bytes larger a batch may become.
+const GROWTH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Values of the new columns of one batch at most, where their number is not that of its rows: what is more goes on in another
+/// batch ([`flow::Transform::left`]).
+pub(crate) const NEW_CELLS_MAX: usize = 256 * 1024;
+
 /// Rows that cannot go on, in order, each with the reason.
 pub(crate) type RejectedRows = Vec<(usize, String)>;
 
@@ -36,6 +42,47 @@ pub(crate) fn compute(
         }
     }
     (results, rejected)
+}
+
+/// The same, of values that may be much larger than what they are made of: rows are rejected that would make the batch larger
+/// by more than 16 MiB.
+pub(crate) fn compute_bounded(
+    batch: &Batch,
+    width: usize,
+    mut value: impl FnMut(usize, usize) -> Result<Value, String>,
+) -> (Vec<Vec<Value>>, RejectedRows) {
+    let mut room = batch.about_bytes() + GROWTH_BYTES_MAX;
+    let mut room_before = room;
+    compute(batch.rows(), width, |row, index| {
+        if index == 0 {
+            room_before = room;
+        }
+        let bounded = value(row, index).and_then(|value| {
+            let bytes = match &value {
+                Value::Text(text) | Value::Json(text) => text.len(),
+                Value::Bytes(bytes) => bytes.len(),
+                Value::List(_) => value.as_cell().size_hint(),
+                // As small as any other.
+                _ => return Ok(value),
+            };
+            let too_large = || format!("would make the batch larger by more than {GROWTH_BYTES_MAX} bytes");
+            room = room.checked_sub(bytes).ok_or_else(too_large)?;
+            Ok(value)
+        });
+        if bounded.is_err() {
+            // The row goes with all that it had by now.
+            room = room_before;
+        }
+        bounded
+    })
+}
+
+/// Why a row whose value did not change cannot be made into something that takes all of it.
+pub(crate) fn untold(column: &str) -> String {
+    format!(
+        "the update does not say what '{column}' is, since it did not change: have the source send whole rows \
+         (PostgreSQL: ALTER TABLE … REPLICA IDENTITY FULL)"
+    )
 }
 
 /// The batch without its rejected rows, which are in order.
@@ -84,10 +131,22 @@ pub(crate) fn reshaped(batch: &Batch, fields: Vec<Field>, columns: Vec<Column>) 
 
 /// A column of these values.
 pub(crate) fn column(values: &[Value], field: &Field) -> Result<Column, Fault> {
-    filled(values, &field.ty).map_err(|cause| Fault::stop(format!("column '{}': {cause}", field.name)))
+    wrong_column(filled(values, &field.ty), field)
 }
 
-fn filled(values: &[Value], ty: &Type) -> Result<Column, String> {
+/// A column of so many rows, most of which may have no value: of those with one the values, in order.
+pub(crate) fn sparse_column(rows: usize, (at, values): (&[usize], &[Value]), field: &Field) -> Result<Column, Fault> {
+    const NONE: &Value = &Value::Missing;
+    let mut known = at.iter().zip(values).peekable();
+    let all = (0..rows).map(|row| known.next_if(|(at, _)| **at == row).map_or(NONE, |(_, value)| value));
+    wrong_column(filled(all, &field.ty), field)
+}
+
+fn wrong_column(column: Result<Column, String>, field: &Field) -> Result<Column, Fault> {
+    column.map_err(|cause| Fault::stop(format!("column '{}': {cause}", field.name)))
+}
+
+fn filled<'a>(values: impl IntoIterator<Item = &'a Value>, ty: &Type) -> Result<Column, String> {
     let mut column = Column::new(ty);
     for value in values {
         let pushed = match ty {

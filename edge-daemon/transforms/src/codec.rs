@@ -16,14 +16,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    cells::{compute, named_columns, places, put, without},
+    cells::{compute_bounded, named_columns, places, put, without},
     text::shorten,
 };
 
 /// Largest value that is unpacked, in bytes once it is.
 const VALUE_BYTES_MAX: usize = 1024 * 1024;
-/// How many bytes larger a batch may become.
-const GROWTH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest window a Zstandard frame may ask for, as a power of two: 2 MiB, what the usual levels use.
 const WINDOW_LOG_MAX: u32 = 21;
 /// The level at which is packed.
@@ -172,20 +170,9 @@ impl Transform for Recode {
     fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault> {
         let schema = batch.schema().clone();
         let places = places(&batch, &self.columns);
-        let mut growth: usize = 0;
-        let (values, rejected) = compute(batch.rows(), places.len(), |row, index| {
+        let (values, rejected) = compute_bounded(&batch, places.len(), |row, index| {
             let place = places[index];
-            let cell = batch.cell(row, place);
-            let done = self.recode(cell).and_then(|value| {
-                growth += value.as_cell().size_hint().saturating_sub(cell.size_hint());
-                if growth <= GROWTH_BYTES_MAX {
-                    return Ok(value);
-                }
-                growth -= value.as_cell().size_hint().saturating_sub(cell.size_hint());
-                Err(format!(
-                    "would make the batch larger by more than {GROWTH_BYTES_MAX} bytes"
-                ))
-            });
+            let done = self.recode(batch.cell(row, place));
             done.map_err(|why| format!("column '{}' {why}", schema.fields[place].name))
         });
         let batch = without(batch, &rejected);

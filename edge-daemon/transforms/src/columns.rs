@@ -1,16 +1,20 @@
 //! Transforms `select` and `rename`: which columns go on, in what order and under what name. They never look at values.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use bus_schema::{
-    data::{Batch, Column, Field, Schema},
+    data::{Batch, Cell, Column, Field, Value},
     plan::{ComponentRole, Descriptor},
 };
 use flow::{Build, BuildContext, Component, ConfigError, Fault, Transform, Transformed, describe, parse_config};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::ordered::Ordered;
+use crate::{
+    cells::{RejectedRows, column, reshaped, without},
+    expression::common_type,
+    ordered::Ordered,
+};
 
 /// Keeps some columns, or drops some. Give one of the two.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -22,7 +26,8 @@ struct SelectConfig {
     except: Option<Vec<String>>,
 }
 
-/// Gives columns other names.
+/// Gives columns other names. Where a batch has a column of the new name already, the two become one: a record has what it
+/// has in either of them, and one that has both goes to the dead letters.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RenameConfig {
@@ -171,7 +176,7 @@ impl Transform for Select {
         }
         let fields: Vec<Field> = places.iter().map(|place| schema.fields[*place].clone()).collect();
         let columns: Vec<Column> = places.iter().map(|place| batch.columns()[*place].clone()).collect();
-        reshaped(&batch, fields, columns)
+        Ok(reshaped(&batch, fields, columns)?.into())
     }
 }
 
@@ -187,26 +192,72 @@ impl Transform for Rename {
                 field.name.clone_from(new);
             }
         }
-        if let Some(twice) = first_twice(fields.iter().map(|field| &field.name)) {
-            let collection = &batch.schema().collection;
-            return Err(Fault::stop(format!(
-                "two columns of '{collection}' would be called '{twice}': rename or drop the other one first"
-            )));
+        if first_twice(fields.iter().map(|field| &field.name)).is_some() {
+            return united(batch, fields);
         }
         let columns = batch.columns().to_vec();
-        reshaped(&batch, fields, columns)
+        Ok(reshaped(&batch, fields, columns)?.into())
     }
 }
 
-fn reshaped(batch: &Batch, fields: Vec<Field>, columns: Vec<Column>) -> Result<Transformed, Fault> {
-    let schema = Schema {
-        collection: batch.schema().collection.clone(),
-        fields,
-    };
-    let batch = batch
-        .with_columns(Arc::new(schema), columns)
-        .map_err(|error| Fault::stop(error.to_string()))?;
-    Ok(batch.into())
+/// The batch with these fields for its own, some of which have the same name: these become one column.
+fn united(batch: Batch, fields: Vec<Field>) -> Result<Transformed, Fault> {
+    let mut groups: Vec<(Field, Vec<usize>)> = Vec::with_capacity(fields.len());
+    for (place, field) in fields.into_iter().enumerate() {
+        match groups.iter_mut().find(|(known, _)| known.name == field.name) {
+            Some((known, places)) => {
+                known.key |= field.key;
+                known.nullable = true;
+                places.push(place);
+            }
+            None => groups.push((field, vec![place])),
+        }
+    }
+    let mut rejected = RejectedRows::new();
+    for row in 0..batch.rows() {
+        if let Some(reason) = groups.iter().find_map(|group| has_both(&batch, row, group)) {
+            rejected.push((row, reason));
+        }
+    }
+    let batch = without(batch, &rejected);
+    let (mut fields, mut columns) = (Vec::with_capacity(groups.len()), Vec::with_capacity(groups.len()));
+    for (mut field, places) in groups {
+        if let [place] = places.as_slice() {
+            columns.push(batch.columns()[*place].clone());
+        } else {
+            let had = |row| places.iter().map(move |place| (row, *place));
+            let value = |row| {
+                let mut cells = had(row).map(|(row, place)| batch.cell(row, place));
+                cells
+                    .find(|cell| *cell != Cell::Missing)
+                    .map_or(Value::Missing, |cell| cell.to_value())
+            };
+            let values: Vec<Value> = (0..batch.rows()).map(value).collect();
+            let types = places.iter().map(|place| &batch.schema().fields[*place].ty);
+            if types.clone().any(|ty| *ty != field.ty) {
+                field.ty = common_type(&values);
+            }
+            columns.push(column(&values, &field)?);
+        }
+        fields.push(field);
+    }
+    Ok(Transformed {
+        batch: reshaped(&batch, fields, columns)?,
+        rejected,
+    })
+}
+
+/// Why a row cannot have these columns as one, if it cannot.
+fn has_both(batch: &Batch, row: usize, (field, places): &(Field, Vec<usize>)) -> Option<String> {
+    let mut had = places.iter().filter(|place| batch.cell(row, **place) != Cell::Missing);
+    let (one, other) = (had.next()?, had.next()?);
+    let name = |place: &usize| &batch.schema().fields[*place].name;
+    Some(format!(
+        "the record has '{}' and '{}', which would both be called '{}': drop or rename one of them before",
+        name(one),
+        name(other),
+        field.name
+    ))
 }
 
 #[cfg(test)]
@@ -249,13 +300,33 @@ mod tests {
             "",
             "0: none of its fields is selected\n1: none",
         );
-        let clash = transform(&RENAME, r#"{"columns": {"a": "b"}}"#)
-            .apply(input)
-            .unwrap_err();
-        assert!(
-            clash.to_string().contains("two columns of 't' would be called 'b'"),
-            "{clash}"
-        );
+    }
+
+    #[test]
+    fn two_columns_of_one_name_are_one() {
+        let config = r#"{"columns": {"temp": "temperature"}}"#;
+        let rows = &["1|?|x", "?|2|y", "?|?|z", "3|4|w", "~|?|v"];
+        for (columns, schema, kept) in [
+            (
+                &["temp:i64", "temperature:i64", "t:text"],
+                "temperature:i64 t:text",
+                "1|x\n2|y\n?|z\n~|v",
+            ),
+            (
+                &["temp:i64", "temperature:text", "t:text"],
+                "temperature:any t:text",
+                "1|x\n2|y\n?|z\n~|v",
+            ),
+        ] {
+            let input = table(columns, rows);
+            let both = "3: the record has 'temp' and 'temperature', which would both be called 'temperature'";
+            check(&RENAME, config, input.clone(), kept, both);
+            let done = transform(&RENAME, config).apply(input).unwrap();
+            assert_eq!(shown_schema(&done.batch), schema);
+        }
+        // Also among columns that all get other names.
+        let input = table(&["a:i64", "b:i64", "c:i64"], &["1|2|?", "?|?|3"]);
+        check(&RENAME, r#"{"columns": {"a": "b", "b": "c"}}"#, input, "1|2\n?|3", "");
     }
 
     #[test]

@@ -18,7 +18,10 @@
 
 use bus_schema::data::{Cell, Type, Value, Zone};
 
-use crate::text::{fits_precision, float_units, parse, parse_json, push_json, shifted, shorten};
+use crate::{
+    object::list,
+    text::{fits_precision, float_units, parse, parse_json, push_json, shifted, shorten},
+};
 
 const DAY_NANOS: i128 = 86_400_000_000_000;
 
@@ -30,7 +33,7 @@ pub fn convert(cell: Cell<'_>, to: &Type) -> Result<Value, String> {
     }
     match cell {
         Cell::Text(text) if *to == Type::Json => parse_json(text).map(|()| Value::Json(text.to_string())),
-        Cell::Text(text) if *to == Type::List => json_list(text).ok_or_else(|| refusal(cell, to)),
+        Cell::Text(text) if *to == Type::List => list(text).ok_or_else(|| refusal(cell, to)),
         Cell::Text(text) => parse(text, to),
         Cell::Json(text) => from_json(text, to),
         _ => match to {
@@ -78,7 +81,7 @@ fn from_json(text: &str, to: &Type) -> Result<Value, String> {
         }
         _ if *to == Type::Text => Ok(Value::Text(text.to_string())),
         Some(b'[') if *to == Type::List => {
-            json_list(trimmed).ok_or_else(|| "is an array of more than plain values".to_string())
+            list(trimmed).ok_or_else(|| "is an array of more than plain values".to_string())
         }
         Some(b'{' | b'[') | None => Err(format!(
             "is JSON '{}', which is not a value of type {to}",
@@ -86,23 +89,6 @@ fn from_json(text: &str, to: &Type) -> Result<Value, String> {
         )),
         Some(_) => parse(trimmed, to),
     }
-}
-
-/// An array of plain values. Floats in it are the nearest ones, integers exact.
-fn json_list(text: &str) -> Option<Value> {
-    let items: Vec<serde_json::Value> = serde_json::from_str(text).ok()?;
-    let plain = |item| match item {
-        serde_json::Value::Null => Some(Value::Null),
-        serde_json::Value::Bool(v) => Some(Value::Bool(v)),
-        serde_json::Value::String(v) => Some(Value::Text(v)),
-        serde_json::Value::Number(n) => n
-            .as_i64()
-            .map(Value::I64)
-            .or_else(|| n.as_u64().map(Value::U64))
-            .or_else(|| n.as_f64().filter(|v| v.abs() < 1e16).map(Value::F64)),
-        serde_json::Value::Array(_) | serde_json::Value::Object(_) => None,
-    };
-    items.into_iter().map(plain).collect::<Option<_>>().map(Value::List)
 }
 
 fn plain(cell: Cell<'_>, to: &Type) -> Option<Value> {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bus_schema::{
-    data::{Batch, Cell, Op},
+    data::{Batch, Cell, Field, Op},
     plan::{ComponentRole, Descriptor},
 };
 use flow::{Build, BuildContext, Component, ConfigError, Fault, Transform, Transformed, describe, parse_config};
@@ -32,11 +32,15 @@ const FORM_BEFORE: u8 = 1;
 /// 2,000 records that were let through (fewer when several such transforms stand in a row); with more, or when the settings
 /// change, the oldest are forgotten, and what repeats them is let through: nothing is left out that has not come before. A
 /// delete is let through, and its record is forgotten.
+///
+/// Of records with a key, such as the captured changes of a table, one repeats another without `by` only if it is in all
+/// columns what the last one with its key was: a change is let through, and so is a change back. With `by`, also a change is
+/// left out that is equal in these columns: name one there that differs from change to change, such as a version.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-remembers" = true))]
 struct Config {
-    /// Records that are equal in these columns are one. Without this: in the key, or where there is no key, in all columns.
+    /// Records that are equal in these columns are one. Without this: in all columns.
     by: Option<Vec<String>>,
     /// Only among the last so many that were let through, up to 2,000.
     count: Option<usize>,
@@ -114,8 +118,28 @@ fn build(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigErr
     }))
 }
 
-/// What a record is known by: the first half of a SHA-256.
-type Print = [u8; 16];
+/// What a record is known by: halves of SHA-256, of what it is (its key) and of what it is like. A record without a key, and
+/// any with `by`, is what it is like: both are of the same one.
+type Print = [u8; 2 * HALF_BYTES];
+/// Half of a print.
+type Half = [u8; HALF_BYTES];
+const HALF_BYTES: usize = 8;
+
+/// What a record is, and what it is like.
+fn halves(print: &Print) -> (Half, Half) {
+    let (mut first, mut second) = (Half::default(), Half::default());
+    first.copy_from_slice(&print[..HALF_BYTES]);
+    second.copy_from_slice(&print[HALF_BYTES..]);
+    (first, second)
+}
+
+/// A record that was let through.
+#[derive(Clone, Copy)]
+struct Known {
+    order: u64,
+    at: i64,
+    like: Half,
+}
 
 struct Dedupe {
     config: Config,
@@ -133,8 +157,9 @@ struct Dedupe {
 /// The records that were let through, and in which order.
 #[derive(Default)]
 struct Seen {
-    by_print: HashMap<Print, (u64, i64)>,
-    by_order: BTreeMap<u64, Print>,
+    /// The last one of each that is the same.
+    known: HashMap<Half, Known>,
+    by_order: BTreeMap<u64, Half>,
     next: u64,
     /// How far time has come.
     pace: Pace,
@@ -177,41 +202,66 @@ impl State {
 
 impl Seen {
     fn insert(&mut self, print: Print, at: i64) {
-        self.remove(&print);
-        self.by_print.insert(print, (self.next, at));
-        self.by_order.insert(self.next, print);
+        let (half, like) = halves(&print);
+        self.remove(&half);
+        let order = self.next;
+        self.known.insert(half, Known { order, at, like });
+        self.by_order.insert(order, half);
         self.next += 1;
     }
 
-    fn remove(&mut self, print: &Print) {
-        if let Some((order, _)) = self.by_print.remove(print) {
-            self.by_order.remove(&order);
+    fn remove(&mut self, half: &Half) {
+        if let Some(known) = self.known.remove(half) {
+            self.by_order.remove(&known.order);
         }
     }
 
+    /// The time of the last record that is the same, if it was alike.
+    fn before(&self, print: &Print) -> Option<i64> {
+        let (half, like) = halves(print);
+        self.known
+            .get(&half)
+            .filter(|known| known.like == like)
+            .map(|known| known.at)
+    }
+
     fn in_order(&self) -> impl Iterator<Item = (Print, i64)> {
-        self.by_order
-            .values()
-            .filter_map(|print| Some((*print, self.by_print.get(print)?.1)))
+        self.by_order.values().filter_map(|half| {
+            let known = self.known.get(half)?;
+            let mut print = Print::default();
+            print[..HALF_BYTES].copy_from_slice(half);
+            print[HALF_BYTES..].copy_from_slice(&known.like);
+            Some((print, known.at))
+        })
     }
 
     /// Forgets the oldest, until so many are left and none of them is too old.
     fn forget(&mut self, most: usize, within: Option<i64>) {
-        while let Some((_, print)) = self.by_order.first_key_value() {
-            let print = *print;
-            let at = self.by_print.get(&print).map_or(i64::MIN, |(_, at)| *at);
+        while let Some((_, half)) = self.by_order.first_key_value() {
+            let half = *half;
+            let at = self.known.get(&half).map_or(i64::MIN, |known| known.at);
             let is_old = within.is_some_and(|within| self.pace.youngest().saturating_sub(at) >= within);
             if self.by_order.len() <= most && !is_old {
                 break;
             }
-            self.remove(&print);
+            self.remove(&half);
         }
     }
 }
 
+/// A column: its name, and where it stands if the batch has it.
+type Place = (String, Option<usize>);
+
+/// What tells the records of a batch apart.
+struct Traits {
+    /// The key; of records without one, and with `by`, the same as the others.
+    key: Option<Vec<Place>>,
+    all: Vec<Place>,
+}
+
 impl Transform for Dedupe {
     fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault> {
-        let columns = self.columns(&batch);
+        let traits = self.traits(&batch);
         let time = self
             .config
             .time
@@ -219,7 +269,7 @@ impl Transform for Dedupe {
             .map(|name| (name.clone(), batch.schema().index_of(name)));
         let (mut kept, mut rejected) = (Vec::with_capacity(batch.rows()), Vec::new());
         for row in 0..batch.rows() {
-            match self.is_new(&batch, row, &columns, time.as_ref()) {
+            match self.is_new(&batch, row, &traits, time.as_ref()) {
                 Ok(true) => kept.push(row),
                 Ok(false) => {}
                 Err(reason) => rejected.push((row, reason)),
@@ -265,31 +315,31 @@ impl Transform for Dedupe {
 }
 
 impl Dedupe {
-    /// What tells records apart: where each column stands, if the batch has it.
-    fn columns(&self, batch: &Batch) -> Vec<(String, Option<usize>)> {
+    fn traits(&self, batch: &Batch) -> Traits {
         let schema = batch.schema();
         if let Some(names) = &self.config.by {
-            return names.iter().map(|name| (name.clone(), schema.index_of(name))).collect();
+            let all = names.iter().map(|name| (name.clone(), schema.index_of(name)));
+            return Traits {
+                key: None,
+                all: all.collect(),
+            };
         }
-        let has_key = schema.fields.iter().any(|field| field.key);
-        let chosen = schema
-            .fields
-            .iter()
-            .enumerate()
-            .filter(|(_, field)| field.key || !has_key);
-        chosen.map(|(place, field)| (field.name.clone(), Some(place))).collect()
+        let fields = schema.fields.iter().enumerate();
+        let place = |(place, field): (usize, &Field)| (field.name.clone(), Some(place));
+        let key: Vec<Place> = fields.clone().filter(|(_, field)| field.key).map(place).collect();
+        let mut all: Vec<Place> = fields.map(place).collect();
+        // Another batch may have the same columns in another order.
+        all.sort_unstable();
+        Traits {
+            key: (!key.is_empty()).then_some(key),
+            all,
+        }
     }
 
-    fn is_new(
-        &mut self,
-        batch: &Batch,
-        row: usize,
-        columns: &[(String, Option<usize>)],
-        time: Option<&(String, Option<usize>)>,
-    ) -> Result<bool, String> {
-        let print = self.print(batch, row, columns)?;
+    fn is_new(&mut self, batch: &Batch, row: usize, traits: &Traits, time: Option<&Place>) -> Result<bool, String> {
+        let print = self.print(batch, row, traits)?;
         if batch.op(row) == Op::Delete {
-            self.seen.remove(&print);
+            self.seen.remove(&halves(&print).0);
             return Ok(true);
         }
         let cell = |place: &Option<usize>| place.map_or(Cell::Missing, |place| batch.cell(row, place));
@@ -297,7 +347,7 @@ impl Dedupe {
             Some((name, place)) => moment(cell(place), name)?.0,
             None => 0,
         };
-        let before = self.seen.by_print.get(&print).map(|(_, before)| *before);
+        let before = self.seen.before(&print);
         let repeats = before.is_some_and(|before| {
             let apart = at.saturating_sub(before).saturating_abs();
             self.within.is_none_or(|within| apart < within)
@@ -311,13 +361,27 @@ impl Dedupe {
         Ok(!repeats)
     }
 
-    fn print(&self, batch: &Batch, row: usize, columns: &[(String, Option<usize>)]) -> Result<Print, String> {
+    fn print(&self, batch: &Batch, row: usize, traits: &Traits) -> Result<Print, String> {
+        let all = self.digest(batch, row, &traits.all)?;
+        let mut print: Print = all.first_chunk().copied().unwrap_or_default();
+        if let Some(key) = &traits.key {
+            let key = self.digest(batch, row, key)?;
+            print.copy_within(..HALF_BYTES, HALF_BYTES);
+            print[..HALF_BYTES].copy_from_slice(&key[..HALF_BYTES]);
+        }
+        Ok(print)
+    }
+
+    fn digest(&self, batch: &Batch, row: usize, columns: &[Place]) -> Result<[u8; 32], String> {
         let mut digest = Sha256::new();
         for (name, place) in columns {
             let cell = place.map_or(Cell::Missing, |place| batch.cell(row, place));
-            // Of whole records, a field that is not there is a trait like any other.
-            let is_known = self.config.by.is_none() || !matches!(cell, Cell::Missing | Cell::Unchanged);
-            if !is_known {
+            if self.config.by.is_none() {
+                // Another batch may not even have the column.
+                if cell == Cell::Missing {
+                    continue;
+                }
+            } else if matches!(cell, Cell::Missing | Cell::Unchanged) {
                 return Err(format!("the record does not say what its field '{name}' is"));
             }
             // With names and lengths: columns come and go, and "a" and "bc" are not "ab" and "c". Null is not the empty text.
@@ -326,16 +390,15 @@ impl Dedupe {
                 digest.update((part.len() as u64).to_be_bytes());
                 digest.update(part);
             }
-            digest.update([u8::from(cell.is_value()) | u8::from(cell == Cell::Missing) << 1]);
+            digest.update([u8::from(cell.is_value()) | u8::from(cell == Cell::Unchanged) << 1]);
         }
-        let digest: [u8; 32] = digest.finalize().into();
-        Ok(digest.first_chunk().copied().unwrap_or_default())
+        Ok(digest.finalize().into())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bus_schema::data::{BatchBuilder, Origin};
+    use bus_schema::data::{BatchBuilder, Origin, Schema, Type};
     use proptest::prelude::*;
 
     use super::*;
@@ -427,6 +490,66 @@ mod tests {
         let done = dedupe("{}").apply(builder.finish(Origin::default())).unwrap();
         let ops: Vec<Op> = (0..done.batch.rows()).map(|row| done.batch.op(row)).collect();
         assert_eq!(ops, [Op::Insert, Op::Delete, Op::Insert]);
+    }
+
+    #[test]
+    fn changes_are_no_repetitions() {
+        let schema = Schema {
+            collection: "t".into(),
+            fields: vec![Field::new("k", Type::I64).key(), Field::new("v", Type::I64)],
+        };
+        let mut builder = BatchBuilder::new(schema.into());
+        let mut wanted = Vec::new();
+        for (op, key, value, passes) in [
+            (Op::Upsert, 1, Cell::I64(1), true),
+            (Op::Upsert, 1, Cell::I64(1), false),
+            (Op::Upsert, 1, Cell::I64(2), true),
+            (Op::Upsert, 2, Cell::I64(2), true),
+            // Back to what it was.
+            (Op::Update, 1, Cell::I64(1), true),
+            (Op::Update, 1, Cell::I64(1), false),
+            (Op::Update, 1, Cell::Unchanged, true),
+            // A delete has only the key.
+            (Op::Delete, 2, Cell::Missing, true),
+            (Op::Upsert, 2, Cell::I64(2), true),
+        ] {
+            builder.push(op, &[Cell::I64(key), value]).unwrap();
+            if passes {
+                wanted.push((op, key, value.to_value()));
+            }
+        }
+        let input = builder.finish(Origin::default());
+        for cut in 0..input.rows() {
+            let (mut first, mut later) = (dedupe("{}"), dedupe("{}"));
+            let mut found = Vec::new();
+            let mut take = |batch: &Batch| {
+                for row in 0..batch.rows() {
+                    let Cell::I64(key) = batch.cell(row, 0) else {
+                        panic!("no key")
+                    };
+                    found.push((batch.op(row), key, batch.cell(row, 1).to_value()));
+                }
+            };
+            take(&first.apply(input.slice(0..cut)).unwrap().batch);
+            later.restore(Some(&first.state()), flow::STATES_BYTES_MAX).unwrap();
+            take(&later.apply(input.slice(cut..input.rows())).unwrap().batch);
+            assert_eq!(found, wanted, "{cut}");
+        }
+    }
+
+    #[test]
+    fn other_columns_in_a_batch_do_not_matter() {
+        let mut all = dedupe("{}");
+        for (columns, row, rows) in [
+            (&["a:i64", "b:i64"][..], "1|2", 1),
+            (&["b:i64", "a:i64"], "2|1", 0),
+            (&["a:i64", "b:i64", "c:text"], "1|2|?", 0),
+            (&["a:i64", "b:i64", "c:text"], "1|2|~", 1),
+            (&["a:i64", "b:i64", "c:text"], "1|2|=", 1),
+        ] {
+            let done = all.apply(table(columns, &[row])).unwrap();
+            assert_eq!(done.batch.rows(), rows, "{columns:?} {row}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    cells::{RejectedRows, compute, put, without},
+    cells::{RejectedRows, compute_bounded, put, without},
     convert::convert,
     expression::{Expression, common_type},
     ordered::Ordered,
@@ -18,7 +18,7 @@ use crate::{
 
 /// Adds columns computed by expressions. A name that exists already is replaced in its place; new ones come last, in the
 /// order written. Every expression sees the incoming columns, not each other's results. A row for which one fails goes to
-/// the dead letters.
+/// the dead letters; so do the rows of one batch that would make it larger by 16 MiB.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -143,7 +143,7 @@ impl Derive {
             .iter()
             .map(|computed| computed.expression.bind(batch))
             .collect();
-        compute(batch.rows(), bound.len(), |row, index| {
+        compute_bounded(batch, bound.len(), |row, index| {
             let Computed { name, ty, .. } = &self.columns[index];
             let value = bound[index].value(row)?;
             match ty {
@@ -205,6 +205,24 @@ mod tests {
         ] {
             check(&DERIVE, config, input.clone(), kept, rejected);
         }
+    }
+
+    #[test]
+    fn growth_is_bounded() {
+        // Half a million bytes of each row.
+        let hundred = "a".repeat(100);
+        let rows = vec![hundred.as_str(); 40];
+        let long = "b".repeat(5_000);
+        let config = serde_json::json!({"columns": {"x": format!("replace(t, \"a\", \"{long}\")"), "y": "t"}});
+        let done = transform(&DERIVE, &config.to_string())
+            .apply(table(&["t:text"], &rows))
+            .unwrap();
+        assert_eq!((done.batch.rows(), done.rejected.len()), (33, 7));
+        let (row, reason) = &done.rejected[0];
+        assert!(
+            *row == 33 && reason.contains("would make the batch larger by more than 16777216 bytes"),
+            "{row}: {reason}"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    cells::{compute, put, without},
+    cells::{compute_bounded, put, without},
     constant::Constant,
     convert::convert,
     ordered::Ordered,
@@ -116,7 +116,7 @@ impl Transform for Fill {
             .iter()
             .filter_map(|column| target(&batch, column))
             .collect();
-        let (values, rejected) = compute(batch.rows(), targets.len(), |row, index| {
+        let (values, rejected) = compute_bounded(&batch, targets.len(), |row, index| {
             let target = &targets[index];
             let cell = target.place.map_or(Cell::Missing, |place| batch.cell(row, place));
             let is_empty = match batch.op(row) {

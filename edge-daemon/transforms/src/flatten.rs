@@ -81,11 +81,13 @@ fn build(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigErr
     if !(1..=DEPTH_MAX).contains(&config.depth) {
         return Err(ConfigError::at("depth", format!("it is from 1 to {DEPTH_MAX}")));
     }
-    Ok(Box::new(Flatten { config }))
+    Ok(Box::new(Flatten { config, left: 0 }))
 }
 
 struct Flatten {
     config: Config,
+    /// Rows of the last batch that it has not taken.
+    left: usize,
 }
 
 impl Transform for Flatten {
@@ -95,14 +97,20 @@ impl Transform for Flatten {
         } = &self.config;
         let places = places(&batch, &self.config.columns);
         let schema = batch.schema().clone();
-        spread(batch, &places, *keep, |place, cell| {
+        let (done, left) = spread(batch, &places, *keep, |place, cell| {
             let own = || format!("{}{separator}", schema.fields[place].name);
             let prefix = self.config.prefix.clone().unwrap_or_else(own);
             match cell {
                 Cell::Json(text) | Cell::Text(text) => fields(text, &prefix, separator, depth - 1),
                 cell => Err(format!("is no JSON object: '{}'", shorten(&cell.to_string()))),
             }
-        })
+        })?;
+        self.left = left;
+        Ok(done)
+    }
+
+    fn left(&mut self) -> usize {
+        self.left
     }
 }
 
@@ -180,13 +188,52 @@ mod tests {
             &["k:i64", "p:json"],
             &rows.iter().map(String::as_str).collect::<Vec<_>>(),
         );
-        let done = transform(&FLATTEN, r#"{"columns": ["p"]}"#).apply(input).unwrap();
-        assert_eq!((done.batch.rows(), done.batch.columns().len()), (25, 1_001));
-        assert_eq!(done.rejected.len(), 5);
-        assert!(
-            done.rejected[0].1.contains("more than 1000 different fields"),
-            "{:?}",
-            done.rejected
+        let mut flatten = transform(&FLATTEN, r#"{"columns": ["p"]}"#);
+        let (mut at, mut pieces) = (0, Vec::new());
+        while at < input.rows() {
+            let done = flatten.apply(input.slice(at..input.rows())).unwrap();
+            assert_eq!(
+                done.rejected,
+                [],
+                "the others do not fit, and nothing is wrong with them"
+            );
+            pieces.push((done.batch.rows(), done.batch.columns().len()));
+            at = input.rows() - flatten.left();
+        }
+        assert_eq!(pieces, [(25, 1_001), (5, 201)]);
+    }
+
+    #[test]
+    fn records_are_as_wide_as_a_schema() {
+        let many = |fields: usize| {
+            let fields: Vec<String> = (0..fields).map(|n| format!("\"f{n}\":{n}")).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        let others: Vec<String> = (0..30).map(|n| format!("o{n}:i64")).collect();
+        let columns: Vec<&str> = ["p:json"]
+            .into_iter()
+            .chain(others.iter().map(String::as_str))
+            .collect();
+        let row = |object: String| format!("{object}{}", "|1".repeat(30));
+        let rows = [row(many(994)), row(many(995)), row(many(2))];
+        let input = table(&columns, &rows.each_ref().map(String::as_str));
+        let mut flatten = transform(&FLATTEN, r#"{"columns": ["p"]}"#);
+        let done = flatten.apply(input.clone()).unwrap();
+        assert_eq!(
+            (done.batch.rows(), done.batch.columns().len(), flatten.left()),
+            (1, 1_024, 2)
+        );
+        let done = flatten.apply(input.slice(1..3)).unwrap();
+        assert_eq!(
+            (done.batch.rows(), done.batch.columns().len(), flatten.left()),
+            (1, 32, 0)
+        );
+        assert_eq!(
+            done.rejected,
+            [(
+                0,
+                "more than 994 fields came of it, and a record has 1024 at most".to_string()
+            )]
         );
     }
 

@@ -1,5 +1,7 @@
 //! logfmt, the lines of `name=value` that many programs log: reading and writing one line. Values are texts.
 
+use std::{fmt::Write as _, str::Chars};
+
 use bus_schema::data::{Cell, Value};
 
 use crate::{
@@ -24,7 +26,7 @@ pub(crate) fn read(line: &str) -> Result<Found, String> {
         let (value, after) = match after.strip_prefix('=') {
             None => (Value::Bool(true), after),
             Some(quoted) if quoted.starts_with('"') => {
-                let (text, after) = unquoted(&quoted[1..]).ok_or_else(|| wrong("a quote does not end"))?;
+                let (text, after) = unquoted(&quoted[1..]).map_err(wrong)?;
                 if !(after.is_empty() || after.starts_with(char::is_whitespace)) {
                     return Err(wrong("something follows a quote"));
                 }
@@ -45,23 +47,46 @@ pub(crate) fn read(line: &str) -> Result<Found, String> {
     }
 }
 
-/// A quoted text without its quotes, and what follows it.
-fn unquoted(text: &str) -> Option<(String, &str)> {
+/// A quoted text without its quotes, and what follows it; or what is wrong with it.
+fn unquoted(text: &str) -> Result<(String, &str), &'static str> {
+    const OPEN: &str = "a quote does not end";
     let mut out = String::new();
-    let mut chars = text.char_indices();
-    while let Some((at, char)) = chars.next() {
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
         match char {
-            '"' => return Some((out, &text[at + 1..])),
-            '\\' => match chars.next()?.1 {
+            '"' => return Ok((out, chars.as_str())),
+            '\\' => match chars.next().ok_or(OPEN)? {
                 'n' => out.push('\n'),
                 'r' => out.push('\r'),
                 't' => out.push('\t'),
+                'u' => out.push(escaped(&mut chars)?),
                 other => out.push(other),
             },
             other => out.push(other),
         }
     }
-    None
+    Err(OPEN)
+}
+
+/// The character of a `\u` by its digits, of which one beyond the first 65,536 needs two.
+fn escaped(chars: &mut Chars<'_>) -> Result<char, &'static str> {
+    const WRONG: &str = "a \\u does not name a character with four hexadecimal digits";
+    let first = unit(chars).ok_or(WRONG)?;
+    let is_half = (0xD800..0xDC00).contains(&first);
+    let second = is_half.then(|| {
+        let follows = chars.next() == Some('\\') && chars.next() == Some('u');
+        follows.then(|| unit(chars)).flatten()
+    });
+    let units = [Some(first), second.flatten()];
+    let char = char::decode_utf16(units.into_iter().flatten()).next();
+    char.and_then(Result::ok).ok_or(WRONG)
+}
+
+/// Four hexadecimal digits.
+fn unit(chars: &mut Chars<'_>) -> Option<u16> {
+    let digit = |chars: &mut Chars<'_>| chars.next().and_then(|char| char.to_digit(16));
+    let number = (0..4).try_fold(0, |number, _| Some(number * 16 + digit(chars)?))?;
+    u16::try_from(number).ok()
 }
 
 /// One line of these fields; those without a value are left out.
@@ -89,6 +114,8 @@ pub(crate) fn write<'a>(fields: impl Iterator<Item = (&'a str, Cell<'a>)>) -> Re
                 '\n' => out.push_str("\\n"),
                 '\r' => out.push_str("\\r"),
                 '\t' => out.push_str("\\t"),
+                // Writing into a string cannot fail.
+                control if control.is_control() => drop(write!(out, "\\u{:04x}", u32::from(control))),
                 other => out.push(other),
             }
         }
@@ -113,6 +140,12 @@ mod tests {
                 r#"  msg="it is \"so\"\n"  x=a=b  "#,
                 Some(vec![("msg", text("it is \"so\"\n")), ("x", text("a=b"))]),
             ),
+            (r#"a="\u0007 \u00E9\ud83d\ude00""#, Some(vec![("a", text("\u{7} é😀"))])),
+            (r#"a="\u00g7""#, None),
+            (r#"a="\u07""#, None),
+            (r#"a="\ud83d""#, None),
+            (r#"a="\ud83d\u0041""#, None),
+            (r#"a="\ude00""#, None),
             ("", None),
             ("=1", None),
             (r#"a="x"#, None),
@@ -133,6 +166,8 @@ mod tests {
                 .contains("more than 1000")
         );
         assert!(write([("a b", Cell::I64(1))].into_iter()).is_err());
+        let controls = write([("a", Cell::Text("\u{7}\n\u{85}"))].into_iter());
+        assert_eq!(controls.as_deref(), Ok(r#"a="\u0007\n\u0085""#));
     }
 
     proptest::proptest! {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bus_schema::data::{Cell, Type, Value};
+use bus_schema::data::{Type, Value};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, MapAccess, Visitor},
@@ -10,7 +10,6 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    convert::convert,
     spread::{FIELDS_MAX, Found},
     text::{SCALE_MAX, decimal, parse, parse_json, shorten},
 };
@@ -53,6 +52,18 @@ pub(crate) fn items(text: &str) -> Result<Vec<Value>, String> {
     items.into_iter().map(|item| value(item.get())).collect()
 }
 
+/// An array of plain values.
+pub(crate) fn list(text: &str) -> Option<Value> {
+    let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+    let plain = |item: &RawValue| {
+        let is_plain = !item.get().starts_with(['[', '{']);
+        let value = is_plain.then(|| value(item.get()).ok()).flatten()?;
+        // A number that nothing can hold.
+        (!matches!(value, Value::Json(_))).then_some(value)
+    };
+    items.into_iter().map(plain).collect::<Option<_>>().map(Value::List)
+}
+
 /// The value that a piece of JSON is.
 fn value(raw: &str) -> Result<Value, String> {
     Ok(match raw.as_bytes().first() {
@@ -60,25 +71,59 @@ fn value(raw: &str) -> Result<Value, String> {
         Some(b't') => Value::Bool(true),
         Some(b'f') => Value::Bool(false),
         Some(b'n') => Value::Null,
-        Some(b'[') => convert(Cell::Json(raw), &Type::List).unwrap_or_else(|_| Value::Json(raw.to_string())),
+        Some(b'[') => list(raw).unwrap_or_else(|| Value::Json(raw.to_string())),
         Some(b'{') | None => Value::Json(raw.to_string()),
         Some(_) => number(raw),
     })
 }
 
-/// An integer, else a float; what neither can hold is a decimal, else JSON as it was written.
+/// An integer, else the float whose shortest form has the same digits; what neither can hold is a decimal, else JSON as it
+/// was written.
 pub(crate) fn number(raw: &str) -> Value {
-    if let Ok(int) = raw.parse() {
-        return Value::I64(int);
+    match raw.parse() {
+        // An integer has no negative zero.
+        Ok(0) if raw.starts_with('-') => return Value::F64(-0.0),
+        Ok(int) => return Value::I64(int),
+        Err(_) => {}
     }
     if let Ok(int) = raw.parse() {
         return Value::U64(int);
     }
-    if let Ok(float) = parse(raw, &Type::F64) {
-        return float;
+    if let Ok(Value::F64(float)) = parse(raw, &Type::F64)
+        && has_digits(float, raw)
+    {
+        return Value::F64(float);
     }
     let exact = (0..=SCALE_MAX).find_map(|scale| Some(Value::Decimal(decimal(raw, 0, scale)?, scale)));
     exact.unwrap_or_else(|| Value::Json(raw.to_string()))
+}
+
+/// Whether the float's shortest form is the number that was written.
+fn has_digits(float: f64, raw: &str) -> bool {
+    // So many digits always come back, but of numbers too small for a whole float.
+    let is_short = raw.len() <= f64::DIGITS as usize && !raw.contains(['e', 'E']);
+    is_short || significant(&format!("{float:e}")) == significant(raw)
+}
+
+/// The digits of a number without the zeros around them, and the power of ten of the first of them.
+fn significant(number: &str) -> Option<(String, i64)> {
+    let (mantissa, exponent) = match number.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
+        None => (number, 0),
+    };
+    let mantissa = mantissa.trim_start_matches(['-', '+']);
+    let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{part}");
+    let from_first = digits.trim_start_matches('0');
+    let power = whole.len() as i64 - (digits.len() - from_first.len()) as i64;
+    let digits = from_first.trim_end_matches('0');
+    // Zero is the same with whatever power.
+    let power = if digits.is_empty() {
+        0
+    } else {
+        exponent.checked_add(power)?
+    };
+    Some((digits.to_string(), power))
 }
 
 struct Object<'a>(Vec<(String, &'a RawValue)>);
@@ -123,6 +168,27 @@ mod tests {
             ("36893488147419103233", Value::Decimal(36_893_488_147_419_103_233, 0)),
             ("1.5", Value::F64(1.5)),
             ("6.02e23", Value::F64(6.02e23)),
+            ("-0", Value::F64(-0.0)),
+            ("-0.00", Value::F64(-0.0)),
+            ("0.1000", Value::F64(0.1)),
+            (
+                "100000000000000000000000",
+                Value::Decimal(100_000_000_000_000_000_000_000, 0),
+            ),
+            ("0.30000000000000004", Value::F64(0.1 + 0.2)),
+            ("5e-324", Value::F64(5e-324)),
+            ("12345678901234567.89", Value::Decimal(1_234_567_890_123_456_789, 2)),
+            ("0.1000000000000000055", Value::Decimal(1_000_000_000_000_000_055, 19)),
+            ("1e-400", Value::Json("1e-400".into())),
+            (
+                "1.234567890123456789e300",
+                Value::Json("1.234567890123456789e300".into()),
+            ),
+            (
+                "[1,12345678901234567.89]",
+                Value::List(vec![Value::I64(1), Value::Decimal(1_234_567_890_123_456_789, 2)]),
+            ),
+            ("[-0]", Value::List(vec![Value::F64(-0.0)])),
             ("1e400", Value::Json("1e400".into())),
             ("\"a\\n\"", Value::Text("a\n".into())),
             ("true", Value::Bool(true)),
@@ -131,7 +197,10 @@ mod tests {
             ("[1,[2]]", Value::Json("[1,[2]]".into())),
             ("{\"a\":1}", Value::Json("{\"a\":1}".into())),
         ] {
-            assert_eq!(value(raw), Ok(wanted), "{raw}");
+            let found = value(raw).unwrap();
+            assert_eq!(found, wanted, "{raw}");
+            // Negative zero is equal to zero.
+            assert_eq!(found.as_cell().to_string(), wanted.as_cell().to_string(), "{raw}");
         }
     }
 

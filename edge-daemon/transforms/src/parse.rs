@@ -131,6 +131,7 @@ fn build(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigErr
         how,
         prefix: config.prefix,
         keep: config.keep,
+        left: 0,
     }))
 }
 
@@ -146,6 +147,8 @@ struct Parse {
     how: How,
     prefix: String,
     keep: bool,
+    /// Rows of the last batch that it has not taken.
+    left: usize,
 }
 
 enum How {
@@ -159,7 +162,7 @@ enum How {
 impl Transform for Parse {
     fn apply(&mut self, batch: Batch) -> Result<Transformed, Fault> {
         let places = places(&batch, &self.column);
-        spread(batch, &places, self.keep, |_, cell| {
+        let (done, left) = spread(batch, &places, self.keep, |_, cell| {
             let mut found = match cell {
                 Cell::Text(text) | Cell::Json(text) => self.how.read(text)?,
                 Cell::Bytes(bytes) => {
@@ -172,7 +175,13 @@ impl Transform for Parse {
                 found.iter_mut().for_each(|(name, _)| name.insert_str(0, &self.prefix));
             }
             Ok(found)
-        })
+        })?;
+        self.left = left;
+        Ok(done)
+    }
+
+    fn left(&mut self) -> usize {
+        self.left
     }
 }
 
@@ -221,7 +230,10 @@ fn csv_fields(text: &str, names: &[String], delimiter: u8) -> Result<Found, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check, check_config, shown_schema, table, transform};
+    use crate::{
+        cells::NEW_CELLS_MAX,
+        testing::{check, check_config, shown_schema, table, transform},
+    };
 
     #[test]
     fn texts_are_taken_apart() {
@@ -277,6 +289,31 @@ mod tests {
         let bytes = table(&["m:bytes"], &["613d31", "ff"]);
         let config = r#"{"column": "m", "format": "logfmt"}"#;
         check(&PARSE, config, bytes, "1", "1: column 'm' is not UTF-8");
+    }
+
+    #[test]
+    fn different_names_do_not_make_a_batch_large() {
+        let rows: Vec<String> = (0..4_000).map(|row| format!("k{}=x", row % 1_000)).collect();
+        let input = table(&["m:text"], &rows.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut parse = transform(&PARSE, r#"{"column": "m", "format": "logfmt"}"#);
+        let (mut at, mut cells, mut pieces) = (0, 0, 0);
+        while at < input.rows() {
+            let done = parse.apply(input.slice(at..input.rows())).unwrap();
+            let (rows, columns) = (done.batch.rows(), done.batch.columns().len());
+            assert!(
+                rows * columns <= NEW_CELLS_MAX && done.rejected.is_empty(),
+                "{rows} x {columns}"
+            );
+            for row in 0..rows {
+                let place = done.batch.schema().index_of(&format!("k{}", (at + row) % 1_000));
+                assert_eq!(done.batch.cell(row, place.unwrap()), Cell::Text("x"), "{}", at + row);
+            }
+            (cells, pieces) = (cells + rows * columns, pieces + 1);
+            assert!(parse.left() < input.rows() - at, "it takes something");
+            at = input.rows() - parse.left();
+        }
+        assert_eq!(pieces, 8);
+        assert!(cells <= 8 * NEW_CELLS_MAX, "{cells}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    cells::{compute, named_columns, put, without},
+    cells::{compute_bounded, named_columns, put, untold, without},
     convert::convert,
     line::{Line, Precision},
     logfmt,
@@ -18,7 +18,8 @@ use crate::{
 };
 
 /// Writes columns into one text, in a column of its own. The columns stay: `select` keeps the text alone. A row that the
-/// format has no way to write goes to the dead letters.
+/// format has no way to write goes to the dead letters. So does an update that does not say what one of the columns is, since
+/// it did not change: the text would replace a whole one (REPLICA IDENTITY FULL makes PostgreSQL say it).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -180,7 +181,14 @@ impl Transform for Render {
             place.is_some_and(|place| matches!(batch.schema().fields[place].ty, Type::List | Type::Any))
         };
         let has_lists = names.iter().any(has_list);
-        let (mut values, rejected) = compute(batch.rows(), 1, |row, _| {
+        let untold_columns = self.untold_columns(&batch, &names);
+        let (mut values, rejected) = compute_bounded(&batch, 1, |row, _| {
+            if let Some(place) = untold_columns
+                .iter()
+                .find(|place| batch.cell(row, **place) == Cell::Unchanged)
+            {
+                return Err(untold(&batch.schema().fields[*place].name));
+            }
             let row = Row { batch: &batch, row };
             let lists = if has_lists { row.lists(&names)? } else { Vec::new() };
             let fields = names.iter().enumerate().map(|(at, name)| {
@@ -216,6 +224,22 @@ impl Render {
         names.filter(|name| is_field(name)).cloned().collect()
     }
 
+    /// Where the written columns stand in which a value may not be told.
+    fn untold_columns(&self, batch: &Batch, names: &[String]) -> Vec<usize> {
+        let fields = batch.schema().fields.iter().zip(batch.columns()).enumerate();
+        let is_written = |name: &String| {
+            let beside = match &self.how {
+                How::LineProtocol { tags, time, .. } => tags.contains(name) || time.as_ref() == Some(name),
+                How::Json | How::Csv(_) | How::Logfmt => false,
+            };
+            beside || names.contains(name)
+        };
+        fields
+            .filter(|(_, (field, column))| !column.is_told() && is_written(&field.name))
+            .map(|(place, _)| place)
+            .collect()
+    }
+
     fn line<'a>(&self, row: &Row<'a>, fields: impl Iterator<Item = (&'a str, Cell<'a>)>) -> Result<String, String> {
         let How::LineProtocol {
             measurement,
@@ -239,7 +263,7 @@ impl Render {
 
 fn json<'a>(fields: impl Iterator<Item = (&'a str, Cell<'a>)>) -> Result<String, String> {
     let mut out = vec![b'{'];
-    for (name, cell) in fields.filter(|(_, cell)| !matches!(cell, Cell::Missing | Cell::Unchanged)) {
+    for (name, cell) in fields.filter(|(_, cell)| *cell != Cell::Missing) {
         if out.len() > 1 {
             out.push(b',');
         }
@@ -275,6 +299,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        columns::SELECT,
         parse::PARSE,
         testing::{check, check_config, shown, shown_schema, table, transform},
     };
@@ -283,7 +308,7 @@ mod tests {
     fn columns_become_a_text() {
         let input = table(
             &["k:i64", "t:text", "f:f64", "at:timestamp_utc"],
-            &["1|a \"b\"|0.5|1970-01-01T00:00:01.5Z", "~|?|=|~", "3||NaN|?"],
+            &["1|a \"b\"|0.5|1970-01-01T00:00:01.5Z", "~|?|?|~", "3||NaN|?"],
         );
         for (config, kept, rejected) in [
             (
@@ -334,6 +359,47 @@ mod tests {
                     .all(|(found, wanted)| found.starts_with(wanted)),
                 "{found:?}"
             );
+        }
+        // What did not change is not told, and not nothing.
+        let rows = &["1|2|=|1970-01-01T00:00:01Z", "=|2|x|1970-01-01T00:00:01Z", "3|4|y|="];
+        let input = table(&["k:i64", "n:i64", "t:text", "at:timestamp_utc"], rows);
+        for (config, kept, rejected) in [
+            (
+                r#"{"format": "json", "columns": ["n"]}"#,
+                [r#"{"n":2}"#, r#"{"n":2}"#, r#"{"n":4}"#].as_slice(),
+                "",
+            ),
+            (
+                r#"{"format": "json", "columns": ["n", "t"]}"#,
+                &[r#"{"n":2,"t":"x"}"#, r#"{"n":4,"t":"y"}"#],
+                "0: the update does not say what 't' is",
+            ),
+            (
+                r#"{"format": "csv"}"#,
+                &[],
+                "0: the update does not say what 't' is\n1: the update does not say what 'k' is\n2: the",
+            ),
+            (
+                r#"{"format": "logfmt", "columns": ["k", "n"]}"#,
+                &["k=1 n=2", "k=3 n=4"],
+                "1: the update does not say what 'k' is",
+            ),
+            (
+                r#"{"format": "line_protocol", "measurement": "m", "columns": ["n"], "tags": ["t"], "time": "at", "precision": "s"}"#,
+                &["m,t=x n=2i 1"],
+                "0: the update does not say what 't' is\n2: the update does not say what 'at' is",
+            ),
+        ] {
+            let config = config.replacen('{', "{\"column\": \"out\", ", 1);
+            let done = transform(&RENDER, &config).apply(input.clone()).unwrap();
+            let found: Vec<String> = done.rejected.iter().map(|(row, why)| format!("{row}: {why}")).collect();
+            let starts = found
+                .iter()
+                .zip(rejected.lines())
+                .all(|(found, wanted)| found.starts_with(wanted));
+            assert!(starts && found.len() == rejected.lines().count(), "{config}: {found:?}");
+            let out = transform(&SELECT, r#"{"columns": ["out"]}"#).apply(done.batch).unwrap();
+            assert_eq!(shown(&out.batch), kept.join("\n"), "{config}");
         }
         let replaced = r#"{"column": "k", "format": "csv", "columns": ["k"]}"#;
         check(&RENDER, replaced, table(&["k:i64"], &["5", "~"]), "5\n\"\"", "");

@@ -9,7 +9,7 @@ use bus_schema::{
 };
 use chrono::{
     DateTime, Datelike as _, FixedOffset, NaiveDateTime, NaiveTime, Timelike as _,
-    format::{Item, Parsed, StrftimeItems, parse},
+    format::{Fixed, Item, Parsed, StrftimeItems, parse},
 };
 use flow::{Build, BuildContext, Component, ConfigError, Fault, Transform, Transformed, describe, parse_config};
 use schemars::JsonSchema;
@@ -40,7 +40,7 @@ struct Config {
     #[serde(default, rename = "as")]
     to: To,
     /// How texts are written: `%d.%m.%Y %H:%M:%S%.f`, `%b %e %I:%M %p`, `%Y-%m-%dT%H:%M:%S%z`. Without a time of day it is
-    /// midnight.
+    /// midnight. The name of a zone (`%Z`) tells no offset, and is refused: name the zone in `zone`.
     pattern: Option<String>,
     /// What numbers count since 1970, in UTC. When reading, texts may hold the number.
     unit: Option<Precision>,
@@ -147,6 +147,11 @@ fn pattern(text: &str) -> Result<Vec<Item<'static>>, ConfigError> {
     let items = items.map_err(|_| ConfigError::at("pattern", format!("'{text}' holds a '%' that means nothing")))?;
     if items.is_empty() {
         return Err(ConfigError::at("pattern", "say how the text is written"));
+    }
+    if items.contains(&Item::Fixed(Fixed::TimezoneName)) {
+        let message = "'%Z' is the name of a zone, which does not tell its offset: name the zone in 'zone', or use '%z' \
+                       where the text has the offset";
+        return Err(ConfigError::at("pattern", message));
     }
     Ok(items)
 }
@@ -515,6 +520,14 @@ mod tests {
             (
                 r#"{"columns": ["a"], "pattern": "%Q"}"#,
                 "pattern: '%Q' holds a '%' that means nothing",
+            ),
+            (
+                r#"{"columns": ["a"], "pattern": "%F %T %Z"}"#,
+                "pattern: '%Z' is the name of a zone, which does not tell its offset: name the zone in 'zone'",
+            ),
+            (
+                r#"{"columns": ["a"], "as": "text", "pattern": "%F %T %Z"}"#,
+                "pattern: '%Z' is the name",
             ),
             (r#"{"columns": ["a"], "as": "text"}"#, "pattern: say how"),
             (r#"{"columns": ["a"], "as": "number"}"#, "unit: say what"),

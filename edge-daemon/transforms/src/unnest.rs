@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    cells::{RejectedRows, column, reshaped},
+    cells::{RejectedRows, column, reshaped, untold, without},
     expression::common_type,
     object::items,
     text::shorten,
@@ -21,8 +21,10 @@ const UNNESTED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Makes a record of each item of a list: `values = [20, 21]` becomes two records, one with `values = 20` and one with
 /// `values = 21`; the other columns are the same in both. A list is a JSON array or a list column. A record goes to the dead
-/// letters whose value is no list, or whose items would be too many: 65,536 records or 8 MiB of one batch. So does a
-/// delete, which does not say what had been made of the record.
+/// letters whose value is no list, or whose items would be too many: 65,536 records or 8 MiB of one batch, or which has a
+/// field of the name of `item` or `index` already. So does a delete, which does not say what had been made of the record, and
+/// an update that does not say what the list is, since it did not change (REPLICA IDENTITY FULL makes PostgreSQL say it). An
+/// update with a shorter list than before leaves the items behind its end where they are at the destination.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -93,18 +95,25 @@ impl Transform for Unnest {
         self.made = 0;
         let Some(place) = batch.schema().index_of(&self.config.column) else {
             // No record of this batch has a list.
-            let batch = if self.config.keep_empty { batch } else { batch.take(&[]) };
-            return Ok(batch.into());
+            let refusal = |row| Some((row, self.refusal(batch.op(row), Cell::Missing)?));
+            let rejected: RejectedRows = (0..batch.rows()).filter_map(refusal).collect();
+            let batch = if self.config.keep_empty {
+                without(batch, &rejected)
+            } else {
+                batch.take(&[])
+            };
+            return Ok(Transformed { batch, rejected });
         };
         let mut all = Items::default();
+        let clashes = self.clashes(&batch, place);
         let mut rejected = RejectedRows::new();
         for row in 0..batch.rows() {
-            match self.add(&batch, row, place, &mut all) {
+            match self.add(&batch, row, (place, &clashes), &mut all) {
                 Ok(more) => self.made += more,
                 Err(reason) => rejected.push((row, reason)),
             }
         }
-        let batch = self.assemble(&batch, place, all)?;
+        let batch = self.assemble(&batch, (place, &clashes), all)?;
         Ok(Transformed { batch, rejected })
     }
 
@@ -114,13 +123,43 @@ impl Transform for Unnest {
 }
 
 impl Unnest {
+    /// Other columns that have the name of a new one. Only records that have nothing there can go on.
+    fn clashes(&self, batch: &Batch, place: usize) -> Vec<usize> {
+        let new = |name: &String| self.config.item.as_ref() == Some(name) || self.config.index.as_ref() == Some(name);
+        let fields = batch.schema().fields.iter().enumerate();
+        fields
+            .filter(|(at, field)| *at != place && new(&field.name))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    /// Why the list of a record is not known, if it is not.
+    fn refusal(&self, op: Op, cell: Cell<'_>) -> Option<String> {
+        match (op, cell) {
+            (Op::Delete, _) => Some("a delete does not say which records had been made of it".to_string()),
+            // What an update does not have stays as it is.
+            (Op::Update, Cell::Missing) | (_, Cell::Unchanged) => Some(untold(&self.config.column)),
+            _ => None,
+        }
+    }
+
     /// Adds what comes of a row, and says how many more than one that is.
-    fn add(&self, batch: &Batch, row: usize, place: usize, all: &mut Items) -> Result<usize, String> {
-        if batch.op(row) == Op::Delete {
-            return Err("a delete does not say which records had been made of it".to_string());
+    fn add(
+        &self,
+        batch: &Batch,
+        row: usize,
+        (place, clashes): (usize, &[usize]),
+        all: &mut Items,
+    ) -> Result<usize, String> {
+        let cell = batch.cell(row, place);
+        if let Some(refusal) = self.refusal(batch.op(row), cell) {
+            return Err(refusal);
+        }
+        if let Some(clash) = clashes.iter().find(|clash| batch.cell(row, **clash) != Cell::Missing) {
+            let name = &batch.schema().fields[*clash].name;
+            return Err(format!("the record has a field '{name}' already: choose another name"));
         }
         let column = &self.config.column;
-        let cell = batch.cell(row, place);
         let mut items = match cell {
             Cell::Null | Cell::Missing | Cell::Unchanged => Vec::new(),
             Cell::List(items) => items.to_vec(),
@@ -154,7 +193,7 @@ impl Unnest {
         Ok(more)
     }
 
-    fn assemble(&self, batch: &Batch, place: usize, all: Items) -> Result<Batch, Fault> {
+    fn assemble(&self, batch: &Batch, (place, clashes): (usize, &[usize]), all: Items) -> Result<Batch, Fault> {
         let taken = batch.take(&all.rows);
         let mut fields = taken.schema().fields.clone();
         let mut columns = taken.columns().to_vec();
@@ -163,27 +202,15 @@ impl Unnest {
             fields.iter_mut().for_each(|field| field.key = false);
         }
         let name = self.config.item.as_ref().unwrap_or(&self.config.column);
-        let is_taken = |name: &String, fields: &[Field]| {
-            let taken = fields
-                .iter()
-                .enumerate()
-                .any(|(at, field)| at != place && field.name == *name);
-            taken.then(|| {
-                Fault::stop(format!(
-                    "the records have a field '{name}' already: choose another name"
-                ))
-            })
-        };
-        if let Some(fault) = is_taken(name, &fields) {
-            return Err(fault);
-        }
         let item = Field::new(name, common_type(&all.items));
         columns[place] = column(&all.items, &item)?;
         fields[place] = item;
+        // From the last, so that places stay what they are. No record that goes on has anything there.
+        for clash in clashes.iter().rev() {
+            fields.remove(*clash);
+            columns.remove(*clash);
+        }
         if let Some(name) = &self.config.index {
-            if let Some(fault) = is_taken(name, &fields) {
-                return Err(fault);
-            }
             let index = Field {
                 key: has_key,
                 ..Field::new(name, Type::I64)
@@ -257,9 +284,44 @@ mod tests {
                 "{config}"
             );
         }
-        for config in [r#"{"column": "v", "item": "k"}"#, r#"{"column": "v", "index": "k"}"#] {
-            let fault = transform(&UNNEST, config).apply(input.clone()).unwrap_err();
-            assert!(fault.to_string().contains("a field 'k' already"), "{fault}");
+    }
+
+    #[test]
+    fn who_has_the_name_already_is_rejected_and_its_neighbours_pass() {
+        let input = table(&["k:i64", "v:json", "n:i64"], &["1|[1,2]|?", "2|[3]|7", "3|[4]|~"]);
+        let rejected =
+            "1: the record has a field 'n' already: choose another name\n2: the record has a field 'n' already";
+        for (config, schema, kept) in [
+            (r#"{"column": "v", "item": "n"}"#, "k:i64 n:i64", "1|1\n1|2"),
+            (r#"{"column": "v", "index": "n"}"#, "k:i64 v:i64 n:i64", "1|1|0\n1|2|1"),
+        ] {
+            check(&UNNEST, config, input.clone(), kept, rejected);
+            let done = transform(&UNNEST, config).apply(input.clone()).unwrap();
+            assert_eq!(shown_schema(&done.batch), schema, "{config}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_not_told_is_not_empty() {
+        let input = table(&["k:i64", "v:json"], &["1|=", "2|[5]"]);
+        for config in [
+            r#"{"column": "v"}"#,
+            r#"{"column": "v", "keep_empty": true, "index": "at"}"#,
+        ] {
+            let kept = if config.contains("index") { "2|5|0" } else { "2|5" };
+            let rejected =
+                "0: the update does not say what 'v' is, since it did not change: have the source send whole rows";
+            check(&UNNEST, config, input.clone(), kept, rejected);
+            let mut builder = BatchBuilder::new(input.schema().clone());
+            builder.push(Op::Update, &[Cell::I64(1), Cell::Missing]).unwrap();
+            builder.push(Op::Update, &[Cell::I64(2), Cell::Json("[5]")]).unwrap();
+            check(&UNNEST, config, builder.finish(Origin::default()), kept, rejected);
+            // Nor where no record of the batch has the column.
+            let mut builder = BatchBuilder::new(table(&["k:i64"], &[]).schema().clone());
+            builder.push(Op::Update, &[Cell::I64(1)]).unwrap();
+            builder.push(Op::Insert, &[Cell::I64(2)]).unwrap();
+            let kept = if config.contains("keep_empty") { "2" } else { "" };
+            check(&UNNEST, config, builder.finish(Origin::default()), kept, rejected);
         }
     }
 

@@ -93,17 +93,27 @@ impl Sink for Buffer {
             .last()
             .map(|g| g.mark.clone())
             .unwrap_or_default();
+        let mut parts = Vec::new();
         for (index, delivery) in deliveries.iter().enumerate() {
             assert!(delivery.seq > mark.seq, "{}: marks must rise", self.name);
             let lost = refused.iter().filter(|r| r.delivery == index).count() as u64;
             mark = mark.after(delivery, lost);
-            if taken[index].is_empty() && index + 1 < deliveries.len() {
+            parts.extend(&taken[index]);
+            if delivery.position.is_part() {
+                assert!(
+                    index + 1 < deliveries.len(),
+                    "{}: the rest of the read follows",
+                    self.name
+                );
+                continue;
+            }
+            if parts.is_empty() && index + 1 < deliveries.len() {
                 continue;
             }
             let group = Group {
                 mark: mark.clone(),
                 gone_out: self.released_mark,
-                records: taken[index].clone(),
+                records: std::mem::take(&mut parts),
             };
             self.world.lock().sinks.get_mut(self.name).unwrap().groups.push(group);
             // A crash here leaves the first groups.

@@ -38,6 +38,42 @@ impl Transform for Copies {
     }
 }
 
+/// The same, of so many numbers at a time: what comes of more would be too much.
+pub struct Few {
+    copies: Copies,
+    most: usize,
+    left: usize,
+}
+
+impl Few {
+    pub fn stage(node: &str, after: Option<usize>, by: i64, most: usize) -> Stage {
+        Stage {
+            after,
+            node: node.to_string(),
+            transform: Box::new(Self {
+                copies: Copies { by, made: 0 },
+                most,
+                left: 0,
+            }),
+        }
+    }
+}
+
+impl Transform for Few {
+    fn apply(&mut self, input: Batch) -> Result<Transformed, Fault> {
+        self.left = input.rows().saturating_sub(self.most);
+        self.copies.apply(input.slice(0..self.most))
+    }
+
+    fn made(&mut self) -> usize {
+        self.copies.made
+    }
+
+    fn left(&mut self) -> usize {
+        self.left
+    }
+}
+
 /// Every so many numbers become their sum. What fails is in no sum.
 pub struct Sums {
     every: u8,

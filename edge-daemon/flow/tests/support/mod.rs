@@ -33,7 +33,7 @@ use tokio::sync::watch;
 pub use buffer::Buffer;
 pub use letters::Letters;
 pub use lives::{inputs, last_life, lives, paused, short_lives, troubled, wanted};
-pub use makers::{Copies, Sums};
+pub use makers::{Copies, Few, Sums};
 pub use sieve::{DistantSieve, Sieve};
 pub use testkit::Dice;
 

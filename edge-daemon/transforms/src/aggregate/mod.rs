@@ -21,7 +21,7 @@ use self::{
     windows::{Key, Span, Windows},
 };
 use crate::{
-    cells::{RejectedRows, column, named_columns},
+    cells::{NEW_CELLS_MAX, RejectedRows, column, named_columns},
     expression::common_type,
     moment::{MILLI_NANOS, moment},
     ordered::Ordered,
@@ -45,6 +45,9 @@ const FORM: u8 = 2;
 const FORM_BEFORE: u8 = 1;
 /// Longest time of a window, in milliseconds: a year.
 const SPAN_MS_MAX: u64 = 366 * 86_400_000;
+/// Windows that close before what is left of a batch has to wait for its turn. As many again may be open and close with the
+/// next record.
+const CLOSED_MAX: usize = 16 * 1024;
 const START: &str = "window_start";
 const END: &str = "window_end";
 
@@ -171,6 +174,7 @@ fn build(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigErr
         names,
         functions,
         made: 0,
+        left: 0,
     }))
 }
 
@@ -222,6 +226,8 @@ struct Aggregate {
     names: Vec<String>,
     functions: Vec<Function>,
     made: usize,
+    /// Rows of the last batch that it has not taken.
+    left: usize,
 }
 
 /// What is remembered beside the windows.
@@ -312,6 +318,10 @@ impl Transform for Aggregate {
         self.made
     }
 
+    fn left(&mut self) -> usize {
+        self.left
+    }
+
     fn finish(&mut self, batch: Batch) -> Result<Transformed, Fault> {
         self.gather(&batch, true)
     }
@@ -372,12 +382,19 @@ impl Aggregate {
     fn gather(&mut self, batch: &Batch, is_last: bool) -> Result<Transformed, Fault> {
         let places = self.look(batch);
         let (mut closed, mut rejected) = (Vec::new(), RejectedRows::new());
+        let width = self.names.len() + self.by.len() + 2;
+        let most = CLOSED_MAX.min(NEW_CELLS_MAX / width);
+        self.left = 0;
         for row in 0..batch.rows() {
+            if closed.len() >= most {
+                self.left = batch.rows() - row;
+                break;
+            }
             if let Err(reason) = self.add(batch, row, &places, &mut closed) {
                 rejected.push((row, reason));
             }
         }
-        if is_last {
+        if is_last && self.left == 0 {
             self.windows.end();
             self.close(&mut closed);
         }

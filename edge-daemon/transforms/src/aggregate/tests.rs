@@ -4,7 +4,10 @@ use bus_schema::data::{BatchBuilder, Origin};
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{check_config, shown, shown_schema, table, transform};
+use crate::{
+    testing::{check_config, shown, shown_schema, table, transform},
+    timestamp::TIMESTAMP,
+};
 
 const ROOM: usize = flow::STATES_BYTES_MAX;
 
@@ -67,6 +70,40 @@ fn windows_become_records() {
         (0, 1),
         "a window comes out once"
     );
+}
+
+#[test]
+fn more_windows_close_than_a_batch_holds() {
+    let config = r#"{"time": "at", "window": {"every_ms": 1000, "length_ms": 60000}, "values": {"n": "count", "last": {"last": "n"}}}"#;
+    let rows: Vec<String> = (0..3_000).map(|n| format!("{}|{n}", 120_000 * (n + 1))).collect();
+    let mut times = transform(&TIMESTAMP, r#"{"columns": ["at"], "unit": "ms"}"#);
+    let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+    let input = times.apply(table(&["at:i64", "n:i64"], &rows)).unwrap().batch;
+    let mut transform = aggregate(config);
+    let (mut at, mut windows, mut pieces) = (0, Vec::new(), 0);
+    loop {
+        let rest = input.slice(at..input.rows());
+        // As when the source ends with this batch.
+        let done = transform.finish(rest.clone()).unwrap();
+        assert_eq!((done.rejected.len(), transform.made()), (0, done.batch.rows()));
+        assert!(done.batch.rows() <= 2 * CLOSED_MAX, "{}", done.batch.rows());
+        windows.extend((0..done.batch.rows()).map(|row| match done.batch.cell(row, 3) {
+            bus_schema::data::Cell::I64(n) => n,
+            other => panic!("{other}"),
+        }));
+        (at, pieces) = (input.rows() - transform.left(), pieces + 1);
+        if transform.left() == 0 {
+            break;
+        }
+        assert!(transform.left() < rest.rows(), "it takes something");
+        // Nothing of what it left is in its state.
+        let state = transform.state();
+        transform = aggregate(config);
+        transform.restore(Some(&state), ROOM).unwrap();
+    }
+    let expected: Vec<i64> = (0..3_000).flat_map(|n| std::iter::repeat_n(n, 60)).collect();
+    assert!(windows == expected, "{} of {}", windows.len(), expected.len());
+    assert_eq!(pieces, 11);
 }
 
 #[test]

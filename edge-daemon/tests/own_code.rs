@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its world has failed")]
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, io::Write as _, path::Path, time::Duration};
 
 use testkit::{Cmd, temp_dir, wait_until};
 
@@ -268,6 +268,45 @@ fn a_destination_that_is_away_blames_no_record() {
         assert_eq!(arrived, (0..51).collect::<Vec<_>>(), "{}", daemon.log());
         let account = account(&daemon.log(), "numbers->mine");
         assert_eq!(account, [51, 51, 0, 0, 0], "{}", daemon.log());
+    }
+}
+
+/// A record comes alone, and its destination dies of it. Those that come later tell that it is to blame.
+#[test]
+fn a_record_that_came_alone_is_told_by_those_that_come_later() {
+    let dir = temp_dir("own-code");
+    let harm = ["if n == 0: os._exit(1)", "*:0}) exit 1"];
+    for (name, destination) in destinations(harm, "failures_max = 2").iter().enumerate() {
+        let (out, lines) = (dir.path().join("out"), dir.path().join(format!("{name}.jsonl")));
+        let _ = fs::remove_file(&out);
+        fs::write(&lines, "{\"n\": 0}\n").unwrap();
+        let toml = format!(
+            "name = \"alone\"\n\n[sources.numbers]\ntype = \"file\"\npath = \"{name}.jsonl\"\nformat = \"json_lines\"\n\n\
+             [destinations.mine]\nfrom = \"numbers\"\n{destination}\n"
+        );
+        let mut daemon = run(dir.path(), &format!("{name}.toml"), &toml).spawn();
+        wait_until("nobody to be blamed yet", SOON, || {
+            daemon.log().contains("cannot be told before others go through").then_some(())
+        });
+        for n in 1..6 {
+            let mut file = fs::OpenOptions::new().append(true).open(&lines).unwrap();
+            file.write_all(format!("{{\"n\": {n}}}\n").as_bytes()).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        wait_until("the record to be rejected", SOON, || {
+            daemon.log().contains("goes to the dead letters").then_some(())
+        });
+        wait_until("the others to arrive", SOON, || {
+            (out.exists() && numbers(&out).len() >= 5).then_some(())
+        });
+        // What is told is committed a moment later.
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(daemon.term_and_wait(SOON).success(), "{}", daemon.log());
+        let mut arrived = numbers(&out);
+        arrived.sort_unstable();
+        assert_eq!(arrived, [1, 2, 3, 4, 5], "{}", daemon.log());
+        let account = account(&daemon.log(), "numbers->mine");
+        assert_eq!(account, [6, 5, 0, 0, 1], "{}", daemon.log());
     }
 }
 

@@ -150,12 +150,9 @@ async fn a_wrong_clock_makes_nobody_late_and_lets_nobody_go() {
 async fn a_file_of_before_goes_on_from_the_youngest() {
     let dir = testkit::temp_dir("join");
     let file = dir.path().join("join.db");
-    let config = format!(
-        r#"{{{}, "within_ms": 10000, "lateness_ms": 2000, "keep": ["b"]}}"#,
-        INPUTS.replace("\"ahead_max_ms\": 0, ", "")
-    );
-    let open = async || {
-        let junction = join(&config, Some(&file));
+    let config = format!(r#"{{{INPUTS}, "within_ms": 10000, "lateness_ms": 2000, "keep": ["b"]}}"#);
+    let open = async |config: &str| {
+        let junction = join(config, Some(&file));
         let (mut a, mut b) = (junction.input("a").unwrap(), junction.input("b").unwrap());
         let mut source = junction.output();
         for sink in [&mut a, &mut b] {
@@ -166,7 +163,8 @@ async fn a_file_of_before_goes_on_from_the_youngest() {
     };
     let none: [&str; 0] = [];
     {
-        let (mut a, mut b, _source) = open().await;
+        // Time went by each record.
+        let (mut a, mut b, _source) = open(&config).await;
         let given = give(&mut *b, &[delivery("b", 1, &[(Some(1), 100, 20), (Some(2), 104, 21)])]).await;
         assert_eq!(given.unwrap(), none);
         let given = give(&mut *a, &[delivery("a", 1, &[(Some(9), 102, 10)])]).await;
@@ -177,7 +175,8 @@ async fn a_file_of_before_goes_on_from_the_youngest() {
     assert_eq!(conn.execute(paces, []).unwrap(), 2, "both inputs have one");
     drop(conn);
 
-    let (mut a, mut b, mut source) = open().await;
+    let config = config.replace("\"ahead_max_ms\": 0, ", "");
+    let (mut a, mut b, mut source) = open(&config).await;
     let mark = b.watermark(&lineage("b")).await.unwrap().unwrap();
     assert_eq!((mark.seq, mark.delivered), (1, 2));
     // Late by the youngest in the file, and by just so much that it is not.

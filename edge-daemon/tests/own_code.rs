@@ -214,7 +214,10 @@ fn a_record_of_which_a_destination_dies_is_a_dead_letter_and_the_others_arrive_o
         ["if n in (5, 130): time.sleep(1000)", "*:5}|*:130}) exec sleep 1000"],
         "failures_max = 1",
     );
-    let raises = destinations(["if n in (5, 130): raise ValueError(n)", "*:5}|*:130}) echo no; exit 0"], "");
+    let raises = destinations(
+        ["if n in (5, 130): raise ValueError(n)", "*:5}|*:130}) echo no; exit 0"],
+        "",
+    );
     for (name, destination) in ends.iter().chain(&hangs).chain(&raises).enumerate() {
         let _ = fs::remove_file(dir.path().join("out"));
         let toml = format!(
@@ -241,7 +244,10 @@ fn a_destination_that_is_away_blames_no_record() {
     let dir = temp_dir("own-code");
     let lines: String = (0..50).map(|n| format!("{{\"n\": {n}}}\n")).collect();
     fs::write(dir.path().join("in.jsonl"), &lines).unwrap();
-    let harm = ["if not os.path.exists(\"there\"): os._exit(1)", "*) [ -e there ] || exit 1"];
+    let harm = [
+        "if not os.path.exists(\"there\"): os._exit(1)",
+        "*) [ -e there ] || exit 1",
+    ];
     for (name, destination) in destinations(harm, "failures_max = 1").iter().enumerate() {
         let (out, there) = (dir.path().join("out"), dir.path().join("there"));
         let _ = (fs::remove_file(&out), fs::remove_file(&there));
@@ -286,7 +292,10 @@ fn a_record_that_came_alone_is_told_by_those_that_come_later() {
         );
         let mut daemon = run(dir.path(), &format!("{name}.toml"), &toml).spawn();
         wait_until("nobody to be blamed yet", SOON, || {
-            daemon.log().contains("cannot be told before others go through").then_some(())
+            daemon
+                .log()
+                .contains("cannot be told before others go through")
+                .then_some(())
         });
         for n in 1..6 {
             let mut file = fs::OpenOptions::new().append(true).open(&lines).unwrap();
@@ -334,7 +343,10 @@ fn a_source_that_gives_nothing_rests_and_is_not_given_up() {
         );
         let mut daemon = run(dir.path(), &format!("{name}.toml"), &toml).spawn();
         wait_until("the source to rest", SOON, || {
-            daemon.log().contains("it failed 2 times in a row and gave nothing").then_some(())
+            daemon
+                .log()
+                .contains("it failed 2 times in a row and gave nothing")
+                .then_some(())
         });
         std::thread::sleep(Duration::from_secs(3));
         assert_eq!(fs::read(&begun).unwrap().len(), 2, "{}", daemon.log());
@@ -343,10 +355,18 @@ fn a_source_that_gives_nothing_rests_and_is_not_given_up() {
         fs::write(&there, "").unwrap();
         let mut daemon = run(dir.path(), &format!("{name}.toml"), &toml).spawn();
         wait_until("the source to rest again", SOON, || {
-            daemon.log().contains("it failed 2 times in a row and gave nothing").then_some(())
+            daemon
+                .log()
+                .contains("it failed 2 times in a row and gave nothing")
+                .then_some(())
         });
         assert!(daemon.term_and_wait(SOON).success(), "{}", daemon.log());
-        assert_eq!(numbers(&dir.path().join(format!("{name}.out"))), [1], "{}", daemon.log());
+        assert_eq!(
+            numbers(&dir.path().join(format!("{name}.out"))),
+            [1],
+            "{}",
+            daemon.log()
+        );
         assert_eq!(
             account(&daemon.log(), "numbers->lines"),
             [1, 1, 0, 0, 0],

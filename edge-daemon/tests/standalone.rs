@@ -306,12 +306,16 @@ fn a_file_is_complete_by_its_age_while_nothing_comes() {
                 rotate = { max_age_s = 2 }\n";
     let mut daemon = run(dir, "idle.toml", toml).spawn();
     for (complete, line) in [("out-000001.jsonl", "one"), ("out-000002.jsonl", "two")] {
-        wait_until("the file to be complete", SOON, || dir.join(complete).exists().then_some(()));
+        wait_until("the file to be complete", SOON, || {
+            dir.join(complete).exists().then_some(())
+        });
         assert_eq!(lines(&dir.join(complete)), [format!("{{\"line\":\"{line}\"}}")]);
         assert!(!dir.join("out.jsonl").exists());
         append(&log, if line == "one" { "two\n" } else { "three\n" });
     }
-    wait_until("the last to be written", SOON, || dir.join("out.jsonl").exists().then_some(()));
+    wait_until("the last to be written", SOON, || {
+        dir.join("out.jsonl").exists().then_some(())
+    });
     assert!(daemon.term_and_wait(SOON).success());
     let account = accounts(&daemon.log()).remove("in->out");
     assert_eq!(account, Some([3, 3, 0, 0, 0]), "{}", daemon.log());

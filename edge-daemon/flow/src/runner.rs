@@ -248,7 +248,8 @@ impl Writer<'_> {
 
     /// Lets leaves go on with what they have gathered, or what is due without it, if there is anything.
     async fn gather(&mut self, phase: Phase) -> Result<(), End> {
-        let is_wanted = |outlet: &&mut Outlet<'_>| outlet.is_gathering() || phase == Phase::Commit && outlet.leaf.sink.is_due();
+        let is_wanted =
+            |outlet: &&mut Outlet<'_>| outlet.is_gathering() || phase == Phase::Commit && outlet.leaf.sink.is_due();
         for outlet in self.leaves.iter_mut().filter(is_wanted) {
             outlet.deliver(&[], phase, self.around, &|| false).await?;
         }

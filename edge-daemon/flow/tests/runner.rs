@@ -10,9 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bus_schema::{data::Batch, id::StreamId};
-use flow::{
-    Delivery, Fault, Outcome, Outside, Rejected, Sink, Stage, Transform, Transformed, Trouble, Watermark,
-};
+use flow::{Delivery, Fault, Outcome, Outside, Rejected, Sink, Stage, Transform, Transformed, Trouble, Watermark};
 use proptest::prelude::*;
 use support::{
     Buffer, Numbers, Replaying, Table, World, leaf, lives, paused, pipe, run_until, stage, surroundings, troubled,

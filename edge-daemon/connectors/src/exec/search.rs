@@ -83,7 +83,10 @@ impl Search {
                     }
                     trouble.failures = trouble.failures.saturating_add(1);
                     if trouble.is_searched(failures_max) {
-                        tracing::warn!(failures = trouble.failures, "the records are given to it in parts from now on");
+                        tracing::warn!(
+                            failures = trouble.failures,
+                            "the records are given to it in parts from now on"
+                        );
                     }
                 }
                 failure.fault()
@@ -181,9 +184,8 @@ impl Trouble {
             return Err(put_off(fault, left));
         }
         let rejected = std::mem::take(&mut self.done).into_iter();
-        let rejected = rejected.filter_map(|((delivery, row), reason)| {
-            reason.map(|reason| Rejected { delivery, row, reason })
-        });
+        let rejected =
+            rejected.filter_map(|((delivery, row), reason)| reason.map(|reason| Rejected { delivery, row, reason }));
         Ok(rejected.collect())
     }
 
@@ -235,7 +237,9 @@ impl Trouble {
         self.done.extend(part.iter().map(|place| (*place, None)));
         let rows: Vec<_> = rows.into_iter().collect();
         for Rejected { delivery, row, reason } in refused {
-            let place = rows.get(delivery).and_then(|(index, rows)| Some((*index, *rows.get(row)?)));
+            let place = rows
+                .get(delivery)
+                .and_then(|(index, rows)| Some((*index, *rows.get(row)?)));
             self.done.extend(place.map(|place| (place, Some(reason))));
         }
         Ok(Ok(()))
@@ -285,7 +289,10 @@ mod tests {
     impl Takes for Fragile {
         async fn take(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Failure> {
             self.calls += 1;
-            let all: Vec<i64> = deliveries.iter().flat_map(|delivery| numbers(&delivery.batch)).collect();
+            let all: Vec<i64> = deliveries
+                .iter()
+                .flat_map(|delivery| numbers(&delivery.batch))
+                .collect();
             if self.away.contains(&self.calls) || all.iter().any(|number| self.deadly.contains(number)) {
                 return Err(Failure::Work(Fault::retry("dead")));
             }
@@ -313,7 +320,9 @@ mod tests {
             batch_of(vec![Field::new("n", Type::I64)], &rows)
         };
         let numbered = (1..).zip(batches);
-        numbered.map(|(seq, numbers)| delivery("a", seq, batch(numbers))).collect()
+        numbered
+            .map(|(seq, numbers)| delivery("a", seq, batch(numbers)))
+            .collect()
     }
 
     /// Writes again and again, as the runner does. Returns how often, and what was rejected.
@@ -341,7 +350,10 @@ mod tests {
             (vec![&many[..]], vec![98]),
             (vec![&many[..]], vec![99]),
             (vec![&many[..]], vec![0, 1, 2, 50, 99]),
-            (vec![&many[..40], &many[40..41], &many[41..41], &many[41..]], vec![39, 40]),
+            (
+                vec![&many[..40], &many[40..41], &many[41..41], &many[41..]],
+                vec![39, 40],
+            ),
             (vec![&[0, 1, 200, 3]], vec![3]),
             (vec![&[0, 1, 2]], vec![0]),
             (vec![&[0, 1, 2]], vec![1]),

@@ -111,7 +111,10 @@ fn other(opaque: &OpaqueValue<'_>, out: &mut Vec<u8>) -> Result<(), Broken> {
             let packed = Packed::of(bytes)?;
             let sign = if packed.is_negative { "-" } else { "" };
             // Ten bits of hours.
-            written(out, format_args!("\"{sign}{}\"", packed.clock(packed.whole & 0x3f_ffff)))
+            written(
+                out,
+                format_args!("\"{sign}{}\"", packed.clock(packed.whole & 0x3f_ffff)),
+            )
         }
         ty => {
             let encoded = STANDARD.encode(bytes);

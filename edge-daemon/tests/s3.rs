@@ -43,6 +43,26 @@ fn ids(server: &S3) -> Vec<u64> {
     texts.iter().flat_map(|text| text.lines().map(id)).collect()
 }
 
+/// A workflow that puts lines into objects.
+fn lake(endpoint: &str, more: &str) -> String {
+    format!(
+        r#"name = "lake"
+[sources.in]
+type = "file"
+path = "in.jsonl"
+format = "json_lines"
+[destinations.out]
+type = "s3"
+from = "in"
+bucket = "plant"
+region = "eu-central-1"
+endpoint = "http://{endpoint}"
+access_key = "tester"
+secret_key = "a secret/with+signs"
+{more}"#
+    )
+}
+
 /// Ends the daemon and looks at its books. Returns what was produced.
 fn books(mut daemon: Proc) -> u64 {
     assert!(daemon.term_and_wait(SOON).success());
@@ -68,26 +88,10 @@ fn what_was_read_is_in_the_objects_once() {
         text
     });
     fs::write(dir.path().join("in.jsonl"), rows).unwrap();
-    let toml = format!(
-        r#"name = "lake"
-[sources.in]
-type = "file"
-path = "in.jsonl"
-format = "json_lines"
-[destinations.out]
-type = "s3"
-from = "in"
-bucket = "plant"
-region = "eu-central-1"
-endpoint = "http://127.0.0.1:{}"
-access_key = "tester"
-secret_key = "a secret/with+signs"
-prefix = "raw/"
-format = "json_lines"
-max_bytes = 6000000
-max_age_s = 5
-"#,
-        link.port()
+    let endpoint = format!("127.0.0.1:{}", link.port());
+    let toml = lake(
+        &endpoint,
+        "prefix = \"raw/\"\nformat = \"json_lines\"\nmax_bytes = 6000000\nmax_age_s = 5\n",
     );
     let seed = fresh_seed();
     let mut dice = Dice::new(seed);
@@ -137,25 +141,7 @@ fn columns_that_come_later_double_nothing() {
     };
     fs::write(dir.path().join("in.jsonl"), (1..=6).map(row).collect::<String>()).unwrap();
     let file = dir.path().join("workflow.toml");
-    let toml = format!(
-        r#"name = "lake"
-[sources.in]
-type = "file"
-path = "in.jsonl"
-format = "json_lines"
-[destinations.out]
-type = "s3"
-from = "in"
-bucket = "plant"
-region = "eu-central-1"
-endpoint = "http://{}"
-access_key = "tester"
-secret_key = "a secret/with+signs"
-format = "csv"
-max_age_s = 1
-"#,
-        server.addr()
-    );
+    let toml = lake(&server.addr().to_string(), "format = \"csv\"\nmax_age_s = 1\n");
     fs::write(&file, &toml).unwrap();
     let stored = || server.requests().matches("PUT").count();
     // All is stored, and the daemon does not know it.

@@ -294,6 +294,33 @@ fn tails_until_told_to_stop_and_goes_on_there() {
     assert_eq!(lines(&out), wanted, "each line once, in order");
 }
 
+/// A line comes, and then none: its file is complete all the same, and what comes later goes to another one.
+#[test]
+fn a_file_is_complete_by_its_age_while_nothing_comes() {
+    let dir = temp_dir("run-idle");
+    let dir = dir.path();
+    let log = dir.join("app.log");
+    fs::write(&log, "one\n").unwrap();
+    let toml = "name = \"idle\"\n[sources.in]\ntype = \"file\"\npath = \"app.log\"\nformat = \"lines\"\n\
+                [destinations.out]\ntype = \"file\"\nfrom = \"in\"\npath = \"out.jsonl\"\nformat = \"json_lines\"\n\
+                rotate = { max_age_s = 2 }\n";
+    let mut daemon = run(dir, "idle.toml", toml).spawn();
+    for (complete, line) in [("out-000001.jsonl", "one"), ("out-000002.jsonl", "two")] {
+        wait_until("the file to be complete", SOON, || {
+            dir.join(complete).exists().then_some(())
+        });
+        assert_eq!(lines(&dir.join(complete)), [format!("{{\"line\":\"{line}\"}}")]);
+        assert!(!dir.join("out.jsonl").exists());
+        append(&log, if line == "one" { "two\n" } else { "three\n" });
+    }
+    wait_until("the last to be written", SOON, || {
+        dir.join("out.jsonl").exists().then_some(())
+    });
+    assert!(daemon.term_and_wait(SOON).success());
+    let account = accounts(&daemon.log()).remove("in->out");
+    assert_eq!(account, Some([3, 3, 0, 0, 0]), "{}", daemon.log());
+}
+
 #[test]
 fn killed_again_and_again_it_neither_loses_nor_doubles() {
     const ROWS: u64 = 10_000;

@@ -44,6 +44,18 @@ pub(crate) struct Outlet<'a> {
     gathered: Option<u64>,
     /// How long it was at work on what is not committed.
     busy: Duration,
+    /// Since the last time that it worked.
+    backoff: Backoff,
+    /// See [`crate::Sink::wants_company`].
+    wants_company: bool,
+}
+
+/// How far an outlet has come with what it was given.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Progress {
+    Done,
+    /// It does not work yet, and would work better together with what has come since.
+    WantsMore,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -72,6 +84,8 @@ impl<'a> Outlet<'a> {
             is_unsaved: false,
             gathered: None,
             busy: Duration::ZERO,
+            backoff: Backoff::default(),
+            wants_company: false,
         }
     }
 
@@ -80,35 +94,39 @@ impl<'a> Outlet<'a> {
         self.gathered.is_some()
     }
 
-    /// Does its part until it works.
+    /// Does its part until it works, or until it works better with more and there is more.
     pub(crate) async fn deliver(
         &mut self,
         deliveries: &[Delivery],
         phase: Phase,
         around: &Surroundings,
-    ) -> Result<(), End> {
-        let mut backoff = Backoff::default();
+        has_more: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Progress, End> {
         let mut phase = phase;
         while let Err(fault) = self.attempt(deliveries, phase, around).await {
             if matches!(fault, Fault::Moved { .. }) {
                 tracing::error!(node = self.leaf.node, %fault, "going back to where the destination is");
                 return Err(End::Behind);
             }
-            around.recover(&self.leaf.node, fault, &mut backoff).await?;
+            around.recover(&self.leaf.node, fault, &mut self.backoff).await?;
             // Closing may have undone the write: both have to be done again.
             if phase == Phase::Commit {
                 phase = Phase::Both;
             }
+            if phase == Phase::Both && self.wants_company && has_more() {
+                return Ok(Progress::WantsMore);
+            }
         }
-        self.save(&mut backoff, around).await?;
-        if backoff.failures() > 0 {
+        self.save(around).await?;
+        if self.backoff.failures() > 0 {
             around.observer.state(RunState::Running, "");
         }
-        Ok(())
+        self.backoff.reset();
+        Ok(Progress::Done)
     }
 
     /// Keeps the watermark of a sink that cannot. Tried again by itself: writing the records again would double them.
-    async fn save(&mut self, backoff: &mut Backoff, around: &Surroundings) -> Result<(), Outcome> {
+    async fn save(&mut self, around: &Surroundings) -> Result<(), Outcome> {
         while let (true, Some(mark)) = (self.is_unsaved, &self.mark) {
             crash_point::at!(RunnerBeforeCheckpoint);
             match around.checkpoints.save(&self.leaf.stream, mark).await {
@@ -116,7 +134,7 @@ impl<'a> Outlet<'a> {
                     crash_point::at!(RunnerAfterCheckpoint);
                     self.is_unsaved = false;
                 }
-                Err(fault) => around.recover(&self.leaf.node, fault, backoff).await?,
+                Err(fault) => around.recover(&self.leaf.node, fault, &mut self.backoff).await?,
             }
         }
         Ok(())
@@ -129,6 +147,7 @@ impl<'a> Outlet<'a> {
         let result = self.attempt_open(&mut opened, deliveries, phase, began, around).await;
         if result.is_err() {
             self.mark = None;
+            self.wants_company = opened.sink.wants_company(&self.leaf.stream);
             opened.close().await;
         }
         opened.done();

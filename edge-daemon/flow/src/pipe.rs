@@ -56,6 +56,11 @@ impl Shared {
         self.0.try_lock().is_ok_and(|opened| opened.sink.has_moved())
     }
 
+    /// See [`Sink::is_due`]. While somebody holds the sink it is not.
+    pub(crate) fn is_due(&self) -> bool {
+        self.0.try_lock().is_ok_and(|opened| opened.sink.is_due())
+    }
+
     /// Closes the sink, once every pipe that used it has ended.
     pub async fn close(&self) {
         let mut opened = self.0.lock().await;

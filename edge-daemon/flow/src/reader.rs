@@ -28,6 +28,8 @@ use crate::{
 
 /// How long a read may overrun before it is named in the log.
 const READ_OVERRUN: Duration = Duration::from_secs(60);
+/// How long a source has to be open without a fault until it counts as working, though nothing has come of it.
+const STEADY: Duration = Duration::from_secs(10);
 /// How long dead letters rest after they could not be had.
 const AGAIN_PAUSE: Duration = Duration::from_secs(10);
 /// How long those rest whose batches are not committed yet.
@@ -143,6 +145,7 @@ impl<'a> Reader<'a> {
     pub(crate) async fn run(&mut self, sender: mpsc::Sender<Work>) -> Outcome {
         let mut backoff = Backoff::default();
         let mut is_open = false;
+        let mut since = Instant::now();
         if let Err(outcome) = self.recall() {
             return outcome;
         }
@@ -150,7 +153,9 @@ impl<'a> Reader<'a> {
         while !self.around.stopping() && !sender.is_closed() {
             let step = self.step(&sender, &mut is_open).await;
             match step {
-                Ok(None) => backoff.reset(),
+                // One that opens and then gives nothing before it fails has not worked.
+                Ok(None) if self.again.is_busy || since.elapsed() >= STEADY => backoff.reset(),
+                Ok(None) => {}
                 Ok(Some(outcome)) => return outcome,
                 Err(fault) => {
                     self.source.close().await;
@@ -170,6 +175,7 @@ impl<'a> Reader<'a> {
                         }
                         () = sender.closed() => {}
                     }
+                    since = Instant::now();
                 }
             }
         }

@@ -19,7 +19,7 @@ use crate::{
     backoff::Backoff,
     letter::{DeadLetter, DeadLetters},
     level::level,
-    outlet::{Outlet, Phase},
+    outlet::{Outlet, Phase, Progress},
     pipe::{Checkpoints, Observer, Pipe},
     reader::Reader,
     sink::Delivery,
@@ -203,6 +203,13 @@ fn delivery(outlet: &Outlet<'_>, seq: u64, position: &Position, part: Part) -> D
     }
 }
 
+/// Whether more may share a commit with these.
+fn has_room(group: &[Work]) -> bool {
+    let rows = group.iter().map(Work::rows).sum::<usize>();
+    let bytes = group.iter().map(Work::bytes).sum::<usize>();
+    group.len() < GROUP_BATCHES_MAX && rows < GROUP_ROWS_MAX && bytes < GROUP_BYTES_MAX
+}
+
 struct Writer<'a> {
     leaves: Vec<Outlet<'a>>,
     around: &'a Surroundings,
@@ -220,14 +227,12 @@ struct Writer<'a> {
 impl Writer<'_> {
     async fn run(&mut self, mut receiver: mpsc::Receiver<Work>) -> Result<(), End> {
         while let Some(first) = self.next(&mut receiver).await? {
-            let (mut rows, mut bytes) = (first.rows(), first.bytes());
             let mut group = vec![first];
-            while group.len() < GROUP_BATCHES_MAX && rows < GROUP_ROWS_MAX && bytes < GROUP_BYTES_MAX {
+            while has_room(&group) {
                 let Ok(next) = receiver.try_recv() else { break };
-                (rows, bytes) = (rows + next.rows(), bytes + next.bytes());
                 group.push(next);
             }
-            self.deliver(group).await?;
+            self.deliver(group, &mut receiver).await?;
         }
         // What can be read again waits for more to come with it.
         if !self.around.stopping() || !self.rereads {
@@ -253,49 +258,77 @@ impl Writer<'_> {
         }
     }
 
-    /// Lets leaves go on with what they have gathered, if there is anything.
+    /// Lets leaves go on with what they have gathered, or what is due without it, if there is anything.
     async fn gather(&mut self, phase: Phase) -> Result<(), End> {
-        for outlet in self.leaves.iter_mut().filter(|outlet| outlet.is_gathering()) {
-            outlet.deliver(&[], phase, self.around).await?;
+        let is_wanted =
+            |outlet: &&mut Outlet<'_>| outlet.is_gathering() || phase == Phase::Commit && outlet.leaf.sink.is_due();
+        for outlet in self.leaves.iter_mut().filter(is_wanted) {
+            outlet.deliver(&[], phase, self.around, &|| false).await?;
         }
         self.release().await
     }
 
     /// Makes a group durable at every leaf, then lets the source know.
-    async fn deliver(&mut self, mut group: Vec<Work>) -> Result<(), End> {
-        let letters: Vec<_> = group
-            .iter_mut()
-            .flat_map(|work| std::mem::take(&mut work.letters))
-            .collect();
+    async fn deliver(&mut self, mut group: Vec<Work>, receiver: &mut mpsc::Receiver<Work>) -> Result<(), End> {
         self.since = self.since.or_else(|| group.first().map(|work| work.read_at));
-        self.keep(letters).await?;
-        let parts = self.deliveries(&mut group);
-        let phases = if self.leaves.len() == 1 {
-            &[Phase::Both][..]
+        self.leaves.iter_mut().for_each(|outlet| outlet.tried.clear());
+        let mut parts = self.prepare(&mut group).await?;
+        if let [_] = self.leaves.as_slice() {
+            self.deliver_to_one(&mut group, &mut parts, receiver).await?;
         } else {
-            &[Phase::Write, Phase::Commit]
-        };
-        let tried: Vec<(u64, u64, u32)> = group
-            .iter()
-            .filter_map(|work| work.tried.map(|(id, before)| (work.seq, id, before)))
-            .collect();
-        for outlet in &mut self.leaves {
-            outlet.tried = tried.iter().map(|(seq, _, before)| (*seq, *before)).collect();
-        }
-        for phase in phases {
-            for (outlet, deliveries) in self.leaves.iter_mut().zip(&parts) {
-                outlet.deliver(deliveries, *phase, self.around).await?;
-                if *phase == Phase::Write {
-                    crash_point::at!(RunnerBetweenLeaves);
+            for phase in [Phase::Write, Phase::Commit] {
+                for (outlet, deliveries) in self.leaves.iter_mut().zip(&parts) {
+                    outlet.deliver(deliveries, phase, self.around, &|| false).await?;
+                    if phase == Phase::Write {
+                        crash_point::at!(RunnerBetweenLeaves);
+                    }
                 }
             }
         }
-        self.tried.extend(tried.into_iter().map(|(_, id, _)| id));
+        self.tried
+            .extend(group.iter().filter_map(|work| work.tried.map(|(id, _)| id)));
         // Before the first read there is only a dead letter that was tried again, and nothing to tell the source.
         if let Some(last) = group.last().filter(|last| !last.position.bookmark().is_empty()) {
             self.waiting = Some(last.position.clone());
         }
         self.release().await
+    }
+
+    /// The same at the only leaf, which may want more with it.
+    async fn deliver_to_one(
+        &mut self,
+        group: &mut Vec<Work>,
+        parts: &mut [Vec<Delivery>],
+        receiver: &mut mpsc::Receiver<Work>,
+    ) -> Result<(), End> {
+        loop {
+            let has_more = || has_room(group) && !receiver.is_empty();
+            for (outlet, deliveries) in self.leaves.iter_mut().zip(&*parts) {
+                let progress = outlet.deliver(deliveries, Phase::Both, self.around, &has_more).await?;
+                if progress == Progress::Done {
+                    return Ok(());
+                }
+            }
+            let mut more: Vec<Work> = receiver.try_recv().into_iter().collect();
+            for (part, deliveries) in parts.iter_mut().zip(self.prepare(&mut more).await?) {
+                part.extend(deliveries);
+            }
+            group.append(&mut more);
+        }
+    }
+
+    /// Keeps the dead letters of works, and makes of the rest what each leaf gets.
+    async fn prepare(&mut self, works: &mut [Work]) -> Result<Vec<Vec<Delivery>>, End> {
+        let letters = works.iter_mut().flat_map(|work| std::mem::take(&mut work.letters));
+        self.keep(letters.collect()).await?;
+        let tried = works
+            .iter()
+            .filter_map(|work| work.tried.map(|(_, before)| (work.seq, before)));
+        let tried: Vec<_> = tried.collect();
+        for outlet in &mut self.leaves {
+            outlet.tried.extend(tried.iter().copied());
+        }
+        Ok(self.deliveries(works))
     }
 
     /// What each leaf gets of a group.

@@ -223,6 +223,13 @@ pub trait Sink: Send {
     /// Returns the records it cannot hold; the runner puts them into the dead letters before it calls `commit`.
     async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault>;
 
+    /// After a fault: whether what has come meanwhile of this lineage shall be written together with what failed. Others that go
+    /// through, or do not, tell whether a record is to blame or the system.
+    fn wants_company(&self, stream: &StreamId) -> bool {
+        let _ = stream;
+        false
+    }
+
     /// Makes everything written durable. When this returns, power may fail (except for what is [`Sink::gathered`]).
     async fn commit(&mut self) -> Result<(), Fault>;
 
@@ -272,6 +279,12 @@ pub trait Sink: Send {
 
     /// Whether what is written from here on would be refused with [`Fault::Moved`]: asked while nothing comes to be written.
     fn has_moved(&self) -> bool {
+        false
+    }
+
+    /// Whether a commit has something to do though nothing was written: a file has become old enough to be complete. Asked while
+    /// nothing comes to be written.
+    fn is_due(&self) -> bool {
         false
     }
 

@@ -3,11 +3,14 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use async_trait::async_trait;
-use bus_schema::data::Batch;
-use flow::{Fault, Outcome, Outside, Stage, Transform, Transformed, Trouble};
+use bus_schema::{data::Batch, id::StreamId};
+use flow::{Delivery, Fault, Outcome, Outside, Rejected, Sink, Stage, Transform, Transformed, Trouble, Watermark};
 use proptest::prelude::*;
 use support::{
     Buffer, Numbers, Replaying, Table, World, leaf, lives, paused, pipe, run_until, stage, surroundings, troubled,
@@ -275,4 +278,74 @@ proptest! {
 #[track_caller]
 fn prop_assert_eq_panic(found: &[i64], expected: &[i64], seed: u64) {
     assert_eq!(found, expected, "seed {seed}");
+}
+
+/// Takes nothing that comes alone, and says that others would help.
+struct Sociable {
+    table: Table,
+    least: usize,
+    asked: Arc<Mutex<Vec<usize>>>,
+}
+
+#[async_trait]
+impl Sink for Sociable {
+    async fn open(&mut self) -> Result<(), Fault> {
+        self.table.open().await
+    }
+
+    async fn watermark(&mut self, stream: &StreamId) -> Result<Option<Watermark>, Fault> {
+        self.table.watermark(stream).await
+    }
+
+    fn keeps_watermark(&self) -> bool {
+        self.table.keeps_watermark()
+    }
+
+    async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
+        let rows = deliveries.iter().map(|delivery| delivery.batch.rows()).sum();
+        self.asked.lock().unwrap().push(rows);
+        if rows < self.least {
+            return Err(Fault::retry("too few"));
+        }
+        self.table.write(deliveries).await
+    }
+
+    fn wants_company(&self, _: &StreamId) -> bool {
+        true
+    }
+
+    async fn commit(&mut self) -> Result<(), Fault> {
+        self.table.commit().await
+    }
+}
+
+/// What failed is written again together with what has come since, and only where the sink wants that; every record is in the
+/// account once.
+#[test]
+fn what_failed_comes_again_with_what_has_come_since() {
+    paused(async {
+        let world = World::numbers(7, 60);
+        let asked = Arc::default();
+        let sink = Sociable {
+            table: Table::new(&world, "table").rejecting(11),
+            least: 9,
+            asked: Arc::clone(&asked),
+        };
+        let stages = vec![stage("sieve", None, 2, 7)];
+        let pipe = pipe(Numbers::new(&world), stages, vec![leaf(&world, "table", Some(0), sink)]);
+        let (around, _stop) = surroundings(&world);
+        let run = tokio::time::timeout(std::time::Duration::from_secs(600), flow::run(pipe, around)).await;
+        let wanted: Vec<i64> = (1..=60).filter(|n| n % 2 == 0 && n % 7 != 0 && n % 11 != 0).collect();
+        let account = world.lock().meters["table"].account();
+        let asked = asked.lock().unwrap().clone();
+        let grown = asked.windows(2).any(|pair| pair[0] < 9 && pair[1] > pair[0]);
+        assert!(grown, "{asked:?}");
+        assert!(account.balances(), "{account:?}");
+        let records = world.records("table");
+        assert_eq!(records, wanted[..records.len()], "{asked:?}");
+        // What is left at the end has nobody to come with.
+        assert_eq!(run.is_err(), account.buffered > 0, "{run:?} {account:?}");
+        assert!(wanted.len() - records.len() < 9, "{asked:?}");
+        assert_eq!(account.delivered, records.len() as u64);
+    });
 }

@@ -4,20 +4,27 @@
 //! each. When it has made them durable, it writes one line: `{"batch": "KEY"}`. It may refuse records, which then go to the
 //! dead letters: `{"batch": "KEY", "rejected": [{"record": 0, "reason": "…"}]}` (counted from 0); or ask for the batch
 //! again, later: `{"batch": "KEY", "retry": "…"}`. Batches are answered in the order they came. The same batch has the
-//! same key when it comes again: a program that remembers the last key can leave out what it has already.
+//! same key when it comes again: a program that remembers the last key can leave out what it has already. One that the program
+//! dies of again and again comes in parts (see `search`), which have keys of their own.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-use bus_schema::plan::{ComponentRole, Descriptor};
+use bus_schema::{
+    id::StreamId,
+    plan::{ComponentRole, Descriptor},
+};
 use flow::{
-    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, Watermark, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     child::Program,
+    search::{Search, Takes},
+    suspect::{Failure, failures_usual},
     talk::{Patience, Talk},
 };
 use crate::{
@@ -40,7 +47,8 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// A daemon of a fleet must allow it: `allow = true` under `[custom_code]` in its `config.toml`.
 ///
 /// At least once: a batch without an answer comes again, with the same key. A program that remembers the keys of its last
-/// commit (up to 16 batches) with the records can leave out what it has already.
+/// commit (up to 16 batches) with the records can leave out what it has already. A batch that it dies of again and again
+/// (`failures_max`) comes in parts, which have keys of their own.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -58,6 +66,13 @@ struct Config {
     /// Adds a field of this name that says what each record does: insert, update, delete or upsert. Without it, deletions
     /// go to the dead letters.
     op_column: Option<String>,
+    /// How often the process may end, or run out of its time, with the same batch before its records are given to it in
+    /// ever smaller parts. The record at which it does so alone, as often again, goes to the dead letters, but only when other
+    /// records go through before and after it: a destination that is broken or whose server is away rejects nothing, and the
+    /// batch comes again until it works. If what it had stored before it ended must not come again in parts, give 0: then
+    /// the batch comes again as it is, for ever.
+    #[serde(default = "failures_usual")]
+    failures_max: u32,
 }
 
 fn half_a_minute() -> u64 {
@@ -97,10 +112,13 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         return Err(ConfigError::at("op_column", "the name is empty"));
     }
     Ok(Box::new(ExecSink {
-        program: Program::new(config.command, config.env, config.dir, context)?,
-        answer_max: Duration::from_millis(config.answer_ms_max),
-        op_column: config.op_column,
-        talk: None,
+        process: Process {
+            program: Program::new(config.command, config.env, config.dir, context)?,
+            answer_max: Duration::from_millis(config.answer_ms_max),
+            op_column: config.op_column,
+            talk: None,
+        },
+        search: Search::new(config.failures_max),
     }))
 }
 
@@ -137,16 +155,13 @@ struct Sent {
 
 impl Sent {
     /// What an answer says of it.
-    fn settle(&self, answer: Answer) -> Result<Vec<Rejected>, Fault> {
+    fn settle(&self, answer: Answer) -> Result<Vec<Rejected>, String> {
         if answer.batch != self.key {
             let cause = format!(
                 "it answered for batch '{}' when it was '{}' that it owed",
                 answer.batch, self.key
             );
-            return Err(Fault::retry(cause));
-        }
-        if let Some(cause) = answer.retry {
-            return Err(Fault::retry(format!("it wants the batch again: {cause}")));
+            return Err(cause);
         }
         let refused = answer
             .rejected
@@ -160,11 +175,11 @@ impl Sent {
                         reason => format!("the program refuses it: {reason}"),
                     },
                 }),
-                None => Err(Fault::retry(format!(
+                None => Err(format!(
                     "it refused record {} of {}, counted from 0",
                     refusal.record,
                     self.rows.len()
-                ))),
+                )),
             });
         let mut refused = refused.collect::<Result<Vec<_>, _>>()?;
         refused.sort_by_key(|refused| refused.row);
@@ -174,13 +189,23 @@ impl Sent {
 }
 
 struct ExecSink {
+    process: Process,
+    search: Search,
+}
+
+struct Process {
     program: Program,
     answer_max: Duration,
     op_column: Option<String>,
+    /// The program, while nothing is asked of it.
     talk: Option<Talk>,
 }
 
-impl ExecSink {
+impl Process {
+    fn start(&self) -> Result<Talk, Fault> {
+        Talk::new(self.program.start(true, &[])?).ok_or_else(|| self.failed("it has no input"))
+    }
+
     fn failed(&self, cause: &str) -> Fault {
         Fault::retry(format!("the program '{}': {cause}", self.program.name()))
     }
@@ -220,37 +245,37 @@ impl ExecSink {
         })
     }
 
-    async fn exchange(&self, talk: &mut Talk, text: &[u8], sent: &[Sent]) -> Result<Vec<Rejected>, Fault> {
+    async fn exchange(&self, talk: &mut Talk, text: &[u8], sent: &[Sent]) -> Result<Vec<Rejected>, Failure> {
         let patience = Patience {
             answer_max: self.answer_max,
             line_bytes_max: ANSWER_BYTES_MAX,
         };
-        let (mut rejected, mut owed) = (Vec::new(), sent.iter());
+        let (mut rejected, mut owed, mut wants_again) = (Vec::new(), sent.iter(), false);
         let mut hear = |line: &[u8]| {
-            let answer = serde_json::from_slice(line).map_err(|error| {
+            let answer: Answer = serde_json::from_slice(line).map_err(|error| {
                 let line = String::from_utf8_lossy(line);
                 format!("its answer '{}' is none: {error}", shorten(line.trim_end()))
             })?;
+            let retry = answer.retry.clone();
             if let Some(sent) = owed.next() {
-                rejected.extend(sent.settle(answer).map_err(|fault| fault.to_string())?);
+                rejected.extend(sent.settle(answer)?);
             }
-            Ok(())
+            retry.map_or(Ok(()), |cause| {
+                wants_again = true;
+                Err(format!("it wants the batch again: {cause}"))
+            })
         };
-        let done = talk.ask(text, sent.len(), patience, &mut hear).await;
-        done.map_err(|cause| self.failed(&cause))?;
-        Ok(rejected)
+        match talk.ask(text, sent.len(), patience, &mut hear).await {
+            Ok(()) => Ok(rejected),
+            Err(cause) if wants_again => Err(Failure::Blameless(self.failed(&cause))),
+            Err(cause) => Err(Failure::Work(self.failed(&cause))),
+        }
     }
 }
 
 #[async_trait]
-impl Sink for ExecSink {
-    async fn open(&mut self) -> Result<(), Fault> {
-        self.talk = None;
-        self.talk = Talk::new(self.program.start(true, &[])?);
-        Ok(())
-    }
-
-    async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
+impl Takes for Process {
+    async fn take(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Failure> {
         let (mut text, mut rejected) = (Vec::new(), Vec::new());
         let sent = deliveries.iter().enumerate();
         let sent: Vec<Sent> = sent
@@ -260,10 +285,34 @@ impl Sink for ExecSink {
             return Ok(rejected);
         }
         // Not put back after a failure, nor when this is dropped in the middle: what it says next would answer something else.
-        let mut talk = self.talk.take().ok_or_else(|| self.failed("it does not run"))?;
+        let mut talk = match self.talk.take() {
+            Some(talk) => talk,
+            None => self.start().map_err(Failure::Blameless)?,
+        };
         rejected.extend(self.exchange(&mut talk, &text, &sent).await?);
         self.talk = Some(talk);
         Ok(rejected)
+    }
+}
+
+#[async_trait]
+impl Sink for ExecSink {
+    async fn open(&mut self) -> Result<(), Fault> {
+        self.process.talk = None;
+        self.process.talk = Some(self.process.start()?);
+        Ok(())
+    }
+
+    async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
+        self.search.write(&mut self.process, deliveries).await
+    }
+
+    fn wants_company(&self, stream: &StreamId) -> bool {
+        self.search.wants_company(stream)
+    }
+
+    fn begin(&mut self, stream: &StreamId, _: &Watermark) {
+        self.search.forget(stream);
     }
 
     /// Nothing is left to do: the program has answered that the records are safe.
@@ -272,11 +321,11 @@ impl Sink for ExecSink {
     }
 
     async fn check(&mut self) -> Result<String, Trouble> {
-        self.program.check()
+        self.process.program.check()
     }
 
     async fn close(&mut self) {
-        if let Some(talk) = self.talk.take() {
+        if let Some(talk) = self.process.talk.take() {
             talk.stop().await;
         }
     }

@@ -19,7 +19,11 @@ use tokio::{
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
-use super::child::{Child, Program, explain};
+use super::{
+    child::{Child, Program, explain},
+    restarts::Restarts,
+    suspect::failures_usual,
+};
 use crate::{
     feed::{Feed, FormatName},
     file::source::CsvConfig,
@@ -69,6 +73,10 @@ struct Config {
     quiet_ms_max: Option<u64>,
     /// The column to go on after.
     cursor: Option<String>,
+    /// How often in a row it may fail without having given a record, before it is started once a minute only, until one comes.
+    /// Up to then it is started again later and later, after ten seconds at most. It is never given up. 0: no minute.
+    #[serde(default = "failures_usual")]
+    failures_max: u32,
 }
 
 /// The registry line.
@@ -119,6 +127,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         run_max: config.run_ms_max.map(Duration::from_millis),
         quiet_max: config.quiet_ms_max.map(Duration::from_millis),
         cursor: config.cursor,
+        restarts: Restarts::new(config.failures_max),
         after: None,
         run: None,
         next_run: None,
@@ -140,6 +149,7 @@ struct ExecSource {
     run_max: Option<Duration>,
     quiet_max: Option<Duration>,
     cursor: Option<String>,
+    restarts: Restarts,
     /// Value of the cursor in the last record.
     after: Option<String>,
     run: Option<Run>,
@@ -256,10 +266,31 @@ impl Source for ExecSource {
         self.run = None;
         let after = after.map(|position| String::from_utf8_lossy(position.as_bytes()).into_owned());
         self.after = after.filter(|after| !after.is_empty());
-        self.start()
+        self.start().map_err(|fault| self.restarts.after(fault))
     }
 
     async fn read(&mut self) -> Result<Read, Fault> {
+        let read = self.next().await;
+        if matches!(read, Ok(Read::Batch(_))) {
+            self.restarts.worked();
+        }
+        read.map_err(|fault| self.restarts.after(fault))
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.program.check()
+    }
+
+    async fn close(&mut self) {
+        self.next_run = None;
+        if let Some(run) = self.run.take() {
+            run.child.stop().await;
+        }
+    }
+}
+
+impl ExecSource {
+    async fn next(&mut self) -> Result<Read, Fault> {
         let give_up = Instant::now() + READ_WAIT_MAX;
         loop {
             if let Some((batch, undecodable)) = self.feed.batch()? {
@@ -283,21 +314,12 @@ impl Source for ExecSource {
                 Some(Some(outcome)) => {
                     self.run = None;
                     outcome.map_err(|cause| self.failed(&cause))?;
+                    // Whether there was something or not.
+                    self.restarts.worked();
                     let Some(every) = self.every else { return Ok(Read::End) };
                     self.next_run = Some(Instant::now() + every);
                 }
             }
-        }
-    }
-
-    async fn check(&mut self) -> Result<String, Trouble> {
-        self.program.check()
-    }
-
-    async fn close(&mut self) {
-        self.next_run = None;
-        if let Some(run) = self.run.take() {
-            run.child.stop().await;
         }
     }
 }

@@ -17,18 +17,23 @@ pub(crate) fn failures_usual() -> u32 {
 /// Why nothing came of a batch.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The process could not be started, or not be given anything: that says nothing of the records.
-    Start(Fault),
+    /// The process could not be started, or not be given anything, or wants it later: that says nothing of the records.
+    Blameless(Fault),
     /// It ended, or took more time or memory than it may, while it had them.
     Work(Fault),
 }
 
 impl Failure {
-    fn fault(self) -> Fault {
+    pub(crate) fn fault(self) -> Fault {
         match self {
-            Self::Start(fault) | Self::Work(fault) => fault,
+            Self::Blameless(fault) | Self::Work(fault) => fault,
         }
     }
+}
+
+/// Why a record is rejected that its process dies of.
+pub(crate) fn blamed(fault: &Fault) -> String {
+    format!("{fault} (whenever it is given this record)")
 }
 
 /// A process that answers a batch row by row.
@@ -89,7 +94,7 @@ async fn one_by_one<A: Answers>(process: &mut A, batch: &Batch, mut bytes_left: 
                     rows.extend(answers);
                     break None;
                 }
-                Err(Failure::Start(fault)) => return Err(fault),
+                Err(Failure::Blameless(fault)) => return Err(fault),
                 Err(Failure::Work(fault)) if tries == TRIES => break Some(fault),
                 Err(Failure::Work(_)) => {}
             }
@@ -98,7 +103,7 @@ async fn one_by_one<A: Answers>(process: &mut A, batch: &Batch, mut bytes_left: 
             // A process that ends in any case has nothing against this record.
             process.starts().await?;
             tracing::warn!(%fault, row, "a record that does this to its process goes to the dead letters");
-            rows.push(A::rejected(format!("{fault} (whenever it is given this record)")));
+            rows.push(A::rejected(blamed(&fault)));
         }
     }
     Ok(rows)
@@ -124,7 +129,7 @@ mod tests {
 
         async fn answers(&mut self, batch: &Batch, _: &mut usize) -> Result<Vec<String>, Failure> {
             self.asked += 1;
-            self.starts().await.map_err(Failure::Start)?;
+            self.starts().await.map_err(Failure::Blameless)?;
             let number = |row| match batch.cell(row, 0).to_value() {
                 Value::I64(number) => number,
                 other => panic!("{other:?}"),

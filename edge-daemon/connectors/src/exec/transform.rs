@@ -227,9 +227,9 @@ impl Answers for ExecTransform {
     async fn answers(&mut self, batch: &Batch, bytes_left: &mut usize) -> Result<Vec<Row>, Failure> {
         let mut talk = match self.talk.take() {
             Some(talk) => talk,
-            None => self.start().map_err(Failure::Start)?,
+            None => self.start().map_err(Failure::Blameless)?,
         };
-        let shown = shown(batch).map_err(Failure::Start)?;
+        let shown = shown(batch).map_err(Failure::Blameless)?;
         let json = JsonRows::new(&shown, None);
         let mut done: Vec<Row> = Vec::with_capacity(batch.rows());
         let mut text = Vec::new();

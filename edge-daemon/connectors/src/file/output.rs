@@ -327,6 +327,11 @@ impl Output {
         Ok(())
     }
 
+    /// Whether a commit would find a file that is complete by its age, though nothing was written.
+    pub(crate) fn is_due(&self) -> bool {
+        !self.is_whole() && self.parts.values().any(|part| self.limits.is_old(part))
+    }
+
     /// Seals what has reached its size or age; and the longest unused of too many, if their age matters.
     fn seal_complete(&mut self) -> io::Result<()> {
         if self.is_whole() {

@@ -206,9 +206,12 @@ impl Part {
 
 impl Limits {
     pub(super) fn reached(&self, part: &Part) -> bool {
+        self.is_old(part) || part.length > 0 && self.bytes.is_some_and(|limit| part.length >= limit)
+    }
+
+    pub(super) fn is_old(&self, part: &Part) -> bool {
         let age = Duration::from_millis(now_ms().saturating_sub(part.begun_ms));
-        part.length > 0
-            && (self.bytes.is_some_and(|limit| part.length >= limit) || self.age.is_some_and(|limit| age >= limit))
+        part.length > 0 && self.age.is_some_and(|limit| age >= limit)
     }
 }
 

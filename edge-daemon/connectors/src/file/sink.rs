@@ -137,7 +137,7 @@ pub(crate) enum NewColumns {
 struct RotateConfig {
     /// A file of this size is complete, in bytes. It may be exceeded by the records of one commit (about 2 MB).
     max_bytes: Option<u64>,
-    /// A file of this age is complete, in seconds. Looked at when records come.
+    /// A file of this age is complete, in seconds, whether more records come or not.
     max_age_s: Option<u64>,
 }
 
@@ -353,6 +353,10 @@ impl Sink for FileSink {
 
     async fn commit(&mut self) -> Result<(), Fault> {
         self.writer.with(Output::commit).await
+    }
+
+    fn is_due(&self) -> bool {
+        self.writer.is_due()
     }
 
     async fn check(&mut self) -> Result<String, Trouble> {

@@ -196,6 +196,21 @@ async fn rotation_by_age() {
         (files(dir.path()), read(dir.path(), "out-000001")),
         (vec!["out-000001".to_string()], "{\"n\":0}\n{\"n\":1}\n".to_string())
     );
+    assert!(!out.is_due(), "there is no file");
+    put(out.as_mut(), 3, numbers(2..3)).await;
+    assert!(!out.is_due(), "it is young");
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    assert!(out.is_due());
+    // Also after a restart, and without a record.
+    out.close().await;
+    assert!(!out.is_due());
+    out.open().await.unwrap();
+    assert!(out.is_due());
+    out.commit().await.unwrap();
+    assert_eq!(files(dir.path()), ["out-000001", "out-000002"]);
+    assert_eq!(read(dir.path(), "out-000002"), "{\"n\":2}\n");
+    assert!(!out.is_due());
+    assert_eq!(seq(out.as_mut(), "a").await, 3);
 }
 
 #[tokio::test]

@@ -63,6 +63,11 @@ impl Writer {
         self.output.as_ref().and_then(|output| output.mark(stream))
     }
 
+    /// Whether one of them is complete by its age.
+    pub(crate) fn is_due(&self) -> bool {
+        self.output.as_ref().is_some_and(Output::is_due)
+    }
+
     /// Does something with them.
     pub(crate) async fn with<T: Send + 'static>(
         &mut self,

@@ -189,6 +189,66 @@ async fn a_wrong_clock_makes_nobody_late_and_lets_nobody_go() {
     }
 }
 
+/// A file of before time was a pace has the youngest of each input alone: it goes on from there, with what waits in it.
+#[tokio::test(start_paused = true)]
+async fn a_file_of_before_goes_on_from_the_youngest() {
+    let dir = testkit::temp_dir("join");
+    let file = dir.path().join("join.db");
+    let config = format!(r#"{{{INPUTS}, "within_ms": 10000, "lateness_ms": 2000, "keep": ["b"]}}"#);
+    let open = async |config: &str| {
+        let junction = join(config, Some(&file));
+        let (mut a, mut b) = (junction.input("a").unwrap(), junction.input("b").unwrap());
+        let mut source = junction.output();
+        for sink in [&mut a, &mut b] {
+            sink.open().await.unwrap();
+        }
+        source.open(None).await.unwrap();
+        (a, b, source)
+    };
+    let none: [&str; 0] = [];
+    {
+        // Time went by each record.
+        let (mut a, mut b, _source) = open(&config).await;
+        let given = give(&mut *b, &[delivery("b", 1, &[(Some(1), 100, 20), (Some(2), 104, 21)])]).await;
+        assert_eq!(given.unwrap(), none);
+        let given = give(&mut *a, &[delivery("a", 1, &[(Some(9), 102, 10)])]).await;
+        assert_eq!(given.unwrap(), none);
+    }
+    let conn = rusqlite::Connection::open(&file).unwrap();
+    let paces = "DELETE FROM meta WHERE name LIKE 'pace %'";
+    assert_eq!(conn.execute(paces, []).unwrap(), 2, "both inputs have one");
+    drop(conn);
+
+    let config = config.replace("\"ahead_max_ms\": 0, ", "");
+    let (mut a, mut b, mut source) = open(&config).await;
+    let mark = b.watermark(&lineage("b")).await.unwrap().unwrap();
+    assert_eq!((mark.seq, mark.delivered), (1, 2));
+    // Late by the youngest in the file, and by just so much that it is not.
+    let late = give(&mut *b, &[delivery("b", 2, &[(Some(1), 101, 22), (Some(3), 102, 23)])]).await;
+    let late = late.unwrap();
+    assert_eq!(late.len(), 1, "{late:?}");
+    assert!(late[0].starts_with("it is late: 'b'"), "{late:?}");
+    // Whoever waited is still there for those that come.
+    let given = give(&mut *a, &[delivery("a", 2, &[(Some(1), 105, 11), (Some(2), 105, 12)])]).await;
+    assert_eq!(given.unwrap(), none);
+    let (batches, ..) = harvest(&mut *source).await;
+    let mut found: Vec<Pair> = batches.iter().flat_map(pairs).collect();
+    found.sort_unstable();
+    assert_eq!(found, [(Some(11), Some(20)), (Some(12), Some(21))]);
+    // One clock that is wrong does not move the time that came from the file.
+    let given = give(&mut *a, &[delivery("a", 3, &[(Some(9), 4_000_000_000, 13)])]).await;
+    assert_eq!(given.unwrap(), none);
+    let given = give(&mut *a, &[delivery("a", 4, &[(Some(3), 106, 14)])]).await;
+    assert_eq!(given.unwrap(), none);
+    let (batches, ..) = harvest(&mut *source).await;
+    assert!(batches.iter().flat_map(pairs).any(|pair| pair == (Some(14), Some(23))));
+    // The next opening has the pace of both.
+    drop((a, b, source));
+    let conn = rusqlite::Connection::open(&file).unwrap();
+    let paces = "SELECT count(*) FROM meta WHERE name LIKE 'pace %'";
+    assert_eq!(conn.query_row(paces, [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn records_meet_whoever_comes_first() {
     let config = format!(r#"{{{INPUTS}, "within_ms": 10000, "lateness_ms": 2000, "keep": ["a"]}}"#);

@@ -80,6 +80,42 @@ async fn values_are_looked_up_in_a_file() {
     assert_eq!(apply(&mut missing, &none).await.unwrap().batch.rows(), 0);
 }
 
+/// What a check says of a lookup.
+async fn checked(config: &Json, dir: &Path) -> Result<String, (TroubleKind, String)> {
+    let mut lookup = lookup(dir, config);
+    let checked = lookup.outside().unwrap().check().await;
+    checked.map_err(|trouble| (trouble.kind, trouble.cause))
+}
+
+#[tokio::test]
+async fn a_check_reads_the_table() {
+    let dir = temp_dir("lookup");
+    fs::write(dir.path().join("lines.csv"), "line,hall\na,North\n").unwrap();
+    let conn = Connection::open(dir.path().join("plant.db")).unwrap();
+    conn.execute_batch("CREATE TABLE lines (line TEXT, hall TEXT); INSERT INTO lines VALUES ('a', 'North')")
+        .unwrap();
+    let columns = json!({"h": "hall"});
+    let file = json!({"file": "lines.csv", "columns": columns});
+    let table = json!({"sqlite": {"path": "plant.db", "table": "lines"}, "columns": columns});
+    for (config, name) in [(&file, "lines.csv"), (&table, "plant.db")] {
+        let place = dir.path().join(name);
+        let wanted = format!("{} can be read, and has the columns", place.display());
+        assert_eq!(checked(config, dir.path()).await, Ok(wanted));
+        // Nothing else than the column is missing.
+        let mut other = config.clone();
+        other["columns"] = json!({"h": "room"});
+        let (_, cause) = checked(&other, dir.path()).await.unwrap_err();
+        assert!(cause.contains("room"), "{cause}");
+    }
+    fs::remove_file(dir.path().join("lines.csv")).unwrap();
+    let (kind, cause) = checked(&file, dir.path()).await.unwrap_err();
+    assert_eq!(kind, TroubleKind::Missing);
+    assert!(cause.contains("there is no file"), "{cause}");
+    // It takes nothing along: the workflow's own lookup reads for itself.
+    fs::write(dir.path().join("lines.csv"), "line,hall\na,South\n").unwrap();
+    assert_eq!(of_a(&mut lookup(dir.path(), &file)).await, "a|South");
+}
+
 #[tokio::test]
 async fn a_changed_file_is_read_again_if_it_is_good() {
     let dir = temp_dir("lookup");

@@ -13,6 +13,7 @@ mod dump;
 mod encode;
 mod error;
 mod form;
+mod json;
 mod layout;
 mod link;
 mod log;

@@ -6,11 +6,10 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use mysql_common::{binlog::jsonb, io::ParseBuf, proto::MyDeserialize as _};
-
 use super::{
     bytes::{Broken, Bytes},
     charset::Charset,
+    json::json,
     table_map::{Column, ty},
 };
 
@@ -33,8 +32,8 @@ pub(super) enum Kind {
     Padded(usize),
 }
 
-/// What is wrong with a document that is none of JSON's.
-const NO_JSON: &str = "a document with a value that JSON has no form for, such as a decimal or a date";
+/// What is wrong with a document that cannot be read.
+const NO_JSON: &str = "a JSON document that is damaged, or has a value in it of a form that is not known";
 
 /// Why a value could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -165,7 +164,7 @@ impl Writing {
     }
 }
 
-fn written(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) -> Result<(), Broken> {
+pub(super) fn written(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) -> Result<(), Broken> {
     // Memory takes all of it.
     out.write_fmt(text).map_err(|_| Broken("value"))
 }
@@ -189,7 +188,7 @@ fn lengthy<'a>(bytes: &mut Bytes<'a>, length: u8) -> Result<&'a [u8], Broken> {
 }
 
 /// `strings/decimal.c`: digits in groups of nine, the sign inverted in the first bit, negative numbers inverted as a whole.
-fn decimal(bytes: &mut Bytes<'_>, precision: u8, scale: u8, out: &mut Vec<u8>) -> Result<(), Broken> {
+pub(super) fn decimal(bytes: &mut Bytes<'_>, precision: u8, scale: u8, out: &mut Vec<u8>) -> Result<(), Broken> {
     let broken = Broken("decimal");
     if precision > DIGITS_MAX || scale > precision || precision == 0 {
         return Err(broken);
@@ -325,18 +324,6 @@ fn civil(days: u64) -> (u64, u64, u64) {
     )
 }
 
-/// MySQL's own form of a document.
-fn json(value: &[u8], out: &mut Vec<u8>) -> Result<(), Broken> {
-    let broken = Broken("document");
-    // An empty one is what an update by IGNORE leaves: null.
-    if value.is_empty() {
-        return written(out, format_args!("null"));
-    }
-    let value = jsonb::Value::deserialize((), &mut ParseBuf(value)).map_err(|_| broken)?;
-    let value = serde_json::Value::try_from(value).map_err(|_| broken)?;
-    written(out, format_args!("{value}"))
-}
-
 /// MariaDB keeps a UUID of RFC 4122 with its last part first, so that those made one after the other are neighbours; the
 /// newer versions (from 6 on), whose first part does that, and what is none of the RFC, as they are.
 fn uuid(bytes: [u8; 16], out: &mut Vec<u8>) -> Result<(), Broken> {
@@ -389,8 +376,8 @@ mod tests {
     }
 
     #[test]
-    fn after_a_document_that_is_none_of_jsons_the_next_value_is_read() {
-        // The decimal 1.50, as MySQL 8 keeps it within a document.
+    fn after_a_document_that_cannot_be_read_the_next_value_is() {
+        // A decimal that is shorter than it says.
         let document = b"\x0f\xf6\x05\x03\x02\x81\x32";
         let mut row = (document.len() as u32).to_le_bytes().to_vec();
         row.extend_from_slice(document);

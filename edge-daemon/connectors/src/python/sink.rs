@@ -6,9 +6,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bus_schema::plan::{ComponentRole, Descriptor};
+use bus_schema::{
+    id::StreamId,
+    plan::{ComponentRole, Descriptor},
+};
 use flow::{
-    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, describe, parse_config,
+    Build, BuildContext, Component, ConfigError, Delivery, Fault, Rejected, Sink, Trouble, Watermark, describe,
+    parse_config,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,7 +21,15 @@ use super::{
     cells::push_row,
     script::{Answer, CODE_BYTES_MAX, Script, Settings, half_a_minute, memory_usual},
 };
-use crate::{exec::talk::Talk, key, secret::SecretRef};
+use crate::{
+    exec::{
+        search::{Search, Takes},
+        suspect::{Failure, failures_usual},
+        talk::Talk,
+    },
+    key,
+    secret::SecretRef,
+};
 
 /// Gives records to a Python function: `def write(records)`. They are dicts of their columns, as in the transform `python`;
 /// `record.op` says what each does: insert, update, delete or upsert. When the function returns, its records must be safe.
@@ -27,7 +39,8 @@ use crate::{exec::talk::Talk, key, secret::SecretRef};
 ///
 /// At least once: a batch that was not answered comes again. `def write(records, key)` gets a text as well, which is the
 /// same when the same batch comes again: code that stores the keys of the last 16 batches with the records can leave out
-/// what it has already.
+/// what it has already. A batch that its process dies of again and again (`failures_max`) comes in parts, which have keys of
+/// their own.
 ///
 /// The code runs in a process of `python3` with its standard library, which must be there, and has no more memory than
 /// `memory_mib`. What it prints goes to the log (60 lines a minute). A daemon of a fleet
@@ -54,6 +67,13 @@ struct Config {
     /// How long the code may take for a batch, in milliseconds.
     #[serde(default = "half_a_minute")]
     answer_ms_max: u64,
+    /// How often the process may end, or run out of its time or memory, with the same batch before its records are given to it in
+    /// ever smaller parts. The record at which it does so alone, as often again, goes to the dead letters, but only when other
+    /// records go through before and after it: a destination that is broken or whose server is away rejects nothing, and the
+    /// batch comes again until it works. If what it had stored before it ended must not come again in parts, give 0: then
+    /// the batch comes again as it is, for ever.
+    #[serde(default = "failures_usual")]
+    failures_max: u32,
 }
 
 /// The registry line.
@@ -101,13 +121,22 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Sink>, ConfigEr
         types: BTreeMap::new(),
     };
     Ok(Box::new(PythonSink {
-        script: Script::new(settings, "write", context)?,
-        talk: None,
+        process: Process {
+            script: Script::new(settings, "write", context)?,
+            talk: None,
+        },
+        search: Search::new(config.failures_max),
     }))
 }
 
 struct PythonSink {
+    process: Process,
+    search: Search,
+}
+
+struct Process {
     script: Script,
+    /// The process, while nothing is asked of it.
     talk: Option<Talk>,
 }
 
@@ -120,9 +149,9 @@ struct Heading<'a> {
     rows: usize,
 }
 
-impl PythonSink {
+impl Process {
     /// Has one delivery written, and says which rows were refused.
-    async fn deliver(&self, talk: &mut Talk, delivery: &Delivery, index: usize) -> Result<Vec<Rejected>, Fault> {
+    async fn deliver(&self, talk: &mut Talk, delivery: &Delivery, index: usize) -> Result<Vec<Rejected>, Failure> {
         let batch = &delivery.batch;
         let mut rows = Vec::new();
         (0..batch.rows()).for_each(|row| push_row(&mut rows, batch, row));
@@ -146,7 +175,7 @@ impl PythonSink {
             _ => Err("its answer is none".to_string()),
         };
         let asked = talk.ask(&text, 1, self.script.patience, &mut hear).await;
-        asked.map_err(|cause| self.script.failed(&cause))?;
+        asked.map_err(|cause| Failure::Work(self.script.failed(&cause)))?;
         let mut rejected: Vec<_> = refused
             .into_iter()
             .filter(|(row, _)| *row < batch.rows())
@@ -162,17 +191,14 @@ impl PythonSink {
 }
 
 #[async_trait]
-impl Sink for PythonSink {
-    async fn open(&mut self) -> Result<(), Fault> {
-        self.talk = None;
-        self.talk = Some(self.script.start().await?);
-        Ok(())
-    }
-
-    async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
+impl Takes for Process {
+    async fn take(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Failure> {
         let mut rejected = Vec::new();
         // Not put back after a failure, nor when this is dropped in the middle: what it says next would answer something else.
-        let mut talk = self.talk.take().ok_or_else(|| self.script.failed("it does not run"))?;
+        let mut talk = match self.talk.take() {
+            Some(talk) => talk,
+            None => self.script.start().await.map_err(Failure::Blameless)?,
+        };
         for (index, delivery) in deliveries.iter().enumerate() {
             if delivery.batch.rows() > 0 {
                 rejected.extend(self.deliver(&mut talk, delivery, index).await?);
@@ -181,6 +207,27 @@ impl Sink for PythonSink {
         self.talk = Some(talk);
         Ok(rejected)
     }
+}
+
+#[async_trait]
+impl Sink for PythonSink {
+    async fn open(&mut self) -> Result<(), Fault> {
+        self.process.talk = None;
+        self.process.talk = Some(self.process.script.start().await?);
+        Ok(())
+    }
+
+    async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
+        self.search.write(&mut self.process, deliveries).await
+    }
+
+    fn wants_company(&self, stream: &StreamId) -> bool {
+        self.search.wants_company(stream)
+    }
+
+    fn begin(&mut self, stream: &StreamId, _: &Watermark) {
+        self.search.forget(stream);
+    }
 
     /// Nothing is left to do: the function has returned, so the records are safe.
     async fn commit(&mut self) -> Result<(), Fault> {
@@ -188,11 +235,11 @@ impl Sink for PythonSink {
     }
 
     async fn check(&mut self) -> Result<String, Trouble> {
-        self.script.check().await
+        self.process.script.check().await
     }
 
     async fn close(&mut self) {
-        if let Some(talk) = self.talk.take() {
+        if let Some(talk) = self.process.talk.take() {
             talk.stop().await;
         }
     }

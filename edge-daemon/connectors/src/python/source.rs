@@ -21,7 +21,7 @@ use super::{
     script::{Answer, CODE_BYTES_MAX, LINE_BYTES_MAX, Script, Settings, half_a_minute, memory_usual},
 };
 use crate::{
-    exec::{columns::Columns, talk::Talk},
+    exec::{columns::Columns, restarts::Restarts, suspect::failures_usual, talk::Talk},
     file::{
         json::object,
         rows::{self, Rows, Token},
@@ -69,6 +69,10 @@ struct Config {
     every_ms: Option<u64>,
     /// Longest time without any record, in milliseconds; then the code counts as failed.
     quiet_ms_max: Option<u64>,
+    /// How often in a row it may fail without having given a record, before it is started once a minute only, until one comes.
+    /// Up to then it is started again later and later, after ten seconds at most. It is never given up. 0: no minute.
+    #[serde(default = "failures_usual")]
+    failures_max: u32,
 }
 
 /// The registry line.
@@ -126,6 +130,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         script,
         every: config.every_ms.map(Duration::from_millis),
         quiet_max: config.quiet_ms_max.map(Duration::from_millis),
+        restarts: Restarts::new(config.failures_max),
         cursor: None,
         talk: None,
         heard: Instant::now(),
@@ -141,6 +146,7 @@ struct PythonSource {
     name: String,
     every: Option<Duration>,
     quiet_max: Option<Duration>,
+    restarts: Restarts,
     /// Where to go on: JSON.
     cursor: Option<String>,
     talk: Option<Talk>,
@@ -318,6 +324,8 @@ impl PythonSource {
     fn ended(&mut self, line: &str) -> Result<(), Fault> {
         match Answer::of(line.as_bytes()) {
             Ok(Answer::Done(_)) => {
+                // Whether there was something or not.
+                self.restarts.worked();
                 self.next_run = Some(Instant::now() + self.every.unwrap_or_default());
                 Ok(())
             }
@@ -330,6 +338,32 @@ impl PythonSource {
 #[async_trait]
 impl Source for PythonSource {
     async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
+        let begun = self.begin(after).await;
+        begun.map_err(|fault| self.restarts.after(fault))
+    }
+
+    async fn read(&mut self) -> Result<Read, Fault> {
+        let read = self.next().await;
+        if matches!(read, Ok(Read::Batch(_))) {
+            self.restarts.worked();
+        }
+        read.map_err(|fault| self.restarts.after(fault))
+    }
+
+    async fn check(&mut self) -> Result<String, Trouble> {
+        self.script.check().await
+    }
+
+    async fn close(&mut self) {
+        self.next_run = None;
+        if let Some(talk) = self.talk.take() {
+            talk.stop().await;
+        }
+    }
+}
+
+impl PythonSource {
+    async fn begin(&mut self, after: Option<&Position>) -> Result<(), Fault> {
         (self.talk, self.end) = (None, None);
         let after = after.map(|position| String::from_utf8_lossy(position.as_bytes()).into_owned());
         self.cursor = after.filter(|after| !after.is_empty());
@@ -337,7 +371,7 @@ impl Source for PythonSource {
         self.call().await
     }
 
-    async fn read(&mut self) -> Result<Read, Fault> {
+    async fn next(&mut self) -> Result<Read, Fault> {
         let give_up = Instant::now() + READ_WAIT_MAX;
         if let Some(end) = self.end.take() {
             self.ended(&end)?;
@@ -359,16 +393,5 @@ impl Source for PythonSource {
             return Ok(Read::Idle);
         }
         self.batch(&lines.texts).map(Read::Batch)
-    }
-
-    async fn check(&mut self) -> Result<String, Trouble> {
-        self.script.check().await
-    }
-
-    async fn close(&mut self) {
-        self.next_run = None;
-        if let Some(talk) = self.talk.take() {
-            talk.stop().await;
-        }
     }
 }

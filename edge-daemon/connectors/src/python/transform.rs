@@ -194,7 +194,7 @@ impl Answers for Python {
         }
         let mut talk = match self.talk.take() {
             Some(talk) => talk,
-            None => self.script.start().await.map_err(Failure::Start)?,
+            None => self.script.start().await.map_err(Failure::Blameless)?,
         };
         let mut answers = Vec::with_capacity(batch.rows());
         let (mut text, mut next) = (Vec::new(), 0);

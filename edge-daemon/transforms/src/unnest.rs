@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    cells::{RejectedRows, column, reshaped, untold, without},
+    cells::{RejectedRows, column, reshaped, sparse_column, untold, without},
     expression::common_type,
     object::items,
     text::shorten,
@@ -194,7 +194,16 @@ impl Unnest {
     }
 
     fn assemble(&self, batch: &Batch, (place, clashes): (usize, &[usize]), all: Items) -> Result<Batch, Fault> {
-        let taken = batch.take(&all.rows);
+        // Without the lists: each would be taken as often as it has items.
+        let mut fields = batch.schema().fields.clone();
+        let mut columns = batch.columns().to_vec();
+        let nothing = Field {
+            key: fields[place].key,
+            ..Field::new(&self.config.column, Type::Any)
+        };
+        columns[place] = sparse_column(batch.rows(), (&[], &[]), &nothing)?;
+        fields[place] = nothing;
+        let taken = reshaped(batch, fields, columns)?.take(&all.rows);
         let mut fields = taken.schema().fields.clone();
         let mut columns = taken.columns().to_vec();
         let has_key = fields.iter().any(|field| field.key);

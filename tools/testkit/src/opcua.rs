@@ -46,7 +46,7 @@ impl OpcUa {
 
     /// A server with what else it can be told: `users` as above, and `security` with `cert` and `key` (its own, of RSA) and
     /// `policies` (as asyncua calls them, such as `Basic256Sha256_SignAndEncrypt`; `NoSecurity` is one), and perhaps `trusted`
-    /// (paths of the only certificates that it lets in) and `lifetime_ms` (how long keys hold at most).
+    /// (a directory with the only certificates that it lets in) and `lifetime_ms` (how long keys hold at most).
     #[must_use]
     #[track_caller]
     pub fn start_with(nodes: &Value, settings: &Value) -> Self {

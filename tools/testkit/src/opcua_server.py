@@ -94,7 +94,7 @@ async def main():
         await server.load_private_key(security["key"], format="pem")
         policies = [getattr(ua.SecurityPolicyType, name) for name in security["policies"]]
         if trusted := security.get("trusted"):
-            store = TrustStore([Path(path) for path in trusted], [])
+            store = TrustStore([Path(trusted)], [])
             await store.load()
             options = CertificateValidatorOptions.TRUSTED_VALIDATION | CertificateValidatorOptions.PEER_CLIENT
             server.set_certificate_validator(CertificateValidator(options, store))

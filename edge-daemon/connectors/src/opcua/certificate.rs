@@ -151,7 +151,9 @@ impl Trust {
         let (cause, remedy) = match self.fingerprints.first() {
             None => (
                 format!("the server shows a certificate that nothing was said about; its SHA-256 is {met}"),
-                format!("compare it at the server, and if it is its own, write server_fingerprint = \"{met}\" into security"),
+                format!(
+                    "compare it at the server, and if it is its own, write server_fingerprint = \"{met}\" into security"
+                ),
             ),
             Some(known) => (
                 format!(
@@ -193,7 +195,9 @@ fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Unusable> {
         Unusable::new(format!("{}: {error}", path.display()), remedy)
     };
     if fs::metadata(path).map_err(failed)?.len() > FILE_BYTES_MAX {
-        return Err(failed(std::io::Error::other("it is too large for a certificate or a key")));
+        return Err(failed(std::io::Error::other(
+            "it is too large for a certificate or a key",
+        )));
     }
     fs::read(path).map(Zeroizing::new).map_err(failed)
 }

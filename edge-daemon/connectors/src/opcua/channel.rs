@@ -142,12 +142,7 @@ pub(super) struct Channel {
 impl Channel {
     /// Connects and opens a channel, protected by `pair` or not at all. `url` is what the server shall be called in its own
     /// eyes.
-    pub(super) async fn open(
-        host: &str,
-        port: u16,
-        url: &str,
-        pair: Option<Arc<Pair>>,
-    ) -> Result<Self, ChannelError> {
+    pub(super) async fn open(host: &str, port: u16, url: &str, pair: Option<Arc<Pair>>) -> Result<Self, ChannelError> {
         timeout(ANSWER_WAIT, Self::dial(host, port, url, pair))
             .await
             .map_err(late)?
@@ -271,7 +266,9 @@ impl Channel {
             protected.ring.follows(opened.sequence)?;
         }
         if opened.request != head.request {
-            return Err(ChannelError::Broken("it opens a channel that nobody asked for".to_string()));
+            return Err(ChannelError::Broken(
+                "it opens a channel that nobody asked for".to_string(),
+            ));
         }
         Ok(opened.content)
     }

@@ -231,10 +231,18 @@ mod tests {
         let aes128 = Policy::find(&uri("Aes128_Sha256_RsaOaep"));
         let pss = Policy::find(&uri("Aes256_Sha256_RsaPss"));
         for (mode, wanted, found) in [
-            (Mode::SignAndEncrypt, None, Some((Mode::SignAndEncrypt, "Basic256Sha256"))),
+            (
+                Mode::SignAndEncrypt,
+                None,
+                Some((Mode::SignAndEncrypt, "Basic256Sha256")),
+            ),
             (Mode::Sign, None, Some((Mode::Sign, "Basic256Sha256"))),
             // More than is wanted, where the policy leaves no choice.
-            (Mode::Sign, aes128, Some((Mode::SignAndEncrypt, "Aes128_Sha256_RsaOaep"))),
+            (
+                Mode::Sign,
+                aes128,
+                Some((Mode::SignAndEncrypt, "Aes128_Sha256_RsaOaep")),
+            ),
             (Mode::Sign, pss, None),
         ] {
             let taken = protected(&all, mode, wanted).map(|(_, mode, policy)| (mode, policy.name));
@@ -269,7 +277,10 @@ mod tests {
         }
         // Without a policy of its own it is that of the connection.
         let pss = Some(Login::Encrypted("c", policy("Aes256_Sha256_RsaPss")));
-        assert_eq!(offer(3, "Aes256_Sha256_RsaPss", &[as_channel]).user(Passwords::Either), pss);
+        assert_eq!(
+            offer(3, "Aes256_Sha256_RsaPss", &[as_channel]).user(Passwords::Either),
+            pss
+        );
         assert_eq!(
             offer(1, "None", &[as_channel]).user(Passwords::Readable),
             Some(Login::Plain("c"))

@@ -83,9 +83,15 @@ impl Security {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let at = |key: &str, message: &str| Err(ConfigError::at(format!("security.{key}"), message));
         let is_protected = self.mode() != Mode::None;
-        for (key, is_there) in [("cert_file", self.cert_file.is_some()), ("key_file", self.key_file.is_some())] {
+        for (key, is_there) in [
+            ("cert_file", self.cert_file.is_some()),
+            ("key_file", self.key_file.is_some()),
+        ] {
             if is_protected && !is_there {
-                return at(key, "is missing: servers take protected connections of those only who have a certificate");
+                return at(
+                    key,
+                    "is missing: servers take protected connections of those only who have a certificate",
+                );
             }
             if !is_protected && is_there {
                 return at(key, "is of no use with mode = \"none\"");
@@ -99,7 +105,10 @@ impl Security {
                 return at("server_fingerprint", "is no SHA-256: write its 64 digits");
             }
             if self.server_cert_file.is_some() {
-                return at("server_fingerprint", "the certificate itself is named as well: one of them will do");
+                return at(
+                    "server_fingerprint",
+                    "the certificate itself is named as well: one of them will do",
+                );
             }
         }
         Ok(())

@@ -426,7 +426,9 @@ impl Pair {
         let mut chunk = Zeroizing::new(chunk);
         let signature = self.policy.sign(&self.own.key, &chunk)?;
         chunk.extend_from_slice(&signature);
-        let sealed = self.policy.encrypt(&self.other.key, chunk.get(begin..).unwrap_or_default())?;
+        let sealed = self
+            .policy
+            .encrypt(&self.other.key, chunk.get(begin..).unwrap_or_default())?;
         let mut done = chunk.get(..begin).unwrap_or_default().to_vec();
         done.extend(sealed);
         Ok(done)
@@ -495,7 +497,10 @@ impl Pair {
         if is_encrypted {
             keys.decrypt(chunk.get_mut(OPEN_BYTES..).ok_or(SecurityError::Sealed)?)?;
         }
-        let signed = chunk.len().checked_sub(MAC_BYTES).filter(|signed| *signed >= OPEN_BYTES);
+        let signed = chunk
+            .len()
+            .checked_sub(MAC_BYTES)
+            .filter(|signed| *signed >= OPEN_BYTES);
         let (signed, mac) = signed
             .and_then(|signed| chunk.split_at_checked(signed))
             .ok_or(SecurityError::Forged)?;
@@ -524,7 +529,10 @@ fn number(chunk: &mut Vec<u8>, head: &Head) {
 /// Takes off what was added to fill the last block. It is signed: nobody but the other side can have made it wrong.
 fn unpadded(plain: &[u8], is_long: bool) -> Result<&[u8], SecurityError> {
     let (rest, high) = match is_long {
-        true => plain.split_last().map(|(high, rest)| (rest, usize::from(*high))).ok_or(WireError::Short)?,
+        true => plain
+            .split_last()
+            .map(|(high, rest)| (rest, usize::from(*high)))
+            .ok_or(WireError::Short)?,
         false => (plain, 0),
     };
     let low = rest.last().copied().ok_or(WireError::Short)?;

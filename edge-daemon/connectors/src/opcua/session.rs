@@ -223,7 +223,9 @@ async fn agree(server: &Server, protection: &Protection, own: Arc<Own>) -> Resul
     let endpoints = message::endpoints_got(&answer)?;
     let taken = endpoint::protected(&endpoints, protection.mode, protection.policy);
     let Some((endpoint, mode, policy)) = taken else {
-        let with = protection.policy.map_or("a policy that is known here", |policy| policy.name);
+        let with = protection
+            .policy
+            .map_or("a policy that is known here", |policy| policy.name);
         return Err(ChannelError::Unprotected {
             cause: format!(
                 "it offers no connection with {} and {with}, but: {}",
@@ -272,7 +274,8 @@ fn confirmed<'a>(
                 pair.mode.word(),
                 endpoint::offered(&granted.endpoints)
             ),
-            remedy: "find out who on the way changes what it says, or set security.policy to what it offers inside".to_string(),
+            remedy: "find out who on the way changes what it says, or set security.policy to what it offers inside"
+                .to_string(),
         }),
     }
 }

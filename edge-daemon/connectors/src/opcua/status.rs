@@ -22,7 +22,10 @@ impl Status {
     /// What would mend it, where a person can do something.
     pub(super) fn remedy(self) -> Option<&'static str> {
         let code = self.0 & CODE;
-        REMEDIES.iter().find(|(codes, _)| codes.contains(&code)).map(|(_, remedy)| *remedy)
+        REMEDIES
+            .iter()
+            .find(|(codes, _)| codes.contains(&code))
+            .map(|(_, remedy)| *remedy)
     }
 
     /// Nothing can be done with what it stands at.

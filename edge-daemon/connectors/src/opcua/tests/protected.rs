@@ -22,9 +22,17 @@ use super::*;
 const WAYS: [(&str, &str, &str); 6] = [
     ("Basic256Sha256_SignAndEncrypt", "Basic256Sha256", "sign_and_encrypt"),
     ("Basic256Sha256_Sign", "Basic256Sha256", "sign"),
-    ("Aes128Sha256RsaOaep_SignAndEncrypt", "Aes128_Sha256_RsaOaep", "sign_and_encrypt"),
+    (
+        "Aes128Sha256RsaOaep_SignAndEncrypt",
+        "Aes128_Sha256_RsaOaep",
+        "sign_and_encrypt",
+    ),
     ("Aes128Sha256RsaOaep_Sign", "Aes128_Sha256_RsaOaep", "sign"),
-    ("Aes256Sha256RsaPss_SignAndEncrypt", "Aes256_Sha256_RsaPss", "sign_and_encrypt"),
+    (
+        "Aes256Sha256RsaPss_SignAndEncrypt",
+        "Aes256_Sha256_RsaPss",
+        "sign_and_encrypt",
+    ),
     ("Aes256Sha256RsaPss_Sign", "Aes256_Sha256_RsaPss", "sign"),
 ];
 
@@ -41,14 +49,30 @@ impl Files {
         let server = testkit::rsa_certificate(dir.path(), "server", server_bits, "urn:test:server");
         let schema: Json = serde_json::from_str(&descriptor().schema).unwrap();
         let text = schema["description"].as_str().unwrap();
-        let command = text.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-        let made = Command::new("sh").args(["-ec", command]).current_dir(dir.path()).output().unwrap();
+        let command = text
+            .split("```sh\n")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next())
+            .unwrap();
+        let made = Command::new("sh")
+            .args(["-ec", command])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         Self { dir, server }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// A directory with this certificate and no other.
+    fn trusting(&self, name: &str) -> PathBuf {
+        let dir = self.path("trusted");
+        fs::create_dir_all(&dir).unwrap();
+        fs::copy(self.path(name), dir.join(name)).unwrap();
+        dir
     }
 
     /// What a server is told.
@@ -88,7 +112,7 @@ async fn every_policy_and_mode() {
     for bits in [2048, 3072] {
         let files = Files::new(bits);
         for (way, policy, mode) in WAYS {
-            let settings = files.settings(&[way], &json!({"trusted": [files.path("opcua.pem")]}));
+            let settings = files.settings(&[way], &json!({"trusted": files.trusting("opcua.pem")}));
             let server = Server::start_with(&number("ns=2;s=a", 1.0), &settings);
             for policy in [json!(policy), Json::Null] {
                 let security = files.security(&json!({"mode": mode, "policy": policy}));
@@ -99,7 +123,8 @@ async fn every_policy_and_mode() {
             let weaker = json!({"mode": "sign_and_encrypt", "policy": policy});
             if mode == "sign" {
                 let refused = reads(&server, &files.security(&weaker)).await.unwrap_err();
-                let wanted = format!("it offers no connection with sign_and_encrypt and {policy}, but: {policy} with sign");
+                let wanted =
+                    format!("it offers no connection with sign_and_encrypt and {policy}, but: {policy} with sign");
                 assert!(refused.contains(&wanted), "{refused}");
             }
             if bits > 2048 {
@@ -112,7 +137,12 @@ async fn every_policy_and_mode() {
 #[tokio::test]
 async fn the_strongest_is_taken_and_nothing_can_be_read_on_the_line() {
     let files = Files::new(2048);
-    let policies = ["NoSecurity", "Aes128Sha256RsaOaep_Sign", "Basic256Sha256_Sign", "Basic256Sha256_SignAndEncrypt"];
+    let policies = [
+        "NoSecurity",
+        "Aes128Sha256RsaOaep_Sign",
+        "Basic256Sha256_Sign",
+        "Basic256Sha256_SignAndEncrypt",
+    ];
     let node = json!([{"id": "ns=2;s=a", "type": "String", "value": "nobody's business"}]);
     let server = Server::start_with(&node, &files.settings(&policies, &json!({})));
     for (mode, is_readable) in [("sign", true), ("sign_and_encrypt", false)] {
@@ -121,7 +151,10 @@ async fn the_strongest_is_taken_and_nothing_can_be_read_on_the_line() {
         let url = format!("opc.tcp://127.0.0.1:{}", link.port());
         let mut source = opcua(&url, &files.security(&json!({"mode": mode})), &["ns=2;s=a"]);
         source.open(None).await.unwrap();
-        assert_eq!(values(&taken(&mut *source, 1).await), [Data::Text("nobody's business".into())]);
+        assert_eq!(
+            values(&taken(&mut *source, 1).await),
+            [Data::Text("nobody's business".into())]
+        );
         source.close().await;
         assert!(capture.contains(b"SecurityPolicy#Basic256Sha256"), "{mode}");
         assert_eq!(capture.contains(b"nobody's business"), is_readable, "{mode}");
@@ -132,18 +165,37 @@ async fn the_strongest_is_taken_and_nothing_can_be_read_on_the_line() {
 async fn passwords_are_encrypted() {
     let files = Files::new(2048);
     let node = number("ns=2;s=a", 1.0);
-    let mut settings = files.settings(&["NoSecurity", "Basic256Sha256_Sign", "Basic256Sha256_SignAndEncrypt"], &json!({}));
+    let mut settings = files.settings(
+        &["NoSecurity", "Basic256Sha256_Sign", "Basic256Sha256_SignAndEncrypt"],
+        &json!({}),
+    );
     settings["users"] = json!({"reader": "open sesame"});
     let server = Server::start_with(&node, &settings);
     let nothing = json!({"mode": "none", "cert_file": null, "key_file": null});
     for (security, password, wanted) in [
-        (files.security(&json!({"mode": "sign_and_encrypt"})), "open sesame", None),
-        (files.security(&json!({"mode": "sign_and_encrypt"})), "open barley", Some("BadUserAccessDenied")),
+        (
+            files.security(&json!({"mode": "sign_and_encrypt"})),
+            "open sesame",
+            None,
+        ),
+        (
+            files.security(&json!({"mode": "sign_and_encrypt"})),
+            "open barley",
+            Some("BadUserAccessDenied"),
+        ),
         (files.security(&json!({"mode": "sign"})), "open sesame", None),
-        (files.security(&json!({"mode": "sign"})), "open barley", Some("BadUserAccessDenied")),
+        (
+            files.security(&json!({"mode": "sign"})),
+            "open barley",
+            Some("BadUserAccessDenied"),
+        ),
         (files.security(&nothing), "open sesame", None),
         (files.security(&nothing), "open barley", Some("BadUserAccessDenied")),
-        (json!({}), "open sesame", Some("it wants passwords encrypted, and the server shows a certificate")),
+        (
+            json!({}),
+            "open sesame",
+            Some("it wants passwords encrypted, and the server shows a certificate"),
+        ),
     ] {
         let link = Link::to(server.addr());
         let capture = link.capture();
@@ -164,7 +216,10 @@ async fn passwords_are_encrypted() {
     let mut more = files.security(&nothing);
     (more["user"], more["password"]) = (json!("reader"), json!("open sesame"));
     let refused = reads(&server, &more).await.unwrap_err();
-    assert!(refused.contains("it takes passwords only in a way that is not safe"), "{refused}");
+    assert!(
+        refused.contains("it takes passwords only in a way that is not safe"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
@@ -182,7 +237,10 @@ async fn a_server_is_who_it_was_said_to_be() {
 
     let another = files.security(&json!({"server_cert_file": files.path("opcua.pem")}));
     let refused = reads(&server, &another).await.unwrap_err();
-    assert!(refused.contains("another certificate (SHA-256 ") && refused.contains(fingerprint), "{refused}");
+    assert!(
+        refused.contains("another certificate (SHA-256 ") && refused.contains(fingerprint),
+        "{refused}"
+    );
     let mut source = opcua(&server.url(), &another, &["ns=2;s=a"]);
     let trouble = flow::check::check_source(&mut *source).await.unwrap_err();
     assert_eq!(trouble.kind, TroubleKind::Tls, "{trouble:?}");
@@ -194,7 +252,10 @@ async fn a_server_is_who_it_was_said_to_be() {
     let fault = source.open(None).await.unwrap_err();
     assert!(fault.to_string().contains(said), "{fault}");
     let trouble = flow::check::check_source(&mut *source).await.unwrap_err();
-    assert!(trouble.cause.contains(said) && trouble.remedy.contains("security = { … }"), "{trouble:?}");
+    assert!(
+        trouble.cause.contains(said) && trouble.remedy.contains("security = { … }"),
+        "{trouble:?}"
+    );
 
     // A check looks no further than a source.
     let mut source = opcua(&server.url(), &files.security(&json!({})), &["ns=2;s=a"]);
@@ -205,12 +266,20 @@ async fn a_server_is_who_it_was_said_to_be() {
 #[tokio::test]
 async fn a_server_that_does_not_trust_us_says_so() {
     let files = Files::new(2048);
-    let settings = files.settings(&["Basic256Sha256_SignAndEncrypt"], &json!({"trusted": [files.server.cert]}));
+    let settings = files.settings(
+        &["Basic256Sha256_SignAndEncrypt"],
+        &json!({"trusted": files.trusting("server.pem")}),
+    );
     let server = Server::start_with(&number("ns=2;s=a", 1.0), &settings);
     let mut source = opcua(&server.url(), &files.security(&json!({})), &["ns=2;s=a"]);
     let fault = source.open(None).await.unwrap_err();
     assert!(matches!(&fault, Fault::Retry { .. }), "{fault:?}");
-    assert!(fault.to_string().contains("BadCertificateUntrusted\n  hint: put the certificate of"), "{fault}");
+    assert!(
+        fault
+            .to_string()
+            .contains("BadCertificateUntrusted\n  hint: put the certificate of"),
+        "{fault}"
+    );
     let trouble = flow::check::check_source(&mut *source).await.unwrap_err();
     assert_eq!(trouble.kind, TroubleKind::Tls, "{trouble:?}");
     assert!(trouble.remedy.contains("list of trusted ones"), "{trouble:?}");
@@ -299,7 +368,12 @@ async fn what_was_changed_on_its_way_is_not_taken() {
             }
         };
         assert!(matches!(fault, Fault::Retry { .. }), "{fault:?}");
-        assert!(fault.to_string().contains("its protection does not hold: a message is not from whom"), "{fault}");
+        assert!(
+            fault
+                .to_string()
+                .contains("its protection does not hold: a message is not from whom"),
+            "{fault}"
+        );
         // Nothing of it was taken: what is there now comes with the next connection.
         source.close().await;
         source.open(None).await.unwrap();
@@ -316,7 +390,10 @@ fn mistakes_with_certificates_are_named() {
         let security: Security = serde_json::from_value(files.security(more)["security"].clone()).unwrap();
         security.check().unwrap();
         let now = SystemTime::now() + Duration::from_secs(days * 86_400);
-        security.load(Path::new("/"), now).map(drop).map_err(|error| error.cause)
+        security
+            .load(Path::new("/"), now)
+            .map(drop)
+            .map_err(|error| error.cause)
     };
     assert_eq!(load(&json!({}), 0), Ok(()));
     for (more, days, wanted) in [
@@ -324,8 +401,16 @@ fn mistakes_with_certificates_are_named() {
         (json!({"cert_file": "/none"}), 0, "/none: No such file"),
         (json!({"cert_file": files.path("opcua.key")}), 0, "opcua.key: "),
         (json!({"key_file": files.path("opcua.pem")}), 0, "opcua.pem: "),
-        (json!({"key_file": files.server.key}), 0, "server.key is not the key to "),
-        (json!({"cert_file": small.cert, "key_file": small.key}), 0, "small.pem: its key has 1024 bits"),
+        (
+            json!({"key_file": files.server.key}),
+            0,
+            "server.key is not the key to ",
+        ),
+        (
+            json!({"cert_file": small.cert, "key_file": small.key}),
+            0,
+            "small.pem: its key has 1024 bits",
+        ),
         (json!({"server_cert_file": "/none"}), 0, "/none: No such file"),
     ] {
         let said = load(&more, days).unwrap_err();
@@ -334,7 +419,12 @@ fn mistakes_with_certificates_are_named() {
     // As DER it is the same.
     for (from, to) in [("opcua.pem", "opcua.der"), ("server.pem", "server.der")] {
         let (from, to) = (files.path(from), files.path(to));
-        let done = Command::new("openssl").args(["x509", "-outform", "DER", "-in"]).arg(from).arg("-out").arg(to).status();
+        let done = Command::new("openssl")
+            .args(["x509", "-outform", "DER", "-in"])
+            .arg(from)
+            .arg("-out")
+            .arg(to)
+            .status();
         assert!(done.unwrap().success());
     }
     for (kind, name) in [("rsa", "pkcs1.der"), ("pkcs8", "pkcs8.der")] {
@@ -343,7 +433,11 @@ fn mistakes_with_certificates_are_named() {
             "rsa" => command.args(["rsa", "-traditional"]),
             _ => command.args(["pkcs8", "-topk8", "-nocrypt"]),
         };
-        let done = command.args(["-outform", "DER", "-in"]).arg(files.path("opcua.key")).arg("-out").arg(files.path(name));
+        let done = command
+            .args(["-outform", "DER", "-in"])
+            .arg(files.path("opcua.key"))
+            .arg("-out")
+            .arg(files.path(name));
         assert!(done.output().unwrap().status.success());
         let der = json!({
             "cert_file": files.path("opcua.der"), "key_file": files.path(name), "server_cert_file": files.path("server.der"),
@@ -357,9 +451,17 @@ fn mistakes_with_certificates_are_named() {
     let later = SystemTime::now() + Duration::from_secs(31 * 86_400);
     // Behind it there may be who signed it.
     let shown = [&server[..], b"\x30\x03\x02\x01\x01"].concat();
-    assert_eq!(certificate::Known::met(&shown, &trust, SystemTime::now()).unwrap().certificate, server);
+    assert_eq!(
+        certificate::Known::met(&shown, &trust, SystemTime::now())
+            .unwrap()
+            .certificate,
+        server
+    );
     let ended = certificate::Known::met(&server, &trust, later).unwrap_err();
-    assert!(ended.cause.starts_with("the server's certificate: it ended on "), "{ended:?}");
+    assert!(
+        ended.cause.starts_with("the server's certificate: it ended on "),
+        "{ended:?}"
+    );
     assert!(certificate::Known::met(b"", &trust, later).is_err());
 }
 
@@ -375,13 +477,19 @@ fn mistakes_in_the_table_are_named() {
             "security.policy: is of no use",
         ),
         (json!({"mode": "encrypt"}), "security.mode: unknown variant `encrypt`"),
-        (json!({"policy": "Basic256"}), "security.policy: unknown variant `Basic256`"),
-        (json!({"server_fingerprint": "12:34"}), "security.server_fingerprint: is no SHA-256"),
+        (
+            json!({"policy": "Basic256"}),
+            "security.policy: unknown variant `Basic256`",
+        ),
+        (
+            json!({"server_fingerprint": "12:34"}),
+            "security.server_fingerprint: is no SHA-256",
+        ),
         (
             json!({"server_fingerprint": "ab:".repeat(32), "server_cert_file": "s"}),
             "security.server_fingerprint: the certificate itself",
         ),
-        (json!({"ca_file": "x"}), "security: unknown field `ca_file`"),
+        (json!({"ca_file": "x"}), "security.ca_file: unknown field `ca_file`"),
     ] {
         let mut security = good.clone();
         for (key, value) in more.as_object().unwrap() {

@@ -151,7 +151,10 @@ fn keys_hold_for_a_while_and_chunks_have_their_order() {
         let nonces = ([token as u8; 32], [at as u8 + 100; 32]);
         rings[at].renew(token, theirs.keys(&nonces.1, &nonces.0), 0);
         if at == 0 {
-            assert_eq!(ring.unwrap(&ours, &sent(&rings[0], 1), 5), Err(SecurityError::Token(13)));
+            assert_eq!(
+                ring.unwrap(&ours, &sent(&rings[0], 1), 5),
+                Err(SecurityError::Token(13))
+            );
         }
         ring.renew(token, ours.keys(&nonces.0, &nonces.1), 100);
     }
@@ -163,7 +166,10 @@ fn keys_hold_for_a_while_and_chunks_have_their_order() {
         assert_eq!(wrong, Err(SecurityError::Sequence { last: 6, found }));
     }
     assert!(ring.unwrap(&ours, &sent(&rings[0], 7), 100).is_ok());
-    assert_eq!(ring.unwrap(&ours, &sent(&rings[0], 8), 101), Err(SecurityError::Token(13)));
+    assert_eq!(
+        ring.unwrap(&ours, &sent(&rings[0], 8), 101),
+        Err(SecurityError::Token(13))
+    );
     assert!(ring.unwrap(&ours, &sent(&rings[1], 8), 101).is_ok());
     // They begin anew at the end only.
     for (last, found, follows) in [

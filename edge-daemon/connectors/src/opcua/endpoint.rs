@@ -193,10 +193,11 @@ impl Endpoint {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn offer(mode: u32, policy: &str, tokens: &[(&str, u32, &str)]) -> Endpoint {
+    /// A way into a server; those to log in are name, kind, policy.
+    pub(in super::super) fn offer(mode: u32, policy: &str, tokens: &[(&str, u32, &str)]) -> Endpoint {
         let token = |(id, kind, policy): &(&str, u32, &str)| LoginPolicy {
             id: id.to_string(),
             kind: *kind,

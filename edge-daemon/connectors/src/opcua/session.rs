@@ -356,3 +356,108 @@ fn login<'a>(
         None => refused("it has no users on connections like this one"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use sha2::{Digest as _, Sha256};
+
+    use super::{
+        super::{certificate::Trust, endpoint::tests::offer, security::POLICIES},
+        *,
+    };
+
+    /// What is said outside and inside may differ by somebody on the way; whoever answers may be another.
+    #[test]
+    fn nothing_is_believed_that_was_said_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = |name: &str| {
+            let files = testkit::rsa_certificate(dir.path(), name, 2048, "urn:test");
+            Arc::new(Own::load(&files.cert, &files.key, SystemTime::now()).unwrap())
+        };
+        let (ours, server, stranger) = (made("ours"), made("server"), made("stranger"));
+        let trust = Trust {
+            fingerprints: vec![Sha256::digest(&server.certificate).into()],
+        };
+        let protection = Protection {
+            mode: Mode::Sign,
+            policy: None,
+            own: Some(Arc::clone(&ours)),
+            trust: Some(trust),
+        };
+        let basic = POLICIES.iter().find(|policy| policy.name == "Basic256Sha256").unwrap();
+        let pair = Pair {
+            policy: basic,
+            mode: Mode::Sign,
+            own: Arc::clone(&ours),
+            other: protection.known(&server.certificate).unwrap(),
+        };
+        let nonce = [3; 32];
+        let signed = |by: &Own, nonce: &[u8]| {
+            let signed = [&ours.certificate[..], nonce].concat();
+            basic.sign(&by.key, &signed).unwrap()
+        };
+        let offer = |mode, policy| {
+            let mut offered = offer(mode, policy, &[]);
+            offered.certificate.clone_from(&server.certificate);
+            offered
+        };
+        let honest = Granted {
+            token: NodeId::own(1),
+            nonce: vec![4; 32],
+            certificate: server.certificate.clone(),
+            endpoints: vec![offer(1, "None"), offer(2, "Basic256Sha256"), offer(3, "Basic256Sha256")],
+            signature: signed(&server, &nonce),
+        };
+        let taken = confirmed(&pair, &protection, &honest, &nonce);
+        assert_eq!(taken, Ok(&honest.endpoints[1]));
+
+        let changed = |change: &dyn Fn(&mut Granted)| {
+            let mut granted = honest.clone();
+            change(&mut granted);
+            let refused = confirmed(&pair, &protection, &granted, &nonce);
+            refused.expect_err("it is taken").to_string()
+        };
+        let struck_out = changed(&|granted| granted.endpoints.push(offer(2, "Aes256_Sha256_RsaPss")));
+        assert!(
+            struck_out.starts_with("outside the protected channel it offered Basic256Sha256 with sign at best"),
+            "{struck_out}"
+        );
+        for (said, wanted) in [
+            (changed(&|granted| granted.endpoints.clear()), "and inside: nothing"),
+            (
+                changed(&|granted| granted.endpoints[1].certificate.clone_from(&stranger.certificate)),
+                "outside the protected channel",
+            ),
+            (
+                changed(&|granted| granted.certificate.clone_from(&stranger.certificate)),
+                "a certificate that was not asked for",
+            ),
+            (
+                changed(&|granted| granted.certificate.clear()),
+                "a certificate that was not asked for",
+            ),
+            (
+                changed(&|granted| granted.signature = signed(&stranger, &nonce)),
+                "not from whom it should be",
+            ),
+            (
+                changed(&|granted| granted.signature = signed(&server, &[5; 32])),
+                "not from whom it should be",
+            ),
+            (
+                changed(&|granted| granted.signature.clear()),
+                "not from whom it should be",
+            ),
+            (
+                changed(&|granted| granted.nonce.truncate(31)),
+                "its nonce can be guessed",
+            ),
+        ] {
+            assert!(said.contains(wanted), "{said} instead of {wanted}");
+        }
+        // Somebody else's certificate does not get as far as that.
+        assert!(protection.known(&stranger.certificate).is_err());
+    }
+}

@@ -11,6 +11,7 @@ use std::{
 
 use flow::TroubleKind;
 use serde_json::{Value as Json, json};
+use tempfile::TempDir;
 use testkit::free_port;
 
 use crate::{
@@ -187,6 +188,8 @@ impl SourceWorld for Modbus {
 pub struct OpcUa {
     server: Arc<testkit::OpcUa>,
     mode: &'static str,
+    /// Its table `security`, with the directory of the certificates in it, if the connection is protected.
+    security: Option<(Json, TempDir)>,
 }
 
 /// The node.
@@ -203,11 +206,29 @@ impl OpcUa {
         Self::new("subscribe")
     }
 
+    /// The same, signed and encrypted.
+    pub fn encrypted() -> Self {
+        let dir = testkit::temp_dir("opcua-keys");
+        let server = testkit::rsa_certificate(dir.path(), "server", 2048, "urn:test:server");
+        let own = testkit::rsa_certificate(dir.path(), "own", 2048, "urn:test:own");
+        let offered = json!({
+            "cert": server.cert, "key": server.key, "policies": ["Basic256Sha256_SignAndEncrypt"],
+        });
+        let security = json!({"cert_file": own.cert, "key_file": own.key, "server_cert_file": server.cert});
+        let server = testkit::OpcUa::start_with(&json!([value(0)]), &json!({"security": offered}));
+        Self {
+            server: Arc::new(server),
+            mode: "subscribe",
+            security: Some((security, dir)),
+        }
+    }
+
     fn new(mode: &'static str) -> Self {
         let server = testkit::OpcUa::start(&json!([value(0)]));
         Self {
             server: Arc::new(server),
             mode,
+            security: None,
         }
     }
 }
@@ -218,7 +239,12 @@ fn value(number: u64) -> Json {
 
 impl SourceWorld for OpcUa {
     fn config(&self) -> Json {
-        json!({"url": self.server.url(), "mode": self.mode, "interval_ms": 20, "nodes": [{"id": NODE}]})
+        let mut config =
+            json!({"url": self.server.url(), "mode": self.mode, "interval_ms": 20, "nodes": [{"id": NODE}]});
+        if let Some((security, _)) = &self.security {
+            config["security"] = security.clone();
+        }
+        config
     }
 
     fn promise(&self) -> Promise {
@@ -269,7 +295,7 @@ impl SourceWorld for OpcUa {
             config[key] = value;
             config
         };
-        vec![
+        let mut wrong = vec![
             (
                 with("url", json!(format!("opc.tcp://127.0.0.1:{}", free_port()))),
                 TroubleKind::Unreachable,
@@ -279,7 +305,13 @@ impl SourceWorld for OpcUa {
                 TroubleKind::Name,
             ),
             (with("nodes", json!([{"id": "ns=2;s=none"}])), TroubleKind::Missing),
-        ]
+        ];
+        if let Some((security, _)) = &self.security {
+            let mut stranger = self.config();
+            stranger["security"]["server_cert_file"] = security["cert_file"].clone();
+            wrong.push((stranger, TroubleKind::Tls));
+        }
+        wrong
     }
 
     fn touched(&mut self) -> String {

@@ -95,7 +95,11 @@ impl From<Unusable> for ChannelError {
 
 impl From<SecurityError> for ChannelError {
     fn from(error: SecurityError) -> Self {
-        ChannelError::Broken(format!("its protection does not hold: {error}"))
+        ChannelError::Unprotected {
+            cause: format!("its protection does not hold: {error}"),
+            remedy: "it is tried again by itself; if that does not help, find out who on the way changes what is sent"
+                .to_string(),
+        }
     }
 }
 

@@ -361,12 +361,7 @@ async fn what_was_changed_on_its_way_is_not_taken() {
         assert_eq!(values(&taken(&mut *source, 1).await), [Data::F64(1.0)]);
         spoils.store(true, Ordering::SeqCst);
         server.set(&number("ns=2;s=a", 2.0));
-        let fault = loop {
-            match rows(&mut *source).await {
-                Ok(rows) => panic!("{rows:?}"),
-                Err(fault) => break fault,
-            }
-        };
+        let fault = rows(&mut *source).await.unwrap_err();
         assert!(matches!(fault, Fault::Retry { .. }), "{fault:?}");
         assert!(
             fault

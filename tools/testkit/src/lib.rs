@@ -80,7 +80,7 @@ pub use modbus::Modbus;
 pub use mosquitto::{Mosquitto, MosquittoBuilder};
 pub use nats::{Nats, NatsBuilder};
 pub use oidc::{Oidc, Seen, Walker};
-pub use opcua::OpcUa;
+pub use opcua::{OpcUa, rsa_certificate};
 pub use ports::free_port;
 pub use postgres::{NULL, Postgres, PostgresBuilder};
 pub use proc::{Cmd, Finished, Proc, Signal};

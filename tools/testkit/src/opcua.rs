@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::ops::Deref;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 use crate::bins::python;
 use crate::proc::Cmd;
 use crate::service::{Service, Spec};
-use crate::tls::Tls;
+use crate::tls::CertFiles;
 use crate::{free_port, temp_dir};
 
 /// What plays it.
@@ -42,12 +44,15 @@ impl OpcUa {
         Self::launch(&json!({"nodes": nodes, "users": users}))
     }
 
-    /// A server that takes only connections that are signed and encrypted.
+    /// A server with what else it can be told: `users` as above, and `security` with `cert` and `key` (its own, of RSA) and
+    /// `policies` (as asyncua calls them, such as `Basic256Sha256_SignAndEncrypt`; `NoSecurity` is one), and perhaps `trusted`
+    /// (a directory with the only certificates that it lets in) and `lifetime_ms` (how long keys hold at most).
     #[must_use]
     #[track_caller]
-    pub fn start_secured(nodes: &Value, tls: &Tls) -> Self {
-        let files = tls.server();
-        Self::launch(&json!({"nodes": nodes, "security": {"cert": files.cert, "key": files.key}}))
+    pub fn start_with(nodes: &Value, settings: &Value) -> Self {
+        let mut config = settings.clone();
+        config["nodes"] = nodes.clone();
+        Self::launch(&config)
     }
 
     #[track_caller]
@@ -103,6 +108,34 @@ impl OpcUa {
         };
         tell().unwrap_or_else(|e| panic!("asyncua does not do as it is told: {e}"))
     }
+}
+
+/// A certificate of RSA that it signs itself, and its key, as a server or client of OPC UA has them. Made by openssl: the
+/// authority of [`crate::Tls`] has no such keys.
+#[must_use]
+#[track_caller]
+pub fn rsa_certificate(dir: &Path, name: &str, bits: u32, uri: &str) -> CertFiles {
+    let files = CertFiles {
+        cert: dir.join(format!("{name}.pem")),
+        key: dir.join(format!("{name}.key")),
+    };
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-nodes", "-days", "30", "-subj"])
+        .arg(format!("/CN={name}"))
+        .arg("-newkey")
+        .arg(format!("rsa:{bits}"))
+        .arg("-addext")
+        .arg(format!("subjectAltName=URI:{uri},DNS:localhost"))
+        .args(["-addext", "extendedKeyUsage=serverAuth,clientAuth", "-addext"])
+        .arg("keyUsage=digitalSignature,nonRepudiation,keyEncipherment,dataEncipherment,keyCertSign")
+        .arg("-keyout")
+        .arg(&files.key)
+        .arg("-out")
+        .arg(&files.cert)
+        .output();
+    let made = made.unwrap_or_else(|e| panic!("there is no openssl: {e}"));
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    files
 }
 
 impl Deref for OpcUa {

@@ -9,9 +9,13 @@ import logging
 import sys
 import uuid
 from datetime import datetime, timezone
+from pathlib import Path
 
 from asyncua import Server, ua
+from asyncua.common.connection import SecureConnection
 from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.crypto.truststore import TrustStore
+from asyncua.crypto.validator import CertificateValidator, CertificateValidatorOptions
 from asyncua.server.internal_session import InternalSession
 
 
@@ -66,6 +70,17 @@ def data(entry):
     return ua.DataValue(variant, StatusCode=ua.StatusCode(entry.get("status", 0)), SourceTimestamp=when)
 
 
+def shorten(lifetime_ms):
+    """Grants channels no longer life than this."""
+    granted = SecureConnection.open
+
+    def open_for(self, params, server):
+        params.RequestedLifetime = min(params.RequestedLifetime, lifetime_ms)
+        return granted(self, params, server)
+
+    SecureConnection.open = open_for
+
+
 async def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         config = json.load(file)
@@ -77,7 +92,14 @@ async def main():
     if security := config.get("security"):
         await server.load_certificate(security["cert"], "pem")
         await server.load_private_key(security["key"], format="pem")
-        policies = [ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt]
+        policies = [getattr(ua.SecurityPolicyType, name) for name in security["policies"]]
+        if trusted := security.get("trusted"):
+            store = TrustStore([Path(trusted)], [])
+            await store.load()
+            options = CertificateValidatorOptions.TRUSTED_VALIDATION | CertificateValidatorOptions.PEER_CLIENT
+            server.set_certificate_validator(CertificateValidator(options, store))
+        if lifetime_ms := security.get("lifetime_ms"):
+            shorten(lifetime_ms)
     server.set_security_policy(policies)
     if config.get("users"):
         server.set_identity_tokens([ua.UserNameIdentityToken])

@@ -1,9 +1,12 @@
 //! The services that reading needs, as requests and answers (OPC 10000-4, 5). Looks at the clock, and
 //! performs no other I/O.
 
+use zeroize::Zeroizing;
+
 use super::{
-    channel::{ChannelError, POLICY_NONE},
-    data::{Datum, datum, diagnostics, extension, localized, ticks},
+    channel::ChannelError,
+    data::{Datum, datum, diagnostics, extension, ticks},
+    endpoint::{Endpoint, endpoints},
     node::NodeId,
     status::Status,
     wire::{Reader, WireError, Writer},
@@ -20,11 +23,6 @@ const REPORTING: u32 = 2;
 const TIMEOUT_HINT_MS: u32 = 10_000;
 /// What we are: a client.
 const CLIENT: u32 = 1;
-/// How a password, and nothing, proves who one is.
-const TOKEN_ANONYMOUS: u32 = 0;
-const TOKEN_USER_NAME: u32 = 1;
-/// A connection that nothing protects.
-const MODE_NONE: u32 = 1;
 
 /// A request's encoding, and its answer's.
 pub(super) type Kind = (u32, u32);
@@ -33,6 +31,7 @@ pub(super) type Kind = (u32, u32);
 pub(super) mod kind {
     use super::Kind;
 
+    pub(in super::super) const GET_ENDPOINTS: Kind = (428, 431);
     pub(in super::super) const OPEN_CHANNEL: Kind = (446, 449);
     pub(in super::super) const CLOSE_CHANNEL: Kind = (452, 455);
     pub(in super::super) const CREATE_SESSION: Kind = (461, 464);
@@ -101,106 +100,90 @@ pub(super) fn response<'a>(bytes: &'a [u8], kind: Kind, what: &'static str) -> R
     Ok(answer)
 }
 
-/// Asks for a session.
-pub(super) fn create_session(url: &str, name: &str, nonce: &[u8], timeout_ms: f64) -> Vec<u8> {
-    let mut request = request(kind::CREATE_SESSION, None);
-    // Who asks: application, product, its name in no language, what it is; no gateway, no discovery.
-    request
-        .text("urn:mycelial:daemon")
-        .text("urn:mycelial")
-        .u8(2)
-        .text("Mycelial");
-    request.u32(CLIENT).nothing().nothing().nothing();
-    // Any server of this address; no certificate.
-    request.nothing().text(url).text(name).bytes(nonce).nothing();
-    request.f64(timeout_ms).u32(0);
+/// Asks for the ways into a server.
+pub(super) fn get_endpoints(url: &str) -> Vec<u8> {
+    let mut request = request(kind::GET_ENDPOINTS, None);
+    // In no language, by any transport.
+    request.text(url).nothing().nothing();
     request.finish()
 }
 
-/// Policies of a server that are remembered, to be named.
-const POLICIES_MAX: usize = 16;
+/// The ways into a server.
+pub(super) fn endpoints_got(bytes: &[u8]) -> Result<Vec<Endpoint>, ChannelError> {
+    let mut answer = response(bytes, kind::GET_ENDPOINTS, "asking for endpoints")?;
+    Ok(endpoints(&mut answer)?)
+}
+
+/// What a daemon is called that has no certificate to say so.
+pub(super) const NAME_URI: &str = "urn:mycelial:daemon";
+
+/// A session that is wanted.
+pub(super) struct Wanted<'a> {
+    pub url: &'a str,
+    /// What it is called.
+    pub name: &'a str,
+    /// Who asks.
+    pub uri: &'a str,
+    pub nonce: &'a [u8],
+    /// Ours, on a protected channel.
+    pub certificate: Option<&'a [u8]>,
+    pub timeout_ms: f64,
+}
+
+/// Asks for a session.
+pub(super) fn create_session(wanted: &Wanted<'_>) -> Vec<u8> {
+    let mut request = request(kind::CREATE_SESSION, None);
+    // Who asks: application, product, its name in no language, what it is; no gateway, no discovery.
+    request.text(wanted.uri).text("urn:mycelial").u8(2).text("Mycelial");
+    request.u32(CLIENT).nothing().nothing().nothing();
+    // Any server of this address.
+    request.nothing().text(wanted.url).text(wanted.name).bytes(wanted.nonce);
+    match wanted.certificate {
+        Some(certificate) => request.bytes(certificate),
+        None => request.nothing(),
+    };
+    request.f64(wanted.timeout_ms).u32(0);
+    request.finish()
+}
 
 /// A session that was granted.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Granted {
     pub token: Token,
-    /// How nobody in particular gets in, if so.
-    pub anonymous: Option<String>,
-    /// How a user gets in, if so.
-    pub user_name: Option<String>,
-    /// The only ways for users have their password encrypted.
-    pub wants_encryption: bool,
-    /// It takes connections without security.
-    pub is_open: bool,
-    /// What connections it takes besides, by the names of their policies.
-    pub policies: Vec<String>,
+    /// What the server drew.
+    pub nonce: Vec<u8>,
+    /// The server's, if the channel is protected.
+    pub certificate: Vec<u8>,
+    /// The ways into it, as it says inside the channel.
+    pub endpoints: Vec<Endpoint>,
+    /// Of our certificate and nonce.
+    pub signature: Vec<u8>,
 }
 
 /// Reads what a server grants.
 pub(super) fn session_created(bytes: &[u8]) -> Result<Granted, ChannelError> {
     let mut answer = response(bytes, kind::CREATE_SESSION, "creating a session")?;
     NodeId::read(&mut answer)?;
-    let mut granted = Granted {
-        token: NodeId::read(&mut answer)?,
-        anonymous: None,
-        user_name: None,
-        wants_encryption: false,
-        is_open: false,
-        policies: Vec::new(),
-    };
+    let token = NodeId::read(&mut answer)?;
     answer.f64()?;
-    answer.bytes()?;
-    answer.bytes()?;
-    answer.list(|from| endpoint(from, &mut granted))?;
-    Ok(granted)
-}
-
-fn endpoint(from: &mut Reader<'_>, granted: &mut Granted) -> Result<(), WireError> {
-    from.text()?;
-    application(from)?;
-    from.bytes()?;
-    let mode = from.u32()?;
-    let policy = from.text()?.unwrap_or_default();
-    let is_ours = policy == POLICY_NONE && mode == MODE_NONE;
-    // Behind the last sign of an address.
-    let name = policy.rsplit(['#', '/']).next().unwrap_or_default();
-    match is_ours {
-        true => granted.is_open = true,
-        false => {
-            let is_known = granted.policies.iter().any(|known| known == name);
-            if !is_known && granted.policies.len() < POLICIES_MAX {
-                granted.policies.push(name.to_string());
-            }
-        }
-    }
-    from.list(|from| {
-        let (name, ty) = (from.text()?.unwrap_or_default(), from.u32()?);
-        from.text()?;
-        from.text()?;
-        let policy = from.text()?.unwrap_or_default();
-        let is_plain = policy.is_empty() || policy == POLICY_NONE;
-        match ty {
-            TOKEN_ANONYMOUS if is_ours => granted.anonymous = Some(name.to_string()),
-            TOKEN_USER_NAME if is_ours && is_plain => granted.user_name = Some(name.to_string()),
-            TOKEN_USER_NAME => granted.wants_encryption = true,
-            _ => {}
-        }
+    let nonce = answer.bytes()?.unwrap_or_default().to_vec();
+    let certificate = answer.bytes()?.unwrap_or_default().to_vec();
+    let endpoints = endpoints(&mut answer)?;
+    // Certificates of software, with their signatures, that nobody has.
+    answer.list(|from| {
+        from.bytes()?;
+        from.bytes()?;
         Ok(())
     })?;
-    from.text()?;
-    from.u8()?;
-    Ok(())
-}
-
-fn application(from: &mut Reader<'_>) -> Result<(), WireError> {
-    from.text()?;
-    from.text()?;
-    localized(from)?;
-    from.u32()?;
-    from.text()?;
-    from.text()?;
-    from.list(Reader::text)?;
-    Ok(())
+    answer.text()?;
+    let signature = answer.bytes()?.unwrap_or_default().to_vec();
+    Ok(Granted {
+        token,
+        nonce,
+        certificate,
+        endpoints,
+        signature,
+    })
 }
 
 /// Who one is.
@@ -208,30 +191,54 @@ fn application(from: &mut Reader<'_>) -> Result<(), WireError> {
 pub(super) enum Identity<'a> {
     /// Nobody in particular, by the policy of this name.
     Anonymous(&'a str),
-    /// A user, by the policy of this name.
-    User(&'a str, &'a str, &'a str),
+    /// A user.
+    User {
+        /// By the policy of this name.
+        policy: &'a str,
+        name: &'a str,
+        password: &'a [u8],
+        /// How the password is encrypted, if it is.
+        encryption: Option<&'a str>,
+    },
 }
 
-/// Enters a session.
-pub(super) fn activate_session(token: &Token, identity: Identity<'_>) -> Vec<u8> {
+/// Enters a session. `signature`: what it is, and itself.
+pub(super) fn activate_session(
+    token: &Token,
+    identity: Identity<'_>,
+    signature: Option<(&str, &[u8])>,
+) -> Zeroizing<Vec<u8>> {
     let mut request = request(kind::ACTIVATE_SESSION, Some(token));
-    // No signature, no certificates, no languages.
-    request.nothing().nothing().nothing().nothing();
+    match signature {
+        Some((kind, signature)) => request.text(kind).bytes(signature),
+        None => request.nothing().nothing(),
+    };
+    // No certificates, no languages.
+    request.nothing().nothing();
     let mut body = Writer::default();
     let ty = match identity {
         Identity::Anonymous(policy) => {
             body.text(policy);
             ANONYMOUS
         }
-        Identity::User(policy, name, password) => {
-            body.text(policy).text(name).bytes(password.as_bytes()).nothing();
+        Identity::User {
+            policy,
+            name,
+            password,
+            encryption,
+        } => {
+            body.text(policy).text(name).bytes(password);
+            match encryption {
+                Some(encryption) => body.text(encryption),
+                None => body.nothing(),
+            };
             USER_NAME
         }
     };
     NodeId::own(ty).write(&mut request);
-    request.u8(1).bytes(&body.finish());
+    request.u8(1).bytes(&Zeroizing::new(body.finish()));
     request.nothing().nothing();
-    request.finish()
+    Zeroizing::new(request.finish())
 }
 
 /// Ends a session with its subscriptions.
@@ -391,11 +398,11 @@ mod tests {
     proptest! {
         /// Whatever a server answers: no panic.
         #[test]
-        fn anything_may_come(bytes in proptest::collection::vec(any::<u8>(), 0..300), answer in 0_usize..6) {
+        fn anything_may_come(bytes in proptest::collection::vec(any::<u8>(), 0..300), answer in 0_usize..7) {
             // A good head, so that the rest is looked at.
             let kinds = [
                 kind::CREATE_SESSION, kind::READ, kind::CREATE_SUBSCRIPTION, kind::CREATE_ITEMS, kind::PUBLISH,
-                kind::ACTIVATE_SESSION,
+                kind::ACTIVATE_SESSION, kind::GET_ENDPOINTS,
             ];
             let mut head = Writer::default();
             NodeId::own(kinds[answer].1).write(&mut head);
@@ -403,6 +410,7 @@ mod tests {
             nothing_more(&mut head);
             let bytes = [head.finish(), bytes].concat();
             let _ = session_created(&bytes);
+            let _ = endpoints_got(&bytes);
             let _ = values(&bytes);
             let _ = subscription_created(&bytes);
             let _ = items_created(&bytes);

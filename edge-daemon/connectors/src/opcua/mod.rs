@@ -1,17 +1,25 @@
 //! Source `opcua`: the values of an OPC UA server's nodes, as they change or at an interval. A server keeps a little of what
 //! changes while nobody listens, and nothing of what changed before.
 
+mod certificate;
 mod channel;
 mod data;
+mod endpoint;
 mod message;
 mod node;
+mod protection;
+mod security;
 mod session;
 mod status;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use bus_schema::{
@@ -27,14 +35,19 @@ use serde::Deserialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use self::{
-    channel::ChannelError,
+    channel::{ChannelError, aside},
     data::Datum,
     message::Item,
     node::NodeId,
+    protection::{Protection, Security},
     session::{Server, Session},
     status::Status,
 };
-use crate::{clock::now_ns, reach, secret::SecretRef};
+use crate::{
+    clock::now_ns,
+    reach,
+    secret::{Secret, SecretRef},
+};
 
 /// Where servers listen.
 const PORT: u16 = 4840;
@@ -61,8 +74,20 @@ const NAMED_MAX: usize = 8;
 /// status says that it had to forget older ones. When the connection breaks, what changed until it is back is lost: the
 /// current values come first then. After a crash of the daemon, values that were not stored yet are lost.
 ///
-/// Connections are not protected (security policy None), and a password crosses them in plain text: keep the server on the
-/// machine's own network.
+/// Without `security` connections are not protected (security policy None), and a password crosses them in plain text: keep the
+/// server on the machine's own network. With it, messages are signed and encrypted. That takes a certificate of this daemon's,
+/// with its key, which the server is told to trust:
+///
+/// ```sh
+/// openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -keyout opcua.key -out opcua.pem -subj "/CN=mycelial" \
+///   -addext "subjectAltName=URI:urn:mycelial:daemon" -addext "extendedKeyUsage=clientAuth" \
+///   -addext "keyUsage=digitalSignature,nonRepudiation,keyEncipherment,dataEncipherment,keyCertSign"
+/// ```
+///
+/// and the server's own certificate, as a file or as its SHA-256. If neither is there, the connection is refused with the SHA-256
+/// that was met: compare it at the server, and write it down. A server that shows another is not spoken with, nor one that
+/// protects less than is wanted. Security policies are Aes256_Sha256_RsaPss, Basic256Sha256 and Aes128_Sha256_RsaOaep; a
+/// password is encrypted on its own where the connection is not, if `security` is there.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -72,6 +97,8 @@ struct Config {
     user: Option<String>,
     /// The user's password.
     password: Option<SecretRef>,
+    /// How the connection is protected. Without it, not at all.
+    security: Option<Security>,
     /// Whether to listen for changes or to read at an interval.
     #[serde(default)]
     mode: Mode,
@@ -172,6 +199,9 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
     if config.user.is_none() && config.password.is_some() {
         return Err(ConfigError::at("user", "is missing: whose password is it?"));
     }
+    if let Some(security) = &config.security {
+        security.check()?;
+    }
     if config.nodes.is_empty() || config.nodes.len() > NODES_MAX {
         return Err(ConfigError::at("nodes", format!("1 to {NODES_MAX} nodes")));
     }
@@ -189,6 +219,7 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
         server,
         user: config.user,
         password: config.password,
+        security: config.security,
         base_dir: context.base_dir.clone(),
         name: format!("mycelial {}/{}", context.workflow, context.node),
         interval: Duration::from_millis(config.interval_ms),
@@ -306,6 +337,7 @@ struct OpcUa {
     server: Server,
     user: Option<String>,
     password: Option<SecretRef>,
+    security: Option<Security>,
     base_dir: PathBuf,
     name: String,
     interval: Duration,
@@ -319,21 +351,23 @@ struct OpcUa {
 
 impl OpcUa {
     fn fault(&self, error: &ChannelError) -> Fault {
-        Fault::retry(format!("{}: {error}", self.server.url))
+        let hint = error.remedy().map(|remedy| format!("\n  hint: {remedy}"));
+        Fault::retry(format!("{}: {error}{}", self.server.url, hint.unwrap_or_default()))
     }
 
-    async fn enter(&self) -> Result<Session, Fault> {
-        let password = match &self.password {
-            None => None,
-            Some(password) => {
-                let fetched = password.fetch(&self.base_dir);
-                Some(fetched.map_err(|error| Fault::retry(error.to_string()))?)
-            }
+    /// What the connection is protected with; reading keys takes its time.
+    async fn protection(&self) -> Result<Protection, ChannelError> {
+        let Some(security) = self.security.clone() else {
+            return Ok(Protection::none());
         };
-        let password = password.as_ref().map_or("", |password| password.expose());
+        let base_dir = self.base_dir.clone();
+        aside(move || Ok(security.load(&base_dir, SystemTime::now())?)).await
+    }
+
+    async fn enter(&self, password: Option<&Secret>) -> Result<Session, ChannelError> {
+        let password = password.map_or("", Secret::expose);
         let user = self.user.as_deref().map(|user| (user, password));
-        let entered = Session::open(&self.server, user, &self.name).await;
-        entered.map_err(|error| self.fault(&error))
+        Session::open(&self.server, &self.protection().await?, user, &self.name).await
     }
 
     /// Watches these nodes; those that cannot be are told apart.
@@ -390,6 +424,7 @@ impl OpcUa {
 
     async fn look(&self, open: &mut Open) -> Result<Vec<(usize, Datum)>, ChannelError> {
         if timeout(READ_WAIT_MAX, open.grid.tick()).await.is_err() {
+            open.session.keep_open().await?;
             return Ok(Vec::new());
         }
         let values = open.session.read(&self.nodes).await?;
@@ -401,7 +436,10 @@ impl OpcUa {
 impl Source for OpcUa {
     async fn open(&mut self, _: Option<&Position>) -> Result<(), Fault> {
         self.close().await;
-        let mut session = self.enter().await?;
+        let password = self.password.as_ref().map(|password| password.fetch(&self.base_dir));
+        let password = password.transpose().map_err(|error| Fault::retry(error.to_string()))?;
+        let entered = self.enter(password.as_ref()).await;
+        let mut session = entered.map_err(|error| self.fault(&error))?;
         let (mut missing, mut first) = (Vec::new(), Vec::new());
         if self.mode == Mode::Subscribe {
             let subscribed = session.subscribe(self.interval).await;
@@ -451,19 +489,15 @@ impl Source for OpcUa {
             .as_ref()
             .map(|password| reach::secret(password, &self.base_dir));
         let password = password.transpose()?;
-        let user = self
-            .user
-            .as_deref()
-            .map(|user| (user, password.as_ref().map_or("", |password| password.expose())));
         let url = &self.server.url;
-        let entered = Session::open(&self.server, user, &self.name).await;
-        let mut session = entered.map_err(|error| match error {
-            ChannelError::Refused { .. } => reach::refused(format!("{url}: {error}")),
-            ChannelError::Broken(cause) => Trouble::new(
-                TroubleKind::Setup,
-                format!("{url}: {cause}"),
-                "let the server take connections without security",
-            ),
+        let mut session = self.enter(password.as_ref()).await.map_err(|error| {
+            let (cause, remedy) = (format!("{url}: {error}"), error.remedy());
+            match (&error, remedy) {
+                (ChannelError::Unprotected { .. } | ChannelError::Ended { .. }, Some(remedy))
+                | (ChannelError::Refused { .. }, Some(remedy)) => Trouble::new(TroubleKind::Tls, cause, remedy),
+                (ChannelError::Refused { .. }, None) => reach::refused(cause),
+                _ => Trouble::new(TroubleKind::Setup, cause, "see the cause, and the server's log"),
+            }
         })?;
         let read = session.read(&self.nodes).await;
         session.close().await;

@@ -1,15 +1,19 @@
 //! A session with a server: enters it, reads, and listens for changes. Holds one subscription at most, and asks for changes
 //! only while somebody wants them: what comes meanwhile waits in the server's queues.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
 use super::{
-    channel::{Channel, ChannelError},
+    certificate::Own,
+    channel::{Channel, ChannelError, aside},
     data::Datum,
-    message::{self, Identity, Item, Pace, Token},
+    endpoint::{self, Endpoint, Login, Passwords},
+    message::{self, Granted, Identity, Item, Pace, Token, Wanted},
     node::NodeId,
+    protection::Protection,
+    security::{Mode, NONCE_BYTES, Pair, SecurityError, nonce},
     status::Status,
 };
 
@@ -54,30 +58,44 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects and enters, as a user with this name and password or as nobody in particular.
-    pub(super) async fn open(server: &Server, user: Option<(&str, &str)>, name: &str) -> Result<Self, ChannelError> {
-        let mut channel = Channel::open(&server.host, server.port, &server.url).await?;
-        let wanted = message::create_session(&server.url, name, &nonce(), SESSION_MS);
-        let granted = message::session_created(&channel.call(&wanted).await?)?;
-        let refused = |cause: &str| Err(ChannelError::Broken(cause.to_string()));
-        if !granted.is_open {
-            return refused(&format!(
-                "it takes only connections with security ({}), which this source cannot make: let it offer the policy None \
-                 too, on a network of its own",
-                granted.policies.join(", ")
-            ));
-        }
-        let identity = match (user, &granted.anonymous, &granted.user_name) {
-            (None, Some(policy), _) => Identity::Anonymous(policy),
-            (None, None, _) => return refused("it lets nobody in without a user name: set user and password"),
-            (Some((name, password)), _, Some(policy)) => Identity::User(policy, name, password),
-            (Some(_), ..) if granted.wants_encryption => {
-                return refused("it wants passwords encrypted, which this source cannot do");
-            }
-            (Some(_), ..) => return refused("it has no users on connections without security"),
+    pub(super) async fn open(
+        server: &Server,
+        protection: &Protection,
+        user: Option<(&str, &str)>,
+        name: &str,
+    ) -> Result<Self, ChannelError> {
+        let pair = match &protection.own {
+            None => None,
+            Some(own) => Some(Arc::new(agree(server, protection, Arc::clone(own)).await?)),
         };
-        let entered = channel
-            .call(&message::activate_session(&granted.token, identity))
-            .await?;
+        let mut channel = Channel::open(&server.host, server.port, &server.url, pair.clone()).await?;
+        let nonce = nonce()?;
+        let wanted = message::create_session(&Wanted {
+            url: &server.url,
+            name,
+            uri: pair.as_ref().map_or(message::NAME_URI, |pair| &pair.own.uri),
+            nonce: &nonce,
+            certificate: pair.as_ref().map(|pair| &pair.own.certificate[..]),
+            timeout_ms: SESSION_MS,
+        });
+        let granted = message::session_created(&channel.call(&wanted).await?)?;
+        let endpoint = match &pair {
+            Some(pair) => confirmed(pair, protection, &granted, &nonce)?,
+            None => endpoint::open(&granted.endpoints).ok_or_else(|| closed(&granted.endpoints))?,
+        };
+        let login = login(endpoint, pair.as_deref(), protection, user, &granted.nonce)?;
+        let signature = match pair {
+            None => None,
+            Some(pair) => {
+                let signed = [&pair.other.certificate[..], &granted.nonce].concat();
+                let kind = pair.policy.signature_uri();
+                let signature = aside(move || Ok(pair.policy.sign(&pair.own.key, &signed)?)).await?;
+                Some((kind, signature))
+            }
+        };
+        let signature = signature.as_ref().map(|(kind, signature)| (*kind, &signature[..]));
+        let request = message::activate_session(&granted.token, login.identity(), signature);
+        let entered = channel.call(&request).await?;
         message::response(&entered, message::kind::ACTIVATE_SESSION, "entering the session")?;
         Ok(Self {
             channel,
@@ -89,6 +107,11 @@ impl Session {
             silent: Duration::ZERO,
             silent_max: SILENCE,
         })
+    }
+
+    /// Renews what protects the session when it is time, while nothing is asked for.
+    pub(super) async fn keep_open(&mut self) -> Result<(), ChannelError> {
+        self.channel.keep_open().await
     }
 
     /// The values of nodes as they are, in the same order.
@@ -191,8 +214,250 @@ fn expect(wanted: usize, found: usize) -> Result<(), ChannelError> {
     )))
 }
 
-/// Bytes that differ from session to session. Nothing is kept secret with them.
-fn nonce() -> Vec<u8> {
-    let state = RandomState::new();
-    (0..4_u8).flat_map(|part| state.hash_one(part).to_le_bytes()).collect()
+/// Asks the server, on a channel that nothing protects, how it wants to be spoken with. What it says is believed only as far
+/// as it is written down here, and asked again inside.
+async fn agree(server: &Server, protection: &Protection, own: Arc<Own>) -> Result<Pair, ChannelError> {
+    let mut channel = Channel::open(&server.host, server.port, &server.url, None).await?;
+    let answer = channel.call(&message::get_endpoints(&server.url)).await?;
+    channel.close().await;
+    let endpoints = message::endpoints_got(&answer)?;
+    let taken = endpoint::protected(&endpoints, protection.mode, protection.policy);
+    let Some((endpoint, mode, policy)) = taken else {
+        let with = protection
+            .policy
+            .map_or("a policy that is known here", |policy| policy.name);
+        return Err(ChannelError::Unprotected {
+            cause: format!(
+                "it offers no connection with {} and {with}, but: {}",
+                protection.mode.word(),
+                endpoint::offered(&endpoints)
+            ),
+            remedy: "let the server offer it, or set security.mode and security.policy to what it offers".to_string(),
+        });
+    };
+    Ok(Pair {
+        policy,
+        mode,
+        own,
+        other: protection.known(&endpoint.certificate)?,
+    })
+}
+
+/// Whether the server is who it should be, and says inside the channel what it has said outside: the way that is then taken.
+fn confirmed<'a>(
+    pair: &Pair,
+    protection: &Protection,
+    granted: &'a Granted,
+    nonce: &[u8],
+) -> Result<&'a Endpoint, ChannelError> {
+    let signed = [&pair.own.certificate[..], nonce].concat();
+    if !granted.certificate.starts_with(&pair.other.certificate) {
+        return Err(SecurityError::Other("a certificate").into());
+    }
+    pair.policy.verify(&pair.other.key, &signed, &granted.signature)?;
+    if granted.nonce.len() < NONCE_BYTES {
+        return Err(ChannelError::Broken("its nonce can be guessed".to_string()));
+    }
+    let taken = endpoint::protected(&granted.endpoints, protection.mode, protection.policy);
+    match taken {
+        Some((endpoint, mode, policy))
+            if mode == pair.mode
+                && policy == pair.policy
+                && endpoint.certificate.starts_with(&pair.other.certificate) =>
+        {
+            Ok(endpoint)
+        }
+        _ => Err(ChannelError::Unprotected {
+            cause: format!(
+                "outside the protected channel it offered {} with {} at best, and inside: {}",
+                pair.policy.name,
+                pair.mode.word(),
+                endpoint::offered(&granted.endpoints)
+            ),
+            remedy: "find out who on the way changes what it says, or set security.policy to what it offers inside"
+                .to_string(),
+        }),
+    }
+}
+
+/// A server that takes nobody without security.
+fn closed(endpoints: &[Endpoint]) -> ChannelError {
+    ChannelError::Unprotected {
+        cause: format!("it takes only connections with security ({})", endpoint::offered(endpoints)),
+        remedy: "add security = { … } with a certificate and its key, as the reference of this source says; or let the server \
+                 offer the policy None too, on a network of its own"
+            .to_string(),
+    }
+}
+
+/// Who one is, with what proves it.
+enum Proof<'a> {
+    Anonymous(&'a str),
+    Plain(&'a str, &'a str, &'a str),
+    Encrypted(&'a str, &'a str, Vec<u8>, &'static str),
+}
+
+impl Proof<'_> {
+    fn identity(&self) -> Identity<'_> {
+        match self {
+            Proof::Anonymous(policy) => Identity::Anonymous(policy),
+            Proof::Plain(policy, name, password) => Identity::User {
+                policy,
+                name,
+                password: password.as_bytes(),
+                encryption: None,
+            },
+            Proof::Encrypted(policy, name, password, encryption) => Identity::User {
+                policy,
+                name,
+                password,
+                encryption: Some(encryption),
+            },
+        }
+    }
+}
+
+/// How somebody gets in by a way.
+fn login<'a>(
+    endpoint: &'a Endpoint,
+    pair: Option<&Pair>,
+    protection: &Protection,
+    user: Option<(&'a str, &'a str)>,
+    nonce: &[u8],
+) -> Result<Proof<'a>, ChannelError> {
+    let refused = |cause: &str| Err(ChannelError::Broken(cause.to_string()));
+    let Some((name, password)) = user else {
+        return match endpoint.anonymous() {
+            Some(policy) => Ok(Proof::Anonymous(policy)),
+            None => refused("it lets nobody in without a user name: set user and password"),
+        };
+    };
+    let passwords = match (pair.map(|pair| pair.mode), &protection.trust) {
+        (Some(Mode::SignAndEncrypt), _) => Passwords::Either,
+        (None, None) => Passwords::Readable,
+        _ => Passwords::Encrypted,
+    };
+    match endpoint.user(passwords) {
+        Some(Login::Plain(policy)) => Ok(Proof::Plain(policy, name, password)),
+        Some(Login::Encrypted(policy, by)) => {
+            let known = match pair {
+                Some(pair) => pair.other.clone(),
+                None => protection.known(&endpoint.certificate)?,
+            };
+            let sealed = by.password(&known, password.as_bytes(), nonce)?;
+            Ok(Proof::Encrypted(policy, name, sealed, by.encryption_uri()))
+        }
+        None if endpoint.has_users() => Err(ChannelError::Unprotected {
+            cause: "it takes passwords only in a way that is not safe, or not known here".to_string(),
+            remedy: "let the server take them encrypted, by one of the policies that the reference of this source has; or use \
+                     mode = \"sign_and_encrypt\""
+                .to_string(),
+        }),
+        None => refused("it has no users on connections like this one"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use sha2::{Digest as _, Sha256};
+
+    use super::{
+        super::{certificate::Trust, endpoint::tests::offer, security::POLICIES},
+        *,
+    };
+
+    /// What is said outside and inside may differ by somebody on the way; whoever answers may be another.
+    #[test]
+    fn nothing_is_believed_that_was_said_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = |name: &str| {
+            let files = testkit::rsa_certificate(dir.path(), name, 2048, "urn:test");
+            Arc::new(Own::load(&files.cert, &files.key, SystemTime::now()).unwrap())
+        };
+        let (ours, server, stranger) = (made("ours"), made("server"), made("stranger"));
+        let trust = Trust {
+            fingerprints: vec![Sha256::digest(&server.certificate).into()],
+        };
+        let protection = Protection {
+            mode: Mode::Sign,
+            policy: None,
+            own: Some(Arc::clone(&ours)),
+            trust: Some(trust),
+        };
+        let basic = POLICIES.iter().find(|policy| policy.name == "Basic256Sha256").unwrap();
+        let pair = Pair {
+            policy: basic,
+            mode: Mode::Sign,
+            own: Arc::clone(&ours),
+            other: protection.known(&server.certificate).unwrap(),
+        };
+        let nonce = [3; 32];
+        let signed = |by: &Own, nonce: &[u8]| {
+            let signed = [&ours.certificate[..], nonce].concat();
+            basic.sign(&by.key, &signed).unwrap()
+        };
+        let offer = |mode, policy| {
+            let mut offered = offer(mode, policy, &[]);
+            offered.certificate.clone_from(&server.certificate);
+            offered
+        };
+        let honest = Granted {
+            token: NodeId::own(1),
+            nonce: vec![4; 32],
+            certificate: server.certificate.clone(),
+            endpoints: vec![offer(1, "None"), offer(2, "Basic256Sha256"), offer(3, "Basic256Sha256")],
+            signature: signed(&server, &nonce),
+        };
+        let taken = confirmed(&pair, &protection, &honest, &nonce);
+        assert_eq!(taken, Ok(&honest.endpoints[1]));
+
+        let changed = |change: &dyn Fn(&mut Granted)| {
+            let mut granted = honest.clone();
+            change(&mut granted);
+            let refused = confirmed(&pair, &protection, &granted, &nonce);
+            refused.expect_err("it is taken").to_string()
+        };
+        let struck_out = changed(&|granted| granted.endpoints.push(offer(2, "Aes256_Sha256_RsaPss")));
+        assert!(
+            struck_out.starts_with("outside the protected channel it offered Basic256Sha256 with sign at best"),
+            "{struck_out}"
+        );
+        for (said, wanted) in [
+            (changed(&|granted| granted.endpoints.clear()), "and inside: nothing"),
+            (
+                changed(&|granted| granted.endpoints[1].certificate.clone_from(&stranger.certificate)),
+                "outside the protected channel",
+            ),
+            (
+                changed(&|granted| granted.certificate.clone_from(&stranger.certificate)),
+                "a certificate that was not asked for",
+            ),
+            (
+                changed(&|granted| granted.certificate.clear()),
+                "a certificate that was not asked for",
+            ),
+            (
+                changed(&|granted| granted.signature = signed(&stranger, &nonce)),
+                "not from whom it should be",
+            ),
+            (
+                changed(&|granted| granted.signature = signed(&server, &[5; 32])),
+                "not from whom it should be",
+            ),
+            (
+                changed(&|granted| granted.signature.clear()),
+                "not from whom it should be",
+            ),
+            (
+                changed(&|granted| granted.nonce.truncate(31)),
+                "its nonce can be guessed",
+            ),
+        ] {
+            assert!(said.contains(wanted), "{said} instead of {wanted}");
+        }
+        // Somebody else's certificate does not get as far as that.
+        assert!(protection.known(&stranger.certificate).is_err());
+    }
 }

@@ -16,6 +16,18 @@ impl Status {
     /// The server wants fewer requests for changes to wait.
     pub(super) const BAD_TOO_MANY_PUBLISH: Status = Status(0x8078_0000);
 
+    /// Something about the certificates is not right; servers rarely say what.
+    pub(super) const BAD_SECURITY_CHECKS: Status = Status(0x8013_0000);
+
+    /// What would mend it, where a person can do something.
+    pub(super) fn remedy(self) -> Option<&'static str> {
+        let code = self.0 & CODE;
+        REMEDIES
+            .iter()
+            .find(|(codes, _)| codes.contains(&code))
+            .map(|(_, remedy)| *remedy)
+    }
+
     /// Nothing can be done with what it stands at.
     pub(super) fn is_bad(self) -> bool {
         self.0 >> 31 == 1
@@ -45,6 +57,44 @@ impl std::fmt::Display for Status {
         }
     }
 }
+
+const REMEDIES: &[(&[u32], &str)] = &[
+    (
+        &[0x8013_0000],
+        "most often the server does not trust our certificate yet: put the one of security.cert_file into its list of trusted \
+         ones, or move it there from the rejected ones; if it is there, the server's log says what it does not like",
+    ),
+    (
+        &[0x801a_0000, 0x810d_0000],
+        "put the certificate of security.cert_file into the server's list of trusted ones, or move it there from the rejected \
+         ones; if an authority signed it, the server needs that one's as well",
+    ),
+    (
+        &[0x8014_0000, 0x8015_0000],
+        "see until when the certificates hold, and whether the clocks of both machines are right",
+    ),
+    (
+        &[0x8017_0000],
+        "the server wants the URI in the certificate to be the one that we say: make a certificate with one URI only among its \
+         alternative names, and without blanks",
+    ),
+    (
+        &[0x8012_0000, 0x8016_0000, 0x8018_0000, 0x8019_0000],
+        "the certificate of security.cert_file is made for something else: make one as the reference of this source says",
+    ),
+    (
+        &[0x801b_0000, 0x801c_0000, 0x801d_0000, 0x801e_0000],
+        "the authority of the certificate took it back, or the server has no list of those that it took back: renew either",
+    ),
+    (
+        &[0x8054_0000, 0x8055_0000],
+        "see which modes and policies the server allows, and set security.mode and security.policy to one of them",
+    ),
+    (
+        &[0x8058_0000, 0x8057_0000, 0x8024_0000],
+        "the server does not take our signature: see that security.key_file is the key to the certificate it knows",
+    ),
+];
 
 #[rustfmt::skip]
 const NAMES: &[(u32, &str)] = &[
@@ -76,11 +126,24 @@ const NAMES: &[(u32, &str)] = &[
     (0x800d_0000, "BadServerNotConnected"),
     (0x800e_0000, "BadServerHalted"),
     (0x8010_0000, "BadTooManyOperations"),
+    (0x8012_0000, "BadCertificateInvalid"),
     (0x8013_0000, "BadSecurityChecksFailed"),
+    (0x8014_0000, "BadCertificateTimeInvalid"),
+    (0x8015_0000, "BadCertificateIssuerTimeInvalid"),
+    (0x8016_0000, "BadCertificateHostNameInvalid"),
+    (0x8017_0000, "BadCertificateUriInvalid"),
+    (0x8018_0000, "BadCertificateUseNotAllowed"),
+    (0x8019_0000, "BadCertificateIssuerUseNotAllowed"),
+    (0x801a_0000, "BadCertificateUntrusted"),
+    (0x801b_0000, "BadCertificateRevocationUnknown"),
+    (0x801c_0000, "BadCertificateIssuerRevocationUnknown"),
+    (0x801d_0000, "BadCertificateRevoked"),
+    (0x801e_0000, "BadCertificateIssuerRevoked"),
     (0x801f_0000, "BadUserAccessDenied"),
     (0x8020_0000, "BadIdentityTokenInvalid"),
     (0x8021_0000, "BadIdentityTokenRejected"),
     (0x8022_0000, "BadSecureChannelIdInvalid"),
+    (0x8024_0000, "BadNonceInvalid"),
     (0x8025_0000, "BadSessionIdInvalid"),
     (0x8026_0000, "BadSessionClosed"),
     (0x8027_0000, "BadSessionNotActivated"),
@@ -97,9 +160,11 @@ const NAMES: &[(u32, &str)] = &[
     (0x803d_0000, "BadNotSupported"),
     (0x803e_0000, "BadNotFound"),
     (0x8040_0000, "BadNotImplemented"),
+    (0x8054_0000, "BadSecurityModeRejected"),
     (0x8055_0000, "BadSecurityPolicyRejected"),
     (0x8056_0000, "BadTooManySessions"),
     (0x8057_0000, "BadUserSignatureInvalid"),
+    (0x8058_0000, "BadApplicationSignatureInvalid"),
     (0x8074_0000, "BadTypeMismatch"),
     (0x8077_0000, "BadTooManySubscriptions"),
     (0x8078_0000, "BadTooManyPublishRequests"),
@@ -124,6 +189,7 @@ const NAMES: &[(u32, &str)] = &[
     (0x80b8_0000, "BadRequestTooLarge"),
     (0x80b9_0000, "BadResponseTooLarge"),
     (0x80db_0000, "BadTooManyMonitoredItems"),
+    (0x810d_0000, "BadCertificateChainIncomplete"),
 ];
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use std::{
 
 use flow::TroubleKind;
 use serde_json::{Value as Json, json};
+use tempfile::TempDir;
 use testkit::free_port;
 
 use crate::{
@@ -192,6 +193,8 @@ pub struct OpcUa {
     server: Arc<testkit::OpcUa>,
     mode: &'static str,
     flood: Flood,
+    /// Its table `security`, with the directory of the certificates in it, if the connection is protected.
+    security: Option<(Json, TempDir)>,
 }
 
 /// Changes that go on for longer than anybody is given to hold back, but not beyond the server's end.
@@ -237,12 +240,30 @@ impl OpcUa {
         Self::new("subscribe")
     }
 
+    /// The same, signed and encrypted.
+    pub fn encrypted() -> Self {
+        let dir = testkit::temp_dir("opcua-keys");
+        let server = testkit::rsa_certificate(dir.path(), "server", 2048, "urn:test:server");
+        let own = testkit::rsa_certificate(dir.path(), "own", 2048, "urn:test:own");
+        let offered = json!({
+            "cert": server.cert, "key": server.key, "policies": ["Basic256Sha256_SignAndEncrypt"],
+        });
+        let security = json!({"cert_file": own.cert, "key_file": own.key, "server_cert_file": server.cert});
+        let server = testkit::OpcUa::start_with(&json!([value(0)]), &json!({"security": offered}));
+        Self {
+            server: Arc::new(server),
+            mode: "subscribe",
+            security: Some((security, dir)),
+        }
+    }
+
     fn new(mode: &'static str) -> Self {
         let server = testkit::OpcUa::start(&json!([value(0)]));
         Self {
             server: Arc::new(server),
             mode,
             flood: Flood::default(),
+            security: None,
         }
     }
 }
@@ -253,7 +274,12 @@ fn value(number: u64) -> Json {
 
 impl SourceWorld for OpcUa {
     fn config(&self) -> Json {
-        json!({"url": self.server.url(), "mode": self.mode, "interval_ms": 20, "nodes": [{"id": NODE}]})
+        let mut config =
+            json!({"url": self.server.url(), "mode": self.mode, "interval_ms": 20, "nodes": [{"id": NODE}]});
+        if let Some((security, _)) = &self.security {
+            config["security"] = security.clone();
+        }
+        config
     }
 
     fn promise(&self) -> Promise {
@@ -298,7 +324,7 @@ impl SourceWorld for OpcUa {
             config[key] = value;
             config
         };
-        vec![
+        let mut wrong = vec![
             (
                 with("url", json!(format!("opc.tcp://127.0.0.1:{}", free_port()))),
                 TroubleKind::Unreachable,
@@ -308,7 +334,13 @@ impl SourceWorld for OpcUa {
                 TroubleKind::Name,
             ),
             (with("nodes", json!([{"id": "ns=2;s=none"}])), TroubleKind::Missing),
-        ]
+        ];
+        if let Some((security, _)) = &self.security {
+            let mut stranger = self.config();
+            stranger["security"]["server_cert_file"] = security["cert_file"].clone();
+            wrong.push((stranger, TroubleKind::Tls));
+        }
+        wrong
     }
 
     fn touched(&mut self) -> String {

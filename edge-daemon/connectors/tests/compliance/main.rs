@@ -95,6 +95,8 @@ rows! {
         (Ask::BadRecord, "what a node does not say is null in its record, with the reason in `status`"), NO_COLUMNS];
     source_opcua_subscribe: Source "opcua" "subscribe" = live_worlds::OpcUa::subscribe(), not: [
         (Ask::BadRecord, "what a node does not say is null in its record, with the reason in `status`"), NO_COLUMNS];
+    source_opcua_encrypted: Source "opcua" "subscribe, encrypted" = live_worlds::OpcUa::encrypted(), not: [
+        (Ask::BadRecord, "what a node does not say is null in its record, with the reason in `status`"), NO_COLUMNS];
     source_postgres: Source "postgres" "by cursor" = database_worlds::PostgresSource::cursor(), not: [
         (Ask::BadRecord, "the server hands out no text that is not valid")];
     source_postgres_changes: Source "postgres" "replication" = database_worlds::PostgresSource::replication(), not: [

@@ -20,9 +20,6 @@ struct Advisory {
     affected: &'static [(&'static str, &'static str)],
 }
 
-/// Beyond any version: nothing has fixed it.
-const UNFIXED: &str = "999999.0.0";
-
 const fn bad(krate: &'static str, id: &'static str, affected: &'static [(&'static str, &'static str)]) -> Advisory {
     Advisory { krate, id, affected }
 }
@@ -53,7 +50,7 @@ const ADVISORIES: &[Advisory] = &[
     bad("rand", "RUSTSEC-2026-0097", &[("0.7.0", "0.8.6"), ("0.9.0", "0.9.3"), ("0.10.0", "0.10.1")]),
     bad("regex", "RUSTSEC-2022-0013", &[("0.0.0", "1.5.5")]),
     bad("ring", "RUSTSEC-2025-0009", &[("0.0.0", "0.17.12")]),
-    bad("rsa", "RUSTSEC-2023-0071", &[("0.0.0", UNFIXED)]),
+    bad("rsa", "RUSTSEC-2023-0071", &[("0.0.0", "0.10.0")]),
     bad("rusqlite", "RUSTSEC-2021-0128", &[("0.0.0", "0.25.4"), ("0.26.0", "0.26.2")]),
     bad("rustls", "RUSTSEC-2024-0336", &[("0.0.0", "0.21.11"), ("0.22.0", "0.22.4"), ("0.23.0", "0.23.5")]),
     bad("rustls", "RUSTSEC-2024-0399", &[("0.23.13", "0.23.18")]),
@@ -186,6 +183,7 @@ mod tests {
             ("rand", "0.8.8", 0),
             ("rand", "0.10.0", 1),
             ("rsa", "0.9.9", 1),
+            ("rsa", "0.10.0", 0),
             ("curve25519-dalek", "4.1.2", 1),
             ("curve25519-dalek", "4.1.3", 0),
             // Accepted in this version, and in no other.
@@ -210,7 +208,7 @@ mod tests {
             "1.0.0-alpha.1",
             "1.0.1",
             "1.1.0+spec-1.1.0",
-            UNFIXED,
+            "999999.0.0",
         ];
         assert!(
             rising.windows(2).all(|pair| order(pair[0]) < order(pair[1])),

@@ -1,10 +1,12 @@
 //! Against asyncua, which encodes by its own lights.
 
+mod protected;
+
 use std::path::Path;
 
 use bus_schema::data::Value as Data;
 use serde_json::{Value as Json, json};
-use testkit::{Link, OpcUa as Server, Tls};
+use testkit::{Link, OpcUa as Server};
 
 use super::*;
 use crate::file::testing::{refused, source};
@@ -284,18 +286,6 @@ async fn users_have_passwords() {
         }
         source.close().await;
     }
-}
-
-#[tokio::test]
-async fn a_server_that_wants_security_is_told_apart() {
-    let server = Server::start_secured(&number("ns=2;s=a", 1.0), &Tls::new());
-    let mut source = opcua(&server.url(), &json!({}), &["ns=2;s=a"]);
-    let said = "it takes only connections with security (Basic256Sha256), which this source cannot make";
-    let fault = source.open(None).await.unwrap_err();
-    assert!(fault.to_string().contains(said), "{fault}");
-    let trouble = flow::check::check_source(&mut *source).await.unwrap_err();
-    assert_eq!(trouble.kind, flow::TroubleKind::Setup, "{trouble:?}");
-    assert!(trouble.cause.contains(said), "{trouble:?}");
 }
 
 #[tokio::test]

@@ -270,7 +270,7 @@ impl<'a> Reader<'a> {
 
     /// Makes room for what a batch became.
     async fn widen(&mut self, work: &mut Work) {
-        let rows = work.parts.iter().map(|part| part.bytes).max().unwrap_or(0);
+        let rows = work.parts.iter().map(Part::whole_bytes).max().unwrap_or(0);
         let bytes = (rows + work.position.as_bytes().len()).min(INFLIGHT_BYTES_MAX);
         let more = bytes.saturating_sub(work.room.num_permits()) as u32;
         // All others that have room are on their way to the writing half, which gives theirs back: this cannot wait for ever.

@@ -251,7 +251,13 @@ mod tests {
     #[test]
     fn a_large_document_is_weighed_wherever_it_stands() {
         let document = "x".repeat(100 * 1024);
-        for (rows, at) in [(1, 0), (33, 32), (WEIGHED_ROWS_MAX, 0), (WEIGHED_ROWS_MAX, 63), (200, 150)] {
+        for (rows, at) in [
+            (1, 0),
+            (33, 32),
+            (WEIGHED_ROWS_MAX, 0),
+            (WEIGHED_ROWS_MAX, 63),
+            (200, 150),
+        ] {
             let schema = Schema {
                 collection: String::new(),
                 fields: vec![Field::new("document", Type::Any)],

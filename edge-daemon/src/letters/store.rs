@@ -556,7 +556,10 @@ impl Store {
 /// How many letters are in a file, by a look of its own: whoever works with it goes on, and what is damaged stays as it is.
 pub(super) fn count(path: &Path) -> Result<u64, StoreError> {
     // Not to be made. For writing: what a crash left half done is undone first.
-    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
     conn.busy_timeout(BUSY_WAIT)?;
     conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(conn.query_row("SELECT count(*) FROM letter", [], |row| row.get::<_, i64>(0))? as u64)

@@ -63,8 +63,8 @@ pub struct StreamCarried {
     pub took_ms: u64,
 }
 
-/// A daemon tells how many dead letters it keeps. Sent with each status while it keeps any, or while its streams count any as dead;
-/// and once more when that is over.
+/// A daemon tells how many dead letters it keeps: what has changed with the next status, and all of it now and then while it has
+/// a store of letters, or its streams count any as dead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LettersKept {
     /// By workflow; those of up to [`CARRIED_PER_MESSAGE`].

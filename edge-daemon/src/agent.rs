@@ -57,7 +57,7 @@ use crate::{
     chores::{self, Chores},
     clocks::Clocks,
     control::Paused,
-    letters::Letters,
+    letters::{Letters, ToldKept},
     logging::LogControl,
     marks::MarkFiles,
     permission, resources,
@@ -174,9 +174,8 @@ pub struct Agent {
     spool_look: Option<JoinHandle<Result<Vec<Finding>, BufferError>>>,
     rotation: Rotation,
     told: Told,
-    /// Letters were worth a word at the last report.
-    told_letters: AtomicBool,
-    /// They are being counted.
+    told_letters: ToldKept,
+    /// Dead letters are being counted.
     is_counting: Arc<AtomicBool>,
     random: fn() -> u64,
 }
@@ -285,7 +284,7 @@ impl Agent {
             spool_look: None,
             rotation: Rotation::default(),
             told: Told::default(),
-            told_letters: AtomicBool::default(),
+            told_letters: ToldKept::default(),
             is_counting: Arc::default(),
             random,
         };
@@ -673,15 +672,24 @@ impl Agent {
     /// dead may have been discarded. `counts_any`: these count some.
     async fn tell_letters(&self, plane: &NodeId, counts_any: bool) {
         let kept = self.letters.kept();
-        let is_worth = counts_any || kept.iter().any(|one| one.kept > 0);
-        if self.told_letters.swap(is_worth, Ordering::Relaxed) || is_worth {
-            for workflows in kept.chunks(CARRIED_PER_MESSAGE) {
-                let workflows = workflows.to_vec();
-                if let Err(error) = self.session.send(plane, &LettersKept { workflows }).await {
+        let is_worth = counts_any || self.letters.has_stores();
+        let told = &self.told_letters;
+        let news = told.news(&kept, is_worth);
+        let mut is_sent = true;
+        for workflows in news.workflows.chunks(CARRIED_PER_MESSAGE) {
+            let message = LettersKept {
+                workflows: workflows.to_vec(),
+            };
+            match self.session.send(plane, &message).await {
+                Ok(()) => told.sent(workflows),
+                // It is told with the next report.
+                Err(error) => {
+                    is_sent = false;
                     tracing::debug!(%error, "how many dead letters are kept could not be sent");
                 }
             }
         }
+        told.done(&news, is_sent);
         // One at a time, and nobody waits: a disk may take long.
         if !self.is_counting.swap(true, Ordering::Relaxed) {
             let (letters, is_counting) = (self.letters.clone(), Arc::clone(&self.is_counting));

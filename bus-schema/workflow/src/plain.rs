@@ -1,26 +1,32 @@
 //! Secrets that stand in a workflow as they are: whoever may read the text would read them, and so would a copy of the plane's disk.
 
+use std::collections::BTreeSet;
+
 use bus_schema::api::Problem;
 use serde_json::{Map, Value};
 
 use crate::{
     fleet::Fleet,
     spec::{Place, Spec},
+    template,
 };
 
 /// What a component's schema calls a value that may be a secret.
 const SECRET: &str = "#/$defs/SecretRef";
 /// Deepest nesting of schemas followed: they come from daemons.
 const DEPTH_MAX: u32 = 16;
+/// What stands here for a value that each daemon fills in.
+const FILLED_IN: char = '\0';
 
-/// All of them, of components that some daemon of the fleet has described. An address counts when a password is in it. Headers and
+/// All of them, of components as any daemon of the fleet has described them: an older one may not know what is a secret. An address counts when a password is in it. Headers and
 /// variables, which are named by whoever writes them, do not: most of them are none.
 pub fn plain_secrets(spec: &Spec, fleet: &Fleet) -> Vec<Problem> {
     let mut places = Vec::new();
     for node in spec.nodes() {
-        let mut components = fleet.components().map(|(_, descriptor)| descriptor);
-        let schema = components.find(|found| (found.role, &found.name) == (node.role, &node.component));
-        if let Some(schema) = schema.and_then(|found| serde_json::from_str::<Value>(&found.schema).ok()) {
+        let components = fleet.components().map(|(_, descriptor)| descriptor);
+        let of_node = components.filter(|found| (found.role, &found.name) == (node.role, &node.component));
+        let schemas: BTreeSet<&str> = of_node.map(|found| found.schema.as_str()).collect();
+        for schema in schemas.into_iter().flat_map(serde_json::from_str::<Value>) {
             table(&schema, &schema, &node.config, &node.place(), DEPTH_MAX, &mut places);
         }
     }
@@ -78,21 +84,21 @@ fn may_be_secret(property: &Value) -> bool {
     is_it(property) || some.is_some_and(|some| some.iter().any(is_it))
 }
 
-/// Whether a text gives something away. What is filled in on each daemon (`{{ … }}`) is not there yet.
+/// Whether a text gives something away. What is filled in on each daemon (`{{ … }}`) is not there yet; what stands beside it is.
 fn is_plain(key: &str, text: &str) -> bool {
-    if text.is_empty() || text.contains("{{") {
-        return false;
-    }
+    let text = template::replaced(text, |_| FILLED_IN.to_string());
+    let is_only_filled_in = |text: &str| !text.is_empty() && text.chars().all(|c| c == FILLED_IN);
     if key != "url" {
-        return true;
+        return !text.is_empty() && !is_only_filled_in(&text);
     }
-    let (_, rest) = text.split_once("://").unwrap_or(("", text));
+    let (_, rest) = text.split_once("://").unwrap_or(("", &text));
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
     let login = authority.rsplit_once('@').map(|(login, _)| login);
     let has_password = login
         .and_then(|login| login.split_once(':'))
-        .is_some_and(|(_, word)| !word.is_empty());
-    has_password || rest.contains("password=")
+        .is_some_and(|(_, word)| !word.is_empty() && !is_only_filled_in(word));
+    let is_open = |parameter: &str| parameter.split(['&', '#', ' ']).next().is_some_and(is_only_filled_in);
+    has_password || rest.split("password=").skip(1).any(|after| !is_open(after))
 }
 
 #[cfg(test)]
@@ -119,6 +125,8 @@ mod tests {
                 "Sign": {"type": "object", "properties": {"secret": {"$ref": "#/$defs/SecretRef"}}}
             }
         }"##;
+        // As they were described before any key was known to be a secret.
+        let former = schema.replace("#/$defs/SecretRef", "#/$defs/Former");
         let descriptor = |role, name: &str, schema: &str, inputs_max| Descriptor {
             role,
             name: name.into(),
@@ -128,15 +136,20 @@ mod tests {
             inputs_max,
             durable: true,
         };
-        Fleet::single(
-            "gw",
-            NodeId::of_key(&[1; 32]),
+        let of = |schema: &str| {
             [
                 descriptor(ComponentRole::Source, "clock", r#"{"type": "object"}"#, 0),
                 descriptor(ComponentRole::Destination, "db", schema, 1),
             ]
-            .into(),
-        )
+        };
+        let mut fleet = Fleet::new();
+        for (number, (name, schema)) in [("a", former.as_str()), ("gw", schema), ("z", &former)]
+            .into_iter()
+            .enumerate()
+        {
+            fleet.insert(name, NodeId::of_key(&[number as u8; 32]), Some(of(schema).into()));
+        }
+        fleet
     }
 
     #[test]
@@ -146,6 +159,16 @@ mod tests {
             ("password = \"hunter2\"".to_string(), &["destinations.db.password"][..]),
             ("password = \"\"".to_string(), &[]),
             ("password = \"{{ daemon.name }}\"".to_string(), &[]),
+            ("password = \"{{ daemon.name }}{{ daemon.id }}\"".to_string(), &[]),
+            (
+                "password = \"hunter2{{ daemon.name }}\"".to_string(),
+                &["destinations.db.password"],
+            ),
+            // Braces that nobody fills in.
+            (
+                "password = \"{{ hunter2 }}\"".to_string(),
+                &["destinations.db.password"],
+            ),
             ("password = { secret = \"db\" }".to_string(), &[]),
             ("password = { env = \"PGPASSWORD\" }".to_string(), &[]),
             ("table = \"hunter2\"".to_string(), &[]),
@@ -159,6 +182,23 @@ mod tests {
             (url("postgres://anna:@db/shop"), &[]),
             (url("postgres://anna:hun:ter2@db/shop"), &["destinations.db.url"]),
             (url("postgres://db/shop?user=a&password=b"), &["destinations.db.url"]),
+            (url("host=db password= hunter2"), &["destinations.db.url"]),
+            (url("postgres://anna@{{ host.name }}/shop"), &[]),
+            (url("postgres://anna:{{ daemon.name }}@{{ host.name }}/shop"), &[]),
+            (url("postgres://db/shop?password={{ daemon.name }}&user=a"), &[]),
+            (
+                url("postgres://anna:hunter2@{{ daemon.name }}/shop"),
+                &["destinations.db.url"],
+            ),
+            (
+                url("postgres://anna:{{ daemon.name }}hunter2@db/shop"),
+                &["destinations.db.url"],
+            ),
+            (
+                url("postgres://db/shop?password=hunter2{{ daemon.name }}"),
+                &["destinations.db.url"],
+            ),
+            (url("{{ daemon.name }}anna:hunter2@db/shop"), &["destinations.db.url"]),
         ] {
             let text = format!(
                 "name = \"a\"\n[sources.clock]\ntype = \"clock\"\ndaemon = \"gw\"\n[destinations.db]\ntype = \"db\"\n\

@@ -74,6 +74,26 @@ pub(crate) fn fill(
     }
 }
 
+/// The text with something else in the place of each name that is filled in.
+pub(crate) fn replaced(text: &str, mut with: impl FnMut(&str) -> String) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once(OPEN) {
+        out.push_str(before);
+        match after.split_once(CLOSE).map(|(name, behind)| (name.trim(), behind)) {
+            Some((name, behind)) if is_dotted(name) => {
+                out.push_str(&with(name));
+                rest = behind;
+            }
+            // Somebody else's braces.
+            _ => {
+                out.push_str(OPEN);
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
 struct Filler<'a> {
     daemon: (&'a str, &'a NodeId, &'a Facts),
     place: Place,
@@ -109,27 +129,17 @@ impl Filler<'_> {
     }
 
     fn text(&mut self, text: &str) -> String {
-        let (mut out, mut rest) = (String::with_capacity(text.len()), text);
-        while let Some((before, after)) = rest.split_once(OPEN) {
-            out.push_str(before);
-            let named = after.split_once(CLOSE).filter(|(name, _)| is_dotted(name.trim()));
-            let Some((name, behind)) = named else {
-                // Somebody else's braces.
-                out.push_str(OPEN);
-                rest = after;
-                continue;
-            };
-            match self.known(name.trim()) {
-                Ok(value) => out.push_str(&value),
-                Err((message, hint)) => self.holes.push(Hole {
+        replaced(text, |name| match self.known(name) {
+            Ok(value) => value.into_owned(),
+            Err((message, hint)) => {
+                self.holes.push(Hole {
                     place: self.place.clone(),
                     message,
                     hint,
-                }),
+                });
+                String::new()
             }
-            rest = behind;
-        }
-        out + rest
+        })
     }
 
     fn known(&self, name: &str) -> Result<Cow<'_, str>, (String, String)> {

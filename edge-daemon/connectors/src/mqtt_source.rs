@@ -5,7 +5,10 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, VecDeque},
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -18,11 +21,13 @@ use flow::{
     Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble,
     describe, parse_config,
 };
-use rumqttc::{AsyncClient, ClientError, Event, EventLoop, Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode};
+use rumqttc::{
+    AsyncClient, ClientError, Event, EventLoop, Packet, Publish, QoS, SubAck, SubscribeFilter, SubscribeReasonCode,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, sleep, timeout, timeout_at},
 };
 
@@ -44,9 +49,12 @@ const BUFFER_BYTES_MAX: usize = 1024 * 1024;
 const BUFFER_MESSAGES_MAX: usize = 1024;
 /// Bytes a message takes besides topic and payload.
 const MESSAGE_BYTES: usize = 128;
-/// Said when more than that overtakes the answer to a subscription.
-const TOO_EARLY: &str = "the broker sends more messages before its answer to the subscription than are held: let it \
-                         send fewer without acknowledgement (mosquitto: max_inflight_messages), or fewer be retained";
+/// How long the broker may take for its answer to a subscription, unless messages come first.
+const SUBSCRIBE_WAIT: Duration = Duration::from_secs(CONNECT_WAIT_S);
+/// Said when it takes longer.
+const NO_ANSWER: &str = "the broker does not answer to the subscription";
+/// Said when a connection that has ended has told no cause.
+const ENDED: &str = "the connection to the MQTT broker has ended";
 /// How long the first message of a batch waits for others at most, while earlier ones are on their way.
 const GATHER: Duration = Duration::from_millis(10);
 /// How long each of them waits for the next: a broker that gives no more before it is acknowledged is not waited for.
@@ -224,6 +232,7 @@ struct Bookmark {
     v: u8,
     connection: u64,
     messages: u64,
+    /// Which topics the broker has confirmed; 0: none yet.
     topics: u64,
 }
 
@@ -233,14 +242,16 @@ struct Message {
     received_ns: i128,
     /// What was not asked for is acknowledged, and no record.
     is_wanted: bool,
-    _room: Option<OwnedSemaphorePermit>,
+    _room: OwnedSemaphorePermit,
 }
 
 struct Session {
     connection: u64,
     client: AsyncClient,
     inbox: mpsc::Receiver<Result<Message, String>>,
-    /// Taken from the inbox and not read yet; or came with the answer to the subscription.
+    /// The broker has confirmed the subscription.
+    is_subscribed: Arc<AtomicBool>,
+    /// Taken from the inbox and not read yet.
     early: VecDeque<Result<Message, String>>,
     room: Arc<Semaphore>,
     poller: Task,
@@ -277,31 +288,44 @@ impl Source for MqttSource {
         };
         let Connected {
             client,
-            mut events,
+            events,
             session_present,
         } = self.broker.connect(&manner).await?;
-        let mut early = VecDeque::new();
         // The broker keeps the subscriptions of a session. Subscribing again would bring all retained messages again.
-        if !(session_present && known.is_some_and(|known| known.topics == self.topics_hash)) {
-            let subscribing = self.subscribe(&client, &mut events, &mut early);
-            let subscribed = timeout(Duration::from_secs(CONNECT_WAIT_S), Box::pin(subscribing)).await;
-            let subscribed =
-                subscribed.unwrap_or_else(|_| Err(Fault::retry("the broker does not answer to the subscription")));
-            if let Err(fault) = subscribed {
-                self.broker.next_address();
-                return Err(fault);
-            }
+        let is_subscribed = session_present && known.is_some_and(|known| known.topics == self.topics_hash);
+        let (answer, answered) = oneshot::channel();
+        if !is_subscribed {
+            self.ask(&client)?;
         }
+        let is_subscribed = Arc::new(AtomicBool::new(is_subscribed));
+        let subscription = Subscription {
+            topics: self.topics.clone(),
+            answer: Some(answer),
+            is_confirmed: Arc::clone(&is_subscribed),
+        };
         let (sender, inbox) = mpsc::channel(BUFFER_MESSAGES_MAX);
         let room = Arc::new(Semaphore::new(BUFFER_BYTES_MAX));
-        let poller = Task(tokio::spawn(poll(events, sender, Arc::clone(&room))));
+        let polling = poll(events, sender, Arc::clone(&room), subscription);
+        let poller = Task(tokio::spawn(polling));
+        if !is_subscribed.load(Ordering::Relaxed) {
+            let answer = timeout(SUBSCRIBE_WAIT, answered).await;
+            let subscribed = answer.map_or_else(
+                |_| Err(NO_ANSWER.to_string()),
+                |answer| answer.unwrap_or_else(|_| Err(ENDED.to_string())),
+            );
+            if let Err(cause) = subscribed {
+                self.broker.next_address();
+                return Err(Fault::retry(cause));
+            }
+        }
         let connection = RandomState::new().hash_one(SystemTime::now());
         let unacknowledged = VecDeque::new();
         self.session = Some(Session {
             connection,
             client,
             inbox,
-            early,
+            is_subscribed,
+            early: VecDeque::new(),
             room,
             poller,
             messages: 0,
@@ -337,7 +361,7 @@ impl Source for MqttSource {
         };
         let mut messages = gathered.map_err(|cause| {
             self.broker.next_address();
-            Fault::retry(format!("the connection to the MQTT broker broke: {cause}"))
+            Fault::retry(cause)
         })?;
         if messages.is_empty() {
             return Ok(Read::Idle);
@@ -348,11 +372,13 @@ impl Source for MqttSource {
         let made = payload::batch(&messages, self.format, &mut self.shape, "mqtt");
         let (batch, undecodable, taken) = made.map_err(|cause| Fault::stop(format!("MQTT messages: {cause}")))?;
         session.take(messages, taken);
+        let is_subscribed = session.is_subscribed.load(Ordering::Relaxed);
         let bookmark = Bookmark {
             v: 1,
             connection: session.connection,
             messages: session.messages,
-            topics: self.topics_hash,
+            // Messages of the session came first: whoever goes on from here subscribes again.
+            topics: if is_subscribed { self.topics_hash } else { 0 },
         };
         Ok(Read::Batch(SourceBatch {
             batch,
@@ -368,11 +394,10 @@ impl Source for MqttSource {
         match serde_json::from_slice::<Bookmark>(position.as_bytes()) {
             Ok(bookmark) if bookmark.connection == session.connection => {
                 session.durable = session.durable.max(bookmark.messages);
-                session.acknowledge().await.map_err(|cause| {
-                    Fault::retry(format!(
-                        "the connection to the MQTT broker broke before messages were acknowledged: {cause}"
-                    ))
-                })
+                session
+                    .acknowledge()
+                    .await
+                    .map_err(|cause| Fault::retry(format!("messages could not be acknowledged: {cause}")))
             }
             // Of an earlier connection: the broker will send those messages again.
             _ => Ok(()),
@@ -390,11 +415,10 @@ impl Source for MqttSource {
         let place = self.broker.place();
         if !own.is_empty() {
             let wanted = std::mem::replace(&mut self.topics, own);
-            let mut early = VecDeque::new();
-            let subscribing = self.subscribe(&client, &mut events, &mut early);
-            let subscribed = timeout(Duration::from_secs(CONNECT_WAIT_S), Box::pin(subscribing)).await;
+            let subscribing = self.subscribe(&client, &mut events);
+            let subscribed = timeout(SUBSCRIBE_WAIT, Box::pin(subscribing)).await;
             self.topics = wanted;
-            let silent = || Err(Fault::retry("the broker does not answer to the subscription"));
+            let silent = || Err(Fault::retry(NO_ANSWER));
             subscribed.unwrap_or_else(|_| silent()).map_err(|fault| {
                 reach::forbidden(
                     fault.to_string(),
@@ -427,49 +451,63 @@ impl Source for MqttSource {
 }
 
 impl MqttSource {
-    /// Subscribes and waits for the answer, collecting messages that overtake it.
-    async fn subscribe(
-        &self,
-        client: &AsyncClient,
-        events: &mut EventLoop,
-        early: &mut VecDeque<Result<Message, String>>,
-    ) -> Result<(), Fault> {
+    /// Asks for the topics.
+    fn ask(&self, client: &AsyncClient) -> Result<(), Fault> {
         let filters = self
             .topics
             .iter()
             .map(|topic| SubscribeFilter::new(topic.clone(), self.qos));
         let asked = client.try_subscribe_many(filters);
-        asked.map_err(|error| Fault::stop(format!("the topics cannot be subscribed to: {error}")))?;
-        let mut bytes = 0;
+        asked.map_err(|error| Fault::stop(format!("the topics cannot be subscribed to: {error}")))
+    }
+
+    /// Subscribes and waits for the answer. Takes no message: for somebody who is forgotten afterwards.
+    async fn subscribe(&self, client: &AsyncClient, events: &mut EventLoop) -> Result<(), Fault> {
+        self.ask(client)?;
         loop {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::SubAck(answer))) => {
-                    let refused = answer.return_codes.iter().zip(&self.topics);
-                    let mut refused = refused.filter(|(code, _)| matches!(code, SubscribeReasonCode::Failure));
-                    return match refused.next() {
-                        Some((_, topic)) => Err(Fault::retry(format!(
-                            "the broker refuses the subscription to '{topic}': does its access list allow it?"
-                        ))),
-                        None => Ok(()),
-                    };
-                }
-                Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    bytes += weight(&publish);
-                    // Those of QoS 1 are not acknowledged: the broker sends them again.
-                    if bytes > BUFFER_BYTES_MAX || early.len() >= BUFFER_MESSAGES_MAX {
-                        return Err(Fault::retry(TOO_EARLY));
-                    }
-                    early.push_back(Ok(Message {
-                        publish,
-                        received_ns: now_ns(),
-                        is_wanted: true,
-                        _room: None,
-                    }));
+                    return refusal(&answer, &self.topics).map_or(Ok(()), |cause| Err(Fault::retry(cause)));
                 }
                 Ok(_) => {}
                 Err(error) => return Err(Fault::retry(format!("the MQTT broker: {}", explain(&error)))),
             }
         }
+    }
+}
+
+/// What is wrong with a subscription by its answer.
+fn refusal(answer: &SubAck, topics: &[String]) -> Option<String> {
+    let mut answers = answer.return_codes.iter().zip(topics);
+    let (_, topic) = answers.find(|(code, _)| matches!(code, SubscribeReasonCode::Failure))?;
+    Some(format!(
+        "the broker refuses the subscription to '{topic}': does its access list allow it?"
+    ))
+}
+
+/// A subscription whose answer may be awaited. Before it, a broker sends what it has kept for a session, and may not go on
+/// before that is acknowledged: so nobody waits for the answer while messages wait for a reader.
+struct Subscription {
+    topics: Vec<String>,
+    /// For whoever waits.
+    answer: Option<oneshot::Sender<Result<(), String>>>,
+    is_confirmed: Arc<AtomicBool>,
+}
+
+impl Subscription {
+    /// Tells whoever waits; what is wrong, if nobody does.
+    fn tell(&mut self, answer: Result<(), String>) -> Result<(), String> {
+        match self.answer.take() {
+            Some(waiting) => waiting.send(answer).or_else(|answer| answer),
+            None => answer,
+        }
+    }
+
+    /// The broker has answered.
+    fn take(&mut self, answer: &SubAck) -> Result<(), String> {
+        let refused = refusal(answer, &self.topics);
+        self.is_confirmed.store(refused.is_none(), Ordering::Relaxed);
+        self.tell(refused.map_or(Ok(()), Err))
     }
 }
 
@@ -535,7 +573,7 @@ impl Session {
                 }
                 Some(Err(cause)) => return Err(cause),
                 None if !messages.is_empty() => break,
-                None => return Err("it has ended".to_string()),
+                None => return Err(ENDED.to_string()),
             };
             if messages.is_empty() {
                 end = Instant::now() + GATHER;
@@ -599,25 +637,44 @@ impl Session {
             match next {
                 Some(Ok(_)) => {}
                 Some(Err(cause)) => return cause,
-                None => return "it has ended".to_string(),
+                None => return ENDED.to_string(),
             }
         }
     }
 }
 
 /// Keeps the connection going and hands messages on, as long as there is room for them. Ends with the connection.
-async fn poll(mut events: EventLoop, sender: mpsc::Sender<Result<Message, String>>, room: Arc<Semaphore>) {
+async fn poll(
+    mut events: EventLoop,
+    sender: mpsc::Sender<Result<Message, String>>,
+    room: Arc<Semaphore>,
+    mut subscription: Subscription,
+) {
     loop {
         let publish = match events.poll().await {
             Ok(Event::Incoming(Packet::Publish(publish))) => publish,
+            Ok(Event::Incoming(Packet::SubAck(answer))) => {
+                if let Err(cause) = subscription.take(&answer) {
+                    // Goes on nevertheless: what was read before can still be acknowledged.
+                    let _ = sender.send(Err(cause)).await;
+                }
+                continue;
+            }
             Ok(_) => continue,
             Err(error) => {
-                let _ = sender.send(Err(explain(&error))).await;
+                let cause = format!("the connection to the MQTT broker broke: {}", explain(&error));
+                if let Err(cause) = subscription.tell(Err(cause)) {
+                    let _ = sender.send(Err(cause)).await;
+                }
                 return;
             }
         };
         let received_ns = now_ns();
         let bytes = weight(&publish).min(BUFFER_BYTES_MAX);
+        if room.available_permits() < bytes || sender.capacity() == 0 {
+            // Whoever reads makes room, and is needed now.
+            let _ = subscription.tell(Ok(()));
+        }
         // While this waits nothing is read: the broker's own limits hold the rest back. When nobody wants messages any
         // more, they are not acknowledged, and polling goes on until the goodbye is sent.
         if let Ok(permit) = Arc::clone(&room).acquire_many_owned(bytes as u32).await {
@@ -626,7 +683,7 @@ async fn poll(mut events: EventLoop, sender: mpsc::Sender<Result<Message, String
                     publish,
                     received_ns,
                     is_wanted: true,
-                    _room: Some(permit),
+                    _room: permit,
                 }))
                 .await;
         }

@@ -1,5 +1,5 @@
-//! Checks of sources, destinations, and transforms that others do: whether one could work here and now, and else what is wrong and how to mend it.
-//! Touches no data, waits only so long, and leaves nothing open.
+//! Checks of sources, destinations, and transforms that others do: whether one could work here and now, and else what is wrong
+//! and how to mend it. Takes and gives no record, waits only so long, and leaves nothing open.
 
 use std::time::Duration;
 

@@ -69,14 +69,23 @@ pub(crate) fn settle_with_next(pieces: &mut [Vec<Part>]) {
 pub(crate) struct Part {
     pub(crate) batch: Batch,
     pub(crate) tally: Tally,
-    /// About how many bytes the batch takes: counted once, and needed wherever it passes.
+    /// About how many bytes the batch takes: counted once, and needed wherever it passes. One that is weighed is counted whole.
     pub(crate) bytes: usize,
 }
 
 impl Part {
     pub(crate) fn new(batch: Batch, tally: Tally) -> Self {
-        let bytes = batch.about_bytes();
+        let bytes = match batch.rows() {
+            // One large document may be any of them.
+            0..=WEIGHED_ROWS_MAX => batch.size_hint(),
+            _ => batch.about_bytes(),
+        };
         Self { batch, tally, bytes }
+    }
+
+    /// How many bytes the batch takes, whatever its rows are like: for what a transform made, which no source has cut to size.
+    pub(crate) fn whole_bytes(&self) -> usize {
+        self.batch.size_hint()
     }
 
     /// No records, for a leaf that only has to move its watermark.
@@ -112,9 +121,9 @@ impl Work {
         self.every_part().map(|part| part.batch.rows()).sum()
     }
 
-    /// About how many bytes a leaf gets at most.
+    /// How many bytes a leaf gets at most.
     pub(crate) fn part_bytes_max(&self) -> usize {
-        let of = |parts: &[Part]| parts.iter().map(|part| part.bytes).max().unwrap_or(0);
+        let of = |parts: &[Part]| parts.iter().map(Part::whole_bytes).max().unwrap_or(0);
         self.before.iter().map(|piece| of(&piece.parts)).sum::<usize>() + of(&self.parts)
     }
 
@@ -277,7 +286,35 @@ impl Ways {
 
 #[cfg(test)]
 mod tests {
+    use bus_schema::data::{Field, Op, Type, Value};
+
     use super::*;
+
+    #[test]
+    fn a_large_document_is_weighed_wherever_it_stands() {
+        let document = "x".repeat(100 * 1024);
+        for (rows, at) in [
+            (1, 0),
+            (33, 32),
+            (WEIGHED_ROWS_MAX, 0),
+            (WEIGHED_ROWS_MAX, 63),
+            (200, 150),
+        ] {
+            let schema = Schema {
+                collection: String::new(),
+                fields: vec![Field::new("document", Type::Any)],
+            };
+            let mut builder = BatchBuilder::new(Arc::new(schema));
+            for row in 0..rows {
+                let value = Value::Text(if row == at { document.clone() } else { "x".to_string() });
+                builder.push(Op::Insert, &[value.as_cell()]).unwrap();
+            }
+            let part = Part::new(builder.finish(Origin::default()), Tally::default());
+            let is_weighed = rows <= WEIGHED_ROWS_MAX;
+            assert_eq!(part.weight() as usize > document.len(), is_weighed, "{rows} rows");
+            assert!(part.whole_bytes() > document.len(), "{rows} rows");
+        }
+    }
 
     /// source -> a -> b -> merge -> x
     ///             \-------> merge -> y

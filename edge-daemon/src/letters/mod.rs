@@ -2,6 +2,7 @@
 //! disk that is full, holds up what depends on it and says why; it is never given up in silence.
 
 mod desk;
+mod kept;
 mod mend;
 pub mod offline;
 mod room;
@@ -23,17 +24,15 @@ use std::{
 
 use async_trait::async_trait;
 use bus_link::reserve;
-use bus_schema::{carried::WorkflowLetters, id::WorkflowId};
 use flow::{DeadLetter, DeadLetters, Due, Fault, LetterKey, Stand};
 
 pub use desk::Desk;
+pub use kept::ToldKept;
 use row::Stamp;
 use store::{Store, StoreError};
 
 use crate::assemble::unix_ms;
 
-/// Not counted yet.
-const UNKNOWN: u64 = u64::MAX;
 /// The directory of all stores in the data directory.
 const DIR: &str = "dead";
 /// What a store's file is called after its workflow.
@@ -54,6 +53,7 @@ struct Shared {
     boot: u64,
     started: Instant,
     boxes: Mutex<HashMap<String, Arc<LetterBox>>>,
+    counts: kept::Counts,
 }
 
 impl Letters {
@@ -66,6 +66,7 @@ impl Letters {
                 boot,
                 started,
                 boxes: Mutex::default(),
+                counts: kept::Counts::default(),
             }),
         }
     }
@@ -76,32 +77,19 @@ impl Letters {
         let shared = &self.shared;
         let make = || {
             Arc::new(LetterBox {
-                path: shared.dir.join(format!("{workflow}.{EXTENSION}")),
+                path: self.path(workflow),
                 quota_bytes: shared.quota_bytes,
                 boot: shared.boot,
                 started: shared.started,
                 store: Mutex::default(),
                 wishes: AtomicU64::new(0),
-                kept: AtomicU64::new(UNKNOWN),
             })
         };
         Arc::clone(boxes.entry(workflow.to_string()).or_insert_with(make))
     }
 
-    /// Counts the letters of all workflows that have run here. Blocks.
-    pub fn count(&self) {
-        let boxes: Vec<_> = self.boxes().values().cloned().collect();
-        boxes.iter().for_each(|letters| letters.count());
-    }
-
-    /// How many letters of each workflow that has run here were kept when they were counted last.
-    pub fn kept(&self) -> Vec<WorkflowLetters> {
-        let boxes = self.boxes();
-        let kept = boxes.iter().map(|(name, letters)| WorkflowLetters {
-            workflow: WorkflowId::of_name(name),
-            kept: letters.kept.load(Ordering::Relaxed),
-        });
-        kept.filter(|one| one.kept != UNKNOWN).collect()
+    fn path(&self, workflow: &str) -> PathBuf {
+        self.shared.dir.join(format!("{workflow}.{EXTENSION}"))
     }
 
     fn boxes(&self) -> MutexGuard<'_, HashMap<String, Arc<LetterBox>>> {
@@ -137,20 +125,9 @@ pub struct LetterBox {
     /// Opened when it is first needed.
     store: Mutex<Option<Store>>,
     wishes: AtomicU64,
-    /// How many there were when they were counted last.
-    kept: AtomicU64,
 }
 
 impl LetterBox {
-    /// Counts them. Also another process may have let some go meanwhile. Blocks.
-    fn count(&self) {
-        match self.with_existing(|store| store.count()) {
-            Ok(kept) => self.kept.store(kept.unwrap_or(0), Ordering::Relaxed),
-            // Whoever depends on them says so, too.
-            Err(error) => tracing::debug!(path = %self.path.display(), %error, "the dead letters were not counted"),
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Option<Store>> {
         let locked = self.store.lock();
         locked.unwrap_or_else(|poisoned| {

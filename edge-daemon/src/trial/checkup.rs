@@ -200,7 +200,12 @@ impl Checker<'_> {
                 Err(_) if is_open => return None,
                 Err(error) => Err(misfit(error)),
             },
-            _ => Err(Trouble::new(
+            // Its file is the daemon's own: with keys that are right there is nothing else that could be wrong.
+            Some(Build::Junction(build)) => match build(&subject.config, &context) {
+                Err(error) if !is_open => Err(misfit(error)),
+                _ => return None,
+            },
+            None => Err(Trouble::new(
                 TroubleKind::Config,
                 format!("daemon '{}' has no {role} '{component}'", self.daemon),
                 "update myceliald, or see: myceliald components",
@@ -285,16 +290,35 @@ code = "def transform(record): return record"
 type = "filter"
 from = "ticks"
 where = "n > 3"
+[transforms.paired]
+type = "join"
+from = ["ticks", "lines"]
+within_ms = 1000
+[transforms.paired.inputs]
+ticks = { key = ["n"], time = "at" }
+lines = { key = ["line"], time = "at" }
+[transforms.alone]
+type = "join"
+from = ["ticks", "own"]
+within_ms = 1000
+[transforms.alone.inputs]
+ticks = { key = ["n"], time = "at" }
+[transforms.opened]
+type = "join"
+from = ["ticks", "own"]
+within_ms = 1000
+[transforms.opened.inputs]
+ticks = { key = ["n"], time = "{{ site }}" }
 [destinations.out]
 type = "sqlite"
 daemon = "gw"
-from = ["named", "farther", "database", "mine", "few", "own", "open"]
+from = ["named", "farther", "database", "mine", "few", "own", "open", "paired", "alone", "opened"]
 path = "none/out.db"
 table = "out"
 "#;
 
     #[tokio::test]
-    async fn each_end_that_is_here_is_checked() {
+    async fn all_that_is_here_and_needs_others_is_checked() {
         let registry = Registry::new(connectors::components().into_iter().chain(transforms::components()));
         let dir = tempfile::tempdir().unwrap();
         let checker = Checker {
@@ -318,6 +342,7 @@ table = "out"
             ("named", Some(TroubleKind::Missing)),
             ("database", Some(TroubleKind::Unreachable)),
             ("mine", Some(TroubleKind::Config)),
+            ("alone", Some(TroubleKind::Config)),
             ("out", Some(TroubleKind::Path)),
         ];
         assert_eq!(found, wanted.map(|(node, kind)| (node.to_string(), kind)));

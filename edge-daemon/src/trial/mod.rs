@@ -1,5 +1,5 @@
 //! Tries a workflow's text: its transforms run on given records, way by way, as the runner would lead them. Reads from no
-//! source, writes to no destination, keeps nothing. Checks of sources and destinations are in `checkup`.
+//! source, writes to no destination, keeps nothing. Checks of what a text needs around it are in `checkup`.
 
 pub mod checkup;
 mod joined;

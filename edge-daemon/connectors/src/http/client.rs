@@ -450,13 +450,18 @@ fn broken(place: String, error: &hyper::Error) -> ClientError {
     ClientError::Broken { place, cause }
 }
 
-/// An address that can be asked.
 /// What of an address that cannot be read may stand in an error: nothing that may be a log-in, and no query, which may hold a key.
 pub(super) fn place_in(text: &str) -> &str {
-    let place = text.rsplit_once('@').map_or(text, |(_, place)| place);
-    place.split(['?', '#']).next().unwrap_or_default()
+    let before = text.split(['?', '#']).next().unwrap_or_default();
+    match text.rsplit_once('@') {
+        None => before,
+        Some((login, place)) if login.len() < before.len() => place.split(['?', '#']).next().unwrap_or_default(),
+        // Whether it ends a log-in with such a sign in its password or stands in a query, nobody knows.
+        Some(_) => before.split_once("://").map_or("", |(scheme, _)| scheme),
+    }
 }
 
+/// An address that can be asked.
 fn address(text: &str) -> Result<Url, String> {
     let form = "an address is https://host/path or http://host:8080/path";
     let url = Url::parse(text).map_err(|_| format!("'{}' is none: {form}", place_in(text)))?;

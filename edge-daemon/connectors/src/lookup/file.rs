@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::table::Table;
+use super::{Unread, table::Table};
 
 /// Largest file, in bytes.
 const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
@@ -35,15 +35,19 @@ impl CsvFile {
     }
 
     /// Reads it. Blocks.
-    pub(super) fn read(&self) -> Result<Table, String> {
+    pub(super) fn read(&self) -> Result<Table, Unread> {
         let mut text = Vec::new();
-        let file = File::open(&self.path).map_err(|error| error.to_string())?;
+        let file = File::open(&self.path).map_err(|error| Unread::from(error.to_string()))?;
         let read = file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text);
-        read.map_err(|error| error.to_string())?;
+        read.map_err(|error| Unread::from(error.to_string()))?;
+        self.table(&text).map_err(|cause| Unread { cause, is_known: true })
+    }
+
+    fn table(&self, text: &[u8]) -> Result<Table, String> {
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
         }
-        let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&text);
+        let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
         let mut reader = csv::ReaderBuilder::new().delimiter(self.delimiter).from_reader(text);
         let headers = reader.headers().map_err(|error| error.to_string())?.clone();
         let place = |name: &String| {

@@ -1,5 +1,5 @@
 //! Transform `lookup`: adds what a table says about a value: a CSV file, or a table of SQLite or PostgreSQL. All of it is kept
-//! in memory and read again from time to time; a batch never waits for that, but for the first reading.
+//! in memory and read again from time to time; a batch waits for that only if what is in memory is older than it should be.
 
 mod file;
 mod table;
@@ -42,6 +42,8 @@ const REFRESH_MS: std::ops::RangeInclusive<u64> = 100..=86_400_000;
 const REFRESH_MS_USUAL: u64 = 60_000;
 /// How long reading a table may take.
 const READ_WAIT: Duration = Duration::from_secs(30);
+/// How long a check reads: with all that comes before it, less than a check may take.
+const CHECK_READ_WAIT: Duration = Duration::from_secs(5);
 
 /// Adds what a table says about a value: a CSV file (`file`), or a table or query of a SQLite (`sqlite`) or PostgreSQL
 /// (`postgres`) database. All that is asked for is kept in memory, up to 4 MiB as the daemon counts it (about 40,000 rows of two
@@ -49,7 +51,8 @@ const READ_WAIT: Duration = Duration::from_secs(30);
 ///
 /// A file, of 2 MiB at most, is read when the first records come and again whenever it has changed: put a new one in its place by
 /// renaming, so that no half of it is read. A table of a database is read when the first records come, and again in the
-/// background every `refresh_ms`: a record may get what was true so long ago.
+/// background every `refresh_ms`. A record may get what was true twice so long ago, and as long as reading the table takes; rather
+/// than something older it waits until the table is read again.
 ///
 /// Without a first copy the workflow waits. Later, a table that cannot be reached, a file that cannot be read, one that says two
 /// things about one value, or one that is too large is warned of once, and what was read before holds until it is mended.
@@ -199,6 +202,10 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Transform>, Con
         unknown: config.unknown,
         refresh: Duration::from_millis(refresh_ms),
         table: None,
+        age: Age {
+            begun: Instant::now(),
+            took: Duration::ZERO,
+        },
         seen: None,
         next: Instant::now(),
         reading: None,
@@ -306,7 +313,7 @@ impl std::fmt::Display for Place {
 
 impl Place {
     /// Reads all of it, within a time.
-    async fn read(self: Arc<Self>) -> Result<Table, String> {
+    async fn read(self: Arc<Self>) -> Result<Table, Unread> {
         let reading = async {
             let Place::Postgres {
                 server,
@@ -317,35 +324,66 @@ impl Place {
             } = &*self
             else {
                 let place = Arc::clone(&self);
-                let read = spawn_blocking(move || place.read_here()).await;
-                return read.map_err(|error| format!("reading it broke off: {error}"))?;
+                return in_background(move || place.read_here()).await;
             };
-            let mut table = Table::default();
-            postgres::texts(server, base_dir, name, (from, columns), |row| put_row(&mut table, row)).await?;
-            Ok(table)
+            Ok(all(postgres::Texts::connect(server, base_dir, name, (from, columns)).await?).await?)
         };
-        let silent = || Err(format!("it was not read within {} seconds", READ_WAIT.as_secs()));
+        let silent = || Err(format!("it was not read within {} seconds", READ_WAIT.as_secs()).into());
         timeout(READ_WAIT, reading).await.unwrap_or_else(|_| silent())
     }
 
-    /// Whether the way to it is open, as far as there is one.
-    async fn reach(&self) -> Result<(), Trouble> {
-        let path = match self {
-            Place::Postgres {
-                server, base_dir, name, ..
-            } => return postgres::reach(server, base_dir, name).await,
-            Place::File(file) => &file.path,
-            Place::Sqlite { path, .. } => path,
+    /// Whether the way to it is open, it has the columns, and all of it fits, as far as that shows in a short time.
+    async fn check(self: Arc<Self>) -> Result<String, Trouble> {
+        let unread = |unread: Unread| {
+            let cause = format!("cannot look up in {self}: {}", unread.cause);
+            let remedy = "mend what the cause names, or correct the keys of the lookup";
+            Trouble::new(TroubleKind::Other, cause, remedy)
         };
-        if reach::readable_file(path)? {
-            return Ok(());
+        let read = match &*self {
+            Place::Postgres {
+                server,
+                from,
+                columns,
+                base_dir,
+                name,
+            } => {
+                let client = postgres::reach(server, base_dir, name).await?;
+                let found = postgres::Texts::find(client, from, columns).await;
+                let texts = found.map_err(|cause| unread(cause.into()))?;
+                let reading = async { all(texts).await.map_err(Unread::from) };
+                timeout(CHECK_READ_WAIT, reading).await
+            }
+            Place::File(CsvFile { path, .. }) | Place::Sqlite { path, .. } => {
+                if !reach::readable_file(path)? {
+                    let cause = format!("there is no file {}", path.display());
+                    return Err(reach::missing(cause, "put it there, or correct the path"));
+                }
+                let place = Arc::clone(&self);
+                in_background(move || place.find_here()).await.map_err(unread)?;
+                timeout(CHECK_READ_WAIT, Arc::clone(&self).read()).await
+            }
+        };
+        match read {
+            Ok(Ok(_)) => Ok(format!("{self} can be read, and has the columns")),
+            Ok(Err(cause)) => Err(unread(cause)),
+            Err(_) => Ok(format!(
+                "{self} has the columns; all of it takes longer to read than {} seconds (a lookup waits for {})",
+                CHECK_READ_WAIT.as_secs(),
+                READ_WAIT.as_secs()
+            )),
         }
-        let cause = format!("there is no file {}", path.display());
-        Err(reach::missing(cause, "put it there, or correct the path"))
+    }
+
+    /// Whether what is on this machine has the columns, where that shows before it is read. Blocks.
+    fn find_here(&self) -> Result<(), Unread> {
+        match self {
+            Place::Sqlite { path, from, columns } => Ok(sqlite::find_texts(path, from, columns)?),
+            Place::File(_) | Place::Postgres { .. } => Ok(()),
+        }
     }
 
     /// Reads what is on this machine. Blocks.
-    fn read_here(&self) -> Result<Table, String> {
+    fn read_here(&self) -> Result<Table, Unread> {
         let mut table = Table::default();
         match self {
             Place::File(file) => return file.read(),
@@ -358,6 +396,34 @@ impl Place {
     }
 }
 
+/// Why there is no table.
+#[derive(Debug)]
+struct Unread {
+    cause: String,
+    /// It was read: what has not changed since cannot be used either.
+    is_known: bool,
+}
+
+impl From<String> for Unread {
+    fn from(cause: String) -> Self {
+        Self { cause, is_known: false }
+    }
+}
+
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Unread> + Send + 'static,
+) -> Result<T, Unread> {
+    let done = spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(format!("reading it broke off: {error}").into()))
+}
+
+/// All of them as a table.
+async fn all(texts: postgres::Texts) -> Result<Table, String> {
+    let mut table = Table::default();
+    texts.read(|row| put_row(&mut table, row)).await?;
+    Ok(table)
+}
+
 /// Takes a row that begins with the key. What has no key is found by nobody.
 fn put_row(table: &mut Table, mut row: Vec<Option<String>>) -> Result<(), String> {
     match row.remove(0) {
@@ -367,12 +433,35 @@ fn put_row(table: &mut Table, mut row: Vec<Option<String>>) -> Result<(), String
 }
 
 /// A reading that goes on beside everything else, and ends with its owner.
-struct Reading(JoinHandle<Result<Table, String>>);
+struct Reading {
+    task: JoinHandle<(Result<Table, Unread>, Duration)>,
+    begun: Instant,
+}
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
+}
+
+impl Reading {
+    fn begin(place: &Arc<Place>) -> Self {
+        let (begun, place) = (Instant::now(), Arc::clone(place));
+        let task = tokio::spawn(async move {
+            let read = place.read().await;
+            (read, begun.elapsed())
+        });
+        Self { task, begun }
+    }
+}
+
+/// How old what is in memory is.
+#[derive(Debug, Clone, Copy)]
+struct Age {
+    /// When its reading began: what became true later is not in it.
+    begun: Instant,
+    /// How long that took.
+    took: Duration,
 }
 
 struct Lookup {
@@ -382,7 +471,9 @@ struct Lookup {
     unknown: Unknown,
     refresh: Duration,
     table: Option<Table>,
-    /// The file that was tried last, read or not.
+    /// Of a table of a database.
+    age: Age,
+    /// The file that was read last, whether it could be used or not.
     seen: Option<Stamp>,
     /// When a table of a database is read again.
     next: Instant,
@@ -411,17 +502,7 @@ impl Outside for Lookup {
     }
 
     async fn check(&mut self) -> Result<String, Trouble> {
-        let place = &self.place;
-        place.reach().await?;
-        // Only all of it says whether it has the columns, and whether it fits.
-        match Arc::clone(place).read().await {
-            Ok(_) => Ok(format!("{place} can be read, and has the columns")),
-            Err(cause) => Err(Trouble::new(
-                TroubleKind::Other,
-                format!("cannot look up in {place}: {cause}"),
-                "mend what the cause names, or correct the keys of the lookup",
-            )),
-        }
+        Arc::clone(&self.place).check().await
     }
 }
 
@@ -434,31 +515,48 @@ impl Lookup {
                 return Ok(());
             }
             let read = Arc::clone(&self.place).read().await;
-            self.seen = stamp;
+            // What could not be opened or read to its end may be mended without a sign of it, as by other rights.
+            let is_known = read.as_ref().map_or_else(|unread| unread.is_known, |_| true);
+            self.seen = stamp.filter(|_| is_known);
             return self.take(read);
         }
-        if self.table.is_none() {
-            let read = Arc::clone(&self.place).read().await;
-            self.next = Instant::now() + self.refresh;
-            return self.take(read);
+        if self.reading.as_ref().is_some_and(|reading| reading.task.is_finished()) {
+            self.end_reading().await?;
         }
-        match &mut self.reading {
-            Some(reading) if reading.0.is_finished() => {
-                let read = (&mut reading.0).await;
-                self.reading = None;
-                self.next = Instant::now() + self.refresh;
-                self.take(read.unwrap_or_else(|error| Err(format!("reading it broke off: {error}"))))
-            }
-            None if Instant::now() >= self.next => {
-                self.reading = Some(Reading(tokio::spawn(Arc::clone(&self.place).read())));
-                Ok(())
-            }
-            _ => Ok(()),
+        if self.reading.is_none() && (self.table.is_none() || Instant::now() >= self.next) {
+            let reading = Reading::begin(&self.place);
+            self.next = reading.begun + self.refresh;
+            self.reading = Some(reading);
+        }
+        match self.table.is_none() || self.is_stale() {
+            true => self.end_reading().await,
+            false => Ok(()),
         }
     }
 
+    /// Whether what is in memory is older than any that is read again in time. What could not be read again is good enough.
+    fn is_stale(&self) -> bool {
+        self.told.is_empty() && self.age.begun.elapsed() > 2 * (self.refresh + self.age.took)
+    }
+
+    /// Waits for the reading that goes on, which takes only so long.
+    async fn end_reading(&mut self) -> Result<(), Fault> {
+        let Some(reading) = &mut self.reading else {
+            return Ok(());
+        };
+        let ended = (&mut reading.task).await;
+        let begun = reading.begun;
+        self.reading = None;
+        let broke_off = |error| (Err(format!("reading it broke off: {error}").into()), Duration::ZERO);
+        let (read, took) = ended.unwrap_or_else(broke_off);
+        if read.is_ok() {
+            self.age = Age { begun, took };
+        }
+        self.take(read)
+    }
+
     /// Takes what was read. What cannot be used is warned of, as long as there is something else.
-    fn take(&mut self, read: Result<Table, String>) -> Result<(), Fault> {
+    fn take(&mut self, read: Result<Table, Unread>) -> Result<(), Fault> {
         let place = &self.place;
         match read {
             Ok(table) => {
@@ -468,14 +566,14 @@ impl Lookup {
                 self.table = Some(table);
                 Ok(())
             }
-            Err(cause) if self.table.is_some() => {
+            Err(Unread { cause, .. }) if self.table.is_some() => {
                 if self.told != cause {
                     tracing::warn!(%place, cause, "a lookup cannot be read: what was read before holds");
                 }
                 self.told = cause;
                 Ok(())
             }
-            Err(cause) => Err(Fault::retry(format!("cannot look up in {place}: {cause}"))),
+            Err(Unread { cause, .. }) => Err(Fault::retry(format!("cannot look up in {place}: {cause}"))),
         }
     }
 

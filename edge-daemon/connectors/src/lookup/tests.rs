@@ -173,6 +173,108 @@ async fn a_table_of_sqlite_is_read_again_from_time_to_time() {
 }
 
 #[tokio::test]
+async fn seldom_records_get_no_older_values() {
+    let dir = temp_dir("lookup");
+    let conn = Connection::open(dir.path().join("plant.db")).unwrap();
+    conn.execute_batch("CREATE TABLE lines (line TEXT, hall TEXT); INSERT INTO lines VALUES ('a', '0')")
+        .unwrap();
+    let config = json!({
+        "sqlite": {"path": "plant.db", "table": "lines"}, "columns": {"h": "hall"}, "refresh_ms": 100,
+    });
+    let mut lookup = lookup(dir.path(), &config);
+    assert_eq!(of_a(&mut lookup).await, "a|0");
+    for hall in 1..4 {
+        conn.execute_batch(&format!("UPDATE lines SET hall = '{hall}'"))
+            .unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(of_a(&mut lookup).await, format!("a|{hall}"));
+    }
+    // What cannot be read again is waited for once; then it holds, and is read again later.
+    conn.execute_batch("ALTER TABLE lines RENAME TO away; UPDATE away SET hall = '4'")
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(of_a(&mut lookup).await, "a|3");
+    conn.execute_batch("ALTER TABLE away RENAME TO lines").unwrap();
+    until(&mut lookup, "a|4").await;
+}
+
+#[tokio::test]
+async fn a_file_that_could_not_be_read_is_tried_again() {
+    let dir = temp_dir("lookup");
+    let path = dir.path().join("lines.csv");
+    let mut lookup = lookup(dir.path(), &json!({"file": "lines.csv", "columns": {"h": "hall"}}));
+    fs::write(&path, "line,hall\na,North\n").unwrap();
+    assert_eq!(of_a(&mut lookup).await, "a|North");
+    // A directory can be opened and not be read. What comes in its place looks the same from outside.
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    for name in ["some", "more"] {
+        fs::create_dir(path.join(name)).unwrap();
+    }
+    let before = fs::metadata(&path).unwrap();
+    assert_eq!(of_a(&mut lookup).await, "a|North");
+    fs::remove_dir_all(&path).unwrap();
+    let text = "line,hall\na,South\n";
+    let padding = (before.len() as usize).saturating_sub(text.len());
+    fs::write(&path, format!("{text}{}", "\n".repeat(padding))).unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(before.modified().unwrap()).unwrap();
+    assert_eq!(of_a(&mut lookup).await, "a|South");
+}
+
+#[tokio::test]
+async fn a_check_says_what_it_saw_in_time() {
+    let server = Postgres::start();
+    let url = server.create_database("plant");
+    server.query_in(
+        "plant",
+        "CREATE TABLE lines (line text, hall text); INSERT INTO lines VALUES ('a', 'x')",
+    );
+    let check = async |from: Json| {
+        let mut config = json!({"postgres": {"url": url, "tls": {"mode": "disable"}}, "columns": {"h": "hall"}});
+        config["postgres"]
+            .as_object_mut()
+            .unwrap()
+            .extend(from.as_object().unwrap().clone());
+        let mut lookup = lookup(Path::new("/"), &config);
+        match lookup.outside().unwrap().check().await {
+            Ok(found) => found,
+            Err(trouble) => trouble.cause,
+        }
+    };
+    let slow = "SELECT line, hall FROM lines, pg_sleep(60)";
+    for (from, wanted) in [
+        (json!({"table": "lines"}), "can be read, and has the columns"),
+        (json!({"query": slow}), "has the columns; all of it takes longer"),
+        (
+            json!({"query": "SELECT line FROM lines, pg_sleep(60)"}),
+            "hall does not exist",
+        ),
+        (
+            json!({"query": "SELECT 'a' AS line, n::text AS hall FROM generate_series(1, 2) AS n"}),
+            "two things about 'a'",
+        ),
+    ] {
+        let said = check(from).await;
+        assert!(said.contains(wanted), "{said}");
+    }
+    let dir = temp_dir("lookup");
+    let conn = Connection::open(dir.path().join("plant.db")).unwrap();
+    conn.execute_batch("CREATE TABLE lines (line TEXT, hall TEXT)").unwrap();
+    for (table, wanted) in [
+        ("lines", Ok("can be read, and has the columns")),
+        ("none", Err("no such table")),
+    ] {
+        let config = json!({"sqlite": {"path": "plant.db", "table": table}, "columns": {"h": "hall"}});
+        let mut lookup = lookup(dir.path(), &config);
+        let said = lookup.outside().unwrap().check().await.map_err(|trouble| trouble.cause);
+        let (said, is_well) = said.map_or_else(|cause| (cause, false), |found| (found, true));
+        assert_eq!(is_well, wanted.is_ok(), "{said}");
+        assert!(said.contains(wanted.unwrap_or_else(|wrong| wrong)), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_table_of_postgres_that_goes_away_holds() {
     let server = Postgres::start();
     let url = server.create_database("plant");

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{path::Path, sync::atomic::AtomicUsize};
 
 use rumqttc::MqttOptions;
 use testkit::Mosquitto;
@@ -8,11 +8,12 @@ use tokio::{
 };
 
 use super::*;
-use crate::file::testing::source;
+use crate::{file::testing::source, mqtt::PACKET_BYTES_MAX};
 
 /// Publishes one after the other; the broker has all of them when this returns.
 async fn publish(broker: &Mosquitto, messages: &[(&str, &str, bool)]) {
-    let options = MqttOptions::new("publisher", "127.0.0.1", broker.port());
+    let mut options = MqttOptions::new("publisher", "127.0.0.1", broker.port());
+    options.set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
     let (client, mut events) = AsyncClient::new(options, 10);
     for (topic, payload, retain) in messages {
         let sent = client.publish(*topic, QoS::AtLeastOnce, *retain, *payload).await;
@@ -129,53 +130,113 @@ async fn what_is_not_committed_comes_again_and_what_is_broken_does_not_stop_the_
     assert_eq!(rows, ["4"]);
 }
 
-/// A broker that sends so many messages before its answer to a subscription.
-async fn hasty_broker(messages: usize, payload: usize) -> u16 {
+/// A broker that sends so many messages before its answer to a subscription, and counts them.
+async fn hasty_broker(messages: usize, payload: usize, answer: u8) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&sent);
     tokio::spawn(async move {
         let (mut connection, _) = listener.accept().await.unwrap();
         let mut packet = [0; 1024];
         assert!(connection.read(&mut packet).await.unwrap() > 0);
         connection.write_all(&[0x20, 2, 0, 0]).await.unwrap();
         assert!(connection.read(&mut packet).await.unwrap() > 4);
-        let answer = [0x90, 3, packet[2], packet[3], 0];
-        let length = payload + 3;
-        let mut message = vec![0x30, (length % 128) as u8 | 0x80, (length / 128) as u8, 0, 1, b'p'];
+        let answer = [0x90, 3, packet[2], packet[3], answer];
+        let mut length = payload + 3;
+        let mut message = vec![0x30];
+        while length >= 128 {
+            message.push((length % 128) as u8 | 0x80);
+            length /= 128;
+        }
+        message.extend([length as u8, 0, 1, b'p']);
         message.resize(message.len() + payload, b'x');
         for _ in 0..messages {
             if connection.write_all(&message).await.is_err() {
                 return;
             }
+            counted.fetch_add(1, Ordering::Relaxed);
         }
         let _ = connection.write_all(&answer).await;
         // Until it is closed.
         while connection.read(&mut packet).await.is_ok_and(|read| read > 0) {}
     });
-    port
+    (port, sent)
+}
+
+fn hasty_reader(port: u16) -> Box<dyn Source> {
+    let config = format!(r#"{{"url": "mqtt://127.0.0.1:{port}", "topics": ["p"], "qos": 0, "format": "text"}}"#);
+    source(&SOURCE, &config, Path::new("/"))
+}
+
+const GRANTED: u8 = 0;
+const REFUSED: u8 = 0x80;
+
+#[tokio::test]
+async fn what_overtakes_the_subscription_is_read() {
+    for (messages, payload) in [
+        (BUFFER_MESSAGES_MAX, 1),
+        (BUFFER_MESSAGES_MAX + 1, 1),
+        (BUFFER_BYTES_MAX / 8192 + 1, 8192),
+    ] {
+        let (port, _) = hasty_broker(messages, payload, GRANTED).await;
+        let mut reader = hasty_reader(port);
+        reader.open(None).await.unwrap();
+        let (rows, _, _) = taken(&mut *reader, &["payload"], messages).await;
+        assert_eq!(rows.len(), messages, "{payload} bytes each");
+    }
 }
 
 #[tokio::test]
-async fn what_overtakes_the_subscription_is_bounded() {
-    for (messages, payload, is_taken) in [
-        (BUFFER_MESSAGES_MAX, 1, true),
-        (BUFFER_MESSAGES_MAX + 1, 1, false),
-        (BUFFER_BYTES_MAX / 8192 + 1, 8192, false),
-    ] {
-        let port = hasty_broker(messages, payload).await;
-        let config = format!(r#"{{"url": "mqtt://127.0.0.1:{port}", "topics": ["p"], "qos": 0, "format": "text"}}"#);
-        let mut reader = source(&SOURCE, &config, Path::new("/"));
-        match reader.open(None).await {
-            Ok(()) => {
-                assert!(is_taken, "{messages} messages of {payload} bytes");
-                let (rows, _, _) = taken(&mut *reader, &["payload"], messages).await;
-                assert_eq!(rows.len(), messages);
-            }
-            Err(fault) => {
-                assert!(!is_taken && matches!(fault, Fault::Retry { .. }), "{fault:?}");
-                assert!(fault.to_string().contains("max_inflight_messages"), "{fault}");
-            }
-        }
+async fn what_nobody_reads_stays_with_the_broker() {
+    const MESSAGES: usize = 1024;
+    let (port, sent) = hasty_broker(MESSAGES, 64 * 1024, GRANTED).await;
+    let mut reader = hasty_reader(port);
+    reader.open(None).await.unwrap();
+    sleep(Duration::from_millis(500)).await;
+    // What is held, and what the sockets hold.
+    let held = sent.load(Ordering::Relaxed);
+    assert!(held < MESSAGES / 2, "{held} messages of 64 KiB");
+    let (rows, _, _) = taken(&mut *reader, &["payload"], MESSAGES).await;
+    assert_eq!(rows.len(), MESSAGES);
+}
+
+#[tokio::test]
+async fn a_refused_subscription_is_an_error_sooner_or_later() {
+    let (port, _) = hasty_broker(3, 1, REFUSED).await;
+    let fault = hasty_reader(port).open(None).await.unwrap_err();
+    assert!(fault.to_string().contains("refuses the subscription to 'p'"), "{fault}");
+    // Later: messages have to be read before the answer comes.
+    let (port, _) = hasty_broker(BUFFER_MESSAGES_MAX + 100, 1, REFUSED).await;
+    let mut reader = hasty_reader(port);
+    reader.open(None).await.unwrap();
+    let (_, _, position) = taken(&mut *reader, &["payload"], BUFFER_MESSAGES_MAX + 100).await;
+    let bookmark: Bookmark = serde_json::from_slice(position.unwrap().as_bytes()).unwrap();
+    assert_eq!(bookmark.topics, 0, "the topics are asked for again");
+    let fault = reader.read().await.unwrap_err();
+    assert!(fault.to_string().contains("refuses the subscription to 'p'"), "{fault}");
+}
+
+#[tokio::test]
+async fn what_a_session_kept_is_read_however_large_it_is() {
+    let broker = Mosquitto::start();
+    for (name, messages, bytes) in [("large", 1, 2 * 1024 * 1024), ("many", 20, 60 * 1024)] {
+        let config = format!(r#", "topics": ["{name}"], "format": "text", "client_id": "{name}""#);
+        let mut first = reader(&broker, &config);
+        first.open(None).await.unwrap();
+        first.close().await;
+        let payload = "x".repeat(bytes);
+        publish(&broker, &vec![(name, payload.as_str(), false); messages]).await;
+        // Without a position it subscribes again.
+        let mut second = reader(&broker, &config);
+        second.open(None).await.unwrap();
+        let (rows, reasons, position) = taken(&mut *second, &["topic"], messages).await;
+        assert_eq!(rows.len() + reasons.len(), messages, "{name}");
+        second.commit(&position.unwrap()).await.unwrap();
+        publish(&broker, &[(name, "more", false)]).await;
+        let (rows, _, _) = taken(&mut *second, &["payload"], 1).await;
+        assert_eq!(rows, ["more"], "{name}");
+        second.close().await;
     }
 }
 

@@ -49,9 +49,9 @@ async fn connect(server: &Server, base_dir: &Path, name: &str) -> Result<(Client
     }
 }
 
-/// Whether the server can be reached and lets this user in.
-pub(crate) async fn reach(server: &Server, base_dir: &Path, name: &str) -> Result<(), Trouble> {
-    connect(server, base_dir, name).await.map(drop)
+/// A connection, if the server can be reached and lets this user in.
+pub(crate) async fn reach(server: &Server, base_dir: &Path, name: &str) -> Result<Client, Trouble> {
+    connect(server, base_dir, name).await.map(|(client, _)| client)
 }
 
 /// What a connection that does not come about says.

@@ -33,7 +33,7 @@ pub(crate) use number::Number;
 pub(crate) use page::{Page, Slot, Written, shown};
 pub use source::SOURCE;
 pub(crate) use source::{Columns, cursor_of};
-pub(crate) use texts::{From, read as texts};
+pub(crate) use texts::{From, Texts};
 
 use std::path::PathBuf;
 

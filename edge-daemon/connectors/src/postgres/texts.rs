@@ -3,6 +3,7 @@
 use std::{path::Path, pin::pin};
 
 use futures_util::TryStreamExt as _;
+use tokio_postgres::{Client, Statement};
 
 use super::{
     connect::{Server, explain},
@@ -19,38 +20,58 @@ pub(crate) enum From {
     Query(String),
 }
 
-/// Gives each row of these columns to `take`.
-pub(crate) async fn read(
-    server: &Server,
-    base_dir: &Path,
-    name: &str,
-    (from, columns): (&From, &[String]),
-    mut take: impl FnMut(Vec<Option<String>>) -> Result<(), String>,
-) -> Result<(), String> {
-    let (client, _) = server
-        .connect(base_dir, name)
-        .await
-        .map_err(|fault| fault.to_string())?;
-    let failed = |error: tokio_postgres::Error| explain(&error);
-    let set = client
-        .batch_execute(&format!("{VALUE_SETTINGS}; {READ_SETTINGS}"))
-        .await;
-    set.map_err(failed)?;
-    let names: Vec<String> = columns.iter().map(|name| format!("q.{}::text", quote(name))).collect();
-    let from = match from {
-        From::Table(schema, table) => format!("{}.{}", quote(schema), quote(table)),
-        From::Query(sql) => format!("({}\n)", sql.trim().trim_end_matches(';')),
-    };
-    let sql = format!("SELECT {} FROM {from} AS q", names.join(", "));
-    let none: [&str; 0] = [];
-    let rows = client.query_raw(&sql, none).await.map_err(failed)?;
-    let mut rows = pin!(rows);
-    while let Some(row) = rows.try_next().await.map_err(failed)? {
-        take(
-            (0..columns.len())
-                .map(|column| row.get::<_, Option<String>>(column))
-                .collect(),
-        )?;
+/// Columns that can be read: the table or query is there and has them.
+pub(crate) struct Texts {
+    client: Client,
+    statement: Statement,
+}
+
+impl Texts {
+    /// Connects and finds the columns.
+    pub(crate) async fn connect(
+        server: &Server,
+        base_dir: &Path,
+        name: &str,
+        (from, columns): (&From, &[String]),
+    ) -> Result<Self, String> {
+        let connected = server.connect(base_dir, name).await;
+        let (client, _) = connected.map_err(|fault| fault.to_string())?;
+        Self::find(client, from, columns).await
     }
-    Ok(())
+
+    /// Finds the columns. Reads no row.
+    pub(crate) async fn find(client: Client, from: &From, columns: &[String]) -> Result<Self, String> {
+        let failed = |error: tokio_postgres::Error| explain(&error);
+        let set = client
+            .batch_execute(&format!("{VALUE_SETTINGS}; {READ_SETTINGS}"))
+            .await;
+        set.map_err(failed)?;
+        let names: Vec<String> = columns.iter().map(|name| format!("q.{}::text", quote(name))).collect();
+        let from = match from {
+            From::Table(schema, table) => format!("{}.{}", quote(schema), quote(table)),
+            From::Query(sql) => format!("({}\n)", sql.trim().trim_end_matches(';')),
+        };
+        let sql = format!("SELECT {} FROM {from} AS q", names.join(", "));
+        let statement = client.prepare(&sql).await.map_err(failed)?;
+        Ok(Self { client, statement })
+    }
+
+    /// Gives each row to `take`.
+    pub(crate) async fn read(
+        self,
+        mut take: impl FnMut(Vec<Option<String>>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let failed = |error: tokio_postgres::Error| explain(&error);
+        let none: [&str; 0] = [];
+        let rows = self.client.query_raw(&self.statement, none).await.map_err(failed)?;
+        let mut rows = pin!(rows);
+        while let Some(row) = rows.try_next().await.map_err(failed)? {
+            take(
+                (0..row.len())
+                    .map(|column| row.get::<_, Option<String>>(column))
+                    .collect(),
+            )?;
+        }
+        Ok(())
+    }
 }

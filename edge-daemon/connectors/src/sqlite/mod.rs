@@ -21,7 +21,7 @@ mod triggers;
 
 pub use sink::SINK;
 pub use source::SOURCE;
-pub(crate) use texts::{From, read as texts};
+pub(crate) use texts::{From, find as find_texts, read as texts};
 
 use std::path::{Path, PathBuf};
 

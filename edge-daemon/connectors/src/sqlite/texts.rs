@@ -23,8 +23,30 @@ pub(crate) fn read(
     columns: &[String],
     mut take: impl FnMut(Vec<Option<String>>) -> Result<(), String>,
 ) -> Result<(), String> {
-    let database = Database::open(PathBuf::from(path), Access::Read).map_err(|fault| fault.to_string())?;
+    let database = open(path)?;
     let failed = |error: rusqlite::Error| database.failed("read the table")(error).to_string();
+    let mut statement = database.conn.prepare(&select(from, columns)).map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let values = (0..columns.len()).map(|column| row.get::<_, Option<String>>(column));
+        take(values.collect::<rusqlite::Result<_>>().map_err(failed)?)?;
+    }
+    Ok(())
+}
+
+/// Whether the table or query is there and has the columns. Reads no row. Blocks.
+pub(crate) fn find(path: &Path, from: &From, columns: &[String]) -> Result<(), String> {
+    let database = open(path)?;
+    let prepared = database.conn.prepare(&select(from, columns));
+    let prepared = prepared.map(drop);
+    prepared.map_err(|error| database.failed("read the table")(error).to_string())
+}
+
+fn open(path: &Path) -> Result<Database, String> {
+    Database::open(PathBuf::from(path), Access::Read).map_err(|fault| fault.to_string())
+}
+
+fn select(from: &From, columns: &[String]) -> String {
     let names: Vec<String> = columns
         .iter()
         .map(|name| format!("CAST(q.{} AS TEXT)", quote(name)))
@@ -33,12 +55,5 @@ pub(crate) fn read(
         From::Table(table) => quote(table),
         From::Query(sql) => format!("({}\n)", sql.trim().trim_end_matches(';')),
     };
-    let sql = format!("SELECT {} FROM {from} AS q", names.join(", "));
-    let mut statement = database.conn.prepare(&sql).map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
-    while let Some(row) = rows.next().map_err(failed)? {
-        let values = (0..columns.len()).map(|column| row.get::<_, Option<String>>(column));
-        take(values.collect::<rusqlite::Result<_>>().map_err(failed)?)?;
-    }
-    Ok(())
+    format!("SELECT {} FROM {from} AS q", names.join(", "))
 }

@@ -281,6 +281,9 @@ fn mistakes_are_named() {
             "url: 'example.org/x' is none",
         ),
         (r#"{"url": "example.org/x?key=k"}"#, "url: 'example.org/x' is none"),
+        (r#"{"url": "ftp://host/x?mail=a@b&key=SECRET"}"#, "url: 'ftp' is none"),
+        (r#"{"url": "ftp://me:p#w@host/x"}"#, "url: 'ftp' is none"),
+        (r#"{"url": "host/x?mail=a@b&key=SECRET"}"#, "url: '' is none"),
         (
             r#"{"url": "http://u:p@example.org"}"#,
             "url: write user and password into keys",

@@ -25,7 +25,8 @@ const REPLICA: u32 = 4711;
 /// More changes than any race has.
 const JOURNAL_ROWS: u64 = 100_000_000;
 /// What the loop's own journal is written by: the least that is one.
-const SQLITE_JOURNAL: &str = "CREATE TABLE journal (seq INTEGER PRIMARY KEY, op TEXT, id INTEGER, name TEXT, value REAL);
+const SQLITE_JOURNAL: &str =
+    "CREATE TABLE journal (seq INTEGER PRIMARY KEY, op TEXT, id INTEGER, name TEXT, value REAL);
      CREATE TRIGGER journal_insert AFTER INSERT ON readings BEGIN
          INSERT INTO journal (op, id, name, value) VALUES ('i', NEW.id, NEW.name, NEW.value);
      END";
@@ -78,7 +79,13 @@ impl Servers {
                         "type = \"sqlite\"\npath = \"{}\"\nmode = \"changes\"\njournal_rows_max = {JOURNAL_ROWS}\n",
                         path.display()
                     );
-                    read(dir, &place, rows, |sql| Ok(conn.execute_batch(sql)?), || sqlite_write(&path, rows))
+                    read(
+                        dir,
+                        &place,
+                        rows,
+                        |sql| Ok(conn.execute_batch(sql)?),
+                        || sqlite_write(&path, rows),
+                    )
                 }),
                 bare: Box::new(move |dir| {
                     let path = dir.join("in.db");
@@ -191,7 +198,11 @@ fn read(
     fill: impl FnOnce() -> Result<()>,
 ) -> Result<f64> {
     let source = format!("name = \"job\"\n\n[sources.in]\n{place}table = \"readings\"\n");
-    let (text, job, out) = (format!("{source}{}", into_file(&out(dir))), dir.join("job.toml"), out(dir));
+    let (text, job, out) = (
+        format!("{source}{}", into_file(&out(dir))),
+        dir.join("job.toml"),
+        out(dir),
+    );
     std::fs::write(&job, &text)?;
     let mut daemon = Cmd::new(bin("myceliald"))
         .arg("run")

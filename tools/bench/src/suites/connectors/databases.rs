@@ -212,7 +212,8 @@ async fn postgres_read(url: &str, out: &Path) -> Result<()> {
     out.finish()
 }
 
-pub(super) const MYSQL_TABLE: &str = "CREATE TABLE readings (id bigint PRIMARY KEY, name text, value double) ENGINE = InnoDB";
+pub(super) const MYSQL_TABLE: &str =
+    "CREATE TABLE readings (id bigint PRIMARY KEY, name text, value double) ENGINE = InnoDB";
 
 pub(super) async fn mysql_write(url: &str, table: &str, rows: u64) -> Result<()> {
     let mut conn = mysql_async::Conn::from_url(url).await?;

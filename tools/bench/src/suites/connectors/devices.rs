@@ -87,7 +87,10 @@ fn bare_syslog(out: &Path, rows: u64) -> Result<()> {
         let [head, time, host, app, _, _, _, text] = parts[..] else {
             anyhow::bail!("not a message: {message}");
         };
-        ensure!(head.starts_with('<') && head.ends_with(">1"), "not a message: {message}");
+        ensure!(
+            head.starts_with('<') && head.ends_with(">1"),
+            "not a message: {message}"
+        );
         out.push_value(&serde_json::json!({"time_text": time, "host": host, "app": app, "message": text}))?;
         message.clear();
         found += 1;

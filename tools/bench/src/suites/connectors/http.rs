@@ -48,7 +48,10 @@ pub(super) struct Services {
 impl Services {
     /// Starts them, with so many records to give.
     pub(super) fn start(rows: u64) -> Result<Self> {
-        let pages: Vec<Bytes> = (1..=rows).step_by(REQUEST_ROWS as usize).map(|first| page(first, rows)).collect();
+        let pages: Vec<Bytes> = (1..=rows)
+            .step_by(REQUEST_ROWS as usize)
+            .map(|first| page(first, rows))
+            .collect();
         let (taken, pages) = (Arc::new(AtomicU64::new(0)), Arc::new(pages));
         let (counter, given) = (Arc::clone(&taken), Arc::clone(&pages));
         Ok(Self {
@@ -93,9 +96,7 @@ impl Services {
                     let place = format!("url = \"http://127.0.0.1:{port}/in\"\nformat = \"json_lines\"\n");
                     self.counted(rows, || deliver(dir, "http", &generator(rows), &place))
                 }),
-                bare: Box::new(move |_| {
-                    self.counted(rows, || timed(|| self.runtime.block_on(self.post_rows(rows))))
-                }),
+                bare: Box::new(move |_| self.counted(rows, || timed(|| self.runtime.block_on(self.post_rows(rows))))),
             },
             Race {
                 name: "webhook source",
@@ -116,9 +117,7 @@ impl Services {
                     let more = format!("time = {{ kind = \"time\", start = \"{POINTS_START}\", step_ms = 1 }}\n");
                     self.counted(rows, || deliver(dir, "influxdb", &generator_with(rows, &more), &place))
                 }),
-                bare: Box::new(move |_| {
-                    self.counted(rows, || timed(|| self.runtime.block_on(self.post_points(rows))))
-                }),
+                bare: Box::new(move |_| self.counted(rows, || timed(|| self.runtime.block_on(self.post_points(rows))))),
             },
             Race {
                 name: "s3 destination",
@@ -298,7 +297,9 @@ fn answer(asked: &Asked, taken: &AtomicU64, pages: &[Bytes]) -> Answer {
     };
     match asked.method {
         Method::GET if asked.uri.path() == "/rows" => {
-            let after = query.strip_prefix("after=").and_then(|after| after.parse::<usize>().ok());
+            let after = query
+                .strip_prefix("after=")
+                .and_then(|after| after.parse::<usize>().ok());
             // Whoever goes on within a page gets the whole of it.
             let page = pages.get(after.unwrap_or(0) / REQUEST_ROWS as usize);
             Answer {

@@ -133,7 +133,10 @@ pub fn run(circumstances: &Circumstances) -> Result<Suite> {
     races.extend(programs::races(inputs.json.clone(), rows, python_rows));
     races.extend(devices::races(rows, circumstances.scaled(LOOKS)));
     let names: Vec<&str> = races.iter().map(|race| race.name).collect();
-    ensure!(names == roster::RACED, "the roster has other races than these: {names:?}");
+    ensure!(
+        names == roster::RACED,
+        "the roster has other races than these: {names:?}"
+    );
     let goals = races
         .iter()
         .map(|race| goal(race.name, "of the bare loop, %", Bound::AtLeast(SHARE_MIN)))

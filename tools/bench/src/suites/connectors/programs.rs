@@ -188,7 +188,11 @@ fn taker_script(dir: &Path) -> Result<PathBuf> {
 
 fn bare_write(python: &Path, script: &Path, out: &Path, rows: u64) -> Result<()> {
     let mut command = Command::new(python);
-    command.arg(script).arg(out).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .arg(script)
+        .arg(out)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut taker = start(&mut command)?;
     let answers = BufReader::new(taker.stdout.take().context("a pipe")?);
     let reading = std::thread::spawn(move || answers.lines().map_while(Result::ok).count() as u64);

@@ -43,9 +43,18 @@ mod tests {
 
     /// Connectors without a race, and what docs/PERFORMANCE.md says of them.
     const LEFT_OUT: &[(&str, &str)] = &[
-        ("generator source", "`generator` is what destinations are given in their races"),
-        ("host_metrics source", "`host_metrics` looks at the host once an interval"),
-        ("opcua source", "`opcua` has no client crate: its protocol is written here"),
+        (
+            "generator source",
+            "`generator` is what destinations are given in their races",
+        ),
+        (
+            "host_metrics source",
+            "`host_metrics` looks at the host once an interval",
+        ),
+        (
+            "opcua source",
+            "`opcua` has no client crate: its protocol is written here",
+        ),
         ("stdout destination", "`stdout` writes what the destination `file` does"),
     ];
 
@@ -81,7 +90,10 @@ mod tests {
     fn the_documentation_says_why() {
         let text = include_str!("../../../../../docs/PERFORMANCE.md").replace('\n', " ");
         for (name, reason) in LEFT_OUT {
-            assert!(text.contains(reason), "docs/PERFORMANCE.md does not say of {name}: {reason}");
+            assert!(
+                text.contains(reason),
+                "docs/PERFORMANCE.md does not say of {name}: {reason}"
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use testkit::{Cmd, Mosquitto, Nats, bin, wait_until};
 use tokio::runtime::Runtime;
 
-use super::{Lines, Race, generator, into_file, json, out, row, timed, to_its_end, until_lines};
+use super::{Lines, Race, generator, into_file, json, out, push_json, row, timed, to_its_end, until_lines};
 
 /// Messages on the way and not acknowledged.
 const WINDOW: u16 = 100;
@@ -159,13 +159,8 @@ impl Servers {
             match events.poll().await? {
                 Event::Incoming(Packet::SubAck(_)) if rows == 0 => break,
                 Event::Incoming(Packet::Publish(publish)) => {
-                    let row: serde_json::Value = serde_json::from_slice(&publish.payload)?;
-                    let (id, value) = (
-                        row["id"].as_i64().context("no id")?,
-                        row["value"].as_f64().context("no value")?,
-                    );
                     if let Some(lines) = &mut lines {
-                        lines.push(id, row["name"].as_str().context("no name")?, value)?;
+                        push_json(lines, &publish.payload)?;
                     }
                     taken += 1;
                     if taken == rows {
@@ -245,12 +240,7 @@ impl Servers {
                 client.publish_with_reply(api, inbox.clone(), ask.into()).await?;
             }
             let message = messages.next().await.context("the stream ends")?;
-            let row: serde_json::Value = serde_json::from_slice(&message.payload)?;
-            let (id, value) = (
-                row["id"].as_i64().context("no id")?,
-                row["value"].as_f64().context("no value")?,
-            );
-            lines.push(id, row["name"].as_str().context("no name")?, value)?;
+            push_json(&mut lines, &message.payload)?;
             client
                 .publish(message.reply.context("nowhere to acknowledge")?, "+ACK".into())
                 .await?;

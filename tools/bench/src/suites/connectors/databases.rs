@@ -1,7 +1,7 @@
 //! Databases: SQLite by rusqlite, PostgreSQL by tokio-postgres, MariaDB by mysql_async.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 use futures_util::TryStreamExt as _;
@@ -144,12 +144,13 @@ fn deliver(dir: &Path, kind: &str, place: &str, table: &str, rows: u64) -> Resul
     to_its_end(dir, &format!("{}{destination}", generator(rows)))
 }
 
-fn sqlite_write(path: &PathBuf, rows: u64) -> Result<()> {
+pub(super) const SQLITE_TABLE: &str = "PRAGMA journal_mode = WAL;
+     CREATE TABLE IF NOT EXISTS readings (id INTEGER PRIMARY KEY, name TEXT, value REAL)";
+
+/// Makes the table when it is not there.
+pub(super) fn sqlite_write(path: &Path, rows: u64) -> Result<()> {
     let mut conn = Connection::open(path)?;
-    conn.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-         CREATE TABLE readings (id INTEGER PRIMARY KEY, name TEXT, value REAL)",
-    )?;
+    conn.execute_batch(&format!("PRAGMA synchronous = FULL; {SQLITE_TABLE}"))?;
     for first in (1..=rows).step_by(COMMIT_ROWS as usize) {
         let transaction = conn.transaction()?;
         {
@@ -174,15 +175,15 @@ fn sqlite_read(path: &Path, out: &Path) -> Result<()> {
     out.finish()
 }
 
-const POSTGRES_TABLE: &str = "CREATE TABLE readings (id bigint PRIMARY KEY, name text, value float8)";
+pub(super) const POSTGRES_TABLE: &str = "CREATE TABLE readings (id bigint PRIMARY KEY, name text, value float8)";
 
-async fn postgres_client(url: &str) -> Result<tokio_postgres::Client> {
+pub(super) async fn postgres_client(url: &str) -> Result<tokio_postgres::Client> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
 }
 
-async fn postgres_write(url: &str, table: &str, rows: u64) -> Result<()> {
+pub(super) async fn postgres_write(url: &str, table: &str, rows: u64) -> Result<()> {
     let mut client = postgres_client(url).await?;
     let sql = format!("INSERT INTO {table} SELECT * FROM unnest($1::bigint[], $2::text[], $3::float8[])");
     let insert = client.prepare(&sql).await?;
@@ -211,9 +212,10 @@ async fn postgres_read(url: &str, out: &Path) -> Result<()> {
     out.finish()
 }
 
-const MYSQL_TABLE: &str = "CREATE TABLE readings (id bigint PRIMARY KEY, name text, value double) ENGINE = InnoDB";
+pub(super) const MYSQL_TABLE: &str =
+    "CREATE TABLE readings (id bigint PRIMARY KEY, name text, value double) ENGINE = InnoDB";
 
-async fn mysql_write(url: &str, table: &str, rows: u64) -> Result<()> {
+pub(super) async fn mysql_write(url: &str, table: &str, rows: u64) -> Result<()> {
     let mut conn = mysql_async::Conn::from_url(url).await?;
     for first in (1..=rows).step_by(COMMIT_ROWS as usize) {
         let mut sql = format!("INSERT INTO {table} VALUES ");

@@ -400,6 +400,9 @@ impl<'a> Reader<'a> {
                 None if self.is_ending => stage.transform.finish(original.clone()),
                 None => stage.transform.apply(original.clone()),
             };
+            if let Some(drift) = stage.transform.drift() {
+                self.around.observer.drifted(&stage.node, &drift);
+            }
             let done = done.map_err(|fault| {
                 self.failing = Some(index);
                 stage_fault(&stage.node, fault)
@@ -415,10 +418,6 @@ impl<'a> Reader<'a> {
                 record: original.take(&[*row]).encode(),
             }));
             passages.push((index, done.rejected.len() as u64, began.elapsed()));
-            let notices = stage.transform.notices();
-            notices
-                .iter()
-                .for_each(|text| self.around.observer.notice(&stage.node, text));
             let tally = transformed(&stage.node, original.rows() + made, (&done, made), tally)?;
             outputs.push(Some(Part::new(done.batch, tally)));
         }

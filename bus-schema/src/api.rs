@@ -185,6 +185,15 @@ pub enum ApiCall {
         /// What the policy's bytes do not say: see [`RolloutPolicy::lag_s_max`].
         lag_s_max: u32,
     },
+    /// What the daemons of one workflow note about it, or of all: dead letters they keep, and drift. Answered by [`ApiResult::Notes`].
+    Notes(Option<String>),
+    /// [`ApiCall::WorkflowDelete`], of the workflow as somebody has seen it. Answered by [`ApiResult::Revision`].
+    WorkflowRemove {
+        /// Which.
+        name: String,
+        /// Refuse if the current revision is another one.
+        expect_revision: Option<u32>,
+    },
 }
 
 /// What is done with groups: selectors with a name, used as `group:NAME` wherever a selector is. Variants are only ever appended.
@@ -294,6 +303,8 @@ pub enum ApiResult {
     TokenLabels(Vec<LabelledToken>),
     /// For [`ApiCall::Nodes`], by workflow, node and daemon.
     Nodes(Vec<NodeView>),
+    /// For [`ApiCall::Notes`], by workflow and daemon: one for each part.
+    Notes(Vec<NoteView>),
 }
 
 /// A group in a list.
@@ -731,6 +742,31 @@ pub struct StreamView {
     pub has_letters: Aside<bool>,
     /// What keeps it from flowing; empty when nothing does.
     pub trouble: String,
+}
+
+/// What a daemon notes about its part of a workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteView {
+    /// The workflow.
+    pub workflow: String,
+    /// The daemon.
+    pub daemon: String,
+    /// Dead letters of it that are kept there; `None` while the daemon may keep some and has not said.
+    pub letters_kept: Option<u64>,
+    /// Columns that were not what a contract says, within the last day.
+    pub drift: Option<DriftView>,
+}
+
+/// Columns that were not what was agreed about them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct DriftView {
+    /// What was met last and what was done about it: the node, the columns, where they are.
+    pub what: String,
+    /// In how many batches it was met since the workflow began on the daemon.
+    pub batches: u64,
+    /// How long ago it was met last, in milliseconds.
+    pub ago_ms: u64,
 }
 
 /// What a node of a workflow does on one daemon.

@@ -17,6 +17,7 @@
 //! | | daemon → plane | [`StreamReports`](message::StreamReports) 4.1 | – |
 //! | | daemon → plane | [`Carried`](carried::Carried) 44.1 | – |
 //! | | daemon → plane | [`LettersKept`](carried::LettersKept) 45.1 | – |
+//! | | daemon → plane | [`Drifts`](drift::Drifts) 46.1 | – |
 //! | | plane → daemon | [`PlanPut`](message::PlanPut) 5.1 | the next [`Status`](message::Status) |
 //! | | plane → member | [`RosterPut`](message::RosterPut) 6.1 | the next [`Status`](message::Status) |
 //! | | plane → daemon | [`CatalogAsk`](message::CatalogAsk) 7.1 | [`CatalogPage`](message::CatalogPage) 8.1 |
@@ -70,6 +71,7 @@ pub mod audit;
 pub mod carried;
 pub mod control;
 pub mod data;
+pub mod drift;
 pub mod envelope;
 pub mod id;
 pub mod key;

@@ -9,6 +9,7 @@ use crate::{
     api::{ApiCall, ApiResult},
     carried::{Carried, LettersKept},
     control::{ControlCall, ControlResult},
+    drift::Drifts,
     id::{FleetId, NodeId, StreamId, WorkflowId},
     key::{PublicKeys, SecretKey},
     letter::{LetterCall, LetterResult},
@@ -150,6 +151,7 @@ messages! {
     43, 1 => CertificateShow;
     44, 1 => Carried;
     45, 1 => LettersKept;
+    46, 1 => Drifts;
 }
 
 /// A candidate asks to become a member. Travels in a sealed box to the plane.

@@ -128,6 +128,8 @@ pub enum AlertKind {
     Cloned,
     /// A rollout has stood at the same place for more than `over` seconds, soaking not counted.
     RolloutStuck,
+    /// A workflow's columns were not what a contract says within the last `over` seconds.
+    Drift,
 }
 
 /// How bad. Variants are only ever appended; a later one is worse.
@@ -170,7 +172,7 @@ pub struct AlertRule {
 
 /// The rules that come with the plane. One of the same name replaces each; `enabled = false` switches it off.
 pub fn built_in_rules() -> Vec<AlertRule> {
-    use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Failing, Lag, Offline, PlanStuck, RolloutStuck};
+    use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Drift, Failing, Lag, Offline, PlanStuck, RolloutStuck};
     let rule = |name: &str, when, over, for_s, severity| AlertRule {
         name: name.to_string(),
         when,
@@ -192,6 +194,7 @@ pub fn built_in_rules() -> Vec<AlertRule> {
         rule("plan-stuck", PlanStuck, 0, 300, Severity::Warning),
         rule("daemon-cloned", Cloned, 0, 0, Severity::Critical),
         rule("rollout-stuck", RolloutStuck, 900, 0, Severity::Warning),
+        rule("column-drift", Drift, 3_600, 0, Severity::Warning),
     ]
 }
 

@@ -1,7 +1,7 @@
-//! What daemons tell operators, as it is shown: one shape for the JSON of the command line and of the web API. Never on the
-//! wire, and never read back.
+//! What daemons tell operators, as it is shown: one shape for the JSON of the command line and of the web API, and one for sizes in
+//! texts. Never on the wire, and never read back.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 
 use serde::{Serialize, Serializer};
 
@@ -13,6 +13,22 @@ use crate::{
 
 /// What stands in the place of a value that is not for everybody's eyes.
 pub const HIDDEN: &str = "[redacted]";
+
+/// A size as people read it: 1536 → `1.5 KiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
 
 /// A row of a batch, as an object of its columns: numbers and truth values as such, everything else as text. What is null,
 /// missing or unchanged is null.

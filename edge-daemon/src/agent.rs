@@ -24,6 +24,7 @@ use bus_link::{
 use bus_schema::{
     carried::{CARRIED_PER_MESSAGE, LettersKept},
     control::ControlCall,
+    drift::Drifts,
     id::{NodeId, hash},
     letter::LetterCall,
     limits::{HEARTBEAT_MS, LEASE_MS},
@@ -175,6 +176,8 @@ pub struct Agent {
     rotation: Rotation,
     told: Told,
     told_letters: ToldKept,
+    /// There was drift at the last report.
+    told_drift: AtomicBool,
     /// Dead letters are being counted.
     is_counting: Arc<AtomicBool>,
     random: fn() -> u64,
@@ -285,6 +288,7 @@ impl Agent {
             rotation: Rotation::default(),
             told: Told::default(),
             told_letters: ToldKept::default(),
+            told_drift: AtomicBool::default(),
             is_counting: Arc::default(),
             random,
         };
@@ -652,6 +656,13 @@ impl Agent {
         }
         self.tell_letters(&plane.node, streams.iter().any(|stream| stream.ledger.dead > 0))
             .await;
+        let workflows = self.board.drifts(Instant::now());
+        let has_drift = !workflows.is_empty();
+        if self.told_drift.swap(has_drift, Ordering::Relaxed) || has_drift {
+            if let Err(error) = self.session.send(&plane.node, &Drifts { workflows }).await {
+                tracing::debug!(%error, "drift could not be told");
+            }
+        }
         for streams in streams.chunks(REPORTS_PER_MESSAGE) {
             let reports = StreamReports {
                 boot: self.secure.epoch(),

@@ -9,11 +9,12 @@ use std::{
 use bus_schema::{
     carried::{NodeCarried, Work},
     data::Batch,
+    drift::{DRIFT_BYTES_MAX, DRIFT_KEPT_MS, DRIFTS_MAX, WorkflowDrift},
     id::WorkflowId,
     limits::TEXT_BYTES_MAX,
     message::{RunState, WorkflowStatus},
 };
-use flow::{Observer, Passage};
+use flow::{Drift, Observer, Passage};
 use tokio::sync::Notify;
 
 use crate::{carried::Tally, taps::Taps};
@@ -23,8 +24,18 @@ struct Entry {
     pipes: BTreeMap<usize, (RunState, String)>,
     /// The last thing that somebody should know, though nothing stops.
     notice: String,
+    /// Columns that were not as agreed.
+    drift: Option<Drifted>,
     /// What the nodes of each pipe have done.
     tallies: BTreeMap<usize, Arc<Tally>>,
+}
+
+/// Drift as it was met last.
+#[derive(Debug, Clone)]
+struct Drifted {
+    what: String,
+    batches: u64,
+    last: Instant,
 }
 
 /// The board.
@@ -62,21 +73,22 @@ impl Board {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A workflow begins (again), with this many pipes.
+    /// A workflow begins (again), with this many pipes. Drift is remembered until another revision begins: somebody has seen to it.
     pub fn begin(&self, workflow: WorkflowId, revision: u32, pipes: usize) {
         let pipes = (0..pipes.max(1))
             .map(|pipe| (pipe, (RunState::Starting, String::new())))
             .collect();
-        let notice = String::new();
-        self.lock().insert(
-            workflow,
-            Entry {
-                revision,
-                pipes,
-                notice,
-                tallies: BTreeMap::new(),
-            },
-        );
+        let mut entries = self.lock();
+        let before = entries.remove(&workflow).filter(|before| before.revision == revision);
+        let entry = Entry {
+            revision,
+            pipes,
+            notice: String::new(),
+            drift: before.and_then(|before| before.drift),
+            tallies: BTreeMap::new(),
+        };
+        entries.insert(workflow, entry);
+        drop(entries);
         self.changed.notify_one();
     }
 
@@ -96,20 +108,54 @@ impl Board {
     /// How one pipe is doing.
     pub fn set(&self, workflow: WorkflowId, pipe: usize, state: RunState, cause: &str) {
         if let Some(entry) = self.lock().get_mut(&workflow) {
-            entry.pipes.insert(pipe, (state, cut(cause)));
+            entry.pipes.insert(pipe, (state, cut(cause, TEXT_BYTES_MAX)));
         }
         self.changed.notify_one();
     }
 
-    /// Something that somebody should know: told as the cause of a state that has none, until the workflow begins anew.
-    pub fn note(&self, workflow: WorkflowId, text: &str) {
-        if let Some(entry) = self.lock().get_mut(&workflow)
-            && !entry.notice.contains(text)
-        {
-            let before = if entry.notice.is_empty() { "" } else { "; " };
-            entry.notice = cut(&format!("{}{before}{text}", entry.notice));
+    /// Columns of a batch were not as agreed. What is new is told as the cause of a state that has none, until the workflow begins
+    /// anew; and at once.
+    pub fn drifted(&self, workflow: WorkflowId, node: &str, met: &Drift, now: Instant) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(&workflow) else {
+            return;
+        };
+        entry.drift = Some(Drifted {
+            what: cut(&format!("{node}: {}", met.what), DRIFT_BYTES_MAX),
+            batches: entry.drift.as_ref().map_or(0, |drift| drift.batches) + 1,
+            last: now,
+        });
+        let mut is_news = false;
+        for text in &met.news {
+            let text = format!("{node}: {text}");
+            if !entry.notice.contains(&text) {
+                let before = if entry.notice.is_empty() { "" } else { "; " };
+                entry.notice = cut(&format!("{}{before}{text}", entry.notice), TEXT_BYTES_MAX);
+                is_news = true;
+            }
         }
-        self.changed.notify_one();
+        drop(entries);
+        if is_news {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The drift that is worth telling, the latest first.
+    pub fn drifts(&self, now: Instant) -> Vec<WorkflowDrift> {
+        let told = |(workflow, entry): (&WorkflowId, &Entry)| {
+            let drift = entry.drift.as_ref()?;
+            Some(WorkflowDrift {
+                workflow: *workflow,
+                what: drift.what.clone(),
+                batches: drift.batches,
+                ago_ms: now.saturating_duration_since(drift.last).as_millis() as u64,
+            })
+        };
+        let mut drifts: Vec<_> = self.lock().iter().filter_map(told).collect();
+        drifts.retain(|drift| drift.ago_ms <= DRIFT_KEPT_MS);
+        drifts.sort_by_key(|drift| drift.ago_ms);
+        drifts.truncate(DRIFTS_MAX);
+        drifts
     }
 
     /// Resolves after a change.
@@ -172,9 +218,9 @@ impl Board {
     }
 }
 
-/// As much of a text as a message has room for.
-fn cut(text: &str) -> String {
-    let end = (0..=TEXT_BYTES_MAX.min(text.len()))
+/// As much of a text as there is room for.
+fn cut(text: &str, bytes_max: usize) -> String {
+    let end = (0..=bytes_max.min(text.len()))
         .rev()
         .find(|at| text.is_char_boundary(*at));
     text[..end.unwrap_or(0)].to_string()
@@ -192,8 +238,8 @@ impl Observer for Watching {
         self.board.set(self.workflow, self.pipe, state, cause);
     }
 
-    fn notice(&self, node: &str, text: &str) {
-        self.board.note(self.workflow, &format!("{node}: {text}"));
+    fn drifted(&self, node: &str, drift: &Drift) {
+        self.board.drifted(self.workflow, node, drift, Instant::now());
     }
 
     fn failed(&self, node: &str) {
@@ -219,5 +265,67 @@ impl Observer for Watching {
         };
         self.tally.note(node, work);
         self.board.taps.passed(self.workflow, node, batch, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bus_schema::redact::Redact;
+
+    use super::*;
+
+    #[test]
+    fn drift_is_told_for_a_day_until_another_revision_begins() {
+        let board = Board::new(Arc::new(Taps::new(Redact::default()).0));
+        let (workflow, began) = (WorkflowId::of_name("a"), Instant::now());
+        let later = |seconds| began + Duration::from_secs(seconds);
+        let met = |what: &str, news: &[&str]| Drift {
+            what: what.into(),
+            news: news.iter().map(|text| text.to_string()).collect(),
+        };
+        let told = |seconds| {
+            let drifts = board.drifts(later(seconds)).into_iter();
+            drifts
+                .map(|drift| format!("{} x{} {}", drift.what, drift.batches, drift.ago_ms / 1_000))
+                .collect::<Vec<_>>()
+        };
+        board.drifted(workflow, "agreed", &met("no such workflow", &[]), began);
+        board.begin(workflow, 1, 1);
+        assert_eq!(told(0), Vec::<String>::new());
+        board.drifted(workflow, "agreed", &met("b is new", &["b is new"]), began);
+        board.drifted(workflow, "agreed", &met("b is new", &[]), later(5));
+        assert_eq!(told(8), ["agreed: b is new x2 3"]);
+        board.set(workflow, 0, RunState::Running, "");
+        assert_eq!(board.statuses()[0].cause, "agreed: b is new");
+        // The same again, as after a fault.
+        board.begin(workflow, 1, 1);
+        assert_eq!(told(8), ["agreed: b is new x2 3"]);
+        assert_eq!(told(86_405).len(), 1);
+        assert_eq!(told(86_407), Vec::<String>::new(), "a day ago");
+        board.drifted(workflow, "agreed", &met(&"ü".repeat(DRIFT_BYTES_MAX), &[]), later(9));
+        assert!(board.drifts(later(9))[0].what.len() <= DRIFT_BYTES_MAX);
+        board.renumber(workflow, 2);
+        assert_eq!(told(9).len(), 1);
+        board.begin(workflow, 3, 1);
+        assert_eq!(told(9), Vec::<String>::new(), "somebody has seen to it");
+    }
+
+    #[test]
+    fn of_many_the_latest_are_told() {
+        let board = Board::new(Arc::new(Taps::new(Redact::default()).0));
+        let began = Instant::now();
+        for n in 0..DRIFTS_MAX as u64 + 5 {
+            let workflow = WorkflowId::of_name(&format!("w{n}"));
+            board.begin(workflow, 1, 1);
+            let drift = Drift {
+                what: format!("{n}"),
+                news: Vec::new(),
+            };
+            board.drifted(workflow, "a", &drift, began + Duration::from_secs(n));
+        }
+        let drifts = board.drifts(began + Duration::from_secs(500));
+        assert_eq!((drifts.len(), drifts[0].what.as_str()), (DRIFTS_MAX, "a: 104"));
     }
 }

@@ -10,7 +10,7 @@ use bus_schema::{
     message::RunState,
     plan::{Action, ComponentRole, Pipe, PlanWorkflow, Root},
 };
-use flow::{Fault, Observer, Passage, Position, READ_WAIT_MAX, Read, Source};
+use flow::{Drift, Fault, Observer, Passage, Position, READ_WAIT_MAX, Read, Source};
 
 /// The cause of a paused workflow's state.
 pub const PAUSED: &str = "paused by an operator";
@@ -71,8 +71,8 @@ impl Observer for Quiet {
         }
     }
 
-    fn notice(&self, node: &str, text: &str) {
-        self.0.notice(node, text);
+    fn drifted(&self, node: &str, drift: &Drift) {
+        self.0.drifted(node, drift);
     }
 
     fn failed(&self, node: &str) {

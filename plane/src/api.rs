@@ -216,7 +216,8 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
                 text: revision.text.clone(),
             }
         }
-        ApiCall::WorkflowDelete(name) => return delete(state, &name, env),
+        ApiCall::WorkflowDelete(name) => return delete(state, &name, None, env),
+        ApiCall::WorkflowRemove { name, expect_revision } => return delete(state, &name, expect_revision, env),
         ApiCall::WorkflowStatus(name) => {
             let revision = current(state, &name)?;
             ApiResult::Status {
@@ -278,6 +279,12 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
                 current(state, name)?;
             }
             ApiResult::Nodes(state.node_views(workflow.as_deref(), now))
+        }
+        ApiCall::Notes(workflow) => {
+            if let Some(name) = &workflow {
+                current(state, name)?;
+            }
+            ApiResult::Notes(state.note_views(workflow.as_deref(), now))
         }
         ApiCall::Group(call) => return groups::group(state, call, env),
         ApiCall::OperatorList => ApiResult::Operators(state.operator_views()),
@@ -485,8 +492,10 @@ fn conflict(state: &State, name: &str, expected: Option<u32>, moved: Moved) -> F
     )
 }
 
-fn delete(state: &State, name: &str, env: &Env<'_>) -> Result<Outcome, Failure> {
+fn delete(state: &State, name: &str, expected: Option<u32>, env: &Env<'_>) -> Result<Outcome, Failure> {
     let revision = current(state, name)?;
+    let as_seen = state.workflows.expect(name, expected);
+    as_seen.map_err(|moved| conflict(state, name, expected, moved))?;
     deploy::not_rolling(state, name)?;
     let id = bus_schema::id::WorkflowId::of_name(name);
     let too_large = |_| {

@@ -31,7 +31,7 @@ fn described(call: &ApiCall) -> (&'static str, String) {
         }
         ApiCall::TokenRevoke(id) => ("revoke an enrolment string", id.to_string()),
         ApiCall::WorkflowApply { text, .. } => ("deploy a workflow", name_in(text)),
-        ApiCall::WorkflowDelete(name) => ("delete a workflow", name.clone()),
+        ApiCall::WorkflowDelete(name) | ApiCall::WorkflowRemove { name, .. } => ("delete a workflow", name.clone()),
         ApiCall::RolloutStart { text, .. } => ("begin a rollout", name_in(text)),
         ApiCall::Deploy {
             text,

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use bus_schema::{
-    api::{ApiCall, ApiResult, DaemonView, NodeView, Presence, StreamView, WorkflowView},
+    api::{ApiCall, ApiResult, DaemonView, NodeView, NoteView, Presence, StreamView, WorkflowView},
     message::RunState,
 };
 
@@ -73,6 +73,8 @@ pub struct Standing {
     pub streams: Vec<StreamView>,
     /// What all nodes do.
     pub nodes: Vec<NodeView>,
+    /// What daemons note.
+    pub notes: Vec<NoteView>,
 }
 
 impl Standing {
@@ -85,6 +87,7 @@ impl Standing {
             ask(ApiCall::WorkflowList).await,
             ask(ApiCall::Ledger).await,
             ask(ApiCall::Nodes(None)).await,
+            ask(ApiCall::Notes(None)).await,
         );
         match answers {
             (
@@ -92,11 +95,13 @@ impl Standing {
                 ApiResult::Workflows(workflows),
                 ApiResult::Ledger(streams),
                 ApiResult::Nodes(nodes),
+                ApiResult::Notes(notes),
             ) => Ok(Self {
                 daemons,
                 workflows,
                 streams,
                 nodes,
+                notes,
             }),
             _ => Err("the plane could not say how things are"),
         }
@@ -117,6 +122,7 @@ pub fn tell(out: &mut dyn Page, standing: &Standing) {
         workflows,
         streams,
         nodes,
+        notes,
     } = standing;
     of_daemons(out, daemons);
     let mut state = Metric::new(
@@ -156,6 +162,20 @@ pub fn tell(out: &mut dyn Page, standing: &Standing) {
     for workflow in workflows {
         if let Some(kept) = workflow.letters_kept.get() {
             letters.sample(&[("workflow", &workflow.name)], *kept as f64);
+        }
+    }
+    let mut drift = Metric::new(
+        out,
+        "mycelial_workflow_drift_batches_total",
+        "counter",
+        "Batches whose columns were not as agreed, where there was one within the last day.",
+    );
+    for note in notes {
+        if let Some(met) = &note.drift {
+            drift.sample(
+                &[("workflow", &note.workflow), ("daemon", &note.daemon)],
+                met.batches as f64,
+            );
         }
     }
     of_streams(out, streams);
@@ -470,6 +490,16 @@ mod tests {
             workflows: vec![workflow],
             streams: vec![stream, untold],
             nodes: vec![node],
+            notes: vec![NoteView {
+                workflow: "orders".into(),
+                daemon: "gw".into(),
+                letters_kept: None,
+                drift: Some(bus_schema::api::DriftView {
+                    what: "column 'speed' is new".into(),
+                    batches: 12,
+                    ago_ms: 5,
+                }),
+            }],
         });
         for line in [
             "# TYPE mycelial_daemon_up gauge",
@@ -478,6 +508,7 @@ mod tests {
             "mycelial_daemon_plan_wanted{daemon=\"gw\"} 4",
             "mycelial_workflow_state{workflow=\"orders\",state=\"paused\"} 1",
             "mycelial_workflow_letters_kept{workflow=\"orders\"} 3",
+            "mycelial_workflow_drift_batches_total{workflow=\"orders\",daemon=\"gw\"} 12",
             "mycelial_stream_records{workflow=\"or\\\"ders\\\\\",edge=\"a->b\",producer=\"gw\",consumer=\"hub\",what=\"produced\"} 5",
             "mycelial_stream_lag_seconds{workflow=\"or\\\"ders\\\\\",edge=\"a->b\",producer=\"gw\",consumer=\"hub\"} 2.5",
             "mycelial_stream_lag_seconds{workflow=\"or\\\"ders\\\\\",edge=\"b->c\",producer=\"gw\",consumer=\"hub\"} 0",

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bus_schema::{
-    api::{ApiResult, DaemonView, FailureKind, WorkflowView},
+    api::{ApiResult, DaemonView, DriftView, FailureKind, WorkflowView},
     observe::{AlertRule, ObserveCall, ObserveResult, POINTS_MAX, Series},
 };
 use serde_json::json;
@@ -55,6 +55,7 @@ struct Placed<'a> {
     chosen: BTreeMap<&'a str, BTreeSet<String>>,
     /// Rules whose selector cannot be read, and why: of another version, or a group in it is gone.
     unread: Vec<(&'a str, String)>,
+    drifts: BTreeMap<String, DriftView>,
 }
 
 impl Scope for Placed<'_> {
@@ -69,6 +70,10 @@ impl Scope for Placed<'_> {
 
     fn knows(&self, selector: &str) -> bool {
         self.chosen.contains_key(selector)
+    }
+
+    fn drift(&self, workflow: &str) -> Option<&str> {
+        self.drifts.get(workflow).map(|drift| drift.what.as_str())
     }
 }
 
@@ -91,6 +96,7 @@ impl<'a> Placed<'a> {
                 .collect(),
             chosen,
             unread,
+            drifts: state.drifts(now),
         }
     }
 }
@@ -184,11 +190,14 @@ impl Observer {
         drop((daemons, streams));
         let growth = state.nodes.take_growth(now.mono_ms);
         readings.extend(readings::of_nodes(&growth, |id| state.workflow_name(id)));
+        let scope = Placed::new(state, &self.rules, &workflows, now);
+        readings.extend(readings::of_drifts(&scope.drifts));
         let mut values = alerts::values(&readings, RESOLUTIONS[0].step_s);
         values.extend(alerts::of_rollouts(state.rollouts.standing(now.mono_ms)));
+        let heard = workflows.iter().filter(|workflow| workflow.state.is_some());
+        alerts::without_drift(&mut values, heard.map(|workflow| workflow.name.as_str()));
         let before = self.alerts.clone();
         let held_ms = now.mono_ms.saturating_sub(since_ms);
-        let scope = Placed::new(state, &self.rules, &workflows, now);
         for (rule, cause) in &scope.unread {
             // Said once, though it is so step by step.
             if !self.unread.contains(*rule) {

@@ -147,7 +147,7 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
         ApiCall::WorkflowApply { .. } => (Operator, Narrow, true),
         ApiCall::WorkflowList => (Viewer, Narrow, false),
         ApiCall::WorkflowShow(_) => (Viewer, Narrow, false),
-        ApiCall::WorkflowDelete(_) => (Operator, Narrow, true),
+        ApiCall::WorkflowDelete(_) | ApiCall::WorkflowRemove { .. } => (Operator, Narrow, true),
         ApiCall::WorkflowStatus(_) => (Viewer, Narrow, false),
         ApiCall::Observe(call) => {
             use bus_schema::observe::ObserveCall::{Alerts, Preview, PutRules, Rules, Series, Silence, Test};
@@ -194,7 +194,7 @@ pub fn of_call(call: &ApiCall) -> (Need, bool) {
         ApiCall::WorkflowHistory(_) => (Viewer, Narrow, false),
         ApiCall::TokenMint { .. } => (Operator, Whole, true),
         ApiCall::TokenLabels => (Operator, Whole, false),
-        ApiCall::Nodes(_) => (Viewer, Narrow, false),
+        ApiCall::Nodes(_) | ApiCall::Notes(_) => (Viewer, Narrow, false),
     };
     (Need::Rank(rank, reach), changes)
 }

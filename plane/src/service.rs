@@ -23,6 +23,7 @@ use bus_link::{
 use bus_schema::{
     api::{ApiCall, ApiResult, FailureKind},
     carried::{Carried, LettersKept},
+    drift::Drifts,
     id::{FleetId, NodeId},
     limits::ROSTER_MEMBERS_MAX,
     member::{Certificate, GroupKey, Role, Signed},
@@ -417,6 +418,9 @@ impl Service {
             return Ok(message
                 .read::<LettersKept>()
                 .map(|said| state.on_letters_kept(node, &said)));
+        }
+        if message.is::<Drifts>() {
+            return Ok(message.read::<Drifts>().map(|said| state.on_drifts(node, said, now)));
         }
         if message.is::<RecallPage>() {
             return match message.read::<RecallPage>() {

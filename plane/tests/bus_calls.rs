@@ -86,6 +86,8 @@ fn calls() -> Vec<ApiCall> {
         ApiCall::TokenMint { .. } => ApiCall::TokenMint { name: None, uses: 1, ttl_s: 60, labels: Default::default() },
         ApiCall::TokenLabels => ApiCall::TokenLabels,
         ApiCall::Nodes(_) => ApiCall::Nodes(None),
+        ApiCall::Notes(_) => ApiCall::Notes(None),
+        ApiCall::WorkflowRemove { .. } => ApiCall::WorkflowRemove { name: none(), expect_revision: Some(1) },
         ApiCall::RolloutBegin { .. } => ApiCall::RolloutBegin {
             text: text(),
             expect_revision: None,

@@ -207,7 +207,17 @@ async fn a_workflow_is_checked_stored_and_deployed_until_every_daemon_has_it() {
     })
     .await;
 
-    assert_eq!(revision(operator.call(ApiCall::WorkflowDelete("shop".into())).await), 0);
+    let remove = |expect_revision| ApiCall::WorkflowRemove {
+        name: "shop".into(),
+        expect_revision,
+    };
+    let seen = match operator.call(ApiCall::WorkflowStatus("shop".into())).await {
+        ApiResult::Status { view, .. } => view.revision,
+        other => panic!("{other:?}"),
+    };
+    let moved = operator.call(remove(Some(seen + 1))).await;
+    assert_eq!(kind(&moved), Some(FailureKind::Conflict), "{moved:?}");
+    assert_eq!(revision(operator.call(remove(Some(seen))).await), 0);
     gw.behave(|daemon| {
         daemon
             .plan
@@ -218,6 +228,8 @@ async fn a_workflow_is_checked_stored_and_deployed_until_every_daemon_has_it() {
     for call in [
         ApiCall::WorkflowShow("shop".into()),
         ApiCall::WorkflowDelete("shop".into()),
+        remove(Some(seen)),
+        remove(None),
     ] {
         assert_eq!(kind(&operator.call(call).await), Some(FailureKind::NotFound));
     }

@@ -209,6 +209,7 @@ fn daemon() -> Vec<Sample> {
                 }],
             },
         ),
+        message("", drift::drifts()),
         message("", RecallAsk { roster_version: 7 }),
         message(
             "",
@@ -367,6 +368,11 @@ fn api() -> Vec<Sample> {
             reason: "a new password".into(),
             policy: RolloutPolicy::default(),
             lag_s_max: 600,
+        },
+        ApiCall::Notes(_) => ApiCall::Notes(Some("orders".into())),
+        ApiCall::WorkflowRemove { .. } => ApiCall::WorkflowRemove {
+            name: "orders".into(),
+            expect_revision: Some(3),
         },
     });
     let labelled = |value: &dyn core::fmt::Debug| {
@@ -600,6 +606,7 @@ fn results() -> Vec<ApiResult> {
             rate: 12,
             bytes_per_s: 480,
         }]),
+        ApiResult::Notes(_) => ApiResult::Notes(vec![drift::note()]),
         ApiResult::Diff(_) => ApiResult::Diff(workflow_diff()),
         ApiResult::Certificate(_) => ApiResult::Certificate(Signed::new(&certificate(10, Role::Daemon), &root())),
         ApiResult::Rollouts(_) => ApiResult::Rollouts(vec![rollout_view()]),

@@ -4,6 +4,7 @@
 
 pub mod batches;
 pub mod control;
+pub mod drift;
 pub mod letters;
 pub mod messages;
 pub mod secrets;

@@ -61,7 +61,7 @@ pub use pipe::{Account, Checkpoints, Leaf, Meter, Observer, Passage, Pipe, Share
 pub use runner::{GROUP_BATCHES_MAX, Outcome, Surroundings, run};
 pub use sink::{Counts, Delivery, Gathered, Rejected, Sink, Tally, Watermark};
 pub use source::{Position, Read, Source, SourceBatch, Undecodable};
-pub use transform::{Transform, Transformed};
+pub use transform::{Drift, Transform, Transformed};
 
 use std::time::Duration;
 

@@ -17,7 +17,13 @@ use bus_schema::{
 };
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::{Fault, sink::Sink, sink::Watermark, source::Source, transform::Transform};
+use crate::{
+    Fault,
+    sink::Sink,
+    sink::Watermark,
+    source::Source,
+    transform::{Drift, Transform},
+};
 
 /// A sink that pipes can share (fan-in): whoever holds the lock writes and commits.
 #[derive(Clone)]
@@ -214,9 +220,9 @@ pub trait Checkpoints: Send + Sync {
 pub trait Observer: Send + Sync {
     /// How it is doing; called on every change.
     fn state(&self, state: RunState, cause: &str);
-    /// Something about a node that somebody should know, though nothing stops.
-    fn notice(&self, node: &str, text: &str) {
-        let _ = (node, text);
+    /// A node met columns that are not what was agreed; called for every such batch.
+    fn drifted(&self, node: &str, drift: &Drift) {
+        let _ = (node, drift);
     }
     /// A node failed and is tried again, or given up.
     fn failed(&self, node: &str) {

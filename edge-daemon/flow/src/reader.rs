@@ -478,6 +478,9 @@ impl<'a> Reader<'a> {
                 }
                 None => stage.transform.apply(original.clone()),
             };
+            if let Some(drift) = stage.transform.drift() {
+                self.around.observer.drifted(&stage.node, &drift);
+            }
             let done = done.map_err(|fault| {
                 self.failing = Some(index);
                 stage_fault(&stage.node, fault)
@@ -493,10 +496,6 @@ impl<'a> Reader<'a> {
                 record: original.take(&[*row]).encode(),
             }));
             passages.push((index, done.rejected.len() as u64, began.elapsed()));
-            let notices = stage.transform.notices();
-            notices
-                .iter()
-                .for_each(|text| self.around.observer.notice(&stage.node, text));
             let rest = stage.transform.left();
             if rest > 0 {
                 left.push((index, rest_of(&stage.node, &original, rest)?));

@@ -22,6 +22,15 @@ impl From<Batch> for Transformed {
     }
 }
 
+/// Columns that are not what was agreed about them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drift {
+    /// All that differs, and what is done about it.
+    pub what: String,
+    /// Of that, what was not told before, a sentence each.
+    pub news: Vec<String>,
+}
+
 /// Changes records, leaves them out, or makes new ones of them and says how many. No I/O, no clock, no waiting. Must give the
 /// same result for the same batch after the same state, since both may come again after a crash; one that goes by what came
 /// before without keeping it ([`Transform::forget`]) may differ in what it leaves out, if the destination is as right with
@@ -58,9 +67,9 @@ pub trait Transform: Send {
         None
     }
 
-    /// What somebody should know of the last batches, a sentence each; told once.
-    fn notices(&mut self) -> Vec<String> {
-        Vec::new()
+    /// What of the last batch is not as its columns are agreed to be; asked after every batch, also one that failed.
+    fn drift(&mut self) -> Option<Drift> {
+        None
     }
 
     /// What was transformed last may not have arrived and come again: whatever was learnt from it does not hold any more.

@@ -8,7 +8,9 @@ use bus_schema::{
     data::{Batch, Value},
     plan::{ComponentRole, Descriptor},
 };
-use flow::{Build, BuildContext, Component, ConfigError, Fault, Transform, Transformed, describe, parse_config};
+use flow::{
+    Build, BuildContext, Component, ConfigError, Drift as Met, Fault, Transform, Transformed, describe, parse_config,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -23,8 +25,8 @@ use agreed::{Agreed, Finding, Known, lacks, said};
 /// before a destination it protects the table there; placed before a stream, the line as well.
 ///
 /// What is agreed is said by `columns`. Only `evolve` needs none: it agrees to what the first records have, collection by
-/// collection, and to whatever comes then. Every difference is reported once: in the log, and as what the workflow says of
-/// itself in `mycelial status`.
+/// collection, and to whatever comes then. Every difference is reported once in the log, and as what the workflow says of
+/// itself in `mycelial workflow status`; when columns were met last that differ, an alert can tell (`when = "drift"`).
 ///
 /// | | a new column | a column that is gone | values of another type |
 /// |---|---|---|---|
@@ -135,6 +137,8 @@ fn build(config: &str, _: &BuildContext) -> Result<Box<dyn Transform>, ConfigErr
 const COLLECTIONS_MAX: usize = 1_000;
 /// Differences that are reported at most, until the workflow starts again.
 const TOLD_MAX: usize = 10_000;
+/// Differences of one batch that are named together.
+const TOGETHER_MAX: usize = 4;
 
 struct Contract {
     drift: Drift,
@@ -144,8 +148,8 @@ struct Contract {
     met: BTreeMap<String, Agreed>,
     /// Differences that were reported, by collection.
     told: BTreeSet<(String, String)>,
-    /// To be reported.
-    news: Vec<String>,
+    /// Of the last batch.
+    drift_met: Option<Met>,
 }
 
 impl Contract {
@@ -155,7 +159,7 @@ impl Contract {
             said,
             met: BTreeMap::new(),
             told: BTreeSet::new(),
-            news: Vec::new(),
+            drift_met: None,
         }
     }
 
@@ -173,7 +177,7 @@ impl Contract {
         met.clone()
     }
 
-    /// Reports what was found and has not been reported.
+    /// Reports what was found: as news, what has not been reported.
     fn tell(&mut self, findings: &[Finding], agreed: &Agreed, batch: &Batch) {
         let collection = &batch.schema().collection;
         let done = match self.drift {
@@ -183,13 +187,21 @@ impl Contract {
             Drift::DiscardRow => "records that differ are left out",
             Drift::DeadLetter => "records that differ go to the dead letters",
         };
-        for what in said(findings, agreed, batch.schema()) {
+        let all = said(findings, agreed, batch.schema());
+        let mut news = Vec::new();
+        for what in &all {
             if self.told.len() < TOLD_MAX && self.told.insert((collection.clone(), what.clone())) {
-                let news = format!("{what} in '{collection}': {done}");
                 tracing::warn!(collection, what, done, "the columns have changed");
-                self.news.push(news);
+                news.push(format!("{what} in '{collection}': {done}"));
             }
         }
+        let first = all.iter().take(TOGETHER_MAX).map(String::as_str).collect::<Vec<_>>();
+        let more = match all.len().saturating_sub(TOGETHER_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let what = format!("{}{more} in '{collection}': {done}", first.join("; "));
+        self.drift_met = Some(Met { what, news });
     }
 }
 
@@ -229,8 +241,8 @@ impl Transform for Contract {
         }
     }
 
-    fn notices(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.news)
+    fn drift(&mut self) -> Option<Met> {
+        self.drift_met.take()
     }
 }
 

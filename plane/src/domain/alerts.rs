@@ -12,11 +12,13 @@
 use std::collections::BTreeMap;
 
 use bus_schema::{
+    drift::DRIFT_KEPT_MS,
     id::hash,
     member::is_name,
     observe::{
         AlertKind, AlertRule, AlertState, AlertView, Fired, REASON_BYTES_MAX, RULES_MAX, Severity, built_in_rules,
     },
+    shown::bytes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +89,12 @@ pub fn mistake(
         if rule.when == AlertKind::BufferFill && !(1..100).contains(&rule.over) {
             return Some(format!("rule '{name}': `over` is a percentage, 1 to 99"));
         }
+        if rule.when == AlertKind::Drift && !(1..=DRIFT_KEPT_MS / 1_000).contains(&rule.over) {
+            return Some(format!(
+                "rule '{name}': `over` is for how many seconds drift counts, 1 to {}",
+                DRIFT_KEPT_MS / 1_000
+            ));
+        }
         if let Err(wrong) = selects(&rule.select) {
             return Some(format!("rule '{name}': select: {wrong}"));
         }
@@ -133,6 +141,7 @@ pub fn looks_at(kind: AlertKind) -> (&'static str, &'static [&'static str]) {
         AlertKind::PlanStuck => ("daemon:", &[readings::PLAN_BEHIND.0]),
         AlertKind::Cloned => ("daemon:", &[readings::CLONED.0]),
         AlertKind::RolloutStuck => ("rollout:", &[ROLLOUT_STANDS]),
+        AlertKind::Drift => ("workflow:", &[readings::DRIFT.0]),
     }
 }
 
@@ -142,13 +151,21 @@ pub fn of_rollouts(standing: impl IntoIterator<Item = (String, u64)>) -> impl It
     standing.map(|(workflow, ms)| (format!("rollout:{workflow}"), [(ROLLOUT_STANDS, ms)].into()))
 }
 
+/// Says of workflows that are heard of, and have no drift, that it was never: what is not known is neither so nor over.
+pub fn without_drift<'a>(values: &mut BTreeMap<String, Values>, heard: impl IntoIterator<Item = &'a str>) {
+    for workflow in heard {
+        let known = values.entry(format!("workflow:{workflow}")).or_default();
+        known.entry(readings::DRIFT.0).or_insert(u64::MAX);
+    }
+}
+
 /// Whether of a metric less is worse.
 pub fn less_is_worse(metric: &str) -> bool {
-    metric == readings::ONLINE.0 || metric == readings::DISK_FREE.0
+    [readings::ONLINE.0, readings::DISK_FREE.0, readings::DRIFT.0].contains(&metric)
 }
 
 /// Whether it is so, and how to say it; `None` when that is not known.
-fn judge(rule: &AlertRule, subject: &str, values: &Values) -> Option<(bool, String)> {
+fn judge(rule: &AlertRule, subject: &str, values: &Values, scope: &dyn Scope) -> Option<(bool, String)> {
     let (_, metrics) = looks_at(rule.when);
     let value = *values.get(metrics[0])?;
     let (what, whole) = (subject.split_once(':').map_or(subject, |(_, name)| name), value / 1_000);
@@ -190,10 +207,14 @@ fn judge(rule: &AlertRule, subject: &str, values: &Values) -> Option<(bool, Stri
             format!("workflow '{what}' has {whole} dead letters, over {}", rule.over),
         ),
         AlertKind::DiskFree => {
-            let mib = whole >> 20;
+            let under = rule.over.saturating_mul(1 << 20);
             (
-                mib < rule.over,
-                format!("daemon '{what}' has {mib} MiB of disk left, under {} MiB", rule.over),
+                whole < under,
+                format!(
+                    "daemon '{what}' has {} of disk left, under {}",
+                    bytes(whole),
+                    bytes(under)
+                ),
             )
         }
         AlertKind::Failing => (
@@ -211,6 +232,13 @@ fn judge(rule: &AlertRule, subject: &str, values: &Values) -> Option<(bool, Stri
                 "the rollout of workflow '{what}' has stood at the same place for {whole} s, over {} s",
                 rule.over
             ),
+        ),
+        AlertKind::Drift => (
+            whole / 1_000 <= rule.over,
+            match scope.drift(what) {
+                Some(said) => format!("columns of workflow '{what}' are not as agreed: {said}"),
+                None => format!("columns of workflow '{what}' are not as agreed"),
+            },
         ),
     })
 }
@@ -248,6 +276,8 @@ pub trait Scope {
     fn chooses(&self, selector: &str, daemon: &str) -> bool;
     /// Whether it is known whom a selector chooses.
     fn knows(&self, selector: &str) -> bool;
+    /// What is said of the latest drift of a workflow.
+    fn drift(&self, workflow: &str) -> Option<&str>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -315,7 +345,7 @@ impl Alerts {
             for (subject, values) in values.iter().filter(|(subject, _)| concerns(rule, subject, scope)) {
                 let id = id_of(&rule.name, subject);
                 looked_at.insert(id.clone());
-                if let Some((is_so, summary)) = judge(rule, subject, values) {
+                if let Some((is_so, summary)) = judge(rule, subject, values, scope) {
                     self.seen(id, rule, subject, is_so, summary, step_ms, now_unix_ms, &mut notices);
                 }
             }
@@ -370,8 +400,11 @@ impl Alerts {
         }
         (alert.severity, alert.clear_ms) = (rule.severity, 0);
         alert.notify.clone_from(&rule.notify);
-        if !alert.firing {
+        // The next column that drifts is told of in the same alert.
+        if !alert.firing || rule.when == AlertKind::Drift {
             alert.summary = summary;
+        }
+        if !alert.firing {
             if alert.held_ms >= rule.for_s.saturating_mul(1_000) {
                 (alert.firing, alert.since_unix_ms) = (true, now_unix_ms);
             }

@@ -19,6 +19,10 @@ impl Scope for Everywhere {
     fn knows(&self, selector: &str) -> bool {
         selector.starts_with("name:")
     }
+
+    fn drift(&self, workflow: &str) -> Option<&str> {
+        (workflow == "orders").then_some("column 'speed' is new")
+    }
 }
 
 fn rule(when: AlertKind, over: u64, for_s: u64) -> AlertRule {
@@ -49,8 +53,8 @@ fn what_comes_with_the_plane_is_known_until_it_is_changed() {
 
 #[test]
 fn what_each_kind_calls_a_breach() {
-    use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Errors, Failing, Lag, Offline, PlanStuck};
-    use readings::{BUFFER, CLONED, DEAD, DISK_FREE, ERRORS, LAG, ONLINE, PLAN_BEHIND, TROUBLED};
+    use AlertKind::{BufferFill, Cloned, DeadLetters, DiskFree, Drift, Errors, Failing, Lag, Offline, PlanStuck};
+    use readings::{BUFFER, CLONED, DEAD, DISK_FREE, DRIFT, ERRORS, LAG, ONLINE, PLAN_BEHIND, TROUBLED};
     let mib = 1 << 20;
     for (kind, over, subject, values, is_so) in [
         (Offline, 0, "daemon:gw", &[(ONLINE, 0)][..], Some(true)),
@@ -82,8 +86,16 @@ fn what_each_kind_calls_a_breach() {
         (Failing, 0, "workflow:o", &[(TROUBLED, 1)], Some(true)),
         (PlanStuck, 0, "daemon:gw", &[(PLAN_BEHIND, 1)], Some(true)),
         (Cloned, 0, "daemon:gw", &[(CLONED, 0)], Some(false)),
+        (Drift, 60, "workflow:orders", &[(DRIFT, 60_999)], Some(true)),
+        (Drift, 60, "workflow:orders", &[(DRIFT, 61_000)], Some(false)),
+        (Drift, 60, "workflow:orders", &[(TROUBLED, 0)], None),
     ] {
-        let found = judge(&rule(kind, over, 0), subject, &is(subject, values)[subject]);
+        let found = judge(
+            &rule(kind, over, 0),
+            subject,
+            &is(subject, values)[subject],
+            &Everywhere,
+        );
         assert_eq!(found.map(|(is_so, _)| is_so), is_so, "{kind:?} {values:?}");
     }
 }
@@ -347,5 +359,59 @@ fn nothing_is_over_because_nobody_knows_whom_a_rule_is_about() {
     assert_eq!(
         over.map(|notice| notice.alert.state).collect::<Vec<_>>(),
         [AlertState::Resolved]
+    );
+}
+
+#[test]
+fn sizes_have_the_unit_that_is_easiest_to_read() {
+    for (free, over, said) in [
+        (
+            30_916 << 20,
+            40_960,
+            "daemon 'gw' has 30.2 GiB of disk left, under 40.0 GiB",
+        ),
+        (
+            100 << 20,
+            200,
+            "daemon 'gw' has 100.0 MiB of disk left, under 200.0 MiB",
+        ),
+    ] {
+        let values = is("daemon:gw", &[(readings::DISK_FREE, free)]);
+        let rule = rule(AlertKind::DiskFree, over, 0);
+        let found = judge(&rule, "daemon:gw", &values["daemon:gw"], &Everywhere);
+        assert_eq!(found, Some((true, said.to_string())));
+    }
+}
+
+#[test]
+fn drift_fires_while_it_was_seen_lately_and_says_which_column() {
+    let mut alerts = Alerts::default();
+    let rules = [rule(AlertKind::Drift, 60, 0)];
+    let mut step = |ago_ms: Option<u64>, heard: &[&str]| {
+        let mut values = is("workflow:orders", &[(readings::TROUBLED, 0)]);
+        if let Some(ago_ms) = ago_ms {
+            values = is("workflow:orders", &[(readings::DRIFT, ago_ms)]);
+        }
+        without_drift(&mut values, heard.iter().copied());
+        let notices = alerts.step(&rules, &values, &Everywhere, 10_000, 0);
+        let told = notices
+            .into_iter()
+            .map(|notice| (notice.alert.state, notice.alert.summary));
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(step(None, &["orders"]), [], "none");
+    let said = "columns of workflow 'orders' are not as agreed: column 'speed' is new";
+    assert_eq!(step(Some(5_000), &["orders"]), [(AlertState::Firing, said.to_string())]);
+    assert_eq!(step(Some(60_000), &["orders"]), []);
+    for _ in 0..9 {
+        assert_eq!(step(None, &[]), [], "a plane that was not told yet has nothing to say");
+    }
+    assert_eq!(step(Some(61_000), &["orders"]), []);
+    assert_eq!(step(None, &["orders"]), []);
+    assert_eq!(step(None, &["orders"]), [(AlertState::Resolved, said.to_string())]);
+    let wrong = |over| mistake(&[rule(AlertKind::Drift, over, 0)], &[], |_| Ok(()));
+    assert_eq!(
+        [0, 1, 86_400, 86_401].map(|over| wrong(over).is_some()),
+        [true, false, false, true]
     );
 }

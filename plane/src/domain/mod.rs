@@ -13,6 +13,7 @@ pub mod catalogs;
 pub mod change;
 pub mod commands;
 pub mod daemon;
+pub mod drift;
 pub mod enrol;
 pub mod groups;
 pub mod history;

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bus_schema::{
-    api::{DaemonView, Presence, StreamView, WorkflowView},
+    api::{DaemonView, DriftView, Presence, StreamView, WorkflowView},
     id::{NodeId, WorkflowId},
     message::RunState,
 };
@@ -58,8 +58,11 @@ pub const PLAN_BEHIND: Metric = ("plan_behind", "");
 /// Whether two daemons use its keys.
 pub const CLONED: Metric = ("cloned", "");
 
+/// How long ago a workflow's columns were last not as agreed, if within a day.
+pub const DRIFT: Metric = ("drift_age", "ms");
+
 /// All of them.
-pub const ALL: [Metric; 18] = [
+pub const ALL: [Metric; 19] = [
     CPU,
     MEMORY,
     BUFFER,
@@ -78,6 +81,7 @@ pub const ALL: [Metric; 18] = [
     BUSY,
     PLAN_BEHIND,
     CLONED,
+    DRIFT,
 ];
 
 /// One reading.
@@ -132,6 +136,15 @@ pub fn of_nodes(growth: &Growth, name: impl Fn(&WorkflowId) -> String) -> impl I
                 amount: amount?,
             })
         })
+    })
+}
+
+/// How long ago columns drifted, by workflow.
+pub fn of_drifts(drifts: &BTreeMap<String, DriftView>) -> impl Iterator<Item = Reading> {
+    drifts.iter().map(|(workflow, drift)| Reading {
+        subject: Arc::from(format!("workflow:{workflow}")),
+        metric: DRIFT,
+        amount: Amount::Gauge(Gauge::of(drift.ago_ms)),
     })
 }
 

@@ -130,12 +130,15 @@ impl Sight {
                     None => Err(Hidden::Daemon(key.clone())),
                 }
             }
-            ApiCall::WorkflowStatus(name) | ApiCall::Nodes(Some(name)) => match self.of_workflow(state, name) {
-                (0, _) => Err(Hidden::Workflow(name.clone())),
-                _ => Ok(()),
-            },
+            ApiCall::WorkflowStatus(name) | ApiCall::Nodes(Some(name)) | ApiCall::Notes(Some(name)) => {
+                match self.of_workflow(state, name) {
+                    (0, _) => Err(Hidden::Workflow(name.clone())),
+                    _ => Ok(()),
+                }
+            }
             ApiCall::WorkflowShow(name)
             | ApiCall::WorkflowDelete(name)
+            | ApiCall::WorkflowRemove { name, .. }
             | ApiCall::WorkflowRevisions(name)
             | ApiCall::WorkflowHistory(name) => self.whole(state, name),
             ApiCall::WorkflowText { name, .. } => self.whole(state, name),
@@ -209,6 +212,7 @@ impl Sight {
             }
             ApiResult::Ledger(streams) => self.narrow(streams),
             ApiResult::Nodes(views) => views.retain(|view| self.names(&view.daemon)),
+            ApiResult::Notes(views) => views.retain(|view| self.names(&view.daemon)),
             ApiResult::Carriers(all) => {
                 for one in &mut *all {
                     one.daemons.retain(|daemon| self.names(daemon));
@@ -317,6 +321,10 @@ mod tests {
             text: text(name),
             expect_revision: None,
         };
+        let remove = |name: &str| ApiCall::WorkflowRemove {
+            name: name.into(),
+            expect_revision: None,
+        };
         let (daemon, workflow) = (
             |name: &str| Hidden::Daemon(name.into()),
             |name: &str| Hidden::Workflow(name.into()),
@@ -330,6 +338,10 @@ mod tests {
             (ApiCall::WorkflowShow("a".into()), Some(Hidden::Elsewhere("a".into()))),
             (ApiCall::WorkflowShow("b".into()), None),
             (ApiCall::WorkflowDelete("c".into()), Some(workflow("c"))),
+            (remove("b"), None),
+            (remove("a"), Some(Hidden::Elsewhere("a".into()))),
+            (remove("c"), Some(workflow("c"))),
+            (ApiCall::Notes(Some("c".into())), Some(workflow("c"))),
             (ApiCall::WorkflowRevisions("gone".into()), Some(workflow("gone"))),
             (ApiCall::WorkflowHistory("gone".into()), Some(workflow("gone"))),
             (
@@ -569,6 +581,11 @@ mod tests {
                 panic!("another answer")
             };
             assert_eq!(views[0].letters_kept.get(), Some(&kept));
+            let notes = sight.narrowed(&letters, ApiResult::Notes(letters.note_views(Some("a"), now)));
+            let ApiResult::Notes(notes) = notes else {
+                panic!("another answer")
+            };
+            assert_eq!(notes.iter().filter_map(|note| note.letters_kept).sum::<u64>(), kept);
         }
         let carriers = |daemons: &[&str]| bus_schema::api::Carriers {
             components: vec!["source/x".into()],

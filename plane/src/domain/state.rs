@@ -19,6 +19,7 @@ use super::{
     catalogs::Catalogs,
     change::Signer,
     daemon::{self, Daemon},
+    drift::Drifting,
     enrol::{self, Token, Verdict},
     groups::Groups,
     labels::Labels,
@@ -76,6 +77,8 @@ pub struct State {
     pub nodes: Nodes,
     /// Dead letters that daemons keep.
     pub kept: Kept,
+    /// Columns that are not as agreed.
+    pub drifting: Drifting,
     /// Revisions on their way, wave by wave.
     pub rollouts: Rollouts,
     pub(super) pairings: Pairings,
@@ -118,6 +121,7 @@ impl State {
             streams: Streams::default(),
             nodes: Nodes::default(),
             kept: Kept::default(),
+            drifting: Drifting::default(),
             rollouts: Rollouts::default(),
             pairings: Pairings::default(),
             groups: Groups::default(),
@@ -405,6 +409,7 @@ impl State {
                         self.labels.remove(node);
                         self.nodes.forget_daemon(node);
                         self.kept.forget_daemon(node);
+                        self.drifting.forget_daemon(node);
                         self.parted.remove(node);
                         replan |= self.plans.forget(node);
                     }
@@ -420,6 +425,7 @@ impl State {
                     self.streams.forget(&WorkflowId::of_name(&name));
                     self.nodes.forget(&WorkflowId::of_name(&name));
                     self.kept.forget(&WorkflowId::of_name(&name));
+                    self.drifting.forget(&WorkflowId::of_name(&name));
                     self.workflows.retire(&name);
                 }
                 Change::Plan { node, plan, confirmed } => {

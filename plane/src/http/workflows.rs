@@ -1,6 +1,9 @@
 //! Workflows and their revisions: calls of [`ApiCall`] as HTTP. A workflow's ETag is its revision. No logic of its own.
 
-use bus_schema::api::{ApiCall, ApiResult, NodeView, Problem, RevisionView, StreamView, WorkflowPart, WorkflowView};
+use bus_schema::api::{
+    ApiCall, ApiResult, DriftView, NodeView, NoteView, Problem, RevisionView, StreamView, WorkflowPart,
+    WorkflowView,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -140,6 +143,18 @@ struct WorkflowStatus {
     streams: Vec<StreamView>,
     /// What its nodes do, per daemon.
     nodes: Vec<NodeView>,
+    /// Where its columns were not as agreed within the last day.
+    drift: Vec<DriftOn>,
+}
+
+/// Drift, and on which daemon.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct DriftOn {
+    /// Its name.
+    daemon: String,
+    #[serde(flatten)]
+    drift: DriftView,
 }
 
 async fn list(ask: Ask) -> Answer {
@@ -224,15 +239,20 @@ async fn status(ask: Ask) -> Answer {
     let ApiResult::Status { view, parts, streams } = ask.call(ApiCall::WorkflowStatus(name.clone())).await? else {
         return Err(unexpected());
     };
-    match ask.call(ApiCall::Nodes(Some(name))).await? {
-        ApiResult::Nodes(nodes) => json(WorkflowStatus {
-            view,
-            parts,
-            streams,
-            nodes,
-        }),
-        _ => Err(unexpected()),
-    }
+    let ApiResult::Nodes(nodes) = ask.call(ApiCall::Nodes(Some(name.clone()))).await? else {
+        return Err(unexpected());
+    };
+    let ApiResult::Notes(notes) = ask.call(ApiCall::Notes(Some(name))).await? else {
+        return Err(unexpected());
+    };
+    let on = |NoteView { daemon, drift, .. }| drift.map(|drift| DriftOn { daemon, drift });
+    json(WorkflowStatus {
+        view,
+        parts,
+        streams,
+        nodes,
+        drift: notes.into_iter().filter_map(on).collect(),
+    })
 }
 
 async fn revisions(ask: Ask) -> Answer {

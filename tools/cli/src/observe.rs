@@ -83,8 +83,8 @@ A file of rules:
   [[rule]]
   name = \"berlin-offline\"
   when = \"offline\"        # offline, lag, errors, buffer_fill, dead_letters, disk_free, failing, plan_stuck, cloned,
-                          # rollout_stuck
-  over = 0                # lag, rollout_stuck: seconds; errors: records a minute; buffer_fill: percent; disk_free: MiB, and under it
+                          # rollout_stuck, drift
+  over = 0                # lag, rollout_stuck, drift: seconds; errors: records a minute; buffer_fill: percent; disk_free: MiB, and under it
   for = \"5m\"
   severity = \"critical\"   # info, warning, critical
   select = \"site=berlin\"  # only these daemons

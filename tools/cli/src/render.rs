@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use bus_schema::shown::bytes;
 use bus_schema::{
     api::{
-        ComponentView, DaemonDetail, DaemonView, Labelled, LabelledToken, NodeView, PlaneInfo, Presence, Problem,
-        RevisionView, StreamView, WorkflowPart, WorkflowView,
+        ComponentView, DaemonDetail, DaemonView, DriftView, Labelled, LabelledToken, NodeView, PlaneInfo, Presence,
+        Problem, RevisionView, StreamView, WorkflowPart, WorkflowView,
     },
     message::RunState,
 };
@@ -52,22 +53,6 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
 fn is_amount(cell: &str) -> bool {
     let number = cell.split(' ').next().unwrap_or_default();
     number.starts_with(|c: char| c.is_ascii_digit()) && number.chars().all(|c| c.is_ascii_digit() || ".,%/".contains(c))
-}
-
-/// 1536 → `1.5 KiB`.
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{count} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
 }
 
 /// Milliseconds as people say them: `350 ms`, `12 s`, `3 min`, `5 h`, `2 d`.
@@ -332,6 +317,22 @@ pub fn revisions(revisions: &[RevisionView]) -> String {
     table(
         &["", "revision", "by", "at (utc)", "why"],
         &revisions.iter().map(row).collect::<Vec<_>>(),
+    )
+}
+
+/// Where columns are not as agreed, with the daemon.
+pub fn drifts(drifts: &[(&str, &DriftView)]) -> String {
+    let row = |(daemon, drift): &(&str, &DriftView)| {
+        vec![
+            (*daemon).to_string(),
+            format!("{} ago", ago(drift.ago_ms)),
+            drift.batches.to_string(),
+            drift.what.clone(),
+        ]
+    };
+    table(
+        &["daemon", "drift seen", "in batches", "what"],
+        &drifts.iter().map(row).collect::<Vec<_>>(),
     )
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::api::{ApiCall, ApiResult, DaemonView, PlaneInfo, Presence, StreamView, WorkflowView};
+use bus_schema::api::{ApiCall, ApiResult, DaemonView, NoteView, PlaneInfo, Presence, StreamView, WorkflowView};
 use crossterm::{
     cursor,
     event::{self, Event, KeyCode, KeyEvent, KeyModifiers},
@@ -21,7 +21,7 @@ use crate::{
     answer::Answer,
     arguments::Output,
     client::{CliError, Client},
-    render,
+    render, workflows,
 };
 
 /// Between two looks.
@@ -36,6 +36,22 @@ struct Picture {
     daemons: Vec<DaemonView>,
     workflows: Vec<WorkflowView>,
     streams: Vec<StreamView>,
+    /// Dead letters that are kept.
+    letters_kept: u64,
+}
+
+/// How many dead letters are kept: as the daemons say, and where one has not said, all that died.
+fn kept(notes: &[NoteView], workflows: &[WorkflowView], streams: &[StreamView]) -> u64 {
+    let of = |workflow: &WorkflowView| {
+        let mut told = notes.iter().filter(|note| note.workflow == workflow.name).peekable();
+        let has_told = told.peek().is_some();
+        let kept: Option<u64> = told.map(|note| note.letters_kept).sum();
+        kept.filter(|_| has_told).unwrap_or_else(|| {
+            let own = streams.iter().filter(|stream| stream.workflow == workflow.name);
+            own.map(|stream| stream.ledger.dead).sum()
+        })
+    };
+    workflows.iter().map(of).sum()
 }
 
 /// What is shown below the head.
@@ -97,7 +113,7 @@ fn screen(picture: &Picture, view: View, trouble: &str, (width, height): (u16, u
     let sum = |of: fn(&StreamView) -> u64| picture.streams.iter().map(of).sum::<u64>();
     let mut lines = vec![
         format!(
-            "fleet {}   daemons {} of {} online   workflows {}   {} records/s   buffered {} ({})   dead {}",
+            "fleet {}   daemons {} of {} online   workflows {}   {} records/s   buffered {} ({})   dead letters {}",
             picture.info.fleet,
             online.count(),
             picture.daemons.len(),
@@ -105,7 +121,7 @@ fn screen(picture: &Picture, view: View, trouble: &str, (width, height): (u16, u
             sum(|stream| u64::from(stream.rate)),
             sum(|stream| stream.ledger.buffered),
             render::bytes(sum(|stream| stream.buffered_bytes)),
-            sum(|stream| stream.ledger.dead),
+            picture.letters_kept,
         ),
         match trouble {
             "" => String::new(),
@@ -161,7 +177,9 @@ async fn picture(client: &Client) -> Result<Picture, CliError> {
     let ApiResult::Ledger(streams) = client.call(&ApiCall::Ledger).await? else {
         return Err(other());
     };
+    let notes = workflows::notes(client, None).await?;
     Ok(Picture {
+        letters_kept: kept(&notes, &workflows, &streams),
         info,
         daemons,
         workflows,
@@ -314,6 +332,7 @@ mod tests {
             daemons: Vec::new(),
             workflows: Vec::new(),
             streams,
+            letters_kept: 7,
         }
     }
 
@@ -321,6 +340,39 @@ mod tests {
         tab: Tab::Streams,
         above: 0,
     };
+
+    #[test]
+    fn letters_are_those_that_are_kept() {
+        let view = |name: &str| WorkflowView {
+            name: name.into(),
+            revision: 1,
+            by: String::new(),
+            at_unix_ms: 0,
+            daemons: Vec::new(),
+            state: None,
+            letters_kept: Default::default(),
+        };
+        let note = |workflow: &str, letters_kept| NoteView {
+            workflow: workflow.into(),
+            daemon: "hub".into(),
+            letters_kept,
+            drift: None,
+        };
+        let mut dead = stream("a->b", 0, "");
+        dead.ledger.dead = 9;
+        for (notes, expected) in [
+            (vec![], 9),
+            (
+                vec![note("orders", Some(2)), note("orders", Some(3)), note("other", Some(4))],
+                9,
+            ),
+            (vec![note("orders", Some(0)), note("other", None)], 0),
+            (vec![note("orders", Some(2)), note("orders", None)], 9),
+        ] {
+            let found = kept(&notes, &[view("orders"), view("other")], std::slice::from_ref(&dead));
+            assert_eq!(found, expected, "{notes:?}");
+        }
+    }
 
     #[test]
     fn the_worst_is_first_and_all_fits() {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bus_schema::{
-    api::{ApiCall, ApiResult, RevisionView},
+    api::{ApiCall, ApiResult, FailureKind, NoteView, RevisionView},
     control::ControlCall,
     trial::Given,
 };
@@ -92,7 +92,7 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
         Workflow::Revisions { name } => Work::Ask(ApiCall::WorkflowHistory(name)),
         Workflow::Rollback { name, to, reason, yes } => Work::Rollback(name, to, reason, yes),
         Workflow::Nodes { name } => Work::Ask(ApiCall::Nodes(Some(name))),
-        Workflow::Status { name } => Work::Ask(ApiCall::WorkflowStatus(name)),
+        Workflow::Status { name } => Work::Status(name),
         // Daemons do these, not the plane.
         Workflow::Restart { part, yes } => {
             let (workflow, what) = (part.name.clone(), format!("starts '{}' anew", part.name));
@@ -116,15 +116,7 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
             let wish = logs::Wish { place, workflow, lines };
             return logs::run(dir, timeout, output, wish).await;
         }
-        Workflow::Delete { name, yes } => {
-            ask::sure(
-                &format!(
-                    "stop workflow '{name}' on all its daemons? What is still in their buffers stays there undelivered."
-                ),
-                yes,
-            )?;
-            Work::Ask(ApiCall::WorkflowDelete(name))
-        }
+        Workflow::Delete { name, expect, yes } => Work::Delete(name, expect, yes),
     };
     let client = Client::connect(dir, timeout, Vec::new()).await?;
     let done = match work {
@@ -136,6 +128,8 @@ pub async fn run(dir: &Path, timeout: Duration, output: Output, what: Workflow) 
         Work::Diff(texts) => compare::diff(&client, dir, output, texts).await,
         Work::Rollback(name, to, reason, yes) => rollback(&client, dir, output, name, to, reason, yes).await,
         Work::List(select) => list(&client, dir, output, select).await,
+        Work::Delete(name, expect, yes) => delete(&client, dir, output, name, expect, yes).await,
+        Work::Status(name) => status(&client, output, name).await,
         Work::Ask(call) => client
             .call(&call)
             .await
@@ -154,7 +148,74 @@ enum Work {
     Diff(Texts),
     Rollback(String, Option<u32>, Option<String>, bool),
     List(Option<String>),
+    Delete(String, Option<u32>, bool),
+    Status(String),
     Ask(ApiCall),
+}
+
+/// Deletes what was expected or, where somebody is asked, what they were asked about.
+async fn delete(
+    client: &Client,
+    dir: &Path,
+    output: Output,
+    name: String,
+    expect: Option<u32>,
+    yes: bool,
+) -> Result<(), CliError> {
+    let mut expect_revision = expect;
+    if !yes {
+        let ApiResult::Status { view, .. } = client.call(&ApiCall::WorkflowStatus(name.clone())).await? else {
+            return Err(something_else());
+        };
+        let question = format!(
+            "stop workflow '{name}', revision {} by {}, on all its daemons? What is still in their buffers stays there undelivered.",
+            view.revision, view.by
+        );
+        ask::sure(&question, yes)?;
+        expect_revision = expect.or(Some(view.revision));
+    }
+    let call = match expect_revision {
+        // Planes of earlier versions know this one, too.
+        None => ApiCall::WorkflowDelete(name),
+        Some(_) => ApiCall::WorkflowRemove { name, expect_revision },
+    };
+    let result = client.call(&call).await?;
+    show(dir, output, call, result)
+}
+
+/// How a workflow is doing, and where its columns are not as agreed.
+async fn status(client: &Client, output: Output, name: String) -> Result<(), CliError> {
+    let ApiResult::Status { view, parts, streams } = client.call(&ApiCall::WorkflowStatus(name.clone())).await? else {
+        return Err(something_else());
+    };
+    let notes = notes(client, Some(name)).await?;
+    let drifts: Vec<_> = notes
+        .iter()
+        .filter_map(|note| Some((note.daemon.as_str(), note.drift.as_ref()?)))
+        .collect();
+    let drift: Vec<_> = drifts
+        .iter()
+        .map(|(daemon, drift)| {
+            serde_json::json!({ "daemon": daemon, "what": drift.what, "batches": drift.batches, "ago_ms": drift.ago_ms })
+        })
+        .collect();
+    let all = serde_json::json!({ "view": view, "parts": parts, "streams": streams, "drift": drift });
+    let mut text = format!("{}\n{}", render::parts(&parts), render::streams(&streams));
+    if !drifts.is_empty() {
+        text = format!("{text}\n{}", render::drifts(&drifts));
+    }
+    Answer::new(&all, parts.iter().map(|part| part.daemon.clone()), text).print(output);
+    Ok(())
+}
+
+/// What daemons note about a workflow, or about all; nothing where the plane is of an earlier version that does not say.
+pub async fn notes(client: &Client, workflow: Option<String>) -> Result<Vec<NoteView>, CliError> {
+    match client.call(&ApiCall::Notes(workflow)).await {
+        Ok(ApiResult::Notes(notes)) => Ok(notes),
+        Ok(_) => Err(something_else()),
+        Err(CliError::Refused(failure)) if failure.kind == FailureKind::Invalid => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 async fn list(client: &Client, dir: &Path, output: Output, select: Option<String>) -> Result<(), CliError> {
@@ -242,11 +303,6 @@ fn show(dir: &Path, output: Output, call: ApiCall, result: ApiResult) -> Result<
             Seen::of(dir).note(&view.name, view.revision);
             let both = serde_json::json!({ "view": view, "text": text });
             Answer::new(&both, [view.name.clone()], text.as_str()).print(output);
-        }
-        ApiResult::Status { view, parts, streams } => {
-            let all = serde_json::json!({ "view": view, "parts": parts, "streams": streams });
-            let text = format!("{}\n{}", render::parts(&parts), render::streams(&streams));
-            Answer::new(&all, parts.iter().map(|part| part.daemon.clone()), text).print(output);
         }
         ApiResult::Nodes(nodes) => {
             let names = nodes.iter().map(|node| format!("{}/{}", node.workflow, node.node));

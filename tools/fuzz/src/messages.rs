@@ -4,6 +4,7 @@ use bus_schema::{
     api::{ApiCall, ApiResult},
     carried::{Carried, LettersKept},
     control::{ControlCall, ControlResult},
+    drift::Drifts,
     letter::{LetterCall, LetterResult},
     member::{Certificate, Invitation, Roster, Signed},
     message::*,
@@ -57,6 +58,7 @@ fn each(kind: u16, ver: u8, payload: &[u8]) {
     again::<StreamReports>(kind, ver, payload);
     again::<Carried>(kind, ver, payload);
     again::<LettersKept>(kind, ver, payload);
+    again::<Drifts>(kind, ver, payload);
     again::<PlanPut>(kind, ver, payload);
     again::<RosterPut>(kind, ver, payload);
     again::<CatalogAsk>(kind, ver, payload);
@@ -94,7 +96,7 @@ fn each(kind: u16, ver: u8, payload: &[u8]) {
 #[cfg(test)]
 const KINDS: &[u16] = &[
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33,
-    40, 41, 42, 43, 44, 45,
+    40, 41, 42, 43, 44, 45, 46,
 ];
 
 #[cfg(test)]

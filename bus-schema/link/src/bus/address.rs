@@ -140,23 +140,23 @@ impl FromStr for BusAddress {
 
     fn from_str(given: &str) -> Result<Self, Self::Err> {
         let given = given.trim();
-        let (scheme, rest) = given.split_once("://").ok_or_else(|| AddressError::NoScheme {
-            text: without_user(given),
-        })?;
+        let (scheme, rest) = given
+            .split_once("://")
+            .ok_or_else(|| AddressError::NoScheme { text: harmless(given) })?;
         let scheme = scheme.to_ascii_lowercase();
         let Some(&(_, protocol, tls, usual_port)) = SCHEMES.iter().find(|(name, ..)| *name == scheme) else {
             return Err(AddressError::Scheme {
-                scheme: without_user(&scheme),
+                scheme: harmless(&scheme),
             });
         };
         if rest.contains('@') {
             return Err(AddressError::Credentials { scheme });
         }
-        let text = || given.to_owned();
+        let text = || harmless(given);
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if let Some(at) = authority.find(['/', '?', '#']) {
             return Err(AddressError::Rest {
-                rest: authority[at..].to_owned(),
+                rest: harmless(&authority[at..]),
                 text: text(),
             });
         }
@@ -220,9 +220,15 @@ fn host_is_good(host: &str, bracketed: bool) -> bool {
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
-/// The text without whatever may be a password, for an error.
-fn without_user(text: &str) -> String {
-    text.rsplit_once('@').map_or(text, |(_, host)| host).to_owned()
+/// The text without whatever may be a password or a token, for an error: what stands before `@`, and behind `?` or `#`.
+fn harmless(text: &str) -> String {
+    let end = text.find(['?', '#']).unwrap_or(text.len());
+    let (before, cut) = text.split_at(end);
+    let host = before.rsplit_once('@').map_or(before, |(_, host)| host);
+    match cut.chars().next() {
+        Some(mark) => format!("{host}{mark}…"),
+        None => host.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -268,6 +274,7 @@ mod tests {
             ("nats://broker:4222,other", "is not a port"),
             ("mqtt://broker/topic", "'/topic'"),
             ("memory://name:1", "':1'"),
+            ("nats://broker?token=x", "'?…' in 'nats://broker?…' has no meaning"),
             ("mqtt://ann:hunter2@broker", "into the credentials of the bus"),
         ] {
             let error = text.parse::<BusAddress>().unwrap_err().to_string();
@@ -281,6 +288,17 @@ mod tests {
             "mqtt://ann:hunter2@broker",
             "ann:hunter2@broker",
             "ann:hunter2@x://broker",
+            "mqtt://broker?token=hunter2",
+            "nats://broker:4222/?password=hunter2",
+            "nats://broker:4222/#hunter2",
+            "nats://broker/x?user=ann&password=hunter2",
+            "nats://bro ker?token=hunter2",
+            "nats://broker:x?token=hunter2",
+            "memory://name:1?token=hunter2",
+            "broker?token=hunter2",
+            "broker?token=hunter2://x",
+            "broker?next=a@b&token=hunter2",
+            "http://broker?token=hunter2",
         ] {
             let error = text.parse::<BusAddress>().unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");

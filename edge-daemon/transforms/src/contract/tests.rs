@@ -93,12 +93,28 @@ fn each_drift_does_what_the_reference_says() {
             change.0
         );
         // As before, it is as before; and what was agreed to is no news.
-        let news = contract.notices();
-        assert_eq!(news.len(), 1, "{news:?}");
+        let met = contract.drift().unwrap();
+        assert_eq!(met.news.len(), 1, "{met:?}");
+        assert!(
+            met.what.starts_with("column '") && met.what.contains(" in 't': "),
+            "{met:?}"
+        );
         let found = after(&mut *contract, &["id:i64", "a:i64", "b:any"], &["5|5|v"]).unwrap();
         assert_eq!(found, ("5|5|v".to_string(), AGREED.to_string(), vec![]), "{drift}");
+        assert_eq!(contract.drift(), None, "{drift}: as agreed");
         after(&mut *contract, change.0, change.1).unwrap();
-        assert_eq!(contract.notices(), Vec::<String>::new(), "{drift}: told once");
+        let again = contract.drift();
+        let accepted = drift == "evolve";
+        assert_eq!(
+            again.is_none(),
+            accepted,
+            "{drift}: met as often as it comes, unless it was agreed to"
+        );
+        assert_eq!(
+            again.unwrap_or_default().news,
+            Vec::<String>::new(),
+            "{drift}: told once"
+        );
     }
 }
 
@@ -145,10 +161,10 @@ fn where_no_types_are_said_kinds_of_values_are_agreed() {
         .apply(table(&["id:i64", "a:any", "b:any"], &["1|~|~"]))
         .unwrap();
     contract.apply(batch(Cell::I64(7))).unwrap();
-    assert_eq!(contract.notices(), Vec::<String>::new());
+    assert_eq!(contract.drift(), None);
     contract.apply(batch(Cell::Text("x"))).unwrap();
     assert_eq!(
-        contract.notices(),
+        contract.drift().unwrap().news,
         ["column 'b' has values of another type than before in 't': accepted"]
     );
 }
@@ -224,5 +240,22 @@ fn mistakes_are_named() {
         ),
     ] {
         check_config(&CONTRACT, config, wanted);
+    }
+}
+
+#[test]
+fn of_many_differences_the_first_are_named_and_a_stop_is_told_too() {
+    for (drift, done) in [("discard_value", "left out"), ("freeze", "stopped")] {
+        let mut contract = about(drift, r#""id": "i64""#);
+        let columns = ["id:i64", "a:i64", "b:i64", "c:i64", "d:i64", "e:i64", "f:i64"];
+        let applied = contract.apply(table(&columns, &["1|1|1|1|1|1|1"]));
+        assert_eq!(applied.is_err(), drift == "freeze");
+        let met = contract.drift().unwrap();
+        assert_eq!(met.news.len(), 6, "{met:?}");
+        assert!(
+            met.what.contains("column 'd' (i64) is new and 2 more in 't'"),
+            "{met:?}"
+        );
+        assert!(met.what.ends_with(done) && !met.what.contains("'e'"), "{met:?}");
     }
 }

@@ -127,6 +127,9 @@ pub enum Workflow {
         /// Its name.
         #[arg(add = names::workflows())]
         name: String,
+        /// Refuse if the current revision is another one.
+        #[arg(long, value_name = "REVISION")]
+        expect: Option<u32>,
         /// Do not ask.
         #[arg(long)]
         yes: bool,

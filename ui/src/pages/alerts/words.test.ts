@@ -9,6 +9,10 @@ it.each([
     { ...NEW, when: "disk_free" as const, over: 200, for_s: 0, select: "site=berlin", workflow: "shop" },
     "less than 200 MiB of disk are free, on site=berlin, of shop",
   ],
+  [
+    { ...NEW, when: "drift" as const, over: 3_600, for_s: 0, workflow: "shop" },
+    "columns of a workflow were not what its contract says within the last 3600 s, of shop",
+  ],
 ])("%j", (rule, expected) => expect(inWords(rule)).toBe(expected));
 
 it.each([

@@ -45,6 +45,11 @@ export const KINDS: Record<AlertKind, Kind> = {
     unit: "seconds",
     says: (over) => `a rollout has stood at the same place for more than ${over} s`,
   },
+  drift: {
+    label: "Columns are not as agreed",
+    unit: "seconds since it was seen",
+    says: (over) => `columns of a workflow were not what its contract says within the last ${over} s`,
+  },
 };
 
 export const SEVERITIES: Record<Severity, Tone> = { critical: "bad", warning: "warn", info: "off" };

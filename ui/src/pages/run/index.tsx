@@ -21,6 +21,7 @@ import { isOver, PHASES } from "@/lib/rollout";
 import { useSearchState } from "@/lib/search";
 import { readGraph } from "@/workflow/graph";
 import { Delete } from "./delete";
+import { Drift } from "./drift";
 import { Flow } from "./flow";
 import { Shares } from "./shares";
 import { underWay } from "./streams";
@@ -67,6 +68,7 @@ export default function Run() {
     >
       <WorkflowTabs name={name} />
       <UnderWay name={name} />
+      {status.data && <Drift drift={status.data.drift} toldUnixMs={status.dataUpdatedAt} />}
       <Data query={status}>{(found) => <Running name={name} status={found} tap={tap} />}</Data>
     </Page>
   );

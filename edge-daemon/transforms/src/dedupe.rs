@@ -49,10 +49,10 @@ struct Config {
     /// Only when the one before is less than so much older or younger, by the records' own times. What is so much older than
     /// the youngest is forgotten.
     within_ms: Option<u64>,
-    /// How far ahead of the youngest record before it a record may be, in milliseconds, and others be forgotten for it alone; a
-    /// day unless given, and never less than `within_ms`. A record further ahead may have a wrong clock: nothing is too old
-    /// then before five in a row are ahead, as after a gap, and time has come to the earliest of them. 0: time goes by each
-    /// record.
+    /// How far ahead of the youngest record before it a record may be, in milliseconds, and others be forgotten for it alone;
+    /// three days unless given, and never less than `within_ms`. A record further ahead may have a wrong clock: nothing is too
+    /// old then before five in a row are ahead, as after a gap, and time has come to the earliest of them, and those that are
+    /// no further apart than that. 0: time goes by each record.
     #[serde(default = "ahead_usual")]
     ahead_max_ms: u64,
 }

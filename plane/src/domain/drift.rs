@@ -69,7 +69,7 @@ impl State {
 
     /// What daemons note about a workflow, or about all; by workflow and daemon.
     pub fn note_views(&self, workflow: Option<&str>, now: Now) -> Vec<NoteView> {
-        let untold = self.letters_untold();
+        let letters = self.letters();
         let mut views = Vec::new();
         for revision in self.workflows.iter() {
             let (name, id) = (&revision.workflow, WorkflowId::of_name(&revision.workflow));
@@ -77,7 +77,7 @@ impl State {
                 views.extend(self.plans.parts_of(&id).map(|(node, _)| NoteView {
                     workflow: name.clone(),
                     daemon: self.members.name_of(node),
-                    letters_kept: (!untold.contains(&id)).then(|| self.letters_kept_by(&id, |one| one == node)),
+                    letters_kept: letters.of(&id).map(|_| self.letters_kept_by(&id, |one| one == node)),
                     drift: self.drifting.of(node, &id, now),
                 }));
             }

@@ -1,8 +1,7 @@
 //! Workflows and their revisions: calls of [`ApiCall`] as HTTP. A workflow's ETag is its revision. No logic of its own.
 
 use bus_schema::api::{
-    ApiCall, ApiResult, DriftView, NodeView, NoteView, Problem, RevisionView, StreamView, WorkflowPart,
-    WorkflowView,
+    ApiCall, ApiResult, DriftView, NodeView, NoteView, Problem, RevisionView, StreamView, WorkflowPart, WorkflowView,
 };
 use serde::{Deserialize, Serialize};
 

@@ -63,9 +63,9 @@ struct Config {
     #[serde(default)]
     lateness_ms: u64,
     /// How far ahead of the youngest record of its input before it a record may be, in milliseconds, and time still go by it
-    /// alone; a day unless given, and never less than `within_ms`. A record further ahead waits for its partners and moves no
-    /// time: its clock may be wrong. When five of an input in a row are, as after a gap, time goes on with the earliest of
-    /// them. It begins in the same way. 0: time goes by each record.
+    /// alone; three days unless given, and never less than `within_ms`. A record further ahead waits for its partners and moves
+    /// no time: its clock may be wrong. When five of an input in a row are, as after a gap, time goes on with the earliest of
+    /// them, and those that are no further apart than that. It begins in the same way. 0: time goes by each record.
     #[serde(default = "ahead_usual")]
     ahead_max_ms: u64,
     /// The inputs whose records go on alone if they find no partner.

@@ -253,6 +253,7 @@ impl OpcUa {
         Self {
             server: Arc::new(server),
             mode: "subscribe",
+            flood: Flood::default(),
             security: Some((security, dir)),
         }
     }

@@ -68,10 +68,10 @@ struct Config {
     /// How long a window stays open after its end for records that are late, in milliseconds.
     #[serde(default)]
     lateness_ms: u64,
-    /// How far ahead of the youngest record before it a record may be, in milliseconds, and time still go by it alone; a day
+    /// How far ahead of the youngest record before it a record may be, in milliseconds, and time still go by it alone; three days
     /// unless given, and never less than a window is long. A record further ahead is in its window, and moves no time: its
-    /// clock may be wrong. When five in a row are, as after a gap, time goes on with the earliest of them. It begins in the same
-    /// way, with the earliest of the first five. 0: time goes by each record.
+    /// clock may be wrong. When five in a row are, as after a gap, time goes on with the earliest of them, and those that are
+    /// no further apart than that. It begins in the same way, with the first five. 0: time goes by each record.
     #[serde(default = "ahead_usual")]
     ahead_max_ms: u64,
     /// The columns that tell groups apart, up to 16. Without any there is one group.

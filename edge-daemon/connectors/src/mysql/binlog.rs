@@ -201,6 +201,11 @@ pub(super) fn next_file(data: &[u8]) -> Result<String, Broken> {
     String::from_utf8(bytes.rest().to_vec()).map_err(|_| Broken("name of a file"))
 }
 
+/// Whether an XA transaction that is prepared is committed with that, in one phase.
+pub(super) fn is_one_phase(data: &[u8]) -> bool {
+    data.first().is_some_and(|one_phase| *one_phase != 0)
+}
+
 /// Whether a GTID event of MariaDB begins what has no commit: one statement.
 pub(super) fn is_standalone(data: &[u8]) -> bool {
     // After the number and the domain.
@@ -272,7 +277,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(kind in 0..255u8, data in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = (Rows::parse(kind, &data), Query::parse(kind, &data), next_file(&data), table_of(&data));
-            is_standalone(&data);
+            let _ = (is_standalone(&data), is_one_phase(&data));
         }
     }
 }

@@ -165,6 +165,7 @@ impl ChangesSource {
             place,
             settled: None,
             at: At::Stream { changes: 0 },
+            prepared: Vec::new(),
         })
     }
 

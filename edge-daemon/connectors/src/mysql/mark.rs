@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// First byte of a position of this mode; those of the cursor begin with another.
 const FORM: u8 = 2;
+/// XA transactions that are remembered at a time: with names of the greatest length they still fit into a position.
+const PREPARED_MAX: usize = 32;
 
 /// A place in the log, between two events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +49,9 @@ pub(super) struct Mark {
     pub settled: Option<Place>,
     /// Where it goes on.
     pub at: At,
+    /// The names of XA transactions whose changes have been given out, and which may yet be rolled back; the oldest first.
+    #[serde(skip)]
+    pub prepared: Vec<String>,
 }
 
 /// What a file of the log is known by.
@@ -69,14 +74,33 @@ pub(super) enum At {
 impl Mark {
     /// The bytes to store.
     pub(super) fn position(&self) -> Position {
-        let start = vec![FORM];
-        Position::new(postcard::to_extend(self, start).expect("a mark holds only types postcard can write"))
+        let mut bytes = vec![FORM];
+        bytes = postcard::to_extend(self, bytes).expect("a mark holds only types postcard can write");
+        // Behind the rest and seldom there: positions without it are as they always were.
+        if !self.prepared.is_empty() {
+            bytes = postcard::to_extend(&self.prepared, bytes).expect("names are text");
+        }
+        Position::new(bytes)
+    }
+
+    /// Remembers an XA transaction whose changes have been given out. The one that had to be forgotten for it, if any.
+    pub(super) fn prepare(&mut self, name: String) -> Option<String> {
+        self.prepared.retain(|known| *known != name);
+        let forgotten = (self.prepared.len() >= PREPARED_MAX).then(|| self.prepared.remove(0));
+        self.prepared.push(name);
+        forgotten
     }
 
     /// Reads a stored position of a source of the changes of `table`.
     pub(super) fn from_position(position: &Position, table: &str) -> Result<Self, Fault> {
         let mark = position.as_bytes().split_first().filter(|(form, _)| **form == FORM);
-        let mark: Option<Self> = mark.and_then(|(_, body)| postcard::from_bytes(body).ok());
+        let mark: Option<Self> = mark.and_then(|(_, body)| {
+            let (mut mark, rest) = postcard::take_from_bytes::<Self>(body).ok()?;
+            if !rest.is_empty() {
+                mark.prepared = postcard::from_bytes(rest).ok()?;
+            }
+            Some(mark)
+        });
         let mark = mark.ok_or_else(|| {
             Fault::stop(
                 "the stored position is not one of a mysql source with mode = \"changes\"; give the node another name to \
@@ -119,6 +143,30 @@ mod tests {
     }
 
     #[test]
+    fn prepared_transactions_are_remembered_within_a_bound() {
+        let mut mark = Mark {
+            table: "d".repeat(64) + "." + &"t".repeat(64),
+            made: Made {
+                server_id: u32::MAX,
+                second: u32::MAX,
+            },
+            place: place(&"l".repeat(255), u64::MAX),
+            settled: Some(place(&"l".repeat(255), u64::MAX)),
+            at: At::Stream { changes: u64::MAX },
+            prepared: Vec::new(),
+        };
+        // 64 bytes and 64 more, in hexadecimal.
+        let name = |number: usize| format!("X'{:0128x}',X'{:0128x}',4294967295", number, 0);
+        for number in 0..PREPARED_MAX {
+            assert_eq!(mark.prepare(name(number)), None);
+        }
+        assert_eq!(mark.prepare(name(0)), None, "it is the newest now");
+        assert_eq!(mark.prepare(name(PREPARED_MAX)), Some(name(1)));
+        assert_eq!(mark.prepared.len(), PREPARED_MAX);
+        assert!(mark.position().as_bytes().len() < bus_schema::limits::POSITION_BYTES_MAX);
+    }
+
+    #[test]
     fn positions_come_back_exactly() {
         for at in [
             At::Snapshot(vec!["7".into(), "ä'".into()]),
@@ -133,8 +181,14 @@ mod tests {
                 place: place("log.000001", u64::MAX),
                 settled: Some(place("log.000002", 0)),
                 at,
+                prepared: Vec::new(),
             };
             assert_eq!(Mark::from_position(&mark.position(), "d.t").unwrap(), mark);
+            let mut more = mark.clone();
+            more.prepare("X'61',X'',1".into());
+            assert_eq!(Mark::from_position(&more.position(), "d.t").unwrap(), more);
+            // Who does not know of the names reads the rest.
+            assert!(more.position().as_bytes().starts_with(mark.position().as_bytes()));
             let fault = Mark::from_position(&mark.position(), "d.u").unwrap_err();
             assert!(fault.to_string().contains("is now d.u"), "{fault}");
         }

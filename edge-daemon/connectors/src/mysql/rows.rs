@@ -12,6 +12,7 @@ use super::{
     session::{SAVEPOINT, Session},
     table::{Plan, Target, quote},
 };
+use crate::write_mode::unknown;
 
 /// A row that cannot be written, and why.
 pub(super) type Refusal = (usize, String);
@@ -72,7 +73,8 @@ fn runs(settings: &Settings, plan: &Plan, batch: &Batch, refused: &mut Vec<Refus
         matches!(plan.targets[index], Target::Column(_) | Target::Generated) && batch.columns()[index].is_dense()
     });
     for row in 0..batch.rows() {
-        let op = settings.mode.effective(batch.op(row));
+        let is_partial = !whole && unknown_of(plan, batch, row).is_some();
+        let op = settings.mode.effective(batch.op(row), is_partial);
         if let Some(run) = runs.last_mut()
             && whole
             && run.op == op
@@ -94,6 +96,13 @@ fn runs(settings: &Settings, plan: &Plan, batch: &Batch, refused: &mut Vec<Refus
         }
     }
     runs
+}
+
+/// The name of a column of the table whose value a record does not say, only that it did not change.
+fn unknown_of<'a>(plan: &'a Plan, batch: &Batch, row: usize) -> Option<&'a str> {
+    let is_written = |index: usize| matches!(plan.targets.get(index), Some(Target::Column(_)));
+    let field = plan.schema.fields.get(unknown(batch, row, is_written)?)?;
+    Some(&field.name)
 }
 
 /// The columns of the batch a record's statement has; or why there is no statement for it.
@@ -166,12 +175,16 @@ async fn write_run(
                 sql.extend_from_slice(rows.strip_suffix(b",").unwrap_or(rows));
                 sql.extend_from_slice(tail.as_bytes());
                 match session.execute(sql).await? {
-                    Ok(0) if run.op == Op::Update => "there is no row with this key to update".to_string(),
+                    Ok(0) if run.op == Op::Update => settings.mode.no_row(batch.op(row), unknown_of(plan, batch, row)),
                     Ok(_) => continue,
                     Err(reason) => reason,
                 }
             };
             if alone {
+                // What a new row would lack is looked at before the one that is there is looked for.
+                if run.op == Op::Upsert && changes_row(session, settings, plan, batch, &run, row).await? {
+                    continue;
+                }
                 refused.push((row, reason));
             } else {
                 let middle = range.start + range.len() / 2;
@@ -181,6 +194,27 @@ async fn write_run(
         }
     }
     Ok(())
+}
+
+/// Whether an update with the values of an upsert finds its row and is taken. Nothing is left of it otherwise.
+async fn changes_row(
+    session: &mut Session,
+    settings: &Settings,
+    plan: &Plan,
+    batch: &Batch,
+    run: &Run,
+    row: usize,
+) -> Result<bool, Fault> {
+    let change = Run {
+        op: Op::Update,
+        columns: run.columns.clone(),
+        rows: row..row + 1,
+    };
+    let mut sql = frame(settings, plan, &change).0.into_bytes();
+    if write_row(plan, batch, &change, row, &mut sql).is_err() || sql.len() > session.statement_max {
+        return Ok(false);
+    }
+    Ok(session.execute(sql).await?.is_ok_and(|changed| changed > 0))
 }
 
 /// Takes rows from the front of a run, up to `together` bytes of SQL, but at least one; leaves out those that do not fit the

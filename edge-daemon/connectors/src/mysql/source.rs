@@ -60,7 +60,7 @@ const DELAY_MS_MAX: u64 = 86_400_000;
 /// warning when the table has one. A snapshot that is interrupted goes on
 /// where it was; what is changed meanwhile arrives as upserts by key. The place is of this server: after a change to another
 /// one, begin with a new snapshot. Of character sets, utf8, ascii, latin1, ucs2, utf16 and utf32 are read. XA transactions are
-/// delivered when they are prepared.
+/// delivered when they are prepared; a rollback after that goes to the dead letters, as destinations keep what they have.
 ///
 /// | MySQL has | records hold | notes |
 /// |---|---|---|

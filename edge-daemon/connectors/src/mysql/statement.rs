@@ -12,6 +12,12 @@ pub(super) enum Effect {
     Commit,
     /// The transaction ends, and what it wrote to tables with transactions does not count.
     Rollback,
+    /// An XA transaction of this name is whole, and about to be prepared.
+    XaEnd(String),
+    /// The prepared XA transaction of this name counts.
+    XaCommit(String),
+    /// The prepared XA transaction of this name does not count.
+    XaRollback(String),
     /// All rows are gone, or those of some partitions.
     Emptied,
     /// There is no table of this name any more.
@@ -24,6 +30,9 @@ pub(super) enum Effect {
 
 /// Characters looked at: what a statement does is said at its beginning.
 const CHARS_MAX: usize = 64 * 1024;
+
+/// Characters of the name of an XA transaction: two parts of up to 64 bytes in hexadecimal, and a number.
+const XA_CHARS_MAX: usize = 300;
 
 /// A part of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +95,10 @@ pub(super) fn effect(sql: &str, database: &str, table: &Table) -> Effect {
         "BEGIN" => Effect::Begin,
         "START" if second("TRANSACTION") => Effect::Begin,
         "COMMIT" => Effect::Commit,
+        "XA" if second("START") || second("BEGIN") => Effect::Begin,
+        "XA" if second("END") => Effect::XaEnd(xa_name(sql)),
+        "XA" if second("COMMIT") => Effect::XaCommit(xa_name(sql)),
+        "XA" if second("ROLLBACK") => Effect::XaRollback(xa_name(sql)),
         "ROLLBACK" if !words.iter().any(|word| word.is("TO")) => Effect::Rollback,
         "TRUNCATE" => {
             rest.skip("TABLE");
@@ -110,6 +123,12 @@ pub(super) fn effect(sql: &str, database: &str, table: &Table) -> Effect {
         "INSERT" | "UPDATE" | "DELETE" | "REPLACE" | "LOAD" | "WITH" => mentioned(&words, database, table),
         _ => Effect::None,
     }
+}
+
+/// What an XA transaction is called. The server writes these statements itself, and the name always in the same way.
+fn xa_name(sql: &str) -> String {
+    let parts = sql.split_whitespace().skip(2).flat_map(str::chars);
+    parts.take(XA_CHARS_MAX).collect()
 }
 
 /// Words that follow.
@@ -345,6 +364,11 @@ mod tests {
             ("ROLLBACK", Effect::Rollback),
             ("ROLLBACK TO `s`", Effect::None),
             ("SAVEPOINT t", Effect::None),
+            ("XA START X'61',X'',1", Effect::Begin),
+            ("XA END X'61',X'',1", Effect::XaEnd("X'61',X'',1".into())),
+            ("XA COMMIT X'61',X'',1", Effect::XaCommit("X'61',X'',1".into())),
+            ("XA ROLLBACK X'61', X'',1", Effect::XaRollback("X'61',X'',1".into())),
+            ("XA RECOVER", Effect::None),
             ("TRUNCATE t", Effect::Emptied),
             ("truncate table `d`.`t`", Effect::Emptied),
             ("/* x */ TRUNCATE TABLE /*!40000 d.t */", Effect::Emptied),

@@ -7,7 +7,7 @@ use flow::Fault;
 use tokio::time::Instant;
 
 use super::{
-    binlog::{Bits, Kind, Query, Rows, has_rows, is_standalone, kind, table_of},
+    binlog::{Bits, Kind, Query, Rows, has_rows, is_one_phase, is_standalone, kind, table_of},
     bytes::{Broken, Bytes},
     connect::Server,
     described::{Catalog, Described},
@@ -61,6 +61,8 @@ struct Group {
     given: u64,
     /// Where the log is after it, if what is in it does not say.
     end: Option<u64>,
+    /// The name of an XA transaction that is about to be prepared.
+    xa: Option<String>,
 }
 
 /// What became of an event.
@@ -257,12 +259,7 @@ impl Stream {
             }
             kind::XID => self.end(sent.end)?,
             kind::XA_PREPARE => {
-                if self.group.as_ref().is_some_and(|group| group.changes > 0) {
-                    tracing::warn!(
-                        table = self.table.name,
-                        "an XA transaction has been prepared; its changes are delivered as if it were committed already"
-                    );
-                }
+                self.prepare(is_one_phase(data));
                 self.end(sent.end)?;
             }
             // What is in it follows, and does not know where it stands.
@@ -327,6 +324,28 @@ impl Stream {
         });
     }
 
+    /// An XA transaction is prepared. What it changed has been given out; whether it counts, the log says later.
+    fn prepare(&mut self, is_committed: bool) {
+        let Some(group) = self.group.as_mut().filter(|group| group.changes > 0) else {
+            return;
+        };
+        let Some(name) = group.xa.take().filter(|_| !is_committed) else {
+            return;
+        };
+        tracing::warn!(
+            table = self.table.name,
+            transaction = name,
+            "an XA transaction has been prepared; its changes are delivered as if it were committed already"
+        );
+        if let Some(forgotten) = self.mark.prepare(name) {
+            tracing::warn!(
+                table = self.table.name,
+                transaction = forgotten,
+                "too many XA transactions are prepared: if this one is rolled back, nothing will tell of it"
+            );
+        }
+    }
+
     /// A transaction has ended, or a statement that is one.
     fn end(&mut self, end: Option<u64>) -> Result<(), Fault> {
         let group = self.group.take().unwrap_or_default();
@@ -342,7 +361,7 @@ impl Stream {
 
     fn statement(&mut self, query: &Query, end: Option<u64>, page: &mut Option<Page<Form>>) -> Result<Step, Fault> {
         let effect = effect(&query.sql, &query.database, &self.table);
-        match effect {
+        match &effect {
             Effect::Begin => {
                 match &mut self.group {
                     Some(group) => group.has_begun = true,
@@ -356,6 +375,23 @@ impl Stream {
                 if has_changes && !self.tell(query, "was rolled back after changes of the table were logged", page) {
                     return Ok(Step::Wait);
                 }
+                return self.end(end).map(|()| Step::Taken);
+            }
+            Effect::XaEnd(name) => {
+                self.group().xa = Some(name.clone());
+                return Ok(Step::Taken);
+            }
+            Effect::XaCommit(name) => {
+                self.mark.prepared.retain(|known| known != name);
+                return self.end(end).map(|()| Step::Taken);
+            }
+            Effect::XaRollback(name) => {
+                let cause = "an XA transaction was rolled back, whose changes were delivered when it was prepared; destinations \
+                             keep them: undo them there, or empty the table there and begin with a new snapshot";
+                if self.mark.prepared.contains(name) && !self.tell(query, cause, page) {
+                    return Ok(Step::Wait);
+                }
+                self.mark.prepared.retain(|known| known != name);
                 return self.end(end).map(|()| Step::Taken);
             }
             _ => {}

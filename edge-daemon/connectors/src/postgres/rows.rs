@@ -6,7 +6,10 @@ use std::{error, ops::Range};
 use bus_schema::data::{Batch, Cell, Op, Type};
 use bytes::{BufMut, BytesMut};
 use flow::Fault;
-use tokio_postgres::types::{IsNull, ToSql, to_sql_checked};
+use tokio_postgres::{
+    Statement,
+    types::{IsNull, ToSql, to_sql_checked},
+};
 
 use super::{
     Settings,
@@ -16,6 +19,7 @@ use super::{
     session::Session,
     table::{Column, Plan, Target, quote},
 };
+use crate::write_mode::unknown;
 
 /// A row that cannot be written, and why.
 pub(super) type Refusal = (usize, String);
@@ -88,7 +92,8 @@ fn runs(settings: &Settings, plan: &Plan, batch: &Batch, refused: &mut Vec<Refus
         matches!(plan.targets[index], Target::Column(_) | Target::Generated) && batch.columns()[index].is_dense()
     });
     for row in 0..batch.rows() {
-        let op = settings.mode.effective(batch.op(row));
+        let is_partial = !whole && unknown_of(plan, batch, row).is_some();
+        let op = settings.mode.effective(batch.op(row), is_partial);
         if let Some(run) = runs.last_mut()
             && whole
             && run.op == op
@@ -110,6 +115,13 @@ fn runs(settings: &Settings, plan: &Plan, batch: &Batch, refused: &mut Vec<Refus
         }
     }
     runs
+}
+
+/// The name of a column of the table whose value a record does not say, only that it did not change.
+fn unknown_of<'a>(plan: &'a Plan, batch: &Batch, row: usize) -> Option<&'a str> {
+    let is_written = |index: usize| matches!(plan.targets.get(index), Some(Target::Column(_)));
+    let field = plan.schema.fields.get(unknown(batch, row, is_written)?)?;
+    Some(&field.name)
 }
 
 /// The columns of the batch a record's statement has; or why there is no statement for it.
@@ -150,8 +162,9 @@ async fn write_run(
     refused: &mut Vec<Refusal>,
 ) -> Result<(), Fault> {
     let (values, rows) = encode(plan, batch, run, refused);
-    let sql = statement(settings, plan, run, &values);
-    let statement = session.prepare(&sql).await?;
+    let sql = statement(run.op, settings, plan, run, &values);
+    let prepared = session.prepare(&sql).await?;
+    let mut change = None;
 
     // Depth first and the lower half first, so that rows are written in their order.
     let mut ranges = Vec::new();
@@ -161,11 +174,12 @@ async fn write_run(
             continue;
         }
         let arrays: Vec<Array<'_>> = values.iter().map(|values| values.array(range.clone())).collect();
-        let reason = match session.execute_behind_savepoint(&statement, &arrays).await? {
+        let reason = match session.execute_behind_savepoint(&prepared, &arrays).await? {
             // An update that finds no row. A table without unique key may have more rows than were asked for.
             Ok(changed) if run.op == Op::Update && changed < range.len() as u64 => {
                 session.undo().await?;
-                "there is no row with this key to update".to_string()
+                let row = rows.get(range.start).copied().unwrap_or_default();
+                settings.mode.no_row(batch.op(row), unknown_of(plan, batch, row))
             }
             Ok(_) => continue,
             Err(error) if concerns_row(&error) => {
@@ -175,6 +189,21 @@ async fn write_run(
             Err(error) => return Err(fault("write rows", &error)),
         };
         if range.len() == 1 {
+            // What a new row would lack is looked at before the one that is there is looked for.
+            if run.op == Op::Upsert {
+                if change.is_none() {
+                    change = Some(
+                        session
+                            .prepare(&statement(Op::Update, settings, plan, run, &values))
+                            .await?,
+                    );
+                }
+                if let Some(change) = &change
+                    && changes_row(session, change, &arrays).await?
+                {
+                    continue;
+                }
+            }
             refused.push((rows[range.start], reason));
         } else {
             let middle = range.start + range.len() / 2;
@@ -183,6 +212,15 @@ async fn write_run(
         }
     }
     Ok(())
+}
+
+/// Whether an update finds its row and is taken. Nothing is left of it otherwise.
+async fn changes_row(session: &mut Session, change: &Statement, arrays: &[Array<'_>]) -> Result<bool, Fault> {
+    match session.execute_behind_savepoint(change, arrays).await? {
+        Ok(changed) => Ok(changed > 0),
+        Err(error) if concerns_row(&error) => session.undo().await.map(|()| false),
+        Err(error) => Err(fault("write rows", &error)),
+    }
 }
 
 /// The values of a run in binary form, and the rows they are of: those that fit the table's columns.
@@ -263,8 +301,8 @@ impl Values {
     }
 }
 
-/// The statement of a run. Its parameters are one array per column.
-fn statement(settings: &Settings, plan: &Plan, run: &Run, values: &[Values]) -> String {
+/// The statement that does `op` with the rows of a run. Its parameters are one array per column.
+fn statement(op: Op, settings: &Settings, plan: &Plan, run: &Run, values: &[Values]) -> String {
     let table = settings.relation();
     let column = |index: &usize| match &plan.targets[*index] {
         Target::Column(column) => quote(&column.name),
@@ -317,7 +355,7 @@ fn statement(settings: &Settings, plan: &Plan, run: &Run, values: &[Values]) -> 
         .map(|(at, index)| format!("t.{} = s.c{at}", column(index)))
         .collect::<Vec<_>>()
         .join(" AND ");
-    match run.op {
+    match op {
         // OVERRIDING: a column GENERATED ALWAYS AS IDENTITY takes the value it is given.
         Op::Insert => format!(
             "INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {} FROM unnest({parameters}) AS u({inner})",

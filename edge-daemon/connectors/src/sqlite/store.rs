@@ -15,7 +15,7 @@ use super::{
     statements::Shape,
     table::{Plan, Target, no_table},
 };
-use crate::write_mode::WriteMode;
+use crate::write_mode::{WriteMode, unknown};
 
 /// The table that keeps how far each stream has come.
 pub(super) const WATERMARK_TABLE: &str = "_mycelial_watermark";
@@ -189,7 +189,9 @@ fn write_rows(conn: &Connection, settings: &Settings, plan: &Plan, batch: &Batch
     let gaps = has_gaps(plan, batch);
     let mut current: Option<(Shape, CachedStatement<'_>)> = None;
     for row in 0..batch.rows() {
-        let op = settings.mode.effective(batch.op(row));
+        let op = settings
+            .mode
+            .effective(batch.op(row), gaps && unknown_of(plan, batch, row).is_some());
         let same = |shape: &Shape| shape.op == op && (!gaps || shape.present == present(plan, batch, row));
         if (gaps || op != Op::Insert)
             && let Err(reason) = check_row(plan, batch, row, op)
@@ -207,9 +209,18 @@ fn write_rows(conn: &Connection, settings: &Settings, plan: &Plan, batch: &Batch
         let Some((shape, statement)) = &mut current else {
             continue;
         };
-        if let Err(reason) = write_row(conn, settings, plan, batch, row, shape, statement)? {
-            refused.push((row, reason));
+        let Err(reason) = write_row(conn, settings, plan, batch, row, shape, statement)? else {
+            continue;
+        };
+        // SQLite looks at what a new row would lack before it looks for the one that is there.
+        if shape.op == Op::Upsert {
+            let change = Shape::new(plan, Op::Update, shape.present.clone());
+            let mut statement = conn.prepare_cached(&change.sql).map_err(failed)?;
+            if write_row(conn, settings, plan, batch, row, &change, &mut statement)?.is_ok() {
+                continue;
+            }
         }
+        refused.push((row, reason));
     }
     Ok(refused)
 }
@@ -229,7 +240,9 @@ fn write_row(
         Err(reason) => Ok(Err(reason)),
     });
     match written {
-        Ok(Ok(0)) if shape.op == Op::Update => Ok(Err("there is no row with this key to update".to_string())),
+        Ok(Ok(0)) if shape.op == Op::Update => {
+            Ok(Err(settings.mode.no_row(batch.op(row), unknown_of(plan, batch, row))))
+        }
         Ok(written) => Ok(written.map(|_| ())),
         // SQLite undoes the one statement and keeps the transaction; unless a trigger asks for more.
         Err(error) if concerns_row(&error) && !conn.is_autocommit() => Ok(Err(error.to_string())),
@@ -259,6 +272,13 @@ fn has_gaps(plan: &Plan, batch: &Batch) -> bool {
         matches!(target, Target::Refused(_))
             || (!batch.columns()[index].is_dense() && (0..batch.rows()).any(|row| lacks(batch.cell(row, index))))
     })
+}
+
+/// The name of a column of the table whose value a record does not say, only that it did not change.
+fn unknown_of<'a>(plan: &'a Plan, batch: &Batch, row: usize) -> Option<&'a str> {
+    let is_written = |index: usize| matches!(plan.targets.get(index), Some(Target::Column(_)));
+    let field = plan.schema.fields.get(unknown(batch, row, is_written)?)?;
+    Some(&field.name)
 }
 
 /// The columns a record has a value for (or a NULL), and the table a place.

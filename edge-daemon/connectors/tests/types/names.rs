@@ -19,20 +19,22 @@ pub type Line = (String, Vec<Outcome>);
 /// What becomes of null, of a field that a record does not have, and of one that it leaves as it was.
 pub async fn absent(places: &[Box<dyn Place>], log: &Log, silent: &mut Vec<String>) -> Vec<Line> {
     let mut lines = Vec::new();
-    for op in [Op::Insert, Op::Update] {
+    for (op, is_there, record) in [
+        (Op::Insert, false, "insert"),
+        (Op::Update, true, "update"),
+        (Op::Upsert, true, "upsert of a row that is there"),
+        (Op::Upsert, false, "upsert of a new row"),
+    ] {
         for (name, value) in [
             ("null", Value::Null),
             ("missing", Value::Missing),
             ("unchanged", Value::Unchanged),
         ] {
-            let what = match op {
-                Op::Insert => format!("insert, {name}"),
-                _ => format!("update, {name}"),
-            };
-            let table = what.replace(", ", "_");
+            let what = format!("{record}, {name}");
+            let table = what.replace(", ", "_").replace(' ', "_");
             let mut outcomes = Vec::new();
             for place in places {
-                match absent_at(&**place, &table, op, &value, log).await {
+                match absent_at(&**place, &table, (op, is_there), &value, log).await {
                     Ok(outcome) => outcomes.push(outcome),
                     Err(wrong) => silent.push(format!("{what} into {}: {wrong}", place.name())),
                 }
@@ -43,7 +45,13 @@ pub async fn absent(places: &[Box<dyn Place>], log: &Log, silent: &mut Vec<Strin
     lines
 }
 
-async fn absent_at(place: &dyn Place, table: &str, op: Op, value: &Value, log: &Log) -> Result<Outcome, String> {
+async fn absent_at(
+    place: &dyn Place,
+    table: &str,
+    (op, is_there): (Op, bool),
+    value: &Value,
+    log: &Log,
+) -> Result<Outcome, String> {
     let more = match place.is_database() {
         true => json!({}),
         false => json!({"op_column": "op"}),
@@ -51,26 +59,27 @@ async fn absent_at(place: &dyn Place, table: &str, op: Op, value: &Value, log: &
     let mut sink = place.sink(table, more)?;
     sink.open().await.unwrap();
     let fields = || [key(), Field::new("v", Type::Text)];
-    if op == Op::Update {
+    if is_there {
         let before = [Value::I64(1), Value::Text("before".into())];
         deliver(&mut *sink, fields(), Op::Insert, before).await?;
     }
     log.take();
     let written = deliver(&mut *sink, fields(), op, [Value::I64(1), value.clone()]).await;
     let logged = log.take();
-    written?;
-    let found = match place.read(table, "v") {
-        Row::With(found) => found.text,
-        Row::Without => return Ok(Outcome::Said("left out")),
-        Row::None => return Err("there is no row".to_string()),
+    let found = match (written, place.read(table, "v")) {
+        (Err(reason), Row::None) => return Ok(Outcome::Rejected(reason)),
+        (Err(reason), row) => return Err(format!("rejected ({reason}), and yet there is {row:?}")),
+        (Ok(()), Row::With(found)) => found.text,
+        (Ok(()), Row::Without) => return Ok(Outcome::Said("left out")),
+        (Ok(()), Row::None) => return Err("there is no row".to_string()),
     };
-    match (value, op, found.as_deref()) {
+    match (value, is_there, found.as_deref()) {
         (Value::Null, _, None) => Ok(Outcome::Said("null")),
-        (Value::Null, Op::Update, Some("before")) if reference(place.component()).contains(LEFT_OUT) => {
+        (Value::Null, true, Some("before")) if reference(place.component()).contains(LEFT_OUT) => {
             Ok(Outcome::Said("left out: stays as it was"))
         }
-        (_, Op::Update, Some("before")) if *value != Value::Null => Ok(Outcome::Said("stays as it was")),
-        (_, Op::Insert, None) if place.is_database() => Ok(Outcome::Said("the column's default")),
+        (_, true, Some("before")) if *value != Value::Null => Ok(Outcome::Said("stays as it was")),
+        (_, false, None) if place.is_database() => Ok(Outcome::Said("the column's default")),
         (_, _, None) if logged.contains("a missing or unchanged field is") => Ok(Outcome::Said("as null, logged")),
         (_, _, found) => Err(format!("became {found:?} in silence; logged: {logged:?}")),
     }

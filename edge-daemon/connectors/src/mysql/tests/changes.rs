@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// A server that keeps its log as it has to be.
-fn server() -> Mariadb {
+pub(super) fn server() -> Mariadb {
     builder().start()
 }
 
@@ -39,7 +39,7 @@ fn builder() -> testkit::MariadbBuilder {
 }
 
 /// A source of the changes of table `t`.
-fn changes(url: &str, more: serde_json::Value) -> Box<dyn Source> {
+pub(super) fn changes(url: &str, more: serde_json::Value) -> Box<dyn Source> {
     let mut config = json!({"url": url, "tls": {"mode": "disable"}, "mode": "changes", "table": "t"});
     config
         .as_object_mut()
@@ -64,7 +64,7 @@ fn contents(server: &Mariadb, database: &str) -> Vec<Vec<String>> {
     server.query_in(database, "SELECT * FROM t ORDER BY id")
 }
 
-fn letters(batches: &[SourceBatch]) -> Vec<&str> {
+pub(super) fn letters(batches: &[SourceBatch]) -> Vec<&str> {
     let letters = batches.iter().flat_map(|batch| &batch.undecodable);
     letters.map(|letter| letter.reason.as_str()).collect()
 }

@@ -6,6 +6,7 @@ mod reading;
 mod rows;
 mod setup;
 mod types;
+mod xa;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 

@@ -86,9 +86,15 @@ async fn operations_change_the_rows_they_name() {
         ),
         (
             "upsert",
-            &[(Update, &[I64(3), text("z"), Unchanged])],
+            &[(Update, &[I64(3), text("z"), Missing])],
             &["1|x|10", "2|y|20", &three_z],
             &[],
+        ),
+        (
+            "upsert",
+            &[(Update, &[I64(3), text("z"), Unchanged])],
+            &["1|x|10", "2|y|20"],
+            &["the value of 'b' is not known"],
         ),
         (
             "upsert",
@@ -124,6 +130,95 @@ async fn operations_change_the_rows_they_name() {
             "{mode} {records:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_record_that_is_not_whole_changes_the_row_that_is_there() {
+    use Value::{I64, Missing, Unchanged};
+    let text = |text: &str| Value::Text(text.into());
+    let db = Database::new("not_whole", "");
+    let fields = schema(&[("*id", Type::I64), ("v", Type::Text), ("doc", Type::Text)]);
+    let before = ["1|a|one", "2|b|two"];
+    // The other two are what a source says that does not know what the destination has.
+    for (number, (mode, added, changed)) in [
+        ("upsert", Insert, Update),
+        ("upsert", Update, Insert),
+        ("insert", Upsert, Upsert),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let table = format!("t{number}");
+        db.rows(&format!(
+            "CREATE TABLE {table} (id bigint PRIMARY KEY, v text, doc text NOT NULL);
+             INSERT INTO {table} VALUES (1, 'a', 'one'), (2, 'b', 'two')"
+        ));
+        let mut sink = db.sink(json!({"mode": mode, "table": table})).await;
+        let records: Records<'_> = &[
+            (changed, &[I64(1), text("x"), Unchanged]),
+            (changed, &[I64(9), text("x"), Unchanged]),
+            (added, &[I64(3), text("c"), text("three")]),
+            (changed, &[I64(3), text("cc"), Unchanged]),
+            (changed, &[I64(3), text("ccc"), Unchanged]),
+            (changed, &[I64(2), text("y"), Missing]),
+            (changed, &[I64(8), text("y"), Missing]),
+            (changed, &[I64(7), Unchanged, Missing]),
+        ];
+        for is_committed in [false, true] {
+            let rejected = sink.write(&[delivery(1, rows(&fields, records))]).await.unwrap();
+            for (refused, (row, reason)) in rejected.iter().zip([
+                (1, "the value of 'doc' is not known"),
+                (6, "doesn't have a default value"),
+                (7, "the value of 'v' is not known"),
+            ]) {
+                assert!(
+                    refused.row == row && refused.reason.contains(reason),
+                    "{mode}: {rejected:?}"
+                );
+            }
+            assert_eq!(rejected.len(), 3, "{mode}: {rejected:?}");
+            // Rows and watermark are of one transaction.
+            if is_committed {
+                sink.commit().await.unwrap();
+            } else {
+                sink.close().await;
+                sink.open().await.unwrap();
+                assert_eq!(sink.watermark(&stream("s")).await.unwrap(), None);
+                assert_eq!(db.rows(&format!("SELECT * FROM {table} ORDER BY id")), before);
+            }
+        }
+        let wanted = ["1|x|one", "2|y|two", "3|ccc|three"];
+        assert_eq!(db.rows(&format!("SELECT * FROM {table} ORDER BY id")), wanted, "{mode}");
+        let watermark = sink.watermark(&stream("s")).await.unwrap().unwrap();
+        assert_eq!((watermark.delivered, watermark.counts.dead), (5, 3), "{mode}");
+        sink.close().await;
+        db.rows("DELETE FROM _mycelial_watermark");
+    }
+}
+
+#[tokio::test]
+async fn changes_of_thousands_of_rows_are_told_from_those_of_none() {
+    let db = Database::new(
+        "thousands",
+        "CREATE TABLE t (id bigint PRIMARY KEY, v text, doc text NOT NULL)",
+    );
+    db.rows("INSERT INTO t SELECT seq, 'old', 'whole' FROM seq_0_to_2999");
+    let mut sink = db.sink(json!({"mode": "upsert"})).await;
+    let fields = schema(&[("*id", Type::I64), ("v", Type::Text), ("doc", Type::Text)]);
+    let values: Vec<[Value; 3]> = (0..3000)
+        .map(|id| match id % 1000 {
+            7 => [Value::I64(-id), Value::Text("new".into()), Value::Unchanged],
+            _ => [Value::I64(id), Value::Text("new".into()), Value::Unchanged],
+        })
+        .collect();
+    let records: Vec<_> = values.iter().map(|row| (Update, &row[..])).collect();
+    let rejected = deliver(&mut *sink, rows(&fields, &records)).await;
+    let refused: Vec<_> = rejected.iter().map(|it| it.row).collect();
+    assert_eq!(refused, [7, 1007, 2007]);
+    assert_eq!(
+        db.rows("SELECT count(*), sum(CASE WHEN v = 'new' THEN 1 ELSE 0 END), count(DISTINCT doc) FROM t"),
+        ["3000|2997|1"]
+    );
 }
 
 #[tokio::test]

@@ -283,6 +283,19 @@ async fn large_values_that_did_not_change_stay_as_they_are() {
     assert_eq!(shown(&batches), ["update 1 10 ="]);
     pipe.deliver(&batches[0]).await;
     assert_eq!(contents(&server, "from"), contents(&server, "to"));
+    // Where rows are added or changed, no row can be made of this one; and none has to be.
+    let strict = server.create_database("strict");
+    server.query_in(
+        "strict",
+        &format!(
+            "CREATE TABLE t (id int PRIMARY KEY, v int, large text NOT NULL);
+             INSERT INTO t VALUES (1, 1, {large}), (2, 2, {large})"
+        ),
+    );
+    let mut strict = Pipe::new(sink(&strict, json!({"mode": "upsert", "key": ["id"]}))).await;
+    strict.deliver(&batches[0]).await;
+    assert_eq!(strict.rejected, [""; 0]);
+    assert_eq!(contents(&server, "from"), contents(&server, "strict"));
     // With another key there would be nothing to leave as it is.
     server.query_in("from", "UPDATE t SET id = 3 WHERE id = 2");
     let batches = records(&mut *source, 1).await;

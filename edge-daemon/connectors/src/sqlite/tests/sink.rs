@@ -223,9 +223,15 @@ async fn operations_change_the_rows_they_name() {
         ),
         (
             "upsert",
-            &[(Update, &[I64(3), text("z"), Unchanged])],
+            &[(Update, &[I64(3), text("z"), Missing])],
             &["1,'x',10", "2,'y',20", "3,'z',NULL"],
             &[],
+        ),
+        (
+            "upsert",
+            &[(Update, &[I64(3), text("z"), Unchanged])],
+            &["1,'x',10", "2,'y',20"],
+            &["the value of 'b' is not known"],
         ),
         (
             "upsert",
@@ -261,6 +267,69 @@ async fn operations_change_the_rows_they_name() {
             *wanted,
             "{mode} {records:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_is_not_whole_changes_the_row_that_is_there() {
+    use Value::{I64, Missing, Unchanged};
+    let text = |text: &str| Value::Text(text.into());
+    let fields = schema(&[("*id", Type::I64), ("v", Type::Text), ("doc", Type::Text)]);
+    let before = ["1,'a','one'", "2,'b','two'"];
+    // The other two are what a source says that does not know what the destination has.
+    for (mode, added, changed) in [
+        ("upsert", Insert, Update),
+        ("upsert", Update, Insert),
+        ("insert", Upsert, Upsert),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = database(
+            dir.path(),
+            "out",
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, v, doc NOT NULL);
+             INSERT INTO t VALUES (1, 'a', 'one'), (2, 'b', 'two')",
+        );
+        let mut sink = sink(dir.path(), json!({"mode": mode}));
+        sink.open().await.unwrap();
+        let records: Records<'_> = &[
+            (changed, &[I64(1), text("x"), Unchanged]),
+            (changed, &[I64(9), text("x"), Unchanged]),
+            (added, &[I64(3), text("c"), text("three")]),
+            (changed, &[I64(3), text("cc"), Unchanged]),
+            (changed, &[I64(2), text("y"), Missing]),
+            (changed, &[I64(8), text("y"), Missing]),
+            (changed, &[I64(7), Unchanged, Missing]),
+        ];
+        for is_committed in [false, true] {
+            let rejected = sink.write(&[delivery(1, rows(&fields, records))]).await.unwrap();
+            for (refused, (row, reason)) in rejected.iter().zip([
+                (1, "the value of 'doc' is not known"),
+                (5, "NOT NULL constraint failed: t.doc"),
+                (6, "the value of 'v' is not known"),
+            ]) {
+                assert!(
+                    refused.row == row && refused.reason.contains(reason),
+                    "{mode}: {rejected:?}"
+                );
+            }
+            assert_eq!(rejected.len(), 3, "{mode}: {rejected:?}");
+            // Rows and watermark are of one transaction.
+            if is_committed {
+                sink.commit().await.unwrap();
+            } else {
+                sink.close().await;
+                sink.open().await.unwrap();
+                assert_eq!(sink.watermark(&stream("s")).await.unwrap(), None);
+                assert_eq!(literals(&out, "SELECT * FROM t ORDER BY id"), before);
+            }
+        }
+        assert_eq!(
+            literals(&out, "SELECT * FROM t ORDER BY id"),
+            ["1,'x','one'", "2,'y','two'", "3,'cc','three'"],
+            "{mode}"
+        );
+        let watermark = sink.watermark(&stream("s")).await.unwrap().unwrap();
+        assert_eq!((watermark.delivered, watermark.counts.dead), (4, 3), "{mode}");
     }
 }
 

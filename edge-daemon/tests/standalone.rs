@@ -5,7 +5,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
-    io::Write as _,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::Path,
     time::Duration,
 };
@@ -250,6 +251,45 @@ fn records_go_to_stdout_and_all_else_to_stderr() {
     assert_eq!(done.stdout, "{\"line\":\"one\"}\n{\"line\":\"two\"}\n", "{done}");
     assert_eq!(accounts(&done.stderr).get("in->out"), Some(&[2, 2, 0, 0, 0]), "{done}");
     assert_eq!(done.code(), Some(0));
+}
+
+/// A webhook answers when its records are safe, and an object takes longer: only a buffer between lets both be.
+#[test]
+fn who_waits_for_an_object_is_told_to_put_a_buffer_between() {
+    let dir = temp_dir("run-waits");
+    let dir = dir.path();
+    let port = testkit::free_port();
+    let with = |destination: &str| {
+        format!(
+            "name = \"waits\"\n[sources.hook]\ntype = \"webhook\"\nlisten = \"127.0.0.1:{port}\"\nanybody = true\n\
+             [destinations.out]\nfrom = \"hook\"\n{destination}\n"
+        )
+    };
+    let parquet = "type = \"file\"\nformat = \"parquet\"\npath = \"out.parquet\"";
+    let s3 = "type = \"s3\"\nformat = \"json_lines\"\nbucket = \"b\"\nregion = \"r\"\naccess_key = { env = \"NONE\" }\n\
+              secret_key = { env = \"NONE\" }";
+    for destination in [parquet, s3] {
+        let done = run(dir, "waits.toml", &with(destination)).run(SOON);
+        assert_eq!(done.code(), Some(2), "{done}");
+        let wanted =
+            "'hook' answers when its records are safe, after 30000 ms at most, and 'out' gathers them for 300 s";
+        assert!(
+            done.stderr.contains(wanted) && done.stderr.contains("spool = {}"),
+            "{done}"
+        );
+    }
+    let running = run(dir, "waits.toml", &with(&format!("{parquet}\nspool = {{}}"))).spawn();
+    let call = || {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let head = "POST / HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Length: 8\r\n\r\n{\"n\": 1}";
+        socket.write_all(head.as_bytes()).ok()?;
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).ok()?;
+        Some(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = wait_until("an answer", SOON, call);
+    assert_eq!(answer, "HTTP/1.1 200", "{}", running.log());
 }
 
 #[test]

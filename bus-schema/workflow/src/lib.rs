@@ -46,6 +46,7 @@ mod schema;
 mod sharing;
 mod spec;
 mod template;
+mod waits;
 mod words;
 
 use bus_schema::api::Problem;
@@ -96,7 +97,7 @@ pub fn check(spec: &Spec, fleet: &Fleet) -> Vec<Problem> {
 }
 
 /// [`parse`] and [`check`] in one, so that a text's own mistakes do not hide what the fleet cannot do. A spec that comes
-/// back compiles.
+/// back compiles. Only here it is told that a sender would wait for longer than it can: what runs already goes on.
 pub fn validate(text: &str, fleet: &Fleet) -> Result<Spec, Vec<Problem>> {
     let reading = parse::read(text);
     let mut problems = reading.problems;
@@ -110,7 +111,11 @@ pub fn validate(text: &str, fleet: &Fleet) -> Result<Spec, Vec<Problem>> {
     if !problems.is_empty() {
         return Err(in_order(problems));
     }
-    compile(&reading.spec, fleet, 0)?;
+    let compiled = compile(&reading.spec, fleet, 0)?;
+    let problems = waits::check(&reading.spec, fleet, &compiled);
+    if !problems.is_empty() {
+        return Err(in_order(problems));
+    }
     Ok(reading.spec)
 }
 

@@ -69,7 +69,9 @@ const REQUESTS_MAX: usize = 1024;
 /// durable where it goes: after a crash, messages that were not acknowledged yet come again (at least once), and what is
 /// sent while the daemon is away waits at the broker. With QoS 0 the broker keeps nothing: what is sent during an
 /// interruption is lost. Brokers hand out a limited number of messages before they want acknowledgements (mosquitto:
-/// `max_inflight_messages`, 20 by default): raise it for high rates.
+/// `max_inflight_messages`, 20 by default): raise it for high rates. A destination that gathers (`s3`, and `file` with Parquet)
+/// makes records durable only after `max_age_s`, and no more messages come before that: give it `spool = {}`, whose buffer is
+/// durable at once, or the broker drops what its queue does not hold.
 ///
 /// Beside what a payload brings, records have the columns `_topic`, `_received_at`, `_qos` and `_retained` with JSON, and
 /// `topic`, `received_at`, `qos` and `retained` with text and bytes.

@@ -60,9 +60,14 @@ const ROTATE_BYTES_MIN: u64 = 4096;
 /// before that: until then the records are with the source or in the buffer of the stream, and a copy is in the daemon's
 /// directory. A column of another type begins another file. Times have nanoseconds, and those outside of the years 1677 to 2262
 /// go to the dead letters, as do decimals of more than 38 digits; lists and values of no fixed type are JSON; missing and
-/// unchanged are null, and offsets of timestamps are not kept (both logged).
+/// unchanged are null, and offsets of timestamps are not kept (both logged). Whoever sends to a `webhook` or with `mqtt` waits
+/// until a file is complete: with `spool = {}` here, or on another daemon than the source, a buffer keeps what comes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "parquet", schemars(extend("x-gathers" = {
+    "age_s": "/rotate/max_age_s", "default": 300, "bytes": "/rotate/max_bytes", "default_bytes": 64_000_000,
+    "when": {"format": "parquet"}
+})))]
 struct Config {
     /// The file; with `partition` the directory, which must exist. A relative path starts in the daemon's directory.
     path: PathBuf,

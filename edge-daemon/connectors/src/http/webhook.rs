@@ -60,8 +60,12 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// and 405 for another path or method, 408 for a body that comes too slowly, 413 for one that is too large or has too many
 /// records (10,000), and 503 with `Retry-After` when there is no room, the destination takes too long, or the daemon stops:
 /// send the same again then. At most 64 connections, and 4 MiB of bodies at once (or one that is larger).
+///
+/// A destination that gathers (`s3`, and `file` with Parquet) makes records durable only after `max_age_s`. Where that is not
+/// less than `answer_ms_max`, give it `spool = {}`: then its buffer keeps them, and senders are answered at once.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-waits" = {"answer_ms": "/answer_ms_max", "default": 30_000, "bytes": "/body_bytes_max", "default_bytes": 4_194_304}))]
 struct Config {
     /// Address to listen at, such as `0.0.0.0:8080`. Ports below 1024 need a right of the daemon's.
     listen: SocketAddr,

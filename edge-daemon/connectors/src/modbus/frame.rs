@@ -178,7 +178,7 @@ fn reply(answer: &[u8], span: &Span) -> Result<Reply, FrameError> {
 }
 
 /// CRC-16/MODBUS: polynomial 0x8005, reflected, from 0xFFFF.
-fn checksum(bytes: &[u8]) -> u16 {
+pub(super) fn checksum(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0xffff, |sum, byte| {
         (0..8).fold(sum ^ u16::from(*byte), |sum, _| {
             if sum & 1 == 1 { (sum >> 1) ^ 0xa001 } else { sum >> 1 }

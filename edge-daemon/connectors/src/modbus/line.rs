@@ -2,6 +2,7 @@
 //! its answer. Knows no points.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -28,7 +29,7 @@ use crate::{reach, tls::TlsFiles};
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// A device that is busy is left alone for this long.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
-/// A serial line on which nothing came for this long has nothing more to say to an earlier question.
+/// A serial line on which nothing came for this long after a failure is quiet enough for a question to another unit.
 const SETTLED: Duration = Duration::from_millis(50);
 /// Bits of a letter on a serial line: start, data, parity, stop.
 const LETTER_BITS: u32 = 11;
@@ -220,6 +221,45 @@ trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
+/// An answer that may still come though its time is over. As an RTU frame it does not say which question it belongs to, so no
+/// other one is asked of its unit before it has come or cannot come any more.
+#[derive(Debug)]
+struct Owed {
+    /// What was asked. Asked once more it takes the answer, late as it is.
+    span: Span,
+    /// When that was asked first and last.
+    first: Instant,
+    last: Instant,
+    /// How long the unit may take, after it has said something late: that may have been the answer to the first.
+    slowness: Option<Duration>,
+    /// When the last answer has had its time.
+    until: Instant,
+}
+
+impl Owed {
+    /// Something came, at `now`.
+    fn heard(&mut self, now: Instant, timeout: Duration) {
+        let slowness = *self.slowness.get_or_insert(now - self.first);
+        self.until = self.until.max(self.last + slowness + timeout);
+    }
+
+    /// Waits until nothing can come any more, and throws away what comes meanwhile.
+    async fn settle(&mut self, wire: &mut Box<dyn Wire>, timeout: Duration) -> Result<(), String> {
+        let mut bytes = [0; READ_BYTES];
+        while let Ok(came) = timeout_at(self.until, wire.read(&mut bytes)).await {
+            match came {
+                Ok(0) => return Err("it was closed by the other side".to_string()),
+                Ok(_) => self.heard(Instant::now(), timeout),
+                Err(error) => return Err(error.to_string()),
+            }
+            if Instant::now() >= self.until {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The line.
 pub(super) struct Line {
     place: Place,
@@ -228,8 +268,12 @@ pub(super) struct Line {
     transaction: u16,
     /// The next question has to wait until then.
     not_before: Instant,
-    /// An answer may still come that nobody waits for.
+    /// Something may still come that nobody waits for.
     is_unsettled: bool,
+    /// With RTU frames: by unit, what may still come.
+    owed: BTreeMap<u8, Owed>,
+    /// When the last question went out.
+    asked_at: Instant,
 }
 
 impl Line {
@@ -241,6 +285,8 @@ impl Line {
             transaction: 0,
             not_before: Instant::now(),
             is_unsettled: false,
+            owed: BTreeMap::new(),
+            asked_at: Instant::now(),
         }
     }
 
@@ -297,6 +343,9 @@ impl Line {
             Place::Tcp { .. } => Duration::ZERO,
         };
         self.not_before = Instant::now() + silence.max(self.manner.pause);
+        if self.is_rtu() {
+            self.note(unit, span, &asked);
+        }
         match (&asked, self.is_rtu(), &self.place) {
             (Ok(_), ..) => {}
             // Its transaction says which question a late answer belongs to.
@@ -305,6 +354,33 @@ impl Line {
             (Err(_), ..) => self.wire = None,
         }
         asked
+    }
+
+    /// Remembers what may still come of a question.
+    fn note(&mut self, unit: u8, span: &Span, asked: &Result<Reply, AskError>) {
+        let (now, timeout, last) = (Instant::now(), self.manner.timeout, self.asked_at);
+        match (asked, self.owed.get_mut(&unit)) {
+            (Err(AskError::Lost(_)), _) | (Ok(_), None) => {}
+            // It may be the answer to an earlier question, and this one's own is still to come.
+            (Ok(_), Some(owed)) => {
+                owed.last = last;
+                owed.heard(now, timeout);
+            }
+            (Err(AskError::Silent | AskError::Garbled(_)), Some(owed)) => {
+                owed.last = last;
+                owed.until = owed.until.max(now + timeout);
+            }
+            (Err(AskError::Silent | AskError::Garbled(_)), None) => {
+                let owed = Owed {
+                    span: *span,
+                    first: last,
+                    last,
+                    slowness: None,
+                    until: now + timeout,
+                };
+                self.owed.insert(unit, owed);
+            }
+        }
     }
 
     fn is_rtu(&self) -> bool {
@@ -322,6 +398,8 @@ impl Line {
             wire,
             transaction,
             is_unsettled,
+            owed,
+            asked_at,
             ..
         } = self;
         let place: &Place = place;
@@ -329,6 +407,14 @@ impl Line {
         let Some(wire) = wire else {
             return Err(lost("it is closed".to_string()));
         };
+        if let Some(late) = owed.get_mut(&unit) {
+            if late.span != *span {
+                late.settle(wire, manner.timeout).await.map_err(lost)?;
+            }
+            if Instant::now() >= late.until {
+                owed.remove(&unit);
+            }
+        }
         let settling = if std::mem::take(is_unsettled) {
             SETTLED
         } else {
@@ -344,7 +430,8 @@ impl Line {
             Place::Serial(serial) => serial.flight(span.rtu_bytes()),
             Place::Tcp { .. } => Duration::ZERO,
         };
-        let deadline = Instant::now() + manner.timeout + flight;
+        *asked_at = Instant::now();
+        let deadline = *asked_at + manner.timeout + flight;
         let question = if is_rtu {
             frame::rtu_question(unit, span)
         } else {

@@ -97,7 +97,7 @@ struct Config {
     #[schemars(range(min = 10, max = 86_400_000))]
     interval_ms: u64,
     /// How long to wait for an answer, in milliseconds; on a serial line the time on the way is added. Longer than the slowest
-    /// device takes: on a serial line nobody can tell a late answer from the next one.
+    /// device takes: RTU answers do not say what they answer, so after a late one nothing else is asked of the unit for as long.
     #[serde(default = "default_timeout_ms")]
     #[schemars(range(min = 10, max = 60_000))]
     timeout_ms: u64,

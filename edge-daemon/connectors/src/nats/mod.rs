@@ -3,6 +3,7 @@
 
 mod check;
 mod connect;
+mod held;
 mod sink;
 mod source;
 

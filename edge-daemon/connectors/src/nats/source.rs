@@ -5,10 +5,11 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, VecDeque},
     hash::{BuildHasher, RandomState},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use async_nats::{Client, StatusCode, Subject, Subscriber};
+use async_nats::{Client, StatusCode};
 use async_trait::async_trait;
 use bus_schema::{
     data::Value,
@@ -19,22 +20,25 @@ use flow::{
     Build, BuildContext, Component, ConfigError, Fault, Position, READ_WAIT_MAX, Read, Source, SourceBatch, Trouble,
     describe, parse_config,
 };
-use futures_util::StreamExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
     ApiError, check, check_name, check_subject,
     connect::{Alive, Connected, Server, Settings},
+    held::{Held, Incoming, Message, keep, numbers_at},
 };
 use crate::{
     file::{
         rows::{Shape, Token},
         source::types,
     },
-    mqtt::Urls,
+    mqtt::{Task, Urls},
     payload::{self, Format},
     secret::SecretRef,
     tls::TlsFiles,
@@ -52,12 +56,14 @@ const PULL_OVERRUN: Duration = Duration::from_secs(10);
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// How long the first message of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(2);
+/// What `max_ack_pending` may be.
+const PENDING: std::ops::RangeInclusive<u32> = 1..=262_144;
 
 /// Reads the messages of a subject, or of a JetStream stream.
 ///
-/// With `stream`: each message is acknowledged only when it is durable where it goes. What is not acknowledged within
-/// `ack_wait_ms`, or before a crash, comes again (at least once); nothing is lost. The stream must exist; the consumer is
-/// made when it does not.
+/// With `stream`: each message is acknowledged only when it is durable where it goes, and until then the server hears that
+/// somebody is at work on it. What is not acknowledged before a crash or the end of a connection comes again (at least once);
+/// nothing is lost. The stream must exist; the consumer is made when it does not.
 ///
 /// Without it: NATS itself keeps nothing. What is sent while the daemon is away is lost, and so is what was received and
 /// not stored when it is killed.
@@ -77,10 +83,14 @@ struct Config {
     /// With which messages of the stream a new consumer begins.
     #[serde(default)]
     start: Start,
-    /// How long the server waits for an acknowledgement before it sends a message again, in milliseconds. Longer than the
-    /// destination may be away, or what it missed comes twice.
+    /// How long the server hears nothing of a message before it sends it again, in milliseconds: after a crash, so long. The
+    /// daemon speaks of what it holds three times as often, however long the destination is away or gathers.
     #[serde(default = "five_minutes")]
     ack_wait_ms: u64,
+    /// Messages of the stream that may be read and not acknowledged yet: no more go into one object of a destination that
+    /// gathers. Each takes about 80 bytes of memory until then.
+    #[serde(default = "sixty_four_thousand")]
+    max_ack_pending: u32,
     /// Without a stream: readers of the same queue share the messages.
     queue: Option<String>,
     /// What a payload is.
@@ -116,6 +126,10 @@ enum Start {
 
 fn five_minutes() -> u64 {
     300_000
+}
+
+fn sixty_four_thousand() -> u32 {
+    65_536
 }
 
 /// The registry line.
@@ -178,12 +192,17 @@ fn build(config: &str, context: &BuildContext) -> Result<Box<dyn Source>, Config
             if config.ack_wait_ms == 0 {
                 return Err(ConfigError::at("ack_wait_ms", "is 0: give the destination time"));
             }
+            if !PENDING.contains(&config.max_ack_pending) {
+                let bounds = format!("must be from {} to {}", PENDING.start(), PENDING.end());
+                return Err(ConfigError::at("max_ack_pending", bounds));
+            }
             Wanted::Stream {
                 stream,
                 consumer,
                 subject,
                 start: config.start,
                 ack_wait: Duration::from_millis(config.ack_wait_ms),
+                pending_max: config.max_ack_pending,
             }
         }
     };
@@ -219,6 +238,8 @@ enum Wanted {
         subject: Option<String>,
         start: Start,
         ack_wait: Duration,
+        /// Messages that may be held.
+        pending_max: u32,
     },
 }
 
@@ -228,11 +249,6 @@ struct Bookmark {
     v: u8,
     connection: u64,
     messages: u64,
-}
-
-struct Message {
-    message: async_nats::Message,
-    received_ns: i128,
 }
 
 impl payload::Message for Message {
@@ -245,7 +261,7 @@ impl payload::Message for Message {
             ("_subject", Token::Text(Cow::Borrowed(self.message.subject.as_str()))),
             ("_received_at", Token::Value(Value::TimestampUtc(self.received_ns))),
         ];
-        if let Some(sequence) = self.message.reply.as_ref().and_then(sequence) {
+        if let Some(sequence) = self.message.reply.as_deref().and_then(sequence) {
             beside.push(("_sequence", Token::Value(Value::U64(sequence))));
         }
         beside
@@ -256,17 +272,9 @@ impl payload::Message for Message {
     }
 }
 
-/// The number of a message in its stream, which stands in the subject of its acknowledgement:
-/// `$JS.ACK.<stream>.<consumer>.<delivered>.<number>.…`, later with domain and account before the stream.
-fn sequence(reply: &Subject) -> Option<u64> {
-    let tokens: Vec<&str> = reply.as_str().split('.').collect();
-    let at = match tokens.len() {
-        _ if !reply.starts_with("$JS.ACK.") => return None,
-        9 => 5,
-        11.. => 7,
-        _ => return None,
-    };
-    tokens[at].parse().ok()
+/// The number of a message in its stream, which stands in the subject of its acknowledgement.
+fn sequence(reply: &str) -> Option<u64> {
+    reply.split('.').nth(numbers_at(reply)? + 1)?.parse().ok()
 }
 
 /// A request for messages that the server has.
@@ -277,40 +285,32 @@ struct Pull {
     until: Instant,
 }
 
-struct Session {
-    client: Client,
-    alive: Alive,
-    messages: Subscriber,
-    /// With JetStream: where to ask for messages, where they shall go, and what has been asked.
-    pulls: Option<(String, String)>,
+/// How messages of a stream are asked for.
+struct Pulls {
+    /// Where to ask, and where they shall go.
+    api: String,
+    inbox: String,
+    /// What has been asked.
     pull: Option<Pull>,
-    early: VecDeque<Message>,
-    connection: u64,
-    /// Messages read so far.
-    read: u64,
-    /// Read and not acknowledged: number, and where to.
-    unacknowledged: VecDeque<(u64, Subject)>,
+    /// While so many are held nothing is asked for.
+    pending_max: usize,
+    /// How long the server waits to hear of one.
+    ack_wait: Duration,
 }
 
-impl Session {
+impl Pulls {
     /// Asks for messages unless the server has a request.
-    async fn ask(&mut self) -> Result<(), Fault> {
-        let Some((api, inbox)) = &self.pulls else { return Ok(()) };
-        if self
-            .pull
-            .as_ref()
-            .is_some_and(|pull| pull.left > 0 && Instant::now() < pull.until)
-        {
+    async fn ask(&mut self, client: &Client, held: usize) -> Result<(), Fault> {
+        let has_request = |pull: &Pull| pull.left > 0 && Instant::now() < pull.until;
+        if held >= self.pending_max || self.pull.as_ref().is_some_and(has_request) {
             return Ok(());
         }
         let request = json!({
             "batch": MESSAGES_MAX,
-            "max_bytes": PULL_BYTES + self.client.server_info().max_payload,
+            "max_bytes": PULL_BYTES + client.server_info().max_payload,
             "expires": PULL_KEPT.as_nanos() as u64,
         });
-        let sent = self
-            .client
-            .publish_with_reply(api.clone(), inbox.clone(), request.to_string().into());
+        let sent = client.publish_with_reply(self.api.clone(), self.inbox.clone(), request.to_string().into());
         sent.await.map_err(|error| broken(&error))?;
         self.pull = Some(Pull {
             left: MESSAGES_MAX,
@@ -318,32 +318,56 @@ impl Session {
         });
         Ok(())
     }
+}
 
+struct Session {
+    client: Client,
+    alive: Alive,
+    incoming: Arc<Mutex<Incoming>>,
+    /// With JetStream.
+    pulls: Option<Pulls>,
+    early: VecDeque<Message>,
+    connection: u64,
+    /// Messages read so far.
+    read: u64,
+    /// Those that came and are not acknowledged.
+    held: Arc<Held>,
+    /// With JetStream: who tells the server of them.
+    _keeper: Option<Task>,
+}
+
+impl Session {
     /// The next message, if one comes in time. May be dropped while it waits.
     async fn next(&mut self, until: Instant) -> Result<Option<Message>, Fault> {
         loop {
-            self.ask().await?;
+            if let Some(pulls) = &mut self.pulls {
+                pulls.ask(&self.client, self.held.len()).await?;
+            }
+            let mut incoming = self.incoming.lock().await;
             let message = tokio::select! {
                 biased;
-                message = self.messages.next() => message,
+                message = incoming.next() => message,
                 fault = self.alive.ended() => return Err(fault),
                 () = tokio::time::sleep_until(until) => return Ok(None),
             };
-            let Some(message) = message else {
+            drop(incoming);
+            let Some(came) = message else {
                 return Err(self.alive.ended().await);
             };
-            if let Some(pull) = &mut self.pull {
-                match message.status {
+            if let Some(Pulls { pull: asked, .. }) = &mut self.pulls
+                && let Some(pull) = asked
+            {
+                match came.message.status {
                     None => pull.left = pull.left.saturating_sub(1),
                     Some(StatusCode::IDLE_HEARTBEAT) => continue,
                     Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
-                        self.pull = None;
+                        *asked = None;
                         continue;
                     }
                     // The request has got as many bytes as it wanted, or the consumer is gone.
                     Some(status) => {
-                        let said = message.description.unwrap_or_default();
-                        self.pull = None;
+                        let said = came.message.description.unwrap_or_default();
+                        *asked = None;
                         if said.to_lowercase().contains("maxbytes") {
                             continue;
                         }
@@ -351,10 +375,7 @@ impl Session {
                     }
                 }
             }
-            return Ok(Some(Message {
-                message,
-                received_ns: now_ns(),
-            }));
+            return Ok(Some(came));
         }
     }
 
@@ -393,14 +414,15 @@ struct NatsSource {
 }
 
 impl NatsSource {
-    /// Where to ask for messages, after making sure that the consumer is there.
-    async fn consumer(&self, client: &Client) -> Result<Option<String>, Fault> {
+    /// How to ask for messages, after making sure that the consumer is there.
+    async fn consumer(&self, client: &Client, inbox: String) -> Result<Option<Pulls>, Fault> {
         let Wanted::Stream {
             stream,
             consumer,
             subject,
             start,
             ack_wait,
+            pending_max,
         } = &self.wanted
         else {
             return Ok(None);
@@ -409,6 +431,7 @@ impl NatsSource {
             "durable_name": consumer,
             "ack_policy": "explicit",
             "ack_wait": ack_wait.as_nanos() as u64,
+            "max_ack_pending": pending_max,
             "deliver_policy": if *start == Start::All { "all" } else { "new" },
             "max_deliver": -1,
         });
@@ -428,7 +451,13 @@ impl NatsSource {
         let understood: Answer = serde_json::from_slice(&answer.payload)
             .map_err(|error| Fault::retry(format!("JetStream's answer cannot be read: {error}")))?;
         match understood.error {
-            None => Ok(Some(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"))),
+            None => Ok(Some(Pulls {
+                api: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
+                inbox,
+                pull: None,
+                pending_max: usize::try_from(*pending_max).unwrap_or(usize::MAX),
+                ack_wait: *ack_wait,
+            })),
             Some(ApiError {
                 code,
                 err_code,
@@ -461,7 +490,7 @@ impl Source for NatsSource {
             Wanted::Stream { .. } => {
                 let inbox = client.new_inbox();
                 let messages = client.subscribe(inbox.clone()).await.map_err(refused)?;
-                (messages, self.consumer(&client).await?.map(|api| (api, inbox)))
+                (messages, self.consumer(&client, inbox).await?)
             }
         };
         // The server learns of the subscription now, not when something else is sent.
@@ -469,16 +498,23 @@ impl Source for NatsSource {
         flushed
             .map_err(|_| Fault::retry("NATS does not answer"))?
             .map_err(|error| broken(&error))?;
+        let held = Arc::new(Held::default());
+        let to_hold = pulls.is_some().then(|| Arc::clone(&held));
+        let incoming = Arc::new(Mutex::new(Incoming::new(messages, 2 * MESSAGES_MAX, to_hold)));
+        let keeper = pulls.as_ref().map(|pulls| {
+            let (incoming, held) = (Arc::clone(&incoming), Arc::clone(&held));
+            Task(tokio::spawn(keep(client.clone(), incoming, held, pulls.ack_wait)))
+        });
         self.session = Some(Session {
             client,
             alive,
-            messages,
+            incoming,
             pulls,
-            pull: None,
             early: VecDeque::new(),
             connection: RandomState::new().hash_one(SystemTime::now()),
             read: 0,
-            unacknowledged: VecDeque::new(),
+            held,
+            _keeper: keeper,
         });
         Ok(())
     }
@@ -509,14 +545,7 @@ impl Source for NatsSource {
         for message in messages.drain(taken..).rev() {
             session.early.push_front(message);
         }
-        for message in messages {
-            session.read += 1;
-            if session.pulls.is_some()
-                && let Some(reply) = message.message.reply
-            {
-                session.unacknowledged.push_back((session.read, reply));
-            }
-        }
+        session.read += messages.len() as u64;
         let bookmark = Bookmark {
             v: 1,
             connection: session.connection,
@@ -539,11 +568,13 @@ impl Source for NatsSource {
             _ => return Ok(()),
         };
         let until = Instant::now() + ANSWER_WAIT;
-        while let Some((_, reply)) = session.unacknowledged.front().filter(|(number, _)| *number <= up_to) {
-            let sent = timeout_at(until, session.client.publish(reply.clone(), "+ACK".into())).await;
-            sent.map_err(|_| Fault::retry("the NATS server takes no acknowledgements"))?
-                .map_err(|error| broken(&error))?;
-            session.unacknowledged.pop_front();
+        while let Some(reply) = session.held.first(up_to) {
+            if !reply.is_empty() {
+                let sent = timeout_at(until, session.client.publish(reply, "+ACK".into())).await;
+                sent.map_err(|_| Fault::retry("the NATS server takes no acknowledgements"))?
+                    .map_err(|error| broken(&error))?;
+            }
+            session.held.settle_first();
         }
         Ok(())
     }
@@ -576,11 +607,4 @@ impl Source for NatsSource {
 
 fn broken(error: &dyn std::fmt::Display) -> Fault {
     Fault::retry(format!("the connection to the NATS server broke: {error}"))
-}
-
-/// Advisory, as every wall clock is.
-fn now_ns() -> i128 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos() as i128)
 }

@@ -125,8 +125,7 @@ async fn what_is_not_acknowledged_comes_again() {
     let config = r#", "stream": "S", "ack_wait_ms": 500"#;
     let mut first = reader(&server, config);
     opened(&mut *first, None).await;
-    let payloads: Vec<String> = (0..1000).map(|n| format!(r#"{{"n": {n}}}"#)).collect();
-    publish(&server, "s", &payloads.iter().map(String::as_str).collect::<Vec<_>>());
+    publish_all(&server, &numbered(1000));
     let (mut rows, _, position) = taken(&mut *first, 500).await;
     first.commit(&position.unwrap()).await.unwrap();
     let committed = rows.len();
@@ -146,6 +145,69 @@ async fn what_is_not_acknowledged_comes_again() {
         .count();
     assert_eq!(again, 0, "what was committed does not come again");
     second.close().await;
+}
+
+/// The first column of all that comes until nothing comes.
+async fn drained(source: &mut dyn Source) -> (Vec<String>, Option<Position>) {
+    let (mut rows, mut position) = (Vec::new(), None);
+    while let Read::Batch(read) = source.read().await.unwrap() {
+        rows.extend(
+            shown(&read.batch)
+                .lines()
+                .map(|line| line.split('|').next().unwrap().to_string()),
+        );
+        position = Some(read.position);
+    }
+    (rows, position)
+}
+
+fn numbered(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!(r#"{{"n": {n}}}"#)).collect()
+}
+
+fn publish_all(server: &Nats, payloads: &[String]) {
+    publish(server, "s", &payloads.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+/// A destination gathers for longer than the server waits, and more than the server would give by itself.
+#[tokio::test]
+async fn what_is_held_for_long_does_not_come_again() {
+    let server = server();
+    server.create_stream("S", "s", "{}");
+    let mut reader = reader(&server, r#", "stream": "S", "ack_wait_ms": 600"#);
+    opened(&mut *reader, None).await;
+    publish_all(&server, &numbered(3000));
+    let (mut rows, _, mut position) = taken(&mut *reader, 2500).await;
+    // Nobody reads, as while the pipe is full: what has come and was not read yet is held, too.
+    tokio::time::sleep(Duration::from_millis(2000)).await;
+    for _ in 0..4 {
+        let (more, last) = drained(&mut *reader).await;
+        rows.extend(more);
+        position = last.or(position);
+    }
+    let wanted: Vec<String> = (0..3000).map(|n| n.to_string()).collect();
+    assert_eq!(rows, wanted, "each of them once");
+    // One acknowledgement for all of them, and nothing is left.
+    reader.commit(&position.unwrap()).await.unwrap();
+    reader.close().await;
+    opened(&mut *reader, None).await;
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    assert_eq!(drained(&mut *reader).await.0, Vec::<String>::new());
+    reader.close().await;
+}
+
+#[tokio::test]
+async fn no_more_is_held_than_is_said() {
+    let server = server();
+    server.create_stream("S", "s", "{}");
+    let mut reader = reader(&server, r#", "stream": "S", "max_ack_pending": 40"#);
+    opened(&mut *reader, None).await;
+    publish_all(&server, &numbered(100));
+    let (rows, position) = drained(&mut *reader).await;
+    assert_eq!(rows.len(), 40);
+    reader.commit(&position.unwrap()).await.unwrap();
+    assert_eq!(drained(&mut *reader).await.0.len(), 40);
+    reader.close().await;
 }
 
 #[tokio::test]
@@ -368,6 +430,10 @@ fn mistakes_are_named() {
         (
             r#"{"url": "nats://a", "subject": "s", "consumer": "c"}"#,
             "stream: consumer and start",
+        ),
+        (
+            r#"{"url": "nats://a", "stream": "s", "max_ack_pending": 0}"#,
+            "max_ack_pending: must be from 1 to 262144",
         ),
         (
             r#"{"url": "nats://a", "stream": "s", "queue": "q"}"#,

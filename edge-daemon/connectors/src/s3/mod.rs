@@ -61,8 +61,14 @@ const AMAZON: &str = "amazonaws.com";
 ///
 /// Uploads in several parts that a crash left behind are aborted at the next start, if the key may list them
 /// (`s3:ListBucketMultipartUploads`); besides that it needs `s3:PutObject` and `s3:AbortMultipartUpload`.
+///
+/// Until a record is in an object its source waits to hear that it is safe, and so does whoever sends to a `webhook` or with
+/// `mqtt`. With `spool = {}` here, or on another daemon than the source, a buffer keeps what comes, and nobody waits.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-gathers" = {
+    "age_s": "/max_age_s", "default": 300, "bytes": "/max_bytes", "default_bytes": 16_000_000
+}))]
 struct Config {
     /// The bucket. It has to exist.
     bucket: String,

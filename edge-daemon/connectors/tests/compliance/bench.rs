@@ -18,8 +18,8 @@ use bus_schema::{
     message::RunState,
 };
 use flow::{
-    Checkpoints, DeadLetter, DeadLetters, Delivery, Due, Fault, Leaf, LetterKey, Meter, Observer, Outcome, Passage,
-    Pipe, Rejected, Shared, Sink, Source, Stand, Surroundings, Watermark,
+    Checkpoints, DeadLetter, DeadLetters, Delivery, Due, Fault, Gathered, Leaf, LetterKey, Meter, Observer, Outcome,
+    Passage, Pipe, Rejected, Shared, Sink, Source, Stand, Surroundings, Watermark,
 };
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 
@@ -184,6 +184,8 @@ struct Kept {
     column: &'static str,
     counted: Option<(&'static str, &'static str)>,
     is_shut: AtomicBool,
+    /// How long it gathers, if it does.
+    gathers: Mutex<Option<Duration>>,
     rows: AtomicU64,
     extras: AtomicU64,
     inside: Mutex<(HashMap<StreamId, Watermark>, Numbers)>,
@@ -196,6 +198,7 @@ impl Vault {
             column,
             counted,
             is_shut: AtomicBool::new(false),
+            gathers: Mutex::default(),
             rows: AtomicU64::new(0),
             extras: AtomicU64::new(0),
             inside: Mutex::default(),
@@ -205,6 +208,11 @@ impl Vault {
     /// Takes nothing from now on, or goes on.
     pub fn shut(&self, is_shut: bool) {
         self.0.is_shut.store(is_shut, Ordering::SeqCst);
+    }
+
+    /// What is committed is durable only when the first of it is so old.
+    pub fn gather(&self, age: Duration) {
+        *self.0.gathers.lock().unwrap() = Some(age);
     }
 
     /// This number never comes, and is not waited for.
@@ -232,6 +240,7 @@ impl Vault {
         Box::new(Door {
             vault: self.clone(),
             pending: Vec::new(),
+            since: None,
         })
     }
 }
@@ -239,36 +248,19 @@ impl Vault {
 struct Door {
     vault: Vault,
     pending: Vec<Delivery>,
+    /// When the first of them was committed.
+    since: Option<Instant>,
 }
 
-#[async_trait]
-impl Sink for Door {
-    async fn open(&mut self) -> Result<(), Fault> {
-        self.pending.clear();
-        Ok(())
+impl Door {
+    fn gathers(&self) -> Option<Duration> {
+        *self.vault.0.gathers.lock().unwrap()
     }
 
-    async fn watermark(&mut self, stream: &StreamId) -> Result<Option<Watermark>, Fault> {
-        Ok(self.vault.0.inside.lock().unwrap().0.get(stream).cloned())
-    }
-
-    fn keeps_watermark(&self) -> bool {
-        true
-    }
-
-    async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
-        self.pending.extend(deliveries.iter().cloned());
-        Ok(Vec::new())
-    }
-
-    async fn commit(&mut self) -> Result<(), Fault> {
-        while self.vault.0.is_shut.load(Ordering::SeqCst) {
-            tokio::time::sleep(LOOK).await;
-        }
-        // Yields, so that a life can end between the two steps.
-        tokio::task::yield_now().await;
+    fn keep(&mut self) {
         let kept = &self.vault.0;
         let mut inside = kept.inside.lock().unwrap();
+        self.since = None;
         for delivery in self.pending.drain(..) {
             let before = inside.0.get(&delivery.stream).cloned().unwrap_or_default();
             assert!(delivery.seq > before.seq, "{} after {}", delivery.seq, before.seq);
@@ -293,6 +285,62 @@ impl Sink for Door {
             let after = before.after(&delivery, 0);
             inside.0.insert(delivery.stream, after);
         }
+    }
+}
+
+#[async_trait]
+impl Sink for Door {
+    async fn open(&mut self) -> Result<(), Fault> {
+        if self.gathers().is_none() {
+            self.pending.clear();
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, _: &StreamId, _: &Watermark) {
+        self.pending.clear();
+    }
+
+    fn gathered(&self, stream: &StreamId) -> Option<Gathered> {
+        self.gathers()?;
+        let before = self.vault.0.inside.lock().unwrap().0.get(stream).cloned();
+        let pending = self.pending.iter().filter(|delivery| delivery.stream == *stream);
+        Some(Gathered {
+            mark: pending.fold(before.unwrap_or_default(), |mark, delivery| mark.after(delivery, 0)),
+            is_durable: self.pending.is_empty(),
+        })
+    }
+
+    async fn complete(&mut self, _: &StreamId) -> Result<(), Fault> {
+        self.keep();
+        Ok(())
+    }
+
+    async fn watermark(&mut self, stream: &StreamId) -> Result<Option<Watermark>, Fault> {
+        Ok(self.vault.0.inside.lock().unwrap().0.get(stream).cloned())
+    }
+
+    fn keeps_watermark(&self) -> bool {
+        true
+    }
+
+    async fn write(&mut self, deliveries: &[Delivery]) -> Result<Vec<Rejected>, Fault> {
+        self.pending.extend(deliveries.iter().cloned());
+        Ok(Vec::new())
+    }
+
+    async fn commit(&mut self) -> Result<(), Fault> {
+        while self.vault.0.is_shut.load(Ordering::SeqCst) {
+            tokio::time::sleep(LOOK).await;
+        }
+        // Yields, so that a life can end between the two steps.
+        tokio::task::yield_now().await;
+        if let Some(age) = self.gathers().filter(|_| !self.pending.is_empty())
+            && self.since.get_or_insert_with(Instant::now).elapsed() < age
+        {
+            return Ok(());
+        }
+        self.keep();
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ mod broker_worlds;
 mod counter;
 mod database_worlds;
 mod file_worlds;
+mod gathering;
 mod http_worlds;
 mod live_worlds;
 mod numbers;

@@ -43,6 +43,10 @@ while a connector has no line.
 - **reconnect**: the server is stopped and started again, twice. Everything arrives.
 - **leak**: it runs, is stopped and begins anew again and again, and the process takes no more memory: three seconds in the
   tests, ten minutes with `cargo xtask compliance --leak 10`.
+
+Sources whose system waits for an acknowledgement (`mqtt`, `nats` with a stream, `webhook`) are also run into a destination where
+what is committed is durable only after a while, as in an object store: for longer than JetStream waits by itself, and with more
+messages than it or the broker gives without an acknowledgement. Everything arrives, each record once.
 ";
 
 /// How a run for leaks came out.

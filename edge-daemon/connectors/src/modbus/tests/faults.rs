@@ -6,6 +6,8 @@ use std::{
 };
 
 use testkit::Link;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_serial::{SerialPort as _, SerialStream};
 
 use super::*;
 
@@ -217,6 +219,65 @@ async fn a_late_answer_is_not_taken_for_another() {
     }
     source.close().await;
     assert!(device.join().unwrap() >= 4);
+}
+
+/// A device on a pty that answers one question after the other, each register with its own address, and takes its time with
+/// some of them.
+async fn dawdler(mut line: SerialStream, delays_ms: &'static [u64]) {
+    let mut question = [0; 8];
+    for delay in delays_ms.iter().cycle() {
+        // While nobody has the other end, that is an error.
+        while AsyncReadExt::read_exact(&mut line, &mut question).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(*delay)).await;
+        let [unit, function, a, b, ..] = question;
+        let mut answer = vec![unit, function, 2, a, b];
+        answer.extend(crate::modbus::frame::checksum(&answer).to_le_bytes());
+        let _ = AsyncWriteExt::write_all(&mut line, &answer).await;
+    }
+}
+
+/// An RTU answer does not say which question it belongs to.
+#[tokio::test]
+async fn a_late_answer_on_a_serial_line_is_not_taken_for_another() {
+    // What is late comes while the question is asked again, after that, or after all of it.
+    for (retries, delays_ms) in [
+        (1, &[500, 20, 0, 0][..]),
+        (1, &[0, 0, 700, 20, 0][..]),
+        (3, &[900, 10, 0, 0, 0, 0][..]),
+        (0, &[550, 0, 0][..]),
+    ] {
+        let (device, end) = SerialStream::pair().unwrap();
+        let port = end.name().unwrap();
+        // Whoever opens it wants it alone.
+        drop(end);
+        let device = tokio::spawn(dawdler(device, delays_ms));
+        let place = json!({
+            "serial": {"device": port, "parity": "none"}, "timeout_ms": 300, "retries": retries, "max_gap": 0,
+        });
+        let mut source = modbus(&place, &json!([holding("a", 7), holding("b", 70)]));
+        let mut opened = source.open(None).await;
+        for _ in 0..5 {
+            if opened.is_err() {
+                opened = source.open(None).await;
+            }
+        }
+        opened.unwrap();
+        let mut whole = 0;
+        for _ in 0..4 {
+            let row = look(&mut *source).await.unwrap();
+            let values: Vec<&str> = row.split('|').collect();
+            assert!(
+                ["7", "~"].contains(&values[1]) && ["70", "~"].contains(&values[2]),
+                "{row}, with {delays_ms:?}"
+            );
+            whole += usize::from(row == "1|7|70|~");
+        }
+        assert!(whole > 0, "{delays_ms:?}");
+        source.close().await;
+        device.abort();
+    }
 }
 
 #[tokio::test]

@@ -656,13 +656,7 @@ impl Agent {
         }
         self.tell_letters(&plane.node, streams.iter().any(|stream| stream.ledger.dead > 0))
             .await;
-        let workflows = self.board.drifts(Instant::now());
-        let has_drift = !workflows.is_empty();
-        if self.told_drift.swap(has_drift, Ordering::Relaxed) || has_drift {
-            if let Err(error) = self.session.send(&plane.node, &Drifts { workflows }).await {
-                tracing::debug!(%error, "drift could not be told");
-            }
-        }
+        self.tell_drift(&plane.node).await;
         for streams in streams.chunks(REPORTS_PER_MESSAGE) {
             let reports = StreamReports {
                 boot: self.secure.epoch(),
@@ -676,6 +670,19 @@ impl Agent {
             if let Err(error) = self.session.send(&plane.node, &message).await {
                 tracing::debug!(%error, "what was carried could not be sent");
             }
+        }
+    }
+
+    /// Says what drift was met lately, and once that there is none any more.
+    async fn tell_drift(&self, plane: &NodeId) {
+        let workflows = self.board.drifts(Instant::now());
+        let has_drift = !workflows.is_empty();
+        if !has_drift && !self.told_drift.load(Ordering::Relaxed) {
+            return;
+        }
+        match self.session.send(plane, &Drifts { workflows }).await {
+            Ok(()) => self.told_drift.store(has_drift, Ordering::Relaxed),
+            Err(error) => tracing::debug!(%error, "drift could not be told"),
         }
     }
 

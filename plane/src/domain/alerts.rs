@@ -404,10 +404,8 @@ impl Alerts {
         if !alert.firing || rule.when == AlertKind::Drift {
             alert.summary = summary;
         }
-        if !alert.firing {
-            if alert.held_ms >= rule.for_s.saturating_mul(1_000) {
-                (alert.firing, alert.since_unix_ms) = (true, now_unix_ms);
-            }
+        if !alert.firing && alert.held_ms >= rule.for_s.saturating_mul(1_000) {
+            (alert.firing, alert.since_unix_ms) = (true, now_unix_ms);
         }
     }
 

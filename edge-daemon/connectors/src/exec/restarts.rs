@@ -5,7 +5,7 @@ use std::time::Duration;
 use flow::Fault;
 
 /// How long it rests then. Nobody may be near who could begin it again, so it is never given up.
-const REST: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_secs(30);
 
 /// Counts ends of a process between which nothing came of it.
 #[derive(Debug)]

@@ -73,7 +73,7 @@ struct Config {
     quiet_ms_max: Option<u64>,
     /// The column to go on after.
     cursor: Option<String>,
-    /// How often in a row it may fail without having given a record, before it is started once a minute only, until one comes.
+    /// How often in a row it may fail without having given a record, before it is started once in half a minute only, until one comes.
     /// Up to then it is started again later and later, after ten seconds at most. It is never given up. 0: no minute.
     #[serde(default = "failures_usual")]
     failures_max: u32,

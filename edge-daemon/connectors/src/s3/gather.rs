@@ -15,7 +15,7 @@ use flow::{Delivery, Fault, Gathered, Watermark};
 
 use super::{
     Prefix,
-    pack::{self, Form, Wider},
+    pack::{self, Form, Raw, Wider},
 };
 use crate::file::{
     encode::{CsvRows, JsonRows, push_csv_header},
@@ -381,12 +381,16 @@ impl Gatherings {
         due.next().map(|(stream, _)| *stream)
     }
 
-    /// What becomes the next object of a lineage: its name, what is gathered and how long that is, and how it is made of that.
-    pub(super) fn next(&self, stream: &StreamId) -> Option<(String, (Arc<File>, u64), Option<Form>)> {
+    /// What becomes the next object of a lineage: its name, and what is gathered.
+    pub(super) fn next(&self, stream: &StreamId) -> Option<(String, Raw)> {
         let lineage = self.lineages.get(stream)?;
         let object = lineage.objects.iter().find(|object| !object.is_stored)?;
-        let form = object.form(&self.encoding);
-        Some((object.name.clone(), (object.file.clone()?, object.length), form))
+        let raw = Raw {
+            file: object.file.clone()?,
+            length: object.length,
+            form: object.form(&self.encoding),
+        };
+        Some((object.name.clone(), raw))
     }
 
     /// The object that was the next one is stored. Once all are, nothing is gathered any more.
@@ -561,8 +565,8 @@ mod tests {
     }
 
     async fn text(gatherings: &Gatherings) -> String {
-        let (_, gathered, form) = gatherings.next(&StreamId::from_hash(&[1; 32])).unwrap();
-        let packed = pack::pack(gathered, form, pack::Packing::None, std::env::temp_dir()).await;
+        let (_, raw) = gatherings.next(&StreamId::from_hash(&[1; 32])).unwrap();
+        let packed = pack::pack(raw, pack::Packing::None, std::env::temp_dir()).await;
         let packed = packed.unwrap();
         let bytes = packed.part(0, packed.length() as usize).await.unwrap();
         String::from_utf8(bytes).unwrap()

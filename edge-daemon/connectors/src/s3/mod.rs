@@ -267,8 +267,8 @@ struct S3Sink {
 impl S3Sink {
     /// Makes objects of what is gathered of a lineage.
     async fn store_all(&mut self, stream: StreamId) -> Result<(), Fault> {
-        while let Some((name, gathered, form)) = self.gatherings.next(&stream) {
-            let packed = pack::pack(gathered, form, self.packing, self.base_dir.clone()).await?;
+        while let Some((name, raw)) = self.gatherings.next(&stream) {
+            let packed = pack::pack(raw, self.packing, self.base_dir.clone()).await?;
             self.store.put(&name, &packed).await?;
             self.gatherings.stored(&stream);
         }

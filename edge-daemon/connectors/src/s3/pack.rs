@@ -59,6 +59,15 @@ pub(super) fn unnamed(base_dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// What is gathered for an object.
+pub(super) struct Raw {
+    pub file: Arc<File>,
+    /// Bytes of it.
+    pub length: u64,
+    /// How the object is made of them; `None`: it is just them.
+    pub form: Option<Form>,
+}
+
 /// How an object is made of rows of CSV that were gathered before it had all its columns.
 pub(super) struct Form {
     /// Bytes at the beginning that are left out: the header of then.
@@ -121,8 +130,7 @@ impl Packed {
 
 /// Packs what is gathered: the same rows become the same bytes.
 pub(super) async fn pack(
-    (file, length): (Arc<File>, u64),
-    form: Option<Form>,
+    Raw { file, length, form }: Raw,
     packing: Packing,
     base_dir: PathBuf,
 ) -> Result<Packed, Fault> {

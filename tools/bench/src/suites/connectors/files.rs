@@ -127,7 +127,7 @@ pub(super) fn races(inputs: &Inputs, rows: u64) -> Vec<Race<'_>> {
             note: "serde_json; a directory with one file of JSON lines",
             rows,
             ours: Box::new(move |dir| {
-                let from = linked(&[lines.clone()], dir)?;
+                let from = linked(std::slice::from_ref(lines), dir)?;
                 let source = format!("{}format = \"json_lines\"\n", files_source(&from));
                 let text = format!("{source}{}", into_file(&out(dir)));
                 let seconds = to_its_end(dir, &text)?;

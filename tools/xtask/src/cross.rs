@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::metadata::Metadata;
-use crate::programs::PROGRAMS;
+use crate::programs::{self, PROGRAMS};
 use crate::{cmd, setup};
 
 /// What gateways are.
@@ -42,6 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
             let mut build = build(&zigbuild, target)?;
             build
                 .args(["zigbuild", "--release", "--target", target, "-p", package])
+                .args(programs::settings(package))
                 .env("CARGO_TARGET_DIR", &dir);
             cmd::run(&mut build)?;
         }

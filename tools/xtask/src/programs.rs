@@ -12,6 +12,15 @@ pub const PROGRAMS: [(&str, &str); 4] = [
     ("broker", "mycelial-broker"),
 ];
 
+/// What cargo is told about the release build of one program beside the workspace's profile. The plane's database is built to be
+/// small: it takes a few records a second, and the daemons' thousands.
+pub fn settings(package: &str) -> &'static [&'static str] {
+    match package {
+        "plane" => &["--config", "profile.release.package.libsqlite3-sys.opt-level=\"s\""],
+        _ => &[],
+    }
+}
+
 /// Builds all of them for this machine.
 pub fn build_all(profile: &str) -> Result<()> {
     build(profile, &PROGRAMS.map(|(package, _)| package))
@@ -34,6 +43,9 @@ pub fn build(profile: &str, packages: &[&str]) -> Result<()> {
         build.args(["build", "--profile", profile, "--bins"]);
         for package in packages {
             build.args(["-p", package]);
+            if profile == "release" {
+                build.args(settings(package));
+            }
         }
         cmd::run(&mut build)?;
     }

@@ -109,6 +109,15 @@ const NEEDS: &[Need] = &[
         to: Purpose::Test,
     },
     Need {
+        what: "openssl",
+        from: Source::Apt {
+            programs: &["openssl"],
+            packages: &["openssl"],
+            service: None,
+        },
+        to: Purpose::Test,
+    },
+    Need {
         what: "nats-server",
         from: Source::Apt {
             programs: &["nats-server"],

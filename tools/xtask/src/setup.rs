@@ -474,7 +474,7 @@ mod tests {
 
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "C compiler, Valgrind, mosquitto, mosquitto's clients, nats-server, PostgreSQL, MariaDB, InfluxDB, curl, iproute2, libfaketime, \
+            "C compiler, Valgrind, mosquitto, mosquitto's clients, openssl, nats-server, PostgreSQL, MariaDB, InfluxDB, curl, iproute2, libfaketime, \
              Chromium, Node.js, rsyslog, SQLite's shell, Python"
         );
         for path in [
@@ -494,7 +494,7 @@ mod tests {
         fs::create_dir(bin.join("ip")).unwrap();
         assert_eq!(
             names(missing(from_apt(), &dirs)),
-            "Valgrind, mosquitto's clients, PostgreSQL, MariaDB, InfluxDB, curl, iproute2, libfaketime, Node.js, rsyslog, SQLite's shell, Python"
+            "Valgrind, mosquitto's clients, openssl, PostgreSQL, MariaDB, InfluxDB, curl, iproute2, libfaketime, Node.js, rsyslog, SQLite's shell, Python"
         );
         fs::remove_dir_all(root).unwrap();
     }

@@ -195,8 +195,7 @@ fn decide(state: &State, caller: &Caller, call: ApiCall, env: &Env<'_>) -> Resul
         }
         ApiCall::WorkflowValidate { text } => {
             let fleet = fleet(state, &text, env.sight, env.now);
-            let found =
-                workflow::validate(&text, &fleet).and_then(|spec| deploy::without_secrets(state, &spec, &text, &fleet));
+            let found = deploy::comes_in(state, &text, &fleet);
             ApiResult::Problems(found.err().unwrap_or_default())
         }
         ApiCall::WorkflowApply { text, expect_revision } => {

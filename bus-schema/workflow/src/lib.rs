@@ -96,9 +96,22 @@ pub fn check(spec: &Spec, fleet: &Fleet) -> Vec<Problem> {
     in_order(wrong(spec, fleet))
 }
 
-/// [`parse`] and [`check`] in one, so that a text's own mistakes do not hide what the fleet cannot do. A spec that comes
-/// back compiles. Only here it is told that a sender would wait for longer than it can: what runs already goes on.
+/// What can run, and would do what its author wants: [`sound`] and without [`waits`].
 pub fn validate(text: &str, fleet: &Fleet) -> Result<Spec, Vec<Problem>> {
+    let spec = sound(text, fleet)?;
+    let problems = waits(&spec, fleet);
+    if problems.is_empty() { Ok(spec) } else { Err(problems) }
+}
+
+/// Sources of a sound text whose senders would wait for longer than they can. It runs all the same.
+pub fn waits(spec: &Spec, fleet: &Fleet) -> Vec<Problem> {
+    let compiled = compile(spec, fleet, 0);
+    in_order(compiled.map_or_else(|problems| problems, |compiled| waits::check(spec, fleet, &compiled)))
+}
+
+/// [`parse`] and [`check`] in one, so that a text's own mistakes do not hide what the fleet cannot do. A spec that comes
+/// back compiles.
+pub fn sound(text: &str, fleet: &Fleet) -> Result<Spec, Vec<Problem>> {
     let reading = parse::read(text);
     let mut problems = reading.problems;
     if reading.is_toml {
@@ -108,11 +121,6 @@ pub fn validate(text: &str, fleet: &Fleet) -> Result<Spec, Vec<Problem>> {
             problems.extend(wrong(&reading.spec, fleet));
         }
     }
-    if !problems.is_empty() {
-        return Err(in_order(problems));
-    }
-    let compiled = compile(&reading.spec, fleet, 0)?;
-    let problems = waits::check(&reading.spec, fleet, &compiled);
     if !problems.is_empty() {
         return Err(in_order(problems));
     }

@@ -94,13 +94,13 @@ impl<'a> Outlet<'a> {
         self.gathered.is_some()
     }
 
-    /// Does its part until it works, or until it works better with more and there is more.
+    /// Does its part until it works, or until it works better with more, where it can get some.
     pub(crate) async fn deliver(
         &mut self,
         deliveries: &[Delivery],
         phase: Phase,
         around: &Surroundings,
-        has_more: &(dyn Fn() -> bool + Sync),
+        takes_more: bool,
     ) -> Result<Progress, End> {
         let mut phase = phase;
         while let Err(fault) = self.attempt(deliveries, phase, around).await {
@@ -113,7 +113,7 @@ impl<'a> Outlet<'a> {
             if phase == Phase::Commit {
                 phase = Phase::Both;
             }
-            if phase == Phase::Both && self.wants_company && has_more() {
+            if phase == Phase::Both && self.wants_company && takes_more {
                 return Ok(Progress::WantsMore);
             }
         }

@@ -226,9 +226,7 @@ impl<'a> Reader<'a> {
                     return Ok(Some(Outcome::Stopped));
                 };
                 let mut work = work?;
-                if self.may_have_grown() {
-                    self.widen(&mut work).await;
-                }
+                self.widen(&mut work).await;
                 self.entered(&work);
                 permit.send(work);
                 Ok(None)
@@ -269,21 +267,18 @@ impl<'a> Reader<'a> {
             read_at: std::time::Instant::now(),
             room,
         };
-        if self.may_have_grown() {
-            self.widen(&mut work).await;
-        }
+        self.widen(&mut work).await;
         self.entered(&work);
         permit.send(work);
         Ok(())
     }
 
-    /// Whether the last batch may have become more than it was.
-    fn may_have_grown(&mut self) -> bool {
-        std::mem::take(&mut self.has_made) || self.memory.is_used()
-    }
-
-    /// Makes room for what a batch became.
+    /// Makes room for what the last batch became, where that may be more than it was.
     async fn widen(&mut self, work: &mut Work) {
+        let may_have_grown = std::mem::take(&mut self.has_made) || self.memory.is_used() || !work.before.is_empty();
+        if !may_have_grown {
+            return;
+        }
         let bytes = (work.part_bytes_max() + work.position.as_bytes().len()).min(INFLIGHT_BYTES_MAX);
         let more = bytes.saturating_sub(work.room.num_permits()) as u32;
         // All others that have room are on their way to the writing half, which gives theirs back: this cannot wait for ever.
@@ -629,9 +624,7 @@ impl<'a> Reader<'a> {
             read_at: std::time::Instant::now(),
             room,
         };
-        if self.may_have_grown() {
-            self.widen(&mut work).await;
-        }
+        self.widen(&mut work).await;
         self.entered(&work);
         permit.send(work);
         Ok(true)

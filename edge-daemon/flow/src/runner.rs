@@ -210,6 +210,20 @@ fn has_room(group: &[Work]) -> bool {
     group.len() < GROUP_BATCHES_MAX && rows < GROUP_ROWS_MAX && bytes < GROUP_BYTES_MAX
 }
 
+/// Lets go of the room that a group has beyond its share.
+fn give_room_back(group: &mut [Work]) {
+    let mut beyond = group
+        .iter()
+        .map(Work::bytes)
+        .sum::<usize>()
+        .saturating_sub(GROUP_BYTES_MAX);
+    for work in group {
+        let some = beyond.min(work.bytes());
+        drop(work.room.split(some));
+        beyond -= some;
+    }
+}
+
 struct Writer<'a> {
     leaves: Vec<Outlet<'a>>,
     around: &'a Surroundings,
@@ -263,7 +277,7 @@ impl Writer<'_> {
         let is_wanted =
             |outlet: &&mut Outlet<'_>| outlet.is_gathering() || phase == Phase::Commit && outlet.leaf.sink.is_due();
         for outlet in self.leaves.iter_mut().filter(is_wanted) {
-            outlet.deliver(&[], phase, self.around, &|| false).await?;
+            outlet.deliver(&[], phase, self.around, false).await?;
         }
         self.release().await
     }
@@ -278,7 +292,7 @@ impl Writer<'_> {
         } else {
             for phase in [Phase::Write, Phase::Commit] {
                 for (outlet, deliveries) in self.leaves.iter_mut().zip(&parts) {
-                    outlet.deliver(deliveries, phase, self.around, &|| false).await?;
+                    outlet.deliver(deliveries, phase, self.around, false).await?;
                     if phase == Phase::Write {
                         crash_point::at!(RunnerBetweenLeaves);
                     }
@@ -302,14 +316,21 @@ impl Writer<'_> {
         receiver: &mut mpsc::Receiver<Work>,
     ) -> Result<(), End> {
         loop {
-            let has_more = || has_room(group) && !receiver.is_empty();
             for (outlet, deliveries) in self.leaves.iter_mut().zip(&*parts) {
-                let progress = outlet.deliver(deliveries, Phase::Both, self.around, &has_more).await?;
+                let progress = outlet.deliver(deliveries, Phase::Both, self.around, true).await?;
                 if progress == Progress::Done {
                     return Ok(());
                 }
             }
+            let rows: usize = parts.iter().flatten().map(|delivery| delivery.batch.rows()).sum();
+            if group.len() >= GROUP_BATCHES_MAX || rows >= GROUP_ROWS_MAX {
+                continue;
+            }
             let mut more: Vec<Work> = receiver.try_recv().into_iter().collect();
+            if more.is_empty() {
+                // However large it is that waits for company: there is room for some to come.
+                give_room_back(group);
+            }
             for (part, deliveries) in parts.iter_mut().zip(self.prepare(&mut more).await?) {
                 part.extend(deliveries);
             }
@@ -321,9 +342,11 @@ impl Writer<'_> {
     async fn prepare(&mut self, works: &mut [Work]) -> Result<Vec<Vec<Delivery>>, End> {
         let letters = works.iter_mut().flat_map(|work| std::mem::take(&mut work.letters));
         self.keep(letters.collect()).await?;
-        let tried = works
-            .iter()
-            .filter_map(|work| work.tried.map(|(_, before)| (work.seq, before)));
+        let tried = works.iter().filter_map(|work| Some((work, work.tried?.1)));
+        let tried = tried.flat_map(|(work, before)| {
+            let pieces = work.before.iter().map(|piece| piece.seq);
+            pieces.chain([work.seq]).map(move |seq| (seq, before))
+        });
         let tried: Vec<_> = tried.collect();
         for outlet in &mut self.leaves {
             outlet.tried.extend(tried.iter().copied());

@@ -10,11 +10,14 @@ use std::{
 
 use async_trait::async_trait;
 use bus_schema::{data::Batch, id::StreamId};
-use flow::{Delivery, Fault, Outcome, Outside, Rejected, Sink, Stage, Transform, Transformed, Trouble, Watermark};
+use flow::{
+    Delivery, Fault, Outcome, Outside, Position, Read, Rejected, Sink, Source, Stage, Transform, Transformed, Trouble,
+    Watermark,
+};
 use proptest::prelude::*;
 use support::{
     Buffer, Numbers, Replaying, Table, World, leaf, lives, paused, pipe, run_until, stage, surroundings, troubled,
-    wanted,
+    values, wanted, with_content,
 };
 
 /// What a watcher is told of each node adds up, and the leaf knows how much went through it.
@@ -347,5 +350,60 @@ fn what_failed_comes_again_with_what_has_come_since() {
         assert_eq!(run.is_err(), account.buffered > 0, "{run:?} {account:?}");
         assert!(wanted.len() - records.len() < 9, "{asked:?}");
         assert_eq!(account.delivered, records.len() as u64);
+    });
+}
+
+/// Its first batch takes all the room there is.
+struct LargeFirst {
+    numbers: Numbers,
+    has_given: bool,
+}
+
+#[async_trait]
+impl Source for LargeFirst {
+    async fn open(&mut self, after: Option<&Position>) -> Result<(), Fault> {
+        self.numbers.open(after).await
+    }
+
+    async fn read(&mut self) -> Result<Read, Fault> {
+        let mut read = self.numbers.read().await?;
+        if let Read::Batch(read) = &mut read
+            && !std::mem::replace(&mut self.has_given, true)
+        {
+            read.batch = with_content(&values(&read.batch), 400 * 1024);
+        }
+        Ok(read)
+    }
+
+    async fn commit(&mut self, position: &Position) -> Result<(), Fault> {
+        self.numbers.commit(position).await
+    }
+}
+
+/// However large it is that waits for company: there is room for others to come.
+#[test]
+fn what_is_large_gets_company_too() {
+    paused(async {
+        let world = World::numbers(7, 60);
+        let asked = Arc::default();
+        let sink = Sociable {
+            table: Table::new(&world, "table"),
+            least: 12,
+            asked: Arc::clone(&asked),
+        };
+        let source = LargeFirst {
+            numbers: Numbers::new(&world),
+            has_given: false,
+        };
+        let pipe = pipe(source, Vec::new(), vec![leaf(&world, "table", None, sink)]);
+        let (around, _stop) = surroundings(&world);
+        let run = tokio::time::timeout(std::time::Duration::from_secs(600), flow::run(pipe, around)).await;
+        let (records, asked) = (world.records("table"), asked.lock().unwrap().clone());
+        assert!(asked[0] < 12 && records.len() > 12, "{asked:?}");
+        assert_eq!(records, (1..=records.len() as i64).collect::<Vec<_>>());
+        let account = world.lock().meters["table"].account();
+        assert!(account.balances(), "{account:?}");
+        assert_eq!(run.is_err(), account.buffered > 0, "{run:?} {account:?}");
+        assert!(60 - records.len() < 12, "{asked:?}");
     });
 }

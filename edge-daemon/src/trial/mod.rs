@@ -222,20 +222,22 @@ impl Trial<'_> {
                 came.push((from.to_string(), batch.clone()));
                 continue;
             }
-            let mut step = Step {
-                node: node.id.clone(),
-                from: from.to_string(),
-                came: batch.rows(),
-                batch: batch.clone(),
-                rejected: Vec::new(),
+            let done = match node.role {
+                ComponentRole::Transform => self.apply(spec, node, batch)?,
+                _ => vec![batch.clone().into()],
             };
-            if node.role == ComponentRole::Transform {
-                let done = self.apply(spec, node, batch)?;
-                (step.batch, step.rejected) = (done.batch, done.rejected);
+            let mut came = batch.rows();
+            for flow::Transformed { batch, rejected } in done {
+                let step = Step {
+                    node: node.id.clone(),
+                    from: from.to_string(),
+                    came: std::mem::take(&mut came),
+                    batch: batch.clone(),
+                    rejected,
+                };
+                steps.push(step);
+                self.lead(spec, &node.id, &batch, (&mut *steps, &mut *waiting))?;
             }
-            let out = step.batch.clone();
-            steps.push(step);
-            self.lead(spec, &node.id, &out, (&mut *steps, &mut *waiting))?;
         }
         Ok(())
     }
@@ -284,7 +286,8 @@ impl Trial<'_> {
         }
     }
 
-    fn apply(&self, spec: &Spec, node: &Node, batch: &Batch) -> Result<flow::Transformed, Failure> {
+    /// What a transform makes of a batch, in as many pieces as it takes.
+    fn apply(&self, spec: &Spec, node: &Node, batch: &Batch) -> Result<Vec<flow::Transformed>, Failure> {
         let problem = |key: &str, message: String| {
             let problem = spec.config_problem(node, key, message);
             invalid("the workflow has a problem".to_string(), vec![problem])
@@ -304,10 +307,21 @@ impl Trial<'_> {
             transform.restore(None, flow::STATES_BYTES_MAX).map_err(wrong)?;
         }
         if let Some(outside) = transform.outside() {
-            return self.runtime.block_on(outside.apply(batch.clone())).map_err(wrong);
+            let done = self.runtime.block_on(outside.apply(batch.clone()));
+            return done.map(|done| vec![done]).map_err(wrong);
         }
-        // The given records are all there are: what is held back for more comes out.
-        transform.finish(batch.clone()).map_err(wrong)
+        let (mut pieces, mut begun_at) = (Vec::new(), 0);
+        loop {
+            // The given records are all there are: what is held back for more comes out.
+            let rest: Vec<usize> = (begun_at..batch.rows()).collect();
+            let mut done = transform.finish(batch.take(&rest)).map_err(wrong)?;
+            done.rejected.iter_mut().for_each(|(row, _)| *row += begun_at);
+            pieces.push(done);
+            match transform.left() {
+                0 => return Ok(pieces),
+                left => begun_at = batch.rows().saturating_sub(left).max(begun_at + 1),
+            }
+        }
     }
 }
 
@@ -404,6 +418,43 @@ from = "fahrenheit"
             let found = verdicts(tests);
             assert!(found.contains(wanted), "{tests}:\n{found}");
         }
+    }
+
+    #[test]
+    fn what_comes_in_pieces_is_all_there() {
+        let text = TEXT
+            .replace("type = \"filter\"", "type = \"flatten\"")
+            .replace("where = \"celsius * 1 > 30\"", "columns = [\"v\"]");
+        let record = |row: usize| {
+            let keys: Vec<String> = (0..40).map(|key| format!("\"k{row}_{key}\": 1")).collect();
+            format!("{{\"celsius\": 1.0, \"v\": {{{}}}}}\n", keys.join(", "))
+        };
+        let given = vec![Given {
+            source: "readings".to_string(),
+            lines: (0..30).map(record).collect(),
+            types: Vec::new(),
+        }];
+        trial(&text, |trial, text| {
+            let text = text.to_string();
+            let TrialResult::Steps(steps) = trial.answer(&TrialCall::Preview { text, given }) else {
+                panic!("no steps")
+            };
+            let of = |node: &str| {
+                let steps = steps.iter().filter(|step| step.node == node);
+                let rows = steps.map(|step| {
+                    (
+                        step.came,
+                        Batch::decode(&step.batch).unwrap().rows(),
+                        step.rejected.len(),
+                    )
+                });
+                rows.fold((0, 0, 0), |sum, rows| (sum.0 + rows.0, sum.1 + rows.1, sum.2 + rows.2))
+            };
+            assert!(steps.iter().filter(|step| step.node == "hot").count() > 1);
+            for node in ["hot", "fahrenheit", "out"] {
+                assert_eq!((of(node).1, of(node).2), (30, 0), "{node}");
+            }
+        });
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(super) fn prepare(
         return Err(failure(FailureKind::Forbidden, message.to_string(), ASK_OTHERS.into()));
     }
     let fleet = fleet(state, &text, env.sight, env.now);
-    let spec = workflow::validate(&text, &fleet).map_err(faulty)?;
+    let spec = comes_in(state, &text, &fleet).map_err(faulty)?;
     let name = spec.name().to_string();
     state
         .workflows
@@ -65,7 +65,6 @@ pub(super) fn prepare(
     }
     // The same text again is not another revision; but it is compiled anew, because daemons may have changed.
     let unchanged = before.filter(|revision| revision.text == text);
-    without_secrets(state, &spec, &text, &fleet).map_err(faulty)?;
     let number = unchanged.map_or_else(|| state.workflows.next_number(&name), |revision| revision.number);
     if before.is_none() && state.workflows.len() >= WORKFLOWS_MAX {
         let message = format!("a fleet has at most {WORKFLOWS_MAX} workflows");
@@ -118,26 +117,23 @@ pub(super) fn not_rolling(state: &State, name: &str) -> Result<(), Failure> {
     Err(failure(FailureKind::Conflict, message, hint))
 }
 
-/// No text comes in that has a secret in it as it is; the one in force is there already.
-pub(super) fn without_secrets(
-    state: &State,
-    spec: &workflow::Spec,
-    text: &str,
-    fleet: &workflow::Fleet,
-) -> Result<(), Vec<Problem>> {
+/// A text that may come in: none with a secret in it as it is, and none whose senders would wait for longer than they can. The one
+/// in force is there already, and may come again.
+pub(super) fn comes_in(state: &State, text: &str, fleet: &workflow::Fleet) -> Result<workflow::Spec, Vec<Problem>> {
+    let spec = workflow::sound(text, fleet)?;
     let current = state.workflows.get(spec.name());
     if current.is_some_and(|revision| revision.text == text) {
-        return Ok(());
+        return Ok(spec);
     }
-    let plain = workflow::plain_secrets(spec, fleet);
-    if plain.is_empty() { Ok(()) } else { Err(plain) }
+    let mut problems = workflow::plain_secrets(&spec, fleet);
+    problems.extend(workflow::waits(&spec, fleet));
+    if problems.is_empty() { Ok(spec) } else { Err(problems) }
 }
 
 /// What applying a text would change.
 pub(super) fn diff(state: &State, text: &str, env: &Env<'_>) -> Result<WorkflowDiff, Failure> {
     let fleet = fleet(state, text, env.sight, env.now);
-    let spec = workflow::validate(text, &fleet).map_err(faulty)?;
-    without_secrets(state, &spec, text, &fleet).map_err(faulty)?;
+    let spec = comes_in(state, text, &fleet).map_err(faulty)?;
     let before = state.workflows.get(spec.name());
     let old = before.and_then(|revision| workflow::parse(&revision.text).ok());
     let number = before.map_or(0, |revision| revision.number);
@@ -251,4 +247,51 @@ pub(super) fn tell(
         changes,
         result: ApiResult::Rollouts(vec![view]),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bus_schema::plan::{ComponentRole, Descriptor};
+
+    use super::*;
+    use crate::domain::testing::{node, state};
+
+    #[test]
+    fn what_is_in_force_may_come_again() {
+        let descriptor = |role, name: &str, schema: &str| Descriptor {
+            role,
+            name: name.into(),
+            summary: String::new(),
+            schema: schema.into(),
+            example: String::new(),
+            inputs_max: u16::from(role == ComponentRole::Destination),
+            durable: true,
+        };
+        let asks = r##"{"type": "object", "properties": {"token": {"$ref": "#/$defs/SecretRef"}},
+            "$defs": {"SecretRef": {"anyOf": [{"type": "string"}, {"type": "object"}]}},
+            "x-waits": {"answer_ms": "/answer_ms_max", "default": 30000, "bytes": "/body_bytes_max", "default_bytes": 1000}}"##;
+        let gathers = r#"{"type": "object",
+            "x-gathers": {"age_s": "/max_age_s", "default": 300, "bytes": "/max_bytes", "default_bytes": 16000000}}"#;
+        let components = [
+            descriptor(ComponentRole::Source, "hook", asks),
+            descriptor(ComponentRole::Destination, "lake", gathers),
+        ];
+        let fleet = workflow::Fleet::single("gw", node(1), components.into());
+        let text = "name = \"a\"\n[sources.hook]\ntype = \"hook\"\ndaemon = \"gw\"\ntoken = \"hunter2\"\n\
+                    [destinations.lake]\ntype = \"lake\"\ndaemon = \"gw\"\nfrom = \"hook\"\n";
+        let mut state = state();
+        let problems = comes_in(&state, text, &fleet).unwrap_err();
+        let places: Vec<&str> = problems.iter().map(|problem| problem.place.as_str()).collect();
+        assert_eq!((places.len(), places[0]), (2, "sources.hook.token"), "{problems:?}");
+        state.workflows.put(Revision {
+            workflow: "a".into(),
+            number: 2,
+            text: text.into(),
+            by: "anna".into(),
+            at_unix_ms: 0,
+        });
+        comes_in(&state, text, &fleet).unwrap();
+        let changed = format!("{text}\n# once more\n");
+        assert_eq!(comes_in(&state, &changed, &fleet).unwrap_err().len(), 2);
+    }
 }

@@ -74,7 +74,8 @@ impl State {
         for revision in self.workflows.iter() {
             let (name, id) = (&revision.workflow, WorkflowId::of_name(&revision.workflow));
             if workflow.is_none_or(|wanted| wanted == name) {
-                views.extend(self.plans.parts_of(&id).map(|(node, _)| NoteView {
+                let planned = self.plans.parts_of(&id).map(|(node, _)| node);
+                views.extend(planned.chain(self.letters_elsewhere(&id)).map(|node| NoteView {
                     workflow: name.clone(),
                     daemon: self.members.name_of(node),
                     letters_kept: letters.of(&id).map(|_| self.letters_kept_by(&id, |one| one == node)),

@@ -16,15 +16,19 @@ pub struct Lag {
     /// (time, records produced until then), oldest first; only of those that wait still.
     marks: VecDeque<(u64, u64)>,
     heard_ms: u64,
-    begun_ms: Option<u64>,
+    /// Since when it is watched without a gap.
+    begun_ms: u64,
 }
 
 impl Lag {
     /// So many records were produced until now, and so many of them need not be waited for any more. Counts that went back begin
     /// anew (a new epoch of the stream).
     pub fn sample(&mut self, now_ms: u64, produced: u64, settled: u64) {
+        // What was told before a restart is remembered at 0.
+        if self.heard_ms == 0 || now_ms.saturating_sub(self.heard_ms) > SILENT_MS {
+            self.begun_ms = now_ms;
+        }
         self.heard_ms = now_ms;
-        self.begun_ms.get_or_insert(now_ms);
         if self.marks.back().is_some_and(|(_, last)| produced < *last) {
             self.marks.clear();
         }
@@ -53,11 +57,10 @@ impl Lag {
         Some(until.saturating_sub(*since))
     }
 
-    /// Whether the oldest that waits did so already at the first report: how long before that, nobody has seen.
+    /// Whether the oldest that waits did so already when it began to be watched, for the first time or again after a silence: how
+    /// long before that, nobody has seen.
     pub fn is_older(&self) -> bool {
-        self.marks
-            .front()
-            .is_some_and(|(since, _)| Some(*since) == self.begun_ms)
+        self.marks.front().is_some_and(|(since, _)| *since <= self.begun_ms)
     }
 }
 
@@ -117,7 +120,7 @@ mod tests {
     fn what_waited_from_the_first_report_on_is_older() {
         let mut lag = Lag::default();
         let told = [
-            (0, 100, 90),
+            (1_000, 100, 90),
             (5_000, 200, 90),
             (10_000, 300, 100),
             (15_000, 300, 300),
@@ -128,6 +131,15 @@ mod tests {
             lag.is_older()
         });
         assert_eq!(told, [true, true, false, false, false]);
+        // After a silence, and over a restart: what waits then may be from anywhere in between.
+        let mut remembered = Lag::default();
+        remembered.sample(0, 400, 300);
+        for (mut lag, at) in [(lag, 20_001 + SILENT_MS), (remembered, 3_000)] {
+            for (later, settled, is_older) in [(0, 900, true), (5_000, 999, true), (10_000, 1_000, false)] {
+                lag.sample(at + later, 1_000 + later, settled);
+                assert_eq!(lag.is_older(), is_older, "{at} {later}");
+            }
+        }
     }
 
     proptest! {

@@ -400,14 +400,6 @@ impl Streams {
         ids.filter_map(|id| self.by_id.get(id))
     }
 
-    /// Whether a daemon has spoken of a stream of this workflow.
-    pub fn speaks_of(&self, node: &NodeId, workflow: &WorkflowId) -> bool {
-        let of_workflow = |stream: &&Stream| stream.workflow == *workflow;
-        self.of_node(node)
-            .filter(of_workflow)
-            .any(|stream| stream.is_spoken_of_by(node))
-    }
-
     fn report_one(&mut self, heard: Heard, now_ms: u64) {
         let new = || Stream::new(heard.report.workflow, &heard.report.edge);
         let stream = self.by_id.entry(heard.report.stream).or_insert_with(new);

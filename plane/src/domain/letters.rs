@@ -55,17 +55,25 @@ impl Letters {
 }
 
 impl State {
-    /// A daemon told how many dead letters it keeps: of what it runs, and of what it ran before, whose letters stay with it.
+    /// A daemon told how many dead letters it keeps: of what it runs, and of what it may have run before, whose letters stay with
+    /// it. Who ran what is not known for ever, so that all workflows that are in force count.
     pub fn on_letters_kept(&mut self, node: NodeId, said: &LettersKept) {
         for one in &said.workflows {
+            let name = self.workflows.name_of(&one.workflow);
+            let is_in_force = name.is_some_and(|name| self.workflows.get(name).is_some());
             let runs = self.plans.runs(&node, &one.workflow);
-            let ran = || self.kept.has_told(&one.workflow, &node) || self.streams.speaks_of(&node, &one.workflow);
             if !runs && one.kept == 0 {
                 self.kept.forget_one(&one.workflow, &node);
-            } else if runs || ran() {
+            } else if runs || is_in_force {
                 self.kept.0.entry(one.workflow).or_default().insert(node, one.kept);
             }
         }
+    }
+
+    /// Who has told of a workflow that it does not run.
+    pub(super) fn letters_elsewhere(&self, workflow: &WorkflowId) -> impl Iterator<Item = &NodeId> {
+        let told = self.kept.0.get(workflow).into_iter().flat_map(BTreeMap::keys);
+        told.filter(|node| !self.plans.runs(node, workflow))
     }
 
     /// What daemons keep, of every workflow.
@@ -105,6 +113,7 @@ mod tests {
 
     use super::*;
     use crate::domain::{
+        ledger::Streams,
         plans::Plans,
         testing::{at, node, state},
     };
@@ -193,8 +202,18 @@ mod tests {
         state.plans = Plans::default();
         for (says, are_kept) in [(5, 5), (0, 0), (2, 2)] {
             state.on_letters_kept(node(2), &kept(says));
-            assert_eq!(looks(&state, day + 30).0, Some(are_kept), "its streams were heard of");
+            assert_eq!(looks(&state, day + 30).0, Some(are_kept));
+            let noted: u64 = state
+                .note_views(Some("a"), at(day + 30))
+                .iter()
+                .filter_map(|note| note.letters_kept)
+                .sum();
+            assert_eq!(noted, are_kept, "the same in the notes");
         }
+        // A plane that begins anew knows neither of streams that are empty nor of what was told.
+        (state.kept, state.streams) = (Kept::default(), Streams::default());
+        state.on_letters_kept(node(2), &kept(2));
+        assert_eq!(state.letters().of(&WorkflowId::of_name("a")), Some(2));
         let letters = state.letters();
         let strange = letters.of(&WorkflowId::of_name("stranger"));
         assert_eq!(strange, Some(0), "it runs no such workflow");

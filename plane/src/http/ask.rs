@@ -243,10 +243,14 @@ impl Ask {
         if refusal.failure.kind != FailureKind::Conflict {
             return refusal;
         }
-        let looked = async { Ok::<_, Refusal>((self.expected()?, self.call(read).await?)) };
-        match looked.await {
-            Ok((expected, now)) if expected.holds(tag(&now).as_deref()) => refusal,
-            _ => Refusal::changed(refusal.failure),
+        let now = match self.call(read).await {
+            Ok(now) => tag(&now),
+            Err(missing) if missing.failure.kind == FailureKind::NotFound => None,
+            Err(_) => return refusal,
+        };
+        match self.expected() {
+            Ok(expected) if !expected.holds(now.as_deref()) => Refusal::changed(refusal.failure),
+            _ => refusal,
         }
     }
 

@@ -179,8 +179,23 @@ async fn delete(
         None => ApiCall::WorkflowDelete(name),
         Some(_) => ApiCall::WorkflowRemove { name, expect_revision },
     };
-    let result = client.call(&call).await?;
-    show(dir, output, call, result)
+    match client.call(&call).await {
+        // An earlier plane does not know the revision that was only asked about: seen once more, it is the same.
+        Err(CliError::Refused(failure)) if failure.kind == FailureKind::Invalid && expect.is_none() => {
+            let ApiCall::WorkflowRemove { name, expect_revision } = call else {
+                return Err(CliError::Refused(failure));
+            };
+            match client.call(&ApiCall::WorkflowStatus(name.clone())).await? {
+                ApiResult::Status { view, .. } if Some(view.revision) == expect_revision => {
+                    let call = ApiCall::WorkflowDelete(name);
+                    let result = client.call(&call).await?;
+                    show(dir, output, call, result)
+                }
+                _ => Err(CliError::Refused(failure)),
+            }
+        }
+        result => show(dir, output, call, result?),
+    }
 }
 
 /// How a workflow is doing, and where its columns are not as agreed.

@@ -55,16 +55,8 @@ pub fn run(_: &Args) -> Result<()> {
     for (package, program) in PROGRAMS {
         eprintln!("linking {program} with its symbols …");
         let mut build = cmd::cargo();
-        build.args([
-            "rustc",
-            "--release",
-            "-p",
-            package,
-            "--bin",
-            program,
-            "--",
-            "-Cstrip=none",
-        ]);
+        build.args(["rustc", "--release", "-p", package, "--bin", program]);
+        build.args(programs::settings(package)).args(["--", "-Cstrip=none"]);
         build.env(layout::OFF, "1");
         cmd::run(&mut build)?;
         let named = dir.join(format!("{program}.named"));

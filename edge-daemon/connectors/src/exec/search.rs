@@ -2,7 +2,8 @@
 //! ever smaller parts, and one is rejected that it died of alone, `failures_max` times in a row, while others went through
 //! before and after: a destination that is broken, or whose server is away, rejects nothing.
 //!
-//! What went through is safe at the destination, and is not given to it again while the search goes on.
+//! What went through is safe at the destination, and is not given to it again while the search goes on. Records keep their order,
+//! but for those that died at first and went through later, and for one from behind where many in a row die.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,9 +13,12 @@ use flow::{Delivery, Fault, Rejected};
 
 use super::suspect::{Failure, blamed};
 
-/// Parts that may die one after the other, with nothing that goes through between them, before the search is put off. It takes
-/// half as many to find one record among the most that are given at once.
-const IN_A_ROW_MAX: usize = 32;
+/// Records that may die one after the other, each alone, before one from behind has to show that any goes through.
+const IN_A_ROW_MAX: usize = 8;
+/// Parts, of whatever size: more than halving the most that are given at once takes.
+const PARTS_IN_A_ROW_MAX: usize = 32;
+/// Times that the first of what is left has to show whether any goes through, before one from behind has to.
+const FIRST_PROBES: usize = 4;
 
 /// A process that takes records.
 #[async_trait]
@@ -123,9 +127,7 @@ impl Trouble {
         let rows = deliveries.iter().enumerate();
         let places = rows.flat_map(|(index, delivery)| (0..delivery.batch.rows()).map(move |row| (index, row)));
         let mut left: Vec<Place> = places.filter(|place| !self.done.contains_key(place)).collect();
-        // One shows whether any goes through: another each time, so that it is not the one to blame for ever. Behind what died,
-        // most is left that can go through after it.
-        if let Some(probe) = left.iter().rev().nth(self.probes % left.len().max(1)).copied() {
+        if let Some(probe) = self.probe(&left) {
             self.probes += 1;
             if let Err(fault) = self.give(process, deliveries, &[probe]).await? {
                 self.suspects.insert(probe);
@@ -133,22 +135,14 @@ impl Trouble {
             }
             left.retain(|place| *place != probe);
         }
-        // Suspects first: whatever comes after them shows whether it was them.
-        let (suspects, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|place| self.suspects.contains(place));
-        let mut queue: VecDeque<Vec<Place>> = suspects.into_iter().map(|place| vec![place]).collect();
-        queue.extend((!others.is_empty()).then_some(others));
+        let mut queue = self.parts(&left);
         let (mut accused, mut siblings) = (Vec::<(Place, Fault)>::new(), BTreeMap::new());
         let mut in_a_row = 0;
         while let Some(part) = queue.pop_front() {
             let tries = if part.len() == 1 { failures_max } else { 1 };
             let Err(fault) = self.give_often(process, deliveries, &part, tries).await? else {
                 in_a_row = 0;
-                for (place, _) in std::mem::take(&mut accused) {
-                    // Once more, now that something goes through: the destination may have been away just then.
-                    if let Err(fault) = self.give(process, deliveries, &[place]).await? {
-                        self.reject(place, &fault);
-                    }
-                }
+                self.try_again(process, deliveries, failures_max, &mut accused).await?;
                 continue;
             };
             in_a_row += 1;
@@ -166,9 +160,16 @@ impl Trouble {
                     queue.push_front(first.to_vec());
                 }
             }
-            if in_a_row >= IN_A_ROW_MAX {
+            if accused.len() >= IN_A_ROW_MAX || in_a_row >= PARTS_IN_A_ROW_MAX {
                 let left = queue.iter().map(Vec::len).sum::<usize>() + accused.len();
-                return Err(put_off(fault, left));
+                let Some(witness) = self.take_last(&mut queue) else {
+                    return Err(put_off(fault, left));
+                };
+                if let Err(fault) = self.give(process, deliveries, &[witness]).await? {
+                    return Err(put_off(fault, left));
+                }
+                in_a_row = 0;
+                self.try_again(process, deliveries, failures_max, &mut accused).await?;
             }
         }
         // Nothing has come after these. But it died of two that were given together, after something had gone through, and
@@ -187,6 +188,52 @@ impl Trouble {
         let rejected =
             rejected.filter_map(|((delivery, row), reason)| reason.map(|reason| Rejected { delivery, row, reason }));
         Ok(rejected.collect())
+    }
+
+    /// The record that shows whether any goes through: the first that has not died alone; after some, another from behind each
+    /// time, so that it is not one to blame for ever.
+    fn probe(&self, left: &[Place]) -> Option<Place> {
+        let fresh: Vec<&Place> = left.iter().filter(|place| !self.suspects.contains(place)).collect();
+        let turn = |count: usize| self.probes % count.max(1);
+        match fresh.as_slice() {
+            [] => left.iter().rev().nth(turn(left.len())).copied(),
+            [first, ..] if self.probes < FIRST_PROBES => Some(**first),
+            fresh => fresh.iter().rev().nth(turn(fresh.len())).map(|place| **place),
+        }
+    }
+
+    /// What is left, in order: each that has died alone by itself.
+    fn parts(&self, left: &[Place]) -> VecDeque<Vec<Place>> {
+        let is_alike = |a: &Place, b: &Place| !self.suspects.contains(a) && !self.suspects.contains(b);
+        left.chunk_by(is_alike).map(<[Place]>::to_vec).collect()
+    }
+
+    /// Takes the last that has not died alone.
+    fn take_last(&self, queue: &mut VecDeque<Vec<Place>>) -> Option<Place> {
+        let is_fresh = |part: &Vec<Place>| part.iter().all(|place| !self.suspects.contains(place));
+        let at = queue.iter().rposition(is_fresh)?;
+        let part = queue.get_mut(at)?;
+        let place = part.pop();
+        if part.is_empty() {
+            queue.remove(at);
+        }
+        place
+    }
+
+    /// Once more as often, now that something goes through: the destination may have been away just then.
+    async fn try_again<T: Takes>(
+        &mut self,
+        process: &mut T,
+        deliveries: &[Delivery],
+        failures_max: u32,
+        accused: &mut Vec<(Place, Fault)>,
+    ) -> Result<(), Fault> {
+        for (place, _) in std::mem::take(accused) {
+            if let Err(fault) = self.give_often(process, deliveries, &[place], failures_max).await? {
+                self.reject(place, &fault);
+            }
+        }
+        Ok(())
     }
 
     fn reject(&mut self, place: Place, fault: &Fault) {
@@ -272,7 +319,7 @@ mod tests {
     struct Fragile {
         deadly: Vec<i64>,
         /// Calls in which the server is away, by their number.
-        away: std::ops::Range<usize>,
+        away: Vec<std::ops::Range<usize>>,
         calls: usize,
         stored: Vec<i64>,
     }
@@ -293,7 +340,9 @@ mod tests {
                 .iter()
                 .flat_map(|delivery| numbers(&delivery.batch))
                 .collect();
-            if self.away.contains(&self.calls) || all.iter().any(|number| self.deadly.contains(number)) {
+            if self.away.iter().any(|away| away.contains(&self.calls))
+                || all.iter().any(|number| self.deadly.contains(number))
+            {
                 return Err(Failure::Work(Fault::retry("dead")));
             }
             let (mut refused, reason) = (Vec::new(), "too much".to_string());
@@ -372,10 +421,41 @@ mod tests {
             let bad = |number: &i64| deadly.contains(number) || *number > 100;
             let wanted: Vec<i64> = all.iter().copied().filter(bad).collect();
             assert_eq!(rejected.iter().map(at).collect::<Vec<_>>(), wanted, "{place}");
-            process.stored.sort_unstable();
             let wanted: Vec<i64> = all.into_iter().filter(|number| !bad(number)).collect();
             assert_eq!(process.stored, wanted, "{place}");
             assert!(!search.wants_company(&deliveries[0].stream), "{place}");
+        }
+    }
+
+    #[tokio::test]
+    async fn many_side_by_side_are_found_too() {
+        let many: Vec<i64> = (0..1000).map(|number| -number).collect();
+        for (first, count, wants_company) in [
+            (0, 40, false),
+            (480, 40, false),
+            (100, 700, false),
+            (950, 40, false),
+            // Nothing is behind them.
+            (960, 40, true),
+        ] {
+            let batches = deliveries(&[
+                &many[..600],
+                &many[600..],
+                &[-1000, -1001, -1002, -1003, -1004, -1005, -1006],
+            ]);
+            let (mut search, mut process) = (Search::new(3), Fragile::default());
+            process.deadly = many[first..first + count].to_vec();
+            let mut done = written(&mut search, &mut process, &batches[..2], 20).await;
+            assert_eq!(done.is_err(), wants_company, "{first} {count}: {done:?}");
+            if wants_company {
+                done = written(&mut search, &mut process, &batches, 20).await;
+            }
+            let (_, rejected) = done.unwrap_or_else(|fault| panic!("{first} {count}: {fault}"));
+            assert_eq!(rejected.len(), count, "{first} {count}");
+            process.stored.sort_unstable_by_key(|number| -number);
+            let all = (0..if wants_company { 1007 } else { 1000 }).map(|number: i64| -number);
+            let wanted: Vec<i64> = all.filter(|number| !process.deadly.contains(number)).collect();
+            assert_eq!(process.stored, wanted, "{first} {count}");
         }
     }
 
@@ -439,7 +519,7 @@ mod tests {
         for deadly in [vec![], vec![7], vec![18, 19]] {
             for (begin, long) in (1..40).flat_map(|begin| (0..40).map(move |long| (begin, long))) {
                 let (mut search, mut process) = (Search::new(2), Fragile::default());
-                process.away = begin..begin + long;
+                process.away = vec![begin..begin + long];
                 process.deadly.clone_from(&deadly);
                 let batches = deliveries(&[&many, &[20, 21, 22, 23], &[24, 25, 26]]);
                 let mut done = written(&mut search, &mut process, &batches[..2], 100).await;
@@ -455,6 +535,21 @@ mod tests {
                 let all = if had { 24 } else { 27 };
                 let wanted: Vec<i64> = (0..all).filter(|number| !deadly.contains(number)).collect();
                 assert_eq!((process.stored, first), (wanted, 24 - deadly.len()), "{place}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_fails_now_and_then_blames_nobody() {
+        let many: Vec<i64> = (0..20).collect();
+        let batches = deliveries(&[&many, &[20, 21, 22, 23]]);
+        for long in [1, 3, 10] {
+            for (begin, again) in (1..40).flat_map(|begin| (1..80).map(move |again| (begin, again))) {
+                let (mut search, mut process) = (Search::new(2), Fragile::default());
+                process.away = vec![begin..begin + long, begin + long + again..begin + long + again + 1];
+                let done = written(&mut search, &mut process, &batches, 100).await;
+                let rejected = done.map(|(_, rejected)| rejected);
+                assert_eq!(rejected, Ok(vec![]), "{begin} {long} {again}");
             }
         }
     }

@@ -74,7 +74,7 @@ struct Config {
     /// The column to go on after.
     cursor: Option<String>,
     /// How often in a row it may fail without having given a record, before it is started once in half a minute only, until one comes.
-    /// Up to then it is started again later and later, after ten seconds at most. It is never given up. 0: no minute.
+    /// Up to then it is started again later and later, after ten seconds at most. It is never given up. 0: as often as any other source.
     #[serde(default = "failures_usual")]
     failures_max: u32,
 }

@@ -47,7 +47,7 @@ const ROWS_MAX_USUAL: u64 = 100_000;
 /// A record that is older than the youngest of its own input by more than `lateness_ms` is late and goes to the dead letters.
 /// When `rows_max` records of one input wait, that input waits for the other to catch up, if it is ahead of it; otherwise more
 /// than that lie within one span, and what does not fit goes to the dead letters. So does a record with more than 1,000
-/// partners, what comes when a million joined records wait to go on, and one that is the change or the end of another record. A record without a value in its key has no partner.
+/// partners, what comes in one batch with others that make a million, and one that is the change or the end of another record. A record without a value in its key has no partner.
 ///
 /// Values of keys are the same if they have the same type and value; whole numbers with and without sign are one type. Where
 /// they differ, use `cast` before.

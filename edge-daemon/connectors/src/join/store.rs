@@ -22,8 +22,8 @@ use crate::{moment::moment, pace::Pace, sqlite::fault};
 const PARTNERS_MAX: i64 = 1_000;
 /// Joined records that wait to be taken, before no more deliveries come in.
 const WAITING_ROWS_MAX: u64 = 100_000;
-/// The same, with what the last delivery made.
-pub(super) const MADE_ROWS_MAX: u64 = 1_000_000;
+/// Most that one delivery makes.
+pub(super) const MADE_ROWS_MAX: i64 = 1_000_000;
 /// What the log keeps of a delivery that made much, and pages that are given back to the disk at a time when nothing waits.
 const LOG_BYTES_MAX: i64 = 16 << 20;
 const FREE_PAGES: i64 = 1_024;
@@ -100,6 +100,8 @@ pub(super) struct Store {
     /// Numbers of the last record that was made, and of the last that was read.
     made_to: i64,
     read_to: i64,
+    /// The first of them when the delivery began that is being taken.
+    made_before: i64,
 }
 
 impl Store {
@@ -139,6 +141,7 @@ impl Store {
             schemas: Vec::new(),
             made_to: 0,
             read_to: 0,
+            made_before: 0,
         };
         store.know_rules()?;
         store.recount()?;
@@ -290,6 +293,7 @@ impl Store {
             )));
         }
         let mut rejected = Vec::new();
+        self.made_before = self.made_to;
         if delivery.batch.rows() > 0 {
             let schema = self.schema_id(delivery.batch.schema())?;
             let places = self.places(side, delivery.batch.schema());
@@ -379,7 +383,7 @@ impl Store {
                 self.rules.rows_max, rules.name
             )));
         }
-        if self.waiting() >= MADE_ROWS_MAX {
+        if self.made_to - self.made_before >= MADE_ROWS_MAX {
             return Ok(Err(format!(
                 "it came with others that make more than {MADE_ROWS_MAX} records together: give a smaller 'within_ms', or a key \
                  that fewer share"

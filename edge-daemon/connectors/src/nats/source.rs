@@ -285,6 +285,13 @@ struct Pull {
     until: Instant,
 }
 
+impl Pull {
+    /// Whether the server keeps it no longer.
+    fn is_due(&self) -> bool {
+        Instant::now() + PULL_OVERRUN >= self.until
+    }
+}
+
 /// How messages of a stream are asked for.
 struct Pulls {
     /// Where to ask, and where they shall go.
@@ -354,28 +361,30 @@ impl Session {
             let Some(came) = message else {
                 return Err(self.alive.ended().await);
             };
-            if let Some(Pulls { pull: asked, .. }) = &mut self.pulls
-                && let Some(pull) = asked
-            {
-                match came.message.status {
-                    None => pull.left = pull.left.saturating_sub(1),
-                    Some(StatusCode::IDLE_HEARTBEAT) => continue,
-                    Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
-                        *asked = None;
-                        continue;
+            let Some(pulls) = &mut self.pulls else {
+                return Ok(Some(came));
+            };
+            match came.message.status {
+                None => {
+                    if let Some(pull) = &mut pulls.pull {
+                        pull.left = pull.left.saturating_sub(1);
                     }
-                    // The request has got as many bytes as it wanted, or the consumer is gone.
-                    Some(status) => {
-                        let said = came.message.description.unwrap_or_default();
-                        *asked = None;
-                        if said.to_lowercase().contains("maxbytes") {
-                            continue;
-                        }
+                    return Ok(Some(came));
+                }
+                Some(StatusCode::IDLE_HEARTBEAT) => {}
+                // Of the last request, or of one before it that nobody listened to meanwhile.
+                Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
+                    pulls.pull.take_if(|pull| pull.is_due());
+                }
+                // The request has got as many bytes as it wanted, or the consumer is gone.
+                Some(status) => {
+                    let said = came.message.description.unwrap_or_default();
+                    pulls.pull = None;
+                    if !said.to_lowercase().contains("maxbytes") {
                         return Err(Fault::retry(format!("JetStream sends no messages: {said} ({status})")));
                     }
                 }
             }
-            return Ok(Some(came));
         }
     }
 

@@ -70,7 +70,7 @@ struct Config {
     /// Longest time without any record, in milliseconds; then the code counts as failed.
     quiet_ms_max: Option<u64>,
     /// How often in a row it may fail without having given a record, before it is started once in half a minute only, until one comes.
-    /// Up to then it is started again later and later, after ten seconds at most. It is never given up. 0: no minute.
+    /// Up to then it is started again later and later, after ten seconds at most. It is never given up. 0: as often as any other source.
     #[serde(default = "failures_usual")]
     failures_max: u32,
 }

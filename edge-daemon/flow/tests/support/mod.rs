@@ -249,6 +249,22 @@ pub fn batch(numbers: &[i64]) -> Batch {
     builder.finish(Origin::default())
 }
 
+/// The same with so many bytes beside the first.
+pub fn with_content(numbers: &[i64], bytes: usize) -> Batch {
+    let schema = Schema {
+        collection: "t".into(),
+        fields: vec![Field::new("n", Type::I64), Field::new("b", Type::Bytes)],
+    };
+    let mut builder = BatchBuilder::new(Arc::new(schema));
+    for (row, n) in numbers.iter().enumerate() {
+        let content = vec![7; if row == 0 { bytes } else { 0 }];
+        builder
+            .push(Op::Insert, &[Cell::I64(*n), Cell::Bytes(&content)])
+            .unwrap();
+    }
+    builder.finish(Origin::default())
+}
+
 /// One row of so many bytes.
 pub fn blob(bytes: usize) -> Batch {
     let schema = Schema {

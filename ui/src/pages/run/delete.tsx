@@ -43,7 +43,7 @@ export function Delete({ name, status }: { name: string; status: WorkflowStatus 
       onOpen={() => ask(status)}
       title={`Delete ${name}?`}
       onConfirm={run}
-      command={`mycelial workflow delete ${shellWord(name)}`}
+      command={`mycelial workflow delete ${shellWord(name)} --expect ${asked.view.revision}`}
     >
       {ending(asked)}
     </ConfirmButton>

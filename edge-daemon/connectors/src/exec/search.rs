@@ -519,7 +519,7 @@ mod tests {
         for deadly in [vec![], vec![7], vec![18, 19]] {
             for (begin, long) in (1..40).flat_map(|begin| (0..40).map(move |long| (begin, long))) {
                 let (mut search, mut process) = (Search::new(2), Fragile::default());
-                process.away = vec![begin..begin + long];
+                process.away.push(begin..begin + long);
                 process.deadly.clone_from(&deadly);
                 let batches = deliveries(&[&many, &[20, 21, 22, 23], &[24, 25, 26]]);
                 let mut done = written(&mut search, &mut process, &batches[..2], 100).await;

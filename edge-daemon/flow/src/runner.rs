@@ -326,7 +326,8 @@ impl Writer<'_> {
             if group.len() >= GROUP_BATCHES_MAX || rows >= GROUP_ROWS_MAX {
                 continue;
             }
-            let mut more: Vec<Work> = receiver.try_recv().into_iter().collect();
+            let most = GROUP_BATCHES_MAX - group.len();
+            let mut more: Vec<Work> = std::iter::from_fn(|| receiver.try_recv().ok()).take(most).collect();
             if more.is_empty() {
                 // However large it is that waits for company: there is room for some to come.
                 give_room_back(group);

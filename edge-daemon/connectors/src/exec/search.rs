@@ -1,6 +1,6 @@
 //! Which record is to blame when the process of a destination dies of a batch, again and again. The records are given to it in
-//! ever smaller parts, and one is rejected that it died of alone, `failures_max` times in a row, while others went through
-//! before and after: a destination that is broken, or whose server is away, rejects nothing.
+//! ever smaller parts, and one is rejected that it died of alone, `failures_max` times in a row, after another had gone through, and
+//! as often again after the next: a destination that is broken, or whose server is away, rejects nothing.
 //!
 //! What went through is safe at the destination, and is not given to it again while the search goes on. Records keep their order,
 //! but for those that died at first and went through later, and for one from behind where many in a row die.
@@ -49,6 +49,8 @@ struct Trouble {
     done: BTreeMap<Place, Option<String>>,
     /// What it has died of alone.
     suspects: BTreeSet<Place>,
+    /// Those of them it died of as often as it takes, after another had gone through: the next that goes through tells.
+    accused: Vec<(Place, Fault)>,
     /// How often one record was tried to see whether any goes through.
     probes: usize,
 }
@@ -133,23 +135,25 @@ impl Trouble {
                 self.suspects.insert(probe);
                 return Err(put_off(fault, left.len()));
             }
-            left.retain(|place| *place != probe);
+            self.try_again(process, deliveries, failures_max).await?;
+            left.retain(|place| !self.done.contains_key(place));
         }
         let mut queue = self.parts(&left);
-        let (mut accused, mut siblings) = (Vec::<(Place, Fault)>::new(), BTreeMap::new());
+        let mut siblings = BTreeMap::new();
         let mut in_a_row = 0;
         while let Some(part) = queue.pop_front() {
             let tries = if part.len() == 1 { failures_max } else { 1 };
             let Err(fault) = self.give_often(process, deliveries, &part, tries).await? else {
                 in_a_row = 0;
-                self.try_again(process, deliveries, failures_max, &mut accused).await?;
+                self.try_again(process, deliveries, failures_max).await?;
                 continue;
             };
             in_a_row += 1;
             match part.as_slice() {
                 [place] => {
                     self.suspects.insert(*place);
-                    accused.push((*place, fault.clone()));
+                    self.accused.retain(|(known, _)| known != place);
+                    self.accused.push((*place, fault.clone()));
                 }
                 _ => {
                     if let [first, second] = part.as_slice() {
@@ -160,8 +164,8 @@ impl Trouble {
                     queue.push_front(first.to_vec());
                 }
             }
-            if accused.len() >= IN_A_ROW_MAX || in_a_row >= PARTS_IN_A_ROW_MAX {
-                let left = queue.iter().map(Vec::len).sum::<usize>() + accused.len();
+            if self.accused.len() >= IN_A_ROW_MAX || in_a_row >= PARTS_IN_A_ROW_MAX {
+                let left = queue.iter().map(Vec::len).sum::<usize>() + self.accused.len();
                 let Some(witness) = self.take_last(&mut queue) else {
                     return Err(put_off(fault, left));
                 };
@@ -169,7 +173,7 @@ impl Trouble {
                     return Err(put_off(fault, left));
                 }
                 in_a_row = 0;
-                self.try_again(process, deliveries, failures_max, &mut accused).await?;
+                self.try_again(process, deliveries, failures_max).await?;
             }
         }
         // Nothing has come after these. But it died of two that were given together, after something had gone through, and
@@ -178,11 +182,11 @@ impl Trouble {
             let sibling = siblings.get(place);
             sibling.is_some_and(|sibling| !self.suspects.contains(sibling))
         };
-        let (told, open): (Vec<_>, Vec<_>) = accused.into_iter().partition(is_told);
+        let (told, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.accused).into_iter().partition(is_told);
         told.iter().for_each(|(place, fault)| self.reject(*place, fault));
-        let left = open.len();
-        if let Some((_, fault)) = open.into_iter().next_back() {
-            return Err(put_off(fault, left));
+        self.accused = open;
+        if let Some((_, fault)) = self.accused.last() {
+            return Err(put_off(fault.clone(), self.accused.len()));
         }
         let rejected = std::mem::take(&mut self.done).into_iter();
         let rejected =
@@ -226,10 +230,12 @@ impl Trouble {
         process: &mut T,
         deliveries: &[Delivery],
         failures_max: u32,
-        accused: &mut Vec<(Place, Fault)>,
     ) -> Result<(), Fault> {
-        for (place, _) in std::mem::take(accused) {
-            if let Err(fault) = self.give_often(process, deliveries, &[place], failures_max).await? {
+        for (place, _) in std::mem::take(&mut self.accused) {
+            // It may be what has just gone through.
+            if !self.done.contains_key(&place)
+                && let Err(fault) = self.give_often(process, deliveries, &[place], failures_max).await?
+            {
                 self.reject(place, &fault);
             }
         }
@@ -511,6 +517,20 @@ mod tests {
         search.forget(&rest[0].stream);
         assert_eq!(written(&mut search, &mut process, &rest, 1).await, Ok((1, vec![])));
         assert_eq!(process.stored, [1, 2, 3, 4, 5, 7, 4, 5]);
+    }
+
+    #[tokio::test]
+    async fn who_comes_one_by_one_tells_too() {
+        let (mut search, mut process) = (Search::new(2), Fragile::default());
+        process.deadly = vec![0];
+        let all = deliveries(&[&[0], &[1], &[2]]);
+        for count in 1..3 {
+            let done = written(&mut search, &mut process, &all[..count], 9).await;
+            assert!(done.is_err(), "{done:?}");
+        }
+        let done = written(&mut search, &mut process, &all, 9).await;
+        assert_eq!(done.map(|(_, rejected)| rejected), Ok(vec![(0, 0)]));
+        assert_eq!(process.stored, [1, 2]);
     }
 
     #[tokio::test]
